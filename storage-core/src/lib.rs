@@ -1,1 +1,51 @@
-//! Placeholder
+//! The storage contract of `oauth-dance`: where a web application keeps its users' OAuth tokens.
+//!
+//! Two layers live here, and nothing else: no web framework, no database.
+//!
+//! * [`TokenStorage`] keeps **opaque bytes under a key, with compare-and-swap**. Its documentation is the
+//!   whole contract; [`storage`] shows a complete implementation. [`MemoryStorage`] is the reference.
+//! * [`Tokens`] is the typed handle above any storage: it encodes a [`Token`], seals it with a
+//!   [`KeyRing`] and checks on the way back that the record belongs to the key it was asked for.
+//!
+//! ```
+//! use oauth_dance_core::{KeyRing, MemoryStorage, OAuth2Token, Precondition, Token, TokenKey, Tokens};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate());
+//! let key = TokenKey::new("github", "alice")?;
+//!
+//! let token = Token::from(OAuth2Token::bearer("gho_16C7e42F292c6912E7710c838347Ae178B4a"));
+//! tokens.put(&key, &token, Precondition::Always).await?;
+//!
+//! let found = tokens.get(&key).await?.expect("just written");
+//! assert_eq!(found.value, token);
+//! assert!(!format!("{found:?}").contains("gho_"), "a token never prints");
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod key;
+mod memory;
+mod random;
+mod record;
+mod seal;
+mod secret;
+pub mod storage;
+mod time;
+mod token;
+mod tokens;
+mod wire;
+
+pub use error::{BoxError, StorageError, TokensError};
+pub use key::{KeyError, TokenKey};
+pub use memory::MemoryStorage;
+pub use random::random_bytes;
+pub use record::{Record, Version, Versioned};
+pub use seal::{KeyRing, KeyRingError, OpenError, SealingKey};
+pub use secret::Secret;
+pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, TokenStorage};
+pub use time::{Clock, Timestamp};
+pub use token::{Extra, OAuth1Token, OAuth2Token, Token};
+pub use tokens::Tokens;

@@ -1,0 +1,239 @@
+use std::fmt;
+
+/// The tenant of [`TokenKey::for_attempt`].
+const ATTEMPTS: &str = "oauth-dance:attempts";
+
+/// Whose token: a provider and a user, and where needed a tenant and one of several accounts.
+///
+/// Keys are compared byte for byte, with no trimming, case folding or Unicode normalization: `"alice"`,
+/// `"Alice"` and `"alice "` are three users. The order is that of the parts' bytes.
+///
+/// ```
+/// use oauth_dance_core::TokenKey;
+///
+/// let key = TokenKey::new("google", "42")?.with_tenant("acme")?.with_account("work")?;
+/// assert_eq!((key.provider(), key.user()), ("google", "42"));
+/// assert_eq!((key.tenant(), key.account()), (Some("acme"), Some("work")));
+/// # Ok::<(), oauth_dance_core::KeyError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenKey {
+    // An absent tenant or account is the empty string, which `with_tenant` and `with_account` refuse.
+    tenant: String,
+    user: String,
+    provider: String,
+    account: String,
+}
+
+impl TokenKey {
+    /// The token of `user` at `provider`.
+    ///
+    /// # Errors
+    /// [`KeyError::Empty`] if either is empty: an anonymous visitor needs an identifier of their own,
+    /// or all of them would share one token.
+    pub fn new(provider: impl Into<String>, user: impl Into<String>) -> Result<Self, KeyError> {
+        Ok(Self {
+            tenant: String::new(),
+            user: not_empty("user", user.into())?,
+            provider: not_empty("provider", provider.into())?,
+            account: String::new(),
+        })
+    }
+
+    /// The same user of another tenant is another key.
+    ///
+    /// # Errors
+    /// [`KeyError::Empty`] if it is empty; leave it out instead.
+    pub fn with_tenant(mut self, tenant: impl Into<String>) -> Result<Self, KeyError> {
+        self.tenant = not_empty("tenant", tenant.into())?;
+        Ok(self)
+    }
+
+    /// One of several accounts that the user has at the provider.
+    ///
+    /// # Errors
+    /// [`KeyError::Empty`] if it is empty; leave it out instead.
+    pub fn with_account(mut self, account: impl Into<String>) -> Result<Self, KeyError> {
+        self.account = not_empty("account", account.into())?;
+        Ok(self)
+    }
+
+    /// Where it is noted that a login attempt was spent. Such a record is in no user's name and holds no token.
+    ///
+    /// # Errors
+    /// [`KeyError::Empty`], as in [`TokenKey::new`].
+    pub fn for_attempt(provider: impl Into<String>, attempt: impl Into<String>) -> Result<Self, KeyError> {
+        Self::new(provider, attempt)?.with_tenant(ATTEMPTS)
+    }
+
+    /// Whether it was made by [`TokenKey::for_attempt`].
+    pub fn is_attempt(&self) -> bool {
+        self.tenant == ATTEMPTS
+    }
+
+    /// The provider's name in this application.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// The application's identifier of the user. Never empty.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The tenant, where the application has several.
+    pub fn tenant(&self) -> Option<&str> {
+        present(&self.tenant)
+    }
+
+    /// The account, where the user has several at one provider.
+    pub fn account(&self) -> Option<&str> {
+        present(&self.account)
+    }
+
+    /// The canonical encoding: tenant, user, provider and account, each as a 32-bit big-endian length
+    /// in bytes and its UTF-8 bytes. Two different keys never have the same encoding. It is what
+    /// sealing binds a record to, and what a key-value storage may use as its key.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(16 + self.len());
+        for part in self.parts() {
+            // A part above 4 GiB cannot be encoded apart from a shorter one, but cannot be held either.
+            bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+        bytes
+    }
+
+    /// Reads what [`TokenKey::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`KeyError::Malformed`] for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+        let mut rest = bytes;
+        let [tenant, user, provider, account] =
+            [take_part(&mut rest)?, take_part(&mut rest)?, take_part(&mut rest)?, take_part(&mut rest)?];
+        if !rest.is_empty() {
+            return Err(KeyError::Malformed);
+        }
+        Self::from_parts(tenant, user, provider, account)
+    }
+
+    /// Puts a key together from columns, where an absent tenant or account is the empty string.
+    ///
+    /// # Errors
+    /// [`KeyError::Empty`] if the user or the provider is empty.
+    pub fn from_parts(
+        tenant: impl Into<String>,
+        user: impl Into<String>,
+        provider: impl Into<String>,
+        account: impl Into<String>,
+    ) -> Result<Self, KeyError> {
+        let key = Self::new(provider, user)?;
+        Ok(Self { tenant: tenant.into(), account: account.into(), ..key })
+    }
+
+    /// Tenant, user, provider and account, in the order of the canonical encoding; absent ones are empty.
+    pub fn parts(&self) -> [&str; 4] {
+        [&self.tenant, &self.user, &self.provider, &self.account]
+    }
+
+    /// The length of all parts together, in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a key is never empty")]
+    pub fn len(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+}
+
+/// `provider/user`, with the tenant and account where there are any; control characters are escaped.
+impl fmt::Display for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "provider {:?}, user {:?}", self.provider, self.user)?;
+        if let Some(tenant) = self.tenant() {
+            write!(f, ", tenant {tenant:?}")?;
+        }
+        if let Some(account) = self.account() {
+            write!(f, ", account {account:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenKey({self})")
+    }
+}
+
+/// Why something is not a [`TokenKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// A part that must say something is empty.
+    #[error(
+        "the {0} of a token key is empty; give every user, anonymous visitors included, an identifier of their own"
+    )]
+    Empty(&'static str),
+    /// The bytes are not the canonical encoding of a key.
+    #[error("these bytes are not an encoded token key")]
+    Malformed,
+}
+
+fn not_empty(name: &'static str, part: String) -> Result<String, KeyError> {
+    if part.is_empty() { Err(KeyError::Empty(name)) } else { Ok(part) }
+}
+
+fn present(part: &str) -> Option<&str> {
+    (!part.is_empty()).then_some(part)
+}
+
+fn take_part<'a>(rest: &mut &'a [u8]) -> Result<&'a str, KeyError> {
+    let (length, tail) = rest.split_first_chunk::<4>().ok_or(KeyError::Malformed)?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| KeyError::Malformed)?;
+    let (part, tail) = tail.split_at_checked(length).ok_or(KeyError::Malformed)?;
+    *rest = tail;
+    std::str::from_utf8(part).map_err(|_| KeyError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Every key over a small alphabet of separators and letters, all four parts, lengths 0 to 2.
+    #[test]
+    fn the_encoding_is_injective_and_reversible() {
+        let alphabet = ["", "a", ":", "/", "\0", "a:", ":a", "\0\0", "é"];
+        let mut seen = HashMap::new();
+        for tenant in alphabet {
+            for user in &alphabet[1..] {
+                for provider in &alphabet[1..] {
+                    for account in alphabet {
+                        let key = TokenKey::from_parts(tenant, *user, *provider, account).unwrap();
+                        assert_eq!(TokenKey::from_bytes(&key.to_bytes()).unwrap(), key);
+                        assert_eq!(seen.insert(key.to_bytes(), key), None, "two keys have one encoding");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn empty_parts_are_refused() {
+        assert_eq!(TokenKey::new("github", ""), Err(KeyError::Empty("user")));
+        assert_eq!(TokenKey::new("", "alice"), Err(KeyError::Empty("provider")));
+        assert_eq!(TokenKey::new("github", "alice").unwrap().with_tenant(""), Err(KeyError::Empty("tenant")));
+        assert_eq!(TokenKey::new("github", "alice").unwrap().with_account(""), Err(KeyError::Empty("account")));
+    }
+
+    #[test]
+    fn other_bytes_are_not_a_key() {
+        let good = TokenKey::new("github", "alice").unwrap().to_bytes();
+        for cut in 0..good.len() {
+            assert_eq!(TokenKey::from_bytes(&good[..cut]), Err(KeyError::Malformed));
+        }
+        assert_eq!(TokenKey::from_bytes(&[&good[..], b"x"].concat()), Err(KeyError::Malformed));
+        assert_eq!(TokenKey::from_bytes(&[0xff; 16]), Err(KeyError::Malformed));
+        assert_eq!(TokenKey::from_bytes(&[0; 16]), Err(KeyError::Empty("user")));
+    }
+}

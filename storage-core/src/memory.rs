@@ -1,0 +1,199 @@
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::StorageError;
+use crate::key::TokenKey;
+use crate::record::{Record, Version, Versioned};
+use crate::storage::{Capabilities, Entry, Filter, Page, PageRequest, Precondition, TokenStorage};
+use crate::time::{Clock, Timestamp};
+
+/// Keeps records in the process's memory: the reference for every other storage, and right for tests.
+///
+/// Clones share the records. They are gone when the process ends.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStorage {
+    records: Arc<Mutex<BTreeMap<TokenKey, Kept>>>,
+    clock: Clock,
+}
+
+impl MemoryStorage {
+    /// An empty storage on the system's clock.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same records with retention counted on another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    fn records(&self) -> MutexGuard<'_, BTreeMap<TokenKey, Kept>> {
+        // No code below can panic between two changes that belong together.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    record: Record,
+    version: Version,
+    retain_until: Option<Timestamp>,
+}
+
+impl Kept {
+    fn is_live(&self, now: Timestamp) -> bool {
+        self.retain_until.is_none_or(|until| until > now)
+    }
+}
+
+#[async_trait]
+impl TokenStorage for MemoryStorage {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        let now = self.clock.now();
+        let Some(kept) = self.records().get(key).filter(|kept| kept.is_live(now)).cloned() else {
+            return Ok(None);
+        };
+        let left = kept.retain_until.map(|until| until.saturating_since(now));
+        Ok(Some(Versioned::new(kept.record.with_retain_for(left), kept.version)))
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        let now = self.clock.now();
+        let retain_until = record.retain_seconds().map(|seconds| now.saturating_add(Duration::from_secs(seconds)));
+        let kept = Kept { record: record.clone(), version: Version::random(), retain_until };
+        let version = kept.version;
+
+        let mut records = self.records();
+        let current = records.get(key).filter(|kept| kept.is_live(now)).map(|kept| kept.version);
+        if !when.holds_for(current) {
+            return Err(StorageError::Conflict);
+        }
+        records.insert(key.clone(), kept);
+        Ok(version)
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        let now = self.clock.now();
+        let mut records = self.records();
+        let Slot::Occupied(slot) = records.entry(key.clone()) else { return Ok(false) };
+        if !slot.get().is_live(now) || only.is_some_and(|version| version != slot.get().version) {
+            return Ok(false);
+        }
+        slot.remove();
+        Ok(true)
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        let now = self.clock.now();
+        let start = match &page.after {
+            Some(cursor) => Bound::Excluded(cursor.key()?),
+            None => Bound::Unbounded,
+        };
+        let records = self.records();
+        let matching = records
+            .range((start, Bound::Unbounded))
+            .filter(|(_, kept)| kept.is_live(now))
+            .map(|(key, kept)| Entry::new(key.clone(), kept.version, &kept.record))
+            .filter(|entry| filter.matches(entry));
+        Ok(Page::collect(matching, page.limit))
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        let now = self.clock.now();
+        let mut records = self.records();
+        let dead: Vec<_> =
+            records.iter().filter(|(_, kept)| !kept.is_live(now)).map(|(key, _)| key.clone()).take(limit).collect();
+        let mut purged = 0;
+        for key in dead {
+            purged += u64::from(records.remove(&key).is_some());
+        }
+        Ok(purged)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new("memory").with_atomic(true).with_listable(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    fn with_time() -> (MemoryStorage, Arc<AtomicU64>) {
+        let seconds = Arc::new(AtomicU64::new(1_000));
+        let reading = Arc::clone(&seconds);
+        let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
+        (MemoryStorage::new().with_clock(clock), seconds)
+    }
+
+    #[tokio::test]
+    async fn preconditions_guard_every_write() {
+        let storage = MemoryStorage::new();
+        let key = TokenKey::new("github", "alice").unwrap();
+        let record = Record::new("one");
+
+        let missing = storage.put(&key, &record, Precondition::Version(Version::random())).await;
+        assert!(matches!(missing, Err(StorageError::Conflict)));
+        let first = storage.put(&key, &record, Precondition::Absent).await.unwrap();
+        assert!(matches!(storage.put(&key, &record, Precondition::Absent).await, Err(StorageError::Conflict)));
+        let second = storage.put(&key, &Record::new("two"), Precondition::Version(first)).await.unwrap();
+        assert!(matches!(storage.put(&key, &record, Precondition::Version(first)).await, Err(StorageError::Conflict)));
+        assert_eq!(storage.get(&key).await.unwrap(), Some(Versioned::new(Record::new("two"), second)));
+
+        assert!(!storage.delete(&key, Some(first)).await.unwrap());
+        assert!(storage.delete(&key, Some(second)).await.unwrap());
+        assert!(!storage.delete(&key, None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn retention_hides_before_the_purge_frees() {
+        let (storage, seconds) = with_time();
+        let key = TokenKey::new("github", "alice").unwrap();
+        let record = Record::new("short").with_retain_for(Some(Duration::from_millis(59_001)));
+        storage.put(&key, &record, Precondition::Always).await.unwrap();
+
+        seconds.fetch_add(59, Ordering::SeqCst);
+        let left = storage.get(&key).await.unwrap().unwrap().value.retain_for;
+        assert_eq!(left, Some(Duration::from_secs(1)));
+        assert_eq!(storage.purge(10).await.unwrap(), 0);
+
+        seconds.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(storage.get(&key).await.unwrap(), None);
+        assert!(storage.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries.is_empty());
+        assert!(!storage.delete(&key, None).await.unwrap());
+        assert_eq!(storage.purge(10).await.unwrap(), 1);
+        assert_eq!(storage.purge(10).await.unwrap(), 0);
+
+        storage.put(&key, &record, Precondition::Always).await.unwrap();
+        storage.put(&key, &Record::new("for good"), Precondition::Always).await.unwrap();
+        seconds.fetch_add(1_000_000, Ordering::SeqCst);
+        assert!(storage.get(&key).await.unwrap().is_some(), "a write replaces the retention too");
+    }
+
+    #[tokio::test]
+    async fn pages_cover_everything_once() {
+        let storage = MemoryStorage::new();
+        for user in 0..25 {
+            let key = TokenKey::new("github", format!("user{user}")).unwrap();
+            storage.put(&key, &Record::new("x"), Precondition::Always).await.unwrap();
+        }
+        let (mut users, mut page) = (Vec::new(), PageRequest { after: None, limit: 10 });
+        loop {
+            let found = storage.list(&Filter::everything(), page).await.unwrap();
+            users.extend(found.entries.into_iter().map(|entry| entry.key.user().to_owned()));
+            let Some(next) = found.next else { break };
+            page = PageRequest { after: Some(next), limit: 10 };
+        }
+        users.sort();
+        users.dedup();
+        assert_eq!(users.len(), 25);
+    }
+}

@@ -1,0 +1,281 @@
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use chacha20poly1305::aead::{Aead as _, Payload};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::random_bytes;
+
+const KEY_LENGTH: usize = 32;
+const KEY_ID_LENGTH: usize = 8;
+const NONCE_LENGTH: usize = 24;
+/// First byte of everything sealed: the scheme, XChaCha20-Poly1305 with a key id of 8 bytes.
+const SCHEME: u8 = 1;
+const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
+
+/// The keys that seal tokens and cookies: the first one writes, all of them read.
+///
+/// Sealing is XChaCha20-Poly1305 with a random 192-bit nonce, so no key wears out by use. To rotate, put a new
+/// key first, re-seal what is stored ([`Tokens::reseal`](crate::Tokens::reseal)), then drop the old one.
+///
+/// ```
+/// use oauth_dance_core::{KeyRing, SealingKey};
+///
+/// let old = SealingKey::generate();
+/// let sealed = KeyRing::new(old.clone()).seal("greeting", b"alice", b"hello");
+///
+/// let ring = KeyRing::new(SealingKey::generate()).with_older(old);
+/// assert_eq!(ring.open("greeting", b"alice", &sealed)?.as_slice(), b"hello");
+/// assert!(ring.open("greeting", b"bob", &sealed).is_err(), "bound to alice");
+/// # Ok::<(), oauth_dance_core::OpenError>(())
+/// ```
+#[derive(Clone)]
+pub struct KeyRing(Arc<Vec<SealingKey>>);
+
+impl KeyRing {
+    /// A ring of one key.
+    pub fn new(primary: SealingKey) -> Self {
+        Self(Arc::new(vec![primary]))
+    }
+
+    /// A ring of one new key. What it seals is lost with the process: for tests.
+    pub fn generate() -> Self {
+        Self::new(SealingKey::generate())
+    }
+
+    /// The same ring with one more key that only reads.
+    #[must_use]
+    pub fn with_older(self, key: SealingKey) -> Self {
+        let mut keys = self.0.as_ref().clone();
+        keys.push(key);
+        Self(Arc::new(keys))
+    }
+
+    /// Reads a ring from text: a key a line, as [`SealingKey::encode`] writes it, the writing key first. Empty lines
+    /// and lines that start with `#` are passed over.
+    ///
+    /// # Errors
+    /// [`KeyRingError`], with the line's number and never its text.
+    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
+        let mut keys = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            keys.push(SealingKey::parse(line).ok_or(KeyRingError::BadKey { line: index + 1 })?);
+        }
+        if keys.is_empty() {
+            return Err(KeyRingError::Empty);
+        }
+        Ok(Self(Arc::new(keys)))
+    }
+
+    /// The id of the key that writes, as stored in [`Record::key_id`](crate::Record::key_id).
+    pub fn primary_id(&self) -> String {
+        hex(&self.primary().id())
+    }
+
+    /// Seals `plain` for one purpose, bound to whatever it must not be moved away from.
+    ///
+    /// The answer is the scheme's number (1 byte), the key's id (8), the nonce (24), and the ciphertext with its tag.
+    pub fn seal(&self, purpose: &str, bound_to: &[u8], plain: &[u8]) -> Vec<u8> {
+        let key = self.primary();
+        let nonce: [u8; NONCE_LENGTH] = random_bytes();
+        let mut sealed = Vec::with_capacity(HEADER_LENGTH + plain.len() + 16);
+        sealed.push(SCHEME);
+        sealed.extend_from_slice(&key.id());
+        sealed.extend_from_slice(&nonce);
+        let aad = associated_data(purpose, bound_to);
+        #[expect(clippy::expect_used, reason = "fails only above 256 GiB")]
+        let ciphertext = key
+            .cipher()
+            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: &aad })
+            .expect("a message that fits in memory can be sealed");
+        sealed.extend_from_slice(&ciphertext);
+        sealed
+    }
+
+    /// Opens what [`KeyRing::seal`] made for the same purpose and binding, with whichever key of the ring sealed it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; there is no fallback of any kind.
+    pub fn open(&self, purpose: &str, bound_to: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let (header, ciphertext) = sealed.split_first_chunk::<HEADER_LENGTH>().ok_or(OpenError::NotSealed)?;
+        let (scheme, rest) = header.split_first().ok_or(OpenError::NotSealed)?;
+        let (id, nonce) = rest.split_first_chunk::<KEY_ID_LENGTH>().ok_or(OpenError::NotSealed)?;
+        if *scheme != SCHEME {
+            return Err(OpenError::NotSealed);
+        }
+        let nonce = XNonce::try_from(nonce).map_err(|_| OpenError::NotSealed)?;
+        let Some(key) = self.0.iter().find(|key| key.id() == *id) else {
+            return Err(OpenError::KeyUnavailable { key_id: hex(id) });
+        };
+        let aad = associated_data(purpose, bound_to);
+        let plain =
+            key.cipher().decrypt(&nonce, Payload { msg: ciphertext, aad: &aad }).map_err(|_| OpenError::Tampered)?;
+        Ok(Zeroizing::new(plain))
+    }
+
+    fn primary(&self) -> &SealingKey {
+        // Every constructor puts in at least one key.
+        &self.0[0]
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyRing").field(&self.0).finish()
+    }
+}
+
+/// One 256-bit key of a [`KeyRing`].
+#[derive(Clone)]
+pub struct SealingKey(Zeroizing<[u8; KEY_LENGTH]>);
+
+impl SealingKey {
+    /// A new random key.
+    pub fn generate() -> Self {
+        Self(Zeroizing::new(random_bytes()))
+    }
+
+    /// Reads 32 bytes in base64, of either alphabet, with or without padding.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok().map(Zeroizing::new)?;
+        Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
+    }
+
+    /// The key in base64, to be kept in a file or a secret manager. It is the secret itself.
+    pub fn encode(&self) -> Zeroizing<String> {
+        Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0.as_slice()))
+    }
+
+    /// A name computed from the key, so that no two keys are ever called the same.
+    fn id(&self) -> [u8; KEY_ID_LENGTH] {
+        let digest = Sha256::new().chain_update(b"oauth-dance key id").chain_update(self.0.as_slice()).finalize();
+        let mut id = [0; KEY_ID_LENGTH];
+        id.copy_from_slice(&digest[..KEY_ID_LENGTH]);
+        id
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        let key: &[u8; KEY_LENGTH] = &self.0;
+        XChaCha20Poly1305::new(key.into())
+    }
+}
+
+/// Shows the key's id, which may be logged.
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealingKey({})", hex(&self.id()))
+    }
+}
+
+/// Why text is not a key ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyRingError {
+    /// There is no key in it.
+    #[error("no key found; put one key of 32 bytes in base64 on a line")]
+    Empty,
+    /// A line is not a key.
+    #[error("line {line} is not a key of 32 bytes in base64")]
+    BadKey {
+        /// The line's number, from 1.
+        line: usize,
+    },
+}
+
+/// Why something sealed could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// It is nothing that a key ring ever sealed.
+    #[error("not sealed by a key ring")]
+    NotSealed,
+    /// It was sealed with a key that is not in the ring.
+    #[error("sealed with key {key_id}, which is not in the key ring")]
+    KeyUnavailable {
+        /// The missing key.
+        key_id: String,
+    },
+    /// It was changed, or is presented for another purpose or binding than it was sealed for.
+    #[error("altered since it was sealed, or sealed for something else")]
+    Tampered,
+}
+
+fn associated_data(purpose: &str, bound_to: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(purpose.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&length, purpose.as_bytes(), bound_to].concat()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let ring = KeyRing::generate();
+        let sealed = ring.seal("test", b"here", b"secret");
+        for index in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[index] ^= 1;
+            assert!(ring.open("test", b"here", &changed).is_err(), "byte {index}");
+        }
+        for length in 0..sealed.len() {
+            assert!(ring.open("test", b"here", &sealed[..length]).is_err(), "cut to {length}");
+        }
+        assert!(ring.open("test", b"here", &[&sealed[..], b"x"].concat()).is_err());
+        assert_eq!(ring.open("test", b"here", &sealed).unwrap().as_slice(), b"secret");
+    }
+
+    #[test]
+    fn purpose_and_binding_are_kept_apart() {
+        let ring = KeyRing::generate();
+        let sealed = ring.seal("ab", b"c", b"secret");
+        assert_eq!(ring.open("a", b"bc", &sealed), Err(OpenError::Tampered));
+        assert_eq!(ring.open("abc", b"", &sealed), Err(OpenError::Tampered));
+    }
+
+    #[test]
+    fn a_missing_key_is_named() {
+        let ring = KeyRing::generate();
+        let sealed = ring.seal("test", b"", b"secret");
+        let missing = KeyRing::generate().open("test", b"", &sealed);
+        assert_eq!(missing, Err(OpenError::KeyUnavailable { key_id: ring.primary_id() }));
+    }
+
+    #[test]
+    fn equal_texts_seal_differently() {
+        let ring = KeyRing::generate();
+        assert_ne!(ring.seal("test", b"", b"secret"), ring.seal("test", b"", b"secret"));
+    }
+
+    #[test]
+    fn a_ring_is_read_from_text() {
+        let (new, old) = (SealingKey::generate(), SealingKey::generate());
+        let text = format!("# new\n{}\n\n# old\n {} \n", *new.encode(), *old.encode());
+        let ring = KeyRing::parse(&text).unwrap();
+        assert_eq!(ring.primary_id(), KeyRing::new(new).primary_id());
+        assert!(ring.open("test", b"", &KeyRing::new(old).seal("test", b"", b"x")).is_ok());
+        assert_eq!(KeyRing::parse("\n#\n").unwrap_err(), KeyRingError::Empty);
+        assert_eq!(KeyRing::parse("# one\nc2hvcnQ=\n").unwrap_err(), KeyRingError::BadKey { line: 2 });
+    }
+
+    #[test]
+    fn keys_do_not_print() {
+        let key = SealingKey::generate();
+        let ring = KeyRing::new(key.clone());
+        let printed = format!("{key:?} {ring:?}");
+        assert!(printed.contains(&ring.primary_id()));
+        assert!(!printed.contains(key.encode().as_str()));
+    }
+}

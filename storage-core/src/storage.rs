@@ -1,0 +1,432 @@
+//! The [`TokenStorage`] contract, and a complete storage that keeps it.
+//!
+//! # Writing a storage of your own
+//!
+//! Everything a storage must do is on the page of [`TokenStorage`]. This one keeps records in a map; a real one
+//! does the same with its database's own compare-and-swap. [`Version::random`] on each write keeps the
+//! promise about versions, [`Cursor::after`] the one about pages.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::sync::Mutex;
+//! use oauth_dance_core::{
+//!     Capabilities, Clock, Cursor, Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp,
+//!     TokenKey, TokenStorage, Version, Versioned,
+//! };
+//!
+//! #[derive(Default)]
+//! struct MyStorage {
+//!     records: Mutex<BTreeMap<TokenKey, Kept>>,
+//!     clock: Clock,
+//! }
+//!
+//! #[derive(Clone)]
+//! struct Kept {
+//!     record: Record,
+//!     version: Version,
+//!     retain_until: Option<Timestamp>,
+//! }
+//!
+//! impl MyStorage {
+//!     fn with_live<T>(&self, change: impl FnOnce(&mut BTreeMap<TokenKey, Kept>) -> T) -> T {
+//!         let mut records = self.records.lock().expect("no holder of this lock panics");
+//!         let now = self.clock.now();
+//!         records.retain(|_, kept| kept.retain_until.is_none_or(|until| until > now));
+//!         change(&mut records)
+//!     }
+//! }
+//!
+//! #[async_trait::async_trait]
+//! impl TokenStorage for MyStorage {
+//!     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+//!         let now = self.clock.now();
+//!         let Some(kept) = self.with_live(|records| records.get(key).cloned()) else { return Ok(None) };
+//!         let left = kept.retain_until.map(|until| until.saturating_since(now));
+//!         Ok(Some(Versioned::new(kept.record.with_retain_for(left), kept.version)))
+//!     }
+//!
+//!     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+//!         let retain_until = record.retain_for.map(|time| self.clock.now().saturating_add(time));
+//!         self.with_live(|records| {
+//!             if !when.holds_for(records.get(key).map(|kept| kept.version)) {
+//!                 return Err(StorageError::Conflict);
+//!             }
+//!             let version = Version::random();
+//!             records.insert(key.clone(), Kept { record: record.clone(), version, retain_until });
+//!             Ok(version)
+//!         })
+//!     }
+//!
+//!     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+//!         Ok(self.with_live(|records| match records.get(key) {
+//!             Some(kept) if only.is_none_or(|version| version == kept.version) => records.remove(key).is_some(),
+//!             _ => false,
+//!         }))
+//!     }
+//!
+//!     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+//!         let after = page.after.as_ref().map(Cursor::key).transpose()?;
+//!         self.with_live(|records| {
+//!             let matching = records
+//!                 .iter()
+//!                 .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
+//!                 .map(|(key, kept)| Entry::new(key.clone(), kept.version, &kept.record))
+//!                 .filter(|entry| filter.matches(entry));
+//!             Ok(Page::collect(matching, page.limit))
+//!         })
+//!     }
+//!
+//!     async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
+//!         Ok(0) // nothing past its retention outlives the next call of any kind
+//!     }
+//!
+//!     fn capabilities(&self) -> Capabilities {
+//!         Capabilities::new("my storage").with_atomic(true).with_listable(true)
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let storage = MyStorage::default();
+//! let key = TokenKey::new("github", "alice")?;
+//! let first = storage.put(&key, &Record::new("old"), Precondition::Absent).await?;
+//! let second = storage.put(&key, &Record::new("new"), Precondition::Version(first)).await?;
+//! let stale = storage.put(&key, &Record::new("late"), Precondition::Version(first)).await;
+//! assert!(matches!(stale, Err(StorageError::Conflict)));
+//! assert_eq!(storage.get(&key).await?, Some(Versioned::new(Record::new("new"), second)));
+//! assert_eq!(storage.list(&Filter::everything(), PageRequest::default()).await?.entries.len(), 1);
+//! assert!(storage.delete(&key, None).await?);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::StorageError;
+use crate::key::TokenKey;
+use crate::record::{Record, Version, Versioned};
+use crate::time::Timestamp;
+
+/// Keeps opaque bytes under a [`TokenKey`], with compare-and-swap. Encoding, sealing, expiry policy and refresh
+/// are built above it, once for every storage.
+///
+/// # Contract
+///
+/// An implementation promises to all callers, in every process that uses the same data:
+///
+/// * **Keys** are compared byte for byte. Two different keys never share a record; a key that is too long is
+///   refused with [`StorageError::KeyTooLong`], never cut.
+/// * **A write replaces the whole record** at once: payload, hints and retention. Nothing of the old one survives,
+///   and no reader ever sees a mixture.
+/// * **Versions** are new on every write and never used again for that key, also not after a delete or a restart.
+/// * **A missing record is `Ok(None)`**, and so is one past its retention, purged or not. A record whose access token
+///   has expired is *not* missing. A record that cannot be read is [`StorageError::Corrupt`], and stays.
+/// * **An outage is an error**, never `Ok(None)`, `Ok(false)` or an empty page.
+/// * **Read your writes**: once `put` or `delete` returned, every later `get` through any instance sees it.
+/// * **Cancel safety**: dropping a future at any point leaves the old or the new record, holds no lock or
+///   transaction, and leaves the storage usable.
+/// * **No secret** of the payload appears in `Debug`, errors, logs or metrics.
+/// * **Bounded time**: no call waits for ever on a server that does not answer.
+///
+/// What a storage cannot do it says in [`capabilities`](Self::capabilities), and answers with
+/// [`StorageError::Unsupported`].
+///
+/// Put the implementation behind an `Arc` to share it: `Arc<dyn TokenStorage>` is a storage too.
+#[async_trait]
+pub trait TokenStorage: Send + Sync + 'static {
+    /// Reads the record of a key with its version, or `None` if there is none. The record's
+    /// [`retain_for`](Record::retain_for) is the time it has left.
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError>;
+
+    /// Writes a record if the precondition holds, and returns its new version.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] if the precondition does not hold; then nothing has changed. A record past its
+    /// retention counts as absent. `put` with [`Precondition::Always`] never conflicts.
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError>;
+
+    /// Removes the record of a key, with `only` set only if it still has that version. `true` says that this call
+    /// removed it; `false` that nothing (more) to remove was there.
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError>;
+
+    /// Lists what is stored, without payloads, page by page in an order of the storage's own.
+    ///
+    /// Across all pages every record that matches and was there throughout is listed exactly once, whatever is
+    /// written meanwhile.
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidCursor`] for a cursor that did not come from this storage.
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError>;
+
+    /// Frees the space of at most `limit` records past their retention, and returns how many.
+    /// Such records are hidden already; a storage that frees them by itself returns 0.
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError>;
+
+    /// What this storage, as it is set up, can and cannot do.
+    fn capabilities(&self) -> Capabilities;
+}
+
+/// What must be so for a `put` to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// Write whatever is there.
+    Always,
+    /// Write only if nothing is there.
+    Absent,
+    /// Write only over this version.
+    Version(Version),
+}
+
+impl Precondition {
+    /// Whether it holds where `current` is the version stored now.
+    pub fn holds_for(self, current: Option<Version>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Absent => current.is_none(),
+            Self::Version(version) => current == Some(version),
+        }
+    }
+}
+
+/// Which records to list. Every condition set must hold.
+///
+/// ```
+/// use oauth_dance_core::Filter;
+///
+/// let mine = Filter::everything().tenant(None).user("alice");
+/// # assert_ne!(mine, Filter::everything());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Filter {
+    /// Only this tenant, where the empty string means "without a tenant"; `None` means all tenants.
+    pub tenant: Option<String>,
+    /// Only this user. Without [`tenant`](Self::tenant) it is the user of that name in *every* tenant.
+    pub user: Option<String>,
+    /// Only this provider.
+    pub provider: Option<String>,
+    /// Only records whose access token expires strictly before this. Those that never expire are left out.
+    pub expiring_before: Option<Timestamp>,
+}
+
+impl Filter {
+    /// No condition.
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    /// Only this tenant, or with `None` only records without a tenant.
+    #[must_use]
+    pub fn tenant(mut self, tenant: Option<&str>) -> Self {
+        self.tenant = Some(tenant.unwrap_or_default().to_owned());
+        self
+    }
+
+    /// Only this user.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Only this provider.
+    #[must_use]
+    pub fn provider(mut self, provider: impl Into<String>) -> Self {
+        self.provider = Some(provider.into());
+        self
+    }
+
+    /// Only records whose access token expires strictly before this.
+    #[must_use]
+    pub fn expiring_before(mut self, instant: Timestamp) -> Self {
+        self.expiring_before = Some(instant);
+        self
+    }
+
+    /// Whether an entry meets every condition.
+    pub fn matches(&self, entry: &Entry) -> bool {
+        let [tenant, user, provider, _] = entry.key.parts();
+        let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        is(&self.tenant, tenant)
+            && is(&self.user, user)
+            && is(&self.provider, provider)
+            && self.expiring_before.is_none_or(|before| entry.expires_at.is_some_and(|expiry| expiry < before))
+    }
+}
+
+/// Which page of a list: where to go on, and how many entries at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// [`Page::next`] of the page before, or `None` for the first.
+    pub after: Option<Cursor>,
+    /// The most entries to return; at least 1.
+    pub limit: usize,
+}
+
+/// The first page, of 100 entries.
+impl Default for PageRequest {
+    fn default() -> Self {
+        Self { after: None, limit: 100 }
+    }
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// What was found. May be empty although more pages follow.
+    pub entries: Vec<Entry>,
+    /// Where the next page starts; `None` says that this was the last.
+    pub next: Option<Cursor>,
+}
+
+impl Page {
+    /// Cuts a page out of entries that come in the order of their keys.
+    pub fn collect(entries: impl IntoIterator<Item = Entry>, limit: usize) -> Self {
+        let limit = limit.max(1);
+        let mut entries: Vec<_> = entries.into_iter().take(limit.saturating_add(1)).collect();
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next = entries.last().filter(|_| more).map(|last| Cursor::after(&last.key));
+        Self { entries, next }
+    }
+}
+
+/// One record in a list: its key, version and hints, without the payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// Where it is stored.
+    pub key: TokenKey,
+    /// Which write it came from.
+    pub version: Version,
+    /// When the access token inside expires.
+    pub expires_at: Option<Timestamp>,
+    /// Which key of the key ring sealed it.
+    pub key_id: Option<String>,
+}
+
+impl Entry {
+    /// The entry of a record.
+    pub fn new(key: TokenKey, version: Version, record: &Record) -> Self {
+        Self { key, version, expires_at: record.expires_at, key_id: record.key_id.clone() }
+    }
+}
+
+/// Where a list goes on. Opaque to callers: hand it back as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(Vec<u8>);
+
+impl Cursor {
+    /// The cursor of a storage that lists in the order of the keys: go on after this one.
+    pub fn after(key: &TokenKey) -> Self {
+        Self(key.to_bytes())
+    }
+
+    /// The key of [`Cursor::after`].
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidCursor`] if it was not made by that function.
+    pub fn key(&self) -> Result<TokenKey, StorageError> {
+        TokenKey::from_bytes(&self.0).map_err(|_| StorageError::InvalidCursor)
+    }
+
+    /// A cursor of the storage's own making.
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes it was made of.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What a storage declares of itself. Everything not declared is `false` or unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// The storage's name, for logs and tables.
+    pub name: &'static str,
+    /// A write that was acknowledged survives a crash of the application and of the storage's server.
+    pub durable: bool,
+    /// Several processes can use the same data at once.
+    pub shared: bool,
+    /// Preconditions hold against every concurrent writer.
+    pub atomic: bool,
+    /// `list` works.
+    pub listable: bool,
+    /// The most bytes a payload may have; `None` if no limit is known.
+    pub max_payload: Option<usize>,
+}
+
+impl Capabilities {
+    /// A storage that declares nothing yet.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, durable: false, shared: false, atomic: false, listable: false, max_payload: None }
+    }
+
+    /// Declares durability.
+    #[must_use]
+    pub const fn with_durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// Declares that processes can share the data.
+    #[must_use]
+    pub const fn with_shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
+        self
+    }
+
+    /// Declares atomic preconditions.
+    #[must_use]
+    pub const fn with_atomic(mut self, atomic: bool) -> Self {
+        self.atomic = atomic;
+        self
+    }
+
+    /// Declares that `list` works.
+    #[must_use]
+    pub const fn with_listable(mut self, listable: bool) -> Self {
+        self.listable = listable;
+        self
+    }
+
+    /// Declares the largest payload, in bytes.
+    #[must_use]
+    pub const fn with_max_payload(mut self, bytes: usize) -> Self {
+        self.max_payload = Some(bytes);
+        self
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: TokenStorage + ?Sized> TokenStorage for Arc<S> {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        (**self).get(key).await
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        (**self).put(key, record, when).await
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        (**self).delete(key, only).await
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        (**self).list(filter, page).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        (**self).purge(limit).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+}

@@ -1,0 +1,285 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{StorageError, TokensError};
+use crate::key::TokenKey;
+use crate::record::{Record, Version, Versioned};
+use crate::seal::{KeyRing, OpenError};
+use crate::storage::{Filter, Page, PageRequest, Precondition, TokenStorage};
+use crate::token::Token;
+use crate::wire;
+
+const PURPOSE: &str = "oauth-dance token record";
+
+/// The typed handle to a [`TokenStorage`]: puts [`Token`]s in and takes them out, sealed.
+///
+/// Cloning is cheap and shares the storage. Every call is one call of the storage, and as cancel safe as that.
+#[derive(Clone)]
+pub struct Tokens {
+    storage: Arc<dyn TokenStorage>,
+    sealing: Sealing,
+    retain_for: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+enum Sealing {
+    Sealed(KeyRing),
+    Plaintext,
+}
+
+impl Tokens {
+    /// Tokens are sealed with this key ring, and only sealed tokens are read.
+    pub fn sealed(storage: impl TokenStorage, ring: KeyRing) -> Self {
+        Self { storage: Arc::new(storage), sealing: Sealing::Sealed(ring), retain_for: None }
+    }
+
+    /// Tokens are stored **in plain text**: whoever reads the storage or a backup of it can act as your users.
+    pub fn dangerous_plaintext(storage: impl TokenStorage) -> Self {
+        Self { storage: Arc::new(storage), sealing: Sealing::Plaintext, retain_for: None }
+    }
+
+    /// Sets how long the storage keeps a token after its last write. The default is until it is deleted.
+    /// Choose more than the time after which the provider lets an unused refresh token expire.
+    #[must_use]
+    pub fn with_retention(self, retain_for: Duration) -> Self {
+        Self { retain_for: Some(retain_for), ..self }
+    }
+
+    /// The storage underneath.
+    pub fn storage(&self) -> &Arc<dyn TokenStorage> {
+        &self.storage
+    }
+
+    /// Reads a token with its version, or `None` if there is none. An expired access token is returned too.
+    ///
+    /// # Errors
+    /// [`TokensError`]; a token that cannot be read is never reported as missing, and never removed.
+    pub async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Token>>, TokensError> {
+        let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
+            return Ok(None);
+        };
+        let token = self.open(key, &record)?;
+        Ok(Some(Versioned::new(token, version)))
+    }
+
+    /// Writes a token if the precondition holds, and returns its new version.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition does not hold.
+    pub async fn put(&self, key: &TokenKey, token: &Token, when: Precondition) -> Result<Version, TokensError> {
+        Ok(self.storage.put(key, &self.close(key, token), when).await?)
+    }
+
+    /// Removes a token, with `only` set only if it still has that version. `true` says that this call removed it.
+    ///
+    /// # Errors
+    /// [`TokensError::Storage`].
+    pub async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, TokensError> {
+        Ok(self.storage.delete(key, only).await?)
+    }
+
+    /// Lists tokens without opening them, page by page. A page may hold fewer entries than asked for, or none,
+    /// although more follow.
+    ///
+    /// # Errors
+    /// [`TokensError::Storage`].
+    pub async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, TokensError> {
+        let mut page = self.storage.list(filter, page).await?;
+        page.entries.retain(|entry| !entry.key.is_attempt());
+        Ok(page)
+    }
+
+    /// Seals one token anew if it is not sealed with the ring's first key, and returns whether it did. A token that
+    /// is written by somebody else meanwhile is left to them, for they seal with their first key.
+    ///
+    /// # Errors
+    /// [`TokensError`], as in [`Tokens::get`].
+    pub async fn reseal(&self, key: &TokenKey) -> Result<bool, TokensError> {
+        let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
+            return Ok(false);
+        };
+        if record.key_id == self.key_id() {
+            return Ok(false);
+        }
+        let token = self.open(key, &record)?;
+        let resealed = self.close(key, &token).with_retain_for(record.retain_for);
+        match self.storage.put(key, &resealed, Precondition::Version(version)).await {
+            Ok(_) => Ok(true),
+            Err(StorageError::Conflict) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn close(&self, key: &TokenKey, token: &Token) -> Record {
+        let plain = wire::encode(key, token);
+        let payload = match &self.sealing {
+            Sealing::Sealed(ring) => ring.seal(PURPOSE, &key.to_bytes(), &plain),
+            Sealing::Plaintext => plain.to_vec(),
+        };
+        Record::new(payload)
+            .with_expires_at(token.expires_at())
+            .with_retain_for(self.retain_for)
+            .with_key_id(self.key_id())
+    }
+
+    fn open(&self, key: &TokenKey, record: &Record) -> Result<Token, TokensError> {
+        let owned = || Box::new(key.clone());
+        match &self.sealing {
+            Sealing::Plaintext if !wire::is_plain(&record.payload) && record.key_id.is_some() => {
+                Err(TokensError::NoKeyRing { key: owned() })
+            }
+            Sealing::Plaintext => wire::decode(key, &record.payload),
+            Sealing::Sealed(_) if wire::is_plain(&record.payload) => Err(TokensError::NotSealed { key: owned() }),
+            Sealing::Sealed(ring) => match ring.open(PURPOSE, &key.to_bytes(), &record.payload) {
+                Ok(plain) => wire::decode(key, &plain),
+                Err(OpenError::KeyUnavailable { key_id }) => Err(TokensError::KeyUnavailable { key: owned(), key_id }),
+                Err(OpenError::NotSealed | OpenError::Tampered) => Err(TokensError::Tampered { key: owned() }),
+            },
+        }
+    }
+
+    fn key_id(&self) -> Option<String> {
+        match &self.sealing {
+            Sealing::Sealed(ring) => Some(ring.primary_id()),
+            Sealing::Plaintext => None,
+        }
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("storage", &self.storage.capabilities().name)
+            .field("sealing", &self.sealing)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::memory::MemoryStorage;
+    use crate::seal::SealingKey;
+    use crate::time::Timestamp;
+    use crate::token::{Extra, OAuth1Token, OAuth2Token};
+
+    fn key() -> TokenKey {
+        TokenKey::new("github", "alice").unwrap()
+    }
+
+    /// A token with every field set.
+    fn rich() -> Token {
+        let mut token = OAuth2Token::bearer("CANARY-access");
+        token.token_type = "bearer".to_owned();
+        token.refresh_token = Some("CANARY-refresh".into());
+        token.id_token = Some("CANARY-id".into());
+        token.scope = Some(vec!["repo".to_owned(), "user:email".to_owned()]);
+        token.expires_at = Some(Timestamp::from_unix_seconds(4_102_444_800));
+        let extra = json!({"authed_user": {"access_token": "CANARY-extra", "n": [1, 2.5, null]}, "instance_url": "x"});
+        token.extra = Extra::from(extra.as_object().unwrap().clone());
+        token.into()
+    }
+
+    #[tokio::test]
+    async fn every_token_comes_back_as_it_was() {
+        let mut oauth1 = OAuth1Token::new("token", "secret");
+        oauth1.extra = Extra::from(json!({"screen_name": "alice"}).as_object().unwrap().clone());
+        let mut unscoped = OAuth2Token::bearer("");
+        unscoped.scope = Some(Vec::new());
+        let all = [rich(), oauth1.into(), unscoped.into(), OAuth2Token::bearer("\0\u{1F511}\r\n\"").into()];
+
+        for tokens in [
+            Tokens::sealed(MemoryStorage::new(), KeyRing::generate()),
+            Tokens::dangerous_plaintext(MemoryStorage::new()),
+        ] {
+            for token in &all {
+                let version = tokens.put(&key(), token, Precondition::Always).await.unwrap();
+                let found = tokens.get(&key()).await.unwrap();
+                assert_eq!(found, Some(Versioned::new(token.clone(), version)));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_secret_is_stored_or_printed() {
+        let storage = MemoryStorage::new();
+        let ring = KeyRing::generate();
+        let tokens = Tokens::sealed(storage.clone(), ring.clone());
+        tokens.put(&key(), &rich(), Precondition::Always).await.unwrap();
+
+        let record = storage.get(&key()).await.unwrap().unwrap().value;
+        assert!(!String::from_utf8_lossy(&record.payload).contains("CANARY"));
+        assert_eq!(record.key_id, Some(ring.primary_id()));
+        assert_eq!(record.expires_at, Some(Timestamp::from_unix_seconds(4_102_444_800)));
+        let printed = format!("{:?} {record:?} {tokens:?} {storage:?}", tokens.get(&key()).await.unwrap());
+        assert!(printed.contains("authed_user") && !printed.contains("CANARY"), "{printed}");
+    }
+
+    #[tokio::test]
+    async fn a_record_moved_to_another_key_does_not_open() {
+        for (tokens, storage) in both_ways() {
+            tokens.put(&key(), &rich(), Precondition::Always).await.unwrap();
+            let stolen = storage.get(&key()).await.unwrap().unwrap().value;
+            let bob = TokenKey::new("github", "bob").unwrap();
+            storage.put(&bob, &stolen, Precondition::Always).await.unwrap();
+            let error = tokens.get(&bob).await.unwrap_err();
+            assert!(matches!(error, TokensError::Tampered { .. }), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn sealed_and_plain_never_stand_in_for_each_other() {
+        let storage = MemoryStorage::new();
+        let sealed = Tokens::sealed(storage.clone(), KeyRing::generate());
+        let plain = Tokens::dangerous_plaintext(storage);
+        plain.put(&key(), &rich(), Precondition::Always).await.unwrap();
+        assert!(matches!(sealed.get(&key()).await, Err(TokensError::NotSealed { .. })));
+        sealed.put(&key(), &rich(), Precondition::Always).await.unwrap();
+        assert!(matches!(plain.get(&key()).await, Err(TokensError::NoKeyRing { .. })));
+    }
+
+    #[tokio::test]
+    async fn resealing_moves_to_the_first_key_and_keeps_the_rest() {
+        let storage = MemoryStorage::new();
+        let old = SealingKey::generate();
+        let before = Tokens::sealed(storage.clone(), KeyRing::new(old.clone())).with_retention(Duration::from_secs(60));
+        before.put(&key(), &rich(), Precondition::Always).await.unwrap();
+
+        let ring = KeyRing::new(SealingKey::generate()).with_older(old);
+        let after = Tokens::sealed(storage.clone(), ring.clone());
+        assert!(after.reseal(&key()).await.unwrap());
+        assert!(!after.reseal(&key()).await.unwrap(), "nothing is left to do");
+        let record = storage.get(&key()).await.unwrap().unwrap().value;
+        assert_eq!(record.key_id, Some(ring.primary_id()));
+        assert!(record.retain_for.is_some_and(|left| left <= Duration::from_secs(60)));
+        assert_eq!(after.get(&key()).await.unwrap().unwrap().value, rich());
+        assert!(matches!(before.get(&key()).await, Err(TokensError::KeyUnavailable { .. })));
+    }
+
+    #[tokio::test]
+    async fn whatever_is_stored_gives_a_typed_error_and_stays() {
+        let good = wire::encode(&key(), &rich()).to_vec();
+        let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":1", "\"format\":2");
+        let garbage: Vec<Vec<u8>> =
+            vec![vec![], vec![0], b"{".to_vec(), b"{}".to_vec(), b"null".to_vec(), vec![1; 500], good[..40].to_vec()];
+        for (tokens, storage) in both_ways() {
+            for payload in &garbage {
+                storage.put(&key(), &Record::new(payload.clone()), Precondition::Always).await.unwrap();
+                assert!(tokens.get(&key()).await.is_err(), "{payload:?}");
+                assert_eq!(storage.get(&key()).await.unwrap().unwrap().value.payload, *payload);
+            }
+        }
+        let (plain, storage) = both_ways().pop().unwrap();
+        storage.put(&key(), &Record::new(newer), Precondition::Always).await.unwrap();
+        let error = plain.get(&key()).await.unwrap_err();
+        assert!(matches!(error, TokensError::NewerFormat { found: 2, .. }), "{error:?}");
+    }
+
+    fn both_ways() -> Vec<(Tokens, MemoryStorage)> {
+        let (one, two) = (MemoryStorage::new(), MemoryStorage::new());
+        vec![(Tokens::sealed(one.clone(), KeyRing::generate()), one), (Tokens::dangerous_plaintext(two.clone()), two)]
+    }
+}
