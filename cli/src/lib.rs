@@ -1,0 +1,9 @@
+//! The parts of the `oauth-dance` program, as a library.
+//!
+//! The program is the `oauth-dance` binary of this package. Its parts are kept in a library so that
+//! they can be tested over real HTTP and reused in the tests of an application:
+//!
+//! - [`provider`]: a small local authorization server, so that the whole dance can be seen and tested
+//!   without signing up anywhere.
+
+pub mod provider;

@@ -1,0 +1,235 @@
+use reqwest::header;
+
+use crate::harness::{Answer, CHALLENGE, Provider, REDIRECT_URI, STATE, authorize, page, send, text};
+
+fn assert_told_to_user(answer: &Answer) {
+    assert_eq!(answer.status, 400, "{}", answer.body);
+    assert!(!answer.headers.contains_key(header::LOCATION));
+    assert!(answer.header("content-type").starts_with("text/html"));
+}
+
+fn assert_told_to_client(answer: &Answer, provider: &Provider, error: &str) {
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    assert!(answer.location().starts_with(&format!("{REDIRECT_URI}&")));
+    assert_eq!(answer.query("error").as_deref(), Some(error));
+    assert_eq!(answer.query("state").as_deref(), Some(STATE));
+    assert_eq!(answer.query("iss").as_deref(), Some(&*provider.issuer));
+    assert_eq!(answer.query("code"), None);
+}
+
+#[tokio::test]
+async fn a_login_and_a_consent_give_a_code() {
+    let provider = Provider::start().await;
+    let mut browser = provider.browser();
+
+    let login = browser.get(&authorize(&[])).await;
+    assert_eq!(login.status, 200);
+    assert!(login.body.contains("<h1>Sign in</h1>"));
+    browser.sign_in("bob").await;
+    let consent = browser.get(&authorize(&[])).await;
+    assert!(consent.body.contains("Bob Brown"));
+    assert!(consent.body.contains("bob@example.com"));
+
+    let answer = browser.decide("allow").await;
+    assert_eq!(answer.status, 303);
+    assert!(answer.location().starts_with(&format!("{REDIRECT_URI}&")));
+    assert_eq!(answer.query("kept").as_deref(), Some("yes"));
+    assert_eq!(answer.query("state").as_deref(), Some(STATE));
+    assert_eq!(answer.query("iss").as_deref(), Some(&*provider.issuer));
+    assert_eq!(answer.query("error"), None);
+
+    let tokens = provider.redeem(&answer.query("code").unwrap()).await.json();
+    let info = provider.userinfo(text(&tokens["access_token"])).await;
+    assert_eq!(info.json()["name"], "Bob Brown");
+}
+
+#[tokio::test]
+async fn deny_tells_the_client() {
+    let provider = Provider::start().await;
+    let mut browser = provider.browser();
+    browser.sign_in("alice").await;
+    let answer = browser.decide("deny").await;
+    assert_told_to_client(&answer, &provider, "access_denied");
+}
+
+#[tokio::test]
+async fn a_wrong_redirect_uri_is_never_redirected_to() {
+    let provider = Provider::start().await;
+    let shorter = &REDIRECT_URI[..REDIRECT_URI.len() - 1];
+    let longer = format!("{REDIRECT_URI}/../evil");
+    for wrong in ["", "https://evil.example/", shorter, &longer] {
+        let answer = send(provider.get(&authorize(&[("redirect_uri", wrong)]))).await;
+        assert_told_to_user(&answer);
+        let broken = authorize(&[("redirect_uri", wrong), ("response_type", "token")]);
+        assert_told_to_user(&send(provider.get(&broken)).await);
+    }
+    let twice = authorize(&[("redirect_uri", REDIRECT_URI), ("redirect_uri", "https://e/")]);
+    assert_told_to_user(&send(provider.get(&twice)).await);
+}
+
+#[tokio::test]
+async fn an_unknown_client_is_told_to_the_user_only() {
+    let provider = Provider::start().await;
+    for wrong in ["", "someone-else"] {
+        let answer = send(provider.get(&authorize(&[("client_id", wrong)]))).await;
+        assert_told_to_user(&answer);
+    }
+}
+
+#[tokio::test]
+async fn other_errors_go_back_to_the_client() {
+    let provider = Provider::start().await;
+    let upper = CHALLENGE.replace('-', "+");
+    let cases: [(&str, &[(&str, &str)]); 9] = [
+        ("invalid_request", &[("response_type", "")]),
+        ("unsupported_response_type", &[("response_type", "token")]),
+        ("invalid_request", &[("code_challenge", "")]),
+        ("invalid_request", &[("code_challenge", "tooshort")]),
+        ("invalid_request", &[("code_challenge", &upper)]),
+        ("invalid_request", &[("code_challenge_method", "plain")]),
+        ("invalid_request", &[("code_challenge_method", "")]),
+        ("invalid_request", &[("scope", "email"), ("scope", "profile")]),
+        ("invalid_scope", &[("scope", "profile admin")]),
+    ];
+    for (error, changes) in cases {
+        let answer = send(provider.get(&authorize(changes))).await;
+        assert_told_to_client(&answer, &provider, error);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_shows_the_form_again() {
+    let provider = Provider::start().await;
+    let mut browser = provider.browser();
+    let csrf = browser.get(&authorize(&[])).await.csrf();
+    for (username, password) in [("alice", "wrong"), ("<b>mallory", "dance"), ("alice", "")] {
+        let form = [("csrf", &*csrf), ("username", username), ("password", password)];
+        let answer = browser.post(&page("login"), &form).await;
+        assert_eq!(answer.status, 422);
+        assert!(answer.body.contains("role=\"alert\""));
+        assert!(!answer.body.contains("<b>"));
+        assert!(!answer.headers.contains_key(header::SET_COOKIE));
+    }
+    let again = browser.get(&authorize(&[])).await;
+    assert!(again.body.contains("<h1>Sign in</h1>"));
+}
+
+#[tokio::test]
+async fn forms_need_the_token_of_their_own_browser() {
+    let provider = Provider::start().await;
+    let mut other = provider.browser();
+    let foreign = other.get(&authorize(&[])).await.csrf();
+
+    let mut browser = provider.browser();
+    browser.sign_in("alice").await;
+    for csrf in ["", "guess", &foreign] {
+        for path in ["login", "consent", "logout"] {
+            let form = [("csrf", csrf), ("decision", "allow"), ("username", "bob"), ("password", "dance")];
+            let answer = browser.post(&page(path), &form).await;
+            assert_eq!(answer.status, 403, "{path} with {csrf:?}");
+            assert!(!answer.headers.contains_key(header::LOCATION));
+        }
+    }
+    let consent = browser.get(&authorize(&[])).await;
+    assert!(consent.body.contains("Alice Adams"));
+}
+
+#[tokio::test]
+async fn a_form_cannot_change_the_request_into_a_bad_one() {
+    let provider = Provider::start().await;
+    let mut browser = provider.browser();
+    browser.sign_in("alice").await;
+    let csrf = browser.get(&authorize(&[])).await.csrf();
+    let form = [("csrf", &*csrf), ("decision", "allow")];
+    let evil = authorize(&[("redirect_uri", "https://evil.example/")]);
+    let answer = browser.post(&evil.replacen("authorize", "consent", 1), &form).await;
+    assert_told_to_user(&answer);
+    let plain = authorize(&[("code_challenge_method", "plain")]);
+    let answer = browser.post(&plain.replacen("authorize", "consent", 1), &form).await;
+    assert_told_to_client(&answer, &provider, "invalid_request");
+}
+
+#[tokio::test]
+async fn signing_in_replaces_the_session_and_signing_out_ends_it() {
+    let provider = Provider::start().await;
+    let mut browser = provider.browser();
+    browser.get(&authorize(&[])).await;
+    let before = browser.cookie.clone();
+    browser.sign_in("alice").await;
+    assert_ne!(browser.cookie, before);
+
+    let mut planted = provider.browser();
+    planted.cookie = before;
+    let page_before = planted.get(&authorize(&[])).await;
+    assert!(page_before.body.contains("<h1>Sign in</h1>"));
+
+    let csrf = browser.get(&authorize(&[])).await.csrf();
+    let answer = browser.post(&page("logout"), &[("csrf", &csrf)]).await;
+    assert_eq!(answer.status, 303);
+    let login = browser.get(&authorize(&[])).await;
+    assert!(login.body.contains("<h1>Sign in</h1>"));
+}
+
+#[tokio::test]
+async fn a_session_ends_after_twelve_hours() {
+    let provider = Provider::start().await;
+    let mut browser = provider.browser();
+    browser.sign_in("alice").await;
+    provider.advance(12 * 60 * 60 - 1);
+    assert!(browser.get(&authorize(&[])).await.body.contains("Alice"));
+    provider.advance(1);
+    assert!(!browser.get(&authorize(&[])).await.body.contains("Alice"));
+}
+
+#[tokio::test]
+async fn the_cookie_is_the_providers_own_and_out_of_reach() {
+    let provider = Provider::start().await;
+    let answer = send(provider.get(&authorize(&[]))).await;
+    let port = provider.issuer.rsplit(':').next().unwrap();
+    let cookie = answer.header("set-cookie");
+    assert!(cookie.starts_with(&format!("oauth_dance_local_provider_{port}=")));
+    assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{cookie}");
+}
+
+#[tokio::test]
+async fn pages_carry_the_security_headers() {
+    let provider = Provider::start().await;
+    for path in [&authorize(&[]), "/authorize", "/no/such/page"] {
+        let answer = send(provider.get(path)).await;
+        let policy = answer.header("content-security-policy");
+        assert!(policy.contains("default-src 'none'"));
+        assert!(policy.contains("frame-ancestors 'none'"));
+        assert!(policy.contains("form-action 'self' http://127.0.0.1:1"));
+        assert_eq!(answer.header("x-frame-options"), "DENY");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        assert_eq!(answer.header("cache-control"), "no-store");
+        assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    }
+}
+
+#[tokio::test]
+async fn markup_in_the_request_stays_text() {
+    let provider = Provider::start().await;
+    let evil = "\"><script>alert(1)</script>";
+    let answer = send(provider.get(&authorize(&[("state", evil)]))).await;
+    assert_eq!(answer.status, 200);
+    assert!(!answer.body.contains("<script"));
+    let raw = format!("{}&x='><b>", authorize(&[]));
+    let answer = send(provider.get(&raw)).await;
+    assert!(!answer.body.contains("<b>"));
+}
+
+#[tokio::test]
+async fn the_metadata_describes_what_is_served() {
+    let provider = Provider::start().await;
+    let answer = send(provider.get("/.well-known/oauth-authorization-server")).await;
+    let metadata = answer.json();
+    assert_eq!(metadata["issuer"], *provider.issuer);
+    assert_eq!(metadata["code_challenge_methods_supported"][0], "S256");
+    assert_eq!(metadata["authorization_response_iss_parameter_supported"], true);
+    for name in ["authorization", "token", "userinfo", "revocation"] {
+        let endpoint = text(&metadata[format!("{name}_endpoint")]).to_owned();
+        let path = endpoint.strip_prefix(&provider.issuer).unwrap();
+        assert_ne!(send(provider.get(path)).await.status, 404, "{path}");
+    }
+}

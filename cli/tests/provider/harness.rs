@@ -1,0 +1,243 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use oauth_dance_cli::provider::{LocalProvider, Registration};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
+use serde_json::Value;
+use url::{Url, form_urlencoded};
+
+/// RFC 7636 appendix B.
+pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+pub const CLIENT_ID: &str = "demo:client";
+pub const CLIENT_SECRET: &str = "s3cret %+ä";
+pub const REDIRECT_URI: &str = "http://127.0.0.1:1/login/local/authorized?kept=yes";
+pub const STATE: &str = "state & \"more\" = ü";
+
+/// A provider that listens on a free port, with a clock the test moves.
+pub struct Provider {
+    pub issuer: String,
+    http: Client,
+    offset: Arc<AtomicU64>,
+}
+
+/// A browser: it keeps the session cookie and follows no redirect by itself.
+pub struct Browser<'a> {
+    provider: &'a Provider,
+    pub cookie: Option<String>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: header::HeaderMap,
+    pub body: String,
+}
+
+impl Provider {
+    pub async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let offset = Arc::new(AtomicU64::new(0));
+        let clock = {
+            let offset = Arc::clone(&offset);
+            let start = SystemTime::now();
+            move || start + Duration::from_secs(offset.load(Ordering::SeqCst))
+        };
+        let registration = Registration {
+            client_id: CLIENT_ID.to_owned(),
+            client_secret: CLIENT_SECRET.to_owned(),
+            redirect_uri: REDIRECT_URI.to_owned(),
+        };
+        let router = LocalProvider::new(issuer.parse().unwrap(), registration)
+            .with_access_token_lifetime(Duration::from_secs(300))
+            .with_clock(clock)
+            .router();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let http = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(10))
+            .no_proxy()
+            .build()
+            .unwrap();
+        Self { issuer, http, offset }
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.offset.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    pub fn browser(&self) -> Browser<'_> {
+        Browser { provider: self, cookie: None }
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.issuer))
+    }
+
+    /// A POST without client authentication.
+    pub fn post(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
+        self.post_as("application/x-www-form-urlencoded", path, encode(form))
+    }
+
+    pub fn post_as(&self, content_type: &str, path: &str, body: String) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.issuer)).header(header::CONTENT_TYPE, content_type).body(body)
+    }
+
+    pub async fn token(&self, form: &[(&str, &str)]) -> Answer {
+        let request = self.post("/token", form);
+        send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, CLIENT_SECRET))).await
+    }
+
+    pub async fn redeem(&self, code: &str) -> Answer {
+        self.token(&code_grant(code)).await
+    }
+
+    pub async fn refresh(&self, refresh_token: &str) -> Answer {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
+        self.token(&form).await
+    }
+
+    pub async fn revoke(&self, token: &str) -> Answer {
+        let request = self.post("/revoke", &[("token", token)]);
+        send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, CLIENT_SECRET))).await
+    }
+
+    pub async fn userinfo(&self, access_token: &str) -> Answer {
+        let bearer = format!("Bearer {access_token}");
+        send(self.get("/userinfo").header(header::AUTHORIZATION, bearer)).await
+    }
+
+    /// A code for alice, by login and consent in a fresh browser.
+    pub async fn code(&self) -> String {
+        let mut browser = self.browser();
+        browser.sign_in("alice").await;
+        browser.decide("allow").await.query("code").unwrap()
+    }
+
+    /// The token response after a whole dance.
+    pub async fn tokens(&self) -> Value {
+        let code = self.code().await;
+        let answer = self.redeem(&code).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()
+    }
+}
+
+impl Browser<'_> {
+    pub async fn get(&mut self, path: &str) -> Answer {
+        let request = self.provider.get(path);
+        self.send(request).await
+    }
+
+    pub async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
+        let request = self.provider.post(path, form);
+        self.send(request).await
+    }
+
+    /// Opens the login page and signs in.
+    pub async fn sign_in(&mut self, username: &str) {
+        let csrf = self.get(&authorize(&[])).await.csrf();
+        let form = [("csrf", &*csrf), ("username", username), ("password", "dance")];
+        let answer = self.post(&page("login"), &form).await;
+        assert_eq!(answer.status, 303, "{}", answer.body);
+        assert!(answer.location().starts_with("authorize?"));
+    }
+
+    /// Opens the consent page and presses a button.
+    pub async fn decide(&mut self, decision: &str) -> Answer {
+        let csrf = self.get(&authorize(&[])).await.csrf();
+        let form = [("csrf", &*csrf), ("decision", decision)];
+        self.post(&page("consent"), &form).await
+    }
+
+    async fn send(&mut self, mut request: RequestBuilder) -> Answer {
+        if let Some(cookie) = &self.cookie {
+            request = request.header(header::COOKIE, format!("other=1; {cookie}"));
+        }
+        let answer = send(request).await;
+        if let Some(cookie) = answer.headers.get(header::SET_COOKIE) {
+            let pair = cookie.to_str().unwrap().split(';').next().unwrap();
+            self.cookie = Some(pair.to_owned());
+        }
+        answer
+    }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn location(&self) -> &str {
+        self.header("location")
+    }
+
+    /// A parameter of the authorization response this redirect carries.
+    pub fn query(&self, name: &str) -> Option<String> {
+        let location = Url::parse(self.location()).unwrap();
+        let mut pairs = location.query_pairs();
+        pairs.find(|(found, _)| found == name).map(|(_, value)| value.into_owned())
+    }
+
+    pub fn csrf(&self) -> String {
+        let (_, rest) = self.body.split_once("name=\"csrf\" value=\"").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    pub fn assert_error(&self, status: u16, error: &str) {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert_eq!(self.json()["error"], error, "{}", self.body);
+        assert_eq!(self.header("cache-control"), "no-store");
+    }
+}
+
+pub async fn send(request: RequestBuilder) -> Answer {
+    let response: Response = request.send().await.unwrap();
+    Answer { status: response.status(), headers: response.headers().clone(), body: response.text().await.unwrap() }
+}
+
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+pub fn code_grant(code: &str) -> [(&str, &str); 4] {
+    [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", REDIRECT_URI), ("code_verifier", VERIFIER)]
+}
+
+/// The path of a good authorization request in which `changes` replace parameters; "" removes one.
+pub fn authorize(changes: &[(&str, &str)]) -> String {
+    let mut form = vec![
+        ("response_type", "code"),
+        ("client_id", CLIENT_ID),
+        ("redirect_uri", REDIRECT_URI),
+        ("scope", "profile email"),
+        ("state", STATE),
+        ("code_challenge", CHALLENGE),
+        ("code_challenge_method", "S256"),
+    ];
+    form.retain(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+    form.extend(changes.iter().filter(|(_, value)| !value.is_empty()));
+    format!("/authorize?{}", encode(&form))
+}
+
+/// The path of another page of the same authorization request.
+pub fn page(name: &str) -> String {
+    authorize(&[]).replacen("authorize", name, 1)
+}
+
+pub fn basic(id: &str, secret: &str) -> String {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let credentials = format!("{}:{}", encode(id), encode(secret));
+    format!("Basic {}", STANDARD.encode(credentials))
+}
+
+pub fn encode(form: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
+}
