@@ -1,0 +1,157 @@
+// A real OpenID provider for the end-to-end tests: the certified npm package `oidc-provider` on 127.0.0.1.
+//
+//     node oidc-provider.mjs '{"clients": [{"client_id": "demo", "client_secret": "…", "redirect_uris": ["…"]}]}'
+//
+// Listens on a free port and prints one line of JSON, {"issuer": "http://127.0.0.1:PORT", "port": PORT}. Ends when
+// its standard input does, so it never outlives whoever started it. Any login name and password are accepted.
+//
+// Settings, as JSON in the first argument; `clients` is required:
+//   clients         oidc-provider's client metadata; redirect_uris are needed, the rest has defaults
+//   accessTokenTtl  seconds an access token lives (3600)
+//
+// For the tests alone:
+//   GET  /_log       what was asked of /token, /me and /token/revocation: facts about each request, no secrets
+//   GET  /_tokens    every code, code verifier and token that went over the wire, to search other places for them
+//   POST /_settings  changes settings while running: {"accessTokenTtl": 3600}
+
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createServer } from 'node:http';
+import { text } from 'node:stream/consumers';
+
+console.info = console.error; // standard output belongs to the one line of JSON
+
+const { default: Provider } = await import('oidc-provider');
+
+const settings = { accessTokenTtl: 3600, ...JSON.parse(process.argv[2] ?? '{}') };
+if (!Array.isArray(settings.clients)) {
+  console.error('usage: node oidc-provider.mjs \'{"clients": [{"client_id": …, "redirect_uris": […]}]}\'');
+  process.exit(2);
+}
+
+const watched = new Set(['/token', '/me', '/token/revocation']);
+const log = [];
+const seen = { codes: [], codeVerifiers: [], accessTokens: [], refreshTokens: [], idTokens: [] };
+
+const server = createServer();
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+const { port } = server.address();
+const issuer = `http://127.0.0.1:${port}`;
+server.on('request', application().callback());
+console.log(JSON.stringify({ issuer, port }));
+
+process.stdin.resume();
+process.stdin.on('end', () => process.exit(0));
+
+function application() {
+  const provider = new Provider(issuer, configuration());
+  provider.on('server_error', (_ctx, error) => console.error(error));
+  provider.use(testRoutes);
+  provider.use(record);
+  return provider;
+}
+
+function configuration() {
+  return {
+    clients: settings.clients.map((client) => ({
+      grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'],
+      token_endpoint_auth_method: 'client_secret_basic',
+      ...client,
+    })),
+    claims: {
+      openid: ['sub'],
+      email: ['email', 'email_verified'],
+      profile: ['name', 'preferred_username'],
+    },
+    cookies: { keys: [randomBytes(32).toString('base64url')] },
+    features: {
+      devInteractions: { enabled: true },
+      revocation: { enabled: true },
+      userinfo: { enabled: true },
+    },
+    findAccount: (_ctx, id) => ({ accountId: id, claims: () => claims(id) }),
+    jwks: { keys: [signingKey()] },
+    pkce: { required: () => true },
+    rotateRefreshToken: true,
+    scopes: ['openid', 'offline_access'],
+    ttl: {
+      AccessToken: () => settings.accessTokenTtl,
+      AuthorizationCode: 60,
+      Grant: 3600,
+      IdToken: 3600,
+      Interaction: 3600,
+      RefreshToken: 3600,
+      Session: 3600,
+    },
+  };
+}
+
+function claims(id) {
+  return { sub: id, email: `${id}@example.test`, email_verified: true, name: `${id} (name)`, preferred_username: id };
+}
+
+function signingKey() {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  return { ...privateKey.export({ format: 'jwk' }), kid: 'test', use: 'sig', alg: 'RS256' };
+}
+
+async function testRoutes(ctx, next) {
+  switch (`${ctx.method} ${ctx.path}`) {
+    case 'GET /_log':
+      ctx.body = log;
+      break;
+    case 'GET /_tokens':
+      ctx.body = seen;
+      break;
+    case 'POST /_settings':
+      Object.assign(settings, JSON.parse(await text(ctx.req)));
+      ctx.body = settings;
+      break;
+    default:
+      await next();
+  }
+}
+
+async function record(ctx, next) {
+  if (!watched.has(ctx.path)) {
+    await next();
+    return;
+  }
+  const entry = {
+    method: ctx.method,
+    path: ctx.path,
+    authorization: ctx.get('authorization').split(' ')[0] || null,
+    accept: ctx.get('accept') || null,
+    userAgent: ctx.get('user-agent') || null,
+    cookie: ctx.get('cookie') !== '',
+  };
+  log.push(entry);
+  await next();
+  entry.status = ctx.status;
+  if (ctx.path === '/me') {
+    return;
+  }
+  const params = ctx.oidc?.params ?? {};
+  Object.assign(entry, {
+    grantType: params.grant_type ?? null,
+    tokenTypeHint: params.token_type_hint ?? null,
+    clientSecretInBody: params.client_secret !== undefined,
+    codeVerifierLength: params.code_verifier?.length ?? null,
+    error: ctx.body?.error ?? null,
+  });
+  remember(params, ctx.body ?? {});
+}
+
+function remember(params, answer) {
+  keep(seen.codes, params.code);
+  keep(seen.codeVerifiers, params.code_verifier);
+  keep(seen.accessTokens, answer.access_token);
+  keep(seen.refreshTokens, answer.refresh_token);
+  keep(seen.idTokens, answer.id_token);
+}
+
+function keep(list, value) {
+  if (typeof value === 'string' && !list.includes(value)) {
+    list.push(value);
+  }
+}

@@ -1,0 +1,236 @@
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Browser, OidcProvider, free_port};
+
+const STARTING: Duration = Duration::from_secs(30);
+const STOPPING: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What one or several runs of the demo share: its address, its SQLite file, its keys, its configuration, its log.
+pub struct DemoFiles {
+    directory: TempDir,
+    port: u16,
+    configured: bool,
+}
+
+/// The `oauth-dance demo` program, running. Killed when dropped.
+pub struct Demo {
+    child: Child,
+    url: String,
+}
+
+impl DemoFiles {
+    /// A demo with its own built-in provider.
+    pub fn new() -> Self {
+        Self { directory: TempDir::new().unwrap(), port: free_port(), configured: false }
+    }
+
+    /// Where the demo will be.
+    pub fn base_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The redirect URI of the provider called `acme`.
+    pub fn redirect_uri(&self) -> String {
+        format!("{}/login/acme/authorized", self.base_url())
+    }
+
+    /// Makes a running provider known to the demo, under the name `acme`.
+    pub fn with_provider(mut self, provider: &OidcProvider) -> Self {
+        fs::write(self.path("demo.toml"), configuration(provider)).unwrap();
+        self.configured = true;
+        self
+    }
+
+    /// Starts the demo and waits until it says where to go. A second process takes part under an address of its own.
+    pub fn start(&self) -> Demo {
+        self.start_on(self.port)
+    }
+
+    /// Starts the demo on a port other than the one its redirect URIs name.
+    pub fn start_on(&self, port: u16) -> Demo {
+        let log = self.log_file();
+        let already = fs::metadata(self.path("demo.log")).unwrap().len() as usize;
+        let mut child = Command::new(program())
+            .arg("demo")
+            .args(self.configured.then(|| ["--config".to_owned(), self.text_path("demo.toml")]).into_iter().flatten())
+            .args(["--storage", &format!("sqlite://{}", self.text_path("tokens.sqlite"))])
+            .args(["--key-file", &self.text_path("demo.key")])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--base-url", &self.base_url()])
+            .env("RUST_LOG", "trace")
+            .env("NO_PROXY", "127.0.0.1")
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let said = format!("http://127.0.0.1:{}", self.port);
+        if let Err(why) = wait_for(&mut child, || text(&self.log()[already..]).contains(&said)) {
+            let _ = child.kill();
+            panic!("the demo {why}; its log:\n{}", text(&self.log()[already..]));
+        }
+        Demo { child, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    /// Everything every run has printed so far.
+    pub fn log(&self) -> Vec<u8> {
+        fs::read(self.path("demo.log")).unwrap()
+    }
+
+    /// The bytes of the SQLite database as they are on the disk, write-ahead log included.
+    pub fn database(&self) -> Vec<u8> {
+        let files = fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap());
+        let files = files.filter(|entry| entry.file_name().to_string_lossy().starts_with("tokens.sqlite"));
+        files.flat_map(|entry| fs::read(entry.path()).unwrap()).collect()
+    }
+
+    /// The key file's text.
+    pub fn key_file(&self) -> String {
+        fs::read_to_string(self.path("demo.key")).unwrap()
+    }
+
+    fn log_file(&self) -> File {
+        OpenOptions::new().create(true).append(true).open(self.path("demo.log")).unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn text_path(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Demo {
+    /// The address of one of its pages.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Ctrl-C, and the status the program ends with.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn interrupt(mut self) -> ExitStatus {
+        // The shell's own `kill`: small systems have no program of that name.
+        let signal = format!("kill -INT {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &signal]).status().unwrap().success(), "{signal}");
+        let until = Instant::now() + STOPPING;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "still running {STOPPING:?} after an interrupt");
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Ends the program at once, as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Whether the page with the connections says that this browser is connected to `acme`.
+    pub fn is_connected(&self, browser: &Browser) -> bool {
+        let (status, page) = browser.json(self.url("/"));
+        assert!(status.is_success(), "{status}: {page}");
+        let connected = &provider_named(&page, "acme")["connected"];
+        connected.as_bool().unwrap_or_else(|| panic!("`connected` is not a truth value in {page}"))
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The `oauth-dance` program: `OAUTH_DANCE_BIN` if that is set, else what Cargo builds of `oauth-dance-cli` now.
+///
+/// Cargo tells tests only about the programs of their own package, and does not always build those of others.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match std::env::var_os("OAUTH_DANCE_BIN") {
+        Some(program) => PathBuf::from(program),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--package", "oauth-dance-cli", "--bin", "oauth-dance", "--message-format", "json"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "oauth-dance-cli does not build");
+    text(&built.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "oauth-dance")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("Cargo names the program it has built")
+}
+
+fn wait_for(child: &mut Child, ready: impl Fn() -> bool) -> Result<(), String> {
+    let until = Instant::now() + STARTING;
+    while !ready() {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Err(format!("ended with {status}"));
+        }
+        if Instant::now() > until {
+            return Err(format!("did not say within {STARTING:?} where to go"));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+fn configuration(provider: &OidcProvider) -> String {
+    let issuer = provider.issuer();
+    let (id, secret) = (OidcProvider::CLIENT_ID, OidcProvider::CLIENT_SECRET);
+    format!(
+        r#"
+        [providers.acme]
+        title = "Acme"
+        authorization_endpoint = "{issuer}/auth"
+        token_endpoint = "{issuer}/token"
+        userinfo_endpoint = "{issuer}/me"
+        revocation_endpoint = "{issuer}/token/revocation"
+        scopes = ["openid", "offline_access", "email"]
+        client_id = "{id}"
+        client_secret = "{secret}"
+
+        [providers.acme.authorization_params]
+        prompt = "consent"
+        "#
+    )
+}
+
+/// The object about a provider, whether the page lists providers in an array or by name.
+fn provider_named<'a>(page: &'a Value, name: &str) -> &'a Value {
+    let providers = page.get("providers").or_else(|| page.get("connections")).unwrap_or(page);
+    let listed = || {
+        let named = |provider: &&Value| provider["name"] == name || provider["provider"] == name;
+        providers.as_array()?.iter().find(named)
+    };
+    providers.get(name).or_else(listed).unwrap_or_else(|| panic!("nothing about {name} in {page}"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

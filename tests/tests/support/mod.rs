@@ -1,0 +1,79 @@
+//! The real parts the end-to-end tests are made of: a certified OpenID provider, a browser that shows every hop, and
+//! the `oauth-dance` program itself.
+//!
+//! Every file of tests uses its own share of this module, hence no warnings about what it leaves unused.
+#![allow(dead_code, unreachable_pub, unused_imports)]
+
+mod browser;
+mod canaries;
+mod demo;
+mod form;
+mod oidc_provider;
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+pub use browser::{Browser, Hop, Page};
+pub use canaries::Canaries;
+pub use demo::{Demo, DemoFiles};
+pub use form::Form;
+pub use oidc_provider::OidcProvider;
+
+/// Where the Node programs and their packages live.
+pub const E2E: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e");
+
+/// Debian's Chromium.
+pub const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// Says loudly that a test cannot run here because `part` is missing.
+///
+/// With `REQUIRE_BACKENDS=1` in the environment that is a failure; without, the caller returns.
+///
+/// # Panics
+/// When `REQUIRE_BACKENDS=1`.
+pub fn missing(part: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(
+        std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"),
+        "{test} needs {part}, and REQUIRE_BACKENDS=1 forbids to skip it; `tests/run` installs what is missing"
+    );
+    // Not `eprintln!`, whose output the test harness hides when a test passes.
+    let _ = writeln!(std::io::stderr().lock(), "\nSKIP {test}: {part} is missing; `tests/run` installs it\n");
+}
+
+/// Whether Node and the named npm package are here; says so when they are not.
+pub fn has_node_package(name: &str) -> bool {
+    if !runs("node") {
+        missing("Node");
+        return false;
+    }
+    if !std::path::Path::new(E2E).join("node_modules").join(name).is_dir() {
+        missing(&format!("the npm package {name} in tests/e2e"));
+        return false;
+    }
+    true
+}
+
+/// Whether Chromium is here; says so when it is not.
+pub fn has_chromium() -> bool {
+    let found = std::path::Path::new(CHROMIUM).exists();
+    if !found {
+        missing(CHROMIUM);
+    }
+    found
+}
+
+/// A port nothing listens on at the moment, for programs whose address must be known before they start.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn runs(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}

@@ -1,0 +1,166 @@
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use reqwest::blocking::Client;
+use serde_json::{Value, json};
+
+use super::{Browser, Canaries, E2E, Page, has_node_package};
+
+const STARTING: Duration = Duration::from_secs(60);
+
+/// The certified npm package `oidc-provider`, running: PKCE required, refresh tokens rotated. Ends when dropped.
+pub struct OidcProvider {
+    issuer: String,
+    child: Child,
+}
+
+impl OidcProvider {
+    /// A client of the provider. The secret is the kind that goes wrong when it is not encoded as RFC 6749 section
+    /// 2.3.1 says.
+    pub const CLIENT_ID: &'static str = "demo";
+    pub const CLIENT_SECRET: &'static str = "p@ss:w/rd+% and=more&";
+
+    /// Starts a provider that knows one client, or says why it cannot.
+    pub fn start(redirect_uri: &str) -> Option<Self> {
+        Self::start_with(&json!({ "clients": [Self::client(redirect_uri)] }))
+    }
+
+    /// One client's metadata, for `start_with`.
+    pub fn client(redirect_uri: &str) -> Value {
+        json!({
+            "client_id": Self::CLIENT_ID,
+            "client_secret": Self::CLIENT_SECRET,
+            "redirect_uris": [redirect_uri],
+        })
+    }
+
+    /// Starts a provider with the settings `oidc-provider.mjs` documents, or says why it cannot.
+    pub fn start_with(settings: &Value) -> Option<Self> {
+        if !has_node_package("oidc-provider") {
+            return None;
+        }
+        let mut child = Command::new("node")
+            .args(["oidc-provider.mjs", &settings.to_string()])
+            .current_dir(E2E)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let Some(issuer) = issuer_of(&mut child) else {
+            let _ = child.kill();
+            panic!("oidc-provider.mjs did not say within {STARTING:?} where it listens");
+        };
+        Some(Self { issuer, child })
+    }
+
+    /// The provider's issuer identifier, which is also the base of its addresses.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The address of one of its pages.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.issuer)
+    }
+
+    /// Walks a browser through the provider's own pages: signs in as `user` where asked, and consents.
+    pub fn sign_in_and_consent(&self, browser: &Browser, page: Page, user: &str) -> Page {
+        let mut page = page;
+        while self.is_asking(&page) {
+            page = if page.has_form("Sign-in") {
+                browser.submit(&page.form("Sign-in").fill("login", user).fill("password", "anything"))
+            } else {
+                browser.submit(&page.form("Continue"))
+            };
+        }
+        page
+    }
+
+    /// Walks a browser up to the consent page and cancels there.
+    pub fn sign_in_and_cancel(&self, browser: &Browser, page: &Page, user: &str) -> Page {
+        let form = page.form("Sign-in").fill("login", user).fill("password", "anything");
+        let consent = browser.submit(&form);
+        assert!(consent.has_form("Continue"), "not the consent page: {}", consent.text());
+        browser.follow(&consent, "Cancel")
+    }
+
+    /// What was asked of `/token`, `/me` and `/token/revocation`, oldest first.
+    pub fn log(&self) -> Vec<Value> {
+        let log: Value = self.get("/_log");
+        log.as_array().unwrap().clone()
+    }
+
+    /// The part of the log about one path.
+    pub fn requests(&self, path: &str) -> Vec<Value> {
+        self.log().into_iter().filter(|entry| entry["path"] == path).collect()
+    }
+
+    /// The token requests of one grant type.
+    pub fn token_requests(&self, grant_type: &str) -> Vec<Value> {
+        self.requests("/token").into_iter().filter(|entry| entry["grantType"] == grant_type).collect()
+    }
+
+    /// One list of `/_tokens`: `codes`, `codeVerifiers`, `accessTokens`, `refreshTokens` or `idTokens`.
+    pub fn seen(&self, kind: &str) -> Vec<String> {
+        let tokens: Value = self.get("/_tokens");
+        let list = tokens[kind].as_array().unwrap_or_else(|| panic!("no list {kind}"));
+        list.iter().map(|value| value.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Everything secret that went over the wire, and the client's secret.
+    pub fn secrets(&self) -> Canaries {
+        let mut canaries = Canaries::default();
+        canaries.add("client secret", Self::CLIENT_SECRET);
+        for kind in ["codes", "codeVerifiers", "accessTokens", "refreshTokens", "idTokens"] {
+            for value in self.seen(kind) {
+                canaries.add(kind, &value);
+            }
+        }
+        canaries
+    }
+
+    /// The status of the userinfo endpoint for an access token.
+    pub fn userinfo_status(&self, access_token: &str) -> u16 {
+        let answer = client().get(self.url("/me")).bearer_auth(access_token).send().unwrap();
+        answer.status().as_u16()
+    }
+
+    /// How many seconds access tokens issued from now on live.
+    pub fn set_access_token_ttl(&self, seconds: u64) {
+        let settings = json!({ "accessTokenTtl": seconds });
+        let answer = client().post(self.url("/_settings")).json(&settings).send().unwrap();
+        answer.error_for_status().unwrap();
+    }
+
+    fn is_asking(&self, page: &Page) -> bool {
+        page.stopped_before.is_none() && page.url().as_str().starts_with(&self.url("/interaction/"))
+    }
+
+    fn get(&self, path: &str) -> Value {
+        client().get(self.url(path)).send().unwrap().json().unwrap()
+    }
+}
+
+impl Drop for OidcProvider {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+fn issuer_of(child: &mut Child) -> Option<String> {
+    let stdout = BufReader::new(child.stdout.take()?);
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(stdout.lines().next()));
+    let line = receiver.recv_timeout(STARTING).ok()??.ok()?;
+    let line: Value = serde_json::from_str(&line).ok()?;
+    Some(line["issuer"].as_str()?.to_owned())
+}
