@@ -4,6 +4,7 @@
 //! Every file of tests uses its own share of this module, hence no warnings about what it leaves unused.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
+mod acme;
 mod browser;
 mod canaries;
 mod demo;
@@ -14,6 +15,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
+pub use acme::Acme;
 pub use browser::{Browser, Hop, Page};
 pub use canaries::Canaries;
 pub use demo::{Demo, DemoFiles};

@@ -1,0 +1,128 @@
+//! What a refresh needs: a claim on a token is a version of its record, and only its holder can commit.
+
+use std::sync::Arc;
+
+use oauth_dance_core::{Precondition, Record, StorageError, Version, Versioned};
+use tokio::task::JoinSet;
+
+use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::subject::{Subject, key, rich};
+
+/// Of several that claim the same version at once, through any handle, one succeeds and the others get a `Conflict` at once.
+pub async fn one_claim_wins(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let key = key("alice")?;
+    let handles = on.handles(4).await?;
+    for round in 0..15 {
+        let version = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
+        let mut claims = JoinSet::new();
+        for index in 0..8 {
+            let (storage, key) = (Arc::clone(&handles[index % handles.len()]), key.clone());
+            claims.spawn(async move {
+                let claim = Record::new(format!("claimed by {index}"));
+                (index, storage.put(&key, &claim, Precondition::Version(version)).await)
+            });
+        }
+        let mut won = Vec::new();
+        for (index, claimed) in claims.join_all().await {
+            match claimed {
+                Ok(version) => won.push((index, version)),
+                Err(StorageError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        ensure_eq!(won.len(), 1, "round {round}: winners of one version");
+        let (index, version) = won[0];
+        let found = on.storage().get(&key).await?;
+        let claim = Record::new(format!("claimed by {index}"));
+        ensure_eq!(found, Some(Versioned::new(claim, version)), "round {round}: the claim that won");
+    }
+    Ok(())
+}
+
+/// Once a claim was taken over, the first holder cannot commit or release, also before the second one wrote anything.
+pub async fn a_lost_claim_cannot_commit(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
+    let first = claim(&on, token).await?;
+    let second = claim(&on, first).await?;
+    let late = on.storage().put(&key, &rich("late"), Precondition::Version(first)).await;
+    ensure_error!(late, StorageError::Conflict, "a commit on a claim that was taken over");
+    ensure!(!on.storage().delete(&key, Some(first)).await?, "a claim that was taken over can delete");
+    on.storage().put(&key, &rich("committed"), Precondition::Version(second)).await?;
+    let found = on.storage().get(&key).await?.map(|found| found.value.payload);
+    ensure_eq!(found, Some(b"committed".to_vec()), "the record after the second holder's commit");
+    Ok(())
+}
+
+/// A delete beats a claim: the commit is a `Conflict`, and the record stays away.
+pub async fn a_logout_beats_a_claim(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
+    let claim = claim(&on, token).await?;
+    ensure!(on.storage().delete(&key, None).await?, "delete of a claimed record");
+    let late = on.storage().put(&key, &rich("refreshed"), Precondition::Version(claim)).await;
+    ensure_error!(late, StorageError::Conflict, "a commit after a delete");
+    ensure_eq!(on.storage().get(&key).await?, None, "the record after the late commit");
+    Ok(())
+}
+
+/// A new login beats a claim: the commit is a `Conflict`, and the new token stays.
+pub async fn a_new_login_beats_a_claim(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    for by_delete in [false, true] {
+        let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
+        let claim = claim(&on, token).await?;
+        if by_delete {
+            on.storage().delete(&key, None).await?;
+        }
+        let login = on.storage().put(&key, &Record::new("new login"), Precondition::Always).await?;
+        let late = on.storage().put(&key, &rich("refreshed"), Precondition::Version(claim)).await;
+        ensure_error!(late, StorageError::Conflict, "a commit after a new login");
+        let found = on.storage().get(&key).await?;
+        ensure_eq!(found, Some(Versioned::new(Record::new("new login"), login)), "the record after the late commit");
+    }
+    Ok(())
+}
+
+/// Held claims pin nothing: with 50 of them other keys are read and written as ever.
+pub async fn held_claims_pin_nothing(on: Arc<Subject>) -> Outcome {
+    for index in 0..50 {
+        let key = key(&format!("user{index}"))?;
+        let token = on.storage().put(&key, &rich("token"), Precondition::Absent).await?;
+        on.storage().put(&key, &rich("claimed"), Precondition::Version(token)).await?;
+    }
+    let bob = key("bob")?;
+    let version = on.storage().put(&bob, &rich("x"), Precondition::Absent).await?;
+    ensure!(on.storage().get(&bob).await?.is_some(), "a record written beside 50 claims is missing");
+    ensure!(on.storage().delete(&bob, Some(version)).await?, "a record beside 50 claims cannot be deleted");
+    Ok(())
+}
+
+/// Whoever sees, through any handle, that a claim has ended sees what its holder committed.
+pub async fn a_waiter_sees_the_commit(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let handles = on.handles(2).await?;
+    for round in 0..10 {
+        let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
+        let claim = claim(&on, token).await?;
+        let (waiter, waited) = (Arc::clone(&handles[1]), key.clone());
+        let waiting = tokio::spawn(async move {
+            loop {
+                match waiter.get(&waited).await? {
+                    Some(found) if found.version == claim => tokio::task::yield_now().await,
+                    other => return Outcome::Ok(other.map(|found| found.value.payload)),
+                }
+            }
+        });
+        let result = format!("refreshed {round}").into_bytes();
+        on.storage().put(&key, &Record::new(result.clone()), Precondition::Version(claim)).await?;
+        ensure_eq!(waiting.await??, Some(result), "what the waiter saw next after the claim");
+    }
+    Ok(())
+}
+
+async fn claim(on: &Subject, version: Version) -> Outcome<Version> {
+    let claim = rich("token, claimed");
+    Ok(on.storage().put(&key("alice")?, &claim, Precondition::Version(version)).await?)
+}

@@ -1,0 +1,218 @@
+//! `list` shows exactly what is stored, page by page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use oauth_dance_core::{Cursor, Entry, Filter, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey};
+
+use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::subject::{Subject, key, list_all, rich};
+
+/// A storage that does not declare `list` answers `Unsupported`, and not an empty page.
+pub async fn an_undeclared_list_is_unsupported(on: Arc<Subject>) -> Outcome {
+    if on.capabilities().listable {
+        return Err(crate::Stop::not_applicable("listable"));
+    }
+    on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
+    let page = on.storage().list(&Filter::everything(), PageRequest::default()).await;
+    ensure_error!(page, StorageError::Unsupported(_), "list without the capability");
+    Ok(())
+}
+
+/// The list holds every record once with its version and hints, and nothing that was deleted.
+pub async fn the_list_is_exact(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    ensure_eq!(all(&on, &Filter::everything(), 10).await?, vec![], "the list of an empty storage");
+    let mut wanted = BTreeMap::new();
+    for (index, key) in many()?.into_iter().enumerate() {
+        let plain = Record::new("x");
+        let record = if index % 2 == 0 { rich("x") } else { plain };
+        let version = on.storage().put(&key, &record, Precondition::Always).await?;
+        wanted.insert(key.clone(), Entry::new(key, version, &record));
+    }
+    ensure_eq!(all(&on, &Filter::everything(), 10).await?, values(&wanted), "the list");
+
+    for (index, key) in many()?.into_iter().enumerate() {
+        if index % 3 == 0 {
+            on.storage().delete(&key, None).await?;
+            wanted.remove(&key);
+        } else if index % 3 == 1 {
+            let version = on.storage().put(&key, &rich("y"), Precondition::Always).await?;
+            wanted.insert(key.clone(), Entry::new(key, version, &rich("y")));
+        }
+    }
+    ensure_eq!(all(&on, &Filter::everything(), 10).await?, values(&wanted), "the list after changes");
+    Ok(())
+}
+
+/// Pages of any size cover the list exactly, and none is larger than asked for.
+pub async fn pages_of_any_size_cover_the_list(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let keys: BTreeSet<TokenKey> = many()?.into_iter().take(12).collect();
+    for key in &keys {
+        on.storage().put(key, &rich("x"), Precondition::Always).await?;
+    }
+    for limit in [1, 2, 3, 4, 5, 6, 11, 12, 13, 1_000, usize::MAX] {
+        let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
+        ensure_eq!(listed.len(), keys.len(), "entries in pages of {limit}");
+        let listed: BTreeSet<_> = listed.into_iter().map(|entry| entry.key).collect();
+        ensure!(listed == keys, "pages of {limit} leave out or repeat records");
+    }
+    Ok(())
+}
+
+/// Every condition of a filter is kept, alone and together with others.
+pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let mut entries = Vec::new();
+    for (index, key) in many()?.into_iter().enumerate() {
+        let expires_at = (index % 4 != 0).then(|| Timestamp::from_unix_seconds(1_000 + index as u64 % 4));
+        let record = Record::new("x").with_expires_at(expires_at);
+        let version = on.storage().put(&key, &record, Precondition::Always).await?;
+        entries.push(Entry::new(key, version, &record));
+    }
+    let mut filters = Vec::new();
+    for tenant in [None, Some(""), Some("acme"), Some("no such")] {
+        for user in [None, Some("alice"), Some("no such")] {
+            for provider in [None, Some("github"), Some("no such")] {
+                for before in [None, Some(0), Some(1_000), Some(1_001), Some(1_002), Some(1_003), Some(1_004)] {
+                    let mut filter = Filter::everything();
+                    filter.tenant = tenant.map(str::to_owned);
+                    filter.user = user.map(str::to_owned);
+                    filter.provider = provider.map(str::to_owned);
+                    filter.expiring_before = before.map(Timestamp::from_unix_seconds);
+                    filters.push(filter);
+                }
+            }
+        }
+    }
+    for filter in filters {
+        let mut wanted: Vec<_> = entries.iter().filter(|entry| filter.matches(entry)).cloned().collect();
+        wanted.sort_by(|one, other| one.key.cmp(&other.key));
+        ensure_eq!(all(&on, &filter, 5).await?, wanted, "the list of {filter:?}");
+    }
+    Ok(())
+}
+
+/// What a filter asks for is compared byte for byte: it is neither a pattern nor a prefix, and case matters.
+pub async fn filters_are_not_patterns(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let texts = ["alice", "Alice", "alice ", "álice", "al", "alicea", "%", "_____", "*", "a*", "al[i]ce", ".*", "?????", "al\\ice", "' OR ''='"];
+    for text in texts {
+        for key in [key(text)?, TokenKey::new(text, "bob")?, key("bob")?.with_tenant(text)?] {
+            on.storage().put(&key, &rich("x"), Precondition::Absent).await?;
+        }
+    }
+    for text in texts {
+        for (part, filter) in [
+            ("user", Filter::everything().user(text)),
+            ("provider", Filter::everything().provider(text)),
+            ("tenant", Filter::everything().tenant(Some(text))),
+        ] {
+            let listed = all(&on, &filter, 10).await?;
+            ensure_eq!(listed.len(), 1, "records whose {part} is {text:?}, of {listed:?}");
+            ensure!(filter.matches(&listed[0]), "{filter:?} lists {:?}", listed[0].key);
+        }
+    }
+    Ok(())
+}
+
+/// A filter and pages go together: the conditions hold on every page, and pages do not end early.
+pub async fn filters_hold_on_every_page(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    for index in 0..30 {
+        let key = TokenKey::new(["github", "google", "slack"][index % 3], format!("user{index:02}"))?;
+        on.storage().put(&key, &rich("x"), Precondition::Always).await?;
+    }
+    for limit in [1, 2, 3, 7, 10, 11] {
+        let listed = list_all(on.storage().as_ref(), &Filter::everything().provider("google"), limit).await?;
+        let users: BTreeSet<_> = listed.iter().map(|entry| entry.key.user().to_owned()).collect();
+        ensure!(listed.iter().all(|entry| entry.key.provider() == "google"), "a later page ignores the filter");
+        ensure_eq!((listed.len(), users.len()), (10, 10), "entries and users in pages of {limit}");
+    }
+    Ok(())
+}
+
+/// A record that is there throughout is listed exactly once, whatever is written and deleted between the pages.
+pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let mut random = on.random();
+    let stays = |index: usize| key(&format!("m{index:03}"));
+    for index in 0..40 {
+        on.storage().put(&stays(index)?, &rich("x"), Precondition::Always).await?;
+        on.storage().put(&key(&format!("gone{index:03}"))?, &rich("x"), Precondition::Always).await?;
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    for turn in 0.. {
+        ensure!(turn < 1_000, "the list never ends");
+        let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 5 }).await?;
+        listed.extend(page.entries.into_iter().map(|entry| entry.key));
+        let Some(next) = page.next else { break };
+        after = Some(next);
+        for prefix in ["a", "m0", "z"].into_iter().filter(|_| turn < 30) {
+            let key = key(&format!("{prefix}new{turn}-{}", random.below(1_000)))?;
+            on.storage().put(&key, &rich("x"), Precondition::Always).await?;
+        }
+        on.storage().delete(&key(&format!("gone{turn:03}"))?, None).await?;
+        on.storage().put(&stays(random.below(40))?, &rich("rewritten"), Precondition::Always).await?;
+    }
+    for index in 0..40 {
+        let key = stays(index)?;
+        let times = listed.iter().filter(|listed| **listed == key).count();
+        ensure_eq!(times, 1, "how often {key:?} was listed although it was there throughout");
+    }
+    Ok(())
+}
+
+/// A cursor that no storage handed out is `InvalidCursor`: neither the first page nor an empty one.
+pub async fn foreign_cursors_are_refused(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
+    for bytes in [vec![0xff; 61], b"'; DROP TABLE tokens; --".to_vec()] {
+        let after = Some(Cursor::from_bytes(bytes));
+        let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 10 }).await;
+        ensure_error!(page, StorageError::InvalidCursor, "a list with a made-up cursor");
+    }
+    Ok(())
+}
+
+/// All of a user's records can be found and removed, and nobody else's go with them.
+pub async fn a_user_can_be_removed(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    for key in many()? {
+        on.storage().put(&key, &rich("x"), Precondition::Always).await?;
+    }
+    let alice = Filter::everything().tenant(None).user("alice");
+    let before = all(&on, &Filter::everything(), 10).await?;
+    for entry in all(&on, &alice, 1).await? {
+        ensure!(on.storage().delete(&entry.key, Some(entry.version)).await?, "a listed version cannot be deleted");
+    }
+    ensure_eq!(all(&on, &alice, 10).await?, vec![], "what is left of the user");
+    let others: Vec<_> = before.into_iter().filter(|entry| !alice.matches(entry)).collect();
+    ensure_eq!(all(&on, &Filter::everything(), 10).await?, others, "the others' records");
+    Ok(())
+}
+
+/// Keys in several tenants, users, providers and accounts: 32 of them.
+fn many() -> Outcome<Vec<TokenKey>> {
+    let mut keys = Vec::new();
+    for user in ["alice", "alic", "bob", "Alice"] {
+        for provider in ["github", "google"] {
+            for (tenant, account) in [("", ""), ("", "work"), ("acme", ""), ("acme", "work")] {
+                keys.push(TokenKey::from_parts(tenant, user, provider, account)?);
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// All pages, in the order of the keys.
+async fn all(on: &Subject, filter: &Filter, limit: usize) -> Outcome<Vec<Entry>> {
+    let mut entries = list_all(on.storage().as_ref(), filter, limit).await?;
+    entries.sort_by(|one, other| one.key.cmp(&other.key));
+    Ok(entries)
+}
+
+fn values(entries: &BTreeMap<TokenKey, Entry>) -> Vec<Entry> {
+    entries.values().cloned().collect()
+}

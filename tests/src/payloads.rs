@@ -1,0 +1,99 @@
+//! A payload is any bytes, up to the size that the storage declares.
+
+use std::sync::Arc;
+
+use oauth_dance_core::{Precondition, Record, StorageError, Timestamp};
+
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::subject::{Subject, key, rich};
+
+/// A payload of any size up to the declared limit, or 1 MiB, comes back whole.
+pub async fn sizes_are_exact(on: Arc<Subject>) -> Outcome {
+    let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
+    let mut sizes = vec![0, 1, 255, 256, 4_095, 4_096, 4_097, 8_000, 16_384, 65_535, 65_536, 65_537, 1_048_576];
+    sizes.extend((limit < usize::MAX).then_some(limit));
+    for size in sizes.into_iter().filter(|size| *size <= limit) {
+        let key = key(&format!("user{size}"))?;
+        let payload: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
+        on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
+        let found = on.storage().get(&key).await?.ok_or_else(|| Stop::failed(format_args!("{size} bytes are missing")))?;
+        ensure_eq!(found.value.payload.len(), size, "length of a payload");
+        ensure!(found.value.payload == payload, "a payload of {size} bytes came back changed");
+    }
+    Ok(())
+}
+
+/// A payload above the declared limit is `TooLarge`, and the record that was there before is untouched.
+pub async fn too_large_is_refused(on: Arc<Subject>) -> Outcome {
+    let limit = on.capabilities().max_payload.ok_or_else(|| Stop::not_applicable("no max_payload is declared"))?;
+    let key = key("alice")?;
+    let small = rich("small");
+    let version = on.storage().put(&key, &small, Precondition::Always).await?;
+    for size in [limit + 1, limit + 4_096, 2 * limit + 1_048_576] {
+        match on.storage().put(&key, &Record::new(vec![b'x'; size]), Precondition::Always).await {
+            Err(StorageError::TooLarge { size: told, limit: least }) => {
+                ensure_eq!((told, least), (size, limit), "size and limit in the error");
+            }
+            other => return Err(Stop::failed(format_args!("put of {size} bytes is {other:?}"))),
+        }
+        let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
+        ensure_eq!(found, Some((small.payload.clone(), version)), "the record that was there before");
+    }
+    Ok(())
+}
+
+/// Every byte comes back: zeros, line ends, what is not UTF-8, and all 256 of them at the start and the end.
+pub async fn any_bytes_come_back(on: Arc<Subject>) -> Outcome {
+    let every: Vec<u8> = (0..=255).collect();
+    let mut payloads: Vec<Vec<u8>> = vec![
+        every.clone(),
+        every.into_iter().rev().collect(),
+        b"\0".to_vec(),
+        b"a\0b".to_vec(),
+        b"\r\n\r\n".to_vec(),
+        b" padded \n".to_vec(),
+        vec![0xff, 0xfe],
+        vec![0xc3, 0x28],
+        vec![0xed, 0xa0, 0x80],
+        b"\\x00\\u0000'\"`".to_vec(),
+    ];
+    payloads.extend((0..=255u8).step_by(5).map(|byte| vec![byte, b'x', byte]));
+    come_back(&on, &payloads).await
+}
+
+/// A payload that looks like something else comes back as it is: hexadecimal, base64, JSON, an envelope, a number.
+pub async fn lookalikes_come_back(on: Arc<Subject>) -> Outcome {
+    let texts = [
+        "", " ", "0", "00", "1e5", "true", "null", "NULL", "None", "{}", "[]", "{\"a\":1, \"a\":2 }", "\"x\"", "deadbeef", "DEADBEEF",
+        "\\xdeadbeef", "0x00", "ZGVhZA==", "$ba$", "enc:v1:abc", "v1.local.abc", "eyJhbGciOiJub25lIn0.e30.", "%41", "&lt;", "+", "a b+c%20d",
+        "1970-01-01", "\u{feff}bom", "caf\u{e9}", "cafe\u{301}",
+    ];
+    come_back(&on, &texts.map(|text| text.as_bytes().to_vec())).await
+}
+
+/// `expires_at` is exact to the second, from 1970 to 9999, whatever the time zones of process and server.
+pub async fn instants_are_exact(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    // Among them: 32 bits signed and unsigned, MySQL's TIMESTAMP, the nights clocks change in Europe and America.
+    let instants = [
+        0, 1, 59, 3_599, 86_399, 951_782_400, 1_711_846_799, 1_711_846_800, 1_730_610_000, 1_730_613_600, 1_761_440_399, 2_147_483_647, 2_147_483_648, 4_294_967_295,
+        4_294_967_296, 32_536_771_199, 32_536_771_200, 253_402_300_798, 253_402_300_799,
+    ];
+    for seconds in instants {
+        let expires_at = Some(Timestamp::from_unix_seconds(seconds));
+        on.storage().put(&key, &Record::new("x").with_expires_at(expires_at), Precondition::Always).await?;
+        let found = on.storage().get(&key).await?.and_then(|found| found.value.expires_at);
+        ensure_eq!(found, expires_at, "expires_at");
+    }
+    Ok(())
+}
+
+async fn come_back(on: &Subject, payloads: &[Vec<u8>]) -> Outcome {
+    let key = key("alice")?;
+    for payload in payloads {
+        on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
+        let found = on.storage().get(&key).await?.map(|found| found.value.payload);
+        ensure_eq!(found.as_ref(), Some(payload), "a payload");
+    }
+    Ok(())
+}

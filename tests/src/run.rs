@@ -1,0 +1,123 @@
+use std::fmt;
+use std::future::Future;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use oauth_dance_core::random_bytes;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::harness::{Answer, Harness};
+use crate::outcome::{Outcome, Stop};
+use crate::report::Report;
+use crate::subject::Subject;
+
+/// How long a maker, or a harness that cleans up, may take.
+const SET_UP: Duration = Duration::from_secs(60);
+
+/// One promise of a storage, with the name of the function that checks it.
+#[derive(Clone, Copy)]
+pub struct Property {
+    /// The module it is in: what it is about.
+    pub group: &'static str,
+    /// The function's name.
+    pub name: &'static str,
+    pub(crate) check: Check,
+}
+
+pub(crate) type Check = fn(Arc<Subject>) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+impl Property {
+    /// Tries this property on a fresh harness, and waits for it at most as long as the harness has
+    /// [patience](Harness::patience). Panics of the storage, and calls that never return, are failures.
+    pub fn run<M, F, H>(&self, maker: M) -> Outcome
+    where
+        M: FnOnce() -> F,
+        F: Future<Output = Answer<H>> + Send + 'static,
+        H: Harness,
+    {
+        let seed = seed();
+        let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
+        let making = maker();
+        let outcome = self.run_on(&runtime, making, seed);
+        // A storage that blocks a thread for ever must not block the suite.
+        runtime.shutdown_background();
+        outcome.map_err(|stop| match stop {
+            Stop::Failed(why) => Stop::Failed(format!("{why}; CONFORMANCE_SEED={seed}")),
+            other => other,
+        })
+    }
+
+    fn run_on<H: Harness>(
+        &self,
+        runtime: &Runtime,
+        making: impl Future<Output = Answer<H>> + Send + 'static,
+        seed: u64,
+    ) -> Outcome {
+        let made = wait(runtime, SET_UP, "the maker of the harness", making)?;
+        let harness = made?;
+        let patience = harness.patience();
+        let subject = Arc::new(Subject::new(harness, seed));
+        let outcome = wait(runtime, patience, "the property", (self.check)(Arc::clone(&subject)));
+        wait(runtime, SET_UP, "cleaning up", async move { subject.harness().clean_up().await })?;
+        outcome?
+    }
+}
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.group, self.name)
+    }
+}
+
+/// Tries every property, one after the other, each on a fresh harness.
+///
+/// [`conformance_tests!`](crate::conformance_tests) does the same with one test a property.
+pub fn run_all<M, F, H>(name: &str, maker: M) -> Report
+where
+    M: Fn() -> F,
+    F: Future<Output = Answer<H>> + Send + 'static,
+    H: Harness,
+{
+    let mut report = Report::new(name);
+    for property in crate::PROPERTIES {
+        let begun = Instant::now();
+        let outcome = property.run(&maker);
+        report.add(property, outcome, begun.elapsed());
+    }
+    report
+}
+
+/// Runs one task and tells a panic and a task that does not end as failures.
+fn wait<T: Send + 'static>(
+    runtime: &Runtime,
+    patience: Duration,
+    what: &str,
+    task: impl Future<Output = T> + Send + 'static,
+) -> Outcome<T> {
+    let task = runtime.spawn(task);
+    match runtime.block_on(async { tokio::time::timeout(patience, task).await }) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(Stop::Failed(format!("{what} panicked: {}", panic_text(error)))),
+        Err(_) => Err(Stop::Failed(format!("{what} was not done after {patience:?}"))),
+    }
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let Ok(payload) = error.try_into_panic() else { return "cancelled".to_owned() };
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}
+
+/// What random choices are made from: `CONFORMANCE_SEED`, or a new number.
+fn seed() -> u64 {
+    let set = std::env::var("CONFORMANCE_SEED").ok().and_then(|seed| seed.parse().ok());
+    set.unwrap_or_else(|| u64::from_ne_bytes(random_bytes()))
+}
+
+/// Says something that libtest does not swallow.
+pub(crate) fn say(line: &str) {
+    // There is nobody left to tell if the standard error is gone.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

@@ -1,0 +1,164 @@
+//! What the demo must not be talked into: forged, replayed, stolen and refused logins.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::thread;
+
+use support::{Acme, Browser, Page};
+use url::Url;
+
+#[test]
+fn a_callback_counts_once() {
+    let Some(acme) = Acme::start() else { return };
+    let alice = Browser::new();
+    let callback = acme.callback(&alice, "alice");
+    let first = alice.open(&callback);
+    assert!(first.status().is_success(), "{}", first.text());
+
+    assert_refused(&alice.open(&callback));
+
+    assert_eq!(acme.redemptions(), 1);
+    assert_eq!(acme.subject(&alice), "alice", "the first login stays");
+}
+
+#[test]
+fn a_callback_counts_once_when_opened_many_times_at_once() {
+    let Some(acme) = Acme::start() else { return };
+    let alice = Browser::new();
+    let callback = acme.callback(&alice, "alice");
+
+    let pages: Vec<Page> = thread::scope(|scope| {
+        let openings: Vec<_> = (0..8).map(|_| scope.spawn(|| alice.open(&callback))).collect();
+        openings.into_iter().map(|opening| opening.join().unwrap()).collect()
+    });
+
+    let (welcome, refused): (Vec<_>, Vec<_>) = pages.iter().partition(|page| page.status().is_success());
+    assert_eq!(welcome.len(), 1);
+    refused.into_iter().for_each(assert_refused);
+    assert_eq!(acme.redemptions(), 1);
+    assert_eq!(acme.subject(&alice), "alice");
+}
+
+#[test]
+fn forged_callbacks_are_refused_and_do_no_harm() {
+    let Some(acme) = Acme::start() else { return };
+    let alice = Browser::new();
+    let callback = acme.callback(&alice, "alice");
+    let (_, state) = callback.query_pairs().find(|(name, _)| name == "state").unwrap();
+    let stateless = without(&callback, "state");
+
+    for forgery in [
+        with(&stateless, "state", ""),
+        with(&stateless, "state", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+        with(&stateless, "state", &format!("{state}=")),
+        with(&callback, "state", &state),
+        with(&callback, "code", "another"),
+        with(&without(&stateless, "code"), "error", "access_denied"),
+        stateless,
+    ] {
+        assert_refused(&alice.open(forgery));
+    }
+    assert_eq!(acme.redemptions(), 0);
+
+    let page = alice.open(&callback);
+    assert!(page.status().is_success(), "the forgeries spoiled the real callback: {}", page.text());
+    assert_eq!(acme.subject(&alice), "alice");
+}
+
+#[test]
+fn a_callback_without_a_code_is_refused() {
+    let Some(acme) = Acme::start() else { return };
+    let alice = Browser::new();
+    let callback = acme.callback(&alice, "alice");
+
+    assert_refused(&alice.open(without(&callback, "code")));
+
+    assert_eq!(acme.redemptions(), 0);
+    assert!(!acme.is_connected(&alice));
+}
+
+#[test]
+fn a_callback_is_worth_nothing_in_another_browser() {
+    let Some(acme) = Acme::start() else { return };
+    let (alice, bob) = (Browser::new(), Browser::new());
+    let callback = acme.callback(&bob, "bob");
+
+    assert_refused(&alice.open(&callback));
+    acme.begin(&alice);
+    assert_refused(&alice.open(&callback));
+
+    assert_eq!(acme.redemptions(), 0);
+    assert!(!acme.is_connected(&alice));
+}
+
+#[test]
+fn a_refusal_is_told_and_changes_nothing() {
+    let Some(acme) = Acme::start() else { return };
+    let alice = Browser::new();
+    let refuse = || {
+        let page = acme.begin(&alice);
+        acme.provider.sign_in_and_cancel(&alice, &page, "alice")
+    };
+
+    assert_refused(&refuse());
+    assert!(!acme.is_connected(&alice));
+    assert_eq!(acme.redemptions(), 0);
+
+    acme.connect(&alice, "alice");
+    let page = acme.begin(&alice);
+    assert_refused(&alice.follow(&page, "Cancel"));
+    assert_eq!(acme.subject(&alice), "alice", "the connection there was stays");
+}
+
+#[test]
+fn what_the_provider_says_is_shown_as_text() {
+    let Some(acme) = Acme::start() else { return };
+    let alice = Browser::new();
+    let callback = without(&acme.callback(&alice, "alice"), "code");
+    let callback = with(&callback, "error", "access_denied");
+    let callback = with(&callback, "error_description", "<script>alert(1)</script>\r\nINFO forged line\0");
+
+    let page = alice.open(&callback);
+
+    assert_refused(&page);
+    assert!(!page.body.contains("<script"), "{}", page.body);
+    let log = String::from_utf8(acme.files.log()).unwrap();
+    assert!(!log.lines().any(|line| line.starts_with("INFO forged line")), "a forged line in the log");
+}
+
+#[test]
+fn where_to_go_next_stays_on_the_site() {
+    let Some(acme) = Acme::start() else { return };
+    for next in ["https://evil.test/", "//evil.test", "/\\evil.test", "/\t/evil.test", "http:evil.test", "javascript:1"]
+    {
+        let alice = Browser::new();
+        alice.open(acme.demo.url("/"));
+        let start = Url::parse_with_params(&acme.demo.url("/login/acme"), [("next", next)]).unwrap();
+        let page = acme.provider.sign_in_and_consent(&alice, alice.open(&start), "alice");
+        assert_eq!(page.url().as_str(), acme.demo.url("/"), "{next:?}");
+        assert!(acme.is_connected(&alice), "{next:?}");
+    }
+}
+
+/// A clean answer of the demo's own: a client error, a page, and a way on.
+fn assert_refused(page: &Page) {
+    assert!(page.status().is_client_error(), "{} for {}: {}", page.status(), page.url().path(), page.text());
+    let content_type = page.headers()["content-type"].to_str().unwrap();
+    assert!(content_type.starts_with("text/html"), "{content_type}");
+    assert!(page.text().len() > 20, "nothing is said: {:?}", page.text());
+    assert!(page.body.contains("<a ") || page.body.contains("<form"), "no way on: {}", page.body);
+}
+
+fn with(url: &Url, name: &str, value: &str) -> Url {
+    let mut url = url.clone();
+    url.query_pairs_mut().append_pair(name, value);
+    url
+}
+
+fn without(url: &Url, name: &str) -> Url {
+    let kept: Vec<_> = url.query_pairs().into_owned().filter(|(found, _)| found != name).collect();
+    let mut url = url.clone();
+    url.query_pairs_mut().clear().extend_pairs(kept);
+    url
+}
