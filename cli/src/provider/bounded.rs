@@ -73,8 +73,8 @@ mod tests {
     }
 
     #[test]
-    fn expired_entries_are_dropped_before_live_ones() {
-        let mut map = Bounded::new(2);
+    fn expired_entries_are_dropped_though_there_is_room() {
+        let mut map = Bounded::new(9);
         map.insert(1, (), at(10), at(0));
         map.insert(2, (), at(5), at(0));
         map.insert(3, (), at(20), at(6));

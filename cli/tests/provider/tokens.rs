@@ -255,7 +255,7 @@ async fn malformed_token_requests_get_typed_errors() {
         provider.token(&form).await.assert_error(400, "invalid_request");
     }
     let mut twice = code_grant(&code).to_vec();
-    twice.push(("code", &code));
+    twice.extend([("scope", "email"), ("scope", "profile")]);
     provider.token(&twice).await.assert_error(400, "invalid_request");
 
     let body = encode(&code_grant(&code));
