@@ -1,1 +1,67 @@
-//! Placeholder
+//! Lets the users of an axum application connect accounts elsewhere, and keeps their OAuth tokens.
+//!
+//! A user connects an account once; from then on every handler that asks for [`Connected<GitHub>`](Connected) gets a
+//! client that calls GitHub for them, and every background job can have the same from [`OAuth::client`]. Tokens are
+//! sealed, kept in whatever [`TokenStorage`] the application chooses, and refreshed when they expire.
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use oauth_dance::{ApiError, Connected, KeyRing, MemoryStorage, OAuth, presets::GitHub};
+//!
+//! async fn home(github: Connected<GitHub>) -> Result<String, ApiError> {
+//!     let me: serde_json::Value = github.get("/user").send().await?.success()?.json()?;
+//!     Ok(format!("Hello, {}!", me["login"]))
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+//!     .provider(GitHub::provider().client_from_env()?)
+//!     .each_browser_a_user()
+//!     .build()?;
+//! let app: Router = Router::new().route("/", get(home)).merge(oauth.routes()).with_state(oauth);
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What to read next
+//!
+//! * [`OAuthBuilder`]: everything that can be set, from who the user is to the paths of the routes.
+//! * [`Connected`], [`Connections`] and [`ApiClient`]: what handlers work with.
+//! * [`Provider`], [`presets`] and [`ProviderConfig`]: providers as data.
+//! * [`Hooks`]: taking part in a login, to create users, to refuse, to show pages of your own.
+//!
+//! # What it does to be safe
+//!
+//! Every login has a `state` of 256 bits, PKCE with S256, and a sealed cookie of its own that works once, in the browser
+//! that started it. The token goes to the provider's own origin only, in a header. Every call has a time-out and a limit
+//! on its answer. No token, code or secret is in any log, error, `Debug` output or URL of ours. A log of requests that
+//! the application makes itself should leave out the query of the callback route.
+
+mod browser_user;
+mod client;
+mod connection;
+mod cookies;
+mod dance;
+mod error;
+mod extract;
+mod hooks;
+mod http_client;
+mod oauth;
+mod paths;
+pub mod presets;
+mod provider;
+mod registered;
+mod token_endpoint;
+mod token_response;
+mod user;
+
+pub use client::{ApiClient, ApiRequest, ApiResponse};
+pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointError};
+pub use extract::{Connected, ConnectedRejection, Connections};
+pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks};
+pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
+pub use provider::{ClientAuthentication, Provider, ProviderConfig, ProviderName, Registration};
+pub use user::{User, Users};
+
+pub use oauth_dance_core::{BoxError, Clock, KeyRing, MemoryStorage, OAuth2Token, Secret, Timestamp, TokenStorage};

@@ -1,0 +1,253 @@
+//! One attempt to log in: what must be the same when the browser comes back, in a sealed cookie of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue};
+use oauth_dance_core::{
+    Clock, KeyRing, Precondition, Record, Secret, StorageError, Timestamp, TokenKey, TokenStorage, random_bytes,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::cookies::{self, SealedCookies};
+use crate::error::LoginError;
+use crate::user::User;
+
+/// How long a login may take.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
+/// A spent attempt is remembered for longer than its cookie can be used, whatever two machines' clocks say.
+const REMEMBERED: Duration = Duration::from_secs(2 * 600);
+/// How many logins one browser can have under way; the oldest gives way. Together their cookies stay below 8 KiB.
+const MAX_PENDING: usize = 5;
+const PREFIX: &str = "oauth-dance-login-";
+
+/// Starts attempts, finds them again, and spends each once.
+pub(crate) struct Attempts {
+    cookies: SealedCookies,
+    spent: Arc<dyn TokenStorage>,
+    clock: Clock,
+}
+
+/// What the callback needs of the login. It travels sealed, bound to its cookie's name, which is bound to the state.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    pub(crate) state: String,
+    pub(crate) verifier: String,
+    pub(crate) provider: String,
+    pub(crate) next: String,
+    user: Option<(String, Option<String>)>,
+    since: u64,
+}
+
+impl Attempt {
+    pub(crate) fn is_of(&self, user: Option<&User>) -> bool {
+        let then = self.user.as_ref().map(|(id, tenant)| (id.as_str(), tenant.as_deref()));
+        then == user.map(|user| (user.id(), user.tenant()))
+    }
+}
+
+impl Attempts {
+    pub(crate) fn new(keys: KeyRing, spent: Arc<dyn TokenStorage>, clock: Clock, https: bool) -> Self {
+        Self { cookies: SealedCookies { keys, purpose: "oauth-dance login attempt", https }, spent, clock }
+    }
+
+    /// A new attempt with a state of 256 random bits.
+    pub(crate) fn start(&self, provider: &str, verifier: &Secret, next: String, user: Option<&User>) -> Attempt {
+        Attempt {
+            state: URL_SAFE_NO_PAD.encode(random_bytes::<32>()),
+            verifier: verifier.expose().to_owned(),
+            provider: provider.to_owned(),
+            next,
+            user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
+            since: self.clock.now().as_unix_seconds(),
+        }
+    }
+
+    /// The cookie of a new attempt, and the removal of older ones that there is no more room for.
+    pub(crate) fn remember(&self, attempt: &Attempt, headers: &HeaderMap) -> Vec<HeaderValue> {
+        let prefix = self.cookies.name(PREFIX);
+        let mut pending: Vec<(u64, &str)> = cookies::all(headers)
+            .filter(|(name, _)| name.starts_with(&prefix))
+            .filter_map(|(name, value)| Some((self.cookies.read::<Attempt>(name, value)?.since, name)))
+            .collect();
+        pending.sort_unstable();
+        let surplus = (pending.len() + 1).saturating_sub(MAX_PENDING);
+        let mut set: Vec<_> = pending.iter().take(surplus).map(|(_, name)| self.cookies.remove(name)).collect();
+        set.push(self.cookies.set(&self.name(&attempt.state), attempt, LIFETIME));
+        set
+    }
+
+    /// The attempt that this browser started with that state.
+    pub(crate) fn find(&self, state: &str, headers: &HeaderMap) -> Option<Attempt> {
+        let name = self.name(state);
+        let attempt: Attempt = cookies::all(headers)
+            .filter(|(found, _)| *found == name)
+            .find_map(|(_, value)| self.cookies.read(&name, value))?;
+        (Secret::new(attempt.state.as_str()) == Secret::new(state)).then_some(attempt)
+    }
+
+    /// The header that makes the browser forget an attempt.
+    pub(crate) fn forget(&self, attempt: &Attempt) -> HeaderValue {
+        self.cookies.remove(&self.name(&attempt.state))
+    }
+
+    /// Spends an attempt: of all callbacks for it, in every process that shares the storage, one gets `Ok`.
+    ///
+    /// It also proves that the storage takes writes before the code is spent.
+    pub(crate) async fn spend(&self, attempt: &Attempt) -> Result<(), LoginError> {
+        let since = Timestamp::from_unix_seconds(attempt.since);
+        if self.clock.now().saturating_since(since) > LIFETIME {
+            return Err(LoginError::Expired);
+        }
+        let key = TokenKey::for_attempt(&attempt.provider, fingerprint(&attempt.state))?;
+        let marker = Record::new([]).with_retain_for(Some(REMEMBERED));
+        match self.spent.put(&key, &marker, Precondition::Absent).await {
+            Ok(_) => {
+                self.purge();
+                Ok(())
+            }
+            Err(StorageError::Conflict) => Err(LoginError::Spent),
+            Err(error) => Err(LoginError::Storage(error.into())),
+        }
+    }
+
+    /// Frees what earlier attempts left, so that an application which never purges does not fill its storage.
+    fn purge(&self) {
+        let spent = Arc::clone(&self.spent);
+        tokio::spawn(async move {
+            if let Err(error) = spent.purge(100).await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "old records were not purged");
+            }
+        });
+    }
+
+    fn name(&self, state: &str) -> String {
+        self.cookies.name(&format!("{PREFIX}{}", &fingerprint(state)[..16]))
+    }
+}
+
+/// Names a state without telling it.
+fn fingerprint(state: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(state))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use http::header;
+    use oauth_dance_core::MemoryStorage;
+
+    use super::*;
+
+    fn attempts() -> (Attempts, Arc<AtomicU64>) {
+        let seconds = Arc::new(AtomicU64::new(1_000_000));
+        let reading = Arc::clone(&seconds);
+        let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
+        (Attempts::new(KeyRing::generate(), Arc::new(MemoryStorage::new()), clock, true), seconds)
+    }
+
+    /// What a browser sends back after these headers.
+    fn jar(set: &[HeaderValue]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in set {
+            let pair = value.to_str().unwrap().split(';').next().unwrap().to_owned();
+            headers.append(header::COOKIE, pair.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn states_are_fresh_and_long() {
+        let (attempts, _) = attempts();
+        let states: std::collections::HashSet<_> =
+            (0..1000).map(|_| attempts.start("p", &"v".into(), "/".to_owned(), None).state).collect();
+        assert_eq!(states.len(), 1000);
+        assert!(states.iter().all(|state| state.len() == 43));
+    }
+
+    #[test]
+    fn the_cookie_hides_the_verifier_and_is_kept_strictly() {
+        let (attempts, _) = attempts();
+        let attempt = attempts.start("p", &"CANARY".into(), "/".to_owned(), None);
+        let cookie = attempts.remember(&attempt, &HeaderMap::new())[0].to_str().unwrap().to_owned();
+        for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=600"] {
+            assert!(cookie.contains(attribute), "{cookie}");
+        }
+        assert!(cookie.starts_with("__Host-") && !cookie.contains("Domain"), "{cookie}");
+        assert!(!cookie.contains("CANARY") && !cookie.contains(&attempt.state));
+        let value = cookie.split(['=', ';']).nth(1).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(value).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"CANARY"));
+    }
+
+    #[test]
+    fn only_the_same_browser_and_state_find_it() {
+        let (attempts, _) = attempts();
+        let one = attempts.start("p", &"1".into(), "/one".to_owned(), Some(&User::new("alice")));
+        let two = attempts.start("p", &"2".into(), "/two".to_owned(), None);
+        let mut set = attempts.remember(&one, &HeaderMap::new());
+        set.extend(attempts.remember(&two, &jar(&set)));
+        assert_eq!(attempts.find(&two.state, &jar(&set)).unwrap().next, "/two");
+        let found = attempts.find(&one.state, &jar(&set)).unwrap();
+        assert!(found.is_of(Some(&User::new("alice"))) && !found.is_of(None));
+        assert!(!found.is_of(Some(&User::new("alice").in_tenant("t"))));
+
+        assert!(attempts.find(&one.state, &HeaderMap::new()).is_none());
+        assert!(attempts.find(&one.state.to_lowercase(), &jar(&set)).is_none());
+        assert!(attempts.find(&format!("{}=", one.state), &jar(&set)).is_none());
+        assert!(attempts.find("", &jar(&set)).is_none());
+        let swapped = format!("{}={}", attempts.name(&one.state), "x".repeat(5000));
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, swapped.parse().unwrap());
+        assert!(attempts.find(&one.state, &headers).is_none());
+    }
+
+    #[test]
+    fn many_logins_at_once_do_not_fill_the_jar() {
+        let (attempts, seconds) = attempts();
+        let mut jar_now: Vec<HeaderValue> = Vec::new();
+        let mut last = None;
+        for _ in 0..50 {
+            seconds.fetch_add(1, Ordering::SeqCst);
+            let attempt = attempts.start("p", &"v".repeat(43).into(), "/".to_owned(), None);
+            for set in attempts.remember(&attempt, &jar(&jar_now)) {
+                let name = set.to_str().unwrap().split('=').next().unwrap().to_owned();
+                jar_now.retain(|kept| !kept.to_str().unwrap().starts_with(&format!("{name}=")));
+                if !set.to_str().unwrap().contains("Max-Age=0") {
+                    jar_now.push(set);
+                }
+            }
+            last = Some(attempt);
+        }
+        assert_eq!(jar_now.len(), MAX_PENDING);
+        let size: usize = jar(&jar_now).values().map(HeaderValue::len).sum();
+        assert!(size < 4096, "{size}");
+        assert!(attempts.find(&last.unwrap().state, &jar(&jar_now)).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_spent_once_and_in_time() {
+        let (attempts, seconds) = attempts();
+        let attempts = Arc::new(attempts);
+        let attempt = Arc::new(attempts.start("p", &"v".into(), "/".to_owned(), None));
+        let tries: Vec<_> = (0..20)
+            .map(|_| {
+                let (attempts, attempt) = (Arc::clone(&attempts), Arc::clone(&attempt));
+                tokio::spawn(async move { attempts.spend(&attempt).await.is_ok() })
+            })
+            .collect();
+        let mut won = 0;
+        for spent in tries {
+            won += u32::from(spent.await.unwrap());
+        }
+        assert_eq!(won, 1);
+
+        let late = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        seconds.fetch_add(601, Ordering::SeqCst);
+        assert!(matches!(attempts.spend(&late).await, Err(LoginError::Expired)));
+    }
+}

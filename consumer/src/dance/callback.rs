@@ -1,0 +1,158 @@
+//! The callback route: what the provider sends the browser back with.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use http::{HeaderValue, header};
+use oauth_dance_core::{OAuth2Token, Precondition, Secret, Token};
+
+use super::attempt::Attempt;
+use super::{private, query, split};
+use crate::client::ApiClient;
+use crate::error::LoginError;
+use crate::hooks::{Authorized, Decision};
+use crate::oauth::{Identity, OAuth};
+use crate::registered::Registered;
+use crate::token_endpoint;
+use crate::token_response::printable;
+use crate::user::User;
+
+/// Providers issue codes of up to some 4 KiB.
+const MAX_CODE: usize = 8 * 1024;
+
+pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
+    let (mut parts, query, _) = split(request);
+    let provider = super::provider_of(&mut parts).await;
+    let callback = match Callback::read(query.as_deref().unwrap_or_default()) {
+        Ok(callback) => callback,
+        Err(error) => return oauth.failed(&provider, &error, &parts).await,
+    };
+    // The cookie goes once its attempt is spent, whatever comes of it; a callback that does not get that far, because
+    // it is forged or the storage is down, leaves it alone.
+    let mut cookies = Vec::new();
+    let outcome = finish(&oauth, &provider, callback, &mut parts, &mut cookies).await;
+    let mut response = match outcome {
+        Ok(response) => private(response),
+        Err(error) => oauth.failed(&provider, &error, &parts).await,
+    };
+    for cookie in cookies {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The parameters of an authorization response (RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207). Others are ignored.
+struct Callback {
+    state: String,
+    code: Option<Secret>,
+    error: Option<(String, Option<String>)>,
+    issuer: Option<String>,
+}
+
+impl Callback {
+    fn read(query: &str) -> Result<Self, LoginError> {
+        let [state, code, error, issuer] = [
+            query::one(query, "state")?,
+            query::one(query, "code")?,
+            query::one(query, "error")?,
+            query::one(query, "iss")?,
+        ];
+        let description = query::one(query, "error_description")?;
+        if code.as_ref().is_some_and(|code| code.len() > MAX_CODE) {
+            return Err(LoginError::Malformed("the code is too long"));
+        }
+        Ok(Self {
+            state: state.ok_or(LoginError::Malformed("there is no state"))?,
+            code: code.map(Secret::from),
+            error: error.map(|code| (printable(&code), description.map(|text| printable(&text)))),
+            issuer,
+        })
+    }
+}
+
+async fn finish(
+    oauth: &OAuth,
+    provider: &str,
+    callback: Callback,
+    parts: &mut Parts,
+    cookies: &mut Vec<HeaderValue>,
+) -> Result<Response, LoginError> {
+    let registered = oauth.registered_in(provider)?;
+    let purpose = parts.headers.get("sec-purpose").and_then(|value| value.to_str().ok());
+    if purpose.is_some_and(|purpose| purpose.contains("prefetch")) {
+        return Err(LoginError::Prefetch);
+    }
+    let attempt = oauth
+        .inner
+        .attempts
+        .find(&callback.state, &parts.headers)
+        .filter(|attempt| attempt.provider == provider)
+        .ok_or(LoginError::UnknownAttempt)?;
+    let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
+
+    oauth.inner.attempts.spend(&attempt).await?;
+    cookies.push(oauth.inner.attempts.forget(&attempt));
+    if !attempt.is_of(user.as_ref()) {
+        return Err(LoginError::UserChanged);
+    }
+    let code = granted(&registered, callback)?;
+    let now = oauth.inner.clock.now();
+    let token =
+        token_endpoint::exchange_code(&oauth.inner.http, &registered, code.expose(), &attempt.verifier, now).await?;
+    let decision = decide(oauth, registered, &attempt, user.as_ref(), &token, parts).await?;
+    if decision.store {
+        store(oauth, provider, decision.user.or(user), token, cookies).await?;
+    }
+    tracing::info!(provider, stored = decision.store, "login finished");
+    Ok(decision.response.unwrap_or_else(|| Redirect::to(&attempt.next).into_response()))
+}
+
+/// The code, if the provider that was asked says yes.
+fn granted(registered: &Registered, callback: Callback) -> Result<Secret, LoginError> {
+    match (&registered.issuer, &callback.issuer) {
+        (Some(expected), Some(found)) if expected != found => return Err(LoginError::IssuerMismatch),
+        (_, None) if registered.requires_issuer => return Err(LoginError::IssuerMismatch),
+        _ => {}
+    }
+    match callback.error {
+        Some((code, _)) if code == "access_denied" => Err(LoginError::Denied),
+        Some((code, description)) => Err(LoginError::Provider { code, description }),
+        None => callback.code.ok_or(LoginError::Malformed("there is neither a code nor an error")),
+    }
+}
+
+async fn decide(
+    oauth: &OAuth,
+    registered: Arc<Registered>,
+    attempt: &Attempt,
+    user: Option<&User>,
+    token: &OAuth2Token,
+    parts: &mut Parts,
+) -> Result<Decision, LoginError> {
+    let client = ApiClient::new(oauth, registered, token.clone());
+    let login = Authorized { provider: &attempt.provider, user, token, client, parts, next: &attempt.next };
+    oauth.inner.hooks.authorized(login).await.map_err(LoginError::Hook)
+}
+
+/// Stores the token over whatever was there: a new login always wins.
+async fn store(
+    oauth: &OAuth,
+    provider: &str,
+    user: Option<User>,
+    token: OAuth2Token,
+    cookies: &mut Vec<HeaderValue>,
+) -> Result<(), LoginError> {
+    let user = match (user, &oauth.inner.users) {
+        (Some(user), _) => user,
+        (None, Identity::Browser(browsers)) => {
+            let (user, cookie) = browsers.create(oauth.inner.paths.is_https());
+            cookies.push(cookie);
+            user
+        }
+        (None, Identity::Application(_)) => return Err(LoginError::NoUser),
+    };
+    oauth.inner.tokens.put(&user.key(provider)?, &Token::from(token), Precondition::Always).await?;
+    Ok(())
+}

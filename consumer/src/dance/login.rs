@@ -1,0 +1,166 @@
+//! The login route: sends the browser to the provider.
+
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use http::{HeaderMap, Method, header};
+use oauth_dance_core::Secret;
+use oauth2::basic::BasicClient;
+use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope};
+use url::Url;
+
+use super::{pages, private, query, split};
+use crate::error::LoginError;
+use crate::hooks::BeforeLogin;
+use crate::oauth::OAuth;
+use crate::registered::{Registered, is_reserved};
+
+const MAX_FORM: usize = 16 * 1024;
+
+pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
+    let (mut parts, mut query, body) = split(request);
+    if parts.method == Method::POST {
+        query = to_bytes(body, MAX_FORM).await.ok().and_then(|form| String::from_utf8(form.to_vec()).ok());
+    }
+    let provider = super::provider_of(&mut parts).await;
+    match start(&oauth, &provider, &mut parts, query.as_deref().unwrap_or_default()).await {
+        Ok(response) => private(response),
+        Err(error) => oauth.failed(&provider, &error, &parts).await,
+    }
+}
+
+async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) -> Result<Response, LoginError> {
+    let registered = oauth.registered_in(provider)?;
+    let next = oauth.inner.paths.local(query::one(query, "next")?.as_deref());
+    let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
+
+    // Connecting an account to somebody signed in changes their account: another site may not start that alone.
+    if is_cross_site(&parts.headers, &oauth.inner.paths.origin()) {
+        if parts.method == Method::POST {
+            return Err(LoginError::CrossSite);
+        }
+        if user.is_some() {
+            return Ok(pages::confirm(oauth, &registered, &next));
+        }
+    }
+
+    let mut login = BeforeLogin {
+        provider,
+        user: user.as_ref(),
+        parts,
+        scopes: registered.scopes.clone(),
+        params: registered.authorization_params.clone(),
+    };
+    oauth.inner.hooks.before_login(&mut login).await.map_err(LoginError::Hook)?;
+    let BeforeLogin { scopes, params, .. } = login;
+    if let Some(parameter) = params.keys().find(|parameter| is_reserved(parameter)) {
+        return Err(LoginError::ReservedParameter { parameter: parameter.clone() });
+    }
+
+    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+    let verifier = Secret::new(verifier.secret().as_str());
+    let attempt = oauth.inner.attempts.start(provider, &verifier, next, user.as_ref());
+    let url = authorization_url(&registered, &attempt.state, challenge, &scopes, params);
+
+    let mut response = Redirect::to(url.as_str()).into_response();
+    for cookie in oauth.inner.attempts.remember(&attempt, &parts.headers) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    tracing::info!(provider, "login started");
+    Ok(response)
+}
+
+/// The authorization request (RFC 6749 section 4.1.1 with RFC 7636 section 4.3).
+fn authorization_url(
+    registered: &Registered,
+    state: &str,
+    challenge: PkceCodeChallenge,
+    scopes: &[String],
+    params: impl IntoIterator<Item = (String, String)>,
+) -> Url {
+    let client = BasicClient::new(ClientId::new(registered.client_id.clone()))
+        .set_auth_uri(AuthUrl::from_url(registered.authorization_endpoint.clone()))
+        .set_redirect_uri(RedirectUrl::from_url(registered.redirect_uri.clone()));
+    let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned())).set_pkce_challenge(challenge);
+    if !scopes.is_empty() {
+        request = request.add_scope(Scope::new(scopes.join(&registered.scope_separator.to_string())));
+    }
+    for (name, value) in params {
+        request = request.add_extra_param(name, value);
+    }
+    request.url().0
+}
+
+/// Whether another site made the browser send this. Browsers tell by Fetch Metadata, older ones by `Origin` or `Referer`;
+/// what tells nothing is no browser of the last years.
+fn is_cross_site(headers: &HeaderMap, origin: &str) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(site) = text("sec-fetch-site") {
+        return !matches!(site, "same-origin" | "none");
+    }
+    match (text("origin"), text("referer")) {
+        (Some(from), _) => from != origin,
+        (None, Some(from)) => Url::parse(from).map_or(true, |from| from.origin().ascii_serialization() != origin),
+        (None, None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::provider::Provider;
+
+    use super::*;
+
+    /// The challenge of the verifier in RFC 7636 appendix B, in the request of RFC 6749 section 4.1.1.
+    #[test]
+    fn the_request_carries_everything_once() {
+        let provider = Provider::new("p", "https://p.example/auth?tenant=a&state=x", "https://p.example/token")
+            .with_scopes(["a&b=c", "d"]);
+        let registered = Registered::check(provider.client("id", "s"), "https://app.example/callback").unwrap();
+        let verifier = oauth2::PkceCodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned());
+        let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
+        let params = [("prompt".to_owned(), "select account".to_owned())];
+        let url = authorization_url(&registered, "STATE", challenge, &registered.scopes, params);
+
+        let mut pairs: Vec<_> = url.query_pairs().map(|(n, v)| format!("{n}={v}")).collect();
+        pairs.sort();
+        assert_eq!(
+            pairs,
+            [
+                "client_id=id",
+                "code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+                "code_challenge_method=S256",
+                "prompt=select account",
+                "redirect_uri=https://app.example/callback",
+                "response_type=code",
+                "scope=a&b=c d",
+                "state=STATE",
+                "tenant=a",
+            ]
+        );
+    }
+
+    #[test]
+    fn other_sites_are_told_apart() {
+        let origin = "https://app.example";
+        for (headers, expected) in [
+            (vec![], false),
+            (vec![("sec-fetch-site", "same-origin")], false),
+            (vec![("sec-fetch-site", "none"), ("origin", "https://evil.example")], false),
+            (vec![("sec-fetch-site", "cross-site")], true),
+            (vec![("sec-fetch-site", "same-site")], true),
+            (vec![("origin", "https://app.example")], false),
+            (vec![("origin", "null")], true),
+            (vec![("origin", "https://app.example.evil.example")], true),
+            (vec![("referer", "https://app.example/page")], false),
+            (vec![("referer", "https://evil.example/https://app.example/")], true),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in &headers {
+                map.insert(*name, value.parse().unwrap());
+            }
+            assert_eq!(is_cross_site(&map, origin), expected, "{headers:?}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The dance: the login route, the callback route, and the attempt that connects them.
+
+pub(crate) mod attempt;
+mod callback;
+mod login;
+mod pages;
+mod query;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts as _, OriginalUri, RawPathParams, Request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, Uri, header};
+use oauth_dance_core::BoxError;
+
+use crate::error::LoginError;
+use crate::hooks::Failure;
+use crate::oauth::{Identity, OAuth};
+use crate::registered::Registered;
+use crate::user::User;
+
+impl OAuth {
+    /// The login and callback routes of every provider, for any router's state.
+    ///
+    /// * `GET /login/{provider}?next=/path` sends the browser to the provider, and afterwards to that path of this
+    ///   application. A request that another site made for somebody signed in gets a page that asks first; `POST` from
+    ///   the application's own pages goes straight on.
+    /// * `GET /login/{provider}/authorized` is where the provider sends it back.
+    pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        let (login, callback) = (self.clone(), self.clone());
+        // HEAD must not spend a callback, so GET is registered without it.
+        let head = || async { StatusCode::METHOD_NOT_ALLOWED };
+        Router::new()
+            .route(
+                &self.inner.paths.login_route,
+                on(MethodFilter::GET.or(MethodFilter::POST), move |request| login::handle(login, request))
+                    .on(MethodFilter::HEAD, head),
+            )
+            .route(
+                &self.inner.paths.callback_route,
+                on(MethodFilter::GET, move |request| callback::handle(callback, request)).on(MethodFilter::HEAD, head),
+            )
+    }
+
+    /// Who is signed in.
+    pub(crate) async fn current_user(&self, parts: &mut Parts) -> Result<Option<User>, BoxError> {
+        match &self.inner.users {
+            Identity::Application(users) => users.current(parts).await,
+            Identity::Browser(users) => Ok(users.current(&parts.headers, self.inner.paths.is_https())),
+        }
+    }
+
+    fn registered_in(&self, provider: &str) -> Result<Arc<Registered>, LoginError> {
+        self.registered(provider).map_err(|_| LoginError::UnknownProvider)
+    }
+
+    /// The application's page for a failure, or the plain one.
+    async fn failed(&self, provider: &str, error: &LoginError, parts: &Parts) -> Response {
+        let registered = self.inner.registered.get(provider).map(AsRef::as_ref);
+        let provider = registered.map(|registered| registered.name.as_str());
+        tracing::warn!(provider, code = error.code(), error = error as &dyn std::error::Error, "login failed");
+        let response = match self.inner.hooks.failed(Failure { provider, error, parts }).await {
+            Some(response) => response,
+            None => pages::failure(self, registered, error, &parts.headers),
+        };
+        private(response)
+    }
+}
+
+/// The provider in the route's path; empty if there is none, which no provider is called.
+async fn provider_of(parts: &mut Parts) -> String {
+    let Ok(params) = RawPathParams::from_request_parts(parts, &()).await else { return String::new() };
+    params.iter().find(|(name, _)| *name == "provider").map(|(_, value)| value.to_owned()).unwrap_or_default()
+}
+
+/// Takes a request apart and its query out of it, where no hook or log can find a code or a state.
+fn split(request: Request) -> (Parts, Option<String>, Body) {
+    let (mut parts, body) = request.into_parts();
+    let query = parts.uri.query().map(str::to_owned);
+    parts.uri = without_query(&parts.uri);
+    parts.extensions.remove::<OriginalUri>();
+    (parts, query, body)
+}
+
+fn without_query(uri: &Uri) -> Uri {
+    uri.path().parse().unwrap_or_default()
+}
+
+/// A response that depends on who asks, and must not be kept or leak where it came from (RFC 9700 section 4.2.4).
+fn private(response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}

@@ -1,0 +1,21 @@
+//! Query parameters that may come from anybody.
+
+use url::form_urlencoded;
+
+use crate::error::LoginError;
+
+/// Longer than any callback; an authorization code alone may have 4 KiB.
+const MAX_QUERY: usize = 32 * 1024;
+
+/// A parameter that may come once or not at all (RFC 6749 section 3.1).
+pub(super) fn one(query: &str, name: &str) -> Result<Option<String>, LoginError> {
+    if query.len() > MAX_QUERY {
+        return Err(LoginError::Malformed("the query is too long"));
+    }
+    let mut found = form_urlencoded::parse(query.as_bytes()).filter(|(found, _)| found == name);
+    let value = found.next().map(|(_, value)| value.into_owned());
+    if found.next().is_some() {
+        return Err(LoginError::Malformed("a parameter comes twice"));
+    }
+    Ok(value.filter(|value| !value.is_empty()))
+}

@@ -1,0 +1,361 @@
+use std::time::Duration;
+
+use http::StatusCode;
+use oauth_dance_core::{BoxError, KeyError, StorageError, TokensError};
+
+/// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) refuses a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A required field of a provider is missing.
+    #[error("provider {provider}: {field} is missing")]
+    Missing {
+        /// The provider's name.
+        provider: String,
+        /// The field.
+        field: &'static str,
+    },
+    /// A field of a provider has a value that cannot be used.
+    #[error("provider {provider}: {field} {problem}")]
+    Invalid {
+        /// The provider's name.
+        provider: String,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Two registrations have one name.
+    #[error("two providers are called {provider}; name one of them differently")]
+    DuplicateProvider {
+        /// The name.
+        provider: String,
+    },
+    /// There is no preset of that name.
+    #[error("provider {provider}: there is no preset {preset:?}")]
+    UnknownPreset {
+        /// The provider's name.
+        provider: String,
+        /// The preset asked for.
+        preset: String,
+    },
+    /// An environment variable that should hold a credential is not set.
+    #[error("the environment variable {variable} is not set")]
+    MissingVariable {
+        /// Its name.
+        variable: String,
+    },
+    /// The application's own base URL cannot be used.
+    #[error("the base URL {problem}")]
+    BaseUrl {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A path setting cannot be used.
+    #[error("the {which} path must start with / and contain {{provider}} once")]
+    Path {
+        /// Which path.
+        which: &'static str,
+    },
+    /// Nothing tells who the user is.
+    #[error("nothing tells who the user is; call `user`, `users` or `each_browser_a_user` on the builder")]
+    NoUsers,
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client could not be set up")]
+    Http(#[source] BoxError),
+}
+
+impl ConfigError {
+    pub(crate) fn missing(provider: &str, field: &'static str) -> Self {
+        Self::Missing { provider: provider.to_owned(), field }
+    }
+
+    pub(crate) fn invalid(provider: &str, field: &'static str, problem: &'static str) -> Self {
+        Self::Invalid { provider: provider.to_owned(), field, problem }
+    }
+}
+
+/// Why a login did not come to its end. [`Hooks::failed`](crate::Hooks::failed) may answer it; otherwise the visitor gets
+/// a plain page with [`LoginError::status`].
+///
+/// Nothing in it is a secret. Text that came from the provider or the query is capped and reduced to printable ASCII,
+/// but still must be escaped in HTML.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoginError {
+    /// No provider of that name is configured.
+    #[error("no provider of that name is configured")]
+    UnknownProvider,
+    /// Another site sent the browser here to change who is connected.
+    #[error("the request came from another site")]
+    CrossSite,
+    /// The browser only looks ahead; the callback was not used up.
+    #[error("the page was only prefetched")]
+    Prefetch,
+    /// The callback lacks something, has it twice, or has too much of it.
+    #[error("the callback is malformed: {0}")]
+    Malformed(&'static str),
+    /// This browser started no login with that `state`, or has finished it.
+    #[error("this browser has no login under way that this callback belongs to; start again")]
+    UnknownAttempt,
+    /// The login was started too long ago.
+    #[error("the login took too long; start again")]
+    Expired,
+    /// The callback was used before, as with the browser's back button.
+    #[error("this callback was used before")]
+    Spent,
+    /// Somebody else is signed in now than when the login was started.
+    #[error("another user is signed in now than when the login was started")]
+    UserChanged,
+    /// Nobody is signed in, and no hook said whose token it is.
+    #[error("nobody is signed in to connect the account to")]
+    NoUser,
+    /// `iss` in the callback is not the provider's issuer (RFC 9207).
+    #[error("the callback came from another authorization server")]
+    IssuerMismatch,
+    /// The user, or the provider for them, said no (RFC 6749 section 4.1.2.1, `access_denied`).
+    #[error("access was denied at the provider")]
+    Denied,
+    /// The provider reported another error in the callback (RFC 6749 section 4.1.2.1).
+    #[error("the provider reported the error {code}")]
+    Provider {
+        /// The error code.
+        code: String,
+        /// What the provider says about it.
+        description: Option<String>,
+    },
+    /// The token request failed.
+    #[error("the token request failed")]
+    Token(#[from] TokenEndpointError),
+    /// The token storage failed.
+    #[error("the token storage failed")]
+    Storage(#[from] TokensError),
+    /// It could not be told who is signed in.
+    #[error("it could not be told who is signed in")]
+    Users(#[source] BoxError),
+    /// The application's hook failed.
+    #[error("a login hook failed")]
+    Hook(#[source] BoxError),
+    /// A hook set a parameter that belongs to the protocol.
+    #[error("a login hook may not set the parameter {parameter}")]
+    ReservedParameter {
+        /// Its name.
+        parameter: String,
+    },
+    /// The user's identifier cannot be a part of a storage key.
+    #[error("the user's identifier cannot be used")]
+    Key(#[from] KeyError),
+}
+
+impl LoginError {
+    /// A short name that stays the same, for logs and metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownProvider => "unknown_provider",
+            Self::CrossSite => "cross_site",
+            Self::Prefetch => "prefetch",
+            Self::Malformed(_) => "malformed_callback",
+            Self::UnknownAttempt => "unknown_attempt",
+            Self::Expired => "expired",
+            Self::Spent => "spent",
+            Self::UserChanged => "user_changed",
+            Self::NoUser => "no_user",
+            Self::IssuerMismatch => "issuer_mismatch",
+            Self::Denied => "denied",
+            Self::Provider { .. } => "provider_error",
+            Self::Token(_) => "token_request_failed",
+            Self::Storage(_) => "storage_failed",
+            Self::Users(_) => "users_failed",
+            Self::Hook(_) => "hook_failed",
+            Self::ReservedParameter { .. } => "reserved_parameter",
+            Self::Key(_) => "invalid_user",
+        }
+    }
+
+    /// The status that fits.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownProvider => StatusCode::NOT_FOUND,
+            Self::CrossSite | Self::Denied => StatusCode::FORBIDDEN,
+            Self::Prefetch => StatusCode::TOO_EARLY,
+            Self::Malformed(_) | Self::UnknownAttempt | Self::Expired | Self::IssuerMismatch => StatusCode::BAD_REQUEST,
+            Self::Spent | Self::UserChanged => StatusCode::CONFLICT,
+            Self::NoUser => StatusCode::UNAUTHORIZED,
+            Self::Provider { .. } => StatusCode::BAD_GATEWAY,
+            Self::Token(error) => error.status(),
+            Self::Storage(error) => storage_status(error),
+            Self::Users(_) | Self::Hook(_) | Self::ReservedParameter { .. } | Self::Key(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        }
+    }
+}
+
+/// Why the token endpoint gave no token. It carries no secret, no URL and no body.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenEndpointError {
+    /// The request failed on the way: no connection, or none that lasted.
+    #[error("the token endpoint could not be reached")]
+    Transport(#[source] BoxError),
+    /// No whole answer came within the time-out.
+    #[error("the token endpoint did not answer in time")]
+    Timeout,
+    /// The provider refused (RFC 6749 section 5.2).
+    #[error("the token endpoint answered {code}")]
+    Refused {
+        /// The error code, such as `invalid_grant`.
+        code: String,
+        /// What the provider says about it.
+        description: Option<String>,
+    },
+    /// An answer that is neither a token nor an error of the protocol.
+    #[error("the token endpoint answered with status {status}")]
+    Status {
+        /// The HTTP status.
+        status: StatusCode,
+        /// How long to wait before trying again, as the provider asks.
+        retry_after: Option<Duration>,
+    },
+    /// An answer that is not a usable token.
+    #[error("the token endpoint's answer cannot be used: {0}")]
+    Answer(&'static str),
+}
+
+impl TokenEndpointError {
+    /// Whether the grant is dead: only the user can help, by authorizing again.
+    pub fn needs_authorization(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "invalid_grant")
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+/// Why there is no client to call the provider with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No provider of that name is configured.
+    #[error("no provider called {0:?} is configured")]
+    UnknownProvider(String),
+    /// The user has not connected an account.
+    #[error("no account is connected")]
+    NotConnected,
+    /// The grant is dead or has run out, and the user must authorize again. The stored token was left as it is.
+    #[error("the user must authorize again: {reason}")]
+    NeedsAuthorization {
+        /// Why.
+        reason: &'static str,
+    },
+    /// The access token has expired, and refreshing it failed for now.
+    #[error("the token could not be refreshed")]
+    Refresh(#[from] TokenEndpointError),
+    /// The token storage failed.
+    #[error("the token storage failed")]
+    Storage(#[from] TokensError),
+    /// The stored token is of another kind than this provider's.
+    #[error("the stored token is not an OAuth 2.0 token")]
+    WrongKind,
+    /// It could not be told who is signed in.
+    #[error("it could not be told who is signed in")]
+    Users(#[source] BoxError),
+    /// The user's identifier cannot be a part of a storage key.
+    #[error("the user's identifier cannot be used")]
+    Key(#[from] KeyError),
+    /// The refresh was cut short, because the runtime shuts down.
+    #[error("the refresh was cut short")]
+    Interrupted,
+}
+
+impl ConnectError {
+    /// Whether a login would help.
+    pub const fn needs_login(&self) -> bool {
+        matches!(self, Self::NotConnected | Self::NeedsAuthorization { .. })
+    }
+
+    /// A short name that stays the same, for logs and JSON answers.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownProvider(_) => "unknown_provider",
+            Self::NotConnected => "not_connected",
+            Self::NeedsAuthorization { .. } => "needs_authorization",
+            Self::Refresh(_) => "refresh_failed",
+            Self::Storage(_) => "storage_failed",
+            Self::WrongKind => "wrong_kind",
+            Self::Users(_) => "users_failed",
+            Self::Key(_) => "invalid_user",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The status that fits.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotConnected | Self::NeedsAuthorization { .. } => StatusCode::UNAUTHORIZED,
+            Self::UnknownProvider(_) => StatusCode::NOT_FOUND,
+            Self::Refresh(error) => error.status(),
+            Self::Storage(error) => storage_status(error),
+            Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::WrongKind | Self::Users(_) | Self::Key(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// Why a call of the provider's API brought no answer. It carries neither the token nor the URL.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiError {
+    /// The URL is not of the provider's own origin, so the token may not go there.
+    #[error("the request would take the token to another origin than the provider's")]
+    ForeignOrigin,
+    /// The path cannot be made a URL, or the provider has no API base to append it to.
+    #[error("the path cannot be appended to the provider's API base")]
+    Url,
+    /// A header, the query or the body cannot be sent.
+    #[error("the request cannot be built")]
+    Request(#[source] BoxError),
+    /// The token type is not one that this client can present.
+    #[error("tokens of this type cannot be presented")]
+    TokenType,
+    /// The request failed on the way.
+    #[error("the provider's API could not be reached")]
+    Transport(#[source] BoxError),
+    /// No whole answer came within the time-out.
+    #[error("the provider's API did not answer in time")]
+    Timeout,
+    /// The answer is larger than the limit.
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The body is not what was asked for.
+    #[error("the answer's body cannot be read as {expected}")]
+    Body {
+        /// `JSON` or `text`.
+        expected: &'static str,
+        /// The error underneath.
+        #[source]
+        source: BoxError,
+    },
+    /// The provider answered with a status that is not a success.
+    #[error("the provider's API answered with status {status}")]
+    Status {
+        /// The status.
+        status: StatusCode,
+    },
+}
+
+fn storage_status(error: &TokensError) -> StatusCode {
+    match error {
+        TokensError::Storage(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

@@ -1,0 +1,212 @@
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use axum::Json;
+use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts, OriginalUri};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::json;
+use url::form_urlencoded;
+
+use crate::client::ApiClient;
+use crate::error::{ApiError, ConnectError};
+use crate::oauth::OAuth;
+use crate::provider::ProviderName;
+use crate::user::User;
+
+/// An extractor: the client of the signed-in user at the provider `P`, with a token that has not expired.
+///
+/// Where no account is connected, a browser is redirected to the login and comes back afterwards, and everything else
+/// gets 401 with a JSON body. `Option<Connected<P>>` is `None` then. An outage of the storage is an error for both.
+///
+/// ```
+/// use oauth_dance::presets::GitHub;
+/// use oauth_dance::{ApiError, Connected};
+///
+/// async fn required(github: Connected<GitHub>) -> Result<String, ApiError> {
+///     github.get("/user").send().await?.text()
+/// }
+///
+/// async fn optional(github: Option<Connected<GitHub>>) -> &'static str {
+///     if github.is_some() { "connected" } else { "not connected" }
+/// }
+/// # let _ = (required, optional);
+/// ```
+#[derive(Debug)]
+pub struct Connected<P> {
+    client: ApiClient,
+    provider: PhantomData<fn() -> P>,
+}
+
+impl<P> Connected<P> {
+    /// The client, to pass on.
+    pub fn into_client(self) -> ApiClient {
+        self.client
+    }
+}
+
+impl<P> Deref for Connected<P> {
+    type Target = ApiClient;
+
+    fn deref(&self) -> &ApiClient {
+        &self.client
+    }
+}
+
+impl<P, S> FromRequestParts<S> for Connected<P>
+where
+    P: ProviderName,
+    S: Send + Sync,
+    OAuth: FromRef<S>,
+{
+    type Rejection = ConnectedRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let connections = Connections::new(parts, OAuth::from_ref(state)).await;
+        let client = match connections {
+            Ok(connections) => connections.client(P::NAME).await.map_err(|error| (connections, error)),
+            Err(error) => return Err(ConnectedRejection { error, login: None }),
+        };
+        match client {
+            Ok(client) => Ok(Self { client, provider: PhantomData }),
+            Err((connections, error)) => Err(connections.reject(P::NAME, error)),
+        }
+    }
+}
+
+impl<P, S> OptionalFromRequestParts<S> for Connected<P>
+where
+    P: ProviderName,
+    S: Send + Sync,
+    OAuth: FromRef<S>,
+{
+    type Rejection = ConnectedRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
+        match <Self as FromRequestParts<S>>::from_request_parts(parts, state).await {
+            Ok(connected) => Ok(Some(connected)),
+            Err(rejection) if rejection.error.needs_login() => Ok(None),
+            Err(rejection) => Err(ConnectedRejection { login: None, ..rejection }),
+        }
+    }
+}
+
+/// An extractor: the connections of whoever is signed in, for providers known by name only at run time.
+///
+/// ```
+/// use axum::extract::Path;
+/// use oauth_dance::{ConnectError, ConnectedRejection, Connections};
+///
+/// async fn status(connections: Connections, Path(name): Path<String>) -> Result<String, ConnectedRejection> {
+///     let client = connections.client(&name).await.map_err(|error| connections.reject(&name, error))?;
+///     Ok(format!("{:?}", client.token().scope))
+/// }
+/// # let _ = status;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connections {
+    oauth: OAuth,
+    user: Option<User>,
+    /// Where a browser that has to log in comes back to; `None` for what is not a browser looking at a page.
+    come_back: Option<String>,
+}
+
+impl Connections {
+    async fn new(parts: &mut Parts, oauth: OAuth) -> Result<Self, ConnectError> {
+        let user = oauth.current_user(parts).await.map_err(ConnectError::Users)?;
+        let is_page_view = matches!(parts.method, Method::GET | Method::HEAD) && accepts_html(&parts.headers);
+        let come_back = is_page_view.then(|| {
+            let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+            oauth.inner.paths.visible(uri.path_and_query().map_or("/", |path| path.as_str()))
+        });
+        Ok(Self { oauth, user, come_back })
+    }
+
+    /// Who is signed in.
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// A client of the signed-in user at this provider; see [`OAuth::client`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] too where nobody is signed in.
+    pub async fn client(&self, provider: &str) -> Result<ApiClient, ConnectError> {
+        self.oauth.registered(provider)?;
+        let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
+        self.oauth.client(provider, user).await
+    }
+
+    /// The response to a [`ConnectError`]: the login for a browser that needs one, a status and JSON otherwise.
+    pub fn reject(&self, provider: &str, error: ConnectError) -> ConnectedRejection {
+        let come_back = self.come_back.as_ref().filter(|_| error.needs_login());
+        let login = come_back.map(|next| {
+            let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+            format!("{}?{query}", self.oauth.login_path(provider))
+        });
+        ConnectedRejection { error, login }
+    }
+}
+
+impl<S> FromRequestParts<S> for Connections
+where
+    S: Send + Sync,
+    OAuth: FromRef<S>,
+{
+    type Rejection = ConnectedRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let oauth = OAuth::from_ref(state);
+        Self::new(parts, oauth).await.map_err(|error| ConnectedRejection { error, login: None })
+    }
+}
+
+/// Why there is no client for a handler, as the response that says so.
+#[derive(Debug)]
+pub struct ConnectedRejection {
+    error: ConnectError,
+    login: Option<String>,
+}
+
+impl ConnectedRejection {
+    /// The error.
+    pub fn error(&self) -> &ConnectError {
+        &self.error
+    }
+}
+
+impl IntoResponse for ConnectedRejection {
+    fn into_response(self) -> Response {
+        let mut response = match self.login {
+            Some(login) => Redirect::to(&login).into_response(),
+            None => {
+                tracing::warn!(code = self.error.code(), error = &self.error as &dyn std::error::Error, "no client");
+                let body = json!({ "error": self.error.code(), "message": self.error.to_string() });
+                (self.error.status(), Json(body)).into_response()
+            }
+        };
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// A failed call of a provider's API, when a handler returns it: 502, or 504 where it took too long.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::Timeout => http::StatusCode::GATEWAY_TIMEOUT,
+            Self::ForeignOrigin | Self::Url | Self::Request(_) | Self::TokenType => {
+                http::StatusCode::INTERNAL_SERVER_ERROR
+            }
+            _ => http::StatusCode::BAD_GATEWAY,
+        };
+        tracing::warn!(error = &self as &dyn std::error::Error, "a call of a provider's API failed");
+        (status, Json(json!({ "error": "api_failed", "message": self.to_string() }))).into_response()
+    }
+}
+
+/// Whether whoever asks wants a page. A program that accepts anything gets JSON.
+pub(crate) fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/html"))
+}

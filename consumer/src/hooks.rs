@@ -1,0 +1,146 @@
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use oauth_dance_core::{BoxError, OAuth2Token};
+
+use crate::client::ApiClient;
+use crate::error::LoginError;
+use crate::user::User;
+
+/// Where an application takes part in the dance. Every method has a default that does nothing.
+///
+/// ```
+/// use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
+///
+/// struct CreateOrLogin;
+///
+/// #[async_trait::async_trait]
+/// impl Hooks for CreateOrLogin {
+///     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
+///         let identity: serde_json::Value = login.client.userinfo().send().await?.json()?;
+///         let Some(subject) = identity["sub"].as_str() else {
+///             return Ok(Decision::discard());
+///         };
+///         // ... find or create the local user of (provider, subject), and sign them in ...
+///         Ok(Decision::store().for_user(User::new(subject)).redirect("/welcome"))
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Hooks: Send + Sync + 'static {
+    /// Before the browser is sent to the provider: may change what is asked for.
+    ///
+    /// # Errors
+    /// Any error stops the login.
+    async fn before_login(&self, login: &mut BeforeLogin<'_>) -> Result<(), BoxError> {
+        let _ = login;
+        Ok(())
+    }
+
+    /// After the provider gave a token and before it is stored: may look at the identity behind it, say whose it is,
+    /// refuse to store it, and choose where the browser goes.
+    ///
+    /// # Errors
+    /// Any error stops the login, and the token is not stored.
+    async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
+        let _ = login;
+        Ok(Decision::store())
+    }
+
+    /// When a login failed: may answer with a page of the application's own. `None` gives the plain default page.
+    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+        let _ = failure;
+        None
+    }
+}
+
+/// No hooks.
+pub(crate) struct NoHooks;
+
+impl Hooks for NoHooks {}
+
+/// A login about to start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BeforeLogin<'a> {
+    /// The provider's name.
+    pub provider: &'a str,
+    /// Who is signed in, if anybody.
+    pub user: Option<&'a User>,
+    /// The request.
+    pub parts: &'a Parts,
+    /// The scopes that will be asked for.
+    pub scopes: Vec<String>,
+    /// More parameters of the authorization request, such as `login_hint` or `prompt`.
+    pub params: BTreeMap<String, String>,
+}
+
+/// A login that the provider granted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Authorized<'a> {
+    /// The provider's name.
+    pub provider: &'a str,
+    /// Who is signed in, if anybody.
+    pub user: Option<&'a User>,
+    /// The token as the provider gave it. Its scope is what was granted, which may be less than was asked for.
+    pub token: &'a OAuth2Token,
+    /// A client with this token, to ask who the user is. Nothing is stored yet.
+    pub client: ApiClient,
+    /// The callback request, without its query.
+    pub parts: &'a mut Parts,
+    /// The local path that the browser goes to next.
+    pub next: &'a str,
+}
+
+/// A login that failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Failure<'a> {
+    /// The provider's name, unless there is none of that name.
+    pub provider: Option<&'a str>,
+    /// What went wrong.
+    pub error: &'a LoginError,
+    /// The request, without its query.
+    pub parts: &'a Parts,
+}
+
+/// What to do with a token that a provider granted.
+#[derive(Debug)]
+#[must_use]
+pub struct Decision {
+    pub(crate) store: bool,
+    pub(crate) user: Option<User>,
+    pub(crate) response: Option<Response>,
+}
+
+impl Decision {
+    /// Store the token of the user who is signed in.
+    pub fn store() -> Self {
+        Self { store: true, user: None, response: None }
+    }
+
+    /// Drop the token: the login served only to learn who the user is, or is refused.
+    pub fn discard() -> Self {
+        Self { store: false, user: None, response: None }
+    }
+
+    /// Store it as this user's, whoever is signed in.
+    pub fn for_user(mut self, user: User) -> Self {
+        self.user = Some(user);
+        self
+    }
+
+    /// Send the browser there. The address is the application's own choice and not checked.
+    pub fn redirect(self, to: &str) -> Self {
+        self.respond(Redirect::to(to))
+    }
+
+    /// Answer the callback with this response.
+    pub fn respond(mut self, response: impl IntoResponse) -> Self {
+        self.response = Some(response.into_response());
+        self
+    }
+}

@@ -1,0 +1,327 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use oauth_dance_core::{Clock, KeyRing, MemoryStorage, OAuth2Token, TokenStorage, Tokens};
+use url::Url;
+
+use crate::browser_user::BrowserUsers;
+use crate::client::ApiClient;
+use crate::connection;
+use crate::dance::attempt::Attempts;
+use crate::error::{ConfigError, ConnectError};
+use crate::hooks::{Hooks, NoHooks};
+use crate::http_client::{HttpClients, Limits};
+use crate::paths::Paths;
+use crate::provider::Registration;
+use crate::registered::Registered;
+use crate::token_endpoint;
+use crate::user::{ByExtractor, User, Users};
+
+/// The providers of an application, its users' tokens, and the dance between them.
+///
+/// Make one at start with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and put it into the router's
+/// state, from where the extractors take it. Cloning is cheap.
+#[derive(Clone)]
+pub struct OAuth {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) registered: BTreeMap<String, Arc<Registered>>,
+    pub(crate) tokens: Tokens,
+    pub(crate) users: Identity,
+    pub(crate) hooks: Box<dyn Hooks>,
+    pub(crate) attempts: Attempts,
+    pub(crate) http: HttpClients,
+    pub(crate) paths: Paths,
+    pub(crate) clock: Clock,
+}
+
+/// What tells who the user is.
+pub(crate) enum Identity {
+    Application(Box<dyn Users>),
+    Browser(BrowserUsers),
+}
+
+impl OAuth {
+    /// Starts a configuration.
+    ///
+    /// `base_url` is where browsers reach the application, such as `https://app.example`; redirect URIs are built on it
+    /// and never on a request's headers, so it is right behind any proxy. It must be https, unless it is on this
+    /// machine. Tokens and cookies are sealed with `keys`.
+    pub fn builder(base_url: impl Into<String>, storage: impl TokenStorage, keys: KeyRing) -> OAuthBuilder {
+        OAuthBuilder {
+            base_url: base_url.into(),
+            tokens: Tokens::sealed(storage, keys.clone()),
+            keys,
+            registrations: Vec::new(),
+            users: None,
+            hooks: Box::new(NoHooks),
+            login_path: "/login/{provider}".to_owned(),
+            callback_path: "/login/{provider}/authorized".to_owned(),
+            limits: Limits::default(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// A client that acts for this user at this provider, with no request needed: for background jobs. An expired
+    /// access token is refreshed first.
+    ///
+    /// # Errors
+    /// [`ConnectError::NotConnected`] if the user has connected no account there; see [`ConnectError`] for the rest.
+    ///
+    /// # Cancel safety
+    /// A refresh runs in a task of its own: dropping this future does not lose the new token.
+    pub async fn client(&self, provider: &str, user: &User) -> Result<ApiClient, ConnectError> {
+        let registered = self.registered(provider)?;
+        let token = connection::usable_token(self, &registered, &user.key(provider)?).await?;
+        Ok(ApiClient::new(self, registered, token))
+    }
+
+    /// What is stored for this user at this provider, or `None` if nothing is. Asks the storage, not the provider.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
+    pub async fn token(&self, provider: &str, user: &User) -> Result<Option<OAuth2Token>, ConnectError> {
+        self.registered(provider)?;
+        Ok(connection::load(&self.inner.tokens, &user.key(provider)?).await?.map(|found| found.value))
+    }
+
+    /// Forgets this user's token, then revokes it at the provider where that has a revocation endpoint (RFC 7009).
+    ///
+    /// The token is gone here even if the provider cannot be reached; [`Disconnected::revocation`] tells.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
+    pub async fn disconnect(&self, provider: &str, user: &User) -> Result<Disconnected, ConnectError> {
+        let registered = self.registered(provider)?;
+        let key = user.key(provider)?;
+        // A token that cannot be read can still be forgotten; it just cannot be revoked.
+        let token = connection::load(&self.inner.tokens, &key).await;
+        let removed = self.inner.tokens.delete(&key, None).await?;
+        let revocation = match (token, &registered.revocation_endpoint) {
+            (Ok(Some(found)), Some(endpoint)) => self.revoke(&registered, endpoint, &found.value).await,
+            _ => Revocation::NotPossible,
+        };
+        tracing::info!(provider, removed, ?revocation, "disconnected");
+        Ok(Disconnected { removed, revocation })
+    }
+
+    /// The providers' names and titles, in the order of their names.
+    pub fn providers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner.registered.values().map(|registered| (registered.name.as_str(), registered.title.as_str()))
+    }
+
+    /// Where a browser starts the login at this provider: a path with any prefix of the base URL.
+    pub fn login_path(&self, provider: &str) -> String {
+        self.inner.paths.login(provider)
+    }
+
+    /// The redirect URI to register at this provider (RFC 6749 section 3.1.2).
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`].
+    pub fn redirect_uri(&self, provider: &str) -> Result<Url, ConnectError> {
+        Ok(self.registered(provider)?.redirect_uri.clone())
+    }
+
+    /// The typed token storage underneath.
+    pub fn tokens(&self) -> &Tokens {
+        &self.inner.tokens
+    }
+
+    pub(crate) fn registered(&self, provider: &str) -> Result<Arc<Registered>, ConnectError> {
+        self.inner.registered.get(provider).cloned().ok_or_else(|| ConnectError::UnknownProvider(provider.to_owned()))
+    }
+
+    async fn revoke(&self, registered: &Registered, endpoint: &Url, token: &OAuth2Token) -> Revocation {
+        let (secret, hint) = match &token.refresh_token {
+            Some(refresh_token) => (refresh_token, "refresh_token"),
+            None => (&token.access_token, "access_token"),
+        };
+        match token_endpoint::revoke(&self.inner.http, registered, endpoint, secret, hint).await {
+            Ok(()) => Revocation::Done,
+            Err(error) => {
+                tracing::warn!(provider = registered.name, %error, "the token could not be revoked at the provider");
+                Revocation::Failed
+            }
+        }
+    }
+}
+
+impl fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuth")
+            .field("providers", &self.inner.registered.keys())
+            .field("tokens", &self.inner.tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`OAuth::disconnect`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disconnected {
+    /// Whether a token was stored.
+    pub removed: bool,
+    /// What became of it at the provider.
+    pub revocation: Revocation,
+}
+
+/// What became of a token at the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The provider says that it is revoked.
+    Done,
+    /// There was no token, or the provider has no revocation endpoint.
+    NotPossible,
+    /// The provider could not be reached or refused: the token may live on there.
+    Failed,
+}
+
+/// A configuration under way; see [`OAuth::builder`].
+#[must_use]
+pub struct OAuthBuilder {
+    base_url: String,
+    tokens: Tokens,
+    keys: KeyRing,
+    registrations: Vec<Registration>,
+    users: Option<Identity>,
+    hooks: Box<dyn Hooks>,
+    login_path: String,
+    callback_path: String,
+    limits: Limits,
+    clock: Clock,
+}
+
+impl OAuthBuilder {
+    /// Adds a provider.
+    pub fn provider(mut self, registration: Registration) -> Self {
+        self.registrations.push(registration);
+        self
+    }
+
+    /// Tells who is signed in, from any axum extractor: a session, `axum-login`'s `AuthSession`, a user type of your own.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, OAuth, User};
+    /// use axum::http::HeaderMap;
+    ///
+    /// # let builder = OAuth::builder("http://localhost:3000", oauth_dance::MemoryStorage::new(), KeyRing::generate());
+    /// // Behind a proxy that authenticates and sets a header of its own:
+    /// let builder = builder.user(|headers: HeaderMap| async move {
+    ///     Some(User::new(headers.get("x-authenticated-user")?.to_str().ok()?))
+    /// });
+    /// # let _ = builder;
+    /// ```
+    pub fn user<E, F, Answer>(self, resolve: F) -> Self
+    where
+        E: FromRequestParts<()> + Send + 'static,
+        F: Fn(E) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = Option<User>> + Send + 'static,
+    {
+        self.users(ByExtractor::new(resolve))
+    }
+
+    /// Tells who is signed in, in any way.
+    pub fn users(self, users: impl Users) -> Self {
+        Self { users: Some(Identity::Application(Box::new(users))), ..self }
+    }
+
+    /// For an application without user accounts: each browser is a user of its own, known by a sealed cookie that is set
+    /// when its first login ends and lasts 180 days.
+    pub fn each_browser_a_user(self) -> Self {
+        let users = BrowserUsers::new(self.keys.clone(), self.clock.clone());
+        Self { users: Some(Identity::Browser(users)), ..self }
+    }
+
+    /// Takes part in the dance.
+    pub fn hooks(self, hooks: impl Hooks) -> Self {
+        Self { hooks: Box::new(hooks), ..self }
+    }
+
+    /// Sets the login route's path. The default is `/login/{provider}`.
+    pub fn login_path(self, path: impl Into<String>) -> Self {
+        Self { login_path: path.into(), ..self }
+    }
+
+    /// Sets the callback route's path, on which redirect URIs are built. The default is `/login/{provider}/authorized`.
+    pub fn callback_path(self, path: impl Into<String>) -> Self {
+        Self { callback_path: path.into(), ..self }
+    }
+
+    /// Sets how long one call of a provider may take as a whole. The default is 20 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.limits.timeout = timeout;
+        self
+    }
+
+    /// Sets the most bytes of an API answer that are read. The default is 10 MiB.
+    pub fn max_response(mut self, bytes: usize) -> Self {
+        self.limits.max_response = bytes;
+        self
+    }
+
+    /// Sets how long the storage keeps a token after its last write. The default is until it is deleted.
+    pub fn retention(self, retain_for: Duration) -> Self {
+        Self { tokens: self.tokens.with_retention(retain_for), ..self }
+    }
+
+    /// Stores tokens **in plain text** from here on; cookies stay sealed.
+    pub fn dangerous_plaintext_tokens(self) -> Self {
+        Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
+    }
+
+    /// Takes the time from another clock, for tests. Call it before [`each_browser_a_user`](Self::each_browser_a_user).
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Checks everything and puts it together.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the provider and the field.
+    pub fn build(self) -> Result<OAuth, ConfigError> {
+        let paths = Paths::new(&self.base_url, self.login_path, self.callback_path)?;
+        let mut registered = BTreeMap::new();
+        for registration in self.registrations {
+            let callback = paths.callback_url(registration.name());
+            let checked = Registered::check(registration, &callback)?;
+            if let Some(other) = registered.insert(checked.name.clone(), Arc::new(checked)) {
+                return Err(ConfigError::DuplicateProvider { provider: other.name.clone() });
+            }
+        }
+        // Where processes do not share the storage, each spends the attempts that come back to it.
+        let capabilities = self.tokens.storage().capabilities();
+        let spent: Arc<dyn TokenStorage> = if capabilities.shared && capabilities.atomic {
+            Arc::clone(self.tokens.storage())
+        } else {
+            Arc::new(MemoryStorage::new().with_clock(self.clock.clone()))
+        };
+        let inner = Inner {
+            registered,
+            tokens: self.tokens,
+            users: self.users.ok_or(ConfigError::NoUsers)?,
+            hooks: self.hooks,
+            attempts: Attempts::new(self.keys, spent, self.clock.clone(), paths.is_https()),
+            http: HttpClients::new(self.limits)?,
+            paths,
+            clock: self.clock,
+        };
+        Ok(OAuth { inner: Arc::new(inner) })
+    }
+}
+
+impl fmt::Debug for OAuthBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuthBuilder")
+            .field("base_url", &self.base_url)
+            .field("registrations", &self.registrations)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}

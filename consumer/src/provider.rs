@@ -1,0 +1,353 @@
+use std::collections::BTreeMap;
+use std::env;
+
+use oauth_dance_core::Secret;
+use serde::Deserialize;
+
+use crate::error::ConfigError;
+
+/// Gives a provider's name to the type system, so that an extractor can ask for it: [`Connected<GitHub>`].
+///
+/// Every [preset](crate::presets) implements it. For a provider of your own:
+///
+/// ```
+/// struct Acme;
+///
+/// impl oauth_dance::ProviderName for Acme {
+///     const NAME: &'static str = "acme";
+/// }
+/// ```
+///
+/// [`Connected<GitHub>`]: crate::Connected
+pub trait ProviderName: Send + Sync + 'static {
+    /// The provider's name in this application, as in [`Provider::name`].
+    const NAME: &'static str;
+}
+
+/// An OAuth 2.0 provider as plain data: an authorization server and the API behind it.
+///
+/// Take a [preset](crate::presets) and change what differs, or fill one in from [`Provider::new`]. It is checked
+/// when [`OAuthBuilder::build`](crate::OAuthBuilder::build) gets it.
+///
+/// ```
+/// use oauth_dance::Provider;
+///
+/// let mut acme = Provider::new("acme", "https://acme.example/authorize", "https://acme.example/token");
+/// acme.api_base = Some("https://api.acme.example/v2".to_owned());
+/// acme.scopes = vec!["read".to_owned(), "write".to_owned()];
+/// let registration = acme.client("our-client-id", "our-client-secret");
+/// # let _ = registration;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Provider {
+    /// Its name in this application: part of the paths and of every storage key. Renaming it orphans its tokens.
+    pub name: String,
+    /// Its name as people know it.
+    pub title: String,
+    /// Where the user is sent (RFC 6749 section 3.1).
+    pub authorization_endpoint: String,
+    /// Where tokens are asked for (RFC 6749 section 3.2).
+    pub token_endpoint: String,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_endpoint: Option<String>,
+    /// Where the user's identity is asked for, with the token.
+    pub userinfo_endpoint: Option<String>,
+    /// What paths given to [`ApiClient`](crate::ApiClient) are appended to. The token goes to this origin only, and
+    /// to that of the userinfo endpoint.
+    pub api_base: Option<String>,
+    /// The authorization server's identifier. If set, the callback's `iss` must equal it (RFC 9207).
+    pub issuer: Option<String>,
+    /// Refuse a callback without `iss`, for a provider that announces to send it (RFC 9207 section 2.4).
+    pub requires_issuer: bool,
+    /// The scopes to ask for.
+    pub scopes: Vec<String>,
+    /// What stands between scopes in the request. RFC 6749 says a space; some providers want a comma.
+    pub scope_separator: char,
+    /// How the client authenticates at the token endpoint.
+    pub client_authentication: ClientAuthentication,
+    /// More parameters of the authorization request, such as `prompt` or `audience`.
+    pub authorization_params: BTreeMap<String, String>,
+    /// Headers that every API call carries, besides the token.
+    pub api_headers: BTreeMap<String, String>,
+}
+
+impl Provider {
+    /// A provider that keeps to RFC 6749, with everything optional left out.
+    pub fn new(
+        name: impl Into<String>,
+        authorization_endpoint: impl Into<String>,
+        token_endpoint: impl Into<String>,
+    ) -> Self {
+        let name = name.into();
+        Self {
+            title: name.clone(),
+            name,
+            authorization_endpoint: authorization_endpoint.into(),
+            token_endpoint: token_endpoint.into(),
+            revocation_endpoint: None,
+            userinfo_endpoint: None,
+            api_base: None,
+            issuer: None,
+            requires_issuer: false,
+            scopes: Vec::new(),
+            scope_separator: ' ',
+            client_authentication: ClientAuthentication::Basic,
+            authorization_params: BTreeMap::new(),
+            api_headers: BTreeMap::new(),
+        }
+    }
+
+    /// The same provider under another name, to use it twice.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Asks for these scopes instead.
+    #[must_use]
+    pub fn with_scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
+        self.scopes = scopes.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Registers this application's client, with the credentials that the provider issued (RFC 6749 section 2.2).
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Registration {
+        Registration {
+            provider: self,
+            client_id: client_id.into(),
+            client_secret: Some(client_secret.into()),
+            redirect_uri: None,
+        }
+    }
+
+    /// Registers a public client, which has no secret; PKCE alone protects it.
+    pub fn public_client(self, client_id: impl Into<String>) -> Registration {
+        Registration { provider: self, client_id: client_id.into(), client_secret: None, redirect_uri: None }
+    }
+
+    /// Registers the client named in the environment: for a provider `github`, `GITHUB_CLIENT_ID` and
+    /// `GITHUB_CLIENT_SECRET`. Without a secret it is a public client.
+    ///
+    /// # Errors
+    /// [`ConfigError::MissingVariable`] if there is no client id.
+    pub fn client_from_env(self) -> Result<Registration, ConfigError> {
+        let prefix: String = self
+            .name
+            .chars()
+            .map(|character| if character.is_ascii_alphanumeric() { character.to_ascii_uppercase() } else { '_' })
+            .collect();
+        let client_id = required_variable(&format!("{prefix}_CLIENT_ID"))?;
+        let client_secret = variable(&format!("{prefix}_CLIENT_SECRET")).map(Secret::from);
+        Ok(Registration { provider: self, client_id, client_secret, redirect_uri: None })
+    }
+}
+
+/// How a client authenticates at the token endpoint (RFC 6749 section 2.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthentication {
+    /// HTTP Basic, as the RFC prefers.
+    #[serde(alias = "client_secret_basic")]
+    Basic,
+    /// `client_id` and `client_secret` in the form.
+    #[serde(alias = "client_secret_post", alias = "post")]
+    Body,
+}
+
+/// A [`Provider`] and what it knows this application by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub(crate) provider: Provider,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: Option<Secret>,
+    pub(crate) redirect_uri: Option<String>,
+}
+
+impl Registration {
+    /// Sends this redirect URI instead of the base URL with the callback path. It must lead to the callback route all
+    /// the same, for instance through a proxy that rewrites paths.
+    #[must_use]
+    pub fn with_redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
+        self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// The provider's name in this application.
+    pub fn name(&self) -> &str {
+        &self.provider.name
+    }
+}
+
+/// A [`Registration`] as a configuration file has it, in any format that serde reads.
+///
+/// With `preset` the other fields change that preset; without it, `authorization_endpoint` and `token_endpoint` are
+/// required. Credentials stand in the file or, better, in environment variables that the file names.
+///
+/// ```
+/// use oauth_dance::ProviderConfig;
+///
+/// let config: ProviderConfig = serde_json::from_str(r#"{
+///     "preset": "github", "scopes": ["repo"], "client_id": "id", "client_secret": "secret"
+/// }"#)?;
+/// assert_eq!(config.registration("work")?.name(), "work");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ProviderConfig {
+    /// The [preset](crate::presets) to start from.
+    pub preset: Option<String>,
+    /// See [`Provider::title`].
+    pub title: Option<String>,
+    /// See [`Provider::authorization_endpoint`].
+    #[serde(alias = "authorization_url")]
+    pub authorization_endpoint: Option<String>,
+    /// See [`Provider::token_endpoint`].
+    #[serde(alias = "token_url")]
+    pub token_endpoint: Option<String>,
+    /// See [`Provider::revocation_endpoint`].
+    #[serde(alias = "revocation_url")]
+    pub revocation_endpoint: Option<String>,
+    /// See [`Provider::userinfo_endpoint`].
+    #[serde(alias = "userinfo_url")]
+    pub userinfo_endpoint: Option<String>,
+    /// See [`Provider::api_base`].
+    #[serde(alias = "base_url")]
+    pub api_base: Option<String>,
+    /// See [`Provider::issuer`].
+    pub issuer: Option<String>,
+    /// See [`Provider::requires_issuer`].
+    pub requires_issuer: Option<bool>,
+    /// See [`Provider::scopes`].
+    pub scopes: Option<Vec<String>>,
+    /// See [`Provider::scope_separator`].
+    pub scope_separator: Option<char>,
+    /// See [`Provider::client_authentication`].
+    pub client_authentication: Option<ClientAuthentication>,
+    /// See [`Provider::authorization_params`]; added to those of the preset.
+    pub authorization_params: BTreeMap<String, String>,
+    /// See [`Provider::api_headers`]; added to those of the preset.
+    pub api_headers: BTreeMap<String, String>,
+    /// The client id.
+    pub client_id: Option<String>,
+    /// The environment variable that holds the client id.
+    pub client_id_env: Option<String>,
+    /// The client secret; without one, and without `client_secret_env`, it is a public client.
+    #[serde(deserialize_with = "secret")]
+    pub client_secret: Option<Secret>,
+    /// The environment variable that holds the client secret.
+    pub client_secret_env: Option<String>,
+    /// See [`Registration::with_redirect_uri`].
+    pub redirect_uri: Option<String>,
+}
+
+impl ProviderConfig {
+    /// The registration of the provider that this application calls `name`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the provider and what is wrong or missing.
+    pub fn registration(self, name: &str) -> Result<Registration, ConfigError> {
+        let client_id = match (self.client_id, &self.client_id_env) {
+            (Some(client_id), _) => client_id,
+            (None, Some(variable)) => required_variable(variable)?,
+            (None, None) => return Err(ConfigError::missing(name, "client_id")),
+        };
+        let client_secret = match (self.client_secret, &self.client_secret_env) {
+            (Some(secret), _) => Some(secret),
+            (None, Some(variable)) => Some(required_variable(variable)?.into()),
+            (None, None) => None,
+        };
+
+        let preset = self.preset;
+        let mut provider = match &preset {
+            Some(preset) => crate::presets::find(preset)
+                .ok_or_else(|| ConfigError::UnknownPreset { provider: name.to_owned(), preset: preset.clone() })?,
+            None => Provider::new(name, "", ""),
+        };
+        provider.name = name.to_owned();
+        let required = |value: Option<String>, preset: String, field| match value {
+            Some(value) => Ok(value),
+            None if preset.is_empty() => Err(ConfigError::missing(name, field)),
+            None => Ok(preset),
+        };
+        provider.authorization_endpoint =
+            required(self.authorization_endpoint, provider.authorization_endpoint, "authorization_endpoint")?;
+        provider.token_endpoint = required(self.token_endpoint, provider.token_endpoint, "token_endpoint")?;
+        provider.title = self.title.unwrap_or(provider.title);
+        provider.revocation_endpoint = self.revocation_endpoint.or(provider.revocation_endpoint);
+        provider.userinfo_endpoint = self.userinfo_endpoint.or(provider.userinfo_endpoint);
+        provider.api_base = self.api_base.or(provider.api_base);
+        provider.issuer = self.issuer.or(provider.issuer);
+        provider.requires_issuer = self.requires_issuer.unwrap_or(provider.requires_issuer);
+        provider.scopes = self.scopes.unwrap_or(provider.scopes);
+        provider.scope_separator = self.scope_separator.unwrap_or(provider.scope_separator);
+        provider.client_authentication = self.client_authentication.unwrap_or(provider.client_authentication);
+        provider.authorization_params.extend(self.authorization_params);
+        provider.api_headers.extend(self.api_headers);
+        Ok(Registration { provider, client_id, client_secret, redirect_uri: self.redirect_uri })
+    }
+}
+
+fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(Secret::from))
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn required_variable(name: &str) -> Result<String, ConfigError> {
+    variable(name).ok_or_else(|| ConfigError::MissingVariable { variable: name.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> ProviderConfig {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_config_changes_a_preset_field_by_field() {
+        let registration = config(
+            r#"{"preset": "google", "client_id": "id", "scopes": ["openid"], "client_authentication": "body",
+                "token_url": "https://example.com/token", "authorization_params": {"hd": "example.com"}}"#,
+        )
+        .registration("work")
+        .unwrap();
+        let preset = crate::presets::Google::provider();
+        let provider = &registration.provider;
+        assert_eq!(provider.name, "work");
+        assert_eq!(provider.authorization_endpoint, preset.authorization_endpoint);
+        assert_eq!(provider.token_endpoint, "https://example.com/token");
+        assert_eq!(provider.scopes, ["openid"]);
+        assert_eq!(provider.client_authentication, ClientAuthentication::Body);
+        assert_eq!(provider.authorization_params["hd"], "example.com");
+        assert_eq!(registration.client_secret, None);
+    }
+
+    #[test]
+    fn a_wrong_config_names_the_provider_and_the_field() {
+        for (json, cause) in [
+            (r#"{"client_id": "id"}"#, "provider acme: authorization_endpoint is missing"),
+            (r#"{"client_id": "id", "authorization_endpoint": "https://a.example"}"#, "token_endpoint is missing"),
+            (r#"{"preset": "github"}"#, "provider acme: client_id is missing"),
+            (r#"{"preset": "nobody", "client_id": "id"}"#, "\"nobody\""),
+            (r#"{"client_id_env": "OAUTH_DANCE_TEST_UNSET"}"#, "OAUTH_DANCE_TEST_UNSET"),
+        ] {
+            let error = config(json).registration("acme").unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+        assert!(serde_json::from_str::<ProviderConfig>(r#"{"token_endpiont": "x"}"#).is_err());
+    }
+
+    #[test]
+    fn secrets_in_a_config_do_not_print() {
+        let config = config(r#"{"preset": "github", "client_id": "id", "client_secret": "CANARY"}"#);
+        assert!(!format!("{config:?} {:?}", config.clone().registration("github").unwrap()).contains("CANARY"));
+    }
+}

@@ -1,0 +1,223 @@
+//! A registration that was checked: every URL parsed, every value usable.
+
+use std::collections::BTreeMap;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use oauth_dance_core::Secret;
+use url::{Host, Origin, Url};
+
+use crate::error::ConfigError;
+use crate::provider::{ClientAuthentication, Registration};
+
+/// Parameters of the authorization request that belong to the protocol (RFC 6749, 7636, 8707, 9126, 9207; OpenID Connect).
+const RESERVED: [&str; 11] = [
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "code_challenge",
+    "code_challenge_method",
+    "nonce",
+    "request",
+    "request_uri",
+    "response_mode",
+];
+
+#[derive(Debug)]
+pub(crate) struct Registered {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) authorization_endpoint: Url,
+    pub(crate) token_endpoint: Url,
+    pub(crate) revocation_endpoint: Option<Url>,
+    pub(crate) userinfo_endpoint: Option<Url>,
+    pub(crate) api_base: Option<Url>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) requires_issuer: bool,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) scope_separator: char,
+    pub(crate) client_authentication: ClientAuthentication,
+    pub(crate) authorization_params: BTreeMap<String, String>,
+    pub(crate) api_headers: HeaderMap,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: Option<Secret>,
+    pub(crate) redirect_uri: Url,
+}
+
+impl Registered {
+    /// Checks a registration; its callback is at `callback` unless it says otherwise.
+    pub(crate) fn check(registration: Registration, callback: &str) -> Result<Self, ConfigError> {
+        let Registration { provider, client_id, client_secret, redirect_uri } = registration;
+        let name = provider.name;
+        let invalid = |field, problem| ConfigError::invalid(&name, field, problem);
+
+        let usable = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
+        if name.is_empty() || !name.chars().all(usable) {
+            return Err(invalid("name", "must consist of letters, digits, '-', '_' and '.'"));
+        }
+        if client_id.is_empty() {
+            return Err(ConfigError::missing(&name, "client_id"));
+        }
+        if client_secret.as_ref().is_some_and(Secret::is_empty) {
+            return Err(invalid("client_secret", "is empty; leave it out for a public client"));
+        }
+        if let Some(parameter) = provider.authorization_params.keys().find(|parameter| is_reserved(parameter)) {
+            tracing::error!(provider = name, parameter, "a parameter that belongs to the protocol cannot be set");
+            return Err(invalid("authorization_params", "sets a parameter that belongs to the protocol"));
+        }
+        if provider.scopes.iter().any(|scope| scope.is_empty() || scope.contains(char::is_whitespace)) {
+            return Err(invalid("scopes", "has one that is empty or contains white space"));
+        }
+        let endpoint = |field, url: &str| parse_endpoint(url).map_err(|problem| invalid(field, problem));
+        let optional = |field, url: &Option<String>| url.as_deref().map(|url| endpoint(field, url)).transpose();
+        let registered = Self {
+            authorization_endpoint: without_reserved(endpoint(
+                "authorization_endpoint",
+                &provider.authorization_endpoint,
+            )?),
+            token_endpoint: endpoint("token_endpoint", &provider.token_endpoint)?,
+            revocation_endpoint: optional("revocation_endpoint", &provider.revocation_endpoint)?,
+            userinfo_endpoint: optional("userinfo_endpoint", &provider.userinfo_endpoint)?,
+            api_base: optional("api_base", &provider.api_base)?,
+            redirect_uri: endpoint("redirect_uri", redirect_uri.as_deref().unwrap_or(callback))?,
+            api_headers: headers(&provider.api_headers).ok_or_else(|| {
+                invalid("api_headers", "has a name or value that no header can have, or authorization")
+            })?,
+            issuer: provider.issuer,
+            requires_issuer: provider.requires_issuer,
+            title: provider.title,
+            scopes: provider.scopes,
+            scope_separator: provider.scope_separator,
+            client_authentication: provider.client_authentication,
+            authorization_params: provider.authorization_params,
+            client_id,
+            client_secret,
+            name,
+        };
+        if registered.requires_issuer && registered.issuer.is_none() {
+            return Err(ConfigError::missing(&registered.name, "issuer"));
+        }
+        Ok(registered)
+    }
+
+    /// Whether the token may be sent there.
+    pub(crate) fn owns(&self, origin: &Origin) -> bool {
+        [&self.api_base, &self.userinfo_endpoint].into_iter().flatten().any(|url| url.origin() == *origin)
+    }
+}
+
+pub(crate) fn is_reserved(parameter: &str) -> bool {
+    RESERVED.contains(&parameter)
+}
+
+/// An absolute URL that secrets may travel to: https, or http on this machine.
+pub(crate) fn parse_endpoint(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).map_err(|_| "is not an absolute URL")?;
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(&url) => {}
+        "http" => return Err("must be https, unless it is on this machine"),
+        _ => return Err("must be an https URL"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not contain a user name or password");
+    }
+    if url.fragment().is_some() {
+        return Err("must not contain a fragment");
+    }
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(domain)) => domain == "localhost" || domain.ends_with(".localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Keeps the query of an authorization endpoint (RFC 6749 section 3.1) but for what every request sets itself.
+fn without_reserved(mut url: Url) -> Url {
+    let kept: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(name, _)| !is_reserved(name))
+        .map(|(n, v)| (n.into_owned(), v.into_owned()))
+        .collect();
+    url.set_query(None);
+    if !kept.is_empty() {
+        url.query_pairs_mut().extend_pairs(kept);
+    }
+    url
+}
+
+fn headers(headers: &BTreeMap<String, String>) -> Option<HeaderMap> {
+    let mut checked = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::try_from(name).ok().filter(|name| *name != http::header::AUTHORIZATION)?;
+        checked.insert(name, HeaderValue::try_from(value).ok()?);
+    }
+    Some(checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::provider::Provider;
+
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut Provider)) -> Result<Registered, ConfigError> {
+        let mut provider = Provider::new("acme", "https://acme.example/authorize", "https://acme.example/token");
+        change(&mut provider);
+        Registered::check(provider.client("id", "secret"), "https://app.example/callback")
+    }
+
+    #[test]
+    fn endpoints_must_be_https_unless_they_are_local() {
+        for good in ["https://a.example/x?tenant=1", "http://127.0.0.1:9/x", "http://[::1]:9", "http://localhost:9"] {
+            assert!(parse_endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "/x",
+            "http://a.example",
+            "http://10.0.0.1",
+            "javascript:alert(1)",
+            "file:///etc/passwd",
+            "https://user:pw@a.example",
+            "https://a.example/#x",
+            "http://localhost.evil.example",
+            "//a.example",
+        ] {
+            assert!(parse_endpoint(bad).is_err(), "{bad}");
+            assert!(check(|provider| provider.token_endpoint = bad.to_owned()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_keeps_its_query_but_not_our_parameters() {
+        let registered =
+            check(|provider| provider.authorization_endpoint = "https://p.example/auth?tenant=a&state=x".to_owned());
+        assert_eq!(registered.unwrap().authorization_endpoint.as_str(), "https://p.example/auth?tenant=a");
+    }
+
+    #[test]
+    fn what_belongs_to_the_protocol_cannot_be_configured() {
+        for parameter in RESERVED {
+            let set = |provider: &mut Provider| {
+                provider.authorization_params.insert(parameter.to_owned(), "evil".to_owned());
+            };
+            assert!(check(set).is_err(), "{parameter}");
+        }
+        for header in ["authorization", "Authorization", "bad name", ""] {
+            let set = |provider: &mut Provider| {
+                provider.api_headers.insert(header.to_owned(), "x".to_owned());
+            };
+            assert!(check(set).is_err(), "{header}");
+        }
+        assert!(check(|provider| provider.name = "a/b".to_owned()).is_err());
+        assert!(check(|provider| provider.scopes = vec!["a b".to_owned()]).is_err());
+        assert!(check(|provider| provider.requires_issuer = true).is_err());
+    }
+}

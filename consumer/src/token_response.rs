@@ -1,0 +1,300 @@
+//! Reads what token endpoints really answer.
+//!
+//! RFC 6749 section 5 asks for JSON with a few well-typed members. Providers send forms, JSON labelled as something
+//! else, errors with status 200, numbers as strings. All of that is understood here, and nothing that is not a token is
+//! ever taken for one. No error quotes the body.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+use oauth_dance_core::{Extra, OAuth2Token, Secret, Timestamp};
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use crate::error::TokenEndpointError;
+
+/// How long an access token is taken to last that can be refreshed and does not say. Short enough that a lost
+/// expiry costs little, and long enough not to refresh all the time.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const MAX_ERROR_TEXT: usize = 512;
+
+/// The token in an answer of the token endpoint, or what went wrong.
+pub(crate) fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<OAuth2Token, TokenEndpointError> {
+    let Some(members) = members(body) else {
+        return Err(if status.is_success() {
+            TokenEndpointError::Answer("it is neither a JSON object nor a form")
+        } else {
+            failed(status, headers)
+        });
+    };
+    if let Some(refused) = refusal(&members) {
+        return Err(refused);
+    }
+    if !status.is_success() {
+        return Err(failed(status, headers));
+    }
+    token(members, now)
+}
+
+/// The members of a JSON object, whatever its content type, or the fields of a form.
+fn members(body: &[u8]) -> Option<Map<String, Value>> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
+    if body.starts_with(b"{") {
+        return serde_json::from_slice(body).ok();
+    }
+    let form: Map<String, Value> = form_urlencoded::parse(body)
+        .map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())))
+        .collect();
+    (form.contains_key("access_token") || form.contains_key("error")).then_some(form)
+}
+
+/// An error of RFC 6749 section 5.2, also where it comes with status 200 (GitHub) or as an object (Facebook).
+fn refusal(members: &Map<String, Value>) -> Option<TokenEndpointError> {
+    let (code, description) = match members.get("error")? {
+        Value::Null | Value::Bool(false) => return None,
+        Value::String(code) => (code.as_str(), members.get("error_description").and_then(Value::as_str)),
+        Value::Object(error) => {
+            let text = |name| error.get(name).and_then(Value::as_str);
+            (text("type").or_else(|| text("code")).unwrap_or("unspecified"), text("message"))
+        }
+        _ => ("unspecified", None),
+    };
+    Some(TokenEndpointError::Refused { code: printable(code), description: description.map(printable) })
+}
+
+fn failed(status: StatusCode, headers: &HeaderMap) -> TokenEndpointError {
+    let retry_after = headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    TokenEndpointError::Status { status, retry_after }
+}
+
+fn token(mut members: Map<String, Value>, now: Timestamp) -> Result<OAuth2Token, TokenEndpointError> {
+    let access_token = match members.remove("access_token") {
+        Some(Value::String(token)) if token.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) => token,
+        Some(Value::String(_)) => {
+            return Err(TokenEndpointError::Answer("the access token has characters no header can carry"));
+        }
+        Some(Value::Null) | None => return Err(TokenEndpointError::Answer("there is no access token in it")),
+        Some(_) => return Err(TokenEndpointError::Answer("the access token is not a string")),
+    };
+    if access_token.trim().is_empty() {
+        return Err(TokenEndpointError::Answer("the access token is empty"));
+    }
+    let token_type = match members.remove("token_type") {
+        None | Some(Value::Null) => "Bearer".to_owned(),
+        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => kind,
+        Some(_) => return Err(TokenEndpointError::Answer("the token type is not Bearer")),
+    };
+
+    let mut token = OAuth2Token::bearer(access_token);
+    token.token_type = token_type;
+    token.refresh_token = take_secret(&mut members, "refresh_token");
+    token.id_token = take_secret(&mut members, "id_token");
+    token.scope = members.remove("scope").and_then(scope);
+    let lifetime = members.remove("expires_in").as_ref().and_then(seconds).map(Duration::from_secs);
+    token.expires_at = lifetime
+        .or_else(|| token.refresh_token.as_ref().map(|_| DEFAULT_LIFETIME))
+        .map(|lifetime| now.saturating_add(lifetime));
+    token.extra = Extra::from(members);
+    Ok(token)
+}
+
+/// A string that is not empty; anything else counts as missing.
+fn take_secret(members: &mut Map<String, Value>, name: &str) -> Option<Secret> {
+    match members.remove(name) {
+        Some(Value::String(text)) if !text.is_empty() => Some(text.into()),
+        _ => None,
+    }
+}
+
+/// Scopes as a list: a string with spaces or commas, or an array. Anything else counts as missing.
+fn scope(value: Value) -> Option<Vec<String>> {
+    let split = |text: &str| -> Vec<String> {
+        text.split(|c: char| c.is_ascii_whitespace() || c == ',').filter(|s| !s.is_empty()).map(str::to_owned).collect()
+    };
+    match value {
+        Value::String(text) => Some(split(&text)),
+        Value::Array(items) => Some(items.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+        _ => None,
+    }
+}
+
+/// A lifetime in whole seconds: a number or a number in a string. Negative, absurd or unreadable ones count as missing.
+fn seconds(value: &Value) -> Option<u64> {
+    let seconds = match value {
+        Value::Number(number) => number.as_u64().map(|seconds| seconds as f64).or_else(|| number.as_f64())?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    // The cast saturates, and `Timestamp` is bounded.
+    (seconds.is_finite() && seconds >= 0.0).then_some(seconds as u64)
+}
+
+/// Text from outside, fit for a log and an error: printable ASCII of a bounded length (RFC 6749 section 5.2).
+pub(crate) fn printable(text: &str) -> String {
+    let keep = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
+    let capped: String = text.chars().take(MAX_ERROR_TEXT).map(keep).collect();
+    capped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
+
+    fn ok(body: &str) -> OAuth2Token {
+        read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), NOW).unwrap()
+    }
+
+    fn error(status: u16, body: &[u8]) -> TokenEndpointError {
+        let status = StatusCode::from_u16(status).unwrap();
+        read(status, &HeaderMap::new(), body, NOW).unwrap_err()
+    }
+
+    fn expiry(expires_in: &str) -> Option<u64> {
+        ok(&format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#)).expires_at.map(Timestamp::as_unix_seconds)
+    }
+
+    /// The answer of RFC 6749 section 5.1, with the token type that clients can use.
+    #[test]
+    fn the_answer_of_the_rfc() {
+        let token = ok(r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"bearer","expires_in":3600,
+                "refresh_token":"tGzv3JOkF0XG5Qx2TlKWIA","example_parameter":"example_value"}"#);
+        assert_eq!(token.access_token.expose(), "2YotnFZFEjr1zCsicMWpAA");
+        assert_eq!(token.refresh_token.unwrap().expose(), "tGzv3JOkF0XG5Qx2TlKWIA");
+        assert_eq!(token.expires_at, Some(Timestamp::from_unix_seconds(4_600)));
+        assert_eq!(token.extra.get("example_parameter"), Some(&"example_value".into()));
+    }
+
+    #[test]
+    fn forms_and_mislabelled_json_are_read() {
+        for body in [
+            "access_token=a&scope=repo%2Cgist&token_type=bearer",
+            r#"{"access_token":"a","scope":"repo,gist","token_type":"bearer"}"#,
+            "\u{feff} {\"access_token\":\"a\",\"scope\":\"repo gist\"}",
+            r#"{"access_token":"a","scope":["repo","gist"],"token_type":null}"#,
+        ] {
+            let token = ok(body);
+            assert_eq!(token.access_token.expose(), "a", "{body}");
+            assert_eq!(token.scope.as_deref(), Some(&["repo".to_owned(), "gist".to_owned()][..]), "{body}");
+        }
+        assert_eq!(ok(r#"{"access_token":"a"}"#).scope, None);
+        assert_eq!(ok(r#"{"access_token":"a","scope":""}"#).scope, Some(Vec::new()));
+    }
+
+    #[test]
+    fn lifetimes_of_every_kind() {
+        for (given, expected) in [
+            ("3600", Some(4_600)),
+            ("\"3600\"", Some(4_600)),
+            ("\" 60.9 \"", Some(1_060)),
+            ("59.9", Some(1_059)),
+            ("0", Some(1_000)),
+            ("null", None),
+            ("-1", None),
+            ("\"soon\"", None),
+            ("true", None),
+            ("[]", None),
+            ("\"NaN\"", None),
+            ("\"inf\"", None),
+        ] {
+            assert_eq!(expiry(given), expected, "{given}");
+        }
+        let last = Timestamp::from_unix_seconds(u64::MAX).as_unix_seconds();
+        for huge in ["18446744073709551615", "99999999999999999999", "1e300"] {
+            assert_eq!(expiry(huge), Some(last), "{huge}");
+        }
+        let refreshable = ok(r#"{"access_token":"a","refresh_token":"r","expires_in":"soon"}"#);
+        assert_eq!(refreshable.expires_at, Some(NOW.saturating_add(DEFAULT_LIFETIME)));
+    }
+
+    #[test]
+    fn everything_else_is_kept() {
+        let token =
+            ok(r#"{"access_token":"a","team":{"id":1},"refresh_token":"","id_token":null,"access_token_type":"x"}"#);
+        assert_eq!(token.extra.get("team"), Some(&serde_json::json!({"id": 1})));
+        assert_eq!(token.extra.names().count(), 2);
+        assert_eq!((token.refresh_token, token.id_token), (None, None));
+    }
+
+    #[test]
+    fn what_is_no_token_is_an_error() {
+        for body in [
+            "",
+            "<html>access_token=1</html>",
+            "[]",
+            "null",
+            "\"a\"",
+            "{",
+            r#"{"access_token":"a""#,
+            "{}",
+            r#"{"access_token":""}"#,
+            r#"{"access_token":" "}"#,
+            r#"{"access_token":null}"#,
+            r#"{"access_token":1}"#,
+            r#"{"access_token":"a\r\nX: y"}"#,
+            r#"{"access_token":"é"}"#,
+            r#"{"access_token":"a","token_type":"mac"}"#,
+            r#"{"access_token":"a","token_type":"DPoP"}"#,
+            r#"{"access_token":"a","token_type":7}"#,
+        ] {
+            assert!(matches!(error(200, body.as_bytes()), TokenEndpointError::Answer(_)), "{body}");
+        }
+        let deep = format!("{{\"access_token\":\"a\",\"x\":{}", "[".repeat(100_000));
+        assert!(matches!(error(200, deep.as_bytes()), TokenEndpointError::Answer(_)));
+        assert!(matches!(error(200, b"{\"access_token\":\"\xff\"}"), TokenEndpointError::Answer(_)));
+        for status in [302, 400, 401, 500, 503] {
+            let failed = error(status, b"<html>oops</html>");
+            assert!(matches!(failed, TokenEndpointError::Status { status: found, .. } if found == status));
+            let not_ok = error(status, br#"{"access_token":"a"}"#);
+            assert!(matches!(not_ok, TokenEndpointError::Status { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn refusals_in_every_dress() {
+        for (status, body) in [
+            (400, r#"{"error":"invalid_grant","error_description":"gone"}"#),
+            (200, r#"{"error":"invalid_grant","error_description":"gone"}"#),
+            (200, "error=invalid_grant&error_description=gone&error_uri=https%3A%2F%2Fx"),
+            (500, r#"{"error":{"type":"invalid_grant","message":"gone"},"access_token":"a"}"#),
+        ] {
+            let refused = error(status, body.as_bytes());
+            assert!(refused.needs_authorization(), "{body}");
+            assert!(
+                matches!(refused, TokenEndpointError::Refused { description: Some(text), .. } if text == "gone"),
+                "{body}"
+            );
+        }
+        assert!(!error(401, br#"{"error":"invalid_client"}"#).needs_authorization());
+        assert!(matches!(error(400, br#"{"error":7}"#), TokenEndpointError::Refused { .. }));
+    }
+
+    #[test]
+    fn text_from_outside_is_tamed() {
+        let body = format!(r#"{{"error":"a\r\nINFO ok<b>\u0000é","error_description":"{}"}}"#, "x".repeat(10_000));
+        let TokenEndpointError::Refused { code, description } = error(400, body.as_bytes()) else { panic!() };
+        assert_eq!(code, "a??INFO ok<b>??");
+        assert_eq!(description.unwrap().len(), MAX_ERROR_TEXT);
+    }
+
+    #[test]
+    fn retry_after_is_read_and_capped() {
+        for (value, expected) in [("7", Some(7)), ("999999", Some(3600)), ("soon", None), ("-1", None)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+            let failed = read(StatusCode::SERVICE_UNAVAILABLE, &headers, b"", NOW).unwrap_err();
+            let TokenEndpointError::Status { retry_after, .. } = failed else { panic!() };
+            assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
+        }
+    }
+}

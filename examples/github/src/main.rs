@@ -1,0 +1,31 @@
+//! Connects each visitor's GitHub account and greets them by name.
+//!
+//! Register an OAuth app at <https://github.com/settings/developers> with the callback URL
+//! `http://localhost:3000/login/github/authorized`, then run it with `GITHUB_CLIENT_ID` and `GITHUB_CLIENT_SECRET`
+//! in the environment, and with `OAUTH_DANCE_KEYS` set to 32 random bytes in base64 (`openssl rand -base64 32`).
+
+use std::env;
+use std::error::Error;
+
+use axum::{Router, routing::get};
+use oauth_dance::{ApiError, Connected, KeyRing, OAuth, presets::GitHub};
+use oauth_dance_sqlx::SqliteStorage;
+
+async fn home(github: Connected<GitHub>) -> Result<String, ApiError> {
+    let me: serde_json::Value = github.get("/user").send().await?.success()?.json()?;
+    Ok(format!("Hello, {}!", me["login"]))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let storage = SqliteStorage::connect("sqlite:tokens.sqlite").await?;
+    storage.migrate().await?;
+    let keys = KeyRing::parse(&env::var("OAUTH_DANCE_KEYS")?)?;
+    let oauth = OAuth::builder("http://localhost:3000", storage, keys)
+        .provider(GitHub::provider().client_from_env()?)
+        .each_browser_a_user()
+        .build()?;
+    let app = Router::new().route("/", get(home)).merge(oauth.routes()).with_state(oauth);
+    axum::serve(tokio::net::TcpListener::bind("localhost:3000").await?, app).await?;
+    Ok(())
+}
