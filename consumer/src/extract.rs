@@ -6,12 +6,13 @@ use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts, Origina
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, header};
+use oauth_dance_core::OAuth2Token;
 use serde_json::json;
 use url::form_urlencoded;
 
 use crate::client::ApiClient;
 use crate::error::{ApiError, ConnectError};
-use crate::oauth::OAuth;
+use crate::oauth::{Disconnected, OAuth};
 use crate::provider::ProviderName;
 use crate::user::User;
 
@@ -136,6 +137,28 @@ impl Connections {
         self.oauth.registered(provider)?;
         let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
         self.oauth.client(provider, user).await
+    }
+
+    /// What is stored for the signed-in user at this provider, or `None` if nothing is; see [`OAuth::token`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Where nobody is signed in, it is `None`.
+    pub async fn token(&self, provider: &str) -> Result<Option<OAuth2Token>, ConnectError> {
+        self.oauth.registered(provider)?;
+        match &self.user {
+            Some(user) => self.oauth.token(provider, user).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Forgets the signed-in user's token of this provider and revokes it there; see [`OAuth::disconnect`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] where nobody is signed in.
+    pub async fn disconnect(&self, provider: &str) -> Result<Disconnected, ConnectError> {
+        self.oauth.registered(provider)?;
+        let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
+        self.oauth.disconnect(provider, user).await
     }
 
     /// The response to a [`ConnectError`]: the login for a browser that needs one, a status and JSON otherwise.

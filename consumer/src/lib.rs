@@ -52,6 +52,7 @@ mod paths;
 pub mod presets;
 mod provider;
 mod registered;
+mod same_origin;
 mod token_endpoint;
 mod token_response;
 mod user;
@@ -62,6 +63,7 @@ pub use extract::{Connected, ConnectedRejection, Connections};
 pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks};
 pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
 pub use provider::{ClientAuthentication, Provider, ProviderConfig, ProviderName, Registration};
+pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};
 
 pub use oauth_dance_core::{BoxError, Clock, KeyRing, MemoryStorage, OAuth2Token, Secret, Timestamp, TokenStorage};
