@@ -1,1 +1,159 @@
-//! Placeholder
+//! The SQL of oauth-dance's token storages: plain, commented files that a database administrator can read and run
+//! by hand, one folder a dialect, and the same files embedded.
+//!
+//! Applications call `migrate()` of their storage and need nothing from here. What has been applied is kept in a
+//! bookkeeping table of its own (`_oauth_dance_tokens_migrations`), never in `_sqlx_migrations`, so the tables live
+//! beside the application's own migrations in one database.
+//!
+//! Migrations only add: a release before the newest migration goes on working, so that replicas can be upgraded one
+//! by one.
+//!
+//! ```
+//! use oauth_dance_migrations::{Dialect, TableName};
+//!
+//! let table: TableName = "my_tokens".parse()?;
+//! for migration in Dialect::Sqlite.migrations() {
+//!     println!("{}", migration.sql(&table));
+//! }
+//! # Ok::<(), oauth_dance_migrations::TableNameError>(())
+//! ```
+
+#[cfg(feature = "sqlite")]
+mod run;
+mod table;
+
+use std::borrow::Cow;
+
+use sqlx::migrate::{Migration as SqlxMigration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _};
+
+#[cfg(feature = "sqlite")]
+pub use run::{migrate_sqlite, status_sqlite};
+pub use table::{TableName, TableNameError};
+
+/// A family of databases that understand the same SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// SQLite 3.38 or newer.
+    Sqlite,
+}
+
+impl Dialect {
+    /// Every migration of this dialect, oldest first.
+    pub fn migrations(self) -> &'static [Migration] {
+        match self {
+            Self::Sqlite => &SQLITE,
+        }
+    }
+
+    /// The migrations for one table, to be run with sqlx.
+    ///
+    /// It keeps its own bookkeeping table, and passes over migrations that only a newer release knows. On SQLite sqlx
+    /// takes no lock: run it inside of `BEGIN IMMEDIATE`, as `migrate_sqlite` does, where several processes may
+    /// start at once.
+    pub fn migrator(self, table: &TableName) -> Migrator {
+        let migrations = self.migrations().iter().map(|migration| migration.to_sqlx(table)).collect();
+        let mut migrator = Migrator::with_migrations(migrations);
+        migrator.dangerous_set_table_name(table.bookkeeping());
+        migrator.set_ignore_missing(true);
+        migrator
+    }
+}
+
+/// One file of SQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// Its number, from 1.
+    pub version: i64,
+    /// What it does, in a few words.
+    pub description: &'static str,
+    text: &'static str,
+}
+
+impl Migration {
+    /// The SQL for a table of this name. With the default name it is the file's text, byte for byte.
+    pub fn sql(&self, table: &TableName) -> String {
+        // Git may have checked the file out with other line endings; the checksum must not depend on it.
+        table.write_into(&self.text.replace("\r\n", "\n"))
+    }
+
+    fn to_sqlx(self, table: &TableName) -> SqlxMigration {
+        // Safe: the text is ours, and a table name holds letters, digits and underscores only.
+        let sql = AssertSqlSafe(self.sql(table)).into_sql_str();
+        SqlxMigration::new(self.version, Cow::Borrowed(self.description), MigrationType::Simple, sql, false)
+    }
+}
+
+/// A migration, and whether the database has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The migration's number.
+    pub version: i64,
+    /// What it does; empty if only a newer release knows.
+    pub description: &'static str,
+    /// How the database stands to it.
+    pub state: State,
+}
+
+/// How a database stands to a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Not there yet.
+    Pending,
+    /// Applied.
+    Applied,
+    /// Applied from a file with other text than this release has.
+    Altered,
+    /// Applied by a newer release.
+    Newer,
+}
+
+const SQLITE: [Migration; 1] =
+    [Migration { version: 1, description: "create tokens", text: include_str!("../sqlite/0001_create_tokens.sql") }];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_file_is_embedded() {
+        for (dialect, folder) in [(Dialect::Sqlite, "sqlite")] {
+            let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+            let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            assert_eq!(files.len(), dialect.migrations().len());
+
+            for (index, (file, migration)) in files.iter().zip(dialect.migrations()).enumerate() {
+                assert_eq!(migration.version, i64::try_from(index).unwrap() + 1);
+                let name = format!("{:04}_{}.sql", migration.version, migration.description.replace(' ', "_"));
+                assert_eq!(file.file_name().unwrap(), name.as_str());
+                let text = std::fs::read_to_string(file).unwrap().replace("\r\n", "\n");
+                assert_eq!(migration.sql(&TableName::default()), text);
+            }
+        }
+    }
+
+    #[test]
+    fn line_endings_do_not_change_the_checksum() {
+        let table = TableName::default();
+        let unix = Migration { version: 1, description: "x", text: "-- a\nSELECT 1;\n" };
+        let dos = Migration { text: "-- a\r\nSELECT 1;\r\n", ..unix };
+        assert_eq!(unix.to_sqlx(&table).checksum, dos.to_sqlx(&table).checksum);
+    }
+
+    #[test]
+    fn another_table_name_is_used_throughout() {
+        let table: TableName = "my_tokens".parse().unwrap();
+        let migrator = Dialect::Sqlite.migrator(&table);
+        assert_eq!(migrator.table_name, "_my_tokens_migrations");
+        for migration in migrator.iter() {
+            assert!(!migration.sql.as_str().contains("oauth_dance"), "{}", migration.sql.as_str());
+            assert!(migration.sql.as_str().contains("my_tokens"));
+        }
+    }
+}

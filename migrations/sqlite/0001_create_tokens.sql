@@ -1,0 +1,35 @@
+-- Where oauth-dance keeps OAuth tokens: one row for each account that a user connected.
+-- Needs SQLite 3.38 or newer. To run it by hand: sqlite3 tokens.db < 0001_create_tokens.sql
+
+CREATE TABLE oauth_dance_tokens (
+    -- The key, compared byte for byte. The bytes are UTF-8: SELECT CAST(user_id AS TEXT) shows them as text.
+    -- No tenant, or no account, is the empty string: NULLs would not be equal to each other.
+    tenant       BLOB    NOT NULL,
+    user_id      BLOB    NOT NULL,
+    provider     BLOB    NOT NULL,
+    account      BLOB    NOT NULL,
+
+    -- 16 random bytes, new on every write. A conditional write names the version it replaces.
+    version      BLOB    NOT NULL,
+
+    -- The token. Sealed (encrypted and bound to the key above) wherever a key ring is configured.
+    payload      BLOB    NOT NULL,
+
+    -- Copies for operators, all times in seconds since 1970-01-01 UTC.
+    expires_at   INTEGER,          -- when the access token expires; the row stays, a refresh starts from it
+    retain_until INTEGER,          -- when the row stops to count and may be purged; NULL means never
+    key_id       BLOB,             -- which key sealed the payload, in hexadecimal; NULL means not sealed
+    created_at   INTEGER NOT NULL, -- when the account was connected
+    updated_at   INTEGER NOT NULL, -- when the row was last written
+
+    PRIMARY KEY (tenant, user_id, provider, account)
+) STRICT;
+
+-- Everything of one user, whatever the tenant.
+CREATE INDEX oauth_dance_tokens_user_id ON oauth_dance_tokens (user_id);
+
+-- What expires soon.
+CREATE INDEX oauth_dance_tokens_expires_at ON oauth_dance_tokens (expires_at) WHERE expires_at IS NOT NULL;
+
+-- What may be purged.
+CREATE INDEX oauth_dance_tokens_retain_until ON oauth_dance_tokens (retain_until) WHERE retain_until IS NOT NULL;

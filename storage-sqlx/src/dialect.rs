@@ -1,0 +1,93 @@
+use std::future::Future;
+use std::sync::Arc;
+
+use sqlx::error::DatabaseError;
+
+use crate::error::Failure;
+use crate::sql::Texts;
+
+/// One value for a `?` of a statement.
+#[derive(Clone, Copy)]
+pub(crate) enum Bind<'a> {
+    Bytes(&'a [u8]),
+    OptionalBytes(Option<&'a [u8]>),
+    Number(i64),
+    OptionalNumber(Option<i64>),
+}
+
+/// What came back from a statement.
+pub(crate) struct Outcome<DB: sqlx::Database> {
+    pub(crate) rows: Vec<DB::Row>,
+    pub(crate) affected: u64,
+}
+
+/// What a database is asked for, in types that are the same for all of them.
+pub(crate) trait Dialect: sqlx::Database {
+    /// The name in `Capabilities`.
+    const STORAGE_NAME: &'static str;
+    const TEXTS: Texts;
+
+    /// What an error of the database means.
+    fn failure(error: &dyn DatabaseError) -> Failure;
+
+    /// Runs one statement to its end.
+    fn run(
+        connection: &mut Self::Connection,
+        sql: &Arc<str>,
+        binds: &[Bind<'_>],
+    ) -> impl Future<Output = Result<Outcome<Self>, sqlx::Error>> + Send;
+
+    fn bytes(row: &Self::Row, column: usize) -> Result<Vec<u8>, sqlx::Error>;
+    fn optional_bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
+    fn optional_number(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
+}
+
+/// The methods of [`Dialect`] that read the same for each database and differ in types only.
+macro_rules! plumbing {
+    () => {
+        async fn run(
+            connection: &mut Self::Connection,
+            sql: &std::sync::Arc<str>,
+            binds: &[crate::dialect::Bind<'_>],
+        ) -> Result<crate::dialect::Outcome<Self>, sqlx::Error> {
+            use futures_util::TryStreamExt as _;
+            use sqlx::{Arguments as _, Executor as _};
+
+            let mut arguments = <Self as sqlx::Database>::Arguments::default();
+            for bind in binds {
+                match *bind {
+                    crate::dialect::Bind::Bytes(bytes) => arguments.add(bytes),
+                    crate::dialect::Bind::OptionalBytes(bytes) => arguments.add(bytes),
+                    crate::dialect::Bind::Number(number) => arguments.add(number),
+                    crate::dialect::Bind::OptionalNumber(number) => arguments.add(number),
+                }
+                .map_err(sqlx::Error::Encode)?;
+            }
+
+            // Safe: made of constants and a table name of letters, digits and underscores.
+            let sql = sqlx::AssertSqlSafe(std::sync::Arc::clone(sql));
+            let mut results = connection.fetch_many(sqlx::query_with(sql, arguments));
+            let mut outcome = crate::dialect::Outcome { rows: Vec::new(), affected: 0 };
+            while let Some(result) = results.try_next().await? {
+                match result {
+                    sqlx::Either::Left(done) => outcome.affected += done.rows_affected(),
+                    sqlx::Either::Right(row) => outcome.rows.push(row),
+                }
+            }
+            Ok(outcome)
+        }
+
+        fn bytes(row: &Self::Row, column: usize) -> Result<Vec<u8>, sqlx::Error> {
+            sqlx::Row::try_get(row, column)
+        }
+
+        fn optional_bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error> {
+            sqlx::Row::try_get(row, column)
+        }
+
+        fn optional_number(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error> {
+            sqlx::Row::try_get(row, column)
+        }
+    };
+}
+pub(crate) use plumbing;

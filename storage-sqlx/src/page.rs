@@ -1,0 +1,86 @@
+use oauth_dance_core::{Cursor, Filter, StorageError, Timestamp, TokenKey};
+
+use crate::dialect::{Bind, Dialect};
+use crate::sql::{AFTER, AFTER_IN_TENANT, EXPIRING_BEFORE, LIST_END, PROVIDER, TENANT, USER};
+
+/// The key of a row as its four columns have it. Whoever edits a table by hand can leave a key there that is no
+/// [`TokenKey`], and a list has to go on behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RawKey([Vec<u8>; 4]);
+
+impl RawKey {
+    /// Reads columns 0 to 3.
+    pub(crate) fn read<DB: Dialect>(row: &DB::Row) -> Result<Self, sqlx::Error> {
+        Ok(Self([DB::bytes(row, 0)?, DB::bytes(row, 1)?, DB::bytes(row, 2)?, DB::bytes(row, 3)?]))
+    }
+
+    pub(crate) fn to_key(&self) -> Option<TokenKey> {
+        let [tenant, user, provider, account] = self.0.each_ref().map(|part| str::from_utf8(part));
+        TokenKey::from_parts(tenant.ok()?, user.ok()?, provider.ok()?, account.ok()?).ok()
+    }
+
+    /// Each part with its length before it.
+    pub(crate) fn to_cursor(&self) -> Cursor {
+        let mut bytes = Vec::new();
+        for part in &self.0 {
+            // No column holds 4 GiB.
+            bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend_from_slice(part);
+        }
+        Cursor::from_bytes(bytes)
+    }
+
+    /// Reads what [`RawKey::to_cursor`] wrote.
+    pub(crate) fn from_cursor(cursor: &Cursor) -> Result<Self, StorageError> {
+        let mut rest = cursor.as_bytes();
+        let mut parts: [Vec<u8>; 4] = Default::default();
+        for part in &mut parts {
+            let (length, tail) = rest.split_first_chunk::<4>().ok_or(StorageError::InvalidCursor)?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| StorageError::InvalidCursor)?;
+            let (bytes, tail) = tail.split_at_checked(length).ok_or(StorageError::InvalidCursor)?;
+            *part = bytes.to_vec();
+            rest = tail;
+        }
+        if !rest.is_empty() {
+            return Err(StorageError::InvalidCursor);
+        }
+        Ok(Self(parts))
+    }
+}
+
+/// The statement of one page: the conditions that the filter has, and no others, so that the database can choose an index.
+pub(crate) struct PageQuery<'a> {
+    pub(crate) sql: String,
+    pub(crate) binds: Vec<Bind<'a>>,
+}
+
+impl<'a> PageQuery<'a> {
+    /// `None` if nothing can follow `after`.
+    pub(crate) fn new(start: &str, filter: &'a Filter, after: Option<&'a RawKey>, rows: i64) -> Option<Self> {
+        let mut query = Self { sql: start.to_owned(), binds: Vec::new() };
+        for (condition, wanted) in [(TENANT, &filter.tenant), (USER, &filter.user), (PROVIDER, &filter.provider)] {
+            if let Some(wanted) = wanted {
+                query.push(condition, [Bind::Bytes(wanted.as_bytes())]);
+            }
+        }
+        if let Some(before) = filter.expiring_before {
+            query.push(EXPIRING_BEFORE, [Bind::Number(Timestamp::as_unix_seconds_signed(before))]);
+        }
+        if let Some(RawKey(after)) = after {
+            let [tenant, user, provider, account] = after.each_ref().map(|part| Bind::Bytes(part));
+            match filter.tenant.as_ref().map(|wanted| after[0].as_slice().cmp(wanted.as_bytes())) {
+                None => query.push(AFTER, [tenant, user, provider, account]),
+                Some(std::cmp::Ordering::Equal) => query.push(AFTER_IN_TENANT, [user, provider, account]),
+                Some(std::cmp::Ordering::Less) => {}
+                Some(std::cmp::Ordering::Greater) => return None,
+            }
+        }
+        query.push(LIST_END, [Bind::Number(rows)]);
+        Some(query)
+    }
+
+    fn push<const N: usize>(&mut self, sql: &str, binds: [Bind<'a>; N]) {
+        self.sql.push_str(sql);
+        self.binds.extend(binds);
+    }
+}

@@ -1,0 +1,227 @@
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use oauth_dance_core::{
+    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
+};
+use oauth_dance_migrations::{migrate_sqlite, status_sqlite};
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions as _, Pool};
+use tokio::time::{Instant, sleep};
+
+use crate::dialect::{Dialect, plumbing};
+use crate::engine::{Engine, token_storage};
+use crate::error::{Failure, RUN_MIGRATIONS, failure, migration, unchanged};
+use crate::sql::Texts;
+use crate::{DEFAULT_TIMEOUT, MigrationStatus};
+
+/// Connections that read. Each one is a thread; more of them than cores gain nothing.
+const READERS: u32 = 4;
+/// How long SQLite itself waits for another process's write: less than [`DEFAULT_TIMEOUT`], so that it answers first.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often to try again to put a new file into WAL mode, for which SQLite does not wait.
+const WAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// Keeps tokens in a SQLite file, which any number of processes on one machine may share.
+///
+/// # Durability
+/// An acknowledged write survives the application's crash, and with SQLite's own default (`synchronous = FULL`), which
+/// [`connect`](Self::connect) leaves alone, also a power cut. A refresh token that the provider has replaced cannot be
+/// had again, so that is worth an fsync a write. Where it is not, [`options`](Self::options) and
+/// [`connect_with`](Self::connect_with) set `NORMAL`, which a power cut may cost the last writes.
+///
+/// # Connections
+/// Writes queue for one connection, because SQLite lets one writer in at a time and its own way of waiting is to
+/// sleep and ask again; reads have a few connections that no write holds up (WAL).
+#[derive(Clone, Debug)]
+pub struct SqliteStorage {
+    engine: Engine<Sqlite>,
+}
+
+impl SqliteStorage {
+    /// Opens the file that a URL names, `sqlite:tokens.db` or `sqlite:///var/lib/app/tokens.db`. A missing file is
+    /// created, readable by its owner only, unless the URL has a `mode`; then [`migrate`](Self::migrate).
+    ///
+    /// `sqlite::memory:` is a database of this storage and its clones only, gone when they are.
+    ///
+    /// # Errors
+    /// [`StorageError::Misconfigured`] if the URL is wrong or the file cannot be opened or is no database,
+    /// [`StorageError::Unavailable`] if another process keeps it locked.
+    pub async fn connect(url: &str) -> Result<Self, StorageError> {
+        Self::connect_with(Self::options(url)?).await
+    }
+
+    /// The options of [`connect`](Self::connect), to change some of them: WAL, a busy time-out of four seconds, no
+    /// statement log.
+    ///
+    /// ```
+    /// use oauth_dance_sqlx::SqliteStorage;
+    /// use sqlx::sqlite::SqliteSynchronous;
+    ///
+    /// let faster = SqliteStorage::options("sqlite:tokens.db")?.synchronous(SqliteSynchronous::Normal);
+    /// // SqliteStorage::connect_with(faster).await?
+    /// # Ok::<(), oauth_dance_core::StorageError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StorageError::Misconfigured`] if the URL is wrong.
+    pub fn options(url: &str) -> Result<SqliteConnectOptions, StorageError> {
+        let options = SqliteConnectOptions::from_str(url).map_err(unchanged::<Sqlite>)?;
+        Ok(options
+            .create_if_missing(!url.contains("mode="))
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging())
+    }
+
+    /// Opens a file with options as they are.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(options: SqliteConnectOptions) -> Result<Self, StorageError> {
+        // One connection that is never closed: another one would be another database, or wait for this one's locks.
+        let one = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false);
+        if is_memory(&options) {
+            let pool = one.connect_with(options).await.map_err(unchanged::<Sqlite>)?;
+            return Ok(Self { engine: Engine::new(pool.clone(), pool, false, false) });
+        }
+
+        if options.to_url_lossy().query_pairs().any(|(name, value)| name == "mode" && value == "rwc") {
+            create_private(options.get_filename());
+        }
+        let writers = open_file(&one, &options).await?;
+        let readers = one.max_connections(READERS).connect_lazy_with(options);
+        Ok(Self { engine: Engine::new(readers, writers, true, true) })
+    }
+
+    /// Uses the application's pool, for reads and writes alike. WAL and a busy time-out are the pool's own affair.
+    ///
+    /// # Errors
+    /// [`StorageError::Misconfigured`] for a pool of several connections to `:memory:`, which may be a database each.
+    pub fn from_pool(pool: SqlitePool) -> Result<Self, StorageError> {
+        let memory = is_memory(&pool.connect_options());
+        if memory && pool.options().get_max_connections() > 1 {
+            return Err(StorageError::Misconfigured {
+                advice: "give a pool to an in-memory database `max_connections(1)`, no idle time-out and no \
+                    maximal lifetime, or use a file"
+                    .to_owned(),
+                source: "each connection to an in-memory database may be a database of its own".into(),
+            });
+        }
+        Ok(Self { engine: Engine::new(pool.clone(), pool, !memory, !memory) })
+    }
+
+    /// Uses another table than `oauth_dance_tokens`.
+    ///
+    /// # Errors
+    /// [`StorageError::Misconfigured`] unless it is of at most 48 lower-case letters, digits and underscores and does
+    /// not start with a digit.
+    pub fn with_table(self, name: &str) -> Result<Self, StorageError> {
+        let table = name.parse().map_err(crate::error::bad_name)?;
+        Ok(Self { engine: self.engine.with_table(table) })
+    }
+
+    /// Sets the longest an operation takes.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { engine: self.engine.with_timeout(timeout) }
+    }
+
+    /// Creates the table or brings it up to date. Does nothing if it is; safe from any number of processes at once.
+    ///
+    /// # Errors
+    /// As the other operations. Nothing has changed then.
+    pub async fn migrate(&self) -> Result<(), StorageError> {
+        let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
+        migrate_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)
+    }
+
+    /// The migrations and whether the database has them. Changes nothing.
+    ///
+    /// # Errors
+    /// As the other operations.
+    pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+        let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
+        status_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)
+    }
+
+    /// Closes the connections once what runs on them has ended. Operations fail from then on.
+    pub async fn close(&self) {
+        self.engine.close().await;
+    }
+}
+
+token_storage!(SqliteStorage);
+
+fn is_memory(options: &SqliteConnectOptions) -> bool {
+    let name = options.get_filename().as_os_str();
+    let in_memory = options.to_url_lossy().query_pairs().any(|(name, value)| name == "mode" && value == "memory");
+    in_memory || name == ":memory:" || name.is_empty()
+}
+
+/// Creates a missing file that only its owner may read. SQLite gives the files beside it the same permissions.
+/// What goes wrong here goes wrong again when SQLite opens it, which knows better what to say.
+fn create_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let _ = options.open(path);
+}
+
+async fn open_file(pool: &SqlitePoolOptions, options: &SqliteConnectOptions) -> Result<Pool<Sqlite>, StorageError> {
+    let deadline = Instant::now() + DEFAULT_TIMEOUT / 2;
+    loop {
+        match pool.clone().connect_with(options.clone()).await {
+            Ok(pool) => return Ok(pool),
+            Err(error) if failure::<Sqlite>(&error) == Failure::Busy && Instant::now() < deadline => {
+                sleep(WAL_PAUSE).await;
+            }
+            Err(error) => return Err(unchanged::<Sqlite>(error)),
+        }
+    }
+}
+
+impl Dialect for Sqlite {
+    const STORAGE_NAME: &'static str = "SQLite";
+
+    const TEXTS: Texts = Texts {
+        now: "unixepoch()",
+        put_always: "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
+                tenant, user_id, provider, account, created_at, updated_at) \
+            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
+            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
+            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
+                retain_until = excluded.retain_until, key_id = excluded.key_id, updated_at = excluded.updated_at",
+        put_absent: "INSERT INTO {table} AS kept (version, payload, expires_at, retain_until, key_id, \
+                tenant, user_id, provider, account, created_at, updated_at) \
+            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
+            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
+            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
+                retain_until = excluded.retain_until, key_id = excluded.key_id, \
+                created_at = excluded.created_at, updated_at = excluded.updated_at \
+            WHERE kept.retain_until <= {now}",
+        purge: "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE retain_until <= {now} LIMIT ?)",
+    };
+
+    fn failure(error: &dyn DatabaseError) -> Failure {
+        let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
+        // The low byte is the result code, the rest says more about it.
+        match code & 0xff {
+            1 if error.message().starts_with("no such") => Failure::Misconfigured(RUN_MIGRATIONS),
+            5 | 6 => Failure::Busy,
+            8 => Failure::Misconfigured("the database file or its folder is read-only"),
+            11 | 26 => Failure::Misconfigured("the file is damaged or no SQLite database"),
+            14 => Failure::Misconfigured("the database file cannot be opened; check its path and permissions"),
+            _ => Failure::Unavailable,
+        }
+    }
+
+    plumbing!();
+}
