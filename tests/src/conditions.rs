@@ -59,7 +59,10 @@ pub async fn delete_of_a_version_spares_others(on: Arc<Subject>) -> Outcome {
     let stale = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Always).await?;
     for wrong in [stale, Version::random(), Version::from_bytes([0; 16])] {
-        ensure!(!on.storage().delete(&key, Some(wrong)).await?, "delete of another version says that it removed something");
+        ensure!(
+            !on.storage().delete(&key, Some(wrong)).await?,
+            "delete of another version says that it removed something"
+        );
         is_unchanged(&on, version).await?;
     }
     ensure!(on.storage().delete(&key, Some(version)).await?, "delete of the stored version removed nothing");

@@ -1,2 +1,94 @@
-//! Proof that a token storage keeps its promises: the conformance suite of `oauth-dance-core`, and, in the folder
-//! `tests`, the end-to-end tests of the whole workspace against real parts.
+//! Proof that a token storage keeps its promises: every property of the contract of
+//! [`TokenStorage`](oauth_dance_core::TokenStorage) as a test of its own.
+//!
+//! # Prove a storage of yours
+//!
+//! With this crate as a dev-dependency, `tests/conformance.rs` is one line:
+//!
+//! ```no_run
+//! # use oauth_dance_core::MemoryStorage as MyStorage;
+//! oauth_dance_conformance::conformance_tests!(|| async { Ok(MyStorage::new()) });
+//! ```
+//!
+//! `cargo test` then runs one test for each of the [`PROPERTIES`], named like `conformance::map::missing_is_none`. The
+//! closure is called for each of them and must make an **empty** storage that **nobody else uses**: a new file, table or
+//! prefix. Nothing is ever wiped.
+//!
+//! # More than the storage alone
+//!
+//! Some properties need more than the trait: the same data through a new pool, a clock that can be moved, the bytes on
+//! disk, a server that fails. Return a [`Harness`] instead of the storage to offer any of that:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use oauth_dance_conformance::{Answer, Harness, async_trait};
+//! use oauth_dance_core::{MemoryStorage, TokenStorage};
+//!
+//! struct InMemory(MemoryStorage);
+//!
+//! #[async_trait]
+//! impl Harness for InMemory {
+//!     fn storage(&self) -> Arc<dyn TokenStorage> {
+//!         Arc::new(self.0.clone())
+//!     }
+//!
+//!     async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+//!         Ok(Arc::new(self.0.clone()))
+//!     }
+//! }
+//! ```
+//!
+//! A property that the harness cannot try, or that is about something the storage does not declare in its
+//! [`Capabilities`](oauth_dance_core::Capabilities), is **not applicable**: counted and named at the end of the run, never
+//! passed in silence. Where a server is missing ([`server_from_env`]) the tests print `SKIP`, and fail if
+//! `REQUIRE_BACKENDS=1`.
+//!
+//! # What the tests leave
+//!
+//! The last test prints the counts. Each outcome is also written below `target/conformance`; `cargo run -p
+//! oauth-dance-conformance --example report` makes one table of all storages, and [`Report::read_all`] reads them.
+//! Random choices come from a seed that every failure names; set `CONFORMANCE_SEED` to repeat them.
+//!
+//! # Versions
+//!
+//! A minor release may add properties, so that a storage that passed may fail: then it never kept the contract.
+//!
+//! # All properties
+//!
+#![doc = include_str!("../PROPERTIES.md")]
+
+pub mod cancellation;
+pub mod claims;
+pub mod conditions;
+pub mod faults;
+mod harness;
+pub mod histories;
+pub mod keys;
+mod linearizability;
+pub mod listing;
+pub mod map;
+mod outcome;
+pub mod payloads;
+pub mod process;
+mod properties;
+pub mod races;
+mod report;
+pub mod retention;
+mod run;
+pub mod secrecy;
+mod subject;
+mod tests_macro;
+
+pub use async_trait::async_trait;
+
+pub use harness::{Answer, Fault, Harness, HarnessError, server_from_env};
+pub use outcome::{Outcome, Stop};
+pub use properties::PROPERTIES;
+pub use report::Report;
+pub use run::{Property, run_all};
+pub use subject::Subject;
+
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::tests_macro::Tally;
+}

@@ -32,8 +32,7 @@ pub async fn records_come_back_exactly(on: Arc<Subject>) -> Outcome {
         let length = random.below(3_000);
         let expires_at = Timestamp::from_unix_seconds(random.next() % 253_402_300_800);
         let key_id = format!("{:016x}", random.next());
-        let record =
-            Record::new(random.bytes(length)).with_expires_at(Some(expires_at)).with_key_id(Some(key_id));
+        let record = Record::new(random.bytes(length)).with_expires_at(Some(expires_at)).with_key_id(Some(key_id));
         let version = on.storage().put(&key, &record, Precondition::Always).await?;
         let found = on.storage().get(&key).await?;
         ensure!(
@@ -134,7 +133,11 @@ pub async fn a_corrupt_record_is_told_as_such(on: Arc<Subject>) -> Outcome {
         }
     }
     let over = on.storage().put(&alice, &rich("new"), Precondition::Absent).await;
-    ensure_error!(over, oauth_dance_core::StorageError::Conflict | oauth_dance_core::StorageError::Corrupt { .. }, "put Absent over a corrupt record");
+    ensure_error!(
+        over,
+        oauth_dance_core::StorageError::Conflict | oauth_dance_core::StorageError::Corrupt { .. },
+        "put Absent over a corrupt record"
+    );
     ensure!(on.storage().get(&bob).await?.is_some(), "a corrupt record took another one with it");
     on.storage().put(&alice, &rich("new"), Precondition::Always).await?;
     ensure!(on.storage().get(&alice).await?.is_some(), "a corrupt record cannot be written over");

@@ -16,7 +16,8 @@ pub async fn sizes_are_exact(on: Arc<Subject>) -> Outcome {
         let key = key(&format!("user{size}"))?;
         let payload: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
         on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
-        let found = on.storage().get(&key).await?.ok_or_else(|| Stop::failed(format_args!("{size} bytes are missing")))?;
+        let found =
+            on.storage().get(&key).await?.ok_or_else(|| Stop::failed(format_args!("{size} bytes are missing")))?;
         ensure_eq!(found.value.payload.len(), size, "length of a payload");
         ensure!(found.value.payload == payload, "a payload of {size} bytes came back changed");
     }
@@ -64,9 +65,36 @@ pub async fn any_bytes_come_back(on: Arc<Subject>) -> Outcome {
 /// A payload that looks like something else comes back as it is: hexadecimal, base64, JSON, an envelope, a number.
 pub async fn lookalikes_come_back(on: Arc<Subject>) -> Outcome {
     let texts = [
-        "", " ", "0", "00", "1e5", "true", "null", "NULL", "None", "{}", "[]", "{\"a\":1, \"a\":2 }", "\"x\"", "deadbeef", "DEADBEEF",
-        "\\xdeadbeef", "0x00", "ZGVhZA==", "$ba$", "enc:v1:abc", "v1.local.abc", "eyJhbGciOiJub25lIn0.e30.", "%41", "&lt;", "+", "a b+c%20d",
-        "1970-01-01", "\u{feff}bom", "caf\u{e9}", "cafe\u{301}",
+        "",
+        " ",
+        "0",
+        "00",
+        "1e5",
+        "true",
+        "null",
+        "NULL",
+        "None",
+        "{}",
+        "[]",
+        "{\"a\":1, \"a\":2 }",
+        "\"x\"",
+        "deadbeef",
+        "DEADBEEF",
+        "\\xdeadbeef",
+        "0x00",
+        "ZGVhZA==",
+        "$ba$",
+        "enc:v1:abc",
+        "v1.local.abc",
+        "eyJhbGciOiJub25lIn0.e30.",
+        "%41",
+        "&lt;",
+        "+",
+        "a b+c%20d",
+        "1970-01-01",
+        "\u{feff}bom",
+        "caf\u{e9}",
+        "cafe\u{301}",
     ];
     come_back(&on, &texts.map(|text| text.as_bytes().to_vec())).await
 }
@@ -76,8 +104,25 @@ pub async fn instants_are_exact(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     // Among them: 32 bits signed and unsigned, MySQL's TIMESTAMP, the nights clocks change in Europe and America.
     let instants = [
-        0, 1, 59, 3_599, 86_399, 951_782_400, 1_711_846_799, 1_711_846_800, 1_730_610_000, 1_730_613_600, 1_761_440_399, 2_147_483_647, 2_147_483_648, 4_294_967_295,
-        4_294_967_296, 32_536_771_199, 32_536_771_200, 253_402_300_798, 253_402_300_799,
+        0,
+        1,
+        59,
+        3_599,
+        86_399,
+        951_782_400,
+        1_711_846_799,
+        1_711_846_800,
+        1_730_610_000,
+        1_730_613_600,
+        1_761_440_399,
+        2_147_483_647,
+        2_147_483_648,
+        4_294_967_295,
+        4_294_967_296,
+        32_536_771_199,
+        32_536_771_200,
+        253_402_300_798,
+        253_402_300_799,
     ];
     for seconds in instants {
         let expires_at = Some(Timestamp::from_unix_seconds(seconds));

@@ -74,7 +74,8 @@ impl Report {
     /// # Errors
     /// Whatever the file system says.
     pub fn read_all(folder: &Path) -> io::Result<Vec<Self>> {
-        let mut folders: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+        let mut folders: Vec<PathBuf> =
+            fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
         folders.sort();
         folders.iter().filter(|path| path.is_dir()).map(|path| Self::read(path)).collect()
     }

@@ -18,7 +18,11 @@ pub async fn an_expired_access_token_is_not_missing(on: Arc<Subject>) -> Outcome
     on.storage().put(&soon, &expiring, Precondition::Always).await?;
     on.advance(3).await?;
     on.storage().purge(100).await?;
-    ensure_eq!(on.storage().get(&old).await?, Some(Versioned::new(record.clone(), version)), "a record that expired long ago");
+    ensure_eq!(
+        on.storage().get(&old).await?,
+        Some(Versioned::new(record.clone(), version)),
+        "a record that expired long ago"
+    );
     ensure!(on.storage().get(&soon).await?.is_some(), "a record is gone since its access token expired");
     if on.capabilities().listable {
         ensure_eq!(list_all(on.storage().as_ref(), &Filter::everything(), 10).await?.len(), 2, "records in the list");
@@ -56,9 +60,16 @@ pub async fn past_retention_counts_as_absent(on: Arc<Subject>) -> Outcome {
     ensure_error!(stale, StorageError::Conflict, "a write over the version of a record past its retention");
     ensure_eq!(on.storage().get(&keys[0]).await?, None, "the record after that write");
     ensure!(!on.storage().delete(&keys[1], None).await?, "delete says that it removed a record past its retention");
-    ensure!(!on.storage().delete(&keys[2], Some(versions[2])).await?, "delete of the version of a record past its retention");
+    ensure!(
+        !on.storage().delete(&keys[2], Some(versions[2])).await?,
+        "delete of the version of a record past its retention"
+    );
     let version = on.storage().put(&keys[3], &Record::new("new"), Precondition::Absent).await?;
-    ensure_eq!(on.storage().get(&keys[3]).await?, Some(Versioned::new(Record::new("new"), version)), "the record created anew");
+    ensure_eq!(
+        on.storage().get(&keys[3]).await?,
+        Some(Versioned::new(Record::new("new"), version)),
+        "the record created anew"
+    );
     Ok(())
 }
 

@@ -1,0 +1,241 @@
+//! When the server fails, the storage says so, loses nothing, and works again afterwards.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, Versioned};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::harness::Fault;
+use crate::outcome::{Outcome, Stop, chain, ensure, ensure_eq};
+use crate::subject::{Subject, key, rich};
+
+/// What was written before is there through a new pool, with its version and hints.
+pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome {
+    let mut written = Vec::new();
+    for index in 0..20 {
+        let key = key(&format!("user{index}"))?;
+        let record =
+            Record::new(format!("payload {index}")).with_key_id(rich("").key_id).with_expires_at(rich("").expires_at);
+        let version = on.storage().put(&key, &record, Precondition::Always).await?;
+        written.push((key, Versioned::new(record, version)));
+    }
+    on.storage().delete(&written[0].0, None).await?;
+    let reopened = on.harness().reopen().await?;
+    ensure_eq!(reopened.get(&written[0].0).await?, None, "a deleted record after a restart");
+    for (key, record) in &written[1..] {
+        ensure_eq!(reopened.get(key).await?.as_ref(), Some(record), "a record after a restart");
+    }
+    Ok(())
+}
+
+/// When the server crashes in the middle of writes (`kill -9`), nothing that was acknowledged is lost, and the same
+/// storage works again once the server does.
+pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Outcome {
+    if !on.capabilities().durable {
+        return Err(Stop::not_applicable("not durable"));
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let (storage, key) = (Arc::clone(on.storage()), key(&format!("user{writer}"))?);
+        storage.put(&key, &Record::new("0"), Precondition::Always).await?;
+        writers.spawn(async move {
+            let mut acknowledged = 0_usize;
+            // Far more than any storage writes before the crash.
+            for number in 1..1_000_000 {
+                if storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await.is_err() {
+                    break;
+                }
+                acknowledged = number;
+                tokio::task::yield_now().await;
+            }
+            (key, acknowledged)
+        });
+    }
+    sleep(Duration::from_millis(200)).await;
+    on.harness().inject(Fault::Crash).await?;
+    let written = writers.join_all().await;
+    heal(&on).await?;
+    for (key, acknowledged) in written {
+        let found = on.storage().get(&key).await?.ok_or_else(|| Stop::failed("a record is gone after the crash"))?;
+        let found: usize = std::str::from_utf8(&found.value.payload)?.parse()?;
+        let whole = (acknowledged..=acknowledged + 1).contains(&found);
+        ensure!(whole, "write {acknowledged} was the last acknowledged, and {found} is stored after the crash");
+    }
+    works(&on).await
+}
+
+/// While the server is down every call is an error soon: never `Ok(None)`, `Ok(false)`, an empty page or a conflict.
+pub async fn an_outage_is_an_error(on: Arc<Subject>) -> Outcome {
+    every_call_fails(on, Fault::Down).await
+}
+
+/// A server that does not answer makes every call an error within a bounded time.
+pub async fn a_silent_server_is_an_error_in_time(on: Arc<Subject>) -> Outcome {
+    every_call_fails(on, Fault::Silent).await
+}
+
+/// After an outage the same storage works again, without a restart.
+pub async fn the_storage_recovers(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    for fault in [Fault::Down, Fault::Silent] {
+        let version = on.storage().put(&key, &rich("before"), Precondition::Always).await?;
+        on.harness().inject(fault).await?;
+        let mut failing = JoinSet::new();
+        for _ in 0..20 {
+            let (storage, key) = (Arc::clone(on.storage()), key.clone());
+            failing.spawn(async move { storage.get(&key).await.is_err() });
+        }
+        let failed = in_time(&on, failing.join_all()).await?;
+        ensure!(failed.iter().all(|failed| *failed), "{fault:?}: a read succeeded during the fault");
+        heal(&on).await?;
+        let found = on.storage().get(&key).await?.map(|found| found.version);
+        ensure_eq!(found, Some(version), "{fault:?}: the record after it ended");
+        works(&on).await?;
+    }
+    Ok(())
+}
+
+/// If a call fails the record is the old or the new one, and the error does not claim otherwise: only `Ambiguous` may
+/// have changed anything.
+pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
+    for fault in [Fault::CutReply, Fault::Down] {
+        for (name, when) in [("always", Some(false)), ("version", Some(true)), ("absent", None)] {
+            let key = key(&format!("{fault:?} {name}"))?;
+            let before = match when {
+                Some(_) => Some(on.storage().put(&key, &Record::new("old"), Precondition::Always).await?),
+                None => None,
+            };
+            let when = match (when, before) {
+                (Some(true), Some(version)) => Precondition::Version(version),
+                (Some(_), _) => Precondition::Always,
+                (None, _) => Precondition::Absent,
+            };
+            on.harness().inject(fault).await?;
+            let written = in_time(&on, on.storage().put(&key, &rich("new"), when)).await;
+            heal(&on).await?;
+            let found = on.storage().get(&key).await?;
+            let changed = found.as_ref().map(|found| found.version) != before;
+            let whole = found.is_none_or(|found| found.value.payload == if changed { "new" } else { "old" }.as_bytes());
+            ensure!(whole, "{fault:?}, {name}: neither the old nor the new record");
+            is_honest(&written?.map(|_| true), changed, &format!("{fault:?}, put {name}"))?;
+        }
+        let key = key(&format!("{fault:?} delete"))?;
+        on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
+        on.harness().inject(fault).await?;
+        let deleted = in_time(&on, on.storage().delete(&key, None)).await;
+        heal(&on).await?;
+        let changed = on.storage().get(&key).await?.is_none();
+        is_honest(&deleted?, changed, &format!("{fault:?}, delete"))?;
+    }
+    Ok(())
+}
+
+/// A server that only reads refuses writes with an error that says so, and loses nothing.
+pub async fn read_only_is_an_error(on: Arc<Subject>) -> Outcome {
+    refuses_writes(&on, Fault::ReadOnly).await
+}
+
+/// A full medium refuses writes with an error that says so, and loses nothing.
+pub async fn a_full_medium_is_an_error(on: Arc<Subject>) -> Outcome {
+    refuses_writes(&on, Fault::Full).await
+}
+
+async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
+    let (alice, nobody) = (key("alice")?, key("nobody")?);
+    let version = on.storage().put(&alice, &rich("x"), Precondition::Always).await?;
+    on.harness().inject(fault).await?;
+    let storage = on.storage();
+    let calls = in_time(&on, async {
+        let listable = on.capabilities().listable;
+        let list = async {
+            if listable { storage.list(&Filter::everything(), PageRequest::default()).await.map(drop) } else { down() }
+        };
+        let (everything, record) = (rich("y"), rich("z"));
+        tokio::join!(
+            async { ("get", storage.get(&alice).await.map(drop)) },
+            async { ("get of nothing", storage.get(&nobody).await.map(drop)) },
+            async { ("put Always", storage.put(&nobody, &everything, Precondition::Always).await.map(drop)) },
+            async { ("put Version", storage.put(&alice, &record, Precondition::Version(version)).await.map(drop)) },
+            async { ("delete", storage.delete(&nobody, Some(version)).await.map(drop)) },
+            async { ("list", list.await) },
+        )
+    });
+    let (one, two, three, four, five, six) = calls.await?;
+    heal(&on).await?;
+    for (name, answer) in [one, two, three, four, five, six] {
+        let writes = !name.starts_with("get") && name != "list";
+        match answer {
+            Err(StorageError::Unavailable { .. }) => {}
+            Err(StorageError::Ambiguous { .. }) if writes => {}
+            other => return Err(Stop::failed(format_args!("{fault:?}: {name} is {other:?}"))),
+        }
+    }
+    Ok(())
+}
+
+async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
+    let (alice, bob) = (key("alice")?, key("bob")?);
+    let version = on.storage().put(&alice, &rich("before"), Precondition::Always).await?;
+    on.harness().inject(fault).await?;
+    let large = Record::new(vec![b'x'; on.capabilities().max_payload.unwrap_or(100_000).min(100_000)]);
+    let written = in_time(on, on.storage().put(&alice, &large, Precondition::Version(version))).await?;
+    let created = in_time(on, on.storage().put(&bob, &large, Precondition::Absent)).await?;
+    let read = in_time(on, on.storage().get(&alice)).await?;
+    heal(on).await?;
+    for answer in [written, created] {
+        match answer {
+            Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }) => {}
+            other => return Err(Stop::failed(format_args!("{fault:?}: put is {other:?}"))),
+        }
+    }
+    ensure!(!matches!(read, Ok(None)), "{fault:?}: a stored record reads as missing");
+    let found = on.storage().get(&alice).await?.map(|found| (found.version, found.value.payload));
+    ensure_eq!(found, Some((version, b"before".to_vec())), "{fault:?}: the record afterwards");
+    ensure_eq!(on.storage().get(&bob).await?, None, "{fault:?}: the refused record afterwards");
+    works(on).await
+}
+
+/// Whether an answer fits to what became of the record.
+fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> Outcome {
+    match answer {
+        Ok(true) => ensure!(changed, "{what}: Ok, and nothing changed"),
+        Ok(false) => ensure!(!changed, "{what}: Ok(false), and the record is gone"),
+        Err(StorageError::Ambiguous { .. }) => {}
+        Err(error) => ensure!(!changed, "{what}: the record changed, and the error says {}", chain(error)),
+    }
+    Ok(())
+}
+
+/// The answer of a call, if it comes within half of the harness's patience.
+async fn in_time<T>(on: &Subject, call: impl Future<Output = T>) -> Outcome<T> {
+    let bound = on.harness().patience() / 2;
+    timeout(bound, call).await.map_err(|_| Stop::failed(format_args!("no answer within {bound:?}")))
+}
+
+/// Ends the fault, and waits until the storage answers again.
+async fn heal(on: &Subject) -> Outcome {
+    on.harness().heal().await?;
+    let key = key("probe")?;
+    let answering = async {
+        while on.storage().get(&key).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let bound = on.harness().patience() / 3;
+    timeout(bound, answering).await.map_err(|_| Stop::failed(format_args!("no answer {bound:?} after the fault ended")))
+}
+
+async fn works(on: &Subject) -> Outcome {
+    let key = key("works")?;
+    let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
+    ensure!(on.storage().get(&key).await?.is_some(), "a record written after the fault is missing");
+    ensure!(on.storage().delete(&key, Some(version)).await?, "a record written after the fault cannot be deleted");
+    Ok(())
+}
+
+fn down() -> Result<(), StorageError> {
+    Err(StorageError::unavailable("not called"))
+}

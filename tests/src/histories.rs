@@ -1,0 +1,140 @@
+//! Random histories of several clients at once, each checked for an order that explains it.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
+use tokio::task::JoinSet;
+
+use crate::linearizability::{Action, Answer, Call, explain};
+use crate::outcome::{Outcome, ensure};
+use crate::subject::{Random, Subject, key};
+
+/// Whatever several clients do at once, there is an order of their calls, one after the other, in which every answer
+/// is right, and no call comes before one that had returned when it began.
+pub async fn histories_are_linearizable(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let handles = on.handles(4).await?;
+    let mut random = on.random();
+    for history in 0..30 {
+        let keys = [key(&format!("one{history}"))?, key(&format!("two{history}"))?];
+        let count = 1 + random.below(2);
+        let shared = Arc::new(Shared::default());
+        let mut clients = JoinSet::new();
+        for client in 0..2 + random.below(3) {
+            let client = Client {
+                storage: Arc::clone(&handles[client % handles.len()]),
+                keys: keys[..count].to_vec(),
+                shared: Arc::clone(&shared),
+                random: Random(random.next()),
+                number: client,
+            };
+            let calls = 8 + random.below(5);
+            clients.spawn(client.run(calls));
+        }
+        while let Some(finished) = clients.join_next().await {
+            finished??;
+        }
+        let calls = std::mem::take(&mut *shared.calls.lock().unwrap_or_else(PoisonError::into_inner));
+        // A history is linearizable exactly if it is so for each key by itself.
+        for key in &keys[..count] {
+            let calls: Vec<Call> =
+                calls.iter().filter(|(owner, _)| owner == key).map(|(_, call)| call.clone()).collect();
+            ensure!(explain(&calls), "history {history}: no order explains\n{}", tell(&calls));
+        }
+    }
+    Ok(())
+}
+
+/// What the clients of one history have in common.
+#[derive(Default)]
+struct Shared {
+    /// Counts the beginnings and ends of calls.
+    ticks: AtomicU64,
+    calls: Mutex<Vec<(TokenKey, Call)>>,
+    /// Versions seen so far, to name in conditions.
+    versions: Mutex<Vec<(TokenKey, Version)>>,
+}
+
+struct Client {
+    storage: Arc<dyn TokenStorage>,
+    keys: Vec<TokenKey>,
+    shared: Arc<Shared>,
+    random: Random,
+    number: usize,
+}
+
+impl Client {
+    async fn run(mut self, calls: usize) -> Outcome {
+        for call in 0..calls {
+            let key = self.keys[self.random.below(self.keys.len())].clone();
+            let action = self.choose(&key, call);
+            let begun = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
+            let answer = self.call(&key, &action).await?;
+            let ended = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
+            // A storage that was too busy has changed nothing.
+            let Some(answer) = answer else { continue };
+            if let Some(version) = answer.version() {
+                lock(&self.shared.versions).push((key.clone(), version));
+            }
+            lock(&self.shared.calls).push((key, Call { action, answer, begun, ended }));
+            if self.random.below(3) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, key: &TokenKey, call: usize) -> Action {
+        let payload = format!("client {}, call {call}", self.number).into_bytes();
+        let version = self.seen(key);
+        match self.random.below(10) {
+            0..=2 => Action::Get,
+            3 => Action::Put(payload, Precondition::Always),
+            4 | 5 => Action::Put(payload, Precondition::Absent),
+            6 | 7 => Action::Put(payload, Precondition::Version(version)),
+            8 => Action::Delete(None),
+            _ => Action::Delete(Some(version)),
+        }
+    }
+
+    /// One of the last versions seen of a key, so that conditions often hold.
+    fn seen(&mut self, key: &TokenKey) -> Version {
+        let versions = lock(&self.shared.versions);
+        let recent: Vec<_> = versions.iter().rev().filter(|(owner, _)| owner == key).take(3).collect();
+        if recent.is_empty() { Version::random() } else { recent[self.random.below(recent.len())].1 }
+    }
+
+    async fn call(&self, key: &TokenKey, action: &Action) -> Outcome<Option<Answer>> {
+        let answer = match action {
+            Action::Get => self.storage.get(key).await.map(|found| match found {
+                Some(found) => Answer::Found(found.value.payload, found.version),
+                None => Answer::Nothing,
+            }),
+            Action::Put(payload, when) => {
+                let written = self.storage.put(key, &Record::new(payload.clone()), *when).await;
+                written.map(Answer::Written)
+            }
+            Action::Delete(only) => self.storage.delete(key, *only).await.map(Answer::Deleted),
+        };
+        match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(StorageError::Conflict) => Ok(Some(Answer::Conflict)),
+            Err(error) if error.is_retryable() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A history as lines, in the order of their beginnings.
+fn tell(calls: &[Call]) -> String {
+    let mut calls = calls.to_vec();
+    calls.sort_by_key(|call| call.begun);
+    calls.iter().map(|call| format!("  {call}\n")).collect()
+}

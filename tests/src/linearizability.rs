@@ -1,0 +1,180 @@
+use std::collections::HashSet;
+use std::fmt;
+
+use oauth_dance_core::{Precondition, Version};
+
+/// One call of one client on one key, with its answer. `begun` and `ended` are ticks of one counter.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) action: Action,
+    pub(crate) answer: Answer,
+    pub(crate) begun: u64,
+    pub(crate) ended: u64,
+}
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    Get,
+    Put(Vec<u8>, Precondition),
+    Delete(Option<Version>),
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Nothing,
+    Found(Vec<u8>, Version),
+    Written(Version),
+    Conflict,
+    Deleted(bool),
+}
+
+impl Answer {
+    pub(crate) fn version(&self) -> Option<Version> {
+        match self {
+            Self::Found(_, version) | Self::Written(version) => Some(*version),
+            _ => None,
+        }
+    }
+}
+
+/// Whether some order of the calls explains all answers: the search of Wing and Gong, with Lowe's memory of what was tried.
+///
+/// The order must keep that of calls that did not overlap. The storage starts empty.
+pub(crate) fn explain(calls: &[Call]) -> bool {
+    // The search keeps the set of calls done as the bits of one number.
+    debug_assert!(calls.len() <= 128);
+    search(calls, 0, None, &mut HashSet::new())
+}
+
+/// Which call wrote what is stored.
+type State = Option<usize>;
+
+fn search(calls: &[Call], done: u128, state: State, tried: &mut HashSet<(u128, State)>) -> bool {
+    if done.count_ones() as usize == calls.len() {
+        return true;
+    }
+    if !tried.insert((done, state)) {
+        return false;
+    }
+    let open = |index: &usize| done & (1 << index) == 0;
+    // A call can come next only if no other open one had ended when it began.
+    let first_end = (0..calls.len()).filter(open).map(|index| calls[index].ended).min().unwrap_or(u64::MAX);
+    (0..calls.len())
+        .filter(open)
+        .filter(|index| calls[*index].begun < first_end)
+        .any(|index| apply(calls, index, state).is_some_and(|next| search(calls, done | (1 << index), next, tried)))
+}
+
+/// The state after a call, or `None` if its answer is wrong in this state.
+fn apply(calls: &[Call], index: usize, state: State) -> Option<State> {
+    let stored = state.and_then(|writer| match (&calls[writer].action, &calls[writer].answer) {
+        (Action::Put(payload, _), Answer::Written(version)) => Some((payload, *version)),
+        _ => None,
+    });
+    let current = stored.map(|(_, version)| version);
+    match (&calls[index].action, &calls[index].answer) {
+        (Action::Get, Answer::Nothing) => stored.is_none().then_some(state),
+        (Action::Get, Answer::Found(payload, version)) => (stored == Some((payload, *version))).then_some(state),
+        (Action::Put(_, when), Answer::Written(_)) => when.holds_for(current).then_some(Some(index)),
+        (Action::Put(_, when), Answer::Conflict) => (!when.holds_for(current)).then_some(state),
+        (Action::Delete(only), Answer::Deleted(removed)) => {
+            let holds = current.is_some_and(|current| only.is_none_or(|only| only == current));
+            (holds == *removed).then_some(if holds { None } else { state })
+        }
+        _ => None,
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>3} to {:>3}: ", self.begun, self.ended)?;
+        match &self.action {
+            Action::Get => write!(f, "get")?,
+            Action::Put(payload, when) => write!(f, "put {:?} {when:?}", String::from_utf8_lossy(payload))?,
+            Action::Delete(only) => write!(f, "delete {only:?}")?,
+        }
+        match &self.answer {
+            Answer::Found(payload, version) => {
+                write!(f, " -> {:?} {version:?}", String::from_utf8_lossy(payload))
+            }
+            other => write!(f, " -> {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Version = Version::from_bytes([1; 16]);
+    const TWO: Version = Version::from_bytes([2; 16]);
+
+    fn call(begun: u64, ended: u64, action: Action, answer: Answer) -> Call {
+        Call { action, answer, begun, ended }
+    }
+
+    fn put(begun: u64, ended: u64, when: Precondition, version: Version) -> Call {
+        call(begun, ended, Action::Put(b"x".to_vec(), when), Answer::Written(version))
+    }
+
+    fn found(begun: u64, ended: u64, version: Version) -> Call {
+        call(begun, ended, Action::Get, Answer::Found(b"x".to_vec(), version))
+    }
+
+    #[test]
+    fn calls_one_after_the_other_have_one_order() {
+        let good = [put(0, 1, Precondition::Absent, ONE), found(2, 3, ONE)];
+        assert!(explain(&good));
+        let early = [call(0, 1, Action::Get, Answer::Nothing), put(2, 3, Precondition::Absent, ONE)];
+        assert!(explain(&early));
+        let lost = [put(0, 1, Precondition::Absent, ONE), call(2, 3, Action::Get, Answer::Nothing)];
+        assert!(!explain(&lost));
+        let stale = [put(0, 1, Precondition::Absent, ONE), put(2, 3, Precondition::Always, TWO), found(4, 5, ONE)];
+        assert!(!explain(&stale));
+    }
+
+    #[test]
+    fn calls_at_once_may_come_in_either_order() {
+        for late in [ONE, TWO] {
+            let both = [put(0, 3, Precondition::Always, ONE), put(1, 2, Precondition::Always, TWO), found(4, 5, late)];
+            assert!(explain(&both));
+        }
+        let read = [put(0, 3, Precondition::Always, ONE), call(1, 2, Action::Get, Answer::Nothing)];
+        assert!(explain(&read));
+    }
+
+    #[test]
+    fn reads_do_not_disagree_about_the_order() {
+        let back = [
+            put(0, 9, Precondition::Always, ONE),
+            put(1, 8, Precondition::Always, TWO),
+            found(2, 3, ONE),
+            found(4, 5, TWO),
+            found(6, 7, ONE),
+        ];
+        assert!(!explain(&back));
+    }
+
+    #[test]
+    fn one_of_two_conditional_writes_loses() {
+        let base = put(0, 1, Precondition::Absent, ONE);
+        let three = Version::from_bytes([3; 16]);
+        let twice =
+            [base.clone(), put(2, 5, Precondition::Version(ONE), TWO), put(3, 4, Precondition::Version(ONE), three)];
+        assert!(!explain(&twice));
+        let refused = Action::Put(b"x".to_vec(), Precondition::Version(ONE));
+        let once = [base, put(2, 5, Precondition::Version(ONE), TWO), call(3, 4, refused, Answer::Conflict)];
+        assert!(explain(&once));
+    }
+
+    #[test]
+    fn a_delete_is_told_to_one() {
+        let base = put(0, 1, Precondition::Absent, ONE);
+        let delete = |removed| call(2, 3, Action::Delete(Some(ONE)), Answer::Deleted(removed));
+        assert!(explain(&[base.clone(), delete(true), delete(false)]));
+        assert!(!explain(&[base.clone(), delete(true), delete(true)]));
+        assert!(!explain(&[base, delete(false), delete(false)]));
+    }
+}

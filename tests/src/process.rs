@@ -1,0 +1,131 @@
+//! Properties that need another process, and that process's side of them.
+//!
+//! A harness that can start one returns a [`Command`] from [`Harness::process`](crate::Harness::process). The program
+//! opens the same data and calls [`work`]; what it is to do stands in its environment.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use oauth_dance_core::{Precondition, Record, TokenStorage};
+
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::races::{count, count_up};
+use crate::subject::{Subject, key};
+
+/// The environment variable with the other process's job.
+const JOB: &str = "OAUTH_DANCE_CONFORMANCE_JOB";
+/// Before the number of every write that the other process had acknowledged.
+const ACKNOWLEDGED: &str = "acknowledged ";
+/// How many keys the other process writes in turn.
+const KEYS: usize = 8;
+
+/// Does what the test that started this process asks for. Call it with the storage that the harness's tests use, and
+/// with nothing else writing to the standard output.
+///
+/// # Errors
+/// What went wrong, in words. The process must then end with a status other than 0.
+pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
+    let job = std::env::var(JOB).map_err(|_| format!("{JOB} is not set: a conformance test starts this program"))?;
+    let done = match job.split_once(' ') {
+        Some(("count", rounds)) => match rounds.parse() {
+            Ok(rounds) => count_up(storage, rounds).await,
+            Err(error) => Err(Stop::from(error)),
+        },
+        _ => write_for_ever(storage.as_ref()).await,
+    };
+    done.map_err(|stop| format!("{stop:?}"))
+}
+
+/// A counter that several processes count up by read and `put Version` misses nothing.
+pub async fn no_update_is_lost_between_processes(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    needs_shared(&on)?;
+    let (processes, rounds) = (3, 40);
+    let mut waiting = Vec::new();
+    for _ in 0..processes {
+        let mut command = on.harness().process().await?;
+        command.env(JOB, format!("count {rounds}")).stdin(Stdio::null()).stdout(Stdio::null());
+        waiting.push(tokio::task::spawn_blocking(move || command.status()));
+    }
+    count_up(Arc::clone(on.storage()), rounds).await?;
+    for process in waiting {
+        let status = process.await??;
+        ensure!(status.success(), "another process failed: {status}");
+    }
+    ensure_eq!(count(on.storage().as_ref()).await?, (processes + 1) * rounds, "the counter");
+    Ok(())
+}
+
+/// What another process was told to be written is seen here at once, and the other way round.
+pub async fn writes_are_seen_by_other_processes(on: Arc<Subject>) -> Outcome {
+    needs_shared(&on)?;
+    for round in 1..=3 {
+        let mut command = on.harness().process().await?;
+        command.env(JOB, "count 1").stdin(Stdio::null()).stdout(Stdio::null());
+        let status: ExitStatus = tokio::task::spawn_blocking(move || command.status()).await??;
+        ensure!(status.success(), "another process failed: {status}");
+        ensure_eq!(count(on.storage().as_ref()).await?, 2 * round - 1, "what another process counted");
+        count_up(Arc::clone(on.storage()), 1).await?;
+    }
+    Ok(())
+}
+
+/// When the application is killed (`kill -9`), nothing that was acknowledged is lost.
+pub async fn acknowledged_writes_survive_a_kill(on: Arc<Subject>) -> Outcome {
+    if !on.capabilities().durable {
+        return Err(Stop::not_applicable("not durable"));
+    }
+    let command = on.harness().process().await?;
+    let acknowledged = tokio::task::spawn_blocking(move || kill_after(40, command)).await??;
+    ensure!(acknowledged >= 40, "the other process ended by itself after {acknowledged} writes");
+    let storage = on.harness().reopen().await?;
+    for slot in 0..KEYS {
+        let least = (1..=acknowledged).rev().find(|number| number % KEYS == slot).unwrap_or_default();
+        let found = storage.get(&key(&format!("slot{slot}"))?).await?;
+        let found = found.ok_or_else(|| Stop::failed(format_args!("write {least} was acknowledged and is gone")))?;
+        let found: usize = std::str::from_utf8(&found.value.payload)?.parse()?;
+        ensure!(found >= least, "write {least} was acknowledged, and {found} is stored");
+    }
+    storage.put(&key("slot0")?, &Record::new("after"), Precondition::Always).await?;
+    Ok(())
+}
+
+/// Runs a process that writes, kills it once so many writes were acknowledged, and returns how many were in the end.
+fn kill_after(writes: usize, mut command: Command) -> io::Result<usize> {
+    let mut child = command.env(JOB, "write").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let Some(output) = child.stdout.take() else { return Ok(0) };
+    let mut acknowledged = 0;
+    let read = || -> io::Result<()> {
+        for line in BufReader::new(output).lines() {
+            let Some(number) = line?.strip_prefix(ACKNOWLEDGED).and_then(|number| number.parse().ok()) else {
+                continue;
+            };
+            acknowledged = number;
+            if acknowledged == writes {
+                child.kill()?;
+            }
+        }
+        Ok(())
+    };
+    let done = read();
+    // It may be dead already.
+    let _ = child.kill();
+    child.wait()?;
+    done.map(|()| acknowledged)
+}
+
+async fn write_for_ever(storage: &dyn TokenStorage) -> Outcome {
+    for number in 1_usize.. {
+        let key = key(&format!("slot{}", number % KEYS))?;
+        storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await?;
+        let mut output = io::stdout().lock();
+        writeln!(output, "{ACKNOWLEDGED}{number}")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+fn needs_shared(on: &Subject) -> Outcome {
+    on.capabilities().shared.then_some(()).ok_or_else(|| Stop::not_applicable("not shared between processes"))
+}

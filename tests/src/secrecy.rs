@@ -1,0 +1,247 @@
+//! With a key ring nothing secret reaches the storage, and the storage tells nothing of what it was given.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use oauth_dance_core::{
+    KeyRing, OAuth1Token, OAuth2Token, Precondition, Record, SealingKey, StorageError, Timestamp, Token, TokenKey,
+    Tokens, TokensError, Version, Versioned,
+};
+use serde_json::json;
+
+use crate::harness::Fault;
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
+use crate::subject::{Subject, key, list_all};
+
+/// Occurs in every secret of [`token`], and nowhere else.
+const CANARY: &str = "CANARY-9f1c";
+
+/// A token of either kind comes back whole through the storage, sealed or not, with all that the provider added.
+pub async fn tokens_come_back_whole(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let mut oauth1 = OAuth1Token::new(CANARY, CANARY);
+    oauth1.extra = json!({"screen_name": "alice"}).as_object().cloned().unwrap_or_default().into();
+    let storage = Arc::clone(on.storage());
+    for tokens in [Tokens::sealed(Arc::clone(&storage), KeyRing::generate()), Tokens::dangerous_plaintext(storage)] {
+        for token in [token(), oauth1.clone().into(), OAuth2Token::bearer("").into()] {
+            let version = tokens.put(&key, &token, Precondition::Always).await?;
+            ensure_eq!(tokens.get(&key).await?, Some(Versioned::new(token, version)), "a token");
+        }
+    }
+    Ok(())
+}
+
+/// Nothing of a sealed token is on the medium: not as it is, nor in hexadecimal, base64, percent-encoded or reversed.
+pub async fn sealed_tokens_leave_no_trace(on: Arc<Subject>) -> Outcome {
+    let plain = Record::new("MARKER-7e2b");
+    on.storage().put(&key("marker")?, &plain, Precondition::Always).await?;
+    let tokens = sealed(&on, KeyRing::generate());
+    for user in 0..5 {
+        let key = key(&format!("user{user}"))?;
+        let version = tokens.put(&key, &token(), Precondition::Always).await?;
+        tokens.put(&key, &token(), Precondition::Version(version)).await?;
+    }
+    let dump = on.harness().raw_dump().await?;
+    // Without this a dump of the wrong thing would prove everything.
+    ensure!(find(&dump, "MARKER-7e2b").is_some(), "the dump does not show what was stored unsealed");
+    if let Some(form) = find(&dump, CANARY) {
+        return Err(Stop::failed(format_args!("a sealed token is on the medium, {form}")));
+    }
+    Ok(())
+}
+
+/// `{:?}` of the storage and what it logs show no payload.
+pub async fn printing_shows_no_payload(on: Arc<Subject>) -> Outcome {
+    on.harness().printed()?;
+    let tokens = Tokens::dangerous_plaintext(Arc::clone(on.storage()));
+    let version = tokens.put(&key("alice")?, &token(), Precondition::Always).await?;
+    tokens.get(&key("alice")?).await?;
+    tokens.put(&key("alice")?, &token(), Precondition::Version(version)).await?;
+    let printed = on.harness().printed()?;
+    ensure!(find(printed.as_bytes(), CANARY).is_none(), "the storage prints a payload");
+    Ok(())
+}
+
+/// No error shows a payload, in `Display`, `Debug` or any source underneath.
+pub async fn errors_show_no_payload(on: Arc<Subject>) -> Outcome {
+    let (alice, secret) = (key("alice")?, Record::new(CANARY.repeat(20)));
+    let mut errors = Vec::new();
+    on.storage().put(&alice, &secret, Precondition::Always).await?;
+    errors.extend(on.storage().put(&alice, &secret, Precondition::Absent).await.err());
+    errors.extend(on.storage().put(&alice, &secret, Precondition::Version(Version::random())).await.err());
+    errors.extend(on.storage().put(&key(&"long".repeat(20_000))?, &secret, Precondition::Always).await.err());
+    if let Some(limit) = on.capabilities().max_payload {
+        let large = Record::new(CANARY.repeat(limit / CANARY.len() + 1));
+        errors.extend(on.storage().put(&alice, &large, Precondition::Always).await.err());
+    }
+    for fault in [Fault::ReadOnly, Fault::Full, Fault::CutReply, Fault::Down] {
+        if on.harness().inject(fault).await.is_ok() {
+            errors.extend(on.storage().put(&alice, &secret, Precondition::Always).await.err());
+            on.harness().heal().await?;
+        }
+    }
+    if on.harness().corrupt(&alice).await.is_ok() {
+        errors.extend(on.storage().get(&alice).await.err());
+    }
+    ensure!(errors.len() >= 2, "there were hardly any errors to look at");
+    for error in &errors {
+        let told = format!("{error:?} {}", crate::outcome::chain(error));
+        ensure!(find(told.as_bytes(), CANARY).is_none(), "an error shows the payload: {}", error_kind(error));
+    }
+    Ok(())
+}
+
+/// A sealed record that is moved to another key, or changed by a byte, does not open there and is not taken for missing.
+pub async fn sealed_records_are_bound_to_their_key(on: Arc<Subject>) -> Outcome {
+    let tokens = sealed(&on, KeyRing::generate());
+    let alice = key("alice")?;
+    tokens.put(&alice, &token(), Precondition::Always).await?;
+    let stolen = stored(&on, &alice).await?;
+    for thief in [
+        key("bob")?,
+        TokenKey::new("google", "alice")?,
+        key("alice")?.with_tenant("acme")?,
+        key("alice")?.with_account("x")?,
+    ] {
+        on.storage().put(&thief, &stolen, Precondition::Always).await?;
+        ensure_error!(tokens.get(&thief).await, TokensError::Tampered { .. }, "a record moved to {thief:?}");
+    }
+    for index in (0..stolen.payload.len()).step_by(7) {
+        let mut changed = stolen.clone();
+        changed.payload[index] ^= 1;
+        on.storage().put(&alice, &changed, Precondition::Always).await?;
+        ensure!(tokens.get(&alice).await.is_err(), "a record opens with byte {index} changed");
+        ensure!(stored(&on, &alice).await? == changed, "a record that does not open was changed or removed");
+    }
+    Ok(())
+}
+
+/// Equal tokens are stored as different bytes.
+pub async fn equal_tokens_are_stored_differently(on: Arc<Subject>) -> Outcome {
+    let tokens = sealed(&on, KeyRing::generate());
+    let mut seen = std::collections::HashSet::new();
+    for user in ["alice", "bob", "alice"] {
+        tokens.put(&key(user)?, &token(), Precondition::Always).await?;
+        ensure!(seen.insert(stored(&on, &key(user)?).await?.payload), "two writes of a token are stored alike");
+    }
+    Ok(())
+}
+
+/// Every sealed record tells, when read and when listed, which key sealed it.
+pub async fn the_sealing_key_is_recorded(on: Arc<Subject>) -> Outcome {
+    let rings = [KeyRing::generate(), KeyRing::generate()];
+    for (user, ring) in ["alice", "bob"].into_iter().zip(&rings) {
+        sealed(&on, ring.clone()).put(&key(user)?, &token(), Precondition::Always).await?;
+        ensure_eq!(stored(&on, &key(user)?).await?.key_id, Some(ring.primary_id()), "the key that sealed a record");
+    }
+    if on.capabilities().listable {
+        let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
+        let ids: std::collections::BTreeSet<_> = listed.into_iter().filter_map(|entry| entry.key_id).collect();
+        ensure_eq!(ids, rings.iter().map(KeyRing::primary_id).collect(), "the keys in the list");
+    }
+    let error = sealed(&on, rings[1].clone()).get(&key("alice")?).await;
+    ensure_error!(error, TokensError::KeyUnavailable { .. }, "get without the key");
+    Ok(())
+}
+
+/// Sealing records anew while they are written loses no write, and can be repeated.
+pub async fn resealing_loses_no_update(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let (old, new) = (SealingKey::generate(), SealingKey::generate());
+    let before = sealed(&on, KeyRing::new(old.clone()));
+    let after = sealed(&on, KeyRing::new(new).with_older(old));
+    let key = key("alice")?;
+    for round in 0..15 {
+        before.put(&key, &token(), Precondition::Always).await?;
+        let (resealing, target) = (after.clone(), key.clone());
+        let resealing = tokio::spawn(async move { resealing.reseal(&target).await });
+        let refreshed = Token::from(OAuth2Token::bearer(format!("refreshed {round}")));
+        after.put(&key, &refreshed, Precondition::Always).await?;
+        resealing.await??;
+        let found = after.get(&key).await?.map(|found| found.value);
+        ensure_eq!(found, Some(refreshed), "round {round}: a token refreshed while it was sealed anew");
+    }
+    before.put(&key, &token(), Precondition::Always).await?;
+    ensure!(after.reseal(&key).await?, "a record sealed with the older key was left");
+    ensure!(!after.reseal(&key).await?, "a record sealed with the first key was sealed anew");
+    ensure_eq!(after.get(&key).await?.map(|found| found.value), Some(token()), "the token sealed anew");
+    Ok(())
+}
+
+fn sealed(on: &Subject, ring: KeyRing) -> Tokens {
+    Tokens::sealed(Arc::clone(on.storage()), ring)
+}
+
+async fn stored(on: &Subject, key: &TokenKey) -> Outcome<Record> {
+    let found = on.storage().get(key).await?;
+    Ok(found.ok_or_else(|| Stop::failed(format_args!("the record of {key:?} is missing")))?.value)
+}
+
+/// A token with the canary in all that is secret.
+fn token() -> Token {
+    let mut token = OAuth2Token::bearer(format!("access {CANARY}"));
+    token.refresh_token = Some(format!("refresh {CANARY}").into());
+    token.id_token = Some(format!("id {CANARY}").into());
+    token.scope = Some(vec!["repo".to_owned(), "user:email".to_owned()]);
+    token.expires_at = Some(Timestamp::from_unix_seconds(4_102_444_800));
+    let extra =
+        json!({"authed_user": {"access_token": CANARY, "n": [1, 2.5, null]}, "instance_url": "https://x.example"});
+    token.extra = extra.as_object().cloned().unwrap_or_default().into();
+    token.into()
+}
+
+/// In which form a text occurs in bytes, if it does.
+fn find(bytes: &[u8], text: &str) -> Option<&'static str> {
+    let raw = text.as_bytes();
+    let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![
+        ("as it is", raw.to_vec()),
+        ("reversed", raw.iter().rev().copied().collect()),
+        ("in hexadecimal", hex.to_uppercase().into_bytes()),
+        ("in hexadecimal", hex.into_bytes()),
+        ("percent-encoded", raw.iter().map(|byte| format!("%{byte:02X}")).collect::<String>().into_bytes()),
+        ("in UTF-16", text.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+    ];
+    for before in 0..3 {
+        // The characters that do not depend on what stands before and after.
+        let padded = [&vec![0; before][..], raw].concat();
+        let (start, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
+        for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+            forms.push(("in base64", engine.encode(&padded).as_bytes()[start..end].to_vec()));
+        }
+    }
+    forms.into_iter().find(|(_, form)| bytes.windows(form.len()).any(|window| window == form)).map(|(name, _)| name)
+}
+
+/// An error's name without anything that it carries.
+fn error_kind(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Conflict => "Conflict",
+        StorageError::Unavailable { .. } => "Unavailable",
+        StorageError::Ambiguous { .. } => "Ambiguous",
+        StorageError::Corrupt { .. } => "Corrupt",
+        StorageError::KeyTooLong { .. } => "KeyTooLong",
+        StorageError::TooLarge { .. } => "TooLarge",
+        _ => "another one",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_found_in_every_form() {
+        for form in
+            ["xxCANARY-9f1cxx", "xxc1f9-YRANACxx", "xx43414e4152592d39663163", "%43%41%4E%41%52%59%2D%39%66%31%63"]
+        {
+            assert!(find(form.as_bytes(), CANARY).is_some(), "{form}");
+        }
+        for before in ["", "a", "ab", "abc"] {
+            let encoded = STANDARD_NO_PAD.encode(format!("{before}{CANARY} and more"));
+            assert_eq!(find(encoded.as_bytes(), CANARY), Some("in base64"));
+        }
+        assert_eq!(find(b"CANARY-9f1", CANARY), None);
+    }
+}

@@ -1,0 +1,180 @@
+//! Memory with everything a harness can do: a clock to move, faults to inject, a second handle, a dump.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use oauth_dance_conformance::{Answer, Fault, Harness, HarnessError, async_trait};
+use oauth_dance_core::{
+    Capabilities, Clock, Filter, MemoryStorage, Page, PageRequest, Precondition, Record, StorageError, Timestamp,
+    TokenKey, TokenStorage, Version, Versioned,
+};
+
+/// Puts the storage under test in front of the server.
+pub(crate) type Front = fn(Server) -> Arc<dyn TokenStorage>;
+
+/// A harness around a storage that keeps everything on a [`Server`].
+pub(crate) struct Bench {
+    front: Front,
+    server: Server,
+    storage: Arc<dyn TokenStorage>,
+    siblings: Mutex<HashMap<String, Server>>,
+}
+
+impl Bench {
+    pub(crate) fn new(front: Front) -> Self {
+        let server = Server::default();
+        Self { front, storage: front(server.clone()), server, siblings: Mutex::default() }
+    }
+
+    /// The server itself, which keeps every promise.
+    pub(crate) fn correct() -> Self {
+        Self::new(|server| Arc::new(server))
+    }
+}
+
+#[async_trait]
+impl Harness for Bench {
+    fn storage(&self) -> Arc<dyn TokenStorage> {
+        Arc::clone(&self.storage)
+    }
+
+    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+        Ok((self.front)(self.server.clone()))
+    }
+
+    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+        let server = self.siblings.lock().unwrap().entry(namespace.to_owned()).or_default().clone();
+        Ok((self.front)(server))
+    }
+
+    async fn advance(&self, by: Duration) -> Answer<()> {
+        self.server.passed.fetch_add(by.as_secs(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn raw_dump(&self) -> Answer<Vec<u8>> {
+        let mut dump = Vec::new();
+        let page = self.server.memory().list(&Filter::everything(), PageRequest { after: None, limit: 1_000 }).await?;
+        for entry in page.entries {
+            if let Some(found) = self.server.memory().get(&entry.key).await? {
+                dump.extend(found.value.payload);
+            }
+        }
+        Ok(dump)
+    }
+
+    async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+        let found = self.server.memory().get(key).await?.ok_or(HarnessError::Cannot("damage nothing"))?;
+        self.server.damaged.lock().unwrap().insert(key.clone(), found.version);
+        Ok(())
+    }
+
+    async fn inject(&self, fault: Fault) -> Answer<()> {
+        *self.server.fault.lock().unwrap() = Some(fault);
+        Ok(())
+    }
+
+    async fn heal(&self) -> Answer<()> {
+        *self.server.fault.lock().unwrap() = None;
+        Ok(())
+    }
+
+    fn printed(&self) -> Answer<String> {
+        Ok(format!("{:?}", self.server))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
+/// A "database server" in memory: all clones are connections to the same one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Server {
+    memory: MemoryStorage,
+    passed: Arc<AtomicU64>,
+    fault: Arc<Mutex<Option<Fault>>>,
+    damaged: Arc<Mutex<HashMap<TokenKey, Version>>>,
+}
+
+impl Server {
+    /// The records, whatever fault there is.
+    pub(crate) fn memory(&self) -> MemoryStorage {
+        self.memory.clone().with_clock(self.clock())
+    }
+
+    /// The server's clock.
+    pub(crate) fn clock(&self) -> Clock {
+        let passed = Arc::clone(&self.passed);
+        Clock::new(move || Clock::system().now().saturating_add(Duration::from_secs(passed.load(Ordering::SeqCst))))
+    }
+
+    async fn reach(&self, writes: bool) -> Result<(), StorageError> {
+        // As on a network, another task may come in between.
+        tokio::task::yield_now().await;
+        let fault = *self.fault.lock().unwrap();
+        match fault {
+            Some(Fault::Down | Fault::Crash) => Err(StorageError::unavailable("connection refused")),
+            Some(Fault::Silent) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err(StorageError::unavailable("no answer in time"))
+            }
+            Some(Fault::ReadOnly) if writes => Err(StorageError::Misconfigured {
+                advice: "connect to the primary".to_owned(),
+                source: "the server is read-only".into(),
+            }),
+            Some(Fault::Full) if writes => Err(StorageError::unavailable("no space left")),
+            _ => Ok(()),
+        }
+    }
+
+    fn answer<T>(&self, answer: T) -> Result<T, StorageError> {
+        match *self.fault.lock().unwrap() {
+            Some(Fault::CutReply) => Err(StorageError::ambiguous("connection reset")),
+            _ => Ok(answer),
+        }
+    }
+}
+
+#[async_trait]
+impl TokenStorage for Server {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        self.reach(false).await?;
+        let found = self.memory().get(key).await?;
+        let damaged = self.damaged.lock().unwrap().get(key).copied();
+        match found {
+            Some(found) if Some(found.version) == damaged => Err(StorageError::corrupt(key, "damaged")),
+            found => self.answer(found),
+        }
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        self.reach(true).await?;
+        let version = self.memory().put(key, record, when).await?;
+        self.answer(version)
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        self.reach(true).await?;
+        let removed = self.memory().delete(key, only).await?;
+        self.answer(removed)
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        self.reach(false).await?;
+        let page = self.memory().list(filter, page).await?;
+        self.answer(page)
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        self.reach(true).await?;
+        let purged = self.memory().purge(limit).await?;
+        self.answer(purged)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new("server in memory").with_atomic(true).with_listable(true).with_durable(true)
+    }
+}

@@ -1,0 +1,39 @@
+//! The storages of the core through the suite, and the suite a hundred times over a storage that keeps every promise.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod bench;
+
+use std::collections::HashSet;
+
+use bench::Bench;
+use oauth_dance_conformance::{PROPERTIES, run_all};
+use oauth_dance_core::MemoryStorage;
+
+/// The reference, as one line and on the system's clock.
+mod reference {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async { Ok(MemoryStorage::new()) });
+}
+
+/// The same records behind a harness that can do nearly everything.
+mod behind_a_server {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async { Ok(Bench::correct()) });
+}
+
+#[test]
+fn a_correct_storage_never_fails() {
+    for run in 0..100 {
+        let report = run_all("correct", || async { Ok(Bench::correct()) });
+        assert!(report.failed().is_empty() && report.skipped().is_empty(), "run {run}: {report}");
+    }
+}
+
+#[test]
+fn no_two_properties_have_one_name() {
+    let names: HashSet<_> = PROPERTIES.iter().map(|property| property.name).collect();
+    assert_eq!(names.len(), PROPERTIES.len());
+}
