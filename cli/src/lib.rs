@@ -3,7 +3,9 @@
 //! The program is the `oauth-dance` binary of this package. Its parts are kept in a library so that
 //! they can be tested over real HTTP and reused in the tests of an application:
 //!
+//! - [`demo`]: a site that lists providers, connects and disconnects them, and calls their APIs.
 //! - [`provider`]: a small local authorization server, so that the whole dance can be seen and tested
 //!   without signing up anywhere.
 
+pub mod demo;
 pub mod provider;

@@ -121,7 +121,7 @@ pub(super) async fn security_headers(State(provider): State<LocalProvider>, mut 
 /// Chromium holds the redirects that follow a form to `form-action` too, so the client's origin is in
 /// it; where that cannot be written as a source (IPv6, custom schemes), forms are left unrestricted.
 fn content_security_policy(redirect_uri: &str) -> String {
-    let base = "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+    let base = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
     match Url::parse(redirect_uri).map(|target| target.origin()) {
         Ok(origin @ Origin::Tuple(_, Host::Domain(_) | Host::Ipv4(_), _)) => {
             format!("{base}; form-action 'self' {}", origin.ascii_serialization())

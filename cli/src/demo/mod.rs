@@ -1,0 +1,224 @@
+//! The demo: a site where each browser connects and disconnects accounts, and calls the providers' APIs.
+
+mod config;
+mod keys;
+mod pages;
+mod site;
+mod storage;
+
+use std::future::IntoFuture as _;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use clap::Args;
+use oauth_dance::{BoxError, ConfigError, OAuth, Provider, Registration};
+use oauth_dance_core::{StorageError, random_bytes};
+use tokio::net::TcpListener;
+use tokio::signal;
+use tokio::sync::watch;
+use url::Url;
+
+use crate::provider::{self, LocalProvider};
+use config::Config;
+
+/// How long requests under way may still take after Ctrl-C.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What `oauth-dance demo` is started with. What is not given here comes from the config, or has a default.
+#[derive(Args, Debug, Default)]
+pub struct Options {
+    /// A TOML file that names the providers
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where tokens are kept: sqlite:FILE or memory: [default: sqlite:oauth-dance.sqlite]
+    #[arg(long, value_name = "URL")]
+    pub storage: Option<String>,
+    /// The address to listen on; port 0 takes any free one [default: 127.0.0.1:3000]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where browsers reach the site, on which redirect URIs are built [default: http://ADDR]
+    #[arg(long, value_name = "URL")]
+    pub base_url: Option<String>,
+    /// The file with the sealing keys; made with a new key if it does not exist [default: oauth-dance.key]
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// Why the demo does not start or goes down.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DemoError {
+    /// The config file cannot be used.
+    #[error("{}: {problem}", .path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in one line.
+        problem: String,
+    },
+    /// The providers cannot be used as configured.
+    #[error(transparent)]
+    Providers(#[from] ConfigError),
+    /// The key file cannot be used.
+    #[error("the key file {} {problem}", .path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The storage URL says nothing known.
+    #[error("there is no storage {url:?}; use sqlite:FILE or memory:")]
+    UnknownStorage {
+        /// The URL up to its first colon: what follows may be a password.
+        url: String,
+    },
+    /// The storage cannot be opened.
+    #[error("the storage cannot be opened")]
+    Storage(#[from] StorageError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The error underneath.
+        #[source]
+        source: io::Error,
+    },
+    /// The server failed while it ran.
+    #[error("the server failed")]
+    Serve(#[source] BoxError),
+}
+
+/// Runs the demo until Ctrl-C.
+///
+/// # Errors
+/// [`DemoError`], whose message and sources name cause and fix.
+pub async fn run(options: Options) -> Result<(), DemoError> {
+    let config = Config::load(options)?;
+    let listener = bind(config.listen).await?;
+    let address = listener.local_addr().map_err(|error| DemoError::Serve(error.into()))?;
+    let base_url = config.base_url.unwrap_or_else(|| format!("http://{address}"));
+    let keys = keys::load_or_create(&config.key_file)?;
+    let storage = storage::open(&config.storage).await?;
+
+    let mut builder = OAuth::builder(&base_url, storage.tokens, keys).each_browser_a_user();
+    let mut servers = Vec::new();
+    if config.providers.is_empty() {
+        let (registration, listener, router) = local_provider(address, &base_url).await?;
+        builder = builder.provider(registration);
+        servers.push((listener, router));
+    }
+    for registration in config.providers {
+        builder = builder.provider(registration);
+    }
+    servers.push((listener, site::router(builder.build()?, storage.description)));
+
+    say(&format!("Open {base_url} in a browser. Ctrl-C stops."));
+    serve(servers).await
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, DemoError> {
+    TcpListener::bind(address).await.map_err(|source| DemoError::Listen { address, source })
+}
+
+/// The provider that the demo brings along, on the port after the site's, or any if that is taken.
+async fn local_provider(site: SocketAddr, base_url: &str) -> Result<(Registration, TcpListener, Router), DemoError> {
+    let address = |port| SocketAddr::new(site.ip(), port);
+    let listener = match bind(address(site.port().saturating_add(1))).await {
+        Ok(listener) => listener,
+        Err(_) => bind(address(0)).await?,
+    };
+    let address = listener.local_addr().map_err(|error| DemoError::Serve(error.into()))?;
+    let issuer = format!("http://{address}");
+
+    let secret: String = random_bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut provider = Provider::new("local", format!("{issuer}/authorize"), format!("{issuer}/token"));
+    provider.title = "Local provider".to_owned();
+    provider.revocation_endpoint = Some(format!("{issuer}/revoke"));
+    provider.userinfo_endpoint = Some(format!("{issuer}/userinfo"));
+    provider.api_base = Some(issuer.clone());
+    provider.issuer = Some(issuer.clone());
+    provider.requires_issuer = true;
+    provider.scopes = vec!["profile".to_owned(), "email".to_owned()];
+    let registration = provider.client("oauth-dance demo", secret.as_str());
+
+    let redirect_uri = format!("{}/login/local/authorized", base_url.trim_end_matches('/'));
+    let issuer = Url::parse(&issuer).map_err(|error| DemoError::Serve(error.into()))?;
+    let known =
+        provider::Registration { client_id: "oauth-dance demo".to_owned(), client_secret: secret, redirect_uri };
+    Ok((registration, listener, LocalProvider::new(issuer, known).router()))
+}
+
+/// Serves everything until Ctrl-C, then lets requests under way finish.
+async fn serve(servers: Vec<(TcpListener, Router)>) -> Result<(), DemoError> {
+    let (stop, stopped) = watch::channel(false);
+    let mut running = tokio::task::JoinSet::new();
+    for (listener, router) in servers {
+        let mut stopped = stopped.clone();
+        let shutdown = async move {
+            // An error says that the sender is gone, which is a reason to stop as well.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        running.spawn(axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future());
+    }
+
+    tokio::select! {
+        () = asked_to_stop() => tracing::info!("stopping"),
+        Some(ended) = running.join_next() => return flatten(ended),
+    }
+    stop.send_replace(true);
+    let finished = async {
+        while let Some(ended) = running.join_next().await {
+            flatten(ended)?;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(GRACE, finished).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            tracing::warn!("some requests were cut off");
+            Ok(())
+        }
+    }
+}
+
+fn flatten(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), DemoError> {
+    match ended {
+        Ok(served) => served.map_err(|error| DemoError::Serve(error.into())),
+        Err(error) => Err(DemoError::Serve(error.into())),
+    }
+}
+
+/// Ctrl-C, or the signal that service managers send.
+async fn asked_to_stop() {
+    let interrupted = async {
+        if signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated => {}
+    }
+}
+
+/// Tells whoever started the program; a closed standard output is no reason to stop.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
