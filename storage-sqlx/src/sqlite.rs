@@ -1,3 +1,4 @@
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -6,9 +7,9 @@ use oauth_dance_core::{
     Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
 };
 use oauth_dance_migrations::{migrate_sqlite, status_sqlite};
+use sqlx::ConnectOptions as _;
 use sqlx::error::DatabaseError;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
-use sqlx::{ConnectOptions as _, Pool};
 use tokio::time::{Instant, sleep};
 
 use crate::dialect::{Dialect, plumbing};
@@ -29,8 +30,8 @@ const WAL_PAUSE: Duration = Duration::from_millis(20);
 /// # Durability
 /// An acknowledged write survives the application's crash, and with SQLite's own default (`synchronous = FULL`), which
 /// [`connect`](Self::connect) leaves alone, also a power cut. A refresh token that the provider has replaced cannot be
-/// had again, so that is worth an fsync a write. Where it is not, [`options`](Self::options) and
-/// [`connect_with`](Self::connect_with) set `NORMAL`, which a power cut may cost the last writes.
+/// had again, so that is worth an fsync a write. Where it is not, [`connect_with`](Self::connect_with) sets `NORMAL`: writes are
+/// two to three times faster and a power cut may cost the last of them.
 ///
 /// # Connections
 /// Writes queue for one connection, because SQLite lets one writer in at a time and its own way of waiting is to
@@ -50,63 +51,59 @@ impl SqliteStorage {
     /// [`StorageError::Misconfigured`] if the URL is wrong or the file cannot be opened or is no database,
     /// [`StorageError::Unavailable`] if another process keeps it locked.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        Self::connect_with(Self::options(url)?).await
+        Self::connect_with(url, |options| options).await
     }
 
-    /// The options of [`connect`](Self::connect), to change some of them: WAL, a busy time-out of four seconds, no
+    /// The same with some of sqlx's options changed. They come with WAL, a busy time-out of four seconds and no
     /// statement log.
     ///
     /// ```
+    /// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
     /// use oauth_dance_sqlx::SqliteStorage;
     /// use sqlx::sqlite::SqliteSynchronous;
     ///
-    /// let faster = SqliteStorage::options("sqlite:tokens.db")?.synchronous(SqliteSynchronous::Normal);
-    /// // SqliteStorage::connect_with(faster).await?
-    /// # Ok::<(), oauth_dance_core::StorageError>(())
+    /// let url = "sqlite:tokens.db";
+    /// let faster = SqliteStorage::connect_with(url, |sqlite| sqlite.synchronous(SqliteSynchronous::Normal)).await?;
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong.
-    pub fn options(url: &str) -> Result<SqliteConnectOptions, StorageError> {
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with(
+        url: &str,
+        change: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
+    ) -> Result<Self, StorageError> {
+        let create = may_create(url);
         let options = SqliteConnectOptions::from_str(url).map_err(unchanged::<Sqlite>)?;
-        Ok(options
-            .create_if_missing(!url.contains("mode="))
+        let options = options
+            .create_if_missing(create)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging())
-    }
-
-    /// Opens a file with options as they are.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect).
-    pub async fn connect_with(options: SqliteConnectOptions) -> Result<Self, StorageError> {
-        // One connection that is never closed: another one would be another database, or wait for this one's locks.
-        let one = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false);
-        if is_memory(&options) {
-            let pool = one.connect_with(options).await.map_err(unchanged::<Sqlite>)?;
-            return Ok(Self { engine: Engine::new(pool.clone(), pool, false, false) });
-        }
-
-        if options.to_url_lossy().query_pairs().any(|(name, value)| name == "mode" && value == "rwc") {
+            .disable_statement_logging();
+        if create {
             create_private(options.get_filename());
         }
-        let writers = open_file(&one, &options).await?;
-        let readers = one.max_connections(READERS).connect_lazy_with(options);
+
+        // Never closed, because that is the end of a database in memory.
+        let pool = SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
+        let options = change(options);
+        let writers = open(pool.clone().max_connections(1), &options).await?;
+        if is_memory(&writers).await? {
+            return Ok(Self { engine: Engine::new(writers.clone(), writers, false, false) });
+        }
+        let readers = pool.max_connections(READERS).connect_lazy_with(options);
         Ok(Self { engine: Engine::new(readers, writers, true, true) })
     }
 
     /// Uses the application's pool, for reads and writes alike. WAL and a busy time-out are the pool's own affair.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] for a pool of several connections to `:memory:`, which may be a database each.
-    pub fn from_pool(pool: SqlitePool) -> Result<Self, StorageError> {
-        let memory = is_memory(&pool.connect_options());
-        if memory && pool.options().get_max_connections() > 1 {
+    /// [`StorageError::Misconfigured`] for a pool of several connections to `:memory:`, which may be a database each;
+    /// otherwise as [`connect`](Self::connect).
+    pub async fn from_pool(pool: SqlitePool) -> Result<Self, StorageError> {
+        let on_disk = !is_memory(&pool).await?;
+        if !on_disk && pool.options().get_max_connections() > 1 {
             return Err(StorageError::Misconfigured {
                 advice: "give a pool to an in-memory database `max_connections(1)`, no idle time-out and no \
                     maximal lifetime, or use a file"
@@ -114,7 +111,7 @@ impl SqliteStorage {
                 source: "each connection to an in-memory database may be a database of its own".into(),
             });
         }
-        Ok(Self { engine: Engine::new(pool.clone(), pool, !memory, !memory) })
+        Ok(Self { engine: Engine::new(pool.clone(), pool, on_disk, on_disk) })
     }
 
     /// Uses another table than `oauth_dance_tokens`.
@@ -159,23 +156,31 @@ impl SqliteStorage {
 
 token_storage!(SqliteStorage);
 
-fn is_memory(options: &SqliteConnectOptions) -> bool {
-    let name = options.get_filename().as_os_str();
-    let in_memory = options.to_url_lossy().query_pairs().any(|(name, value)| name == "mode" && value == "memory");
-    in_memory || name == ":memory:" || name.is_empty()
+/// Whether a missing file is ours to create: a URL with a `mode` says itself.
+fn may_create(url: &str) -> bool {
+    let path = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    !path.is_empty() && path != ":memory:" && !query.split('&').any(|pair| pair.starts_with("mode="))
+}
+
+/// Whether the database is in memory, or in a temporary file of one connection.
+async fn is_memory(pool: &SqlitePool) -> Result<bool, StorageError> {
+    let file = sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'").fetch_one(pool).await;
+    let file: Option<String> = file.map_err(unchanged::<Sqlite>)?;
+    Ok(file.unwrap_or_default().is_empty())
 }
 
 /// Creates a missing file that only its owner may read. SQLite gives the files beside it the same permissions.
 /// What goes wrong here goes wrong again when SQLite opens it, which knows better what to say.
 fn create_private(path: &Path) {
-    let mut options = std::fs::OpenOptions::new();
+    let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let _ = options.open(path);
 }
 
-async fn open_file(pool: &SqlitePoolOptions, options: &SqliteConnectOptions) -> Result<Pool<Sqlite>, StorageError> {
+async fn open(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result<SqlitePool, StorageError> {
     let deadline = Instant::now() + DEFAULT_TIMEOUT / 2;
     loop {
         match pool.clone().connect_with(options.clone()).await {
