@@ -94,7 +94,9 @@ async fn finish(
 
     oauth.inner.attempts.spend(&attempt).await?;
     cookies.push(oauth.inner.attempts.forget(&attempt));
-    if !attempt.is_of(user.as_ref()) {
+    // A browser that is a user of its own became one in another tab; nobody else has signed in.
+    let became_a_user = attempt.is_of(None) && matches!(oauth.inner.users, Identity::Browser(_));
+    if !attempt.is_of(user.as_ref()) && !became_a_user {
         return Err(LoginError::UserChanged);
     }
     let code = granted(&registered, callback)?;
