@@ -12,15 +12,15 @@ CREATE TABLE oauth_dance_tokens (
     -- 16 random bytes, new on every write. A conditional write names the version it replaces.
     version      BLOB    NOT NULL,
 
-    -- The token. Sealed (encrypted and bound to the key above) wherever a key ring is configured.
-    payload      BLOB    NOT NULL,
-
     -- Copies for operators, all times in seconds since 1970-01-01 UTC.
     expires_at   INTEGER,          -- when the access token expires; the row stays, a refresh starts from it
     retain_until INTEGER,          -- when the row stops to count and may be purged; NULL means never
     key_id       BLOB,             -- which key sealed the payload, in hexadecimal; NULL means not sealed
     created_at   INTEGER NOT NULL, -- when the account was connected
     updated_at   INTEGER NOT NULL, -- when the row was last written
+
+    -- The token. Sealed (encrypted and bound to the key above) wherever a key ring is configured.
+    payload      BLOB    NOT NULL, -- at the end, so that what is before it is read without it
 
     PRIMARY KEY (tenant, user_id, provider, account)
 ) STRICT;

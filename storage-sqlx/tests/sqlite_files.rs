@@ -1,6 +1,6 @@
 //! SQLite: what depends on the file, on other processes and on the options.
 #![cfg(feature = "sqlite")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
