@@ -46,6 +46,12 @@ impl Tokens {
         Self { retain_for: Some(retain_for), ..self }
     }
 
+    /// The same handle, sealing and retention over another storage.
+    #[must_use]
+    pub fn with_storage(self, storage: impl TokenStorage) -> Self {
+        Self { storage: Arc::new(storage), ..self }
+    }
+
     /// The storage underneath.
     pub fn storage(&self) -> &Arc<dyn TokenStorage> {
         &self.storage
@@ -239,6 +245,19 @@ mod tests {
         assert!(matches!(sealed.get(&key()).await, Err(TokensError::NotSealed { .. })));
         sealed.put(&key(), &rich(), Precondition::Always).await.unwrap();
         assert!(matches!(plain.get(&key()).await, Err(TokensError::NoKeyRing { .. })));
+    }
+
+    #[tokio::test]
+    async fn another_storage_is_sealed_and_kept_as_the_first() {
+        let (one, two) = (MemoryStorage::new(), MemoryStorage::new());
+        let tokens = Tokens::sealed(one.clone(), KeyRing::generate()).with_retention(Duration::from_secs(60));
+        tokens.clone().with_storage(two.clone()).put(&key(), &rich(), Precondition::Always).await.unwrap();
+        assert_eq!(tokens.get(&key()).await.unwrap(), None);
+
+        let record = two.get(&key()).await.unwrap().unwrap().value;
+        assert!(record.retain_for.is_some() && record.key_id.is_some());
+        one.put(&key(), &record, Precondition::Always).await.unwrap();
+        assert_eq!(tokens.get(&key()).await.unwrap().unwrap().value, rich());
     }
 
     #[tokio::test]
