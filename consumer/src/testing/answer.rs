@@ -1,0 +1,275 @@
+use std::convert::Infallible;
+use std::fmt;
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::wire::Connection;
+
+const CHUNK: usize = 64 * 1024;
+
+/// How a [`TestProvider`](super::TestProvider) answers one request.
+///
+/// It starts from what is answered and adds how: `Answer::normal().lost()` does what is asked, and then the connection
+/// breaks before the answer is on it.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Answer {
+    content: Content,
+    members: Vec<(String, Option<Value>)>,
+    body: Option<BodyChange>,
+    headers: Vec<(String, String)>,
+    delivery: Delivery,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Normal,
+    Fixed(StatusCode, Bytes),
+    Endless(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Delivery {
+    AtOnce,
+    After(Duration),
+    Drip(Duration),
+    Never,
+    Lost,
+}
+
+#[derive(Clone)]
+struct BodyChange(Arc<dyn Fn(Vec<u8>) -> Vec<u8> + Send + Sync>);
+
+impl fmt::Debug for BodyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyChange")
+    }
+}
+
+impl Answer {
+    /// Does what is asked and answers as a good provider does.
+    pub fn normal() -> Self {
+        Self::new(Content::Normal)
+    }
+
+    /// Does nothing and answers with this status and an empty body.
+    ///
+    /// # Panics
+    /// If it is not between 100 and 999.
+    #[expect(clippy::expect_used, reason = "a test that asks for no status is wrong")]
+    pub fn status(status: u16) -> Self {
+        let status = StatusCode::from_u16(status).expect("a status is between 100 and 999");
+        Self::new(Content::Fixed(status, Bytes::new()))
+    }
+
+    /// Does nothing and answers with this JSON and status 200.
+    #[expect(clippy::needless_pass_by_value, reason = "so that it takes what `json!` makes")]
+    pub fn json(value: Value) -> Self {
+        Self::status(200).header("content-type", "application/json").body(value.to_string())
+    }
+
+    /// Does nothing and answers with an error of RFC 6749 section 5.2.
+    pub fn error(status: u16, code: &str) -> Self {
+        Self::status(status).header("content-type", "application/json").body(json!({ "error": code }).to_string())
+    }
+
+    /// Does nothing and sends the client elsewhere.
+    pub fn redirect(status: u16, location: &str) -> Self {
+        Self::status(status).header("location", location)
+    }
+
+    /// Does nothing and answers with a body of this many zeros, made while it is read.
+    pub fn huge(bytes: u64) -> Self {
+        Self::new(Content::Endless(bytes))
+    }
+
+    /// Does nothing and answers with a body that does not end.
+    pub fn endless() -> Self {
+        Self::huge(u64::MAX)
+    }
+
+    /// Closes the connection without doing or answering anything.
+    pub fn closed() -> Self {
+        Self::status(200).lost()
+    }
+
+    /// Sets a member of the JSON object that a [normal](Self::normal) answer is.
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.push((name.to_owned(), Some(value.into())));
+        self
+    }
+
+    /// Leaves out a member of the JSON object that a [normal](Self::normal) answer is.
+    pub fn without(mut self, name: &str) -> Self {
+        self.members.push((name.to_owned(), None));
+        self
+    }
+
+    /// Sets the body.
+    pub fn body(self, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        self.map_body(move |_| body.to_vec())
+    }
+
+    /// Changes the body in any way.
+    pub fn map_body(mut self, change: impl Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        self.body = Some(BodyChange(Arc::new(change)));
+        self
+    }
+
+    /// Sets a header, in place of any of that name; an empty value removes it.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Answers after a while.
+    pub fn after(self, delay: Duration) -> Self {
+        Self { delivery: Delivery::After(delay), ..self }
+    }
+
+    /// Sends the head at once, and of the body a byte at a time with a pause before each.
+    pub fn dripping(self, pause: Duration) -> Self {
+        Self { delivery: Delivery::Drip(pause), ..self }
+    }
+
+    /// Does its work and then keeps the client waiting for ever.
+    pub fn hanging(self) -> Self {
+        Self { delivery: Delivery::Never, ..self }
+    }
+
+    /// Does its work and then closes the connection instead of answering.
+    pub fn lost(self) -> Self {
+        Self { delivery: Delivery::Lost, ..self }
+    }
+
+    fn new(content: Content) -> Self {
+        Self { content, members: Vec::new(), body: None, headers: Vec::new(), delivery: Delivery::AtOnce }
+    }
+
+    pub(super) async fn give(
+        self,
+        usual: impl FnOnce() -> Usual,
+        connection: &Connection,
+        streamed: &Arc<AtomicU64>,
+    ) -> Response {
+        let mut answer = match &self.content {
+            Content::Normal => usual(),
+            Content::Fixed(status, body) => Usual { status: *status, headers: HeaderMap::new(), body: body.to_vec() },
+            Content::Endless(_) => Usual::empty(StatusCode::OK),
+        };
+        self.change(&mut answer);
+        match self.delivery {
+            Delivery::AtOnce | Delivery::Drip(_) => {}
+            Delivery::After(delay) => tokio::time::sleep(delay).await,
+            Delivery::Never => pending().await,
+            Delivery::Lost => connection.sever(),
+        }
+        let body = match (self.content, self.delivery) {
+            (Content::Endless(bytes), _) => zeros(bytes, Arc::clone(streamed)),
+            (_, Delivery::Drip(pause)) => drip(answer.body, pause, Arc::clone(streamed)),
+            _ => Body::from(answer.body),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        response
+    }
+
+    #[expect(clippy::expect_used, reason = "a test that asks for no header is wrong")]
+    fn change(&self, answer: &mut Usual) {
+        if !self.members.is_empty()
+            && let Ok(Value::Object(mut members)) = serde_json::from_slice(&answer.body)
+        {
+            for (name, value) in &self.members {
+                match value {
+                    Some(value) => members.insert(name.clone(), value.clone()),
+                    None => members.remove(name),
+                };
+            }
+            answer.body = Value::from(members).to_string().into_bytes();
+        }
+        if let Some(BodyChange(change)) = &self.body {
+            answer.body = change(std::mem::take(&mut answer.body));
+        }
+        for (name, value) in &self.headers {
+            let name = HeaderName::try_from(name).expect("a header's name");
+            match value.as_str() {
+                "" => answer.headers.remove(name),
+                value => answer.headers.insert(name, HeaderValue::try_from(value).expect("a header's value")),
+            };
+        }
+    }
+}
+
+/// What a good provider answers.
+pub(super) struct Usual {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Usual {
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Vec::new() }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "so that it takes what `json!` makes")]
+    pub(super) fn json(status: StatusCode, value: Value) -> Self {
+        Self { body: value.to_string().into_bytes(), ..Self::empty(status) }
+            .with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
+    }
+
+    pub(super) fn error(status: StatusCode, code: &str, description: &str) -> Self {
+        Self::json(status, json!({ "error": code, "error_description": description }))
+    }
+
+    pub(super) fn invalid_request(description: &str) -> Self {
+        Self::error(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+
+    pub(super) fn redirect(location: &str) -> Self {
+        match HeaderValue::try_from(location) {
+            Ok(location) => Self::empty(StatusCode::FOUND).with_header(header::LOCATION, location),
+            Err(_) => Self::invalid_request("the location cannot be sent"),
+        }
+    }
+
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+}
+
+fn zeros(bytes: u64, streamed: Arc<AtomicU64>) -> Body {
+    let chunk = Bytes::from(vec![b'0'; CHUNK]);
+    Body::from_stream(stream::unfold(bytes, move |left| {
+        let next = chunk.slice(..usize::try_from(left).unwrap_or(CHUNK).min(CHUNK));
+        streamed.fetch_add(next.len() as u64, Ordering::Relaxed);
+        async move { (left > 0).then(|| (Ok::<_, Infallible>(next.clone()), left - next.len() as u64)) }
+    }))
+}
+
+fn drip(body: Vec<u8>, pause: Duration, streamed: Arc<AtomicU64>) -> Body {
+    Body::from_stream(stream::unfold(Bytes::from(body), move |mut left| {
+        let streamed = Arc::clone(&streamed);
+        async move {
+            if left.is_empty() {
+                return None;
+            }
+            tokio::time::sleep(pause).await;
+            streamed.fetch_add(1, Ordering::Relaxed);
+            let byte = left.split_to(1);
+            Some((Ok::<_, Infallible>(byte), left))
+        }
+    }))
+}
