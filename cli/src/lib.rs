@@ -9,3 +9,8 @@
 
 pub mod demo;
 pub mod provider;
+
+/// Compiles what the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
