@@ -78,13 +78,14 @@ async fn use_once(storage: &dyn TokenStorage, key: &oauth_dance_core::TokenKey) 
     Ok(())
 }
 
-/// Drops a call early on: after a few polls, or after a moment, so that over the turns every await is met.
+/// Drops a call early on: mostly in its first awaits, where it waits for a connection or an answer, and over the turns in
+/// every later one too.
 async fn cut<T>(turn: usize, call: impl Future<Output = T>) {
-    if turn.is_multiple_of(2) {
-        drop_after_polls(turn / 2 % 12, call).await;
-    } else {
-        let moment = Duration::from_micros(50 * (turn as u64 % 40));
-        let _ = tokio::time::timeout(moment, call).await;
+    match turn % 4 {
+        0 => drop_after_polls(1, call).await,
+        1 => drop_after_polls(2, call).await,
+        2 => drop_after_polls(turn / 4 % 12, call).await,
+        _ => drop(tokio::time::timeout(Duration::from_micros(100 * (turn as u64 % 40)), call).await),
     }
 }
 

@@ -152,10 +152,15 @@ pub async fn resealing_loses_no_update(on: Arc<Subject>) -> Outcome {
     let before = sealed(&on, KeyRing::new(old.clone()));
     let after = sealed(&on, KeyRing::new(new).with_older(old));
     let key = key("alice")?;
-    for round in 0..15 {
+    for round in 0..40 {
         before.put(&key, &token(), Precondition::Always).await?;
         let (resealing, target) = (after.clone(), key.clone());
         let resealing = tokio::spawn(async move { resealing.reseal(&target).await });
+        // So that the refresh comes before, between and after the steps of sealing anew.
+        for _ in 0..round / 2 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_micros(200 * (round % 4))).await;
         let refreshed = Token::from(OAuth2Token::bearer(format!("refreshed {round}")));
         after.put(&key, &refreshed, Precondition::Always).await?;
         resealing.await??;

@@ -1,0 +1,156 @@
+//! Wrong when the server fails, and about what may be told.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use oauth_dance_core::{
+    Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage as _, Version, Versioned,
+};
+
+use super::{Read, Write, flaws};
+
+flaws! {
+    OutageIsMissing(()) caught by an_outage_is_an_error {
+        async fn get(&self, key: &TokenKey) -> Read {
+            Ok(self.server.get(key).await.unwrap_or_default())
+        }
+    }
+
+    OutageIsAnEmptyList(()) caught by an_outage_is_an_error {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            match self.server.list(filter, page).await {
+                Err(StorageError::Unavailable { .. }) => Ok(Page { entries: Vec::new(), next: None }),
+                page => page,
+            }
+        }
+    }
+
+    OutageIsNothingToDelete(()) caught by an_outage_is_an_error {
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            Ok(self.server.delete(key, only).await.unwrap_or(false))
+        }
+    }
+
+    OutageIsAConflict(()) caught by an_outage_is_an_error {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.server.put(key, record, when).await.map_err(|_| StorageError::Conflict)
+        }
+    }
+
+    WaitsForEver(()) caught by a_silent_server_is_an_error_in_time {
+        async fn get(&self, key: &TokenKey) -> Read {
+            match self.server.get(key).await {
+                Err(StorageError::Unavailable { source }) if source.to_string() == "no answer in time" => {
+                    std::future::pending().await
+                }
+                found => found,
+            }
+        }
+    }
+
+    NeverComesBack(AtomicBool) caught by the_storage_recovers {
+        async fn get(&self, key: &TokenKey) -> Read {
+            if self.own.load(Ordering::SeqCst) {
+                return Err(StorageError::unavailable("pool closed"));
+            }
+            let found = self.server.get(key).await;
+            if matches!(found, Err(StorageError::Unavailable { .. })) {
+                self.own.store(true, Ordering::SeqCst);
+            }
+            found
+        }
+    }
+
+    // Says that nothing has changed when it cannot know.
+    SaysUnavailableForAmbiguous(()) caught by an_error_means_old_or_new {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.server.put(key, record, when).await.map_err(|error| match error {
+                StorageError::Ambiguous { source } => StorageError::Unavailable { source },
+                other => other,
+            })
+        }
+    }
+
+    // Meets its own first attempt.
+    RetriesBlindly(()) caught by an_error_means_old_or_new {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            match self.server.put(key, record, when).await {
+                Err(StorageError::Ambiguous { .. }) => self.server.put(key, record, when).await,
+                written => written,
+            }
+        }
+    }
+
+    // The last write is in a buffer of this process.
+    BuffersAWrite(Buffer) caught by acknowledged_writes_survive_a_restart {
+        async fn get(&self, key: &TokenKey) -> Read {
+            let buffered = self.own.lock().await;
+            match &*buffered {
+                Some((owner, record, version)) if owner == key => Ok(Some(Versioned::new(record.clone(), *version))),
+                _ => self.server.get(key).await,
+            }
+        }
+
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let mut buffered = self.own.lock().await;
+            if let Some((key, record, _)) = buffered.take() {
+                self.server.put(&key, &record, Precondition::Always).await?;
+            }
+            if when != Precondition::Always {
+                return self.server.put(key, record, when).await;
+            }
+            let version = Version::random();
+            *buffered = Some((key.clone(), record.clone(), version));
+            Ok(version)
+        }
+    }
+
+    // Acknowledges what it will write with the next one, and forgets it when the server is gone.
+    LosesTheLastWrites(Buffer) caught by acknowledged_writes_survive_a_server_crash {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            if self.server.get(key).await.is_err() {
+                self.server.memory().put(key, &Record::new("0"), Precondition::Always).await?;
+            }
+            self.server.put(key, record, when).await
+        }
+    }
+
+    ReadOnlyIsFine(()) caught by read_only_is_an_error {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            match self.server.put(key, record, when).await {
+                Err(StorageError::Misconfigured { .. }) => Ok(Version::random()),
+                written => written,
+            }
+        }
+    }
+
+    FullIsFine(()) caught by a_full_medium_is_an_error {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            match self.server.put(key, record, when).await {
+                Err(StorageError::Unavailable { source }) if source.to_string() == "no space left" => Ok(Version::random()),
+                written => written,
+            }
+        }
+    }
+
+    // A driver that quotes the statement with its parameters.
+    QuotesThePayload(()) caught by errors_show_no_payload {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.server.put(key, record, when).await.map_err(|error| match error {
+                StorageError::Unavailable { source } => {
+                    let text = String::from_utf8_lossy(&record.payload);
+                    StorageError::unavailable(format!("{source}: INSERT INTO tokens VALUES ('{text}')"))
+                }
+                other => other,
+            })
+        }
+    }
+
+    LogsThePayload(()) caught by printing_shows_no_payload {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.server.log(&format!("put {key}: {:02x?}", record.payload).replace(", ", ""));
+            self.server.put(key, record, when).await
+        }
+    }
+}
+
+type Buffer = tokio::sync::Mutex<Option<(TokenKey, Record, Version)>>;

@@ -1,0 +1,167 @@
+//! Wrong about what is in the list.
+
+use oauth_dance_core::{
+    Capabilities, Cursor, Entry, Filter, Page, PageRequest, StorageError, TokenStorage as _, Version,
+};
+
+use super::flaws;
+use crate::bench::Server;
+
+flaws! {
+    // Puts the user into a LIKE pattern.
+    ListsByPattern(()) caught by filters_are_not_patterns {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut others = filter.clone();
+            let Some(pattern) = others.user.take() else { return self.server.list(filter, page).await };
+            let entries = everything(&self.server).await?.into_iter().filter(|entry| others.matches(entry));
+            cut(entries.filter(|entry| like(&pattern, entry.key.user())), &page)
+        }
+    }
+
+    ListsByPrefix(()) caught by filters_are_not_patterns {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut others = filter.clone();
+            let provider = others.provider.take().unwrap_or_default();
+            let entries = everything(&self.server).await?.into_iter().filter(|entry| others.matches(entry));
+            cut(entries.filter(|entry| entry.key.provider().starts_with(&provider)), &page)
+        }
+    }
+
+    IgnoresTheTenant(()) caught by filters_are_exact {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut filter = filter.clone();
+            filter.tenant = None;
+            self.server.list(&filter, page).await
+        }
+    }
+
+    // Takes no tenant for any tenant.
+    ListsUsersOfAllTenants(()) caught by a_user_can_be_removed {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut filter = filter.clone();
+            filter.tenant = filter.tenant.filter(|tenant| !tenant.is_empty());
+            self.server.list(&filter, page).await
+        }
+    }
+
+    ExpiringAtCountsAsBefore(()) caught by filters_are_exact {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let second = std::time::Duration::from_secs(1);
+            let mut filter = filter.clone();
+            filter.expiring_before = filter.expiring_before.map(|before| before.saturating_add(second));
+            self.server.list(&filter, page).await
+        }
+    }
+
+    FiltersTheFirstPage(()) caught by filters_hold_on_every_page {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let everything = Filter::everything();
+            self.server.list(if page.after.is_some() { &everything } else { filter }, page).await
+        }
+    }
+
+    // Takes a page that the filter emptied for the last one.
+    EndsAtAnEmptyPage(()) caught by filters_hold_on_every_page {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(&Filter::everything(), page).await?;
+            page.entries.retain(|entry| filter.matches(entry));
+            page.next = page.next.filter(|_| !page.entries.is_empty());
+            Ok(page)
+        }
+    }
+
+    SkipsOneBetweenPages(()) caught by pages_of_any_size_cover_the_list {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut found = self.server.list(filter, page.clone()).await?;
+            if page.after.is_some() && found.entries.len() > 1 {
+                found.entries.remove(0);
+            }
+            Ok(found)
+        }
+    }
+
+    RepeatsTheLastOfAPage(()) caught by pages_of_any_size_cover_the_list {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let start = page.after.as_ref().map(Cursor::key).transpose()?;
+            let entries = everything(&self.server).await?.into_iter().filter(|entry| filter.matches(entry));
+            let limit = page.limit.max(2);
+            Ok(Page::collect(entries.filter(|entry| start.as_ref().is_none_or(|start| entry.key >= *start)), limit))
+        }
+    }
+
+    IgnoresTheLimit(()) caught by pages_of_any_size_cover_the_list {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            self.server.list(filter, PageRequest { limit: 100, ..page }).await
+        }
+    }
+
+    // LIMIT and OFFSET.
+    PagesByOffset(()) caught by pages_are_stable_under_writes {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let offset = match &page.after {
+                Some(cursor) => u64::from_be_bytes(cursor.as_bytes().try_into().map_err(|_| StorageError::InvalidCursor)?),
+                None => 0,
+            } as usize;
+            let found: Vec<_> = everything(&self.server).await?.into_iter().filter(|entry| filter.matches(entry)).collect();
+            let end = offset.saturating_add(page.limit).min(found.len());
+            let next = (end < found.len()).then(|| Cursor::from_bytes((end as u64).to_be_bytes()));
+            Ok(Page { entries: found.get(offset..end).unwrap_or_default().to_vec(), next })
+        }
+    }
+
+    StartsAnewAtAStrangeCursor(()) caught by foreign_cursors_are_refused {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let after = page.after.filter(|cursor| cursor.key().is_ok());
+            self.server.list(filter, PageRequest { after, ..page }).await
+        }
+    }
+
+    ListsOtherVersions(()) caught by the_list_is_exact {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(filter, page).await?;
+            page.entries.iter_mut().for_each(|entry| entry.version = Version::from_bytes([0; 16]));
+            Ok(page)
+        }
+    }
+
+    ListsNoKeyIds(()) caught by the_sealing_key_is_recorded {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(filter, page).await?;
+            page.entries.iter_mut().for_each(|entry| entry.key_id = None);
+            Ok(page)
+        }
+    }
+
+    // Cannot list, and says that there is nothing.
+    ListsNothing(()) caught by an_undeclared_list_is_unsupported {
+        async fn list(&self, _filter: &Filter, _page: PageRequest) -> Result<Page, StorageError> {
+            Ok(Page { entries: Vec::new(), next: None })
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            self.server.capabilities().with_listable(false)
+        }
+    }
+}
+
+/// What is listed without a filter.
+async fn everything(server: &Server) -> Result<Vec<Entry>, StorageError> {
+    let page = server.list(&Filter::everything(), PageRequest { after: None, limit: usize::MAX }).await?;
+    Ok(page.entries)
+}
+
+fn cut(entries: impl Iterator<Item = Entry>, page: &PageRequest) -> Result<Page, StorageError> {
+    let after = page.after.as_ref().map(Cursor::key).transpose()?;
+    Ok(Page::collect(entries.filter(|entry| after.as_ref().is_none_or(|after| entry.key > *after)), page.limit))
+}
+
+/// SQL's LIKE.
+fn like(pattern: &str, text: &str) -> bool {
+    let Some(first) = pattern.chars().next() else { return text.is_empty() };
+    let rest = &pattern[first.len_utf8()..];
+    let mut tails = text.char_indices().map(|(index, _)| &text[index..]).chain([""]);
+    match first {
+        '%' => tails.any(|tail| like(rest, tail)),
+        _ => text.chars().next().is_some_and(|c| (first == '_' || first == c) && like(rest, &text[c.len_utf8()..])),
+    }
+}

@@ -1,0 +1,235 @@
+//! Wrong about how long a record is kept.
+
+use std::time::Duration;
+
+use oauth_dance_core::{
+    Filter, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage as _, Version,
+};
+
+use super::{Notes, Read, Write, flaws, pause};
+
+flaws! {
+    // Makes the access token's expiry the record's.
+    DropsExpiredTokens(()) caught by an_expired_access_token_is_not_missing {
+        async fn get(&self, key: &TokenKey) -> Read {
+            let now = self.server.clock().now();
+            let found = self.server.get(key).await?;
+            Ok(found.filter(|found| found.value.expires_at.is_none_or(|expiry| expiry > now)))
+        }
+    }
+
+    PurgesExpiredTokens(()) caught by an_expired_access_token_is_not_missing {
+        async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+            let filter = Filter::everything().expiring_before(self.server.clock().now());
+            let page = self.server.list(&filter, PageRequest { after: None, limit }).await?;
+            let mut purged = 0;
+            for entry in page.entries {
+                purged += u64::from(self.server.delete(&entry.key, Some(entry.version)).await?);
+            }
+            Ok(purged + self.server.purge(limit).await?)
+        }
+    }
+
+    ForgetsTheRetention(()) caught by retention_hides {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.server.put(key, &record.clone().with_retain_for(None), when).await
+        }
+    }
+
+    // Keeps records long enough for the list to show those that `get` hides.
+    ListsWhatIsPast(Notes<TokenKey, Timestamp>) caught by retention_hides {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let ends = record.retain_for.map(|kept| self.server.clock().now().saturating_add(kept));
+            let written = self.server.put(key, &record.clone().with_retain_for(None), when).await?;
+            let mut notes = self.own.lock().unwrap();
+            notes.remove(key);
+            notes.extend(ends.map(|ends| (key.clone(), ends)));
+            Ok(written)
+        }
+
+        async fn get(&self, key: &TokenKey) -> Read {
+            let now = self.server.clock().now();
+            let ends = self.own.lock().unwrap().get(key).copied();
+            let found = self.server.get(key).await?.filter(|_| ends.is_none_or(|ends| ends > now));
+            Ok(found.map(|mut found| {
+                found.value.retain_for = ends.map(|ends| ends.saturating_since(now));
+                found
+            }))
+        }
+    }
+
+    // An UPDATE without the column.
+    InheritsTheRetention(()) caught by every_write_sets_the_retention {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let old = self.server.get(key).await?.and_then(|found| found.value.retain_for);
+            let kept = record.retain_for.or(old);
+            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+        }
+    }
+
+    NeverShortensTheRetention(()) caught by every_write_sets_the_retention {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let old = self.server.get(key).await?.map(|found| found.value.retain_for);
+            let kept = record.retain_for.map(|kept| old.flatten().map_or(kept, |old| old.max(kept)));
+            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+        }
+    }
+
+    // A key of its own for the retention, which nobody deletes.
+    RetentionOutlivesTheRecord(Notes<TokenKey, Timestamp>) caught by retention_ends_with_the_record {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await?;
+            if let Some(kept) = record.retain_for {
+                self.own.lock().unwrap().insert(key.clone(), self.server.clock().now().saturating_add(kept));
+            }
+            Ok(written)
+        }
+
+        async fn get(&self, key: &TokenKey) -> Read {
+            let now = self.server.clock().now();
+            let ends = self.own.lock().unwrap().get(key).copied();
+            Ok(self.server.get(key).await?.filter(|_| ends.is_none_or(|ends| ends > now)))
+        }
+    }
+
+    // The row is still there, so creating fails.
+    PastIsInTheWay(Notes<TokenKey, ()>) caught by past_retention_counts_as_absent {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            if when == Precondition::Absent && self.own.lock().unwrap().contains_key(key) {
+                return Err(StorageError::Conflict);
+            }
+            let written = self.server.put(key, record, when).await?;
+            self.own.lock().unwrap().insert(key.clone(), ());
+            Ok(written)
+        }
+
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await?;
+            if removed {
+                self.own.lock().unwrap().remove(key);
+            }
+            Ok(removed)
+        }
+    }
+
+    // The row is still there, so an update by version brings it back.
+    RevivesThePast(Notes<TokenKey, Version>) caught by past_retention_counts_as_absent {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let last = self.own.lock().unwrap().get(key).copied();
+            let gone = self.server.get(key).await?.is_none();
+            let when = if gone && last.is_some_and(|last| when == Precondition::Version(last)) { Precondition::Absent } else { when };
+            let written = self.server.put(key, record, when).await?;
+            self.own.lock().unwrap().insert(key.clone(), written);
+            Ok(written)
+        }
+
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await?;
+            if removed {
+                self.own.lock().unwrap().remove(key);
+            }
+            Ok(removed)
+        }
+    }
+
+    // Prolongs first and compares afterwards.
+    RefusedWritesProlong(()) caught by a_refused_write_leaves_the_retention {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await;
+            if matches!(written, Err(StorageError::Conflict))
+                && let Some(found) = self.server.get(key).await?
+            {
+                let prolonged = found.value.with_retain_for(record.retain_for);
+                self.server.put(key, &prolonged, Precondition::Version(found.version)).await?;
+            }
+            written
+        }
+    }
+
+    // A session store's habit.
+    ReadingProlongs(Notes<TokenKey, Duration>) caught by reading_tells_the_time_left {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await?;
+            let mut notes = self.own.lock().unwrap();
+            notes.remove(key);
+            notes.extend(record.retain_for.map(|kept| (key.clone(), kept)));
+            Ok(written)
+        }
+
+        async fn get(&self, key: &TokenKey) -> Read {
+            let found = self.server.get(key).await?;
+            let kept = self.own.lock().unwrap().get(key).copied();
+            if let (Some(found), Some(kept)) = (&found, kept) {
+                let prolonged = found.value.clone().with_retain_for(Some(kept));
+                let _ = self.server.put(key, &prolonged, Precondition::Version(found.version)).await;
+            }
+            self.server.get(key).await
+        }
+    }
+
+    TellsNoTimeLeft(()) caught by reading_tells_the_time_left {
+        async fn get(&self, key: &TokenKey) -> Read {
+            Ok(self.server.get(key).await?.map(|mut found| {
+                found.value.retain_for = found.value.retain_for.map(|_| Duration::from_secs(600));
+                found
+            }))
+        }
+    }
+
+    // Seconds in 32 bits, signed.
+    LongRetentionsOverflow(()) caught by extreme_retentions_are_kept {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let kept = record.retain_seconds().map(|seconds| Duration::from_secs((seconds as i32).max(0) as u64));
+            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+        }
+    }
+
+    CountsMilliseconds(()) caught by retention_hides {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let kept = record.retain_for.map(|kept| kept / 1_000);
+            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+        }
+    }
+
+    PurgesWhatIsKept(()) caught by purge_takes_only_what_is_past {
+        async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+            for entry in self.server.list(&Filter::everything(), PageRequest { after: None, limit }).await?.entries {
+                let found = self.server.get(&entry.key).await?;
+                if found.is_some_and(|found| found.value.retain_for.is_some()) {
+                    self.server.delete(&entry.key, None).await?;
+                }
+            }
+            self.server.purge(limit).await
+        }
+    }
+
+    PurgesWithoutLimit(()) caught by purge_takes_only_what_is_past {
+        async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
+            self.server.purge(usize::MAX).await
+        }
+    }
+
+    // Chooses first, and deletes what it chose whatever it has become.
+    PurgesInTwoSteps(Notes<TokenKey, Timestamp>) caught by purge_spares_what_is_written_meanwhile {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await?;
+            let mut notes = self.own.lock().unwrap();
+            notes.remove(key);
+            notes.extend(record.retain_for.map(|kept| (key.clone(), self.server.clock().now().saturating_add(kept))));
+            Ok(written)
+        }
+
+        async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
+            let now = self.server.clock().now();
+            let past = |(key, ends): (&TokenKey, &Timestamp)| (*ends <= now).then(|| key.clone());
+            let chosen: Vec<_> = self.own.lock().unwrap().iter().filter_map(past).collect();
+            for key in &chosen {
+                pause().await;
+                self.server.delete(key, None).await?;
+                self.own.lock().unwrap().remove(key);
+            }
+            Ok(0)
+        }
+
+    }
+}
