@@ -1,0 +1,104 @@
+# What the kinds of servers share. Read by `start`; see there.
+
+say() {
+    echo "tests/servers: $*" >&2
+}
+
+# Whether one of these variables is not set, so that a server has to be started.
+needed() {
+    local name
+    for name in "$@"; do
+        [ -n "${!name:-}" ] || return 0
+    done
+    return 1
+}
+
+# Runs a program as somebody who is not root: PostgreSQL and MariaDB refuse to run as root.
+unprivileged() {
+    if [ "$(id -u)" -eq 0 ]; then
+        (cd "${folder:-/}" && exec setpriv --reuid=nobody --regid="$(id -g nobody)" --clear-groups -- "$@")
+    else
+        (cd "${folder:-/}" && exec "$@")
+    fi
+}
+
+unprivileged_folder() {
+    mkdir -p "$1"
+    chmod 700 "$1"
+    if [ "$(id -u)" -eq 0 ]; then
+        chown nobody "$1"
+    fi
+}
+
+# Starts a server in the background, in its folder, and notes its process id: background LOG PROGRAM ARGUMENT...
+background() {
+    local log="$1"
+    shift
+    printf '%q ' background "$log" "$@" >>"$folder/commands"
+    echo >>"$folder/commands"
+    # Without `exec` the id would be that of the shell around it.
+    (
+        cd "$folder"
+        if [ "$(id -u)" -eq 0 ]; then
+            exec setpriv --reuid=nobody --regid="$(id -g nobody)" --clear-groups -- "$@"
+        fi
+        exec "$@"
+    ) >>"$folder/$log" 2>&1 </dev/null &
+    echo $! >>"$folder/pids"
+}
+
+# Installs Debian packages unless the program is there: install_for PROGRAM PACKAGE...
+install_for() {
+    local program="$1" root=()
+    shift
+    if find_program "$program" >/dev/null; then
+        return 0
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        root=(sudo -n)
+    fi
+    say "$program is missing, installing $*"
+    if ! ${root[@]+"${root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
+        ${root[@]+"${root[@]}"} apt-get update -qq >&2 || true
+        if ! ${root[@]+"${root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2; then
+            say "cannot install $*; install it by hand, or name a running server in: ${variables[*]}"
+            return 1
+        fi
+    fi
+}
+
+# The path of a program, also where Debian keeps those that are not for everybody.
+find_program() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin:$(printf '%s:' /usr/lib/postgresql/*/bin)" command -v "$1"
+}
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+password() {
+    od -An -N16 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+# Runs a command until it succeeds, at most 30 seconds.
+wait_until() {
+    local _
+    for _ in $(seq 300); do
+        if "$@" >/dev/null 2>&1; then
+            return 0
+        fi
+        sleep 0.1
+    done
+    say "gave up waiting for: $*"
+    return 1
+}
+
+# A certificate for 127.0.0.1 that signs itself: $folder/server.crt and server.key.
+certificate() {
+    openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+        -keyout "$folder/server.key" -out "$folder/server.crt" 2>/dev/null
+    chmod 600 "$folder/server.key"
+    if [ "$(id -u)" -eq 0 ]; then
+        chown nobody "$folder/server.key" "$folder/server.crt"
+    fi
+}
