@@ -53,6 +53,8 @@ pub mod presets;
 mod provider;
 mod registered;
 mod same_origin;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token_endpoint;
 mod token_response;
 mod user;

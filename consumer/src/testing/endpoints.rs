@@ -67,8 +67,8 @@ fn usual(shared: &Shared, issuer: &str, request: &LoggedRequest) -> Usual {
         (Endpoint::Authorization, &Method::GET) => authorize(shared, &settings, issuer, request),
         (Endpoint::Token, &Method::POST) => token(shared, &settings, request),
         (Endpoint::Revocation, &Method::POST) => revoke(shared, &settings, request),
-        (Endpoint::Userinfo, &Method::GET) => with_user(shared, &settings, request, |user| json!({ "sub": user })),
-        (Endpoint::Api, _) => with_user(shared, &settings, request, |user| echo(request, user)),
+        (Endpoint::Userinfo, &Method::GET) => with_user(shared, &settings, request, |user, _| json!({ "sub": user })),
+        (Endpoint::Api, _) => with_user(shared, &settings, request, |user, scope| echo(request, user, scope)),
         _ => Usual::error(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
     }
 }
@@ -97,14 +97,11 @@ fn authorize(shared: &Shared, settings: &Settings, issuer: &str, request: &Logge
         user: parameter("login_hint").unwrap_or(&settings.user).to_owned(),
         scope: parameter("scope").unwrap_or_default().to_owned(),
     };
-    match &settings.refuses {
-        Some(error) => callback.query_pairs_mut().append_pair("error", error),
-        None => {
-            let code = shared.grants().code(settings, authorization);
-            callback.query_pairs_mut().append_pair("code", &code)
-        }
+    let (name, value) = match &settings.refuses {
+        Some(error) => ("error", error.clone()),
+        None => ("code", shared.grants().code(settings, authorization)),
     };
-    callback.query_pairs_mut().append_pair("state", state);
+    callback.query_pairs_mut().append_pair(name, &value).append_pair("state", state);
     if settings.issuer_parameter {
         callback.query_pairs_mut().append_pair("iss", issuer);
     }
@@ -114,7 +111,7 @@ fn authorize(shared: &Shared, settings: &Settings, issuer: &str, request: &Logge
 fn token(shared: &Shared, settings: &Settings, request: &LoggedRequest) -> Usual {
     let client = match authenticate(settings, request) {
         Ok(client) => client,
-        Err(refusal) => return refusal,
+        Err(why) => return invalid_client(why),
     };
     let mut grants = shared.grants();
     let field = |name| request.field(name);
@@ -152,8 +149,8 @@ fn members(settings: &Settings, token: &OAuth2Token) -> Value {
 }
 
 fn revoke(shared: &Shared, settings: &Settings, request: &LoggedRequest) -> Usual {
-    if let Err(refusal) = authenticate(settings, request) {
-        return refusal;
+    if let Err(why) = authenticate(settings, request) {
+        return invalid_client(why);
     }
     match request.field("token") {
         Some(token) => {
@@ -165,23 +162,26 @@ fn revoke(shared: &Shared, settings: &Settings, request: &LoggedRequest) -> Usua
 }
 
 /// The client, if it authenticates in exactly one way (RFC 6749 section 2.3).
-fn authenticate(settings: &Settings, request: &LoggedRequest) -> Result<String, Usual> {
-    let refusal = |why| Usual::error(StatusCode::UNAUTHORIZED, "invalid_client", why);
+fn authenticate(settings: &Settings, request: &LoggedRequest) -> Result<String, &'static str> {
     let (client, secret) = match request.headers.get(header::AUTHORIZATION) {
-        Some(_) if request.field("client_secret").is_some() => return Err(refusal("it authenticates twice")),
+        Some(_) if request.field("client_secret").is_some() => return Err("it authenticates twice"),
         Some(value) => {
-            let (client, secret) = basic(value).ok_or_else(|| refusal("the credentials cannot be read"))?;
+            let (client, secret) = basic(value).ok_or("the credentials cannot be read")?;
             (client, Some(secret))
         }
         None => {
-            let client = request.field("client_id").ok_or_else(|| refusal("there are no credentials"))?;
+            let client = request.field("client_id").ok_or("there are no credentials")?;
             (client.to_owned(), request.field("client_secret").map(str::to_owned))
         }
     };
     match secret_of(settings, &client) {
         Some(expected) if expected == secret => Ok(client),
-        _ => Err(refusal("the credentials are wrong")),
+        _ => Err("the credentials are wrong"),
     }
+}
+
+fn invalid_client(why: &str) -> Usual {
+    Usual::error(StatusCode::UNAUTHORIZED, "invalid_client", why)
 }
 
 /// Both parts of HTTP Basic are form-encoded (RFC 6749 section 2.3.1).
@@ -204,19 +204,20 @@ fn with_user(
     shared: &Shared,
     settings: &Settings,
     request: &LoggedRequest,
-    body: impl FnOnce(&str) -> Value,
+    body: impl FnOnce(&str, &str) -> Value,
 ) -> Usual {
     let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     match token.and_then(|token| shared.grants().user_of(settings, token)) {
-        Some(user) => Usual::json(StatusCode::OK, body(&user)),
+        Some((user, scope)) => Usual::json(StatusCode::OK, body(&user, &scope)),
         None => Usual::error(StatusCode::UNAUTHORIZED, "invalid_token", "there is no good token")
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\"")),
     }
 }
 
-fn echo(request: &LoggedRequest, user: &str) -> Value {
+fn echo(request: &LoggedRequest, user: &str, scope: &str) -> Value {
     json!({
         "user": user,
+        "scope": scope,
         "method": request.method.as_str(),
         "path": request.path,
         "query": request.query,

@@ -148,11 +148,11 @@ impl Grants {
         Ok(token)
     }
 
-    /// Whose access token this is, if it is a good one.
-    pub(super) fn user_of(&self, settings: &Settings, access_token: &str) -> Option<String> {
+    /// Whose access token this is and for what scope, if it is a good one.
+    pub(super) fn user_of(&self, settings: &Settings, access_token: &str) -> Option<(String, String)> {
         let found = self.access_tokens.get(access_token)?;
         let good = found.expires_at > settings.clock.now() && !self.revoked.contains(&found.family);
-        good.then(|| self.families[found.family].clone())
+        good.then(|| (self.families[found.family].clone(), found.scope.clone()))
     }
 
     /// Revokes an access token, or a refresh token with its whole family (RFC 7009 section 2.1).
@@ -175,24 +175,17 @@ impl Grants {
     fn issue_in(&mut self, family: usize, settings: &Settings, client: &str, scope: &str) -> OAuth2Token {
         let access_token = random(settings, "access");
         let expires_at = settings.clock.now().saturating_add(settings.access_token_lifetime);
-        self.access_tokens
-            .insert(access_token.clone(), AccessToken { family, scope: scope.to_owned(), expires_at });
+        self.access_tokens.insert(access_token.clone(), AccessToken { family, scope: scope.to_owned(), expires_at });
         let mut token = OAuth2Token::bearer(access_token);
         token.expires_at = Some(expires_at);
         token.scope = Some(scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect());
         if settings.refresh_tokens {
             let refresh_token = random(settings, "refresh");
-            let record =
-                RefreshToken { family, client: client.to_owned(), scope: scope.to_owned(), spent: false };
+            let record = RefreshToken { family, client: client.to_owned(), scope: scope.to_owned(), spent: false };
             self.refresh_tokens.insert(refresh_token.clone(), record);
             token.refresh_token = Some(refresh_token.into());
         }
         token
-    }
-
-    /// The scope of an access token.
-    pub(super) fn scope_of(&self, access_token: &str) -> Option<&str> {
-        self.access_tokens.get(access_token).map(|found| found.scope.as_str())
     }
 }
 
