@@ -30,6 +30,7 @@ mod key;
 mod memory;
 mod random;
 mod record;
+pub mod refresh;
 mod request_storage;
 mod seal;
 mod secret;
@@ -44,6 +45,9 @@ pub use key::{KeyError, TokenKey};
 pub use memory::MemoryStorage;
 pub use random::random_bytes;
 pub use record::{Record, Version, Versioned};
+pub use refresh::{
+    Connection, ConnectionState, DeadReason, Redeem, RedeemError, RefreshError, RefreshEvent, Refresher,
+};
 pub use request_storage::RequestStorage;
 pub use seal::{KeyRing, KeyRingError, OpenError, SealingKey};
 pub use secret::Secret;

@@ -71,6 +71,8 @@ pub struct OAuth2Token {
     pub scope: Option<Vec<String>>,
     /// When the access token expires; `None` if the provider did not say.
     pub expires_at: Option<Timestamp>,
+    /// When the access token was received, on this application's clock.
+    pub issued_at: Option<Timestamp>,
     /// Everything else the provider sent.
     pub extra: Extra,
 }
@@ -85,6 +87,7 @@ impl OAuth2Token {
             id_token: None,
             scope: None,
             expires_at: None,
+            issued_at: None,
             extra: Extra::default(),
         }
     }

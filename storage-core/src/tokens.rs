@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::record::{Record, Version, Versioned};
+use crate::refresh::Stored;
 use crate::seal::{KeyRing, OpenError};
 use crate::storage::{Filter, Page, PageRequest, Precondition, TokenStorage};
 use crate::token::Token;
@@ -62,19 +63,16 @@ impl Tokens {
     /// # Errors
     /// [`TokensError`]; a token that cannot be read is never reported as missing, and never removed.
     pub async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Token>>, TokensError> {
-        let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
-            return Ok(None);
-        };
-        let token = self.open(key, &record)?;
-        Ok(Some(Versioned::new(token, version)))
+        Ok(self.load(key).await?.map(|found| Versioned::new(found.value.token, found.version)))
     }
 
-    /// Writes a token if the precondition holds, and returns its new version.
+    /// Writes a token if the precondition holds, and returns its new version. Whatever stood in the way of refreshing
+    /// the old one is forgotten with it.
     ///
     /// # Errors
     /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition does not hold.
     pub async fn put(&self, key: &TokenKey, token: &Token, when: Precondition) -> Result<Version, TokensError> {
-        Ok(self.storage.put(key, &self.close(key, token), when).await?)
+        self.save(key, &Stored::idle(token.clone()), when).await
     }
 
     /// Removes a token, with `only` set only if it still has that version. `true` says that this call removed it.
@@ -108,8 +106,8 @@ impl Tokens {
         if record.key_id == self.key_id() {
             return Ok(false);
         }
-        let token = self.open(key, &record)?;
-        let resealed = self.close(key, &token).with_retain_for(record.retain_for);
+        let stored = self.open(key, &record)?;
+        let resealed = self.close(key, &stored).with_retain_for(record.retain_for);
         match self.storage.put(key, &resealed, Precondition::Version(version)).await {
             Ok(_) => Ok(true),
             Err(StorageError::Conflict) => Ok(false),
@@ -117,19 +115,37 @@ impl Tokens {
         }
     }
 
-    fn close(&self, key: &TokenKey, token: &Token) -> Record {
-        let plain = wire::encode(key, token);
+    /// Reads a token and where its refresh stands.
+    pub(crate) async fn load(&self, key: &TokenKey) -> Result<Option<Versioned<Stored>>, TokensError> {
+        let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
+            return Ok(None);
+        };
+        Ok(Some(Versioned::new(self.open(key, &record)?, version)))
+    }
+
+    /// Writes both.
+    pub(crate) async fn save(
+        &self,
+        key: &TokenKey,
+        stored: &Stored,
+        when: Precondition,
+    ) -> Result<Version, TokensError> {
+        Ok(self.storage.put(key, &self.close(key, stored), when).await?)
+    }
+
+    fn close(&self, key: &TokenKey, stored: &Stored) -> Record {
+        let plain = wire::encode(key, stored);
         let payload = match &self.sealing {
             Sealing::Sealed(ring) => ring.seal(PURPOSE, &key.to_bytes(), &plain),
             Sealing::Plaintext => plain.to_vec(),
         };
         Record::new(payload)
-            .with_expires_at(token.expires_at())
+            .with_expires_at(stored.token.expires_at())
             .with_retain_for(self.retain_for)
             .with_key_id(self.key_id())
     }
 
-    fn open(&self, key: &TokenKey, record: &Record) -> Result<Token, TokensError> {
+    fn open(&self, key: &TokenKey, record: &Record) -> Result<Stored, TokensError> {
         let owned = || Box::new(key.clone());
         match &self.sealing {
             Sealing::Plaintext if !wire::is_plain(&record.payload) && record.key_id.is_some() => {
@@ -184,6 +200,7 @@ mod tests {
         token.id_token = Some("CANARY-id".into());
         token.scope = Some(vec!["repo".to_owned(), "user:email".to_owned()]);
         token.expires_at = Some(Timestamp::from_unix_seconds(4_102_444_800));
+        token.issued_at = Some(Timestamp::from_unix_seconds(1_700_000_000));
         let extra = json!({"authed_user": {"access_token": "CANARY-extra", "n": [1, 2.5, null]}, "instance_url": "x"});
         token.extra = Extra::from(extra.as_object().unwrap().clone());
         token.into()
@@ -280,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_is_stored_gives_a_typed_error_and_stays() {
-        let good = wire::encode(&key(), &rich()).to_vec();
+        let good = wire::encode(&key(), &Stored::idle(rich())).to_vec();
         let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":1", "\"format\":2");
         let garbage: Vec<Vec<u8>> =
             vec![vec![], vec![0], b"{".to_vec(), b"{}".to_vec(), b"null".to_vec(), vec![1; 500], good[..40].to_vec()];

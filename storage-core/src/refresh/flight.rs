@@ -1,0 +1,92 @@
+//! One refresh at a time for each key in this process, in a task of its own that no caller can abort.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::RefreshError;
+use crate::key::TokenKey;
+use crate::storage::TokenStorage;
+use crate::token::OAuth2Token;
+use crate::tokens::Tokens;
+
+pub(super) type Outcome = Result<Arc<OAuth2Token>, RefreshError>;
+
+/// The refreshes under way in this process.
+#[derive(Default)]
+pub(super) struct Flights {
+    under_way: Mutex<HashMap<FlightKey, watch::Receiver<Option<Outcome>>>>,
+    /// Counts the refreshes under way, for those who wait for the last one.
+    count: watch::Sender<usize>,
+}
+
+/// A key in one storage. The address tells storages apart that live as long as a request.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct FlightKey {
+    storage: usize,
+    key: TokenKey,
+}
+
+impl FlightKey {
+    fn new(tokens: &Tokens, key: &TokenKey) -> Self {
+        let storage: *const dyn TokenStorage = Arc::as_ptr(tokens.storage());
+        Self { storage: storage.cast::<()>().addr(), key: key.clone() }
+    }
+}
+
+impl Flights {
+    /// Joins the refresh of this key, or starts it. `refresh` gets a sender for its outcome; it may go on after it has
+    /// told it, and nobody starts another one until it ends.
+    pub(super) fn join<F>(
+        self: &Arc<Self>,
+        tokens: &Tokens,
+        key: &TokenKey,
+        refresh: impl FnOnce(watch::Sender<Option<Outcome>>) -> F,
+    ) -> watch::Receiver<Option<Outcome>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let flight = FlightKey::new(tokens, key);
+        let mut under_way = self.under_way();
+        if let Some(outcome) = under_way.get(&flight) {
+            return outcome.clone();
+        }
+        let (sender, outcome) = watch::channel(None);
+        under_way.insert(flight.clone(), outcome.clone());
+        self.count.send_modify(|count| *count += 1);
+
+        let landing = Landing { flights: Arc::clone(self), flight };
+        let refresh = refresh(sender);
+        tokio::spawn(async move {
+            // Also when the refresh panics, so that the next caller starts anew.
+            let _landing = landing;
+            refresh.await;
+        });
+        outcome
+    }
+
+    /// Waits until no refresh is under way.
+    pub(super) async fn all_landed(&self) {
+        // An error says that the sender is gone, which `self` holds.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Outcome>>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a refresh off the list when it ends in whatever way.
+struct Landing {
+    flights: Arc<Flights>,
+    flight: FlightKey,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.flights.under_way().remove(&self.flight);
+        self.flights.count.send_modify(|count| *count -= 1);
+    }
+}

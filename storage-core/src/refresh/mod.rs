@@ -1,0 +1,375 @@
+//! Refreshing a token exactly once, on any storage and any number of processes, with nothing but compare-and-swap.
+//!
+//! Where refresh tokens rotate (RFC 9700 section 4.14.2), redeeming one twice can make the provider revoke the whole
+//! grant. So whoever wants to redeem one first writes a *claim* into the record, conditionally; the one who succeeds
+//! redeems, and *commits* the new token conditionally on the claim. Everybody else watches the record.
+//!
+//! * The claim is written before the refresh token is sent: a storage that takes no writes is found out while nothing is
+//!   spent yet.
+//! * A claim whose owner died is taken over by whoever has seen it unchanged for as long as its lease, on their own
+//!   clock. The token request is shorter than the lease by construction.
+//! * A logout or a new login changes the version and so always beats a refresh under way, whose result is dropped.
+//! * If the storage fails after the refresh token was spent, the new token is served from memory and written as soon as
+//!   the storage is back. The old one is not sent again meanwhile.
+//! * A provider that is down costs nobody a token: the record says until when to leave it alone and why.
+
+mod flight;
+mod policy;
+mod protocol;
+mod state;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::error::TokensError;
+use crate::key::TokenKey;
+use crate::record::Versioned;
+use crate::secret::Secret;
+use crate::time::{Clock, Timestamp};
+use crate::token::{OAuth2Token, Token};
+use crate::tokens::Tokens;
+use flight::{Flights, Outcome};
+use policy::Policy;
+use protocol::Refresh;
+pub(crate) use state::{BackOff, Claim, Progress, Stored, Tries};
+pub use state::{Connection, ConnectionState, DeadReason};
+
+/// Redeems refresh tokens at one provider.
+#[async_trait]
+pub trait Redeem: Send + Sync + 'static {
+    /// Redeems the refresh token of `token` and returns the whole new token, with the old refresh token in it where the
+    /// provider gave no new one (RFC 6749 section 6). It must not be tried twice inside.
+    ///
+    /// # Errors
+    /// [`RedeemError`], told by what it means for the refresh token.
+    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError>;
+
+    /// Revokes a new token that came too late, because its user has logged out meanwhile. Best effort.
+    async fn revoke(&self, token: &OAuth2Token);
+}
+
+/// Why a refresh token brought no new token. `cause` says it in a few words, with nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedeemError {
+    /// The provider says that the grant is dead (`invalid_grant`).
+    #[error("{cause}")]
+    Dead {
+        /// What it said.
+        cause: String,
+    },
+    /// The provider was not reached, or refused for a reason that may pass. The refresh token is not spent.
+    #[error("{cause}")]
+    NotRedeemed {
+        /// What happened.
+        cause: String,
+        /// How long the provider asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The request may have reached the provider, but no answer came that could be used. The refresh token may be spent.
+    #[error("{cause}")]
+    Unknown {
+        /// What happened.
+        cause: String,
+        /// How long the provider asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// Why there is no usable token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefreshError {
+    /// Nothing is stored.
+    #[error("no account is connected")]
+    NotConnected,
+    /// The user must authorize again. The stored token was left as it is.
+    #[error("the user must authorize again: {}", .reason.describe())]
+    NeedsAuthorization {
+        /// Why.
+        reason: DeadReason,
+        /// Since when that is known.
+        since: Timestamp,
+    },
+    /// The access token has expired and could not be refreshed for now. The stored token was left as it is.
+    #[error("the token could not be refreshed ({cause}); it is tried again later")]
+    BackingOff {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What failed.
+        cause: String,
+    },
+    /// Another process refreshes the token and takes too long.
+    #[error("the token is being refreshed elsewhere, and that takes too long")]
+    Busy,
+    /// The stored token is not one of OAuth 2.0.
+    #[error("the stored token is not an OAuth 2.0 token")]
+    WrongKind,
+    /// The storage failed.
+    #[error("the token storage failed")]
+    Storage(#[source] Arc<TokensError>),
+    /// The refresh was cut short, because the runtime shuts down.
+    #[error("the refresh was cut short")]
+    Interrupted,
+}
+
+impl From<TokensError> for RefreshError {
+    fn from(error: TokensError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+/// What happened to a connection, for the application and for whoever has to answer "why was I logged out".
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefreshEvent {
+    /// The token was refreshed and stored.
+    Refreshed,
+    /// Somebody else was faster; their token is used.
+    Adopted,
+    /// A refresh that somebody else did not finish was taken over.
+    TakenOver,
+    /// The token could not be refreshed for now.
+    BackingOff {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What failed.
+        cause: String,
+    },
+    /// The user must authorize again.
+    NeedsAuthorization {
+        /// Why.
+        reason: DeadReason,
+    },
+    /// The token was refreshed, but the storage does not take it. It is served from memory and tried again.
+    NotStored,
+    /// The token was refreshed too late: the user has logged out. It was dropped, and revoked if that was possible.
+    Dropped,
+}
+
+impl RefreshEvent {
+    /// A short name that stays the same, for logs and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Refreshed => "refreshed",
+            Self::Adopted => "adopted",
+            Self::TakenOver => "taken_over",
+            Self::BackingOff { .. } => "backing_off",
+            Self::NeedsAuthorization { .. } => "needs_authorization",
+            Self::NotStored => "not_stored",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Told about everything that happens.
+type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
+
+/// Gives out tokens that can be used, and refreshes them where needed: exactly one redemption, whoever else asks.
+///
+/// Cloning is cheap; clones share the refreshes under way. See the [module](self) for the protocol.
+#[derive(Clone)]
+pub struct Refresher {
+    policy: Policy,
+    flights: Arc<Flights>,
+    observer: Observer,
+}
+
+impl Refresher {
+    /// A refresher on the system's clock, with token requests of at most 20 seconds and a margin of a minute.
+    pub fn new() -> Self {
+        Self { policy: Policy::new(), flights: Arc::default(), observer: Arc::new(|_, _| {}) }
+    }
+
+    /// Takes the time from another clock. Leases are counted on tokio's clock all the same.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.policy.clock = clock;
+        self
+    }
+
+    /// Sets how long a token request may take. Leases are ten seconds longer.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.policy.request_timeout = timeout;
+        self
+    }
+
+    /// Sets how long before its expiry an access token is refreshed: at most this, at least half of it, and at most a
+    /// quarter of its life.
+    #[must_use]
+    pub fn with_margin(mut self, margin: Duration) -> Self {
+        self.policy.margin = margin;
+        self
+    }
+
+    /// Tells about everything that happens. The function should return at once.
+    #[must_use]
+    pub fn with_observer(self, observer: impl Fn(&TokenKey, &RefreshEvent) + Send + Sync + 'static) -> Self {
+        Self { observer: Arc::new(observer), ..self }
+    }
+
+    /// A token that has not expired. One that is about to is returned as it is and refreshed in the background; one that
+    /// has is refreshed first.
+    ///
+    /// # Errors
+    /// [`RefreshError`].
+    ///
+    /// # Cancel safety
+    /// The refresh runs in a task of its own: dropping this future aborts nothing and loses nothing.
+    pub async fn usable(
+        &self,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+    ) -> Result<OAuth2Token, RefreshError> {
+        let (token, progress) = load(tokens, key).await?;
+        let now = self.policy.clock.now();
+        if !self.policy.is_due(&token, now) {
+            return Ok(token);
+        }
+        if token.is_expired_at(now) {
+            return self.refresh(tokens, key, provider, Need::Unexpired).await;
+        }
+        let may_start = match progress {
+            Progress::Idle => token.refresh_token.is_some(),
+            Progress::BackingOff(back_off) => back_off.until <= now,
+            Progress::Claimed(_) | Progress::Dead { .. } => false,
+        };
+        if may_start {
+            drop(self.join(tokens, key, provider, Need::NotDue));
+        }
+        Ok(token)
+    }
+
+    /// A token other than one that the provider's API has just rejected: the stored one if it is another by now, or
+    /// else a refreshed one.
+    ///
+    /// # Errors
+    /// [`RefreshError`].
+    ///
+    /// # Cancel safety
+    /// As [`usable`](Self::usable).
+    pub async fn instead_of(
+        &self,
+        rejected: &Secret,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+    ) -> Result<OAuth2Token, RefreshError> {
+        self.refresh(tokens, key, provider, Need::Other(rejected.clone())).await
+    }
+
+    /// What is stored, expired or not, and how it stands. `None` if nothing is.
+    ///
+    /// # Errors
+    /// [`RefreshError::Storage`], [`RefreshError::WrongKind`].
+    pub async fn connection(&self, tokens: &Tokens, key: &TokenKey) -> Result<Option<Connection>, RefreshError> {
+        let (token, progress) = match load(tokens, key).await {
+            Ok(found) => found,
+            Err(RefreshError::NotConnected) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let now = self.policy.clock.now();
+        let state = ConnectionState::of(&token, &progress, self.policy.is_due(&token, now), now);
+        Ok(Some(Connection { token, state }))
+    }
+
+    /// Waits until no refresh is under way in this process: call it before it ends, so that no new token is lost.
+    pub async fn finish(&self) {
+        self.flights.all_landed().await;
+    }
+
+    async fn refresh(
+        &self,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+        need: Need,
+    ) -> Result<OAuth2Token, RefreshError> {
+        // A refresh that was under way already may have been for less than this caller needs; the next one is not.
+        for _ in 0..2 {
+            let mut outcome = self.join(tokens, key, provider, need.clone());
+            let outcome = match outcome.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.clone(),
+                Err(_) => return Err(RefreshError::Interrupted),
+            };
+            match outcome {
+                Some(Ok(token)) if need.is_met_by(&token, &self.policy) => return Ok(token.as_ref().clone()),
+                Some(Err(error)) => return Err(error),
+                _ => {}
+            }
+        }
+        Err(RefreshError::Busy)
+    }
+
+    fn join(
+        &self,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+        need: Need,
+    ) -> watch::Receiver<Option<Outcome>> {
+        self.flights.join(tokens, key, |outcome| {
+            let refresh = Refresh {
+                tokens: tokens.clone(),
+                key: key.clone(),
+                provider: Arc::clone(provider),
+                need,
+                policy: self.policy.clone(),
+                observer: Arc::clone(&self.observer),
+                outcome,
+            };
+            refresh.run()
+        })
+    }
+}
+
+impl Default for Refresher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Refresher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresher")
+            .field("request_timeout", &self.policy.request_timeout)
+            .field("margin", &self.policy.margin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When a caller is content.
+#[derive(Clone)]
+pub(crate) enum Need {
+    /// With a token that has not expired.
+    Unexpired,
+    /// With a token that is not even about to.
+    NotDue,
+    /// With any token but this one.
+    Other(Secret),
+}
+
+impl Need {
+    fn is_met_by(&self, token: &OAuth2Token, policy: &Policy) -> bool {
+        let now = policy.clock.now();
+        match self {
+            Self::Unexpired => !token.is_expired_at(now),
+            Self::NotDue => !policy.is_due(token, now),
+            Self::Other(rejected) => token.access_token != *rejected && !token.is_expired_at(now),
+        }
+    }
+}
+
+async fn load(tokens: &Tokens, key: &TokenKey) -> Result<(OAuth2Token, Progress), RefreshError> {
+    match tokens.load(key).await? {
+        Some(Versioned { value: Stored { token: Token::OAuth2(token), progress }, .. }) => Ok((token, progress)),
+        Some(_) => Err(RefreshError::WrongKind),
+        None => Err(RefreshError::NotConnected),
+    }
+}

@@ -1,0 +1,81 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::random_bytes;
+use crate::time::{Clock, Timestamp};
+use crate::token::OAuth2Token;
+
+/// What a lease is longer than the token request it covers: time for the two writes around it.
+const LEASE_MARGIN: Duration = Duration::from_secs(10);
+const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
+/// What a provider may ask for at most.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const FIRST_POLL: Duration = Duration::from_millis(20);
+const LONGEST_POLL: Duration = Duration::from_millis(500);
+
+/// Times and chances of a refresh, all in one place.
+#[derive(Clone)]
+pub(crate) struct Policy {
+    pub(crate) clock: Clock,
+    /// The longest a token request may take.
+    pub(crate) request_timeout: Duration,
+    /// How long before its expiry an access token is refreshed, at most.
+    pub(crate) margin: Duration,
+    random: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Policy {
+    pub(crate) fn new() -> Self {
+        Self {
+            clock: Clock::system(),
+            request_timeout: Duration::from_secs(20),
+            margin: Duration::from_secs(60),
+            random: Arc::new(|| u64::from_be_bytes(random_bytes())),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_random(self, random: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { random: Arc::new(random), ..self }
+    }
+
+    /// Longer than the request by construction.
+    pub(crate) fn lease(&self) -> Duration {
+        self.request_timeout + LEASE_MARGIN
+    }
+
+    /// How long a caller waits for another process at most: for one that dies, and for one that takes over from it.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.lease() * 2 + self.request_timeout
+    }
+
+    /// Whether a token should be refreshed now: within the margin before its expiry, of which the second half is by
+    /// chance, so that tokens issued together are not refreshed together. The margin is never more than a quarter of
+    /// the token's life.
+    pub(crate) fn is_due(&self, token: &OAuth2Token, now: Timestamp) -> bool {
+        let Some(expires_at) = token.expires_at else { return false };
+        let lifetime = token.issued_at.map_or(Duration::MAX, |issued_at| expires_at.saturating_since(issued_at));
+        let margin = self.jitter(self.margin.min(lifetime / 4));
+        now.saturating_add(margin) >= expires_at
+    }
+
+    /// When to try again after this many failures, or as the provider asks if that is later.
+    pub(crate) fn back_off(&self, failed: u32, retry_after: Option<Duration>) -> Timestamp {
+        let doubled = FIRST_BACK_OFF.saturating_mul(1 << failed.min(16));
+        let pause = self.jitter(doubled.min(LONGEST_BACK_OFF));
+        let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        self.clock.now().saturating_add(pause.max(asked).max(Duration::from_secs(1)))
+    }
+
+    /// How long to wait before looking at the record again, for the n-th time.
+    pub(crate) fn poll(&self, n: u32) -> Duration {
+        self.jitter(FIRST_POLL.saturating_mul(1 << n.min(16)).min(LONGEST_POLL))
+    }
+
+    /// Between a half and the whole of a duration.
+    fn jitter(&self, duration: Duration) -> Duration {
+        let share = (self.random)() as f64 / u64::MAX as f64;
+        duration / 2 + (duration / 2).mul_f64(share)
+    }
+}

@@ -1,0 +1,255 @@
+//! The protocol itself: claim, redeem, commit; wait and take over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::flight::Outcome;
+use super::policy::Policy;
+use super::state::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
+use super::{Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent};
+use crate::error::{StorageError, TokensError};
+use crate::key::TokenKey;
+use crate::record::{Version, Versioned};
+use crate::storage::Precondition;
+use crate::token::{OAuth2Token, Token};
+use crate::tokens::Tokens;
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// One refresh of one key.
+pub(super) struct Refresh {
+    pub(super) tokens: Tokens,
+    pub(super) key: TokenKey,
+    pub(super) provider: Arc<dyn Redeem>,
+    pub(super) need: Need,
+    pub(super) policy: Policy,
+    pub(super) observer: Observer,
+    pub(super) outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// A claim of ours in the storage, and what it is on.
+struct Claimed {
+    old: OAuth2Token,
+    tries: Tries,
+    version: Version,
+}
+
+/// What to do after a step.
+enum Next {
+    Done(Result<OAuth2Token, RefreshError>),
+    /// The record changed: look at it again.
+    LookAgain,
+}
+
+impl Refresh {
+    /// Runs to the end and tells the outcome. May go on after telling it, to store what only memory has.
+    pub(super) async fn run(self) {
+        let outcome = self.to_the_end().await;
+        self.tell(outcome);
+    }
+
+    async fn to_the_end(&self) -> Result<OAuth2Token, RefreshError> {
+        let give_up = Instant::now() + self.policy.longest_wait();
+        loop {
+            let claimed = match self.claim(give_up).await? {
+                Ok(claimed) => claimed,
+                Err(usable) => return Ok(usable),
+            };
+            match self.redeem(claimed).await? {
+                Next::Done(outcome) => return outcome,
+                Next::LookAgain => {}
+            }
+        }
+    }
+
+    /// Gets the claim, or finds a token that needs none: the inner `Err`.
+    async fn claim(&self, give_up: Instant) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
+        let mut watched: Option<(Version, Instant)> = None;
+        let mut ours: Option<(Claim, Instant)> = None;
+        let mut looks = 0;
+        loop {
+            let Some(found) = self.tokens.load(&self.key).await? else { return Err(RefreshError::NotConnected) };
+            let Versioned { value: Stored { token: Token::OAuth2(token), progress }, version } = found else {
+                return Err(RefreshError::WrongKind);
+            };
+            if self.need.is_met_by(&token, &self.policy) {
+                if watched.is_some() {
+                    self.observe(&RefreshEvent::Adopted);
+                }
+                return Ok(Err(token));
+            }
+            let now = self.policy.clock.now();
+            if token.refresh_token.is_none() {
+                let since = token.expires_at.unwrap_or(now);
+                return Err(RefreshError::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since });
+            }
+
+            if Instant::now() >= give_up {
+                return Err(RefreshError::Busy);
+            }
+            let tries = match progress {
+                Progress::Idle => Tries::default(),
+                Progress::Dead { reason, since } => return Err(RefreshError::NeedsAuthorization { reason, since }),
+                Progress::BackingOff(BackOff { until, cause, .. }) if until > now => {
+                    return Err(RefreshError::BackingOff { until, cause });
+                }
+                Progress::BackingOff(back_off) => back_off.tries,
+                Progress::Claimed(claim) => match ours {
+                    // A write of ours that was cut off has been done after all.
+                    Some((ref mine, start)) if mine.id == claim.id => {
+                        if self.in_time(start) {
+                            return Ok(Ok(Claimed { old: token, tries: claim.tries, version }));
+                        }
+                        claim.tries
+                    }
+                    _ => {
+                        let since = match watched {
+                            Some((seen, since)) if seen == version => since,
+                            _ => Instant::now(),
+                        };
+                        watched = Some((version, since));
+                        if since.elapsed() < claim.lease {
+                            sleep(self.policy.poll(looks)).await;
+                            looks += 1;
+                            continue;
+                        }
+                        self.observe(&RefreshEvent::TakenOver);
+                        // Its owner may have sent the refresh token before it died.
+                        Tries { failed: claim.tries.failed.saturating_add(1), maybe_spent: true }
+                    }
+                },
+            };
+
+            let start = Instant::now();
+            let claim = Claim::new(self.policy.lease(), tries);
+            let stored = Stored { token: Token::OAuth2(token.clone()), progress: Progress::Claimed(claim.clone()) };
+            match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
+                Ok(version) if self.in_time(start) => return Ok(Ok(Claimed { old: token, tries, version })),
+                Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => ours = Some((claim, start)),
+                Err(TokensError::Storage(StorageError::Conflict)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether a token request that starts now ends before the lease that was taken at `start`.
+    fn in_time(&self, start: Instant) -> bool {
+        start.elapsed() + self.policy.request_timeout < self.policy.lease()
+    }
+
+    /// Redeems the refresh token, once, and writes down what came of it.
+    async fn redeem(&self, claimed: Claimed) -> Result<Next, RefreshError> {
+        let answer = match timeout(self.policy.request_timeout, self.provider.redeem(&claimed.old)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(RedeemError::Unknown { cause: "no answer in time".to_owned(), retry_after: None }),
+        };
+        let Claimed { old, mut tries, version } = claimed;
+        let (progress, event, error) = match answer {
+            Ok(mut new) => {
+                new.issued_at = Some(self.policy.clock.now());
+                return Ok(self.commit(old, new, version).await);
+            }
+            Err(RedeemError::Dead { .. }) => {
+                let reason = if tries.maybe_spent { DeadReason::AnswerLost } else { DeadReason::Refused };
+                let since = self.policy.clock.now();
+                (
+                    Progress::Dead { reason, since },
+                    RefreshEvent::NeedsAuthorization { reason },
+                    RefreshError::NeedsAuthorization { reason, since },
+                )
+            }
+            Err(
+                ref failure @ (RedeemError::NotRedeemed { ref cause, retry_after }
+                | RedeemError::Unknown { ref cause, retry_after }),
+            ) => {
+                let until = self.policy.back_off(tries.failed, retry_after);
+                tries.failed = tries.failed.saturating_add(1);
+                tries.maybe_spent |= matches!(failure, RedeemError::Unknown { .. });
+                let cause = cause.clone();
+                (
+                    Progress::BackingOff(BackOff { until, cause: cause.clone(), tries }),
+                    RefreshEvent::BackingOff { until, cause: cause.clone() },
+                    RefreshError::BackingOff { until, cause },
+                )
+            }
+        };
+        let stored = Stored { token: Token::OAuth2(old), progress };
+        match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
+            Err(TokensError::Storage(StorageError::Conflict)) => return Ok(Next::LookAgain),
+            // The claim stays, and whoever takes it over finds out the same.
+            Err(failed) => tracing::warn!(error = &failed as &dyn std::error::Error, "a failed refresh was not noted"),
+            Ok(_) => {}
+        }
+        self.observe(&event);
+        Ok(Next::Done(Err(error)))
+    }
+
+    /// Stores the new token over the claim it was redeemed under. Not before it is stored, or somebody has logged out or
+    /// in, does it end: until then the new token lives here only, and the old refresh token is spent.
+    async fn commit(&self, old: OAuth2Token, new: OAuth2Token, mut version: Version) -> Next {
+        let stored = Stored::idle(Token::OAuth2(new.clone()));
+        let mut pause = FIRST_RETRY;
+        loop {
+            match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
+                Ok(_) => {
+                    self.observe(&RefreshEvent::Refreshed);
+                    return Next::Done(Ok(new));
+                }
+                Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
+                    Ok(None) => {
+                        self.observe(&RefreshEvent::Dropped);
+                        self.provider.revoke(&new).await;
+                        return Next::Done(Err(RefreshError::NotConnected));
+                    }
+                    Ok(Some(found)) => match found.value.token {
+                        // An earlier write of ours was cut off, but has been done.
+                        Token::OAuth2(token) if token == new => {
+                            self.observe(&RefreshEvent::Refreshed);
+                            return Next::Done(Ok(new));
+                        }
+                        // Somebody took us for dead, and has nothing yet but the spent refresh token. Ours is its successor.
+                        Token::OAuth2(token) if token == old => {
+                            version = found.version;
+                            continue;
+                        }
+                        Token::OAuth2(token) => {
+                            self.observe(&RefreshEvent::Adopted);
+                            return Next::Done(Ok(token));
+                        }
+                        Token::OAuth1(_) => return Next::Done(Err(RefreshError::WrongKind)),
+                    },
+                    Err(error) => self.keep(&new, &error),
+                },
+                Err(error) => self.keep(&new, &error),
+            }
+            sleep(pause).await;
+            pause = LONGEST_RETRY.min(pause * 2);
+        }
+    }
+
+    /// Serves a token that could not be stored yet.
+    fn keep(&self, new: &OAuth2Token, error: &TokensError) {
+        if self.outcome.borrow().is_none() {
+            self.observe(&RefreshEvent::NotStored);
+            tracing::error!(
+                provider = self.key.provider(),
+                error = error as &dyn std::error::Error,
+                "a refreshed token could not be stored; it is served from memory and tried again"
+            );
+            self.tell(Ok(new.clone()));
+        }
+    }
+
+    fn tell(&self, outcome: Result<OAuth2Token, RefreshError>) {
+        self.outcome.send_replace(Some(outcome.map(Arc::new)));
+    }
+
+    fn observe(&self, event: &RefreshEvent) {
+        tracing::info!(provider = self.key.provider(), event = event.name(), "token refresh");
+        (self.observer)(&self.key, event);
+    }
+}

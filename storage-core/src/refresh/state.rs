@@ -1,0 +1,148 @@
+use std::time::Duration;
+
+use crate::random_bytes;
+use crate::time::Timestamp;
+use crate::token::{OAuth2Token, Token};
+
+/// A token and where its refresh stands, as they are stored together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) token: Token,
+    pub(crate) progress: Progress,
+}
+
+/// Where the refresh of a token stands. Every change of it is a conditional write of the whole record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nobody refreshes it.
+    Idle,
+    /// Somebody is about to redeem the refresh token, or is doing it, or died of it.
+    Claimed(Claim),
+    /// The last try failed for a reason that may pass.
+    BackingOff(BackOff),
+    /// Only the user can help.
+    Dead { reason: DeadReason, since: Timestamp },
+}
+
+/// The right to redeem a refresh token, for as long as the lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Tells the claims of one record apart.
+    pub(crate) id: u128,
+    /// How long others leave it alone, each on their own clock from when they first see it.
+    pub(crate) lease: Duration,
+    pub(crate) tries: Tries,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackOff {
+    pub(crate) until: Timestamp,
+    /// What failed, in a few words without anything secret.
+    pub(crate) cause: String,
+    pub(crate) tries: Tries,
+}
+
+/// What came before the next try.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tries {
+    /// How many tries failed since the token was obtained.
+    pub(crate) failed: u32,
+    /// One of them may have reached the provider, so that the refresh token may be spent.
+    pub(crate) maybe_spent: bool,
+}
+
+/// Why a connection is dead until the user authorizes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// The provider no longer accepts the refresh token: it was revoked, has run out, or was never good.
+    Refused,
+    /// The provider does not accept the refresh token after an earlier answer was lost, which may have replaced it.
+    AnswerLost,
+    /// The access token has run out, and the provider gave no refresh token.
+    NoRefreshToken,
+}
+
+impl DeadReason {
+    /// The reason in a sentence.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Refused => "the provider no longer accepts the refresh token",
+            Self::AnswerLost => {
+                "the provider's answer to an earlier refresh was lost, and with it the new refresh token"
+            }
+            Self::NoRefreshToken => "the access token has expired, and the provider gave no refresh token",
+        }
+    }
+}
+
+impl Stored {
+    pub(crate) fn idle(token: Token) -> Self {
+        Self { token, progress: Progress::Idle }
+    }
+}
+
+impl Claim {
+    pub(crate) fn new(lease: Duration, tries: Tries) -> Self {
+        Self { id: u128::from_be_bytes(random_bytes()), lease, tries }
+    }
+}
+
+/// A stored token with what an application or an operator may want to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Connection {
+    /// The token, expired or not.
+    pub token: OAuth2Token,
+    /// How it stands.
+    pub state: ConnectionState,
+}
+
+/// How a stored token stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// The access token can be used, as far as is known.
+    Valid,
+    /// The access token has expired or is about to, and the next use refreshes it.
+    Expiring,
+    /// A refresh is under way.
+    Refreshing,
+    /// A refresh was cut off after the refresh token may have been spent. The next use tries once more and then knows.
+    SentUnknown,
+    /// Refreshing failed for a reason that may pass.
+    BackingOff {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What failed.
+        cause: String,
+    },
+    /// The user must authorize again.
+    NeedsAuthorization {
+        /// Why.
+        reason: DeadReason,
+        /// Since when that is known.
+        since: Timestamp,
+    },
+}
+
+impl ConnectionState {
+    /// The state of a stored token that is due for a refresh, or is not.
+    pub(crate) fn of(token: &OAuth2Token, progress: &Progress, due: bool, now: Timestamp) -> Self {
+        match progress {
+            Progress::Dead { reason, since } => Self::NeedsAuthorization { reason: *reason, since: *since },
+            Progress::Claimed(claim) if claim.tries.maybe_spent => Self::SentUnknown,
+            Progress::Claimed(_) => Self::Refreshing,
+            Progress::BackingOff(back_off) if back_off.until > now => {
+                Self::BackingOff { until: back_off.until, cause: back_off.cause.clone() }
+            }
+            Progress::BackingOff(back_off) if back_off.tries.maybe_spent => Self::SentUnknown,
+            _ if !due => Self::Valid,
+            _ if token.refresh_token.is_some() => Self::Expiring,
+            _ if !token.is_expired_at(now) => Self::Valid,
+            _ => {
+                Self::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since: token.expires_at.unwrap_or(now) }
+            }
+        }
+    }
+}
