@@ -8,6 +8,7 @@
 //! ```no_run
 //! # use oauth_dance_core::MemoryStorage as MyStorage;
 //! oauth_dance_conformance::conformance_tests!(|| async { Ok(MyStorage::new()) });
+//! # fn main() {}
 //! ```
 //!
 //! `cargo test` then runs one test for each of the [`PROPERTIES`], named like `conformance::map::missing_is_none`. The

@@ -6,6 +6,7 @@
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, TokenStorage};
 
@@ -17,8 +18,10 @@ use crate::subject::{Subject, key};
 const JOB: &str = "OAUTH_DANCE_CONFORMANCE_JOB";
 /// Before the number of every write that the other process had acknowledged.
 const ACKNOWLEDGED: &str = "acknowledged ";
+/// The user under which it is written that all processes are there.
+const GO: &str = "go";
 /// How many keys the other process writes in turn.
-const KEYS: usize = 8;
+const SLOTS: usize = 8;
 
 /// Does what the test that started this process asks for. Call it with the storage that the harness's tests use, and
 /// with nothing else writing to the standard output.
@@ -27,12 +30,18 @@ const KEYS: usize = 8;
 /// What went wrong, in words. The process must then end with a status other than 0.
 pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
     let job = std::env::var(JOB).map_err(|_| format!("{JOB} is not set: a conformance test starts this program"))?;
-    let done = match job.split_once(' ') {
-        Some(("count", rounds)) => match rounds.parse() {
+    let words: Vec<_> = job.split(' ').collect();
+    let done = match words[..] {
+        ["count", rounds, place] => match rounds.parse() {
+            Ok(rounds) => count_with_others(storage, rounds, place).await,
+            Err(error) => Err(Stop::from(error)),
+        },
+        ["count", rounds] => match rounds.parse() {
             Ok(rounds) => count_up(storage, rounds).await,
             Err(error) => Err(Stop::from(error)),
         },
-        _ => write_for_ever(storage.as_ref()).await,
+        ["write", run] => write_for_ever(storage.as_ref(), run).await,
+        _ => Err(Stop::failed(format_args!("{job:?} is no job"))),
     };
     done.map_err(|stop| format!("{stop:?}"))
 }
@@ -41,13 +50,17 @@ pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
 pub async fn no_update_is_lost_between_processes(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     needs_shared(&on)?;
-    let (processes, rounds) = (3, 40);
+    let (processes, rounds) = (3, 60);
     let mut waiting = Vec::new();
-    for _ in 0..processes {
+    for place in 0..processes {
         let mut command = on.harness().process().await?;
-        command.env(JOB, format!("count {rounds}")).stdin(Stdio::null()).stdout(Stdio::null());
+        command.env(JOB, format!("count {rounds} {place}")).stdin(Stdio::null()).stdout(Stdio::null());
         waiting.push(tokio::task::spawn_blocking(move || command.status()));
     }
+    for place in 0..processes {
+        wait_for(on.storage().as_ref(), &format!("ready {place}")).await?;
+    }
+    on.storage().put(&key(GO)?, &Record::new(""), Precondition::Always).await?;
     count_up(Arc::clone(on.storage()), rounds).await?;
     for process in waiting {
         let status = process.await??;
@@ -76,24 +89,31 @@ pub async fn acknowledged_writes_survive_a_kill(on: Arc<Subject>) -> Outcome {
     if !on.capabilities().durable {
         return Err(Stop::not_applicable("not durable"));
     }
-    let command = on.harness().process().await?;
-    let acknowledged = tokio::task::spawn_blocking(move || kill_after(40, command)).await??;
-    ensure!(acknowledged >= 40, "the other process ended by itself after {acknowledged} writes");
-    let storage = on.harness().reopen().await?;
-    for slot in 0..KEYS {
-        let least = (1..=acknowledged).rev().find(|number| number % KEYS == slot).unwrap_or_default();
-        let found = storage.get(&key(&format!("slot{slot}"))?).await?;
-        let found = found.ok_or_else(|| Stop::failed(format_args!("write {least} was acknowledged and is gone")))?;
-        let found: usize = std::str::from_utf8(&found.value.payload)?.parse()?;
-        ensure!(found >= least, "write {least} was acknowledged, and {found} is stored");
+    let mut random = on.random();
+    // At different points, for what is written in batches is safe right after one.
+    for run in 0..4 {
+        let writes = 30 + 11 * run + random.below(11);
+        let mut command = on.harness().process().await?;
+        command.env(JOB, format!("write {run}"));
+        let acknowledged = tokio::task::spawn_blocking(move || kill_after(writes, command)).await??;
+        ensure!(acknowledged >= writes, "the other process ended by itself after {acknowledged} writes");
+        let storage = on.harness().reopen().await?;
+        for slot in 0..SLOTS {
+            let least = (1..=acknowledged).rev().find(|number| number % SLOTS == slot).unwrap_or_default();
+            let found = storage.get(&key(&format!("run {run}, slot {slot}"))?).await?;
+            let found =
+                found.ok_or_else(|| Stop::failed(format_args!("write {least} was acknowledged and is gone")))?;
+            let found: usize = std::str::from_utf8(&found.value.payload)?.parse()?;
+            ensure!(found >= least, "write {least} was acknowledged, and {found} is stored");
+        }
+        storage.put(&key("after")?, &Record::new("x"), Precondition::Always).await?;
     }
-    storage.put(&key("slot0")?, &Record::new("after"), Precondition::Always).await?;
     Ok(())
 }
 
 /// Runs a process that writes, kills it once so many writes were acknowledged, and returns how many were in the end.
 fn kill_after(writes: usize, mut command: Command) -> io::Result<usize> {
-    let mut child = command.env(JOB, "write").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let Some(output) = child.stdout.take() else { return Ok(0) };
     let mut acknowledged = 0;
     let read = || -> io::Result<()> {
@@ -115,9 +135,26 @@ fn kill_after(writes: usize, mut command: Command) -> io::Result<usize> {
     done.map(|()| acknowledged)
 }
 
-async fn write_for_ever(storage: &dyn TokenStorage) -> Outcome {
+/// Counts up once all processes are there: so that none is done before the next has begun.
+async fn count_with_others(storage: Arc<dyn TokenStorage>, rounds: usize, place: &str) -> Outcome {
+    storage.put(&key(&format!("ready {place}"))?, &Record::new(""), Precondition::Always).await?;
+    wait_for(storage.as_ref(), GO).await?;
+    count_up(storage, rounds).await
+}
+
+async fn wait_for(storage: &dyn TokenStorage, user: &str) -> Outcome {
+    for _ in 0..10_000 {
+        if storage.get(&key(user)?).await?.is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Err(Stop::failed(format_args!("another process did not write {user:?} in time")))
+}
+
+async fn write_for_ever(storage: &dyn TokenStorage, run: &str) -> Outcome {
     for number in 1_usize.. {
-        let key = key(&format!("slot{}", number % KEYS))?;
+        let key = key(&format!("run {run}, slot {}", number % SLOTS))?;
         storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await?;
         let mut output = io::stdout().lock();
         writeln!(output, "{ACKNOWLEDGED}{number}")?;

@@ -17,6 +17,7 @@ use crate::run::say;
 /// use oauth_dance_core::MemoryStorage;
 ///
 /// oauth_dance_conformance::conformance_tests!(|| async { Ok(MemoryStorage::new()) });
+/// # fn main() {}
 /// ```
 ///
 /// The last test of the module says how many properties passed, and which do not apply and why.

@@ -5,6 +5,7 @@
 mod bench;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bench::Bench;
 use oauth_dance_conformance::{PROPERTIES, run_all};
@@ -21,13 +22,18 @@ mod reference {
 mod behind_a_server {
     use super::*;
 
-    oauth_dance_conformance::conformance_tests!(|| async { Ok(Bench::correct()) });
+    oauth_dance_conformance::conformance_tests!(|| async { Ok(correct()) });
+}
+
+/// The server itself, which keeps every promise.
+fn correct() -> Bench {
+    Bench::new(|server| Arc::new(server))
 }
 
 #[test]
 fn a_correct_storage_never_fails() {
     for run in 0..100 {
-        let report = run_all("correct", || async { Ok(Bench::correct()) });
+        let report = run_all("correct", || async { Ok(correct()) });
         assert!(report.failed().is_empty() && report.skipped().is_empty(), "run {run}: {report}");
     }
 }
@@ -36,4 +42,12 @@ fn a_correct_storage_never_fails() {
 fn no_two_properties_have_one_name() {
     let names: HashSet<_> = PROPERTIES.iter().map(|property| property.name).collect();
     assert_eq!(names.len(), PROPERTIES.len());
+}
+
+#[test]
+fn the_table_names_every_property_and_no_other() {
+    let table = include_str!("../PROPERTIES.md");
+    let named: HashSet<_> = table.split('`').filter(|text| text.contains("::")).map(str::to_owned).collect();
+    let exist: HashSet<_> = PROPERTIES.iter().map(|property| format!("{property:?}")).collect();
+    assert_eq!(named, exist);
 }

@@ -27,11 +27,6 @@ impl Bench {
         let server = Server::default();
         Self { front, storage: front(server.clone()), server, siblings: Mutex::default() }
     }
-
-    /// The server itself, which keeps every promise.
-    pub(crate) fn correct() -> Self {
-        Self::new(|server| Arc::new(server))
-    }
 }
 
 #[async_trait]

@@ -1,0 +1,227 @@
+//! A storage that processes share: a folder with a file for every record. It is what the suite's properties about other
+//! processes are tried on, and has flaws for them to find.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use oauth_dance_conformance::async_trait;
+use oauth_dance_core::{
+    Capabilities, Clock, Cursor, Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp,
+    TokenKey, TokenStorage, Version, Versioned,
+};
+
+/// File names have at most 255 characters, and a key takes two for a byte and 32 for the lengths.
+const LONGEST_KEY: usize = 100;
+const LARGEST: usize = 2_000_000;
+
+/// What a [`Folder`] does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    Nothing,
+    /// Processes do not lock each other out.
+    NoLock,
+    /// A process does not look at the files again for what it wrote itself.
+    Cache,
+    /// Files are written only with every tenth write.
+    WritesLater,
+    /// All namespaces are one folder.
+    OneNamespace,
+}
+
+/// Clones share the folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    clock: Clock,
+    flaw: Flaw,
+    unwritten: std::sync::Arc<std::sync::Mutex<Vec<(TokenKey, Kept)>>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Kept {
+    record: Record,
+    version: Version,
+    ends: Option<Timestamp>,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.version)
+    }
+}
+
+impl Folder {
+    pub(crate) fn open(path: &Path, clock: Clock, flaw: Flaw) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        Ok(Self { path: path.to_owned(), clock, flaw, unwritten: std::sync::Arc::default() })
+    }
+
+    pub(crate) fn file(&self, key: &TokenKey) -> PathBuf {
+        let name: String = key.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        self.path.join(name)
+    }
+
+    /// Runs one operation alone among all processes.
+    async fn alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let folder = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let lock = File::create(folder.path.join("lock")).map_err(StorageError::unavailable)?;
+            if folder.flaw != Flaw::NoLock {
+                lock.lock().map_err(StorageError::unavailable)?;
+            }
+            work(&folder)
+        });
+        done.await.map_err(StorageError::unavailable)?
+    }
+
+    fn read(&self, key: &TokenKey) -> Result<Option<Kept>, StorageError> {
+        if matches!(self.flaw, Flaw::Cache | Flaw::WritesLater)
+            && let Some((_, kept)) = self.unwritten.lock().unwrap().iter().rev().find(|(owner, _)| owner == key)
+        {
+            return Ok(Some(kept.clone()));
+        }
+        let bytes = match fs::read(self.file(key)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StorageError::unavailable(error)),
+        };
+        let kept = decode(&bytes).ok_or_else(|| StorageError::corrupt(key, "not a record"))?;
+        Ok(Some(kept).filter(|kept| kept.ends.is_none_or(|ends| ends > self.clock.now())))
+    }
+
+    fn write(&self, key: &TokenKey, kept: Kept) -> io::Result<()> {
+        let mut unwritten = self.unwritten.lock().unwrap();
+        unwritten.retain(|(owner, _)| owner != key || self.flaw == Flaw::WritesLater);
+        unwritten.push((key.clone(), kept));
+        if self.flaw == Flaw::WritesLater && unwritten.len() < 10 {
+            return Ok(());
+        }
+        for (key, kept) in unwritten.iter() {
+            // A name of its own, so that even without the lock nobody reads half a file.
+            let new = self.path.join(format!("new-{:032x}", u128::from_be_bytes(*kept.version.as_bytes())));
+            let mut file = File::create(&new)?;
+            file.write_all(&encode(kept))?;
+            fs::rename(new, self.file(key))?;
+        }
+        if self.flaw != Flaw::Cache {
+            unwritten.clear();
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TokenStorage for Folder {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        let key = fitting(key)?;
+        let found = self.alone(move |folder| folder.read(&key)).await?;
+        let now = self.clock.now();
+        Ok(found.map(|kept| {
+            let left = kept.ends.map(|ends| ends.saturating_since(now));
+            Versioned::new(kept.record.with_retain_for(left), kept.version)
+        }))
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        let (key, record) = (fitting(key)?, record.clone());
+        if record.payload.len() > LARGEST {
+            return Err(StorageError::TooLarge { size: record.payload.len(), limit: LARGEST });
+        }
+        self.alone(move |folder| {
+            let current = match folder.read(&key) {
+                // What cannot be read can be written over, but only by who says so.
+                Err(StorageError::Corrupt { .. }) if when == Precondition::Always => None,
+                other => other?.map(|kept| kept.version),
+            };
+            if !when.holds_for(current) {
+                return Err(StorageError::Conflict);
+            }
+            let seconds = record.retain_seconds().map(std::time::Duration::from_secs);
+            let ends = seconds.map(|seconds| folder.clock.now().saturating_add(seconds));
+            let version = Version::random();
+            folder.write(&key, Kept { record, version, ends }).map_err(StorageError::unavailable)?;
+            Ok(version)
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        let key = fitting(key)?;
+        self.alone(move |folder| {
+            let found = folder.read(&key)?.filter(|kept| only.is_none_or(|only| only == kept.version));
+            folder.unwritten.lock().unwrap().retain(|(owner, _)| *owner != key || found.is_none());
+            let removed = found.map(|_| fs::remove_file(folder.file(&key)));
+            removed.transpose().map(|removed| removed.is_some()).map_err(StorageError::unavailable)
+        })
+        .await
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        let after = page.after.as_ref().map(Cursor::key).transpose()?;
+        let filter = filter.clone();
+        self.alone(move |folder| {
+            let mut entries = Vec::new();
+            for file in fs::read_dir(&folder.path).map_err(StorageError::unavailable)? {
+                let name = file.map_err(StorageError::unavailable)?.file_name();
+                let Some(key) = unhex(&name.to_string_lossy()).and_then(|bytes| TokenKey::from_bytes(&bytes).ok())
+                else {
+                    continue;
+                };
+                if after.as_ref().is_some_and(|after| key <= *after) {
+                    continue;
+                }
+                entries.extend(folder.read(&key)?.map(|kept| Entry::new(key, kept.version, &kept.record)));
+            }
+            entries.retain(|entry| filter.matches(entry));
+            entries.sort_by(|one, other| one.key.cmp(&other.key));
+            Ok(Page::collect(entries, page.limit))
+        })
+        .await
+    }
+
+    async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let all =
+            Capabilities::new("folder").with_atomic(true).with_listable(true).with_shared(true).with_durable(true);
+        all.with_max_payload(LARGEST)
+    }
+}
+
+fn fitting(key: &TokenKey) -> Result<TokenKey, StorageError> {
+    if key.len() > LONGEST_KEY {
+        return Err(StorageError::KeyTooLong { part: "whole", length: key.len(), limit: LONGEST_KEY });
+    }
+    Ok(key.clone())
+}
+
+fn encode(kept: &Kept) -> Vec<u8> {
+    let instant = |at: Option<Timestamp>| at.map_or(u64::MAX, Timestamp::as_unix_seconds).to_be_bytes();
+    let key_id = kept.record.key_id.as_ref().map_or(vec![0], |id| [&[1 + id.len() as u8][..], id.as_bytes()].concat());
+    let head = [&kept.version.as_bytes()[..], &instant(kept.ends), &instant(kept.record.expires_at), &key_id].concat();
+    [head, kept.record.payload.clone()].concat()
+}
+
+fn decode(bytes: &[u8]) -> Option<Kept> {
+    let (version, rest) = bytes.split_first_chunk::<16>()?;
+    let (ends, rest) = rest.split_first_chunk::<8>()?;
+    let (expires_at, rest) = rest.split_first_chunk::<8>()?;
+    let (length, rest) = rest.split_first()?;
+    let (key_id, payload) = rest.split_at_checked(usize::from(length.saturating_sub(1)))?;
+    let instant = |bytes: &[u8; 8]| {
+        Some(u64::from_be_bytes(*bytes)).filter(|at| *at != u64::MAX).map(Timestamp::from_unix_seconds)
+    };
+    let key_id = (*length > 0).then(|| String::from_utf8(key_id.to_vec())).transpose().ok()?;
+    let record = Record::new(payload).with_expires_at(instant(expires_at)).with_key_id(key_id);
+    Some(Kept { record, version: Version::from_bytes(*version), ends: instant(ends) })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
