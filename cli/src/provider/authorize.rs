@@ -5,7 +5,7 @@ use url::form_urlencoded;
 
 use super::pages::{ConsentPage, ErrorPage, LoginPage};
 use super::params::Params;
-use super::session::{Browser, OwnForm, set_session};
+use super::session::{Browser, OwnForm, set_session, start_again};
 use super::store::Authorization;
 use super::users::authenticate;
 use super::{LocalProvider, is_43_base64url};
@@ -166,7 +166,7 @@ impl AuthorizationRequest {
     }
 
     fn start_again(&self) -> Redirect {
-        Redirect::to(&format!("authorize?{}", self.query))
+        start_again(&self.query)
     }
 }
 

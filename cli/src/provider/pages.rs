@@ -43,11 +43,11 @@ impl ErrorPage {
         Self { status: StatusCode::BAD_REQUEST, title: "This request cannot be answered", message }
     }
 
-    pub(super) fn stale_form() -> Self {
+    pub(super) fn foreign_form() -> Self {
         Self {
             status: StatusCode::FORBIDDEN,
-            title: "This form is out of date",
-            message: "You may have signed in or out in another tab, or your browser sent no cookie.",
+            title: "This form is not one of ours",
+            message: "Another site may have sent it, or your browser sent no cookie along.",
         }
     }
 }

@@ -1,7 +1,7 @@
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
@@ -23,6 +23,14 @@ pub(super) struct Browser {
 pub(super) struct OwnForm {
     pub(super) browser: Browser,
     pub(super) params: Params,
+}
+
+/// Why a form counts for nothing.
+pub(super) enum NoOwnForm {
+    /// One of our own pages sent it, but the browser has another session by now: to the step that is right now.
+    Stale(Redirect),
+    /// Another site may have sent it, or it cannot be read.
+    Refused(ErrorPage),
 }
 
 impl Browser {
@@ -69,20 +77,55 @@ impl FromRequestParts<LocalProvider> for Browser {
 }
 
 impl FromRequest<LocalProvider> for OwnForm {
-    type Rejection = ErrorPage;
+    type Rejection = NoOwnForm;
 
-    async fn from_request(request: Request, provider: &LocalProvider) -> Result<Self, ErrorPage> {
+    async fn from_request(request: Request, provider: &LocalProvider) -> Result<Self, NoOwnForm> {
         let (mut parts, body) = request.into_parts();
         let browser = Browser::from_request_parts(&mut parts, provider).await?;
+        // Without a cookie the next form would be stale as well, and nobody would be told why.
+        let can_go_on = !browser.is_new && is_same_origin(&parts.headers, provider.issuer());
+        let go_on = start_again(parts.uri.query().unwrap_or_default());
         let body = String::from_request(Request::from_parts(parts, body), provider)
             .await
             .map_err(|_| ErrorPage::bad_request("The form could not be read."))?;
         let params = Params::parse(&body);
         let sent = params.value("csrf").unwrap_or_default();
         if !bool::from(sent.as_bytes().ct_eq(browser.csrf_token().as_bytes())) {
-            return Err(ErrorPage::stale_form());
+            return Err(match can_go_on {
+                true => NoOwnForm::Stale(go_on),
+                false => NoOwnForm::Refused(ErrorPage::foreign_form()),
+            });
         }
         Ok(Self { browser, params })
+    }
+}
+
+impl IntoResponse for NoOwnForm {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Stale(redirect) => redirect.into_response(),
+            Self::Refused(page) => page.into_response(),
+        }
+    }
+}
+
+impl From<ErrorPage> for NoOwnForm {
+    fn from(page: ErrorPage) -> Self {
+        Self::Refused(page)
+    }
+}
+
+/// To the step of an authorization request that is right now.
+pub(super) fn start_again(query: &str) -> Redirect {
+    Redirect::to(&format!("authorize?{query}"))
+}
+
+/// Whether the browser says that one of our own pages sent the request. `Origin` is only asked where there is no
+/// `Sec-Fetch-Site`: it is `null` on pages that ask for no referrer, as ours do.
+fn is_same_origin(headers: &HeaderMap, issuer: &str) -> bool {
+    match headers.get("sec-fetch-site") {
+        Some(site) => site == "same-origin",
+        None => headers.get(header::ORIGIN).is_some_and(|origin| origin == issuer),
     }
 }
 

@@ -135,6 +135,47 @@ async fn forms_need_the_token_of_their_own_browser() {
 }
 
 #[tokio::test]
+async fn a_stale_form_of_our_own_leads_to_the_step_that_is_right_now() {
+    let provider = Provider::start().await;
+    let mut browser = provider.browser();
+    let stale = browser.get(&authorize(&[])).await.csrf();
+    browser.sign_in("alice").await;
+    let form = [("csrf", &*stale), ("decision", "allow"), ("username", "bob"), ("password", "dance")];
+    let issuer = &*provider.issuer;
+    for path in ["login", "consent", "logout"] {
+        for sign in [("sec-fetch-site", "same-origin"), ("origin", issuer)] {
+            let answer = browser.post_with(&page(path), &form, &[sign]).await;
+            assert_eq!(answer.status, 303, "{path} with {sign:?}");
+            assert_eq!(format!("/{}", answer.location()), authorize(&[]));
+            assert!(!answer.headers.contains_key(header::SET_COOKIE));
+        }
+        for signs in [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "cross-site"), ("origin", issuer)],
+            &[("origin", "null")],
+            &[("origin", "https://evil.example")],
+        ] {
+            let answer = browser.post_with(&page(path), &form, signs).await;
+            assert_eq!(answer.status, 403, "{path} with {signs:?}");
+            assert!(!answer.headers.contains_key(header::LOCATION));
+        }
+    }
+    let consent = browser.get(&authorize(&[])).await;
+    assert!(consent.body.contains("Alice Adams"), "nothing has changed");
+}
+
+#[tokio::test]
+async fn a_browser_without_cookies_is_told_so() {
+    let provider = Provider::start().await;
+    let csrf = provider.browser().get(&authorize(&[])).await.csrf();
+    let form = [("csrf", &*csrf), ("username", "alice"), ("password", "dance")];
+    let answer = provider.browser().post_with(&page("login"), &form, &[("sec-fetch-site", "same-origin")]).await;
+    assert_eq!(answer.status, 403);
+    assert!(answer.body.contains("no cookie"), "{}", answer.body);
+}
+
+#[tokio::test]
 async fn a_form_cannot_change_the_request_into_a_bad_one() {
     let provider = Provider::start().await;
     let mut browser = provider.browser();
