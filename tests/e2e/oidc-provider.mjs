@@ -63,6 +63,7 @@ function configuration() {
       email: ['email', 'email_verified'],
       profile: ['name', 'preferred_username'],
     },
+    clockTolerance: 0, // else expired tokens are accepted for another 15 seconds
     cookies: { keys: [randomBytes(32).toString('base64url')] },
     features: {
       devInteractions: { enabled: true },

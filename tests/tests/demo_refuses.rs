@@ -98,7 +98,7 @@ fn a_refusal_is_told_and_changes_nothing() {
     let alice = Browser::new();
     let refuse = || {
         let page = acme.begin(&alice);
-        acme.provider.sign_in_and_cancel(&alice, &page, "alice")
+        acme.provider.sign_in_and_cancel(&alice, page, "alice")
     };
 
     assert_refused(&refuse());

@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use reqwest::blocking::{Client, RequestBuilder};
 use serde_json::Value;
@@ -134,7 +135,7 @@ fn cancelling_comes_back_as_access_denied() {
     let browser = Browser::new().stopping_before(REDIRECT_URI);
     let page = browser.open(authorization_url(&provider));
 
-    let page = provider.sign_in_and_cancel(&browser, &page, "alice");
+    let page = provider.sign_in_and_cancel(&browser, page, "alice");
 
     let callback = callback(&page);
     assert_eq!(callback["error"], "access_denied");
@@ -151,6 +152,23 @@ fn the_life_of_access_tokens_can_be_set() {
     let tokens = granted(redeem(&provider, &code, VERIFIER));
 
     assert_eq!(tokens["expires_in"], 7);
+}
+
+#[test]
+fn an_expired_access_token_is_refused_at_once() {
+    let Some(provider) = OidcProvider::start(REDIRECT_URI) else { return };
+    provider.set_access_token_ttl(2);
+    let code = authorization_code(&provider, "alice");
+    let asked = Instant::now();
+    let tokens = granted(redeem(&provider, &code, VERIFIER));
+    let access_token = tokens["access_token"].as_str().unwrap();
+    assert_eq!(provider.userinfo_status(access_token), 200);
+
+    provider.wait_until_refused(access_token);
+
+    // The provider counts whole seconds.
+    let lived = asked.elapsed();
+    assert!(lived > Duration::from_secs(1) && lived < Duration::from_secs(4), "{lived:?}");
 }
 
 fn authorization_url(provider: &OidcProvider) -> Url {

@@ -32,12 +32,12 @@ impl Acme {
 
     /// Presses Connect; the browser arrives at the provider's first page.
     pub fn begin(&self, browser: &Browser) -> Page {
-        let page = browser.open(self.demo.url("/"));
-        assert!(page.status().is_success(), "{}: {}", page.status(), page.text());
-        browser.press(&page, "/login/acme")
+        let home = browser.open(self.demo.url("/"));
+        assert!(home.status().is_success(), "{}: {}", home.status(), home.text());
+        browser.press(&home, "/login/acme").after(home)
     }
 
-    /// The whole dance, to the page of the demo it ends on.
+    /// The whole dance with every hop of it, to the page of the demo it ends on.
     pub fn connect(&self, browser: &Browser, user: &str) -> Page {
         let page = self.begin(browser);
         let page = self.provider.sign_in_and_consent(browser, page, user);

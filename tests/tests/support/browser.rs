@@ -147,6 +147,12 @@ impl Browser {
 }
 
 impl Page {
+    /// The same page, reached by way of `earlier`.
+    pub fn after(mut self, earlier: Self) -> Self {
+        self.hops.splice(0..0, earlier.hops);
+        self
+    }
+
     /// The page's address.
     pub fn url(&self) -> &Url {
         &self.last().url

@@ -2,14 +2,16 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use super::{Browser, Canaries, E2E, Page, has_node_package};
+use super::{Browser, Canaries, E2E, Form, Page, has_node_package};
 
 const STARTING: Duration = Duration::from_secs(60);
+const EXPIRING: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The certified npm package `oidc-provider`, running: PKCE required, refresh tokens rotated. Ends when dropped.
 pub struct OidcProvider {
@@ -68,24 +70,29 @@ impl OidcProvider {
     }
 
     /// Walks a browser through the provider's own pages: signs in as `user` where asked, and consents.
+    ///
+    /// The page's hops are those of the whole walk, after the ones that led to `page`.
     pub fn sign_in_and_consent(&self, browser: &Browser, page: Page, user: &str) -> Page {
         let mut page = page;
         while self.is_asking(&page) {
-            page = if page.has_form("Sign-in") {
-                browser.submit(&page.form("Sign-in").fill("login", user).fill("password", "anything"))
-            } else {
-                browser.submit(&page.form("Continue"))
+            let form = match page.has_form("Sign-in") {
+                true => sign_in(&page, user),
+                false => page.form("Continue"),
             };
+            page = browser.submit(&form).after(page);
         }
         page
     }
 
-    /// Walks a browser up to the consent page and cancels there.
-    pub fn sign_in_and_cancel(&self, browser: &Browser, page: &Page, user: &str) -> Page {
-        let form = page.form("Sign-in").fill("login", user).fill("password", "anything");
-        let consent = browser.submit(&form);
+    /// Walks a browser up to the consent page, signing in where asked, and cancels there. The hops are those of the
+    /// whole walk.
+    pub fn sign_in_and_cancel(&self, browser: &Browser, page: Page, user: &str) -> Page {
+        let consent = match page.has_form("Sign-in") {
+            true => browser.submit(&sign_in(&page, user)).after(page),
+            false => page,
+        };
         assert!(consent.has_form("Continue"), "not the consent page: {}", consent.text());
-        browser.follow(&consent, "Cancel")
+        browser.follow(&consent, "Cancel").after(consent)
     }
 
     /// What was asked of `/token`, `/me` and `/token/revocation`, oldest first.
@@ -129,6 +136,18 @@ impl OidcProvider {
         answer.status().as_u16()
     }
 
+    /// Waits until the provider refuses an access token: its clock is not ours to move.
+    ///
+    /// # Panics
+    /// When it goes on accepting it.
+    pub fn wait_until_refused(&self, access_token: &str) {
+        let until = Instant::now() + EXPIRING;
+        while self.userinfo_status(access_token) != 401 {
+            assert!(Instant::now() < until, "the access token does not expire");
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
     /// How many seconds access tokens issued from now on live.
     pub fn set_access_token_ttl(&self, seconds: u64) {
         let settings = json!({ "accessTokenTtl": seconds });
@@ -150,6 +169,10 @@ impl Drop for OidcProvider {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn sign_in(page: &Page, user: &str) -> Form {
+    page.form("Sign-in").fill("login", user).fill("password", "anything")
 }
 
 fn client() -> Client {
