@@ -17,7 +17,7 @@ pub(crate) async fn usable_token(
     registered: &Arc<Registered>,
     key: &TokenKey,
 ) -> Result<OAuth2Token, ConnectError> {
-    let found = load(&oauth.inner.tokens, key).await?.ok_or(ConnectError::NotConnected)?;
+    let found = load(&oauth.tokens, key).await?.ok_or(ConnectError::NotConnected)?;
     if !found.value.is_expired_at(oauth.inner.clock.now()) {
         return Ok(found.value);
     }
@@ -64,7 +64,7 @@ async fn refresh(
             return Err(error.into());
         }
     };
-    let stored = oauth.inner.tokens.put(key, &Token::from(new.clone()), Precondition::Version(old.version)).await;
+    let stored = oauth.tokens.put(key, &Token::from(new.clone()), Precondition::Version(old.version)).await;
     match stored {
         Ok(_) => {
             tracing::info!(provider = registered.name, "token refreshed");
@@ -84,6 +84,6 @@ async fn newer(
     key: &TokenKey,
     old: &Versioned<OAuth2Token>,
 ) -> Result<Option<OAuth2Token>, ConnectError> {
-    let current = load(&oauth.inner.tokens, key).await?;
+    let current = load(&oauth.tokens, key).await?;
     Ok(current.filter(|current| current.version != old.version).map(|current| current.value))
 }

@@ -3,6 +3,9 @@ use std::time::Duration;
 use http::StatusCode;
 use oauth_dance_core::{BoxError, KeyError, StorageError, TokensError};
 
+const NO_REQUEST_STORAGE: &str = "the request brings no token storage; is the layer that does, such as `CookieTokens` or \
+     `SessionTokens`, installed, outside of these routes?";
+
 /// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) refuses a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -107,6 +110,9 @@ pub enum LoginError {
     /// Somebody else is signed in now than when the login was started.
     #[error("another user is signed in now than when the login was started")]
     UserChanged,
+    /// Tokens are kept in a storage of each request, and this request brings none.
+    #[error("{NO_REQUEST_STORAGE}")]
+    NoRequestStorage,
     /// Nobody is signed in, and no hook said whose token it is.
     #[error("nobody is signed in to connect the account to")]
     NoUser,
@@ -159,6 +165,7 @@ impl LoginError {
             Self::Expired => "expired",
             Self::Spent => "spent",
             Self::UserChanged => "user_changed",
+            Self::NoRequestStorage => "no_request_storage",
             Self::NoUser => "no_user",
             Self::IssuerMismatch => "issuer_mismatch",
             Self::Denied => "denied",
@@ -184,7 +191,7 @@ impl LoginError {
             Self::Provider { .. } => StatusCode::BAD_GATEWAY,
             Self::Token(error) => error.status(),
             Self::Storage(error) => storage_status(error),
-            Self::Users(_) | Self::Hook(_) | Self::ReservedParameter { .. } | Self::Key(_) => {
+            Self::NoRequestStorage | Self::Users(_) | Self::Hook(_) | Self::ReservedParameter { .. } | Self::Key(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }
@@ -258,6 +265,9 @@ pub enum ConnectError {
     /// The token storage failed.
     #[error("the token storage failed")]
     Storage(#[from] TokensError),
+    /// Tokens are kept in a storage of each request, and this request brings none.
+    #[error("{NO_REQUEST_STORAGE}")]
+    NoRequestStorage,
     /// The stored token is of another kind than this provider's.
     #[error("the stored token is not an OAuth 2.0 token")]
     WrongKind,
@@ -286,6 +296,7 @@ impl ConnectError {
             Self::NeedsAuthorization { .. } => "needs_authorization",
             Self::Refresh(_) => "refresh_failed",
             Self::Storage(_) => "storage_failed",
+            Self::NoRequestStorage => "no_request_storage",
             Self::WrongKind => "wrong_kind",
             Self::Users(_) => "users_failed",
             Self::Key(_) => "invalid_user",
@@ -301,7 +312,9 @@ impl ConnectError {
             Self::Refresh(error) => error.status(),
             Self::Storage(error) => storage_status(error),
             Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
-            Self::WrongKind | Self::Users(_) | Self::Key(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoRequestStorage | Self::WrongKind | Self::Users(_) | Self::Key(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 }

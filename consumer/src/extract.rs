@@ -115,6 +115,7 @@ pub struct Connections {
 
 impl Connections {
     async fn new(parts: &mut Parts, oauth: OAuth) -> Result<Self, ConnectError> {
+        let oauth = oauth.in_request(&parts.extensions).ok_or(ConnectError::NoRequestStorage)?;
         let user = oauth.current_user(parts).await.map_err(ConnectError::Users)?;
         let is_page_view = matches!(parts.method, Method::GET | Method::HEAD) && accepts_html(&parts.headers);
         let come_back = is_page_view.then(|| {

@@ -47,6 +47,7 @@ mod error;
 mod extract;
 mod hooks;
 mod http_client;
+mod no_storage;
 mod oauth;
 mod paths;
 pub mod presets;
@@ -68,4 +69,6 @@ pub use provider::{ClientAuthentication, Provider, ProviderConfig, ProviderName,
 pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};
 
-pub use oauth_dance_core::{BoxError, Clock, KeyRing, MemoryStorage, OAuth2Token, Secret, Timestamp, TokenStorage};
+pub use oauth_dance_core::{
+    BoxError, Clock, KeyRing, MemoryStorage, OAuth2Token, RequestStorage, Secret, Timestamp, TokenStorage,
+};

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use oauth_dance_core::{Clock, KeyRing, MemoryStorage, OAuth2Token, TokenStorage, Tokens};
+use http::{Extensions, StatusCode};
+use oauth_dance_core::{Clock, KeyRing, MemoryStorage, OAuth2Token, RequestStorage, TokenStorage, Tokens};
 use url::Url;
 
 use crate::browser_user::BrowserUsers;
 use crate::client::ApiClient;
 use crate::connection;
 use crate::dance::attempt::Attempts;
-use crate::error::{ConfigError, ConnectError};
+use crate::error::{ConfigError, ConnectError, TokenEndpointError};
 use crate::hooks::{Hooks, NoHooks};
 use crate::http_client::{HttpClients, Limits};
+use crate::no_storage::NoStorage;
 use crate::paths::Paths;
 use crate::provider::Registration;
 use crate::registered::Registered;
@@ -28,11 +30,13 @@ use crate::user::{ByExtractor, User, Users};
 #[derive(Clone)]
 pub struct OAuth {
     pub(crate) inner: Arc<Inner>,
+    /// Outside of `inner`, since some are of one request only.
+    pub(crate) tokens: Tokens,
 }
 
 pub(crate) struct Inner {
     pub(crate) registered: BTreeMap<String, Arc<Registered>>,
-    pub(crate) tokens: Tokens,
+    per_request: bool,
     pub(crate) users: Identity,
     pub(crate) hooks: Box<dyn Hooks>,
     pub(crate) attempts: Attempts,
@@ -57,6 +61,7 @@ impl OAuth {
         OAuthBuilder {
             base_url: base_url.into(),
             tokens: Tokens::sealed(storage, keys.clone()),
+            per_request: false,
             keys,
             registrations: Vec::new(),
             users: None,
@@ -66,6 +71,17 @@ impl OAuth {
             limits: Limits::default(),
             clock: Clock::system(),
         }
+    }
+
+    /// Starts a configuration where each request brings its own token storage, in its session or its cookies: a layer
+    /// outside of [`OAuth::routes`] and of every handler puts a [`RequestStorage`] into the request's extensions.
+    ///
+    /// Everything else is as in [`OAuth::builder`], but tokens are there in handlers only, by
+    /// [`Connected`](crate::Connected) and [`Connections`](crate::Connections). Without a request, as in a background job,
+    /// [`OAuth::client`], [`OAuth::token`], [`OAuth::disconnect`] and [`OAuth::tokens`] answer with
+    /// [`StorageError::Unsupported`](oauth_dance_core::StorageError::Unsupported). A login attempt is spent once per process.
+    pub fn per_request(base_url: impl Into<String>, keys: KeyRing) -> OAuthBuilder {
+        OAuthBuilder { per_request: true, ..Self::builder(base_url, NoStorage, keys) }
     }
 
     /// A client that acts for this user at this provider, with no request needed: for background jobs. An expired
@@ -88,7 +104,7 @@ impl OAuth {
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
     pub async fn token(&self, provider: &str, user: &User) -> Result<Option<OAuth2Token>, ConnectError> {
         self.registered(provider)?;
-        Ok(connection::load(&self.inner.tokens, &user.key(provider)?).await?.map(|found| found.value))
+        Ok(connection::load(&self.tokens, &user.key(provider)?).await?.map(|found| found.value))
     }
 
     /// Forgets this user's token, then revokes it at the provider where that has a revocation endpoint (RFC 7009).
@@ -101,8 +117,8 @@ impl OAuth {
         let registered = self.registered(provider)?;
         let key = user.key(provider)?;
         // A token that cannot be read can still be forgotten; it just cannot be revoked.
-        let token = connection::load(&self.inner.tokens, &key).await;
-        let removed = self.inner.tokens.delete(&key, None).await?;
+        let token = connection::load(&self.tokens, &key).await;
+        let removed = self.tokens.delete(&key, None).await?;
         let revocation = match (token, &registered.revocation_endpoint) {
             (Ok(Some(found)), Some(endpoint)) => self.revoke(&registered, endpoint, &found.value).await,
             _ => Revocation::NotPossible,
@@ -131,25 +147,38 @@ impl OAuth {
 
     /// The typed token storage underneath.
     pub fn tokens(&self) -> &Tokens {
-        &self.inner.tokens
+        &self.tokens
+    }
+
+    /// The same with the tokens of a request. `None` if the request should bring a storage and does not.
+    pub(crate) fn in_request(&self, extensions: &Extensions) -> Option<Self> {
+        if !self.inner.per_request {
+            return Some(self.clone());
+        }
+        let storage = Arc::clone(extensions.get::<RequestStorage>()?.storage());
+        Some(Self { inner: Arc::clone(&self.inner), tokens: self.tokens.clone().with_storage(storage) })
     }
 
     pub(crate) fn registered(&self, provider: &str) -> Result<Arc<Registered>, ConnectError> {
         self.inner.registered.get(provider).cloned().ok_or_else(|| ConnectError::UnknownProvider(provider.to_owned()))
     }
 
+    /// Revokes the refresh token, with which the grant ends, and then the access token, which some providers let live on.
     async fn revoke(&self, registered: &Registered, endpoint: &Url, token: &OAuth2Token) -> Revocation {
-        let (secret, hint) = match &token.refresh_token {
-            Some(refresh_token) => (refresh_token, "refresh_token"),
-            None => (&token.access_token, "access_token"),
-        };
-        match token_endpoint::revoke(&self.inner.http, registered, endpoint, secret, hint).await {
-            Ok(()) => Revocation::Done,
-            Err(error) => {
-                tracing::warn!(provider = registered.name, %error, "the token could not be revoked at the provider");
-                Revocation::Failed
+        let refresh_token = token.refresh_token.as_ref().map(|refresh_token| (refresh_token, "refresh_token"));
+        for (secret, hint) in refresh_token.into_iter().chain([(&token.access_token, "access_token")]) {
+            match token_endpoint::revoke(&self.inner.http, registered, endpoint, secret, hint).await {
+                Ok(()) => {}
+                // It ended with the grant, and this provider calls that an error.
+                Err(TokenEndpointError::Status { status: StatusCode::BAD_REQUEST, .. })
+                    if hint == "access_token" && refresh_token.is_some() => {}
+                Err(error) => {
+                    tracing::warn!(provider = registered.name, %error, "the token could not be revoked at the provider");
+                    return Revocation::Failed;
+                }
             }
         }
+        Revocation::Done
     }
 }
 
@@ -157,7 +186,7 @@ impl fmt::Debug for OAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OAuth")
             .field("providers", &self.inner.registered.keys())
-            .field("tokens", &self.inner.tokens)
+            .field("tokens", &self.tokens)
             .finish_non_exhaustive()
     }
 }
@@ -188,6 +217,7 @@ pub enum Revocation {
 pub struct OAuthBuilder {
     base_url: String,
     tokens: Tokens,
+    per_request: bool,
     keys: KeyRing,
     registrations: Vec<Registration>,
     users: Option<Identity>,
@@ -304,7 +334,7 @@ impl OAuthBuilder {
         };
         let inner = Inner {
             registered,
-            tokens: self.tokens,
+            per_request: self.per_request,
             users: self.users.ok_or(ConfigError::NoUsers)?,
             hooks: self.hooks,
             attempts: Attempts::new(self.keys, spent, self.clock.clone(), paths.is_https()),
@@ -312,7 +342,7 @@ impl OAuthBuilder {
             paths,
             clock: self.clock,
         };
-        Ok(OAuth { inner: Arc::new(inner) })
+        Ok(OAuth { inner: Arc::new(inner), tokens: self.tokens })
     }
 }
 

@@ -80,6 +80,7 @@ async fn finish(
     cookies: &mut Vec<HeaderValue>,
 ) -> Result<Response, LoginError> {
     let registered = oauth.registered_in(provider)?;
+    let oauth = &oauth.in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
     let purpose = parts.headers.get("sec-purpose").and_then(|value| value.to_str().ok());
     if purpose.is_some_and(|purpose| purpose.contains("prefetch")) {
         return Err(LoginError::Prefetch);
@@ -155,6 +156,6 @@ async fn store(
         }
         (None, Identity::Application(_)) => return Err(LoginError::NoUser),
     };
-    oauth.inner.tokens.put(&user.key(provider)?, &Token::from(token), Precondition::Always).await?;
+    oauth.tokens.put(&user.key(provider)?, &Token::from(token), Precondition::Always).await?;
     Ok(())
 }

@@ -1,0 +1,40 @@
+use async_trait::async_trait;
+use oauth_dance_core::{
+    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version,
+    Versioned,
+};
+
+const UNSUPPORTED: StorageError = StorageError::Unsupported(
+    "calls without a request; every request has a token storage of its own here: use `Connected` or `Connections` in a \
+     handler",
+);
+
+/// What stands in, outside of a request, for the storage that each request brings: every call is an error.
+pub(crate) struct NoStorage;
+
+#[async_trait]
+impl TokenStorage for NoStorage {
+    async fn get(&self, _key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        Err(UNSUPPORTED)
+    }
+
+    async fn put(&self, _key: &TokenKey, _record: &Record, _when: Precondition) -> Result<Version, StorageError> {
+        Err(UNSUPPORTED)
+    }
+
+    async fn delete(&self, _key: &TokenKey, _only: Option<Version>) -> Result<bool, StorageError> {
+        Err(UNSUPPORTED)
+    }
+
+    async fn list(&self, _filter: &Filter, _page: PageRequest) -> Result<Page, StorageError> {
+        Err(UNSUPPORTED)
+    }
+
+    async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
+        Err(UNSUPPORTED)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new("each request's own")
+    }
+}
