@@ -41,6 +41,11 @@ impl HttpClients {
                 .user_agent(USER_AGENT)
                 .redirect(redirects)
                 .referer(false)
+                // Another crate of the application may have switched these on for all.
+                .no_gzip()
+                .no_brotli()
+                .no_zstd()
+                .no_deflate()
                 .connect_timeout(limits.timeout.min(Duration::from_secs(10)))
                 .timeout(limits.timeout)
                 .build()
