@@ -34,7 +34,8 @@ pub(crate) async fn exchange_code(
     token_response::read(status, &headers, &body, now)
 }
 
-/// Redeems a refresh token (RFC 6749 section 6). An answer without a refresh token or scope keeps the old one.
+/// Redeems a refresh token (RFC 6749 section 6). An answer without a refresh token or scope keeps the old one, and one
+/// without a lifetime gets the same as any that can be refreshed.
 pub(crate) async fn refresh(
     http: &HttpClients,
     registered: &Registered,
@@ -46,6 +47,7 @@ pub(crate) async fn refresh(
     let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form).await?;
     let mut token = token_response::read(status, &headers, &body, now)?;
     token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
+    token.expires_at = token.expires_at.or(Some(now.saturating_add(token_response::DEFAULT_LIFETIME)));
     token.scope = token.scope.or_else(|| old.scope.clone());
     token.id_token = token.id_token.or_else(|| old.id_token.clone());
     Ok(token)

@@ -15,7 +15,7 @@ use crate::error::TokenEndpointError;
 
 /// How long an access token is taken to last that can be refreshed and does not say. Short enough that a lost
 /// expiry costs little, and long enough not to refresh all the time.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const MAX_ERROR_TEXT: usize = 512;
 
