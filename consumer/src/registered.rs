@@ -72,10 +72,10 @@ impl Registered {
         let endpoint = |field, url: &str| parse_endpoint(url).map_err(|problem| invalid(field, problem));
         let optional = |field, url: &Option<String>| url.as_deref().map(|url| endpoint(field, url)).transpose();
         let registered = Self {
-            authorization_endpoint: without_reserved(endpoint(
-                "authorization_endpoint",
-                &provider.authorization_endpoint,
-            )?),
+            authorization_endpoint: without_parameters(
+                &endpoint("authorization_endpoint", &provider.authorization_endpoint)?,
+                is_reserved,
+            ),
             token_endpoint: endpoint("token_endpoint", &provider.token_endpoint)?,
             revocation_endpoint: optional("revocation_endpoint", &provider.revocation_endpoint)?,
             userinfo_endpoint: optional("userinfo_endpoint", &provider.userinfo_endpoint)?,
@@ -138,13 +138,11 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Keeps the query of an authorization endpoint (RFC 6749 section 3.1) but for what every request sets itself.
-fn without_reserved(mut url: Url) -> Url {
-    let kept: Vec<(String, String)> = url
-        .query_pairs()
-        .filter(|(name, _)| !is_reserved(name))
-        .map(|(n, v)| (n.into_owned(), v.into_owned()))
-        .collect();
+/// Keeps the query of an authorization endpoint (RFC 6749 section 3.1) but for what the request sets itself.
+pub(crate) fn without_parameters(endpoint: &Url, is_set: impl Fn(&str) -> bool) -> Url {
+    let pairs = endpoint.query_pairs().filter(|(name, _)| !is_set(name));
+    let kept: Vec<(String, String)> = pairs.map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
+    let mut url = endpoint.clone();
     url.set_query(None);
     if !kept.is_empty() {
         url.query_pairs_mut().extend_pairs(kept);

@@ -1,5 +1,7 @@
 //! The login route: sends the browser to the provider.
 
+use std::collections::BTreeMap;
+
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -14,7 +16,7 @@ use super::{pages, private, query, split};
 use crate::error::LoginError;
 use crate::hooks::BeforeLogin;
 use crate::oauth::OAuth;
-use crate::registered::{Registered, is_reserved};
+use crate::registered::{Registered, is_reserved, without_parameters};
 use crate::same_origin::is_cross_site;
 
 const MAX_FORM: usize = 16 * 1024;
@@ -33,6 +35,7 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
 
 async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) -> Result<Response, LoginError> {
     let registered = oauth.registered_in(provider)?;
+    let oauth = &oauth.in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
     let next = oauth.inner.paths.local(query::one(query, "next")?.as_deref());
     let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
 
@@ -80,8 +83,10 @@ fn authorization_url(
     scopes: &[String],
     params: impl IntoIterator<Item = (String, String)>,
 ) -> Url {
+    let params: BTreeMap<String, String> = params.into_iter().collect();
+    let endpoint = without_parameters(&registered.authorization_endpoint, |name| params.contains_key(name));
     let client = BasicClient::new(ClientId::new(registered.client_id.clone()))
-        .set_auth_uri(AuthUrl::from_url(registered.authorization_endpoint.clone()))
+        .set_auth_uri(AuthUrl::from_url(endpoint))
         .set_redirect_uri(RedirectUrl::from_url(registered.redirect_uri.clone()));
     let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned())).set_pkce_challenge(challenge);
     if !scopes.is_empty() {
