@@ -1,0 +1,435 @@
+//! The callback: what may come back, from whom, and how often.
+
+use http::{Method, StatusCode};
+use oauth_dance::testing::{Endpoint, TestProvider};
+use oauth_dance::{Hooks, User};
+use std::time::Duration;
+use url::Url;
+
+use crate::support::{Browser, Setup, Site, code_of, state_of, with_parameter, world};
+
+fn redeemed(provider: &TestProvider) -> usize {
+    provider.requests_to(Endpoint::Token).len()
+}
+
+#[tokio::test]
+async fn cb_01_without_its_state_nothing_is_redeemed() {
+    let (provider, site) = world().await;
+    let (alice, bob) = (Browser::signed_in(&site, "alice"), Browser::signed_in(&site, "bob"));
+    let callback = alice.stopped_at_callback("acme").await;
+    let of_bob = state_of(&bob.stopped_at_callback("acme").await);
+    for state in [None, Some(""), Some("x"), Some(of_bob.as_str()), Some(&"A".repeat(43)), Some("%00")] {
+        let page = alice.get(with_parameter(&callback, "state", state).as_str()).await;
+        assert_eq!(page.status, StatusCode::BAD_REQUEST, "{state:?}");
+        assert!(page.set_cookies().is_empty());
+    }
+    site.clock.advance(Duration::from_secs(601));
+    let page = alice.get(callback.as_str()).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert_eq!(redeemed(&provider), 0);
+}
+
+#[tokio::test]
+async fn cb_02_a_forged_callback_leaves_the_real_one_alone() {
+    let (_provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    for forged in [
+        "/login/acme/authorized?code=evil&state=evil",
+        "/login/acme/authorized?error=access_denied",
+        "/login/acme/authorized?error=access_denied&state=evil",
+        "/login/acme/authorized",
+    ] {
+        assert_eq!(alice.get(forged).await.status, StatusCode::BAD_REQUEST, "{forged}");
+    }
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+    assert!(site.access_token("alice").await.is_some());
+}
+
+#[tokio::test]
+async fn cb_03_tabs_do_not_disturb_each_other() {
+    let (_provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let (one, two) = (alice.stopped_at_callback("acme").await, alice.stopped_at_callback("acme").await);
+    assert_eq!(alice.get(one.as_str()).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(alice.get(two.as_str()).await.status, StatusCode::SEE_OTHER);
+
+    let mut last = None;
+    for _ in 0..50 {
+        last = Some(alice.start("acme").await);
+        assert!(alice.cookie_header().len() < 4096);
+    }
+    let callback = alice.approve(&last.unwrap()).await;
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn cb_03_tabs_of_a_new_browser_become_one_user() {
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::with(&provider, |builder| builder.each_browser_a_user()).await;
+    let browser = Browser::of(&site);
+    let (one, two) = (browser.stopped_at_callback("acme").await, browser.stopped_at_callback("acme").await);
+    assert_eq!(browser.get(one.as_str()).await.status, StatusCode::SEE_OTHER);
+    let cookies = browser.cookies();
+    let page = browser.get(two.as_str()).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");
+    let user = cookies.iter().find(|(name, _)| name.contains("user")).unwrap();
+    assert_eq!(browser.cookies().get(user.0), Some(user.1), "the browser stays the user it is");
+    assert_eq!(browser.get("/me/acme").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn cb_04_state_is_consumed_exactly_once() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let cookies = alice.cookie_header();
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (url, cookies) = (callback.to_string(), cookies.clone());
+        let browser = Browser::of(&site);
+        calls.spawn(async move { browser.get_with(&url, &[("cookie", &cookies)]).await.status });
+    }
+    let statuses = calls.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::SEE_OTHER).count(), 1, "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::CONFLICT).count(), 19, "{statuses:?}");
+    assert_eq!(redeemed(&provider), 1);
+
+    let token = site.access_token("alice").await;
+    let again = alice.get_with(callback.as_str(), &[("cookie", &cookies)]).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert_eq!((redeemed(&provider), site.access_token("alice").await), (1, token));
+    assert_eq!(provider.counters().families_revoked, 0);
+}
+
+#[tokio::test]
+async fn cb_05_the_whole_state_counts() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let state = state_of(&callback);
+    for changed in [
+        format!("{state}="),
+        format!("{state} "),
+        format!(" {state}"),
+        state.to_lowercase(),
+        state.to_uppercase(),
+        state[..42].to_owned(),
+        format!("{state}A"),
+    ] {
+        let page = alice.get(with_parameter(&callback, "state", Some(&changed)).as_str()).await;
+        assert_eq!(page.status, StatusCode::BAD_REQUEST, "{changed}");
+    }
+    assert_eq!(redeemed(&provider), 0);
+}
+
+#[tokio::test]
+async fn cb_06_a_parameter_comes_once() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    for (name, value) in
+        [("code", code_of(&callback)), ("state", state_of(&callback)), ("iss", provider.url().to_owned())]
+    {
+        for second in [value.as_str(), "other", ""] {
+            let mut twice = callback.clone();
+            if name == "iss" {
+                twice.query_pairs_mut().append_pair(name, &value);
+            }
+            twice.query_pairs_mut().append_pair(name, second);
+            assert_eq!(alice.get(twice.as_str()).await.status, StatusCode::BAD_REQUEST, "{twice}");
+        }
+    }
+    let errors = format!("{callback}&error=a&error=b");
+    assert_eq!(alice.get(&errors).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(redeemed(&provider), 0);
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn cb_07_an_error_beats_a_code_and_neither_is_malformed() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let page = alice.get(&format!("{callback}&error=access_denied")).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+
+    let callback = alice.stopped_at_callback("acme").await;
+    let page = alice.get(with_parameter(&callback, "code", None).as_str()).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert_eq!(redeemed(&provider), 0);
+}
+
+#[tokio::test]
+async fn cb_08_a_refusal_changes_nothing_but_its_own_login() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    alice.login("acme").await;
+    let token = site.access_token("alice").await;
+    assert!(token.is_some());
+
+    let page = alice.get("/login/acme/authorized?error=access_denied").await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+
+    provider.configure(|settings| settings.refuses = Some("access_denied".to_owned()));
+    let callback = alice.stopped_at_callback("acme").await;
+    let page = alice.get(callback.as_str()).await;
+    assert_eq!(page.status, StatusCode::FORBIDDEN);
+    assert!(page.body.contains("Access was denied at the provider."));
+    assert_eq!(page.set_cookies().len(), 1);
+    let again = alice.get(callback.as_str()).await;
+    assert_eq!(again.status, StatusCode::BAD_REQUEST);
+
+    provider.configure(|settings| settings.refuses = Some("temporarily_unavailable".to_owned()));
+    assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(site.access_token("alice").await, token);
+    assert_eq!(alice.get("/me/acme").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn cb_09_the_provider_s_words_are_escaped_and_cut() {
+    let (_provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let long = "x".repeat(20_000);
+    for (error, description) in [
+        ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>"),
+        ("a\r\nSet-Cookie: evil=1", "b\r\n\r\n<b>"),
+        ("a\0b", "\u{202e}é"),
+        ("\"><b>", long.as_str()),
+        (long.as_str(), "'"),
+    ] {
+        for accept in ["text/html", "application/json"] {
+            let callback = alice.stopped_at_callback("acme").await;
+            let mut forged = with_parameter(&callback, "code", None);
+            forged
+                .query_pairs_mut()
+                .append_pair("error", error)
+                .append_pair("error_description", description)
+                .append_pair("error_uri", "https://evil.test/");
+            let page = alice.get_with(forged.as_str(), &[("accept", accept)]).await;
+            assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{error}");
+            assert!(page.body.len() < 4096, "{}", page.body.len());
+            assert!(!page.body.contains("evil.test") && !page.body.contains('\r') && !page.body.contains('\0'));
+            assert!(page.set_cookies().iter().all(|cookie| !cookie.starts_with("evil")));
+            if accept == "text/html" {
+                assert!(!page.body.contains("<script>") && !page.body.contains("<img") && !page.body.contains("<b>"));
+            } else {
+                assert_eq!(page.json()["error"], "provider_error");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn cb_10_another_issuer_is_refused() {
+    let (provider, site) = world().await;
+    provider.configure(|settings| settings.issuer_parameter = true);
+    let alice = Browser::signed_in(&site, "alice");
+    for issuer in ["https://evil.test", &format!("{}/", provider.url()), &provider.url().to_uppercase()] {
+        for refused in [false, true] {
+            let callback = alice.stopped_at_callback("acme").await;
+            let mut changed = with_parameter(&callback, "iss", Some(issuer));
+            if refused {
+                changed.query_pairs_mut().append_pair("error", "access_denied");
+            }
+            let page = alice.get(changed.as_str()).await;
+            assert_eq!(page.status, StatusCode::BAD_REQUEST, "{changed}");
+            assert!(page.body.contains("another authorization server"), "{}", page.body);
+        }
+    }
+    assert_eq!(redeemed(&provider), 0);
+    assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
+    // A provider that does not announce the parameter may leave it out, ...
+    let callback = with_parameter(&alice.stopped_at_callback("acme").await, "iss", None);
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+
+    // ... one that does may not.
+    let mut strict = provider.provider("acme");
+    strict.requires_issuer = true;
+    let registration = strict.client("test-client", "test-secret");
+    let site = Setup::default().start(|builder| builder.provider(registration)).await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = with_parameter(&alice.stopped_at_callback("acme").await, "iss", None);
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn cb_12_a_callback_belongs_to_its_provider() {
+    let (one, two) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
+    let site = Site::with(&one, |builder| builder.provider(two.registration("beta"))).await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let moved = callback.as_str().replace("/login/acme/", "/login/beta/");
+    assert_eq!(alice.get(&moved).await.status, StatusCode::BAD_REQUEST);
+    assert!(two.requests().is_empty());
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn cb_13_every_provider_has_its_own_redirect_uri() {
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::with(&provider, |builder| builder.provider(provider.registration("beta"))).await;
+    let (one, two) = (site.oauth.redirect_uri("acme").unwrap(), site.oauth.redirect_uri("beta").unwrap());
+    assert_ne!(one, two);
+    assert_ne!(one.path(), two.path());
+}
+
+#[tokio::test]
+async fn cb_14_the_code_ends_with_the_callback() {
+    let (_provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let page = alice.get(callback.as_str()).await;
+    assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/"));
+    let failed = alice.get(callback.as_str()).await;
+    for page in [page, failed] {
+        assert_eq!(page.header("cache-control"), "no-store");
+        assert_eq!(page.header("referrer-policy"), "no-referrer");
+        assert!(!page.text().contains(&code_of(&callback)) && !page.text().contains(&state_of(&callback)));
+    }
+}
+
+#[tokio::test]
+async fn cb_15_only_a_real_get_uses_the_callback_up() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    for method in [Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS] {
+        let page = alice.send(method.clone(), callback.as_str(), &[], String::new()).await;
+        assert_eq!(page.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+    }
+    for purpose in ["prefetch", "prefetch;prerender", "prefetch;anonymous-client-ip"] {
+        let page = alice.get_with(callback.as_str(), &[("sec-purpose", purpose)]).await;
+        assert_eq!(page.status, StatusCode::TOO_EARLY, "{purpose}");
+    }
+    assert_eq!(redeemed(&provider), 0);
+    let form = callback.query().unwrap();
+    assert_eq!(alice.post("/login/acme/authorized", form, &[]).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn cb_16_unknown_parameters_are_ignored() {
+    let (_provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let more = format!("{callback}&session_state=x&authuser=0&scope=a+b&scope=c&prompt=none&hd=acme.example");
+    assert_eq!(alice.get(&more).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn cb_17_long_codes_arrive_as_they_were() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    for (length, expected) in [(4096, 1), (8192, 2), (8193, 2), (20_000, 2)] {
+        let code: String = "/+=% &é".chars().cycle().filter(char::is_ascii).take(length).collect();
+        let callback = with_parameter(&alice.stopped_at_callback("acme").await, "code", Some(&code));
+        let page = alice.get(callback.as_str()).await;
+        assert!(page.status.is_client_error() || page.status == StatusCode::BAD_GATEWAY, "{}", page.status);
+        assert_eq!(redeemed(&provider), expected, "{length}");
+        if length <= 8192 {
+            let sent = provider.requests_to(Endpoint::Token).pop().unwrap();
+            assert_eq!(sent.field("code"), Some(code.as_str()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn cb_18_a_login_takes_ten_minutes_at_most() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    site.clock.advance(Duration::from_secs(601));
+    let page = alice.get(callback.as_str()).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(page.body.contains("took too long") && page.body.contains("href=\"/login/acme\""), "{}", page.body);
+    assert_eq!(redeemed(&provider), 0);
+
+    let callback = alice.stopped_at_callback("acme").await;
+    site.clock.advance(Duration::from_secs(600));
+    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn cb_19_somebody_else_cannot_finish_it() {
+    let (provider, site) = world().await;
+    for (then, now) in [(Some("u1"), Some("u2")), (Some("u1"), None), (None, Some("u2"))] {
+        let browser = Browser::of(&site);
+        let sign_in = |user: Option<&str>| match user {
+            Some(user) => browser.set_cookie("who", user),
+            None => browser.remove_cookie("who"),
+        };
+        sign_in(then);
+        let callback = browser.stopped_at_callback("acme").await;
+        sign_in(now);
+        let page = browser.get(callback.as_str()).await;
+        assert_eq!(page.status, StatusCode::CONFLICT, "{then:?} {now:?}");
+        sign_in(then);
+        assert!(browser.get(callback.as_str()).await.status.is_client_error(), "it is spent");
+    }
+    assert_eq!(redeemed(&provider), 0);
+    assert_eq!((site.access_token("u1").await, site.access_token("u2").await), (None, None));
+}
+
+#[tokio::test]
+async fn cb_20_tokens_in_the_callback_are_not_taken() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let state = state_of(&callback);
+    for query in ["access_token=x&token_type=Bearer".to_owned(), format!("access_token=x&id_token=y&state={state}")] {
+        let page = alice.get(&format!("/login/acme/authorized?{query}")).await;
+        assert_eq!(page.status, StatusCode::BAD_REQUEST, "{query}");
+    }
+    assert_eq!(redeemed(&provider), 0);
+    assert_eq!(site.access_token("alice").await, None);
+}
+
+#[tokio::test]
+async fn cb_21_no_page_can_be_framed() {
+    let (_provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let confirm = alice.get_with("/login/acme", &[("sec-fetch-site", "cross-site")]).await;
+    let failure = alice.get("/login/acme/authorized?state=x").await;
+    for page in [confirm, failure] {
+        assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"), "{page:?}");
+    }
+}
+
+struct ChoosesEve;
+
+#[async_trait::async_trait]
+impl Hooks for ChoosesEve {
+    async fn authorized(
+        &self,
+        login: oauth_dance::Authorized<'_>,
+    ) -> Result<oauth_dance::Decision, oauth_dance::BoxError> {
+        assert_eq!(login.user, None);
+        Ok(oauth_dance::Decision::store().for_user(User::new("eve")))
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_needs_somebody_to_say_who_they_are() {
+    let (_provider, site) = world().await;
+    let visitor = Browser::of(&site);
+    let page = visitor.login("acme").await;
+    assert_eq!(page.status, StatusCode::UNAUTHORIZED);
+
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::with(&provider, |builder| builder.hooks(ChoosesEve)).await;
+    assert_eq!(Browser::of(&site).login("acme").await.status, StatusCode::SEE_OTHER);
+    assert!(site.access_token("eve").await.is_some());
+}
+
+#[tokio::test]
+async fn an_unknown_provider_is_not_found() {
+    let (_provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    for path in ["/login/nobody", "/login/nobody/authorized?code=x&state=y", "/login/%00", "/login/..%2facme"] {
+        assert_eq!(alice.get(path).await.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let unparsable = Url::parse(&format!("{}/login/acme/authorized?%ff%fe&&&=&%%%", site.base)).unwrap();
+    assert_eq!(alice.get(unparsable.as_str()).await.status, StatusCode::BAD_REQUEST);
+}

@@ -1,0 +1,127 @@
+//! Disconnecting: forgetting here, and revoking there.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::{Revocation, User};
+
+use crate::support::{Browser, Setup, Site, world};
+
+#[tokio::test]
+async fn lo_01_both_tokens_are_revoked() {
+    let (provider, site) = world().await;
+    let alice = User::new("alice");
+    let token = provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+    let client = site.oauth.client("acme", &alice).await.unwrap();
+    let done = site.oauth.disconnect("acme", &alice).await.unwrap();
+    assert_eq!((done.removed, done.revocation), (true, Revocation::Done));
+    let sent: Vec<_> = provider.requests_to(Endpoint::Revocation);
+    let told: Vec<_> = sent.iter().map(|sent| (sent.field("token"), sent.field("token_type_hint"))).collect();
+    let refresh_token = token.refresh_token.unwrap();
+    assert_eq!(
+        told,
+        [
+            (Some(refresh_token.expose()), Some("refresh_token")),
+            (Some(token.access_token.expose()), Some("access_token")),
+        ]
+    );
+    assert!(sent.iter().all(|sent| sent.header("authorization").unwrap().starts_with("Basic ")));
+    assert_eq!(client.userinfo().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn lo_01_without_a_refresh_token_the_access_token_is_revoked() {
+    let (provider, site) = world().await;
+    provider.configure(|settings| settings.refresh_tokens = false);
+    let alice = User::new("alice");
+    provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+    let client = site.oauth.client("acme", &alice).await.unwrap();
+    assert_eq!(site.oauth.disconnect("acme", &alice).await.unwrap().revocation, Revocation::Done);
+    assert_eq!(provider.requests_to(Endpoint::Revocation).len(), 1);
+    assert_eq!(client.userinfo().send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn lo_01_an_access_token_that_ended_with_its_grant_is_revoked() {
+    let (provider, site) = world().await;
+    let alice = User::new("alice");
+    for (answer, expected) in [(400, Revocation::Done), (503, Revocation::Failed)] {
+        provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+        provider.next_answer(Endpoint::Revocation, Answer::normal());
+        provider.next_answer(Endpoint::Revocation, Answer::error(answer, "invalid_token"));
+        assert_eq!(site.oauth.disconnect("acme", &alice).await.unwrap().revocation, expected);
+    }
+}
+
+#[tokio::test]
+async fn lo_02_any_success_is_success() {
+    let (provider, site) = world().await;
+    let alice = User::new("alice");
+    for answer in [Answer::status(200), Answer::status(204), Answer::status(200).body("<html>bye</html>")] {
+        provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+        provider.next_answer(Endpoint::Revocation, answer);
+        assert_eq!(site.oauth.disconnect("acme", &alice).await.unwrap().revocation, Revocation::Done);
+    }
+    let nothing = site.oauth.disconnect("acme", &alice).await.unwrap();
+    assert_eq!((nothing.removed, nothing.revocation), (false, Revocation::NotPossible));
+}
+
+#[tokio::test]
+async fn lo_03_lo_04_the_token_is_gone_here_whatever_the_provider_does() {
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::with(&provider, |builder| builder.timeout(Duration::from_millis(250))).await;
+    let alice = User::new("alice");
+    let browser = Browser::signed_in(&site, "alice");
+    for answer in [
+        Answer::status(503).header("retry-after", "60"),
+        Answer::error(400, "unsupported_token_type"),
+        Answer::status(500).body("<html>"),
+        Answer::closed(),
+        Answer::normal().hanging(),
+        Answer::endless(),
+        Answer::redirect(307, "http://127.0.0.1:9/"),
+    ] {
+        let token = provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+        provider.next_answer(Endpoint::Revocation, answer);
+        let since = Instant::now();
+        let page = browser.post("/disconnect/acme", "", &[]).await;
+        assert!(since.elapsed() < Duration::from_secs(2));
+        assert_eq!(page.status, StatusCode::OK);
+        assert_eq!(page.body, "Disconnected { removed: true, revocation: Failed }");
+        assert!(!page.text().contains(token.access_token.expose()));
+        assert_eq!(site.access_token("alice").await, None);
+    }
+}
+
+#[tokio::test]
+async fn lo_05_without_an_endpoint_nobody_is_called() {
+    let provider = TestProvider::start().await.unwrap();
+    let mut plain = provider.provider("acme");
+    plain.revocation_endpoint = None;
+    let registration = plain.client("test-client", "test-secret");
+    let site = Setup::default().start(|builder| builder.provider(registration)).await;
+    let alice = User::new("alice");
+    provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+    let done = site.oauth.disconnect("acme", &alice).await.unwrap();
+    assert_eq!((done.removed, done.revocation), (true, Revocation::NotPossible));
+    assert!(provider.requests().is_empty());
+}
+
+#[tokio::test]
+async fn lo_09_others_stay_connected() {
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::with(&provider, |builder| builder.provider(provider.registration("beta"))).await;
+    let users = ["alice", "bob"].map(User::new);
+    for user in &users {
+        for name in ["acme", "beta"] {
+            provider.connect(&site.oauth, name, user).await.unwrap();
+        }
+    }
+    site.oauth.disconnect("acme", &users[0]).await.unwrap();
+    assert!(site.oauth.client("acme", &users[0]).await.is_err());
+    for (name, user) in [("beta", &users[0]), ("acme", &users[1]), ("beta", &users[1])] {
+        let client = site.oauth.client(name, user).await.unwrap();
+        assert_eq!(client.userinfo().send().await.unwrap().status(), StatusCode::OK);
+    }
+}

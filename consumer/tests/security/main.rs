@@ -1,0 +1,22 @@
+//! The requirements on an OAuth client, each tested over real HTTP: an application, a browser and a provider.
+//!
+//! A test that begins with two letters and a number is one row of the checklist of that area: `ar` authorization
+//! request, `cb` callback, `tr` token request and response, `rf` refresh, `ac` API client, `lo` logout, `ft` faults of
+//! the provider, `mu` many users, `sc` sessions and cookies, `st` storage, `ds` limits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod api;
+mod application;
+mod authorization;
+mod callback;
+mod faults;
+mod limits;
+mod logout;
+mod refresh;
+mod sessions;
+mod stored;
+mod token;
+mod users;

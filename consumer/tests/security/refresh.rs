@@ -1,0 +1,280 @@
+//! Refreshing an access token that has expired.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::{ConnectError, OAuth, TokenEndpointError, User};
+use serde_json::Value;
+
+use crate::support::{Browser, Site, world};
+
+const HOUR: Duration = Duration::from_secs(3601);
+
+fn alice() -> User {
+    User::new("alice")
+}
+
+/// A user whose access token has expired.
+async fn expired() -> (TestProvider, Site) {
+    let (provider, site) = world().await;
+    provider.configure(|settings| settings.clock = site.clock.clock());
+    provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
+    site.clock.advance(HOUR);
+    (provider, site)
+}
+
+fn refreshes(provider: &TestProvider) -> usize {
+    provider.requests_to(Endpoint::Token).len()
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refreshed_once() {
+    let (provider, site) = expired().await;
+    let before = site.access_token("alice").await;
+    let client = site.oauth.client("acme", &alice()).await.unwrap();
+    assert_eq!(client.userinfo().send().await.unwrap().status(), StatusCode::OK);
+    assert_ne!(site.access_token("alice").await, before);
+    site.oauth.client("acme", &alice()).await.unwrap();
+    let sent = provider.requests_to(Endpoint::Token);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].field("grant_type"), Some("refresh_token"));
+    assert_eq!(sent[0].field("scope"), None);
+}
+
+#[tokio::test]
+async fn rf_04_a_new_refresh_token_replaces_the_old() {
+    let (provider, site) = expired().await;
+    let mut seen = vec![site.refresh_token("alice").await.unwrap()];
+    for _ in 0..3 {
+        site.oauth.client("acme", &alice()).await.unwrap();
+        seen.push(site.refresh_token("alice").await.unwrap());
+        site.clock.advance(HOUR);
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 4);
+    let counters = provider.counters();
+    assert!(counters.redemptions.values().all(|times| *times == 1));
+    assert_eq!((counters.refreshes, counters.families_revoked), (3, 0));
+}
+
+#[tokio::test]
+async fn rf_04_an_answer_without_one_keeps_the_old() {
+    let (provider, site) = expired().await;
+    provider.configure(|settings| settings.rotation = false);
+    let old = site.refresh_token("alice").await;
+    for answer in [
+        Answer::normal(),
+        Answer::normal().member("refresh_token", Value::Null),
+        Answer::normal().member("refresh_token", ""),
+        Answer::normal().member("refresh_token", 7),
+    ] {
+        provider.next_token_answer(answer);
+        site.oauth.client("acme", &alice()).await.unwrap();
+        assert_eq!(site.refresh_token("alice").await, old);
+        site.clock.advance(HOUR);
+    }
+    assert_eq!(provider.counters().refreshes, 4);
+}
+
+#[tokio::test]
+async fn rf_04_an_answer_without_a_lifetime_or_a_refresh_token_still_expires() {
+    let (provider, site) = expired().await;
+    provider.configure(|settings| settings.rotation = false);
+    provider.next_token_answer(Answer::normal().without("expires_in"));
+    site.oauth.client("acme", &alice()).await.unwrap();
+    site.oauth.client("acme", &alice()).await.unwrap();
+    assert_eq!(refreshes(&provider), 1, "not all the time");
+    site.clock.advance(HOUR);
+    site.oauth.client("acme", &alice()).await.unwrap();
+    assert_eq!(refreshes(&provider), 2, "but again, some day");
+}
+
+#[tokio::test]
+async fn rf_05_a_lifetime_of_nothing_is_no_loop() {
+    let (provider, site) = expired().await;
+    provider.configure(|settings| settings.access_token_lifetime = Duration::ZERO);
+    for calls in 1..4 {
+        site.oauth.client("acme", &alice()).await.unwrap();
+        assert_eq!(refreshes(&provider), calls);
+    }
+}
+
+#[tokio::test]
+async fn rf_06_a_dead_grant_asks_for_a_login() {
+    let (provider, site) = expired().await;
+    provider.revoke_all_of("alice");
+    let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NeedsAuthorization { .. }), "{error:?}");
+    assert!(site.refresh_token("alice").await.is_some(), "nothing is thrown away");
+
+    let browser = Browser::signed_in(&site, "alice");
+    let page = browser.get("/required").await;
+    assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/login/acme?next=%2Frequired"));
+    assert_eq!(browser.get_with("/required", &[("accept", "*/*")]).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.get("/required").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn rf_07_a_hiccup_of_the_provider_costs_nothing() {
+    let (provider, site) = expired().await;
+    let before = (site.access_token("alice").await, site.refresh_token("alice").await);
+    for answer in [
+        Answer::status(500).body("<html>oops</html>"),
+        Answer::status(502),
+        Answer::status(503).header("retry-after", "30"),
+        Answer::status(429).header("retry-after", "soon"),
+        Answer::error(400, "temporarily_unavailable"),
+        Answer::status(200).body("<html>maintenance</html>"),
+        Answer::closed(),
+    ] {
+        provider.next_token_answer(answer);
+        let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Refresh(_)), "{error:?}");
+        assert_eq!((site.access_token("alice").await, site.refresh_token("alice").await), before);
+    }
+    assert_eq!(refreshes(&provider), 7);
+    site.oauth.client("acme", &alice()).await.unwrap();
+}
+
+#[tokio::test]
+async fn rf_07_a_good_token_works_while_the_provider_is_down() {
+    let (provider, site) = world().await;
+    provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
+    provider.next_token_answer(Answer::status(500));
+    site.oauth.client("acme", &alice()).await.unwrap();
+    assert_eq!(refreshes(&provider), 0);
+}
+
+#[tokio::test]
+async fn rf_08_a_lost_answer_ends_in_a_clean_login() {
+    let (provider, site) = expired().await;
+    provider.next_token_answer(Answer::normal().lost());
+    let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Refresh(TokenEndpointError::Transport(_))), "{error:?}");
+    assert_eq!(refreshes(&provider), 1);
+    let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+    assert!(error.needs_login(), "{error:?}");
+    assert_eq!(provider.counters().families_revoked, 1);
+    let browser = Browser::signed_in(&site, "alice");
+    assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(browser.get("/required").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn rf_09_a_wrong_client_secret_is_not_the_user_s_fault() {
+    let (provider, site) = expired().await;
+    provider.next_token_answer(Answer::error(401, "invalid_client"));
+    let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+    assert!(!error.needs_login(), "{error:?}");
+    assert!(
+        matches!(error, ConnectError::Refresh(TokenEndpointError::Refused { code, .. }) if code == "invalid_client")
+    );
+    site.oauth.client("acme", &alice()).await.unwrap();
+}
+
+#[tokio::test]
+async fn rf_10_a_refresh_token_goes_back_where_it_came_from() {
+    let (one, two) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
+    two.configure(|settings| {
+        settings.clients.insert("two".to_owned(), Some("secret of two".to_owned()));
+    });
+    let beta = two.provider("beta").client("two", "secret of two");
+    let site = Site::with(&one, |builder| builder.provider(beta)).await;
+    let browser = Browser::signed_in(&site, "alice");
+    browser.login("acme").await;
+    browser.login("beta").await;
+    site.clock.advance(HOUR);
+    for name in ["acme", "beta"] {
+        site.oauth.client(name, &alice()).await.unwrap();
+    }
+    for provider in [&one, &two] {
+        assert_eq!(refreshes(provider), 2);
+        let counters = provider.counters();
+        assert_eq!((counters.refreshes, counters.families_revoked), (1, 0));
+    }
+}
+
+async fn until(mut done: impl AsyncFnMut() -> bool) {
+    for _ in 0..200 {
+        if done().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not happen");
+}
+
+#[tokio::test]
+async fn rf_11_a_caller_that_goes_away_loses_nothing() {
+    let (provider, site) = expired().await;
+    let before = site.refresh_token("alice").await;
+    provider.next_token_answer(Answer::normal().after(Duration::from_millis(150)));
+    let gone = tokio::time::timeout(Duration::from_millis(50), site.oauth.client("acme", &alice())).await;
+    assert!(gone.is_err(), "the caller waits no longer");
+    until(async || site.refresh_token("alice").await != before).await;
+    site.oauth.client("acme", &alice()).await.unwrap();
+    assert_eq!((refreshes(&provider), provider.counters().families_revoked), (1, 0));
+}
+
+#[tokio::test]
+async fn rf_14_without_a_refresh_token_nobody_is_asked() {
+    let (provider, site) = world().await;
+    provider.configure(|settings| settings.refresh_tokens = false);
+    provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
+    site.clock.advance(HOUR);
+    let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NeedsAuthorization { .. }), "{error:?}");
+    assert_eq!(refreshes(&provider), 0);
+}
+
+/// Starts a refresh that takes a while, and waits until the provider is at it.
+async fn slow_refresh(
+    provider: &TestProvider,
+    oauth: &OAuth,
+) -> tokio::task::JoinHandle<Result<oauth_dance::ApiClient, ConnectError>> {
+    let before = refreshes(provider);
+    provider.next_token_answer(Answer::normal().after(Duration::from_millis(150)));
+    let oauth = oauth.clone();
+    let refreshing = tokio::spawn(async move { oauth.client("acme", &alice()).await });
+    until(async || refreshes(provider) > before).await;
+    refreshing
+}
+
+#[tokio::test]
+async fn rf_15_a_logout_during_a_refresh_stays() {
+    let (provider, site) = expired().await;
+    let refreshing = slow_refresh(&provider, &site.oauth).await;
+    assert!(site.oauth.disconnect("acme", &alice()).await.unwrap().removed);
+    let error = refreshing.await.unwrap().unwrap_err();
+    assert!(matches!(error, ConnectError::NotConnected), "{error:?}");
+    assert_eq!(site.access_token("alice").await, None);
+}
+
+#[tokio::test]
+async fn rf_16_a_login_during_a_refresh_stays() {
+    let (provider, site) = expired().await;
+    let refreshing = slow_refresh(&provider, &site.oauth).await;
+    provider.configure(|settings| settings.user = "other account".to_owned());
+    assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
+    let login = site.access_token("alice").await;
+    let client = refreshing.await.unwrap().unwrap();
+    assert_eq!(site.access_token("alice").await, login);
+    assert_eq!(Some(client.token().access_token.expose().to_owned()), login, "and is what the caller gets");
+    let me: Value = client.userinfo().send().await.unwrap().json().unwrap();
+    assert_eq!(me["sub"], "other account");
+}
+
+#[tokio::test]
+async fn a_refresh_works_for_jobs_without_a_request() {
+    let (provider, site) = expired().await;
+    let oauth = Arc::new(site.oauth.clone());
+    let job = tokio::spawn(async move {
+        let client = oauth.client("acme", &alice()).await?;
+        Ok::<_, ConnectError>(client.get("/report").send().await.unwrap().status())
+    });
+    assert_eq!(job.await.unwrap().unwrap(), StatusCode::OK);
+    assert_eq!(refreshes(&provider), 1);
+}

@@ -1,0 +1,197 @@
+//! The token endpoint: what it is sent, and how long it is listened to.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::{ClientAuthentication, User};
+
+use crate::support::{Browser, Ear, Setup, Site, code_of, world};
+
+#[tokio::test]
+async fn tr_01_basic_credentials_are_form_encoded() {
+    let provider = TestProvider::start().await.unwrap();
+    let secrets = [("a b:c", "p@ss+%é&="), ("plain", "a:b:c"), ("sl/ash", "%41%"), ("ü", "~-._*")];
+    provider.configure(|settings| {
+        settings.clients = secrets.map(|(id, secret)| (id.to_owned(), Some(secret.to_owned()))).into();
+    });
+    for (id, secret) in secrets {
+        let registration = provider.provider("acme").client(id, secret);
+        let site = Setup::default().start(|builder| builder.provider(registration)).await;
+        let page = Browser::signed_in(&site, "alice").login("acme").await;
+        assert_eq!(page.status, StatusCode::SEE_OTHER, "{id} {secret}");
+    }
+}
+
+#[tokio::test]
+async fn tr_02_one_way_to_authenticate() {
+    let provider = TestProvider::start().await.unwrap();
+    provider.configure(|settings| {
+        settings.clients.insert("public".to_owned(), None);
+    });
+    let mut body = provider.provider("body");
+    body.client_authentication = ClientAuthentication::Body;
+    let body = body.client("test-client", "test-secret");
+    let public = provider.provider("public").public_client("public");
+    let site = Site::with(&provider, |builder| builder.provider(body).provider(public)).await;
+    let alice = Browser::signed_in(&site, "alice");
+    for (name, header, id, secret) in [
+        ("acme", true, None, None),
+        ("body", false, Some("test-client"), Some("test-secret")),
+        ("public", false, Some("public"), None),
+    ] {
+        assert_eq!(alice.login(name).await.status, StatusCode::SEE_OTHER);
+        site.clock.advance(Duration::from_secs(3601));
+        site.oauth.client(name, &User::new("alice")).await.unwrap();
+        site.oauth.disconnect(name, &User::new("alice")).await.unwrap();
+        let (tokens, revocations) = (provider.requests_to(Endpoint::Token), provider.requests_to(Endpoint::Revocation));
+        assert_eq!(tokens.len(), 2);
+        for request in tokens.iter().chain(&revocations) {
+            assert_eq!(request.header("authorization").is_some(), header, "{name}");
+            assert_eq!((request.field("client_id"), request.field("client_secret")), (id, secret), "{name}");
+        }
+        provider.clear_requests();
+    }
+}
+
+#[tokio::test]
+async fn tr_03_the_exchange_repeats_what_was_asked() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    alice.get(callback.as_str()).await;
+    let asked = provider.requests_to(Endpoint::Authorization).pop().unwrap();
+    let sent = provider.requests_to(Endpoint::Token).pop().unwrap();
+    assert_eq!(sent.field("grant_type"), Some("authorization_code"));
+    assert_eq!(sent.field("redirect_uri"), asked.parameter("redirect_uri"));
+    assert_eq!(sent.field("code"), Some(code_of(&callback).as_str()));
+    assert!(sent.field("code_verifier").is_some());
+    assert_eq!(sent.header("accept"), Some("application/json"));
+    assert_eq!(sent.header("content-type"), Some("application/x-www-form-urlencoded"));
+    assert!(sent.query.is_empty());
+}
+
+#[tokio::test]
+async fn tr_04_nothing_follows_a_redirect() {
+    let (provider, site) = world().await;
+    let ear = Ear::listen().await;
+    let elsewhere = [ear.url.clone(), ear.url.replace("http:", ""), format!("{}/token", provider.url())];
+    for status in [301, 302, 303, 307, 308] {
+        for location in &elsewhere {
+            let alice = Browser::signed_in(&site, "alice");
+            provider.next_token_answer(Answer::redirect(status, location));
+            assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY, "{status} {location}");
+
+            let user = User::new("bob");
+            provider.connect(&site.oauth, "acme", &user).await.unwrap();
+            site.clock.advance(Duration::from_secs(3601));
+            provider.next_token_answer(Answer::redirect(status, location));
+            assert!(site.oauth.client("acme", &user).await.is_err());
+            provider.next_answer(Endpoint::Revocation, Answer::redirect(status, location));
+            let done = site.oauth.disconnect("acme", &user).await.unwrap();
+            assert_eq!(done.revocation, oauth_dance::Revocation::Failed);
+            assert_eq!(provider.requests_to(Endpoint::Token).len(), 2);
+            provider.clear_requests();
+        }
+    }
+    assert_eq!(ear.connections(), 0);
+}
+
+#[tokio::test]
+async fn tr_06_a_call_ends_in_time() {
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::with(&provider, |builder| builder.timeout(Duration::from_millis(250))).await;
+    let alice = Browser::signed_in(&site, "alice");
+    for answer in [Answer::normal().hanging(), Answer::normal().dripping(Duration::from_millis(20))] {
+        let callback = alice.stopped_at_callback("acme").await;
+        provider.next_token_answer(answer);
+        let since = Instant::now();
+        let slow = alice.get(callback.as_str());
+        let (page, ()) = tokio::join!(slow, async {
+            // Meanwhile others are served.
+            let page = Browser::signed_in(&site, "bob").login("acme").await;
+            assert!(since.elapsed() < Duration::from_millis(240) || page.status == StatusCode::SEE_OTHER);
+        });
+        assert_eq!(page.status, StatusCode::GATEWAY_TIMEOUT);
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+        provider.clear_answers();
+    }
+}
+
+#[tokio::test]
+async fn tr_07_a_body_is_read_as_far_as_it_makes_sense() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    for answer in
+        [Answer::huge(64 << 20), Answer::endless(), Answer::huge(64 << 20).header("content-length", "67108864")]
+    {
+        let before = provider.bytes_streamed();
+        provider.next_token_answer(answer);
+        assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY);
+        let read = provider.bytes_streamed() - before;
+        assert!(read < 16 << 20, "{read}");
+    }
+    assert_eq!(site.access_token("alice").await, None);
+}
+
+#[tokio::test]
+async fn tr_07_nothing_is_decompressed() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&vec![b' '; 4 << 20]).unwrap();
+    gzip.write_all(br#"{"access_token":"bomb","token_type":"Bearer"}"#).unwrap();
+    let bomb = gzip.finish().unwrap();
+    assert!(bomb.len() < 64 << 10);
+
+    let answer = Answer::json(serde_json::json!({})).header("content-encoding", "gzip").body(bomb);
+    provider.next_token_answer(answer.clone());
+    assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(provider.requests_to(Endpoint::Token)[0].header("accept-encoding"), None);
+
+    alice.login("acme").await;
+    provider.next_answer(Endpoint::Api, answer);
+    let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
+    let answer = client.get("/bomb").max_response(1 << 20).send().await.unwrap();
+    assert!(answer.bytes().len() < 64 << 10);
+    assert_eq!(provider.requests_to(Endpoint::Api)[0].header("accept-encoding"), None);
+}
+
+#[tokio::test]
+async fn tr_16_a_code_is_sent_once() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    for (answer, status) in [
+        (Answer::normal().lost(), 502),
+        (Answer::closed(), 502),
+        (Answer::status(503).header("retry-after", "0"), 502),
+        (Answer::status(429), 502),
+        (Answer::error(400, "invalid_grant"), 502),
+    ] {
+        provider.next_token_answer(answer);
+        let page = alice.login("acme").await;
+        assert_eq!(page.status, status);
+        assert!(page.body.contains("href=\"/login/acme\""), "it says how to go on: {}", page.body);
+        assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
+        provider.clear_requests();
+    }
+    assert_eq!(provider.counters().families_revoked, 0);
+    assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
+}
+
+#[tokio::test]
+async fn tr_17_no_cookie_is_kept_for_the_next_user() {
+    let (provider, site) = world().await;
+    for user in ["alice", "bob"] {
+        provider.next_token_answer(Answer::normal().header("set-cookie", "session=alice; Path=/"));
+        provider.next_answer(Endpoint::Userinfo, Answer::normal().header("set-cookie", "session=alice; Path=/"));
+        let browser = Browser::signed_in(&site, user);
+        browser.login("acme").await;
+        let page = browser.get("/me/acme").await;
+        assert_eq!((page.status, page.header("set-cookie")), (StatusCode::OK, ""));
+    }
+    let back = [Endpoint::Token, Endpoint::Userinfo].map(|endpoint| provider.requests_to(endpoint)).concat();
+    assert_eq!(back.len(), 4);
+    assert!(back.iter().all(|request| request.header("cookie").is_none()));
+}
