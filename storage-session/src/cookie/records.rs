@@ -1,0 +1,114 @@
+//! All tokens of one browser, sealed together.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use oauth_dance_core::{KeyRing, OpenError, TokenKey};
+
+use super::chunks::Generation;
+use crate::kept::{Kept, push_part, take_part};
+
+const PURPOSE: &str = "oauth-dance token cookie";
+const FORMAT: u8 = 1;
+/// What sealing adds: scheme, key id, nonce and tag.
+const SEAL: usize = 1 + 8 + 24 + 16;
+/// The longest key that the declared size of a payload leaves room for, and the longest that is taken.
+pub(super) const KEY: usize = 256;
+/// What a record takes beside its payload: two lengths, the key with its four lengths, and the hints with a key id of 64
+/// bytes.
+const RECORD: usize = 4 + (16 + KEY) + 4 + (1 + 16 + 3 * 8 + 4 + 64);
+
+#[derive(Clone, Default)]
+pub(super) struct Records(pub(super) BTreeMap<TokenKey, Kept>);
+
+impl Records {
+    /// The text of a cookie: sealed, bound to the cookie's name and its generation.
+    pub(super) fn seal(&self, keys: &KeyRing, name: &str, generation: Generation) -> String {
+        let mut plain = vec![FORMAT];
+        for (key, kept) in &self.0 {
+            push_part(&mut plain, &key.to_bytes());
+            push_part(&mut plain, &kept.to_bytes());
+        }
+        URL_SAFE_NO_PAD.encode(keys.seal(PURPOSE, &bound_to(name, generation), &plain))
+    }
+
+    /// What [`Records::seal`] wrote under this name and generation.
+    pub(super) fn open(keys: &KeyRing, name: &str, generation: Generation, text: &str) -> Result<Self, OpenError> {
+        let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::NotSealed)?;
+        let plain = keys.open(PURPOSE, &bound_to(name, generation), &sealed)?;
+        // Sealed here, but by a release with another format: there is nothing else to be done with it.
+        Self::read(&plain).ok_or(OpenError::NotSealed)
+    }
+
+    /// How long the text of these records is.
+    pub(super) fn sealed_length(&self) -> usize {
+        let length = |(key, kept): (&TokenKey, &Kept)| 4 + key.to_bytes().len() + 4 + kept.to_bytes().len();
+        let plain = 1 + self.0.iter().map(length).sum::<usize>();
+        (SEAL + plain).saturating_mul(4).div_ceil(3)
+    }
+
+    fn read(plain: &[u8]) -> Option<Self> {
+        let (&FORMAT, mut rest) = plain.split_first()? else { return None };
+        let mut records = BTreeMap::new();
+        while !rest.is_empty() {
+            let key = TokenKey::from_bytes(take_part(&mut rest)?).ok()?;
+            records.insert(key, Kept::from_bytes(take_part(&mut rest)?)?);
+        }
+        Some(Self(records))
+    }
+}
+
+/// How large the payload of a single record may be so that the text has at most this length, whatever its key.
+pub(super) fn max_payload(text: usize) -> usize {
+    (text / 4 * 3).saturating_sub(SEAL + 1 + RECORD)
+}
+
+fn bound_to(name: &str, generation: Generation) -> Vec<u8> {
+    [&generation, name.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use oauth_dance_core::{Record, Timestamp};
+
+    use super::*;
+
+    fn records(payload: usize) -> Records {
+        let key = TokenKey::new("p".repeat(64), "u".repeat(64)).unwrap();
+        let key = key.with_tenant("t".repeat(64)).unwrap().with_account("a".repeat(64)).unwrap();
+        let record = Record::new(vec![7; payload]).with_key_id(Some("k".repeat(64)));
+        Records(BTreeMap::from([(key, Kept::new(&record, Timestamp::from_unix_seconds(1)))]))
+    }
+
+    #[test]
+    fn the_lengths_told_are_right() {
+        let keys = KeyRing::generate();
+        for text in [2_000, 2_001, 2_002, 2_003, 5_000] {
+            let payload = max_payload(text);
+            let sealed = records(payload).seal(&keys, "n", *b"AAAAAAAA");
+            assert!(sealed.len() <= text && sealed.len() + 8 > text, "{} of {text}", sealed.len());
+            assert_eq!(records(payload).sealed_length(), sealed.len());
+        }
+        assert_eq!(max_payload(100), 0);
+    }
+
+    #[test]
+    fn only_the_same_name_generation_and_keys_open_it() {
+        let keys = KeyRing::generate();
+        let sealed = records(10).seal(&keys, "name", *b"AAAAAAAA");
+        let open =
+            |keys: &KeyRing, name, generation| Records::open(keys, name, generation, &sealed).map(|found| found.0);
+        assert!(open(&keys, "name", *b"AAAAAAAA").unwrap().len() == 1);
+        assert_eq!(open(&keys, "other", *b"AAAAAAAA").err(), Some(OpenError::Tampered));
+        assert_eq!(open(&keys, "name", *b"AAAAAAAB").err(), Some(OpenError::Tampered));
+        assert!(matches!(open(&KeyRing::generate(), "name", *b"AAAAAAAA"), Err(OpenError::KeyUnavailable { .. })));
+        let text = sealed.clone().into_bytes();
+        for index in 0..text.len() {
+            let mut changed = text.clone();
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert!(Records::open(&keys, "name", *b"AAAAAAAA", &changed).is_err(), "character {index}");
+        }
+    }
+}

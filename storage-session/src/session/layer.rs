@@ -1,0 +1,60 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use oauth_dance_core::RequestStorage;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::SessionTokens;
+use super::storage::SessionStorage;
+
+impl<S> Layer<S> for SessionTokens {
+    type Service = SessionTokensService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionTokensService { inner, config: Arc::new(self.clone()) }
+    }
+}
+
+/// The service that [`SessionTokens`] makes of another.
+#[derive(Clone, Debug)]
+pub struct SessionTokensService<S> {
+    inner: S,
+    config: Arc<SessionTokens>,
+}
+
+impl<S, In, Out> Service<Request<In>> for SessionTokensService<S>
+where
+    S: Service<Request<In>, Response = Response<Out>> + Clone + Send + 'static,
+    S::Future: Send,
+    In: Send + 'static,
+    Out: Send,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<In>) -> Self::Future {
+        let session = self.config.sessions.of(request.extensions());
+        let storage = SessionStorage::new(Arc::clone(&self.config), session);
+        request.extensions_mut().insert(RequestStorage::new(storage.clone()));
+        // The one that is ready does the work; its clone gets ready for the next call.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        Box::pin(async move {
+            let response = inner.call(request).await?;
+            // A session that gets a new id and no cookie is lost, and tower-sessions sets none on a server error.
+            if !response.status().is_server_error() {
+                storage.cycle_id_after_login().await;
+            }
+            Ok(response)
+        })
+    }
+}
