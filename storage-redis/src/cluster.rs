@@ -1,0 +1,197 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::select_ok;
+use redis::{Cmd, ConnectionInfo, Value};
+use tokio::time::Instant;
+
+use crate::address::{at, host_and_port};
+use crate::error::{Cause, Failure, UNEXPECTED, refused};
+use crate::link::{Link, Options, Target};
+use crate::setup::text;
+
+const SLOTS: usize = 16384;
+/// In the map of slots: nobody serves it.
+const NOBODY: u16 = u16::MAX;
+
+/// Which server of a Cluster serves which slot, as far as is known.
+///
+/// The crate's own cluster client is not used because it sends a request again whose connection broke, and a write that
+/// is done twice is not what its caller asked for.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    seeds: Vec<Arc<Link>>,
+    pattern: ConnectionInfo,
+    options: Options,
+    map: Mutex<Map>,
+    /// Held while the map is asked for.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Map {
+    /// Counts how often it was asked for.
+    generation: u64,
+    nodes: HashMap<Node, u16>,
+    links: Vec<Arc<Link>>,
+    /// The place in `links` of the server of each slot.
+    owners: Vec<u16>,
+}
+
+type Node = (String, u16);
+
+impl Cluster {
+    pub(crate) fn new(first: ConnectionInfo, others: Vec<ConnectionInfo>, options: Options) -> Self {
+        let link = |server| Arc::new(Link::new(Target::Node(server), options));
+        Self {
+            pattern: first.clone(),
+            seeds: std::iter::once(first).chain(others).map(link).collect(),
+            options,
+            map: Mutex::new(Map {
+                generation: 0,
+                nodes: HashMap::new(),
+                links: Vec::new(),
+                owners: vec![NOBODY; SLOTS],
+            }),
+            refreshing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The server of a slot, and the generation of the map that says so.
+    pub(crate) async fn route(&self, slot: u16, deadline: Instant) -> Result<(Arc<Link>, u64), Failure> {
+        let (known, generation) = self.known(slot);
+        if let Some(link) = known {
+            return Ok((link, generation));
+        }
+        self.refresh(generation, deadline).await?;
+        match self.known(slot) {
+            (Some(link), generation) => Ok((link, generation)),
+            (None, _) => Err(Failure::Unchanged(Cause::Other("no server of the Cluster serves this slot"))),
+        }
+    }
+
+    /// Notes that a slot is served elsewhere.
+    pub(crate) fn moved(&self, slot: u16, node: Node) {
+        let mut map = self.map();
+        let owner = self.place(&mut map, node);
+        map.owners[usize::from(slot)] = owner;
+    }
+
+    /// The link to a server.
+    pub(crate) fn node(&self, node: Node) -> Arc<Link> {
+        let mut map = self.map();
+        let place = self.place(&mut map, node);
+        Arc::clone(&map.links[usize::from(place)])
+    }
+
+    /// Asks for the map anew, unless somebody did since `generation`.
+    pub(crate) async fn refresh(&self, generation: u64, deadline: Instant) -> Result<(), Failure> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        let mut servers = self.seeds.clone();
+        {
+            let map = self.map();
+            if map.generation != generation {
+                return Ok(());
+            }
+            servers.extend(map.links.iter().cloned());
+        }
+        let asked = servers.iter().map(|link| Box::pin(ask(link, deadline)));
+        let (ranges, _) = select_ok(asked).await?;
+
+        let mut map = self.map();
+        map.generation += 1;
+        map.owners.fill(NOBODY);
+        for (first, last, node) in ranges {
+            let owner = self.place(&mut map, node);
+            if let Some(owners) = map.owners.get_mut(usize::from(first)..=usize::from(last)) {
+                owners.fill(owner);
+            }
+        }
+        Ok(())
+    }
+
+    /// The links to all servers that serve a slot.
+    pub(crate) fn owners(&self) -> Vec<Arc<Link>> {
+        let map = self.map();
+        let mut owners = map.owners.clone();
+        owners.sort_unstable();
+        owners.dedup();
+        owners.into_iter().filter_map(|owner| map.links.get(usize::from(owner)).cloned()).collect()
+    }
+
+    fn known(&self, slot: u16) -> (Option<Arc<Link>>, u64) {
+        let map = self.map();
+        let owner = map.owners.get(usize::from(slot)).copied().unwrap_or(NOBODY);
+        (map.links.get(usize::from(owner)).cloned(), map.generation)
+    }
+
+    /// The place of a server's link.
+    fn place(&self, map: &mut Map, node: Node) -> u16 {
+        if let Some(place) = map.nodes.get(&node) {
+            return *place;
+        }
+        let server = at(&self.pattern, node.0.clone(), node.1);
+        let place = u16::try_from(map.links.len()).unwrap_or(NOBODY);
+        map.links.push(Arc::new(Link::new(Target::Node(server), self.options)));
+        map.nodes.insert(node, place);
+        place
+    }
+
+    fn map(&self) -> MutexGuard<'_, Map> {
+        // No code here can panic between two changes that belong together.
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The server in the message of MOVED and ASK: `3999 127.0.0.1:6381`. Without a host it is the one that answered.
+pub(crate) fn redirection(message: &str, answered_by: &Link) -> Option<Node> {
+    let (_, address) = message.split_once(' ')?;
+    let (host, port) = address.rsplit_once(':')?;
+    let host = if host.is_empty() { answered_by.host() } else { host };
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+type Range = (u16, u16, Node);
+
+/// Asks a server who serves which slots.
+async fn ask(link: &Link, deadline: Instant) -> Result<Vec<Range>, Failure> {
+    let mut question: Cmd = redis::cmd("CLUSTER");
+    question.arg("SLOTS");
+    let answers = link.send(&[question], deadline).await.map_err(|failure| match failure {
+        Failure::Unanswered(cause) => Failure::Unchanged(cause),
+        other => other,
+    })?;
+    match answers.as_slice() {
+        [Value::ServerError(error)] => Err(match refused(error) {
+            Failure::Misconfigured(_, cause) => Failure::Misconfigured(NO_CLUSTER, cause),
+            other => other,
+        }),
+        [Value::Array(ranges)] => ranges
+            .iter()
+            .map(|range| read_range(range, link))
+            .collect::<Option<_>>()
+            .ok_or(Failure::Unchanged(UNEXPECTED)),
+        _ => Err(Failure::Unchanged(UNEXPECTED)),
+    }
+}
+
+const NO_CLUSTER: &str = "the server does not say which slots a Cluster has; write `redis://` for a single server, or permit `CLUSTER SLOTS`";
+
+/// First slot, last slot, primary, replicas…
+fn read_range(range: &Value, link: &Link) -> Option<Range> {
+    let Value::Array(parts) = range else { return None };
+    let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else { return None };
+    let [host, Value::Int(port), ..] = primary.as_slice() else { return None };
+    // A server that does not know how it is called is where the answer came from.
+    let host = text(host).filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| link.host().to_owned());
+    Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, (host, u16::try_from(*port).ok()?)))
+}
+
+impl Link {
+    fn host(&self) -> &str {
+        match self.target() {
+            Target::Node(server) | Target::Primary(server) => host_and_port(server).0,
+            Target::Watched(_) => "",
+        }
+    }
+}

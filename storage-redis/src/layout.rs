@@ -1,0 +1,231 @@
+use oauth_dance_core::{KeyError, StorageError, TokenKey};
+
+/// How many buckets the records of one prefix are spread over.
+pub(crate) const BUCKETS: u16 = 256;
+/// The most bytes a part of a token key may have.
+const MAX_PART: usize = 16 * 1024;
+/// The most bytes a prefix may have.
+const MAX_PREFIX: usize = 64;
+
+/// The names of everything stored under one prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    prefix: String,
+}
+
+/// Records and the two sorted sets about them that share a hash slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Bucket(u16);
+
+/// Where one record is.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) bucket: Bucket,
+    /// The record's name in the sorted sets of its bucket.
+    pub(crate) member: String,
+}
+
+impl Layout {
+    /// # Errors
+    /// The advice for a prefix that could not be kept apart from others, or would break the hash tag.
+    pub(crate) fn new(prefix: &str) -> Result<Self, &'static str> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+        if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(plain) {
+            return Err("choose a prefix of 1 to 64 letters, digits and `-`, `.`, `_` or `:`");
+        }
+        Ok(Self { prefix: prefix.to_owned() })
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The key that holds a record.
+    pub(crate) fn record(&self, bucket: Bucket, member: &str) -> String {
+        format!("{{{}}}:{member}", self.tag(bucket))
+    }
+
+    /// The sorted set of all members of a bucket, all with score 0, so that their order is that of their bytes.
+    pub(crate) fn index(&self, bucket: Bucket) -> String {
+        format!("{{{}}}/index", self.tag(bucket))
+    }
+
+    /// The sorted set of those members of a bucket that have a retention, scored by when it ends.
+    pub(crate) fn deadlines(&self, bucket: Bucket) -> String {
+        format!("{{{}}}/deadlines", self.tag(bucket))
+    }
+
+    /// The slot of a Cluster that everything of a bucket is in.
+    pub(crate) fn slot(&self, bucket: Bucket) -> u16 {
+        crc16(self.tag(bucket).as_bytes()) % 16384
+    }
+
+    fn tag(&self, Bucket(bucket): Bucket) -> String {
+        format!("{}:{bucket:02x}", self.prefix)
+    }
+}
+
+impl Bucket {
+    /// Every bucket, in the order of lists.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..BUCKETS).map(Self)
+    }
+
+    /// The bucket of all tokens of a user.
+    pub(crate) fn of(tenant: &str, user: &str) -> Self {
+        Self(crc16(format!("{}:{}", escape(tenant), escape(user)).as_bytes()) % BUCKETS)
+    }
+}
+
+impl Place {
+    /// # Errors
+    /// [`StorageError::KeyTooLong`] where a part is longer than anything that identifies a person.
+    pub(crate) fn of(key: &TokenKey) -> Result<Self, StorageError> {
+        let parts = key.parts();
+        for (part, name) in parts.iter().zip(["tenant", "user", "provider", "account"]) {
+            if part.len() > MAX_PART {
+                return Err(StorageError::KeyTooLong { part: name, length: part.len(), limit: MAX_PART });
+            }
+        }
+        let [tenant, user, ..] = parts;
+        Ok(Self { bucket: Bucket::of(tenant, user), member: parts.map(escape).join(":") })
+    }
+}
+
+/// Reads what [`Place::of`] wrote.
+pub(crate) fn key_of(member: &str) -> Result<TokenKey, KeyError> {
+    let parts: Vec<_> = member.split(':').map(unescape).collect::<Option<_>>().ok_or(KeyError::Malformed)?;
+    let [tenant, user, provider, account] = <[String; 4]>::try_from(parts).map_err(|_| KeyError::Malformed)?;
+    let key = TokenKey::from_parts(tenant, user, provider, account)?;
+    // Only one spelling of each key is ours.
+    if key.parts().map(escape).join(":") == member { Ok(key) } else { Err(KeyError::Malformed) }
+}
+
+/// Percent-encodes all but letters, digits, `-`, `.`, `_`, `~` and `@`, so that no separator, hash tag or glob of the
+/// server is left and the names can still be read and typed.
+pub(crate) fn escape(part: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut escaped = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a string never fails.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+/// Reads what [`escape`] wrote, or `None` for what it never writes.
+pub(crate) fn unescape(escaped: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2)?;
+        bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The checksum that Redis Cluster makes slots of (CRC-16/XMODEM).
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(
+            crc ^ (u16::from(*byte) << 8),
+            |crc, _| {
+                if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+            },
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Every key over a small alphabet of separators, globs and tags.
+    #[test]
+    fn names_are_injective_and_reversible() {
+        let alphabet = ["", "a", "A", ":", "%", "%3A", "{a}", "}", "*", "\0", "é", "a:", "/index"];
+        let layout = Layout::new("p").unwrap();
+        let mut seen = HashMap::new();
+        for tenant in alphabet {
+            for user in &alphabet[1..] {
+                for provider in &alphabet[1..] {
+                    for account in alphabet {
+                        let key = TokenKey::from_parts(tenant, *user, *provider, account).unwrap();
+                        let place = Place::of(&key).unwrap();
+                        assert_eq!(key_of(&place.member).unwrap(), key);
+                        let name = layout.record(place.bucket, &place.member);
+                        assert_eq!(
+                            name.matches(['{', '}', '*', '\0']).count(),
+                            2,
+                            "{name} has a tag or glob of its own"
+                        );
+                        assert_eq!(seen.insert(name, key), None, "two keys have one name");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_members_are_not_keys() {
+        for member in [
+            "",
+            ":",
+            "a",
+            "::github:",
+            ":a::",
+            ":alice:github",
+            ":alice:github::",
+            ":a%3:b:",
+            ":%61:b:",
+            ":é:b:",
+            ":%FF:b:",
+        ] {
+            assert!(key_of(member).is_err(), "{member:?} is read as a key");
+        }
+        assert!(key_of(":alice:github:").is_ok());
+    }
+
+    #[test]
+    fn slots_are_those_of_the_server() {
+        // CLUSTER KEYSLOT of "123456789" and "{oauth-dance:2a}/index".
+        assert_eq!(crc16(b"123456789") % 16384, 12739);
+        let layout = Layout::new("oauth-dance").unwrap();
+        assert_eq!(layout.slot(Bucket(0x2a)), 7689);
+    }
+
+    #[test]
+    fn buckets_spread_over_a_cluster_and_users_over_buckets() {
+        let layout = Layout::new("oauth-dance").unwrap();
+        for nodes in [3, 6, 10] {
+            let mut load = vec![0; nodes];
+            Bucket::all().for_each(|bucket| load[usize::from(layout.slot(bucket)) * nodes / 16384] += 1);
+            let fair = usize::from(BUCKETS) / nodes;
+            assert!(load.iter().all(|load| (fair * 2 / 3..=fair * 3 / 2).contains(load)), "{load:?}");
+        }
+        let mut users = vec![0; usize::from(BUCKETS)];
+        (0..25_600).for_each(|user| users[usize::from(Bucket::of("", &format!("user{user}")).0)] += 1);
+        assert!(users.iter().all(|users| (50..=200).contains(users)), "{users:?}");
+    }
+
+    #[test]
+    fn prefixes_that_break_tags_are_refused() {
+        for prefix in ["", "{a", "a}", "a b", "é", "a*", &"x".repeat(65)] {
+            assert!(Layout::new(prefix).is_err(), "{prefix:?}");
+        }
+        assert!(Layout::new("app:eu.1_x-2").is_ok());
+    }
+}

@@ -1,0 +1,269 @@
+use std::collections::VecDeque;
+
+use futures_util::future::try_join_all;
+use oauth_dance_core::{Cursor, Entry, Filter, Page, PageRequest, Record, StorageError, TokenKey, Version};
+use redis::{Cmd, Value};
+use tokio::time::Instant;
+
+use crate::error::{Failure, UNEXPECTED, integer};
+use crate::layout::{Bucket, Layout, Place, escape, key_of};
+use crate::record::{HEADER_GUESS, Header};
+use crate::servers::{Request, Servers};
+use crate::setup::text;
+
+/// The most entries of one page, whatever was asked for.
+const MAX_PAGE: usize = 1000;
+
+/// What is still to be listed of one bucket's index, in ZRANGEBYLEX's words.
+struct Span {
+    bucket: Bucket,
+    first: String,
+    last: String,
+    /// How many there were when it was counted, or a guess.
+    count: usize,
+}
+
+/// A list in the making.
+struct Lister<'a> {
+    servers: &'a Servers,
+    layout: &'a Layout,
+    filter: &'a Filter,
+    /// The conditions on keys alone.
+    by_key: Filter,
+    spans: VecDeque<Span>,
+}
+
+/// Walks the indexes in the order of buckets and members, which no write changes: so nothing is left out or repeated.
+pub(crate) async fn list(
+    servers: &Servers,
+    layout: &Layout,
+    filter: &Filter,
+    page: PageRequest,
+) -> Result<Page, StorageError> {
+    let after = match &page.after {
+        Some(cursor) => Some(Place::of(&cursor.key()?).map_err(|_| StorageError::InvalidCursor)?),
+        None => None,
+    };
+    let mut by_key = filter.clone();
+    by_key.expiring_before = None;
+    let mut lister = Lister { servers, layout, filter, by_key, spans: spans(filter, after.as_ref()) };
+    lister.page(page.limit.clamp(1, MAX_PAGE)).await.map_err(Failure::of_read)
+}
+
+impl Lister<'_> {
+    async fn page(&mut self, limit: usize) -> Result<Page, Failure> {
+        let patience = Instant::now() + self.servers.options().timeout / 2;
+        let mut entries = Vec::new();
+        let mut visited: Option<TokenKey> = None;
+        self.skip_empty().await?;
+        loop {
+            let found = self.keys(self.stride(limit - entries.len())).await?;
+            let last = found.last().cloned();
+            let mut matching = self.entries(found).await?.into_iter();
+            for entry in matching.by_ref().take(limit - entries.len()) {
+                visited = Some(entry.key.clone());
+                entries.push(entry);
+            }
+            let complete = self.spans.is_empty() && matching.len() == 0;
+            if complete {
+                return Ok(Page { entries, next: None });
+            }
+            if matching.len() == 0 {
+                visited = last.or(visited);
+            }
+            let enough = entries.len() == limit || Instant::now() > patience;
+            if let Some(visited) = visited.as_ref().filter(|_| enough) {
+                return Ok(Page { next: Some(Cursor::after(visited)), entries });
+            }
+        }
+    }
+
+    /// How many keys to look at: one more than needed tells whether another page follows, and where not every
+    /// key matches, the more are looked at together the better.
+    fn stride(&self, needed: usize) -> usize {
+        let every_key_matches = self.filter.expiring_before.is_none() && is_range(self.filter);
+        if every_key_matches { needed + 1 } else { MAX_PAGE }
+    }
+
+    /// Leaves out the buckets with nothing in range, all in one go.
+    async fn skip_empty(&mut self) -> Result<(), Failure> {
+        if self.spans.len() < 2 {
+            return Ok(());
+        }
+        let counts = try_join_all(self.spans.iter().map(|span| async {
+            let answers = self.ask(span.bucket, self.command("ZLEXCOUNT", span)).await?;
+            integer(&answers)
+        }));
+        let counts = counts.await?;
+        for (span, count) in self.spans.iter_mut().zip(counts) {
+            span.count = usize::try_from(count).unwrap_or_default();
+        }
+        self.spans.retain(|span| span.count > 0);
+        Ok(())
+    }
+
+    /// The next keys in the indexes, about as many as wanted.
+    async fn keys(&mut self, wanted: usize) -> Result<Vec<TokenKey>, Failure> {
+        let mut expected = 0;
+        let ahead = self.spans.iter().take_while(|span| {
+            let needed = expected < wanted;
+            expected += span.count;
+            needed
+        });
+        let fetched = try_join_all(ahead.map(|span| async {
+            let mut command = self.command("ZRANGEBYLEX", span);
+            command.arg("LIMIT").arg(0).arg(wanted);
+            members(&self.ask(span.bucket, command).await?)
+        }));
+        let mut keys = Vec::new();
+        for members in fetched.await? {
+            let exhausted = members.len() < wanted;
+            let last = members.last().cloned();
+            keys.extend(members.iter().filter_map(|member| self.readable(member)));
+            if !exhausted && let (Some(span), Some(last)) = (self.spans.front_mut(), last) {
+                span.first = format!("({last}");
+                span.count = span.count.saturating_sub(members.len()).max(1);
+                break;
+            }
+            self.spans.pop_front();
+            if keys.len() >= wanted {
+                break;
+            }
+        }
+        Ok(keys)
+    }
+
+    fn readable(&self, member: &str) -> Option<TokenKey> {
+        let key = key_of(member).ok();
+        if key.is_none() {
+            tracing::warn!(prefix = self.layout.prefix(), "left a name out of a list: it is no token key");
+        }
+        key
+    }
+
+    /// The entries of keys that match and still have a record.
+    async fn entries(&self, keys: Vec<TokenKey>) -> Result<Vec<Entry>, Failure> {
+        let matching = keys.into_iter().map(damaged).filter(|entry| self.by_key.matches(entry));
+        let found = try_join_all(matching.map(|entry| self.entry(entry.key))).await?;
+        Ok(found.into_iter().flatten().filter(|entry| self.filter.matches(entry)).collect())
+    }
+
+    async fn entry(&self, key: TokenKey) -> Result<Option<Entry>, Failure> {
+        let Ok(place) = Place::of(&key) else { return Ok(None) };
+        let mut bytes = match self.beginning(&place, HEADER_GUESS).await {
+            Err(Failure::WrongType(_)) => return Ok(Some(damaged(key))),
+            bytes => bytes?,
+        };
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        if bytes.len() == HEADER_GUESS && !bytes.contains(&b'\n') {
+            bytes = self.beginning(&place, usize::MAX >> 1).await?;
+        }
+        Ok(Some(match Header::read(&bytes) {
+            Ok((header, _)) => header.entry(key),
+            Err(_) => damaged(key),
+        }))
+    }
+
+    async fn beginning(&self, place: &Place, length: usize) -> Result<Vec<u8>, Failure> {
+        let mut command = redis::cmd("GETRANGE");
+        command.arg(self.layout.record(place.bucket, &place.member)).arg(0).arg(length - 1);
+        match self.ask(place.bucket, command).await?.pop() {
+            Some(Value::BulkString(bytes)) => Ok(bytes),
+            _ => Err(Failure::Unchanged(UNEXPECTED)),
+        }
+    }
+
+    fn command(&self, name: &str, span: &Span) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(self.layout.index(span.bucket)).arg(&span.first).arg(&span.last);
+        command
+    }
+
+    async fn ask(&self, bucket: Bucket, command: Cmd) -> Result<Vec<Value>, Failure> {
+        self.servers.ask(self.layout.slot(bucket), Request::Read(&[command])).await
+    }
+}
+
+/// Whether the keys that a filter matches are next to each other in the indexes.
+fn is_range(filter: &Filter) -> bool {
+    match (&filter.tenant, &filter.user, &filter.provider) {
+        (_, None, None) | (Some(_), Some(_), _) => true,
+        (None, Some(_), _) | (_, None, Some(_)) => false,
+    }
+}
+
+/// What is to be listed: the buckets where something may match, each from where the list goes on.
+fn spans(filter: &Filter, after: Option<&Place>) -> VecDeque<Span> {
+    // The parts that every match begins with. After the separator `:` the next byte is `;`.
+    let parts = [&filter.tenant, &filter.user, &filter.provider];
+    let common: String = parts.into_iter().map_while(Option::as_deref).map(|part| escape(part) + ":").collect();
+    let (start, last) = match common.strip_suffix(':') {
+        Some(open) => (format!("[{common}"), format!("({open};")),
+        None => ("-".to_owned(), "+".to_owned()),
+    };
+    let only = filter.tenant.as_ref().zip(filter.user.as_ref()).map(|(tenant, user)| Bucket::of(tenant, user));
+    let from = after.map(|place| place.bucket);
+    let wanted = |bucket: &Bucket| only.is_none_or(|only| only == *bucket) && from.is_none_or(|from| from <= *bucket);
+    Bucket::all()
+        .filter(wanted)
+        .map(|bucket| {
+            let resumed = after.filter(|place| place.bucket == bucket && place.member >= common);
+            let first = resumed.map_or(start.clone(), |place| format!("({}", place.member));
+            Span { bucket, first, last: last.clone(), count: 1 }
+        })
+        .collect()
+}
+
+/// The entry of a record that cannot be read: without hints, and with a version that matches nothing.
+fn damaged(key: TokenKey) -> Entry {
+    Entry::new(key, Version::random(), &Record::new(""))
+}
+
+fn members(answers: &[Value]) -> Result<Vec<String>, Failure> {
+    match answers {
+        [Value::Array(members)] => {
+            members.iter().map(text).collect::<Option<_>>().ok_or(Failure::Unchanged(UNEXPECTED))
+        }
+        _ => Err(Failure::Unchanged(UNEXPECTED)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(filter: &Filter, after: Option<&TokenKey>) -> Vec<(String, String)> {
+        let after = after.map(|key| Place::of(key).unwrap());
+        spans(filter, after.as_ref()).into_iter().map(|span| (span.first, span.last)).collect()
+    }
+
+    #[test]
+    fn filters_become_ranges_of_few_buckets() {
+        let everything = Filter::everything();
+        assert_eq!(ranges(&everything, None), vec![("-".to_owned(), "+".to_owned()); 256]);
+        let tenant = ranges(&everything.clone().tenant(Some("a:b")), None);
+        assert_eq!(tenant, vec![("[a%3Ab:".to_owned(), "(a%3Ab;".to_owned()); 256]);
+        let user = everything.clone().tenant(None).user("alice");
+        assert_eq!(ranges(&user, None), [("[:alice:".to_owned(), "(:alice;".to_owned())]);
+        assert_eq!(ranges(&user.provider("git"), None), [("[:alice:git:".to_owned(), "(:alice:git;".to_owned())]);
+        assert_eq!(ranges(&everything.user("alice"), None).len(), 256);
+    }
+
+    #[test]
+    fn a_list_goes_on_after_the_cursor() {
+        let key = TokenKey::new("git", "alice").unwrap();
+        let bucket = Place::of(&key).unwrap().bucket;
+        let left = 256 - Bucket::all().position(|other| other == bucket).unwrap();
+        let all = ranges(&Filter::everything(), Some(&key));
+        assert_eq!((all.len(), all[0].0.as_str()), (left, "(:alice:git:"));
+        assert!(all[1..].iter().all(|(first, _)| first == "-"));
+        // A filter of later names starts at its own beginning.
+        let later = ranges(&Filter::everything().tenant(Some("z")), Some(&key));
+        assert_eq!(later[0].0, "[z:");
+        // Every record of another user is in another bucket or before the cursor: nothing is left.
+        let other = Filter::everything().tenant(None).user("bob");
+        assert!(ranges(&other, Some(&TokenKey::new("git", "zoe").unwrap())).len() <= 1);
+    }
+}

@@ -1,0 +1,49 @@
+use futures_util::future::try_join_all;
+use redis::Value;
+
+use crate::error::{Failure, UNEXPECTED, integer};
+use crate::layout::{Bucket, Layout};
+use crate::script::{Call, PURGE};
+use crate::servers::{Request, Servers};
+use crate::storage::milliseconds;
+
+/// Forgets at most `limit` records that the server has expired, and returns how many.
+pub(crate) async fn purge(servers: &Servers, layout: &Layout, limit: usize) -> Result<u64, Failure> {
+    let now = now(servers, layout).await?;
+    let due = try_join_all(Bucket::all().map(|bucket| count_due(servers, layout, bucket, now))).await?;
+    let mut left = u64::try_from(limit).unwrap_or(u64::MAX);
+    let mut shares = Vec::new();
+    for (bucket, due) in Bucket::all().zip(due) {
+        let share = due.min(left);
+        left -= share;
+        if share > 0 {
+            shares.push((bucket, share));
+        }
+    }
+    let forgotten = shares.into_iter().map(|(bucket, share)| forget(servers, layout, bucket, share));
+    Ok(try_join_all(forgotten).await?.into_iter().sum())
+}
+
+/// The clock of one of the servers. Each one that forgets something looks at its own once more.
+async fn now(servers: &Servers, layout: &Layout) -> Result<u64, Failure> {
+    let slot = Bucket::all().next().map(|bucket| layout.slot(bucket)).unwrap_or_default();
+    let answers = servers.ask(slot, Request::Read(&[redis::cmd("TIME")])).await?;
+    answers.first().and_then(milliseconds).ok_or(Failure::Unchanged(UNEXPECTED))
+}
+
+async fn count_due(servers: &Servers, layout: &Layout, bucket: Bucket, now: u64) -> Result<u64, Failure> {
+    let mut count = redis::cmd("ZCOUNT");
+    count.arg(layout.deadlines(bucket)).arg("-inf").arg(now);
+    number(&servers.ask(layout.slot(bucket), Request::Read(&[count])).await?)
+}
+
+async fn forget(servers: &Servers, layout: &Layout, bucket: Bucket, most: u64) -> Result<u64, Failure> {
+    let (index, deadlines, most) = (layout.index(bucket), layout.deadlines(bucket), most.to_string());
+    let keys = [index.as_bytes(), deadlines.as_bytes()];
+    let call = Call { source: &PURGE, keys: &keys, arguments: &[most.as_bytes()] };
+    number(&servers.ask(layout.slot(bucket), Request::Write(&call)).await?)
+}
+
+fn number(answers: &[Value]) -> Result<u64, Failure> {
+    u64::try_from(integer(answers)?).map_err(|_| Failure::Unanswered(UNEXPECTED))
+}

@@ -1,0 +1,168 @@
+use std::time::Duration;
+
+use oauth_dance_core::{Entry, Record, Timestamp, TokenKey, Version, Versioned};
+
+use crate::layout::{escape, unescape};
+
+/// What every record of this format begins with.
+const FORMAT: &str = "v1";
+/// What stands for a hint that is not there.
+const ABSENT: &str = "-";
+/// How much of a record a list reads at first: more than any header with a key id of common length.
+pub(crate) const HEADER_GUESS: usize = 256;
+
+/// The line before a payload: format, version, access token's expiry in seconds, the retention's end in milliseconds
+/// on the server's clock, and `=` with the key id. For example
+/// `v1 0f1e2d3c4b5a69788796a5b4c3d2e1f0 1767225600 - =2f9a`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    version: Version,
+    expires_at: Option<Timestamp>,
+    deadline: Option<u64>,
+    key_id: Option<String>,
+}
+
+/// What a put hands to the server, which writes the retention's end between the two.
+pub(crate) struct HeaderHalves {
+    pub(crate) before_deadline: String,
+    pub(crate) after_deadline: String,
+}
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("there is no header line")]
+    NoHeader,
+    #[error("the header line is not of a known format")]
+    BadHeader,
+    #[error("the key holds another type of value than a string")]
+    WrongType,
+}
+
+impl HeaderHalves {
+    pub(crate) fn new(record: &Record, version: &Version) -> Self {
+        let expires_at = record.expires_at.map_or(ABSENT.to_owned(), |expiry| expiry.as_unix_seconds().to_string());
+        let key_id = record.key_id.as_ref().map_or(ABSENT.to_owned(), |id| format!("={}", escape(id)));
+        Self { before_deadline: format!("{} {expires_at} ", opening(version)), after_deadline: format!(" {key_id}\n") }
+    }
+}
+
+/// What a record of this version begins with, and no other.
+pub(crate) fn opening(version: &Version) -> String {
+    format!("{FORMAT} {:032x}", u128::from_be_bytes(*version.as_bytes()))
+}
+
+impl Header {
+    /// Reads the header, and returns it with where the payload starts.
+    pub(crate) fn read(stored: &[u8]) -> Result<(Self, usize), RecordError> {
+        let end = stored.iter().position(|byte| *byte == b'\n').ok_or(RecordError::NoHeader)?;
+        let line = std::str::from_utf8(&stored[..end]).map_err(|_| RecordError::BadHeader)?;
+        Self::parse(line).map(|header| (header, end + 1)).ok_or(RecordError::BadHeader)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let [format, version, expires_at, deadline, key_id] =
+            <[&str; 5]>::try_from(line.split(' ').collect::<Vec<_>>()).ok()?;
+        if format != FORMAT || version.len() != 32 {
+            return None;
+        }
+        let version = u128::from_str_radix(version, 16).ok()?;
+        let expires_at = number(expires_at)?.map(i64::try_from).transpose().ok()?;
+        Some(Self {
+            version: Version::from_bytes(version.to_be_bytes()),
+            expires_at: match expires_at {
+                None => None,
+                Some(seconds) => Some(Timestamp::from_unix_seconds_signed(seconds)?),
+            },
+            deadline: number(deadline)?,
+            key_id: match key_id {
+                ABSENT => None,
+                id => Some(unescape(id.strip_prefix('=')?)?),
+            },
+        })
+    }
+
+    pub(crate) fn entry(self, key: TokenKey) -> Entry {
+        let hints = Record::new("").with_expires_at(self.expires_at).with_key_id(self.key_id);
+        Entry::new(key, self.version, &hints)
+    }
+}
+
+/// Reads a whole record at an instant of the server's clock, in milliseconds. `None` if its retention is over.
+pub(crate) fn read(mut stored: Vec<u8>, now: u64) -> Result<Option<Versioned<Record>>, RecordError> {
+    let (header, start) = Header::read(&stored)?;
+    let left = match header.deadline {
+        Some(deadline) if deadline <= now => return Ok(None),
+        deadline => deadline.map(|deadline| Duration::from_millis(deadline - now)),
+    };
+    stored.drain(..start);
+    let record =
+        Record::new(stored).with_expires_at(header.expires_at).with_retain_for(left).with_key_id(header.key_id);
+    Ok(Some(Versioned::new(record, header.version)))
+}
+
+/// A number or its absence; `None` for anything else.
+fn number(text: &str) -> Option<Option<u64>> {
+    if text == ABSENT { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(record: &Record, version: &Version, deadline: &str) -> Vec<u8> {
+        let halves = HeaderHalves::new(record, version);
+        [halves.before_deadline.as_bytes(), deadline.as_bytes(), halves.after_deadline.as_bytes(), &record.payload]
+            .concat()
+    }
+
+    #[test]
+    fn a_record_comes_back() {
+        let version = Version::random();
+        for key_id in [None, Some(""), Some("-"), Some("a b\n=%é")] {
+            for expires_at in
+                [None, Some(Timestamp::from_unix_seconds(0)), Some(Timestamp::from_unix_seconds(u64::MAX))]
+            {
+                let record =
+                    Record::new("\n\0 payload\n").with_expires_at(expires_at).with_key_id(key_id.map(str::to_owned));
+                let bytes = stored(&record, &version, "-");
+                assert!(bytes.starts_with(opening(&version).as_bytes()));
+                assert_eq!(read(bytes, 7), Ok(Some(Versioned::new(record, version))));
+            }
+        }
+    }
+
+    #[test]
+    fn retention_ends_on_the_millisecond() {
+        let (record, version) = (Record::new("x"), Version::random());
+        let left = |now| read(stored(&record, &version, "5000"), now).unwrap().map(|found| found.value.retain_for);
+        assert_eq!(left(3500), Some(Some(Duration::from_millis(1500))));
+        assert_eq!(left(4999), Some(Some(Duration::from_millis(1))));
+        assert_eq!(left(5000), None);
+    }
+
+    #[test]
+    fn other_bytes_are_not_a_record() {
+        let good = stored(&Record::new(""), &Version::random(), "12");
+        for cut in 0..good.len() {
+            assert_eq!(read(good[..cut].to_vec(), 0), Err(RecordError::NoHeader));
+        }
+        let line = |text: String| read(format!("{text}\n").into_bytes(), 0);
+        let version = "0".repeat(32);
+        assert!(line(format!("v1 {version} 1 2 =k")).is_ok());
+        for bad in [
+            String::new(),
+            format!("v2 {version} 1 2 =k"),
+            format!("v1 {version}0 1 2 =k"),
+            format!("v1 {} 1 2 =k", "g".repeat(32)),
+            format!("v1 {version} -1 2 =k"),
+            format!("v1 {version} 253402300800 2 =k"),
+            format!("v1 {version} 1 x =k"),
+            format!("v1 {version} 1 2 k"),
+            format!("v1 {version} 1 2 =k more"),
+        ] {
+            assert_eq!(line(bad.clone()), Err(RecordError::BadHeader), "{bad}");
+        }
+        assert_eq!(read(b"\xff\xfe\n".to_vec(), 0), Err(RecordError::BadHeader));
+    }
+}

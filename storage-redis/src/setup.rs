@@ -1,0 +1,86 @@
+use std::collections::HashMap;
+
+use redis::{Cmd, Value};
+
+/// What a server says about itself, as far as it lets us ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// `None` if it does not say.
+    pub(crate) primary: Option<bool>,
+    /// How many replicas it has.
+    pub(crate) replicas: u64,
+    /// A write is on the disk before it is acknowledged.
+    pub(crate) writes_through: bool,
+    /// The policy by which it may drop records to make room.
+    pub(crate) evicts_by: Option<String>,
+}
+
+/// What [`Setup::read`] reads the answers to.
+pub(crate) fn questions() -> [Cmd; 2] {
+    let mut fsync = redis::cmd("CONFIG");
+    fsync.arg("GET").arg("appendfsync");
+    [redis::cmd("INFO"), fsync]
+}
+
+impl Setup {
+    /// A server that refuses a question is taken for one that promises nothing.
+    pub(crate) fn read(answers: &[Value]) -> Self {
+        let [info, fsync] = answers else { return Self::default() };
+        let info = text(info).unwrap_or_default();
+        let facts: HashMap<_, _> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
+        let is = |name: &str, value: &str| facts.get(name).is_some_and(|found| *found == value);
+
+        let policy = facts.get("maxmemory_policy").filter(|policy| **policy != "noeviction");
+        Self {
+            primary: facts.get("role").map(|role| *role == "master"),
+            replicas: facts.get("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or_default(),
+            writes_through: is("aof_enabled", "1") && value_of(fsync).is_some_and(|value| value == "always"),
+            evicts_by: policy.filter(|_| !is("maxmemory", "0")).map(|policy| (*policy).to_owned()),
+        }
+    }
+}
+
+/// The value of a setting.
+fn value_of(answer: &Value) -> Option<String> {
+    match answer {
+        Value::Map(settings) => text(&settings.first()?.1),
+        Value::Array(settings) => text(settings.get(1)?),
+        _ => None,
+    }
+}
+
+/// An answer that is text.
+pub(crate) fn text(answer: &Value) -> Option<String> {
+    match answer {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(info: &str, fsync: &str) -> Setup {
+        let setting = (Value::BulkString(b"appendfsync".to_vec()), Value::BulkString(fsync.into()));
+        Setup::read(&[Value::BulkString(info.into()), Value::Map(vec![setting])])
+    }
+
+    #[test]
+    fn durability_takes_both_settings() {
+        assert!(read("aof_enabled:1\r\n", "always").writes_through);
+        assert!(!read("aof_enabled:0\r\n", "always").writes_through);
+        assert!(!read("aof_enabled:1\r\n", "everysec").writes_through);
+        assert!(!Setup::read(&[Value::BulkString(b"aof_enabled:1\r\n".to_vec()), Value::Nil]).writes_through);
+    }
+
+    #[test]
+    fn a_policy_matters_only_under_a_limit() {
+        let evicts_by = |info| read(info, "always").evicts_by;
+        assert_eq!(evicts_by("maxmemory:1000\r\nmaxmemory_policy:allkeys-lru\r\n").as_deref(), Some("allkeys-lru"));
+        assert_eq!(evicts_by("maxmemory_policy:volatile-ttl\r\n").as_deref(), Some("volatile-ttl"));
+        assert_eq!(evicts_by("maxmemory:1000\r\nmaxmemory_policy:noeviction\r\n"), None);
+        assert_eq!(evicts_by("maxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n"), None);
+    }
+}
