@@ -1,7 +1,7 @@
 //! The `oauth-dance` program.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -26,7 +26,8 @@ enum Command {
 async fn main() -> ExitCode {
     let Arguments { command: Command::Demo(options) } = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
 
     match demo::run(options).await {
         Ok(()) => ExitCode::SUCCESS,
