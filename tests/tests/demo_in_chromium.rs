@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 #[test]
 fn a_person_connects_calls_the_api_and_disconnects() {
-    if !has_node_package("playwright-core") || !has_chromium() {
+    if !has_node_package("playwright-core") || !has_node_package("axe-core") || !has_chromium() {
         return;
     }
     let files = DemoFiles::new();
@@ -32,8 +32,9 @@ fn a_person_connects_calls_the_api_and_disconnects() {
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&run.stderr)));
     assert_eq!(report["ok"], true, "{report:#}\nthe demo's log:\n{}", tail(&files.log()));
     assert!(run.status.success());
-    for name in ["before.png", "after.png", "api.png"] {
-        assert_is_picture(&pictures.join(name));
+    for name in ["before", "login", "consent", "after", "api"] {
+        assert_is_picture(&pictures.join(format!("{name}.png")));
+        assert_is_picture(&pictures.join(format!("{name}-narrow.png")));
     }
     assert_ne!(picture(&pictures, "before.png"), picture(&pictures, "after.png"));
     assert_cookies_are_out_of_reach(report["cookies"].as_array().unwrap());
