@@ -1,0 +1,361 @@
+//! Tokens in a session store of either release of tower-sessions, over HTTP.
+#![cfg(all(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod support;
+
+/// The same for each release, whose types are different ones of the same names.
+macro_rules! release {
+    ($module:ident, $tower_sessions:ident) => {
+        mod $module {
+            use std::collections::HashMap;
+            use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+            use std::sync::{Arc, Mutex};
+            use std::time::Duration;
+
+            use axum::extract::{Path, State};
+            use axum::http::StatusCode;
+            use axum::routing::get;
+            use axum::{Extension, Router};
+            use oauth_dance_core::{Precondition, Record as TokenRecord, RequestStorage, StorageError};
+            use oauth_dance_session::SessionTokens;
+            use $tower_sessions::cookie::{Key, SameSite};
+            use $tower_sessions::session::{Id, Record};
+            use $tower_sessions::session_store::{Error, Result};
+            use $tower_sessions::{Session, SessionManagerLayer, SessionStore};
+
+            use super::support::{Browser, Page, key, payload, routes, serve};
+
+            /// A session store that tests look into, and that fails on demand.
+            #[derive(Clone, Debug, Default)]
+            struct Store {
+                records: Arc<Mutex<HashMap<Id, Record>>>,
+                is_down: Arc<AtomicBool>,
+                loads: Arc<AtomicU64>,
+                saves: Arc<AtomicU64>,
+            }
+
+            impl Store {
+                fn ids(&self) -> Vec<Id> {
+                    self.records.lock().unwrap().keys().copied().collect()
+                }
+
+                fn check(&self) -> Result<()> {
+                    if self.is_down.load(Ordering::SeqCst) { Err(Error::Backend("down".to_owned())) } else { Ok(()) }
+                }
+
+                /// The records that hold tokens, and not a session.
+                fn vaults(&self) -> Vec<Record> {
+                    let records = self.records.lock().unwrap();
+                    let is_vault = |record: &&Record| {
+                        let mut names = record.data.keys();
+                        names.all(|name| name.starts_with("AAAA"))
+                    };
+                    records.values().filter(is_vault).cloned().collect()
+                }
+            }
+
+            #[async_trait::async_trait]
+            impl SessionStore for Store {
+                async fn create(&self, record: &mut Record) -> Result<()> {
+                    self.check()?;
+                    self.saves.fetch_add(1, Ordering::SeqCst);
+                    self.records.lock().unwrap().insert(record.id, record.clone());
+                    Ok(())
+                }
+
+                async fn save(&self, record: &Record) -> Result<()> {
+                    self.check()?;
+                    self.saves.fetch_add(1, Ordering::SeqCst);
+                    // As the Redis store does it: what is not there is not written.
+                    if let Some(there) = self.records.lock().unwrap().get_mut(&record.id) {
+                        *there = record.clone();
+                    }
+                    Ok(())
+                }
+
+                async fn load(&self, id: &Id) -> Result<Option<Record>> {
+                    self.check()?;
+                    self.loads.fetch_add(1, Ordering::SeqCst);
+                    // Long enough for others to come in between.
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    Ok(self.records.lock().unwrap().get(id).cloned())
+                }
+
+                async fn delete(&self, id: &Id) -> Result<()> {
+                    self.check()?;
+                    self.records.lock().unwrap().remove(id);
+                    Ok(())
+                }
+            }
+
+            /// Routes that use the session for the application's own sake.
+            fn own_routes() -> Router<Store> {
+                async fn visit(session: Session) -> &'static str {
+                    session.insert("visited", true).await.unwrap();
+                    "visited"
+                }
+                /// Reads the session at once, and writes it back much later.
+                async fn slow(session: Session) -> &'static str {
+                    let _: Option<bool> = session.get("visited").await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    session.insert("slow", true).await.unwrap();
+                    "slow"
+                }
+                async fn logout(session: Session) -> &'static str {
+                    session.flush().await.unwrap();
+                    "out"
+                }
+                async fn down(State(store): State<Store>, Path(down): Path<bool>) {
+                    store.is_down.store(down, Ordering::SeqCst);
+                }
+                Router::new()
+                    .route("/visit", get(visit))
+                    .route("/slow", get(slow))
+                    .route("/logout", get(logout))
+                    .route("/down/{down}", get(down))
+            }
+
+            async fn start_with(store: &Store, tokens: SessionTokens) -> Browser {
+                let sessions = SessionManagerLayer::new(store.clone())
+                    .with_secure(false)
+                    .with_same_site(SameSite::Lax)
+                    .with_signed(Key::generate());
+                let own = own_routes().with_state(store.clone());
+                Browser::new(&serve(routes().merge(own).layer(tokens).layer(sessions)).await, false)
+            }
+
+            async fn start() -> (Store, Browser) {
+                let store = Store::default();
+                let browser = start_with(&store, SessionTokens::new(store.clone())).await;
+                (store, browser)
+            }
+
+            /// The id of the session that the browser has.
+            fn session_of(browser: &Browser) -> String {
+                browser.cookies()["id"].clone()
+            }
+
+            #[tokio::test]
+            async fn a_record_lives_as_the_session_does() {
+                let (store, browser) = start().await;
+                assert_eq!(browser.get("/get/alice").await.body, "none");
+                assert!(store.ids().is_empty() && browser.names().is_empty(), "a visit alone leaves nothing");
+                assert_eq!(browser.get("/put/alice/100").await.body, "put");
+                assert_eq!(browser.get("/put/bob/70000").await.body, "put");
+                assert_eq!(browser.get("/get/alice").await.body, "100");
+                assert_eq!(browser.get("/get/bob").await.body, "70000");
+                assert_eq!(store.ids().len(), 2, "one session and one record for all its tokens");
+                assert_eq!(browser.get("/delete/alice").await.body, "true");
+                assert_eq!(browser.get("/get/alice").await.body, "none");
+
+                let other = Browser::new(browser.url(), false);
+                assert_eq!(other.get("/get/bob").await.body, "none", "another session has none of them");
+                browser.get("/logout").await;
+                assert_eq!(browser.get("/get/bob").await.body, "none");
+            }
+
+            /// What happens to a value in the session itself: a slow request brings the old one back.
+            #[tokio::test]
+            async fn a_slow_request_erases_nothing() {
+                let (_, browser) = start().await;
+                browser.get("/put/alice/10").await;
+                let browser = Arc::new(browser);
+                let slow = tokio::spawn({
+                    let browser = Arc::clone(&browser);
+                    async move { browser.get("/slow").await.body }
+                });
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                assert_eq!(browser.get("/refresh/alice/20").await.body, "refreshed");
+                let cookies = browser.cookie_header();
+                assert_eq!(slow.await.unwrap(), "slow");
+                assert_eq!(browser.ask("/get/alice", cookies.as_bytes()).await.body, "20");
+                assert_eq!(browser.get("/get/alice").await.body, "20");
+            }
+
+            #[tokio::test]
+            async fn requests_at_once_lose_nothing() {
+                let (_, browser) = start().await;
+                browser.get("/put/first/1").await;
+                let browser = Arc::new(browser);
+                let writes: Vec<_> = (0..12)
+                    .map(|user| {
+                        let browser = Arc::clone(&browser);
+                        let cookies = browser.cookie_header();
+                        tokio::spawn(
+                            async move { browser.ask(&format!("/put/user{user}/5"), cookies.as_bytes()).await },
+                        )
+                    })
+                    .collect();
+                let mut last = None;
+                for write in writes {
+                    let page = write.await.unwrap();
+                    assert_eq!(page.body, "put");
+                    last = Some(page);
+                }
+                browser.keep(&last.unwrap());
+                for user in 0..12 {
+                    assert_eq!(browser.get(&format!("/get/user{user}")).await.body, "5", "user{user}");
+                }
+            }
+
+            #[tokio::test]
+            async fn what_was_written_is_kept_whatever_the_status() {
+                let (_, browser) = start().await;
+                browser.get("/put/alice/10").await;
+                let page = browser.get("/put-500/alice/20").await;
+                assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR);
+                assert_eq!(browser.get("/get/alice").await.body, "20");
+            }
+
+            /// A login ends the session id that somebody else may have planted; a refresh does not.
+            #[tokio::test]
+            async fn a_login_cycles_the_session_id() {
+                let (store, browser) = start().await;
+                browser.get("/visit").await;
+                let (before, ids) = (session_of(&browser), store.ids());
+                browser.get("/put/alice/10").await;
+                assert_ne!(session_of(&browser), before);
+                assert!(ids.iter().all(|id| !store.ids().contains(id)), "the old session is gone");
+                let planted = browser.ask("/get/alice", format!("id={before}").as_bytes()).await;
+                assert_eq!(planted.body, "none");
+                assert_eq!(browser.get("/get/alice").await.body, "10");
+
+                let before = session_of(&browser);
+                for path in ["/get/alice", "/refresh/alice/20", "/delete/bob", "/idle"] {
+                    browser.get(path).await;
+                    assert_eq!(session_of(&browser), before, "{path}");
+                }
+            }
+
+            /// tower-sessions sets no cookie on a server error: a new id there would throw the visitor out.
+            #[tokio::test]
+            async fn a_server_error_keeps_the_session() {
+                let (_, browser) = start().await;
+                browser.get("/visit").await;
+                browser.get("/put/alice/10").await;
+                let before = session_of(&browser);
+                browser.get("/put-500/alice/20").await;
+                assert_eq!(session_of(&browser), before);
+                assert_eq!(browser.get("/get/alice").await.body, "20");
+            }
+
+            #[tokio::test]
+            async fn an_outage_is_an_error_and_not_a_missing_token() {
+                let (store, browser) = start().await;
+                browser.get("/put/alice/10").await;
+                store.is_down.store(true, Ordering::SeqCst);
+                for path in ["/get/alice", "/put/alice/20", "/delete/alice"] {
+                    let page = browser.ask(path, browser.cookie_header().as_bytes()).await;
+                    assert!(page.body.starts_with("Unavailable"), "{path}: {page:?}");
+                }
+                store.is_down.store(false, Ordering::SeqCst);
+                assert_eq!(browser.get("/get/alice").await.body, "10");
+            }
+
+            #[tokio::test]
+            async fn what_was_damaged_in_the_store_is_corrupt_and_stays() {
+                let (store, browser) = start().await;
+                browser.get("/put/alice/10").await;
+                browser.get("/put/bob/20").await;
+                let vault = store.vaults()[0].clone();
+                let (damaged, _) = vault.data.iter().find(|(_, v)| v.as_str().unwrap().len() == TEN_BYTES).unwrap();
+                let damage = |value: serde_json::Value| {
+                    let mut records = store.records.lock().unwrap();
+                    records.get_mut(&vault.id).unwrap().data.insert(damaged.clone(), value);
+                };
+                for value in [serde_json::json!("???"), serde_json::json!(7), serde_json::json!("")] {
+                    damage(value.clone());
+                    let page = browser.get("/get/alice").await;
+                    assert!(page.body.starts_with("Corrupt"), "{page:?}");
+                    assert_eq!(browser.get("/get/bob").await.body, "20");
+                    browser.get("/refresh/bob/20").await;
+                    assert_eq!(store.vaults()[0].data[damaged], value, "it stays as it is");
+                }
+                assert_eq!(browser.get("/put/alice/30").await.body, "put", "a new login goes over it");
+                assert_eq!(browser.get("/get/alice").await.body, "30");
+                damage(serde_json::json!("???"));
+                assert_eq!(browser.get("/delete/alice").await.body, "true");
+            }
+
+            /// The Redis store does not write what is not there: a record that expired is made anew.
+            #[tokio::test]
+            async fn tokens_that_the_store_dropped_can_be_stored_again() {
+                let (store, browser) = start().await;
+                browser.get("/put/alice/10").await;
+                let vault = store.vaults()[0].id;
+                store.records.lock().unwrap().remove(&vault);
+                assert_eq!(browser.get("/get/alice").await.body, "none");
+                assert_eq!(browser.get("/delete/alice").await.body, "false");
+                assert_eq!(browser.get("/put/alice/20").await.body, "put");
+                assert_eq!(browser.get("/get/alice").await.body, "20");
+            }
+
+            #[tokio::test]
+            async fn using_tokens_prolongs_them() {
+                let store = Store::default();
+                let tokens = SessionTokens::new(store.clone()).with_lifetime(Duration::from_secs(1000));
+                let browser = start_with(&store, tokens).await;
+                browser.get("/put/alice/10").await;
+                let vault = store.vaults()[0].clone();
+                let left = |wanted: u64| {
+                    let mut vault = vault.clone();
+                    vault.expiry_date = time::OffsetDateTime::now_utc() + Duration::from_secs(wanted);
+                    store.records.lock().unwrap().insert(vault.id, vault);
+                };
+                let is_prolonged = || {
+                    let expiry = store.vaults()[0].expiry_date - time::OffsetDateTime::now_utc();
+                    expiry > Duration::from_secs(900)
+                };
+                left(600);
+                assert_eq!(browser.get("/get/alice").await.body, "10");
+                assert!(!is_prolonged(), "a read is no write while there is time");
+                left(400);
+                assert_eq!(browser.get("/get/alice").await.body, "10");
+                assert!(is_prolonged());
+            }
+
+            /// Without the session manager outside, or with the one of another release, the error says so.
+            #[tokio::test]
+            async fn a_missing_session_names_the_fix() {
+                let store = Store::default();
+                let url = serve(routes().layer(SessionTokens::new(store))).await;
+                let page: Page = Browser::new(&url, false).get("/get/alice").await;
+                assert!(
+                    page.body.starts_with("Misconfigured") && page.body.contains("SessionManagerLayer"),
+                    "{page:?}"
+                );
+            }
+
+            /// The task that refreshes outlives its request.
+            #[tokio::test]
+            async fn a_write_after_the_response_is_kept() {
+                let store = Store::default();
+                let (answers, mut results) = tokio::sync::mpsc::unbounded_channel();
+                let late = move |Extension(storage): Extension<RequestStorage>| async move {
+                    let found = storage.storage().get(&key("alice")).await.unwrap().unwrap();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        let when = Precondition::Version(found.version);
+                        let record = TokenRecord::new(payload(20));
+                        answers.send(storage.storage().put(&key("alice"), &record, when).await.map(drop)).unwrap();
+                    });
+                };
+                let sessions = SessionManagerLayer::new(store.clone()).with_secure(false);
+                let app = routes().route("/late", get(late)).layer(SessionTokens::new(store)).layer(sessions);
+                let browser = Browser::new(&serve(app).await, false);
+                browser.get("/put/alice/10").await;
+                browser.get("/late").await;
+                let result: std::result::Result<(), StorageError> = results.recv().await.unwrap();
+                assert!(result.is_ok(), "{result:?}");
+                assert_eq!(browser.get("/get/alice").await.body, "20");
+            }
+
+            /// The encoded record of ten bytes without hints.
+            const TEN_BYTES: usize = ((1 + 16 + 24 + 4 + 10) * 4_usize).div_ceil(3);
+        }
+    };
+}
+
+release!(release_0_14, tower_sessions_0_14);
+release!(release_0_15, tower_sessions);
