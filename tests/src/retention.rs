@@ -75,12 +75,13 @@ pub async fn past_retention_counts_as_absent(on: Arc<Subject>) -> Outcome {
 
 /// Every write sets the retention anew: none, longer and shorter all take effect, and nothing is inherited.
 pub async fn every_write_sets_the_retention(on: Arc<Subject>) -> Outcome {
+    // Whole seconds on the storage's clock: what is kept for one may end at once, and here it must last for a few calls.
     let forever = Record::new("x");
     let cases = [
-        ("short to none", kept_for("x", 1), forever.clone(), true),
-        ("short to long", kept_for("x", 1), kept_for("x", 600), true),
-        ("long to short", kept_for("x", 600), kept_for("x", 1), false),
-        ("none to short", forever, kept_for("x", 1), false),
+        ("short to none", kept_for("x", 3), forever.clone(), true),
+        ("short to long", kept_for("x", 3), kept_for("x", 600), true),
+        ("long to short", kept_for("x", 600), kept_for("x", 3), false),
+        ("none to short", forever, kept_for("x", 3), false),
     ];
     for conditional in [false, true] {
         for (name, first, second, _) in &cases {
@@ -90,7 +91,7 @@ pub async fn every_write_sets_the_retention(on: Arc<Subject>) -> Outcome {
             on.storage().put(&key, second, when).await?;
         }
     }
-    on.advance(3).await?;
+    on.advance(5).await?;
     for conditional in [false, true] {
         for (name, _, _, stays) in &cases {
             let found = on.storage().get(&key(&format!("{name} {conditional}"))?).await?;
@@ -114,13 +115,13 @@ pub async fn retention_ends_with_the_record(on: Arc<Subject>) -> Outcome {
 /// A refused write does not touch the retention of what is there.
 pub async fn a_refused_write_leaves_the_retention(on: Arc<Subject>) -> Outcome {
     let (short, long) = (key("short")?, key("long")?);
-    let version = on.storage().put(&short, &kept_for("x", 1), Precondition::Always).await?;
+    let version = on.storage().put(&short, &kept_for("x", 3), Precondition::Always).await?;
     on.storage().put(&long, &kept_for("x", 600), Precondition::Always).await?;
     let absent = on.storage().put(&short, &kept_for("y", 600), Precondition::Absent).await;
     ensure_error!(absent, StorageError::Conflict, "put Absent over a record");
-    let stale = on.storage().put(&long, &kept_for("y", 1), Precondition::Version(version)).await;
+    let stale = on.storage().put(&long, &kept_for("y", 3), Precondition::Version(version)).await;
     ensure_error!(stale, StorageError::Conflict, "put over another key's version");
-    on.advance(3).await?;
+    on.advance(5).await?;
     ensure_eq!(on.storage().get(&short).await?, None, "a record whose retention a refused write asked to prolong");
     ensure!(on.storage().get(&long).await?.is_some(), "a refused write shortened the retention");
     Ok(())
@@ -130,7 +131,7 @@ pub async fn a_refused_write_leaves_the_retention(on: Arc<Subject>) -> Outcome {
 pub async fn reading_tells_the_time_left(on: Arc<Subject>) -> Outcome {
     let (brief, key) = (key("brief")?, key("alice")?);
     on.storage().put(&key, &kept_for("x", 600), Precondition::Always).await?;
-    on.storage().put(&brief, &kept_for("x", 4), Precondition::Always).await?;
+    on.storage().put(&brief, &kept_for("x", 5), Precondition::Always).await?;
     let left = time_left(&on, &key).await?;
     ensure!((595..=600).contains(&left.as_secs()), "{left:?} left of 600 s just written");
     on.advance(3).await?;
