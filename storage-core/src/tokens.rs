@@ -49,8 +49,8 @@ impl Tokens {
 
     /// The same handle, sealing and retention over another storage.
     #[must_use]
-    pub fn with_storage(self, storage: impl TokenStorage) -> Self {
-        Self { storage: Arc::new(storage), ..self }
+    pub fn with_storage(self, storage: Arc<dyn TokenStorage>) -> Self {
+        Self { storage, ..self }
     }
 
     /// The storage underneath.
@@ -268,7 +268,7 @@ mod tests {
     async fn another_storage_is_sealed_and_kept_as_the_first() {
         let (one, two) = (MemoryStorage::new(), MemoryStorage::new());
         let tokens = Tokens::sealed(one.clone(), KeyRing::generate()).with_retention(Duration::from_secs(60));
-        tokens.clone().with_storage(two.clone()).put(&key(), &rich(), Precondition::Always).await.unwrap();
+        tokens.clone().with_storage(Arc::new(two.clone())).put(&key(), &rich(), Precondition::Always).await.unwrap();
         assert_eq!(tokens.get(&key()).await.unwrap(), None);
 
         let record = two.get(&key()).await.unwrap().unwrap().value;
