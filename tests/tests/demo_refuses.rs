@@ -5,6 +5,7 @@ mod support;
 
 use std::thread;
 
+use reqwest::StatusCode;
 use support::{Acme, Browser, Page};
 use url::Url;
 
@@ -114,16 +115,22 @@ fn a_refusal_is_told_and_changes_nothing() {
 #[test]
 fn what_the_provider_says_is_shown_as_text() {
     let Some(acme) = Acme::start() else { return };
-    let alice = Browser::new();
-    let callback = without(&acme.callback(&alice, "alice"), "code");
-    let callback = with(&callback, "error", "access_denied");
-    let callback = with(&callback, "error_description", "<script>alert(1)</script>\r\nINFO forged line\0");
+    let hostile = "<script>alert(1)</script>\r\nINFO forged line\0";
+    for (error, description) in [("access_denied", hostile), ("server_error", hostile), (hostile, "why")] {
+        let alice = Browser::new();
+        let callback = without(&acme.callback(&alice, "alice"), "code");
+        let callback = with(&with(&callback, "error", error), "error_description", description);
 
-    let page = alice.open(&callback);
+        let page = alice.open(&callback);
 
-    assert_refused(&page);
-    assert!(!page.body.contains("<script"), "{}", page.body);
+        assert_page(&page);
+        assert!(page.status().is_client_error() || page.status() == StatusCode::BAD_GATEWAY, "{}", page.status());
+        assert!(!page.body.contains("<script"), "{}", page.body);
+        assert!(error != hostile || page.text().contains("<script>alert(1)</script>"), "{}", page.text());
+        assert!(!acme.is_connected(&alice));
+    }
     let log = String::from_utf8(acme.files.log()).unwrap();
+    assert!(log.contains("<script>alert(1)</script>"), "the error is not in the log");
     assert!(!log.lines().any(|line| line.starts_with("INFO forged line")), "a forged line in the log");
 }
 
@@ -144,6 +151,11 @@ fn where_to_go_next_stays_on_the_site() {
 /// A clean answer of the demo's own: a client error, a page, and a way on.
 fn assert_refused(page: &Page) {
     assert!(page.status().is_client_error(), "{} for {}: {}", page.status(), page.url().path(), page.text());
+    assert_page(page);
+}
+
+/// A page that says something, with a way on.
+fn assert_page(page: &Page) {
     let content_type = page.headers()["content-type"].to_str().unwrap();
     assert!(content_type.starts_with("text/html"), "{content_type}");
     assert!(page.text().len() > 20, "nothing is said: {:?}", page.text());
