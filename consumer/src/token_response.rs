@@ -4,10 +4,12 @@
 //! else, errors with status 200, numbers as strings. All of that is understood here, and nothing that is not a token is
 //! ever taken for one. No error quotes the body.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use oauth_dance_core::{Extra, OAuth2Token, Secret, Timestamp};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
@@ -46,7 +48,7 @@ pub(crate) fn read(
 fn members(body: &[u8]) -> Option<Map<String, Value>> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     if body.starts_with(b"{") {
-        return serde_json::from_slice(body).ok();
+        return object(body);
     }
     let form: Map<String, Value> = form_urlencoded::parse(body)
         .map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())))
@@ -60,6 +62,21 @@ fn refusal(members: &Map<String, Value>) -> Option<TokenEndpointError> {
         Value::Null | Value::Bool(false) => return None,
         Value::String(code) => (code.as_str(), members.get("error_description").and_then(Value::as_str)),
         Value::Object(error) => {
+/// A JSON object. A member that is a number beyond all ranges is there as null, so that it does not cost the others.
+fn object(body: &[u8]) -> Option<Map<String, Value>> {
+    let raw: BTreeMap<String, &RawValue> = serde_json::from_slice(body).ok()?;
+    let read = |raw: &RawValue| match serde_json::from_str(raw.get()) {
+        Ok(value) => Some(value),
+        Err(_) => raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit()).then_some(Value::Null),
+    };
+    raw.into_iter().map(|(name, raw)| Some((name, read(raw)?))).collect()
+}
+
+/// The error that an answer tells of by its body alone, as some revocation endpoints do.
+pub(crate) fn refused(body: &[u8], sent: &[&str]) -> Option<TokenEndpointError> {
+    refusal(&members(body)?, sent)
+}
+
             let text = |name| error.get(name).and_then(Value::as_str);
             (text("type").or_else(|| text("code")).unwrap_or("unspecified"), text("message"))
         }
