@@ -21,7 +21,8 @@ pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const MAX_ERROR_TEXT: usize = 512;
 
-/// The token in an answer of the token endpoint, or what went wrong.
+/// The token in an answer of the token endpoint, or what went wrong. Where an error repeats a secret that was `sent`, it is
+/// left out.
 pub(crate) fn read(
     status: StatusCode,
     headers: &HeaderMap,
@@ -30,12 +31,13 @@ pub(crate) fn read(
 ) -> Result<OAuth2Token, TokenEndpointError> {
     let Some(members) = members(body) else {
         return Err(if status.is_success() {
+    sent: &[&str],
             TokenEndpointError::Answer("it is neither a JSON object nor a form")
         } else {
             failed(status, headers)
         });
     };
-    if let Some(refused) = refusal(&members) {
+    if let Some(refused) = refusal(&members, sent) {
         return Err(refused);
     }
     if !status.is_success() {
@@ -75,6 +77,12 @@ fn object(body: &[u8]) -> Option<Map<String, Value>> {
 /// The error that an answer tells of by its body alone, as some revocation endpoints do.
 pub(crate) fn refused(body: &[u8], sent: &[&str]) -> Option<TokenEndpointError> {
     refusal(&members(body)?, sent)
+/// An error of RFC 6749 section 5.2, also where it comes with status 200 (GitHub) or as an object (Facebook).
+fn refusal(members: &Map<String, Value>, sent: &[&str]) -> Option<TokenEndpointError> {
+    let (code, description) = match members.get("error")? {
+        Value::Null | Value::Bool(false) => return None,
+        Value::String(code) => (code.as_str(), members.get("error_description").and_then(Value::as_str)),
+        Value::Object(error) => {
 }
 
             let text = |name| error.get(name).and_then(Value::as_str);
@@ -82,7 +90,8 @@ pub(crate) fn refused(body: &[u8], sent: &[&str]) -> Option<TokenEndpointError> 
         }
         _ => ("unspecified", None),
     };
-    Some(TokenEndpointError::Refused { code: printable(code), description: description.map(printable) })
+    let tame = |text: &str| printable(&without_secrets(text, sent));
+    Some(TokenEndpointError::Refused { code: tame(code), description: description.map(tame) })
 }
 
 fn failed(status: StatusCode, headers: &HeaderMap) -> TokenEndpointError {
@@ -169,13 +178,18 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 
     fn ok(body: &str) -> OAuth2Token {
-        read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), NOW).unwrap()
+        read(&Quirks::default(), StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap()
     }
 
     fn error(status: u16, body: &[u8]) -> TokenEndpointError {
         let status = StatusCode::from_u16(status).unwrap();
-        read(status, &HeaderMap::new(), body, NOW).unwrap_err()
+        read(&Quirks::default(), status, &HeaderMap::new(), body, &[], NOW).unwrap_err()
     }
+
+fn without_secrets(text: &str, secrets: &[&str]) -> String {
+    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+}
 
     fn expiry(expires_in: &str) -> Option<u64> {
         ok(&format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#)).expires_at.map(Timestamp::as_unix_seconds)
@@ -265,6 +279,42 @@ mod tests {
             r#"{"access_token":"a","token_type":7}"#,
         ] {
             assert!(matches!(error(200, body.as_bytes()), TokenEndpointError::Answer(_)), "{body}");
+    /// As Slack answers where a bot's and a user's scopes are asked for, and where a user's token is refreshed.
+    #[test]
+    fn a_token_inside_an_object_is_found_where_the_provider_puts_it() {
+        let quirks = Quirks {
+            token_member: Some("authed_user".to_owned()),
+            token_types: vec!["user".to_owned(), "bot".to_owned()],
+            ..Quirks::default()
+        };
+        let read = |body: &str| read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap();
+        let both = read(
+            r#"{"ok":true,"access_token":"xoxb","token_type":"bot","scope":"commands","team":{"id":"T1"},
+                "authed_user":{"id":"U1","access_token":"xoxp","token_type":"user","scope":"chat:write,im:read",
+                "refresh_token":"xoxe","expires_in":43200}}"#,
+        );
+        assert_eq!((both.access_token.expose(), both.token_type.as_str()), ("xoxp", "user"));
+        assert_eq!(both.refresh_token.unwrap().expose(), "xoxe");
+        assert_eq!(both.scope.unwrap(), ["chat:write", "im:read"]);
+        assert_eq!(both.expires_at, Some(Timestamp::from_unix_seconds(44_200)));
+        assert_eq!(both.extra.get("access_token"), Some(&"xoxb".into()), "the bot's token is not lost");
+        assert_eq!(both.extra.get("authed_user"), Some(&serde_json::json!({"id": "U1"})));
+
+        let refreshed = read(r#"{"ok":true,"access_token":"xoxp-2","token_type":"user","authed_user":{"id":"U1"}}"#);
+        assert_eq!(refreshed.access_token.expose(), "xoxp-2");
+        assert_eq!(ok(r#"{"access_token":"a","authed_user":{"access_token":"b"}}"#).access_token.expose(), "a");
+    }
+
+    #[test]
+    fn token_types_are_accepted_where_the_provider_is_known_for_them() {
+        let quirks = Quirks { token_types: vec!["Zoho-oauthtoken".to_owned()], ..Quirks::default() };
+        for (kind, accepted) in [("Bearer", true), ("zoho-OAuthtoken", true), ("mac", false), ("DPoP", false)] {
+            let body = format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#);
+            let answer = read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW);
+            assert_eq!(answer.is_ok(), accepted, "{kind}");
+        }
+    }
+
         }
         let deep = format!("{{\"access_token\":\"a\",\"x\":{}", "[".repeat(100_000));
         assert!(matches!(error(200, deep.as_bytes()), TokenEndpointError::Answer(_)));
@@ -309,7 +359,8 @@ mod tests {
         for (value, expected) in [("7", Some(7)), ("999999", Some(3600)), ("soon", None), ("-1", None)] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, value.parse().unwrap());
-            let failed = read(StatusCode::SERVICE_UNAVAILABLE, &headers, b"", NOW).unwrap_err();
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let failed = read(&Quirks::default(), status, &headers, b"", &[], NOW).unwrap_err();
             let TokenEndpointError::Status { retry_after, .. } = failed else { panic!() };
             assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
         }
