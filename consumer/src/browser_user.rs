@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::cookies::{self, SealedCookies};
 use crate::user::User;
 
-const NAME: &str = "oauth-dance-user";
+/// Followed by the id of the key that sealed it: two applications on one host, where ports do not separate cookies, have
+/// one each, and all processes of one application have the same.
+const PREFIX: &str = "oauth-dance-user-";
 const LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
 
 /// Each browser as a user of its own, known by a sealed cookie.
@@ -32,10 +34,10 @@ impl BrowserUsers {
     /// The user of this browser, unless it is a new one.
     pub(crate) fn current(&self, headers: &HeaderMap, https: bool) -> Option<User> {
         let cookies = self.cookies(https);
-        let name = cookies.name(NAME);
+        let prefix = cookies.name(PREFIX);
         let identity: Identity = cookies::all(headers)
-            .filter(|(found, _)| *found == name)
-            .find_map(|(_, value)| cookies.read(&name, value))?;
+            .filter(|(name, _)| name.starts_with(&prefix))
+            .find_map(|(name, value)| cookies.read(name, value))?;
         let age = self.clock.now().saturating_since(Timestamp::from_unix_seconds(identity.since));
         (age < LIFETIME).then(|| User::new(identity.id))
     }
@@ -43,9 +45,10 @@ impl BrowserUsers {
     /// A new user, and the cookie that makes this browser theirs.
     pub(crate) fn create(&self, https: bool) -> (User, HeaderValue) {
         let cookies = self.cookies(https);
+        let name = cookies.name(&format!("{PREFIX}{}", self.keys.primary_id()));
         let id = format!("browser-{}", URL_SAFE_NO_PAD.encode(random_bytes::<16>()));
         let identity = Identity { id: id.clone(), since: self.clock.now().as_unix_seconds() };
-        (User::new(id), cookies.set(&cookies.name(NAME), &identity, LIFETIME))
+        (User::new(id), cookies.set(&name, &identity, LIFETIME))
     }
 
     fn cookies(&self, https: bool) -> SealedCookies {
