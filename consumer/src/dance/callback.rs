@@ -29,8 +29,8 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
         Ok(callback) => callback,
         Err(error) => return oauth.failed(&provider, &error, &parts).await,
     };
-    // The cookie goes once its attempt is spent, whatever comes of it; a callback that does not get that far, because
-    // it is forged or the storage is down, leaves it alone.
+    // The cookie goes once its attempt is spent or too old, whatever comes of it; a callback that does not get that
+    // far, because it is forged or the storage is down, leaves it alone.
     let mut cookies = Vec::new();
     let outcome = finish(&oauth, &provider, callback, &mut parts, &mut cookies).await;
     let mut response = match outcome {
@@ -93,8 +93,11 @@ async fn finish(
         .ok_or(LoginError::UnknownAttempt)?;
     let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
 
-    oauth.inner.attempts.spend(&attempt).await?;
-    cookies.push(oauth.inner.attempts.forget(&attempt));
+    let spent = oauth.inner.attempts.spend(&attempt).await;
+    if !matches!(spent, Err(LoginError::Storage(_))) {
+        cookies.push(oauth.inner.attempts.forget(&attempt));
+    }
+    spent?;
     // A browser that is a user of its own became one in another tab; nobody else has signed in.
     let became_a_user = attempt.is_of(None) && matches!(oauth.inner.users, Identity::Browser(_));
     if !attempt.is_of(user.as_ref()) && !became_a_user {
