@@ -95,8 +95,8 @@ pub enum LoginError {
     /// The browser only looks ahead; the callback was not used up.
     #[error("the page was only prefetched")]
     Prefetch,
-    /// The callback lacks something, has it twice, or has too much of it.
-    #[error("the callback is malformed: {0}")]
+    /// The request lacks something, has it twice, or has too much of it.
+    #[error("the request is malformed: {0}")]
     Malformed(&'static str),
     /// This browser started no login with that `state`, or has finished it.
     #[error("this browser has no login under way that this callback belongs to; start again")]
@@ -160,7 +160,7 @@ impl LoginError {
             Self::UnknownProvider => "unknown_provider",
             Self::CrossSite => "cross_site",
             Self::Prefetch => "prefetch",
-            Self::Malformed(_) => "malformed_callback",
+            Self::Malformed(_) => "malformed_request",
             Self::UnknownAttempt => "unknown_attempt",
             Self::Expired => "expired",
             Self::Spent => "spent",

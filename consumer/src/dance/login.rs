@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
@@ -22,15 +22,26 @@ use crate::same_origin::is_cross_site;
 const MAX_FORM: usize = 16 * 1024;
 
 pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
-    let (mut parts, mut query, body) = split(request);
-    if parts.method == Method::POST {
-        query = to_bytes(body, MAX_FORM).await.ok().and_then(|form| String::from_utf8(form.to_vec()).ok());
-    }
+    let (mut parts, query, body) = split(request);
     let provider = super::provider_of(&mut parts).await;
-    match start(&oauth, &provider, &mut parts, query.as_deref().unwrap_or_default()).await {
+    let query = match parts.method {
+        Method::POST => form(body).await,
+        _ => Ok(query.unwrap_or_default()),
+    };
+    let outcome = match query {
+        Ok(query) => start(&oauth, &provider, &mut parts, &query).await,
+        Err(error) => Err(error),
+    };
+    match outcome {
         Ok(response) => private(response),
         Err(error) => oauth.failed(&provider, &error, &parts).await,
     }
+}
+
+async fn form(body: Body) -> Result<String, LoginError> {
+    let form =
+        to_bytes(body, MAX_FORM).await.map_err(|_| LoginError::Malformed("the form is too long or incomplete"))?;
+    String::from_utf8(form.to_vec()).map_err(|_| LoginError::Malformed("the form is not UTF-8"))
 }
 
 async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) -> Result<Response, LoginError> {
@@ -88,9 +99,16 @@ fn authorization_url(
     let client = BasicClient::new(ClientId::new(registered.client_id.clone()))
         .set_auth_uri(AuthUrl::from_url(endpoint))
         .set_redirect_uri(RedirectUrl::from_url(registered.redirect_uri.clone()));
-    let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned())).set_pkce_challenge(challenge);
+    let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned()));
+    if !registered.quirks.without_pkce {
+        request = request.set_pkce_challenge(challenge);
+    }
     if !scopes.is_empty() {
-        request = request.add_scope(Scope::new(scopes.join(&registered.scope_separator.to_string())));
+        let scopes = scopes.join(&registered.scope_separator.to_string());
+        request = match &registered.quirks.scope_parameter {
+            None => request.add_scope(Scope::new(scopes)),
+            Some(parameter) => request.add_extra_param(parameter, scopes),
+        };
     }
     for (name, value) in params {
         request = request.add_extra_param(name, value);
