@@ -23,6 +23,7 @@ const CHUNK: usize = 64 * 1024;
 #[must_use]
 pub struct Answer {
     content: Content,
+    status: Option<StatusCode>,
     members: Vec<(String, Option<Value>)>,
     body: Option<BodyChange>,
     headers: Vec<(String, String)>,
@@ -32,7 +33,7 @@ pub struct Answer {
 #[derive(Clone, Debug)]
 enum Content {
     Normal,
-    Fixed(StatusCode, Bytes),
+    Nothing,
     Endless(u64),
 }
 
@@ -64,10 +65,8 @@ impl Answer {
     ///
     /// # Panics
     /// If it is not between 100 and 999.
-    #[expect(clippy::expect_used, reason = "a test that asks for no status is wrong")]
     pub fn status(status: u16) -> Self {
-        let status = StatusCode::from_u16(status).expect("a status is between 100 and 999");
-        Self::new(Content::Fixed(status, Bytes::new()))
+        Self::new(Content::Nothing).with_status(status)
     }
 
     /// Does nothing and answers with this JSON and status 200.
@@ -113,6 +112,16 @@ impl Answer {
         self
     }
 
+    /// Sets the status, also of a [normal](Self::normal) answer.
+    ///
+    /// # Panics
+    /// If it is not between 100 and 999.
+    #[expect(clippy::expect_used, reason = "a test that asks for no status is wrong")]
+    pub fn with_status(self, status: u16) -> Self {
+        let status = StatusCode::from_u16(status).expect("a status is between 100 and 999");
+        Self { status: Some(status), ..self }
+    }
+
     /// Sets the body.
     pub fn body(self, body: impl Into<Bytes>) -> Self {
         let body = body.into();
@@ -152,7 +161,7 @@ impl Answer {
     }
 
     fn new(content: Content) -> Self {
-        Self { content, members: Vec::new(), body: None, headers: Vec::new(), delivery: Delivery::AtOnce }
+        Self { content, status: None, members: Vec::new(), body: None, headers: Vec::new(), delivery: Delivery::AtOnce }
     }
 
     pub(super) async fn give(
@@ -163,8 +172,7 @@ impl Answer {
     ) -> Response {
         let mut answer = match &self.content {
             Content::Normal => usual(),
-            Content::Fixed(status, body) => Usual { status: *status, headers: HeaderMap::new(), body: body.to_vec() },
-            Content::Endless(_) => Usual::empty(StatusCode::OK),
+            Content::Nothing | Content::Endless(_) => Usual::empty(StatusCode::OK),
         };
         self.change(&mut answer);
         match self.delivery {
@@ -200,6 +208,7 @@ impl Answer {
         if let Some(BodyChange(change)) = &self.body {
             answer.body = change(std::mem::take(&mut answer.body));
         }
+        answer.status = self.status.unwrap_or(answer.status);
         for (name, value) in &self.headers {
             let name = HeaderName::try_from(name).expect("a header's name");
             match value.as_str() {
