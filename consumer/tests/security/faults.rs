@@ -1,1 +1,476 @@
+//! Everything a token endpoint can answer, at the code exchange and at a refresh.
+//!
+//! Whatever it is: a typed error or a token, no panic, an answer in time, nothing stored or lost that should not be,
+//! nothing of the answer shown to the browser unescaped, and the next login works.
 
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::response::Response;
+use http::StatusCode;
+use oauth_dance::testing::{Answer, CLIENT, Endpoint, TestProvider};
+use oauth_dance::{Failure, Hooks, LoginError, OAuth2Token, Provider, Secret, Timestamp, TokenEndpointError, User};
+use serde_json::{Value, json};
+
+use crate::support::{Browser, Setup, Site, world};
+
+/// When the token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Leg {
+    Login,
+    Refresh,
+}
+
+enum Expected {
+    /// A token, of which this is true.
+    Token(Box<dyn Fn(&OAuth2Token, Leg, Timestamp) -> bool>),
+    /// An error of this kind.
+    Error(&'static str),
+}
+
+type Row = (&'static str, Answer, Expected);
+
+fn any_token() -> Expected {
+    Expected::Token(Box::new(|_, _, _| true))
+}
+
+fn token(check: impl Fn(&OAuth2Token, Leg, Timestamp) -> bool + 'static) -> Expected {
+    Expected::Token(Box::new(check))
+}
+
+/// Notes what a login failed with.
+#[derive(Clone, Default)]
+struct Noted(Arc<Mutex<Option<String>>>);
+
+#[async_trait::async_trait]
+impl Hooks for Noted {
+    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+        let LoginError::Token(error) = failure.error else { panic!("{:?}", failure.error) };
+        *self.0.lock().unwrap() = Some(kind(error));
+        None
+    }
+}
+
+fn kind(error: &TokenEndpointError) -> String {
+    match error {
+        TokenEndpointError::Timeout => "timeout".to_owned(),
+        TokenEndpointError::Refused { code, .. } => format!("refused: {code}"),
+        TokenEndpointError::Status { status, .. } => format!("status {}", status.as_u16()),
+        TokenEndpointError::Answer(_) => "answer".to_owned(),
+        _ => "transport".to_owned(),
+    }
+}
+
+async fn run(rows: impl IntoIterator<Item = Row>) {
+    let provider = TestProvider::start().await.unwrap();
+    let noted = Noted::default();
+    let hooks = noted.clone();
+    let registration = provider.provider("acme").with_scopes(["read", "write"]).client(CLIENT.0, CLIENT.1);
+    let configure = |builder: oauth_dance::OAuthBuilder| {
+        builder.provider(registration).hooks(hooks).timeout(Duration::from_millis(300))
+    };
+    let site = Setup::default().start(configure).await;
+    provider.configure(|settings| settings.clock = site.clock.clock());
+    for (name, answer, expected) in rows {
+        login(&provider, &site, &noted, name, &answer, &expected).await;
+        refresh(&provider, &site, name, &answer, &expected).await;
+    }
+}
+
+async fn login(provider: &TestProvider, site: &Site, noted: &Noted, name: &str, answer: &Answer, expected: &Expected) {
+    let browser = Browser::signed_in(site, "login");
+    let user = User::new("login");
+    provider.next_token_answer(answer.clone());
+    let (since, now) = (Instant::now(), site.clock.clock().now());
+    let page = browser.login("acme").await;
+    assert!(since.elapsed() < Duration::from_secs(3), "{name}: {:?}", since.elapsed());
+    assert_eq!(provider.requests_to(Endpoint::Token).len(), 1, "{name}: one request");
+
+    let stored = site.token("login").await;
+    match expected {
+        Expected::Token(check) => {
+            assert_eq!(page.status, StatusCode::SEE_OTHER, "{name}: {page:?}");
+            let stored = stored.unwrap_or_else(|| panic!("{name}: nothing is stored"));
+            assert!(check(&stored, Leg::Login, now), "{name}: {stored:?}");
+        }
+        Expected::Error(kind) => {
+            let status = if *kind == "timeout" { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY };
+            assert_eq!(page.status, status, "{name}");
+            assert_eq!(noted.0.lock().unwrap().take().as_deref(), Some(*kind), "{name}");
+            assert!(stored.is_none(), "{name}: {stored:?} is stored");
+            assert!(page.body.len() < 4096 && !page.body.contains("<script"), "{name}: {}", page.body);
+            assert!(!page.text().contains(CLIENT.1), "{name}");
+        }
+    }
+    provider.clear_answers();
+    provider.clear_requests();
+    assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER, "{name}: the next login");
+    site.oauth.disconnect("acme", &user).await.unwrap();
+    provider.clear_requests();
+}
+
+async fn refresh(provider: &TestProvider, site: &Site, name: &str, answer: &Answer, expected: &Expected) {
+    let user = User::new("refresh");
+    let old = provider.connect(&site.oauth, "acme", &user).await.unwrap();
+    site.clock.advance(Duration::from_secs(3601));
+    provider.next_token_answer(answer.clone());
+    let (since, now) = (Instant::now(), site.clock.clock().now());
+    let outcome = site.oauth.client("acme", &user).await;
+    assert!(since.elapsed() < Duration::from_secs(3), "{name}: {:?}", since.elapsed());
+    assert_eq!(provider.requests_to(Endpoint::Token).len(), 1, "{name}: one request");
+
+    let stored = site.token("refresh").await.unwrap();
+    match (expected, outcome) {
+        (Expected::Token(check), Ok(client)) => {
+            assert!(check(&stored, Leg::Refresh, now), "{name}: {stored:?}");
+            assert_eq!(client.token(), &stored, "{name}");
+        }
+        (Expected::Error("refused: invalid_grant"), Err(error)) => assert!(error.needs_login(), "{name}: {error:?}"),
+        (Expected::Error(_), Err(error)) => {
+            assert!(!error.needs_login() && error.status().is_server_error(), "{name}: {error:?}");
+            assert_eq!(stored, old, "{name}: the old token is kept");
+            assert!(!format!("{error:?} {error}").contains(CLIENT.1), "{name}: {error:?}");
+        }
+        (_, outcome) => panic!("{name}: {outcome:?}"),
+    }
+    provider.clear_answers();
+    provider.clear_requests();
+    site.oauth.disconnect("acme", &user).await.unwrap();
+    provider.clear_requests();
+}
+
+fn edited(from: &'static str, to: impl Into<String>) -> Answer {
+    let to = to.into();
+    Answer::normal().map_body(move |body| {
+        let body = String::from_utf8(body).unwrap();
+        assert!(body.contains(from), "{body}");
+        body.replacen(from, &to, 1).into_bytes()
+    })
+}
+
+fn as_form(body: Vec<u8>) -> Vec<u8> {
+    let Value::Object(members) = serde_json::from_slice(&body).unwrap() else { panic!() };
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in members {
+        form.append_pair(&name, &value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
+    form.finish().into_bytes()
+}
+
+#[tokio::test]
+async fn ft_01_the_provider_is_in_trouble() {
+    let html = "<html><script>alert(1)</script></html>";
+    run([
+        ("status_500_html", Answer::status(500).body(html), Expected::Error("status 500")),
+        ("status_502_empty", Answer::status(502), Expected::Error("status 502")),
+        ("status_503_retry_after", Answer::status(503).header("retry-after", "7"), Expected::Error("status 503")),
+        ("status_429", Answer::status(429), Expected::Error("status 429")),
+        (
+            "error_temporarily_unavailable",
+            Answer::error(503, "temporarily_unavailable"),
+            Expected::Error("refused: temporarily_unavailable"),
+        ),
+        ("token_with_500", Answer::normal().with_status(500), Expected::Error("status 500")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_02_tr_15_it_is_no_token_answer() {
+    run([
+        ("html_200", Answer::status(200).body("<html>access_token=x</html>"), Expected::Error("answer")),
+        ("empty_200", Answer::status(200), Expected::Error("answer")),
+        ("status_204", Answer::status(204), Expected::Error("answer")),
+        (
+            "truncated_json",
+            Answer::normal().map_body(|body| body[..body.len() - 5].to_vec()),
+            Expected::Error("answer"),
+        ),
+        ("json_array", Answer::json(json!([{"access_token": "x"}])), Expected::Error("answer")),
+        ("json_null", Answer::json(Value::Null), Expected::Error("answer")),
+        ("json_string", Answer::json("access_token".into()), Expected::Error("answer")),
+        ("two_documents", Answer::normal().map_body(|body| body.repeat(2)), Expected::Error("answer")),
+        (
+            "invalid_utf8",
+            Answer::normal().map_body(|body| [&body[..body.len() - 1], b",\"x\":\"\xff\"}"].concat()),
+            Expected::Error("answer"),
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_03_it_does_not_answer_or_is_slow() {
+    run([
+        ("hang", Answer::normal().hanging(), Expected::Error("timeout")),
+        ("drip", Answer::normal().dripping(Duration::from_millis(20)), Expected::Error("timeout")),
+        ("close_before_answer", Answer::closed(), Expected::Error("transport")),
+        ("lost_answer", Answer::normal().lost(), Expected::Error("transport")),
+        ("cut_off", Answer::normal().header("content-length", "4000"), Expected::Error("transport")),
+        ("slow", Answer::normal().after(Duration::from_millis(100)), any_token()),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_04_it_is_too_much() {
+    let deep = format!("{{\"x\":{}{},", "[".repeat(100_000), "]".repeat(100_000));
+    run([
+        ("huge", Answer::huge(64 << 20), Expected::Error("answer")),
+        ("endless", Answer::endless(), Expected::Error("answer")),
+        ("huge_with_length", Answer::huge(64 << 20).header("content-length", "67108864"), Expected::Error("answer")),
+        ("json_deep", edited("{", deep), Expected::Error("answer")),
+        ("json_deep_unclosed", Answer::status(200).body("{\"a\":".repeat(100_000)), Expected::Error("answer")),
+        ("just_fits", edited("{", format!("{{\"x\":\"{}\",", "y".repeat(1_000_000))), any_token()),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_05_it_sends_elsewhere() {
+    run([
+        ("redirect_302", Answer::redirect(302, "http://127.0.0.1:9/"), Expected::Error("status 302")),
+        ("redirect_303", Answer::redirect(303, "/token"), Expected::Error("status 303")),
+        ("redirect_307", Answer::redirect(307, "/token"), Expected::Error("status 307")),
+        ("redirect_308_protocol_relative", Answer::redirect(308, "//127.0.0.1:9/"), Expected::Error("status 308")),
+        ("redirect_nowhere", Answer::status(302), Expected::Error("status 302")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_06_tr_12_a_token_in_any_dress() {
+    let typed = |content_type| Answer::normal().header("content-type", content_type);
+    let form = Answer::normal().map_body(as_form);
+    let whole = || {
+        token(|token, _, now| {
+            token.refresh_token.is_some() && token.expires_at == Some(now.saturating_add(Duration::from_secs(3600)))
+        })
+    };
+    run([
+        ("form_encoded", form.clone().header("content-type", "application/x-www-form-urlencoded"), whole()),
+        ("form_encoded_as_json", form.clone(), whole()),
+        ("form_without_content_type", form.header("content-type", ""), whole()),
+        ("json_as_text_html", typed("text/html; charset=utf-8"), whole()),
+        ("json_as_text_plain", typed("text/plain"), whole()),
+        ("json_as_form", typed("application/x-www-form-urlencoded"), whole()),
+        ("json_without_content_type", typed(""), whole()),
+        ("json_upper_case_content_type", typed("APPLICATION/JSON; CHARSET=UTF-8"), whole()),
+        ("json_with_bom", Answer::normal().map_body(|body| [b"\xef\xbb\xbf", &body[..]].concat()), whole()),
+        ("json_with_white_space", Answer::normal().map_body(|body| [b"\r\n\t ", &body[..], b"\n\n"].concat()), whole()),
+        ("status_201", Answer::normal().with_status(201), whole()),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_07_tr_08_tr_14_access_tokens() {
+    let with = |value: Value| Answer::normal().member("access_token", value);
+    let kept = |length: usize| token(move |token, _, _| token.access_token == Secret::new("t~".repeat(length / 2)));
+    run([
+        ("access_token_missing", Answer::normal().without("access_token"), Expected::Error("answer")),
+        ("access_token_empty", with("".into()), Expected::Error("answer")),
+        ("access_token_blank", with("  ".into()), Expected::Error("answer")),
+        ("access_token_null", with(Value::Null), Expected::Error("answer")),
+        ("access_token_number", with(7.into()), Expected::Error("answer")),
+        ("access_token_object", with(json!({})), Expected::Error("answer")),
+        ("access_token_crlf", with("a\r\nX-Evil: 1".into()), Expected::Error("answer")),
+        ("access_token_nul", with("a\0b".into()), Expected::Error("answer")),
+        ("access_token_non_ascii", with("tökén".into()), Expected::Error("answer")),
+        ("access_token_16_kib", with("t~".repeat(8 << 10).into()), kept(16 << 10)),
+        ("access_token_64_kib", with("t~".repeat(32 << 10).into()), kept(64 << 10)),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_08_tr_09_token_types() {
+    let with = |value: Value| Answer::normal().member("token_type", value);
+    let is = |kind: &'static str| token(move |token, _, _| token.token_type == kind);
+    run([
+        ("token_type_missing", Answer::normal().without("token_type"), is("Bearer")),
+        ("token_type_null", with(Value::Null), is("Bearer")),
+        ("token_type_lower", with("bearer".into()), is("bearer")),
+        ("token_type_upper", with("BEARER".into()), is("BEARER")),
+        ("token_type_mac", with("mac".into()), Expected::Error("answer")),
+        ("token_type_dpop_unasked", with("DPoP".into()), Expected::Error("answer")),
+        ("token_type_empty", with("".into()), Expected::Error("answer")),
+        ("token_type_number", with(1.into()), Expected::Error("answer")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_09_tr_10_lifetimes() {
+    let with = |value: Value| Answer::normal().member("expires_in", value);
+    let raw = |text: &str| edited("\"expires_in\":3600", format!("\"expires_in\":{text}"));
+    let after = |seconds: u64| {
+        token(move |token, _, now| token.expires_at == Some(now.saturating_add(Duration::from_secs(seconds))))
+    };
+    let last = u64::MAX;
+    run([
+        ("expires_in_missing", Answer::normal().without("expires_in"), after(3600)),
+        ("expires_in_null", with(Value::Null), after(3600)),
+        ("expires_in_string", with("60".into()), after(60)),
+        ("expires_in_float", with(json!(60.9)), after(60)),
+        ("expires_in_zero", with(0.into()), after(0)),
+        ("expires_in_negative", with((-1).into()), after(3600)),
+        ("expires_in_huge", with(i64::MAX.into()), after(last)),
+        ("expires_in_beyond_u64", raw("99999999999999999999"), after(last)),
+        ("expires_in_1e400", raw("1e400"), after(3600)),
+        ("expires_in_minus_1e400", raw("-1e400"), after(3600)),
+        ("expires_in_text", with("tomorrow".into()), after(3600)),
+        ("expires_in_nan", with("NaN".into()), after(3600)),
+        ("expires_in_bool", with(true.into()), after(3600)),
+        ("expires_in_array", with(json!([60])), after(3600)),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_10_tr_11_scopes() {
+    let with = |value: Value| Answer::normal().member("scope", value);
+    let is = |scope: &'static [&'static str]| {
+        token(move |token, _, _| token.scope.as_ref().is_some_and(|found| found == scope))
+    };
+    // What was asked for is never taken for what was granted; a refresh keeps what was granted before.
+    let unsaid = || token(|token, leg, _| token.scope.is_some() == (leg == Leg::Refresh));
+    run([
+        ("scope_missing", Answer::normal().without("scope"), unsaid()),
+        ("scope_null", with(Value::Null), unsaid()),
+        ("scope_number", with(7.into()), unsaid()),
+        ("scope_empty", with("".into()), is(&[])),
+        ("scope_array", with(json!(["read", "write"])), is(&["read", "write"])),
+        ("scope_commas", with("read,write".into()), is(&["read", "write"])),
+        ("scope_narrower", with("read".into()), is(&["read"])),
+        ("scope_wider", with("read write admin".into()), is(&["read", "write", "admin"])),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_11_refresh_tokens() {
+    let with = |value: Value| Answer::normal().member("refresh_token", value);
+    let none = || token(|token, leg, _| token.refresh_token.is_some() == (leg == Leg::Refresh));
+    run([
+        ("refresh_token_missing", Answer::normal().without("refresh_token"), none()),
+        ("refresh_token_null", with(Value::Null), none()),
+        ("refresh_token_empty", with("".into()), none()),
+        ("refresh_token_number", with(7.into()), none()),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_12_id_tokens_are_kept_unread() {
+    let kept = |text: &'static str| token(move |token, _, _| token.id_token == Some(Secret::new(text)));
+    run([
+        ("id_token_missing", Answer::normal(), token(|token, _, _| token.id_token.is_none())),
+        ("id_token_garbage", Answer::normal().member("id_token", "garbage"), kept("garbage")),
+        ("id_token_alg_none", Answer::normal().member("id_token", "e30.e30."), kept("e30.e30.")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_13_tr_15_refusals() {
+    let secret = CLIENT.1;
+    let html = json!({"error": "<script>alert(1)</script>", "error_description": "<img src=x onerror=alert(1)>"});
+    let status = |status, body: &str| Answer::status(status).body(body.to_owned());
+    run([
+        (
+            "error_in_200",
+            Answer::error(200, "bad_verification_code"),
+            Expected::Error("refused: bad_verification_code"),
+        ),
+        ("error_in_200_form", status(200, "error=bad&error_description=x"), Expected::Error("refused: bad")),
+        ("error_invalid_grant", Answer::error(400, "invalid_grant"), Expected::Error("refused: invalid_grant")),
+        ("error_invalid_client_401", Answer::error(401, "invalid_client"), Expected::Error("refused: invalid_client")),
+        (
+            "error_object",
+            Answer::json(json!({"error": {"type": "OAuthException", "message": "no", "code": 100}})),
+            Expected::Error("refused: OAuthException"),
+        ),
+        ("error_number", Answer::json(json!({"error": 7})), Expected::Error("refused: unspecified")),
+        ("error_with_token", Answer::normal().member("error", "denied"), Expected::Error("refused: denied")),
+        ("error_with_html", Answer::json(html), Expected::Error("refused: <script>alert(1)</script>")),
+        (
+            "error_with_line_breaks",
+            Answer::error(400, "a\r\nINFO ok\u{1b}[0m"),
+            Expected::Error("refused: a??INFO ok?[0m"),
+        ),
+        (
+            "error_with_secret_echo",
+            Answer::json(json!({"error": format!("bad {secret}"), "error_description": format!("{secret} {secret}")})),
+            Expected::Error("refused: bad [secret]"),
+        ),
+        ("error_400_no_body", Answer::status(400), Expected::Error("status 400")),
+        (
+            "error_401_bearer",
+            Answer::status(401).header("www-authenticate", "Bearer error=\"invalid_client\""),
+            Expected::Error("status 401"),
+        ),
+        ("error_403_json", status(403, "{\"message\":\"blocked\"}"), Expected::Error("status 403")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_14_tr_13_members_nobody_asked_for() {
+    run([
+        (
+            "extra_members",
+            Answer::normal().member("team", json!({"id": 7, "deep": [{"er": null}]})).member("x", 1.5),
+            token(|token, _, _| token.extra.get("team").unwrap()["deep"][0] == json!({"er": null})),
+        ),
+        (
+            "duplicate_keys",
+            edited("{", "{\"access_token\":\"first\","),
+            token(|token, _, _| token.access_token != Secret::new("first")),
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn ft_15_there_is_no_provider() {
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let provider = TestProvider::start().await.unwrap();
+    let plain = provider.url().replace("http:", "https:");
+    for (name, endpoint) in [
+        ("port closed", format!("http://{closed}/token")),
+        ("no such host", "https://provider.invalid/token".to_owned()),
+        ("no TLS there", format!("{plain}/token")),
+    ] {
+        let noted = Noted::default();
+        let mut unreachable: Provider = provider.provider("acme");
+        unreachable.token_endpoint = endpoint;
+        let registration = unreachable.client(CLIENT.0, CLIENT.1);
+        let hooks = noted.clone();
+        let site = Setup::default().start(|builder| builder.provider(registration).hooks(hooks)).await;
+        let page = Browser::signed_in(&site, "alice").login("acme").await;
+        assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{name}");
+        assert_eq!(noted.0.lock().unwrap().take().as_deref(), Some("transport"), "{name}");
+
+        let user = User::new("alice");
+        provider.connect(&site.oauth, "acme", &user).await.unwrap();
+        site.clock.advance(Duration::from_secs(3601));
+        let error = site.oauth.client("acme", &user).await.unwrap_err();
+        assert!(!error.needs_login() && error.status().is_server_error(), "{name}: {error:?}");
+        assert!(site.refresh_token("alice").await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn ft_15_a_provider_that_forgot_the_code() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let callback = alice.stopped_at_callback("acme").await;
+    let forgotten = crate::support::with_parameter(&callback, "code", Some("from before the restart"));
+    assert_eq!(alice.get(forgotten.as_str()).await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
+    assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
+}

@@ -8,8 +8,8 @@ use axum::routing::{get, post};
 use http::HeaderMap;
 use oauth_dance::testing::{TestClock, TestProvider};
 use oauth_dance::{
-    ApiError, Connected, ConnectedRejection, Connections, KeyRing, MemoryStorage, OAuth, OAuthBuilder, ProviderName,
-    TokenStorage, User,
+    ApiError, Connected, ConnectedRejection, Connections, KeyRing, MemoryStorage, OAuth, OAuth2Token, OAuthBuilder,
+    ProviderName, TokenStorage, User,
 };
 use tokio::net::TcpListener;
 use url::Url;
@@ -107,16 +107,20 @@ impl Site {
         std::str::from_utf8(&head[9..]).unwrap().parse().unwrap()
     }
 
+    /// The token stored for a user at `acme`.
+    pub async fn token(&self, user: &str) -> Option<OAuth2Token> {
+        let found = self.oauth.tokens().get(&User::new(user).key("acme").unwrap()).await.unwrap();
+        found.map(|found| found.value.as_oauth2().unwrap().clone())
+    }
+
     /// The access token stored for a user at `acme`.
     pub async fn access_token(&self, user: &str) -> Option<String> {
-        let token = self.oauth.token("acme", &User::new(user)).await.unwrap();
-        token.map(|token| token.access_token.expose().to_owned())
+        self.token(user).await.map(|token| token.access_token.expose().to_owned())
     }
 
     /// The refresh token stored for a user at `acme`.
     pub async fn refresh_token(&self, user: &str) -> Option<String> {
-        let token = self.oauth.token("acme", &User::new(user)).await.unwrap()?;
-        token.refresh_token.map(|token| token.expose().to_owned())
+        self.token(user).await?.refresh_token.map(|token| token.expose().to_owned())
     }
 }
 
