@@ -30,13 +30,8 @@ pub(crate) async fn exchange_code(
         ("redirect_uri", registered.redirect_uri.as_str()),
         ("code_verifier", verifier),
     ];
-    if !registered.quirks.without_pkce {
-        form.push(("code_verifier", verifier));
-    }
-    form.extend(registered.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let format = registered.quirks.token_request;
-    let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form, format).await?;
-    token_response::read(&registered.quirks, status, &headers, &body, &[code, verifier, client_secret(registered)], now)
+    let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form).await?;
+    token_response::read(status, &headers, &body, &[code, verifier, client_secret(registered)], now)
 }
 
 /// Redeems a refresh token (RFC 6749 section 6). An answer without a refresh token or scope keeps the old one, and one
@@ -49,10 +44,9 @@ pub(crate) async fn refresh(
     now: Timestamp,
 ) -> Result<OAuth2Token, TokenEndpointError> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-    let format = registered.quirks.token_request;
-    let (status, headers, body) = post(http, registered, &registered.refresh_endpoint, &form, format).await?;
+    let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form).await?;
     let sent = [refresh_token.expose(), client_secret(registered)];
-    let mut token = token_response::read(&registered.quirks, status, &headers, &body, &sent, now)?;
+    let mut token = token_response::read(status, &headers, &body, &sent, now)?;
     token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
     token.expires_at = token.expires_at.or(Some(now.saturating_add(token_response::DEFAULT_LIFETIME)));
     token.scope = token.scope.or_else(|| old.scope.clone());
@@ -69,24 +63,7 @@ pub(crate) async fn revoke(
     hint: &str,
 ) -> Result<(), TokenEndpointError> {
     let form = [("token", token.expose()), ("token_type_hint", hint)];
-    let api = registered.presentation.present(token).ok_or(TokenEndpointError::Answer("no header can carry it"));
-    let (status, _, body) = match registered.quirks.revocation {
-        RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form).await?,
-        RevocationRequest::Json => post(http, registered, endpoint, &form, TokenRequest::Json).await?,
-        _ if hint == "refresh_token" => return Ok(()),
-        RevocationRequest::Post => send(request(http, registered, Method::POST, endpoint).headers(api?)).await?,
-        RevocationRequest::Delete => send(request(http, registered, Method::DELETE, endpoint).headers(api?)).await?,
-        RevocationRequest::DeleteAsClient => {
-            let credentials = basic(&registered.client_id, client_secret(registered));
-            let request = request(http, registered, Method::DELETE, endpoint);
-            let request = request.header(header::AUTHORIZATION, credentials);
-            send(request.json(&serde_json::json!({ "access_token": token.expose() }))).await?
-        }
-    };
-    let is_standard = registered.quirks.revocation == RevocationRequest::Rfc7009;
-    if let Some(refused) = token_response::refused(&body, &[token.expose()]).filter(|_| !is_standard) {
-        return Err(refused);
-    }
+    let (status, ..) = post(http, registered, endpoint, &form).await?;
     if status.is_success() { Ok(()) } else { Err(TokenEndpointError::Status { status, retry_after: None }) }
 }
 
@@ -118,6 +95,11 @@ async fn post(
     }
 }
 
+/// The client's secret; empty for a public client.
+fn client_secret(registered: &Registered) -> &str {
+    registered.client_secret.as_ref().map_or("", Secret::expose)
+}
+
 /// HTTP Basic with both parts form-encoded first (RFC 6749 section 2.3.1).
 fn basic(client_id: &str, client_secret: &Secret) -> HeaderValue {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
@@ -144,8 +126,3 @@ mod tests {
         assert_eq!(STANDARD.decode(encoded).unwrap(), b"a+b%3Ac:p%40ss%2B%25%C3%A9");
     }
 }
-/// The client's secret; empty for a public client.
-fn client_secret(registered: &Registered) -> &str {
-    registered.client_secret.as_ref().map_or("", Secret::expose)
-}
-
