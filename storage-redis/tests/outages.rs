@@ -1,0 +1,207 @@
+//! A server that is killed, stopped, cut off or still loading.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
+use oauth_dance_redis::RedisStorage;
+use support::{Proxy, Server, eventually};
+use tokio::task::JoinSet;
+
+fn user(name: impl Into<String>) -> TokenKey {
+    TokenKey::new("github", name).unwrap()
+}
+
+async fn write(storage: &RedisStorage, name: &str) -> Result<Version, StorageError> {
+    storage.put(&user(name), &Record::new("x"), Precondition::Always).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
+    let mut server = server_or_skip!(Server::start_durable());
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    assert!(storage.capabilities().durable);
+    for round in 0..3 {
+        let mut writers = JoinSet::new();
+        for writer in 0..8 {
+            let storage = storage.clone();
+            writers.spawn(async move {
+                let key = user(format!("{round}-{writer}"));
+                let (mut acknowledged, mut number) = (None, 0);
+                loop {
+                    match storage.put(&key, &Record::new(format!("{number}")), Precondition::Always).await {
+                        Ok(_) => acknowledged = Some(number),
+                        Err(StorageError::Ambiguous { .. }) => return (key, acknowledged, Some(number)),
+                        Err(StorageError::Unavailable { .. }) => return (key, acknowledged, None),
+                        Err(other) => panic!("{other:?}"),
+                    }
+                    number += 1;
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.kill();
+        let written = writers.join_all().await;
+        let start = Instant::now();
+        assert!(matches!(storage.get(&user("x")).await, Err(StorageError::Unavailable { .. })));
+        assert!(start.elapsed() < Duration::from_millis(500), "a refused connection took {:?}", start.elapsed());
+
+        server.start_again();
+        server.wait_until_it_answers();
+        for (key, acknowledged, maybe) in written {
+            let found: Option<i32> = storage
+                .get(&key)
+                .await
+                .unwrap()
+                .map(|found| String::from_utf8(found.value.payload).unwrap().parse().unwrap());
+            assert!(acknowledged.is_some(), "nothing was written before the server was killed");
+            assert!(found == acknowledged || found == maybe, "{acknowledged:?}, maybe {maybe:?}: {found:?}");
+        }
+        write(&storage, "after").await.unwrap();
+    }
+}
+
+/// A write on a connection that broke while nobody used it was certainly not sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_write_after_a_restart_succeeds() {
+    let mut server = server_or_skip!(Server::start_durable());
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    for _ in 0..5 {
+        write(&storage, "alice").await.unwrap();
+        server.restart();
+        write(&storage, "alice").await.unwrap();
+        server.restart();
+        assert!(storage.get(&user("alice")).await.unwrap().is_some());
+        server.restart();
+        storage.list(&Filter::everything(), PageRequest::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_at_once() {
+    let mut server = server_or_skip!(Server::start(&[]));
+    server.kill();
+    let start = Instant::now();
+    let connected = RedisStorage::connect(&server.url()).await;
+    assert!(matches!(connected, Err(StorageError::Unavailable { .. })), "{connected:?}");
+    let storage = RedisStorage::lazy(&server.url()).unwrap();
+    for _ in 0..20 {
+        assert!(matches!(storage.get(&user("a")).await, Err(StorageError::Unavailable { .. })));
+        assert!(matches!(write(&storage, "a").await, Err(StorageError::Unavailable { .. })), "it was not sent");
+        assert!(matches!(storage.delete(&user("a"), None).await, Err(StorageError::Unavailable { .. })));
+        assert!(storage.list(&Filter::everything(), PageRequest::default()).await.is_err());
+        assert!(storage.purge(10).await.is_err());
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(!storage.capabilities().durable);
+    server.start_again();
+    eventually("the storage works", async || write(&storage, "a").await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_is_an_error_in_time() {
+    let server = server_or_skip!(Server::start(&[]));
+    let timeout = Duration::from_millis(600);
+    let storage = RedisStorage::connect(&server.url()).await.unwrap().with_timeout(timeout);
+    write(&storage, "alice").await.unwrap();
+    server.signal("STOP");
+    let (start, alice, everything) = (Instant::now(), user("alice"), Filter::everything());
+    let (read, written, listed) =
+        tokio::join!(storage.get(&alice), write(&storage, "alice"), storage.list(&everything, PageRequest::default()));
+    let took = start.elapsed();
+    assert!(matches!(read, Err(StorageError::Unavailable { .. })), "{read:?}");
+    assert!(matches!(written, Err(StorageError::Ambiguous { .. })), "{written:?}");
+    assert!(matches!(listed, Err(StorageError::Unavailable { .. })), "{listed:?}");
+    assert!((timeout..timeout * 2).contains(&took), "{took:?}");
+
+    // The new connection is accepted by the system but not by the server.
+    let start = Instant::now();
+    let written = write(&storage, "alice").await;
+    assert!(matches!(written, Err(StorageError::Unavailable { .. })), "it was not sent: {written:?}");
+    assert!(start.elapsed() < timeout * 2, "{:?}", start.elapsed());
+    server.signal("CONT");
+    write(&storage, "alice").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_is_ambiguous_and_not_repeated() {
+    let server = server_or_skip!(Server::start(&[]));
+    let proxy = Proxy::before(server.port).await;
+    let storage = RedisStorage::connect(&proxy.url()).await.unwrap();
+    // The server learns the scripts.
+    storage.delete(&user("alice"), None).await.unwrap();
+    let version = write(&storage, "alice").await.unwrap();
+
+    proxy.cut_replies(true);
+    let cut = storage.put(&user("alice"), &Record::new("y"), Precondition::Version(version)).await;
+    assert!(matches!(cut, Err(StorageError::Ambiguous { .. })), "{cut:?}");
+    proxy.cut_replies(false);
+    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().value.payload, b"y", "the server did it");
+
+    proxy.cut_replies(true);
+    let cut = storage.delete(&user("alice"), None).await;
+    assert!(matches!(cut, Err(StorageError::Ambiguous { .. })), "{cut:?}");
+    let read = storage.get(&user("alice")).await;
+    assert!(matches!(read, Err(StorageError::Unavailable { .. })), "{read:?}");
+    proxy.cut_replies(false);
+    assert_eq!(storage.get(&user("alice")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_server_that_is_loading_is_unavailable() {
+    let mut server = server_or_skip!(Server::start(&["--appendonly", "yes", "--key-load-delay", "200"]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    let record = Record::new(vec![b'x'; 4096]);
+    for index in 0..2000 {
+        storage.put(&user(format!("{index}")), &record, Precondition::Absent).await.unwrap();
+    }
+    server.kill();
+    server.start_again();
+    let mut loading = 0;
+    eventually("the server has loaded", async || match storage.get(&user("7")).await {
+        Ok(found) => {
+            assert_eq!(found.unwrap().value, record);
+            true
+        }
+        Err(error @ StorageError::Unavailable { .. }) => {
+            loading += usize::from(format!("{error:?}").contains("LOADING"));
+            false
+        }
+        Err(other) => panic!("{other:?}"),
+    })
+    .await;
+    assert!(loading > 0, "the server was never seen loading");
+}
+
+#[tokio::test]
+async fn dropped_calls_leave_the_storage_usable() {
+    let server = server_or_skip!(Server::start(&[]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    for turn in 0..500 {
+        let record = Record::new(vec![b'x'; 10_000]);
+        let (key, patience) = (user("alice"), Duration::from_micros(turn * 2));
+        let put = storage.put(&key, &record, Precondition::Always);
+        let _ = tokio::time::timeout(patience, put).await;
+        let _ = tokio::time::timeout(patience, storage.list(&Filter::everything(), PageRequest::default())).await;
+    }
+    let version = write(&storage, "alice").await.unwrap();
+    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version);
+    let clients: String = server.ask(&["CLIENT", "LIST"]);
+    assert!(clients.lines().count() <= 2, "connections are left behind: {clients}");
+}
+
+/// An application may use one storage from several runtimes, one after the other.
+#[test]
+fn a_storage_outlives_the_runtime_it_connected_on() {
+    let server = server_or_skip!(Server::start(&[]));
+    let storage = RedisStorage::lazy(&server.url()).unwrap();
+    for _ in 0..3 {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async { write(&storage, "alice").await.unwrap() });
+        runtime.shutdown_background();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

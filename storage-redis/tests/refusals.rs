@@ -1,0 +1,248 @@
+//! Servers that are set up in a way tokens cannot be kept on, or refuse writes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
+use oauth_dance_redis::RedisStorage;
+use support::{Cluster, Server, eventually};
+
+fn user(name: &str) -> TokenKey {
+    TokenKey::new("github", name).unwrap()
+}
+
+async fn write(storage: &RedisStorage, name: &str) -> Result<Version, StorageError> {
+    storage.put(&user(name), &Record::new("x"), Precondition::Always).await
+}
+
+/// The advice of an error that somebody has to do something about.
+fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
+    match answer {
+        Err(StorageError::Misconfigured { advice, .. }) => advice,
+        other => panic!("not Misconfigured: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_replica_is_refused() {
+    let primary = server_or_skip!(Server::start(&[]));
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]).unwrap();
+    let connected = RedisStorage::connect(&replica.url()).await;
+    assert!(advice(connected).contains("read-only replica"));
+    let storage = RedisStorage::lazy(&replica.url()).unwrap();
+    assert!(advice(storage.get(&user("alice")).await).contains("read-only replica"), "it may be behind");
+
+    // A primary that becomes a replica under our hands, and a primary again.
+    let storage = RedisStorage::connect(&primary.url()).await.unwrap();
+    let version = write(&storage, "alice").await.unwrap();
+    primary.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    assert!(advice(write(&storage, "alice").await).contains("read-only replica"));
+    assert!(advice(storage.delete(&user("alice"), None).await).contains("read-only replica"));
+    primary.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version);
+    write(&storage, "alice").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_memory_is_refused_and_loses_nothing() {
+    let server = server_or_skip!(Server::start(&["--maxmemory-policy", "noeviction"]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    let version = write(&storage, "alice").await.unwrap();
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1000"]);
+    assert!(advice(write(&storage, "bob").await).contains("maxmemory"));
+    let over = storage.put(&user("alice"), &Record::new("y"), Precondition::Version(version)).await;
+    assert!(advice(over).contains("maxmemory"));
+    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version);
+    assert_eq!(storage.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries.len(), 1);
+    assert!(storage.delete(&user("alice"), Some(version)).await.unwrap(), "room can be made");
+    assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "a refused write left something");
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    write(&storage, "bob").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_wants_replicas_is_unavailable_without() {
+    let server = server_or_skip!(Server::start(&["--min-replicas-to-write", "1"]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    let refused = write(&storage, "alice").await;
+    assert!(matches!(refused, Err(StorageError::Unavailable { .. })), "{refused:?}");
+    assert_eq!(storage.get(&user("alice")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn log_ins_and_permissions_are_told_apart_from_outages() {
+    let server = server_or_skip!(Server::start(&["--requirepass", "right-password"]));
+    let without = server.url().replace(":right-password@", "");
+    let wrong = server.url().replace("right-password", "wrong-password");
+    for url in [&without, &wrong] {
+        let refused = RedisStorage::connect(url).await;
+        assert!(!format!("{refused:?}").contains("wrong-password"));
+        assert!(advice(refused).contains("user name or password"), "{url}");
+    }
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    write(&storage, "alice").await.unwrap();
+    assert!(!format!("{storage:?}").contains("right-password"));
+
+    server.ask::<()>(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+time"]);
+    let reader = RedisStorage::connect(&format!("redis://reader:pw@127.0.0.1:{}/", server.port)).await.unwrap();
+    assert!(reader.get(&user("alice")).await.unwrap().is_some());
+    assert!(advice(write(&reader, "alice").await).contains("access rules"));
+}
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough_and_needed() {
+    let server = server_or_skip!(Server::start(&[]));
+    let rules =
+        include_str!("../src/lib.rs").lines().find_map(|line| line.strip_prefix("//! ACL SETUSER tokens ")).unwrap();
+    let rules: Vec<_> = rules.split(' ').map(|rule| rule.replace(">password", ">pw")).collect();
+    let set = |rules: &[String]| {
+        let rules: Vec<_> =
+            ["ACL", "SETUSER", "tokens", "reset"].into_iter().chain(rules.iter().map(String::as_str)).collect();
+        server.ask::<()>(&rules);
+    };
+    set(&rules);
+    let url = format!("redis://tokens:pw@127.0.0.1:{}/", server.port);
+    let works = async |storage: &RedisStorage| -> Result<(), StorageError> {
+        let record = Record::new("x").with_retain_for(Some(std::time::Duration::from_secs(1000)));
+        let version = storage.put(&user("alice"), &record, Precondition::Absent).await?;
+        let version = storage.put(&user("alice"), &record, Precondition::Version(version)).await?;
+        storage.get(&user("alice")).await?;
+        storage.list(&Filter::everything(), PageRequest::default()).await?;
+        storage.purge(10).await?;
+        storage.delete(&user("alice"), Some(version)).await?;
+        Ok(())
+    };
+    works(&RedisStorage::connect(&url).await.unwrap()).await.unwrap();
+    let needed =
+        rules.iter().filter(|rule| rule.starts_with('+') && !["+info", "+config|get"].contains(&rule.as_str()));
+    let mut without = 0;
+    for rule in needed {
+        let fewer: Vec<_> = rules.iter().filter(|other| *other != rule).cloned().collect();
+        set(&fewer);
+        server.ask::<()>(&["SCRIPT", "FLUSH"]);
+        let storage = RedisStorage::lazy(&url).unwrap();
+        let refused = works(&storage).await;
+        assert!(matches!(refused, Err(StorageError::Misconfigured { .. })), "without {rule}: {refused:?}");
+        without += 1;
+        server.ask::<()>(&["FLUSHALL"]);
+    }
+    assert!(without > 10);
+}
+
+#[tokio::test]
+async fn a_policy_that_evicts_is_warned_of_or_refused() {
+    let server = server_or_skip!(Server::start(&["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"]));
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    eventually("it is warned of", async || log.text().contains("volatile-lru")).await;
+    assert!(log.text().contains("WARN") && log.text().contains("maxmemory-policy"), "{}", log.text());
+    write(&storage, "alice").await.unwrap();
+    drop(guard);
+
+    let strict = storage.clone().without_eviction();
+    assert!(advice(strict.get(&user("alice")).await).contains("noeviction"));
+    assert!(advice(strict.check().await).contains("noeviction"));
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    assert!(strict.get(&user("alice")).await.unwrap().is_some(), "a better set-up is noticed");
+
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    RedisStorage::connect(&server.url()).await.unwrap();
+    assert_eq!(log.text(), "");
+}
+
+#[tokio::test]
+async fn durability_is_what_the_server_is_set_up_for() {
+    for (arguments, durable) in [
+        (&[][..], false),
+        (&["--appendonly", "yes", "--appendfsync", "everysec"], false),
+        (&["--appendonly", "no", "--appendfsync", "always"], false),
+        (&["--appendonly", "yes", "--appendfsync", "always"], true),
+    ] {
+        let server = server_or_skip!(Server::start(arguments));
+        let storage = RedisStorage::lazy(&server.url()).unwrap();
+        assert!(!storage.capabilities().durable, "nothing is known yet");
+        storage.check().await.unwrap();
+        assert_eq!(storage.capabilities().durable, durable, "{arguments:?}");
+    }
+    // Who may not ask declares nothing.
+    let server = Server::start_durable().unwrap();
+    server.ask::<()>(&["ACL", "SETUSER", "blind", "on", ">pw", "~*", "+@all", "-config"]);
+    let storage = RedisStorage::connect(&format!("redis://blind:pw@127.0.0.1:{}/", server.port)).await.unwrap();
+    assert!(!storage.capabilities().durable);
+    write(&storage, "alice").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_url_of_the_wrong_kind_is_told() {
+    let server = server_or_skip!(Server::start(&[]));
+    let cluster = RedisStorage::connect(&format!("redis+cluster://{}", server.address())).await;
+    assert!(advice(cluster).contains("redis://"));
+    let sentinel = RedisStorage::connect(&format!("redis+sentinel://{}/tokens", server.address())).await;
+    assert!(matches!(sentinel, Err(StorageError::Misconfigured { .. })), "{sentinel:?}");
+    for url in ["", "localhost", "http://localhost", "redis+sentinel://localhost", "redis://:secret@localhost:port"] {
+        let refused = RedisStorage::lazy(url);
+        assert!(!format!("{refused:?}").contains("secret"));
+        assert!(advice(refused).contains("URL"), "{url}");
+    }
+
+    let cluster = Cluster::start(&[]).unwrap();
+    let mut told = 0;
+    for server in &cluster.servers {
+        let storage = RedisStorage::connect(&server.url()).await.unwrap();
+        told += match write(&storage, "alice").await {
+            Ok(_) => 0,
+            refused => usize::from(advice(refused).contains("redis+cluster://")),
+        };
+    }
+    assert_eq!(told, 2);
+}
+
+#[tokio::test]
+async fn something_elses_keys_are_left_alone() {
+    let server = server_or_skip!(Server::start(&[]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    write(&storage, "alice").await.unwrap();
+    let index: Vec<String> = server.ask(&["KEYS", "*/index"]);
+    server.ask::<()>(&["SET", &index[0], "not ours"]);
+    let version = storage.get(&user("alice")).await.unwrap().unwrap().version;
+    storage.put(&user("alice"), &Record::new("y"), Precondition::Version(version)).await.unwrap_err();
+    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version, "half a write");
+    assert!(advice(storage.list(&Filter::everything(), PageRequest::default()).await).contains("prefix"));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}

@@ -1,0 +1,105 @@
+//! A primary that Sentinels replace.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage};
+use oauth_dance_redis::RedisStorage;
+use support::{Pair, eventually};
+
+fn user(name: &str) -> TokenKey {
+    TokenKey::new("github", name).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_on_where_the_replica_took_over() {
+    let mut pair = server_or_skip!(Pair::start());
+    let storage = RedisStorage::connect(&pair.url()).await.unwrap();
+    assert!(!storage.capabilities().durable, "the last writes before a failover may be lost");
+    let key = user("counter");
+    storage.put(&key, &Record::new("0"), Precondition::Absent).await.unwrap();
+    let counting = storage.clone();
+    let counter = tokio::spawn(async move {
+        let (start, mut counted, mut errors) = (Instant::now(), 0, 0);
+        let mut gap = Duration::ZERO;
+        let mut last = Instant::now();
+        while start.elapsed() < Duration::from_secs(10) && (errors == 0 || counted < errors + 500) {
+            let key = user("counter");
+            let next = async {
+                let found = counting.get(&key).await?.expect("a record is missing");
+                counting.put(&key, &found.value, Precondition::Version(found.version)).await
+            };
+            match next.await {
+                Ok(_) => {
+                    gap = gap.max(last.elapsed());
+                    last = Instant::now();
+                    counted += 1;
+                }
+                Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }) => errors += 1,
+                // A write without an answer was done, or the new primary had not got one.
+                Err(StorageError::Conflict) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        (counted, errors, gap)
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    pair.servers[0].kill();
+    eventually("the replica is the primary", async || {
+        pair.servers[1].ask::<String>(&["INFO", "replication"]).contains("role:master")
+    })
+    .await;
+    let (counted, errors, gap) = counter.await.unwrap();
+    println!("{counted} writes, {errors} errors, no write for {gap:?}");
+    assert!(errors > 0 && counted > 100 && gap < Duration::from_secs(8));
+    let found: Option<String> = pair.servers[1].ask::<Vec<String>>(&["KEYS", "*:counter:*"]).pop();
+    assert!(found.is_some(), "the writes are not on the new primary");
+
+    // The old primary comes back, and is made a replica.
+    pair.servers[0].start_again();
+    pair.servers[0].wait_until_it_answers();
+    eventually("the old primary is a replica", async || {
+        pair.servers[0].ask::<String>(&["INFO", "replication"]).contains("role:slave")
+    })
+    .await;
+    storage.put(&user("after"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    assert!(storage.get(&user("after")).await.unwrap().is_some());
+}
+
+/// A failover that somebody orders: the old primary lives on and says READONLY.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_failover_is_followed() {
+    let pair = server_or_skip!(Pair::start());
+    let storage = RedisStorage::connect(&pair.url()).await.unwrap();
+    storage.put(&user("before"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    pair.sentinels[0].ask::<()>(&["SENTINEL", "FAILOVER", "tokens"]);
+    eventually("the replica is the primary", async || {
+        pair.servers[1].ask::<String>(&["INFO", "replication"]).contains("role:master")
+    })
+    .await;
+    eventually("it is written to", async || {
+        storage.put(&user("after"), &Record::new("x"), Precondition::Always).await.is_ok()
+            && !pair.servers[1].ask::<Vec<String>>(&["KEYS", "*:after:*"]).is_empty()
+    })
+    .await;
+    assert!(storage.get(&user("before")).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_may_be_missing_and_a_name_wrong() {
+    let mut pair = server_or_skip!(Pair::start());
+    pair.sentinels[0].kill();
+    let storage = RedisStorage::connect(&pair.url()).await.unwrap();
+    storage.put(&user("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    let wrong = RedisStorage::connect(&pair.url().replace("/tokens", "/others")).await;
+    assert!(matches!(wrong, Err(StorageError::Misconfigured { .. })), "{wrong:?}");
+    pair.sentinels.iter_mut().for_each(support::Server::kill);
+    storage.put(&user("alice"), &Record::new("y"), Precondition::Always).await.unwrap();
+    let none = RedisStorage::connect(&pair.url()).await;
+    assert!(matches!(none, Err(StorageError::Unavailable { .. })), "{none:?}");
+}

@@ -1,0 +1,162 @@
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::{Connection, FromRedisValue};
+use tempfile::TempDir;
+
+/// One server of the tests' own.
+pub struct Server {
+    child: Option<Child>,
+    arguments: Vec<String>,
+    folder: TempDir,
+    pub port: u16,
+    password: Option<String>,
+}
+
+/// The server's program, or `None` if there is none.
+pub fn program() -> Option<PathBuf> {
+    let named = std::env::var("REDIS_SERVER").ok().filter(|name| !name.is_empty());
+    let names = named.map_or_else(|| vec!["redis-server".to_owned(), "valkey-server".to_owned()], |name| vec![name]);
+    let works = |name: &String| {
+        let version = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
+    };
+    let found = names.into_iter().find(works).map(PathBuf::from);
+    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+    assert!(found.is_some() || !required, "there is no redis-server, and REQUIRE_BACKENDS=1 asks for it");
+    found
+}
+
+impl Server {
+    /// A server without persistence.
+    pub fn start(arguments: &[&str]) -> Option<Self> {
+        program()?;
+        Some(Self::start_on(free_port(), arguments))
+    }
+
+    /// A server whose every write is on the disk before it is acknowledged.
+    pub fn start_durable() -> Option<Self> {
+        Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    pub fn start_on(port: u16, arguments: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), port, arguments)
+    }
+
+    pub fn start_in(folder: TempDir, port: u16, arguments: &[&str]) -> Self {
+        let mut server = Self {
+            child: None,
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            folder,
+            port,
+            password: arguments.windows(2).find(|pair| pair[0] == "--requirepass").map(|pair| pair[1].to_owned()),
+        };
+        server.start_again();
+        server.wait_until_it_answers();
+        server
+    }
+
+    pub fn url(&self) -> String {
+        let login = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
+        format!("redis://{login}127.0.0.1:{}/", self.port)
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Starts the program on the same port and data, and does not wait for it.
+    pub fn start_again(&mut self) {
+        let mut command = Command::new(program().unwrap());
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        // A configuration file of its own makes the server a Sentinel.
+        if let Some(file) = self.arguments.iter().find(|argument| argument.ends_with(".conf")) {
+            command.arg(self.folder.path().join(file));
+        }
+        command.args(["--bind", "127.0.0.1", "--dir"]).arg(self.folder.path());
+        if !self.arguments.iter().any(|argument| argument == "--sentinel") {
+            command.args(["--save", ""]);
+        }
+        command.args(["--port", &self.port.to_string()]);
+        command.args(self.arguments.iter().filter(|argument| !argument.ends_with(".conf")));
+        self.child = Some(command.stdin(Stdio::null()).stdout(log).spawn().unwrap());
+    }
+
+    pub fn wait_until_it_answers(&self) {
+        let start = Instant::now();
+        while self.try_connect().is_none() {
+            assert!(start.elapsed() < Duration::from_secs(20), "the server does not start; see {:?}", self.folder);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// `kill -9`
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn restart(&mut self) {
+        self.kill();
+        self.start_again();
+        self.wait_until_it_answers();
+    }
+
+    /// Sends the process a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id.to_string()]).status().unwrap().success());
+    }
+
+    /// Has the server do something, behind the storage's back.
+    pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        let mut connection = self.try_connect().expect("the server does not answer");
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
+    }
+
+    pub fn try_connect(&self) -> Option<Connection> {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().ok()?;
+        redis::cmd("PING").query::<String>(&mut connection).ok()?;
+        Some(connection)
+    }
+
+    /// Every key and its value, as `redis-cli` would show them.
+    pub fn dump(&self) -> Vec<u8> {
+        let mut dump = Vec::new();
+        for key in self.ask::<Vec<String>>(&["KEYS", "*"]) {
+            let kind: String = self.ask(&["TYPE", &key]);
+            let values: Vec<Vec<u8>> = match kind.as_str() {
+                "zset" => self.ask(&["ZRANGE", &key, "0", "-1"]),
+                _ => vec![self.ask(&["GET", &key])],
+            };
+            dump.extend(key.into_bytes());
+            dump.extend(values.concat());
+        }
+        dump
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A free port whose Cluster bus, 10000 higher, is free as well.
+pub fn free_port() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let low = 10_000 + port % 20_000;
+        if [low, low + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return low;
+        }
+    }
+}
