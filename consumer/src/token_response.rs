@@ -27,11 +27,11 @@ pub(crate) fn read(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
+    sent: &[&str],
     now: Timestamp,
 ) -> Result<OAuth2Token, TokenEndpointError> {
     let Some(members) = members(body) else {
         return Err(if status.is_success() {
-    sent: &[&str],
             TokenEndpointError::Answer("it is neither a JSON object nor a form")
         } else {
             failed(status, headers)
@@ -58,12 +58,6 @@ fn members(body: &[u8]) -> Option<Map<String, Value>> {
     (form.contains_key("access_token") || form.contains_key("error")).then_some(form)
 }
 
-/// An error of RFC 6749 section 5.2, also where it comes with status 200 (GitHub) or as an object (Facebook).
-fn refusal(members: &Map<String, Value>) -> Option<TokenEndpointError> {
-    let (code, description) = match members.get("error")? {
-        Value::Null | Value::Bool(false) => return None,
-        Value::String(code) => (code.as_str(), members.get("error_description").and_then(Value::as_str)),
-        Value::Object(error) => {
 /// A JSON object. A member that is a number beyond all ranges is there as null, so that it does not cost the others.
 fn object(body: &[u8]) -> Option<Map<String, Value>> {
     let raw: BTreeMap<String, &RawValue> = serde_json::from_slice(body).ok()?;
@@ -74,17 +68,12 @@ fn object(body: &[u8]) -> Option<Map<String, Value>> {
     raw.into_iter().map(|(name, raw)| Some((name, read(raw)?))).collect()
 }
 
-/// The error that an answer tells of by its body alone, as some revocation endpoints do.
-pub(crate) fn refused(body: &[u8], sent: &[&str]) -> Option<TokenEndpointError> {
-    refusal(&members(body)?, sent)
 /// An error of RFC 6749 section 5.2, also where it comes with status 200 (GitHub) or as an object (Facebook).
 fn refusal(members: &Map<String, Value>, sent: &[&str]) -> Option<TokenEndpointError> {
     let (code, description) = match members.get("error")? {
         Value::Null | Value::Bool(false) => return None,
         Value::String(code) => (code.as_str(), members.get("error_description").and_then(Value::as_str)),
         Value::Object(error) => {
-}
-
             let text = |name| error.get(name).and_then(Value::as_str);
             (text("type").or_else(|| text("code")).unwrap_or("unspecified"), text("message"))
         }
@@ -164,6 +153,11 @@ fn seconds(value: &Value) -> Option<u64> {
     (seconds.is_finite() && seconds >= 0.0).then_some(seconds as u64)
 }
 
+fn without_secrets(text: &str, secrets: &[&str]) -> String {
+    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+}
+
 /// Text from outside, fit for a log and an error: printable ASCII of a bounded length (RFC 6749 section 5.2).
 pub(crate) fn printable(text: &str) -> String {
     let keep = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
@@ -178,18 +172,13 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 
     fn ok(body: &str) -> OAuth2Token {
-        read(&Quirks::default(), StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap()
+        read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap()
     }
 
     fn error(status: u16, body: &[u8]) -> TokenEndpointError {
         let status = StatusCode::from_u16(status).unwrap();
-        read(&Quirks::default(), status, &HeaderMap::new(), body, &[], NOW).unwrap_err()
+        read(status, &HeaderMap::new(), body, &[], NOW).unwrap_err()
     }
-
-fn without_secrets(text: &str, secrets: &[&str]) -> String {
-    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
-    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
-}
 
     fn expiry(expires_in: &str) -> Option<u64> {
         ok(&format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#)).expires_at.map(Timestamp::as_unix_seconds)
@@ -279,42 +268,6 @@ fn without_secrets(text: &str, secrets: &[&str]) -> String {
             r#"{"access_token":"a","token_type":7}"#,
         ] {
             assert!(matches!(error(200, body.as_bytes()), TokenEndpointError::Answer(_)), "{body}");
-    /// As Slack answers where a bot's and a user's scopes are asked for, and where a user's token is refreshed.
-    #[test]
-    fn a_token_inside_an_object_is_found_where_the_provider_puts_it() {
-        let quirks = Quirks {
-            token_member: Some("authed_user".to_owned()),
-            token_types: vec!["user".to_owned(), "bot".to_owned()],
-            ..Quirks::default()
-        };
-        let read = |body: &str| read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap();
-        let both = read(
-            r#"{"ok":true,"access_token":"xoxb","token_type":"bot","scope":"commands","team":{"id":"T1"},
-                "authed_user":{"id":"U1","access_token":"xoxp","token_type":"user","scope":"chat:write,im:read",
-                "refresh_token":"xoxe","expires_in":43200}}"#,
-        );
-        assert_eq!((both.access_token.expose(), both.token_type.as_str()), ("xoxp", "user"));
-        assert_eq!(both.refresh_token.unwrap().expose(), "xoxe");
-        assert_eq!(both.scope.unwrap(), ["chat:write", "im:read"]);
-        assert_eq!(both.expires_at, Some(Timestamp::from_unix_seconds(44_200)));
-        assert_eq!(both.extra.get("access_token"), Some(&"xoxb".into()), "the bot's token is not lost");
-        assert_eq!(both.extra.get("authed_user"), Some(&serde_json::json!({"id": "U1"})));
-
-        let refreshed = read(r#"{"ok":true,"access_token":"xoxp-2","token_type":"user","authed_user":{"id":"U1"}}"#);
-        assert_eq!(refreshed.access_token.expose(), "xoxp-2");
-        assert_eq!(ok(r#"{"access_token":"a","authed_user":{"access_token":"b"}}"#).access_token.expose(), "a");
-    }
-
-    #[test]
-    fn token_types_are_accepted_where_the_provider_is_known_for_them() {
-        let quirks = Quirks { token_types: vec!["Zoho-oauthtoken".to_owned()], ..Quirks::default() };
-        for (kind, accepted) in [("Bearer", true), ("zoho-OAuthtoken", true), ("mac", false), ("DPoP", false)] {
-            let body = format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#);
-            let answer = read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW);
-            assert_eq!(answer.is_ok(), accepted, "{kind}");
-        }
-    }
-
         }
         let deep = format!("{{\"access_token\":\"a\",\"x\":{}", "[".repeat(100_000));
         assert!(matches!(error(200, deep.as_bytes()), TokenEndpointError::Answer(_)));
@@ -359,8 +312,7 @@ fn without_secrets(text: &str, secrets: &[&str]) -> String {
         for (value, expected) in [("7", Some(7)), ("999999", Some(3600)), ("soon", None), ("-1", None)] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, value.parse().unwrap());
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let failed = read(&Quirks::default(), status, &headers, b"", &[], NOW).unwrap_err();
+            let failed = read(StatusCode::SERVICE_UNAVAILABLE, &headers, b"", &[], NOW).unwrap_err();
             let TokenEndpointError::Status { retry_after, .. } = failed else { panic!() };
             assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
         }
