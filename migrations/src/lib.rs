@@ -18,7 +18,7 @@
 //! # Ok::<(), oauth_dance_migrations::TableNameError>(())
 //! ```
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod run;
 mod table;
 
@@ -27,6 +27,10 @@ use std::borrow::Cow;
 use sqlx::migrate::{Migration as SqlxMigration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
+#[cfg(feature = "mysql")]
+pub use run::{migrate_mysql, status_mysql};
+#[cfg(feature = "postgres")]
+pub use run::{migrate_postgres, status_postgres};
 #[cfg(feature = "sqlite")]
 pub use run::{migrate_sqlite, status_sqlite};
 pub use table::{TableName, TableNameError};
@@ -37,6 +41,10 @@ pub use table::{TableName, TableNameError};
 pub enum Dialect {
     /// SQLite 3.38 or newer.
     Sqlite,
+    /// PostgreSQL 11 or newer.
+    Postgres,
+    /// MySQL 8.0 and MariaDB 10.5, or newer.
+    MySql,
 }
 
 impl Dialect {
@@ -44,14 +52,16 @@ impl Dialect {
     pub fn migrations(self) -> &'static [Migration] {
         match self {
             Self::Sqlite => &SQLITE,
+            Self::Postgres => &POSTGRES,
+            Self::MySql => &MYSQL,
         }
     }
 
     /// The migrations for one table, to be run with sqlx.
     ///
-    /// It keeps its own bookkeeping table, and passes over migrations that only a newer release knows. On SQLite sqlx
-    /// takes no lock: run it inside of `BEGIN IMMEDIATE`, as `migrate_sqlite` does, where several processes may
-    /// start at once.
+    /// It keeps its own bookkeeping table, and passes over migrations that only a newer release knows. Prefer
+    /// `migrate_sqlite` and its siblings where several processes may start at once: sqlx itself takes no lock on SQLite
+    /// and MariaDB, and keeps the one on PostgreSQL if a migration fails.
     pub fn migrator(self, table: &TableName) -> Migrator {
         let migrations = self.migrations().iter().map(|migration| migration.to_sqlx(table)).collect();
         let mut migrator = Migrator::with_migrations(migrations);
@@ -114,15 +124,24 @@ pub enum State {
 const SQLITE: [Migration; 1] =
     [Migration { version: 1, description: "create tokens", text: include_str!("../sqlite/0001_create_tokens.sql") }];
 
+const POSTGRES: [Migration; 1] =
+    [Migration { version: 1, description: "create tokens", text: include_str!("../postgres/0001_create_tokens.sql") }];
+
+const MYSQL: [Migration; 1] =
+    [Migration { version: 1, description: "create tokens", text: include_str!("../mysql/0001_create_tokens.sql") }];
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::*;
 
+    const ALL: [(Dialect, &str); 3] =
+        [(Dialect::Sqlite, "sqlite"), (Dialect::Postgres, "postgres"), (Dialect::MySql, "mysql")];
+
     #[test]
     fn every_file_is_embedded() {
-        for (dialect, folder) in [(Dialect::Sqlite, "sqlite")] {
+        for (dialect, folder) in ALL {
             let entries = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
             let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
             files.sort();
@@ -149,11 +168,13 @@ mod tests {
     #[test]
     fn another_table_name_is_used_throughout() {
         let table: TableName = "my_tokens".parse().unwrap();
-        let migrator = Dialect::Sqlite.migrator(&table);
-        assert_eq!(migrator.table_name, "_my_tokens_migrations");
-        for migration in migrator.iter() {
-            assert!(!migration.sql.as_str().contains("oauth_dance"), "{}", migration.sql.as_str());
-            assert!(migration.sql.as_str().contains("my_tokens"));
+        for (dialect, _) in ALL {
+            let migrator = dialect.migrator(&table);
+            assert_eq!(migrator.table_name, "_my_tokens_migrations");
+            for migration in migrator.iter() {
+                assert!(!migration.sql.as_str().contains("oauth_dance"), "{}", migration.sql.as_str());
+                assert!(migration.sql.as_str().contains("my_tokens"));
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
-use sqlx::migrate::{Migrate, MigrateError};
+use sqlx::migrate::{Migrate, MigrateError, Migration};
 
 use crate::{Dialect, State, Status, TableName};
 
-/// Brings the table up to date. Does nothing if it is; safe from any number of processes at once.
+/// Brings a table of SQLite up to date. Does nothing if it is; safe from any number of processes at once.
 ///
 /// # Errors
 /// What sqlx says. Nothing has changed then.
@@ -12,13 +12,85 @@ use crate::{Dialect, State, Status, TableName};
 pub async fn migrate_sqlite(connection: &mut sqlx::SqliteConnection, table: &TableName) -> Result<(), MigrateError> {
     use sqlx::Connection as _;
 
+    if is_current(Dialect::Sqlite, connection, table).await? {
+        return Ok(());
+    }
     // The write lock, taken at once: of two processes that both found nothing applied, the second would fail.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    apply_pending(Dialect::Sqlite, &mut *transaction, table).await?;
+    for migration in pending(Dialect::Sqlite, &mut *transaction, table).await? {
+        transaction.apply(&table.bookkeeping(), &migration).await?;
+    }
     Ok(transaction.commit().await?)
 }
 
-/// Every migration that this release or the database knows, oldest first. Changes nothing.
+/// Brings a table of PostgreSQL up to date, with the schema if the name has one. Does nothing if it is; safe from any
+/// number of processes at once.
+///
+/// # Errors
+/// What sqlx says. Nothing has changed then.
+#[cfg(feature = "postgres")]
+pub async fn migrate_postgres(connection: &mut sqlx::PgConnection, table: &TableName) -> Result<(), MigrateError> {
+    use sqlx::Connection as _;
+
+    if is_current(Dialect::Postgres, connection, table).await? {
+        return Ok(());
+    }
+    let mut transaction = connection.begin().await?;
+    // All of it is undone, and the lock given back, with the transaction. A large table may take its time.
+    sqlx::raw_sql("SET LOCAL statement_timeout = 0").execute(&mut *transaction).await?;
+    let lock = format!("oauth-dance migrates {table}");
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(lock).execute(&mut *transaction).await?;
+    if let Some(schema) = table.schema() {
+        let found = sqlx::query("SELECT FROM pg_namespace WHERE nspname = $1").bind(schema);
+        // Not `IF NOT EXISTS`, for which one needs the right to create schemas also where it exists.
+        if found.fetch_optional(&mut *transaction).await?.is_none() {
+            transaction.create_schema_if_not_exists(schema).await?;
+        }
+    }
+    for migration in pending(Dialect::Postgres, &mut *transaction, table).await? {
+        transaction.apply(&table.bookkeeping(), &migration).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Brings a table of MySQL or MariaDB up to date. Does nothing if it is; safe from any number of processes at once.
+///
+/// These databases cannot undo a change of a table. Each migration is therefore one that can be run twice, and is
+/// noted as applied once it is. Close the connection if this is not awaited to its end: it holds a lock.
+///
+/// # Errors
+/// What sqlx says, and a time-out if another process has been migrating for a minute.
+#[cfg(feature = "mysql")]
+pub async fn migrate_mysql(connection: &mut sqlx::MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
+    // The lock's name is one for the whole server and may have 64 characters.
+    const LOCK: &str = "SELECT GET_LOCK(CONCAT('oauth-dance ', MD5(CONCAT_WS('.', DATABASE(), ?))), 60)";
+    const UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('oauth-dance ', MD5(CONCAT_WS('.', DATABASE(), ?))))";
+
+    if is_current(Dialect::MySql, connection, table).await? {
+        return Ok(());
+    }
+    let name = table.to_string();
+    let locked: Option<i64> = sqlx::query_scalar(LOCK).bind(&name).fetch_one(&mut *connection).await?;
+    if locked != Some(1) {
+        return Err(sqlx::Error::Protocol("another process has been migrating for a minute".to_owned()).into());
+    }
+    let applied = apply_mysql(connection, table).await;
+    sqlx::query(UNLOCK).bind(&name).execute(connection).await?;
+    applied
+}
+
+#[cfg(feature = "mysql")]
+async fn apply_mysql(connection: &mut sqlx::MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
+    for migration in pending(Dialect::MySql, connection, table).await? {
+        // Not `apply`, which notes a migration as failed before it starts and gives up for good if it finds that.
+        let applied = sqlx::raw_sql(migration.sql.clone()).execute(&mut *connection).await;
+        applied.map_err(|error| MigrateError::ExecuteMigration(error, migration.version))?;
+        connection.skip(&table.bookkeeping(), &migration).await?;
+    }
+    Ok(())
+}
+
+/// Every migration of SQLite that this release or the database knows, oldest first. Changes nothing.
 ///
 /// # Errors
 /// What sqlx says. A database without the bookkeeping table has all migrations pending, which is no error.
@@ -30,27 +102,62 @@ pub async fn status_sqlite(
     status(Dialect::Sqlite, connection, table).await
 }
 
-/// What `Migrator::run` does, which is not `Send` enough to be awaited in a spawned task.
-async fn apply_pending<C: Migrate>(
+/// Every migration of PostgreSQL that this release or the database knows, oldest first. Changes nothing.
+///
+/// # Errors
+/// As [`status_sqlite`](crate::status_sqlite).
+#[cfg(feature = "postgres")]
+pub async fn status_postgres(
+    connection: &mut sqlx::PgConnection,
+    table: &TableName,
+) -> Result<Vec<Status>, MigrateError> {
+    status(Dialect::Postgres, connection, table).await
+}
+
+/// Every migration of MySQL or MariaDB that this release or the database knows, oldest first. Changes nothing.
+///
+/// # Errors
+/// As [`status_sqlite`](crate::status_sqlite).
+#[cfg(feature = "mysql")]
+pub async fn status_mysql(
+    connection: &mut sqlx::MySqlConnection,
+    table: &TableName,
+) -> Result<Vec<Status>, MigrateError> {
+    status(Dialect::MySql, connection, table).await
+}
+
+/// Whether nothing has to be applied. Then nothing is locked either, and no right to create tables needed.
+async fn is_current<C: Migrate>(dialect: Dialect, connection: &mut C, table: &TableName) -> Result<bool, MigrateError> {
+    let statuses = status(dialect, connection, table).await?;
+    if let Some(altered) = statuses.iter().find(|status| status.state == State::Altered) {
+        return Err(MigrateError::VersionMismatch(altered.version));
+    }
+    Ok(statuses.iter().all(|status| status.state != State::Pending))
+}
+
+/// What has to be applied, after what `Migrator::run` checks. That itself is not `Send` enough to be awaited in a
+/// spawned task.
+async fn pending<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
     table: &TableName,
-) -> Result<(), MigrateError> {
+) -> Result<Vec<Migration>, MigrateError> {
     let bookkeeping = table.bookkeeping();
     connection.ensure_migrations_table(&bookkeeping).await?;
     if let Some(version) = connection.dirty_version(&bookkeeping).await? {
         return Err(MigrateError::Dirty(version));
     }
     let applied = connection.list_applied_migrations(&bookkeeping).await?;
+    let mut pending = Vec::new();
     for migration in dialect.migrations() {
         let migration = migration.to_sqlx(table);
         match applied.iter().find(|found| found.version == migration.version) {
-            None => drop(connection.apply(&bookkeeping, &migration).await?),
+            None => pending.push(migration),
             Some(found) if found.checksum == migration.checksum => {}
             Some(_) => return Err(MigrateError::VersionMismatch(migration.version)),
         }
     }
-    Ok(())
+    Ok(pending)
 }
 
 async fn status<C: Migrate>(
@@ -81,5 +188,6 @@ async fn status<C: Migrate>(
 
 fn is_missing_table(error: &MigrateError) -> bool {
     let MigrateError::Execute(sqlx::Error::Database(error)) = error else { return false };
-    error.message().starts_with("no such table")
+    // The codes of PostgreSQL and MySQL; SQLite has one for all mistakes.
+    matches!(error.code().as_deref(), Some("42P01" | "42S02")) || error.message().starts_with("no such table")
 }

@@ -5,54 +5,81 @@ const DEFAULT: &str = "oauth_dance_tokens";
 /// With `_` before and `_migrations` behind it still fits PostgreSQL's 63 bytes.
 const LONGEST: usize = 48;
 
-/// The name of the table that keeps the tokens; `oauth_dance_tokens` unless the application chooses another.
+/// The name of the table that keeps the tokens, `oauth_dance_tokens` unless the application chooses another: `tokens`, or
+/// `auth.tokens` in a schema of PostgreSQL or a database of MySQL.
 ///
-/// Lower-case letters, digits and underscores, not starting with a digit, at most 48 of them, so that it means the same
-/// table everywhere without quotes.
+/// Each part is of lower-case letters, digits and underscores, does not start with a digit and has at most 48 of them,
+/// so that it means the same table everywhere without quotes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TableName(String);
+pub struct TableName {
+    schema: Option<String>,
+    name: String,
+}
 
 impl TableName {
-    /// The name of the table where applied migrations are noted: `_oauth_dance_tokens_migrations` for the default.
-    pub fn bookkeeping(&self) -> String {
-        format!("_{}_migrations", self.0)
+    /// The schema, if the name has one.
+    pub fn schema(&self) -> Option<&str> {
+        self.schema.as_deref()
     }
 
-    /// Puts this name where a text has the default one, in the names of indexes too.
+    /// The name of the table where applied migrations are noted: `_oauth_dance_tokens_migrations` for the default.
+    pub fn bookkeeping(&self) -> String {
+        self.in_schema(&format!("_{}_migrations", self.name))
+    }
+
+    /// Puts this name where a text has the default one. Indexes, which are named after the table, are never
+    /// named with their schema.
     pub(crate) fn write_into(&self, sql: &str) -> String {
-        sql.replace(DEFAULT, &self.0)
+        let full = self.to_string();
+        let mut pieces = sql.split(DEFAULT);
+        let mut written = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            written.push_str(if piece.starts_with('_') { &self.name } else { &full });
+            written.push_str(piece);
+        }
+        written
+    }
+
+    fn in_schema(&self, name: &str) -> String {
+        self.schema.as_ref().map_or_else(|| name.to_owned(), |schema| format!("{schema}.{name}"))
     }
 }
 
 impl Default for TableName {
     fn default() -> Self {
-        Self(DEFAULT.to_owned())
+        Self { schema: None, name: DEFAULT.to_owned() }
     }
 }
 
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.in_schema(&self.name))
     }
 }
 
 impl FromStr for TableName {
     type Err = TableNameError;
 
-    fn from_str(name: &str) -> Result<Self, TableNameError> {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let starts_well = name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
-        if !starts_well || name.len() > LONGEST || !name.bytes().all(allowed) {
-            return Err(TableNameError(name.to_owned()));
+    fn from_str(text: &str) -> Result<Self, TableNameError> {
+        let (schema, name) = text.split_once('.').map_or((None, text), |(schema, name)| (Some(schema), name));
+        if !schema.is_none_or(is_plain) || !is_plain(name) {
+            return Err(TableNameError(text.to_owned()));
         }
-        Ok(Self(name.to_owned()))
+        Ok(Self { schema: schema.map(str::to_owned), name: name.to_owned() })
     }
+}
+
+fn is_plain(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let starts_well = name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+    starts_well && name.len() <= LONGEST && name.bytes().all(allowed)
 }
 
 /// Why something is not a [`TableName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a table name: use at most {LONGEST} lower-case letters, digits and underscores, not starting with a digit"
+    "{0:?} is not a table name: use at most {LONGEST} lower-case letters, digits and underscores, not starting with a \
+    digit; where there are schemas, one of the same kind and a dot may come before"
 )]
 pub struct TableNameError(String);
 
@@ -62,13 +89,24 @@ mod tests {
 
     #[test]
     fn names_that_need_quotes_are_refused() {
-        let longest = "a".repeat(LONGEST);
-        for good in ["tokens", "_t2", &longest] {
+        let longest = format!("{0}.{0}", "a".repeat(LONGEST));
+        for good in ["tokens", "_t2", "auth.tokens", &longest] {
             assert_eq!(good.parse::<TableName>().unwrap().to_string(), good);
         }
         let too_long = "a".repeat(LONGEST + 1);
-        for bad in ["", "2fa", "Tokens", "a b", "a;drop", "a\"b", "a.b", "ü", "a\0", &too_long] {
+        let bad_schema = format!("{too_long}.t");
+        let bad =
+            ["", "2fa", "Tokens", "a b", "a;drop", "a\"b", "a.", ".a", "a.b.c", "ü", "a\0", &too_long, &bad_schema];
+        for bad in bad {
             assert_eq!(bad.parse::<TableName>(), Err(TableNameError(bad.to_owned())));
         }
+    }
+
+    #[test]
+    fn indexes_have_no_schema() {
+        let table: TableName = "auth.oauth_dance_tokens2".parse().unwrap();
+        let sql = table.write_into("CREATE INDEX oauth_dance_tokens_user_id ON oauth_dance_tokens (user_id)");
+        assert_eq!(sql, "CREATE INDEX oauth_dance_tokens2_user_id ON auth.oauth_dance_tokens2 (user_id)");
+        assert_eq!(table.bookkeeping(), "auth._oauth_dance_tokens2_migrations");
     }
 }

@@ -25,10 +25,15 @@ pub(crate) struct Outcome<DB: sqlx::Database> {
 pub(crate) trait Dialect: sqlx::Database {
     /// The name in `Capabilities`.
     const STORAGE_NAME: &'static str;
+    /// Whether connections reach a server, and are closed when there is doubt about them.
+    const REMOTE: bool;
     const TEXTS: Texts;
 
     /// What an error of the database means.
     fn failure(error: &dyn DatabaseError) -> Failure;
+
+    /// How many rows a statement changed.
+    fn changed(done: &Self::QueryResult) -> u64;
 
     /// Runs one statement to its end.
     fn run(
@@ -70,7 +75,7 @@ macro_rules! plumbing {
             let mut outcome = crate::dialect::Outcome { rows: Vec::new(), affected: 0 };
             while let Some(result) = results.try_next().await? {
                 match result {
-                    sqlx::Either::Left(done) => outcome.affected += done.rows_affected(),
+                    sqlx::Either::Left(done) => outcome.affected += Self::changed(&done),
                     sqlx::Either::Right(row) => outcome.rows.push(row),
                 }
             }

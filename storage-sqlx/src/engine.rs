@@ -9,6 +9,7 @@ use oauth_dance_migrations::TableName;
 use sqlx::Pool;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::connection::{Doubts, InUse};
 use crate::dialect::{Bind, Dialect, Outcome};
 use crate::error::{Failure, TimedOut, failure, source, unchanged};
 use crate::page::{PageQuery, RawKey};
@@ -30,6 +31,7 @@ pub(crate) struct Engine<DB: Dialect> {
     table: TableName,
     statements: Arc<Statements>,
     timeout: Duration,
+    doubts: Doubts,
     capabilities: Capabilities,
 }
 
@@ -42,6 +44,7 @@ impl<DB: Dialect> Engine<DB> {
             statements: Arc::new(Statements::new(&DB::TEXTS, &table)),
             table,
             timeout: DEFAULT_TIMEOUT,
+            doubts: Doubts::default(),
             capabilities: Capabilities::new(DB::STORAGE_NAME)
                 .with_durable(durable)
                 .with_shared(shared)
@@ -57,6 +60,11 @@ impl<DB: Dialect> Engine<DB> {
 
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// Tells a pool's own check when to look.
+    pub(crate) fn with_doubts(self, doubts: Doubts) -> Self {
+        Self { doubts, ..self }
     }
 
     pub(crate) fn table(&self) -> &TableName {
@@ -124,7 +132,7 @@ impl<DB: Dialect> Engine<DB> {
         let mut found = Page { entries: Vec::new(), next: None };
 
         // One row more than asked for tells whether another page follows.
-        let Some(query) = PageQuery::new(&self.statements.list, filter, after.as_ref(), limit as i64 + 1) else {
+        let Some(query) = PageQuery::new::<DB>(&self.statements.list, filter, after.as_ref(), limit as i64 + 1) else {
             return Ok(found);
         };
         let rows = self.run(Effect::Read, &query.sql.into(), &query.binds).await?.rows;
@@ -194,19 +202,37 @@ impl<DB: Dialect> Engine<DB> {
             Effect::Write => &self.writers,
         };
         let mut connection = match timeout_at(deadline, pool.acquire()).await {
-            Ok(Ok(connection)) => connection,
+            Ok(Ok(connection)) => InUse::new(connection),
             Ok(Err(error)) => return Err(Attempt::Unchanged(error)),
             Err(_) => return Err(Attempt::Unsent),
         };
-        match timeout_at(deadline, DB::run(&mut connection, sql, binds)).await {
-            Ok(Ok(outcome)) => Ok(outcome),
-            Ok(Err(error)) => Err(match failure::<DB>(&error) {
-                Failure::Busy => Attempt::Busy(error),
-                Failure::Broken => Attempt::Broken(error),
-                Failure::Unavailable | Failure::Misconfigured(_) => Attempt::Unchanged(error),
-            }),
-            Err(_) => Err(Attempt::Unanswered),
-        }
+        let error = match timeout_at(deadline, DB::run(connection.get(), sql, binds)).await {
+            Ok(Ok(outcome)) => {
+                connection.is_fine();
+                return Ok(outcome);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                self.doubts.arise();
+                return Err(Attempt::Unanswered);
+            }
+        };
+        Err(match failure::<DB>(&error) {
+            Failure::Busy => {
+                connection.is_fine();
+                Attempt::Busy(error)
+            }
+            Failure::Misconfigured(_) => {
+                connection.is_fine();
+                Attempt::Unchanged(error)
+            }
+            // Not used again: it may lead to a server that has become a replica.
+            Failure::Unavailable => Attempt::Unchanged(error),
+            Failure::Broken => {
+                self.doubts.arise();
+                Attempt::Broken(error)
+            }
+        })
     }
 }
 
@@ -219,6 +245,7 @@ impl<DB: Dialect> Clone for Engine<DB> {
             table: self.table.clone(),
             statements: Arc::clone(&self.statements),
             timeout: self.timeout,
+            doubts: self.doubts.clone(),
             capabilities: self.capabilities,
         }
     }

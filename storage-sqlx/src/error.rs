@@ -87,6 +87,6 @@ pub(crate) fn migration<DB: Dialect>(error: MigrateError) -> StorageError {
     }
 }
 
-pub(crate) fn bad_name(error: oauth_dance_migrations::TableNameError) -> StorageError {
-    StorageError::Misconfigured { advice: "choose another table name".to_owned(), source: Box::new(error) }
+pub(crate) fn bad_name(error: impl Into<BoxError>) -> StorageError {
+    StorageError::Misconfigured { advice: "choose another table name".to_owned(), source: error.into() }
 }

@@ -1,5 +1,5 @@
 //! OAuth token storage on SQL databases, through sqlx: the [`TokenStorage`](oauth_dance_core::TokenStorage) of
-//! `oauth-dance` on SQLite.
+//! `oauth-dance` on SQLite, PostgreSQL, MySQL and MariaDB, each behind a feature of its name.
 //!
 //! ```
 //! use oauth_dance_core::{KeyRing, OAuth2Token, Precondition, Token, TokenKey, Tokens};
@@ -34,12 +34,20 @@
 //!   nothing and without the hints that cannot be read; `delete` and `put` work. A row whose key is no
 //!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists with a warning in the log.
 
-#![cfg_attr(not(feature = "sqlite"), allow(dead_code, unused_imports, unused_macros))]
+#![cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    allow(dead_code, unused_imports, unused_macros)
+)]
 
+mod connection;
 mod dialect;
 mod engine;
 mod error;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod page;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod record;
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -49,11 +57,20 @@ use std::time::Duration;
 
 pub use oauth_dance_migrations::{State as MigrationState, Status as MigrationStatus};
 
+#[cfg(feature = "mysql")]
+pub use mysql::MySqlStorage;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStorage;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStorage;
 
 /// The longest an operation takes, unless set otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest a server works on a statement, on connections made here: less, so that it is the server who says that
+/// nothing was done.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The most bytes a payload may have: small enough for the packet limits that databases come with.
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;

@@ -1,7 +1,9 @@
-use oauth_dance_core::{Cursor, Filter, StorageError, Timestamp, TokenKey};
+use std::cmp::Ordering;
+
+use oauth_dance_core::{Cursor, Filter, StorageError, TokenKey};
 
 use crate::dialect::{Bind, Dialect};
-use crate::sql::{AFTER, AFTER_IN_TENANT, EXPIRING_BEFORE, LIST_END, PROVIDER, TENANT, USER};
+use crate::sql::{After, EXPIRING_BEFORE, IN_ORDER, IN_ORDER_IN_TENANT, PROVIDER, TENANT, USER, number};
 
 /// The key of a row as its four columns have it. Whoever edits a table by hand can leave a key there that is no
 /// [`TokenKey`], and a list has to go on behind it.
@@ -48,7 +50,8 @@ impl RawKey {
     }
 }
 
-/// The statement of one page: the conditions that the filter has, and no others, so that the database can choose an index.
+/// The statement of one page: the conditions that the filter has, and no others, so that the database can choose an
+/// index.
 pub(crate) struct PageQuery<'a> {
     pub(crate) sql: String,
     pub(crate) binds: Vec<Bind<'a>>,
@@ -56,30 +59,48 @@ pub(crate) struct PageQuery<'a> {
 
 impl<'a> PageQuery<'a> {
     /// `None` if nothing can follow `after`.
-    pub(crate) fn new(start: &str, filter: &'a Filter, after: Option<&'a RawKey>, rows: i64) -> Option<Self> {
-        let mut query = Self { sql: start.to_owned(), binds: Vec::new() };
+    pub(crate) fn new<DB: Dialect>(
+        list: &str,
+        filter: &'a Filter,
+        after: Option<&'a RawKey>,
+        rows: i64,
+    ) -> Option<Self> {
+        let mut query = Self { sql: list.to_owned(), binds: Vec::new() };
         for (condition, wanted) in [(TENANT, &filter.tenant), (USER, &filter.user), (PROVIDER, &filter.provider)] {
             if let Some(wanted) = wanted {
                 query.push(condition, [Bind::Bytes(wanted.as_bytes())]);
             }
         }
         if let Some(before) = filter.expiring_before {
-            query.push(EXPIRING_BEFORE, [Bind::Number(Timestamp::as_unix_seconds_signed(before))]);
+            query.push(EXPIRING_BEFORE, [Bind::Number(before.as_unix_seconds_signed())]);
         }
+        let start = DB::TEXTS.after;
         if let Some(RawKey(after)) = after {
-            let [tenant, user, provider, account] = after.each_ref().map(|part| Bind::Bytes(part));
             match filter.tenant.as_ref().map(|wanted| after[0].as_slice().cmp(wanted.as_bytes())) {
-                None => query.push(AFTER, [tenant, user, provider, account]),
-                Some(std::cmp::Ordering::Equal) => query.push(AFTER_IN_TENANT, [user, provider, account]),
-                Some(std::cmp::Ordering::Less) => {}
-                Some(std::cmp::Ordering::Greater) => return None,
+                None => query.push_after(start, start.key(), after),
+                Some(Ordering::Equal) => query.push_after(start, start.key_in_tenant(), &after[1..]),
+                Some(Ordering::Less) => {}
+                Some(Ordering::Greater) => return None,
             }
         }
-        query.push(LIST_END, [Bind::Number(rows)]);
+        let order = if filter.tenant.is_some() { IN_ORDER_IN_TENANT } else { IN_ORDER };
+        query.push(order, [Bind::Number(rows)]);
+        query.sql = number(&DB::TEXTS, query.sql);
         Some(query)
     }
 
-    fn push<const N: usize>(&mut self, sql: &str, binds: [Bind<'a>; N]) {
+    fn push_after(&mut self, after: After, sql: &str, parts: &'a [Vec<u8>]) {
+        let binds = parts.iter().map(|part| Bind::Bytes(part));
+        match after {
+            After::Rows => self.push(sql, binds),
+            After::Columns => {
+                self.push(sql, binds.flat_map(|bind| [bind, bind]));
+                self.binds.pop();
+            }
+        }
+    }
+
+    fn push(&mut self, sql: &str, binds: impl IntoIterator<Item = Bind<'a>>) {
         self.sql.push_str(sql);
         self.binds.extend(binds);
     }

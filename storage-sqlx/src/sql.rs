@@ -15,6 +15,20 @@ pub(crate) struct Texts {
     pub(crate) put_absent: &'static str,
     /// Delete at most `?` records past their retention.
     pub(crate) purge: &'static str,
+    /// Where lists go on.
+    pub(crate) after: After,
+    /// Whether values stand at `$1`, `$2` ... instead of `?`.
+    pub(crate) numbered: bool,
+}
+
+/// How a database is told to start in the middle of its index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum After {
+    /// As rows are compared.
+    Rows,
+    /// Spelled out, column by column: MySQL and MariaDB would read everything before a row, too. Each value but the last
+    /// stands there twice.
+    Columns,
 }
 
 const LIVE: &str = "(retain_until IS NULL OR retain_until > {now})";
@@ -33,10 +47,29 @@ pub(crate) const TENANT: &str = " AND tenant = ?";
 pub(crate) const USER: &str = " AND user_id = ?";
 pub(crate) const PROVIDER: &str = " AND provider = ?";
 pub(crate) const EXPIRING_BEFORE: &str = " AND expires_at < ?";
-pub(crate) const AFTER: &str = " AND (tenant, user_id, provider, account) > (?, ?, ?, ?)";
-/// With the tenant given, comparing it again would keep SQLite from starting in the middle of the index.
-pub(crate) const AFTER_IN_TENANT: &str = " AND (user_id, provider, account) > (?, ?, ?)";
-pub(crate) const LIST_END: &str = " ORDER BY tenant, user_id, provider, account LIMIT ?";
+pub(crate) const IN_ORDER: &str = " ORDER BY tenant, user_id, provider, account LIMIT ?";
+
+/// With the tenant given it is compared and sorted by no more, which keeps SQLite and MariaDB from using the index.
+pub(crate) const IN_ORDER_IN_TENANT: &str = " ORDER BY user_id, provider, account LIMIT ?";
+
+impl After {
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Rows => " AND (tenant, user_id, provider, account) > (?, ?, ?, ?)",
+            Self::Columns => {
+                " AND (tenant > ? OR (tenant = ? AND (user_id > ? OR (user_id = ? AND \
+                    (provider > ? OR (provider = ? AND account > ?))))))"
+            }
+        }
+    }
+
+    pub(crate) const fn key_in_tenant(self) -> &'static str {
+        match self {
+            Self::Rows => " AND (user_id, provider, account) > (?, ?, ?)",
+            Self::Columns => " AND (user_id > ? OR (user_id = ? AND (provider > ? OR (provider = ? AND account > ?))))",
+        }
+    }
+}
 
 /// The statements for one table.
 #[derive(Debug)]
@@ -56,7 +89,7 @@ impl Statements {
         let table = table.to_string();
         let fill = |text: &str| {
             let text = text.replace("{key}", KEY).replace("{live}", LIVE);
-            text.replace("{now}", texts.now).replace("{table}", &table)
+            number(texts, text.replace("{now}", texts.now).replace("{table}", &table))
         };
         Self {
             get: fill(GET).into(),
@@ -66,7 +99,21 @@ impl Statements {
             delete: fill(DELETE).into(),
             delete_version: fill(DELETE_VERSION).into(),
             purge: fill(texts.purge).into(),
-            list: fill(LIST),
+            list: LIST.replace("{live}", LIVE).replace("{now}", texts.now).replace("{table}", &table),
         }
     }
+}
+
+/// Puts `$1`, `$2` ... where a database wants them.
+pub(crate) fn number(texts: &Texts, sql: String) -> String {
+    if !texts.numbered {
+        return sql;
+    }
+    let mut pieces = sql.split('?');
+    let mut numbered = pieces.next().unwrap_or_default().to_owned();
+    for (index, piece) in pieces.enumerate() {
+        numbered.push_str(&format!("${}", index + 1));
+        numbered.push_str(piece);
+    }
+    numbered
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 use oauth_dance_core::{
     Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
 };
-use oauth_dance_migrations::{migrate_sqlite, status_sqlite};
+use oauth_dance_migrations::{TableName, migrate_sqlite, status_sqlite};
 use sqlx::ConnectOptions as _;
 use sqlx::error::DatabaseError;
-use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteQueryResult};
 use tokio::time::{Instant, sleep};
 
 use crate::dialect::{Dialect, plumbing};
 use crate::engine::{Engine, token_storage};
-use crate::error::{Failure, RUN_MIGRATIONS, failure, migration, unchanged};
-use crate::sql::Texts;
+use crate::error::{Failure, RUN_MIGRATIONS, bad_name, failure, migration, unchanged};
+use crate::sql::{After, Texts};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Connections that read. Each one is a thread; more of them than cores gain nothing.
@@ -120,7 +120,10 @@ impl SqliteStorage {
     /// [`StorageError::Misconfigured`] unless it is of at most 48 lower-case letters, digits and underscores and does
     /// not start with a digit.
     pub fn with_table(self, name: &str) -> Result<Self, StorageError> {
-        let table = name.parse().map_err(crate::error::bad_name)?;
+        let table: TableName = name.parse().map_err(bad_name)?;
+        if table.schema().is_some() {
+            return Err(bad_name("SQLite has no schemas"));
+        }
         Ok(Self { engine: self.engine.with_table(table) })
     }
 
@@ -195,6 +198,7 @@ async fn open(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result
 
 impl Dialect for Sqlite {
     const STORAGE_NAME: &'static str = "SQLite";
+    const REMOTE: bool = false;
 
     const TEXTS: Texts = Texts {
         now: "unixepoch()",
@@ -213,6 +217,8 @@ impl Dialect for Sqlite {
                 created_at = excluded.created_at, updated_at = excluded.updated_at \
             WHERE kept.retain_until <= {now}",
         purge: "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE retain_until <= {now} LIMIT ?)",
+        after: After::Rows,
+        numbered: false,
     };
 
     fn failure(error: &dyn DatabaseError) -> Failure {
@@ -226,6 +232,10 @@ impl Dialect for Sqlite {
             14 => Failure::Misconfigured("the database file cannot be opened; check its path and permissions"),
             _ => Failure::Unavailable,
         }
+    }
+
+    fn changed(done: &SqliteQueryResult) -> u64 {
+        done.rows_affected()
     }
 
     plumbing!();

@@ -38,10 +38,44 @@ pub trait Database: Sized + Send + Sync + 'static {
     /// The application's own migrations, in sqlx's own table.
     async fn migrate_application(&self);
 
+    /// SQL that makes the table refuse every row.
+    const REFUSE_ROWS: &str;
+
     /// Bytes as a literal of this dialect.
     fn literal(bytes: &[u8]) -> String {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("X'{hex}'")
+        format!("X'{}'", hex(bytes))
+    }
+
+    /// Removes it, if it is not gone with this object.
+    async fn remove(self) {}
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The URL of a server for tests, and of a new database on it.
+pub struct Server {
+    pub url: String,
+    pub database: String,
+}
+
+impl Server {
+    /// `None`, and words about it, if the environment names none.
+    pub fn named_by(variable: &str) -> Option<Self> {
+        let Ok(url) = std::env::var(variable) else {
+            assert!(std::env::var_os("REQUIRE_BACKENDS").is_none(), "{variable} is not set; see tests/servers/start");
+            println!("SKIPPED: {variable} is not set; see tests/servers/start");
+            return None;
+        };
+        let database = format!("test_{}", hex(&oauth_dance_core::random_bytes::<6>()));
+        Some(Self { url, database })
+    }
+
+    pub fn database_url(&self) -> String {
+        let (server, query) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        let (server, _) = server.rsplit_once('/').unwrap();
+        format!("{server}/{}?{query}", self.database)
     }
 }
 
@@ -66,6 +100,7 @@ macro_rules! run_cases {
         async fn $case() {
             let Some(database) = <$Database as cases::Database>::empty().await else { return };
             cases::$case(&database).await;
+            cases::Database::remove(database).await;
         }
     )*};
     ($Database:ty) => {

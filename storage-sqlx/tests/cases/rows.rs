@@ -92,14 +92,20 @@ pub async fn a_missing_table_says_so<D: Database>(database: &D) {
 pub async fn nothing_secret_is_printed<D: Database>(database: &D) {
     let storage = ready(database).await;
     let (key, secret) = (key("alice"), Record::new("gho_canary"));
-    let mut printed = format!("{storage:?}", storage = storage.capabilities());
+    let mut printed = format!("{:?} {secret:?}", storage.capabilities());
     storage.put(&key, &secret, Precondition::Always).await.unwrap();
     printed += &format!("{:?}", storage.get(&key).await);
     printed += &format!("{:?}", storage.put(&key, &secret, Precondition::Absent).await);
     database.execute("UPDATE oauth_dance_tokens SET expires_at = -1").await;
     printed += &format!("{:?}", storage.get(&key).await);
-    // The database refuses a row, and PostgreSQL then quotes all of it.
-    database.execute("ALTER TABLE oauth_dance_tokens ADD COLUMN extra INTEGER").await;
+
+    // PostgreSQL quotes a row that it refuses.
+    database.execute("DELETE FROM oauth_dance_tokens").await;
+    database.execute(D::REFUSE_ROWS).await;
+    let refused = storage.put(&key, &secret, Precondition::Always).await.unwrap_err();
+    assert!(matches!(refused, StorageError::Unavailable { .. }), "{refused:?}");
+    printed += &format!("{refused:?} {refused} {:?} {}", refused.source().unwrap(), refused.source().unwrap());
+
     database.execute("DROP TABLE oauth_dance_tokens").await;
     printed += &format!("{:?}", storage.put(&key, &secret, Precondition::Always).await);
     printed += &format!("{:?}", storage.list(&Filter::everything(), PageRequest::default()).await);

@@ -17,14 +17,19 @@ pub async fn migrating_twice_changes_nothing<D: Database>(database: &D) {
     assert_eq!(D::applied(&storage).await, after);
 
     // A newer release was here; this one goes on working.
-    let newer = "INSERT INTO _oauth_dance_tokens_migrations \
-        (version, description, success, checksum, execution_time) \
-        VALUES (9999, 'from the future', TRUE, 'x', 0)";
-    database.execute(newer).await;
+    let newer = format!(
+        "INSERT INTO _oauth_dance_tokens_migrations (version, description, success, checksum, execution_time) \
+        VALUES (9999, 'from the future', TRUE, {}, 0)",
+        D::literal(b"x"),
+    );
+    database.execute(&newer).await;
     D::migrate(&storage).await.unwrap();
     assert_eq!(D::applied(&storage).await.last().unwrap().state, MigrationState::Newer);
 
-    database.execute("UPDATE _oauth_dance_tokens_migrations SET checksum = 'y' WHERE version = 1").await;
+    let altered = D::literal(b"y");
+    database
+        .execute(&format!("UPDATE _oauth_dance_tokens_migrations SET checksum = {altered} WHERE version = 1"))
+        .await;
     assert_eq!(D::applied(&storage).await[0].state, MigrationState::Altered);
     let error = D::migrate(&storage).await.unwrap_err();
     assert!(matches!(error, oauth_dance_core::StorageError::Misconfigured { .. }), "{error:?}");

@@ -1,0 +1,68 @@
+//! MySQL and MariaDB: every case in a database of its own, on the server that MYSQL_URL names.
+#![cfg(feature = "mysql")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
+
+mod cases;
+
+use cases::{Server, run_cases};
+use oauth_dance_core::StorageError;
+use oauth_dance_sqlx::{MigrationStatus, MySqlStorage};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, SqlSafeStr as _};
+
+struct Database(Server);
+
+impl Database {
+    async fn on_server(&self, sql: String) {
+        let mut connection = MySqlConnection::connect(&self.0.url).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    }
+
+    async fn connection(&self) -> MySqlConnection {
+        MySqlConnection::connect(&self.0.database_url()).await.unwrap()
+    }
+}
+
+impl cases::Database for Database {
+    type Storage = MySqlStorage;
+
+    const REFUSE_ROWS: &str = "ALTER TABLE oauth_dance_tokens ADD CONSTRAINT refuse CHECK (octet_length(payload) = 0)";
+
+    async fn empty() -> Option<Self> {
+        let database = Self(Server::named_by("MYSQL_URL")?);
+        database.on_server(format!("CREATE DATABASE {}", database.0.database)).await;
+        Some(database)
+    }
+
+    async fn connect(&self) -> MySqlStorage {
+        MySqlStorage::connect(&self.0.database_url()).await.unwrap()
+    }
+
+    async fn migrate(storage: &MySqlStorage) -> Result<(), StorageError> {
+        storage.migrate().await
+    }
+
+    async fn applied(storage: &MySqlStorage) -> Vec<MigrationStatus> {
+        storage.migrations().await.unwrap()
+    }
+
+    fn with_table(storage: MySqlStorage, name: &str) -> MySqlStorage {
+        storage.with_table(name).unwrap()
+    }
+
+    async fn execute(&self, sql: &str) -> u64 {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection().await).await.unwrap().rows_affected()
+    }
+
+    async fn migrate_application(&self) {
+        let sql = "CREATE TABLE notes (id INTEGER PRIMARY KEY)".into_sql_str();
+        let own = Migration::new(7, "notes".into(), MigrationType::Simple, sql, false);
+        Migrator::with_migrations(vec![own]).run(&mut self.connection().await).await.unwrap();
+    }
+
+    async fn remove(self) {
+        self.on_server(format!("DROP DATABASE {}", self.0.database)).await;
+    }
+}
+
+run_cases!(Database);
