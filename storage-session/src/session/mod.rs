@@ -56,10 +56,12 @@ const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 ///
 /// # Limits
 ///
-/// * **Atomic in one process only**, for a session store knows no conditional write: another process that writes tokens of
-///   the same visitor in the same moment may be overwritten. Say [`in_one_process`](Self::in_one_process) if there is none.
-/// * Two *first* logins of a visitor that end at the same moment make a record each, and the session points to one of them.
-/// * **Durable and shared** as the store is, which cannot tell.
+/// * **Not atomic**, for a session store knows no conditional write. Within one process, writers of a visitor's tokens wait
+///   for each other all the same; what another process writes in the same moment may be lost.
+/// * **A login ends the session id** under requests that are under way. Such a request finds no tokens any more; if it
+///   writes to its session, it may put the browser back to one without them, and the visitor connects again. The same goes
+///   for two first logins of a visitor at the same moment.
+/// * **Durable and shared** as the store is, which cannot tell: neither is declared unless you say so.
 /// * **Not listable**: each request sees the tokens of its own session only.
 /// * A session that is flushed or expires takes the way to its tokens with it. The record itself, sealed, stays in the store
 ///   until its [lifetime](Self::with_lifetime) ends; disconnect first to have the tokens deleted and revoked.
@@ -84,16 +86,10 @@ impl SessionTokens {
         }
     }
 
-    /// Declares that no other process uses the session store. Then preconditions hold against every writer.
-    #[must_use]
-    pub fn in_one_process(self) -> Self {
-        Self { capabilities: self.capabilities.with_atomic(true).with_shared(false), ..self }
-    }
-
     /// Declares that processes share the session store, as one in a database.
     #[must_use]
     pub fn with_shared_store(self) -> Self {
-        Self { capabilities: self.capabilities.with_atomic(false).with_shared(true), ..self }
+        Self { capabilities: self.capabilities.with_shared(true), ..self }
     }
 
     /// Declares that what the session store acknowledged survives a crash.

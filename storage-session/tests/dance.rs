@@ -1,0 +1,229 @@
+//! The whole dance where every request brings its own storage: connect, call, refresh, disconnect.
+#![cfg(all(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use oauth_dance::testing::{Answer, Endpoint, TestClock, TestProvider};
+use oauth_dance::{
+    ApiError, ConnectError, Connected, ConnectedRejection, Connections, KeyRing, LoginError, OAuth, ProviderName, User,
+};
+use oauth_dance_core::{StorageError, TokensError};
+use oauth_dance_session::{CookieTokens, SessionTokens};
+use support::{Browser, Page, serve};
+use url::Url;
+
+struct Acme;
+
+impl ProviderName for Acme {
+    const NAME: &'static str = "acme";
+}
+
+async fn me(acme: Connected<Acme>) -> Result<String, ApiError> {
+    acme.userinfo().send().await?.success()?.text()
+}
+
+async fn status(connections: Connections, Path(name): Path<String>) -> Result<String, ConnectedRejection> {
+    let found = connections.connection(&name).await.map_err(|error| connections.reject(&name, error))?;
+    Ok(if found.is_some() { "connected".to_owned() } else { "not connected".to_owned() })
+}
+
+async fn disconnect(connections: Connections, Path(name): Path<String>) -> Result<String, ConnectedRejection> {
+    let done = connections.disconnect(&name).await.map_err(|error| connections.reject(&name, error))?;
+    Ok(format!("{} {:?}", done.removed, done.revocation))
+}
+
+/// What a background job would do.
+async fn job(State(oauth): State<OAuth>) -> String {
+    let alice = User::new("alice");
+    let error = oauth.client("acme", &alice).await.unwrap_err();
+    assert!(oauth.connection("acme", &alice).await.is_err() && oauth.disconnect("acme", &alice).await.is_err());
+    match oauth.tokens().get(&alice.key("acme").unwrap()).await.unwrap_err() {
+        TokensError::Storage(StorageError::Unsupported(advice)) if error.code() == "storage_failed" => {
+            advice.to_owned()
+        }
+        other => format!("{error:?} {other:?}"),
+    }
+}
+
+/// Where the tokens are.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Cookie,
+    Session014,
+    Session015,
+    Nowhere,
+}
+
+const ALL: [Kind; 3] = [Kind::Cookie, Kind::Session014, Kind::Session015];
+
+struct World {
+    provider: TestProvider,
+    clock: TestClock,
+    browser: Browser,
+}
+
+async fn world(kind: Kind) -> World {
+    let provider = TestProvider::start().await.unwrap();
+    let (clock, keys, base) = (TestClock::new(), KeyRing::generate(), "https://app.example");
+    let oauth = OAuth::per_request(base, keys.clone())
+        .provider(provider.registration("acme"))
+        .provider(provider.registration("other"))
+        .clock(clock.clock())
+        .each_browser_a_user()
+        .build()
+        .unwrap();
+    let app: Router = Router::new()
+        .route("/", get(|| async { "home" }))
+        .route("/me", get(me))
+        .route("/status/{name}", get(status))
+        .route("/disconnect/{name}", get(disconnect))
+        .route("/job", get(job))
+        .merge(oauth.routes())
+        .with_state(oauth);
+    let app = match kind {
+        Kind::Cookie => app.layer(CookieTokens::new(base, keys).with_clock(clock.clock())),
+        Kind::Session014 => {
+            use tower_sessions_0_14::cookie::{Key, SameSite};
+            use tower_sessions_0_14::{MemoryStore, SessionManagerLayer};
+            let store = MemoryStore::default();
+            let sessions = SessionManagerLayer::new(store.clone()).with_signed(Key::generate());
+            app.layer(SessionTokens::new(store)).layer(sessions.with_same_site(SameSite::Lax))
+        }
+        Kind::Session015 => {
+            use tower_sessions::cookie::{Key, SameSite};
+            use tower_sessions::{MemoryStore, SessionManagerLayer};
+            let store = MemoryStore::default();
+            let sessions = SessionManagerLayer::new(store.clone()).with_signed(Key::generate());
+            app.layer(SessionTokens::new(store)).layer(sessions.with_same_site(SameSite::Lax))
+        }
+        Kind::Nowhere => app,
+    };
+    let browser = Browser::new(&serve(app).await, true);
+    World { provider, clock, browser }
+}
+
+impl World {
+    /// Goes to the provider and comes back; the answer of the callback.
+    async fn login(&self, name: &str) -> Page {
+        let start = self.browser.get(&format!("/login/{name}?next=/me")).await;
+        assert_eq!(start.status, StatusCode::SEE_OTHER, "{start:?}");
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let answer = http.get(start.header("location")).send().await.unwrap();
+        let callback = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+        self.browser.get(&format!("{}?{}", callback.path(), callback.query().unwrap())).await
+    }
+}
+
+#[tokio::test]
+async fn connect_call_refresh_disconnect() {
+    for kind in ALL {
+        let world = world(kind).await;
+        let first = world.browser.get("/me").await;
+        assert!(first.header("location").starts_with("/login/acme?next="), "{first:?}");
+        let callback = world.login("acme").await;
+        assert_eq!((callback.status, callback.header("location")), (StatusCode::SEE_OTHER, "/me"), "{callback:?}");
+        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"somebody"}"#);
+        world.login("other").await;
+        for name in ["acme", "other"] {
+            assert_eq!(world.browser.get(&format!("/status/{name}")).await.body, "connected");
+        }
+
+        world.clock.advance(Duration::from_secs(3601));
+        for _ in 0..3 {
+            assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
+        }
+        assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 3, "two logins, one refresh that was kept");
+        assert_eq!(world.provider.counters().families_revoked, 0);
+
+        assert_eq!(world.browser.get("/disconnect/acme").await.body, "true Done");
+        assert_eq!(world.browser.get("/status/acme").await.body, "not connected");
+        assert_eq!(world.browser.get("/status/other").await.body, "connected");
+        assert_eq!(world.browser.get("/disconnect/acme").await.body, "false NotPossible");
+    }
+}
+
+#[tokio::test]
+async fn other_browsers_have_none_of_it() {
+    for kind in ALL {
+        let world = world(kind).await;
+        world.login("acme").await;
+        let other = Browser::new(world.browser.url(), true);
+        assert_eq!(other.get("/status/acme").await.body, "not connected");
+        assert_eq!(other.get("/me").await.status, StatusCode::SEE_OTHER);
+    }
+}
+
+/// The tokens of one user are no good to whoever is signed in next in the same browser.
+#[tokio::test]
+async fn the_next_user_of_a_browser_has_none_of_it() {
+    for kind in ALL {
+        let world = world(kind).await;
+        world.login("acme").await;
+        world.browser.jar.lock().unwrap().remove("__Host-oauth-dance-user").unwrap();
+        assert_eq!(world.browser.get("/status/acme").await.body, "not connected");
+        world.login("acme").await;
+        assert_eq!(world.browser.get("/status/acme").await.body, "connected");
+    }
+}
+
+#[tokio::test]
+async fn a_callback_works_once() {
+    let world = world(Kind::Cookie).await;
+    let cookies_of_the_start = {
+        let start = world.browser.get("/login/acme").await;
+        (world.browser.cookie_header(), start.header("location").to_owned())
+    };
+    let (cookies, location) = cookies_of_the_start;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let answer = http.get(location).send().await.unwrap();
+    let callback = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+    let callback = format!("{}?{}", callback.path(), callback.query().unwrap());
+    assert_eq!(world.browser.ask(&callback, cookies.as_bytes()).await.status, StatusCode::SEE_OTHER);
+    let again = world.browser.ask(&callback, cookies.as_bytes()).await;
+    assert_eq!(again.status, StatusCode::CONFLICT);
+    assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1);
+}
+
+/// A token that does not fit ends in an error page, with the old one in place: no endless login.
+#[tokio::test]
+async fn a_token_too_large_for_a_cookie_says_so() {
+    let world = world(Kind::Cookie).await;
+    world.login("acme").await;
+    let before = world.browser.get("/me").await.body;
+    world.provider.next_token_answer(Answer::normal().member("id_token", "x".repeat(65_536)));
+    let failed = world.login("acme").await;
+    assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR, "{failed:?}");
+    assert!(failed.body.contains("token storage failed"), "{failed:?}");
+    assert_eq!(world.browser.get("/me").await.body, before);
+}
+
+#[tokio::test]
+async fn without_the_layer_the_error_names_the_fix() {
+    let world = world(Kind::Nowhere).await;
+    for path in ["/me", "/status/acme", "/login/acme", "/disconnect/acme"] {
+        let page = world.browser.get(path).await;
+        assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+        assert!(
+            page.body.contains("CookieTokens") && page.body.contains("outside of these routes"),
+            "{path}: {page:?}"
+        );
+    }
+    assert!(LoginError::NoRequestStorage.to_string().contains("SessionTokens"));
+    assert_eq!(LoginError::NoRequestStorage.code(), ConnectError::NoRequestStorage.code());
+}
+
+#[tokio::test]
+async fn a_job_is_told_that_tokens_are_in_requests_only() {
+    for kind in ALL {
+        let world = world(kind).await;
+        let advice = world.browser.get("/job").await.body;
+        assert!(advice.contains("without a request") && advice.contains("Connections"), "{advice}");
+    }
+}
