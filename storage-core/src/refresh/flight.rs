@@ -12,7 +12,15 @@ use crate::storage::TokenStorage;
 use crate::token::OAuth2Token;
 use crate::tokens::Tokens;
 
-pub(super) type Outcome = Result<Arc<OAuth2Token>, RefreshError>;
+pub(super) type Outcome = Result<Found, RefreshError>;
+
+/// The token that a refresh ended with.
+#[derive(Clone)]
+pub(super) struct Found {
+    pub(super) token: OAuth2Token,
+    /// It comes from this very refresh, rather than from the storage.
+    pub(super) redeemed: bool,
+}
 
 /// The refreshes under way in this process.
 #[derive(Default)]
@@ -67,10 +75,21 @@ impl Flights {
         outcome
     }
 
+    /// The new token of a refresh that is not over because the storage does not take it.
+    pub(super) fn kept(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
+        let outcome = self.under_way().get(&FlightKey::new(tokens, key))?.borrow().clone();
+        outcome?.ok().filter(|found| found.redeemed).map(|found| found.token)
+    }
+
     /// Waits until no refresh is under way.
     pub(super) async fn all_landed(&self) {
         // An error says that the sender is gone, which `self` holds.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn under_way_now(&self) -> usize {
+        self.under_way().len()
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Outcome>>>> {

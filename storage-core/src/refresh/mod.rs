@@ -17,6 +17,8 @@ mod flight;
 mod policy;
 mod protocol;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -227,8 +229,15 @@ impl Refresher {
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
     ) -> Result<OAuth2Token, RefreshError> {
-        let (token, progress) = load(tokens, key).await?;
         let now = self.policy.clock.now();
+        let (token, progress) = match load(tokens, key).await {
+            Ok(found) => found,
+            Err(error) => {
+                // It may have failed after a refresh token was spent; then this process has what it does not.
+                let kept = self.flights.kept(tokens, key).filter(|kept| !kept.is_expired_at(now));
+                return kept.ok_or(error);
+            }
+        };
         if !self.policy.is_due(&token, now) {
             return Ok(token);
         }
@@ -299,7 +308,10 @@ impl Refresher {
                 Err(_) => return Err(RefreshError::Interrupted),
             };
             match outcome {
-                Some(Ok(token)) if need.is_met_by(&token, &self.policy) => return Ok(token.as_ref().clone()),
+                // What was just redeemed is as good as it gets, even if it came with no lifetime.
+                Some(Ok(found)) if found.redeemed || need.is_met_by(&found.token, &self.policy) => {
+                    return Ok(found.token);
+                }
                 Some(Err(error)) => return Err(error),
                 _ => {}
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::flight::Outcome;
+use super::flight::{Found, Outcome};
 use super::policy::Policy;
 use super::state::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
 use super::{Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent};
@@ -40,7 +40,7 @@ struct Claimed {
 
 /// What to do after a step.
 enum Next {
-    Done(Result<OAuth2Token, RefreshError>),
+    Done(Outcome),
     /// The record changed: look at it again.
     LookAgain,
 }
@@ -52,12 +52,12 @@ impl Refresh {
         self.tell(outcome);
     }
 
-    async fn to_the_end(&self) -> Result<OAuth2Token, RefreshError> {
+    async fn to_the_end(&self) -> Outcome {
         let give_up = Instant::now() + self.policy.longest_wait();
         loop {
             let claimed = match self.claim(give_up).await? {
                 Ok(claimed) => claimed,
-                Err(usable) => return Ok(usable),
+                Err(token) => return Ok(Found { token, redeemed: false }),
             };
             match self.redeem(claimed).await? {
                 Next::Done(outcome) => return outcome,
@@ -197,7 +197,7 @@ impl Refresh {
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
                 Ok(_) => {
                     self.observe(&RefreshEvent::Refreshed);
-                    return Next::Done(Ok(new));
+                    return Next::Done(Ok(Found { token: new, redeemed: true }));
                 }
                 Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
                     Ok(None) => {
@@ -209,7 +209,7 @@ impl Refresh {
                         // An earlier write of ours was cut off, but has been done.
                         Token::OAuth2(token) if token == new => {
                             self.observe(&RefreshEvent::Refreshed);
-                            return Next::Done(Ok(new));
+                            return Next::Done(Ok(Found { token, redeemed: true }));
                         }
                         // Somebody took us for dead, and has nothing yet but the spent refresh token. Ours is its successor.
                         Token::OAuth2(token) if token == old => {
@@ -218,7 +218,7 @@ impl Refresh {
                         }
                         Token::OAuth2(token) => {
                             self.observe(&RefreshEvent::Adopted);
-                            return Next::Done(Ok(token));
+                            return Next::Done(Ok(Found { token, redeemed: false }));
                         }
                         Token::OAuth1(_) => return Next::Done(Err(RefreshError::WrongKind)),
                     },
@@ -240,12 +240,12 @@ impl Refresh {
                 error = error as &dyn std::error::Error,
                 "a refreshed token could not be stored; it is served from memory and tried again"
             );
-            self.tell(Ok(new.clone()));
+            self.tell(Ok(Found { token: new.clone(), redeemed: true }));
         }
     }
 
-    fn tell(&self, outcome: Result<OAuth2Token, RefreshError>) {
-        self.outcome.send_replace(Some(outcome.map(Arc::new)));
+    fn tell(&self, outcome: Outcome) {
+        self.outcome.send_replace(Some(outcome));
     }
 
     fn observe(&self, event: &RefreshEvent) {
