@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,6 +43,7 @@ enum Delivery {
     AtOnce,
     After(Duration),
     Drip(Duration),
+    CutShort,
     Never,
     Lost,
 }
@@ -150,6 +152,11 @@ impl Answer {
         Self { delivery: Delivery::Drip(pause), ..self }
     }
 
+    /// Sends the head and half of the body, and then closes the connection.
+    pub fn cut_short(self) -> Self {
+        Self { delivery: Delivery::CutShort, ..self }
+    }
+
     /// Does its work and then keeps the client waiting for ever.
     pub fn hanging(self) -> Self {
         Self { delivery: Delivery::Never, ..self }
@@ -176,7 +183,7 @@ impl Answer {
         };
         self.change(&mut answer);
         match self.delivery {
-            Delivery::AtOnce | Delivery::Drip(_) => {}
+            Delivery::AtOnce | Delivery::Drip(_) | Delivery::CutShort => {}
             Delivery::After(delay) => tokio::time::sleep(delay).await,
             Delivery::Never => pending().await,
             Delivery::Lost => connection.sever(),
@@ -184,6 +191,7 @@ impl Answer {
         let body = match (self.content, self.delivery) {
             (Content::Endless(bytes), _) => zeros(bytes, Arc::clone(streamed)),
             (_, Delivery::Drip(pause)) => drip(answer.body, pause, Arc::clone(streamed)),
+            (_, Delivery::CutShort) => half(answer.body),
             _ => Body::from(answer.body),
         };
         let mut response = Response::new(body);
@@ -266,6 +274,11 @@ fn zeros(bytes: u64, streamed: Arc<AtomicU64>) -> Body {
         streamed.fetch_add(next.len() as u64, Ordering::Relaxed);
         async move { (left > 0).then(|| (Ok::<_, Infallible>(next.clone()), left - next.len() as u64)) }
     }))
+}
+
+fn half(mut body: Vec<u8>) -> Body {
+    body.truncate(body.len() / 2);
+    Body::from_stream(stream::iter([Ok(Bytes::from(body)), Err(io::Error::from(io::ErrorKind::ConnectionAborted))]))
 }
 
 fn drip(body: Vec<u8>, pause: Duration, streamed: Arc<AtomicU64>) -> Body {

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{Authorized, BeforeLogin, BoxError, ConnectError, Decision, Failure, Hooks, LoginError, User, Users};
+use oauth_dance::{
+    Authorized, BeforeLogin, BoxError, ConnectError, Decision, Failure, Hooks, LoginError, OAuthBuilder, User, Users,
+};
 use url::Url;
 
 use crate::support::{Browser, Setup, Site, code_of, state_of, world};
@@ -249,7 +251,7 @@ async fn behind_a_proxy_that_strips_a_prefix() {
 async fn routes_can_be_anywhere() {
     let provider = TestProvider::start().await.unwrap();
     let registration = provider.registration("acme");
-    let configure = |builder: oauth_dance::OAuthBuilder| {
+    let configure = |builder: OAuthBuilder| {
         builder.provider(registration).login_path("/connect/{provider}").callback_path("/back/{provider}")
     };
     let site = Setup::default().start(configure).await;

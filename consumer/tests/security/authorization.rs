@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth, Provider};
+use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth, OAuthBuilder, Provider};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
@@ -64,7 +64,7 @@ async fn ar_04_pkce_with_s256_always() {
     });
     let registrations = [provider.registration("acme"), provider.provider("public").public_client("public")];
     let site = crate::support::Setup::default()
-        .start(|builder| registrations.into_iter().fold(builder, |builder, one| builder.provider(one)))
+        .start(|builder| registrations.into_iter().fold(builder, OAuthBuilder::provider))
         .await;
     let browser = Browser::signed_in(&site, "alice");
 

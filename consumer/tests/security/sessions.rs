@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::KeyRing;
 use oauth_dance::testing::TestProvider;
+use oauth_dance::{KeyRing, OAuthBuilder};
 use oauth_dance_core::{Filter, PageRequest};
 
 use crate::support::{Browser, Setup, Site, world};
@@ -43,7 +43,7 @@ async fn sc_01_sc_02_cookies_are_kept_strictly() {
 #[tokio::test]
 async fn sc_05_a_user_cookie_is_made_by_the_application_only() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, |builder| builder.each_browser_a_user()).await;
+    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
     let browser = Browser::of(&site);
     browser.login("acme").await;
     let (name, value) = browser.cookies().into_iter().next().unwrap();
@@ -87,7 +87,7 @@ async fn sc_08_nothing_personal_is_cached() {
 #[tokio::test]
 async fn sc_09_strange_cookies_are_no_cookies() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, |builder| builder.each_browser_a_user()).await;
+    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
     let browser = Browser::of(&site);
     browser.login("acme").await;
     let (name, value) = browser.cookies().into_iter().next().unwrap();
@@ -153,8 +153,8 @@ async fn sc_10_the_attempt_s_cookie_goes_with_it() {
 #[tokio::test]
 async fn sc_11_two_applications_on_one_host() {
     let provider = TestProvider::start().await.unwrap();
-    let one = Site::with(&provider, |builder| builder.each_browser_a_user()).await;
-    let two = Site::with(&provider, |builder| builder.each_browser_a_user()).await;
+    let one = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
+    let two = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
     // Ports do not separate cookies, so the browser has one jar for both.
     let (browser, elsewhere) = (Browser::of(&one), Browser::of(&two));
     let share =
@@ -186,7 +186,7 @@ async fn sc_11_two_processes_of_one_application() {
 #[tokio::test]
 async fn sc_12_a_visit_leaves_nothing() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, |builder| builder.each_browser_a_user()).await;
+    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
     for _ in 0..100 {
         let visitor = Browser::of(&site);
         for path in ["/", "/optional", "/required"] {
@@ -211,8 +211,7 @@ async fn sc_15_keys_can_be_changed() {
     let mut browser: Option<Browser> = None;
     for (step, keys) in rings.into_iter().enumerate() {
         let setup = Setup { keys, storage: storage.clone(), ..Setup::default() };
-        let configure =
-            |builder: oauth_dance::OAuthBuilder| builder.provider(provider.registration("acme")).each_browser_a_user();
+        let configure = |builder: OAuthBuilder| builder.provider(provider.registration("acme")).each_browser_a_user();
         let site = setup.start(configure).await;
         let next = Browser::of(&site);
         for (name, value) in browser.iter().flat_map(Browser::cookies) {

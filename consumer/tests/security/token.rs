@@ -195,3 +195,46 @@ async fn tr_17_no_cookie_is_kept_for_the_next_user() {
     assert_eq!(back.len(), 4);
     assert!(back.iter().all(|request| request.header("cookie").is_none()));
 }
+
+/// A server with a certificate that nobody vouches for, and what it was told over TLS.
+async fn self_signed() -> (String, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
+    use tokio::io::AsyncReadExt as _;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = std::sync::Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).await.unwrap_or(0);
+            told.lock().unwrap().extend_from_slice(&buffer[..read]);
+        }
+    });
+    (url, heard)
+}
+
+#[tokio::test]
+async fn tr_05_a_certificate_must_be_vouched_for() {
+    let (url, heard) = self_signed().await;
+    let provider = TestProvider::start().await.unwrap();
+    let mut fake = provider.provider("acme");
+    fake.token_endpoint = url.clone();
+    let registration = fake.client("test-client", "test-secret");
+    let site = Setup::default().start(|builder| builder.provider(registration)).await;
+    assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::BAD_GATEWAY);
+    assert!(heard.lock().unwrap().is_empty(), "it is not told the code");
+
+    let careless = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
+    let _ = careless.post(&url).body("x").send().await;
+    assert!(!heard.lock().unwrap().is_empty(), "it would have listened");
+}

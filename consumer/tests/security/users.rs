@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use http::StatusCode;
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{BeforeLogin, BoxError, Hooks, User};
+use oauth_dance::{BeforeLogin, BoxError, Hooks, OAuthBuilder, User};
 
 use crate::support::{Browser, Setup, Site, with_parameter, world};
 
@@ -30,9 +30,8 @@ async fn mu_01_mu_02_mu_04_everybody_sees_only_themselves() {
         TestProvider::start().await.unwrap(),
     ];
     let registrations: Vec<_> = providers.iter().zip(NAMES).map(|(one, name)| one.registration(name)).collect();
-    let configure = |builder: oauth_dance::OAuthBuilder| {
-        registrations.into_iter().fold(builder.hooks(SameName), |builder, one| builder.provider(one))
-    };
+    let configure =
+        |builder: OAuthBuilder| registrations.into_iter().fold(builder.hooks(SameName), OAuthBuilder::provider);
     let site = Setup::default().start(configure).await;
     let mut rounds = tokio::task::JoinSet::new();
     for user in ["alice", "bob", "carol"] {

@@ -1,0 +1,295 @@
+//! No secret is in any log, page, error or debug output, whatever happens.
+//!
+//! Everything that this process logs is kept, at the finest level, from this library and those under it. All secrets
+//! carry a marker, or are known after the fact, and are searched for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use axum::response::Response;
+use http::{HeaderValue, header};
+use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::{Authorized, BoxError, Decision, Failure, Hooks, OAuthBuilder, User};
+use oauth_dance_core::{Precondition, Record, TokenStorage as _};
+use serde_json::json;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use support::{Browser, FragileStorage, Page, Setup, Site, state_of, with_parameter};
+
+const MARKER: &str = "CANARY";
+const SECRET: &str = "CANARY client secret";
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// What the whole process logs.
+    fn everything() -> Self {
+        static LOG: OnceLock<Log> = OnceLock::new();
+        let start = || {
+            let log = Self::default();
+            let writer = log.clone();
+            let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+            tracing_subscriber::registry().with(layer).init();
+            log
+        };
+        LOG.get_or_init(start).clone()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps what hooks are shown.
+#[derive(Clone, Default)]
+struct Shown(Arc<Mutex<String>>);
+
+#[async_trait::async_trait]
+impl Hooks for Shown {
+    async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
+        let Authorized { token, client, parts, .. } = login;
+        let parts = (&parts.uri, &parts.method);
+        writeln!(self.0.lock().unwrap(), "{token:?} {client:?} {parts:?}")?;
+        Ok(Decision::store())
+    }
+
+    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+        let (error, uri) = (failure.error, &failure.parts.uri);
+        writeln!(self.0.lock().unwrap(), "{error:?} {error} {uri} {}", causes(error)).unwrap();
+        None
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = error.source();
+    while let Some(source) = next {
+        write!(text, " <- {source} {source:?}").unwrap();
+        next = source.source();
+    }
+    text
+}
+
+/// An application and everything it ever showed.
+struct Stage {
+    provider: TestProvider,
+    site: Site,
+    storage: Arc<FragileStorage>,
+    shown: Shown,
+    /// Secrets without a marker.
+    secrets: Vec<String>,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let provider = TestProvider::start().await.unwrap();
+        provider.configure(|settings| {
+            settings.secret_prefix = MARKER.to_owned();
+            settings.clients.insert("acme client".to_owned(), Some(SECRET.to_owned()));
+        });
+        let (shown, storage) = (Shown::default(), Arc::new(FragileStorage::default()));
+        let (hooks, kept) = (shown.clone(), storage.clone());
+        let registration = provider.provider("acme").client("acme client", SECRET);
+        writeln!(shown.0.lock().unwrap(), "{registration:?}").unwrap();
+        let setup = Setup { storage: kept, ..Setup::default() };
+        let configure = move |builder: OAuthBuilder| {
+            let builder = builder.provider(registration).hooks(hooks.clone()).timeout(Duration::from_millis(250));
+            writeln!(hooks.0.lock().unwrap(), "{builder:?}").unwrap();
+            builder
+        };
+        let site = setup.start(configure).await;
+        provider.configure(|settings| settings.clock = site.clock.clock());
+        Self { provider, site, storage, shown, secrets: Vec::new() }
+    }
+
+    fn show(&self, what: impl std::fmt::Debug) {
+        writeln!(self.shown.0.lock().unwrap(), "{what:?}").unwrap();
+    }
+
+    fn show_page(&self, page: &Page) {
+        // The attempt's cookie is the browser's to have; it is sealed, and only its value is left out here.
+        let mut headers = page.headers.clone();
+        headers.remove(header::SET_COOKIE);
+        self.show((page.status, headers, &page.body));
+    }
+
+    async fn login(&mut self, answer: Answer) {
+        let browser = Browser::signed_in(&self.site, "alice");
+        let callback = browser.stopped_at_callback("acme").await;
+        self.secrets.push(state_of(&callback));
+        self.secrets.extend(browser.cookies().into_values().filter(|value| value != "alice"));
+        self.provider.next_token_answer(answer);
+        for url in [
+            with_parameter(&callback, "state", Some("forged")),
+            callback.clone(),
+            callback.clone(),
+            with_parameter(&callback, "code", Some("")),
+        ] {
+            self.show_page(&browser.get(url.as_str()).await);
+        }
+        let callback = browser.stopped_at_callback("acme").await;
+        self.secrets.push(state_of(&callback));
+        let refused = with_parameter(&callback, "code", None);
+        self.show_page(&browser.get(&format!("{refused}&error=server_error&error_description=x")).await);
+        self.provider.clear_answers();
+    }
+
+    async fn refresh(&self, answer: Answer) {
+        let user = User::new("refresh");
+        self.provider.connect(&self.site.oauth, "acme", &user).await.unwrap();
+        self.site.clock.advance(Duration::from_secs(3601));
+        self.provider.next_token_answer(answer);
+        match self.site.oauth.client("acme", &user).await {
+            Ok(client) => self.show((&client, client.token())),
+            Err(error) => self.show((&error, error.to_string(), causes(&error))),
+        }
+        let browser = Browser::signed_in(&self.site, "refresh");
+        for path in ["/required", "/me/acme"] {
+            self.show_page(&browser.get(path).await);
+        }
+        self.provider.clear_answers();
+    }
+
+    async fn call(&self, answer: Answer) {
+        let user = User::new("call");
+        self.provider.connect(&self.site.oauth, "acme", &user).await.unwrap();
+        let client = self.site.oauth.client("acme", &user).await.unwrap();
+        self.provider.next_answer(Endpoint::Api, answer);
+        let request = client.post("/x").header(header::AUTHORIZATION, HeaderValue::from_static("Basic x"));
+        self.show(request.send().await.map_err(|error| (error.to_string(), causes(&error))).err());
+        let request = client.get("/x").timeout(Duration::from_millis(100)).max_response(1000);
+        self.show(&request);
+        match request.send().await {
+            Ok(answer) => self.show(answer),
+            Err(error) => self.show((&error, error.to_string(), causes(&error))),
+        }
+        self.show(client.get("http://127.0.0.1:9/").send().await.err());
+        self.provider.clear_answers();
+    }
+
+    async fn revoke(&self, answer: Answer) {
+        let user = User::new("revoke");
+        self.provider.connect(&self.site.oauth, "acme", &user).await.unwrap();
+        self.provider.next_answer(Endpoint::Revocation, answer);
+        self.show_page(&Browser::signed_in(&self.site, "revoke").post("/disconnect/acme", "", &[]).await);
+        self.provider.clear_answers();
+    }
+
+    async fn spoil_the_storage(&self) {
+        let browser = Browser::signed_in(&self.site, "spoiled");
+        browser.login("acme").await;
+        let callback = browser.stopped_at_callback("acme").await;
+        self.storage.down.store(true, Ordering::SeqCst);
+        for path in ["/required", callback.as_str()] {
+            self.show_page(&browser.get(path).await);
+        }
+        self.storage.down.store(false, Ordering::SeqCst);
+        let key = User::new("spoiled").key("acme").unwrap();
+        let plain = Record::new(r#"{"format":1,"access_token":"CANARY"}"#);
+        let foreign = self.storage.get(&User::new("alice").key("acme").unwrap()).await.unwrap().unwrap().value;
+        for record in [plain, Record::new("CANARY"), foreign] {
+            self.storage.put(&key, &record, Precondition::Always).await.unwrap();
+            self.show_page(&browser.get("/required").await);
+            self.show_page(&browser.post("/disconnect/acme", "", &[]).await);
+        }
+    }
+}
+
+fn faults() -> Vec<Answer> {
+    let echo = json!({"error": format!("unknown {SECRET}"), "error_description": format!("{SECRET} is wrong")});
+    vec![
+        Answer::normal(),
+        Answer::normal().lost(),
+        Answer::normal().hanging(),
+        Answer::normal().with_status(500),
+        Answer::normal().member("token_type", "mac"),
+        Answer::normal().member("access_token", "CANARY\r\n"),
+        Answer::normal().member("error", "server_error"),
+        Answer::normal().map_body(|body| body[..body.len() - 1].to_vec()),
+        Answer::normal().member("note", "CANARY of another kind"),
+        Answer::closed(),
+        Answer::normal().cut_short(),
+        Answer::endless(),
+        Answer::redirect(307, "http://127.0.0.1:9/?CANARY"),
+        Answer::json(echo.clone()),
+        Answer::json(echo).with_status(400),
+        Answer::error(400, "invalid_grant"),
+        Answer::status(502).body("<html>CANARY</html>"),
+    ]
+}
+
+#[tokio::test]
+async fn lg_01_lg_02_lg_03_lg_04_no_secret_is_shown_anywhere() {
+    let log = Log::everything();
+    let mut stage = Stage::set().await;
+    for answer in faults() {
+        stage.login(answer.clone()).await;
+        stage.refresh(answer.clone()).await;
+        stage.call(answer.clone()).await;
+        stage.revoke(answer).await;
+    }
+    stage.login(Answer::normal()).await;
+    stage.spoil_the_storage().await;
+    stage.show((&stage.site.oauth, stage.site.oauth.tokens()));
+    let verifiers = stage.provider.requests_to(Endpoint::Token);
+    stage.secrets.extend(verifiers.iter().filter_map(|request| request.field("code_verifier").map(str::to_owned)));
+
+    let (logged, shown) = (log.text(), stage.shown.0.lock().unwrap().clone());
+    for expected in ["login finished", "login failed", "starting new connection", "disconnected", "not be revoked"] {
+        assert!(logged.contains(expected), "{expected:?} should be in the log, or nothing is tested here");
+    }
+    assert!(logged.contains("TRACE") && logged.contains("DEBUG"));
+    assert!(stage.secrets.len() > 50);
+    for (place, text) in [("log", &logged), ("output", &shown)] {
+        for line in text.lines() {
+            assert!(!line.contains(MARKER), "the {place} shows a secret: {line:.1000}");
+        }
+        for secret in &stage.secrets {
+            assert!(!text.contains(secret.as_str()), "the {place} shows a secret: {secret}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lg_05_lg_06_events_are_one_line_each_with_their_code() {
+    let log = Log::everything();
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::of(&provider).await;
+    let alice = Browser::signed_in(&site, "alice");
+    for forged in
+        ["x%0aINFO+forged+line", "x%0d%0aINFO+forged+line", "x%e2%80%a8INFO+forged+line", "%1b[2JINFO+forged+line"]
+    {
+        let callback = alice.stopped_at_callback("acme").await;
+        let refused = with_parameter(&callback, "code", None);
+        alice.get(&format!("{refused}&error={forged}&error_description={forged}")).await;
+        alice.get(&format!("/login/{forged}")).await;
+        alice.get(&format!("/me/{forged}")).await;
+    }
+    alice.get("/login/acme/authorized?state=unknown&code=x").await;
+    let text = log.text();
+    let forged: Vec<_> = text.lines().filter(|line| line.contains("forged line")).collect();
+    assert!(forged.len() >= 4, "{forged:?}");
+    for line in forged {
+        assert!(!line.trim_start().starts_with("INFO") && !line.contains(['\u{1b}', '\u{2028}', '\r']), "{line:?}");
+    }
+    assert!(text.contains("code=\"provider_error\"") && text.contains("code=\"unknown_attempt\""));
+}
