@@ -12,7 +12,7 @@ pub enum StorageError {
     /// The precondition did not hold and nothing was changed. Read again and decide anew.
     #[error("another write came first")]
     Conflict,
-    /// The storage cannot be reached or is too busy. Nothing is known to have changed; try again later.
+    /// The storage cannot be reached, is too busy, or has no room. Nothing has changed; try again later.
     #[error("the token storage is unavailable; try again later")]
     Unavailable {
         /// The error underneath.
@@ -59,7 +59,8 @@ pub enum StorageError {
     /// The cursor did not come from this storage.
     #[error("this is not a cursor of this storage; start again from the first page")]
     InvalidCursor,
-    /// The storage refuses, and will until somebody changes its set-up.
+    /// The storage refuses, and will until somebody changes its set-up: a table is missing, credentials are wrong, or it
+    /// may not be written to. Nothing has changed.
     #[error("the token storage is not set up: {advice}")]
     Misconfigured {
         /// What to do about it.

@@ -140,15 +140,17 @@ pub trait TokenStorage: Send + Sync + 'static {
     /// [`retain_for`](Record::retain_for) is the time it has left.
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError>;
 
-    /// Writes a record if the precondition holds, and returns its new version.
+    /// Writes a record if the precondition holds, and returns its new version. A record past its retention counts as
+    /// absent. [`Precondition::Always`] never conflicts, and writes over a record that cannot be read as well.
+    ///
+    /// Where [`Capabilities::atomic`] is not declared, preconditions still hold for writes that come one after another.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] if the precondition does not hold; then nothing has changed. A record past its
-    /// retention counts as absent. `put` with [`Precondition::Always`] never conflicts.
+    /// [`StorageError::Conflict`] if the precondition does not hold; then nothing has changed.
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError>;
 
     /// Removes the record of a key, with `only` set only if it still has that version. `true` says that this call
-    /// removed it; `false` that nothing (more) to remove was there.
+    /// removed it; `false` that nothing (more) to remove was there. A record that cannot be read is removed too.
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError>;
 
     /// Lists what is stored, without payloads, page by page in an order of the storage's own.
@@ -261,7 +263,7 @@ impl Filter {
 pub struct PageRequest {
     /// [`Page::next`] of the page before, or `None` for the first.
     pub after: Option<Cursor>,
-    /// The most entries to return; at least 1.
+    /// The most entries to return; 0 counts as 1. A storage may return fewer.
     pub limit: usize,
 }
 
@@ -357,14 +359,25 @@ pub struct Capabilities {
     pub atomic: bool,
     /// `list` works.
     pub listable: bool,
-    /// The most bytes a payload may have; `None` if no limit is known.
+    /// A write is taken only until the response of the request that brought the storage has left: nothing may be left to
+    /// be written in the background.
+    pub request_bound: bool,
+    /// The most bytes a payload may have; `None` says that a mebibyte at least is taken.
     pub max_payload: Option<usize>,
 }
 
 impl Capabilities {
     /// A storage that declares nothing yet.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, durable: false, shared: false, atomic: false, listable: false, max_payload: None }
+        Self {
+            name,
+            durable: false,
+            shared: false,
+            atomic: false,
+            listable: false,
+            request_bound: false,
+            max_payload: None,
+        }
     }
 
     /// Declares durability.
@@ -392,6 +405,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_listable(mut self, listable: bool) -> Self {
         self.listable = listable;
+        self
+    }
+
+    /// Declares that writes are taken only until the response has left.
+    #[must_use]
+    pub const fn with_request_bound(mut self, request_bound: bool) -> Self {
+        self.request_bound = request_bound;
         self
     }
 
