@@ -67,6 +67,7 @@ struct World {
     provider: TestProvider,
     clock: TestClock,
     browser: Browser,
+    oauth: OAuth,
 }
 
 async fn world(kind: Kind) -> World {
@@ -86,7 +87,7 @@ async fn world(kind: Kind) -> World {
         .route("/disconnect/{name}", get(disconnect))
         .route("/job", get(job))
         .merge(oauth.routes())
-        .with_state(oauth);
+        .with_state(oauth.clone());
     let app = match kind {
         Kind::Cookie => app.layer(CookieTokens::new(base, keys).with_clock(clock.clock())),
         Kind::Session014 => {
@@ -106,7 +107,7 @@ async fn world(kind: Kind) -> World {
         Kind::Nowhere => app,
     };
     let browser = Browser::new(&serve(app).await, true);
-    World { provider, clock, browser }
+    World { provider, clock, browser, oauth }
 }
 
 impl World {
@@ -149,6 +150,61 @@ async fn connect_call_refresh_disconnect() {
     }
 }
 
+/// A token that is about to expire is refreshed in the background where that can be kept, and otherwise before the
+/// response: the new token is not lost, and the spent refresh token not sent again.
+#[tokio::test]
+async fn a_refresh_ahead_of_time_is_kept() {
+    for kind in ALL {
+        let world = world(kind).await;
+        world.login("acme").await;
+        world.clock.advance(Duration::from_secs(3595));
+        world.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
+        for _ in 0..3 {
+            assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2, "a login and one refresh");
+        world.clock.advance(Duration::from_secs(10));
+        assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
+        assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2, "the refreshed token is there");
+        assert_eq!(world.provider.counters().families_revoked, 0);
+    }
+}
+
+/// A refreshed token that does not fit is good for the request that got it. The next one knows that only a login helps:
+/// it neither waits nor sends the spent refresh token.
+#[tokio::test]
+async fn a_refreshed_token_too_large_for_a_cookie_ends_the_connection() {
+    let world = world(Kind::Cookie).await;
+    world.login("acme").await;
+    world.clock.advance(Duration::from_secs(3601));
+    world.provider.next_token_answer(Answer::normal().member("id_token", "x".repeat(65_536)));
+    assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
+    let next = world.browser.get("/me").await;
+    assert!(next.header("location").starts_with("/login/acme?next="), "{next:?}");
+    assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2);
+    world.login("acme").await;
+    assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
+}
+
+/// A browser that goes away during a refresh leaves no task behind that tries to store the token for ever.
+#[tokio::test]
+async fn a_browser_that_goes_away_leaves_nothing_behind() {
+    for kind in ALL {
+        let world = world(kind).await;
+        world.login("acme").await;
+        world.clock.advance(Duration::from_secs(3601));
+        world.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
+        assert!(tokio::time::timeout(Duration::from_millis(100), world.browser.get("/me")).await.is_err());
+        tokio::time::timeout(Duration::from_secs(5), world.oauth.finish()).await.expect("no refresh is under way");
+        assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2);
+        if kind != Kind::Cookie {
+            assert_eq!(world.browser.get("/me").await.status, StatusCode::OK, "a session has stored it all the same");
+            assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2);
+        }
+    }
+}
+
 #[tokio::test]
 async fn other_browsers_have_none_of_it() {
     for kind in ALL {
@@ -166,7 +222,7 @@ async fn the_next_user_of_a_browser_has_none_of_it() {
     for kind in ALL {
         let world = world(kind).await;
         world.login("acme").await;
-        world.browser.jar.lock().unwrap().remove("__Host-oauth-dance-user").unwrap();
+        world.browser.jar.lock().unwrap().retain(|name, _| !name.contains("oauth-dance-user"));
         assert_eq!(world.browser.get("/status/acme").await.body, "not connected");
         world.login("acme").await;
         assert_eq!(world.browser.get("/status/acme").await.body, "connected");

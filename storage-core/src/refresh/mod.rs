@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::error::TokensError;
 use crate::key::TokenKey;
@@ -216,7 +217,7 @@ impl Refresher {
     }
 
     /// A token that has not expired. One that is about to is returned as it is and refreshed in the background; one that
-    /// has is refreshed first.
+    /// has is refreshed first. Where the storage is bound to a request, both are refreshed first.
     ///
     /// # Errors
     /// [`RefreshError`].
@@ -229,29 +230,35 @@ impl Refresher {
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
     ) -> Result<OAuth2Token, RefreshError> {
-        let now = self.policy.clock.now();
         let (token, progress) = match load(tokens, key).await {
-            Ok(found) => found,
-            Err(error) => {
-                // It may have failed after a refresh token was spent; then this process has what it does not.
-                let kept = self.flights.kept(tokens, key).filter(|kept| !kept.is_expired_at(now));
-                return kept.ok_or(error);
-            }
+            Err(error @ RefreshError::Storage(_)) => return self.kept(tokens, key).ok_or(error),
+            found => found?,
         };
+        let now = self.policy.clock.now();
         if !self.policy.is_due(&token, now) {
             return Ok(token);
+        }
+        if let Some(kept) = self.kept(tokens, key) {
+            return Ok(kept);
         }
         if token.is_expired_at(now) {
             return self.refresh(tokens, key, provider, Need::Unexpired).await;
         }
         let may_start = match progress {
             Progress::Idle => token.refresh_token.is_some(),
+            // Whoever claimed it may be dead.
+            Progress::Claimed(_) => true,
             Progress::BackingOff(back_off) => back_off.until <= now,
-            Progress::Claimed(_) | Progress::Dead { .. } => false,
+            Progress::Dead { .. } => false,
         };
-        if may_start {
-            drop(self.join(tokens, key, provider, Need::NotDue));
+        if !may_start {
+            return Ok(token);
         }
+        if tokens.storage().capabilities().request_bound {
+            // What is written after the response is lost.
+            return Ok(self.refresh(tokens, key, provider, Need::NotDue).await.unwrap_or(token));
+        }
+        drop(self.join(tokens, key, provider, Need::NotDue));
         Ok(token)
     }
 
@@ -289,6 +296,7 @@ impl Refresher {
     }
 
     /// Waits until no refresh is under way in this process: call it before it ends, so that no new token is lost.
+    /// While the storage is down that takes until it is back, so set a limit.
     pub async fn finish(&self) {
         self.flights.all_landed().await;
     }
@@ -300,23 +308,31 @@ impl Refresher {
         provider: &Arc<dyn Redeem>,
         need: Need,
     ) -> Result<OAuth2Token, RefreshError> {
-        // A refresh that was under way already may have been for less than this caller needs; the next one is not.
-        for _ in 0..2 {
-            let mut outcome = self.join(tokens, key, provider, need.clone());
-            let outcome = match outcome.wait_for(Option::is_some).await {
-                Ok(outcome) => outcome.clone(),
-                Err(_) => return Err(RefreshError::Interrupted),
-            };
-            match outcome {
-                // What was just redeemed is as good as it gets, even if it came with no lifetime.
-                Some(Ok(found)) if found.redeemed || need.is_met_by(&found.token, &self.policy) => {
-                    return Ok(found.token);
+        let landed = async {
+            loop {
+                let mut outcome = self.join(tokens, key, provider, need.clone());
+                let is_news = outcome.borrow().is_none();
+                let found = match outcome.wait_for(Option::is_some).await {
+                    Ok(outcome) => outcome.clone(),
+                    Err(_) => return Err(RefreshError::Interrupted),
+                };
+                match found {
+                    // What was just redeemed is as good as it gets, even if it came with no lifetime.
+                    Some(Ok(found)) if found.redeemed && is_news || need.is_met_by(&found.token, &self.policy) => {
+                        return Ok(found.token);
+                    }
+                    Some(Err(error)) => return Err(error),
+                    // It was for less than this caller needs. The next one can start when it has ended.
+                    _ => while outcome.changed().await.is_ok() {},
                 }
-                Some(Err(error)) => return Err(error),
-                _ => {}
             }
-        }
-        Err(RefreshError::Busy)
+        };
+        timeout(self.policy.longest_wait(), landed).await.unwrap_or(Err(RefreshError::Busy))
+    }
+
+    /// A token that only this process has, because the storage did not take it yet.
+    fn kept(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
+        self.flights.kept(tokens, key).filter(|kept| Need::Unexpired.is_met_by(kept, &self.policy))
     }
 
     fn join(

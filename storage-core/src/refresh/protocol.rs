@@ -1,5 +1,6 @@
 //! The protocol itself: claim, redeem, commit; wait and take over.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -202,7 +203,9 @@ impl Refresh {
                 Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
                     Ok(None) => {
                         self.observe(&RefreshEvent::Dropped);
-                        self.provider.revoke(&new).await;
+                        self.tell(Err(RefreshError::NotConnected));
+                        // Nobody waits for it, and it may fail.
+                        let _ = timeout(self.policy.request_timeout, self.provider.revoke(&new)).await;
                         return Next::Done(Err(RefreshError::NotConnected));
                     }
                     Ok(Some(found)) => match found.value.token {
@@ -224,10 +227,29 @@ impl Refresh {
                     },
                     Err(error) => self.keep(&new, &error),
                 },
+                Err(error) if is_final(&error) => {
+                    self.give_up(old, version, &error).await;
+                    return Next::Done(Ok(Found { token: new, redeemed: true }));
+                }
                 Err(error) => self.keep(&new, &error),
             }
             sleep(pause).await;
             pause = LONGEST_RETRY.min(pause * 2);
+        }
+    }
+
+    /// Writes down that the refresh token is spent, where the storage will never take its successor.
+    async fn give_up(&self, old: OAuth2Token, version: Version, error: &TokensError) {
+        self.observe(&RefreshEvent::NotStored);
+        tracing::error!(
+            provider = self.key.provider(),
+            error = error as &dyn std::error::Error,
+            "a refreshed token cannot be stored; the user must authorize again"
+        );
+        let progress = Progress::Dead { reason: DeadReason::AnswerLost, since: self.policy.clock.now() };
+        let stored = Stored { token: Token::OAuth2(old), progress };
+        if let Err(failed) = self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
+            tracing::warn!(error = &failed as &dyn std::error::Error, "a spent refresh token was not noted");
         }
     }
 
@@ -250,6 +272,16 @@ impl Refresh {
 
     fn observe(&self, event: &RefreshEvent) {
         tracing::info!(provider = self.key.provider(), event = event.name(), "token refresh");
-        (self.observer)(&self.key, event);
+        // A bug in there must not cost a token that is not stored yet.
+        let told = catch_unwind(AssertUnwindSafe(|| (self.observer)(&self.key, event)));
+        if told.is_err() {
+            tracing::error!(event = event.name(), "the observer of token refreshes panicked");
+        }
     }
+}
+
+/// Whether the storage would answer the same for ever.
+fn is_final(error: &TokensError) -> bool {
+    let TokensError::Storage(error) = error else { return false };
+    matches!(error, StorageError::TooLarge { .. } | StorageError::KeyTooLong { .. } | StorageError::Unsupported(_))
 }

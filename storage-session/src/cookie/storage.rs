@@ -212,6 +212,9 @@ impl TokenStorage for CookieStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("cookie").with_shared(true).with_max_payload(max_payload(self.capacity()))
+        Capabilities::new("cookie")
+            .with_shared(true)
+            .with_request_bound(true)
+            .with_max_payload(max_payload(self.capacity()))
     }
 }
