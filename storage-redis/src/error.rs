@@ -100,24 +100,23 @@ pub(crate) fn verdict(code: &str, message: &str) -> Verdict {
         "NOAUTH" | "WRONGPASS" => Verdict::Advice(LOG_IN),
         "NOPERM" => Verdict::Advice(PERMIT),
         "NOPROTO" => Verdict::Advice(TOO_OLD),
-        // Redis 6 puts what a command in a script was answered into the message.
-        "ERR" if message.starts_with("Error running script") => match nested(message) {
-            Some((code, message)) => verdict(code, message),
-            None => Verdict::Advice(NO_COMMANDS),
-        },
         "ERR" if message.contains("can't run this command") || message.contains("can't access") => {
             Verdict::Advice(PERMIT)
         }
         "ERR" if message.contains("max number of clients") => Verdict::Later,
+        // Redis 6 puts what a command in a script was answered into the message.
+        "ERR" if message.starts_with("Error running script") => match nested(message) {
+            Some(code) => verdict(code, ""),
+            None => Verdict::Advice(NO_COMMANDS),
+        },
         _ => Verdict::Advice(NO_COMMANDS),
     }
 }
 
-/// The error `-CODE text` inside another one's message.
-fn nested(message: &str) -> Option<(&str, &str)> {
-    let (_, inner) = message.rsplit_once(": -")?;
-    let (code, text) = inner.split_once(' ')?;
-    (code != "ERR" || !text.starts_with("Error running script")).then_some((code, text))
+/// The code of the error inside another one's message, with or without the protocol's `-` before it.
+fn nested(message: &str) -> Option<&str> {
+    let words = message.split(' ').map(|word| word.trim_start_matches('-'));
+    words.skip(1).find(|word| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase()))
 }
 
 impl Cause {
@@ -178,14 +177,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_server_quotes_of_a_request_is_left_out() {
+        let answer = b"-ERR unknown command 'EVALSHA', with args beginning with: '1f', '3', 'secret'\r\n";
+        let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!() };
+        assert_eq!(Cause::answer(&error).to_string(), "the server answered ERR: unknown command 'EVALSHA'");
+        let Failure::Misconfigured(advice, cause) = refused(&error) else { panic!() };
+        assert!(advice.contains("refuses a command") && !format!("{cause:?}").contains("secret"));
+    }
+
+    #[test]
     fn answers_are_told_apart() {
         let nested =
             |inner| format!("Error running script (call to f_0a1b): @user_script:28: @user_script: 28: -{inner}");
         let advice = |verdict| matches!(verdict, Verdict::Advice(advice) if advice == MEMORY_FULL);
         assert!(advice(verdict("OOM", "command not allowed when used memory > 'maxmemory'.")));
-        assert!(advice(verdict("ERR", &nested("OOM command not allowed when used memory > 'maxmemory'."))));
+        assert!(advice(verdict("ERR", &nested("-OOM command not allowed when used memory > 'maxmemory'."))));
         assert_eq!(
-            verdict("ERR", &nested("READONLY You can't write against a read only replica.")),
+            verdict("ERR", &nested("-READONLY You can't write against a read only replica.")),
             Verdict::NotPrimary
         );
         assert_eq!(verdict("ERR", &nested("WRONGTYPE Operation against a key")), Verdict::WrongType);

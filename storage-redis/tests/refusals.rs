@@ -30,7 +30,7 @@ fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
 #[tokio::test]
 async fn a_replica_is_refused() {
     let primary = server_or_skip!(Server::start(&[]));
-    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port)]).unwrap();
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &primary.port.to_string()]).unwrap();
     let connected = RedisStorage::connect(&replica.url()).await;
     assert!(advice(connected).contains("read-only replica"));
     let storage = RedisStorage::lazy(&replica.url()).unwrap();

@@ -54,8 +54,8 @@ async fn writes_go_on_where_the_replica_took_over() {
     })
     .await;
     let (counted, errors, gap) = counter.await.unwrap();
-    println!("{counted} writes, {errors} errors, no write for {gap:?}");
-    assert!(errors > 0 && counted > 100 && gap < Duration::from_secs(8));
+    let seen = format!("{counted} writes, {errors} errors, no write for {gap:?}");
+    assert!(errors > 0 && counted > 100 && gap < Duration::from_secs(8), "{seen}");
     let found: Option<String> = pair.servers[1].ask::<Vec<String>>(&["KEYS", "*:counter:*"]).pop();
     assert!(found.is_some(), "the writes are not on the new primary");
 

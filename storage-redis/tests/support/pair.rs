@@ -11,7 +11,7 @@ impl Pair {
         program()?;
         let primary = Server::start(&[])?;
         let port = primary.port.to_string();
-        let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {port}"), "--repl-diskless-sync-delay", "0"])?;
+        let replica = Server::start(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"])?;
         let sentinels = (0..3).map(|_| sentinel(&port)).collect();
         let pair = Self { servers: vec![primary, replica], sentinels };
         pair.wait_until_watched();

@@ -96,6 +96,10 @@ impl Server {
         }
     }
 
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// `kill -9`
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -118,6 +122,8 @@ impl Server {
 
     /// Has the server do something, behind the storage's back.
     pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
+        // It may be loading what it got from its primary.
+        self.wait_until_it_answers();
         let mut connection = self.try_connect().expect("the server does not answer");
         redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
     }
