@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -30,23 +31,41 @@ pub(super) struct Flights {
     count: watch::Sender<usize>,
 }
 
-/// A key in one storage. The address tells storages apart that live as long as a request.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A key in one storage. Storages are told apart by their address, for some live only as long as a request; holding on
+/// to it keeps the address from being given to another one.
+#[derive(Clone)]
 struct FlightKey {
-    storage: usize,
+    storage: Arc<dyn TokenStorage>,
     key: TokenKey,
 }
 
 impl FlightKey {
     fn new(tokens: &Tokens, key: &TokenKey) -> Self {
-        let storage: *const dyn TokenStorage = Arc::as_ptr(tokens.storage());
-        Self { storage: storage.cast::<()>().addr(), key: key.clone() }
+        Self { storage: Arc::clone(tokens.storage()), key: key.clone() }
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.storage).cast::<()>().addr()
+    }
+}
+
+impl PartialEq for FlightKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address() && self.key == other.key
+    }
+}
+
+impl Eq for FlightKey {}
+
+impl Hash for FlightKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.address(), &self.key).hash(state);
     }
 }
 
 impl Flights {
     /// Joins the refresh of this key, or starts it. `refresh` gets a sender for its outcome; it may go on after it has
-    /// told it, and nobody starts another one until it ends.
+    /// told it. The channel closes once it has ended and another one can start.
     pub(super) fn join<F>(
         self: &Arc<Self>,
         tokens: &Tokens,
@@ -63,9 +82,11 @@ impl Flights {
         }
         let (sender, outcome) = watch::channel(None);
         under_way.insert(flight.clone(), outcome.clone());
+        // A runtime that is shutting down drops the new task at once, which takes it off the list.
+        drop(under_way);
         self.count.send_modify(|count| *count += 1);
 
-        let landing = Landing { flights: Arc::clone(self), flight };
+        let landing = Landing { flights: Arc::clone(self), flight, _open: sender.clone() };
         let refresh = refresh(sender);
         tokio::spawn(async move {
             // Also when the refresh panics, so that the next caller starts anew.
@@ -97,10 +118,11 @@ impl Flights {
     }
 }
 
-/// Takes a refresh off the list when it ends in whatever way.
+/// Takes a refresh off the list when it ends in whatever way, and only then closes its channel.
 struct Landing {
     flights: Arc<Flights>,
     flight: FlightKey,
+    _open: watch::Sender<Option<Outcome>>,
 }
 
 impl Drop for Landing {

@@ -1,0 +1,160 @@
+//! The task of its own: what happens to it when callers, the application and the runtime go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{advance, sleep, timeout};
+
+use super::bench::{Bench, timed};
+use super::provider::{Answer, LIFE, WAY};
+use super::storage::Fault;
+use crate::refresh::{RedeemError, RefreshError, Refresher};
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_dropped_at_any_moment_loses_nothing() {
+    for moment in 0..260 {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        let caller = timeout(Duration::from_millis(moment), process.usable()).await;
+        let started = process.refresher.flights.under_way_now() > 0 || caller.is_ok();
+        process.finish().await;
+        let expected = if started { "access-0-1" } else { "access-0-0" };
+        assert_eq!(bench.access().await, expected, "dropped after {moment} ms");
+        assert_eq!(process.usable().await.unwrap(), "access-0-1");
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn finishing_waits_for_the_refreshes_under_way() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::GrantAfter(Duration::from_secs(5))]);
+    let caller = process.spawn_usable();
+    sleep(Duration::from_millis(10)).await;
+    caller.abort();
+    let ((), took) = timed(process.finish()).await;
+    assert!(took >= Duration::from_secs(5), "{took:?}");
+    assert_eq!(bench.access().await, "access-0-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_panic_the_next_caller_goes_on_once_the_lease_is_over() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Panic]);
+    let callers: Vec<_> = (0..5).map(|_| process.spawn_usable()).collect();
+    for caller in callers {
+        assert!(matches!(caller.await.unwrap(), Err(RefreshError::Interrupted)));
+    }
+    process.finish().await;
+    let (token, took) = timed(process.usable()).await;
+    assert_eq!(token.unwrap(), "access-0-1");
+    assert!((30..32).contains(&took.as_secs()), "{took:?}");
+    assert_eq!(process.seen(), ["taken_over", "refreshed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_observer_costs_no_token() {
+    let bench = Bench::expired().await;
+    let mut process = bench.process();
+    process.refresher = process.refresher.with_observer(|_, _| panic!("a bug in the application's observer"));
+    process.storage.next_writes([Fault::Nothing, Fault::Unavailable]);
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+    process.finish().await;
+    assert_eq!(bench.access().await, "access-0-1");
+}
+
+#[test]
+fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
+    let bench = runtime.block_on(Bench::connected());
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (refresher, tokens) = (Refresher::new(), bench.tokens());
+        let rejected = "access-0-0".into();
+        let provider = bench.process().provider;
+        let outcome = handle.block_on(refresher.instead_of(&rejected, &tokens, &bench.key, &provider));
+        sender.send((outcome, refresher.flights.under_way_now())).unwrap();
+    });
+    let (outcome, under_way) = receiver.recv_timeout(Duration::from_secs(20)).expect("it ends");
+    assert!(matches!(outcome, Err(RefreshError::Interrupted)), "{outcome:?}");
+    assert_eq!(under_way, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_a_refresh_for_less_than_they_need_gets_one_of_their_own() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    process.storage.next_writes([Fault::Nothing, Fault::Unavailable, Fault::Unavailable]);
+    assert_eq!(process.usable().await.unwrap(), "access-0-1", "served while it is not stored");
+    assert_eq!(process.refresher.flights.under_way_now(), 1);
+    // The API rejects even that one: what is under way now does not help.
+    assert_eq!(process.instead_of("access-0-1").await.unwrap(), "access-0-2");
+    process.finish().await;
+    assert_eq!(bench.provider.calls_and_replays(), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_gives_the_same_access_token_again_is_asked_once() {
+    struct Same;
+    #[async_trait::async_trait]
+    impl crate::Redeem for Same {
+        async fn redeem(&self, token: &crate::OAuth2Token) -> Result<crate::OAuth2Token, RedeemError> {
+            sleep(WAY).await;
+            let mut same = token.clone();
+            same.refresh_token = Some(format!("{}+", token.refresh_token.as_ref().unwrap().expose()).into());
+            Ok(same)
+        }
+        async fn revoke(&self, _: &crate::OAuth2Token) {}
+    }
+    let bench = Bench::connected().await;
+    let mut process = bench.process();
+    process.provider = Arc::new(Same);
+    assert_eq!(process.instead_of("access-0-0").await.unwrap(), "access-0-0");
+    assert_eq!(process.connection().await.unwrap().token.refresh_token.unwrap().expose(), "refresh-0-0+");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_ends_in_bounded_time_whatever_hangs() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    process.storage.next_writes([Fault::DieBefore]);
+    let (outcome, took) = timed(process.usable()).await;
+    assert!(matches!(outcome, Err(RefreshError::Busy)), "{outcome:?}");
+    assert!(took <= Duration::from_secs(81), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_left_behind_is_taken_over_while_the_old_token_is_still_served() {
+    let bench = Bench::connected().await;
+    let (dead, mut alive) = (bench.process(), bench.process());
+    alive.refresher = alive.refresher.with_margin(Duration::from_secs(300));
+    dead.storage.next_writes([Fault::DieAfter]);
+    let _ = timeout(Duration::from_secs(1), dead.instead_of("access-0-0")).await;
+    advance(LIFE - Duration::from_secs(120)).await;
+    assert_eq!(alive.usable().await.unwrap(), "access-0-0");
+    alive.finish().await;
+    assert_eq!(alive.usable().await.unwrap(), "access-0-1");
+    assert_eq!(alive.seen(), ["taken_over", "refreshed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn storages_of_single_requests_never_share_an_outcome() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    process.usable().await.unwrap();
+    process.finish().await;
+    let provider = Arc::clone(&process.provider);
+    for number in 1..50 {
+        // Each storage may well get the address of the one before.
+        let own = crate::Tokens::dangerous_plaintext(crate::MemoryStorage::new());
+        let mut token = bench.provider.login(&bench.clock(0));
+        token.expires_at = Some(bench.now());
+        own.put(&bench.key, &token.into(), crate::Precondition::Always).await.unwrap();
+        let token = process.refresher.usable(&own, &bench.key, &provider).await.unwrap();
+        assert_eq!(token.access_token.expose(), format!("access-{number}-1"));
+    }
+}
