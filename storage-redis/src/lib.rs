@@ -28,7 +28,7 @@
 //! | `redis+cluster://[[user]:password@]host[:port][,host[:port]]…` | a Cluster of which these are members |
 //!
 //! `rediss` instead of `redis` asks for TLS (feature `tls`, on unless switched off), checked against the system's root
-//! certificates. `valkey` and `valkeys` mean the same as `redis` and `rediss`.
+//! certificates or those in the file that `SSL_CERT_FILE` names. `valkey` and `valkeys` mean the same as `redis` and `rediss`.
 //!
 //! # Round trips
 //!

@@ -13,7 +13,7 @@ mod server;
 pub use cluster::Cluster;
 pub use pair::Pair;
 pub use proxy::Proxy;
-pub use server::{Server, program};
+pub use server::{Server, free_port, program};
 
 use std::time::{Duration, Instant};
 
