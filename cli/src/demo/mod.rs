@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::Args;
-use oauth_dance::{BoxError, ConfigError, OAuth, Provider, Registration};
+use oauth_dance::{BoxError, ConfigError, Provider, Registration};
 use oauth_dance_core::{StorageError, random_bytes};
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -33,7 +33,7 @@ pub struct Options {
     /// A TOML file that names the providers
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where tokens are kept: sqlite:FILE or memory: [default: sqlite:oauth-dance.sqlite]
+    /// Where tokens are kept: sqlite:FILE, memory:, session: or cookie: [default: sqlite:oauth-dance.sqlite]
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
     /// The address to listen on; port 0 takes any free one [default: 127.0.0.1:3000]
@@ -71,7 +71,7 @@ pub enum DemoError {
         problem: String,
     },
     /// The storage URL says nothing known.
-    #[error("there is no storage {url:?}; use sqlite:FILE or memory:")]
+    #[error("there is no storage {url:?}; use sqlite:FILE, memory:, session: or cookie:")]
     UnknownStorage {
         /// The URL up to its first colon: what follows may be a password.
         url: String,
@@ -105,7 +105,7 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
     let keys = keys::load_or_create(&config.key_file)?;
     let storage = storage::open(&config.storage).await?;
 
-    let mut builder = OAuth::builder(&base_url, storage.tokens, keys).each_browser_a_user();
+    let mut builder = storage.configure(&base_url, keys.clone()).each_browser_a_user();
     let mut servers = Vec::new();
     if config.providers.is_empty() {
         let (registration, listener, router) = local_provider(address, &base_url).await?;
@@ -115,7 +115,8 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
     for registration in config.providers {
         builder = builder.provider(registration);
     }
-    servers.push((listener, site::router(builder.build()?, storage.description)));
+    let site = site::router(builder.build()?, storage.description);
+    servers.push((listener, storage.around(site, &base_url, keys)));
 
     say(&format!("Open {base_url} in a browser. Ctrl-C stops."));
     serve(servers).await
