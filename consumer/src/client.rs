@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use crate::connection::StoredToken;
 use crate::error::ApiError;
 use crate::http_client::{HttpClients, ReadError, read_body, without_url};
 use crate::oauth::OAuth;
-use crate::registered::Registered;
+use crate::registered::{Registered, parse_endpoint};
 
 /// Calls a provider's API for one user.
 ///
@@ -38,11 +40,20 @@ pub struct ApiClient {
     http: HttpClients,
     registered: Arc<Registered>,
     token: Arc<OAuth2Token>,
+    /// Where a rejected token is replaced; `None` for one that is not stored yet.
+    stored: Option<StoredToken>,
 }
 
 impl ApiClient {
+    /// A client with a token that is not stored.
     pub(crate) fn new(oauth: &OAuth, registered: Arc<Registered>, token: OAuth2Token) -> Self {
-        Self { http: oauth.inner.http.clone(), registered, token: Arc::new(token) }
+        Self { http: oauth.inner.http.clone(), registered, token: Arc::new(token), stored: None }
+    }
+
+    /// A client with a stored token.
+    pub(crate) fn of(stored: StoredToken, token: OAuth2Token) -> Self {
+        let client = Self::new(&stored.oauth, Arc::clone(&stored.registered), token);
+        Self { stored: Some(stored), ..client }
     }
 
     /// The token that calls carry. Its scope is what was granted.
@@ -96,13 +107,24 @@ impl ApiClient {
         let url = match Url::parse(path) {
             Ok(absolute) => absolute,
             Err(_) => {
-                let base = self.registered.api_base.as_ref().ok_or(ApiError::Url)?;
+                let base = self.api_base().ok_or(ApiError::Url)?;
                 let base = base.as_str().trim_end_matches('/');
                 Url::parse(&format!("{base}/{}", path.trim_start_matches('/'))).map_err(|_| ApiError::Url)?
             }
         };
         let bare = url.username().is_empty() && url.password().is_none();
-        if bare && self.registered.owns(&url.origin()) { Ok(url) } else { Err(ApiError::ForeignOrigin) }
+        let owned =
+            || self.registered.owns(&url.origin()) || self.api_base().is_some_and(|b| b.origin() == url.origin());
+        if bare && owned() { Ok(url) } else { Err(ApiError::ForeignOrigin) }
+    }
+
+    /// Where the API is: for this user, if the provider said so with the token, and else for everybody.
+    fn api_base(&self) -> Option<Cow<'_, Url>> {
+        let member = self.registered.quirks.api_base_member.as_ref();
+        match member.and_then(|member| self.token.extra.get(member)) {
+            Some(base) => parse_endpoint(base.as_str()?).ok().map(Cow::Owned),
+            None => self.registered.api_base.as_ref().map(Cow::Borrowed),
+        }
     }
 
     fn request_url(&self, method: Method, url: Result<Url, ApiError>) -> ApiRequest {
@@ -111,19 +133,14 @@ impl ApiClient {
             let headers = self.headers()?;
             Ok(self.http.api.request(method, url).headers(headers))
         });
-        ApiRequest { request, limit }
+        ApiRequest { request, limit, client: self.clone() }
     }
 
     fn headers(&self) -> Result<HeaderMap, ApiError> {
-        if !self.token.token_type.eq_ignore_ascii_case("bearer") {
-            return Err(ApiError::TokenType);
-        }
-        let mut authorization = HeaderValue::try_from(format!("Bearer {}", self.token.access_token.expose()))
-            .map_err(|_| ApiError::TokenType)?;
-        authorization.set_sensitive(true);
+        let presented = presented(&self.registered, &self.token)?;
         let mut headers = self.registered.api_headers.clone();
         headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        headers.insert(header::AUTHORIZATION, authorization);
+        headers.extend(presented);
         Ok(headers)
     }
 }
@@ -139,6 +156,7 @@ impl fmt::Debug for ApiClient {
 pub struct ApiRequest {
     request: Result<reqwest::RequestBuilder, ApiError>,
     limit: usize,
+    client: ApiClient,
 }
 
 impl ApiRequest {
@@ -147,10 +165,11 @@ impl ApiRequest {
         self.change(|request| request.query(pairs))
     }
 
-    /// Adds a header. `Authorization` is the token's and cannot be set.
+    /// Adds a header. `Authorization`, and where the provider has another one for the token, is the token's and cannot be
+    /// set.
     pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
-        if name == header::AUTHORIZATION {
-            return Self { request: Err(ApiError::Request("the token sets Authorization".into())), ..self };
+        if name == header::AUTHORIZATION || name == self.client.registered.presentation.name {
+            return Self { request: Err(ApiError::Request("the token sets this header".into())), ..self };
         }
         self.change(|request| {
             let mut headers = HeaderMap::new();
@@ -187,16 +206,26 @@ impl ApiRequest {
 
     /// Sends the request and reads the whole answer, whatever its status.
     ///
+    /// If the API rejects the token with 401, it is replaced by the one that is stored by now, or by a refreshed one, and
+    /// the request is sent once more. A second 401 is returned.
+    ///
     /// # Errors
     /// [`ApiError`].
     pub async fn send(self) -> Result<ApiResponse, ApiError> {
         let request = self.request?;
-        let response = request.send().await.map_err(transport)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        match read_body(response, self.limit).await {
-            Ok(body) => Ok(ApiResponse { status, headers, body }),
-            Err(ReadError::TooLarge) => Err(ApiError::TooLarge { limit: self.limit }),
-            Err(ReadError::Broken(error)) => Err(transport(error)),
+        let again = request.try_clone();
+        let answer = exchange(request, self.limit).await?;
+        let ApiClient { stored: Some(stored), token, .. } = self.client else { return Ok(answer) };
+        let (StatusCode::UNAUTHORIZED, Some(again)) = (answer.status, again) else { return Ok(answer) };
+        match stored.instead_of(&token.access_token).await {
+            Ok(token) => {
+                let headers = presented(&stored.registered, &token)?;
+                exchange(again.headers(headers), self.limit).await
+            }
+            Err(error) => {
+                tracing::info!(code = error.code(), "the API rejected the token, and there is no other one");
+                Ok(answer)
+            }
         }
     }
 
@@ -265,6 +294,22 @@ impl fmt::Debug for ApiResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiResponse").field("status", &self.status).field("bytes", &self.body.len()).finish()
     }
+}
+
+async fn exchange(request: reqwest::RequestBuilder, limit: usize) -> Result<ApiResponse, ApiError> {
+    let response = request.send().await.map_err(transport)?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    match read_body(response, limit).await {
+        Ok(body) => Ok(ApiResponse { status, headers, body }),
+        Err(ReadError::TooLarge) => Err(ApiError::TooLarge { limit }),
+        Err(ReadError::Broken(error)) => Err(transport(error)),
+    }
+}
+
+/// The header that presents a token (RFC 6750 section 2.1).
+fn presented(registered: &Registered, token: &OAuth2Token) -> Result<HeaderMap, ApiError> {
+    let accepted = Some(registered).filter(|registered| registered.quirks.accepts(&token.token_type));
+    accepted.and_then(|registered| registered.presentation.present(&token.access_token)).ok_or(ApiError::TokenType)
 }
 
 fn transport(error: reqwest::Error) -> ApiError {

@@ -1,89 +1,126 @@
-//! From a stored token to one that can be used: reading it, and refreshing it where it has expired.
+//! From a stored token to a usable one, by the refresh protocol of the core, and what that needs to know of a provider.
 
 use std::sync::Arc;
 
-use oauth_dance_core::{
-    OAuth2Token, Precondition, Secret, StorageError, Token, TokenKey, Tokens, TokensError, Versioned,
-};
+use async_trait::async_trait;
+use oauth_dance_core::{OAuth2Token, Redeem, RedeemError, RefreshEvent, Secret, TokenKey};
 
-use crate::error::ConnectError;
+use crate::error::{ConnectError, TokenEndpointError};
 use crate::oauth::OAuth;
 use crate::registered::Registered;
 use crate::token_endpoint;
 
-/// A token that has not expired, refreshed if need be.
-pub(crate) async fn usable_token(
-    oauth: &OAuth,
-    registered: &Arc<Registered>,
-    key: &TokenKey,
-) -> Result<OAuth2Token, ConnectError> {
-    let found = load(&oauth.tokens, key).await?.ok_or(ConnectError::NotConnected)?;
-    if !found.value.is_expired_at(oauth.inner.clock.now()) {
-        return Ok(found.value);
-    }
-    let Some(refresh_token) = found.value.refresh_token.clone() else {
-        let reason = "the access token has expired, and the provider gave no refresh token";
-        return Err(ConnectError::NeedsAuthorization { reason });
-    };
-    // In a task of its own: a caller that goes away must not lose a refresh token that was already exchanged.
-    let (oauth, registered, key) = (oauth.clone(), Arc::clone(registered), key.clone());
-    let refreshing = tokio::spawn(async move { refresh(&oauth, &registered, &key, found, &refresh_token).await });
-    refreshing.await.map_err(|_| ConnectError::Interrupted)?
+/// Where the token of one user at one provider is.
+#[derive(Clone)]
+pub(crate) struct StoredToken {
+    pub(crate) oauth: OAuth,
+    pub(crate) registered: Arc<Registered>,
+    pub(crate) key: TokenKey,
 }
 
-/// The stored token with its version, or `None` if there is none.
-pub(crate) async fn load(tokens: &Tokens, key: &TokenKey) -> Result<Option<Versioned<OAuth2Token>>, ConnectError> {
-    match tokens.get(key).await? {
-        None => Ok(None),
-        Some(Versioned { value: Token::OAuth2(token), version }) => Ok(Some(Versioned::new(token, version))),
-        Some(_) => Err(ConnectError::WrongKind),
+impl StoredToken {
+    /// A token that has not expired, refreshed if need be.
+    pub(crate) async fn usable(&self) -> Result<OAuth2Token, ConnectError> {
+        let refresher = &self.oauth.inner.refresher;
+        Ok(refresher.usable(&self.oauth.tokens, &self.key, &self.provider()).await?)
+    }
+
+    /// A token other than one that the API has rejected.
+    pub(crate) async fn instead_of(&self, rejected: &Secret) -> Result<OAuth2Token, ConnectError> {
+        let refresher = &self.oauth.inner.refresher;
+        Ok(refresher.instead_of(rejected, &self.oauth.tokens, &self.key, &self.provider()).await?)
+    }
+
+    fn provider(&self) -> Arc<dyn Redeem> {
+        Arc::new(TokenEndpoint { oauth: self.oauth.clone(), registered: Arc::clone(&self.registered) })
     }
 }
 
-async fn refresh(
-    oauth: &OAuth,
-    registered: &Registered,
-    key: &TokenKey,
-    old: Versioned<OAuth2Token>,
-    refresh_token: &Secret,
-) -> Result<OAuth2Token, ConnectError> {
-    let now = oauth.inner.clock.now();
-    let answer = token_endpoint::refresh(&oauth.inner.http, registered, &old.value, refresh_token, now).await;
-    let new = match answer {
-        Ok(new) => new,
-        Err(error) => {
-            tracing::warn!(provider = registered.name, error = &error as &dyn std::error::Error, "refresh failed");
-            // Somebody else may have been faster; then theirs is the token.
-            if let Some(winner) = newer(oauth, key, &old).await? {
-                return Ok(winner);
-            }
-            if error.needs_authorization() {
-                let reason = "the provider no longer accepts the refresh token";
-                return Err(ConnectError::NeedsAuthorization { reason });
-            }
-            return Err(error.into());
-        }
-    };
-    let stored = oauth.tokens.put(key, &Token::from(new.clone()), Precondition::Version(old.version)).await;
-    match stored {
-        Ok(_) => {
-            tracing::info!(provider = registered.name, "token refreshed");
-            Ok(new)
-        }
-        // A logout or a new login meanwhile stays as it is.
-        Err(TokensError::Storage(StorageError::Conflict)) => {
-            newer(oauth, key, &old).await?.ok_or(ConnectError::NotConnected)
-        }
-        Err(error) => Err(error.into()),
+/// Counts what happened for whoever operates the application. The labels come from its configuration and this code.
+pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
+    let labels = [("provider", key.provider().to_owned()), ("event", event.name().to_owned())];
+    metrics::counter!("oauth_dance_refresh_events_total", &labels).increment(1);
+}
+
+/// Where one provider's refresh tokens are redeemed.
+struct TokenEndpoint {
+    oauth: OAuth,
+    registered: Arc<Registered>,
+}
+
+#[async_trait]
+impl Redeem for TokenEndpoint {
+    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+        let Some(refresh_token) = &token.refresh_token else {
+            return Err(RedeemError::NotRedeemed { cause: "there is no refresh token".to_owned(), retry_after: None });
+        };
+        let oauth = &self.oauth.inner;
+        let answer =
+            token_endpoint::refresh(&oauth.http, &self.registered, token, refresh_token, oauth.clock.now()).await;
+        answer.map_err(|error| {
+            let provider = &self.registered.name;
+            tracing::warn!(provider, error = &error as &dyn std::error::Error, "the refresh token was not redeemed");
+            meaning(&error)
+        })
+    }
+
+    async fn revoke(&self, token: &OAuth2Token) {
+        self.oauth.revoke(&self.registered, token).await;
     }
 }
 
-/// What is stored now, if it is usable and not what the refresh started from.
-async fn newer(
-    oauth: &OAuth,
-    key: &TokenKey,
-    old: &Versioned<OAuth2Token>,
-) -> Result<Option<OAuth2Token>, ConnectError> {
-    let current = load(&oauth.tokens, key).await?;
-    Ok(current.filter(|current| current.version != old.version).map(|current| current.value))
+/// What an error of the token endpoint says about the refresh token.
+fn meaning(error: &TokenEndpointError) -> RedeemError {
+    let cause = error.to_string();
+    match error {
+        error if error.needs_authorization() => RedeemError::Dead { cause },
+        // Also a client that is not accepted: that is a mistake in the configuration, and costs no user their token.
+        TokenEndpointError::Unreachable(_) | TokenEndpointError::Refused { .. } => {
+            RedeemError::NotRedeemed { cause, retry_after: None }
+        }
+        TokenEndpointError::Status { status, retry_after } if status.is_client_error() => {
+            RedeemError::NotRedeemed { cause, retry_after: *retry_after }
+        }
+        TokenEndpointError::Status { retry_after, .. } => RedeemError::Unknown { cause, retry_after: *retry_after },
+        TokenEndpointError::Transport(_) | TokenEndpointError::Timeout | TokenEndpointError::Answer(_) => {
+            RedeemError::Unknown { cause, retry_after: None }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn only_a_dead_grant_is_dead() {
+        let refused = |code: &str| TokenEndpointError::Refused { code: code.to_owned(), description: None };
+        let status = |code| TokenEndpointError::Status {
+            status: StatusCode::from_u16(code).unwrap(),
+            retry_after: Some(Duration::from_secs(7)),
+        };
+        for dead in ["invalid_grant", "bad_refresh_token"] {
+            assert!(matches!(meaning(&refused(dead)), RedeemError::Dead { .. }), "{dead}");
+        }
+        for passing in ["invalid_client", "temporarily_unavailable", "invalid_request", "slow_down"] {
+            assert!(matches!(meaning(&refused(passing)), RedeemError::NotRedeemed { .. }), "{passing}");
+        }
+        for code in [408, 425, 429] {
+            let error = meaning(&status(code));
+            assert!(matches!(error, RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{code}");
+        }
+        for code in [200, 302, 500, 503] {
+            assert!(matches!(meaning(&status(code)), RedeemError::Unknown { .. }), "{code}");
+        }
+        let lost =
+            [TokenEndpointError::Timeout, TokenEndpointError::Transport("x".into()), TokenEndpointError::Answer("x")];
+        for lost in lost {
+            assert!(matches!(meaning(&lost), RedeemError::Unknown { .. }));
+        }
+        assert!(matches!(meaning(&TokenEndpointError::Unreachable("x".into())), RedeemError::NotRedeemed { .. }));
+    }
 }

@@ -1,7 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance_core::{BoxError, KeyError, StorageError, TokensError};
+use oauth_dance_core::{BoxError, DeadReason, KeyError, RefreshError, StorageError, Timestamp, TokensError};
 
 const NO_REQUEST_STORAGE: &str = "the request brings no token storage; is the layer that does, such as `CookieTokens` or \
      `SessionTokens`, installed, outside of these routes?";
@@ -202,8 +203,11 @@ impl LoginError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenEndpointError {
-    /// The request failed on the way: no connection, or none that lasted.
+    /// There was no connection, so nothing was sent.
     #[error("the token endpoint could not be reached")]
+    Unreachable(#[source] BoxError),
+    /// The connection broke after the request may have been sent.
+    #[error("the connection to the token endpoint broke")]
     Transport(#[source] BoxError),
     /// No whole answer came within the time-out.
     #[error("the token endpoint did not answer in time")]
@@ -232,7 +236,8 @@ pub enum TokenEndpointError {
 impl TokenEndpointError {
     /// Whether the grant is dead: only the user can help, by authorizing again.
     pub fn needs_authorization(&self) -> bool {
-        matches!(self, Self::Refused { code, .. } if code == "invalid_grant")
+        // The second is GitHub's own.
+        matches!(self, Self::Refused { code, .. } if code == "invalid_grant" || code == "bad_refresh_token")
     }
 
     fn status(&self) -> StatusCode {
@@ -254,17 +259,27 @@ pub enum ConnectError {
     #[error("no account is connected")]
     NotConnected,
     /// The grant is dead or has run out, and the user must authorize again. The stored token was left as it is.
-    #[error("the user must authorize again: {reason}")]
+    #[error("the user must authorize again: {}", .reason.describe())]
     NeedsAuthorization {
         /// Why.
-        reason: &'static str,
+        reason: DeadReason,
+        /// Since when that is known.
+        since: Timestamp,
     },
-    /// The access token has expired, and refreshing it failed for now.
-    #[error("the token could not be refreshed")]
-    Refresh(#[from] TokenEndpointError),
+    /// The access token has expired and could not be refreshed for now. The stored token was left as it is.
+    #[error("the token could not be refreshed ({cause}); it is tried again later")]
+    BackingOff {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What failed.
+        cause: String,
+    },
+    /// Another process refreshes the token and takes too long.
+    #[error("the token is being refreshed elsewhere, and that takes too long")]
+    Busy,
     /// The token storage failed.
     #[error("the token storage failed")]
-    Storage(#[from] TokensError),
+    Storage(#[source] Arc<TokensError>),
     /// Tokens are kept in a storage of each request, and this request brings none.
     #[error("{NO_REQUEST_STORAGE}")]
     NoRequestStorage,
@@ -294,7 +309,8 @@ impl ConnectError {
             Self::UnknownProvider(_) => "unknown_provider",
             Self::NotConnected => "not_connected",
             Self::NeedsAuthorization { .. } => "needs_authorization",
-            Self::Refresh(_) => "refresh_failed",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Busy => "busy",
             Self::Storage(_) => "storage_failed",
             Self::NoRequestStorage => "no_request_storage",
             Self::WrongKind => "wrong_kind",
@@ -309,12 +325,31 @@ impl ConnectError {
         match self {
             Self::NotConnected | Self::NeedsAuthorization { .. } => StatusCode::UNAUTHORIZED,
             Self::UnknownProvider(_) => StatusCode::NOT_FOUND,
-            Self::Refresh(error) => error.status(),
             Self::Storage(error) => storage_status(error),
-            Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BackingOff { .. } | Self::Busy | Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRequestStorage | Self::WrongKind | Self::Users(_) | Self::Key(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+        }
+    }
+}
+
+impl From<TokensError> for ConnectError {
+    fn from(error: TokensError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+impl From<RefreshError> for ConnectError {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::NotConnected => Self::NotConnected,
+            RefreshError::NeedsAuthorization { reason, since } => Self::NeedsAuthorization { reason, since },
+            RefreshError::BackingOff { until, cause } => Self::BackingOff { until, cause },
+            RefreshError::Busy => Self::Busy,
+            RefreshError::WrongKind => Self::WrongKind,
+            RefreshError::Storage(error) => Self::Storage(error),
+            _ => Self::Interrupted,
         }
     }
 }

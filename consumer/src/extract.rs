@@ -6,7 +6,7 @@ use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts, Origina
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, header};
-use oauth_dance_core::OAuth2Token;
+use oauth_dance_core::Connection;
 use serde_json::json;
 use url::form_urlencoded;
 
@@ -140,14 +140,14 @@ impl Connections {
         self.oauth.client(provider, user).await
     }
 
-    /// What is stored for the signed-in user at this provider, or `None` if nothing is; see [`OAuth::token`].
+    /// What is stored for the signed-in user at this provider and how it stands; see [`OAuth::connection`].
     ///
     /// # Errors
     /// [`ConnectError`]. Where nobody is signed in, it is `None`.
-    pub async fn token(&self, provider: &str) -> Result<Option<OAuth2Token>, ConnectError> {
+    pub async fn connection(&self, provider: &str) -> Result<Option<Connection>, ConnectError> {
         self.oauth.registered(provider)?;
         match &self.user {
-            Some(user) => self.oauth.token(provider, user).await,
+            Some(user) => self.oauth.connection(provider, user).await,
             None => Ok(None),
         }
     }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use oauth_dance_core::{BoxError, OAuth2Token};
+use oauth_dance_core::{BoxError, OAuth2Token, RefreshEvent, TokenKey};
 
 use crate::client::ApiClient;
 use crate::error::LoginError;
@@ -47,6 +47,12 @@ pub trait Hooks: Send + Sync + 'static {
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
         let _ = login;
         Ok(Decision::store())
+    }
+
+    /// When something happened to a stored token between logins: it was refreshed, or could not be, or the user must
+    /// authorize again. It should return at once, and hand work to a task of its own.
+    fn refresh(&self, key: &TokenKey, event: &RefreshEvent) {
+        let _ = (key, event);
     }
 
     /// When a login failed: may answer with a page of the application's own. `None` gives the plain default page.

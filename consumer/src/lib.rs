@@ -52,6 +52,7 @@ mod oauth;
 mod paths;
 pub mod presets;
 mod provider;
+mod quirks;
 mod registered;
 mod same_origin;
 #[cfg(feature = "testing")]
@@ -65,10 +66,12 @@ pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointEr
 pub use extract::{Connected, ConnectedRejection, Connections};
 pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks};
 pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
-pub use provider::{ClientAuthentication, Provider, ProviderConfig, ProviderName, Registration};
+pub use provider::{ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration};
+pub use quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};
 
 pub use oauth_dance_core::{
-    BoxError, Clock, KeyRing, MemoryStorage, OAuth2Token, RequestStorage, Secret, Timestamp, TokenStorage,
+    BoxError, Clock, Connection, ConnectionState, DeadReason, KeyRing, MemoryStorage, OAuth2Token, RefreshEvent,
+    RequestStorage, Secret, Timestamp, TokenKey, TokenStorage,
 };

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use http::{Extensions, StatusCode};
-use oauth_dance_core::{Clock, KeyRing, MemoryStorage, OAuth2Token, RequestStorage, TokenStorage, Tokens};
+use oauth_dance_core::{
+    Clock, Connection, KeyRing, MemoryStorage, OAuth2Token, Refresher, RequestStorage, Token, TokenStorage, Tokens,
+    Versioned,
+};
 use url::Url;
 
 use crate::browser_user::BrowserUsers;
 use crate::client::ApiClient;
-use crate::connection;
+use crate::connection::{self, StoredToken};
 use crate::dance::attempt::Attempts;
 use crate::error::{ConfigError, ConnectError, TokenEndpointError};
 use crate::hooks::{Hooks, NoHooks};
@@ -38,7 +41,8 @@ pub(crate) struct Inner {
     pub(crate) registered: BTreeMap<String, Arc<Registered>>,
     per_request: bool,
     pub(crate) users: Identity,
-    pub(crate) hooks: Box<dyn Hooks>,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) refresher: Refresher,
     pub(crate) attempts: Attempts,
     pub(crate) http: HttpClients,
     pub(crate) paths: Paths,
@@ -65,7 +69,7 @@ impl OAuth {
             keys,
             registrations: Vec::new(),
             users: None,
-            hooks: Box::new(NoHooks),
+            hooks: Arc::new(NoHooks),
             login_path: "/login/{provider}".to_owned(),
             callback_path: "/login/{provider}/authorized".to_owned(),
             limits: Limits::default(),
@@ -94,17 +98,25 @@ impl OAuth {
     /// A refresh runs in a task of its own: dropping this future does not lose the new token.
     pub async fn client(&self, provider: &str, user: &User) -> Result<ApiClient, ConnectError> {
         let registered = self.registered(provider)?;
-        let token = connection::usable_token(self, &registered, &user.key(provider)?).await?;
-        Ok(ApiClient::new(self, registered, token))
+        let stored = StoredToken { oauth: self.clone(), registered, key: user.key(provider)? };
+        let token = stored.usable().await?;
+        Ok(ApiClient::of(stored, token))
     }
 
-    /// What is stored for this user at this provider, or `None` if nothing is. Asks the storage, not the provider.
+    /// What is stored for this user at this provider and how it stands, or `None` if nothing is stored. Asks the storage,
+    /// not the provider.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
-    pub async fn token(&self, provider: &str, user: &User) -> Result<Option<OAuth2Token>, ConnectError> {
+    pub async fn connection(&self, provider: &str, user: &User) -> Result<Option<Connection>, ConnectError> {
         self.registered(provider)?;
-        Ok(connection::load(&self.tokens, &user.key(provider)?).await?.map(|found| found.value))
+        Ok(self.inner.refresher.connection(&self.tokens, &user.key(provider)?).await?)
+    }
+
+    /// Waits until no token is being refreshed in this process. Call it when the server has stopped, so that no new token
+    /// is lost, and bound the time it may take: while the storage is down, it waits for that.
+    pub async fn finish(&self) {
+        self.inner.refresher.finish().await;
     }
 
     /// Forgets this user's token, then revokes it at the provider where that has a revocation endpoint (RFC 7009).
@@ -117,10 +129,10 @@ impl OAuth {
         let registered = self.registered(provider)?;
         let key = user.key(provider)?;
         // A token that cannot be read can still be forgotten; it just cannot be revoked.
-        let token = connection::load(&self.tokens, &key).await;
+        let found = self.tokens.get(&key).await;
         let removed = self.tokens.delete(&key, None).await?;
-        let revocation = match (token, &registered.revocation_endpoint) {
-            (Ok(Some(found)), Some(endpoint)) => self.revoke(&registered, endpoint, &found.value).await,
+        let revocation = match found {
+            Ok(Some(Versioned { value: Token::OAuth2(token), .. })) => self.revoke(&registered, &token).await,
             _ => Revocation::NotPossible,
         };
         tracing::info!(provider, removed, ?revocation, "disconnected");
@@ -164,7 +176,8 @@ impl OAuth {
     }
 
     /// Revokes the refresh token, with which the grant ends, and then the access token, which some providers let live on.
-    async fn revoke(&self, registered: &Registered, endpoint: &Url, token: &OAuth2Token) -> Revocation {
+    pub(crate) async fn revoke(&self, registered: &Registered, token: &OAuth2Token) -> Revocation {
+        let Some(endpoint) = &registered.revocation_endpoint else { return Revocation::NotPossible };
         let refresh_token = token.refresh_token.as_ref().map(|refresh_token| (refresh_token, "refresh_token"));
         for (secret, hint) in refresh_token.into_iter().chain([(&token.access_token, "access_token")]) {
             match token_endpoint::revoke(&self.inner.http, registered, endpoint, secret, hint).await {
@@ -221,7 +234,7 @@ pub struct OAuthBuilder {
     keys: KeyRing,
     registrations: Vec<Registration>,
     users: Option<Identity>,
-    hooks: Box<dyn Hooks>,
+    hooks: Arc<dyn Hooks>,
     login_path: String,
     callback_path: String,
     limits: Limits,
@@ -271,7 +284,7 @@ impl OAuthBuilder {
 
     /// Takes part in the dance.
     pub fn hooks(self, hooks: impl Hooks) -> Self {
-        Self { hooks: Box::new(hooks), ..self }
+        Self { hooks: Arc::new(hooks), ..self }
     }
 
     /// Sets the login route's path. The default is `/login/{provider}`.
@@ -332,8 +345,17 @@ impl OAuthBuilder {
         } else {
             Arc::new(MemoryStorage::new().with_clock(self.clock.clone()))
         };
+        let hooks = Arc::clone(&self.hooks);
+        let refresher = Refresher::new()
+            .with_clock(self.clock.clone())
+            .with_request_timeout(self.limits.timeout)
+            .with_observer(move |key, event| {
+                connection::count(key, event);
+                hooks.refresh(key, event);
+            });
         let inner = Inner {
             registered,
+            refresher,
             per_request: self.per_request,
             users: self.users.ok_or(ConfigError::NoUsers)?,
             hooks: self.hooks,

@@ -5,6 +5,7 @@ use oauth_dance_core::Secret;
 use serde::Deserialize;
 
 use crate::error::ConfigError;
+use crate::quirks::Quirks;
 
 /// Gives a provider's name to the type system, so that an extractor can ask for it: [`Connected<GitHub>`].
 ///
@@ -68,8 +69,27 @@ pub struct Provider {
     pub client_authentication: ClientAuthentication,
     /// More parameters of the authorization request, such as `prompt` or `audience`.
     pub authorization_params: BTreeMap<String, String>,
-    /// Headers that every API call carries, besides the token.
+    /// How a refresh token is asked for, where one is not given anyway. Clear it to ask for none.
+    pub offline_access: OfflineAccess,
+    /// Headers that every API call carries, besides the token. `{client_id}` in a value is filled in.
     pub api_headers: BTreeMap<String, String>,
+    /// Where the provider departs from the standards.
+    pub quirks: Quirks,
+}
+
+/// How a refresh token is asked for. What is named here is asked for besides [`Provider::scopes`] and
+/// [`Provider::authorization_params`], so that changing those does not lose it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OfflineAccess {
+    /// It is not asked for: the provider always gives one, or never, or as the client is registered.
+    #[default]
+    NotAsked,
+    /// By a scope, such as `offline_access`.
+    Scope(String),
+    /// By parameters of the authorization request, such as `access_type=offline`.
+    Params(BTreeMap<String, String>),
 }
 
 impl Provider {
@@ -94,7 +114,9 @@ impl Provider {
             scope_separator: ' ',
             client_authentication: ClientAuthentication::Basic,
             authorization_params: BTreeMap::new(),
+            offline_access: OfflineAccess::NotAsked,
             api_headers: BTreeMap::new(),
+            quirks: Quirks::default(),
         }
     }
 
@@ -200,6 +222,9 @@ impl Registration {
 pub struct ProviderConfig {
     /// The [preset](crate::presets) to start from.
     pub preset: Option<String>,
+    /// What fills in the preset's `{host}` or `{tenant}`, where it has one.
+    #[serde(alias = "tenant")]
+    pub host: Option<String>,
     /// See [`Provider::title`].
     pub title: Option<String>,
     /// See [`Provider::authorization_endpoint`].
@@ -229,8 +254,12 @@ pub struct ProviderConfig {
     pub client_authentication: Option<ClientAuthentication>,
     /// See [`Provider::authorization_params`]; added to those of the preset.
     pub authorization_params: BTreeMap<String, String>,
+    /// See [`Provider::offline_access`].
+    pub offline_access: Option<OfflineAccess>,
     /// See [`Provider::api_headers`]; added to those of the preset.
     pub api_headers: BTreeMap<String, String>,
+    /// See [`Provider::quirks`]; in place of those of the preset, all of them.
+    pub quirks: Option<Quirks>,
     /// The client id.
     pub client_id: Option<String>,
     /// The environment variable that holds the client id.
@@ -261,12 +290,7 @@ impl ProviderConfig {
             (None, None) => None,
         };
 
-        let preset = self.preset;
-        let mut provider = match &preset {
-            Some(preset) => crate::presets::find(preset)
-                .ok_or_else(|| ConfigError::UnknownPreset { provider: name.to_owned(), preset: preset.clone() })?,
-            None => Provider::new(name, "", ""),
-        };
+        let mut provider = preset(name, self.preset, self.host)?;
         provider.name = name.to_owned();
         let required = |value: Option<String>, preset: String, field| match value {
             Some(value) => Ok(value),
@@ -286,8 +310,25 @@ impl ProviderConfig {
         provider.scope_separator = self.scope_separator.unwrap_or(provider.scope_separator);
         provider.client_authentication = self.client_authentication.unwrap_or(provider.client_authentication);
         provider.authorization_params.extend(self.authorization_params);
+        provider.offline_access = self.offline_access.unwrap_or(provider.offline_access);
         provider.api_headers.extend(self.api_headers);
+        provider.quirks = self.quirks.unwrap_or(provider.quirks);
         Ok(Registration { provider, client_id, client_secret, redirect_uri: self.redirect_uri })
+    }
+}
+
+/// What a configuration starts from.
+fn preset(name: &str, preset: Option<String>, host: Option<String>) -> Result<Provider, ConfigError> {
+    let no_place = ConfigError::invalid(name, "host", "has no place in this preset, or there is no preset");
+    match (preset, host) {
+        (None, None) => Ok(Provider::new(name, "", "")),
+        (None, Some(_)) => Err(no_place),
+        (Some(preset), None) => crate::presets::find(&preset)
+            .ok_or_else(|| ConfigError::UnknownPreset { provider: name.to_owned(), preset }),
+        (Some(preset), Some(host)) if crate::presets::find(&preset).is_some() => {
+            crate::presets::find_at(&preset, &host).ok_or(no_place)
+        }
+        (Some(preset), Some(_)) => Err(ConfigError::UnknownPreset { provider: name.to_owned(), preset }),
     }
 }
 

@@ -7,7 +7,8 @@ use oauth_dance_core::Secret;
 use url::{Host, Origin, Url};
 
 use crate::error::ConfigError;
-use crate::provider::{ClientAuthentication, Registration};
+use crate::provider::{ClientAuthentication, OfflineAccess, Provider, Registration};
+use crate::quirks::{Presentation, Quirks, url_with_client_id, with_client_id};
 
 /// Parameters of the authorization request that belong to the protocol (RFC 6749, 7636, 8707, 9126, 9207; OpenID Connect).
 const RESERVED: [&str; 11] = [
@@ -43,12 +44,17 @@ pub(crate) struct Registered {
     pub(crate) client_id: String,
     pub(crate) client_secret: Option<Secret>,
     pub(crate) redirect_uri: Url,
+    pub(crate) refresh_endpoint: Url,
+    pub(crate) token_headers: HeaderMap,
+    pub(crate) presentation: Presentation,
+    pub(crate) quirks: Quirks,
 }
 
 impl Registered {
     /// Checks a registration; its callback is at `callback` unless it says otherwise.
     pub(crate) fn check(registration: Registration, callback: &str) -> Result<Self, ConfigError> {
-        let Registration { provider, client_id, client_secret, redirect_uri } = registration;
+        let Registration { mut provider, client_id, client_secret, redirect_uri } = registration;
+        ask_for_offline_access(&mut provider);
         let name = provider.name;
         let invalid = |field, problem| ConfigError::invalid(&name, field, problem);
 
@@ -69,21 +75,35 @@ impl Registered {
         if provider.scopes.iter().any(|scope| scope.is_empty() || scope.contains(char::is_whitespace)) {
             return Err(invalid("scopes", "has one that is empty or contains white space"));
         }
+        provider.quirks.check(&name, client_secret.is_none(), !provider.scopes.is_empty())?;
         let endpoint = |field, url: &str| parse_endpoint(url).map_err(|problem| invalid(field, problem));
         let optional = |field, url: &Option<String>| url.as_deref().map(|url| endpoint(field, url)).transpose();
+        let headers = |field, given: &BTreeMap<String, String>| {
+            let problem = "has a name or value that no header can have, or authorization";
+            headers(given, &client_id).ok_or_else(|| invalid(field, problem))
+        };
+        let quirks = provider.quirks;
+        let revocation_endpoint = provider.revocation_endpoint.map(|url| url_with_client_id(&url, &client_id));
         let registered = Self {
             authorization_endpoint: without_parameters(
                 &endpoint("authorization_endpoint", &provider.authorization_endpoint)?,
                 is_reserved,
             ),
             token_endpoint: endpoint("token_endpoint", &provider.token_endpoint)?,
-            revocation_endpoint: optional("revocation_endpoint", &provider.revocation_endpoint)?,
+            refresh_endpoint: endpoint(
+                "refresh_endpoint",
+                quirks.refresh_endpoint.as_deref().unwrap_or(&provider.token_endpoint),
+            )?,
+            revocation_endpoint: optional("revocation_endpoint", &revocation_endpoint)?,
             userinfo_endpoint: optional("userinfo_endpoint", &provider.userinfo_endpoint)?,
             api_base: optional("api_base", &provider.api_base)?,
             redirect_uri: endpoint("redirect_uri", redirect_uri.as_deref().unwrap_or(callback))?,
-            api_headers: headers(&provider.api_headers).ok_or_else(|| {
-                invalid("api_headers", "has a name or value that no header can have, or authorization")
-            })?,
+            api_headers: headers("api_headers", &provider.api_headers)?,
+            token_headers: headers("token_headers", &quirks.token_headers)?,
+            presentation: quirks
+                .token_header
+                .presentation()
+                .ok_or_else(|| invalid("token_header", "has a name or scheme that no header can have"))?,
             issuer: provider.issuer,
             requires_issuer: provider.requires_issuer,
             title: provider.title,
@@ -91,6 +111,7 @@ impl Registered {
             scope_separator: provider.scope_separator,
             client_authentication: provider.client_authentication,
             authorization_params: provider.authorization_params,
+            quirks,
             client_id,
             client_secret,
             name,
@@ -113,6 +134,9 @@ pub(crate) fn is_reserved(parameter: &str) -> bool {
 
 /// An absolute URL that secrets may travel to: https, or http on this machine.
 pub(crate) fn parse_endpoint(text: &str) -> Result<Url, &'static str> {
+    if text.contains(['{', '}']) {
+        return Err("has a place in braces that is not filled in, or was given what cannot stand there");
+    }
     let url = Url::parse(text).map_err(|_| "is not an absolute URL")?;
     match url.scheme() {
         "https" => {}
@@ -150,11 +174,25 @@ pub(crate) fn without_parameters(endpoint: &Url, is_set: impl Fn(&str) -> bool) 
     url
 }
 
-fn headers(headers: &BTreeMap<String, String>) -> Option<HeaderMap> {
+/// Adds what asks for a refresh token to what is asked for anyway.
+fn ask_for_offline_access(provider: &mut Provider) {
+    match &provider.offline_access {
+        OfflineAccess::NotAsked => {}
+        OfflineAccess::Scope(scope) if provider.scopes.contains(scope) => {}
+        OfflineAccess::Scope(scope) => provider.scopes.push(scope.clone()),
+        OfflineAccess::Params(params) => {
+            for (name, value) in params {
+                provider.authorization_params.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+}
+
+fn headers(headers: &BTreeMap<String, String>, client_id: &str) -> Option<HeaderMap> {
     let mut checked = HeaderMap::new();
     for (name, value) in headers {
         let name = HeaderName::try_from(name).ok().filter(|name| *name != http::header::AUTHORIZATION)?;
-        checked.insert(name, HeaderValue::try_from(value).ok()?);
+        checked.insert(name, HeaderValue::try_from(with_client_id(value, client_id)).ok()?);
     }
     Some(checked)
 }
@@ -187,6 +225,8 @@ mod tests {
             "https://a.example/#x",
             "http://localhost.evil.example",
             "//a.example",
+            "https://{host}/x",
+            "https://a.example/{tenant}/x",
         ] {
             assert!(parse_endpoint(bad).is_err(), "{bad}");
             assert!(check(|provider| provider.token_endpoint = bad.to_owned()).is_err(), "{bad}");

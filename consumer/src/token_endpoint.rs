@@ -1,15 +1,19 @@
 //! Calls of the token endpoint (RFC 6749 section 3.2) and the revocation endpoint (RFC 7009), authenticated as the client.
 
+use std::collections::BTreeMap;
+
 use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use oauth_dance_core::{OAuth2Token, Secret, Timestamp};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use oauth_dance_core::{Extra, OAuth2Token, Secret, Timestamp};
+use reqwest::RequestBuilder;
 use url::{Url, form_urlencoded};
 
 use crate::error::TokenEndpointError;
 use crate::http_client::{HttpClients, ReadError, read_body, without_url};
 use crate::provider::ClientAuthentication;
+use crate::quirks::{RevocationRequest, TokenRequest};
 use crate::registered::Registered;
 use crate::token_response;
 
@@ -24,14 +28,15 @@ pub(crate) async fn exchange_code(
     verifier: &str,
     now: Timestamp,
 ) -> Result<OAuth2Token, TokenEndpointError> {
-    let form = [
-        ("grant_type", "authorization_code"),
-        ("code", code),
-        ("redirect_uri", registered.redirect_uri.as_str()),
-        ("code_verifier", verifier),
-    ];
-    let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form).await?;
-    token_response::read(status, &headers, &body, &[code, verifier, client_secret(registered)], now)
+    let mut form =
+        vec![("grant_type", "authorization_code"), ("code", code), ("redirect_uri", registered.redirect_uri.as_str())];
+    if !registered.quirks.without_pkce {
+        form.push(("code_verifier", verifier));
+    }
+    form.extend(registered.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let format = registered.quirks.token_request;
+    let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form, format).await?;
+    token_response::read(&registered.quirks, status, &headers, &body, &[code, verifier, client_secret(registered)], now)
 }
 
 /// Redeems a refresh token (RFC 6749 section 6). An answer without a refresh token or scope keeps the old one, and one
@@ -44,17 +49,30 @@ pub(crate) async fn refresh(
     now: Timestamp,
 ) -> Result<OAuth2Token, TokenEndpointError> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-    let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form).await?;
+    let format = registered.quirks.token_request;
+    let (status, headers, body) = post(http, registered, &registered.refresh_endpoint, &form, format).await?;
     let sent = [refresh_token.expose(), client_secret(registered)];
-    let mut token = token_response::read(status, &headers, &body, &sent, now)?;
+    let mut token = token_response::read(&registered.quirks, status, &headers, &body, &sent, now)?;
     token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
     token.expires_at = token.expires_at.or(Some(now.saturating_add(token_response::DEFAULT_LIFETIME)));
     token.scope = token.scope.or_else(|| old.scope.clone());
     token.id_token = token.id_token.or_else(|| old.id_token.clone());
+    keep_api_base(registered, &mut token, old);
     Ok(token)
 }
 
-/// Revokes a token (RFC 7009 section 2.1). Any 2xx is success, also for a token the provider never knew.
+/// Where this user's API is, some providers say only once.
+fn keep_api_base(registered: &Registered, token: &mut OAuth2Token, old: &OAuth2Token) {
+    let Some(member) = &registered.quirks.api_base_member else { return };
+    if let (None, Some(api_base)) = (token.extra.get(member), old.extra.get(member)) {
+        let mut extra = token.extra.as_map().clone();
+        extra.insert(member.clone(), api_base.clone());
+        token.extra = Extra::from(extra);
+    }
+}
+
+/// Revokes a token (RFC 7009 section 2.1). Any 2xx is success, also for a token the provider never knew. Where the
+/// provider wants the access token alone, there is nothing to do for a refresh token.
 pub(crate) async fn revoke(
     http: &HttpClients,
     registered: &Registered,
@@ -63,7 +81,24 @@ pub(crate) async fn revoke(
     hint: &str,
 ) -> Result<(), TokenEndpointError> {
     let form = [("token", token.expose()), ("token_type_hint", hint)];
-    let (status, ..) = post(http, registered, endpoint, &form).await?;
+    let api = registered.presentation.present(token).ok_or(TokenEndpointError::Answer("no header can carry it"));
+    let (status, _, body) = match registered.quirks.revocation {
+        RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form).await?,
+        _ if hint == "refresh_token" => return Ok(()),
+        RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json).await?,
+        RevocationRequest::Post => send(request(http, registered, Method::POST, endpoint).headers(api?)).await?,
+        RevocationRequest::Delete => send(request(http, registered, Method::DELETE, endpoint).headers(api?)).await?,
+        RevocationRequest::DeleteAsClient => {
+            let credentials = basic(&registered.client_id, client_secret(registered));
+            let request = request(http, registered, Method::DELETE, endpoint);
+            let request = request.header(header::AUTHORIZATION, credentials);
+            send(request.json(&serde_json::json!({ "access_token": token.expose() }))).await?
+        }
+    };
+    let is_standard = registered.quirks.revocation == RevocationRequest::Rfc7009;
+    if let Some(refused) = token_response::refused(&body, &[token.expose()]).filter(|_| !is_standard) {
+        return Err(refused);
+    }
     if status.is_success() { Ok(()) } else { Err(TokenEndpointError::Status { status, retry_after: None }) }
 }
 
@@ -72,13 +107,14 @@ async fn post(
     registered: &Registered,
     endpoint: &Url,
     form: &[(&str, &str)],
+    format: TokenRequest,
 ) -> Result<(StatusCode, HeaderMap, Bytes), TokenEndpointError> {
     let mut form = form.to_vec();
-    let mut request = http.token_endpoint.post(endpoint.clone()).header(header::ACCEPT, "application/json");
+    let mut request = request(http, registered, Method::POST, endpoint);
     // Without a secret there is nothing to authenticate with; the id still names the client (RFC 6749 section 3.2.1).
     match (&registered.client_secret, registered.client_authentication) {
         (Some(secret), ClientAuthentication::Basic) => {
-            request = request.header(header::AUTHORIZATION, basic(&registered.client_id, secret));
+            request = request.header(header::AUTHORIZATION, basic(&registered.client_id, secret.expose()));
         }
         (Some(secret), ClientAuthentication::Body) => {
             form.extend([("client_id", registered.client_id.as_str()), ("client_secret", secret.expose())]);
@@ -86,7 +122,21 @@ async fn post(
         (None, _) => form.push(("client_id", &registered.client_id)),
     }
 
-    let response = request.form(&form).send().await.map_err(transport)?;
+    send(match format {
+        TokenRequest::Form => request.form(&form),
+        TokenRequest::Json => request.json(&form.into_iter().collect::<BTreeMap<_, _>>()),
+    })
+    .await
+}
+
+/// A request with the headers that this provider wants.
+fn request(http: &HttpClients, registered: &Registered, method: Method, endpoint: &Url) -> RequestBuilder {
+    let request = http.token_endpoint.request(method, endpoint.clone()).header(header::ACCEPT, "application/json");
+    request.headers(registered.token_headers.clone())
+}
+
+async fn send(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Bytes), TokenEndpointError> {
+    let response = request.send().await.map_err(transport)?;
     let (status, headers) = (response.status(), response.headers().clone());
     match read_body(response, MAX_RESPONSE).await {
         Ok(body) => Ok((status, headers, body)),
@@ -101,9 +151,9 @@ fn client_secret(registered: &Registered) -> &str {
 }
 
 /// HTTP Basic with both parts form-encoded first (RFC 6749 section 2.3.1).
-fn basic(client_id: &str, client_secret: &Secret) -> HeaderValue {
+fn basic(client_id: &str, client_secret: &str) -> HeaderValue {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-    let credentials = STANDARD.encode(format!("{}:{}", encode(client_id), encode(client_secret.expose())));
+    let credentials = STANDARD.encode(format!("{}:{}", encode(client_id), encode(client_secret)));
     #[expect(clippy::expect_used, reason = "base64 is ASCII")]
     let mut value = HeaderValue::try_from(format!("Basic {credentials}")).expect("base64 fits in a header");
     value.set_sensitive(true);
@@ -111,7 +161,13 @@ fn basic(client_id: &str, client_secret: &Secret) -> HeaderValue {
 }
 
 fn transport(error: reqwest::Error) -> TokenEndpointError {
-    if error.is_timeout() { TokenEndpointError::Timeout } else { TokenEndpointError::Transport(without_url(error)) }
+    if error.is_connect() {
+        TokenEndpointError::Unreachable(without_url(error))
+    } else if error.is_timeout() {
+        TokenEndpointError::Timeout
+    } else {
+        TokenEndpointError::Transport(without_url(error))
+    }
 }
 
 #[cfg(test)]
@@ -120,7 +176,7 @@ mod tests {
 
     #[test]
     fn basic_credentials_are_form_encoded_before_base64() {
-        let value = basic("a b:c", &"p@ss+%é".into());
+        let value = basic("a b:c", "p@ss+%é");
         assert!(value.is_sensitive());
         let encoded = value.to_str().unwrap().strip_prefix("Basic ").unwrap().to_owned();
         assert_eq!(STANDARD.decode(encoded).unwrap(), b"a+b%3Ac:p%40ss%2B%25%C3%A9");

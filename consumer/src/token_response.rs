@@ -14,16 +14,20 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use crate::error::TokenEndpointError;
+use crate::quirks::Quirks;
 
 /// How long an access token is taken to last that can be refreshed and does not say. Short enough that a lost
 /// expiry costs little, and long enough not to refresh all the time.
 pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const MAX_ERROR_TEXT: usize = 512;
+/// What a token response says of a token (RFC 6749 section 5.1, OpenID Connect Core section 3.1.3.3).
+const TOKEN_MEMBERS: [&str; 6] = ["access_token", "token_type", "refresh_token", "id_token", "scope", "expires_in"];
 
 /// The token in an answer of the token endpoint, or what went wrong. Where an error repeats a secret that was `sent`, it is
 /// left out.
 pub(crate) fn read(
+    quirks: &Quirks,
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
@@ -43,7 +47,7 @@ pub(crate) fn read(
     if !status.is_success() {
         return Err(failed(status, headers));
     }
-    token(members, now)
+    token(quirks, Members::of(quirks, members), now)
 }
 
 /// The members of a JSON object, whatever its content type, or the fields of a form.
@@ -66,6 +70,11 @@ fn object(body: &[u8]) -> Option<Map<String, Value>> {
         Err(_) => raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit()).then_some(Value::Null),
     };
     raw.into_iter().map(|(name, raw)| Some((name, read(raw)?))).collect()
+}
+
+/// The error that an answer tells of by its body alone, as some revocation endpoints do.
+pub(crate) fn refused(body: &[u8], sent: &[&str]) -> Option<TokenEndpointError> {
+    refusal(&members(body)?, sent)
 }
 
 /// An error of RFC 6749 section 5.2, also where it comes with status 200 (GitHub) or as an object (Facebook).
@@ -91,7 +100,30 @@ fn failed(status: StatusCode, headers: &HeaderMap) -> TokenEndpointError {
     TokenEndpointError::Status { status, retry_after }
 }
 
-fn token(mut members: Map<String, Value>, now: Timestamp) -> Result<OAuth2Token, TokenEndpointError> {
+/// A token response taken apart: what it says of the user's token, and the rest.
+struct Members {
+    token: Map<String, Value>,
+    extra: Map<String, Value>,
+}
+
+impl Members {
+    /// Takes the token from the object inside that holds it, if it does; what stands beside that object is no less kept.
+    fn of(quirks: &Quirks, mut extra: Map<String, Value>) -> Self {
+        let inside = quirks.token_member.as_ref().and_then(|name| extra.get_mut(name)).and_then(Value::as_object_mut);
+        let token = match inside {
+            Some(inside) if inside.contains_key("access_token") => take_token(inside),
+            _ => take_token(&mut extra),
+        };
+        Self { token, extra }
+    }
+}
+
+fn take_token(members: &mut Map<String, Value>) -> Map<String, Value> {
+    TOKEN_MEMBERS.iter().filter_map(|name| members.remove_entry(*name)).collect()
+}
+
+fn token(quirks: &Quirks, members: Members, now: Timestamp) -> Result<OAuth2Token, TokenEndpointError> {
+    let Members { token: mut members, extra } = members;
     let access_token = match members.remove("access_token") {
         Some(Value::String(token)) if token.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) => token,
         Some(Value::String(_)) => {
@@ -105,7 +137,7 @@ fn token(mut members: Map<String, Value>, now: Timestamp) -> Result<OAuth2Token,
     }
     let token_type = match members.remove("token_type") {
         None | Some(Value::Null) => "Bearer".to_owned(),
-        Some(Value::String(kind)) if kind.eq_ignore_ascii_case("bearer") => kind,
+        Some(Value::String(kind)) if quirks.accepts(&kind) => kind,
         Some(_) => return Err(TokenEndpointError::Answer("the token type is not Bearer")),
     };
 
@@ -118,7 +150,8 @@ fn token(mut members: Map<String, Value>, now: Timestamp) -> Result<OAuth2Token,
     token.expires_at = lifetime
         .or_else(|| token.refresh_token.as_ref().map(|_| DEFAULT_LIFETIME))
         .map(|lifetime| now.saturating_add(lifetime));
-    token.extra = Extra::from(members);
+    token.issued_at = Some(now);
+    token.extra = Extra::from(extra);
     Ok(token)
 }
 
@@ -172,12 +205,12 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 
     fn ok(body: &str) -> OAuth2Token {
-        read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap()
+        read(&Quirks::default(), StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap()
     }
 
     fn error(status: u16, body: &[u8]) -> TokenEndpointError {
         let status = StatusCode::from_u16(status).unwrap();
-        read(status, &HeaderMap::new(), body, &[], NOW).unwrap_err()
+        read(&Quirks::default(), status, &HeaderMap::new(), body, &[], NOW).unwrap_err()
     }
 
     fn expiry(expires_in: &str) -> Option<u64> {
@@ -246,6 +279,42 @@ mod tests {
         assert_eq!((token.refresh_token, token.id_token), (None, None));
     }
 
+    /// As Slack answers where a bot's and a user's scopes are asked for, and where a user's token is refreshed.
+    #[test]
+    fn a_token_inside_an_object_is_found_where_the_provider_puts_it() {
+        let quirks = Quirks {
+            token_member: Some("authed_user".to_owned()),
+            token_types: vec!["user".to_owned(), "bot".to_owned()],
+            ..Quirks::default()
+        };
+        let read = |body: &str| read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap();
+        let both = read(
+            r#"{"ok":true,"access_token":"xoxb","token_type":"bot","scope":"commands","team":{"id":"T1"},
+                "authed_user":{"id":"U1","access_token":"xoxp","token_type":"user","scope":"chat:write,im:read",
+                "refresh_token":"xoxe","expires_in":43200}}"#,
+        );
+        assert_eq!((both.access_token.expose(), both.token_type.as_str()), ("xoxp", "user"));
+        assert_eq!(both.refresh_token.unwrap().expose(), "xoxe");
+        assert_eq!(both.scope.unwrap(), ["chat:write", "im:read"]);
+        assert_eq!(both.expires_at, Some(Timestamp::from_unix_seconds(44_200)));
+        assert_eq!(both.extra.get("access_token"), Some(&"xoxb".into()), "the bot's token is not lost");
+        assert_eq!(both.extra.get("authed_user"), Some(&serde_json::json!({"id": "U1"})));
+
+        let refreshed = read(r#"{"ok":true,"access_token":"xoxp-2","token_type":"user","authed_user":{"id":"U1"}}"#);
+        assert_eq!(refreshed.access_token.expose(), "xoxp-2");
+        assert_eq!(ok(r#"{"access_token":"a","authed_user":{"access_token":"b"}}"#).access_token.expose(), "a");
+    }
+
+    #[test]
+    fn token_types_are_accepted_where_the_provider_is_known_for_them() {
+        let quirks = Quirks { token_types: vec!["Zoho-oauthtoken".to_owned()], ..Quirks::default() };
+        for (kind, accepted) in [("Bearer", true), ("zoho-OAuthtoken", true), ("mac", false), ("DPoP", false)] {
+            let body = format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#);
+            let answer = read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW);
+            assert_eq!(answer.is_ok(), accepted, "{kind}");
+        }
+    }
+
     #[test]
     fn what_is_no_token_is_an_error() {
         for body in [
@@ -312,7 +381,8 @@ mod tests {
         for (value, expected) in [("7", Some(7)), ("999999", Some(3600)), ("soon", None), ("-1", None)] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, value.parse().unwrap());
-            let failed = read(StatusCode::SERVICE_UNAVAILABLE, &headers, b"", &[], NOW).unwrap_err();
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let failed = read(&Quirks::default(), status, &headers, b"", &[], NOW).unwrap_err();
             let TokenEndpointError::Status { retry_after, .. } = failed else { panic!() };
             assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
         }

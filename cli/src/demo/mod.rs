@@ -115,11 +115,16 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
     for registration in config.providers {
         builder = builder.provider(registration);
     }
-    let site = site::router(builder.build()?, storage.description);
+    let oauth = builder.build()?;
+    let site = site::router(oauth.clone(), storage.description);
     servers.push((listener, storage.around(site, &base_url, keys)));
 
     say(&format!("Open {base_url} in a browser. Ctrl-C stops."));
-    serve(servers).await
+    let served = serve(servers).await;
+    if tokio::time::timeout(GRACE, oauth.finish()).await.is_err() {
+        tracing::warn!("a refreshed token could not be stored before the end");
+    }
+    served
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, DemoError> {

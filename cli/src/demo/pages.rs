@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use askama::Template;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use oauth_dance::{OAuth, OAuth2Token};
+use oauth_dance::{Connection, ConnectionState, OAuth};
 use serde_json::Value;
 
 use super::site::Row;
@@ -43,12 +43,12 @@ impl ConnectionsPage {
 
 impl Card {
     fn new(oauth: &OAuth, row: &Row) -> Self {
-        let (tone, badge, detail) = match &row.token {
-            Ok(Some(token)) => connected(token),
+        let (tone, badge, detail) = match &row.connection {
+            Ok(Some(connection)) => standing(connection),
             Ok(None) => ("", "Not connected", "No token is stored for this browser.".to_owned()),
             Err(error) => ("warn", "Unreadable", format!("{error}.")),
         };
-        let token = row.token.as_ref().ok().and_then(Option::as_ref);
+        let token = row.connection.as_ref().ok().and_then(Option::as_ref).map(|connection| &connection.token);
         Self {
             name: row.name.clone(),
             title: row.title.clone(),
@@ -62,24 +62,51 @@ impl Card {
     }
 }
 
-fn connected(token: &OAuth2Token) -> (&'static str, &'static str, String) {
-    let Some(expiry) = token.expires_at else {
-        return ("good", "Connected", "The access token does not expire.".to_owned());
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let left = expiry.as_unix_seconds().saturating_sub(now);
-    match (left, &token.refresh_token) {
-        (0, None) => ("warn", "Expired", "The access token has expired. Connect again.".to_owned()),
-        (0, Some(_)) => ("good", "Connected", "The access token has expired; the next call refreshes it.".to_owned()),
-        (left, Some(_)) => {
-            let left = spoken(Duration::from_secs(left));
-            ("good", "Connected", format!("The access token expires in {left} and is refreshed when needed."))
+/// The look of the badge, its text, and a sentence.
+fn standing(connection: &Connection) -> (&'static str, &'static str, String) {
+    let left = connection.token.expires_at.map(|expiry| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Duration::from_secs(expiry.as_unix_seconds().saturating_sub(now))
+    });
+    let refreshable = connection.token.refresh_token.is_some();
+    match (&connection.state, left) {
+        (ConnectionState::NeedsAuthorization { reason, .. }, _) => {
+            ("warn", "Connect again", format!("{}.", capitalized(reason.describe())))
         }
-        (left, None) => {
-            let left = spoken(Duration::from_secs(left));
-            ("good", "Connected", format!("The access token expires in {left} and cannot be refreshed."))
+        (ConnectionState::BackingOff { cause, .. }, _) => {
+            ("warn", "Waiting", format!("The token could not be refreshed ({cause}); it is tried again soon."))
+        }
+        (ConnectionState::Refreshing, _) => ("good", "Connected", "The token is being refreshed.".to_owned()),
+        (ConnectionState::SentUnknown, _) => {
+            ("warn", "Connected", "A refresh was cut off; the next call tries once more.".to_owned())
+        }
+        (_, None) => ("good", "Connected", "The access token does not expire.".to_owned()),
+        (_, Some(Duration::ZERO)) => {
+            ("good", "Connected", "The access token has expired; the next call refreshes it.".to_owned())
+        }
+        (_, Some(left)) => {
+            let then = if refreshable { "is refreshed when needed" } else { "cannot be refreshed" };
+            ("good", "Connected", format!("The access token expires in {} and {then}.", spoken(left)))
         }
     }
+}
+
+/// How a connection stands, in one word for programs.
+pub(super) fn status(state: &ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Valid => "valid",
+        ConnectionState::Expiring => "expiring",
+        ConnectionState::Refreshing => "refreshing",
+        ConnectionState::SentUnknown => "sent_unknown",
+        ConnectionState::BackingOff { .. } => "backing_off",
+        ConnectionState::NeedsAuthorization { .. } => "needs_authorization",
+        _ => "unknown",
+    }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(characters).collect()
 }
 
 fn spoken(duration: Duration) -> String {

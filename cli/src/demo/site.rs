@@ -6,7 +6,7 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use oauth_dance::{
-    ApiResponse, ConnectError, ConnectedRejection, Connections, OAuth, OAuth2Token, Revocation, SameOrigin, Timestamp,
+    ApiResponse, ConnectError, ConnectedRejection, Connection, Connections, OAuth, Revocation, SameOrigin, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -41,16 +41,16 @@ pub(super) fn router(oauth: OAuth, storage: &'static str) -> Router {
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) title: String,
-    pub(super) token: Result<Option<OAuth2Token>, ConnectError>,
+    pub(super) connection: Result<Option<Connection>, ConnectError>,
 }
 
 async fn connections(State(site): State<Site>, connections: Connections, headers: HeaderMap) -> Response {
     let mut rows = Vec::new();
     for (name, title) in site.oauth.providers() {
-        let token = connections.token(name).await;
-        rows.push(Row { name: name.to_owned(), title: title.to_owned(), token });
+        let connection = connections.connection(name).await;
+        rows.push(Row { name: name.to_owned(), title: title.to_owned(), connection });
     }
-    let failed = rows.iter().filter_map(|row| row.token.as_ref().err()).map(ConnectError::status).max();
+    let failed = rows.iter().filter_map(|row| row.connection.as_ref().err()).map(ConnectError::status).max();
     let status = failed.unwrap_or(StatusCode::OK);
     if wants_json(&headers) {
         let providers: Vec<_> = rows.iter().map(|row| row_json(&site.oauth, row)).collect();
@@ -60,15 +60,17 @@ async fn connections(State(site): State<Site>, connections: Connections, headers
 }
 
 fn row_json(oauth: &OAuth, row: &Row) -> Value {
-    let token = row.token.as_ref().ok().and_then(Option::as_ref);
+    let connection = row.connection.as_ref().ok().and_then(Option::as_ref);
+    let token = connection.map(|connection| &connection.token);
     json!({
         "name": row.name,
         "title": row.title,
-        "connected": token.is_some(),
+        "connected": connection.is_some(),
+        "status": connection.map(|connection| pages::status(&connection.state)),
         "expires_at": token.and_then(|token| token.expires_at).map(Timestamp::as_unix_seconds),
         "refreshable": token.is_some_and(|token| token.refresh_token.is_some()),
         "scope": token.and_then(|token| token.scope.clone()),
-        "error": row.token.as_ref().err().map(ConnectError::code),
+        "error": row.connection.as_ref().err().map(ConnectError::code),
         "login": oauth.login_path(&row.name),
     })
 }

@@ -39,7 +39,8 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
 }
 
 async fn form(body: Body) -> Result<String, LoginError> {
-    let form = to_bytes(body, MAX_FORM).await.map_err(|_| LoginError::Malformed("the form is too long or incomplete"))?;
+    let form =
+        to_bytes(body, MAX_FORM).await.map_err(|_| LoginError::Malformed("the form is too long or incomplete"))?;
     String::from_utf8(form.to_vec()).map_err(|_| LoginError::Malformed("the form is not UTF-8"))
 }
 
@@ -98,9 +99,16 @@ fn authorization_url(
     let client = BasicClient::new(ClientId::new(registered.client_id.clone()))
         .set_auth_uri(AuthUrl::from_url(endpoint))
         .set_redirect_uri(RedirectUrl::from_url(registered.redirect_uri.clone()));
-    let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned())).set_pkce_challenge(challenge);
+    let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned()));
+    if !registered.quirks.without_pkce {
+        request = request.set_pkce_challenge(challenge);
+    }
     if !scopes.is_empty() {
-        request = request.add_scope(Scope::new(scopes.join(&registered.scope_separator.to_string())));
+        let scopes = scopes.join(&registered.scope_separator.to_string());
+        request = match &registered.quirks.scope_parameter {
+            None => request.add_scope(Scope::new(scopes)),
+            Some(parameter) => request.add_extra_param(parameter, scopes),
+        };
     }
     for (name, value) in params {
         request = request.add_extra_param(name, value);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{ConnectError, OAuth, TokenEndpointError, User};
+use oauth_dance::{ConnectError, ConnectionState, OAuth, User};
 use serde_json::Value;
 
 use crate::support::{Browser, Site, world};
@@ -121,7 +121,7 @@ async fn rf_06_a_dead_grant_asks_for_a_login() {
 async fn rf_07_a_hiccup_of_the_provider_costs_nothing() {
     let (provider, site) = expired().await;
     let before = (site.access_token("alice").await, site.refresh_token("alice").await);
-    for answer in [
+    let answers = [
         Answer::status(500).body("<html>oops</html>"),
         Answer::status(502),
         Answer::status(503).header("retry-after", "30"),
@@ -129,13 +129,17 @@ async fn rf_07_a_hiccup_of_the_provider_costs_nothing() {
         Answer::error(400, "temporarily_unavailable"),
         Answer::status(200).body("<html>maintenance</html>"),
         Answer::closed(),
-    ] {
+    ];
+    for (tries, answer) in answers.into_iter().enumerate() {
         provider.next_token_answer(answer);
         let error = site.oauth.client("acme", &alice()).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Refresh(_)), "{error:?}");
+        assert!(matches!(error, ConnectError::BackingOff { .. }), "{error:?}");
         assert_eq!((site.access_token("alice").await, site.refresh_token("alice").await), before);
+        let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+        assert!(matches!(error, ConnectError::BackingOff { .. }), "{error:?}");
+        assert_eq!(refreshes(&provider), tries + 1, "the provider is left alone for a while");
+        site.clock.advance(HOUR);
     }
-    assert_eq!(refreshes(&provider), 7);
     site.oauth.client("acme", &alice()).await.unwrap();
 }
 
@@ -153,8 +157,13 @@ async fn rf_08_a_lost_answer_ends_in_a_clean_login() {
     let (provider, site) = expired().await;
     provider.next_token_answer(Answer::normal().lost());
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Refresh(TokenEndpointError::Transport(_))), "{error:?}");
+    assert!(matches!(error, ConnectError::BackingOff { .. }), "{error:?}");
+    let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
+    assert!(matches!(found.state, ConnectionState::BackingOff { .. }), "{:?}", found.state);
     assert_eq!(refreshes(&provider), 1);
+    site.clock.advance(HOUR);
+    let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
+    assert_eq!(found.state, ConnectionState::SentUnknown);
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
     assert!(error.needs_login(), "{error:?}");
     assert_eq!(provider.counters().families_revoked, 1);
@@ -169,9 +178,8 @@ async fn rf_09_a_wrong_client_secret_is_not_the_user_s_fault() {
     provider.next_token_answer(Answer::error(401, "invalid_client"));
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
     assert!(!error.needs_login(), "{error:?}");
-    assert!(
-        matches!(error, ConnectError::Refresh(TokenEndpointError::Refused { code, .. }) if code == "invalid_client")
-    );
+    assert!(matches!(error, ConnectError::BackingOff { cause, .. } if cause.contains("invalid_client")));
+    site.clock.advance(HOUR);
     site.oauth.client("acme", &alice()).await.unwrap();
 }
 

@@ -1,0 +1,160 @@
+//! The table as a page, `docs/providers.md`. With `UPDATE_DOCS=1` the test writes it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::all;
+use super::table::{Pkce, Preset, Quirk, Refresh};
+use crate::provider::ClientAuthentication;
+use crate::quirks::RevocationRequest;
+
+const INTRODUCTION: &str = "\
+# Providers
+
+Each is a type of `oauth_dance::presets` and an entry of one table, from which this page is made. Every field can be
+changed on the `Provider` that a preset gives, and a provider that is not here can be described with the same fields.
+
+*Source* is the public documentation, or a stored copy of it, that the entry was checked against; nobody has logged in at all of
+these providers with it. *PKCE* is always sent, unless it says no. *Refresh* is when there is a refresh token; what asks for it
+is asked for, besides the scopes. `{…}` is filled in by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`,
+or by `host` in a configuration.
+";
+
+#[test]
+fn the_page_shows_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/providers.md");
+    let page = page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == page, "docs/providers.md is not what the table says; run this test with UPDATE_DOCS=1");
+}
+
+fn page() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    page.push_str("\n| Preset | Name | Default scopes | Client | PKCE | Refresh | Revocation | Source |\n");
+    page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for preset in all() {
+        let title = if preset.verified { preset.title.to_owned() } else { format!("{} (not verified)", preset.title) };
+        let cells = [
+            title,
+            format!("`{}`", preset.name),
+            scopes(preset),
+            client(preset).to_owned(),
+            pkce(preset).to_owned(),
+            refresh(preset),
+            revocation(preset).to_owned(),
+            format!("[source]({})", preset.source),
+        ];
+        let _ = writeln!(page, "| {} |", cells.join(" | "));
+    }
+    for preset in all() {
+        page.push_str(&details(preset));
+    }
+    page
+}
+
+fn details(preset: &Preset) -> String {
+    let mut text = format!("\n## {}\n\n", preset.title);
+    if !preset.note.is_empty() {
+        let _ = writeln!(text, "{}\n", preset.note);
+    }
+    if let Some(place) = preset.place {
+        let default = match place.default {
+            None => "has to be said".to_owned(),
+            Some("") => "is empty".to_owned(),
+            Some(default) => format!("is `{default}`"),
+        };
+        let sandbox = place.sandbox.map(|sandbox| format!(", in the sandbox `{sandbox}`")).unwrap_or_default();
+        let _ = writeln!(text, "- `{{{}}}` {default}{sandbox}", place.name);
+    }
+    let mut url = |what: &str, url: Option<&str>| {
+        if let Some(url) = url {
+            let _ = writeln!(text, "- {what}: `{url}`");
+        }
+    };
+    url("authorization endpoint", Some(preset.authorization_endpoint));
+    url("token endpoint", Some(preset.token_endpoint));
+    url("revocation endpoint", preset.revocation_endpoint);
+    url("userinfo endpoint", preset.userinfo_endpoint);
+    url("API base", preset.api_base);
+    url("issuer", preset.issuer);
+    for (name, value) in preset.authorization_params {
+        let _ = writeln!(text, "- sends `{name}={value}`");
+    }
+    for (name, value) in preset.api_headers {
+        let _ = writeln!(text, "- API calls carry `{name}: {value}`");
+    }
+    for line in preset.quirks.iter().filter_map(|quirk| quirk_line(*quirk)) {
+        let _ = writeln!(text, "- {line}");
+    }
+    text
+}
+
+fn scopes(preset: &Preset) -> String {
+    let separator = if preset.scope_separator == ',' { ", with commas" } else { "" };
+    match preset.scopes {
+        [] => "none".to_owned(),
+        scopes => format!("`{}`{separator}", scopes.join(" ")),
+    }
+}
+
+fn client(preset: &Preset) -> &'static str {
+    match preset.client_authentication {
+        ClientAuthentication::Basic => "HTTP Basic",
+        ClientAuthentication::Body => "in the body",
+    }
+}
+
+fn pkce(preset: &Preset) -> &'static str {
+    match preset.pkce {
+        Pkce::Documented => "yes",
+        Pkce::Undocumented => "sent, not documented",
+        Pkce::OptIn => "no, only for public clients",
+        Pkce::Refused => "no, it is refused",
+    }
+}
+
+fn refresh(preset: &Preset) -> String {
+    match preset.refresh {
+        Refresh::Always => "always".to_owned(),
+        Refresh::Never => "never".to_owned(),
+        Refresh::Registration => "as registered".to_owned(),
+        Refresh::Scope(scope) => format!("by scope `{scope}`"),
+        Refresh::Param(name, value) => format!("by `{name}={value}`"),
+    }
+}
+
+fn revocation(preset: &Preset) -> &'static str {
+    let own = preset.quirks.iter().find_map(|quirk| match quirk {
+        Quirk::Revocation(request) => Some(*request),
+        _ => None,
+    });
+    match (preset.revocation_endpoint, own) {
+        (None, _) => "none",
+        (Some(_), None | Some(RevocationRequest::Rfc7009)) => "RFC 7009",
+        (Some(_), Some(RevocationRequest::Json)) => "the access token as JSON",
+        (Some(_), Some(RevocationRequest::Post)) => "`POST` with the access token",
+        (Some(_), Some(RevocationRequest::Delete)) => "`DELETE` with the access token",
+        (Some(_), Some(RevocationRequest::DeleteAsClient)) => "`DELETE` by the client",
+    }
+}
+
+/// A quirk in words; `None` for one that has a column.
+fn quirk_line(quirk: Quirk) -> Option<String> {
+    match quirk {
+        Quirk::Revocation(_) => None,
+        Quirk::ScopeParameter(name) => Some(format!("scopes are asked for as `{name}`")),
+        Quirk::ScopesNeedFormPost => Some("scopes are refused, since the answer would come by `form_post`".to_owned()),
+        Quirk::TokenJson => Some("token requests are JSON".to_owned()),
+        Quirk::TokenParam(name, value) => Some(format!("the code is redeemed with `{name}={value}`")),
+        Quirk::TokenEndpointHeader(name, value) => Some(format!("token requests carry `{name}: {value}`")),
+        Quirk::RefreshEndpoint(url) => Some(format!("tokens are refreshed at `{url}`")),
+        Quirk::TokenMember(name) => Some(format!("the user's token is inside of `{name}`")),
+        Quirk::TokenType(name) => Some(format!("the token type `{name}` is accepted")),
+        Quirk::TokenScheme(scheme) => Some(format!("tokens are presented as `Authorization: {scheme} …`")),
+        Quirk::TokenHeader(name) => Some(format!("tokens are presented in the header `{name}`")),
+        Quirk::ApiBaseMember(name) => Some(format!("the token response says in `{name}` where the API is")),
+    }
+}

@@ -1,0 +1,239 @@
+//! GitHub to Nylas.
+
+use super::table::{Pkce, Place, Preset, Quirk, Refresh, presets};
+use crate::provider::{ClientAuthentication, Provider};
+use crate::quirks::RevocationRequest;
+
+presets! {
+    /// [GitHub](https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/authorizing-oauth-apps), OAuth apps and
+    /// GitHub apps. Tokens of OAuth apps do not expire.
+    GitHub(provider) {
+        name: "github",
+        title: "GitHub",
+        source: "https://github.blog/changelog/2025-07-14-pkce-support-for-oauth-and-github-app-authentication",
+        note: "Tokens of GitHub apps expire and are refreshed, those of OAuth apps do not.",
+        authorization_endpoint: "https://github.com/login/oauth/authorize",
+        token_endpoint: "https://github.com/login/oauth/access_token",
+        revocation_endpoint: Some("https://api.github.com/applications/{client_id}/token"),
+        userinfo_endpoint: Some("https://api.github.com/user"),
+        api_base: Some("https://api.github.com"),
+        client_authentication: ClientAuthentication::Body,
+        pkce: Pkce::Documented,
+        refresh: Refresh::Registration,
+        api_headers: &[("accept", "application/vnd.github+json")],
+        quirks: &[Quirk::Revocation(RevocationRequest::DeleteAsClient)],
+    }
+
+    /// [GitHub Enterprise Server](https://docs.github.com/en/enterprise-server@latest/apps/oauth-apps), at a host of your own.
+    GitHubEnterprise(at) {
+        name: "github-enterprise",
+        title: "GitHub Enterprise",
+        source: "https://docs.github.com/en/enterprise-server@3.15/apps/oauth-apps/building-oauth-apps/authorizing-oauth-apps",
+        place: Some(Place { name: "host", default: None, sandbox: None }),
+        authorization_endpoint: "https://{host}/login/oauth/authorize",
+        token_endpoint: "https://{host}/login/oauth/access_token",
+        revocation_endpoint: Some("https://{host}/api/v3/applications/{client_id}/token"),
+        userinfo_endpoint: Some("https://{host}/api/v3/user"),
+        api_base: Some("https://{host}/api/v3"),
+        client_authentication: ClientAuthentication::Body,
+        refresh: Refresh::Registration,
+        api_headers: &[("accept", "application/vnd.github+json")],
+        quirks: &[Quirk::Revocation(RevocationRequest::DeleteAsClient)],
+    }
+
+    /// [GitLab](https://docs.gitlab.com/api/oauth2/): gitlab.com, or a host of your own.
+    GitLab(provider, at) {
+        name: "gitlab",
+        title: "GitLab",
+        source: "https://gitlab.com/.well-known/openid-configuration",
+        place: Some(Place { name: "host", default: Some("gitlab.com"), sandbox: None }),
+        authorization_endpoint: "https://{host}/oauth/authorize",
+        token_endpoint: "https://{host}/oauth/token",
+        revocation_endpoint: Some("https://{host}/oauth/revoke"),
+        userinfo_endpoint: Some("https://{host}/api/v4/user"),
+        api_base: Some("https://{host}/api/v4"),
+        issuer: Some("https://{host}"),
+        scopes: &["read_user"],
+        pkce: Pkce::Documented,
+    }
+
+    /// [Google](https://developers.google.com/identity/protocols/oauth2/web-server). It gives a refresh token only where
+    /// `access_type=offline` is asked for, and again only where `prompt=consent` is; both are set here.
+    Google(provider) {
+        name: "google",
+        title: "Google",
+        source: "https://accounts.google.com/.well-known/openid-configuration",
+        authorization_endpoint: "https://accounts.google.com/o/oauth2/v2/auth",
+        token_endpoint: "https://oauth2.googleapis.com/token",
+        revocation_endpoint: Some("https://oauth2.googleapis.com/revoke"),
+        userinfo_endpoint: Some("https://openidconnect.googleapis.com/v1/userinfo"),
+        api_base: Some("https://www.googleapis.com"),
+        issuer: Some("https://accounts.google.com"),
+        scopes: &["openid", "email", "profile"],
+        pkce: Pkce::Documented,
+        refresh: Refresh::Param("access_type", "offline"),
+        authorization_params: &[("prompt", "consent")],
+    }
+
+    /// [Heroku](https://devcenter.heroku.com/articles/oauth).
+    Heroku(provider) {
+        name: "heroku",
+        title: "Heroku",
+        source: "https://devcenter.heroku.com/articles/oauth",
+        authorization_endpoint: "https://id.heroku.com/oauth/authorize",
+        token_endpoint: "https://id.heroku.com/oauth/token",
+        userinfo_endpoint: Some("https://api.heroku.com/account"),
+        api_base: Some("https://api.heroku.com"),
+        scopes: &["identity"],
+        client_authentication: ClientAuthentication::Body,
+        api_headers: &[("accept", "application/vnd.heroku+json; version=3")],
+    }
+
+    /// [HubSpot](https://developers.hubspot.com/docs/api-reference/latest/authentication/manage-oauth-tokens).
+    HubSpot(provider) {
+        name: "hubspot",
+        title: "HubSpot",
+        source: "https://developers.hubspot.com/changelog/v1-oauth-api-deprecation",
+        authorization_endpoint: "https://app.hubspot.com/oauth/authorize",
+        token_endpoint: "https://api.hubapi.com/oauth/2026-03/token",
+        revocation_endpoint: Some("https://api.hubapi.com/oauth/2026-03/token/revoke"),
+        api_base: Some("https://api.hubapi.com"),
+        scopes: &["oauth"],
+        client_authentication: ClientAuthentication::Body,
+        pkce: Pkce::Documented,
+    }
+
+    /// [Intuit](https://developer.intuit.com/app/developer/qbo/docs/develop/authentication-and-authorization/oauth-2.0):
+    /// QuickBooks. The callback brings the company's id as `realmId`, which a [hook](crate::Hooks) finds in the request.
+    Intuit(provider, sandbox) {
+        name: "intuit",
+        title: "Intuit",
+        source: "https://developer.intuit.com/app/developer/qbo/docs/develop/authentication-and-authorization/oauth-2.0",
+        note: "The callback brings the company's id as realmId.",
+        place: Some(Place { name: "environment", default: Some(""), sandbox: Some("sandbox-") }),
+        authorization_endpoint: "https://appcenter.intuit.com/connect/oauth2",
+        token_endpoint: "https://oauth.platform.intuit.com/oauth2/v1/tokens/bearer",
+        revocation_endpoint: Some("https://developer.api.intuit.com/v2/oauth2/tokens/revoke"),
+        api_base: Some("https://{environment}quickbooks.api.intuit.com/v3"),
+        scopes: &["com.intuit.quickbooks.accounting"],
+        quirks: &[Quirk::Revocation(RevocationRequest::Json)],
+    }
+
+    /// [Linear](https://linear.app/developers/oauth-2-0-authentication). Its API is GraphQL: `POST /graphql`.
+    Linear(provider) {
+        name: "linear",
+        title: "Linear",
+        source: "https://linear.app/developers/oauth-2-0-authentication",
+        note: "Its API is GraphQL.",
+        authorization_endpoint: "https://linear.app/oauth/authorize",
+        token_endpoint: "https://api.linear.app/oauth/token",
+        revocation_endpoint: Some("https://api.linear.app/oauth/revoke"),
+        api_base: Some("https://api.linear.app"),
+        scopes: &["read"],
+        scope_separator: ',',
+        client_authentication: ClientAuthentication::Body,
+    }
+
+    /// [LinkedIn](https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow). It takes a token
+    /// request with PKCE for an invalid client, so PKCE is left out; only approved apps get refresh tokens.
+    LinkedIn(provider) {
+        name: "linkedin",
+        title: "LinkedIn",
+        source: "https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow",
+        note: "That it refuses PKCE, github.com/UsefulSoftwareCo/executor/issues/2087 measured.",
+        authorization_endpoint: "https://www.linkedin.com/oauth/v2/authorization",
+        token_endpoint: "https://www.linkedin.com/oauth/v2/accessToken",
+        userinfo_endpoint: Some("https://api.linkedin.com/v2/userinfo"),
+        api_base: Some("https://api.linkedin.com/v2"),
+        scopes: &["openid", "profile", "email"],
+        client_authentication: ClientAuthentication::Body,
+        pkce: Pkce::Refused,
+        refresh: Refresh::Registration,
+    }
+
+    /// [Mastodon](https://docs.joinmastodon.org/methods/oauth/), at any instance. Register the application at the instance
+    /// first, with `POST /api/v1/apps`.
+    Mastodon(at) {
+        name: "mastodon",
+        title: "Mastodon",
+        source: "https://docs.joinmastodon.org/methods/oauth",
+        note: "Register the application at each instance.",
+        place: Some(Place { name: "host", default: None, sandbox: None }),
+        authorization_endpoint: "https://{host}/oauth/authorize",
+        token_endpoint: "https://{host}/oauth/token",
+        revocation_endpoint: Some("https://{host}/oauth/revoke"),
+        userinfo_endpoint: Some("https://{host}/api/v1/accounts/verify_credentials"),
+        api_base: Some("https://{host}/api/v1"),
+        scopes: &["read"],
+        client_authentication: ClientAuthentication::Body,
+        pkce: Pkce::Documented,
+        refresh: Refresh::Never,
+    }
+
+    /// [Meetup](https://www.meetup.com/api/authentication/). Its API is GraphQL: `POST /gql-ext`.
+    Meetup(provider) {
+        name: "meetup",
+        title: "Meetup",
+        source: "https://meetup.com/api/authentication/",
+        note: "Its API is GraphQL.",
+        authorization_endpoint: "https://secure.meetup.com/oauth2/authorize",
+        token_endpoint: "https://secure.meetup.com/oauth2/access",
+        api_base: Some("https://api.meetup.com"),
+        scopes: &["basic"],
+        client_authentication: ClientAuthentication::Body,
+    }
+
+    /// [Microsoft Entra](https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow): Microsoft Graph,
+    /// for any account, or those of one tenant.
+    Microsoft(provider, tenant) {
+        name: "microsoft",
+        title: "Microsoft",
+        source: "https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow",
+        place: Some(Place { name: "tenant", default: Some("common"), sandbox: None }),
+        authorization_endpoint: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/authorize",
+        token_endpoint: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+        userinfo_endpoint: Some("https://graph.microsoft.com/oidc/userinfo"),
+        api_base: Some("https://graph.microsoft.com/v1.0"),
+        scopes: &["openid", "email", "profile", "User.Read"],
+        client_authentication: ClientAuthentication::Body,
+        pkce: Pkce::Documented,
+        refresh: Refresh::Scope("offline_access"),
+    }
+
+    /// [Notion](https://developers.notion.com/guides/get-started/authorization). Every call names the API version; set the
+    /// header `notion-version` to another one where you need it, in `api_headers` and in the quirks' `token_headers`.
+    Notion(provider) {
+        name: "notion",
+        title: "Notion",
+        source: "https://developers.notion.com/reference/revoke-token",
+        authorization_endpoint: "https://api.notion.com/v1/oauth/authorize",
+        token_endpoint: "https://api.notion.com/v1/oauth/token",
+        revocation_endpoint: Some("https://api.notion.com/v1/oauth/revoke"),
+        userinfo_endpoint: Some("https://api.notion.com/v1/users/me"),
+        api_base: Some("https://api.notion.com/v1"),
+        authorization_params: &[("owner", "user")],
+        api_headers: &[("notion-version", "2025-09-03")],
+        quirks: &[
+            Quirk::TokenJson,
+            Quirk::TokenEndpointHeader("notion-version", "2025-09-03"),
+            Quirk::Revocation(RevocationRequest::Json),
+        ],
+    }
+
+    /// [Nylas](https://developer.nylas.com/docs/v3/auth/hosted-oauth-accesstoken/), version 3: in the United States;
+    /// `api.eu.nylas.com` is the other host. The client secret is the API key. It takes a token to revoke in a URL only, so
+    /// it is not asked to.
+    Nylas(provider, at) {
+        name: "nylas",
+        title: "Nylas",
+        source: "https://developer.nylas.com/docs/v3/auth/hosted-oauth-accesstoken/",
+        note: "The client secret is the API key. Revoking would put the token into a URL.",
+        place: Some(Place { name: "host", default: Some("api.us.nylas.com"), sandbox: None }),
+        authorization_endpoint: "https://{host}/v3/connect/auth",
+        token_endpoint: "https://{host}/v3/connect/token",
+        api_base: Some("https://{host}/v3"),
+        client_authentication: ClientAuthentication::Body,
+        pkce: Pkce::Documented,
+        refresh: Refresh::Param("access_type", "offline"),
+    }
+}

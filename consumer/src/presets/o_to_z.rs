@@ -1,0 +1,288 @@
+//! Okta to Zoom.
+
+use super::table::{Pkce, Place, Preset, Quirk, Refresh, is_fit, presets};
+use crate::provider::{ClientAuthentication, Provider};
+use crate::quirks::{Quirks, RevocationRequest};
+
+/// Reddit turns down the names of libraries; the client id makes it the application's own.
+const REDDIT_USER_AGENT: &str = concat!("web:{client_id}:", env!("CARGO_PKG_VERSION"), " (oauth-dance)");
+
+presets! {
+    /// [Okta](https://developer.okta.com/docs/api/openapi/okta-oauth/oauth/tag/OrgAS/): an organization's own authorization
+    /// server, or one of its custom ones.
+    Okta(at) {
+        name: "okta",
+        title: "Okta",
+        source: "https://developer.okta.com/docs/api/openapi/okta-oauth/oauth/tag/OrgAS",
+        place: Some(Place { name: "host", default: None, sandbox: None }),
+        authorization_endpoint: "https://{host}/oauth2/v1/authorize",
+        token_endpoint: "https://{host}/oauth2/v1/token",
+        revocation_endpoint: Some("https://{host}/oauth2/v1/revoke"),
+        userinfo_endpoint: Some("https://{host}/oauth2/v1/userinfo"),
+        api_base: Some("https://{host}/api/v1"),
+        issuer: Some("https://{host}"),
+        scopes: &["openid", "email", "profile"],
+        pkce: Pkce::Documented,
+        refresh: Refresh::Scope("offline_access"),
+    }
+
+    /// [ORCID](https://info.orcid.org/documentation/api-tutorials/api-tutorial-get-and-authenticated-orcid-id/), the API of
+    /// members. The token response names the person's iD as `orcid`.
+    Orcid(provider, sandbox) {
+        name: "orcid",
+        title: "ORCID",
+        source: "https://info.orcid.org/ufaqs/how-can-i-revoke-tokens",
+        note: "The token response names the person's iD as orcid.",
+        place: Some(Place { name: "host", default: Some("orcid.org"), sandbox: Some("sandbox.orcid.org") }),
+        authorization_endpoint: "https://{host}/oauth/authorize",
+        token_endpoint: "https://{host}/oauth/token",
+        revocation_endpoint: Some("https://{host}/oauth/revoke"),
+        userinfo_endpoint: Some("https://{host}/oauth/userinfo"),
+        api_base: Some("https://api.{host}/v3.0"),
+        scopes: &["/authenticate"],
+        client_authentication: ClientAuthentication::Body,
+    }
+
+    /// [OpenStreetMap](https://wiki.openstreetmap.org/wiki/OAuth). The server for tests is at
+    /// `master.apis.dev.openstreetmap.org`.
+    OpenStreetMap(provider, at, sandbox) {
+        name: "osm",
+        title: "OpenStreetMap",
+        source: "https://wiki.openstreetmap.org/wiki/OAuth",
+        place: Some(Place {
+            name: "host",
+            default: Some("www.openstreetmap.org"),
+            sandbox: Some("master.apis.dev.openstreetmap.org"),
+        }),
+        authorization_endpoint: "https://{host}/oauth2/authorize",
+        token_endpoint: "https://{host}/oauth2/token",
+        revocation_endpoint: Some("https://{host}/oauth2/revoke"),
+        userinfo_endpoint: Some("https://{host}/api/0.6/user/details.json"),
+        api_base: Some("https://{host}/api/0.6"),
+        scopes: &["read_prefs"],
+        pkce: Pkce::Documented,
+        refresh: Refresh::Never,
+    }
+
+    /// [Reddit](https://github.com/reddit-archive/reddit/wiki/OAuth2). It wants a `User-Agent` that tells the application,
+    /// and best its author: `web:com.example.app:v1 (by /u/name)`, in `api_headers` and in the quirks' `token_headers`.
+    Reddit(provider) {
+        name: "reddit",
+        title: "Reddit",
+        source: "https://github.com/reddit-archive/reddit/wiki/OAuth2",
+        note: "Set a User-Agent that tells your application.",
+        authorization_endpoint: "https://www.reddit.com/api/v1/authorize",
+        token_endpoint: "https://www.reddit.com/api/v1/access_token",
+        revocation_endpoint: Some("https://www.reddit.com/api/v1/revoke_token"),
+        userinfo_endpoint: Some("https://oauth.reddit.com/api/v1/me"),
+        api_base: Some("https://oauth.reddit.com"),
+        scopes: &["identity"],
+        refresh: Refresh::Param("duration", "permanent"),
+        api_headers: &[("user-agent", REDDIT_USER_AGENT)],
+        quirks: &[Quirk::TokenEndpointHeader("user-agent", REDDIT_USER_AGENT)],
+    }
+
+    /// [Salesforce](https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_endpoints.htm): paths are appended
+    /// to the `instance_url` of each user's token. `at` takes a My Domain host.
+    Salesforce(provider, at, sandbox) {
+        name: "salesforce",
+        title: "Salesforce",
+        source: "https://login.salesforce.com/.well-known/openid-configuration",
+        note: "The API is where the user's token says.",
+        place: Some(Place {
+            name: "host",
+            default: Some("login.salesforce.com"),
+            sandbox: Some("test.salesforce.com"),
+        }),
+        authorization_endpoint: "https://{host}/services/oauth2/authorize",
+        token_endpoint: "https://{host}/services/oauth2/token",
+        revocation_endpoint: Some("https://{host}/services/oauth2/revoke"),
+        userinfo_endpoint: Some("https://{host}/services/oauth2/userinfo"),
+        scopes: &["api", "openid"],
+        client_authentication: ClientAuthentication::Body,
+        pkce: Pkce::Documented,
+        refresh: Refresh::Scope("refresh_token"),
+        quirks: &[Quirk::ApiBaseMember("instance_url")],
+    }
+
+    /// [Shopify](https://shopify.dev/docs/apps/build/authentication-authorization/authenticate-standalone-apps): one shop's
+    /// Admin API. Paths begin with the version: `/2026-10/graphql.json`.
+    Shopify(shop) {
+        name: "shopify",
+        title: "Shopify",
+        source: "https://shopify.dev/docs/apps/build/authentication-authorization/authenticate-standalone-apps",
+        note: "API paths begin with the version. Tokens are asked to expire, as public apps must.",
+        place: Some(Place { name: "shop", default: None, sandbox: None }),
+        authorization_endpoint: "https://{shop}.myshopify.com/admin/oauth/authorize",
+        token_endpoint: "https://{shop}.myshopify.com/admin/oauth/access_token",
+        api_base: Some("https://{shop}.myshopify.com/admin/api"),
+        scopes: &["read_products"],
+        scope_separator: ',',
+        client_authentication: ClientAuthentication::Body,
+        quirks: &[Quirk::TokenParam("expiring", "1"), Quirk::TokenHeader("x-shopify-access-token")],
+    }
+
+    /// [Slack](https://docs.slack.dev/authentication/installing-with-oauth): what the user's own token can do. A bot's token
+    /// is [`Slack::bot`]'s, or stands in the token's `extra` where both kinds of scopes are asked for.
+    ///
+    /// PKCE is for apps that were registered as public clients; switch `without_pkce` off for those.
+    Slack(provider) {
+        name: "slack",
+        title: "Slack",
+        source: "https://docs.slack.dev/reference/methods/oauth.v2.access",
+        note: "PKCE is for apps registered as public clients (docs.slack.dev/authentication/using-pkce).",
+        authorization_endpoint: "https://slack.com/oauth/v2/authorize",
+        token_endpoint: "https://slack.com/api/oauth.v2.access",
+        revocation_endpoint: Some("https://slack.com/api/auth.revoke"),
+        userinfo_endpoint: Some("https://slack.com/api/auth.test"),
+        api_base: Some("https://slack.com/api"),
+        scopes: &["users:read"],
+        scope_separator: ',',
+        pkce: Pkce::OptIn,
+        refresh: Refresh::Registration,
+        quirks: &[
+            Quirk::ScopeParameter("user_scope"),
+            Quirk::TokenMember("authed_user"),
+            Quirk::TokenType("user"),
+            Quirk::TokenType("bot"),
+            Quirk::Revocation(RevocationRequest::Post),
+        ],
+    }
+
+    /// [Spotify](https://developer.spotify.com/documentation/web-api/tutorials/code-flow).
+    Spotify(provider) {
+        name: "spotify",
+        title: "Spotify",
+        source: "https://developer.spotify.com/documentation/web-api/tutorials/code-pkce-flow",
+        authorization_endpoint: "https://accounts.spotify.com/authorize",
+        token_endpoint: "https://accounts.spotify.com/api/token",
+        userinfo_endpoint: Some("https://api.spotify.com/v1/me"),
+        api_base: Some("https://api.spotify.com/v1"),
+        pkce: Pkce::Documented,
+    }
+
+    /// [Strava](https://developers.strava.com/docs/authentication/). The user may grant less than was asked for.
+    Strava(provider) {
+        name: "strava",
+        title: "Strava",
+        source: "https://developers.strava.com/docs/authentication/",
+        authorization_endpoint: "https://www.strava.com/oauth/authorize",
+        token_endpoint: "https://www.strava.com/api/v3/oauth/token",
+        revocation_endpoint: Some("https://www.strava.com/oauth/deauthorize"),
+        userinfo_endpoint: Some("https://www.strava.com/api/v3/athlete"),
+        api_base: Some("https://www.strava.com/api/v3"),
+        scopes: &["read"],
+        scope_separator: ',',
+        client_authentication: ClientAuthentication::Body,
+        authorization_params: &[("approval_prompt", "auto")],
+        quirks: &[Quirk::Revocation(RevocationRequest::Post)],
+    }
+
+    /// [Twitch](https://dev.twitch.tv/docs/authentication/).
+    Twitch(provider) {
+        name: "twitch",
+        title: "Twitch",
+        source: "https://dev.twitch.tv/docs/authentication/revoke-tokens",
+        authorization_endpoint: "https://id.twitch.tv/oauth2/authorize",
+        token_endpoint: "https://id.twitch.tv/oauth2/token",
+        revocation_endpoint: Some("https://id.twitch.tv/oauth2/revoke"),
+        userinfo_endpoint: Some("https://api.twitch.tv/helix/users"),
+        api_base: Some("https://api.twitch.tv/helix"),
+        scopes: &["user:read:email"],
+        client_authentication: ClientAuthentication::Body,
+        api_headers: &[("client-id", "{client_id}")],
+    }
+
+    /// [X](https://docs.x.com/fundamentals/authentication/oauth-2-0/user-access-token).
+    X(provider) {
+        name: "x",
+        title: "X",
+        source: "https://docs.x.com/fundamentals/authentication/oauth-2-0/user-access-token",
+        authorization_endpoint: "https://x.com/i/oauth2/authorize",
+        token_endpoint: "https://api.x.com/2/oauth2/token",
+        revocation_endpoint: Some("https://api.x.com/2/oauth2/revoke"),
+        userinfo_endpoint: Some("https://api.x.com/2/users/me"),
+        api_base: Some("https://api.x.com/2"),
+        scopes: &["tweet.read", "users.read"],
+        pkce: Pkce::Documented,
+        refresh: Refresh::Scope("offline.access"),
+    }
+
+    /// [Xero](https://developer.xero.com/documentation/guides/oauth2/auth-flow/). Calls name the tenant in the header
+    /// `xero-tenant-id`; `/connections` tells which there are.
+    Xero(provider) {
+        name: "xero",
+        title: "Xero",
+        source: "https://developer.xero.com/documentation/oauth2/pkce-flow",
+        note: "Calls name the tenant in the header xero-tenant-id; /connections tells which there are.",
+        authorization_endpoint: "https://login.xero.com/identity/connect/authorize",
+        token_endpoint: "https://identity.xero.com/connect/token",
+        revocation_endpoint: Some("https://identity.xero.com/connect/revocation"),
+        userinfo_endpoint: Some("https://identity.xero.com/connect/userinfo"),
+        api_base: Some("https://api.xero.com"),
+        scopes: &["openid", "profile", "email"],
+        pkce: Pkce::Documented,
+        refresh: Refresh::Scope("offline_access"),
+    }
+
+    /// [Zoho](https://www.zoho.com/accounts/protocol/oauth/web-server-applications.html): accounts of the United States, or
+    /// with `at` those of another region, such as `accounts.zoho.eu`. The API is where the user's token says.
+    Zoho(provider, at) {
+        name: "zoho",
+        title: "Zoho",
+        source: "https://www.zoho.com/accounts/protocol/oauth/use-access-token.html",
+        note: "The API is where the user's token says.",
+        place: Some(Place { name: "host", default: Some("accounts.zoho.com"), sandbox: None }),
+        authorization_endpoint: "https://{host}/oauth/v2/auth",
+        token_endpoint: "https://{host}/oauth/v2/token",
+        revocation_endpoint: Some("https://{host}/oauth/v2/token/revoke"),
+        api_base: Some("https://www.zohoapis.com"),
+        scopes: &["ZohoCRM.users.ALL"],
+        scope_separator: ',',
+        client_authentication: ClientAuthentication::Body,
+        refresh: Refresh::Param("access_type", "offline"),
+        authorization_params: &[("prompt", "consent")],
+        quirks: &[
+            Quirk::TokenType("Zoho-oauthtoken"),
+            Quirk::TokenScheme("Zoho-oauthtoken"),
+            Quirk::ApiBaseMember("api_domain"),
+        ],
+    }
+
+    /// [Zoom](https://developers.zoom.us/docs/integrations/oauth/). The app's registration names the scopes.
+    Zoom(provider) {
+        name: "zoom",
+        title: "Zoom",
+        source: "https://developers.zoom.us/docs/integrations/oauth/",
+        note: "The app's registration names the scopes.",
+        authorization_endpoint: "https://zoom.us/oauth/authorize",
+        token_endpoint: "https://zoom.us/oauth/token",
+        revocation_endpoint: Some("https://zoom.us/oauth/revoke"),
+        userinfo_endpoint: Some("https://api.zoom.us/v2/users/me"),
+        api_base: Some("https://api.zoom.us/v2"),
+        pkce: Pkce::Documented,
+    }
+}
+
+impl Okta {
+    /// A custom authorization server of the organization at this host, such as `default`.
+    pub fn authorization_server(host: &str, id: &str) -> Provider {
+        let mut provider = Self::at(host);
+        let id = if is_fit(id) { id } else { "{id}" };
+        let path = format!("/oauth2/{id}/v1/");
+        let endpoints = [&mut provider.authorization_endpoint, &mut provider.token_endpoint].into_iter();
+        let optional = [&mut provider.revocation_endpoint, &mut provider.userinfo_endpoint].into_iter().flatten();
+        endpoints.chain(optional).for_each(|url| *url = url.replace("/oauth2/v1/", &path));
+        provider.issuer = provider.issuer.map(|issuer| format!("{issuer}/oauth2/{id}"));
+        provider
+    }
+}
+
+impl Slack {
+    /// A bot's token, in place of the user's. Name its scopes with [`Provider::with_scopes`].
+    pub fn bot() -> Provider {
+        let provider = Self::provider().with_scopes(["chat:write"]);
+        let quirks = Quirks { scope_parameter: None, token_member: None, ..provider.quirks };
+        Provider { quirks, ..provider }
+    }
+}
