@@ -4,8 +4,10 @@
 
 mod cases;
 
-use cases::{Server, run_cases};
-use oauth_dance_core::StorageError;
+use std::time::Duration;
+
+use cases::{Database as _, Server, run_cases, run_remote_cases};
+use oauth_dance_core::{StorageError, TokenKey};
 use oauth_dance_sqlx::{MigrationStatus, MySqlStorage};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, SqlSafeStr as _};
@@ -65,4 +67,42 @@ impl cases::Database for Database {
     }
 }
 
-run_cases!(Database);
+impl cases::Remote for Database {
+    type Transaction = MySqlConnection;
+
+    fn url(&self) -> String {
+        self.0.database_url()
+    }
+
+    async fn open(url: &str) -> Result<MySqlStorage, StorageError> {
+        MySqlStorage::connect(url).await
+    }
+
+    fn with_timeout(storage: MySqlStorage, timeout: Duration) -> MySqlStorage {
+        storage.with_timeout(timeout)
+    }
+
+    async fn end_sessions(&self) {
+        let mut connection = self.connection().await;
+        let others = "SELECT CAST(id AS SIGNED) FROM information_schema.processlist \
+            WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+        let others: Vec<i64> = sqlx::query_scalar(others).fetch_all(&mut connection).await.unwrap();
+        assert!(!others.is_empty());
+        for id in others {
+            sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}"))).execute(&mut connection).await.unwrap();
+        }
+    }
+
+    async fn hold(&self, key: &TokenKey) -> MySqlConnection {
+        let mut connection = self.connection().await;
+        let [tenant, user, provider, account] = key.parts().map(|part| Self::literal(part.as_bytes()));
+        let sql = format!(
+            "BEGIN; SELECT * FROM oauth_dance_tokens WHERE tenant = {tenant} AND user_id = {user} \
+                AND provider = {provider} AND account = {account} FOR UPDATE"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection
+    }
+}
+
+run_remote_cases!(Database);

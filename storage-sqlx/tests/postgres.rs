@@ -4,8 +4,10 @@
 
 mod cases;
 
-use cases::{Server, run_cases};
-use oauth_dance_core::StorageError;
+use std::time::Duration;
+
+use cases::{Database as _, Server, run_cases, run_remote_cases};
+use oauth_dance_core::{StorageError, TokenKey};
 use oauth_dance_sqlx::{MigrationStatus, PostgresStorage};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
@@ -69,4 +71,37 @@ impl cases::Database for Database {
     }
 }
 
-run_cases!(Database);
+impl cases::Remote for Database {
+    type Transaction = PgConnection;
+
+    fn url(&self) -> String {
+        self.0.database_url()
+    }
+
+    async fn open(url: &str) -> Result<PostgresStorage, StorageError> {
+        PostgresStorage::connect(url).await
+    }
+
+    fn with_timeout(storage: PostgresStorage, timeout: Duration) -> PostgresStorage {
+        storage.with_timeout(timeout)
+    }
+
+    async fn end_sessions(&self) {
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+            WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        assert!(self.execute(others).await > 0);
+    }
+
+    async fn hold(&self, key: &TokenKey) -> PgConnection {
+        let mut connection = self.connection().await;
+        let [tenant, user, provider, account] = key.parts().map(|part| Self::literal(part.as_bytes()));
+        let sql = format!(
+            "BEGIN; SELECT * FROM oauth_dance_tokens WHERE tenant = {tenant} AND user_id = {user} \
+                AND provider = {provider} AND account = {account} FOR UPDATE"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection
+    }
+}
+
+run_remote_cases!(Database);

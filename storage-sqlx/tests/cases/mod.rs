@@ -2,6 +2,8 @@
 
 mod contract;
 mod lists;
+mod outages;
+mod proxy;
 mod races;
 mod rows;
 mod schema;
@@ -12,6 +14,7 @@ use oauth_dance_core::{Record, StorageError, TokenKey, TokenStorage};
 
 pub use contract::*;
 pub use lists::*;
+pub use outages::*;
 pub use races::*;
 pub use rows::*;
 pub use schema::*;
@@ -119,3 +122,15 @@ macro_rules! run_cases {
     };
 }
 pub(crate) use run_cases;
+
+macro_rules! run_remote_cases {
+    ($Database:ty) => {
+        run_cases!($Database);
+        run_cases!($Database:
+            an_outage_is_an_error_within_the_time_out broken_idle_connections_are_not_noticed
+            a_lost_answer_is_ambiguous no_connection_is_lost_to_silence connections_are_kept
+            a_held_row_is_unavailable_and_delays_no_other
+        );
+    };
+}
+pub(crate) use run_remote_cases;

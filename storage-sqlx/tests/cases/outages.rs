@@ -1,0 +1,222 @@
+use std::time::{Duration, Instant};
+
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage};
+use tokio::task::JoinSet;
+
+use super::proxy::{Proxy, Way};
+use super::{Database, key, ready};
+
+/// A database behind a network.
+pub trait Remote: Database {
+    fn url(&self) -> String;
+
+    async fn open(url: &str) -> Result<Self::Storage, StorageError>;
+
+    fn with_timeout(storage: Self::Storage, timeout: Duration) -> Self::Storage;
+
+    /// Ends every session of this database but its own.
+    async fn end_sessions(&self);
+
+    /// A transaction that has a record locked until it is dropped.
+    type Transaction;
+    async fn hold(&self, key: &TokenKey) -> Self::Transaction;
+}
+
+const TIMEOUT: Duration = Duration::from_millis(700);
+
+async fn behind_proxy<R: Remote>(database: &R) -> (Proxy, R::Storage) {
+    ready(database).await;
+    let (proxy, url) = Proxy::before(&database.url()).await;
+    (proxy, R::with_timeout(R::open(&url).await.unwrap(), TIMEOUT))
+}
+
+/// Leaves this many connections idle in the pool, on each of which every statement has run.
+async fn warm_up<S: TokenStorage + Clone>(storage: &S, connections: usize) {
+    let mut tasks = JoinSet::new();
+    for number in 0..connections {
+        let (storage, key, record) = (storage.clone(), key(&format!("warm{number}")), Record::new("x"));
+        tasks.spawn(async move {
+            for _ in 0..10 {
+                let _ = storage.get(&key).await;
+                let Ok(version) = storage.put(&key, &record, Precondition::Absent).await else { continue };
+                let _ = storage.put(&key, &record, Precondition::Version(version)).await;
+                let _ = storage.put(&key, &record, Precondition::Always).await;
+                let _ = storage.delete(&key, None).await;
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+pub async fn an_outage_is_an_error_within_the_time_out<R: Remote>(database: &R) {
+    let (proxy, storage) = behind_proxy(database).await;
+    storage.put(&key("alice"), &Record::new("old"), Precondition::Always).await.unwrap();
+    warm_up(&storage, 4).await;
+    for way in [Way::Down, Way::Silent] {
+        proxy.set(way);
+        for _ in 0..3 {
+            let start = Instant::now();
+            let read = storage.get(&key("alice")).await;
+            assert!(matches!(read, Err(StorageError::Unavailable { .. })), "{way:?}: {read:?}");
+            let list = storage.list(&Filter::everything(), PageRequest::default()).await;
+            assert!(matches!(list, Err(StorageError::Unavailable { .. })), "{way:?}: {list:?}");
+            let write = storage.put(&key("alice"), &Record::new("new"), Precondition::Absent).await;
+            assert!(
+                matches!(write, Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. })),
+                "{way:?}: {write:?}"
+            );
+            let delete = storage.delete(&key("nobody"), None).await;
+            assert!(
+                matches!(delete, Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. })),
+                "{way:?}: {delete:?}"
+            );
+            assert!(start.elapsed() < 5 * TIMEOUT, "{way:?}: {:?} for four calls", start.elapsed());
+        }
+        proxy.set(Way::Open);
+        eventually(|| async { storage.get(&key("alice")).await.is_ok() }).await;
+        let found = storage.get(&key("alice")).await.unwrap().unwrap();
+        assert_eq!(found.value, Record::new("old"));
+        storage.put(&key("alice"), &Record::new("old"), Precondition::Version(found.version)).await.unwrap();
+    }
+}
+
+async fn eventually<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
+    for _ in 0..50 {
+        if check().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("still not so after five seconds");
+}
+
+pub async fn broken_idle_connections_are_not_noticed<R: Remote>(database: &R) {
+    let (proxy, storage) = behind_proxy(database).await;
+    let storage = R::with_timeout(storage, Duration::from_secs(5));
+    let broken = || async {
+        warm_up(&storage, 6).await;
+        proxy.set(Way::Down);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        proxy.set(Way::Open);
+    };
+
+    broken().await;
+    for _ in 0..20 {
+        assert_eq!(storage.get(&key("nobody")).await.unwrap(), None, "a read is sent again");
+    }
+
+    broken().await;
+    let first = storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await;
+    assert!(matches!(first, Err(StorageError::Ambiguous { .. })), "{first:?}");
+    for _ in 0..20 {
+        storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    }
+
+    warm_up(&storage, 6).await;
+    database.end_sessions().await;
+    for _ in 0..20 {
+        assert!(storage.get(&key("alice")).await.unwrap().is_some());
+    }
+}
+
+pub async fn a_lost_answer_is_ambiguous<R: Remote>(database: &R) {
+    let (proxy, storage) = behind_proxy(database).await;
+    let direct = database.connect().await;
+    for way in [Way::Cut, Way::Unanswered] {
+        let users = ["always", "absent", "version", "deleted"];
+        let mut versions = Vec::new();
+        for user in users {
+            let old = Record::new("old");
+            versions.push(storage.put(&key(user), &old, Precondition::Always).await.unwrap());
+        }
+        storage.delete(&key("absent"), None).await.unwrap();
+
+        for (user, when) in [
+            ("always", Precondition::Always),
+            ("absent", Precondition::Absent),
+            ("version", Precondition::Version(versions[2])),
+        ] {
+            // What gets lost is the answer to the write itself, and not to a look at the connection before it.
+            warm_up(&storage, 10).await;
+            proxy.set(way);
+            let start = Instant::now();
+            let error = storage.put(&key(user), &Record::new("new"), when).await.unwrap_err();
+            assert!(matches!(error, StorageError::Ambiguous { .. }), "{way:?} {when:?}: {error:?}");
+            assert!(start.elapsed() < 2 * TIMEOUT);
+            proxy.set(Way::Open);
+            eventually(|| async { direct.get(&key(user)).await.unwrap().unwrap().value == Record::new("new") }).await;
+        }
+        warm_up(&storage, 10).await;
+        proxy.set(way);
+        let error = storage.delete(&key("deleted"), None).await.unwrap_err();
+        assert!(matches!(error, StorageError::Ambiguous { .. }), "{way:?}: {error:?}");
+        proxy.set(Way::Open);
+        eventually(|| async { direct.get(&key("deleted")).await.unwrap().is_none() }).await;
+    }
+}
+
+pub async fn no_connection_is_lost_to_silence<R: Remote>(database: &R) {
+    let (proxy, storage) = behind_proxy(database).await;
+    warm_up(&storage, 10).await;
+    proxy.set(Way::Silent);
+    // More than the pool has, half of them dropped by their callers.
+    let mut tasks = JoinSet::new();
+    for number in 0..40 {
+        let storage = storage.clone();
+        let patience = if number % 2 == 0 { TIMEOUT / 4 } else { 4 * TIMEOUT };
+        tasks.spawn(async move { tokio::time::timeout(patience, storage.get(&key("nobody"))).await });
+    }
+    for result in tasks.join_all().await {
+        assert!(matches!(result, Err(_) | Ok(Err(StorageError::Unavailable { .. }))), "{result:?}");
+    }
+    proxy.set(Way::Open);
+    eventually(|| async {
+        let mut tasks = JoinSet::new();
+        for _ in 0..10 {
+            let storage = storage.clone();
+            tasks.spawn(async move { storage.get(&key("nobody")).await.is_ok() });
+        }
+        tasks.join_all().await.into_iter().all(|ok| ok)
+    })
+    .await;
+}
+
+pub async fn connections_are_kept<R: Remote>(database: &R) {
+    let (proxy, storage) = behind_proxy(database).await;
+    warm_up(&storage, 4).await;
+    let before = proxy.connections();
+    for number in 0..50 {
+        let (user, record) = (key(&number.to_string()), Record::new("x"));
+        let version = storage.put(&user, &record, Precondition::Absent).await.unwrap();
+        storage.put(&user, &record, Precondition::Absent).await.unwrap_err();
+        storage.put(&user, &record, Precondition::Version(version)).await.unwrap();
+        storage.get(&user).await.unwrap();
+        storage.delete(&user, None).await.unwrap();
+    }
+    assert_eq!(proxy.connections(), before, "a connection was opened for no reason");
+}
+
+pub async fn a_held_row_is_unavailable_and_delays_no_other<R: Remote>(database: &R) {
+    let storage = ready(database).await;
+    storage.put(&key("held"), &Record::new("old"), Precondition::Always).await.unwrap();
+    let held = database.hold(&key("held")).await;
+
+    let write = tokio::spawn({
+        let storage = storage.clone();
+        async move { storage.put(&key("held"), &Record::new("new"), Precondition::Always).await }
+    });
+    let start = Instant::now();
+    for _ in 0..20 {
+        storage.put(&key("free"), &Record::new("x"), Precondition::Always).await.unwrap();
+        assert_eq!(storage.get(&key("held")).await.unwrap().unwrap().value, Record::new("old"));
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+
+    // The server gives up before we do, and says that nothing was done.
+    let error = write.await.unwrap().unwrap_err();
+    assert!(matches!(error, StorageError::Unavailable { .. }), "{error:?}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+    drop(held);
+    assert_eq!(storage.get(&key("held")).await.unwrap().unwrap().value, Record::new("old"));
+    storage.put(&key("held"), &Record::new("new"), Precondition::Always).await.unwrap();
+}

@@ -1,0 +1,93 @@
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, tcp};
+use tokio::sync::watch;
+
+/// What the way to the server is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As it should be.
+    Open,
+    /// Requests arrive, and answers never come: nobody notices.
+    Unanswered,
+    /// Requests arrive, and the connection breaks instead of an answer.
+    Cut,
+    /// Nothing arrives and nothing breaks.
+    Silent,
+    /// All connections are broken, and new ones are at once.
+    Down,
+}
+
+/// A way to a server that can be blocked.
+pub struct Proxy {
+    way: watch::Sender<Way>,
+    connections: Arc<Mutex<usize>>,
+}
+
+impl Proxy {
+    /// Listens before the server of a URL, and returns the URL that leads through here.
+    pub async fn before(url: &str) -> (Self, String) {
+        let (start, rest) = url.rsplit_once("@127.0.0.1:").expect("a server of this machine");
+        let (port, end) = rest.split_once('/').unwrap();
+        let server: u16 = port.parse().unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (way, watched) = watch::channel(Way::Open);
+        let connections = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                *count.lock().unwrap() += 1;
+                tokio::spawn(carry(client, server, watched.clone()));
+            }
+        });
+        (Self { way, connections }, format!("{start}@127.0.0.1:{port}/{end}"))
+    }
+
+    pub fn set(&self, way: Way) {
+        self.way.send(way).unwrap();
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        *self.connections.lock().unwrap()
+    }
+}
+
+async fn carry(client: TcpStream, server: u16, mut way: watch::Receiver<Way>) {
+    if *way.borrow() == Way::Down {
+        return;
+    }
+    let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        () = copy(from_client, to_server, way.clone(), &[Way::Silent], &[]) => {}
+        () = copy(from_server, to_client, way.clone(), &[Way::Silent, Way::Unanswered], &[Way::Cut]) => {}
+        _ = way.wait_for(|way| *way == Way::Down) => {}
+    }
+}
+
+/// Carries bytes on: holds them back on some ways, and ends instead on others.
+async fn copy(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    mut way: watch::Receiver<Way>,
+    hold: &[Way],
+    end: &[Way],
+) {
+    let mut bytes = vec![0; 65_536];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        if way.wait_for(|way| !hold.contains(way)).await.is_err() || end.contains(&way.borrow()) {
+            return;
+        }
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}
