@@ -11,6 +11,7 @@ mod demo;
 mod form;
 mod oidc_provider;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -67,8 +68,13 @@ pub fn has_chromium() -> bool {
 }
 
 /// A port nothing listens on at the moment, for programs whose address must be known before they start.
+///
+/// It is below those the system gives to whoever asks for any, so that nobody gets it meanwhile. The next one is the
+/// demo's own provider's.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let random = || (RandomState::new().build_hasher().finish() % 4_000) as u16;
+    let mut ports = std::iter::repeat_with(|| 12_000 + 2 * random());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 fn runs(program: &str) -> bool {
