@@ -159,7 +159,7 @@ impl From<TokenIn> for Token {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Refresh {
-    Claim { id: String, lease_ms: u64, failed: u32, maybe_spent: bool },
+    Claim { id: u64, since: u64, lease_ms: u64, failed: u32, maybe_spent: bool },
     BackOff { until: u64, cause: String, failed: u32, maybe_spent: bool },
     Dead { reason: Reason, since: u64 },
 }
@@ -176,8 +176,9 @@ impl Refresh {
     fn from_progress(progress: &Progress) -> Option<Self> {
         Some(match progress {
             Progress::Idle => return None,
-            Progress::Claimed(Claim { id, lease, tries }) => Self::Claim {
-                id: format!("{id:032x}"),
+            Progress::Claimed(Claim { id, since, lease, tries }) => Self::Claim {
+                id: *id,
+                since: since.as_unix_seconds(),
                 lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
                 failed: tries.failed,
                 maybe_spent: tries.maybe_spent,
@@ -203,9 +204,9 @@ impl Refresh {
 impl From<Refresh> for Progress {
     fn from(refresh: Refresh) -> Self {
         match refresh {
-            Refresh::Claim { id, lease_ms, failed, maybe_spent } => Self::Claimed(Claim {
-                // An id that cannot be read is nobody's, and the claim runs out like any other.
-                id: u128::from_str_radix(&id, 16).unwrap_or_default(),
+            Refresh::Claim { id, since, lease_ms, failed, maybe_spent } => Self::Claimed(Claim {
+                id,
+                since: Timestamp::from_unix_seconds(since),
                 lease: Duration::from_millis(lease_ms),
                 tries: Tries { failed, maybe_spent },
             }),

@@ -195,10 +195,10 @@ impl Refresher {
         self
     }
 
-    /// Sets how long a token request may take. Leases are ten seconds longer.
+    /// Sets how long a token request may take, ten minutes at most. Leases are ten seconds longer.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
-        self.policy.request_timeout = timeout;
+        self.policy = self.policy.with_request_timeout(timeout);
         self
     }
 
@@ -235,7 +235,7 @@ impl Refresher {
             found => found?,
         };
         let now = self.policy.clock.now();
-        if !self.policy.is_due(&token, now) {
+        if !self.policy.is_due(&token, now, self.policy.margin) {
             return Ok(token);
         }
         if let Some(kept) = self.kept(tokens, key) {
@@ -248,7 +248,7 @@ impl Refresher {
             Progress::Idle => token.refresh_token.is_some(),
             // Whoever claimed it may be dead.
             Progress::Claimed(_) => true,
-            Progress::BackingOff(back_off) => back_off.until <= now,
+            Progress::BackingOff(back_off) => !back_off.is_in_force(now),
             Progress::Dead { .. } => false,
         };
         if !may_start {
@@ -256,9 +256,9 @@ impl Refresher {
         }
         if tokens.storage().capabilities().request_bound {
             // What is written after the response is lost.
-            return Ok(self.refresh(tokens, key, provider, Need::NotDue).await.unwrap_or(token));
+            return Ok(self.refresh(tokens, key, provider, Need::NotDue(self.policy.margin)).await.unwrap_or(token));
         }
-        drop(self.join(tokens, key, provider, Need::NotDue));
+        drop(self.join(tokens, key, provider, Need::NotDue(self.policy.margin)));
         Ok(token)
     }
 
@@ -291,7 +291,7 @@ impl Refresher {
             Err(error) => return Err(error),
         };
         let now = self.policy.clock.now();
-        let state = ConnectionState::of(&token, &progress, self.policy.is_due(&token, now), now);
+        let state = ConnectionState::of(&token, &progress, self.policy.is_due(&token, now, self.policy.margin), now);
         Ok(Some(Connection { token, state }))
     }
 
@@ -366,7 +366,7 @@ impl Default for Refresher {
 impl fmt::Debug for Refresher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refresher")
-            .field("request_timeout", &self.policy.request_timeout)
+            .field("request_timeout", &self.policy.request_timeout())
             .field("margin", &self.policy.margin)
             .finish_non_exhaustive()
     }
@@ -377,8 +377,8 @@ impl fmt::Debug for Refresher {
 pub(crate) enum Need {
     /// With a token that has not expired.
     Unexpired,
-    /// With a token that is not even about to.
-    NotDue,
+    /// With a token that is not due to be refreshed within this margin either.
+    NotDue(Duration),
     /// With any token but this one.
     Other(Secret),
 }
@@ -388,7 +388,7 @@ impl Need {
         let now = policy.clock.now();
         match self {
             Self::Unexpired => !token.is_expired_at(now),
-            Self::NotDue => !policy.is_due(token, now),
+            Self::NotDue(margin) => !policy.is_due(token, now, *margin),
             Self::Other(rejected) => token.access_token != *rejected && !token.is_expired_at(now),
         }
     }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::flight::{Found, Outcome};
-use super::policy::Policy;
+use super::policy::{LONGEST_LEASE, Policy};
 use super::state::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
 use super::{Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
@@ -34,6 +34,7 @@ pub(super) struct Refresh {
 
 /// A claim of ours in the storage, and what it is on.
 struct Claimed {
+    id: u64,
     old: OAuth2Token,
     tries: Tries,
     version: Version,
@@ -68,11 +69,13 @@ impl Refresh {
     }
 
     /// Gets the claim, or finds a token that needs none: the inner `Err`.
-    async fn claim(&self, give_up: Instant) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
+    async fn claim(&self, mut give_up: Instant) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
         let mut watched: Option<(Version, Instant)> = None;
-        let mut ours: Option<(Claim, Instant)> = None;
-        let mut looks = 0;
-        loop {
+        let mut ours: Option<(u64, Instant)> = None;
+        for looks in 0.. {
+            if looks > 0 {
+                sleep(self.policy.poll(looks - 1)).await;
+            }
             let Some(found) = self.tokens.load(&self.key).await? else { return Err(RefreshError::NotConnected) };
             let Versioned { value: Stored { token: Token::OAuth2(token), progress }, version } = found else {
                 return Err(RefreshError::WrongKind);
@@ -85,25 +88,22 @@ impl Refresh {
             }
             let now = self.policy.clock.now();
             if token.refresh_token.is_none() {
-                let since = token.expires_at.unwrap_or(now);
+                let since = token.expires_at.unwrap_or(now).min(now);
                 return Err(RefreshError::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since });
             }
 
-            if Instant::now() >= give_up {
-                return Err(RefreshError::Busy);
-            }
             let tries = match progress {
                 Progress::Idle => Tries::default(),
                 Progress::Dead { reason, since } => return Err(RefreshError::NeedsAuthorization { reason, since }),
-                Progress::BackingOff(BackOff { until, cause, .. }) if until > now => {
-                    return Err(RefreshError::BackingOff { until, cause });
+                Progress::BackingOff(back_off) if back_off.is_in_force(now) => {
+                    return Err(RefreshError::BackingOff { until: back_off.until, cause: back_off.cause });
                 }
                 Progress::BackingOff(back_off) => back_off.tries,
                 Progress::Claimed(claim) => match ours {
                     // A write of ours that was cut off has been done after all.
-                    Some((ref mine, start)) if mine.id == claim.id => {
+                    Some((id, start)) if id == claim.id => {
                         if self.in_time(start) {
-                            return Ok(Ok(Claimed { old: token, tries: claim.tries, version }));
+                            return Ok(Ok(Claimed { id, old: token, tries: claim.tries, version }));
                         }
                         claim.tries
                     }
@@ -113,9 +113,10 @@ impl Refresh {
                             _ => Instant::now(),
                         };
                         watched = Some((version, since));
-                        if since.elapsed() < claim.lease {
-                            sleep(self.policy.poll(looks)).await;
-                            looks += 1;
+                        let lease = claim.lease.min(LONGEST_LEASE);
+                        // Another process may have been given more time than this one.
+                        give_up = give_up.max(since + lease + self.policy.request_timeout());
+                        if since.elapsed() < lease && Instant::now() < give_up {
                             continue;
                         }
                         self.observe(&RefreshEvent::TakenOver);
@@ -124,31 +125,36 @@ impl Refresh {
                     }
                 },
             };
+            if Instant::now() >= give_up {
+                break;
+            }
 
             let start = Instant::now();
-            let claim = Claim::new(self.policy.lease(), tries);
-            let stored = Stored { token: Token::OAuth2(token.clone()), progress: Progress::Claimed(claim.clone()) };
+            let claim = Claim::new(now, self.policy.lease(), tries);
+            let id = claim.id;
+            let stored = Stored { token: Token::OAuth2(token.clone()), progress: Progress::Claimed(claim) };
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-                Ok(version) if self.in_time(start) => return Ok(Ok(Claimed { old: token, tries, version })),
-                Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => ours = Some((claim, start)),
+                Ok(version) if self.in_time(start) => return Ok(Ok(Claimed { id, old: token, tries, version })),
+                Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => ours = Some((id, start)),
                 Err(TokensError::Storage(StorageError::Conflict)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+        Err(RefreshError::Busy)
     }
 
     /// Whether a token request that starts now ends before the lease that was taken at `start`.
     fn in_time(&self, start: Instant) -> bool {
-        start.elapsed() + self.policy.request_timeout < self.policy.lease()
+        start.elapsed() + self.policy.request_timeout() < self.policy.lease()
     }
 
     /// Redeems the refresh token, once, and writes down what came of it.
     async fn redeem(&self, claimed: Claimed) -> Result<Next, RefreshError> {
-        let answer = match timeout(self.policy.request_timeout, self.provider.redeem(&claimed.old)).await {
+        let answer = match timeout(self.policy.request_timeout(), self.provider.redeem(&claimed.old)).await {
             Ok(answer) => answer,
             Err(_) => Err(RedeemError::Unknown { cause: "no answer in time".to_owned(), retry_after: None }),
         };
-        let Claimed { old, mut tries, version } = claimed;
+        let Claimed { id, old, mut tries, version } = claimed;
         let (progress, event, error) = match answer {
             Ok(mut new) => {
                 new.issued_at = Some(self.policy.clock.now());
@@ -179,14 +185,34 @@ impl Refresh {
             }
         };
         let stored = Stored { token: Token::OAuth2(old), progress };
-        match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-            Err(TokensError::Storage(StorageError::Conflict)) => return Ok(Next::LookAgain),
+        match self.note(&stored, id, version).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(Next::LookAgain),
             // The claim stays, and whoever takes it over finds out the same.
             Err(failed) => tracing::warn!(error = &failed as &dyn std::error::Error, "a failed refresh was not noted"),
-            Ok(_) => {}
         }
         self.observe(&event);
         Ok(Next::Done(Err(error)))
+    }
+
+    /// Writes down over the claim why the refresh failed. `false` says that the record is no longer the claimed one.
+    async fn note(&self, stored: &Stored, id: u64, mut version: Version) -> Result<bool, TokensError> {
+        for _ in 0..5 {
+            match self.tokens.save(&self.key, stored, Precondition::Version(version)).await {
+                Err(TokensError::Storage(StorageError::Conflict)) => {}
+                written => return written.map(|_| true),
+            }
+            match self.tokens.load(&self.key).await? {
+                // The same record has been sealed anew.
+                Some(Versioned { value: Stored { progress: Progress::Claimed(claim), .. }, version: current })
+                    if claim.id == id =>
+                {
+                    version = current;
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
     }
 
     /// Stores the new token over the claim it was redeemed under. Not before it is stored, or somebody has logged out or
@@ -205,7 +231,7 @@ impl Refresh {
                         self.observe(&RefreshEvent::Dropped);
                         self.tell(Err(RefreshError::NotConnected));
                         // Nobody waits for it, and it may fail.
-                        let _ = timeout(self.policy.request_timeout, self.provider.revoke(&new)).await;
+                        let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
                         return Next::Done(Err(RefreshError::NotConnected));
                     }
                     Ok(Some(found)) => match found.value.token {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::policy::LONGEST_RETRY_AFTER;
 use crate::random_bytes;
 use crate::time::Timestamp;
 use crate::token::{OAuth2Token, Token};
@@ -28,7 +29,9 @@ pub(crate) enum Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// Tells the claims of one record apart.
-    pub(crate) id: u128,
+    pub(crate) id: u64,
+    /// When it was made, on its owner's clock: for people to read, not to reckon with.
+    pub(crate) since: Timestamp,
     /// How long others leave it alone, each on their own clock from when they first see it.
     pub(crate) lease: Duration,
     pub(crate) tries: Tries,
@@ -83,8 +86,21 @@ impl Stored {
 }
 
 impl Claim {
-    pub(crate) fn new(lease: Duration, tries: Tries) -> Self {
-        Self { id: u128::from_be_bytes(random_bytes()), lease, tries }
+    pub(crate) fn new(since: Timestamp, lease: Duration, tries: Tries) -> Self {
+        Self { id: u64::from_be_bytes(random_bytes()), since, lease, tries }
+    }
+
+    /// Whether its owner seems to have died: a guess, for clocks differ.
+    fn looks_abandoned(&self, now: Timestamp) -> bool {
+        now.saturating_since(self.since) > self.lease
+    }
+}
+
+impl BackOff {
+    /// Whether to leave the provider alone. An end further away than any provider may ask for comes from a clock gone
+    /// wrong, and must not lock a user out until that day.
+    pub(crate) fn is_in_force(&self, now: Timestamp) -> bool {
+        self.until > now && self.until.saturating_since(now) <= LONGEST_RETRY_AFTER * 2
     }
 }
 
@@ -131,9 +147,9 @@ impl ConnectionState {
     pub(crate) fn of(token: &OAuth2Token, progress: &Progress, due: bool, now: Timestamp) -> Self {
         match progress {
             Progress::Dead { reason, since } => Self::NeedsAuthorization { reason: *reason, since: *since },
-            Progress::Claimed(claim) if claim.tries.maybe_spent => Self::SentUnknown,
+            Progress::Claimed(claim) if claim.tries.maybe_spent || claim.looks_abandoned(now) => Self::SentUnknown,
             Progress::Claimed(_) => Self::Refreshing,
-            Progress::BackingOff(back_off) if back_off.until > now => {
+            Progress::BackingOff(back_off) if back_off.is_in_force(now) => {
                 Self::BackingOff { until: back_off.until, cause: back_off.cause.clone() }
             }
             Progress::BackingOff(back_off) if back_off.tries.maybe_spent => Self::SentUnknown,

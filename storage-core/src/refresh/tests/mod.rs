@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
+mod failures;
 mod flights;
 mod once;
 mod provider;
+mod races;
 mod storage;

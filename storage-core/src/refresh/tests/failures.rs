@@ -1,0 +1,300 @@
+//! A provider or a storage that fails.
+
+use std::time::Duration;
+
+use tokio::time::{advance, sleep};
+
+use super::bench::{Bench, Process, timed};
+use super::provider::{Answer, LIFE, WAY};
+use super::storage::Fault;
+use crate::refresh::state::{BackOff, Progress, Tries};
+use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent};
+use crate::time::Timestamp;
+
+async fn until_of(process: &Process) -> Timestamp {
+    match process.usable().await {
+        Err(RefreshError::BackingOff { until, .. }) => until,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_grant_costs_one_call_until_the_next_login() {
+    let bench = Bench::expired().await;
+    let processes = [bench.process(), bench.process()];
+    bench.provider.will([Answer::Dead]);
+    let since = bench.now();
+    for process in processes.iter().cycle().take(10) {
+        let outcome = process.usable().await;
+        assert!(
+            matches!(outcome, Err(RefreshError::NeedsAuthorization { reason: DeadReason::Refused, since: at }) if at == since),
+            "{outcome:?}"
+        );
+        sleep(Duration::from_secs(600)).await;
+    }
+    let dead = ConnectionState::NeedsAuthorization { reason: DeadReason::Refused, since };
+    assert_eq!(processes[1].connection().await.unwrap().state, dead);
+    assert_eq!(processes[0].seen(), ["needs_authorization"]);
+    assert_eq!((bench.provider.calls_and_replays().0, processes[1].seen().len()), (1, 0));
+
+    bench.login().await;
+    assert_eq!(processes[0].usable().await.unwrap(), "access-1-0");
+    sleep(LIFE).await;
+    assert_eq!(processes[1].usable().await.unwrap(), "access-1-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_of_a_grant_adopts_the_winner() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Dead]);
+    let caller = process.spawn_usable();
+    sleep(WAY).await;
+    // Somebody who does not follow the protocol was faster.
+    let mut winner = bench.provider.login(&bench.clock(0));
+    winner.access_token = "winner".into();
+    bench.store(&crate::refresh::Stored::idle(winner.into())).await;
+    assert_eq!(caller.await.unwrap().unwrap(), "winner");
+    assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
+    assert_eq!(bench.provider.calls_and_replays().0, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_down_is_left_alone_longer_each_time_and_costs_no_token() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Refuse { retry_after: None }; 12]);
+    let mut pauses = Vec::new();
+    for call in 1..=12 {
+        let until = until_of(&process).await;
+        pauses.push(until.saturating_since(bench.now()).as_secs());
+        assert_eq!(until_of(&process).await, until, "nobody asks again before");
+        assert_eq!(bench.provider.calls_and_replays(), (call, 0));
+        advance(until.saturating_since(bench.now())).await;
+    }
+    for (failed, pause) in pauses.iter().enumerate() {
+        let doubled = 300.min(2_u64 << failed.min(20));
+        assert!((doubled / 2..=doubled + 1).contains(pause), "{pauses:?}");
+    }
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+    assert_eq!(process.seen(), [vec!["backing_off"; 12], vec!["refreshed"]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_provider_says_how_long_up_to_an_hour() {
+    for (asked, least, most) in [(90, 90, 93), (7, 7, 10), (0, 1, 4), (1_000_000, 3600, 3603)] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        // Late within a second, so that a fraction cut off would show.
+        sleep(Duration::from_millis(790)).await;
+        bench.provider.will([Answer::Refuse { retry_after: Some(Duration::from_secs(asked)) }]);
+        until_of(&process).await;
+        let (_, took) = timed(async {
+            while process.usable().await.is_err() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        assert!(took >= Duration::from_secs(least) && took <= Duration::from_secs(most) + WAY * 4, "{asked}: {took:?}");
+        assert_eq!(bench.provider.calls_and_replays(), (2, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_valid_token_is_served_while_the_provider_is_down() {
+    let bench = Bench::connected().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Refuse { retry_after: None }; 100]);
+    advance(LIFE - Duration::from_secs(29)).await;
+    for _ in 0..28 {
+        assert_eq!(process.usable().await.unwrap(), "access-0-0");
+        sleep(Duration::from_secs(1)).await;
+    }
+    process.finish().await;
+    assert!((2..=5).contains(&bench.provider.calls_and_replays().0));
+    bench.provider.state().script.clear();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_named_and_then_known() {
+    for (answer, expected) in [(Answer::RequestLost, None), (Answer::AnswerLost, Some(DeadReason::AnswerLost))] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        bench.provider.will([answer]);
+        let until = until_of(&process).await;
+        assert!(matches!(process.connection().await.unwrap().state, ConnectionState::BackingOff { .. }));
+        advance(until.saturating_since(bench.now())).await;
+        assert_eq!(process.connection().await.unwrap().state, ConnectionState::SentUnknown);
+        match (process.usable().await, expected) {
+            (Ok(token), None) => assert_eq!(token, "access-0-1"),
+            (Err(RefreshError::NeedsAuthorization { reason, .. }), Some(expected)) => assert_eq!(reason, expected),
+            unexpected => panic!("{unexpected:?}"),
+        }
+        assert_eq!(bench.provider.calls_and_replays().0, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_never_answers_is_cut_off() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Hang]);
+    let (until, took) = timed(until_of(&process)).await;
+    assert!(until > bench.now() && took.as_secs() == 20, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_back_off_by_a_broken_clock_locks_nobody_out() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    let mut stored = bench.stored().await.unwrap().value;
+    let until = bench.now().saturating_add(Duration::from_secs(86_400 * 365));
+    stored.progress = Progress::BackingOff(BackOff { until, cause: "503".to_owned(), tries: Tries::default() });
+    bench.store(&stored).await;
+    assert_eq!(process.connection().await.unwrap().state, ConnectionState::Expiring);
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_takes_no_writes_is_found_out_before_anything_is_spent() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    process.storage.set_down(true);
+    assert!(matches!(process.usable().await, Err(RefreshError::Storage(_))));
+    process.storage.reads_down.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert!(matches!(process.usable().await, Err(RefreshError::Storage(_))));
+    assert_eq!(bench.provider.calls_and_replays().0, 0);
+    process.storage.set_down(false);
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_cannot_be_stored_is_served_and_stored_once_the_storage_is_back() {
+    for reads_too in [false, true] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        process.storage.set_down(true);
+        process.storage.reads_down.store(reads_too, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+        for _ in 0..20 {
+            assert_eq!(process.usable().await.unwrap(), "access-0-1", "served from memory");
+            assert_eq!(process.instead_of("access-0-0").await.unwrap(), "access-0-1");
+            sleep(Duration::from_secs(60)).await;
+        }
+        process.storage.set_down(false);
+        process.finish().await;
+        assert_eq!(bench.access().await, "access-0-1");
+        assert_eq!(process.seen(), ["not_stored", "refreshed"]);
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_kept_in_memory_gives_way_to_a_logout_and_a_login() {
+    for login in [false, true] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        process.storage.set_down(true);
+        caller.await.unwrap().unwrap();
+        bench.logout().await;
+        if login {
+            bench.login().await;
+        }
+        process.storage.set_down(false);
+        process.finish().await;
+        assert_eq!(bench.stored().await.is_some(), login);
+        let revoked = bench.provider.state().revoked.len();
+        assert_eq!(
+            (process.seen(), revoked),
+            (vec!["not_stored", ["dropped", "adopted"][usize::from(login)]], usize::from(!login))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_cut_off_is_looked_up() {
+    let lost = [
+        vec![Fault::RequestLost],
+        vec![Fault::AnswerLost],
+        vec![Fault::DoneLater(Duration::from_millis(5))],
+        vec![Fault::DoneLater(Duration::from_millis(25))],
+        vec![Fault::RequestLost, Fault::RequestLost, Fault::AnswerLost],
+    ];
+    for faults in lost {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        process.storage.next_writes(faults.clone());
+        let (token, took) = timed(process.usable()).await;
+        assert_eq!(token.unwrap(), "access-0-1", "{faults:?}");
+        assert!(took < Duration::from_secs(1), "{faults:?} {took:?}");
+        assert_eq!(process.seen(), ["refreshed"], "{faults:?}");
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_cut_off_is_looked_up() {
+    let lost = [Fault::RequestLost, Fault::AnswerLost, Fault::DoneLater(Duration::from_millis(60)), Fault::Unavailable];
+    for fault in lost {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        process.storage.next_writes([Fault::Nothing, fault]);
+        assert_eq!(process.usable().await.unwrap(), "access-0-1");
+        process.finish().await;
+        assert_eq!(bench.access().await, "access-0-1", "{fault:?}");
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_took_too_long_is_renewed_before_it_is_used() {
+    for slow in [Fault::SlowAnswer(Duration::from_secs(11)), Fault::SlowRequest(Duration::from_secs(11))] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        process.storage.next_writes([slow]);
+        let caller = process.spawn_usable();
+        sleep(Duration::from_secs(11)).await;
+        assert_eq!(bench.provider.calls_and_replays().0, 0);
+        assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+        assert_eq!(process.seen(), ["refreshed"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_is_always_too_slow_or_cut_off_ends_in_busy_without_a_call() {
+    for fault in [Fault::SlowAnswer(Duration::from_secs(11)), Fault::RequestLost, Fault::AnswerLost] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        process.storage.next_writes(std::iter::repeat_n(fault, 10_000));
+        let outcome = process.usable().await;
+        match fault {
+            Fault::AnswerLost => assert!(outcome.is_ok(), "the claim is found"),
+            _ => assert!(matches!(outcome, Err(RefreshError::Busy)), "{outcome:?}"),
+        }
+        assert!(process.storage.read.load(std::sync::atomic::Ordering::SeqCst) < 400, "it does not spin");
+        assert_eq!(bench.provider.calls_and_replays().0, u32::from(matches!(fault, Fault::AnswerLost)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_say_what_failed_and_until_when() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Refuse { retry_after: None }, Answer::Dead]);
+    let until = until_of(&process).await;
+    advance(until.saturating_since(bench.now())).await;
+    process.usable().await.unwrap_err();
+    assert_eq!(
+        process.events(),
+        [
+            RefreshEvent::BackingOff { until, cause: "503".to_owned() },
+            RefreshEvent::NeedsAuthorization { reason: DeadReason::Refused },
+        ]
+    );
+}

@@ -1,0 +1,274 @@
+//! Crashes, logouts and logins in the middle of a refresh.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::bench::{Bench, Process, timed};
+use super::provider::{Answer, WAY};
+use super::storage::Fault;
+use crate::error::TokensError;
+use crate::refresh::state::{Claim, Progress, Stored, Tries};
+use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent};
+use crate::token::Token;
+
+const LEASE: Duration = Duration::from_secs(30);
+
+/// A process that dies where `kill` says, a second into its refresh at the latest.
+async fn victim(bench: &Bench, kill: impl FnOnce(&Process)) -> Process {
+    let process = bench.process();
+    kill(&process);
+    assert!(timeout(Duration::from_secs(1), process.usable()).await.is_err(), "it does not survive");
+    process.die();
+    process
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_before_the_claim_costs_nothing() {
+    let bench = Bench::expired().await;
+    victim(&bench, |process| process.storage.next_writes([Fault::DieBefore])).await;
+    let (token, took) = timed(bench.process().usable()).await;
+    assert_eq!((token.unwrap().as_str(), took.as_secs()), ("access-0-1", 0));
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_the_claim_costs_one_lease_on_the_waiters_own_clock() {
+    for skew in [0, -600, 600] {
+        let bench = Bench::expired().await;
+        victim(&bench, |process| process.storage.next_writes([Fault::DieAfter])).await;
+        let next = bench.process_with_skew(skew);
+        let (token, took) = timed(next.instead_of("access-0-0")).await;
+        assert_eq!(token.unwrap(), "access-0-1");
+        assert!(took >= LEASE && took < LEASE + Duration::from_secs(1), "{took:?}");
+        assert_eq!(next.seen(), ["taken_over", "refreshed"]);
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_sending_ends_in_a_named_state_after_one_more_try() {
+    let bench = Bench::expired().await;
+    bench.provider.will([Answer::Hang]);
+    victim(&bench, |_| {}).await;
+    let next = bench.process();
+    assert_eq!(next.connection().await.unwrap().state, ConnectionState::Refreshing);
+    sleep(LEASE).await;
+    assert_eq!(next.connection().await.unwrap().state, ConnectionState::SentUnknown);
+    expect_dead(&next, DeadReason::AnswerLost).await;
+    expect_dead(&next, DeadReason::AnswerLost).await;
+    assert_eq!(bench.provider.calls_and_replays(), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_receiving_ends_the_same_way() {
+    let bench = Bench::expired().await;
+    victim(&bench, |process| process.storage.next_writes([Fault::Nothing, Fault::DieBefore])).await;
+    expect_dead(&bench.process(), DeadReason::AnswerLost).await;
+    assert_eq!(bench.provider.calls_and_replays(), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_the_commit_costs_nothing() {
+    let bench = Bench::expired().await;
+    victim(&bench, |process| process.storage.next_writes([Fault::Nothing, Fault::DieAfter])).await;
+    let (token, took) = timed(bench.process().usable()).await;
+    assert_eq!((token.unwrap().as_str(), took.as_secs()), ("access-0-1", 0));
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+async fn expect_dead(process: &Process, expected: DeadReason) {
+    let outcome = process.usable().await;
+    assert!(
+        matches!(outcome, Err(RefreshError::NeedsAuthorization { reason, .. }) if reason == expected),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_many_waiters_takes_over() {
+    let bench = Bench::expired().await;
+    victim(&bench, |process| process.storage.next_writes([Fault::DieAfter])).await;
+    let waiters: Vec<_> = (0..8).map(|_| bench.process()).collect();
+    let callers: Vec<_> = waiters.iter().map(Process::spawn_usable).collect();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+    }
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_longer_than_ones_own_is_waited_for_and_ends() {
+    let bench = Bench::expired().await;
+    for (lease, expected) in [(120, 120), (u64::MAX / 1000, 610)] {
+        let mut stored = bench.stored().await.unwrap().value;
+        let lease = Duration::from_secs(lease);
+        stored.progress = Progress::Claimed(Claim::new(bench.now(), lease, Tries::default()));
+        bench.store(&stored).await;
+        let process = bench.process();
+        let start = tokio::time::Instant::now();
+        let token = loop {
+            match process.instead_of(&bench.access().await).await {
+                Err(RefreshError::Busy) => {}
+                outcome => break outcome.unwrap(),
+            }
+        };
+        assert_eq!(start.elapsed().as_secs(), expected);
+        assert_eq!(token, bench.access().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_longer_than_the_request_whatever_is_set() {
+    for timeout in [0, 1, 20, 10_000_000, u64::MAX] {
+        let bench = Bench::expired().await;
+        let mut process = bench.process();
+        process.refresher = process.refresher.with_request_timeout(Duration::from_secs(timeout));
+        bench.provider.will([Answer::Hang]);
+        let caller = process.spawn_usable();
+        sleep(WAY / 2).await;
+        let Some(Progress::Claimed(claim)) = bench.stored().await.map(|found| found.value.progress) else {
+            assert_eq!(timeout, 0, "only a request without time is over by now");
+            continue;
+        };
+        let (outcome, took) = timed(caller).await;
+        assert!(matches!(outcome.unwrap(), Err(RefreshError::BackingOff { .. })));
+        assert!(took + Duration::from_secs(9) < claim.lease, "{took:?} {:?}", claim.lease);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_during_a_refresh_drops_and_revokes_its_token() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    // The revocation never ends, and nobody waits for it.
+    bench.provider.will([Answer::Grant, Answer::Hang]);
+    let caller = process.spawn_usable();
+    sleep(WAY).await;
+    bench.logout().await;
+    let (outcome, took) = timed(caller).await;
+    assert!(matches!(outcome.unwrap(), Err(RefreshError::NotConnected)));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    process.finish().await;
+    assert!(bench.stored().await.is_none());
+    assert_eq!(bench.provider.state().revoked, ["access-0-1"]);
+    assert_eq!(process.seen(), ["dropped"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_during_a_refresh_wins_and_nothing_is_revoked() {
+    for logout_first in [false, true] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        if logout_first {
+            bench.logout().await;
+        }
+        bench.login().await;
+        assert_eq!(caller.await.unwrap().unwrap(), "access-1-0");
+        process.finish().await;
+        assert_eq!(bench.access().await, "access-1-0");
+        assert!(bench.provider.state().revoked.is_empty());
+        assert_eq!(process.seen(), ["adopted"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_beats_a_refresh_that_fails() {
+    let answers = [Answer::Dead, Answer::Refuse { retry_after: None }, Answer::RequestLost];
+    for answer in answers {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        bench.provider.will([answer]);
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        bench.login().await;
+        assert_eq!(caller.await.unwrap().unwrap(), "access-1-0");
+        assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logout_during_a_refresh_that_fails_stays() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Dead]);
+    let caller = process.spawn_usable();
+    sleep(WAY).await;
+    bench.logout().await;
+    assert!(matches!(caller.await.unwrap(), Err(RefreshError::NotConnected)));
+    assert!(bench.stored().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_taken_for_dead_but_lives_still_stores_the_successor() {
+    let bench = Bench::expired().await;
+    let (slow, other) = (bench.process(), bench.process());
+    // Cut off from the storage while it has the only good token.
+    slow.storage.next_writes([Fault::Nothing, Fault::SlowRequest(Duration::from_secs(60))]);
+    let first = slow.spawn_usable();
+    sleep(Duration::from_secs(1)).await;
+    let _ = other.usable().await;
+    assert_eq!(other.seen(), ["taken_over", "needs_authorization"]);
+    assert_eq!(first.await.unwrap().unwrap(), "access-0-1");
+    assert_eq!(bench.access().await, "access-0-1");
+    assert_eq!(other.usable().await.unwrap(), "access-0-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_sealed_anew_during_a_refresh_disturbs_nothing() {
+    for (answer, event) in [(Answer::Grant, "refreshed"), (Answer::Dead, "needs_authorization")] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        bench.provider.will([answer]);
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        let claimed = bench.stored().await.unwrap().value;
+        bench.store(&claimed).await;
+        let (outcome, took) = timed(caller).await;
+        assert_eq!(outcome.unwrap().is_ok(), event == "refreshed");
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(process.seen(), [event]);
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_refreshed_says_so() {
+    let bench = Bench::new();
+    let process = bench.process();
+    assert!(matches!(process.usable().await, Err(RefreshError::NotConnected)));
+    assert!(process.connection().await.is_none());
+
+    let mut token = bench.login().await;
+    token.refresh_token = None;
+    bench.store(&Stored::idle(token.into())).await;
+    let rejected = process.instead_of("access-0-0").await;
+    let now = bench.now();
+    assert!(
+        matches!(rejected, Err(RefreshError::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since }) if since <= now)
+    );
+    sleep(super::provider::LIFE).await;
+    expect_dead(&process, DeadReason::NoRefreshToken).await;
+
+    bench.store(&Stored::idle(Token::OAuth1(crate::OAuth1Token::new("t", "s")))).await;
+    assert!(matches!(process.usable().await, Err(RefreshError::WrongKind)));
+    assert_eq!(bench.provider.calls_and_replays().0, 0);
+    assert_eq!(process.events(), Vec::<RefreshEvent>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_record_is_an_error_and_stays() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    let record = crate::Record::new("{garbage");
+    crate::TokenStorage::put(&bench.shared, &bench.key, &record, crate::Precondition::Always).await.unwrap();
+    match process.usable().await {
+        Err(RefreshError::Storage(error)) => assert!(matches!(*error, TokensError::Malformed { .. })),
+        outcome => panic!("{outcome:?}"),
+    }
+    let found = crate::TokenStorage::get(&bench.shared, &bench.key).await.unwrap().unwrap();
+    assert_eq!(found.value.payload, record.payload);
+}
