@@ -113,9 +113,9 @@ impl ApiClient {
             }
         };
         let bare = url.username().is_empty() && url.password().is_none();
-        let owned =
-            || self.registered.owns(&url.origin()) || self.api_base().is_some_and(|b| b.origin() == url.origin());
-        if bare && owned() { Ok(url) } else { Err(ApiError::ForeignOrigin) }
+        let origin = url.origin();
+        let owned = self.registered.owns(&origin) || self.api_base().is_some_and(|base| base.origin() == origin);
+        if bare && owned { Ok(url) } else { Err(ApiError::ForeignOrigin) }
     }
 
     /// Where the API is: for this user, if the provider said so with the token, and else for everybody.
@@ -308,8 +308,10 @@ async fn exchange(request: reqwest::RequestBuilder, limit: usize) -> Result<ApiR
 
 /// The header that presents a token (RFC 6750 section 2.1).
 fn presented(registered: &Registered, token: &OAuth2Token) -> Result<HeaderMap, ApiError> {
-    let accepted = Some(registered).filter(|registered| registered.quirks.accepts(&token.token_type));
-    accepted.and_then(|registered| registered.presentation.present(&token.access_token)).ok_or(ApiError::TokenType)
+    if !registered.quirks.accepts(&token.token_type) {
+        return Err(ApiError::TokenType);
+    }
+    registered.presentation.present(&token.access_token).ok_or(ApiError::TokenType)
 }
 
 fn transport(error: reqwest::Error) -> ApiError {

@@ -14,8 +14,8 @@ const INTRODUCTION: &str = "\
 Each is a type of `oauth_dance::presets` and an entry of one table, from which this page is made. Every field can be
 changed on the `Provider` that a preset gives, and a provider that is not here can be described with the same fields.
 
-*Source* is the public documentation, or a stored copy of it, that the entry was checked against; nobody has logged in at all of
-these providers with it. *PKCE* is always sent, unless it says no. *Refresh* is when there is a refresh token; what asks for it
+*Source* is the provider's public documentation that the entry was checked against in November 2026; nobody has logged in at
+all of these providers with it. What was not seen there is named below. *PKCE* is always sent, unless it says no. *Refresh* is when there is a refresh token; what asks for it
 is asked for, besides the scopes. `{…}` is filled in by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`,
 or by `host` in a configuration.
 ";
@@ -88,6 +88,9 @@ fn details(preset: &Preset) -> String {
     }
     for line in preset.quirks.iter().filter_map(|quirk| quirk_line(*quirk)) {
         let _ = writeln!(text, "- {line}");
+    }
+    if !preset.unconfirmed.is_empty() {
+        let _ = writeln!(text, "- as other clients have it, not seen in the source: {}", preset.unconfirmed.join(", "));
     }
     text
 }

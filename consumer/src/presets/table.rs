@@ -10,10 +10,13 @@ use crate::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub(super) struct Preset {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
-    /// The public documentation that the entry was checked against.
+    /// The provider's public documentation that the entry was checked against.
     pub(super) source: &'static str,
-    /// Whether the documentation says all that stands here, and that the provider still works like this.
+    /// Whether what stands here was found in public, and nothing that says that the provider is gone.
     pub(super) verified: bool,
+    /// What the provider's own documentation was not seen to say; other clients of the provider have it like this.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the page that is made from the table"))]
+    pub(super) unconfirmed: &'static [&'static str],
     /// What to know before using it, as a sentence or more.
     pub(super) note: &'static str,
     /// What stands in braces in the URLs, and what it is unless somebody says.
@@ -94,6 +97,7 @@ impl Preset {
         title: "",
         source: "",
         verified: true,
+        unconfirmed: &[],
         note: "",
         place: None,
         authorization_endpoint: "",
