@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use clap::Args;
 use oauth_dance::{BoxError, ConfigError, Provider, Registration};
-use oauth_dance_core::{StorageError, random_bytes};
+use oauth_dance_core::{StorageError, TokenStorage, random_bytes};
 use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use url::Url;
 
 use crate::provider::{self, LocalProvider};
 use config::Config;
+use storage::Storage;
 
 /// How long requests under way may still take after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
@@ -99,11 +100,23 @@ pub enum DemoError {
 /// [`DemoError`], whose message and sources name cause and fix.
 pub async fn run(options: Options) -> Result<(), DemoError> {
     let config = Config::load(options)?;
+    let storage = storage::open(&config.storage).await?;
+    start(config, storage).await
+}
+
+/// Runs the demo on a storage of one's own until Ctrl-C, whatever `options` says of the storage.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(tokens: impl TokenStorage, options: Options) -> Result<(), DemoError> {
+    start(Config::load(options)?, Storage::shared(tokens)).await
+}
+
+async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().map_err(|error| DemoError::Serve(error.into()))?;
     let base_url = config.base_url.unwrap_or_else(|| format!("http://{address}"));
     let keys = keys::load_or_create(&config.key_file)?;
-    let storage = storage::open(&config.storage).await?;
 
     let mut builder = storage.configure(&base_url, keys.clone()).each_browser_a_user();
     let mut servers = Vec::new();

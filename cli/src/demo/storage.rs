@@ -43,6 +43,11 @@ pub(super) async fn open(url: &str) -> Result<Storage, DemoError> {
 }
 
 impl Storage {
+    /// One storage for everybody.
+    pub(super) fn shared(storage: impl TokenStorage) -> Self {
+        Self { place: Place::Shared(Arc::new(storage)), description: "in a storage of your own" }
+    }
+
     /// Starts the configuration of a site with its tokens here.
     pub(super) fn configure(&self, base_url: &str, keys: KeyRing) -> OAuthBuilder {
         match &self.place {

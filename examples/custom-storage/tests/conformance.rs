@@ -1,0 +1,7 @@
+//! Everything the contract asks for, one test a property.
+
+use oauth_dance_example_custom_storage::RedbStorage;
+
+oauth_dance_conformance::conformance_tests!(|| async {
+    Ok(RedbStorage::open(tempfile::NamedTempFile::new()?.path())?)
+});
