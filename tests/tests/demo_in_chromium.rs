@@ -1,6 +1,6 @@
 //! The demo as a person sees it: its own provider, a real browser, pictures before and after connecting.
 //!
-//! `OAUTH_DANCE_SCREENSHOTS` names a folder that keeps the pictures.
+//! `OAUTH_DANCE_SCREENSHOTS` names a folder that keeps the pictures, in one folder for each storage.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -14,13 +14,29 @@ use tempfile::TempDir;
 
 #[test]
 fn a_person_connects_calls_the_api_and_disconnects() {
+    visit(&DemoFiles::new(), "sqlite", "oauth-dance-user");
+}
+
+#[test]
+fn a_person_has_the_tokens_in_a_cookie() {
+    visit(&DemoFiles::new().with_storage("cookie:"), "cookie", "oauth-dance-tokens.0");
+}
+
+#[test]
+fn a_person_has_the_tokens_in_a_session() {
+    visit(&DemoFiles::new().with_storage("session:"), "session", "oauth-dance-demo-session");
+}
+
+/// The whole visit, at the end of which the browser had a cookie whose name starts like this.
+fn visit(files: &DemoFiles, storage: &str, cookie: &str) {
     if !has_node_package("playwright-core") || !has_node_package("axe-core") || !has_chromium() {
         return;
     }
-    let files = DemoFiles::new();
     let demo = files.start();
     let temporary = TempDir::new().unwrap();
     let pictures = std::env::var_os("OAUTH_DANCE_SCREENSHOTS").map_or(temporary.path().to_owned(), PathBuf::from);
+    let pictures = pictures.join(storage);
+    std::fs::create_dir_all(&pictures).unwrap();
 
     let run = Command::new("node")
         .args(["browser.mjs".as_ref(), demo.url("/").as_ref(), pictures.as_os_str()])
@@ -37,7 +53,9 @@ fn a_person_connects_calls_the_api_and_disconnects() {
         assert_is_picture(&pictures.join(format!("{name}-narrow.png")));
     }
     assert_ne!(picture(&pictures, "before.png"), picture(&pictures, "after.png"));
-    assert_cookies_are_out_of_reach(report["cookies"].as_array().unwrap());
+    let cookies = report["cookies"].as_array().unwrap();
+    assert!(cookies.iter().any(|found| found["name"].as_str().unwrap().starts_with(cookie)), "{cookies:?}");
+    assert_cookies_are_out_of_reach(cookies);
 }
 
 /// No cookie, of the demo or of its provider, can be read by scripts or sent along by other sites' forms.

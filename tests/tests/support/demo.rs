@@ -19,6 +19,7 @@ pub struct DemoFiles {
     directory: TempDir,
     port: u16,
     configured: bool,
+    storage: Option<&'static str>,
 }
 
 /// The `oauth-dance demo` program, running. Killed when dropped.
@@ -30,7 +31,12 @@ pub struct Demo {
 impl DemoFiles {
     /// A demo with its own built-in provider.
     pub fn new() -> Self {
-        Self { directory: TempDir::new().unwrap(), port: free_port(), configured: false }
+        Self { directory: TempDir::new().unwrap(), port: free_port(), configured: false, storage: None }
+    }
+
+    /// Keeps the tokens elsewhere than in a SQLite file.
+    pub fn with_storage(self, url: &'static str) -> Self {
+        Self { storage: Some(url), ..self }
     }
 
     /// Where the demo will be.
@@ -62,7 +68,7 @@ impl DemoFiles {
         let mut child = Command::new(program())
             .arg("demo")
             .args(self.configured.then(|| ["--config".to_owned(), self.text_path("demo.toml")]).into_iter().flatten())
-            .args(["--storage", &format!("sqlite://{}", self.text_path("tokens.sqlite"))])
+            .args(["--storage", &self.storage()])
             .args(["--key-file", &self.text_path("demo.key")])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--base-url", &self.base_url()])
@@ -97,6 +103,10 @@ impl DemoFiles {
     /// The key file's text.
     pub fn key_file(&self) -> String {
         fs::read_to_string(self.path("demo.key")).unwrap()
+    }
+
+    fn storage(&self) -> String {
+        self.storage.map_or_else(|| format!("sqlite://{}", self.text_path("tokens.sqlite")), str::to_owned)
     }
 
     fn log_file(&self) -> File {
