@@ -1,3 +1,5 @@
+use std::io::ErrorKind;
+
 use oauth_dance_core::{BoxError, StorageError};
 use sqlx::migrate::MigrateError;
 
@@ -5,6 +7,9 @@ use crate::dialect::Dialect;
 
 pub(crate) const RUN_MIGRATIONS: &str =
     "the table is missing or older than this release; run the migrations, with `migrate()` or by hand";
+
+const NO_TLS: &str =
+    "the server offers no TLS, or a certificate that is not trusted; see the URL's sslmode or ssl-mode";
 
 /// What an error means for what happens next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +28,7 @@ pub(crate) fn failure<DB: Dialect>(error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(error) => DB::failure(error.as_ref()),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Failure::Broken,
-        sqlx::Error::Tls(_) => Failure::Misconfigured("the server and this client do not agree on TLS"),
+        sqlx::Error::Tls(_) => Failure::Misconfigured(NO_TLS),
         sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
             Failure::Misconfigured("the database's URL or options are wrong")
         }
@@ -37,7 +42,12 @@ pub(crate) fn failure<DB: Dialect>(error: &sqlx::Error) -> Failure {
 
 /// An error of a statement that changed nothing.
 pub(crate) fn unchanged<DB: Dialect>(error: sqlx::Error) -> StorageError {
-    match failure::<DB>(&error) {
+    let failure = match &error {
+        // How rustls says that it does not trust a certificate.
+        sqlx::Error::Io(io) if io.kind() == ErrorKind::InvalidData => Failure::Misconfigured(NO_TLS),
+        error => failure::<DB>(error),
+    };
+    match failure {
         Failure::Misconfigured(advice) => {
             StorageError::Misconfigured { advice: advice.to_owned(), source: source(error) }
         }

@@ -6,8 +6,8 @@ mod cases;
 
 use std::time::Duration;
 
-use cases::{Database as _, Server, run_cases, run_remote_cases};
-use oauth_dance_core::{StorageError, TokenKey};
+use cases::{Database as _, Remote as _, Server, run_cases, run_remote_cases};
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
 use oauth_dance_sqlx::{MigrationStatus, MySqlStorage};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, SqlSafeStr as _};
@@ -106,3 +106,121 @@ impl cases::Remote for Database {
 }
 
 run_remote_cases!(Database);
+
+fn advice(error: StorageError) -> String {
+    match error {
+        StorageError::Misconfigured { advice, .. } => advice,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_and_certificates_checked() {
+    let Some(database) = Database::empty().await else { return };
+    let url = database.url().replace("ssl-mode=DISABLED", "ssl-mode=REQUIRED");
+    let storage = MySqlStorage::connect(&url).await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+
+    let user = url.split_once("://").unwrap().1.split_once(':').unwrap().0;
+    database.on_server(format!("CREATE USER {}@127.0.0.1 IDENTIFIED BY 'x' REQUIRE SSL", database.0.database)).await;
+    database.on_server(format!("GRANT ALL ON {0}.* TO {0}@127.0.0.1", database.0.database)).await;
+    let (_, host) = url.split_once('@').unwrap();
+    assert!(user != database.0.database);
+    let only_encrypted = format!("mysql://{}:x@{host}", database.0.database);
+    MySqlStorage::connect(&only_encrypted).await.unwrap();
+    let plain = MySqlStorage::connect(&only_encrypted.replace("REQUIRED", "DISABLED")).await.unwrap_err();
+    assert!(advice(plain).contains("refuses"), "a server that insists on TLS has been talked to without");
+
+    // The server's certificate signs itself.
+    let error = MySqlStorage::connect(&url.replace("REQUIRED", "VERIFY_IDENTITY")).await.unwrap_err();
+    assert!(advice(error).contains("TLS"));
+    database.on_server(format!("DROP USER {}@127.0.0.1", database.0.database)).await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_wrong_set_up_says_what_to_do() {
+    let Some(database) = Database::empty().await else { return };
+    let url = database.url();
+    let connect = async |url: &str| MySqlStorage::connect(url).await.unwrap_err();
+    assert!(advice(connect("mysql://a:b@c:port/d").await).contains("URL"));
+    assert!(advice(connect(&url.replacen("oauth_dance:", "oauth_dance:wrong", 1)).await).contains("password"));
+    assert!(advice(connect(&url.replace("test_", "no_test_")).await).contains("database"));
+    let nobody_there = connect("mysql://a:b@127.0.0.1:1/d").await;
+    assert!(matches!(nobody_there, StorageError::Unavailable { .. }), "{nobody_there:?}");
+    for bad in ["Tokens", "a.b.c", "x;"] {
+        assert!(advice(database.connect().await.with_table(bad).unwrap_err()).contains("name"));
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn the_table_may_be_in_another_database() {
+    let (Some(here), Some(there)) = (Database::empty().await, Database::empty().await) else { return };
+    let storage = here.connect().await.with_table(&format!("{}.tokens", there.0.database)).unwrap();
+    storage.migrate().await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    assert_eq!(there.execute("DELETE FROM tokens").await, 1);
+    here.remove().await;
+    there.remove().await;
+}
+
+#[tokio::test]
+async fn the_application_needs_no_right_to_create_tables() {
+    let Some(database) = Database::empty().await else { return };
+    let owner = database.connect().await;
+    let name = &database.0.database;
+    database.on_server(format!("CREATE USER {name}@127.0.0.1 IDENTIFIED BY 'app'")).await;
+    database.on_server(format!("GRANT SELECT ON {name}.* TO {name}@127.0.0.1")).await;
+    let url = database.url();
+    let (_, host) = url.split_once('@').unwrap();
+    let url = format!("mysql://{name}:app@{host}");
+    let storage = MySqlStorage::connect(&url).await.unwrap();
+    assert!(advice(storage.migrate().await.unwrap_err()).contains("right"));
+
+    owner.migrate().await.unwrap();
+    let put = storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Always).await;
+    assert!(advice(put.unwrap_err()).contains("right"));
+    database.on_server(format!("GRANT INSERT, UPDATE, DELETE ON {name}.oauth_dance_tokens TO {name}@127.0.0.1")).await;
+    let storage = MySqlStorage::connect(&url).await.unwrap();
+    storage.migrate().await.unwrap();
+    let version = storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Version(version)).await.unwrap();
+    storage.purge(10).await.unwrap();
+    assert!(storage.delete(&cases::key("alice"), None).await.unwrap());
+    database.on_server(format!("DROP USER {name}@127.0.0.1")).await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_migration_cut_off_half_way_is_finished() {
+    let Some(database) = Database::empty().await else { return };
+    let storage = database.connect().await;
+    storage.migrate().await.unwrap();
+    // As if the process had been killed between the table and the note about it.
+    database.execute("DELETE FROM _oauth_dance_tokens_migrations").await;
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    storage.migrate().await.unwrap();
+    assert!(storage.get(&cases::key("alice")).await.unwrap().is_some());
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_pool_works_as_well() {
+    let Some(database) = Database::empty().await else { return };
+    let storage = MySqlStorage::from_pool(sqlx::MySqlPool::connect(&database.url()).await.unwrap());
+    storage.migrate().await.unwrap();
+    storage.put(&cases::key("counter"), &Record::new("0"), Precondition::Absent).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let storage = storage.clone();
+        tasks.spawn(async move { cases::increment(&storage).await });
+    }
+    tasks.join_all().await;
+    assert_eq!(storage.get(&cases::key("counter")).await.unwrap().unwrap().value.payload, b"4");
+    let again = storage.put(&cases::key("counter"), &Record::new("0"), Precondition::Absent).await;
+    assert!(matches!(again, Err(StorageError::Conflict)), "{again:?}");
+    database.remove().await;
+}

@@ -6,10 +6,11 @@ mod cases;
 
 use std::time::Duration;
 
-use cases::{Database as _, Server, run_cases, run_remote_cases};
-use oauth_dance_core::{StorageError, TokenKey};
-use oauth_dance_sqlx::{MigrationStatus, PostgresStorage};
+use cases::{Database as _, Remote as _, Server, run_cases, run_remote_cases};
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
+use oauth_dance_sqlx::{MigrationState, MigrationStatus, PostgresStorage};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
 
 struct Database(Server);
@@ -105,3 +106,122 @@ impl cases::Remote for Database {
 }
 
 run_remote_cases!(Database);
+
+fn advice(error: StorageError) -> String {
+    match error {
+        StorageError::Misconfigured { advice, .. } => advice,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_serialization_races_are_tried_again() {
+    let Some(database) = Database::empty().await else { return };
+    let storage = database.connect().await;
+    storage.migrate().await.unwrap();
+    storage.put(&cases::key("counter"), &Record::new("0"), Precondition::Absent).await.unwrap();
+
+    let options: PgConnectOptions = database.url().parse().unwrap();
+    let pool = PgPoolOptions::new()
+        .connect_with(options.options([("default_transaction_isolation", "serializable")]))
+        .await
+        .unwrap();
+    let strict = PostgresStorage::from_pool(pool);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let storage = strict.clone();
+        tasks.spawn(async move {
+            for _ in 0..25 {
+                cases::increment(&storage).await;
+                storage.put(&cases::key("same"), &Record::new("x"), Precondition::Always).await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(storage.get(&cases::key("counter")).await.unwrap().unwrap().value.payload, b"200");
+    let lost = "UPDATE oauth_dance_tokens SET created_at = 0 WHERE EXISTS \
+        (SELECT FROM pg_stat_database WHERE datname = current_database() AND xact_rollback > 0)";
+    tokio::time::sleep(Duration::from_secs(2)).await; // until the sessions' counters are added up
+    assert_eq!(database.execute(lost).await, 2, "no race was lost, so nothing was tested");
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_and_certificates_checked() {
+    let Some(database) = Database::empty().await else { return };
+    let url = database.url().replace("sslmode=disable", "sslmode=require");
+    let storage = PostgresStorage::connect(&url).await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let plain = "DELETE FROM oauth_dance_tokens WHERE EXISTS (SELECT FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND NOT ssl)";
+    assert_eq!(database.execute(plain).await, 0);
+    assert_eq!(database.execute(&plain.replace("NOT ssl", "ssl")).await, 1);
+
+    // The server's certificate signs itself.
+    let error = PostgresStorage::connect(&url.replace("require", "verify-full")).await.unwrap_err();
+    assert!(advice(error).contains("TLS"));
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_wrong_set_up_says_what_to_do() {
+    let Some(database) = Database::empty().await else { return };
+    let url = database.url();
+    let connect = async |url: &str| PostgresStorage::connect(url).await.unwrap_err();
+    assert!(advice(connect("postgres://a:b@c:port/d").await).contains("URL"));
+    assert!(advice(connect(&url.replacen("oauth_dance:", "oauth_dance:wrong", 1)).await).contains("password"));
+    assert!(advice(connect(&url.replace("test_", "no_test_")).await).contains("database"));
+    let nobody_there = connect("postgres://a:b@127.0.0.1:1/d").await;
+    assert!(matches!(nobody_there, StorageError::Unavailable { .. }), "{nobody_there:?}");
+    for bad in ["Tokens", "a.b.c", "x;"] {
+        assert!(advice(database.connect().await.with_table(bad).unwrap_err()).contains("name"));
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_schema_is_created_where_it_is_missing() {
+    let Some(database) = Database::empty().await else { return };
+    let plain = database.connect().await;
+    plain.migrate().await.unwrap();
+    let storage = database.connect().await.with_table("auth.oauth_dance_tokens").unwrap();
+    assert!(storage.migrations().await.unwrap().iter().all(|status| status.state == MigrationState::Pending));
+    assert!(advice(storage.get(&cases::key("alice")).await.unwrap_err()).contains("migrations"));
+    storage.migrate().await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    assert_eq!(database.execute("DELETE FROM auth.oauth_dance_tokens").await, 1);
+    assert_eq!(plain.get(&cases::key("alice")).await.unwrap(), None);
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn the_application_needs_no_right_to_create_tables() {
+    let Some(database) = Database::empty().await else { return };
+    let owner = database.connect().await;
+    let role = format!("{}_app", database.0.database);
+    database
+        .execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'app'; REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+        .await;
+    let (_, host) = database.0.database_url().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let storage = PostgresStorage::connect(&format!("postgres://{role}:app@{host}")).await.unwrap();
+    assert!(advice(storage.migrate().await.unwrap_err()).contains("right"));
+
+    owner.migrate().await.unwrap();
+    assert!(advice(storage.get(&cases::key("alice")).await.unwrap_err()).contains("right"));
+    database
+        .execute(&format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON oauth_dance_tokens TO {role}; \
+            GRANT SELECT ON _oauth_dance_tokens_migrations TO {role}"
+        ))
+        .await;
+    storage.migrate().await.unwrap();
+    let version = storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Version(version)).await.unwrap();
+    storage.purge(10).await.unwrap();
+    assert!(storage.delete(&cases::key("alice"), None).await.unwrap());
+    storage.close().await;
+    database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    database.remove().await;
+}

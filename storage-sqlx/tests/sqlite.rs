@@ -1,14 +1,8 @@
 //! SQLite: every case on a real file.
 #![cfg(feature = "sqlite")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    dead_code
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
+// What only servers need.
+#![allow(dead_code, unused_imports, unused_macros)]
 
 mod cases;
 

@@ -20,7 +20,7 @@ DELETE FROM mysql.global_priv WHERE User = 'root' OR User = '';
 FLUSH PRIVILEGES;
 CREATE DATABASE oauth_dance;
 CREATE USER oauth_dance@127.0.0.1 IDENTIFIED BY '$password';
-GRANT ALL ON *.* TO oauth_dance@127.0.0.1;
+GRANT ALL ON *.* TO oauth_dance@127.0.0.1 WITH GRANT OPTION;
 SQL
     chmod 644 "$folder/init.sql"
     background mariadb.log "$(find_program mariadbd)" --no-defaults --datadir="$folder/data" --init-file="$folder/init.sql" \

@@ -1,0 +1,150 @@
+//! PostgreSQL and MariaDB killed in the middle of writes, on servers of this test's own.
+#![cfg(all(feature = "postgres", feature = "mysql"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
+use oauth_dance_sqlx::{MySqlStorage, PostgresStorage};
+use tokio::task::JoinSet;
+
+const WRITERS: usize = 8;
+
+fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/servers").join(name)
+}
+
+/// A server started by the project's script, stopped with this object.
+struct Server {
+    kind: &'static str,
+    folder: String,
+    url: String,
+}
+
+impl Server {
+    fn start(kind: &'static str, variable: &str) -> Option<Self> {
+        // Where a test run has no such server, there need not be the means to start one either.
+        if std::env::var_os(variable).is_none() {
+            assert!(std::env::var_os("REQUIRE_BACKENDS").is_none(), "{variable} is not set; see tests/servers/start");
+            println!("SKIPPED: {variable} is not set; see tests/servers/start");
+            return None;
+        }
+        let started = Command::new(script("start")).arg(kind).env_remove(variable).output().unwrap();
+        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        let exports = String::from_utf8(started.stdout).unwrap();
+        let export = |name: &str| {
+            let line = exports.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+            line.unwrap().trim_matches('\'').to_owned()
+        };
+        Some(Self { kind, folder: export("SERVERS_FOLDER"), url: export(variable) })
+    }
+
+    /// Kills it and leaves it dead for a second.
+    async fn crash(&self) {
+        let mut restart = Command::new(script("restart"));
+        restart.args([self.kind, "1"]).env("SERVERS_FOLDER", &self.folder);
+        let status = tokio::task::spawn_blocking(move || restart.status()).await.unwrap();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new(script("stop")).env("SERVERS_FOLDER", &self.folder).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_loses_nothing_acknowledged() {
+    let Some(server) = Server::start("postgres", "POSTGRES_URL") else { return };
+    let storage = PostgresStorage::connect(&server.url).await.unwrap();
+    storage.migrate().await.unwrap();
+    crash_while_writing(&server, storage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_loses_nothing_acknowledged() {
+    let Some(server) = Server::start("mariadb", "MYSQL_URL") else { return };
+    let storage = MySqlStorage::connect(&server.url).await.unwrap();
+    storage.migrate().await.unwrap();
+    crash_while_writing(&server, storage).await;
+}
+
+async fn crash_while_writing<S: TokenStorage + Clone>(server: &Server, storage: S) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let written = Arc::new(AtomicU32::new(0));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        writers.spawn(write_on(storage.clone(), writer, Arc::clone(&stop), Arc::clone(&written)));
+    }
+    for _ in 0..2 {
+        let before = written.load(Ordering::SeqCst);
+        until(|| written.load(Ordering::SeqCst) > before + 100).await;
+        server.crash().await;
+    }
+    let before = written.load(Ordering::SeqCst);
+    until(|| written.load(Ordering::SeqCst) > before + 100).await;
+    stop.store(true, Ordering::SeqCst);
+
+    let mut ambiguous = 0;
+    for chain in writers.join_all().await {
+        ambiguous += chain.ambiguous;
+        let found = storage.get(&chain.key).await.unwrap().unwrap();
+        assert_eq!(found.version, chain.version, "an acknowledged write is gone, or one came from nowhere");
+    }
+    println!("{}: {} writes, {ambiguous} with an unknown end", server.kind, written.load(Ordering::SeqCst));
+    assert!(ambiguous > 0, "no write was cut off, so nothing was tested");
+}
+
+async fn until(mut reached: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !reached() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the storage does not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+struct Chain {
+    key: TokenKey,
+    version: Version,
+    ambiguous: u32,
+}
+
+/// Writes a chain of versions, each over the one before, through whatever happens.
+async fn write_on(storage: impl TokenStorage, writer: usize, stop: Arc<AtomicBool>, written: Arc<AtomicU32>) -> Chain {
+    let key = TokenKey::new("github", format!("user{writer}")).unwrap();
+    let mut number = 0_u32;
+    let version = storage.put(&key, &Record::new("0"), Precondition::Absent).await.unwrap();
+    let mut chain = Chain { key, version, ambiguous: 0 };
+    while !stop.load(Ordering::SeqCst) {
+        let next = Record::new((number + 1).to_string());
+        match storage.put(&chain.key, &next, Precondition::Version(chain.version)).await {
+            Ok(version) => {
+                chain.version = version;
+                number += 1;
+                written.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(StorageError::Unavailable { .. }) => {}
+            Err(StorageError::Ambiguous { .. }) => {
+                chain.ambiguous += 1;
+                // "Read to find out": the old record or the new one, and nothing else.
+                let found = loop {
+                    if let Ok(found) = storage.get(&chain.key).await {
+                        break found.expect("a record is gone");
+                    }
+                };
+                if found.version != chain.version {
+                    assert_eq!(found.value, next, "neither the old record nor the new one");
+                    chain.version = found.version;
+                    number += 1;
+                }
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    chain
+}
