@@ -102,6 +102,13 @@ macro_rules! release {
                     session.insert("slow", true).await.unwrap();
                     "slow"
                 }
+                async fn note(session: Session) -> &'static str {
+                    session.insert("note", true).await.unwrap();
+                    "noted"
+                }
+                async fn noted(session: Session) -> String {
+                    session.get::<bool>("note").await.unwrap().is_some().to_string()
+                }
                 async fn logout(session: Session) -> &'static str {
                     session.flush().await.unwrap();
                     "out"
@@ -112,6 +119,8 @@ macro_rules! release {
                 Router::new()
                     .route("/visit", get(visit))
                     .route("/slow", get(slow))
+                    .route("/note", get(note))
+                    .route("/noted", get(noted))
                     .route("/logout", get(logout))
                     .route("/down/{down}", get(down))
             }
@@ -155,7 +164,7 @@ macro_rules! release {
                 assert_eq!(browser.get("/get/bob").await.body, "none");
             }
 
-            /// What happens to a value in the session itself: a slow request brings the old one back.
+            /// A request that is slow writes its old session back over what others wrote meanwhile.
             #[tokio::test]
             async fn a_slow_request_erases_nothing() {
                 let (_, browser) = start().await;
@@ -167,10 +176,16 @@ macro_rules! release {
                 });
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 assert_eq!(browser.get("/refresh/alice/20").await.body, "refreshed");
+                assert_eq!(browser.get("/note").await.body, "noted");
                 let cookies = browser.cookie_header();
                 assert_eq!(slow.await.unwrap(), "slow");
                 assert_eq!(browser.ask("/get/alice", cookies.as_bytes()).await.body, "20");
                 assert_eq!(browser.get("/get/alice").await.body, "20");
+                assert_eq!(
+                    browser.get("/noted").await.body,
+                    "false",
+                    "which is what happens to a session's own values"
+                );
             }
 
             #[tokio::test]

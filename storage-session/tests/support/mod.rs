@@ -41,14 +41,14 @@ async fn read(Extension(storage): Extension<RequestStorage>, Path(user): Path<St
             found.value.payload.len().to_string().into_response()
         }
         Ok(Some(_)) => "altered".into_response(),
-        Err(error) => failed(error),
+        Err(error) => failed(&error),
     }
 }
 
 async fn put(Extension(storage): Extension<RequestStorage>, Path((user, size)): Path<(String, usize)>) -> Response {
     match storage.storage().put(&key(&user), &Record::new(payload(size)), Precondition::Always).await {
         Ok(_) => "put".into_response(),
-        Err(error) => failed(error),
+        Err(error) => failed(&error),
     }
 }
 
@@ -66,18 +66,18 @@ async fn refresh(Extension(storage): Extension<RequestStorage>, Path((user, size
     let when = Precondition::Version(found.version);
     match storage.storage().put(&key(&user), &Record::new(payload(size)), when).await {
         Ok(_) => "refreshed".into_response(),
-        Err(error) => failed(error),
+        Err(error) => failed(&error),
     }
 }
 
 async fn delete(Extension(storage): Extension<RequestStorage>, Path(user): Path<String>) -> Response {
     match storage.storage().delete(&key(&user), None).await {
         Ok(removed) => removed.to_string().into_response(),
-        Err(error) => failed(error),
+        Err(error) => failed(&error),
     }
 }
 
-fn failed(error: StorageError) -> Response {
+fn failed(error: &StorageError) -> Response {
     (StatusCode::INSUFFICIENT_STORAGE, format!("{error:?}")).into_response()
 }
 
