@@ -11,8 +11,8 @@ use crate::link::{Link, Options, Target};
 use crate::setup::text;
 
 const SLOTS: usize = 16384;
-/// In the map of slots: nobody serves it.
-const NOBODY: u16 = u16::MAX;
+/// How many servers are asked for the map at once.
+const ASKED_AT_ONCE: usize = 4;
 
 /// Which server of a Cluster serves which slot, as far as is known.
 ///
@@ -20,7 +20,7 @@ const NOBODY: u16 = u16::MAX;
 /// is done twice is not what its caller asked for.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    seeds: Vec<Arc<Link>>,
+    seeds: Vec<Node>,
     pattern: ConnectionInfo,
     options: Options,
     map: Mutex<Map>,
@@ -32,29 +32,29 @@ pub(crate) struct Cluster {
 struct Map {
     /// Counts how often it was asked for.
     generation: u64,
-    nodes: HashMap<Node, u16>,
-    links: Vec<Arc<Link>>,
-    /// The place in `links` of the server of each slot.
-    owners: Vec<u16>,
+    links: HashMap<Node, Arc<Link>>,
+    /// The server of each slot.
+    owners: Vec<Option<Arc<Link>>>,
 }
 
 type Node = (String, u16);
 
 impl Cluster {
-    pub(crate) fn new(first: ConnectionInfo, others: Vec<ConnectionInfo>, options: Options) -> Self {
-        let link = |server| Arc::new(Link::new(Target::Node(server), options));
-        Self {
-            pattern: first.clone(),
-            seeds: std::iter::once(first).chain(others).map(link).collect(),
+    pub(crate) fn new(first: ConnectionInfo, others: &[ConnectionInfo], options: Options) -> Self {
+        let named = |server| {
+            let (host, port) = host_and_port(server);
+            (host.to_owned(), port)
+        };
+        let seeds: Vec<_> = std::iter::once(&first).chain(others).map(named).collect();
+        let cluster = Self {
+            seeds: seeds.clone(),
+            pattern: first,
             options,
-            map: Mutex::new(Map {
-                generation: 0,
-                nodes: HashMap::new(),
-                links: Vec::new(),
-                owners: vec![NOBODY; SLOTS],
-            }),
+            map: Mutex::new(Map { generation: 0, links: HashMap::new(), owners: vec![None; SLOTS] }),
             refreshing: tokio::sync::Mutex::default(),
-        }
+        };
+        seeds.into_iter().for_each(|node| drop(cluster.node(node)));
+        cluster
     }
 
     /// The server of a slot, and the generation of the map that says so.
@@ -72,39 +72,40 @@ impl Cluster {
 
     /// Notes that a slot is served elsewhere.
     pub(crate) fn moved(&self, slot: u16, node: Node) {
-        let mut map = self.map();
-        let owner = self.place(&mut map, node);
-        map.owners[usize::from(slot)] = owner;
+        let link = self.node(node);
+        if let Some(owner) = self.map().owners.get_mut(usize::from(slot)) {
+            *owner = Some(link);
+        }
     }
 
     /// The link to a server.
     pub(crate) fn node(&self, node: Node) -> Arc<Link> {
         let mut map = self.map();
-        let place = self.place(&mut map, node);
-        Arc::clone(&map.links[usize::from(place)])
+        let server = at(&self.pattern, node.0.clone(), node.1);
+        Arc::clone(map.links.entry(node).or_insert_with(|| Arc::new(Link::new(Target::Node(server), self.options))))
     }
 
     /// Asks for the map anew, unless somebody did since `generation`.
     pub(crate) async fn refresh(&self, generation: u64, deadline: Instant) -> Result<(), Failure> {
         let _one_at_a_time = self.refreshing.lock().await;
-        let mut servers = self.seeds.clone();
-        {
+        let servers: Vec<_> = {
             let map = self.map();
             if map.generation != generation {
                 return Ok(());
             }
-            servers.extend(map.links.iter().cloned());
-        }
-        let asked = servers.iter().map(|link| Box::pin(ask(link, deadline)));
-        let (ranges, _) = select_ok(asked).await?;
+            map.links.values().cloned().collect()
+        };
+        let ranges = ask_any(&servers, deadline).await?;
 
+        let owned = ranges.into_iter().map(|(first, last, node)| (first, last, self.node(node.clone()), node));
+        let owned: Vec<_> = owned.collect();
         let mut map = self.map();
         map.generation += 1;
-        map.owners.fill(NOBODY);
-        for (first, last, node) in ranges {
-            let owner = self.place(&mut map, node);
+        map.links.retain(|node, _| self.seeds.contains(node) || owned.iter().any(|range| range.3 == *node));
+        map.owners.fill(None);
+        for (first, last, link, _) in owned {
             if let Some(owners) = map.owners.get_mut(usize::from(first)..=usize::from(last)) {
-                owners.fill(owner);
+                owners.fill(Some(link));
             }
         }
         Ok(())
@@ -112,29 +113,15 @@ impl Cluster {
 
     /// The links to all servers that serve a slot.
     pub(crate) fn owners(&self) -> Vec<Arc<Link>> {
-        let map = self.map();
-        let mut owners = map.owners.clone();
-        owners.sort_unstable();
-        owners.dedup();
-        owners.into_iter().filter_map(|owner| map.links.get(usize::from(owner)).cloned()).collect()
+        let mut owners: Vec<_> = self.map().owners.iter().flatten().cloned().collect();
+        owners.sort_unstable_by_key(Arc::as_ptr);
+        owners.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        owners
     }
 
     fn known(&self, slot: u16) -> (Option<Arc<Link>>, u64) {
         let map = self.map();
-        let owner = map.owners.get(usize::from(slot)).copied().unwrap_or(NOBODY);
-        (map.links.get(usize::from(owner)).cloned(), map.generation)
-    }
-
-    /// The place of a server's link.
-    fn place(&self, map: &mut Map, node: Node) -> u16 {
-        if let Some(place) = map.nodes.get(&node) {
-            return *place;
-        }
-        let server = at(&self.pattern, node.0.clone(), node.1);
-        let place = u16::try_from(map.links.len()).unwrap_or(NOBODY);
-        map.links.push(Arc::new(Link::new(Target::Node(server), self.options)));
-        map.nodes.insert(node, place);
-        place
+        (map.owners.get(usize::from(slot)).cloned().flatten(), map.generation)
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {
@@ -152,6 +139,18 @@ pub(crate) fn redirection(message: &str, answered_by: &Link) -> Option<Node> {
 }
 
 type Range = (u16, u16, Node);
+
+/// Asks a few servers at once, then others, until one has answered.
+async fn ask_any(servers: &[Arc<Link>], deadline: Instant) -> Result<Vec<Range>, Failure> {
+    let mut failure = Failure::Unchanged(Cause::Other("no server of the Cluster is known"));
+    for some in servers.chunks(ASKED_AT_ONCE) {
+        match select_ok(some.iter().map(|link| Box::pin(ask(link, deadline)))).await {
+            Ok((ranges, _)) => return Ok(ranges),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
 
 /// Asks a server who serves which slots.
 async fn ask(link: &Link, deadline: Instant) -> Result<Vec<Range>, Failure> {

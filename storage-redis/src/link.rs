@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, PushInfo, PushKind, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, PushInfo, PushKind, RedisResult, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::Sentinels;
@@ -86,12 +86,7 @@ impl Link {
     /// Dropping the future after the commands were handed to the connection lets them be done unseen.
     pub(crate) async fn send(&self, commands: &[Cmd], deadline: Instant) -> Result<Vec<Value>, Failure> {
         let open = self.opened(deadline).await?;
-        let mut batch = Pipeline::with_capacity(commands.len());
-        for command in commands {
-            batch.add_command(command.clone());
-        }
-        let mut connection = open.connection;
-        let cause = match timeout_at(deadline, connection.send_packed_commands(&batch, 0, commands.len())).await {
+        let cause = match timeout_at(deadline, answers(open.connection, commands)).await {
             Ok(Ok(answers)) => return Ok(answers),
             Ok(Err(error)) => Cause::connection(error),
             Err(_) => Cause::TimedOut,
@@ -241,14 +236,22 @@ async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Fai
 }
 
 async fn dial(server: &ConnectionInfo) -> Result<Connected, Failure> {
-    let (mut connection, closed) = open_connection(server).await?;
-    let mut batch = Pipeline::new();
-    for question in questions() {
-        batch.add_command(question);
-    }
-    let answers = connection.send_packed_commands(&batch, 0, 2).await;
+    let (connection, closed) = open_connection(server).await?;
+    let answers = answers(connection.clone(), &questions()).await;
     let answers = answers.map_err(|error| Failure::Unchanged(Cause::connection(error)))?;
     Ok((connection, closed, Setup::read(&answers)))
+}
+
+async fn answers(mut connection: MultiplexedConnection, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+    // A single command, which may hold a large payload, need not be copied into a batch.
+    if let [command] = commands {
+        return connection.send_packed_command(command).await.map(|answer| vec![answer]);
+    }
+    let mut batch = Pipeline::with_capacity(commands.len());
+    for command in commands {
+        batch.add_command(command.clone());
+    }
+    connection.send_packed_commands(&batch, 0, commands.len()).await
 }
 
 /// Opens a connection, with a mark that is set once it is closed.

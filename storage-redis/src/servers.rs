@@ -53,7 +53,7 @@ impl Servers {
     pub(crate) fn new(address: Address, options: Options) -> Self {
         let kind = match address {
             Address::One(target) => Kind::One(Arc::new(Link::new(target, options))),
-            Address::Cluster(first, others) => Kind::Cluster(Box::new(Cluster::new(first, others, options))),
+            Address::Cluster(first, others) => Kind::Cluster(Box::new(Cluster::new(first, &others, options))),
         };
         Self { kind, options }
     }

@@ -259,3 +259,23 @@ async fn a_long_list_with_few_matches_is_exact() {
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 3000);
     assert_eq!(all.len(), 3000);
 }
+
+/// More records than are looked at in one go, all of one user and so in one bucket.
+#[tokio::test]
+async fn a_long_list_of_one_user_is_exact() {
+    let server = server_or_skip!(Server::start(&[]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    for index in 0..2500 {
+        let provider = if index % 500 == 499 { "rare" } else { "common" };
+        let key = TokenKey::new(provider, "alice").unwrap().with_account(format!("{index}")).unwrap();
+        storage.put(&key, &Record::new("x"), Precondition::Absent).await.unwrap();
+    }
+    for limit in [1, 4, 5, 6] {
+        assert_eq!(list(&storage, &Filter::everything().user("alice").provider("rare"), limit).await.len(), 5);
+    }
+    let mine = Filter::everything().tenant(None).user("alice");
+    for limit in [999, 1000, 2499, 2500] {
+        let listed = list(&storage, &mine, limit).await;
+        assert_eq!((listed.len(), listed.iter().collect::<BTreeSet<_>>().len()), (2500, 2500));
+    }
+}
