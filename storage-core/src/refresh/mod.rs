@@ -16,6 +16,8 @@
 mod flight;
 mod policy;
 mod protocol;
+#[cfg(test)]
+mod simulation;
 mod state;
 #[cfg(test)]
 mod tests;

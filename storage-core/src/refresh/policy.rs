@@ -24,7 +24,6 @@ const LONGEST_POLL: Duration = Duration::from_millis(500);
 pub(crate) struct Policy {
     pub(crate) clock: Clock,
     request_timeout: Duration,
-    lease_margin: Duration,
     /// How long before its expiry an access token is refreshed, at most.
     pub(crate) margin: Duration,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -35,7 +34,6 @@ impl Policy {
         Self {
             clock: Clock::system(),
             request_timeout: Duration::from_secs(20),
-            lease_margin: LEASE_MARGIN,
             margin: Duration::from_secs(60),
             random: Arc::new(|| u64::from_be_bytes(random_bytes())),
         }
@@ -43,11 +41,6 @@ impl Policy {
 
     pub(crate) fn with_request_timeout(self, timeout: Duration) -> Self {
         Self { request_timeout: timeout.min(LONGEST_REQUEST), ..self }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn with_lease_margin(self, lease_margin: Duration) -> Self {
-        Self { lease_margin, ..self }
     }
 
     #[cfg(test)]
@@ -62,7 +55,7 @@ impl Policy {
 
     /// Longer than the request by construction.
     pub(crate) fn lease(&self) -> Duration {
-        self.request_timeout + self.lease_margin
+        self.request_timeout + LEASE_MARGIN
     }
 
     /// How long a caller waits for another process at most: for one that dies, and for one that takes over from it.

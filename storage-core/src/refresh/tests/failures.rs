@@ -91,11 +91,11 @@ async fn the_provider_says_how_long_up_to_an_hour() {
         until_of(&process).await;
         let (_, took) = timed(async {
             while process.usable().await.is_err() {
-                sleep(Duration::from_millis(100)).await;
+                sleep(if asked > 1000 { Duration::from_secs(1) } else { Duration::from_millis(100) }).await;
             }
         })
         .await;
-        assert!(took >= Duration::from_secs(least) && took <= Duration::from_secs(most) + WAY * 4, "{asked}: {took:?}");
+        assert!(took >= Duration::from_secs(least) && took <= Duration::from_secs(most + 1), "{asked}: {took:?}");
         assert_eq!(bench.provider.calls_and_replays(), (2, 0));
     }
 }

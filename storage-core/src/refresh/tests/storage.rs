@@ -54,10 +54,6 @@ impl FaultyStorage {
         Self { shared, ..Self::default() }
     }
 
-    pub(crate) fn next_reads(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.reads.lock().unwrap().extend(faults);
-    }
-
     pub(crate) fn next_writes(&self, faults: impl IntoIterator<Item = Fault>) {
         self.writes.lock().unwrap().extend(faults);
     }

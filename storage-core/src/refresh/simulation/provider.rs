@@ -1,0 +1,108 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::books::{LIFE, Link, link_of, token};
+use super::process::Life;
+use super::world::{Bug, Weather, World};
+use crate::refresh::{Redeem, RedeemError};
+use crate::time::Clock;
+use crate::token::OAuth2Token;
+
+/// What one process reaches the provider with.
+pub(super) struct Client {
+    pub(super) world: Arc<World>,
+    pub(super) life: Arc<Life>,
+    pub(super) clock: Clock,
+}
+
+#[async_trait]
+impl Redeem for Client {
+    async fn redeem(&self, old: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+        self.life.step().await;
+        let link = link_of(old);
+        self.world.books().called(self.world.start.elapsed(), link);
+        // A request that is given up may have arrived all the same.
+        let mut doubt = Doubt { world: &self.world, link, armed: true };
+        let mut answer = self.send(link).await;
+        if self.world.bug == Bug::TriesTwice && matches!(answer, Err(RedeemError::Unknown { .. })) {
+            answer = self.send(link).await;
+        }
+        self.life.step().await;
+        doubt.armed = matches!(answer, Err(RedeemError::Unknown { .. }));
+        if let Ok(new) = &answer {
+            self.world.books().received(self.life.number, link_of(new));
+        }
+        answer
+    }
+
+    async fn revoke(&self, _: &OAuth2Token) {
+        self.life.step().await;
+    }
+}
+
+impl Client {
+    async fn send(&self, link: Link) -> Result<OAuth2Token, RedeemError> {
+        let (sender, answer) = oneshot::channel();
+        tokio::spawn(serve(Arc::clone(&self.world), link, self.clock.clone(), sender));
+        match answer.await {
+            Ok(answer) => answer,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// The request on its way, which nobody can call back.
+async fn serve(world: Arc<World>, link: Link, clock: Clock, sender: oneshot::Sender<Result<OAuth2Token, RedeemError>>) {
+    let unknown = || Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None });
+    sleep(world.up_to(Duration::from_millis(1500))).await;
+    if world.strikes(20) {
+        sleep(world.up_to(Duration::from_secs(40))).await;
+    }
+    if world.strikes(50) {
+        let retry_after = (world.below(2) == 0).then(|| world.up_to(Duration::from_secs(60)));
+        let _ = sender.send(Err(RedeemError::NotRedeemed { cause: "503".to_owned(), retry_after }));
+        return;
+    }
+    if world.strikes(20) {
+        let _ = sender.send(unknown());
+        return;
+    }
+    // In calm weather clocks are all that differs: twenty minutes at most, and the margin.
+    let earliest = match world.weather {
+        Weather::Calm => LIFE - Duration::from_secs(1200 + 60 + 1),
+        Weather::Storm => Duration::ZERO,
+    };
+    let granted = world.books().spend(world.start.elapsed(), link, earliest);
+    sleep(world.up_to(Duration::from_millis(1500))).await;
+    if world.strikes(30) {
+        let _ = sender.send(unknown());
+        return;
+    }
+    if world.strikes(20) {
+        return;
+    }
+    let answer = match granted {
+        Some(new) => Ok(token(new, clock.now())),
+        None => Err(RedeemError::Dead { cause: "invalid_grant".to_owned() }),
+    };
+    let _ = sender.send(answer);
+}
+
+/// Leaves an excuse behind for sending the same refresh token once more.
+struct Doubt<'a> {
+    world: &'a World,
+    link: Link,
+    armed: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.world.books().excuse(self.link);
+        }
+    }
+}

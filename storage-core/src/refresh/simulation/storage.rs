@@ -1,0 +1,151 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::sleep;
+
+use super::process::Life;
+use super::world::{Bug, World, ready};
+use crate::error::StorageError;
+use crate::key::TokenKey;
+use crate::record::{Record, Version, Versioned};
+use crate::refresh::state::{Progress, Stored};
+use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
+use crate::wire;
+
+type Read = Option<Versioned<Record>>;
+
+/// One process's way to the storage.
+pub(super) struct Way {
+    pub(super) world: Arc<World>,
+    pub(super) life: Arc<Life>,
+    pub(super) cache: Mutex<Option<Read>>,
+}
+
+impl Way {
+    async fn go<T: Send + 'static>(
+        &self,
+        is_write: bool,
+        effect: impl FnOnce(Arc<World>) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let world = &self.world;
+        self.life.step().await;
+        world.travel().await;
+        self.life.step().await;
+        if self.life.is_cut_off(world.start.elapsed()) || world.strikes(30) {
+            return Err(StorageError::unavailable("down"));
+        }
+        let cut_off = || Err(StorageError::ambiguous("cut off"));
+        if is_write && world.strikes(15) {
+            return cut_off();
+        }
+        if is_write && world.strikes(15) {
+            let world = Arc::clone(world);
+            tokio::spawn(async move {
+                sleep(world.up_to(Duration::from_secs(20))).await;
+                drop(effect(world));
+            });
+            return cut_off();
+        }
+        let result = effect(Arc::clone(world));
+        world.travel().await;
+        self.life.step().await;
+        if is_write && world.strikes(15) {
+            return cut_off();
+        }
+        result
+    }
+
+    fn seen(&self, key: &TokenKey, found: Read) -> Read {
+        if self.world.bug != Bug::NoWait {
+            return found;
+        }
+        found.map(|found| Versioned::new(with_lease(key, &found.value, Duration::ZERO), found.version))
+    }
+}
+
+#[async_trait]
+impl TokenStorage for Way {
+    async fn get(&self, key: &TokenKey) -> Result<Read, StorageError> {
+        if self.world.bug == Bug::StaleReads {
+            let cached = self.cache.lock().unwrap().clone();
+            if let Some(cached) = cached {
+                return Ok(cached);
+            }
+        }
+        let owned = key.clone();
+        let found = self.go(false, move |world| ready(world.shared.get(&owned))).await?;
+        *self.cache.lock().unwrap() = Some(found.clone());
+        Ok(self.seen(key, found))
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        let stored = wire::decode(key, &record.payload).unwrap();
+        let (mut record, mut when) = (record.clone(), when);
+        match self.world.bug {
+            Bug::ShortLease => record = with_lease(key, &record, Duration::from_secs(1)),
+            Bug::UnconditionalCommit if stored.progress == Progress::Idle => when = Precondition::Always,
+            Bug::CompareThenSwap => {
+                let current = ready(self.world.shared.get(key))?.map(|found| found.version);
+                if !when.holds_for(current) {
+                    return Err(StorageError::Conflict);
+                }
+                when = Precondition::Always;
+            }
+            _ => {}
+        }
+        let (owned, written, life) = (key.clone(), record.clone(), Arc::clone(&self.life));
+        let version = self.go(true, move |world| apply(&world, &life, &owned, &written, when)).await?;
+        *self.cache.lock().unwrap() = Some(Some(Versioned::new(record, version)));
+        Ok(version)
+    }
+
+    async fn delete(&self, _: &TokenKey, _: Option<Version>) -> Result<bool, StorageError> {
+        panic!("a refresh deletes nothing")
+    }
+
+    async fn list(&self, _: &Filter, _: PageRequest) -> Result<Page, StorageError> {
+        Err(StorageError::Unsupported("list"))
+    }
+
+    async fn purge(&self, _: usize) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.world.shared.capabilities()
+    }
+}
+
+/// Writes in one moment, and holds it against the books.
+fn apply(
+    world: &Arc<World>,
+    life: &Life,
+    key: &TokenKey,
+    record: &Record,
+    when: Precondition,
+) -> Result<Version, StorageError> {
+    let before = world.stored();
+    let version = ready(world.shared.put(key, record, when))?;
+    let after = world.stored().unwrap();
+    world.books().written(world.start.elapsed(), before.as_ref(), &after);
+    if matches!(after.progress, Progress::Claimed(_)) {
+        if world.strikes(150) {
+            world.disturb();
+        }
+        if world.strikes(150) {
+            life.die_soon(world.below(6));
+        }
+    }
+    Ok(version)
+}
+
+fn with_lease(key: &TokenKey, record: &Record, lease: Duration) -> Record {
+    let mut stored: Stored = wire::decode(key, &record.payload).unwrap();
+    if let Progress::Claimed(claim) = &mut stored.progress {
+        claim.lease = lease;
+    }
+    let mut changed = record.clone();
+    changed.payload = wire::encode(key, &stored).to_vec();
+    changed
+}
