@@ -1,6 +1,7 @@
 //! What truly happened, seen from outside of every process, and the promises held against it.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub(super) struct Books {
     received: Vec<(u64, Link)>,
     dead_is_noted: Option<usize>,
     trace: DefaultHasher,
+    pub(super) is_told: bool,
+    /// Refreshes are forced now, to see whether they work.
+    pub(super) is_over: bool,
     report: Report,
 }
 
@@ -61,6 +65,7 @@ impl Books {
     /// A token request sets out.
     pub(super) fn called(&mut self, now: Duration, link: Link) {
         self.report.calls += 1;
+        self.note(now, ("called", link));
         if self.dead_is_noted == Some(link.0) {
             self.breach(now, format!("the provider is asked with {link:?}, which is known to be dead"));
         }
@@ -88,7 +93,7 @@ impl Books {
         grant.issued = now;
         let new = (link.0, grant.generation);
         self.report.redemptions += 1;
-        if age < earliest {
+        if age < earliest && !self.is_over {
             self.breach(now, format!("{link:?} is redeemed after {age:?} already"));
         }
         Some(new)
@@ -129,7 +134,8 @@ impl Books {
         self.dead_is_noted = dead.then_some(new.0);
     }
 
-    pub(super) fn observed(&mut self, event: &RefreshEvent, stored: Option<&Stored>) {
+    pub(super) fn observed(&mut self, now: Duration, process: u64, event: &RefreshEvent, stored: Option<&Stored>) {
+        self.note(now, (process, event.name()));
         match event {
             RefreshEvent::TakenOver => {
                 self.report.taken_over += 1;
@@ -145,7 +151,8 @@ impl Books {
         }
     }
 
-    pub(super) fn crashed(&mut self) {
+    pub(super) fn crashed(&mut self, now: Duration, process: u64) {
+        self.note(now, (process, "crashed"));
         self.report.crashes += 1;
     }
 
@@ -175,7 +182,10 @@ impl Books {
         self.report.breaches.push(format!("at {now:?}: {what}"));
     }
 
-    pub(super) fn note(&mut self, now: Duration, what: impl Hash) {
+    pub(super) fn note(&mut self, now: Duration, what: impl Hash + Debug) {
+        if self.is_told {
+            println!("{now:?}: {what:?}");
+        }
         (now, what).hash(&mut self.trace);
     }
 

@@ -1,7 +1,8 @@
 //! The protocol in a simulated world: virtual time, and processes that crash, storages that cut off and providers that
 //! lose answers as a seed says.
 //!
-//! `OAUTH_DANCE_SEED=123` runs one seed only, `OAUTH_DANCE_SEEDS=100000` that many.
+//! `OAUTH_DANCE_SEED=123` runs one seed only, `OAUTH_DANCE_TRACE=1` tells what happens in it, `OAUTH_DANCE_SEEDS=100000` runs that
+//! many.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod books;
@@ -14,7 +15,7 @@ use std::thread;
 
 use world::{Bug, Report, Weather, World};
 
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 1000;
 
 /// Runs `seeds` and returns the reports with their seeds.
 fn run(seeds: impl Iterator<Item = u64>, weather: Weather, bug: Bug) -> impl Iterator<Item = (u64, Report)> {
@@ -53,7 +54,7 @@ fn expect_no_breach(weather: Weather) -> Report {
 #[test]
 fn in_calm_weather_every_expiry_costs_one_redemption() {
     let total = expect_no_breach(Weather::Calm);
-    assert!(total.redemptions > 0);
+    assert!(total.redemptions > 0 && total.adopted > 0);
     assert_eq!((total.replays, total.taken_over, total.calls), (0, 0, total.redemptions));
 }
 

@@ -20,6 +20,7 @@ const TASKS: u64 = 2;
 const CALLS: i64 = 12;
 /// The promised 80 seconds, and the slowest first look at the storage.
 const LONGEST_CALL: Duration = Duration::from_secs(80 + 28 + 1);
+const RENDEZVOUS: Duration = Duration::from_secs(1300);
 const LONGEST_OUTAGE: Duration = Duration::from_secs(120);
 
 /// How long one process lives, and when it reaches its storage.
@@ -51,7 +52,7 @@ impl Life {
     pub(super) async fn step(&self) {
         if self.steps_left.fetch_sub(1, Ordering::SeqCst) == 1 && self.world.stormy.load(Ordering::SeqCst) {
             self.dead.store(true, Ordering::SeqCst);
-            self.world.books().crashed();
+            self.world.books().crashed(self.world.start.elapsed(), self.number);
             self.died.notify_one();
         }
         if self.is_dead() {
@@ -91,7 +92,7 @@ impl Process {
         let mut refresher = Refresher::new().with_clock(clock.clone()).with_observer(move |_, event| {
             if !observed.is_dead() {
                 let stored = observer.stored();
-                observer.books().observed(event, stored.as_ref());
+                observer.books().observed(observer.start.elapsed(), observed.number, event, stored.as_ref());
             }
         });
         let random = Arc::clone(world);
@@ -121,6 +122,7 @@ impl Process {
             if self.world.books().accepts(self.world.start.elapsed(), &used) {
                 return Ok(used);
             }
+            self.world.books().note(self.world.start.elapsed(), (self.life.number, "rejected", link_of(&used)));
             self.instead_of(&used).await
         };
         let patience =
@@ -131,15 +133,22 @@ impl Process {
         }
     }
 
+    /// Until the next call: often when the others come too.
+    fn pause(&self) -> Duration {
+        if self.world.below(3) == 0 {
+            return self.world.up_to(RENDEZVOUS);
+        }
+        let into = Duration::from_secs(self.world.start.elapsed().as_secs() % RENDEZVOUS.as_secs());
+        RENDEZVOUS - into + self.world.up_to(Duration::from_secs(2))
+    }
+
     async fn live(&self, calls: &Arc<AtomicI64>) {
         let mut tasks = JoinSet::new();
         for _ in 0..TASKS {
             let (process, calls) = (self.clone(), Arc::clone(calls));
             tasks.spawn(async move {
                 while calls.fetch_sub(1, Ordering::SeqCst) > 0 {
-                    // Many come together when a token is due.
-                    let pause = if process.world.below(2) == 0 { 60 } else { 3500 };
-                    sleep(process.world.up_to(Duration::from_secs(pause))).await;
+                    sleep(process.pause()).await;
                     process.call().await;
                 }
             });
@@ -192,6 +201,7 @@ pub(super) async fn run_all(world: &Arc<World>) {
 
 /// The login must still work, be gone, or have a name.
 async fn look_at_what_is_left(world: &Arc<World>, process: &Process) {
+    world.books().is_over = true;
     let mut outcome = Err(RefreshError::Busy);
     for _ in 0..60 {
         outcome = match process.usable().await {
