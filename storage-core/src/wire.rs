@@ -226,3 +226,95 @@ impl From<Refresh> for Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EDGES: [u64; 5] = [0, 1, 1_700_000_000, u64::MAX - 1, u64::MAX];
+
+    fn key() -> TokenKey {
+        TokenKey::new("example", "alice").unwrap()
+    }
+
+    fn stored(progress: Progress) -> Stored {
+        let mut token = OAuth2Token::bearer("access");
+        token.refresh_token = Some("refresh".into());
+        Stored { token: token.into(), progress }
+    }
+
+    /// Every state, with every combination of values at their edges.
+    fn all() -> Vec<Progress> {
+        let instants = EDGES.map(Timestamp::from_unix_seconds);
+        let mut all = vec![Progress::Idle];
+        for failed in [0, 1, u32::MAX] {
+            for maybe_spent in [false, true] {
+                let tries = Tries { failed, maybe_spent };
+                for instant in instants {
+                    for cause in ["", "503", "\0\"\\\u{1F511}\n"] {
+                        all.push(Progress::BackingOff(BackOff { until: instant, cause: cause.to_owned(), tries }));
+                    }
+                    for id in EDGES {
+                        let leases = EDGES.map(Duration::from_millis);
+                        all.extend(leases.map(|lease| Progress::Claimed(Claim { id, since: instant, lease, tries })));
+                    }
+                }
+            }
+        }
+        for since in instants {
+            let reasons = [DeadReason::Refused, DeadReason::AnswerLost, DeadReason::NoRefreshToken];
+            all.extend(reasons.map(|reason| Progress::Dead { reason, since }));
+        }
+        all
+    }
+
+    #[test]
+    fn every_state_of_a_refresh_comes_back_as_it_was() {
+        let all = all();
+        assert!(all.len() > 800);
+        for progress in all {
+            let before = stored(progress);
+            assert_eq!(decode(&key(), &encode(&key(), &before)).unwrap(), before);
+        }
+    }
+
+    #[test]
+    fn every_state_cut_off_or_changed_in_a_byte_is_an_error_or_another_state() {
+        for progress in all().into_iter().step_by(37) {
+            let good = encode(&key(), &stored(progress)).to_vec();
+            for end in 0..good.len() {
+                assert!(decode(&key(), &good[..end]).is_err());
+                let mut changed = good.clone();
+                changed[end] ^= 0x80;
+                assert!(decode(&key(), &changed).is_err(), "no byte of it is without meaning");
+            }
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_kind_is_a_typed_error_that_quotes_nothing() {
+        let document = String::from_utf8(encode(&key(), &stored(Progress::Idle)).to_vec()).unwrap();
+        let with = |refresh: &str| format!("{},\"refresh\":{refresh}}}", document.strip_suffix('}').unwrap());
+        assert_eq!(decode(&key(), with("null").as_bytes()).unwrap(), stored(Progress::Idle));
+        for refresh in [
+            r#""CANARY""#,
+            "{}",
+            "[]",
+            "1",
+            r#"{"canary":{}}"#,
+            r#"{"claim":{}}"#,
+            r#"{"claim":{"id":1,"since":1,"lease_ms":1,"failed":1}}"#,
+            r#"{"claim":{"id":"CANARY","since":1,"lease_ms":1,"failed":1,"maybe_spent":false}}"#,
+            r#"{"claim":{"id":1,"since":1,"lease_ms":-1,"failed":1,"maybe_spent":false}}"#,
+            r#"{"claim":{"id":1,"since":1,"lease_ms":1,"failed":4294967296,"maybe_spent":false}}"#,
+            r#"{"claim":{"id":1,"since":1,"lease_ms":1,"failed":1,"maybe_spent":false,"canary":1}}"#,
+            r#"{"back_off":{"until":1.5,"cause":"","failed":1,"maybe_spent":false}}"#,
+            r#"{"dead":{"reason":"canary","since":1}}"#,
+            r#"{"dead":{"reason":"refused","since":1},"claim":{}}"#,
+        ] {
+            let error = decode(&key(), with(refresh).as_bytes()).unwrap_err();
+            assert!(matches!(error, TokensError::Malformed { .. }), "{refresh}: {error:?}");
+            assert!(!format!("{error:?} {error}").to_lowercase().contains("canary"));
+        }
+    }
+}
