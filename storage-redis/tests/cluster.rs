@@ -187,7 +187,7 @@ async fn a_server_that_is_killed_and_started_again_is_found() {
 /// A replica takes over where its primary died, and nobody tells the storage.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over() {
-    let mut cluster = server_or_skip!(Cluster::start(&[]));
+    let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let replica = Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]).unwrap();
     replica.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &cluster.servers[1].port.to_string()]);
     let first: String = cluster.servers[0].ask(&["CLUSTER", "MYID"]);
@@ -202,6 +202,7 @@ async fn a_replica_takes_over() {
     .await;
 
     let storage = RedisStorage::connect(&cluster.url()).await.unwrap();
+    assert!(!storage.capabilities().durable, "what a replica had not got yet is gone when it takes over");
     let keys: Vec<_> = (0..60).map(|index| user(format!("user{index}"))).collect();
     for key in &keys {
         storage.put(key, &Record::new("x"), Precondition::Absent).await.unwrap();
@@ -214,5 +215,4 @@ async fn a_replica_takes_over() {
         storage.put(key, &Record::new("y"), Precondition::Always).await.unwrap();
     }
     assert_eq!(list(&storage, 50).await.len(), 60);
-    assert!(!storage.capabilities().durable, "what a replica had not got yet is gone when it takes over");
 }

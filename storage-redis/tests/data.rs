@@ -268,8 +268,13 @@ async fn a_long_list_of_one_user_is_exact() {
     for index in 0..2500 {
         let provider = if index % 500 == 499 { "rare" } else { "common" };
         let key = TokenKey::new(provider, "alice").unwrap().with_account(format!("{index}")).unwrap();
-        storage.put(&key, &Record::new("x"), Precondition::Absent).await.unwrap();
+        let expiry = (index != 0).then_some(Timestamp::from_unix_seconds(1_000));
+        storage.put(&key, &Record::new("x").with_expires_at(expiry), Precondition::Absent).await.unwrap();
     }
+    // The first name in order does not expire, so that a page takes a second look into the same bucket.
+    let expiring = Filter::everything().tenant(None).user("alice").expiring_before(Timestamp::from_unix_seconds(1_001));
+    let listed = list(&storage, &expiring, 1000).await;
+    assert_eq!((listed.len(), listed.iter().collect::<BTreeSet<_>>().len()), (2499, 2499));
     for limit in [1, 4, 5, 6] {
         assert_eq!(list(&storage, &Filter::everything().user("alice").provider("rare"), limit).await.len(), 5);
     }
