@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oauth_dance_cli::demo;
+use oauth_dance_cli::{demo, migrate};
 use tracing_subscriber::EnvFilter;
 
 /// Connect accounts elsewhere and keep their OAuth tokens.
@@ -20,22 +20,35 @@ struct Arguments {
 enum Command {
     /// Start a site that shows the whole dance, with a provider of its own unless a config names others
     Demo(demo::Options),
+    /// Create the tables of a SQL database, show how they stand, or print their SQL
+    #[command(subcommand)]
+    Migrate(migrate::Action),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { command: Command::Demo(options) } = Arguments::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
-
-    match demo::run(options).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("oauth-dance: {}", in_one_line(&error));
-            ExitCode::FAILURE
+    match Arguments::parse().command {
+        Command::Demo(options) => {
+            log("info");
+            demo::run(options).await.map_or_else(|error| failed(&error, 1), |()| ExitCode::SUCCESS)
+        }
+        Command::Migrate(action) => {
+            log("warn");
+            migrate::run(action).await.unwrap_or_else(|error| failed(&error, 2))
         }
     }
+}
+
+/// Logs to the standard error, from this level on unless `RUST_LOG` says otherwise.
+fn log(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
+}
+
+fn failed(error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("oauth-dance: {}", in_one_line(error));
+    ExitCode::from(code)
 }
 
 /// The error and everything underneath it, without what a message repeats of its cause.

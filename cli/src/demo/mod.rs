@@ -15,12 +15,13 @@ use std::time::Duration;
 use axum::Router;
 use clap::Args;
 use oauth_dance::{BoxError, ConfigError, Provider, Registration};
-use oauth_dance_core::{StorageError, TokenStorage, random_bytes};
+use oauth_dance_core::{TokenStorage, random_bytes};
 use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
 use url::Url;
 
+use crate::CannotUse;
 use crate::provider::{self, LocalProvider};
 use config::Config;
 use storage::Storage;
@@ -34,7 +35,8 @@ pub struct Options {
     /// A TOML file that names the providers
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where tokens are kept: sqlite:FILE, memory:, session: or cookie: [default: sqlite:oauth-dance.sqlite]
+    /// Where tokens are kept: sqlite:FILE, postgres://…, mysql://…, redis://…, redis+cluster://…, redis+sentinel://…,
+    /// rediss://…, memory:, session: or cookie: [default: sqlite:oauth-dance.sqlite]
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
     /// The address to listen on; port 0 takes any free one [default: 127.0.0.1:3000]
@@ -72,14 +74,17 @@ pub enum DemoError {
         problem: String,
     },
     /// The storage URL says nothing known.
-    #[error("there is no storage {url:?}; use sqlite:FILE, memory:, session: or cookie:")]
+    #[error(
+        "there is no storage {scheme:?}; use sqlite:FILE, postgres:, mysql:, redis:, redis+cluster:, redis+sentinel: \
+        (rediss: and its kin for TLS), memory:, session: or cookie:"
+    )]
     UnknownStorage {
-        /// The URL up to its first colon: what follows may be a password.
-        url: String,
+        /// What the URL begins with. What follows may be a password.
+        scheme: String,
     },
     /// The storage cannot be opened.
-    #[error("the storage cannot be opened")]
-    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Storage(#[from] CannotUse),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}; choose another address with --listen")]
     Listen {
@@ -109,7 +114,7 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
 /// # Errors
 /// As [`run`].
 pub async fn run_on(tokens: impl TokenStorage, options: Options) -> Result<(), DemoError> {
-    start(Config::load(options)?, Storage::shared(tokens)).await
+    start(Config::load(options)?, Storage::of(tokens, "in a storage of your own")).await
 }
 
 async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {

@@ -2,13 +2,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use oauth_dance::{OAuth, OAuthBuilder};
-use oauth_dance_core::{KeyRing, MemoryStorage, TokenStorage};
+use oauth_dance_core::{KeyRing, MemoryStorage, StorageError, TokenStorage};
+use oauth_dance_redis::RedisStorage;
 use oauth_dance_session::{CookieTokens, SessionTokens};
-use oauth_dance_sqlx::SqliteStorage;
+use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 use tower_sessions::cookie::{Key, SameSite};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
 
 use super::DemoError;
+use crate::CannotUse;
+use crate::address::scheme;
 
 /// Where the tokens are, and what the page says of it.
 pub(super) struct Storage {
@@ -27,25 +30,66 @@ enum Place {
 
 /// Opens the storage that a URL names, and brings its tables up to date.
 pub(super) async fn open(url: &str) -> Result<Storage, DemoError> {
-    let (scheme, _) = url.split_once(':').unwrap_or((url, ""));
-    let (place, description) = match scheme {
-        "memory" => (Place::Shared(Arc::new(MemoryStorage::new())), "in memory, until the demo stops"),
-        "sqlite" => {
-            let storage = SqliteStorage::connect(url).await?;
-            storage.migrate().await?;
-            (Place::Shared(Arc::new(storage)), "in a SQLite file")
+    let scheme = scheme(url);
+    let shared = match scheme {
+        "memory" => Ok(Storage::of(MemoryStorage::new(), "in memory, until the demo stops")),
+        "sqlite" => sqlite(url).await,
+        "postgres" | "postgresql" => postgres(url).await,
+        "mysql" | "mariadb" => mysql(url).await,
+        "session" => {
+            let description = "in each browser's session, in memory, until the demo stops";
+            return Ok(Storage { place: Place::Session, description });
         }
-        "session" => (Place::Session, "in each browser's session, in memory, until the demo stops"),
-        "cookie" => (Place::Cookie, "in an encrypted cookie of each browser"),
-        _ => return Err(DemoError::UnknownStorage { url: scheme.to_owned() }),
+        "cookie" => {
+            return Ok(Storage { place: Place::Cookie, description: "in an encrypted cookie of each browser" });
+        }
+        _ if is_redis(scheme) => redis(url).await,
+        _ => return Err(DemoError::UnknownStorage { scheme: scheme.to_owned() }),
     };
-    Ok(Storage { place, description })
+    match shared {
+        Ok(storage) => Ok(storage),
+        Err(error) => Err(CannotUse::new(url, error).await.into()),
+    }
+}
+
+async fn sqlite(url: &str) -> Result<Storage, StorageError> {
+    let storage = SqliteStorage::connect(url).await?;
+    storage.migrate().await?;
+    Ok(Storage::of(storage, "in a SQLite file"))
+}
+
+async fn postgres(url: &str) -> Result<Storage, StorageError> {
+    let storage = PostgresStorage::connect(url).await?;
+    storage.migrate().await?;
+    Ok(Storage::of(storage, "in a PostgreSQL database"))
+}
+
+async fn mysql(url: &str) -> Result<Storage, StorageError> {
+    let storage = MySqlStorage::connect(url).await?;
+    storage.migrate().await?;
+    Ok(Storage::of(storage, "in a MySQL or MariaDB database"))
+}
+
+async fn redis(url: &str) -> Result<Storage, StorageError> {
+    let storage = RedisStorage::connect(url).await?;
+    let description = match storage.capabilities().durable {
+        true => "in Redis, on the disk before it is acknowledged",
+        false => "in Redis, as set up there: a crash may lose the last writes, or all",
+    };
+    Ok(Storage::of(storage, description))
+}
+
+fn is_redis(scheme: &str) -> bool {
+    let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+    let named =
+        matches!(base, "redis" | "rediss" | "valkey" | "valkeys") && matches!(kind, "" | "cluster" | "sentinel");
+    named || scheme == "unix"
 }
 
 impl Storage {
     /// One storage for everybody.
-    pub(super) fn shared(storage: impl TokenStorage) -> Self {
-        Self { place: Place::Shared(Arc::new(storage)), description: "in a storage of your own" }
+    pub(super) fn of(storage: impl TokenStorage, description: &'static str) -> Self {
+        Self { place: Place::Shared(Arc::new(storage)), description }
     }
 
     /// Starts the configuration of a site with its tokens here.

@@ -1,0 +1,104 @@
+//! What of a storage's URL may be shown, and why nothing can be done with it.
+
+use std::io;
+use std::time::Duration;
+
+use oauth_dance::BoxError;
+use oauth_dance_core::StorageError;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::Url;
+
+/// How long to wait for a server that does not even refuse.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why a storage cannot be used. Nothing here shows a user name, a password or an option of its URL.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the storage {shown}")]
+pub struct CannotUse {
+    shown: String,
+    #[source]
+    source: BoxError,
+}
+
+impl CannotUse {
+    /// Of a storage that cannot be reached, finds out why: a pool of connections says only that it waited in vain.
+    pub(crate) async fn new(url: &str, error: StorageError) -> Self {
+        let refused = match &error {
+            StorageError::Unavailable { .. } => why_unreachable(url).await,
+            _ => None,
+        };
+        Self { shown: without_secrets(url), source: refused.map_or_else(|| error.into(), BoxError::from) }
+    }
+}
+
+/// A URL's scheme: what is before its first colon, as long as that can be one.
+pub(crate) fn scheme(url: &str) -> &str {
+    let end = url.find(|found: char| !found.is_ascii_alphanumeric() && !"+-.".contains(found)).unwrap_or(url.len());
+    &url[..end]
+}
+
+/// A storage's URL without login and options. Where a password might be elsewhere than it belongs, the scheme only.
+fn without_secrets(url: &str) -> String {
+    let scheme = scheme(url);
+    let rest = url.get(scheme.len() + 1..).unwrap_or_default();
+    let end = rest.find(['?', '#']).unwrap_or(rest.len());
+    let Some(server) = rest.strip_prefix("//").filter(|_| scheme != "sqlite") else {
+        return format!("{scheme}:{}", &rest[..end]);
+    };
+    let (authority, more) = server.split_at(server.find(['/', '?', '#']).unwrap_or(server.len()));
+    if more.contains('@') {
+        return format!("{scheme}://…");
+    }
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let path = &more[..more.find(['?', '#']).unwrap_or(more.len())];
+    format!("{scheme}://{hosts}{path}")
+}
+
+/// Why nobody answers at the host and port of a URL. `None` if somebody does, or it names several or none.
+async fn why_unreachable(url: &str) -> Option<io::Error> {
+    let url = Url::parse(url).ok()?;
+    let default = match url.scheme() {
+        "postgres" | "postgresql" => 5432,
+        "mysql" | "mariadb" => 3306,
+        "redis" | "rediss" | "valkey" | "valkeys" => 6379,
+        _ => return None,
+    };
+    let host = url.host_str().filter(|host| !host.is_empty())?.trim_matches(['[', ']']);
+    match timeout(PATIENCE, TcpStream::connect((host, url.port().unwrap_or(default)))).await {
+        Ok(connected) => connected.err(),
+        Err(_) => Some(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_url() {
+        for (url, shown) in [
+            ("postgres://user:SECRET@db.example:5433/app?sslmode=require", "postgres://db.example:5433/app"),
+            ("postgres://db.example/app?user=u&password=SECRET", "postgres://db.example/app"),
+            ("mysql://user:SECR@ET@db/app", "mysql://db/app"),
+            ("redis://:SECRET@[::1]:6380/2", "redis://[::1]:6380/2"),
+            ("redis+cluster://u:SECRET@a:1,b:2", "redis+cluster://a:1,b:2"),
+            ("sqlite:tokens@home.db?mode=rwc", "sqlite:tokens@home.db"),
+            ("sqlite:///var/lib/tokens.db", "sqlite:///var/lib/tokens.db"),
+            // Passwords with characters that would have to be written as `%2F`, `%3F` or `%23`.
+            ("postgres://user:SEC/RET@db/app", "postgres://…"),
+            ("postgres://user:SECRET?x@db/app", "postgres://…"),
+            ("redis://:SECRET#x@db/", "redis://…"),
+            ("postgres://db/app?password=SEC@RET", "postgres://…"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[test]
+    fn a_scheme_is_all_that_can_be_one() {
+        assert_eq!(scheme("redis+cluster://a"), "redis+cluster");
+        assert_eq!(scheme("tokens.db"), "tokens.db");
+        assert_eq!(scheme("user@host:SECRET"), "user");
+    }
+}
