@@ -46,7 +46,7 @@ pub use memory::MemoryStorage;
 pub use random::random_bytes;
 pub use record::{Record, Version, Versioned};
 pub use refresh::{
-    Connection, ConnectionState, DeadReason, Redeem, RedeemError, RefreshError, RefreshEvent, Refresher,
+    Connection, ConnectionState, DeadReason, Due, DueReport, Redeem, RedeemError, RefreshError, RefreshEvent, Refresher,
 };
 pub use request_storage::RequestStorage;
 pub use seal::{KeyRing, KeyRingError, OpenError, SealingKey};

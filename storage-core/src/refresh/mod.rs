@@ -13,9 +13,12 @@
 //!   the storage is back. The old one is not sent again meanwhile.
 //! * A provider that is down costs nobody a token: the record says until when to leave it alone and why.
 
+mod due;
+mod event;
 mod flight;
 mod policy;
 mod protocol;
+mod redeem;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -26,150 +29,23 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::error::TokensError;
 use crate::key::TokenKey;
 use crate::record::Versioned;
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
-use flight::{Flights, Outcome};
+pub use due::{Due, DueReport};
+pub use event::{RefreshError, RefreshEvent};
+use flight::{Flights, Found, Outcome};
 use policy::Policy;
 use protocol::Refresh;
+pub use redeem::{Redeem, RedeemError};
 pub(crate) use state::{BackOff, Claim, Progress, Stored, Tries};
 pub use state::{Connection, ConnectionState, DeadReason};
-
-/// Redeems refresh tokens at one provider.
-#[async_trait]
-pub trait Redeem: Send + Sync + 'static {
-    /// Redeems the refresh token of `token` and returns the whole new token, with the old refresh token in it where the
-    /// provider gave no new one (RFC 6749 section 6). It must not be tried twice inside.
-    ///
-    /// # Errors
-    /// [`RedeemError`], told by what it means for the refresh token.
-    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError>;
-
-    /// Revokes a new token that came too late, because its user has logged out meanwhile. Best effort.
-    async fn revoke(&self, token: &OAuth2Token);
-}
-
-/// Why a refresh token brought no new token. `cause` says it in a few words, with nothing secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RedeemError {
-    /// The provider says that the grant is dead (`invalid_grant`).
-    #[error("{cause}")]
-    Dead {
-        /// What it said.
-        cause: String,
-    },
-    /// The provider was not reached, or refused for a reason that may pass. The refresh token is not spent.
-    #[error("{cause}")]
-    NotRedeemed {
-        /// What happened.
-        cause: String,
-        /// How long the provider asks to be left alone.
-        retry_after: Option<Duration>,
-    },
-    /// The request may have reached the provider, but no answer came that could be used. The refresh token may be spent.
-    #[error("{cause}")]
-    Unknown {
-        /// What happened.
-        cause: String,
-        /// How long the provider asks to be left alone.
-        retry_after: Option<Duration>,
-    },
-}
-
-/// Why there is no usable token.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RefreshError {
-    /// Nothing is stored.
-    #[error("no account is connected")]
-    NotConnected,
-    /// The user must authorize again. The stored token was left as it is.
-    #[error("the user must authorize again: {}", .reason.describe())]
-    NeedsAuthorization {
-        /// Why.
-        reason: DeadReason,
-        /// Since when that is known.
-        since: Timestamp,
-    },
-    /// The access token has expired and could not be refreshed for now. The stored token was left as it is.
-    #[error("the token could not be refreshed ({cause}); it is tried again later")]
-    BackingOff {
-        /// When it is tried again.
-        until: Timestamp,
-        /// What failed.
-        cause: String,
-    },
-    /// Another process refreshes the token and takes too long.
-    #[error("the token is being refreshed elsewhere, and that takes too long")]
-    Busy,
-    /// The stored token is not one of OAuth 2.0.
-    #[error("the stored token is not an OAuth 2.0 token")]
-    WrongKind,
-    /// The storage failed.
-    #[error("the token storage failed")]
-    Storage(#[source] Arc<TokensError>),
-    /// The refresh was cut short, because the runtime shuts down.
-    #[error("the refresh was cut short")]
-    Interrupted,
-}
-
-impl From<TokensError> for RefreshError {
-    fn from(error: TokensError) -> Self {
-        Self::Storage(Arc::new(error))
-    }
-}
-
-/// What happened to a connection, for the application and for whoever has to answer "why was I logged out".
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RefreshEvent {
-    /// The token was refreshed and stored.
-    Refreshed,
-    /// Somebody else was faster; their token is used.
-    Adopted,
-    /// A refresh that somebody else did not finish was taken over.
-    TakenOver,
-    /// The token could not be refreshed for now.
-    BackingOff {
-        /// When it is tried again.
-        until: Timestamp,
-        /// What failed.
-        cause: String,
-    },
-    /// The user must authorize again.
-    NeedsAuthorization {
-        /// Why.
-        reason: DeadReason,
-    },
-    /// The token was refreshed, but the storage does not take it. It is served from memory and tried again.
-    NotStored,
-    /// The token was refreshed too late: the user has logged out. It was dropped, and revoked if that was possible.
-    Dropped,
-}
-
-impl RefreshEvent {
-    /// A short name that stays the same, for logs and metrics.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Refreshed => "refreshed",
-            Self::Adopted => "adopted",
-            Self::TakenOver => "taken_over",
-            Self::BackingOff { .. } => "backing_off",
-            Self::NeedsAuthorization { .. } => "needs_authorization",
-            Self::NotStored => "not_stored",
-            Self::Dropped => "dropped",
-        }
-    }
-}
 
 /// Told about everything that happens.
 type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
@@ -244,7 +120,7 @@ impl Refresher {
             return Ok(kept);
         }
         if token.is_expired_at(now) {
-            return self.refresh(tokens, key, provider, Need::Unexpired).await;
+            return Ok(self.refresh(tokens, key, provider, Need::Unexpired).await?.token);
         }
         let may_start = match progress {
             Progress::Idle => token.refresh_token.is_some(),
@@ -258,7 +134,8 @@ impl Refresher {
         }
         if tokens.storage().capabilities().request_bound {
             // What is written after the response is lost.
-            return Ok(self.refresh(tokens, key, provider, Need::NotDue(self.policy.margin)).await.unwrap_or(token));
+            let refreshed = self.refresh(tokens, key, provider, Need::NotDue(self.policy.margin)).await;
+            return Ok(refreshed.map_or(token, |found| found.token));
         }
         drop(self.join(tokens, key, provider, Need::NotDue(self.policy.margin)));
         Ok(token)
@@ -279,7 +156,7 @@ impl Refresher {
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
     ) -> Result<OAuth2Token, RefreshError> {
-        self.refresh(tokens, key, provider, Need::Other(rejected.clone())).await
+        Ok(self.refresh(tokens, key, provider, Need::Other(rejected.clone())).await?.token)
     }
 
     /// What is stored, expired or not, and how it stands. `None` if nothing is.
@@ -309,7 +186,7 @@ impl Refresher {
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
         need: Need,
-    ) -> Result<OAuth2Token, RefreshError> {
+    ) -> Result<Found, RefreshError> {
         let landed = async {
             loop {
                 let mut outcome = self.join(tokens, key, provider, need.clone());
@@ -321,7 +198,7 @@ impl Refresher {
                 match found {
                     // What was just redeemed is as good as it gets, even if it came with no lifetime.
                     Some(Ok(found)) if found.redeemed && is_news || need.is_met_by(&found.token, &self.policy) => {
-                        return Ok(found.token);
+                        return Ok(found);
                     }
                     Some(Err(error)) => return Err(error),
                     // It was for less than this caller needs. The next one can start when it has ended.
@@ -381,6 +258,8 @@ pub(crate) enum Need {
     Unexpired,
     /// With a token that is not due to be refreshed within this margin either.
     NotDue(Duration),
+    /// With a token obtained at this instant or later.
+    Since(Timestamp),
     /// With any token but this one.
     Other(Secret),
 }
@@ -391,6 +270,7 @@ impl Need {
         match self {
             Self::Unexpired => !token.is_expired_at(now),
             Self::NotDue(margin) => !policy.is_due(token, now, *margin),
+            Self::Since(instant) => token.issued_at.is_some_and(|issued_at| issued_at >= *instant),
             Self::Other(rejected) => token.access_token != *rejected && !token.is_expired_at(now),
         }
     }

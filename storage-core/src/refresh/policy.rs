@@ -90,7 +90,8 @@ impl Policy {
         self.jitter(FIRST_POLL.saturating_mul(1 << n.min(16)).min(LONGEST_POLL))
     }
 
-    fn jitter(&self, duration: Duration) -> Duration {
+    /// Between a half and the whole of a duration.
+    pub(crate) fn jitter(&self, duration: Duration) -> Duration {
         between_half_and_whole(duration, (self.random)())
     }
 }

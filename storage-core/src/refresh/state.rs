@@ -91,7 +91,7 @@ impl Claim {
     }
 
     /// Whether its owner seems to have died: a guess, for clocks differ.
-    fn looks_abandoned(&self, now: Timestamp) -> bool {
+    pub(crate) fn looks_abandoned(&self, now: Timestamp) -> bool {
         now.saturating_since(self.since) > self.lease
     }
 }

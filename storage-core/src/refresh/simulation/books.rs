@@ -67,7 +67,7 @@ impl Books {
         self.report.calls += 1;
         self.note(now, ("called", link));
         if self.dead_is_noted == Some(link.0) {
-            self.breach(now, format!("the provider is asked with {link:?}, which is known to be dead"));
+            self.breach(now, &format!("the provider is asked with {link:?}, which is known to be dead"));
         }
     }
 
@@ -81,7 +81,7 @@ impl Books {
             self.report.replays += 1;
             let (replays, excuses) = (self.replays[&link], self.excuses.get(&link).copied().unwrap_or_default());
             if replays > excuses {
-                self.breach(now, format!("{link:?} is spent and sent again for no reason"));
+                self.breach(now, &format!("{link:?} is spent and sent again for no reason"));
             }
             return None;
         }
@@ -94,7 +94,7 @@ impl Books {
         let new = (link.0, grant.generation);
         self.report.redemptions += 1;
         if age < earliest && !self.is_over {
-            self.breach(now, format!("{link:?} is redeemed after {age:?} already"));
+            self.breach(now, &format!("{link:?} is redeemed after {age:?} already"));
         }
         Some(new)
     }
@@ -119,17 +119,17 @@ impl Books {
         let new = link_of(oauth2(after));
         self.note(now, ("written", new, matches!(after.progress, Progress::Idle)));
         let Some(before) = before else {
-            return self.breach(now, format!("{new:?} comes back after the logout"));
+            return self.breach(now, &format!("{new:?} comes back after the logout"));
         };
         let old = link_of(oauth2(before));
         if old.0 != new.0 {
-            self.breach(now, format!("{old:?} of a newer login is overwritten by {new:?}"));
+            self.breach(now, &format!("{old:?} of a newer login is overwritten by {new:?}"));
         } else if new.1 < old.1 {
-            self.breach(now, format!("{old:?} is overwritten by the older {new:?}"));
+            self.breach(now, &format!("{old:?} is overwritten by the older {new:?}"));
         }
         let dead = matches!(after.progress, Progress::Dead { .. });
         if dead && self.grants[new.0].alive {
-            self.breach(now, format!("{new:?} is given up although it lives"));
+            self.breach(now, &format!("{new:?} is given up although it lives"));
         }
         self.dead_is_noted = dead.then_some(new.0);
     }
@@ -160,12 +160,12 @@ impl Books {
     pub(super) fn check_received(&mut self, now: Duration, stored: Option<&Stored>, is_alive: impl Fn(u64) -> bool) {
         let link = stored.map(|stored| link_of(oauth2(stored)));
         if link.map(|link| link.0) != self.current {
-            return self.breach(now, format!("{link:?} is stored, and the login is {:?}", self.current));
+            return self.breach(now, &format!("{link:?} is stored, and the login is {:?}", self.current));
         }
         let Some((number, generation)) = link else { return };
         for (process, received) in self.received.clone() {
             if is_alive(process) && received.0 == number && received.1 > generation {
-                self.breach(now, format!("{received:?} was received and is lost; {generation} is stored"));
+                self.breach(now, &format!("{received:?} was received and is lost; {generation} is stored"));
             }
         }
     }
@@ -174,11 +174,11 @@ impl Books {
     pub(super) fn check_death(&mut self, now: Duration) {
         let Some(number) = self.current else { return };
         if !self.excuses.keys().any(|link| link.0 == number) {
-            self.breach(now, format!("grant {number} is lost for no reason"));
+            self.breach(now, &format!("grant {number} is lost for no reason"));
         }
     }
 
-    pub(super) fn breach(&mut self, now: Duration, what: String) {
+    pub(super) fn breach(&mut self, now: Duration, what: &str) {
         self.report.breaches.push(format!("at {now:?}: {what}"));
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `OAUTH_DANCE_SEED=123` runs one seed only, `OAUTH_DANCE_TRACE=1` tells what happens in it, `OAUTH_DANCE_SEEDS=100000` runs that
 //! many.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod books;
 mod process;

@@ -129,7 +129,7 @@ impl Process {
             if self.world.strikes(100) { self.world.up_to(Duration::from_secs(5)) } else { LONGEST_CALL * 3 };
         let outcome = timeout(patience, self.world.within(LONGEST_CALL * 2, "a call", work)).await;
         if let (Ok(Some(Err(error))), Weather::Calm) = (outcome, self.world.weather) {
-            self.world.breach(format!("a call fails: {error}"));
+            self.world.breach(&format!("a call fails: {error}"));
         }
     }
 
@@ -219,6 +219,6 @@ async fn look_at_what_is_left(world: &Arc<World>, process: &Process) {
         Ok(token) if Some(link_of(&token).0) == current && world.books().accepts(now, &token) => {}
         Err(RefreshError::NotConnected) if current.is_none() => {}
         Err(RefreshError::NeedsAuthorization { .. }) if current.is_some() => world.books().check_death(now),
-        outcome => world.breach(format!("at the end there is {outcome:?}, and the login is {current:?}")),
+        outcome => world.breach(&format!("at the end there is {outcome:?}, and the login is {current:?}")),
     }
 }

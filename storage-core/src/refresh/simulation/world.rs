@@ -181,12 +181,12 @@ impl World {
     pub(super) async fn within<T>(&self, limit: Duration, what: &str, work: impl Future<Output = T>) -> Option<T> {
         let outcome = timeout(limit, work).await.ok();
         if outcome.is_none() {
-            self.breach(format!("{what} takes longer than {limit:?}"));
+            self.breach(&format!("{what} takes longer than {limit:?}"));
         }
         outcome
     }
 
-    pub(super) fn breach(&self, what: String) {
+    pub(super) fn breach(&self, what: &str) {
         self.books().breach(self.start.elapsed(), what);
     }
 }

@@ -119,7 +119,7 @@ async fn a_valid_token_is_served_while_the_provider_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_named_and_then_known() {
-    for (answer, expected) in [(Answer::RequestLost, None), (Answer::AnswerLost, Some(DeadReason::AnswerLost))] {
+    for (answer, expected) in [(Answer::LoseRequest, None), (Answer::SpendAndLose, Some(DeadReason::AnswerLost))] {
         let bench = Bench::expired().await;
         let process = bench.process();
         bench.provider.will([answer]);

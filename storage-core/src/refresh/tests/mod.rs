@@ -2,6 +2,7 @@
 
 mod bench;
 mod failures;
+mod fleet;
 mod flights;
 mod once;
 mod provider;

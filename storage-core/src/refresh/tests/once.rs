@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{advance, sleep};
 
-use super::bench::Bench;
+use super::bench::{Bench, Process};
 use super::provider::{Answer, LIFE};
 
 const BEFORE_MARGIN: Duration = Duration::from_secs(3600 - 61);
@@ -64,7 +64,7 @@ async fn many_processes_share_one_redemption_and_the_others_adopt() {
     for caller in callers {
         assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
     }
-    let mut seen: Vec<_> = processes.iter().flat_map(|process| process.seen()).collect();
+    let mut seen: Vec<_> = processes.iter().flat_map(Process::seen).collect();
     seen.sort_unstable();
     assert_eq!(seen, [vec!["adopted"; 7], vec!["refreshed"]].concat());
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));

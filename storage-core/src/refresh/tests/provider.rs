@@ -31,9 +31,9 @@ pub(crate) enum Answer {
         retry_after: Option<Duration>,
     },
     /// The request is lost on its way.
-    RequestLost,
+    LoseRequest,
     /// The refresh token is spent, and the answer lost.
-    AnswerLost,
+    SpendAndLose,
     /// The refresh token is spent, and no answer ever comes.
     Hang,
     Panic,
@@ -148,8 +148,8 @@ impl Redeem for Client {
             }
             Answer::Dead => Err(RedeemError::Dead { cause: "invalid_grant".to_owned() }),
             Answer::Refuse { retry_after } => Err(RedeemError::NotRedeemed { cause: "503".to_owned(), retry_after }),
-            Answer::RequestLost => Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None }),
-            Answer::AnswerLost => {
+            Answer::LoseRequest => Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None }),
+            Answer::SpendAndLose => {
                 drop(spend());
                 Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None })
             }

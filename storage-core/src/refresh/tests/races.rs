@@ -176,7 +176,7 @@ async fn a_login_during_a_refresh_wins_and_nothing_is_revoked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_beats_a_refresh_that_fails() {
-    let answers = [Answer::Dead, Answer::Refuse { retry_after: None }, Answer::RequestLost];
+    let answers = [Answer::Dead, Answer::Refuse { retry_after: None }, Answer::LoseRequest];
     for answer in answers {
         let bench = Bench::expired().await;
         let process = bench.process();

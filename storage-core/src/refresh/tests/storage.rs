@@ -54,6 +54,10 @@ impl FaultyStorage {
         Self { shared, ..Self::default() }
     }
 
+    pub(crate) fn next_reads(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.reads.lock().unwrap().extend(faults);
+    }
+
     pub(crate) fn next_writes(&self, faults: impl IntoIterator<Item = Fault>) {
         self.writes.lock().unwrap().extend(faults);
     }
@@ -132,6 +136,9 @@ impl TokenStorage for FaultyStorage {
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        if self.reads_down.load(Ordering::SeqCst) {
+            return Err(StorageError::unavailable("down"));
+        }
         self.shared.list(filter, page).await
     }
 

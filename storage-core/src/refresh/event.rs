@@ -1,0 +1,91 @@
+use std::sync::Arc;
+
+use super::DeadReason;
+use crate::error::TokensError;
+use crate::time::Timestamp;
+
+/// Why there is no usable token.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefreshError {
+    /// Nothing is stored.
+    #[error("no account is connected")]
+    NotConnected,
+    /// The user must authorize again. The stored token was left as it is.
+    #[error("the user must authorize again: {}", .reason.describe())]
+    NeedsAuthorization {
+        /// Why.
+        reason: DeadReason,
+        /// Since when that is known.
+        since: Timestamp,
+    },
+    /// The access token has expired and could not be refreshed for now. The stored token was left as it is.
+    #[error("the token could not be refreshed ({cause}); it is tried again later")]
+    BackingOff {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What failed.
+        cause: String,
+    },
+    /// Another process refreshes the token and takes too long.
+    #[error("the token is being refreshed elsewhere, and that takes too long")]
+    Busy,
+    /// The stored token is not one of OAuth 2.0.
+    #[error("the stored token is not an OAuth 2.0 token")]
+    WrongKind,
+    /// The storage failed.
+    #[error("the token storage failed")]
+    Storage(#[source] Arc<TokensError>),
+    /// The refresh was cut short, because the runtime shuts down.
+    #[error("the refresh was cut short")]
+    Interrupted,
+}
+
+impl From<TokensError> for RefreshError {
+    fn from(error: TokensError) -> Self {
+        Self::Storage(Arc::new(error))
+    }
+}
+
+/// What happened to a connection, for the application and for whoever has to answer "why was I logged out".
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefreshEvent {
+    /// The token was refreshed and stored.
+    Refreshed,
+    /// Somebody else was faster; their token is used.
+    Adopted,
+    /// A refresh that somebody else did not finish was taken over.
+    TakenOver,
+    /// The token could not be refreshed for now.
+    BackingOff {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What failed.
+        cause: String,
+    },
+    /// The user must authorize again.
+    NeedsAuthorization {
+        /// Why.
+        reason: DeadReason,
+    },
+    /// The token was refreshed, but the storage does not take it. It is served from memory and tried again.
+    NotStored,
+    /// The token was refreshed too late: the user has logged out. It was dropped, and revoked if that was possible.
+    Dropped,
+}
+
+impl RefreshEvent {
+    /// A short name that stays the same, for logs and metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Refreshed => "refreshed",
+            Self::Adopted => "adopted",
+            Self::TakenOver => "taken_over",
+            Self::BackingOff { .. } => "backing_off",
+            Self::NeedsAuthorization { .. } => "needs_authorization",
+            Self::NotStored => "not_stored",
+            Self::Dropped => "dropped",
+        }
+    }
+}

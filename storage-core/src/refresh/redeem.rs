@@ -1,0 +1,47 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::token::OAuth2Token;
+
+/// Redeems refresh tokens at one provider.
+#[async_trait]
+pub trait Redeem: Send + Sync + 'static {
+    /// Redeems the refresh token of `token` and returns the whole new token, with the old refresh token in it where the
+    /// provider gave no new one (RFC 6749 section 6). It must not be tried twice inside.
+    ///
+    /// # Errors
+    /// [`RedeemError`], told by what it means for the refresh token.
+    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError>;
+
+    /// Revokes a new token that came too late, because its user has logged out meanwhile. Best effort.
+    async fn revoke(&self, token: &OAuth2Token);
+}
+
+/// Why a refresh token brought no new token. `cause` says it in a few words, with nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedeemError {
+    /// The provider says that the grant is dead (`invalid_grant`).
+    #[error("{cause}")]
+    Dead {
+        /// What it said.
+        cause: String,
+    },
+    /// The provider was not reached, or refused for a reason that may pass. The refresh token is not spent.
+    #[error("{cause}")]
+    NotRedeemed {
+        /// What happened.
+        cause: String,
+        /// How long the provider asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The request may have reached the provider, but no answer came that could be used. The refresh token may be spent.
+    #[error("{cause}")]
+    Unknown {
+        /// What happened.
+        cause: String,
+        /// How long the provider asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
