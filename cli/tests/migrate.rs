@@ -1,0 +1,347 @@
+//! `oauth-dance migrate`, as an operator runs it: on SQLite always, on PostgreSQL and MariaDB where `POSTGRES_URL` and
+//! `MYSQL_URL` name servers (skipped loudly without, failing with `REQUIRE_BACKENDS=1`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod program;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage};
+use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
+use program::{Run, backend, oauth_dance, random_name, skip};
+use tempfile::TempDir;
+use url::Url;
+
+const PENDING: &str = "version  migration      state\n      1  create tokens  pending\n";
+const APPLIED: &str = "version  migration      state\n      1  create tokens  applied\n";
+
+#[test]
+fn sqlite_goes_from_nothing_to_up_to_date() {
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+
+    from_nothing_to_up_to_date(&url, &[]);
+
+    let storage = block_on(SqliteStorage::connect(&url)).unwrap();
+    keeps_a_record(&storage);
+}
+
+#[test]
+fn postgres_goes_from_nothing_to_up_to_date() {
+    let Some(url) = backend("POSTGRES_URL") else { return };
+    let (table, schema) = (random_name(), random_name());
+
+    from_nothing_to_up_to_date(&url, &["--table", &table]);
+    from_nothing_to_up_to_date(&url, &["--table", &table, "--schema", &schema]);
+
+    block_on(async {
+        let storage = PostgresStorage::connect(&url).await.unwrap();
+        keeps_a_record_async(&storage.clone().with_table(&table).unwrap()).await;
+        keeps_a_record_async(&storage.with_table(&format!("{schema}.{table}")).unwrap()).await;
+    });
+    assert!(sql(&url, &format!("DROP SCHEMA {schema} CASCADE; DROP TABLE {table}, _{table}_migrations;")));
+}
+
+#[test]
+fn mysql_goes_from_nothing_to_up_to_date() {
+    let Some(url) = backend("MYSQL_URL") else { return };
+    let (table, database) = (random_name(), random_name());
+
+    from_nothing_to_up_to_date(&url, &["--table", &table]);
+    assert!(sql(&url, &format!("CREATE DATABASE {database};")));
+    from_nothing_to_up_to_date(&url, &["--table", &table, "--schema", &database]);
+
+    block_on(async {
+        let storage = MySqlStorage::connect(&url).await.unwrap();
+        keeps_a_record_async(&storage.clone().with_table(&table).unwrap()).await;
+        keeps_a_record_async(&storage.with_table(&format!("{database}.{table}")).unwrap()).await;
+    });
+    assert!(sql(&url, &format!("DROP DATABASE {database}; DROP TABLE {table}, _{table}_migrations;")));
+}
+
+#[test]
+fn printed_sql_makes_sqlite_up_to_date() {
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+    for table in ["oauth_dance_tokens", "others"] {
+        fs::OpenOptions::new().create(true).append(true).open(folder.path().join("tokens.db")).unwrap();
+        assert_eq!(migrate("status", &url, &["--table", table]), (1, PENDING.to_owned()));
+        if !sql(&url, &printed("sqlite", &["--table", table])) {
+            return;
+        }
+        assert_eq!(migrate("status", &url, &["--table", table]), (0, APPLIED.to_owned()));
+        assert_eq!(migrate("up", &url, &["--table", table]), (0, APPLIED.to_owned()));
+    }
+    keeps_a_record(&block_on(SqliteStorage::connect(&url)).unwrap());
+}
+
+#[test]
+fn printed_sql_makes_postgres_up_to_date() {
+    let Some(url) = backend("POSTGRES_URL") else { return };
+    let (table, schema) = (random_name(), random_name());
+    for arguments in [&["--table", &table][..], &["--table", &table, "--schema", &schema]] {
+        assert_eq!(migrate("status", &url, arguments), (1, PENDING.to_owned()));
+        if !sql(&url, &printed("postgres", arguments)) {
+            return;
+        }
+        assert_eq!(migrate("status", &url, arguments), (0, APPLIED.to_owned()));
+    }
+    assert!(sql(&url, &format!("DROP SCHEMA {schema} CASCADE; DROP TABLE {table}, _{table}_migrations;")));
+}
+
+#[test]
+fn printed_sql_makes_mysql_up_to_date() {
+    let Some(url) = backend("MYSQL_URL") else { return };
+    let table = random_name();
+    let arguments = ["--table", &table];
+    assert_eq!(migrate("status", &url, &arguments), (1, PENDING.to_owned()));
+    if !sql(&url, &printed("mysql", &arguments)) {
+        return;
+    }
+    assert_eq!(migrate("status", &url, &arguments), (0, APPLIED.to_owned()));
+    assert!(sql(&url, &format!("DROP TABLE {table}, _{table}_migrations;")));
+}
+
+#[test]
+fn printed_sql_leaves_out_what_is_there() {
+    let all = printed("postgres", &[]);
+    assert!(all.contains("CREATE TABLE oauth_dance_tokens"));
+    let none = printed("postgres", &["--after", "1"]);
+    assert!(!none.contains("CREATE TABLE oauth_dance_tokens") && !none.contains("INSERT"), "{none}");
+}
+
+#[test]
+fn a_user_without_rights_on_the_schema_sees_what_is_missing() {
+    let Some(url) = backend("POSTGRES_URL") else { return };
+    let (schema, user) = (random_name(), random_name());
+    let arguments = ["--schema", schema.as_str()];
+    let mut limited = Url::parse(&url).unwrap();
+    limited.set_username(&user).unwrap();
+    limited.set_password(Some("CANARY")).unwrap();
+    let limited = limited.as_str();
+    let tables = format!("{schema}.oauth_dance_tokens");
+    if !sql(&url, &format!("CREATE ROLE {user} LOGIN PASSWORD 'CANARY'; CREATE SCHEMA {schema};")) {
+        return;
+    }
+    assert!(sql(&url, &format!("GRANT USAGE ON SCHEMA {schema} TO {user};")));
+
+    let refused = run(&["migrate", "up", "--database-url", limited], &arguments);
+    assert_eq!(refused.code, 2);
+    refused.assert_one_line(&["permission denied for schema"]);
+    assert_eq!(migrate("status", limited, &arguments), (1, PENDING.to_owned()));
+
+    assert!(sql(&url, &printed("postgres", &arguments)));
+    let rights = format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {user};
+        GRANT SELECT ON {schema}._oauth_dance_tokens_migrations TO {user};"
+    );
+    assert!(sql(&url, &rights));
+
+    assert_eq!(migrate("up", limited, &arguments), (0, APPLIED.to_owned()));
+    block_on(async {
+        let storage = PostgresStorage::connect(limited).await.unwrap().with_table(&tables).unwrap();
+        keeps_a_record_async(&storage).await;
+    });
+    assert!(sql(&url, &format!("DROP SCHEMA {schema} CASCADE; DROP ROLE {user};")));
+}
+
+#[test]
+fn eight_processes_at_once_all_succeed() {
+    let folder = TempDir::new().unwrap();
+    let table = random_name();
+    let mut urls = vec![file(&folder)];
+    urls.extend(["POSTGRES_URL", "MYSQL_URL"].into_iter().filter_map(backend));
+    for url in urls {
+        let start = |_| {
+            let mut command = oauth_dance();
+            command.args(["migrate", "up", "--database-url", &url, "--table", &table]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let running: Vec<Child> = (0..8).map(start).collect();
+        for process in running {
+            let ended = process.wait_with_output().unwrap();
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        }
+        assert_eq!(migrate("status", &url, &["--table", &table]), (0, APPLIED.to_owned()));
+        assert!(url.starts_with("sqlite:") || sql(&url, &format!("DROP TABLE {table}, _{table}_migrations;")));
+    }
+}
+
+#[test]
+fn status_makes_no_file() {
+    let folder = TempDir::new().unwrap();
+    for options in ["", "?mode=rwc", "?mode=rw"] {
+        let status = run(&["migrate", "status", "--database-url", &format!("{}{options}", file(&folder))], &[]);
+        assert_eq!(status.code, 2);
+        status.assert_one_line(&["cannot use the storage sqlite:", "unable to open database file"]);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_journal_of_an_existing_file_stays_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+    assert_eq!(migrate("up", &url, &[]).0, 0);
+    assert_eq!(migrate("status", &url, &[]).0, 0);
+    // The format that the header names: 1 for a journal that is rolled back, 2 for a write-ahead log.
+    assert_eq!(fs::read(folder.path().join("tokens.db")).unwrap()[18..20], [1, 1]);
+}
+
+#[test]
+fn another_text_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+    assert_eq!(migrate("up", &url, &[]).0, 0);
+    if !sql(&url, "UPDATE _oauth_dance_tokens_migrations SET checksum = X'00';") {
+        return;
+    }
+    let status = run(&["migrate", "status", "--database-url", &url], &[]);
+    assert_eq!(status.code, 2);
+    assert!(status.stdout.contains("altered"), "{}", status.stdout);
+    status.assert_one_line(&["migration 1 was applied from another text", "_oauth_dance_tokens_migrations"]);
+    let up = run(&["migrate", "up", "--database-url", &url], &[]);
+    assert_eq!(up.code, 2);
+    up.assert_one_line(&["other text than this release has"]);
+}
+
+#[test]
+fn what_a_newer_release_applied_is_no_error() {
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+    assert_eq!(migrate("up", &url, &[]).0, 0);
+    let newer = "INSERT INTO _oauth_dance_tokens_migrations (version, description, success, checksum, execution_time) \
+        VALUES (99, 'later', TRUE, X'00', -1);";
+    if !sql(&url, newer) {
+        return;
+    }
+    for action in ["status", "up"] {
+        let (code, told) = migrate(action, &url, &[]);
+        assert!(code == 0 && told.contains("applied by a newer release"), "{code}: {told}");
+    }
+}
+
+#[test]
+fn the_environment_names_the_database() {
+    let folder = TempDir::new().unwrap();
+    let up = Run::of(oauth_dance().args(["migrate", "up"]).env("DATABASE_URL", file(&folder)));
+    assert_eq!((up.code, up.stdout.as_str()), (0, APPLIED));
+
+    let help = Run::of(oauth_dance().args(["migrate", "up", "--help"]).env("DATABASE_URL", "postgres://u:CANARY@h/d"));
+    assert!(help.stdout.contains("DATABASE_URL") && !help.stdout.contains("CANARY"), "{}", help.stdout);
+}
+
+#[test]
+fn mistakes_get_one_line_without_the_password() {
+    for (arguments, cause) in [
+        (&["up"][..], "--database-url or in DATABASE_URL"),
+        (&["up", "--database-url", "redis://u:CANARY@h/"], "no migrations for \"redis\""),
+        (&["up", "--database-url", "postgres://u:CANARY@127.0.0.1:1/d"], "127.0.0.1:1/d: Connection refused"),
+        (&["status", "--database-url", "mysql://u:CANARY@127.0.0.1:1/d"], "127.0.0.1:1/d: Connection refused"),
+        (&["status", "--database-url", "postgres://u:CAN/ARY@127.0.0.1:1/d"], "invalid port number"),
+        (&["up", "--database-url", "sqlite:a.db", "--schema", "a"], "SQLite has no schemas"),
+        (&["up", "--database-url", "sqlite:a.db", "--table", "a;b"], "\"a;b\" is not a table name"),
+        (&["sql", "--dialect", "sqlite", "--schema", "a"], "SQLite has no schemas"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let run = Run::of(oauth_dance().arg("migrate").args(arguments).current_dir(folder.path()));
+        assert_eq!(run.code, 2, "{arguments:?}");
+        run.assert_one_line(&[cause]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_told_and_not_shown() {
+    for url in ["POSTGRES_URL", "MYSQL_URL"].into_iter().filter_map(backend) {
+        let mut url = Url::parse(&url).unwrap();
+        url.set_password(Some("CANARY")).unwrap();
+        let run = run(&["migrate", "status", "--database-url", url.as_str()], &[]);
+        assert_eq!(run.code, 2);
+        run.assert_one_line(&["the server refuses this user or password"]);
+    }
+}
+
+/// Whatever the table is called: pending, up, up to date, and up again.
+fn from_nothing_to_up_to_date(url: &str, table: &[&str]) {
+    if !url.starts_with("sqlite:") {
+        assert_eq!(migrate("status", url, table), (1, PENDING.to_owned()));
+    }
+    assert_eq!(migrate("up", url, table), (0, APPLIED.to_owned()));
+    assert_eq!(migrate("status", url, table), (0, APPLIED.to_owned()));
+    assert_eq!(migrate("up", url, table), (0, APPLIED.to_owned()));
+}
+
+fn run(first: &[&str], more: &[&str]) -> Run {
+    Run::of(oauth_dance().args(first).args(more))
+}
+
+/// The code that the program ends with, and what it says, which is nothing on the standard error.
+fn migrate(action: &str, url: &str, table: &[&str]) -> (i32, String) {
+    let run = run(&["migrate", action, "--database-url", url], table);
+    assert_eq!(run.stderr, "", "{action} ends with {}", run.code);
+    (run.code, run.stdout)
+}
+
+fn printed(dialect: &str, table: &[&str]) -> String {
+    let run = run(&["migrate", "sql", "--dialect", dialect], table);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    run.stdout
+}
+
+fn file(folder: &TempDir) -> String {
+    format!("sqlite:{}", folder.path().join("tokens.db").display())
+}
+
+fn keeps_a_record(storage: &impl TokenStorage) {
+    block_on(keeps_a_record_async(storage));
+}
+
+async fn keeps_a_record_async(storage: &impl TokenStorage) {
+    let key = TokenKey::new("github", "alice").unwrap();
+    let version = storage.put(&key, &Record::new(b"sealed".to_vec()), Precondition::Absent).await.unwrap();
+    assert_eq!(storage.get(&key).await.unwrap().unwrap().version, version);
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    // Many: the pools of a storage go on in the background.
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(future)
+}
+
+/// Runs SQL with the database's own client, as an administrator does. `false` if that is not installed.
+fn sql(url: &str, script: &str) -> bool {
+    let mut client = match url.split(':').next() {
+        Some("sqlite") => {
+            let mut client = Command::new("sqlite3");
+            client.arg("-bail").arg(Path::new(url.strip_prefix("sqlite:").unwrap()));
+            client
+        }
+        Some("mysql") => mariadb(&Url::parse(url).unwrap()),
+        _ => {
+            let mut client = Command::new("psql");
+            client.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", url]);
+            client
+        }
+    };
+    let client = client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let Ok(mut running) = client.spawn() else {
+        skip(&format!("{:?} is not installed", client.get_program()));
+        return false;
+    };
+    running.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    let ended = running.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    true
+}
+
+fn mariadb(url: &Url) -> Command {
+    let installed = |program: &&str| Command::new(program).arg("--version").output().is_ok();
+    let mut client = Command::new(["mariadb", "mysql"].into_iter().find(installed).unwrap_or("mariadb"));
+    client.args(["--no-defaults", "--protocol=TCP"]).arg(format!("--host={}", url.host_str().unwrap()));
+    client.arg(format!("--port={}", url.port().unwrap_or(3306))).arg(format!("--user={}", url.username()));
+    client.arg(url.path().trim_start_matches('/')).env("MYSQL_PWD", url.password().unwrap_or_default());
+    client
+}
