@@ -42,6 +42,11 @@ async fn main() -> ExitCode {
 /// Logs to the standard error, from this level on unless `RUST_LOG` says otherwise.
 fn log(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // Of a database's URL it logs the options it does not know, with their values.
+    let filter = match "sqlx_postgres::options::parse=off".parse() {
+        Ok(silent) => filter.add_directive(silent),
+        Err(_) => filter,
+    };
     let colours = io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
 }

@@ -105,6 +105,20 @@ fn printed_sql_makes_mysql_up_to_date() {
     assert!(sql(&url, &format!("DROP TABLE {table}, _{table}_migrations;")));
 }
 
+/// What sqlx's own program does with the `sqlx.toml` of the documentation: it reads the files and notes them there.
+#[test]
+fn files_run_by_sqlx_are_up_to_date() {
+    let folder = TempDir::new().unwrap();
+    let url = file(&folder);
+    block_on(async {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations/sqlite");
+        let mut migrator = sqlx::migrate::Migrator::new(files).await.unwrap();
+        migrator.dangerous_set_table_name("_oauth_dance_tokens_migrations");
+        migrator.run(&sqlx::SqlitePool::connect(&format!("{url}?mode=rwc")).await.unwrap()).await.unwrap();
+    });
+    assert_eq!(migrate("status", &url, &[]), (0, APPLIED.to_owned()));
+}
+
 #[test]
 fn printed_sql_leaves_out_what_is_there() {
     let all = printed("postgres", &[]);
