@@ -1,0 +1,167 @@
+//! SQLite, PostgreSQL, and MySQL or MariaDB through the suite: a file or a table of its own for every property.
+//!
+//! What crashes and broken connections do to them is tested where they are, in `storage-sqlx/tests`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_conformance::{Answer, Harness, async_trait, process, server_from_env};
+use oauth_dance_core::{TokenKey, TokenStorage, random_bytes};
+use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
+use sqlx::{AssertSqlSafe, MySqlPool, PgPool, Row as _, SqlitePool, raw_sql};
+use tempfile::TempDir;
+
+const URL: &str = "CONFORMANCE_SQL_URL";
+const TABLE: &str = "CONFORMANCE_SQL_TABLE";
+const COLUMNS: &str = "tenant, user_id, provider, account, version, key_id, payload";
+
+mod sqlite {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async {
+        let folder = tempfile::tempdir()?;
+        let url = format!("sqlite:{}", folder.path().join("tokens.db").display());
+        Sqlite::open(&url, Some(folder)).await
+    });
+}
+
+mod postgres {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async {
+        Postgres::open(&server_from_env("POSTGRES_URL")?, None).await
+    });
+}
+
+mod mysql {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async { MySql::open(&server_from_env("MYSQL_URL")?, None).await });
+}
+
+/// Not a test: what the properties about other processes start.
+#[test]
+#[ignore = "started by the other tests"]
+fn another_process() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (url, table) = (std::env::var(URL).unwrap(), std::env::var(TABLE).unwrap());
+        let storage: Arc<dyn TokenStorage> = match url.split(':').next().unwrap() {
+            "sqlite" => Arc::new(SqliteStorage::connect(&url).await.unwrap().with_table(&table).unwrap()),
+            "mysql" => Arc::new(MySqlStorage::connect(&url).await.unwrap().with_table(&table).unwrap()),
+            _ => Arc::new(PostgresStorage::connect(&url).await.unwrap().with_table(&table).unwrap()),
+        };
+        process::work(storage).await.unwrap();
+    });
+}
+
+/// A harness for one dialect: `$literal` writes bytes down in its SQL.
+macro_rules! sql_harness {
+    ($harness:ident, $storage:ident, $pool:ident, $literal:expr) => {
+        struct $harness {
+            url: String,
+            table: String,
+            storage: $storage,
+            raw: $pool,
+            folder: Option<TempDir>,
+        }
+
+        impl $harness {
+            async fn open(url: &str, folder: Option<TempDir>) -> Answer<Self> {
+                let table = format!("conformance_{:032x}", u128::from_be_bytes(random_bytes()));
+                let storage = $storage::connect(url).await?.with_table(&table)?;
+                storage.migrate().await?;
+                Ok(Self { url: url.to_owned(), table, storage, raw: $pool::connect_lazy(url)?, folder })
+            }
+
+            async fn execute(&self, sql: String) -> Answer<()> {
+                raw_sql(AssertSqlSafe(sql)).execute(&self.raw).await?;
+                Ok(())
+            }
+        }
+
+        #[async_trait]
+        impl Harness for $harness {
+            fn storage(&self) -> Arc<dyn TokenStorage> {
+                Arc::new(self.storage.clone())
+            }
+
+            async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+                Ok(Arc::new($storage::connect(&self.url).await?.with_table(&self.table)?))
+            }
+
+            async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+                // Begins like the other one, so that nothing but the whole name keeps them apart.
+                let table = format!("{}_{namespace}", &self.table[..24]);
+                let storage = $storage::connect(&self.url).await?.with_table(&table)?;
+                storage.migrate().await?;
+                Ok(Arc::new(storage))
+            }
+
+            /// The clock is the database's, so the records are moved instead.
+            async fn advance(&self, by: Duration) -> Answer<()> {
+                let (table, seconds) = (&self.table, by.as_secs());
+                self.execute(format!("UPDATE {table} SET retain_until = retain_until - {seconds}")).await
+            }
+
+            async fn raw_dump(&self) -> Answer<Vec<u8>> {
+                let rows = format!("SELECT {COLUMNS} FROM {}", self.table);
+                let mut dump = Vec::new();
+                for row in sqlx::query(AssertSqlSafe(rows)).fetch_all(&self.raw).await? {
+                    for column in 0..row.len() {
+                        dump.extend(row.try_get::<Option<Vec<u8>>, _>(column)?.unwrap_or_default());
+                        dump.push(b'\n');
+                    }
+                }
+                for file in self.folder.iter().flat_map(|folder| fs::read_dir(folder.path())).flatten() {
+                    dump.extend(fs::read(file?.path())?);
+                }
+                Ok(dump)
+            }
+
+            async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+                let parts = ["tenant", "user_id", "provider", "account"].into_iter().zip(key.parts());
+                let is_it: Vec<_> = parts.map(|(column, part)| format!("{column} = {}", $literal(part))).collect();
+                let (table, is_it, garbage) = (&self.table, is_it.join(" AND "), $literal("garbage"));
+                self.execute(format!("UPDATE {table} SET version = {garbage} WHERE {is_it}")).await
+            }
+
+            async fn process(&self) -> Answer<Command> {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["another_process", "--exact", "--ignored", "--nocapture"]);
+                command.env(URL, &self.url).env(TABLE, &self.table);
+                Ok(command)
+            }
+
+            fn printed(&self) -> Answer<String> {
+                Ok(format!("{:?}", self.storage))
+            }
+
+            async fn clean_up(&self) {
+                for table in [self.table.clone(), format!("_{}_migrations", self.table)] {
+                    let _ = self.execute(format!("DROP TABLE IF EXISTS {table}")).await;
+                }
+                self.raw.close().await;
+                self.storage.close().await;
+            }
+        }
+    };
+}
+
+/// Bytes as SQLite and MySQL write them down.
+fn blob(text: &str) -> String {
+    format!("x'{}'", text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// Bytes as PostgreSQL writes them down.
+fn bytea(text: &str) -> String {
+    format!("'\\x{}'::bytea", text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+sql_harness!(Sqlite, SqliteStorage, SqlitePool, blob);
+sql_harness!(Postgres, PostgresStorage, PgPool, bytea);
+sql_harness!(MySql, MySqlStorage, MySqlPool, blob);
