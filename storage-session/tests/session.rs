@@ -9,11 +9,9 @@ macro_rules! release {
     ($module:ident, $tower_sessions:ident) => {
         mod $module {
             use std::collections::HashMap;
-            use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
             use std::sync::{Arc, Mutex};
             use std::time::Duration;
 
-            use axum::extract::{Path, State};
             use axum::http::StatusCode;
             use axum::routing::get;
             use axum::{Extension, Router};
@@ -30,43 +28,54 @@ macro_rules! release {
             #[derive(Clone, Debug, Default)]
             struct Store {
                 records: Arc<Mutex<HashMap<Id, Record>>>,
-                is_down: Arc<AtomicBool>,
-                loads: Arc<AtomicU64>,
-                saves: Arc<AtomicU64>,
+                fault: Arc<Mutex<Fault>>,
+            }
+
+            #[derive(Clone, Copy, Debug, Default, PartialEq)]
+            enum Fault {
+                #[default]
+                None,
+                Down,
+                /// Sessions are read and written, but no records of tokens are read.
+                TokensNotRead,
+                /// Nor are they written.
+                TokensNotWritten,
+            }
+
+            fn is_vault(record: &Record) -> bool {
+                record.data.keys().all(|name| name.starts_with("AAAA"))
             }
 
             impl Store {
+                fn fail(&self, fault: Fault) {
+                    *self.fault.lock().unwrap() = fault;
+                }
+
                 fn ids(&self) -> Vec<Id> {
                     self.records.lock().unwrap().keys().copied().collect()
                 }
 
-                fn check(&self) -> Result<()> {
-                    if self.is_down.load(Ordering::SeqCst) { Err(Error::Backend("down".to_owned())) } else { Ok(()) }
+                fn check(&self, fault: Fault) -> Result<()> {
+                    let now = *self.fault.lock().unwrap();
+                    if now == Fault::Down || now == fault { Err(Error::Backend("down".to_owned())) } else { Ok(()) }
                 }
 
                 /// The records that hold tokens, and not a session.
                 fn vaults(&self) -> Vec<Record> {
-                    let records = self.records.lock().unwrap();
-                    let is_vault = |record: &&Record| {
-                        let mut names = record.data.keys();
-                        names.all(|name| name.starts_with("AAAA"))
-                    };
-                    records.values().filter(is_vault).cloned().collect()
+                    self.records.lock().unwrap().values().filter(|record| is_vault(record)).cloned().collect()
                 }
             }
 
             #[async_trait::async_trait]
             impl SessionStore for Store {
                 async fn create(&self, record: &mut Record) -> Result<()> {
-                    self.check()?;
-                    self.saves.fetch_add(1, Ordering::SeqCst);
+                    self.check(Fault::Down)?;
                     self.records.lock().unwrap().insert(record.id, record.clone());
                     Ok(())
                 }
 
                 async fn save(&self, record: &Record) -> Result<()> {
-                    self.check()?;
-                    self.saves.fetch_add(1, Ordering::SeqCst);
+                    self.check(if is_vault(record) { Fault::TokensNotWritten } else { Fault::Down })?;
                     // As the Redis store does it: what is not there is not written.
                     if let Some(there) = self.records.lock().unwrap().get_mut(&record.id) {
                         *there = record.clone();
@@ -75,22 +84,23 @@ macro_rules! release {
                 }
 
                 async fn load(&self, id: &Id) -> Result<Option<Record>> {
-                    self.check()?;
-                    self.loads.fetch_add(1, Ordering::SeqCst);
-                    // Long enough for others to come in between.
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                    Ok(self.records.lock().unwrap().get(id).cloned())
+                    self.check(Fault::Down)?;
+                    let found = self.records.lock().unwrap().get(id).cloned();
+                    // Long enough for others to write in between.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    self.check(if found.as_ref().is_some_and(is_vault) { Fault::TokensNotRead } else { Fault::Down })?;
+                    Ok(found)
                 }
 
                 async fn delete(&self, id: &Id) -> Result<()> {
-                    self.check()?;
+                    self.check(Fault::Down)?;
                     self.records.lock().unwrap().remove(id);
                     Ok(())
                 }
             }
 
             /// Routes that use the session for the application's own sake.
-            fn own_routes() -> Router<Store> {
+            fn own_routes() -> Router {
                 async fn visit(session: Session) -> &'static str {
                     session.insert("visited", true).await.unwrap();
                     "visited"
@@ -113,16 +123,12 @@ macro_rules! release {
                     session.flush().await.unwrap();
                     "out"
                 }
-                async fn down(State(store): State<Store>, Path(down): Path<bool>) {
-                    store.is_down.store(down, Ordering::SeqCst);
-                }
                 Router::new()
                     .route("/visit", get(visit))
                     .route("/slow", get(slow))
                     .route("/note", get(note))
                     .route("/noted", get(noted))
                     .route("/logout", get(logout))
-                    .route("/down/{down}", get(down))
             }
 
             async fn start_with(store: &Store, tokens: SessionTokens) -> Browser {
@@ -130,8 +136,7 @@ macro_rules! release {
                     .with_secure(false)
                     .with_same_site(SameSite::Lax)
                     .with_signed(Key::generate());
-                let own = own_routes().with_state(store.clone());
-                Browser::new(&serve(routes().merge(own).layer(tokens).layer(sessions)).await, false)
+                Browser::new(&serve(routes().merge(own_routes()).layer(tokens).layer(sessions)).await, false)
             }
 
             async fn start() -> (Store, Browser) {
@@ -193,22 +198,15 @@ macro_rules! release {
                 let (_, browser) = start().await;
                 browser.get("/put/first/1").await;
                 let browser = Arc::new(browser);
-                let writes: Vec<_> = (0..12)
+                let creations: Vec<_> = (0..12)
                     .map(|user| {
                         let browser = Arc::clone(&browser);
-                        let cookies = browser.cookie_header();
-                        tokio::spawn(
-                            async move { browser.ask(&format!("/put/user{user}/5"), cookies.as_bytes()).await },
-                        )
+                        tokio::spawn(async move { browser.get(&format!("/create/user{user}/5")).await.body })
                     })
                     .collect();
-                let mut last = None;
-                for write in writes {
-                    let page = write.await.unwrap();
-                    assert_eq!(page.body, "put");
-                    last = Some(page);
+                for creation in creations {
+                    assert_eq!(creation.await.unwrap(), "created");
                 }
-                browser.keep(&last.unwrap());
                 for user in 0..12 {
                     assert_eq!(browser.get(&format!("/get/user{user}")).await.body, "5", "user{user}");
                 }
@@ -259,12 +257,20 @@ macro_rules! release {
             async fn an_outage_is_an_error_and_not_a_missing_token() {
                 let (store, browser) = start().await;
                 browser.get("/put/alice/10").await;
-                store.is_down.store(true, Ordering::SeqCst);
-                for path in ["/get/alice", "/put/alice/20", "/delete/alice"] {
-                    let page = browser.ask(path, browser.cookie_header().as_bytes()).await;
-                    assert!(page.body.starts_with("Unavailable"), "{path}: {page:?}");
+                for fault in [Fault::Down, Fault::TokensNotRead] {
+                    store.fail(fault);
+                    for path in ["/get/alice", "/put/alice/20", "/delete/alice"] {
+                        let page = browser.ask(path, browser.cookie_header().as_bytes()).await;
+                        assert!(page.body.starts_with("Unavailable"), "{fault:?}, {path}: {page:?}");
+                    }
+                    store.fail(Fault::None);
+                    assert_eq!(browser.get("/get/alice").await.body, "10");
                 }
-                store.is_down.store(false, Ordering::SeqCst);
+                store.fail(Fault::TokensNotWritten);
+                for path in ["/put/alice/20", "/refresh/alice/20", "/delete/alice"] {
+                    let page = browser.ask(path, browser.cookie_header().as_bytes()).await;
+                    assert!(page.body.starts_with("Ambiguous"), "{path}: {page:?}");
+                }
                 assert_eq!(browser.get("/get/alice").await.body, "10");
             }
 

@@ -19,6 +19,7 @@ pub fn routes() -> Router {
         .route("/idle", get(|| async { "idle" }))
         .route("/get/{user}", get(read))
         .route("/put/{user}/{size}", get(put))
+        .route("/create/{user}/{size}", get(create))
         .route("/put-500/{user}/{size}", get(put_and_fail))
         .route("/put-cached/{user}/{size}", get(put_and_cache))
         .route("/refresh/{user}/{size}", get(refresh))
@@ -48,6 +49,14 @@ async fn read(Extension(storage): Extension<RequestStorage>, Path(user): Path<St
 async fn put(Extension(storage): Extension<RequestStorage>, Path((user, size)): Path<(String, usize)>) -> Response {
     match storage.storage().put(&key(&user), &Record::new(payload(size)), Precondition::Always).await {
         Ok(_) => "put".into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Writes what is not there yet, which is no login.
+async fn create(Extension(storage): Extension<RequestStorage>, Path((user, size)): Path<(String, usize)>) -> Response {
+    match storage.storage().put(&key(&user), &Record::new(payload(size)), Precondition::Absent).await {
+        Ok(_) => "created".into_response(),
         Err(error) => failed(&error),
     }
 }
