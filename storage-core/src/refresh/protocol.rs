@@ -72,6 +72,7 @@ impl Refresh {
     async fn claim(&self, mut give_up: Instant) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
         let mut watched: Option<(Version, Instant)> = None;
         let mut ours: Option<(u64, Instant)> = None;
+        let mut takes_over = false;
         for looks in 0.. {
             if looks > 0 {
                 sleep(self.policy.poll(looks - 1)).await;
@@ -103,6 +104,7 @@ impl Refresh {
                     // A write of ours that was cut off has been done after all.
                     Some((id, start)) if id == claim.id => {
                         if self.in_time(start) {
+                            self.observe_takeover(takes_over);
                             return Ok(Ok(Claimed { id, old: token, tries: claim.tries, version }));
                         }
                         claim.tries
@@ -119,7 +121,7 @@ impl Refresh {
                         if since.elapsed() < lease && Instant::now() < give_up {
                             continue;
                         }
-                        self.observe(&RefreshEvent::TakenOver);
+                        takes_over = true;
                         // Its owner may have sent the refresh token before it died.
                         Tries { failed: claim.tries.failed.saturating_add(1), maybe_spent: true }
                     }
@@ -134,13 +136,23 @@ impl Refresh {
             let id = claim.id;
             let stored = Stored { token: Token::OAuth2(token.clone()), progress: Progress::Claimed(claim) };
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-                Ok(version) if self.in_time(start) => return Ok(Ok(Claimed { id, old: token, tries, version })),
+                Ok(version) if self.in_time(start) => {
+                    self.observe_takeover(takes_over);
+                    return Ok(Ok(Claimed { id, old: token, tries, version }));
+                }
                 Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => ours = Some((id, start)),
-                Err(TokensError::Storage(StorageError::Conflict)) => {}
+                // Somebody else was faster, also with taking over.
+                Err(TokensError::Storage(StorageError::Conflict)) => takes_over = false,
                 Err(error) => return Err(error.into()),
             }
         }
         Err(RefreshError::Busy)
+    }
+
+    fn observe_takeover(&self, takes_over: bool) {
+        if takes_over {
+            self.observe(&RefreshEvent::TakenOver);
+        }
     }
 
     /// Whether a token request that starts now ends before the lease that was taken at `start`.
