@@ -8,6 +8,7 @@
 // Settings, as JSON in the first argument; `clients` is required:
 //   clients         oidc-provider's client metadata; redirect_uris are needed, the rest has defaults
 //   accessTokenTtl  seconds an access token lives (3600)
+//   clockTolerance  seconds for which expired tokens are still accepted (0)
 //
 // For the tests alone:
 //   GET  /_log       what was asked of /token, /me and /token/revocation: facts about each request, no secrets
@@ -22,7 +23,7 @@ console.info = console.error; // standard output belongs to the one line of JSON
 
 const { default: Provider } = await import('oidc-provider');
 
-const settings = { accessTokenTtl: 3600, ...JSON.parse(process.argv[2] ?? '{}') };
+const settings = { accessTokenTtl: 3600, clockTolerance: 0, ...JSON.parse(process.argv[2] ?? '{}') };
 if (!Array.isArray(settings.clients)) {
   console.error('usage: node oidc-provider.mjs \'{"clients": [{"client_id": …, "redirect_uris": […]}]}\'');
   process.exit(2);
@@ -63,7 +64,7 @@ function configuration() {
       email: ['email', 'email_verified'],
       profile: ['name', 'preferred_username'],
     },
-    clockTolerance: 0, // else expired tokens are accepted for another 15 seconds
+    clockTolerance: settings.clockTolerance, // without it expired tokens are accepted for another 15 seconds
     cookies: { keys: [randomBytes(32).toString('base64url')] },
     features: {
       devInteractions: { enabled: true },

@@ -1,0 +1,175 @@
+//! A provider that answers a refresh with each fault there is, and what two processes make of it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use oauth_dance::Timestamp;
+use oauth_dance::testing::Answer;
+use tokio::time::sleep;
+
+use crate::backend::Backend;
+use crate::crashes::TIMEOUT;
+use crate::process::Process;
+use crate::site::{self, LONG, Site};
+use crate::table::Table;
+use crate::worker::Settings;
+
+const LOST: &str = "needs authorization: AnswerLost";
+const HTML: &str = "<!doctype html><title>Sorry</title><h1>We'll be back soon</h1>";
+
+struct Fault {
+    name: &'static str,
+    answer: fn() -> Answer,
+    /// Whether the provider spent the refresh token.
+    spent: bool,
+    /// What the first caller gets.
+    first: &'static str,
+    /// What callers get once it is over.
+    last: &'static str,
+    /// For how long nobody asks again.
+    pause: Duration,
+}
+
+const FAULTS: [Fault; 17] = [
+    not_done("closed at once", Answer::closed),
+    done("reset after it was done", || Answer::normal().lost()),
+    not_done("500", || Answer::status(500)),
+    done("500 after it was done", || Answer::normal().with_status(500)),
+    not_done("503, HTML", || html(Answer::status(503))),
+    not_done("200, HTML", || html(Answer::status(200))),
+    done("200, HTML after it was done", || html(Answer::normal())),
+    Fault { pause: Duration::from_secs(4), ..not_done("429, Retry-After: 4", || retry_after(429, "4")) },
+    Fault { pause: Duration::from_secs(4), ..not_done("503, Retry-After: 4", || retry_after(503, "4")) },
+    not_done("408", || Answer::status(408)),
+    not_done("a wrong client", || Answer::error(401, "invalid_client")),
+    not_done("redirected", || Answer::redirect(307, "http://127.0.0.1:9/token")),
+    done("truncated JSON", || Answer::normal().cut_short()),
+    done("a body too slow", || Answer::normal().dripping(Duration::from_millis(500))),
+    not_done("no answer, nothing done", || Answer::status(503).hanging()),
+    done("no answer after it was done", || Answer::normal().hanging()),
+    Fault {
+        name: "invalid_grant",
+        answer: || Answer::error(400, "invalid_grant"),
+        spent: false,
+        first: "needs authorization: Refused",
+        last: "needs authorization: Refused",
+        pause: Duration::ZERO,
+    },
+];
+
+/// It passes, and the next try brings the new token.
+const fn not_done(name: &'static str, answer: fn() -> Answer) -> Fault {
+    let pause = Duration::from_millis(1);
+    Fault { name, answer, spent: false, first: "backing_off", last: "200", pause }
+}
+
+/// The new token is lost, which the next try finds out.
+const fn done(name: &'static str, answer: fn() -> Answer) -> Fault {
+    Fault { spent: true, last: LOST, ..not_done(name, answer) }
+}
+
+fn html(answer: Answer) -> Answer {
+    answer.header("content-type", "text/html").body(HTML)
+}
+
+fn retry_after(status: u16, seconds: &str) -> Answer {
+    html(Answer::status(status)).header("retry-after", seconds)
+}
+
+/// What was seen of one fault.
+struct Seen {
+    first: String,
+    state: String,
+    other: String,
+    served: String,
+    pause: Duration,
+    last: String,
+    requests: usize,
+    families_revoked: u64,
+}
+
+/// A fault of the provider costs nobody a token that is not lost already: it stays, is left alone as long as the provider
+/// asks, and is tried again by whoever comes next. A grant that is dead is asked about once.
+pub async fn transient_matrix(backend: &Backend) {
+    let keys = site::keys();
+    let sites = join_all((0..FAULTS.len()).map(|number| Site::new(backend, &keys, format!("fault-{number}"))));
+    let sites = sites.await;
+    let at = sites.iter().map(|site| site.at.clone()).collect();
+    let settings = Settings { timeout: TIMEOUT, ..Process::settings(backend, &keys, at) };
+    let (one, other) = tokio::join!(Process::start(&settings), Process::start(&settings));
+
+    let runs = FAULTS.iter().zip(&sites).map(|(fault, site)| go_through(fault, site, &one, &other));
+    let seen = join_all(runs).await;
+
+    let mut table = Table::new(
+        format!("{}: faults of the token endpoint", backend.kind.name()),
+        &["answer", "caller gets", "then it is", "others get", "while valid", "asked again", "after that", "requests"],
+    );
+    for (fault, seen) in FAULTS.iter().zip(&seen) {
+        table.row([
+            &fault.name,
+            &seen.first,
+            &seen.state,
+            &seen.other,
+            &seen.served,
+            &match seen.requests {
+                1 => "never".to_owned(),
+                _ => format!("after {:.1} s", seen.pause.as_secs_f32()),
+            },
+            &seen.last,
+            &seen.requests,
+        ]);
+    }
+    table.print();
+    for (fault, seen) in FAULTS.iter().zip(&seen) {
+        check(fault, seen);
+    }
+}
+
+async fn go_through(fault: &Fault, site: &Site, one: &Process, other: &Process) -> Seen {
+    let (name, user) = (&site.at.name, &site.user);
+    // One whose access token is good for another half a minute: it is due, but it can be used.
+    let valid = format!("{user}-with-time");
+    site.provider.next_token_answer((fault.answer)());
+    let first = one.call(name, user).await;
+    let failed = Instant::now();
+    let state = site.state().await;
+    let others = other.call(name, user).await;
+    assert_eq!(site.token_requests(), 1, "{}: nobody asks again at once", fault.name);
+
+    let last = loop {
+        let outcome = other.call(name, user).await;
+        if outcome != "backing_off" || failed.elapsed() > Duration::from_secs(30) {
+            break outcome;
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
+    let pause = failed.elapsed();
+    let requests = site.token_requests();
+    for process in [one, other, one, other] {
+        assert_eq!(process.call(name, user).await, last, "{}: the same answer again", fault.name);
+    }
+    assert_eq!(site.token_requests(), requests, "{}: no more token requests", fault.name);
+    let families_revoked = site.families_revoked();
+
+    site.provider.next_token_answer((fault.answer)());
+    let mut token = site.issue(&valid, Duration::from_secs(30));
+    token.issued_at = Some(Timestamp::from_unix_seconds(0));
+    site.store(&valid, token).await;
+    let served = one.call(name, &valid).await;
+    site.login(user, LONG).await;
+    assert_eq!(other.call(name, user).await, "200", "{}: a login helps at once", fault.name);
+    Seen { first, state, other: others, served, pause, last, requests, families_revoked }
+}
+
+fn check(fault: &Fault, seen: &Seen) {
+    let name = fault.name;
+    assert_eq!(seen.first, fault.first, "{name}");
+    assert_eq!(seen.other, fault.first, "{name}: told to the other process");
+    assert_eq!(seen.state, fault.first.replace('_', " "), "{name}");
+    assert_eq!(seen.last, fault.last, "{name}");
+    assert_eq!(seen.served, "200", "{name}: a valid token is served");
+    assert!(seen.pause >= fault.pause, "{name}: asked again after {:?}", seen.pause);
+    assert_eq!(seen.requests, if fault.first == "backing_off" { 2 } else { 1 }, "{name}");
+    assert_eq!(seen.families_revoked, u64::from(fault.spent), "{name}");
+}

@@ -1,0 +1,77 @@
+//! The refresh between real processes, on every storage that processes can share.
+//!
+//! The tests start this program again as [workers](worker), which open the storage by its URL and act on commands; they
+//! hold workers up at any write, kill them, cut them off from the storage, and count at the provider what came of it.
+//! `sqlite::` always runs; the rest on the servers that the environment names (see `tests/servers/start`), and says so
+//! where it does not.
+//!
+//! What the fleets do is a matter of these variables:
+//!
+//! | variable | meaning | without it |
+//! | --- | --- | --- |
+//! | `REFRESH_PROCESSES` | processes of a fleet | 8 |
+//! | `REFRESH_TASKS` | tasks in each of them | 50 |
+//! | `REFRESH_KEYS` | users whose tokens they use | 50 |
+//! | `REFRESH_SECONDS` | for how long | 12 |
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backend;
+mod clocks;
+mod crashes;
+mod cuts;
+mod faults;
+mod fleet;
+mod gate;
+mod logouts;
+mod openid;
+mod process;
+mod proxy;
+mod site;
+mod table;
+mod worker;
+
+use backend::{Backend, Kind};
+
+macro_rules! on_every_backend {
+    ($($property:ident: $run:path;)*) => {
+        on_every_backend!(@ sqlite, Kind::Sqlite; $($property: $run;)*);
+        on_every_backend!(@ postgres, Kind::Postgres; $($property: $run;)*);
+        on_every_backend!(@ mysql, Kind::MySql; $($property: $run;)*);
+        on_every_backend!(@ redis, Kind::Redis; $($property: $run;)*);
+        on_every_backend!(@ redis_cluster, Kind::RedisCluster; $($property: $run;)*);
+    };
+    (@ $backend:ident, $kind:expr; $($property:ident: $run:path;)*) => {
+        mod $backend {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $property() {
+                let Some(backend) = Backend::of($kind).await else { return };
+                $run(&backend).await;
+                backend.remove().await;
+            })*
+        }
+    };
+}
+
+on_every_backend! {
+    one_redemption: fleet::one_redemption;
+    one_redemption_at_oidc_provider: openid::one_redemption;
+    api_401_retry: fleet::api_401_retry;
+    crash_matrix: crashes::crash_matrix;
+    transient_matrix: faults::transient_matrix;
+    persist_failure_and_storage_down: cuts::storage_matrix;
+    logout_and_login_win: logouts::logout_and_login_win;
+    logins_and_logouts_under_load: logouts::under_load;
+    skew: clocks::skew;
+}
+
+/// Not a test: what the tests above start as another process.
+#[test]
+#[ignore = "started by the other tests"]
+fn worker() {
+    worker::main();
+}

@@ -1,0 +1,140 @@
+//! The test's side of a [worker](crate::worker): starts it, tells it what to do, and kills it.
+
+use std::collections::HashMap;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::backend::Backend;
+use crate::gate::{GoOn, Point};
+use crate::worker::{At, Command, SAYS, SETTINGS, Settings};
+
+/// For everything that should happen soon, on a machine that does other things too.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// The process ends when this is dropped.
+pub struct Process {
+    child: Mutex<Child>,
+    input: tokio::sync::Mutex<ChildStdin>,
+    asked: Arc<Mutex<Asked>>,
+    held: tokio::sync::Mutex<mpsc::UnboundedReceiver<Point>>,
+}
+
+#[derive(Default)]
+struct Asked {
+    last: u64,
+    /// `None` once the process has ended.
+    waiting: Option<HashMap<u64, oneshot::Sender<Value>>>,
+}
+
+impl Process {
+    /// A worker on a storage, with the usual settings.
+    pub fn settings(backend: &Backend, keys: &str, providers: Vec<At>) -> Settings {
+        Settings {
+            storage: backend.url.clone(),
+            namespace: backend.namespace.clone(),
+            storage_timeout: None,
+            keys: keys.to_owned(),
+            providers,
+            timeout: Duration::from_secs(20),
+            clock_offset: 0,
+        }
+    }
+
+    pub async fn start(settings: &Settings) -> Self {
+        let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+        let mut child = command
+            .args(["worker", "--exact", "--ignored", "--nocapture"])
+            .env(SETTINGS, serde_json::to_string(settings).unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let asked = Arc::new(Mutex::new(Asked { last: 0, waiting: Some(HashMap::new()) }));
+        let (ready, is_ready) = oneshot::channel();
+        let (holds, held) = mpsc::unbounded_channel();
+        let answers = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let (mut lines, mut ready) = (BufReader::new(output).lines(), Some(ready));
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Some(said) = line.strip_prefix(SAYS) else { continue };
+                let mut said: Value = serde_json::from_str(said).unwrap();
+                if let Some(id) = said["id"].as_u64() {
+                    let waiting = answers.lock().unwrap().waiting.as_mut().and_then(|waiting| waiting.remove(&id));
+                    let _ = waiting.unwrap().send(said["answer"].take());
+                } else if let Ok(point) = serde_json::from_value(said["held"].take()) {
+                    let _ = holds.send(point);
+                } else if let Some(ready) = ready.take() {
+                    let _ = ready.send(());
+                }
+            }
+            answers.lock().unwrap().waiting = None;
+        });
+        timeout(SOON, is_ready).await.expect("a worker does not start").expect("a worker failed to start");
+        Self { child: Mutex::new(child), input: input.into(), asked, held: held.into() }
+    }
+
+    /// What the worker answers, or `None` if it was killed first.
+    pub async fn ask<T: DeserializeOwned>(&self, command: &Command) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        let id = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.last += 1;
+            let id = asked.last;
+            asked.waiting.as_mut()?.insert(id, sender);
+            id
+        };
+        let line = serde_json::to_string(&(id, command)).unwrap() + "\n";
+        self.input.lock().await.write_all(line.as_bytes()).await.ok()?;
+        Some(serde_json::from_value(answer.await.ok()?).unwrap())
+    }
+
+    /// What came of a call of the API for a user.
+    pub async fn call(&self, provider: &str, user: &str) -> String {
+        let command = Command::Call { provider: provider.to_owned(), user: user.to_owned(), give_up: None };
+        self.ask(&command).await.unwrap_or_else(|| "killed".to_owned())
+    }
+
+    pub async fn disconnect(&self, provider: &str, user: &str) -> String {
+        self.ask(&Command::Disconnect { provider: provider.to_owned(), user: user.to_owned() }).await.unwrap()
+    }
+
+    pub async fn events(&self, user: &str) -> Vec<String> {
+        self.ask(&Command::Events { user: user.to_owned() }).await.unwrap()
+    }
+
+    pub async fn hold(&self, point: Point) {
+        self.ask::<()>(&Command::Hold(point)).await.unwrap();
+    }
+
+    /// Waits until the worker is held up where it was told to be.
+    pub async fn is_held(&self) {
+        let held = timeout(SOON, async { self.held.lock().await.recv().await }).await;
+        held.expect("the worker does not get there").expect("the worker has ended");
+    }
+
+    pub async fn go_on(&self, how: GoOn) {
+        self.ask::<()>(&Command::GoOn(how)).await.unwrap();
+    }
+
+    pub async fn offline(&self, is_offline: bool) {
+        self.ask::<()>(&Command::Offline(is_offline)).await.unwrap();
+    }
+
+    /// Kills it with SIGKILL, and waits until it is gone.
+    pub async fn kill(&self) {
+        self.child.lock().unwrap().start_kill().unwrap();
+        while self.child.lock().unwrap().try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}

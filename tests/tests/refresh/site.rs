@@ -1,0 +1,117 @@
+//! A provider, a user of it, and what the test knows of both.
+
+use std::time::{Duration, Instant};
+
+use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::{Clock, ConnectionState, OAuth, OAuth2Token, User};
+use oauth_dance_core::{Precondition, SealingKey, Token};
+use tokio::time::sleep;
+
+use crate::backend::Backend;
+use crate::process::SOON;
+use crate::worker::{self, At};
+
+pub const NAME: &str = "acme";
+pub const LONG: Duration = Duration::from_secs(3600);
+
+/// The key that all processes of a test seal with.
+pub fn keys() -> String {
+    SealingKey::generate().encode().to_string()
+}
+
+pub struct Site {
+    pub at: At,
+    pub provider: TestProvider,
+    pub oauth: OAuth,
+    pub user: String,
+}
+
+impl Site {
+    /// A provider of its own under this name, and a user with a token that has just expired.
+    pub async fn new(backend: &Backend, keys: &str, name: impl Into<String>) -> Self {
+        let name = name.into();
+        let provider = TestProvider::start().await.unwrap();
+        let user = format!("user-of-{name}");
+        let at = At { name, url: provider.url().to_owned(), is_openid: false };
+        let oauth = worker::oauth(backend.open().await, keys, std::slice::from_ref(&at)).build().unwrap();
+        let site = Self { at, provider, oauth, user };
+        site.login(&site.user, Duration::ZERO).await;
+        site
+    }
+
+    /// A new login, with an access token of this life.
+    pub async fn login(&self, user: &str, life: Duration) {
+        self.store(user, self.issue(user, life)).await;
+    }
+
+    /// A token of a new grant by somebody at the provider, with an access token of this life.
+    pub fn issue(&self, subject: &str, life: Duration) -> OAuth2Token {
+        let mut usual = LONG;
+        self.provider.configure(|settings| usual = std::mem::replace(&mut settings.access_token_lifetime, life));
+        let mut token = self.provider.issue(subject);
+        self.provider.configure(|settings| settings.access_token_lifetime = usual);
+        token.issued_at = Some(Clock::system().now());
+        token
+    }
+
+    /// Lets the applications think for so many refreshes that access tokens live so long. The API takes them for an hour
+    /// all the same: a machine with much to do may take longer for a call than they live.
+    pub fn tell_lives(&self, life: Duration, refreshes: usize) {
+        for _ in 0..refreshes {
+            self.provider.next_token_answer(Answer::normal().member("expires_in", life.as_secs()));
+        }
+    }
+
+    /// Stores a user's token as a login does.
+    pub async fn store(&self, user: &str, token: OAuth2Token) {
+        let key = User::new(user).key(&self.at.name).unwrap();
+        self.oauth.tokens().put(&key, &Token::from(token), Precondition::Always).await.unwrap();
+    }
+
+    /// What is stored for the user.
+    pub async fn stored(&self, user: &str) -> Option<OAuth2Token> {
+        let connection = self.oauth.connection(&self.at.name, &User::new(user)).await.unwrap();
+        connection.map(|connection| connection.token)
+    }
+
+    /// How the user's connection stands.
+    pub async fn state(&self) -> String {
+        match self.oauth.connection(&self.at.name, &User::new(&self.user)).await.unwrap() {
+            None => "absent".to_owned(),
+            Some(connection) => match connection.state {
+                ConnectionState::Valid => "valid".to_owned(),
+                ConnectionState::Expiring => "expiring".to_owned(),
+                ConnectionState::Refreshing => "refreshing".to_owned(),
+                ConnectionState::SentUnknown => "sent, unknown".to_owned(),
+                ConnectionState::BackingOff { .. } => "backing off".to_owned(),
+                ConnectionState::NeedsAuthorization { reason, .. } => format!("needs authorization: {reason:?}"),
+                _ => "another".to_owned(),
+            },
+        }
+    }
+
+    /// How many token requests came.
+    pub fn token_requests(&self) -> usize {
+        self.provider.requests_to(Endpoint::Token).len()
+    }
+
+    /// Waits until so many token requests came.
+    pub async fn has_token_requests(&self, count: usize) {
+        let start = Instant::now();
+        while self.token_requests() < count {
+            assert!(start.elapsed() < SOON, "{}: no token request comes", self.at.name);
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// The most often that any one refresh token came.
+    pub fn most_presented(&self) -> usize {
+        let sent = self.provider.requests_to(Endpoint::Token);
+        let sent: Vec<_> = sent.iter().filter_map(|request| request.field("refresh_token")).collect();
+        sent.iter().map(|token| sent.iter().filter(|other| *other == token).count()).max().unwrap_or_default()
+    }
+
+    pub fn families_revoked(&self) -> u64 {
+        self.provider.counters().families_revoked
+    }
+}

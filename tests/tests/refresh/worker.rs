@@ -1,0 +1,285 @@
+//! The other process's side: an application without a browser, which does what it is told on its standard input.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use oauth_dance::testing::{CLIENT, provider_at};
+use oauth_dance::{
+    ApiError, Clock, ConnectError, Hooks, KeyRing, OAuth, Provider, RefreshEvent, Registration, Timestamp, TokenKey,
+    User,
+};
+use oauth_dance_core::TokenStorage;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::backend;
+use crate::gate::{Gated, GoOn, Point, Seen};
+use crate::support::OidcProvider;
+
+/// The environment variable with a worker's [`Settings`].
+pub const SETTINGS: &str = "REFRESH_WORKER";
+/// Before everything that a worker says to the test.
+pub const SAYS: &str = "worker says ";
+/// Between two looks of a task at a token that has just expired.
+const SHORTEST_NAP: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settings {
+    pub storage: String,
+    pub namespace: String,
+    /// The longest an operation of the storage takes.
+    pub storage_timeout: Option<Duration>,
+    pub keys: String,
+    pub providers: Vec<At>,
+    /// The longest a call of a provider takes.
+    pub timeout: Duration,
+    /// How far the clock is off, in seconds.
+    pub clock_offset: i64,
+}
+
+/// Where a provider is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct At {
+    pub name: String,
+    pub url: String,
+    /// npm's oidc-provider rather than the provider for tests.
+    pub is_openid: bool,
+}
+
+impl At {
+    pub fn registration(&self) -> Registration {
+        if !self.is_openid {
+            return provider_at(&self.url, &self.name).client(CLIENT.0, CLIENT.1);
+        }
+        let at = |path| format!("{}{path}", self.url);
+        let mut provider = Provider::new(&self.name, at("/auth"), at("/token"));
+        provider.userinfo_endpoint = Some(at("/me"));
+        provider.client(OidcProvider::CLIENT_ID, OidcProvider::CLIENT_SECRET)
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Command {
+    /// Calls the API once for a user; stops waiting after a while if told so.
+    Call {
+        provider: String,
+        user: String,
+        give_up: Option<Duration>,
+    },
+    /// Calls it from many tasks, each for its own user: right when the token expires, and at least once a nap.
+    Run {
+        provider: String,
+        users: Vec<String>,
+        tasks: usize,
+        time: Duration,
+        nap: Duration,
+    },
+    /// Logs a user out.
+    Disconnect {
+        provider: String,
+        user: String,
+    },
+    /// What happened to a user's token so far.
+    Events {
+        user: String,
+    },
+    /// To be held up there, once.
+    Hold(Point),
+    /// To go on from there.
+    GoOn(GoOn),
+    Offline(bool),
+}
+
+/// What came of [`Command::Run`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// Calls that the API answered with 200.
+    pub good: u64,
+    /// The others, by what went wrong.
+    pub bad: BTreeMap<String, u64>,
+    pub seen: Seen,
+    pub events: BTreeMap<String, u64>,
+}
+
+/// Tells the test something, in one line.
+pub fn say(what: &Value) {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "\n{SAYS}{what}").unwrap();
+    output.flush().unwrap();
+}
+
+pub fn main() {
+    let settings = serde_json::from_str(&std::env::var(SETTINGS).expect("started by a test")).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let worker = Arc::new(runtime.block_on(Worker::new(settings)));
+    say(&json!({ "ready": std::process::id() }));
+    for line in std::io::stdin().lock().lines() {
+        let (id, command): (u64, Command) = serde_json::from_str(&line.unwrap()).unwrap();
+        let worker = Arc::clone(&worker);
+        runtime.spawn(async move {
+            let answer = worker.act(command).await;
+            say(&json!({ "id": id, "answer": answer }));
+        });
+    }
+    // The test has ended; nothing waits for what is still under way.
+    std::process::exit(0);
+}
+
+struct Worker {
+    oauth: OAuth,
+    storage: Gated,
+    events: Events,
+    clock_offset: i64,
+}
+
+impl Worker {
+    async fn new(settings: Settings) -> Self {
+        let clock_offset = settings.clock_offset;
+        let clock = Clock::new(move || {
+            Timestamp::from_unix_seconds(Clock::system().now().as_unix_seconds().saturating_add_signed(clock_offset))
+        });
+        let storage = backend::open(&settings.storage, &settings.namespace, settings.storage_timeout).await;
+        let storage = Gated::new(storage, clock.clone());
+        let events = Events::default();
+        let oauth = oauth(storage.clone(), &settings.keys, &settings.providers)
+            .clock(clock)
+            .timeout(settings.timeout)
+            .hooks(events.clone())
+            .build()
+            .unwrap();
+        Self { oauth, storage, events, clock_offset }
+    }
+
+    async fn act(self: &Arc<Self>, command: Command) -> Value {
+        match command {
+            Command::Call { provider, user, give_up } => {
+                let call = self.call(&provider, &user);
+                let outcome = match give_up {
+                    Some(give_up) => timeout(give_up, call).await.unwrap_or_else(|_| Outcome::of("gave up")),
+                    None => call.await,
+                };
+                json!(outcome.what)
+            }
+            Command::Run { provider, users, tasks, time, nap } => {
+                let until = Instant::now() + time;
+                let runs = (0..tasks).map(|task| {
+                    let (worker, provider, user) =
+                        (Arc::clone(self), provider.clone(), users[task % users.len()].clone());
+                    async move { worker.run(&provider, &user, until, nap).await }
+                });
+                let mut report = Report::default();
+                for (good, bad) in runs.collect::<JoinSet<_>>().join_all().await {
+                    report.good += good;
+                    for what in bad {
+                        *report.bad.entry(what).or_default() += 1;
+                    }
+                }
+                report.seen = self.storage.seen();
+                report.events = self.events.counts();
+                json!(report)
+            }
+            Command::Disconnect { provider, user } => {
+                let done = self.oauth.disconnect(&provider, &User::new(user)).await;
+                json!(done.map_or_else(|error| error.code().to_owned(), |done| format!("removed {}", done.removed)))
+            }
+            Command::Events { user } => json!(self.events.of(&user)),
+            Command::Hold(point) => json!(self.storage.hold(point)),
+            Command::GoOn(how) => json!(self.storage.go_on(how)),
+            Command::Offline(is_offline) => json!(self.storage.set_offline(is_offline)),
+        }
+    }
+
+    /// One task: returns how many calls were good, and what was bad about the others.
+    async fn run(&self, provider: &str, user: &str, until: Instant, nap: Duration) -> (u64, Vec<String>) {
+        let (mut good, mut bad) = (0, Vec::new());
+        while Instant::now() < until {
+            let Outcome { what, expires_at } = self.call(provider, user).await;
+            match what.as_str() {
+                "200" => good += 1,
+                _ => bad.push(what),
+            }
+            let expiry = expires_at.map_or(nap, |expiry| self.until(expiry));
+            sleep(expiry.min(nap).max(SHORTEST_NAP).min(until - Instant::now())).await;
+        }
+        (good, bad)
+    }
+
+    async fn call(&self, provider: &str, user: &str) -> Outcome {
+        let client = match self.oauth.client(provider, &User::new(user)).await {
+            Ok(client) => client,
+            Err(ConnectError::NeedsAuthorization { reason, .. }) => {
+                return Outcome::of(format!("needs authorization: {reason:?}"));
+            }
+            Err(error) => return Outcome::of(error.code()),
+        };
+        let what = match client.userinfo().send().await {
+            Ok(answer) => answer.status().as_u16().to_string(),
+            Err(ApiError::Timeout) => "the API timed out".to_owned(),
+            Err(error) => format!("the API failed: {}", root(&error)),
+        };
+        Outcome { what, expires_at: client.token().expires_at }
+    }
+
+    /// How long it is until then, to the millisecond, on this process's clock.
+    fn until(&self, instant: Timestamp) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = match u64::try_from(self.clock_offset) {
+            Ok(ahead) => now + Duration::from_secs(ahead),
+            Err(_) => now - Duration::from_secs(self.clock_offset.unsigned_abs()),
+        };
+        Duration::from_secs(instant.as_unix_seconds()).saturating_sub(now)
+    }
+}
+
+/// What a caller got: a status of the API, or why there was no call.
+struct Outcome {
+    what: String,
+    expires_at: Option<Timestamp>,
+}
+
+impl Outcome {
+    fn of(what: impl Into<String>) -> Self {
+        Self { what: what.into(), expires_at: None }
+    }
+}
+
+/// What is underneath an error.
+fn root(mut error: &dyn std::error::Error) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// A configuration over a storage, with these providers.
+pub fn oauth(storage: impl TokenStorage, keys: &str, providers: &[At]) -> oauth_dance::OAuthBuilder {
+    let builder = OAuth::builder("http://localhost:3000", storage, KeyRing::parse(keys).unwrap());
+    providers.iter().fold(builder.each_browser_a_user(), |builder, at| builder.provider(at.registration()))
+}
+
+/// What was told of each user's token, in order.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<(String, &'static str)>>>);
+
+impl Events {
+    fn of(&self, user: &str) -> Vec<&'static str> {
+        self.0.lock().unwrap().iter().filter(|(owner, _)| owner == user).map(|(_, event)| *event).collect()
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap().iter().fold(BTreeMap::new(), |mut counts, (_, event)| {
+            *counts.entry((*event).to_owned()).or_default() += 1;
+            counts
+        })
+    }
+}
+
+impl Hooks for Events {
+    fn refresh(&self, key: &TokenKey, event: &RefreshEvent) {
+        self.0.lock().unwrap().push((key.user().to_owned(), event.name()));
+    }
+}
