@@ -11,6 +11,7 @@
 //! * A logout or a new login changes the version and so always beats a refresh under way, whose result is dropped.
 //! * If the storage fails after the refresh token was spent, the new token is served from memory and written as soon as
 //!   the storage is back. The old one is not sent again meanwhile.
+//! * [`Refresher::refresh_due`] renews tokens before anybody asks, on as many replicas as there are.
 //! * A provider that is down costs nobody a token: the record says until when to leave it alone and why.
 
 mod due;

@@ -248,6 +248,7 @@ async fn a_commit_that_was_cut_off_is_looked_up() {
         assert_eq!(process.usable().await.unwrap(), "access-0-1");
         process.finish().await;
         assert_eq!(bench.access().await, "access-0-1", "{fault:?}");
+        assert_eq!(process.seen().last(), Some(&"refreshed"), "{fault:?}: its own write is no stranger's");
         assert_eq!(bench.provider.calls_and_replays(), (1, 0));
     }
 }
