@@ -33,7 +33,8 @@ const watched = new Set(['/token', '/me', '/token/revocation']);
 const log = [];
 const seen = { codes: [], codeVerifiers: [], accessTokens: [], refreshTokens: [], idTokens: [] };
 
-const server = createServer();
+// Else a machine with much to do closes a kept connection just when it is used again.
+const server = createServer({ keepAliveTimeout: 300_000 });
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 const { port } = server.address();
 const issuer = `http://127.0.0.1:${port}`;

@@ -33,7 +33,7 @@ impl Size {
             processes: number("REFRESH_PROCESSES", 8),
             tasks: number("REFRESH_TASKS", 50),
             keys: number("REFRESH_KEYS", 50),
-            time: Duration::from_secs(number("REFRESH_SECONDS", 12) as u64),
+            time: Duration::from_secs(number("REFRESH_SECONDS", 10) as u64),
         }
     }
 }

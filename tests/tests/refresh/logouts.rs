@@ -142,7 +142,7 @@ async fn interfere(step: Step, what: Other, site: &Site, one: &Process, other: &
 /// nobody is connected or get the API's 401, and in the end there is what the last logout or login left.
 pub async fn under_load(backend: &Backend) {
     const LIFE: Duration = Duration::from_secs(2);
-    let size = Size { processes: 4, tasks: 16, keys: 16, time: Duration::from_secs(8) };
+    let size = Size { processes: 4, tasks: 16, keys: 16, time: Size::from_env().time };
     let keys = site::keys();
     let site = Site::new(backend, &keys, NAME).await;
     site.provider.configure(|settings| settings.access_token_lifetime = LIFE);

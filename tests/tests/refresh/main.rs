@@ -12,7 +12,7 @@
 //! | `REFRESH_PROCESSES` | processes of a fleet | 8 |
 //! | `REFRESH_TASKS` | tasks in each of them | 50 |
 //! | `REFRESH_KEYS` | users whose tokens they use | 50 |
-//! | `REFRESH_SECONDS` | for how long | 12 |
+//! | `REFRESH_SECONDS` | for how long | 10 |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]
