@@ -190,7 +190,8 @@ impl Row {
 
     /// Says yes or no where every set-up declares the same, and on what it depends where they do not.
     fn declares_by_setup(&self, declared: &[Capabilities]) {
-        let facts: [(&str, fn(&Capabilities) -> bool); 4] = [
+        type Declares = fn(&Capabilities) -> bool;
+        let facts: [(&str, Declares); 4] = [
             ("durable", |found| found.durable),
             ("shared by processes", |found| found.shared),
             ("listable", |found| found.listable),
