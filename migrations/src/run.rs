@@ -62,9 +62,9 @@ pub async fn migrate_postgres(connection: &mut sqlx::PgConnection, table: &Table
 /// What sqlx says, and a time-out if another process has been migrating for a minute.
 #[cfg(feature = "mysql")]
 pub async fn migrate_mysql(connection: &mut sqlx::MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
-    // The lock's name is one for the whole server and may have 64 characters.
-    const LOCK: &str = "SELECT GET_LOCK(CONCAT('oauth-dance ', MD5(CONCAT_WS('.', DATABASE(), ?))), 60)";
-    const UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('oauth-dance ', MD5(CONCAT_WS('.', DATABASE(), ?))))";
+    // The lock's name is one for the whole server, and short; two tables that share one wait for each other.
+    const LOCK: &str = "SELECT GET_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))), 60)";
+    const UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))))";
 
     if is_current(Dialect::MySql, connection, table).await? {
         return Ok(());

@@ -29,9 +29,9 @@ pub(crate) fn failure<DB: Dialect>(error: &sqlx::Error) -> Failure {
         sqlx::Error::Database(error) => DB::failure(error.as_ref()),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Failure::Broken,
         sqlx::Error::Tls(_) => Failure::Misconfigured(NO_TLS),
-        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
-            Failure::Misconfigured("the database's URL or options are wrong")
-        }
+        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => Failure::Misconfigured(
+            "the database's URL or options are wrong, or do not fit the server; the cause is underneath",
+        ),
         sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::ColumnDecode { .. }

@@ -15,6 +15,8 @@ pub enum Way {
     Cut,
     /// Nothing arrives and nothing breaks.
     Silent,
+    /// The same for connections of before, for ever, while new ones are as they should be.
+    Abandoned,
     /// All connections are broken, and new ones are at once.
     Down,
 }
@@ -41,7 +43,8 @@ impl Proxy {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 *count.lock().unwrap() += 1;
-                tokio::spawn(carry(client, server, watched.clone()));
+                let since = *watched.borrow();
+                tokio::spawn(carry(client, server, since, watched.clone()));
             }
         });
         (Self { way, connections }, format!("{start}@127.0.0.1:{port}/{end}"))
@@ -57,18 +60,20 @@ impl Proxy {
     }
 }
 
-async fn carry(client: TcpStream, server: u16, mut way: watch::Receiver<Way>) {
-    if *way.borrow() == Way::Down {
+async fn carry(client: TcpStream, server: u16, since: Way, mut way: watch::Receiver<Way>) {
+    if since == Way::Down {
         return;
     }
+    let silent: &[Way] = if since == Way::Abandoned { &[Way::Silent] } else { &[Way::Silent, Way::Abandoned] };
+    let unanswered = [silent, &[Way::Unanswered]].concat();
     let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        () = copy(from_client, to_server, way.clone(), &[Way::Silent], &[]) => {}
-        () = copy(from_server, to_client, way.clone(), &[Way::Silent, Way::Unanswered], &[Way::Cut]) => {}
+        () = copy(from_client, to_server, way.clone(), silent, &[]) => {}
+        () = copy(from_server, to_client, way.clone(), &unanswered, &[Way::Cut]) => {}
         _ = way.wait_for(|way| *way == Way::Down) => {}
     }
 }
