@@ -78,9 +78,9 @@ struct OverRequests {
     browsers: Browsers,
     jars: Arc<Mutex<HashMap<Vec<u8>, Jar>>>,
     capabilities: Capabilities,
-    /// A login gives a session a new id, and requests that were sent with the old one are of no session any more. So
-    /// browsers send nothing until a login is answered; `None` where no session is involved.
-    login: Option<Arc<RwLock<()>>>,
+    /// Requests that a browser sends by themselves: what two of them at once lose is declared, and not tried here.
+    alone: fn(&Call) -> bool,
+    turn: Arc<RwLock<()>>,
 }
 
 /// The session manager answers by itself where it cannot save a session.
@@ -92,7 +92,7 @@ impl OverRequests {
     async fn new(app: App, browsers: Browsers) -> Self {
         let request = Request::new(Call::Declare);
         let Said::Declared(capabilities) = app.clone().oneshot(request).await.unwrap().into_body() else { panic!() };
-        Self { app, browsers, jars: Arc::default(), capabilities, login: None }
+        Self { app, browsers, jars: Arc::default(), capabilities, alone: |_| false, turn: Arc::default() }
     }
 
     /// The same browsers with another application.
@@ -105,11 +105,9 @@ impl OverRequests {
             (Browsers::OnePerKey, Some(key)) => key.to_bytes(),
             _ => Vec::new(),
         };
-        let is_login = matches!(call, Call::Put(_, _, Precondition::Always));
-        let (_alone, _together) = match &self.login {
-            Some(login) if is_login => (Some(login.write().await), None),
-            Some(login) => (None, Some(login.read().await)),
-            None => (None, None),
+        let (_alone, _together) = match (self.alone)(&call) {
+            true => (Some(self.turn.write().await), None),
+            false => (None, Some(self.turn.read().await)),
         };
         let mut request = Request::new(call);
         let jar = self.jars.lock().unwrap().get(&browser).cloned().unwrap_or_default();
@@ -257,6 +255,8 @@ mod cookie_of_one_browser {
         let mut cookies = Cookies::new(Browsers::One, Some(128 * 1024)).await;
         // Records share the room, so that a test of sizes cannot fill it with each of them.
         cookies.storage.capabilities = cookies.storage.capabilities.with_max_payload(9_000);
+        // Of two responses at once, the one that arrives last sets all cookies.
+        cookies.storage.alone = |_| true;
         Ok(cookies)
     });
 }
@@ -328,7 +328,8 @@ macro_rules! sessions {
                     let (store, key, clock) = (Store::default(), Key::generate(), Turned::default());
                     let tokens = SessionTokens::new(store.clone()).with_clock(clock.clock());
                     let mut storage = OverRequests::new(inside(&store, &key, &tokens), Browsers::One).await;
-                    storage.login = Some(Arc::default());
+                    // A login gives the session a new id, and requests with the old one are of no session any more.
+                    storage.alone = |call| matches!(call, Call::Put(_, _, Precondition::Always));
                     Self { store, tokens, key, storage, clock }
                 }
             }
