@@ -82,7 +82,7 @@ impl OAuth {
     ///
     /// Everything else is as in [`OAuth::builder`], but tokens are there in handlers only, by
     /// [`Connected`](crate::Connected) and [`Connections`](crate::Connections). Without a request, as in a background job,
-    /// [`OAuth::client`], [`OAuth::token`], [`OAuth::disconnect`] and [`OAuth::tokens`] answer with
+    /// [`OAuth::client`], [`OAuth::connection`], [`OAuth::disconnect`] and [`OAuth::tokens`] answer with
     /// [`StorageError::Unsupported`](oauth_dance_core::StorageError::Unsupported). A login attempt is spent once per process.
     pub fn per_request(base_url: impl Into<String>, keys: KeyRing) -> OAuthBuilder {
         OAuthBuilder { per_request: true, ..Self::builder(base_url, NoStorage, keys) }
