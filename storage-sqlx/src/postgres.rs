@@ -114,7 +114,7 @@ impl Dialect for Postgres {
             WHERE kept.retain_until <= {now}",
         // Locked first, and passed over where another statement has a lock: that one may be renewing the record.
         purge: "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE retain_until <= {now} \
-                LIMIT ? FOR UPDATE SKIP LOCKED)) AND retain_until <= {now}",
+                LIMIT ? FOR UPDATE SKIP LOCKED))",
         after: After::Rows,
         numbered: true,
     };

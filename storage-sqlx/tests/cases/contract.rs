@@ -2,7 +2,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use oauth_dance_core::{
-    Filter, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version, Versioned,
+    Clock, Filter, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version,
+    Versioned,
 };
 
 use super::{Database, kept_for, key, ready};
@@ -20,6 +21,11 @@ pub async fn every_field_comes_back<D: Database>(database: &D) {
         let version = storage.put(&key, &record, Precondition::Always).await.unwrap();
         assert_eq!(storage.get(&key).await.unwrap(), Some(Versioned::new(record, version)));
     }
+
+    let now = Clock::system().now().as_unix_seconds();
+    let noted = format!("created_at BETWEEN {0} - 60 AND {0} + 60 AND updated_at BETWEEN {0} - 60 AND {0} + 60", now);
+    let untouched = format!("UPDATE oauth_dance_tokens SET created_at = created_at WHERE {noted}");
+    assert_eq!(database.execute(&untouched).await, 1, "the database's clock is in UTC, in seconds");
 
     let (first, last) = (Timestamp::from_unix_seconds(0), Timestamp::from_unix_seconds(u64::MAX));
     for expires_at in [None, Some(first), Some(Timestamp::from_unix_seconds(1 << 33)), Some(last)] {
