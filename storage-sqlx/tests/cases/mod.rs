@@ -8,6 +8,7 @@ mod races;
 mod rows;
 mod schema;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use oauth_dance_core::{Record, StorageError, TokenKey, TokenStorage};
@@ -57,6 +58,14 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Says that a test is left out, past the test runner, which keeps what a test prints to itself.
+pub fn skip<T>(variable: &str) -> Option<T> {
+    assert!(std::env::var_os("REQUIRE_BACKENDS").is_none(), "{variable} is not set; see tests/servers/start");
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {variable} is not set; see tests/servers/start");
+    None
+}
+
 /// The URL of a server for tests, and of a new database on it.
 pub struct Server {
     pub url: String,
@@ -66,11 +75,7 @@ pub struct Server {
 impl Server {
     /// `None`, and words about it, if the environment names none.
     pub fn named_by(variable: &str) -> Option<Self> {
-        let Ok(url) = std::env::var(variable) else {
-            assert!(std::env::var_os("REQUIRE_BACKENDS").is_none(), "{variable} is not set; see tests/servers/start");
-            println!("SKIPPED: {variable} is not set; see tests/servers/start");
-            return None;
-        };
+        let url = std::env::var(variable).ok().or_else(|| skip(variable))?;
         let database = format!("test_{}", hex(&oauth_dance_core::random_bytes::<6>()));
         Some(Self { url, database })
     }
