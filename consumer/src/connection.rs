@@ -31,7 +31,8 @@ impl StoredToken {
         Ok(refresher.instead_of(rejected, &self.oauth.tokens, &self.key, &self.provider()).await?)
     }
 
-    fn provider(&self) -> Arc<dyn Redeem> {
+    /// What redeems its refresh token.
+    pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
         Arc::new(TokenEndpoint { oauth: self.oauth.clone(), registered: Arc::clone(&self.registered) })
     }
 }

@@ -10,6 +10,7 @@ use oauth_dance_core::Connection;
 use serde_json::json;
 use url::form_urlencoded;
 
+use crate::accounts::Account;
 use crate::client::ApiClient;
 use crate::error::{ApiError, ConnectError};
 use crate::oauth::{Disconnected, OAuth};
@@ -128,6 +129,24 @@ impl Connections {
     /// Who is signed in.
     pub fn user(&self) -> Option<&User> {
         self.user.as_ref()
+    }
+
+    /// The same for one of several accounts of the signed-in user at a provider; see [`User::with_account`].
+    #[must_use]
+    pub fn at_account(&self, account: impl Into<String>) -> Self {
+        let user = self.user.clone().map(|user| user.with_account(account));
+        Self { user, ..self.clone() }
+    }
+
+    /// What the signed-in user has connected; see [`OAuth::accounts`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Where nobody is signed in, it is empty.
+    pub async fn accounts(&self) -> Result<Vec<Account>, ConnectError> {
+        match &self.user {
+            Some(user) => self.oauth.accounts(user).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// A client of the signed-in user at this provider; see [`OAuth::client`].

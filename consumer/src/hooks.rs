@@ -119,23 +119,31 @@ pub struct Failure<'a> {
 pub struct Decision {
     pub(crate) store: bool,
     pub(crate) user: Option<User>,
+    pub(crate) account: Option<String>,
     pub(crate) response: Option<Response>,
 }
 
 impl Decision {
     /// Store the token of the user who is signed in.
     pub fn store() -> Self {
-        Self { store: true, user: None, response: None }
+        Self { store: true, user: None, account: None, response: None }
     }
 
     /// Drop the token: the login served only to learn who the user is, or is refused.
     pub fn discard() -> Self {
-        Self { store: false, user: None, response: None }
+        Self { store: false, user: None, account: None, response: None }
     }
 
     /// Store it as this user's, whoever is signed in.
     pub fn for_user(mut self, user: User) -> Self {
         self.user = Some(user);
+        self
+    }
+
+    /// Store it as one of several accounts of the user at this provider, beside the others and in the place of one of the
+    /// same name; see [`User::with_account`].
+    pub fn as_account(mut self, account: impl Into<String>) -> Self {
+        self.account = Some(account.into());
         self
     }
 

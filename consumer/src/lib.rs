@@ -38,6 +38,8 @@
 //! on its answer. No token, code or secret is in any log, error, `Debug` output or URL of ours. A log of requests that
 //! the application makes itself should leave out the query of the callback route.
 
+mod accounts;
+mod background;
 mod browser_user;
 mod client;
 mod connection;
@@ -61,6 +63,7 @@ mod token_endpoint;
 mod token_response;
 mod user;
 
+pub use accounts::Account;
 pub use client::{ApiClient, ApiRequest, ApiResponse};
 pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointError};
 pub use extract::{Connected, ConnectedRejection, Connections};
@@ -72,6 +75,6 @@ pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};
 
 pub use oauth_dance_core::{
-    BoxError, Clock, Connection, ConnectionState, DeadReason, KeyRing, MemoryStorage, OAuth2Token, RefreshEvent,
-    RequestStorage, Secret, Timestamp, TokenKey, TokenStorage,
+    BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Filter, KeyRing, MemoryStorage,
+    OAuth2Token, RefreshEvent, RequestStorage, Secret, Timestamp, TokenKey, TokenStorage,
 };

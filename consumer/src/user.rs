@@ -13,19 +13,43 @@ use oauth_dance_core::{BoxError, KeyError, TokenKey};
 pub struct User {
     id: String,
     tenant: Option<String>,
+    account: Option<String>,
 }
 
 impl User {
     /// The user with this identifier. It is part of the storage key: use one that never changes and is never given
     /// to somebody else, such as a primary key; not an e-mail address.
     pub fn new(id: impl Into<String>) -> Self {
-        Self { id: id.into(), tenant: None }
+        Self { id: id.into(), tenant: None, account: None }
     }
 
     /// The user of that name in one tenant.
     #[must_use]
     pub fn in_tenant(self, tenant: impl Into<String>) -> Self {
         Self { tenant: Some(tenant.into()), ..self }
+    }
+
+    /// The same user with one of several accounts at a provider, under a name of the application's choice, such as the
+    /// provider's own identifier of the account. Without one it is the only account.
+    ///
+    /// ```
+    /// # async fn example(oauth: oauth_dance::OAuth) -> Result<(), Box<dyn std::error::Error>> {
+    /// use oauth_dance::User;
+    ///
+    /// let alice = User::new("alice");
+    /// for account in oauth.accounts(&alice).await? {
+    ///     let client = oauth.client(&account.provider, &account.user).await?;
+    ///     let me: serde_json::Value = client.userinfo().send().await?.json()?;
+    ///     println!("{} {:?}: {me}", account.provider, account.user.account());
+    /// }
+    /// let work = oauth.client("github", &alice.with_account("583231")).await?;
+    /// # let _ = work;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_account(self, account: impl Into<String>) -> Self {
+        Self { account: Some(account.into()), ..self }
     }
 
     /// The identifier.
@@ -38,16 +62,30 @@ impl User {
         self.tenant.as_deref()
     }
 
+    /// The account, where one of several is meant.
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
+    }
+
     /// Where this user's token of a provider is stored.
     ///
     /// # Errors
-    /// [`KeyError::Empty`] if the identifier or the tenant is empty.
+    /// [`KeyError::Empty`] if the identifier, the tenant or the account is empty.
     pub fn key(&self, provider: &str) -> Result<TokenKey, KeyError> {
-        let key = TokenKey::new(provider, &self.id)?;
-        match &self.tenant {
-            Some(tenant) => key.with_tenant(tenant),
-            None => Ok(key),
+        let mut key = TokenKey::new(provider, &self.id)?;
+        if let Some(tenant) = &self.tenant {
+            key = key.with_tenant(tenant)?;
         }
+        if let Some(account) = &self.account {
+            key = key.with_account(account)?;
+        }
+        Ok(key)
+    }
+
+    /// Whose token a key is for.
+    pub(crate) fn of(key: &TokenKey) -> Self {
+        let [tenant, account] = [key.tenant(), key.account()].map(|part| part.map(str::to_owned));
+        Self { id: key.user().to_owned(), tenant, account }
     }
 }
 

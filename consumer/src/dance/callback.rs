@@ -109,7 +109,10 @@ async fn finish(
         token_endpoint::exchange_code(&oauth.inner.http, &registered, code.expose(), &attempt.verifier, now).await?;
     let decision = decide(oauth, registered, &attempt, user.as_ref(), &token, parts).await?;
     if decision.store {
-        store(oauth, provider, decision.user.or(user), token, cookies).await?;
+        let user = whose(oauth, decision.user.or(user), cookies)?;
+        let user = decision.account.into_iter().fold(user, User::with_account);
+        // Over whatever was there: a new login always wins.
+        oauth.tokens.put(&user.key(provider)?, &Token::from(token), Precondition::Always).await?;
     }
     tracing::info!(provider, stored = decision.store, "login finished");
     Ok(decision.response.unwrap_or_else(|| Redirect::to(&attempt.next).into_response()))
@@ -142,23 +145,15 @@ async fn decide(
     oauth.inner.hooks.authorized(login).await.map_err(LoginError::Hook)
 }
 
-/// Stores the token over whatever was there: a new login always wins.
-async fn store(
-    oauth: &OAuth,
-    provider: &str,
-    user: Option<User>,
-    token: OAuth2Token,
-    cookies: &mut Vec<HeaderValue>,
-) -> Result<(), LoginError> {
-    let user = match (user, &oauth.inner.users) {
-        (Some(user), _) => user,
+/// Who gets the token, who may be a browser that becomes a user by it.
+fn whose(oauth: &OAuth, user: Option<User>, cookies: &mut Vec<HeaderValue>) -> Result<User, LoginError> {
+    match (user, &oauth.inner.users) {
+        (Some(user), _) => Ok(user),
         (None, Identity::Browser(browsers)) => {
             let (user, cookie) = browsers.create(oauth.inner.paths.is_https());
             cookies.push(cookie);
-            user
+            Ok(user)
         }
-        (None, Identity::Application(_)) => return Err(LoginError::NoUser),
-    };
-    oauth.tokens.put(&user.key(provider)?, &Token::from(token), Precondition::Always).await?;
-    Ok(())
+        (None, Identity::Application(_)) => Err(LoginError::NoUser),
+    }
 }

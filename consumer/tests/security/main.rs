@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accounts;
 mod api;
 mod application;
 mod authorization;
@@ -16,6 +17,7 @@ mod faults;
 mod limits;
 mod logout;
 mod refresh;
+mod rejected;
 mod sessions;
 mod stored;
 mod token;

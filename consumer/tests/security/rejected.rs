@@ -1,0 +1,125 @@
+//! An access token that the API rejects before it expires.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::{ApiClient, OAuth2Token, User};
+use oauth_dance_core::{Precondition, Token};
+use tokio::task::JoinSet;
+
+use crate::support::{Site, world};
+
+fn rejection() -> Answer {
+    Answer::error(401, "invalid_token").header("www-authenticate", "Bearer error=\"invalid_token\"")
+}
+
+async fn connected() -> (TestProvider, Site, ApiClient) {
+    let (provider, site) = world().await;
+    provider.connect(&site.oauth, "acme", &User::new("alice")).await.unwrap();
+    let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
+    (provider, site, client)
+}
+
+fn calls_and_refreshes(provider: &TestProvider) -> (usize, usize) {
+    (provider.requests_to(Endpoint::Api).len(), provider.requests_to(Endpoint::Token).len())
+}
+
+#[tokio::test]
+async fn ac_05_a_rejected_token_is_replaced_once_and_the_call_repeated() {
+    let (provider, site, client) = connected().await;
+    let before = site.access_token("alice").await.unwrap();
+    provider.next_answer(Endpoint::Api, rejection());
+    let answer = client.put("/notes/1").header(http::header::ETAG, "x".parse().unwrap()).json(&["text"]);
+    let answer = answer.send().await.unwrap().success().unwrap();
+    assert_eq!(answer.json::<serde_json::Value>().unwrap()["body"], "[\"text\"]");
+    assert_eq!(calls_and_refreshes(&provider), (2, 1));
+
+    let calls = provider.requests_to(Endpoint::Api);
+    let after = site.access_token("alice").await.unwrap();
+    assert_ne!(before, after);
+    assert_eq!(calls[0].header("authorization"), Some(format!("Bearer {before}").as_str()));
+    assert_eq!(calls[1].header("authorization"), Some(format!("Bearer {after}").as_str()));
+    assert_eq!((calls[1].method.as_str(), calls[1].header("etag")), ("PUT", Some("x")));
+    assert_eq!(provider.counters().families_revoked, 0);
+}
+
+#[tokio::test]
+async fn ac_05_a_second_rejection_is_the_caller_s() {
+    let (provider, _site, client) = connected().await;
+    provider.next_answer(Endpoint::Api, rejection());
+    provider.next_answer(Endpoint::Api, rejection());
+    let answer = client.get("/notes").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert!(answer.headers().contains_key("www-authenticate"));
+    assert_eq!(calls_and_refreshes(&provider), (2, 1));
+}
+
+/// Somebody else has refreshed it since this client was made: the stored one is tried, and nothing is redeemed.
+#[tokio::test]
+async fn ac_05_a_token_that_was_replaced_meanwhile_is_not_refreshed_again() {
+    let (provider, site, client) = connected().await;
+    let newer = provider.connect(&site.oauth, "acme", &User::new("alice")).await.unwrap();
+    provider.next_answer(Endpoint::Api, rejection());
+    client.get("/notes").send().await.unwrap().success().unwrap();
+    assert_eq!(calls_and_refreshes(&provider), (2, 0));
+    let repeated = format!("Bearer {}", newer.access_token.expose());
+    assert_eq!(provider.requests_to(Endpoint::Api)[1].header("authorization"), Some(repeated.as_str()));
+}
+
+#[tokio::test]
+async fn ac_05_many_rejected_calls_share_one_refresh() {
+    let (provider, site, client) = connected().await;
+    let rejected = site.access_token("alice").await.unwrap();
+    for _ in 0..20 {
+        provider.next_answer(Endpoint::Api, rejection());
+    }
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        let client = client.clone();
+        calls.spawn(async move { client.get("/notes").send().await.unwrap().status() });
+    }
+    calls.join_all().await;
+    assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
+    assert_eq!(provider.counters().families_revoked, 0);
+    assert_ne!(site.access_token("alice").await.unwrap(), rejected);
+}
+
+/// Nothing can be done about it here, so the API's own answer is what the caller gets, and nothing stored is lost.
+#[tokio::test]
+async fn ac_05_without_another_token_the_answer_stays() {
+    let (provider, site) = world().await;
+    let user = User::new("alice");
+    let key = user.key("acme").unwrap();
+    let token = Token::from(OAuth2Token::bearer("old"));
+    site.oauth.tokens().put(&key, &token, Precondition::Always).await.unwrap();
+    let client = site.oauth.client("acme", &user).await.unwrap();
+    assert_eq!(client.get("/notes").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(calls_and_refreshes(&provider), (1, 0));
+    assert_eq!(site.access_token("alice").await.as_deref(), Some("old"));
+
+    let fresh = provider.connect(&site.oauth, "acme", &user).await.unwrap();
+    let client = site.oauth.client("acme", &user).await.unwrap();
+    provider.next_answer(Endpoint::Api, rejection());
+    provider.next_token_answer(Answer::status(503));
+    assert_eq!(client.get("/notes").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(site.token("alice").await.unwrap().refresh_token, fresh.refresh_token);
+}
+
+/// Some APIs answer 403 or 400 for a token that has expired: its time is known, so it is never sent.
+#[tokio::test]
+async fn ac_06_an_expired_token_is_not_even_tried() {
+    let (provider, site) = world().await;
+    provider.configure(|settings| {
+        settings.clock = site.clock.clock();
+        settings.access_token_lifetime = Duration::from_secs(2);
+    });
+    provider.connect(&site.oauth, "acme", &User::new("alice")).await.unwrap();
+    let expired = site.access_token("alice").await.unwrap();
+    site.clock.advance(Duration::from_secs(3));
+    let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
+    client.get("/notes").send().await.unwrap().success().unwrap();
+    let calls = provider.requests_to(Endpoint::Api);
+    assert_eq!(calls.len(), 1);
+    assert!(!calls[0].header("authorization").unwrap().contains(&expired));
+}
