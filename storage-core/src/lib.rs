@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod dpop_key;
 mod error;
 mod key;
 mod memory;
@@ -40,6 +41,7 @@ mod token;
 mod tokens;
 mod wire;
 
+pub use dpop_key::DpopKey;
 pub use error::{BoxError, StorageError, TokensError};
 pub use key::{KeyError, TokenKey};
 pub use memory::MemoryStorage;

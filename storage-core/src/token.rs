@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use crate::dpop_key::DpopKey;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -61,7 +62,7 @@ impl From<OAuth1Token> for Token {
 pub struct OAuth2Token {
     /// The access token.
     pub access_token: Secret,
-    /// How to present it, as the provider wrote it; usually `Bearer`.
+    /// How to present it, as the provider wrote it; usually `Bearer`, and `DPoP` where it is bound to a key.
     pub token_type: String,
     /// What to refresh it with, where the provider gave one.
     pub refresh_token: Option<Secret>,
@@ -73,6 +74,8 @@ pub struct OAuth2Token {
     pub expires_at: Option<Timestamp>,
     /// When the access token was received, on this application's clock.
     pub issued_at: Option<Timestamp>,
+    /// The key that the access token is bound to (RFC 9449), and the refresh token of a client without a secret.
+    pub dpop_key: Option<DpopKey>,
     /// Everything else the provider sent.
     pub extra: Extra,
 }
@@ -88,6 +91,7 @@ impl OAuth2Token {
             scope: None,
             expires_at: None,
             issued_at: None,
+            dpop_key: None,
             extra: Extra::default(),
         }
     }

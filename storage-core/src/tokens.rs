@@ -35,7 +35,8 @@ impl Tokens {
         Self { storage: Arc::new(storage), sealing: Sealing::Sealed(ring), retain_for: None }
     }
 
-    /// Tokens are stored **in plain text**: whoever reads the storage or a backup of it can act as your users.
+    /// Tokens are stored **in plain text**: whoever reads the storage or a backup of it can act as your users. A
+    /// [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text beside its token, and binds nothing any more.
     pub fn dangerous_plaintext(storage: impl TokenStorage) -> Self {
         Self { storage: Arc::new(storage), sealing: Sealing::Plaintext, retain_for: None }
     }
@@ -51,6 +52,11 @@ impl Tokens {
     #[must_use]
     pub fn with_storage(self, storage: Arc<dyn TokenStorage>) -> Self {
         Self { storage, ..self }
+    }
+
+    /// Whether tokens are sealed before they are stored.
+    pub fn is_sealed(&self) -> bool {
+        matches!(self.sealing, Sealing::Sealed(_))
     }
 
     /// The storage underneath.
@@ -183,6 +189,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::dpop_key::DpopKey;
     use crate::memory::MemoryStorage;
     use crate::seal::SealingKey;
     use crate::time::Timestamp;
@@ -201,6 +208,8 @@ mod tests {
         token.scope = Some(vec!["repo".to_owned(), "user:email".to_owned()]);
         token.expires_at = Some(Timestamp::from_unix_seconds(4_102_444_800));
         token.issued_at = Some(Timestamp::from_unix_seconds(1_700_000_000));
+        token.dpop_key = DpopKey::parse("CANARY-dpop-key-of-43-characters-in-base64s");
+        assert!(token.dpop_key.is_some());
         let extra = json!({"authed_user": {"access_token": "CANARY-extra", "n": [1, 2.5, null]}, "instance_url": "x"});
         token.extra = Extra::from(extra.as_object().unwrap().clone());
         token.into()
@@ -298,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_stored_gives_a_typed_error_and_stays() {
         let good = wire::encode(&key(), &Stored::idle(rich())).to_vec();
-        let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":1", "\"format\":2");
+        let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":2", "\"format\":3");
         let garbage: Vec<Vec<u8>> =
             vec![vec![], vec![0], b"{".to_vec(), b"{}".to_vec(), b"null".to_vec(), vec![1; 500], good[..40].to_vec()];
         for (tokens, storage) in both_ways() {
@@ -311,7 +320,7 @@ mod tests {
         let (plain, storage) = both_ways().pop().unwrap();
         storage.put(&key(), &Record::new(newer), Precondition::Always).await.unwrap();
         let error = plain.get(&key()).await.unwrap_err();
-        assert!(matches!(error, TokensError::NewerFormat { found: 2, .. }), "{error:?}");
+        assert!(matches!(error, TokensError::NewerFormat { found: 3, .. }), "{error:?}");
     }
 
     fn both_ways() -> Vec<(Tokens, MemoryStorage)> {

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use crate::dpop_key::DpopKey;
 use crate::error::TokensError;
 use crate::key::TokenKey;
 use crate::refresh::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
@@ -13,8 +15,9 @@ use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::{Extra, OAuth1Token, OAuth2Token, Token};
 
-/// Raised whenever an older release could not read a record, or would lose a part of it in rewriting it.
-const FORMAT: u64 = 1;
+/// Raised whenever an older release could not read a record, or would lose a part of it in rewriting it. A record is
+/// written with the lowest number that has all its members.
+const FORMAT: u64 = 2;
 
 /// Whether a payload is a document of this module rather than something sealed.
 pub(crate) fn is_plain(payload: &[u8]) -> bool {
@@ -23,7 +26,7 @@ pub(crate) fn is_plain(payload: &[u8]) -> bool {
 
 pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
     let document = Document {
-        format: FORMAT,
+        format: format(&stored.token),
         key: key.parts(),
         token: TokenOut::from(&stored.token),
         refresh: Refresh::from_progress(&stored.progress),
@@ -46,6 +49,14 @@ pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensErr
     }
     let progress = document.refresh.map_or(Progress::Idle, Progress::from);
     Ok(Stored { token: document.token.into(), progress })
+}
+
+/// 1, or 2 for a token with a `dpop_key`.
+fn format(token: &Token) -> u64 {
+    match token {
+        Token::OAuth2(OAuth2Token { dpop_key: Some(_), .. }) => 2,
+        _ => 1,
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,6 +85,8 @@ enum TokenOut<'a> {
         scope: Option<&'a [String]>,
         expires_at: Option<u64>,
         issued_at: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dpop_key: Option<&'a str>,
         extra: &'a Map<String, Value>,
     },
     OAuth1 {
@@ -94,6 +107,7 @@ impl<'a> From<&'a Token> for TokenOut<'a> {
                 scope: token.scope.as_deref(),
                 expires_at: token.expires_at.map(Timestamp::as_unix_seconds),
                 issued_at: token.issued_at.map(Timestamp::as_unix_seconds),
+                dpop_key: token.dpop_key.as_ref().map(DpopKey::expose),
                 extra: token.extra.as_map(),
             },
             Token::OAuth1(token) => Self::OAuth1 {
@@ -116,6 +130,8 @@ enum TokenIn {
         scope: Option<Vec<String>>,
         expires_at: Option<u64>,
         issued_at: Option<u64>,
+        #[serde(default, deserialize_with = "dpop_key")]
+        dpop_key: Option<DpopKey>,
         extra: Map<String, Value>,
     },
     OAuth1 {
@@ -123,6 +139,11 @@ enum TokenIn {
         token_secret: String,
         extra: Map<String, Value>,
     },
+}
+
+fn dpop_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DpopKey>, D::Error> {
+    let d = Zeroizing::new(String::deserialize(deserializer)?);
+    DpopKey::parse(&d).map(Some).ok_or_else(|| D::Error::custom("not a private key"))
 }
 
 impl From<TokenIn> for Token {
@@ -136,6 +157,7 @@ impl From<TokenIn> for Token {
                 scope,
                 expires_at,
                 issued_at,
+                dpop_key,
                 extra,
             } => Self::OAuth2(OAuth2Token {
                 access_token: access_token.into(),
@@ -145,6 +167,7 @@ impl From<TokenIn> for Token {
                 scope,
                 expires_at: expires_at.map(Timestamp::from_unix_seconds),
                 issued_at: issued_at.map(Timestamp::from_unix_seconds),
+                dpop_key,
                 extra: Extra::from(extra),
             }),
             TokenIn::OAuth1 { token, token_secret, extra } => Self::OAuth1(OAuth1Token {
@@ -275,6 +298,35 @@ mod tests {
         for progress in all {
             let before = stored(progress);
             assert_eq!(decode(&key(), &encode(&key(), &before)).unwrap(), before);
+        }
+    }
+
+    /// As it was written before there were keys, and still is where there is none.
+    #[test]
+    fn a_record_without_a_key_is_of_the_first_format() {
+        let first = concat!(
+            r#"{"format":1,"key":["","alice","example",""],"token":{"kind":"oauth2","access_token":"access","#,
+            r#""token_type":"Bearer","refresh_token":"refresh","id_token":null,"scope":null,"expires_at":null,"#,
+            r#""issued_at":null,"extra":{}}}"#
+        );
+        assert_eq!(decode(&key(), first.as_bytes()).unwrap(), stored(Progress::Idle));
+        assert_eq!(String::from_utf8(encode(&key(), &stored(Progress::Idle)).to_vec()).unwrap(), first);
+    }
+
+    #[test]
+    fn a_key_comes_back_with_its_token_and_is_of_the_second_format() {
+        let mut token = OAuth2Token::bearer("access");
+        token.dpop_key = Some(DpopKey::generate());
+        let bound = Stored::idle(token.into());
+        let document = String::from_utf8(encode(&key(), &bound).to_vec()).unwrap();
+        assert!(document.starts_with(r#"{"format":2,"#), "an older release says what is wrong, and does not lose it");
+        assert_eq!(decode(&key(), document.as_bytes()).unwrap(), bound);
+
+        let Token::OAuth2(OAuth2Token { dpop_key: Some(secret), .. }) = &bound.token else { panic!() };
+        for no_key in ["", "CANARY", &"A".repeat(43)] {
+            let error = decode(&key(), document.replace(secret.expose(), no_key).as_bytes()).unwrap_err();
+            assert!(matches!(error, TokensError::Malformed { .. }), "{error:?}");
+            assert!(!format!("{error:?} {error}").contains("CANARY"));
         }
     }
 

@@ -41,6 +41,7 @@ struct Claimed {
 }
 
 /// What to do after a step.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 enum Next {
     Done(Outcome),
     /// The record changed: look at it again.

@@ -8,7 +8,8 @@ use crate::token::OAuth2Token;
 #[async_trait]
 pub trait Redeem: Send + Sync + 'static {
     /// Redeems the refresh token of `token` and returns the whole new token, with the old refresh token in it where the
-    /// provider gave no new one (RFC 6749 section 6). It must not be tried twice inside.
+    /// provider gave no new one (RFC 6749 section 6), and with the key it is bound to. It must not be tried twice inside,
+    /// but for a request that the provider refused before looking at the refresh token (RFC 9449 section 8).
     ///
     /// # Errors
     /// [`RedeemError`], told by what it means for the refresh token.

@@ -1,0 +1,88 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::random_bytes;
+use crate::secret::Secret;
+
+const LENGTH: usize = 32;
+/// How many points the curve P-256 has (FIPS 186-5, SP 800-186 section 3.2.1.3). Private keys are below it.
+const ORDER: [u8; LENGTH] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// The private key that a token is bound to (RFC 9449), on the curve P-256 for signatures of the kind ES256.
+///
+/// It never prints, and its memory is overwritten on drop. It is stored sealed with its token, so that every process can
+/// use and refresh that token.
+///
+/// ```
+/// use oauth_dance_core::DpopKey;
+///
+/// let key = DpopKey::generate();
+/// assert_eq!(DpopKey::parse(key.expose()), Some(key.clone()));
+/// assert!(!format!("{key:?}").contains(key.expose()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpopKey(Secret);
+
+impl DpopKey {
+    /// A new random key.
+    pub fn generate() -> Self {
+        // Nearly always the first candidate will do (FIPS 186-5 section A.2.2).
+        loop {
+            let candidate: Zeroizing<[u8; LENGTH]> = Zeroizing::new(random_bytes());
+            if is_private_key(&candidate) {
+                return Self(Secret::new(URL_SAFE_NO_PAD.encode(candidate.as_slice())));
+            }
+        }
+    }
+
+    /// Reads a private key as a JSON Web Key has it in `d` (RFC 7518 section 6.2.2.1): 32 bytes in base64url without
+    /// padding. `None` if it is none.
+    pub fn parse(d: &str) -> Option<Self> {
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(d).ok()?);
+        let bytes: &[u8; LENGTH] = bytes.as_slice().try_into().ok()?;
+        is_private_key(bytes).then(|| Self(Secret::new(d)))
+    }
+
+    /// The private key itself, as [`parse`](Self::parse) reads it. Never pass it to a log, an error or a URL.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+fn is_private_key(bytes: &[u8; LENGTH]) -> bool {
+    bytes.iter().any(|byte| *byte != 0) && *bytes < ORDER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_private_keys_of_the_curve_are_keys() {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut last = ORDER;
+        last[LENGTH - 1] -= 1;
+        let mut first = [0; LENGTH];
+        first[LENGTH - 1] = 1;
+        for good in [first, last, [0x7f; LENGTH]] {
+            assert_eq!(DpopKey::parse(&encode(&good)).unwrap().expose(), encode(&good));
+        }
+        for bad in [encode(&[0; LENGTH]), encode(&ORDER), encode(&[0xff; LENGTH]), encode(&[1; 31]), encode(&[1; 33])] {
+            assert_eq!(DpopKey::parse(&bad), None, "{bad}");
+        }
+        for bad in ["", "x", "=", &format!("{}=", encode(&first)), &"+".repeat(43), &"A".repeat(1_000_000)] {
+            assert_eq!(DpopKey::parse(bad), None);
+        }
+    }
+
+    #[test]
+    fn keys_are_fresh_and_do_not_print() {
+        let (one, two) = (DpopKey::generate(), DpopKey::generate());
+        assert_ne!(one, two);
+        assert_eq!(format!("{one:?}"), "DpopKey([secret])");
+    }
+}
