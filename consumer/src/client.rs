@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use oauth_dance_core::OAuth2Token;
+use oauth_dance_core::Token;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -39,25 +39,25 @@ use crate::registered::{Registered, parse_endpoint};
 pub struct ApiClient {
     http: HttpClients,
     registered: Arc<Registered>,
-    token: Arc<OAuth2Token>,
+    token: Arc<Token>,
     /// Where a rejected token is replaced; `None` for one that is not stored yet.
     stored: Option<StoredToken>,
 }
 
 impl ApiClient {
     /// A client with a token that is not stored.
-    pub(crate) fn new(oauth: &OAuth, registered: Arc<Registered>, token: OAuth2Token) -> Self {
+    pub(crate) fn new(oauth: &OAuth, registered: Arc<Registered>, token: Token) -> Self {
         Self { http: oauth.inner.http.clone(), registered, token: Arc::new(token), stored: None }
     }
 
     /// A client with a stored token.
-    pub(crate) fn of(stored: StoredToken, token: OAuth2Token) -> Self {
+    pub(crate) fn of(stored: StoredToken, token: Token) -> Self {
         let client = Self::new(&stored.oauth, Arc::clone(&stored.registered), token);
         Self { stored: Some(stored), ..client }
     }
 
-    /// The token that calls carry. Its scope is what was granted.
-    pub fn token(&self) -> &OAuth2Token {
+    /// The token that calls carry. Its [scope](Token::scope) is what was granted.
+    pub fn token(&self) -> &Token {
         &self.token
     }
 
@@ -121,7 +121,7 @@ impl ApiClient {
     /// Where the API is: for this user, if the provider said so with the token, and else for everybody.
     fn api_base(&self) -> Option<Cow<'_, Url>> {
         let member = self.registered.quirks.api_base_member.as_ref();
-        match member.and_then(|member| self.token.extra.get(member)) {
+        match member.and_then(|member| self.token.extra().get(member)) {
             Some(base) => parse_endpoint(base.as_str()?).ok().map(Cow::Owned),
             None => self.registered.api_base.as_ref().map(Cow::Borrowed),
         }
@@ -217,7 +217,7 @@ impl ApiRequest {
         let answer = exchange(request, self.limit).await?;
         let ApiClient { stored: Some(stored), token, .. } = self.client else { return Ok(answer) };
         let (StatusCode::UNAUTHORIZED, Some(again)) = (answer.status, again) else { return Ok(answer) };
-        match stored.instead_of(&token.access_token).await {
+        match stored.instead_of(token.secret()).await {
             Ok(token) => {
                 let headers = presented(&stored.registered, &token)?;
                 exchange(again.headers(headers), self.limit).await
@@ -307,7 +307,8 @@ async fn exchange(request: reqwest::RequestBuilder, limit: usize) -> Result<ApiR
 }
 
 /// The header that presents a token (RFC 6750 section 2.1).
-fn presented(registered: &Registered, token: &OAuth2Token) -> Result<HeaderMap, ApiError> {
+fn presented(registered: &Registered, token: &Token) -> Result<HeaderMap, ApiError> {
+    let token = token.as_oauth2().ok_or(ApiError::TokenType)?;
     if !registered.quirks.accepts(&token.token_type) {
         return Err(ApiError::TokenType);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oauth_dance_core::{OAuth2Token, Redeem, RedeemError, RefreshEvent, Secret, TokenKey};
+use oauth_dance_core::{OAuth2Token, Redeem, RedeemError, RefreshEvent, Secret, Token, TokenKey};
 
 use crate::error::{ConnectError, TokenEndpointError};
 use crate::oauth::OAuth;
@@ -20,15 +20,15 @@ pub(crate) struct StoredToken {
 
 impl StoredToken {
     /// A token that has not expired, refreshed if need be.
-    pub(crate) async fn usable(&self) -> Result<OAuth2Token, ConnectError> {
+    pub(crate) async fn usable(&self) -> Result<Token, ConnectError> {
         let refresher = &self.oauth.inner.refresher;
-        Ok(refresher.usable(&self.oauth.tokens, &self.key, &self.provider()).await?)
+        Ok(refresher.usable(&self.oauth.tokens, &self.key, &self.provider()).await?.into())
     }
 
     /// A token other than one that the API has rejected.
-    pub(crate) async fn instead_of(&self, rejected: &Secret) -> Result<OAuth2Token, ConnectError> {
+    pub(crate) async fn instead_of(&self, rejected: &Secret) -> Result<Token, ConnectError> {
         let refresher = &self.oauth.inner.refresher;
-        Ok(refresher.instead_of(rejected, &self.oauth.tokens, &self.key, &self.provider()).await?)
+        Ok(refresher.instead_of(rejected, &self.oauth.tokens, &self.key, &self.provider()).await?.into())
     }
 
     /// What redeems its refresh token.

@@ -102,7 +102,7 @@ where
 ///
 /// async fn status(connections: Connections, Path(name): Path<String>) -> Result<String, ConnectedRejection> {
 ///     let client = connections.client(&name).await.map_err(|error| connections.reject(&name, error))?;
-///     Ok(format!("{:?}", client.token().scope))
+///     Ok(format!("{:?}", client.token().scope()))
 /// }
 /// # let _ = status;
 /// ```

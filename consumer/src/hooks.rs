@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use oauth_dance_core::{BoxError, OAuth2Token, RefreshEvent, TokenKey};
+use oauth_dance_core::{BoxError, RefreshEvent, Token, TokenKey};
 
 use crate::client::ApiClient;
 use crate::error::LoginError;
@@ -91,8 +91,9 @@ pub struct Authorized<'a> {
     pub provider: &'a str,
     /// Who is signed in, if anybody.
     pub user: Option<&'a User>,
-    /// The token as the provider gave it. Its scope is what was granted, which may be less than was asked for.
-    pub token: &'a OAuth2Token,
+    /// The token as the provider gave it. Its [scope](Token::scope) is what was granted, which may be less than was asked
+    /// for.
+    pub token: &'a Token,
     /// A client with this token, to ask who the user is. Nothing is stored yet.
     pub client: ApiClient,
     /// The callback request, without its query.

@@ -76,5 +76,5 @@ pub use user::{User, Users};
 
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Filter, KeyRing, MemoryStorage,
-    OAuth2Token, RefreshEvent, RequestStorage, Secret, Timestamp, TokenKey, TokenStorage,
+    OAuth1Token, OAuth2Token, RefreshEvent, RequestStorage, Secret, Timestamp, Token, TokenKey, TokenStorage,
 };

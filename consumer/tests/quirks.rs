@@ -121,9 +121,9 @@ async fn tokens_are_refreshed_where_the_provider_does_it() {
     site.clock.advance(std::time::Duration::from_secs(61));
     server.next_answer(Endpoint::Revocation, Answer::json(serde_json::json!({"access_token": "b", "expires_in": 60})));
     let client = client(&site).await;
-    assert_eq!(client.token().access_token.expose(), "b");
+    assert_eq!(client.token().secret().expose(), "b");
     assert_eq!(only(&server, Endpoint::Revocation).field("grant_type"), Some("refresh_token"));
-    assert_eq!(client.token().extra.get("instance_url"), Some(&base.into()), "said once, and not forgotten");
+    assert_eq!(client.token().extra().get("instance_url"), Some(&base.into()), "said once, and not forgotten");
 }
 
 /// As Zoho, Slack and Shopify want it.
@@ -269,7 +269,7 @@ async fn a_token_inside_of_another_answer_is_the_users() {
     let client = client(&site).await;
     client.get("/notes").send().await.unwrap();
     assert_eq!(only(&server, Endpoint::Api).header("authorization"), Some("Bearer xoxp"));
-    assert_eq!(client.token().extra.get("access_token"), Some(&"xoxb".into()), "sealed with the rest");
+    assert_eq!(client.token().extra().get("access_token"), Some(&"xoxb".into()), "sealed with the rest");
 }
 
 fn server_of(provider: &Provider) -> String {

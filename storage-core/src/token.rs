@@ -27,6 +27,27 @@ impl Token {
         }
     }
 
+    /// The scopes that were granted; `None` if the provider did not say, and always for OAuth 1.0a, which has none.
+    pub fn scope(&self) -> Option<&[String]> {
+        self.as_oauth2()?.scope.as_deref()
+    }
+
+    /// What is sent to act for the user: `access_token` or `oauth_token`.
+    pub fn secret(&self) -> &Secret {
+        match self {
+            Self::OAuth2(token) => &token.access_token,
+            Self::OAuth1(token) => &token.token,
+        }
+    }
+
+    /// Everything else the provider sent with the token, such as who the user is.
+    pub fn extra(&self) -> &Extra {
+        match self {
+            Self::OAuth2(token) => &token.extra,
+            Self::OAuth1(token) => &token.extra,
+        }
+    }
+
     /// The OAuth 2.0 token, if it is one.
     pub fn as_oauth2(&self) -> Option<&OAuth2Token> {
         match self {

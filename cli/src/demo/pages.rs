@@ -57,18 +57,18 @@ impl Card {
             tone,
             badge,
             detail,
-            scope: token.and_then(|token| token.scope.clone()).unwrap_or_default(),
+            scope: token.and_then(|token| token.scope()).unwrap_or_default().to_vec(),
         }
     }
 }
 
 /// The look of the badge, its text, and a sentence.
 fn standing(connection: &Connection) -> (&'static str, &'static str, String) {
-    let left = connection.token.expires_at.map(|expiry| {
+    let left = connection.token.expires_at().map(|expiry| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Duration::from_secs(expiry.as_unix_seconds().saturating_sub(now))
     });
-    let refreshable = connection.token.refresh_token.is_some();
+    let refreshable = connection.token.as_oauth2().is_some_and(|token| token.refresh_token.is_some());
     match (&connection.state, left) {
         (ConnectionState::NeedsAuthorization { reason, .. }, _) => {
             ("warn", "Connect again", format!("{}.", capitalized(reason.describe())))

@@ -67,9 +67,9 @@ fn row_json(oauth: &OAuth, row: &Row) -> Value {
         "title": row.title,
         "connected": connection.is_some(),
         "status": connection.map(|connection| pages::status(&connection.state)),
-        "expires_at": token.and_then(|token| token.expires_at).map(Timestamp::as_unix_seconds),
-        "refreshable": token.is_some_and(|token| token.refresh_token.is_some()),
-        "scope": token.and_then(|token| token.scope.clone()),
+        "expires_at": token.and_then(|token| token.expires_at()).map(Timestamp::as_unix_seconds),
+        "refreshable": token.and_then(|token| token.as_oauth2()).is_some_and(|token| token.refresh_token.is_some()),
+        "scope": token.and_then(|token| token.scope()),
         "error": row.connection.as_ref().err().map(ConnectError::code),
         "login": oauth.login_path(&row.name),
     })

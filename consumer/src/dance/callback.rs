@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{HeaderValue, header};
-use oauth_dance_core::{OAuth2Token, Precondition, Secret, Token};
+use oauth_dance_core::{Precondition, Secret, Token};
 
 use super::attempt::Attempt;
 use super::{private, query, split};
@@ -107,12 +107,13 @@ async fn finish(
     let now = oauth.inner.clock.now();
     let token =
         token_endpoint::exchange_code(&oauth.inner.http, &registered, code.expose(), &attempt.verifier, now).await?;
+    let token = Token::from(token);
     let decision = decide(oauth, registered, &attempt, user.as_ref(), &token, parts).await?;
     if decision.store {
         let user = whose(oauth, decision.user.or(user), cookies)?;
         let user = decision.account.into_iter().fold(user, User::with_account);
         // Over whatever was there: a new login always wins.
-        oauth.tokens.put(&user.key(provider)?, &Token::from(token), Precondition::Always).await?;
+        oauth.tokens.put(&user.key(provider)?, &token, Precondition::Always).await?;
     }
     tracing::info!(provider, stored = decision.store, "login finished");
     Ok(decision.response.unwrap_or_else(|| Redirect::to(&attempt.next).into_response()))
@@ -137,7 +138,7 @@ async fn decide(
     registered: Arc<Registered>,
     attempt: &Attempt,
     user: Option<&User>,
-    token: &OAuth2Token,
+    token: &Token,
     parts: &mut Parts,
 ) -> Result<Decision, LoginError> {
     let client = ApiClient::new(oauth, registered, token.clone());

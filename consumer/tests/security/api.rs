@@ -128,7 +128,7 @@ async fn ac_04_the_token_travels_in_a_header_only() {
     let client = client(&provider, &site, "alice").await;
     client.get("/notes").query(&[("a", "b")]).send().await.unwrap();
     client.post("/notes").form(&[("a", "b")]).send().await.unwrap();
-    let token = client.token().access_token.expose();
+    let token = client.token().secret().expose();
     for request in provider.requests() {
         assert_eq!(request.header("authorization"), Some(format!("Bearer {token}").as_str()));
         assert!(!format!("{:?} {:?} {}", request.query, request.body, request.path).contains(token));

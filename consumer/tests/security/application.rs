@@ -113,7 +113,7 @@ impl Hooks for Told {
 
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
         let me: serde_json::Value = login.client.userinfo().send().await?.json()?;
-        let line = format!("{} {} {} {:?}", login.parts.uri, me["sub"], login.next, login.token.scope);
+        let line = format!("{} {} {} {:?}", login.parts.uri, me["sub"], login.next, login.token.scope());
         self.seen.lock().unwrap().push(line);
         self.authorized.as_ref().map_or_else(|| Ok(Decision::store()), |decide| decide())
     }

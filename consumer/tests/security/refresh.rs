@@ -270,7 +270,7 @@ async fn rf_16_a_login_during_a_refresh_stays() {
     let login = site.access_token("alice").await;
     let client = refreshing.await.unwrap().unwrap();
     assert_eq!(site.access_token("alice").await, login);
-    assert_eq!(Some(client.token().access_token.expose().to_owned()), login, "and is what the caller gets");
+    assert_eq!(Some(client.token().secret().expose().to_owned()), login, "and is what the caller gets");
     let me: Value = client.userinfo().send().await.unwrap().json().unwrap();
     assert_eq!(me["sub"], "other account");
 }

@@ -135,7 +135,7 @@ async fn mu_07_tenants_and_look_alike_users_are_apart() {
     }
     for user in &users {
         let client = site.oauth.client("acme", user).await.unwrap();
-        assert!(tokens.remove(client.token().access_token.expose()), "{user:?} has a token of their own");
+        assert!(tokens.remove(client.token().secret().expose()), "{user:?} has a token of their own");
     }
     assert!(site.oauth.client("acme", &User::new("")).await.is_err());
     assert!(site.oauth.client("acme", &User::new("alice").in_tenant("")).await.is_err());

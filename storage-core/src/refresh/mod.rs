@@ -163,15 +163,14 @@ impl Refresher {
     /// What is stored, expired or not, and how it stands. `None` if nothing is.
     ///
     /// # Errors
-    /// [`RefreshError::Storage`], [`RefreshError::WrongKind`].
+    /// [`RefreshError::Storage`].
     pub async fn connection(&self, tokens: &Tokens, key: &TokenKey) -> Result<Option<Connection>, RefreshError> {
-        let (token, progress) = match load(tokens, key).await {
-            Ok(found) => found,
-            Err(RefreshError::NotConnected) => return Ok(None),
-            Err(error) => return Err(error),
+        let Some(Versioned { value: Stored { token, progress }, .. }) = tokens.load(key).await? else {
+            return Ok(None);
         };
         let now = self.policy.clock.now();
-        let state = ConnectionState::of(&token, &progress, self.policy.is_due(&token, now, self.policy.margin), now);
+        let due = token.as_oauth2().is_some_and(|token| self.policy.is_due(token, now, self.policy.margin));
+        let state = ConnectionState::of(&token, &progress, due, now);
         Ok(Some(Connection { token, state }))
     }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::policy::LONGEST_RETRY_AFTER;
 use crate::random_bytes;
 use crate::time::Timestamp;
-use crate::token::{OAuth2Token, Token};
+use crate::token::Token;
 
 /// A token and where its refresh stands, as they are stored together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl BackOff {
 #[non_exhaustive]
 pub struct Connection {
     /// The token, expired or not.
-    pub token: OAuth2Token,
+    pub token: Token,
     /// How it stands.
     pub state: ConnectionState,
 }
@@ -144,7 +144,7 @@ pub enum ConnectionState {
 
 impl ConnectionState {
     /// The state of a stored token that is due for a refresh, or is not.
-    pub(crate) fn of(token: &OAuth2Token, progress: &Progress, due: bool, now: Timestamp) -> Self {
+    pub(crate) fn of(token: &Token, progress: &Progress, due: bool, now: Timestamp) -> Self {
         match progress {
             Progress::Dead { reason, since } => Self::NeedsAuthorization { reason: *reason, since: *since },
             Progress::Claimed(claim) if claim.tries.maybe_spent || claim.looks_abandoned(now) => Self::SentUnknown,
@@ -154,10 +154,11 @@ impl ConnectionState {
             }
             Progress::BackingOff(back_off) if back_off.tries.maybe_spent => Self::SentUnknown,
             _ if !due => Self::Valid,
-            _ if token.refresh_token.is_some() => Self::Expiring,
-            _ if !token.is_expired_at(now) => Self::Valid,
+            _ if token.as_oauth2().is_some_and(|token| token.refresh_token.is_some()) => Self::Expiring,
+            _ if token.expires_at().is_none_or(|expiry| expiry > now) => Self::Valid,
             _ => {
-                Self::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since: token.expires_at.unwrap_or(now) }
+                let since = token.expires_at().unwrap_or(now);
+                Self::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since }
             }
         }
     }

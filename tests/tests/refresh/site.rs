@@ -71,7 +71,7 @@ impl Site {
     /// What is stored for the user.
     pub async fn stored(&self, user: &str) -> Option<OAuth2Token> {
         let connection = self.oauth.connection(&self.at.name, &User::new(user)).await.unwrap();
-        connection.map(|connection| connection.token)
+        connection.map(|connection| connection.token.as_oauth2().unwrap().clone())
     }
 
     /// How the user's connection stands.

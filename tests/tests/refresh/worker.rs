@@ -221,7 +221,7 @@ impl Worker {
             Err(ApiError::Timeout) => "the API timed out".to_owned(),
             Err(error) => format!("the API failed: {}", root(&error)),
         };
-        Outcome { what, expires_at: client.token().expires_at }
+        Outcome { what, expires_at: client.token().expires_at() }
     }
 
     /// How long it is until then, to the millisecond, on this process's clock.

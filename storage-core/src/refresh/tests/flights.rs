@@ -114,7 +114,9 @@ async fn a_provider_that_gives_the_same_access_token_again_is_asked_once() {
     let mut process = bench.process();
     process.provider = Arc::new(Same);
     assert_eq!(process.instead_of("access-0-0").await.unwrap(), "access-0-0");
-    assert_eq!(process.connection().await.unwrap().token.refresh_token.unwrap().expose(), "refresh-0-0+");
+    let connection = process.connection().await.unwrap();
+    let token = connection.token.as_oauth2().unwrap();
+    assert_eq!(token.refresh_token.as_ref().unwrap().expose(), "refresh-0-0+");
 }
 
 #[tokio::test(start_paused = true)]

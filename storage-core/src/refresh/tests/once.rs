@@ -118,8 +118,9 @@ async fn a_refresh_token_that_stays_is_kept() {
     assert_eq!(process.usable().await.unwrap(), "access-0-0+");
     advance(LIFE).await;
     assert_eq!(process.usable().await.unwrap(), "access-0-0++");
-    let token = process.connection().await.unwrap().token;
-    assert_eq!(token.refresh_token.unwrap().expose(), "refresh-0-0");
+    let connection = process.connection().await.unwrap();
+    let token = connection.token.as_oauth2().unwrap();
+    assert_eq!(token.refresh_token.as_ref().unwrap().expose(), "refresh-0-0");
     assert_eq!(token.issued_at.unwrap(), bench.now());
 }
 
