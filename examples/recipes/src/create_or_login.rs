@@ -1,0 +1,92 @@
+//! Users sign in *by* an account elsewhere: who comes for the first time becomes a user.
+
+use async_trait::async_trait;
+use axum::extract::FromRequestParts as _;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Extension, Router};
+use oauth_dance::{Authorized, BoxError, ConfigError, Decision, Hooks, KeyRing, OAuth, Registration, TokenStorage};
+use serde_json::Value;
+use tower_sessions::Session;
+
+use crate::people::{Identity, People};
+use crate::sessions::{self, SignedIn};
+
+/// The application.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn router(
+    base_url: &str,
+    storage: impl TokenStorage,
+    keys: KeyRing,
+    providers: impl IntoIterator<Item = Registration>,
+    people: People,
+    own_pages: Router,
+) -> Result<Router, ConfigError> {
+    let mut builder = OAuth::builder(base_url, storage, keys)
+        .user(|signed_in: SignedIn| async move { signed_in.user() })
+        .hooks(CreateOrLogin { people: people.clone() });
+    for provider in providers {
+        builder = builder.provider(provider);
+    }
+    let oauth = builder.build()?;
+    Ok(Router::new()
+        .route("/", get(home))
+        .merge(oauth.routes())
+        .with_state(oauth)
+        .merge(own_pages)
+        .layer(Extension(people))
+        .layer(sessions::layer(base_url)))
+}
+
+async fn home(SignedIn(id): SignedIn, Extension(people): Extension<People>) -> String {
+    match id {
+        Some(id) => format!("You are user {id}, with {} ways to sign in.", people.identities(id).len()),
+        None => "Sign in at /login/github.".to_owned(),
+    }
+}
+
+/// Finds whose login it is, or creates them, and signs them in. Who is signed in already links one more account.
+#[derive(Clone, Debug)]
+pub struct CreateOrLogin {
+    /// The application's users.
+    pub people: People,
+}
+
+#[async_trait]
+impl Hooks for CreateOrLogin {
+    async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
+        let identity: Value = login.client.userinfo().send().await?.success()?.json()?;
+        let subject = subject(&identity).ok_or("the provider does not say who it is")?;
+        let identity = Identity { provider: login.provider.to_owned(), subject };
+
+        let id = match login.user {
+            Some(user) => {
+                let id = user.id().parse()?;
+                if !self.people.link(id, identity) {
+                    let page = (StatusCode::CONFLICT, "This account is another user's. Sign in by it instead.");
+                    return Ok(Decision::discard().respond(page));
+                }
+                id
+            }
+            None => {
+                let id = self.people.find_or_create(identity);
+                let session = Session::from_request_parts(login.parts, &()).await.map_err(|(_, why)| why)?;
+                sessions::sign_in(&session, id).await?;
+                id
+            }
+        };
+        Ok(Decision::store().for_user(sessions::user(id)))
+    }
+}
+
+/// The provider's identifier of the user: OpenID providers call it `sub`, GitHub and others `id`.
+pub fn subject(identity: &Value) -> Option<String> {
+    let subject = match identity.get("sub").or_else(|| identity.get("id"))? {
+        Value::String(subject) => subject.clone(),
+        Value::Number(id) => id.to_string(),
+        _ => return None,
+    };
+    (!subject.is_empty()).then_some(subject)
+}

@@ -1,0 +1,100 @@
+//! Stands for the application's own tables: its users, and the accounts elsewhere that each of them signs in by.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A user's primary key.
+pub type Id = u64;
+
+/// Who somebody is at a provider: its name here, and what it calls them, which it never gives to anybody else.
+///
+/// An e-mail address is neither. Many providers let people write any address into their profile, so whoever associates
+/// users by it hands accounts out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    /// The provider's name in this application.
+    pub provider: String,
+    /// The provider's own identifier of the user.
+    pub subject: String,
+}
+
+/// The tables. In a database each method is one statement or one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct People(Arc<Mutex<Tables>>);
+
+#[derive(Debug, Default)]
+struct Tables {
+    last: Id,
+    /// Unique by identity.
+    identities: BTreeMap<Identity, Id>,
+}
+
+impl People {
+    /// A new user.
+    pub fn create(&self) -> Id {
+        self.tables().create()
+    }
+
+    /// Whose identity this is, or a new user whose it is from now on. Two logins at once make one user.
+    pub fn find_or_create(&self, identity: Identity) -> Id {
+        let mut tables = self.tables();
+        if let Some(id) = tables.identities.get(&identity) {
+            return *id;
+        }
+        let id = tables.create();
+        tables.identities.insert(identity, id);
+        id
+    }
+
+    /// Gives an identity to a user who is there already. `false`: it is somebody else's.
+    pub fn link(&self, id: Id, identity: Identity) -> bool {
+        *self.tables().identities.entry(identity).or_insert(id) == id
+    }
+
+    /// Takes the identities at one provider from a user. `false`: they are the last ones, and the user could never sign in
+    /// again.
+    pub fn unlink(&self, id: Id, provider: &str) -> bool {
+        let mut tables = self.tables();
+        if !tables.has_others(id, provider) {
+            return false;
+        }
+        tables.identities.retain(|identity, owner| *owner != id || identity.provider != provider);
+        true
+    }
+
+    /// Whether the user could still sign in without this provider.
+    pub fn has_others(&self, id: Id, provider: &str) -> bool {
+        self.tables().has_others(id, provider)
+    }
+
+    /// Every identity of a user.
+    pub fn identities(&self, id: Id) -> Vec<Identity> {
+        let tables = self.tables();
+        tables.identities.iter().filter(|(_, owner)| **owner == id).map(|(identity, _)| identity.clone()).collect()
+    }
+
+    /// Whether there is such a user.
+    pub fn exists(&self, id: Id) -> bool {
+        (1..=self.tables().last).contains(&id)
+    }
+
+    /// How many users there are.
+    pub fn count(&self) -> u64 {
+        self.tables().last
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn create(&mut self) -> Id {
+        self.last += 1;
+        self.last
+    }
+
+    fn has_others(&self, id: Id, provider: &str) -> bool {
+        self.identities.iter().any(|(identity, owner)| *owner == id && identity.provider != provider)
+    }
+}

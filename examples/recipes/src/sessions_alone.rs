@@ -1,0 +1,43 @@
+//! Tower-sessions, and nothing else to keep tokens in: they live in the visitor's session.
+//!
+//! Good for a site whose visitors act in their own requests only. Background jobs, lists, and a refresh that is done once
+//! on any number of replicas need a storage that everybody shares.
+
+use axum::Router;
+use axum::response::Redirect;
+use axum::routing::{get, post};
+use oauth_dance::presets::GitHub;
+use oauth_dance::{
+    ApiError, ConfigError, Connected, ConnectedRejection, Connections, KeyRing, OAuth, Registration, SameOrigin,
+};
+use oauth_dance_session::SessionTokens;
+use tower_sessions::cookie::SameSite;
+use tower_sessions::{MemoryStore, SessionManagerLayer};
+
+/// The application. The session gets a new id when a token is put into it.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn router(base_url: &str, keys: KeyRing, github: Registration) -> Result<Router, ConfigError> {
+    let store = MemoryStore::default();
+    let sessions = SessionManagerLayer::new(store.clone())
+        .with_secure(base_url.starts_with("https:"))
+        .with_same_site(SameSite::Lax);
+    let oauth = OAuth::per_request(base_url, keys).provider(github).each_browser_a_user().build()?;
+    Ok(Router::new()
+        .route("/me", get(me))
+        .route("/forget", post(forget))
+        .merge(oauth.routes())
+        .with_state(oauth)
+        .layer(SessionTokens::new(store))
+        .layer(sessions))
+}
+
+async fn me(github: Connected<GitHub>) -> Result<String, ApiError> {
+    github.userinfo().send().await?.success()?.text()
+}
+
+async fn forget(_: SameOrigin, connections: Connections) -> Result<Redirect, ConnectedRejection> {
+    connections.disconnect("github").await.map_err(|error| connections.reject("github", error))?;
+    Ok(Redirect::to("/me"))
+}
