@@ -65,8 +65,8 @@ impl Hooks for CreateOrLogin {
             Some(user) => {
                 let id = user.id().parse()?;
                 if !self.people.link(id, identity) {
-                    let page = (StatusCode::CONFLICT, "This account is another user's. Sign in by it instead.");
-                    return Ok(Decision::discard().respond(page));
+                    let page = "This account is another user's, or you have linked another one.";
+                    return Ok(Decision::discard().respond((StatusCode::CONFLICT, page)));
                 }
                 id
             }

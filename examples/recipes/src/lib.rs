@@ -7,7 +7,7 @@
 //! | users who sign in as they always did, and connect accounts elsewhere | [`association`] |
 //! | users who sign in *by* an account elsewhere | [`create_or_login`] |
 //! | the same, who link and unlink more accounts | [`linking`] |
-//! | several providers for each user | [`several`] |
+//! | several providers for each user, and several accounts at each | [`several`] |
 //! | one token for the whole application, as a bot has | [`bot`] |
 //! | tenants, each on a host of its own | [`tenants`] |
 //! | `axum-login` | [`with_axum_login`] |

@@ -46,13 +46,20 @@ impl People {
         id
     }
 
-    /// Gives an identity to a user who is there already. `false`: it is somebody else's.
+    /// Gives an identity to a user who is there already. `false`: it is somebody else's, or the user has another one at
+    /// this provider.
     pub fn link(&self, id: Id, identity: Identity) -> bool {
-        *self.tables().identities.entry(identity).or_insert(id) == id
+        let mut tables = self.tables();
+        let has_another = |(found, owner): (&Identity, &Id)| {
+            *owner == id && found.provider == identity.provider && *found != identity
+        };
+        if tables.identities.iter().any(has_another) {
+            return false;
+        }
+        *tables.identities.entry(identity).or_insert(id) == id
     }
 
-    /// Takes the identities at one provider from a user. `false`: they are the last ones, and the user could never sign in
-    /// again.
+    /// Takes the identity at one provider from a user. `false`: it is the last one, and the user could never sign in again.
     pub fn unlink(&self, id: Id, provider: &str) -> bool {
         let mut tables = self.tables();
         if !tables.has_others(id, provider) {

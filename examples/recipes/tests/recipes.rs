@@ -202,6 +202,8 @@ async fn accounts_are_linked_and_unlinked() {
     assert_eq!(bob.log_in("google", "alice@work").await.status, StatusCode::CONFLICT, "it is hers");
     assert_eq!(bob.get("/accounts").await.body, "github");
 
+    assert_eq!(alice.log_in("google", "alice@home").await.status, StatusCode::CONFLICT, "one at each provider");
+
     let mut phone = Browser::of(&app, BASE);
     phone.log_in("google", "alice@work").await;
     assert_eq!(phone.get("/accounts").await.body, "github\ngoogle", "she can sign in by either");
@@ -217,26 +219,33 @@ async fn accounts_are_linked_and_unlinked() {
 }
 
 #[tokio::test]
-async fn a_user_has_several_providers() {
+async fn a_user_has_several_providers_and_accounts() {
     let (provider, github) = provider().await;
-    let providers = [github, provider.registration("google"), provider.registration("slack")];
-    let app = several::router(BASE, MemoryStorage::new(), KeyRing::generate(), providers, own_pages()).unwrap();
-    let mut alice = Browser::of(&app, BASE);
+    let providers = [github, provider.registration("google")];
+    let storage = MemoryStorage::new();
+    let app = several::router(BASE, storage, KeyRing::generate(), providers, own_pages()).unwrap();
+    let (mut alice, mut bob) = (Browser::of(&app, BASE), Browser::of(&app, BASE));
     alice.post("/sign-in/1").await;
-    alice.log_in("github", "alice").await;
-    alice.log_in("google", "alice@work").await;
-    assert_eq!(alice.get("/connections").await.body, "github: connected\ngoogle: connected\nslack: not connected\n");
-    assert!(is_user(&alice.get("/connections/github/me").await, "alice"));
-    assert!(is_user(&alice.get("/connections/google/me").await, "alice@work"));
+    bob.post("/sign-in/2").await;
+    assert_eq!(alice.get("/connections").await.body, "");
+    for (at, who) in [("github", "alice"), ("google", "work"), ("google", "home"), ("google", "work")] {
+        alice.log_in(at, who).await;
+    }
+    bob.log_in("google", "bob").await;
+    let connected = "github alice: connected\ngoogle home: connected\ngoogle work: connected\n";
+    assert_eq!(alice.get("/connections").await.body, connected);
+    for (at, who) in [("github", "alice"), ("google", "work"), ("google", "home")] {
+        assert!(is_user(&alice.get(&format!("/connections/{at}/{who}/me")).await, who));
+    }
 
-    alice.post("/connections/github/disconnect").await;
-    assert_eq!(
-        alice.get("/connections").await.body,
-        "github: not connected\ngoogle: connected\nslack: not connected\n"
-    );
-    let page = alice.get("/connections/github/me").await;
-    assert_eq!(page.location(), "/login/github?next=%2Fconnections%2Fgithub%2Fme");
-    assert_eq!(alice.get("/connections/nobody/me").await.status, StatusCode::NOT_FOUND);
+    let page = bob.get("/connections/google/work/me").await;
+    assert_eq!(page.location(), "/login/google?next=%2Fconnections%2Fgoogle%2Fwork%2Fme", "it is hers");
+    bob.post("/connections/google/work/disconnect").await;
+    assert_eq!(alice.get("/connections").await.body, connected);
+    assert_eq!(alice.post_from_elsewhere("/connections/google/home/disconnect").await.status, StatusCode::FORBIDDEN);
+    alice.post("/connections/google/home/disconnect").await;
+    assert_eq!(alice.get("/connections").await.body, "github alice: connected\ngoogle work: connected\n");
+    assert_eq!(alice.get("/connections/nobody/x/me").await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
