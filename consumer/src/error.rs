@@ -49,6 +49,12 @@ pub enum ConfigError {
         /// Its name.
         variable: String,
     },
+    /// The storage given as a ledger cannot keep two requests apart.
+    #[error("{storage} cannot be a ledger, for it has no atomic writes")]
+    Ledger {
+        /// Its name.
+        storage: &'static str,
+    },
     /// The application's own base URL cannot be used.
     #[error("the base URL {problem}")]
     BaseUrl {

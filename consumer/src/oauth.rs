@@ -26,6 +26,9 @@ use crate::registered::Registered;
 use crate::token_endpoint;
 use crate::user::{ByExtractor, User, Users};
 
+/// Longer than any request takes, and any two answers of one browser are apart.
+const LEDGER_RETENTION: Duration = Duration::from_secs(600);
+
 /// The providers of an application, its users' tokens, and the dance between them.
 ///
 /// Make one at start with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and put it into the router's
@@ -65,6 +68,7 @@ impl OAuth {
         OAuthBuilder {
             base_url: base_url.into(),
             tokens: Tokens::sealed(storage, keys.clone()),
+            ledger: None,
             per_request: false,
             keys,
             registrations: Vec::new(),
@@ -83,7 +87,10 @@ impl OAuth {
     /// Everything else is as in [`OAuth::builder`], but tokens are there in handlers only, by
     /// [`Connected`](crate::Connected) and [`Connections`](crate::Connections). Without a request, as in a background job,
     /// [`OAuth::client`], [`OAuth::connection`], [`OAuth::disconnect`] and [`OAuth::tokens`] answer with
-    /// [`StorageError::Unsupported`](oauth_dance_core::StorageError::Unsupported). A login attempt is spent once per process.
+    /// [`StorageError::Unsupported`](oauth_dance_core::StorageError::Unsupported).
+    ///
+    /// Requests know nothing of each other: two at the same time redeem the same refresh token, and a login attempt is
+    /// spent once per process rather than once. Give it a [`ledger`](OAuthBuilder::ledger) where that matters.
     pub fn per_request(base_url: impl Into<String>, keys: KeyRing) -> OAuthBuilder {
         OAuthBuilder { per_request: true, ..Self::builder(base_url, NoStorage, keys) }
     }
@@ -230,6 +237,7 @@ pub enum Revocation {
 pub struct OAuthBuilder {
     base_url: String,
     tokens: Tokens,
+    ledger: Option<Tokens>,
     per_request: bool,
     keys: KeyRing,
     registrations: Vec<Registration>,
@@ -314,6 +322,17 @@ impl OAuthBuilder {
         Self { tokens: self.tokens.with_retention(retain_for), ..self }
     }
 
+    /// For [`OAuth::per_request`]: notes in this storage, for ten minutes and sealed, what became of each refresh token
+    /// and login attempt, so that both are redeemed once, however many requests and processes there are. A late answer
+    /// that gives a browser an older cookie again does no harm then.
+    ///
+    /// It should be shared by all processes, and may lose everything now and then. It holds one record for each refresh
+    /// of the last minutes, and none for a request that needs no refresh.
+    pub fn ledger(self, storage: impl TokenStorage) -> Self {
+        let ledger = Tokens::sealed(storage, self.keys.clone()).with_retention(LEDGER_RETENTION);
+        Self { ledger: Some(ledger), ..self }
+    }
+
     /// Stores tokens **in plain text** from here on; cookies stay sealed.
     pub fn dangerous_plaintext_tokens(self) -> Self {
         Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
@@ -338,21 +357,28 @@ impl OAuthBuilder {
                 return Err(ConfigError::DuplicateProvider { provider: other.name.clone() });
             }
         }
-        // Where processes do not share the storage, each spends the attempts that come back to it.
-        let capabilities = self.tokens.storage().capabilities();
-        let spent: Arc<dyn TokenStorage> = if capabilities.shared && capabilities.atomic {
-            Arc::clone(self.tokens.storage())
+        // Where processes do not share a storage, each spends the attempts that come back to it.
+        let notes = self.ledger.as_ref().unwrap_or(&self.tokens).storage();
+        let capabilities = notes.capabilities();
+        if self.ledger.is_some() && !capabilities.atomic {
+            return Err(ConfigError::Ledger { storage: capabilities.name });
+        }
+        let spent: Arc<dyn TokenStorage> = if capabilities.atomic && (capabilities.shared || self.ledger.is_some()) {
+            Arc::clone(notes)
         } else {
             Arc::new(MemoryStorage::new().with_clock(self.clock.clone()))
         };
         let hooks = Arc::clone(&self.hooks);
-        let refresher = Refresher::new()
+        let mut refresher = Refresher::new()
             .with_clock(self.clock.clone())
             .with_request_timeout(self.limits.timeout)
             .with_observer(move |key, event| {
                 connection::count(key, event);
                 hooks.refresh(key, event);
             });
+        if let Some(ledger) = self.ledger {
+            refresher = refresher.with_ledger(ledger);
+        }
         let inner = Inner {
             registered,
             refresher,

@@ -2,6 +2,8 @@ use std::fmt;
 
 /// The tenant of [`TokenKey::for_attempt`].
 const ATTEMPTS: &str = "oauth-dance:attempts";
+/// The tenant of [`TokenKey::for_generation`].
+const GENERATIONS: &str = "oauth-dance:generations";
 
 /// Whose token: a provider and a user, and where needed a tenant and one of several accounts.
 ///
@@ -66,9 +68,15 @@ impl TokenKey {
         Self::new(provider, attempt)?.with_tenant(ATTEMPTS)
     }
 
-    /// Whether it was made by [`TokenKey::for_attempt`].
-    pub fn is_attempt(&self) -> bool {
-        self.tenant == ATTEMPTS
+    /// Where a ledger keeps the successor of a spent token, by a hash of that; see
+    /// [`Refresher::with_ledger`](crate::Refresher::with_ledger).
+    pub(crate) fn for_generation(provider: impl Into<String>, hash: impl Into<String>) -> Result<Self, KeyError> {
+        Self::new(provider, hash)?.with_tenant(GENERATIONS)
+    }
+
+    /// Whether what is kept there is in no user's name, but notes of this library for some minutes.
+    pub fn is_internal(&self) -> bool {
+        self.tenant == ATTEMPTS || self.tenant == GENERATIONS
     }
 
     /// The provider's name in this application.

@@ -96,7 +96,7 @@ impl Tokens {
     /// [`TokensError::Storage`].
     pub async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, TokensError> {
         let mut page = self.storage.list(filter, page).await?;
-        page.entries.retain(|entry| !entry.key.is_attempt());
+        page.entries.retain(|entry| !entry.key.is_internal());
         Ok(page)
     }
 

@@ -17,6 +17,7 @@
 mod due;
 mod event;
 mod flight;
+mod ledger;
 mod policy;
 mod protocol;
 mod redeem;
@@ -42,6 +43,7 @@ use crate::tokens::Tokens;
 pub use due::{Due, DueReport};
 pub use event::{RefreshError, RefreshEvent};
 use flight::{Flights, Found, Outcome};
+use ledger::{Generation, OncePerGeneration};
 use policy::Policy;
 use protocol::Refresh;
 pub use redeem::{Redeem, RedeemError};
@@ -59,12 +61,13 @@ pub struct Refresher {
     policy: Policy,
     flights: Arc<Flights>,
     observer: Observer,
+    ledger: Option<Tokens>,
 }
 
 impl Refresher {
     /// A refresher on the system's clock, with token requests of at most 20 seconds and a margin of a minute.
     pub fn new() -> Self {
-        Self { policy: Policy::new(), flights: Arc::default(), observer: Arc::new(|_, _| {}) }
+        Self { policy: Policy::new(), flights: Arc::default(), observer: Arc::new(|_, _| {}), ledger: None }
     }
 
     /// Takes the time from another clock. Leases are counted on tokio's clock all the same.
@@ -93,6 +96,17 @@ impl Refresher {
     #[must_use]
     pub fn with_observer(self, observer: impl Fn(&TokenKey, &RefreshEvent) + Send + Sync + 'static) -> Self {
         Self { observer: Arc::new(observer), ..self }
+    }
+
+    /// Redeems each token once also where the storage is [bound to a request](crate::Capabilities::request_bound): what
+    /// became of a spent token is kept in this ledger, under a hash, which all processes have to share. Its
+    /// [retention](Tokens::with_retention) is how late a request with an old cookie may come; make it minutes.
+    ///
+    /// Without a ledger two requests of a browser at the same time redeem the same refresh token, which ends the grant
+    /// at a provider that rotates them.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Tokens) -> Self {
+        Self { ledger: Some(ledger), ..self }
     }
 
     /// A token that has not expired. One that is about to is returned as it is and refreshed in the background; one that
@@ -225,13 +239,27 @@ impl Refresher {
             let refresh = Refresh {
                 tokens: tokens.clone(),
                 key: key.clone(),
-                provider: Arc::clone(provider),
+                provider: self.once(tokens, key, provider),
                 need,
                 policy: self.policy.clone(),
                 observer: Arc::clone(&self.observer),
                 outcome,
             };
             refresh.run()
+        })
+    }
+
+    /// What redeems the tokens of a storage: the provider, behind the ledger where the storage needs one.
+    fn once(&self, tokens: &Tokens, key: &TokenKey, provider: &Arc<dyn Redeem>) -> Arc<dyn Redeem> {
+        let Some(ledger) = self.ledger.clone().filter(|_| tokens.storage().capabilities().request_bound) else {
+            return Arc::clone(provider);
+        };
+        Arc::new(OncePerGeneration {
+            ledger,
+            // What happens to an entry of the ledger is news of no connection.
+            refresher: Self { ledger: None, observer: Arc::new(|_, _| {}), ..self.clone() },
+            provider_name: key.provider().to_owned(),
+            provider: Arc::clone(provider),
         })
     }
 }
@@ -262,6 +290,8 @@ pub(crate) enum Need {
     Since(Timestamp),
     /// With any token but this one.
     Other(Secret),
+    /// With a later token than this, expired or not.
+    After(Generation),
 }
 
 impl Need {
@@ -271,6 +301,7 @@ impl Need {
             Self::Unexpired => !token.is_expired_at(now),
             Self::NotDue(margin) => !policy.is_due(token, now, *margin),
             Self::Since(instant) => token.issued_at.is_some_and(|issued_at| issued_at >= *instant),
+            Self::After(spent) => ledger::generation(token) != *spent,
             Self::Other(rejected) => token.access_token != *rejected && !token.is_expired_at(now),
         }
     }

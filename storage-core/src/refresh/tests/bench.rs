@@ -121,7 +121,7 @@ pub(crate) struct Process {
     pub(crate) storage: Arc<FaultyStorage>,
     pub(crate) provider: Arc<dyn Redeem>,
     pub(crate) key: TokenKey,
-    events: Arc<Mutex<Vec<RefreshEvent>>>,
+    pub(crate) events: Arc<Mutex<Vec<RefreshEvent>>>,
 }
 
 impl Process {

@@ -4,6 +4,7 @@ mod bench;
 mod failures;
 mod fleet;
 mod flights;
+mod ledger;
 mod once;
 mod provider;
 mod races;

@@ -1,0 +1,110 @@
+//! Makes redemptions exact where tokens live in requests, whose storages know nothing of each other.
+//!
+//! Two requests of one browser carry the same cookie, and with it the same refresh token. A ledger is a storage that
+//! they do share: under the hash of a spent token it keeps the token's successor, sealed, for some minutes. It is filled
+//! by the same protocol as any other storage, so that one of the requests redeems and the others adopt, also one that
+//! comes late, from a browser that got the answers in the wrong order.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+use super::flight::Found;
+use super::{Need, Redeem, RedeemError, RefreshError, Refresher};
+use crate::error::{StorageError, TokensError};
+use crate::key::TokenKey;
+use crate::storage::Precondition;
+use crate::token::{OAuth2Token, Token};
+use crate::tokens::Tokens;
+
+/// How many successors a late request may be behind. A ledger forgets sooner.
+const MOST_GENERATIONS: usize = 100;
+/// How many outdated records to free at a time.
+const PURGED: usize = 100;
+
+/// One generation of a token: the hash of its secrets.
+pub(super) type Generation = [u8; 32];
+
+pub(super) fn generation(token: &OAuth2Token) -> Generation {
+    let refresh_token = token.refresh_token.as_ref().map(|refresh_token| refresh_token.expose()).unwrap_or_default();
+    let access_token = token.access_token.expose();
+    let length = access_token.len() as u64;
+    Sha256::new()
+        .chain_update(length.to_be_bytes())
+        .chain_update(access_token)
+        .chain_update(refresh_token)
+        .finalize()
+        .into()
+}
+
+/// Redeems at the provider what nobody else has redeemed.
+pub(super) struct OncePerGeneration {
+    pub(super) ledger: Tokens,
+    pub(super) refresher: Refresher,
+    pub(super) provider_name: String,
+    pub(super) provider: Arc<dyn Redeem>,
+}
+
+#[async_trait]
+impl Redeem for OncePerGeneration {
+    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+        let mut token = token.clone();
+        for _ in 0..MOST_GENERATIONS {
+            let found = self.successor_of(&token).await.map_err(|error| self.meaning(error))?;
+            if found.redeemed || !found.token.is_expired_at(self.refresher.policy.clock.now()) {
+                self.purge();
+                return Ok(found.token);
+            }
+            token = found.token;
+        }
+        Err(not_redeemed("the token is too many generations old"))
+    }
+
+    async fn revoke(&self, token: &OAuth2Token) {
+        self.provider.revoke(token).await;
+    }
+}
+
+impl OncePerGeneration {
+    async fn successor_of(&self, token: &OAuth2Token) -> Result<Found, RefreshError> {
+        let generation = generation(token);
+        let key = TokenKey::for_generation(&self.provider_name, URL_SAFE_NO_PAD.encode(generation))
+            .map_err(|error| RefreshError::from(TokensError::Storage(StorageError::unavailable(error))))?;
+        match self.ledger.put(&key, &Token::OAuth2(token.clone()), Precondition::Absent).await {
+            Ok(_) | Err(TokensError::Storage(StorageError::Conflict | StorageError::Ambiguous { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.refresher.refresh(&self.ledger, &key, &self.provider, Need::After(generation)).await
+    }
+
+    /// What an entry of the ledger says about the refresh token. To ask again costs nothing, whatever has become of it.
+    fn meaning(&self, error: RefreshError) -> RedeemError {
+        let cause = error.to_string();
+        match error {
+            RefreshError::NeedsAuthorization { .. } => RedeemError::Dead { cause },
+            RefreshError::BackingOff { until, cause } => {
+                let retry_after = until.saturating_since(self.refresher.policy.clock.now());
+                RedeemError::NotRedeemed { cause, retry_after: Some(retry_after) }
+            }
+            RefreshError::Storage(error) => not_redeemed(format!("the ledger failed: {error}")),
+            _ => not_redeemed(cause),
+        }
+    }
+
+    /// Frees what is too old, so that an application which never purges does not fill its storage.
+    fn purge(&self) {
+        let storage = Arc::clone(self.ledger.storage());
+        tokio::spawn(async move {
+            if let Err(error) = storage.purge(PURGED).await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "old records of the ledger were not purged");
+            }
+        });
+    }
+}
+
+fn not_redeemed(cause: impl Into<String>) -> RedeemError {
+    RedeemError::NotRedeemed { cause: cause.into(), retry_after: None }
+}

@@ -1,0 +1,266 @@
+//! Tokens that live in requests, and the ledger that makes their redemptions exact.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{advance, sleep};
+
+use super::bench::{Bench, Process};
+use super::provider::{Answer, LIFE};
+use super::storage::Fault;
+use crate::error::StorageError;
+use crate::key::TokenKey;
+use crate::memory::MemoryStorage;
+use crate::record::{Record, Version, Versioned};
+use crate::refresh::{ConnectionState, DeadReason, RefreshError};
+use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
+use crate::token::{OAuth2Token, Token};
+use crate::tokens::Tokens;
+
+/// The storage of one request: it sees no other's.
+struct Cookie(MemoryStorage);
+
+#[async_trait]
+impl TokenStorage for Cookie {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        self.0.get(key).await
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        self.0.put(key, record, when).await
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        self.0.delete(key, only).await
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        self.0.list(filter, page).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        self.0.purge(limit).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities().with_request_bound(true)
+    }
+}
+
+/// A request to a process, with this token in its cookie.
+async fn request(process: &Process, token: &OAuth2Token) -> Process {
+    let tokens = Tokens::dangerous_plaintext(Cookie(MemoryStorage::new()));
+    tokens.put(&process.key, &Token::from(token.clone()), Precondition::Always).await.unwrap();
+    Process { tokens, ..process.clone() }
+}
+
+/// A process whose ledger is the storage that all share, with ten minutes of memory.
+fn with_ledger(process: Process) -> Process {
+    let ledger = process.tokens.clone().with_retention(Duration::from_secs(600));
+    Process { refresher: process.refresher.clone().with_ledger(ledger), ..process }
+}
+
+/// The token that the cookie has after the request.
+async fn cookie(request: &Process) -> OAuth2Token {
+    let found = request.tokens.get(&request.key).await.unwrap().unwrap().value;
+    found.as_oauth2().unwrap().clone()
+}
+
+async fn expired() -> (Bench, OAuth2Token) {
+    let bench = Bench::new();
+    let token = bench.provider.login(&bench.clock(0));
+    advance(LIFE).await;
+    (bench, token)
+}
+
+/// What is declared of such storages, and why there is a ledger.
+#[tokio::test(start_paused = true)]
+async fn without_a_ledger_two_requests_at_once_end_the_grant() {
+    let (bench, token) = expired().await;
+    let process = bench.process();
+    let (one, two) = (request(&process, &token).await, request(&process, &token).await);
+    let _ = tokio::join!(one.usable(), two.usable());
+    assert_eq!(bench.provider.state().replays, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_requests_of_a_browser_share_one_redemption() {
+    let (bench, token) = expired().await;
+    let processes: Vec<_> = (0..4).map(|_| with_ledger(bench.process())).collect();
+    let mut requests = Vec::new();
+    for number in 0..40 {
+        requests.push(request(&processes[number % 4], &token).await);
+    }
+    let under_way: Vec<_> = requests.iter().map(Process::spawn_usable).collect();
+    for usable in under_way {
+        assert_eq!(usable.await.unwrap().unwrap(), "access-0-1");
+    }
+    for request in &requests {
+        assert_eq!(cookie(request).await.refresh_token, Some("refresh-0-1".into()));
+    }
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    for process in processes {
+        process.finish().await;
+    }
+}
+
+/// Answers came in the wrong order, so the browser is several generations behind.
+#[tokio::test(start_paused = true)]
+async fn an_older_generation_finds_the_newest() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    let mut newest = token.clone();
+    for generation in 1..=3 {
+        let request = request(&process, &newest).await;
+        assert_eq!(request.usable().await.unwrap(), format!("access-0-{generation}"));
+        newest = cookie(&request).await;
+        advance(if generation < 3 { LIFE } else { LIFE / 2 }).await;
+    }
+    let calls = bench.provider.state().calls;
+    let late = request(&process, &token).await;
+    assert_eq!(late.usable().await.unwrap(), "access-0-3");
+    assert_eq!((bench.provider.calls_and_replays()), (calls, 0));
+
+    // The newest has expired too: it is redeemed once, from however far behind one asks.
+    advance(LIFE / 2).await;
+    let (late, current) = (request(&process, &token).await, request(&process, &newest).await);
+    let (one, two) = tokio::join!(late.usable(), current.usable());
+    assert_eq!((one.unwrap(), two.unwrap()), ("access-0-4".to_owned(), "access-0-4".to_owned()));
+    assert_eq!(bench.provider.calls_and_replays(), (calls + 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_cut_off_loses_nothing() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    let cut = request(&process, &token).await;
+    let under_way = cut.spawn_usable();
+    sleep(Duration::from_millis(50)).await;
+    under_way.abort();
+    process.finish().await;
+    // Its cookie never reached the browser.
+    assert_eq!(request(&process, &token).await.usable().await.unwrap(), "access-0-1");
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_dies_while_it_redeems_is_taken_over_from() {
+    let (bench, token) = expired().await;
+    let (dying, other) = (with_ledger(bench.process()), with_ledger(bench.process()));
+    bench.provider.will([Answer::LoseRequest]);
+    let dead = request(&dying, &token).await;
+    let under_way = dead.spawn_usable();
+    sleep(Duration::from_millis(50)).await;
+    dying.die();
+    under_way.abort();
+
+    let waiting = request(&other, &token).await;
+    let mut found = waiting.usable().await;
+    for _ in 0..20 {
+        if found.is_ok() {
+            break;
+        }
+        sleep(Duration::from_secs(10)).await;
+        found = waiting.usable().await;
+    }
+    assert_eq!(found.unwrap(), "access-0-1");
+    assert_eq!(bench.provider.state().replays, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_redeemed_while_the_ledger_is_down() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    process.storage.set_down(true);
+    let request = request(&process, &token).await;
+    let error = request.usable().await.unwrap_err();
+    assert!(matches!(&error, RefreshError::BackingOff { cause, .. } if cause.contains("the ledger")), "{error:?}");
+    assert_eq!(bench.provider.state().calls, 0);
+    assert_eq!(cookie(&request).await, token);
+
+    process.storage.set_down(false);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(request.usable().await.unwrap(), "access-0-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_fails_after_the_redemption_is_written_later() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    process.storage.next_writes([Fault::Nothing, Fault::Nothing, Fault::Unavailable, Fault::Unavailable]);
+    assert_eq!(request(&process, &token).await.usable().await.unwrap(), "access-0-1");
+    process.finish().await;
+    let elsewhere = with_ledger(bench.process());
+    assert_eq!(request(&elsewhere, &token).await.usable().await.unwrap(), "access-0-1");
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_grant_costs_one_call() {
+    let (bench, token) = expired().await;
+    bench.provider.will([Answer::Dead]);
+    let process = with_ledger(bench.process());
+    for _ in 0..5 {
+        let request = request(&process, &token).await;
+        let error = request.usable().await.unwrap_err();
+        assert!(matches!(error, RefreshError::NeedsAuthorization { reason: DeadReason::Refused, .. }), "{error:?}");
+        let state = request.connection().await.unwrap().state;
+        assert!(matches!(state, ConnectionState::NeedsAuthorization { .. }), "{state:?}");
+    }
+    assert_eq!(bench.provider.state().calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_down_is_left_alone_by_all_requests() {
+    let (bench, token) = expired().await;
+    bench.provider.will([Answer::Refuse { retry_after: Some(Duration::from_secs(60)) }]);
+    let process = with_ledger(bench.process());
+    for _ in 0..5 {
+        let error = request(&process, &token).await.usable().await.unwrap_err();
+        assert!(matches!(error, RefreshError::BackingOff { .. }), "{error:?}");
+    }
+    assert_eq!(bench.provider.state().calls, 1);
+    sleep(Duration::from_secs(70)).await;
+    assert_eq!(request(&process, &token).await.usable().await.unwrap(), "access-0-1");
+}
+
+/// A token that the API rejected before its time, by two tabs.
+#[tokio::test(start_paused = true)]
+async fn a_rejected_token_is_replaced_once() {
+    let bench = Bench::new();
+    let token = bench.provider.login(&bench.clock(0));
+    let process = with_ledger(bench.process());
+    let (one, two) = (request(&process, &token).await, request(&process, &token).await);
+    let (first, second) = tokio::join!(one.instead_of("access-0-0"), two.instead_of("access-0-0"));
+    assert_eq!((first.unwrap(), second.unwrap()), ("access-0-1".to_owned(), "access-0-1".to_owned()));
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_without_rotation_is_asked_once_for_each_generation() {
+    let (bench, mut token) = expired().await;
+    let process = with_ledger(bench.process());
+    for generation in 1..4 {
+        bench.provider.will([Answer::GrantWithoutRotation]);
+        let (one, two) = (request(&process, &token).await, request(&process, &token).await);
+        let (first, second) = tokio::join!(one.usable(), two.usable());
+        assert_eq!(first.unwrap(), second.unwrap());
+        assert_eq!(bench.provider.state().calls, generation);
+        token = cookie(&one).await;
+        advance(LIFE).await;
+    }
+}
+
+/// The notes in the ledger are nobody's tokens: they are not listed, and go by themselves.
+#[tokio::test(start_paused = true)]
+async fn a_ledger_is_not_listed_and_holds_no_plain_names() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    request(&process, &token).await.usable().await.unwrap();
+    assert!(bench.tokens().list(&Filter::everything(), PageRequest::default()).await.unwrap().entries.is_empty());
+    let raw = bench.shared.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries;
+    assert_eq!(raw.len(), 1);
+    assert!(!format!("{:?}", raw[0].key).contains("refresh-0"), "{:?}", raw[0].key);
+    let record = bench.shared.get(&raw[0].key).await.unwrap().unwrap().value;
+    assert!(record.retain_for.is_some_and(|left| left <= Duration::from_secs(600)));
+}
