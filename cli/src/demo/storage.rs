@@ -96,7 +96,7 @@ impl Storage {
     pub(super) fn configure(&self, base_url: &str, keys: KeyRing) -> OAuthBuilder {
         match &self.place {
             Place::Shared(storage) => OAuth::builder(base_url, Arc::clone(storage), keys),
-            Place::Session | Place::Cookie => OAuth::per_request(base_url, keys),
+            Place::Session | Place::Cookie => OAuth::per_request(base_url, keys).ledger(MemoryStorage::new()),
         }
     }
 

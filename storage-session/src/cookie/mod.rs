@@ -48,7 +48,8 @@ const LIMIT: usize = 6 * 1024;
 /// What the browser keeps cannot be more than the browser can do:
 ///
 /// * **Not atomic**: of two requests at once, the response that arrives last wins. It may bring back a token that the other
-///   replaced or deleted.
+///   replaced or deleted. With a [ledger](oauth_dance_core::Refresher::with_ledger) refresh tokens are redeemed once all the
+///   same, and a browser that got an older token back finds the newer one when that expires.
 /// * **Not durable**: a written token is kept if its response arrives. One that is written after the response has left, or
 ///   after the browser has gone, is an error ([`Unsupported`](oauth_dance_core::StorageError::Unsupported)) and lost.
 /// * **No revocation**: a copy of the cookie from before a logout works again when it is played back, up to the

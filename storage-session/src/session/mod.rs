@@ -57,7 +57,8 @@ const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// # Limits
 ///
 /// * **Not atomic**, for a session store knows no conditional write. Within one process, writers of a visitor's tokens wait
-///   for each other all the same; what another process writes in the same moment may be lost.
+///   for each other all the same; what another process writes in the same moment may be lost. With a
+///   [ledger](oauth_dance_core::Refresher::with_ledger) refresh tokens are redeemed once all the same.
 /// * **A login ends the session id** under requests that are under way. Such a request finds no tokens any more; if it
 ///   writes to its session, it may put the browser back to one without them, and the visitor connects again. The same goes
 ///   for two first logins of a visitor at the same moment.
