@@ -30,8 +30,8 @@ pub enum RefreshError {
     /// Another process refreshes the token and takes too long.
     #[error("the token is being refreshed elsewhere, and that takes too long")]
     Busy,
-    /// The stored token is not one of OAuth 2.0.
-    #[error("the stored token is not an OAuth 2.0 token")]
+    /// The stored token is of the other protocol: OAuth 1.0a in place of 2.0, or the other way round.
+    #[error("the stored token is of another protocol")]
     WrongKind,
     /// The storage failed.
     #[error("the token storage failed")]

@@ -14,6 +14,7 @@
 //! * [`Refresher::refresh_due`] renews tokens before anybody asks, on as many replicas as there are.
 //! * A provider that is down costs nobody a token: the record says until when to leave it alone and why.
 
+mod credentials;
 mod due;
 mod event;
 mod flight;

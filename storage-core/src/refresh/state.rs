@@ -58,7 +58,8 @@ pub(crate) struct Tries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadReason {
-    /// The provider no longer accepts the refresh token: it was revoked, has run out, or was never good.
+    /// The provider no longer accepts the refresh token, or the token itself where it has none: it was revoked, has run
+    /// out, or was never good.
     Refused,
     /// The provider does not accept the refresh token after an earlier answer was lost, which may have replaced it.
     AnswerLost,
@@ -70,7 +71,7 @@ impl DeadReason {
     /// The reason in a sentence.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::Refused => "the provider no longer accepts the refresh token",
+            Self::Refused => "the provider no longer accepts the token",
             Self::AnswerLost => {
                 "the provider's answer to an earlier refresh was lost, and with it the new refresh token"
             }

@@ -1,0 +1,119 @@
+//! Token credentials of OAuth 1.0a, which are never refreshed.
+
+use super::state::{DeadReason, Progress, Stored};
+use super::{RefreshError, RefreshEvent, Refresher};
+use crate::error::{StorageError, TokensError};
+use crate::key::TokenKey;
+use crate::record::{Version, Versioned};
+use crate::storage::Precondition;
+use crate::token::{OAuth1Token, Token};
+use crate::tokens::Tokens;
+
+impl Refresher {
+    /// Token credentials of OAuth 1.0a (RFC 5849 section 2.3). They do not expire by themselves.
+    ///
+    /// # Errors
+    /// [`RefreshError::NotConnected`], [`RefreshError::NeedsAuthorization`] after [`refuse`](Self::refuse),
+    /// [`RefreshError::WrongKind`], [`RefreshError::Storage`].
+    pub async fn credentials(&self, tokens: &Tokens, key: &TokenKey) -> Result<OAuth1Token, RefreshError> {
+        match load(tokens, key).await? {
+            (_, Progress::Dead { reason, since }, _) => Err(RefreshError::NeedsAuthorization { reason, since }),
+            (token, _, _) => Ok(token),
+        }
+    }
+
+    /// Notes that the provider has said that it no longer accepts these token credentials: from now on the user must
+    /// authorize again. If others are stored by now, those stay as they are.
+    ///
+    /// # Errors
+    /// As [`credentials`](Self::credentials).
+    ///
+    /// # Cancel safety
+    /// Dropping this future leaves the note written or not.
+    pub async fn refuse(&self, refused: &OAuth1Token, tokens: &Tokens, key: &TokenKey) -> Result<(), RefreshError> {
+        let (token, progress, version) = load(tokens, key).await?;
+        if token != *refused || matches!(progress, Progress::Dead { .. }) {
+            return Ok(());
+        }
+        let reason = DeadReason::Refused;
+        let progress = Progress::Dead { reason, since: self.policy.clock.now() };
+        let stored = Stored { token: Token::OAuth1(token), progress };
+        match tokens.save(key, &stored, Precondition::Version(version)).await {
+            Ok(_) => {
+                (self.observer)(key, &RefreshEvent::NeedsAuthorization { reason });
+                Ok(())
+            }
+            // Somebody has logged in or out meanwhile.
+            Err(TokensError::Storage(StorageError::Conflict)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+async fn load(tokens: &Tokens, key: &TokenKey) -> Result<(OAuth1Token, Progress, Version), RefreshError> {
+    match tokens.load(key).await? {
+        Some(Versioned { value: Stored { token: Token::OAuth1(token), progress }, version }) => {
+            Ok((token, progress, version))
+        }
+        Some(_) => Err(RefreshError::WrongKind),
+        None => Err(RefreshError::NotConnected),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::refresh::ConnectionState;
+    use crate::{KeyRing, MemoryStorage, OAuth2Token};
+
+    async fn connected(token: impl Into<Token>) -> (Refresher, Tokens, TokenKey, Arc<Mutex<Vec<RefreshEvent>>>) {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&events);
+        let refresher = Refresher::new().with_observer(move |_, event| seen.lock().unwrap().push(event.clone()));
+        let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate());
+        let key = TokenKey::new("example", "alice").unwrap();
+        tokens.put(&key, &token.into(), Precondition::Always).await.unwrap();
+        (refresher, tokens, key, events)
+    }
+
+    #[tokio::test]
+    async fn refused_credentials_wait_for_their_user() {
+        let credentials = OAuth1Token::new("token", "secret");
+        let (refresher, tokens, key, events) = connected(credentials.clone()).await;
+        assert_eq!(refresher.credentials(&tokens, &key).await.unwrap(), credentials);
+        assert_eq!(refresher.connection(&tokens, &key).await.unwrap().unwrap().state, ConnectionState::Valid);
+
+        refresher.refuse(&credentials, &tokens, &key).await.unwrap();
+        refresher.refuse(&credentials, &tokens, &key).await.unwrap();
+        let found = refresher.credentials(&tokens, &key).await;
+        assert!(
+            matches!(found, Err(RefreshError::NeedsAuthorization { reason: DeadReason::Refused, .. })),
+            "{found:?}"
+        );
+        let connection = refresher.connection(&tokens, &key).await.unwrap().unwrap();
+        assert_eq!(connection.token, credentials.into(), "it is kept, for whoever looks into it");
+        assert!(matches!(connection.state, ConnectionState::NeedsAuthorization { .. }));
+        assert_eq!(*events.lock().unwrap(), [RefreshEvent::NeedsAuthorization { reason: DeadReason::Refused }]);
+
+        tokens.put(&key, &OAuth1Token::new("newer", "secret").into(), Precondition::Always).await.unwrap();
+        assert!(refresher.credentials(&tokens, &key).await.is_ok(), "a new login wins");
+    }
+
+    #[tokio::test]
+    async fn newer_credentials_are_not_refused_for_older_ones() {
+        let (refresher, tokens, key, events) = connected(OAuth1Token::new("newer", "secret")).await;
+        refresher.refuse(&OAuth1Token::new("older", "secret"), &tokens, &key).await.unwrap();
+        assert!(refresher.credentials(&tokens, &key).await.is_ok());
+        assert!(events.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_of_oauth_2_is_told_apart() {
+        let (refresher, tokens, key, _) = connected(OAuth2Token::bearer("token")).await;
+        assert!(matches!(refresher.credentials(&tokens, &key).await, Err(RefreshError::WrongKind)));
+        let nobody = TokenKey::new("example", "nobody").unwrap();
+        assert!(matches!(refresher.credentials(&tokens, &nobody).await, Err(RefreshError::NotConnected)));
+    }
+}
