@@ -116,6 +116,7 @@ async fn finish(
         oauth.tokens.put(&user.key(provider)?, &token, Precondition::Always).await?;
     }
     tracing::info!(provider, stored = decision.store, "login finished");
+    super::count(provider, if decision.store { "stored" } else { "not_stored" });
     Ok(decision.response.unwrap_or_else(|| Redirect::to(&attempt.next).into_response()))
 }
 

@@ -16,6 +16,7 @@ use axum::routing::{MethodFilter, on};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, header};
 use oauth_dance_core::BoxError;
+use tracing::Instrument as _;
 
 use crate::error::LoginError;
 use crate::hooks::Failure;
@@ -32,18 +33,16 @@ impl OAuth {
     /// * `GET /login/{provider}/authorized` is where the provider sends it back.
     pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let (login, callback) = (self.clone(), self.clone());
+        let login = move |request| login::handle(login, request).instrument(tracing::info_span!("login"));
+        let callback = move |request| callback::handle(callback, request).instrument(tracing::info_span!("callback"));
         // HEAD must not spend a callback, so GET is registered without it.
         let head = || async { StatusCode::METHOD_NOT_ALLOWED };
         Router::new()
             .route(
                 &self.inner.paths.login_route,
-                on(MethodFilter::GET.or(MethodFilter::POST), move |request| login::handle(login, request))
-                    .on(MethodFilter::HEAD, head),
+                on(MethodFilter::GET.or(MethodFilter::POST), login).on(MethodFilter::HEAD, head),
             )
-            .route(
-                &self.inner.paths.callback_route,
-                on(MethodFilter::GET, move |request| callback::handle(callback, request)).on(MethodFilter::HEAD, head),
-            )
+            .route(&self.inner.paths.callback_route, on(MethodFilter::GET, callback).on(MethodFilter::HEAD, head))
     }
 
     /// Who is signed in.
@@ -63,12 +62,18 @@ impl OAuth {
         let registered = self.inner.registered.get(provider).map(AsRef::as_ref);
         let provider = registered.map(|registered| registered.name.as_str());
         tracing::warn!(provider, code = error.code(), error = error as &dyn std::error::Error, "login failed");
+        count(provider.unwrap_or_default(), error.code());
         let response = match self.inner.hooks.failed(Failure { provider, error, parts }).await {
             Some(response) => response,
             None => pages::failure(self, registered, error, &parts.headers),
         };
         private(response)
     }
+}
+
+/// Counts how logins end for whoever operates the application. The labels come from its configuration and this code.
+fn count(provider: &str, outcome: &'static str) {
+    metrics::counter!("oauth_dance_logins_total", "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
 }
 
 /// The provider in the route's path; empty if there is none, which no provider is called.

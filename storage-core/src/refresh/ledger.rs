@@ -16,6 +16,7 @@ use super::flight::Found;
 use super::{Need, Redeem, RedeemError, RefreshError, Refresher};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
+use crate::secret::Secret;
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
@@ -29,7 +30,7 @@ const PURGED: usize = 100;
 pub(super) type Generation = [u8; 32];
 
 pub(super) fn generation(token: &OAuth2Token) -> Generation {
-    let refresh_token = token.refresh_token.as_ref().map(|refresh_token| refresh_token.expose()).unwrap_or_default();
+    let refresh_token = token.refresh_token.as_ref().map(Secret::expose).unwrap_or_default();
     let access_token = token.access_token.expose();
     let length = access_token.len() as u64;
     Sha256::new()

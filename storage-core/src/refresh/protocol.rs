@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::flight::{Found, Outcome};
 use super::policy::{LONGEST_LEASE, Policy};
@@ -51,18 +53,24 @@ enum Next {
 impl Refresh {
     /// Runs to the end and tells the outcome. May go on after telling it, to store what only memory has.
     pub(super) async fn run(self) {
-        let outcome = self.to_the_end().await;
-        self.tell(outcome);
+        let storage = self.tokens.storage().capabilities().name;
+        let span = tracing::info_span!("token_refresh", provider = self.key.provider(), storage, outcome = Empty);
+        let work = async {
+            let outcome = self.to_the_end().await;
+            Span::current().record("outcome", name_of(&outcome));
+            self.tell(outcome);
+        };
+        work.instrument(span).await;
     }
 
     async fn to_the_end(&self) -> Outcome {
         let give_up = Instant::now() + self.policy.longest_wait();
         loop {
-            let claimed = match self.claim(give_up).await? {
+            let claimed = match self.claim(give_up).instrument(tracing::debug_span!("claim")).await? {
                 Ok(claimed) => claimed,
                 Err(token) => return Ok(Found { token, redeemed: false }),
             };
-            match self.redeem(claimed).await? {
+            match self.redeem(claimed).instrument(tracing::debug_span!("redeem")).await? {
                 Next::Done(outcome) => return outcome,
                 Next::LookAgain => {}
             }
@@ -323,4 +331,19 @@ impl Refresh {
 fn is_final(error: &TokensError) -> bool {
     let TokensError::Storage(error) = error else { return false };
     matches!(error, StorageError::TooLarge { .. } | StorageError::KeyTooLong { .. } | StorageError::Unsupported(_))
+}
+
+/// A short name that stays the same, for spans.
+fn name_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Ok(found) if found.redeemed => "refreshed",
+        Ok(_) => "adopted",
+        Err(RefreshError::NotConnected) => "not_connected",
+        Err(RefreshError::NeedsAuthorization { .. }) => "needs_authorization",
+        Err(RefreshError::BackingOff { .. }) => "backing_off",
+        Err(RefreshError::Busy) => "busy",
+        Err(RefreshError::WrongKind) => "wrong_kind",
+        Err(RefreshError::Storage(_)) => "storage_failed",
+        Err(RefreshError::Interrupted) => "interrupted",
+    }
 }
