@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use oauth_dance::{
     ApiResponse, ConnectError, ConnectedRejection, Connection, Connections, OAuth, Revocation, SameOrigin, Timestamp,
+    Token,
 };
 use serde_json::{Value, json};
 
@@ -67,7 +68,7 @@ fn row_json(oauth: &OAuth, row: &Row) -> Value {
         "title": row.title,
         "connected": connection.is_some(),
         "status": connection.map(|connection| pages::status(&connection.state)),
-        "expires_at": token.and_then(|token| token.expires_at()).map(Timestamp::as_unix_seconds),
+        "expires_at": token.and_then(Token::expires_at).map(Timestamp::as_unix_seconds),
         "refreshable": token.and_then(|token| token.as_oauth2()).is_some_and(|token| token.refresh_token.is_some()),
         "scope": token.and_then(|token| token.scope()),
         "error": row.connection.as_ref().err().map(ConnectError::code),
