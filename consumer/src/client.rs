@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::connection::StoredToken;
+use crate::dpop::{self, Binding};
 use crate::error::ApiError;
-use crate::http_client::{HttpClients, ReadError, read_body, without_url};
+use crate::http_client::{Answer, HttpClients, SendError, without_url};
 use crate::oauth::OAuth;
 use crate::registered::{Registered, parse_endpoint};
 
@@ -21,6 +22,9 @@ use crate::registered::{Registered, parse_endpoint};
 /// Paths are appended to the provider's API base. The token travels in the `Authorization` header (RFC 6750 section 2.1),
 /// to the provider's own origin only: another origin is [`ApiError::ForeignOrigin`], and a redirect to one is not followed
 /// but returned. Every call has a time-out and a limit on the answer's size.
+///
+/// Where the token is bound to a key ([`Provider::dpop`](crate::Provider::dpop)), every call carries a proof of it, which is
+/// for one URL: no redirect is followed then.
 ///
 /// ```no_run
 /// # async fn example(github: oauth_dance::ApiClient) -> Result<(), oauth_dance::ApiError> {
@@ -131,9 +135,17 @@ impl ApiClient {
         let limit = self.http.limits.max_response;
         let request = url.and_then(|url| {
             let headers = self.headers()?;
-            Ok(self.http.api.request(method, url).headers(headers))
+            Ok(self.http().request(method, url).headers(headers))
         });
         ApiRequest { request, limit, client: self.clone() }
+    }
+
+    /// A proof is for one URL, so where there are proofs, no redirect is followed.
+    fn http(&self) -> &reqwest::Client {
+        match binding(&self.token) {
+            Some(_) => &self.http.token_endpoint,
+            None => &self.http.api,
+        }
     }
 
     fn headers(&self) -> Result<HeaderMap, ApiError> {
@@ -168,7 +180,8 @@ impl ApiRequest {
     /// Adds a header. `Authorization`, and where the provider has another one for the token, is the token's and cannot be
     /// set.
     pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
-        if name == header::AUTHORIZATION || name == self.client.registered.presentation.name {
+        let is_tokens = [header::AUTHORIZATION, dpop::PROOF].contains(&name);
+        if is_tokens || name == self.client.registered.presentation.name {
             return Self { request: Err(ApiError::Request("the token sets this header".into())), ..self };
         }
         self.change(|request| {
@@ -214,13 +227,14 @@ impl ApiRequest {
     pub async fn send(self) -> Result<ApiResponse, ApiError> {
         let request = self.request?;
         let again = request.try_clone();
-        let answer = exchange(request, self.limit).await?;
-        let ApiClient { stored: Some(stored), token, .. } = self.client else { return Ok(answer) };
+        let ApiClient { http, token, stored, .. } = self.client;
+        let answer = exchange(&http, request, &token, self.limit).await?;
+        let Some(stored) = stored else { return Ok(answer) };
         let (StatusCode::UNAUTHORIZED, Some(again)) = (answer.status, again) else { return Ok(answer) };
         match stored.instead_of(token.secret()).await {
             Ok(token) => {
                 let headers = presented(&stored.registered, &token)?;
-                exchange(again.headers(headers), self.limit).await
+                exchange(&http, again.headers(headers), &token, self.limit).await
             }
             Err(error) => {
                 tracing::info!(code = error.code(), "the API rejected the token, and there is no other one");
@@ -296,23 +310,34 @@ impl fmt::Debug for ApiResponse {
     }
 }
 
-async fn exchange(request: reqwest::RequestBuilder, limit: usize) -> Result<ApiResponse, ApiError> {
-    let response = request.send().await.map_err(transport)?;
-    let (status, headers) = (response.status(), response.headers().clone());
-    match read_body(response, limit).await {
-        Ok(body) => Ok(ApiResponse { status, headers, body }),
-        Err(ReadError::TooLarge) => Err(ApiError::TooLarge { limit }),
-        Err(ReadError::Broken(error)) => Err(transport(error)),
+async fn exchange(
+    http: &HttpClients,
+    request: reqwest::RequestBuilder,
+    token: &Token,
+    limit: usize,
+) -> Result<ApiResponse, ApiError> {
+    match http.send(request, binding(token), limit).await {
+        Ok(Answer { status, headers, body }) => Ok(ApiResponse { status, headers, body }),
+        Err(SendError::TooLarge) => Err(ApiError::TooLarge { limit }),
+        Err(SendError::Proof) => Err(ApiError::Request("no DPoP proof could be made".into())),
+        Err(SendError::Http(error)) => Err(transport(error)),
     }
 }
 
-/// The header that presents a token (RFC 6750 section 2.1).
+/// What a call is proved with, where the token is bound to a key.
+fn binding(token: &Token) -> Option<Binding<'_>> {
+    let token = token.as_oauth2()?;
+    Some(Binding { key: token.dpop_key.as_ref()?, access_token: Some(&token.access_token) })
+}
+
+/// The header that presents a token (RFC 6750 section 2.1, RFC 9449 section 7.1).
 fn presented(registered: &Registered, token: &Token) -> Result<HeaderMap, ApiError> {
     let token = token.as_oauth2().ok_or(ApiError::TokenType)?;
-    if !registered.quirks.accepts(&token.token_type) {
+    let is_bound = token.dpop_key.is_some();
+    if !registered.quirks.accepts_bound(&token.token_type, is_bound) {
         return Err(ApiError::TokenType);
     }
-    registered.presentation.present(&token.access_token).ok_or(ApiError::TokenType)
+    registered.present(&token.access_token, is_bound).ok_or(ApiError::TokenType)
 }
 
 fn transport(error: reqwest::Error) -> ApiError {

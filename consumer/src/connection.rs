@@ -76,7 +76,7 @@ fn meaning(error: &TokenEndpointError) -> RedeemError {
     match error {
         error if error.needs_authorization() => RedeemError::Dead { cause },
         // Also a client that is not accepted: that is a mistake in the configuration, and costs no user their token.
-        TokenEndpointError::Unreachable(_) | TokenEndpointError::Refused { .. } => {
+        TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof | TokenEndpointError::Refused { .. } => {
             RedeemError::NotRedeemed { cause, retry_after: None }
         }
         TokenEndpointError::Status { status, retry_after } if status.is_client_error() => {

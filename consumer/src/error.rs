@@ -137,6 +137,9 @@ pub enum LoginError {
         /// What the provider says about it.
         description: Option<String>,
     },
+    /// The provider did not take the pushed authorization request (RFC 9126 section 2.3), so the browser was not sent there.
+    #[error("the pushed authorization request failed")]
+    PushedRequest(#[source] TokenEndpointError),
     /// The token request failed.
     #[error("the token request failed")]
     Token(#[from] TokenEndpointError),
@@ -177,6 +180,7 @@ impl LoginError {
             Self::IssuerMismatch => "issuer_mismatch",
             Self::Denied => "denied",
             Self::Provider { .. } => "provider_error",
+            Self::PushedRequest(_) => "pushed_request_failed",
             Self::Token(_) => "token_request_failed",
             Self::Storage(_) => "storage_failed",
             Self::Users(_) => "users_failed",
@@ -196,7 +200,7 @@ impl LoginError {
             Self::Spent | Self::UserChanged => StatusCode::CONFLICT,
             Self::NoUser => StatusCode::UNAUTHORIZED,
             Self::Provider { .. } => StatusCode::BAD_GATEWAY,
-            Self::Token(error) => error.status(),
+            Self::PushedRequest(error) | Self::Token(error) => error.status(),
             Self::Storage(error) => storage_status(error),
             Self::NoRequestStorage | Self::Users(_) | Self::Hook(_) | Self::ReservedParameter { .. } | Self::Key(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
@@ -205,21 +209,21 @@ impl LoginError {
     }
 }
 
-/// Why the token endpoint gave no token. It carries no secret, no URL and no body.
+/// Why the token endpoint gave no token, or the pushed authorization request endpoint no request URI. It carries no secret, no URL and no body.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenEndpointError {
     /// There was no connection, so nothing was sent.
-    #[error("the token endpoint could not be reached")]
+    #[error("the provider could not be reached")]
     Unreachable(#[source] BoxError),
     /// The connection broke after the request may have been sent.
-    #[error("the connection to the token endpoint broke")]
+    #[error("the connection to the provider broke")]
     Transport(#[source] BoxError),
     /// No whole answer came within the time-out.
-    #[error("the token endpoint did not answer in time")]
+    #[error("the provider did not answer in time")]
     Timeout,
     /// The provider refused (RFC 6749 section 5.2).
-    #[error("the token endpoint answered {code}")]
+    #[error("the provider answered {code}")]
     Refused {
         /// The error code, such as `invalid_grant`.
         code: String,
@@ -227,16 +231,19 @@ pub enum TokenEndpointError {
         description: Option<String>,
     },
     /// An answer that is neither a token nor an error of the protocol.
-    #[error("the token endpoint answered with status {status}")]
+    #[error("the provider answered with status {status}")]
     Status {
         /// The HTTP status.
         status: StatusCode,
         /// How long to wait before trying again, as the provider asks.
         retry_after: Option<Duration>,
     },
-    /// An answer that is not a usable token.
-    #[error("the token endpoint's answer cannot be used: {0}")]
+    /// An answer that is not a usable token, or request URI.
+    #[error("the provider's answer cannot be used: {0}")]
     Answer(&'static str),
+    /// No proof of the token's key could be made (RFC 9449), so nothing was sent.
+    #[error("no DPoP proof could be made")]
+    Proof,
 }
 
 impl TokenEndpointError {

@@ -1,11 +1,15 @@
 //! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which stays on its origin.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use oauth_dance_core::BoxError;
+use http::{HeaderMap, StatusCode};
+use oauth_dance_core::{BoxError, Clock};
 use reqwest::redirect::{Action, Attempt, Policy};
+use reqwest::{Request, Response};
 
+use crate::dpop::Nonces;
 use crate::error::ConfigError;
 
 const USER_AGENT: &str = concat!("oauth-dance/", env!("CARGO_PKG_VERSION"));
@@ -32,10 +36,12 @@ pub(crate) struct HttpClients {
     pub(crate) token_endpoint: reqwest::Client,
     pub(crate) api: reqwest::Client,
     pub(crate) limits: Limits,
+    pub(crate) nonces: Arc<Nonces>,
+    pub(crate) clock: Clock,
 }
 
 impl HttpClients {
-    pub(crate) fn new(limits: Limits) -> Result<Self, ConfigError> {
+    pub(crate) fn new(limits: Limits, clock: Clock) -> Result<Self, ConfigError> {
         let client = |redirects| {
             reqwest::Client::builder()
                 .user_agent(USER_AGENT)
@@ -51,7 +57,8 @@ impl HttpClients {
                 .build()
                 .map_err(|error| ConfigError::Http(error.into()))
         };
-        Ok(Self { token_endpoint: client(Policy::none())?, api: client(Policy::custom(stay_on_origin))?, limits })
+        let (token_endpoint, api) = (client(Policy::none())?, client(Policy::custom(stay_on_origin))?);
+        Ok(Self { token_endpoint, api, limits, nonces: Arc::default(), clock })
     }
 }
 
@@ -61,6 +68,40 @@ fn stay_on_origin(attempt: Attempt<'_>) -> Action {
     if same_origin && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
 }
 
+/// An answer, read whole.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no answer.
+pub(crate) enum SendError {
+    /// No proof could be made, so nothing was sent.
+    Proof,
+    Http(reqwest::Error),
+    TooLarge,
+}
+
+impl From<ReadError> for SendError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooLarge => Self::TooLarge,
+            ReadError::Broken(error) => Self::Http(error),
+        }
+    }
+}
+
+impl Answer {
+    /// Sends a request as it is, once.
+    pub(crate) async fn to(client: &reqwest::Client, request: Request, limit: usize) -> Result<Self, SendError> {
+        let response = client.execute(request).await.map_err(SendError::Http)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok(Self { status, headers, body: read_body(response, limit).await? })
+    }
+}
+
 /// Why a body could not be read.
 pub(crate) enum ReadError {
     TooLarge,
@@ -68,7 +109,7 @@ pub(crate) enum ReadError {
 }
 
 /// Reads a body, but no more than `limit` bytes of it.
-pub(crate) async fn read_body(mut response: reqwest::Response, limit: usize) -> Result<Bytes, ReadError> {
+pub(crate) async fn read_body(mut response: Response, limit: usize) -> Result<Bytes, ReadError> {
     if response.content_length().is_some_and(|length| length > limit as u64) {
         return Err(ReadError::TooLarge);
     }

@@ -185,9 +185,10 @@ impl OAuth {
     /// Revokes the refresh token, with which the grant ends, and then the access token, which some providers let live on.
     pub(crate) async fn revoke(&self, registered: &Registered, token: &OAuth2Token) -> Revocation {
         let Some(endpoint) = &registered.revocation_endpoint else { return Revocation::NotPossible };
+        let key = token.dpop_key.as_ref();
         let refresh_token = token.refresh_token.as_ref().map(|refresh_token| (refresh_token, "refresh_token"));
         for (secret, hint) in refresh_token.into_iter().chain([(&token.access_token, "access_token")]) {
-            match token_endpoint::revoke(&self.inner.http, registered, endpoint, secret, hint).await {
+            match token_endpoint::revoke(&self.inner.http, registered, endpoint, secret, hint, key).await {
                 Ok(()) => {}
                 // It ended with the grant, and this provider calls that an error.
                 Err(TokenEndpointError::Status { status: StatusCode::BAD_REQUEST, .. })
@@ -333,7 +334,8 @@ impl OAuthBuilder {
         Self { ledger: Some(ledger), ..self }
     }
 
-    /// Stores tokens **in plain text** from here on; cookies stay sealed.
+    /// Stores tokens **in plain text** from here on; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is
+    /// refused then: a key that lies open beside its token protects nothing.
     pub fn dangerous_plaintext_tokens(self) -> Self {
         Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
     }
@@ -353,6 +355,13 @@ impl OAuthBuilder {
         for registration in self.registrations {
             let callback = paths.callback_url(registration.name());
             let checked = Registered::check(registration, &callback)?;
+            if checked.dpop && !self.tokens.is_sealed() {
+                return Err(ConfigError::invalid(
+                    &checked.name,
+                    "dpop",
+                    "needs tokens to be sealed, for the key's sake",
+                ));
+            }
             if let Some(other) = registered.insert(checked.name.clone(), Arc::new(checked)) {
                 return Err(ConfigError::DuplicateProvider { provider: other.name.clone() });
             }
@@ -386,7 +395,7 @@ impl OAuthBuilder {
             users: self.users.ok_or(ConfigError::NoUsers)?,
             hooks: self.hooks,
             attempts: Attempts::new(self.keys, spent, self.clock.clone(), paths.is_https()),
-            http: HttpClients::new(self.limits)?,
+            http: HttpClients::new(self.limits, self.clock.clone())?,
             paths,
             clock: self.clock,
         };

@@ -50,6 +50,9 @@ pub struct Provider {
     pub authorization_endpoint: String,
     /// Where tokens are asked for (RFC 6749 section 3.2).
     pub token_endpoint: String,
+    /// Where the parameters of the authorization request are sent first, so that the browser carries nothing but a
+    /// reference to them (RFC 9126). `None`, the default, sends them with the browser.
+    pub pushed_authorization_request_endpoint: Option<String>,
     /// Where tokens are revoked (RFC 7009).
     pub revocation_endpoint: Option<String>,
     /// Where the user's identity is asked for, with the token.
@@ -61,6 +64,21 @@ pub struct Provider {
     pub issuer: Option<String>,
     /// Refuse a callback without `iss`, for a provider that announces to send it (RFC 9207 section 2.4).
     pub requires_issuer: bool,
+    /// Bind tokens to a key, so that they are of no use to whoever steals them without it (RFC 9449). Off by default.
+    ///
+    /// Every login makes a key of its own (ES256), which is stored sealed with the token. A provider that answers with a
+    /// token which is not bound is refused. Tokens from before it was switched on are bound when they are refreshed, and
+    /// those that are bound stay so when it is switched off.
+    ///
+    /// ```
+    /// use oauth_dance::Provider;
+    ///
+    /// let mut bank = Provider::new("bank", "https://bank.example/authorize", "https://bank.example/token");
+    /// bank.pushed_authorization_request_endpoint = Some("https://bank.example/par".to_owned());
+    /// bank.dpop = true;
+    /// # let _ = bank;
+    /// ```
+    pub dpop: bool,
     /// The scopes to ask for.
     pub scopes: Vec<String>,
     /// What stands between scopes in the request. RFC 6749 says a space; some providers want a comma.
@@ -105,11 +123,13 @@ impl Provider {
             name,
             authorization_endpoint: authorization_endpoint.into(),
             token_endpoint: token_endpoint.into(),
+            pushed_authorization_request_endpoint: None,
             revocation_endpoint: None,
             userinfo_endpoint: None,
             api_base: None,
             issuer: None,
             requires_issuer: false,
+            dpop: false,
             scopes: Vec::new(),
             scope_separator: ' ',
             client_authentication: ClientAuthentication::Basic,
@@ -233,6 +253,8 @@ pub struct ProviderConfig {
     /// See [`Provider::token_endpoint`].
     #[serde(alias = "token_url")]
     pub token_endpoint: Option<String>,
+    /// See [`Provider::pushed_authorization_request_endpoint`].
+    pub pushed_authorization_request_endpoint: Option<String>,
     /// See [`Provider::revocation_endpoint`].
     #[serde(alias = "revocation_url")]
     pub revocation_endpoint: Option<String>,
@@ -246,6 +268,8 @@ pub struct ProviderConfig {
     pub issuer: Option<String>,
     /// See [`Provider::requires_issuer`].
     pub requires_issuer: Option<bool>,
+    /// See [`Provider::dpop`].
+    pub dpop: Option<bool>,
     /// See [`Provider::scopes`].
     pub scopes: Option<Vec<String>>,
     /// See [`Provider::scope_separator`].
@@ -301,11 +325,14 @@ impl ProviderConfig {
             required(self.authorization_endpoint, provider.authorization_endpoint, "authorization_endpoint")?;
         provider.token_endpoint = required(self.token_endpoint, provider.token_endpoint, "token_endpoint")?;
         provider.title = self.title.unwrap_or(provider.title);
+        provider.pushed_authorization_request_endpoint =
+            self.pushed_authorization_request_endpoint.or(provider.pushed_authorization_request_endpoint);
         provider.revocation_endpoint = self.revocation_endpoint.or(provider.revocation_endpoint);
         provider.userinfo_endpoint = self.userinfo_endpoint.or(provider.userinfo_endpoint);
         provider.api_base = self.api_base.or(provider.api_base);
         provider.issuer = self.issuer.or(provider.issuer);
         provider.requires_issuer = self.requires_issuer.unwrap_or(provider.requires_issuer);
+        provider.dpop = self.dpop.unwrap_or(provider.dpop);
         provider.scopes = self.scopes.unwrap_or(provider.scopes);
         provider.scope_separator = self.scope_separator.unwrap_or(provider.scope_separator);
         provider.client_authentication = self.client_authentication.unwrap_or(provider.client_authentication);

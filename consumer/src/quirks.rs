@@ -91,6 +91,9 @@ pub enum RevocationRequest {
     DeleteAsClient,
 }
 
+/// The token type and scheme of tokens that are bound to a key (RFC 9449).
+const DPOP: &str = "DPoP";
+
 /// Parameters of token requests that belong to the protocol.
 const RESERVED: [&str; 7] =
     ["grant_type", "code", "redirect_uri", "code_verifier", "client_id", "client_secret", "refresh_token"];
@@ -126,6 +129,12 @@ impl Quirks {
         let mut accepted = self.token_types.iter().map(String::as_str).chain(["Bearer"]);
         accepted.any(|accepted| accepted.eq_ignore_ascii_case(token_type))
     }
+
+    /// The same for a token that was asked for with a key, or without. One with a key must be bound to it: a provider that
+    /// answers otherwise would talk this client out of it (RFC 9449 section 5).
+    pub(crate) fn accepts_bound(&self, token_type: &str, is_bound: bool) -> bool {
+        if is_bound { token_type.eq_ignore_ascii_case(DPOP) } else { self.accepts(token_type) }
+    }
 }
 
 impl TokenHeader {
@@ -142,6 +151,11 @@ impl TokenHeader {
 }
 
 impl Presentation {
+    /// As tokens are presented that are bound to a key (RFC 9449 section 7.1).
+    pub(crate) fn dpop() -> Self {
+        Self { name: http::header::AUTHORIZATION, scheme: Some(DPOP.to_owned()) }
+    }
+
     /// The header that carries this token, or `None` if none can.
     pub(crate) fn present(&self, token: &Secret) -> Option<HeaderMap> {
         let value = match &self.scheme {

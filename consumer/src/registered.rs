@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use oauth_dance_core::Secret;
+use oauth_dance_core::{DpopKey, Secret};
 use url::{Host, Origin, Url};
 
 use crate::error::ConfigError;
 use crate::provider::{ClientAuthentication, OfflineAccess, Provider, Registration};
-use crate::quirks::{Presentation, Quirks, url_with_client_id, with_client_id};
+use crate::quirks::{Presentation, Quirks, TokenHeader, url_with_client_id, with_client_id};
 
-/// Parameters of the authorization request that belong to the protocol (RFC 6749, 7636, 8707, 9126, 9207; OpenID Connect).
-const RESERVED: [&str; 11] = [
+/// Parameters of the authorization request that belong to the protocol (RFC 6749, 7636, 8707, 9126, 9207, 9449; OpenID Connect).
+const RESERVED: [&str; 12] = [
     "response_type",
     "client_id",
     "redirect_uri",
@@ -23,6 +23,7 @@ const RESERVED: [&str; 11] = [
     "request",
     "request_uri",
     "response_mode",
+    "dpop_jkt",
 ];
 
 #[derive(Debug)]
@@ -31,11 +32,13 @@ pub(crate) struct Registered {
     pub(crate) title: String,
     pub(crate) authorization_endpoint: Url,
     pub(crate) token_endpoint: Url,
+    pub(crate) pushed_authorization_request_endpoint: Option<Url>,
     pub(crate) revocation_endpoint: Option<Url>,
     pub(crate) userinfo_endpoint: Option<Url>,
     pub(crate) api_base: Option<Url>,
     pub(crate) issuer: Option<String>,
     pub(crate) requires_issuer: bool,
+    pub(crate) dpop: bool,
     pub(crate) scopes: Vec<String>,
     pub(crate) scope_separator: char,
     pub(crate) client_authentication: ClientAuthentication,
@@ -76,6 +79,9 @@ impl Registered {
             return Err(invalid("scopes", "has one that is empty or contains white space"));
         }
         provider.quirks.check(&name, client_secret.is_none(), !provider.scopes.is_empty())?;
+        if provider.dpop && provider.quirks.token_header != TokenHeader::Bearer {
+            return Err(invalid("dpop", "presents the token in a header of its own, so `token_header` cannot be set"));
+        }
         let endpoint = |field, url: &str| parse_endpoint(url).map_err(|problem| invalid(field, problem));
         let optional = |field, url: &Option<String>| url.as_deref().map(|url| endpoint(field, url)).transpose();
         let headers = |field, given: &BTreeMap<String, String>| {
@@ -94,6 +100,10 @@ impl Registered {
                 "refresh_endpoint",
                 quirks.refresh_endpoint.as_deref().unwrap_or(&provider.token_endpoint),
             )?,
+            pushed_authorization_request_endpoint: optional(
+                "pushed_authorization_request_endpoint",
+                &provider.pushed_authorization_request_endpoint,
+            )?,
             revocation_endpoint: optional("revocation_endpoint", &revocation_endpoint)?,
             userinfo_endpoint: optional("userinfo_endpoint", &provider.userinfo_endpoint)?,
             api_base: optional("api_base", &provider.api_base)?,
@@ -106,6 +116,7 @@ impl Registered {
                 .ok_or_else(|| invalid("token_header", "has a name or scheme that no header can have"))?,
             issuer: provider.issuer,
             requires_issuer: provider.requires_issuer,
+            dpop: provider.dpop,
             title: provider.title,
             scopes: provider.scopes,
             scope_separator: provider.scope_separator,
@@ -120,6 +131,16 @@ impl Registered {
             return Err(ConfigError::missing(&registered.name, "issuer"));
         }
         Ok(registered)
+    }
+
+    /// The key for a token that is about to be asked for: the one there is, or a new one if there should be one.
+    pub(crate) fn dpop_key(&self, known: Option<DpopKey>) -> Option<DpopKey> {
+        known.or_else(|| self.dpop.then(DpopKey::generate))
+    }
+
+    /// The header that presents a token to the API, or `None` if none can.
+    pub(crate) fn present(&self, token: &Secret, is_bound: bool) -> Option<HeaderMap> {
+        if is_bound { Presentation::dpop().present(token) } else { self.presentation.present(token) }
     }
 
     /// Whether the token may be sent there.

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use oauth_dance_core::{Extra, OAuth2Token, Secret, Timestamp};
+use http::{HeaderValue, Method, header};
+use oauth_dance_core::{DpopKey, Extra, OAuth2Token, Secret, Timestamp};
 use reqwest::RequestBuilder;
 use url::{Url, form_urlencoded};
 
+use crate::dpop::Binding;
 use crate::error::TokenEndpointError;
-use crate::http_client::{HttpClients, ReadError, read_body, without_url};
+use crate::http_client::{Answer, HttpClients, SendError, without_url};
 use crate::provider::ClientAuthentication;
 use crate::quirks::{RevocationRequest, TokenRequest};
 use crate::registered::Registered;
@@ -20,12 +20,14 @@ use crate::token_response;
 /// More than any token response has; what is longer is no token response.
 const MAX_RESPONSE: usize = 1024 * 1024;
 
-/// Redeems an authorization code (RFC 6749 section 4.1.3 with RFC 7636 section 4.5). Never retried: a code works once.
+/// Redeems an authorization code (RFC 6749 section 4.1.3 with RFC 7636 section 4.5) for a token bound to `key`, if there is
+/// one. Never retried once the provider has looked at it: a code works once.
 pub(crate) async fn exchange_code(
     http: &HttpClients,
     registered: &Registered,
     code: &str,
     verifier: &str,
+    key: Option<DpopKey>,
     now: Timestamp,
 ) -> Result<OAuth2Token, TokenEndpointError> {
     let mut form =
@@ -35,12 +37,12 @@ pub(crate) async fn exchange_code(
     }
     form.extend(registered.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let format = registered.quirks.token_request;
-    let (status, headers, body) = post(http, registered, &registered.token_endpoint, &form, format).await?;
-    token_response::read(&registered.quirks, status, &headers, &body, &[code, verifier, client_secret(registered)], now)
+    let answer = post(http, registered, &registered.token_endpoint, &form, format, key.as_ref()).await?;
+    read(registered, &answer, &[code, verifier, client_secret(registered)], key, now)
 }
 
-/// Redeems a refresh token (RFC 6749 section 6). An answer without a refresh token or scope keeps the old one, and one
-/// without a lifetime gets the same as any that can be refreshed.
+/// Redeems a refresh token (RFC 6749 section 6) for a token bound to the same key. An answer without a refresh token or scope
+/// keeps the old one, and one without a lifetime gets the same as any that can be refreshed.
 pub(crate) async fn refresh(
     http: &HttpClients,
     registered: &Registered,
@@ -50,14 +52,28 @@ pub(crate) async fn refresh(
 ) -> Result<OAuth2Token, TokenEndpointError> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
     let format = registered.quirks.token_request;
-    let (status, headers, body) = post(http, registered, &registered.refresh_endpoint, &form, format).await?;
+    let key = registered.dpop_key(old.dpop_key.clone());
+    let answer = post(http, registered, &registered.refresh_endpoint, &form, format, key.as_ref()).await?;
     let sent = [refresh_token.expose(), client_secret(registered)];
-    let mut token = token_response::read(&registered.quirks, status, &headers, &body, &sent, now)?;
+    let mut token = read(registered, &answer, &sent, key, now)?;
     token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
     token.expires_at = token.expires_at.or(Some(now.saturating_add(token_response::DEFAULT_LIFETIME)));
     token.scope = token.scope.or_else(|| old.scope.clone());
     token.id_token = token.id_token.or_else(|| old.id_token.clone());
     keep_api_base(registered, &mut token, old);
+    Ok(token)
+}
+
+/// The token in an answer, with the key it is bound to.
+fn read(
+    registered: &Registered,
+    Answer { status, headers, body }: &Answer,
+    sent: &[&str],
+    dpop_key: Option<DpopKey>,
+    now: Timestamp,
+) -> Result<OAuth2Token, TokenEndpointError> {
+    let mut token = token_response::read(&registered.quirks, dpop_key.is_some(), *status, headers, body, sent, now)?;
+    token.dpop_key = dpop_key;
     Ok(token)
 }
 
@@ -79,20 +95,27 @@ pub(crate) async fn revoke(
     endpoint: &Url,
     token: &Secret,
     hint: &str,
+    key: Option<&DpopKey>,
 ) -> Result<(), TokenEndpointError> {
     let form = [("token", token.expose()), ("token_type_hint", hint)];
-    let api = registered.presentation.present(token).ok_or(TokenEndpointError::Answer("no header can carry it"));
-    let (status, _, body) = match registered.quirks.revocation {
-        RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form).await?,
+    let (binding, presented) = (bound_to(key), key.map(|key| Binding { key, access_token: Some(token) }));
+    let api = registered.present(token, key.is_some());
+    let api = api.ok_or(TokenEndpointError::Answer("no header can carry it"));
+    let Answer { status, body, .. } = match registered.quirks.revocation {
+        RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form, key).await?,
         _ if hint == "refresh_token" => return Ok(()),
-        RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json).await?,
-        RevocationRequest::Post => send(request(http, registered, Method::POST, endpoint).headers(api?)).await?,
-        RevocationRequest::Delete => send(request(http, registered, Method::DELETE, endpoint).headers(api?)).await?,
+        RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json, key).await?,
+        RevocationRequest::Post => {
+            send(http, request(http, registered, Method::POST, endpoint).headers(api?), presented).await?
+        }
+        RevocationRequest::Delete => {
+            send(http, request(http, registered, Method::DELETE, endpoint).headers(api?), presented).await?
+        }
         RevocationRequest::DeleteAsClient => {
             let credentials = basic(&registered.client_id, client_secret(registered));
             let request = request(http, registered, Method::DELETE, endpoint);
             let request = request.header(header::AUTHORIZATION, credentials);
-            send(request.json(&serde_json::json!({ "access_token": token.expose() }))).await?
+            send(http, request.json(&serde_json::json!({ "access_token": token.expose() })), binding).await?
         }
     };
     let is_standard = registered.quirks.revocation == RevocationRequest::Rfc7009;
@@ -102,13 +125,16 @@ pub(crate) async fn revoke(
     if status.is_success() { Ok(()) } else { Err(TokenEndpointError::Status { status, retry_after: None }) }
 }
 
-async fn post(
+/// Posts to an endpoint of the authorization server, authenticated as the client, with a proof of the key if there is one.
+pub(crate) async fn post(
     http: &HttpClients,
     registered: &Registered,
     endpoint: &Url,
     form: &[(&str, &str)],
     format: TokenRequest,
-) -> Result<(StatusCode, HeaderMap, Bytes), TokenEndpointError> {
+    key: Option<&DpopKey>,
+) -> Result<Answer, TokenEndpointError> {
+    let is_named = form.iter().any(|(name, _)| *name == "client_id");
     let mut form = form.to_vec();
     let mut request = request(http, registered, Method::POST, endpoint);
     // Without a secret there is nothing to authenticate with; the id still names the client (RFC 6749 section 3.2.1).
@@ -117,16 +143,18 @@ async fn post(
             request = request.header(header::AUTHORIZATION, basic(&registered.client_id, secret.expose()));
         }
         (Some(secret), ClientAuthentication::Body) => {
-            form.extend([("client_id", registered.client_id.as_str()), ("client_secret", secret.expose())]);
+            form.extend((!is_named).then_some(("client_id", registered.client_id.as_str())));
+            form.push(("client_secret", secret.expose()));
         }
+        (None, _) if is_named => {}
         (None, _) => form.push(("client_id", &registered.client_id)),
     }
 
-    send(match format {
+    let request = match format {
         TokenRequest::Form => request.form(&form),
         TokenRequest::Json => request.json(&form.into_iter().collect::<BTreeMap<_, _>>()),
-    })
-    .await
+    };
+    send(http, request, bound_to(key)).await
 }
 
 /// A request with the headers that this provider wants.
@@ -135,18 +163,25 @@ fn request(http: &HttpClients, registered: &Registered, method: Method, endpoint
     request.headers(registered.token_headers.clone())
 }
 
-async fn send(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Bytes), TokenEndpointError> {
-    let response = request.send().await.map_err(transport)?;
-    let (status, headers) = (response.status(), response.headers().clone());
-    match read_body(response, MAX_RESPONSE).await {
-        Ok(body) => Ok((status, headers, body)),
-        Err(ReadError::TooLarge) => Err(TokenEndpointError::Answer("it is too large")),
-        Err(ReadError::Broken(error)) => Err(transport(error)),
-    }
+async fn send(
+    http: &HttpClients,
+    request: RequestBuilder,
+    binding: Option<Binding<'_>>,
+) -> Result<Answer, TokenEndpointError> {
+    http.send(request, binding, MAX_RESPONSE).await.map_err(|error| match error {
+        SendError::Proof => TokenEndpointError::Proof,
+        SendError::TooLarge => TokenEndpointError::Answer("it is too large"),
+        SendError::Http(error) => transport(error),
+    })
+}
+
+/// What a request is proved with that presents no access token.
+fn bound_to(key: Option<&DpopKey>) -> Option<Binding<'_>> {
+    key.map(|key| Binding { key, access_token: None })
 }
 
 /// The client's secret; empty for a public client.
-fn client_secret(registered: &Registered) -> &str {
+pub(crate) fn client_secret(registered: &Registered) -> &str {
     registered.client_secret.as_ref().map_or("", Secret::expose)
 }
 

@@ -25,9 +25,10 @@ const MAX_ERROR_TEXT: usize = 512;
 const TOKEN_MEMBERS: [&str; 6] = ["access_token", "token_type", "refresh_token", "id_token", "scope", "expires_in"];
 
 /// The token in an answer of the token endpoint, or what went wrong. Where an error repeats a secret that was `sent`, it is
-/// left out.
+/// left out. `is_bound` says that a token bound to a key was asked for.
 pub(crate) fn read(
     quirks: &Quirks,
+    is_bound: bool,
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
@@ -47,7 +48,7 @@ pub(crate) fn read(
     if !status.is_success() {
         return Err(failed(status, headers));
     }
-    token(quirks, Members::of(quirks, members), now)
+    token(quirks, is_bound, Members::of(quirks, members), now)
 }
 
 /// The members of a JSON object, whatever its content type, or the fields of a form.
@@ -92,7 +93,7 @@ fn refusal(members: &Map<String, Value>, sent: &[&str]) -> Option<TokenEndpointE
     Some(TokenEndpointError::Refused { code: tame(code), description: description.map(tame) })
 }
 
-fn failed(status: StatusCode, headers: &HeaderMap) -> TokenEndpointError {
+pub(crate) fn failed(status: StatusCode, headers: &HeaderMap) -> TokenEndpointError {
     let retry_after = headers
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
@@ -122,7 +123,7 @@ fn take_token(members: &mut Map<String, Value>) -> Map<String, Value> {
     TOKEN_MEMBERS.iter().filter_map(|name| members.remove_entry(*name)).collect()
 }
 
-fn token(quirks: &Quirks, members: Members, now: Timestamp) -> Result<OAuth2Token, TokenEndpointError> {
+fn token(quirks: &Quirks, is_bound: bool, members: Members, now: Timestamp) -> Result<OAuth2Token, TokenEndpointError> {
     let Members { token: mut members, extra } = members;
     let access_token = match members.remove("access_token") {
         Some(Value::String(token)) if token.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) => token,
@@ -136,9 +137,10 @@ fn token(quirks: &Quirks, members: Members, now: Timestamp) -> Result<OAuth2Toke
         return Err(TokenEndpointError::Answer("the access token is empty"));
     }
     let token_type = match members.remove("token_type") {
-        None | Some(Value::Null) => "Bearer".to_owned(),
-        Some(Value::String(kind)) if quirks.accepts(&kind) => kind,
-        Some(_) => return Err(TokenEndpointError::Answer("the token type is not Bearer")),
+        None | Some(Value::Null) if !is_bound => "Bearer".to_owned(),
+        Some(Value::String(kind)) if quirks.accepts_bound(&kind, is_bound) => kind,
+        _ if is_bound => return Err(TokenEndpointError::Answer("the token type is not DPoP")),
+        _ => return Err(TokenEndpointError::Answer("the token type is not Bearer")),
     };
 
     let mut token = OAuth2Token::bearer(access_token);
@@ -176,7 +178,7 @@ fn scope(value: Value) -> Option<Vec<String>> {
 }
 
 /// A lifetime in whole seconds: a number or a number in a string. Negative, absurd or unreadable ones count as missing.
-fn seconds(value: &Value) -> Option<u64> {
+pub(crate) fn seconds(value: &Value) -> Option<u64> {
     let seconds = match value {
         Value::Number(number) => number.as_u64().map(|seconds| seconds as f64).or_else(|| number.as_f64())?,
         Value::String(text) => text.trim().parse().ok()?,
@@ -205,12 +207,12 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_000);
 
     fn ok(body: &str) -> OAuth2Token {
-        read(&Quirks::default(), StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap()
+        read(&Quirks::default(), false, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap()
     }
 
     fn error(status: u16, body: &[u8]) -> TokenEndpointError {
         let status = StatusCode::from_u16(status).unwrap();
-        read(&Quirks::default(), status, &HeaderMap::new(), body, &[], NOW).unwrap_err()
+        read(&Quirks::default(), false, status, &HeaderMap::new(), body, &[], NOW).unwrap_err()
     }
 
     fn expiry(expires_in: &str) -> Option<u64> {
@@ -287,7 +289,8 @@ mod tests {
             token_types: vec!["user".to_owned(), "bot".to_owned()],
             ..Quirks::default()
         };
-        let read = |body: &str| read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap();
+        let read =
+            |body: &str| read(&quirks, false, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW).unwrap();
         let both = read(
             r#"{"ok":true,"access_token":"xoxb","token_type":"bot","scope":"commands","team":{"id":"T1"},
                 "authed_user":{"id":"U1","access_token":"xoxp","token_type":"user","scope":"chat:write,im:read",
@@ -310,7 +313,7 @@ mod tests {
         let quirks = Quirks { token_types: vec!["Zoho-oauthtoken".to_owned()], ..Quirks::default() };
         for (kind, accepted) in [("Bearer", true), ("zoho-OAuthtoken", true), ("mac", false), ("DPoP", false)] {
             let body = format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#);
-            let answer = read(&quirks, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW);
+            let answer = read(&quirks, false, StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], NOW);
             assert_eq!(answer.is_ok(), accepted, "{kind}");
         }
     }
@@ -382,7 +385,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::RETRY_AFTER, value.parse().unwrap());
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            let failed = read(&Quirks::default(), status, &headers, b"", &[], NOW).unwrap_err();
+            let failed = read(&Quirks::default(), false, status, &headers, b"", &[], NOW).unwrap_err();
             let TokenEndpointError::Status { retry_after, .. } = failed else { panic!() };
             assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
         }

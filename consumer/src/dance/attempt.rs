@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
 use oauth_dance_core::{
-    Clock, KeyRing, Precondition, Record, Secret, StorageError, Timestamp, TokenKey, TokenStorage, random_bytes,
+    Clock, DpopKey, KeyRing, Precondition, Record, Secret, StorageError, Timestamp, TokenKey, TokenStorage,
+    random_bytes,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -38,11 +39,18 @@ pub(crate) struct Attempt {
     pub(crate) verifier: String,
     pub(crate) provider: String,
     pub(crate) next: String,
+    /// The private key that the token will be bound to, if it will (RFC 9449 section 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dpop_key: Option<String>,
     user: Option<(String, Option<String>)>,
     since: u64,
 }
 
 impl Attempt {
+    pub(crate) fn dpop_key(&self) -> Option<DpopKey> {
+        DpopKey::parse(self.dpop_key.as_deref()?)
+    }
+
     pub(crate) fn is_of(&self, user: Option<&User>) -> bool {
         let then = self.user.as_ref().map(|(id, tenant)| (id.as_str(), tenant.as_deref()));
         then == user.map(|user| (user.id(), user.tenant()))
@@ -55,12 +63,20 @@ impl Attempts {
     }
 
     /// A new attempt with a state of 256 random bits.
-    pub(crate) fn start(&self, provider: &str, verifier: &Secret, next: String, user: Option<&User>) -> Attempt {
+    pub(crate) fn start(
+        &self,
+        provider: &str,
+        verifier: &Secret,
+        dpop_key: Option<&DpopKey>,
+        next: String,
+        user: Option<&User>,
+    ) -> Attempt {
         Attempt {
             state: URL_SAFE_NO_PAD.encode(random_bytes::<32>()),
             verifier: verifier.expose().to_owned(),
             provider: provider.to_owned(),
             next,
+            dpop_key: dpop_key.map(|key| key.expose().to_owned()),
             user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
             since: self.clock.now().as_unix_seconds(),
         }
@@ -164,7 +180,7 @@ mod tests {
     fn states_are_fresh_and_long() {
         let (attempts, _) = attempts();
         let states: std::collections::HashSet<_> =
-            (0..1000).map(|_| attempts.start("p", &"v".into(), "/".to_owned(), None).state).collect();
+            (0..1000).map(|_| attempts.start("p", &"v".into(), None, "/".to_owned(), None).state).collect();
         assert_eq!(states.len(), 1000);
         assert!(states.iter().all(|state| state.len() == 43));
     }
@@ -172,7 +188,7 @@ mod tests {
     #[test]
     fn the_cookie_hides_the_verifier_and_is_kept_strictly() {
         let (attempts, _) = attempts();
-        let attempt = attempts.start("p", &"CANARY".into(), "/".to_owned(), None);
+        let attempt = attempts.start("p", &"CANARY".into(), None, "/".to_owned(), None);
         let cookie = attempts.remember(&attempt, &HeaderMap::new())[0].to_str().unwrap().to_owned();
         for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=600"] {
             assert!(cookie.contains(attribute), "{cookie}");
@@ -187,8 +203,8 @@ mod tests {
     #[test]
     fn only_the_same_browser_and_state_find_it() {
         let (attempts, _) = attempts();
-        let one = attempts.start("p", &"1".into(), "/one".to_owned(), Some(&User::new("alice")));
-        let two = attempts.start("p", &"2".into(), "/two".to_owned(), None);
+        let one = attempts.start("p", &"1".into(), None, "/one".to_owned(), Some(&User::new("alice")));
+        let two = attempts.start("p", &"2".into(), None, "/two".to_owned(), None);
         let mut set = attempts.remember(&one, &HeaderMap::new());
         set.extend(attempts.remember(&two, &jar(&set)));
         assert_eq!(attempts.find(&two.state, &jar(&set)).unwrap().next, "/two");
@@ -213,7 +229,7 @@ mod tests {
         let mut last = None;
         for _ in 0..50 {
             seconds.fetch_add(1, Ordering::SeqCst);
-            let attempt = attempts.start("p", &"v".repeat(43).into(), "/".to_owned(), None);
+            let attempt = attempts.start("p", &"v".repeat(43).into(), None, "/".to_owned(), None);
             for set in attempts.remember(&attempt, &jar(&jar_now)) {
                 let name = set.to_str().unwrap().split('=').next().unwrap().to_owned();
                 jar_now.retain(|kept| !kept.to_str().unwrap().starts_with(&format!("{name}=")));
@@ -233,7 +249,7 @@ mod tests {
     async fn an_attempt_is_spent_once_and_in_time() {
         let (attempts, seconds) = attempts();
         let attempts = Arc::new(attempts);
-        let attempt = Arc::new(attempts.start("p", &"v".into(), "/".to_owned(), None));
+        let attempt = Arc::new(attempts.start("p", &"v".into(), None, "/".to_owned(), None));
         let tries: Vec<_> = (0..20)
             .map(|_| {
                 let (attempts, attempt) = (Arc::clone(&attempts), Arc::clone(&attempt));
@@ -246,7 +262,7 @@ mod tests {
         }
         assert_eq!(won, 1);
 
-        let late = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        let late = attempts.start("p", &"v".into(), None, "/".to_owned(), None);
         seconds.fetch_add(601, Ordering::SeqCst);
         assert!(matches!(attempts.spend(&late).await, Err(LoginError::Expired)));
     }

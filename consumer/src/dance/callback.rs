@@ -105,8 +105,9 @@ async fn finish(
     }
     let code = granted(&registered, callback)?;
     let now = oauth.inner.clock.now();
+    let (verifier, key) = (&attempt.verifier, registered.dpop_key(attempt.dpop_key()));
     let token =
-        token_endpoint::exchange_code(&oauth.inner.http, &registered, code.expose(), &attempt.verifier, now).await?;
+        token_endpoint::exchange_code(&oauth.inner.http, &registered, code.expose(), verifier, key, now).await?;
     let token = Token::from(token);
     let decision = decide(oauth, registered, &attempt, user.as_ref(), &token, parts).await?;
     if decision.store {

@@ -13,11 +13,12 @@ use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope
 use url::Url;
 
 use super::{pages, private, query, split};
-use crate::error::LoginError;
+use crate::error::{LoginError, TokenEndpointError};
 use crate::hooks::BeforeLogin;
 use crate::oauth::OAuth;
 use crate::registered::{Registered, is_reserved, without_parameters};
 use crate::same_origin::is_cross_site;
+use crate::{dpop, pushed_request};
 
 const MAX_FORM: usize = 16 * 1024;
 
@@ -68,15 +69,27 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         params: registered.authorization_params.clone(),
     };
     oauth.inner.hooks.before_login(&mut login).await.map_err(LoginError::Hook)?;
-    let BeforeLogin { scopes, params, .. } = login;
+    let BeforeLogin { scopes, mut params, .. } = login;
     if let Some(parameter) = params.keys().find(|parameter| is_reserved(parameter)) {
         return Err(LoginError::ReservedParameter { parameter: parameter.clone() });
     }
 
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
     let verifier = Secret::new(verifier.secret().as_str());
-    let attempt = oauth.inner.attempts.start(provider, &verifier, next, user.as_ref());
-    let url = authorization_url(&registered, &attempt.state, challenge, &scopes, params);
+    let key = registered.dpop_key(None);
+    if let Some(key) = &key {
+        let thumbprint = dpop::thumbprint(key).ok_or(TokenEndpointError::Proof)?;
+        params.insert("dpop_jkt".to_owned(), thumbprint);
+    }
+    let attempt = oauth.inner.attempts.start(provider, &verifier, key.as_ref(), next, user.as_ref());
+    let (mut url, mut params) = authorization_request(&registered, &attempt.state, challenge, &scopes, params);
+    if let Some(endpoint) = &registered.pushed_authorization_request_endpoint {
+        let pushed = pushed_request::push(&oauth.inner.http, &registered, endpoint, &params, key.as_ref()).await;
+        let request_uri = pushed.map_err(LoginError::PushedRequest)?;
+        params.retain(|(name, _)| name == "client_id");
+        params.push(("request_uri".to_owned(), request_uri.expose().to_owned()));
+    }
+    url.query_pairs_mut().extend_pairs(params);
 
     let mut response = Redirect::to(url.as_str()).into_response();
     for cookie in oauth.inner.attempts.remember(&attempt, &parts.headers) {
@@ -86,18 +99,19 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     Ok(response)
 }
 
-/// The authorization request (RFC 6749 section 4.1.1 with RFC 7636 section 4.3).
-fn authorization_url(
+/// The authorization request (RFC 6749 section 4.1.1 with RFC 7636 section 4.3): the endpoint with what its own query keeps,
+/// and the parameters.
+fn authorization_request(
     registered: &Registered,
     state: &str,
     challenge: PkceCodeChallenge,
     scopes: &[String],
     params: impl IntoIterator<Item = (String, String)>,
-) -> Url {
+) -> (Url, Vec<(String, String)>) {
     let params: BTreeMap<String, String> = params.into_iter().collect();
     let endpoint = without_parameters(&registered.authorization_endpoint, |name| params.contains_key(name));
     let client = BasicClient::new(ClientId::new(registered.client_id.clone()))
-        .set_auth_uri(AuthUrl::from_url(endpoint))
+        .set_auth_uri(AuthUrl::from_url(without_parameters(&endpoint, |_| true)))
         .set_redirect_uri(RedirectUrl::from_url(registered.redirect_uri.clone()));
     let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned()));
     if !registered.quirks.without_pkce {
@@ -113,7 +127,7 @@ fn authorization_url(
     for (name, value) in params {
         request = request.add_extra_param(name, value);
     }
-    request.url().0
+    (endpoint, request.url().0.query_pairs().into_owned().collect())
 }
 
 #[cfg(test)]
@@ -131,7 +145,9 @@ mod tests {
         let verifier = oauth2::PkceCodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned());
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
         let params = [("prompt".to_owned(), "select account".to_owned())];
-        let url = authorization_url(&registered, "STATE", challenge, &registered.scopes, params);
+        let (mut url, params) = authorization_request(&registered, "STATE", challenge, &registered.scopes, params);
+        assert_eq!(url.as_str(), "https://p.example/auth?tenant=a");
+        url.query_pairs_mut().extend_pairs(params);
 
         let mut pairs: Vec<_> = url.query_pairs().map(|(n, v)| format!("{n}={v}")).collect();
         pairs.sort();

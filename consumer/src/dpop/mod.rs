@@ -1,0 +1,97 @@
+//! Tokens bound to a key, which are of no use without it (RFC 9449).
+
+mod nonces;
+mod proof;
+
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use oauth_dance_core::{DpopKey, Secret};
+use reqwest::{Request, RequestBuilder};
+
+use crate::error::TokenEndpointError;
+use crate::http_client::{Answer, HttpClients, SendError};
+use crate::token_response;
+
+pub(crate) use nonces::Nonces;
+pub(crate) use proof::thumbprint;
+use proof::{Claims, Signer};
+
+/// The header that carries a proof (RFC 9449 section 4.1).
+pub(crate) const PROOF: HeaderName = HeaderName::from_static("dpop");
+const NONCE_WANTED: &str = "use_dpop_nonce";
+
+/// What a request is to be proved with.
+#[derive(Clone, Copy)]
+pub(crate) struct Binding<'a> {
+    pub(crate) key: &'a DpopKey,
+    /// The token that the request presents, to which the proof then belongs too.
+    pub(crate) access_token: Option<&'a Secret>,
+}
+
+impl HttpClients {
+    /// Sends a request and reads the answer, but no more than `limit` bytes of it.
+    ///
+    /// With a binding it carries a proof. If the server answers that it wants its nonce in there, which it says before it
+    /// does anything else (RFC 9449 sections 8 and 9), the request is sent once more, within the time of the first.
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        binding: Option<Binding<'_>>,
+        limit: usize,
+    ) -> Result<Answer, SendError> {
+        let (client, request) = request.build_split();
+        let request = request.map_err(SendError::Http)?;
+        let Some(binding) = binding else { return Answer::to(&client, request, limit).await };
+
+        let signer = Signer::of(binding.key).ok_or(SendError::Proof)?;
+        let (start, timeout) = (Instant::now(), request.timeout().copied().unwrap_or(self.limits.timeout));
+        let url = request.url().clone();
+        let again = request.try_clone();
+        let first = self.proved(request, &signer, binding)?;
+        let answer = Answer::to(&client, first, limit).await?;
+        let has_nonce = self.nonces.learn(&url, &answer.headers);
+
+        let left = timeout.saturating_sub(start.elapsed());
+        let Some(mut again) = again.filter(|_| has_nonce && !left.is_zero() && wants_nonce(&answer)) else {
+            return Ok(answer);
+        };
+        *again.timeout_mut() = Some(left);
+        let second = self.proved(again, &signer, binding)?;
+        let answer = Answer::to(&client, second, limit).await?;
+        self.nonces.learn(&url, &answer.headers);
+        Ok(answer)
+    }
+
+    fn proved(&self, mut request: Request, signer: &Signer, binding: Binding<'_>) -> Result<Request, SendError> {
+        let nonce = self.nonces.of(request.url());
+        let claims = Claims {
+            method: request.method(),
+            url: request.url(),
+            access_token: binding.access_token,
+            nonce: nonce.as_deref(),
+            now: self.clock.now(),
+        };
+        let proof = signer.proof(&claims).ok_or(SendError::Proof)?;
+        let mut proof = HeaderValue::try_from(proof).map_err(|_| SendError::Proof)?;
+        proof.set_sensitive(true);
+        request.headers_mut().insert(PROOF, proof);
+        Ok(request)
+    }
+}
+
+/// Whether a server refuses a request for want of its nonce: an authorization server in the body (RFC 9449 section 8), a
+/// resource server in a challenge (section 9).
+fn wants_nonce(answer: &Answer) -> bool {
+    let refused = || match token_response::refused(&answer.body, &[]) {
+        Some(TokenEndpointError::Refused { code, .. }) => code == NONCE_WANTED,
+        _ => false,
+    };
+    answer.status.is_client_error()
+        && (answer.status == StatusCode::UNAUTHORIZED && is_challenge(&answer.headers) || refused())
+}
+
+fn is_challenge(headers: &HeaderMap) -> bool {
+    let mut challenges = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    challenges.any(|challenge| challenge.contains(NONCE_WANTED))
+}

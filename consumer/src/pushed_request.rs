@@ -1,0 +1,114 @@
+//! Pushed authorization requests (RFC 9126): the parameters go to the provider itself, and the browser carries a reference.
+
+use http::StatusCode;
+use oauth_dance_core::{DpopKey, Secret};
+use serde_json::{Map, Value};
+use url::Url;
+
+use crate::error::TokenEndpointError;
+use crate::http_client::{Answer, HttpClients};
+use crate::quirks::TokenRequest;
+use crate::registered::Registered;
+use crate::{token_endpoint, token_response};
+
+/// More than any provider makes them, and little enough for a URL.
+const MAX_REQUEST_URI: usize = 2048;
+
+/// Pushes the parameters of an authorization request, and returns the `request_uri` that stands for them (RFC 9126
+/// sections 2.1 and 2.2). It is used at once, works once, and whoever knows it can use it, so it is kept like a secret.
+pub(crate) async fn push(
+    http: &HttpClients,
+    registered: &Registered,
+    endpoint: &Url,
+    params: &[(String, String)],
+    key: Option<&DpopKey>,
+) -> Result<Secret, TokenEndpointError> {
+    let form: Vec<(&str, &str)> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let answer = token_endpoint::post(http, registered, endpoint, &form, TokenRequest::Form, key).await?;
+    let mut sent = vec![token_endpoint::client_secret(registered)];
+    sent.extend(params.iter().filter(|(name, _)| name == "state").map(|(_, state)| state.as_str()));
+    read(&answer, &sent)
+}
+
+/// The `request_uri` in an answer, or what went wrong (RFC 9126 sections 2.2 and 2.3).
+fn read(answer: &Answer, sent: &[&str]) -> Result<Secret, TokenEndpointError> {
+    let Answer { status, headers, body } = answer;
+    if let Some(refused) = token_response::refused(body, sent) {
+        return Err(refused);
+    }
+    if !matches!(*status, StatusCode::CREATED | StatusCode::OK) {
+        return Err(token_response::failed(*status, headers));
+    }
+    let unusable = TokenEndpointError::Answer;
+    let members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| unusable("it is not a JSON object"))?;
+    let request_uri = members.get("request_uri").and_then(Value::as_str).unwrap_or_default();
+    let is_printable = request_uri.bytes().all(|byte| byte.is_ascii_graphic());
+    if request_uri.is_empty() || request_uri.len() > MAX_REQUEST_URI || !is_printable {
+        return Err(unusable("there is no usable request URI in it"));
+    }
+    if members.get("expires_in").and_then(token_response::seconds) == Some(0) {
+        return Err(unusable("the request URI has expired already"));
+    }
+    Ok(Secret::new(request_uri))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Result<Secret, TokenEndpointError> {
+        let status = StatusCode::from_u16(status).unwrap();
+        read(&Answer { status, headers: HeaderMap::new(), body: body.to_owned().into() }, &["STATE"])
+    }
+
+    /// The answers of RFC 9126 sections 2.2 and 2.3.
+    #[test]
+    fn the_answers_of_the_rfc() {
+        let uri = "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c";
+        let created = answer(201, &format!(r#"{{"request_uri":"{uri}","expires_in":60}}"#)).unwrap();
+        assert_eq!(created.expose(), uri);
+        let refused = answer(
+            400,
+            r#"{"error":"invalid_request","error_description":"The redirect_uri is not valid for the given client"}"#,
+        );
+        assert!(matches!(refused, Err(TokenEndpointError::Refused { code, .. }) if code == "invalid_request"));
+    }
+
+    #[test]
+    fn lenient_where_nothing_depends_on_it() {
+        for body in [r#"{"request_uri":"urn:x"}"#, r#"{"request_uri":"urn:x","expires_in":"90","other":[]}"#] {
+            assert_eq!(answer(200, body).unwrap().expose(), "urn:x", "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_uri_is_an_error_that_quotes_nothing() {
+        let long = format!(r#"{{"request_uri":"{}"}}"#, "CANARY".repeat(1000));
+        for body in [
+            "",
+            "[]",
+            "CANARY",
+            "{}",
+            r#"{"request_uri":null}"#,
+            r#"{"request_uri":7}"#,
+            r#"{"request_uri":""}"#,
+            r#"{"request_uri":"CANARY CANARY"}"#,
+            r#"{"request_uri":"CANARY\r\nX: y"}"#,
+            r#"{"request_uri":"CANARYé"}"#,
+            r#"{"request_uri":"CANARY","expires_in":0}"#,
+            &long,
+        ] {
+            let error = answer(201, body).unwrap_err();
+            assert!(matches!(error, TokenEndpointError::Answer(_)), "{body}");
+            assert!(!format!("{error:?} {error}").contains("CANARY"));
+        }
+        for status in [204, 302, 307, 400, 401, 405, 413, 429, 500, 503] {
+            let error = answer(status, r#"{"request_uri":"urn:x","expires_in":60}"#).unwrap_err();
+            assert!(matches!(error, TokenEndpointError::Status { status: found, .. } if found == status));
+        }
+        let echo = answer(400, r#"{"error":"invalid_request","error_description":"STATE is no good"}"#).unwrap_err();
+        assert!(!format!("{echo:?}").contains("STATE"));
+    }
+}
