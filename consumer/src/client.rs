@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use oauth_dance_core::Token;
+use oauth_dance_core::{Clock, OAuth1Token, Token};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -15,13 +15,15 @@ use crate::dpop::{self, Binding};
 use crate::error::ApiError;
 use crate::http_client::{Answer, HttpClients, SendError, without_url};
 use crate::oauth::OAuth;
+use crate::oauth1;
 use crate::registered::{Registered, parse_endpoint};
 
 /// Calls a provider's API for one user.
 ///
 /// Paths are appended to the provider's API base. The token travels in the `Authorization` header (RFC 6750 section 2.1),
 /// to the provider's own origin only: another origin is [`ApiError::ForeignOrigin`], and a redirect to one is not followed
-/// but returned. Every call has a time-out and a limit on the answer's size.
+/// but returned. For OAuth 1.0a each request is signed as it is sent, a form in its body included (RFC 5849 section 3.4),
+/// and no redirect is followed. Every call has a time-out and a limit on the answer's size.
 ///
 /// Where the token is bound to a key ([`Provider::dpop`](crate::Provider::dpop)), every call carries a proof of it, which is
 /// for one URL: no redirect is followed then.
@@ -44,6 +46,7 @@ pub struct ApiClient {
     http: HttpClients,
     registered: Arc<Registered>,
     token: Arc<Token>,
+    clock: Clock,
     /// Where a rejected token is replaced; `None` for one that is not stored yet.
     stored: Option<StoredToken>,
 }
@@ -51,7 +54,13 @@ pub struct ApiClient {
 impl ApiClient {
     /// A client with a token that is not stored.
     pub(crate) fn new(oauth: &OAuth, registered: Arc<Registered>, token: Token) -> Self {
-        Self { http: oauth.inner.http.clone(), registered, token: Arc::new(token), stored: None }
+        Self {
+            http: oauth.inner.http.clone(),
+            registered,
+            token: Arc::new(token),
+            clock: oauth.inner.clock.clone(),
+            stored: None,
+        }
     }
 
     /// A client with a stored token.
@@ -140,16 +149,36 @@ impl ApiClient {
         ApiRequest { request, limit, client: self.clone() }
     }
 
-    /// A proof is for one URL, so where there are proofs, no redirect is followed.
+    /// A proof is for one URL, and so is a signature: where there is either, no redirect is followed.
     fn http(&self) -> &reqwest::Client {
         match binding(&self.token) {
-            Some(_) => &self.http.token_endpoint,
-            None => &self.http.api,
+            None if self.registered.oauth1.is_none() => &self.http.api,
+            _ => &self.http.token_endpoint,
         }
     }
 
+    /// An answer to a signed request, with what it says is wrong.
+    async fn understood(&self, mut answer: ApiResponse, token: &OAuth1Token) -> ApiResponse {
+        if !answer.status.is_client_error() {
+            return answer;
+        }
+        answer.problem = oauth1::problem(&answer.headers, &answer.body).map(|problem| problem.printable());
+        let is_refused = answer.problem.as_deref().is_some_and(oauth1::is_of_the_token);
+        if let Some(stored) = self.stored.as_ref().filter(|_| is_refused)
+            && let Err(error) = stored.refuse(token).await
+        {
+            tracing::warn!(code = error.code(), "that the API refuses the token could not be noted");
+        }
+        answer
+    }
+
     fn headers(&self) -> Result<HeaderMap, ApiError> {
-        let presented = presented(&self.registered, &self.token)?;
+        let presented = match (&self.registered.oauth1, &*self.token) {
+            // Its header is a signature, which the finished request gets.
+            (Some(_), Token::OAuth1(_)) => HeaderMap::new(),
+            (Some(_), _) => return Err(ApiError::TokenType),
+            (None, token) => presented(&self.registered, token)?,
+        };
         let mut headers = self.registered.api_headers.clone();
         headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         headers.extend(presented);
@@ -220,12 +249,18 @@ impl ApiRequest {
     /// Sends the request and reads the whole answer, whatever its status.
     ///
     /// If the API rejects the token with 401, it is replaced by the one that is stored by now, or by a refreshed one, and
-    /// the request is sent once more. A second 401 is returned.
+    /// the request is sent once more. A second 401 is returned. A token of OAuth 1.0a cannot be replaced: if the provider
+    /// says that it is refused, the connection needs the user's authorization from now on.
     ///
     /// # Errors
     /// [`ApiError`].
     pub async fn send(self) -> Result<ApiResponse, ApiError> {
         let request = self.request?;
+        if let (Some(signer), Token::OAuth1(token)) = (&self.client.registered.oauth1, &*self.client.token) {
+            let request = signer.sign(request, token, self.client.clock.now())?;
+            let answer = exchange(&self.client.http, request, &self.client.token, self.limit).await?;
+            return Ok(self.client.understood(answer, token).await);
+        }
         let again = request.try_clone();
         let ApiClient { http, token, stored, .. } = self.client;
         let answer = exchange(&http, request, &token, self.limit).await?;
@@ -260,6 +295,7 @@ pub struct ApiResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+    problem: Option<String>,
 }
 
 impl ApiResponse {
@@ -276,9 +312,13 @@ impl ApiResponse {
     /// This answer, if its status is a success.
     ///
     /// # Errors
-    /// [`ApiError::Status`].
+    /// [`ApiError::Status`], or [`ApiError::Problem`] where a provider of OAuth 1.0a says more.
     pub fn success(self) -> Result<Self, ApiError> {
-        if self.status.is_success() { Ok(self) } else { Err(ApiError::Status { status: self.status }) }
+        match (self.status, self.problem) {
+            (status, _) if status.is_success() => Ok(Self { problem: None, ..self }),
+            (status, Some(problem)) => Err(ApiError::Problem { status, problem }),
+            (status, None) => Err(ApiError::Status { status }),
+        }
     }
 
     /// The body as it came.
@@ -317,7 +357,7 @@ async fn exchange(
     limit: usize,
 ) -> Result<ApiResponse, ApiError> {
     match http.send(request, binding(token), limit).await {
-        Ok(Answer { status, headers, body }) => Ok(ApiResponse { status, headers, body }),
+        Ok(Answer { status, headers, body }) => Ok(ApiResponse { status, headers, body, problem: None }),
         Err(SendError::TooLarge) => Err(ApiError::TooLarge { limit }),
         Err(SendError::Proof) => Err(ApiError::Request("no DPoP proof could be made".into())),
         Err(SendError::Http(error)) => Err(transport(error)),

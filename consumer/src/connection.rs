@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oauth_dance_core::{OAuth2Token, Redeem, RedeemError, RefreshEvent, Secret, Token, TokenKey};
+use oauth_dance_core::{OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Secret, Token, TokenKey};
 
 use crate::error::{ConnectError, TokenEndpointError};
 use crate::oauth::OAuth;
@@ -22,6 +22,9 @@ impl StoredToken {
     /// A token that has not expired, refreshed if need be.
     pub(crate) async fn usable(&self) -> Result<Token, ConnectError> {
         let refresher = &self.oauth.inner.refresher;
+        if self.registered.oauth1.is_some() {
+            return Ok(refresher.credentials(&self.oauth.tokens, &self.key).await?.into());
+        }
         Ok(refresher.usable(&self.oauth.tokens, &self.key, &self.provider()).await?.into())
     }
 
@@ -29,6 +32,11 @@ impl StoredToken {
     pub(crate) async fn instead_of(&self, rejected: &Secret) -> Result<Token, ConnectError> {
         let refresher = &self.oauth.inner.refresher;
         Ok(refresher.instead_of(rejected, &self.oauth.tokens, &self.key, &self.provider()).await?.into())
+    }
+
+    /// Notes that the provider no longer accepts these token credentials.
+    pub(crate) async fn refuse(&self, refused: &OAuth1Token) -> Result<(), ConnectError> {
+        Ok(self.oauth.inner.refresher.refuse(refused, &self.oauth.tokens, &self.key).await?)
     }
 
     /// What redeems its refresh token.

@@ -297,7 +297,7 @@ pub enum ConnectError {
     #[error("{NO_REQUEST_STORAGE}")]
     NoRequestStorage,
     /// The stored token is of another kind than this provider's.
-    #[error("the stored token is not an OAuth 2.0 token")]
+    #[error("the stored token is of another protocol than the provider's")]
     WrongKind,
     /// It could not be told who is signed in.
     #[error("it could not be told who is signed in")]
@@ -380,6 +380,15 @@ pub enum ApiError {
     /// A header, the query or the body cannot be sent.
     #[error("the request cannot be built")]
     Request(#[source] BoxError),
+    /// The provider of OAuth 1.0a says in a word what is wrong with the request or its signature: `timestamp_refused`
+    /// where the clocks differ, `token_revoked` where the user has to authorize again.
+    #[error("the provider's API refused the request: {problem}")]
+    Problem {
+        /// The status.
+        status: StatusCode,
+        /// The word, from the OAuth Problem Reporting extension.
+        problem: String,
+    },
     /// The token type is not one that this client can present.
     #[error("tokens of this type cannot be presented")]
     TokenType,
@@ -410,6 +419,18 @@ pub enum ApiError {
         /// The status.
         status: StatusCode,
     },
+}
+
+impl ApiError {
+    /// Whether the user has to authorize again, as far as the answer tells: the API does not accept the token, which could
+    /// not be replaced either. An API that answers 401 for other reasons too is taken at its word.
+    pub fn needs_authorization(&self) -> bool {
+        match self {
+            Self::Status { status } => *status == StatusCode::UNAUTHORIZED,
+            Self::Problem { problem, .. } => crate::oauth1::is_of_the_token(problem),
+            _ => false,
+        }
+    }
 }
 
 fn storage_status(error: &TokensError) -> StatusCode {

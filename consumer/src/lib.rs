@@ -52,6 +52,7 @@ mod hooks;
 mod http_client;
 mod no_storage;
 mod oauth;
+mod oauth1;
 mod paths;
 pub mod presets;
 mod provider;
@@ -71,7 +72,8 @@ pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointEr
 pub use extract::{Connected, ConnectedRejection, Connections};
 pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks};
 pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
-pub use provider::{ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration};
+pub use oauth1::SignatureMethod;
+pub use provider::{ClientAuthentication, OAuth1, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration};
 pub use quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};

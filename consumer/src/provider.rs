@@ -5,6 +5,7 @@ use oauth_dance_core::Secret;
 use serde::Deserialize;
 
 use crate::error::ConfigError;
+use crate::oauth1::SignatureMethod;
 use crate::quirks::Quirks;
 
 /// Gives a provider's name to the type system, so that an extractor can ask for it: [`Connected<GitHub>`].
@@ -25,7 +26,7 @@ pub trait ProviderName: Send + Sync + 'static {
     const NAME: &'static str;
 }
 
-/// An OAuth 2.0 provider as plain data: an authorization server and the API behind it.
+/// A provider as plain data: an authorization server of OAuth 2.0 or 1.0a, and the API behind it.
 ///
 /// Take a [preset](crate::presets) and change what differs, or fill one in from [`Provider::new`]. It is checked
 /// when [`OAuthBuilder::build`](crate::OAuthBuilder::build) gets it.
@@ -48,7 +49,7 @@ pub struct Provider {
     pub title: String,
     /// Where the user is sent (RFC 6749 section 3.1).
     pub authorization_endpoint: String,
-    /// Where tokens are asked for (RFC 6749 section 3.2).
+    /// Where tokens are asked for (RFC 6749 section 3.2; RFC 5849 section 2.3).
     pub token_endpoint: String,
     /// Where the parameters of the authorization request are sent first, so that the browser carries nothing but a
     /// reference to them (RFC 9126). `None`, the default, sends them with the browser.
@@ -93,6 +94,20 @@ pub struct Provider {
     pub api_headers: BTreeMap<String, String>,
     /// Where the provider departs from the standards.
     pub quirks: Quirks,
+    /// What makes it a provider of OAuth 1.0a in place of OAuth 2.0; see [`Provider::oauth1`].
+    pub oauth1: Option<OAuth1>,
+}
+
+/// What OAuth 1.0a needs to know besides (RFC 5849).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OAuth1 {
+    /// Where the dance starts (RFC 5849 section 2.1). Its query, if it has one, is signed and sent.
+    pub temporary_credentials_endpoint: String,
+    /// How requests are signed (RFC 5849 section 3.4).
+    pub signature_method: SignatureMethod,
+    /// The `realm` of signed requests (RFC 5849 section 3.5.1), where the provider wants one.
+    pub realm: Option<String>,
 }
 
 /// How a refresh token is asked for. What is named here is asked for besides [`Provider::scopes`] and
@@ -137,7 +152,62 @@ impl Provider {
             offline_access: OfflineAccess::NotAsked,
             api_headers: BTreeMap::new(),
             quirks: Quirks::default(),
+            oauth1: None,
         }
+    }
+
+    /// A provider of OAuth 1.0a (RFC 5849), which signs with HMAC-SHA1 unless told otherwise.
+    ///
+    /// Routes, extractors, hooks and storage are the same as for OAuth 2.0. Its tokens do not expire and are not
+    /// refreshed. There are no scopes; what providers have in their place goes into
+    /// [`authorization_params`](Self::authorization_params).
+    ///
+    /// ```no_run
+    /// use oauth_dance::{ApiError, Connected, Provider, ProviderName, SignatureMethod};
+    ///
+    /// struct Printer;
+    ///
+    /// impl ProviderName for Printer {
+    ///     const NAME: &'static str = "printer";
+    /// }
+    ///
+    /// let mut printer = Provider::oauth1(
+    ///     Printer::NAME,
+    ///     "https://printer.example/oauth/request-token",
+    ///     "https://printer.example/oauth/authorize",
+    ///     "https://printer.example/oauth/access-token",
+    /// )
+    /// .with_signature_method(SignatureMethod::HmacSha256);
+    /// printer.api_base = Some("https://api.printer.example".to_owned());
+    /// let registration = printer.client("our-client-key", "our-client-secret");
+    ///
+    /// async fn print(printer: Connected<Printer>) -> Result<String, ApiError> {
+    ///     printer.post("/jobs").form(&[("file", "vacation.jpg")]).send().await?.success()?.text()
+    /// }
+    /// # let _ = (registration, print);
+    /// ```
+    pub fn oauth1(
+        name: impl Into<String>,
+        temporary_credentials_endpoint: impl Into<String>,
+        authorization_endpoint: impl Into<String>,
+        token_credentials_endpoint: impl Into<String>,
+    ) -> Self {
+        let mut provider = Self::new(name, authorization_endpoint, token_credentials_endpoint);
+        provider.oauth1 = Some(OAuth1 {
+            temporary_credentials_endpoint: temporary_credentials_endpoint.into(),
+            signature_method: SignatureMethod::default(),
+            realm: None,
+        });
+        provider
+    }
+
+    /// Signs in this way, if it is a provider of OAuth 1.0a.
+    #[must_use]
+    pub fn with_signature_method(mut self, method: SignatureMethod) -> Self {
+        if let Some(oauth1) = &mut self.oauth1 {
+            oauth1.signature_method = method;
+        }
+        self
     }
 
     /// The same provider under another name, to use it twice.
@@ -154,7 +224,8 @@ impl Provider {
         self
     }
 
-    /// Registers this application's client, with the credentials that the provider issued (RFC 6749 section 2.2).
+    /// Registers this application's client, with the credentials that the provider issued (RFC 6749 section 2.2). For
+    /// OAuth 1.0a they are the client key and its shared secret; with RSA-SHA1 the secret is the private key in PEM.
     pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Registration {
         Registration {
             provider: self,
@@ -247,11 +318,18 @@ pub struct ProviderConfig {
     pub host: Option<String>,
     /// See [`Provider::title`].
     pub title: Option<String>,
+    /// See [`OAuth1::temporary_credentials_endpoint`]; with it, or such a preset, it is a provider of OAuth 1.0a.
+    #[serde(alias = "request_token_url")]
+    pub temporary_credentials_endpoint: Option<String>,
+    /// See [`OAuth1::signature_method`].
+    pub signature_method: Option<SignatureMethod>,
+    /// See [`OAuth1::realm`].
+    pub realm: Option<String>,
     /// See [`Provider::authorization_endpoint`].
     #[serde(alias = "authorization_url")]
     pub authorization_endpoint: Option<String>,
     /// See [`Provider::token_endpoint`].
-    #[serde(alias = "token_url")]
+    #[serde(alias = "token_url", alias = "access_token_url")]
     pub token_endpoint: Option<String>,
     /// See [`Provider::pushed_authorization_request_endpoint`].
     pub pushed_authorization_request_endpoint: Option<String>,
@@ -284,7 +362,8 @@ pub struct ProviderConfig {
     pub api_headers: BTreeMap<String, String>,
     /// See [`Provider::quirks`]; in place of those of the preset, all of them.
     pub quirks: Option<Quirks>,
-    /// The client id.
+    /// The client id, or the client key of OAuth 1.0a.
+    #[serde(alias = "client_key")]
     pub client_id: Option<String>,
     /// The environment variable that holds the client id.
     pub client_id_env: Option<String>,
@@ -340,6 +419,8 @@ impl ProviderConfig {
         provider.offline_access = self.offline_access.unwrap_or(provider.offline_access);
         provider.api_headers.extend(self.api_headers);
         provider.quirks = self.quirks.unwrap_or(provider.quirks);
+        let endpoint = self.temporary_credentials_endpoint;
+        provider.oauth1 = oauth1(name, provider.oauth1, endpoint, self.signature_method, self.realm)?;
         Ok(Registration { provider, client_id, client_secret, redirect_uri: self.redirect_uri })
     }
 }
@@ -357,6 +438,27 @@ fn preset(name: &str, preset: Option<String>, host: Option<String>) -> Result<Pr
         }
         (Some(preset), Some(_)) => Err(ConfigError::UnknownPreset { provider: name.to_owned(), preset }),
     }
+}
+
+/// What OAuth 1.0a needs, as the configuration has it and else the preset.
+fn oauth1(
+    name: &str,
+    preset: Option<OAuth1>,
+    endpoint: Option<String>,
+    method: Option<SignatureMethod>,
+    realm: Option<String>,
+) -> Result<Option<OAuth1>, ConfigError> {
+    if preset.is_none() && endpoint.is_none() {
+        let field = "temporary_credentials_endpoint";
+        let asked = method.is_some() || realm.is_some();
+        return if asked { Err(ConfigError::missing(name, field)) } else { Ok(None) };
+    }
+    let preset = preset.unwrap_or_default();
+    Ok(Some(OAuth1 {
+        temporary_credentials_endpoint: endpoint.unwrap_or(preset.temporary_credentials_endpoint),
+        signature_method: method.unwrap_or(preset.signature_method),
+        realm: realm.or(preset.realm),
+    }))
 }
 
 fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
@@ -411,6 +513,26 @@ mod tests {
             assert!(error.contains(cause), "{error}");
         }
         assert!(serde_json::from_str::<ProviderConfig>(r#"{"token_endpiont": "x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_config_of_oauth_1_names_its_endpoint_and_method() {
+        let registration = config(
+            r#"{"client_key": "key", "client_secret": "secret", "request_token_url": "https://a.example/request",
+                "authorization_url": "https://a.example/authorize", "access_token_url": "https://a.example/access",
+                "signature_method": "PLAINTEXT", "realm": "here"}"#,
+        )
+        .registration("acme")
+        .unwrap();
+        let oauth1 = registration.provider.oauth1.unwrap();
+        assert_eq!(oauth1.temporary_credentials_endpoint, "https://a.example/request");
+        assert_eq!((oauth1.signature_method, oauth1.realm.as_deref()), (SignatureMethod::Plaintext, Some("here")));
+        assert_eq!(registration.provider.token_endpoint, "https://a.example/access");
+
+        let error = config(r#"{"preset": "github", "client_id": "id", "signature_method": "HMAC-SHA1"}"#);
+        let error = error.registration("acme").unwrap_err().to_string();
+        assert!(error.contains("temporary_credentials_endpoint is missing"), "{error}");
+        assert!(serde_json::from_str::<ProviderConfig>(r#"{"signature_method": "NONE"}"#).is_err());
     }
 
     #[test]

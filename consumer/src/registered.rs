@@ -7,6 +7,7 @@ use oauth_dance_core::{DpopKey, Secret};
 use url::{Host, Origin, Url};
 
 use crate::error::ConfigError;
+use crate::oauth1;
 use crate::provider::{ClientAuthentication, OfflineAccess, Provider, Registration};
 use crate::quirks::{Presentation, Quirks, TokenHeader, url_with_client_id, with_client_id};
 
@@ -51,6 +52,8 @@ pub(crate) struct Registered {
     pub(crate) token_headers: HeaderMap,
     pub(crate) presentation: Presentation,
     pub(crate) quirks: Quirks,
+    /// What signs requests, for a provider of OAuth 1.0a.
+    pub(crate) oauth1: Option<oauth1::Client>,
 }
 
 impl Registered {
@@ -58,7 +61,7 @@ impl Registered {
     pub(crate) fn check(registration: Registration, callback: &str) -> Result<Self, ConfigError> {
         let Registration { mut provider, client_id, client_secret, redirect_uri } = registration;
         ask_for_offline_access(&mut provider);
-        let name = provider.name;
+        let name = provider.name.clone();
         let invalid = |field, problem| ConfigError::invalid(&name, field, problem);
 
         let usable = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
@@ -71,6 +74,14 @@ impl Registered {
         if client_secret.as_ref().is_some_and(Secret::is_empty) {
             return Err(invalid("client_secret", "is empty; leave it out for a public client"));
         }
+        let is_oauth1 = provider.oauth1.is_some();
+        let oauth1 = provider.oauth1.take();
+        let oauth1 = oauth1.map(|oauth1| oauth1::Client::check(&name, oauth1, &client_id, client_secret.as_ref()));
+        let oauth1 = oauth1.transpose()?;
+        if let Some(field) = of_oauth2_only(&provider).filter(|_| is_oauth1) {
+            return Err(invalid(field, "has no meaning in OAuth 1.0a"));
+        }
+        let is_reserved = |parameter: &str| reserves(is_oauth1, parameter);
         if let Some(parameter) = provider.authorization_params.keys().find(|parameter| is_reserved(parameter)) {
             tracing::error!(provider = name, parameter, "a parameter that belongs to the protocol cannot be set");
             return Err(invalid("authorization_params", "sets a parameter that belongs to the protocol"));
@@ -126,6 +137,7 @@ impl Registered {
             client_id,
             client_secret,
             name,
+            oauth1,
         };
         if registered.requires_issuer && registered.issuer.is_none() {
             return Err(ConfigError::missing(&registered.name, "issuer"));
@@ -143,6 +155,11 @@ impl Registered {
         if is_bound { Presentation::dpop().present(token) } else { self.presentation.present(token) }
     }
 
+    /// Whether a parameter of the authorization request belongs to the protocol.
+    pub(crate) fn reserves(&self, parameter: &str) -> bool {
+        reserves(self.oauth1.is_some(), parameter)
+    }
+
     /// Whether the token may be sent there.
     pub(crate) fn owns(&self, origin: &Origin) -> bool {
         [&self.api_base, &self.userinfo_endpoint].into_iter().flatten().any(|url| url.origin() == *origin)
@@ -151,6 +168,26 @@ impl Registered {
 
 pub(crate) fn is_reserved(parameter: &str) -> bool {
     RESERVED.contains(&parameter)
+}
+
+fn reserves(is_oauth1: bool, parameter: &str) -> bool {
+    if is_oauth1 { parameter.starts_with("oauth_") } else { is_reserved(parameter) }
+}
+
+/// The first field that is set and does nothing in OAuth 1.0a.
+fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
+    [
+        ("scopes", !provider.scopes.is_empty()),
+        ("issuer", provider.issuer.is_some()),
+        ("requires_issuer", provider.requires_issuer),
+        ("revocation_endpoint", provider.revocation_endpoint.is_some()),
+        ("pushed_authorization_request_endpoint", provider.pushed_authorization_request_endpoint.is_some()),
+        ("dpop", provider.dpop),
+        ("offline_access", provider.offline_access != OfflineAccess::NotAsked),
+        ("quirks", provider.quirks != Quirks::default()),
+    ]
+    .into_iter()
+    .find_map(|(field, is_set)| is_set.then_some(field))
 }
 
 /// An absolute URL that secrets may travel to: https, or http on this machine.

@@ -163,7 +163,7 @@ fn request(http: &HttpClients, registered: &Registered, method: Method, endpoint
     request.headers(registered.token_headers.clone())
 }
 
-async fn send(
+pub(crate) async fn send(
     http: &HttpClients,
     request: RequestBuilder,
     binding: Option<Binding<'_>>,

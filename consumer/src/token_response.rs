@@ -188,7 +188,7 @@ pub(crate) fn seconds(value: &Value) -> Option<u64> {
     (seconds.is_finite() && seconds >= 0.0).then_some(seconds as u64)
 }
 
-fn without_secrets(text: &str, secrets: &[&str]) -> String {
+pub(crate) fn without_secrets(text: &str, secrets: &[&str]) -> String {
     let secrets = secrets.iter().filter(|secret| !secret.is_empty());
     secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
 }

@@ -35,7 +35,10 @@ pub(crate) struct Attempts {
 /// What the callback needs of the login. It travels sealed, bound to its cookie's name, which is bound to the state.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Attempt {
+    /// What the callback names it by: `state`, or in OAuth 1.0a the temporary credentials' `oauth_token`.
     pub(crate) state: String,
+    /// What proves at the token endpoint that both ends are one login: PKCE's verifier, or in OAuth 1.0a the temporary
+    /// credentials' secret.
     pub(crate) verifier: String,
     pub(crate) provider: String,
     pub(crate) next: String,
@@ -71,8 +74,21 @@ impl Attempts {
         next: String,
         user: Option<&User>,
     ) -> Attempt {
+        self.start_as(URL_SAFE_NO_PAD.encode(random_bytes::<32>()), provider, verifier, dpop_key, next, user)
+    }
+
+    /// A new attempt that the provider has named.
+    pub(crate) fn start_as(
+        &self,
+        state: String,
+        provider: &str,
+        verifier: &Secret,
+        dpop_key: Option<&DpopKey>,
+        next: String,
+        user: Option<&User>,
+    ) -> Attempt {
         Attempt {
-            state: URL_SAFE_NO_PAD.encode(random_bytes::<32>()),
+            state,
             verifier: verifier.expose().to_owned(),
             provider: provider.to_owned(),
             next,

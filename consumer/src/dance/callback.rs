@@ -14,6 +14,7 @@ use crate::client::ApiClient;
 use crate::error::LoginError;
 use crate::hooks::{Authorized, Decision};
 use crate::oauth::{Identity, OAuth};
+use crate::oauth1;
 use crate::registered::Registered;
 use crate::token_endpoint;
 use crate::token_response::printable;
@@ -25,7 +26,9 @@ const MAX_CODE: usize = 8 * 1024;
 pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
     let (mut parts, query, _) = split(request);
     let provider = super::provider_of(&mut parts).await;
-    let callback = match Callback::read(query.as_deref().unwrap_or_default()) {
+    let is_oauth1 = oauth.registered(&provider).is_ok_and(|registered| registered.oauth1.is_some());
+    let read = if is_oauth1 { Callback::read_oauth1 } else { Callback::read };
+    let callback = match read(query.as_deref().unwrap_or_default()) {
         Ok(callback) => callback,
         Err(error) => return oauth.failed(&provider, &error, &parts).await,
     };
@@ -70,6 +73,30 @@ impl Callback {
             issuer,
         })
     }
+
+    /// In OAuth 1.0a (RFC 5849 section 2.2) the temporary credentials stand for the state and the verifier for the code.
+    /// How a refusal looks, no standard says: it is `denied` at X, `oauth_verifier=denied` at Atlassian, and
+    /// `oauth_problem` where the OAuth Problem Reporting extension is known.
+    fn read_oauth1(query: &str) -> Result<Self, LoginError> {
+        let [token, denied] = [query::one(query, "oauth_token")?, query::one(query, "denied")?];
+        let verifier = query::one(query, "oauth_verifier")?;
+        let problem = query::one(query, "oauth_problem")?.or(query::one(query, "error")?);
+        if verifier.as_ref().is_some_and(|verifier| verifier.len() > MAX_CODE) {
+            return Err(LoginError::Malformed("the verifier is too long"));
+        }
+        let is_denied = denied.is_some() || verifier.as_deref() == Some("denied");
+        let problem = match problem.as_deref() {
+            _ if is_denied => Some("access_denied"),
+            Some("user_refused" | "permission_denied") => Some("access_denied"),
+            problem => problem,
+        };
+        Ok(Self {
+            state: token.or(denied).ok_or(LoginError::Malformed("there is no oauth_token"))?,
+            error: problem.map(|code| (printable(code), None)),
+            code: verifier.map(Secret::from),
+            issuer: None,
+        })
+    }
 }
 
 async fn finish(
@@ -104,11 +131,7 @@ async fn finish(
         return Err(LoginError::UserChanged);
     }
     let code = granted(&registered, callback)?;
-    let now = oauth.inner.clock.now();
-    let (verifier, key) = (&attempt.verifier, registered.dpop_key(attempt.dpop_key()));
-    let token =
-        token_endpoint::exchange_code(&oauth.inner.http, &registered, code.expose(), verifier, key, now).await?;
-    let token = Token::from(token);
+    let token = redeem(oauth, &registered, &attempt, &code).await?;
     let decision = decide(oauth, registered, &attempt, user.as_ref(), &token, parts).await?;
     if decision.store {
         let user = whose(oauth, decision.user.or(user), cookies)?;
@@ -131,8 +154,22 @@ fn granted(registered: &Registered, callback: Callback) -> Result<Secret, LoginE
     match callback.error {
         Some((code, _)) if code == "access_denied" => Err(LoginError::Denied),
         Some((code, description)) => Err(LoginError::Provider { code, description }),
-        None => callback.code.ok_or(LoginError::Malformed("there is neither a code nor an error")),
+        None => callback.code.ok_or(LoginError::Malformed("there is neither an approval nor an error")),
     }
+}
+
+async fn redeem(oauth: &OAuth, registered: &Registered, attempt: &Attempt, code: &Secret) -> Result<Token, LoginError> {
+    let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
+    Ok(match &registered.oauth1 {
+        None => {
+            let key = registered.dpop_key(attempt.dpop_key());
+            token_endpoint::exchange_code(http, registered, code.expose(), &attempt.verifier, key, now).await?.into()
+        }
+        Some(client) => {
+            let temporary = oauth1::Credentials { token: &attempt.state, secret: &attempt.verifier };
+            oauth1::token_credentials(http, registered, client, temporary, code.expose(), now).await?.into()
+        }
+    })
 }
 
 async fn decide(

@@ -7,17 +7,20 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{Method, header};
-use oauth_dance_core::Secret;
+use oauth_dance_core::{OAuth1Token, Secret};
 use oauth2::basic::BasicClient;
 use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope};
 use url::Url;
 
+use super::attempt::Attempt;
 use super::{pages, private, query, split};
 use crate::error::{LoginError, TokenEndpointError};
 use crate::hooks::BeforeLogin;
 use crate::oauth::OAuth;
-use crate::registered::{Registered, is_reserved, without_parameters};
+use crate::oauth1;
+use crate::registered::{Registered, without_parameters};
 use crate::same_origin::is_cross_site;
+use crate::user::User;
 use crate::{dpop, pushed_request};
 
 const MAX_FORM: usize = 16 * 1024;
@@ -69,27 +72,17 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         params: registered.authorization_params.clone(),
     };
     oauth.inner.hooks.before_login(&mut login).await.map_err(LoginError::Hook)?;
-    let BeforeLogin { scopes, mut params, .. } = login;
-    if let Some(parameter) = params.keys().find(|parameter| is_reserved(parameter)) {
+    let BeforeLogin { scopes, params, .. } = login;
+    if let Some(parameter) = params.keys().find(|parameter| registered.reserves(parameter)) {
         return Err(LoginError::ReservedParameter { parameter: parameter.clone() });
     }
-
-    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-    let verifier = Secret::new(verifier.secret().as_str());
-    let key = registered.dpop_key(None);
-    if let Some(key) = &key {
-        let thumbprint = dpop::thumbprint(key).ok_or(TokenEndpointError::Proof)?;
-        params.insert("dpop_jkt".to_owned(), thumbprint);
-    }
-    let attempt = oauth.inner.attempts.start(provider, &verifier, key.as_ref(), next, user.as_ref());
-    let (mut url, mut params) = authorization_request(&registered, &attempt.state, challenge, &scopes, params);
-    if let Some(endpoint) = &registered.pushed_authorization_request_endpoint {
-        let pushed = pushed_request::push(&oauth.inner.http, &registered, endpoint, &params, key.as_ref()).await;
-        let request_uri = pushed.map_err(LoginError::PushedRequest)?;
-        params.retain(|(name, _)| name == "client_id");
-        params.push(("request_uri".to_owned(), request_uri.expose().to_owned()));
-    }
-    url.query_pairs_mut().extend_pairs(params);
+    let (attempt, url) = match &registered.oauth1 {
+        None => begin(oauth, &registered, &scopes, params, next, user.as_ref()).await?,
+        Some(_) if !scopes.is_empty() => {
+            return Err(LoginError::ReservedParameter { parameter: "scope".to_owned() });
+        }
+        Some(client) => begin_oauth1(oauth, &registered, client, params, next, user.as_ref()).await?,
+    };
 
     let mut response = Redirect::to(url.as_str()).into_response();
     for cookie in oauth.inner.attempts.remember(&attempt, &parts.headers) {
@@ -97,6 +90,51 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     }
     tracing::info!(provider, "login started");
     Ok(response)
+}
+
+/// An attempt by OAuth 2.0, and where the browser is sent.
+async fn begin(
+    oauth: &OAuth,
+    registered: &Registered,
+    scopes: &[String],
+    mut params: BTreeMap<String, String>,
+    next: String,
+    user: Option<&User>,
+) -> Result<(Attempt, Url), LoginError> {
+    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+    let verifier = Secret::new(verifier.secret().as_str());
+    let key = registered.dpop_key(None);
+    if let Some(key) = &key {
+        let thumbprint = dpop::thumbprint(key).ok_or(TokenEndpointError::Proof)?;
+        params.insert("dpop_jkt".to_owned(), thumbprint);
+    }
+    let attempt = oauth.inner.attempts.start(&registered.name, &verifier, key.as_ref(), next, user);
+    let (mut url, mut params) = authorization_request(registered, &attempt.state, challenge, scopes, params);
+    if let Some(endpoint) = &registered.pushed_authorization_request_endpoint {
+        let pushed = pushed_request::push(&oauth.inner.http, registered, endpoint, &params, key.as_ref()).await;
+        let request_uri = pushed.map_err(LoginError::PushedRequest)?;
+        params.retain(|(name, _)| name == "client_id");
+        params.push(("request_uri".to_owned(), request_uri.expose().to_owned()));
+    }
+    url.query_pairs_mut().extend_pairs(params);
+    Ok((attempt, url))
+}
+
+/// An attempt by OAuth 1.0a, and where the browser is sent. The temporary credentials' secret stays in the attempt.
+async fn begin_oauth1(
+    oauth: &OAuth,
+    registered: &Registered,
+    client: &oauth1::Client,
+    params: BTreeMap<String, String>,
+    next: String,
+    user: Option<&User>,
+) -> Result<(Attempt, Url), LoginError> {
+    let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
+    let OAuth1Token { token, token_secret, .. } = oauth1::temporary_credentials(http, registered, client, now).await?;
+    let url = oauth1::authorization_url(registered, &token, params);
+    let state = token.expose().to_owned();
+    let attempt = oauth.inner.attempts.start_as(state, &registered.name, &token_secret, None, next, user);
+    Ok((attempt, url))
 }
 
 /// The authorization request (RFC 6749 section 4.1.1 with RFC 7636 section 4.3): the endpoint with what its own query keeps,

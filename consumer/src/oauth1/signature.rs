@@ -1,0 +1,132 @@
+//! How a base string is signed (RFC 5849 sections 3.4.2 to 3.4.4).
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::digest::KeyInit;
+use hmac::{Hmac, Mac};
+use oauth_dance_core::Secret;
+#[cfg(feature = "rsa-sha1")]
+use rsa::signature::{SignatureEncoding as _, Signer as _};
+use serde::Deserialize;
+use sha1::Sha1;
+use sha2::Sha256;
+
+use super::base_string::encode;
+
+/// How requests to a provider of OAuth 1.0a are signed.
+///
+/// Only `RSA-SHA1` proves anything that the provider could not forge; with it the client's secret is its private key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[non_exhaustive]
+pub enum SignatureMethod {
+    /// `HMAC-SHA1` (RFC 5849 section 3.4.2), which every provider knows.
+    #[default]
+    #[serde(rename = "HMAC-SHA1")]
+    HmacSha1,
+    /// `HMAC-SHA256`, the same with a newer hash. No standard has it, but some providers do.
+    #[serde(rename = "HMAC-SHA256")]
+    HmacSha256,
+    /// `RSA-SHA1` (RFC 5849 section 3.4.3), with the crate's feature `rsa-sha1`. The client secret is the private key in
+    /// PEM, PKCS #8 or PKCS #1.
+    #[serde(rename = "RSA-SHA1")]
+    RsaSha1,
+    /// `PLAINTEXT` (RFC 5849 section 3.4.4): the secrets themselves. As all endpoints must be, it is protected by TLS.
+    #[serde(rename = "PLAINTEXT")]
+    Plaintext,
+}
+
+impl SignatureMethod {
+    /// Its name in the protocol.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HmacSha1 => "HMAC-SHA1",
+            Self::HmacSha256 => "HMAC-SHA256",
+            Self::RsaSha1 => "RSA-SHA1",
+            Self::Plaintext => "PLAINTEXT",
+        }
+    }
+}
+
+/// A method with the client's secret for it.
+pub(super) enum Signer {
+    Shared {
+        method: SignatureMethod,
+        secret: Secret,
+    },
+    #[cfg(feature = "rsa-sha1")]
+    Rsa(Box<rsa::pkcs1v15::SigningKey<Sha1>>),
+}
+
+impl Signer {
+    /// Reads the secret, or says which field is wrong and why.
+    pub(super) fn new(method: SignatureMethod, secret: Secret) -> Result<Self, (&'static str, &'static str)> {
+        match method {
+            SignatureMethod::RsaSha1 => rsa(&secret),
+            _ => Ok(Self::Shared { method, secret }),
+        }
+    }
+
+    pub(super) fn method(&self) -> SignatureMethod {
+        match self {
+            Self::Shared { method, .. } => *method,
+            #[cfg(feature = "rsa-sha1")]
+            Self::Rsa(_) => SignatureMethod::RsaSha1,
+        }
+    }
+
+    /// What must not be quoted back at us in an error.
+    pub(super) fn shared_secret(&self) -> &str {
+        match self {
+            Self::Shared { secret, .. } => secret.expose(),
+            #[cfg(feature = "rsa-sha1")]
+            Self::Rsa(_) => "",
+        }
+    }
+
+    /// The signature, or `None` if the RSA key is too short for any.
+    pub(super) fn sign(&self, base_string: &str, token_secret: &str) -> Option<String> {
+        let (method, secret) = match self {
+            Self::Shared { method, secret } => (method, secret),
+            #[cfg(feature = "rsa-sha1")]
+            Self::Rsa(key) => return Some(STANDARD.encode(key.try_sign(base_string.as_bytes()).ok()?.to_bytes())),
+        };
+        let key = format!("{}&{}", encode(secret.expose()), encode(token_secret));
+        Some(match method {
+            SignatureMethod::Plaintext => key,
+            SignatureMethod::HmacSha256 => STANDARD.encode(mac::<Hmac<Sha256>>(&key, base_string)),
+            _ => STANDARD.encode(mac::<Hmac<Sha1>>(&key, base_string)),
+        })
+    }
+}
+
+fn mac<M: Mac + KeyInit>(key: &str, text: &str) -> Vec<u8> {
+    #[expect(clippy::expect_used, reason = "RFC 2104 has keys of any length")]
+    let mut mac = <M as KeyInit>::new_from_slice(key.as_bytes()).expect("any key will do");
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().to_vec()
+}
+
+#[cfg(feature = "rsa-sha1")]
+fn rsa(private_key: &Secret) -> Result<Signer, (&'static str, &'static str)> {
+    use rsa::PrivateKey;
+    use rsa::pkcs1::DecodeRsaPrivateKey as _;
+    use rsa::pkcs8::DecodePrivateKey as _;
+
+    let pem = private_key.expose().trim();
+    let key = PrivateKey::from_pkcs8_pem(pem).ok().or_else(|| PrivateKey::from_pkcs1_pem(pem).ok());
+    let key = key.ok_or(("client_secret", "is not an RSA private key in PEM, PKCS #8 or PKCS #1"))?;
+    Ok(Signer::Rsa(Box::new(rsa::pkcs1v15::SigningKey::new(key))))
+}
+
+#[cfg(not(feature = "rsa-sha1"))]
+fn rsa(_: &Secret) -> Result<Signer, (&'static str, &'static str)> {
+    Err(("signature_method", "is RSA-SHA1, for which the feature `rsa-sha1` of oauth-dance is needed"))
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Signer").field(&self.method()).finish()
+    }
+}
