@@ -266,6 +266,9 @@ impl ApiRequest {
         let answer = exchange(&http, request, &token, self.limit).await?;
         let Some(stored) = stored else { return Ok(answer) };
         let (StatusCode::UNAUTHORIZED, Some(again)) = (answer.status, again) else { return Ok(answer) };
+        if dpop::rejects_proof(&answer.headers) {
+            return Ok(answer);
+        }
         match stored.instead_of(token.secret()).await {
             Ok(token) => {
                 let headers = presented(&stored.registered, &token)?;

@@ -88,10 +88,15 @@ fn wants_nonce(answer: &Answer) -> bool {
         _ => false,
     };
     answer.status.is_client_error()
-        && (answer.status == StatusCode::UNAUTHORIZED && is_challenge(&answer.headers) || refused())
+        && (answer.status == StatusCode::UNAUTHORIZED && is_challenged(&answer.headers, NONCE_WANTED) || refused())
 }
 
-fn is_challenge(headers: &HeaderMap) -> bool {
+/// Whether an API rejects the proof and not the token, so that another token would not help (RFC 9449 section 7.1).
+pub(crate) fn rejects_proof(headers: &HeaderMap) -> bool {
+    [NONCE_WANTED, "invalid_dpop_proof"].into_iter().any(|error| is_challenged(headers, error))
+}
+
+fn is_challenged(headers: &HeaderMap, error: &str) -> bool {
     let mut challenges = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    challenges.any(|challenge| challenge.contains(NONCE_WANTED))
+    challenges.any(|challenge| challenge.contains(error))
 }

@@ -4,14 +4,15 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use oauth_dance_core::OAuth2Token;
 use serde_json::{Map, Value, json};
 use url::{Url, form_urlencoded};
 
 use super::answer::{Answer, Usual};
+use super::dpop::BadProof;
 use super::grants::{Authorization, InvalidGrant};
-use super::log::LoggedRequest;
+use super::log::{LoggedRequest, only};
 use super::wire::Connection;
 use super::{CLIENT, Settings, Shared};
 
@@ -21,6 +22,8 @@ use super::{CLIENT, Settings, Shared};
 pub enum Endpoint {
     /// `/authorize`.
     Authorization,
+    /// `/par`.
+    PushedRequest,
     /// `/token`.
     Token,
     /// `/revoke`.
@@ -37,6 +40,7 @@ impl Endpoint {
     pub(super) fn of(path: &str) -> Self {
         match path {
             "/authorize" => Self::Authorization,
+            "/par" => Self::PushedRequest,
             "/token" => Self::Token,
             "/revoke" => Self::Revocation,
             "/userinfo" => Self::Userinfo,
@@ -63,19 +67,39 @@ pub(super) async fn handle(
 
 fn usual(shared: &Shared, issuer: &str, request: &LoggedRequest) -> Usual {
     let settings = shared.settings().clone();
+    let answer = answer(shared, &settings, issuer, request);
+    match settings.dpop_nonce.as_deref().map(HeaderValue::from_str) {
+        Some(Ok(nonce)) => answer.with_header(HeaderName::from_static("dpop-nonce"), nonce),
+        _ => answer,
+    }
+}
+
+fn answer(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequest) -> Usual {
     match (request.endpoint, &request.method) {
-        (Endpoint::Authorization, &Method::GET) => authorize(shared, &settings, issuer, request),
-        (Endpoint::Token, &Method::POST) => token(shared, &settings, request),
-        (Endpoint::Revocation, &Method::POST) => revoke(shared, &settings, request),
-        (Endpoint::Userinfo, &Method::GET) => with_user(shared, &settings, request, |user, _| json!({ "sub": user })),
-        (Endpoint::Api, _) => with_user(shared, &settings, request, |user, scope| echo(request, user, scope)),
+        (Endpoint::Authorization, &Method::GET) => authorize(shared, settings, issuer, request),
+        (Endpoint::PushedRequest, &Method::POST) => push(shared, settings, issuer, request),
+        (Endpoint::Token, &Method::POST) => token(shared, settings, issuer, request),
+        (Endpoint::Revocation, &Method::POST) => revoke(shared, settings, request),
+        (Endpoint::Userinfo, &Method::GET) => {
+            with_user(shared, settings, issuer, request, |user, _| json!({ "sub": user }))
+        }
+        (Endpoint::Api, _) => with_user(shared, settings, issuer, request, |user, scope| echo(request, user, scope)),
         _ => Usual::error(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
     }
 }
 
 /// RFC 6749 section 4.1.1 with RFC 7636 section 4.3. What is wrong with a request is told, not redirected.
 fn authorize(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequest) -> Usual {
-    let parameter = |name| request.parameter(name);
+    let pushed = match request.parameter("request_uri").map(|request_uri| shared.grants().pushed(request_uri)) {
+        Some(None) => return Usual::invalid_request("there is no such request_uri, or it was used before"),
+        None if settings.requires_pushed_requests => return Usual::invalid_request("the request must be pushed"),
+        Some(Some(pushed)) if only(&pushed, "client_id") != request.parameter("client_id") => {
+            return Usual::invalid_request("the request was pushed by another client");
+        }
+        pushed => pushed.flatten(),
+    };
+    let params = pushed.as_ref().unwrap_or(&request.query);
+    let parameter = |name| only(params, name);
     let (Some(client), Some(redirect_uri), Some(state)) =
         (parameter("client_id"), parameter("redirect_uri"), parameter("state"))
     else {
@@ -96,6 +120,7 @@ fn authorize(shared: &Shared, settings: &Settings, issuer: &str, request: &Logge
         challenge: challenge.to_owned(),
         user: parameter("login_hint").unwrap_or(&settings.user).to_owned(),
         scope: parameter("scope").unwrap_or_default().to_owned(),
+        jkt: parameter("dpop_jkt").map(str::to_owned),
     };
     let (name, value) = match &settings.refuses {
         Some(error) => ("error", error.clone()),
@@ -108,10 +133,39 @@ fn authorize(shared: &Shared, settings: &Settings, issuer: &str, request: &Logge
     Usual::redirect(callback.as_str())
 }
 
-fn token(shared: &Shared, settings: &Settings, request: &LoggedRequest) -> Usual {
+/// RFC 9126 section 2.1, with RFC 9449 section 10.1.
+fn push(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequest) -> Usual {
+    match authenticate(settings, request) {
+        Ok(client) if request.field("client_id") == Some(&client) => {}
+        Ok(_) => return Usual::invalid_request("client_id is required, once, and must be the client's own"),
+        Err(why) => return invalid_client(why),
+    }
+    if request.form.iter().any(|(name, _)| name == "request_uri") {
+        return Usual::invalid_request("request_uri cannot be pushed");
+    }
+    let jkt = match shared.proofs().check(settings, issuer, request, None) {
+        Ok(jkt) => jkt,
+        Err(bad) => return bad_proof(StatusCode::BAD_REQUEST, &bad),
+    };
+    if jkt.is_some() && jkt.as_deref() != request.field("dpop_jkt") {
+        return Usual::invalid_request("dpop_jkt is not the thumbprint of the key that is proved");
+    }
+    let params = request.form.iter().filter(|(name, _)| name != "client_secret").cloned().collect();
+    let request_uri = shared.grants().push(settings, params);
+    Usual::json(StatusCode::CREATED, json!({ "request_uri": request_uri, "expires_in": 60 }))
+}
+
+fn token(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequest) -> Usual {
     let client = match authenticate(settings, request) {
         Ok(client) => client,
         Err(why) => return invalid_client(why),
+    };
+    let jkt = match shared.proofs().check(settings, issuer, request, None) {
+        Ok(None) if settings.requires_dpop => {
+            return bad_proof(StatusCode::BAD_REQUEST, &BadProof::Invalid("there is none"));
+        }
+        Ok(jkt) => jkt,
+        Err(bad) => return bad_proof(StatusCode::BAD_REQUEST, &bad),
     };
     let mut grants = shared.grants();
     let field = |name| request.field(name);
@@ -122,10 +176,10 @@ fn token(shared: &Shared, settings: &Settings, request: &LoggedRequest) -> Usual
             else {
                 return Usual::invalid_request("code, redirect_uri and code_verifier are required, once each");
             };
-            grants.redeem_code(settings, &client, code, redirect_uri, verifier)
+            grants.redeem_code(settings, &client, code, redirect_uri, verifier, jkt.as_deref())
         }
         Some("refresh_token") => match field("refresh_token") {
-            Some(refresh_token) => grants.refresh(settings, &client, refresh_token),
+            Some(refresh_token) => grants.refresh(settings, &client, refresh_token, jkt.as_deref()),
             None => return Usual::invalid_request("refresh_token is required, once"),
         },
         _ => return Usual::error(StatusCode::BAD_REQUEST, "unsupported_grant_type", "grant_type is not supported"),
@@ -139,7 +193,7 @@ fn token(shared: &Shared, settings: &Settings, request: &LoggedRequest) -> Usual
 fn members(settings: &Settings, token: &OAuth2Token) -> Value {
     let mut members = Map::new();
     members.insert("access_token".to_owned(), token.access_token.expose().into());
-    members.insert("token_type".to_owned(), "Bearer".into());
+    members.insert("token_type".to_owned(), token.token_type.as_str().into());
     members.insert("expires_in".to_owned(), settings.access_token_lifetime.as_secs().into());
     members.insert("scope".to_owned(), token.scope.as_deref().unwrap_or_default().join(" ").into());
     if let Some(refresh_token) = &token.refresh_token {
@@ -203,14 +257,37 @@ fn secret_of(settings: &Settings, client: &str) -> Option<Option<String>> {
 fn with_user(
     shared: &Shared,
     settings: &Settings,
+    issuer: &str,
     request: &LoggedRequest,
     body: impl FnOnce(&str, &str) -> Value,
 ) -> Usual {
-    let token = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-    match token.and_then(|token| shared.grants().user_of(settings, token)) {
+    let (scheme, token) = request.header("authorization").and_then(|value| value.split_once(' ')).unwrap_or_default();
+    let jkt = match scheme {
+        "DPoP" => match shared.proofs().check(settings, issuer, request, Some(token)) {
+            Ok(Some(jkt)) => Some(jkt),
+            Ok(None) => return bad_proof(StatusCode::UNAUTHORIZED, &BadProof::Invalid("there is none")),
+            Err(bad) => return bad_proof(StatusCode::UNAUTHORIZED, &bad),
+        },
+        _ => None,
+    };
+    let token = Some(token).filter(|_| ["Bearer", "DPoP"].contains(&scheme));
+    match token.and_then(|token| shared.grants().user_of(settings, token, jkt.as_deref())) {
         Some((user, scope)) => Usual::json(StatusCode::OK, body(&user, &scope)),
         None => Usual::error(StatusCode::UNAUTHORIZED, "invalid_token", "there is no good token")
             .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer error=\"invalid_token\"")),
+    }
+}
+
+/// At an authorization server in the body (RFC 9449 sections 5 and 8), at an API in a challenge too (section 9).
+fn bad_proof(status: StatusCode, bad: &BadProof) -> Usual {
+    let (code, challenge, why) = match bad {
+        BadProof::Nonce => ("use_dpop_nonce", "DPoP error=\"use_dpop_nonce\"", "the proof must have the nonce"),
+        BadProof::Invalid(why) => ("invalid_dpop_proof", "DPoP error=\"invalid_dpop_proof\"", *why),
+    };
+    let answer = Usual::error(status, code, why);
+    match status {
+        StatusCode::UNAUTHORIZED => answer.with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
+        _ => answer,
     }
 }
 

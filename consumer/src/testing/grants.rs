@@ -28,6 +28,7 @@ pub struct Counters {
 
 #[derive(Debug, Default)]
 pub(super) struct Grants {
+    pushed: HashMap<String, Vec<(String, String)>>,
     codes: HashMap<String, Code>,
     access_tokens: HashMap<String, AccessToken>,
     refresh_tokens: HashMap<String, RefreshToken>,
@@ -44,6 +45,8 @@ pub(super) struct Authorization {
     pub(super) challenge: String,
     pub(super) user: String,
     pub(super) scope: String,
+    /// The thumbprint of the key that the code is bound to (RFC 9449 section 10).
+    pub(super) jkt: Option<String>,
 }
 
 #[derive(Debug)]
@@ -57,6 +60,7 @@ struct AccessToken {
     family: usize,
     scope: String,
     expires_at: Timestamp,
+    jkt: Option<String>,
 }
 
 #[derive(Debug)]
@@ -65,6 +69,7 @@ struct RefreshToken {
     client: String,
     scope: String,
     spent: bool,
+    jkt: Option<String>,
 }
 
 /// Why a grant is not redeemed: `invalid_grant` of RFC 6749 section 5.2.
@@ -73,6 +78,18 @@ pub(super) struct InvalidGrant(pub(super) &'static str);
 impl Grants {
     pub(super) fn counters(&self) -> Counters {
         self.counters.clone()
+    }
+
+    /// Keeps an authorization request, and returns the `request_uri` for it (RFC 9126 section 2.2).
+    pub(super) fn push(&mut self, settings: &Settings, params: Vec<(String, String)>) -> String {
+        let request_uri = format!("urn:ietf:params:oauth:request_uri:{}", random(settings, "request"));
+        self.pushed.insert(request_uri.clone(), params);
+        request_uri
+    }
+
+    /// The authorization request of a `request_uri`, once.
+    pub(super) fn pushed(&mut self, request_uri: &str) -> Option<Vec<(String, String)>> {
+        self.pushed.remove(request_uri)
     }
 
     pub(super) fn code(&mut self, settings: &Settings, authorization: Authorization) -> String {
@@ -90,6 +107,7 @@ impl Grants {
         code: &str,
         redirect_uri: &str,
         verifier: &str,
+        jkt: Option<&str>,
     ) -> Result<OAuth2Token, InvalidGrant> {
         let Some(Code { authorization, spent_for }) = self.codes.get(code) else {
             return Err(InvalidGrant("there is no such code"));
@@ -105,7 +123,10 @@ impl Grants {
         if authorization.challenge != challenge(verifier) {
             return Err(InvalidGrant("the verifier does not match"));
         }
-        let token = self.issue(settings, client, &authorization.user, &authorization.scope);
+        if authorization.jkt.is_some() && authorization.jkt.as_deref() != jkt {
+            return Err(InvalidGrant("the code is bound to another key"));
+        }
+        let token = self.issue(settings, client, &authorization.user, &authorization.scope, jkt);
         let family = self.families.len() - 1;
         if let Some(code) = self.codes.get_mut(code) {
             code.spent_for = Some(family);
@@ -115,9 +136,16 @@ impl Grants {
     }
 
     /// A token of a new family.
-    pub(super) fn issue(&mut self, settings: &Settings, client: &str, user: &str, scope: &str) -> OAuth2Token {
+    pub(super) fn issue(
+        &mut self,
+        settings: &Settings,
+        client: &str,
+        user: &str,
+        scope: &str,
+        jkt: Option<&str>,
+    ) -> OAuth2Token {
         self.families.push(user.to_owned());
-        self.issue_in(self.families.len() - 1, settings, client, scope)
+        self.issue_in(self.families.len() - 1, settings, client, scope, jkt)
     }
 
     /// Redeems a refresh token (RFC 6749 section 6), or revokes its family if it was spent (RFC 9700 section 4.14.2).
@@ -126,6 +154,7 @@ impl Grants {
         settings: &Settings,
         client: &str,
         refresh_token: &str,
+        jkt: Option<&str>,
     ) -> Result<OAuth2Token, InvalidGrant> {
         let Some(found) = self.refresh_tokens.get_mut(refresh_token).filter(|found| found.client == client) else {
             return Err(InvalidGrant("there is no such refresh token"));
@@ -139,8 +168,11 @@ impl Grants {
         if self.revoked.contains(&family) {
             return Err(InvalidGrant("the grant was revoked"));
         }
+        if found.jkt.is_some() && found.jkt.as_deref() != jkt {
+            return Err(InvalidGrant("the refresh token is bound to another key"));
+        }
         found.spent = settings.rotation;
-        let mut token = self.issue_in(family, settings, client, &scope);
+        let mut token = self.issue_in(family, settings, client, &scope, jkt);
         if !settings.rotation {
             token.refresh_token = None;
         }
@@ -148,9 +180,14 @@ impl Grants {
         Ok(token)
     }
 
-    /// Whose access token this is and for what scope, if it is a good one.
-    pub(super) fn user_of(&self, settings: &Settings, access_token: &str) -> Option<(String, String)> {
-        let found = self.access_tokens.get(access_token)?;
+    /// Whose access token this is and for what scope, if it is a good one and bound to this key, or to none.
+    pub(super) fn user_of(
+        &self,
+        settings: &Settings,
+        access_token: &str,
+        jkt: Option<&str>,
+    ) -> Option<(String, String)> {
+        let found = self.access_tokens.get(access_token).filter(|found| found.jkt.as_deref() == jkt)?;
         let good = found.expires_at > settings.clock.now() && !self.revoked.contains(&found.family);
         good.then(|| (self.families[found.family].clone(), found.scope.clone()))
     }
@@ -172,16 +209,28 @@ impl Grants {
         self.counters.families_revoked += u64::from(self.revoked.insert(family));
     }
 
-    fn issue_in(&mut self, family: usize, settings: &Settings, client: &str, scope: &str) -> OAuth2Token {
+    fn issue_in(
+        &mut self,
+        family: usize,
+        settings: &Settings,
+        client: &str,
+        scope: &str,
+        jkt: Option<&str>,
+    ) -> OAuth2Token {
+        let jkt = jkt.map(str::to_owned);
         let access_token = random(settings, "access");
         let expires_at = settings.clock.now().saturating_add(settings.access_token_lifetime);
-        self.access_tokens.insert(access_token.clone(), AccessToken { family, scope: scope.to_owned(), expires_at });
+        let record = AccessToken { family, scope: scope.to_owned(), expires_at, jkt: jkt.clone() };
+        self.access_tokens.insert(access_token.clone(), record);
         let mut token = OAuth2Token::bearer(access_token);
+        if jkt.is_some() {
+            token.token_type = "DPoP".to_owned();
+        }
         token.expires_at = Some(expires_at);
         token.scope = Some(scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect());
         if settings.refresh_tokens {
             let refresh_token = random(settings, "refresh");
-            let record = RefreshToken { family, client: client.to_owned(), scope: scope.to_owned(), spent: false };
+            let record = RefreshToken { family, client: client.to_owned(), scope: scope.to_owned(), spent: false, jkt };
             self.refresh_tokens.insert(refresh_token.clone(), record);
             token.refresh_token = Some(refresh_token.into());
         }

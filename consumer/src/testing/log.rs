@@ -66,7 +66,7 @@ fn pairs(encoded: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(encoded).into_owned().collect()
 }
 
-fn only<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub(super) fn only<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut found = pairs.iter().filter(|(found, _)| found == name);
     let (_, value) = found.next()?;
     found.next().is_none().then_some(value)

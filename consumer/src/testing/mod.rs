@@ -38,6 +38,7 @@
 
 mod answer;
 mod clock;
+mod dpop;
 mod endpoints;
 mod grants;
 mod log;
@@ -56,8 +57,10 @@ use oauth_dance_core::{Clock, OAuth2Token, Precondition, Token};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use self::dpop::Proofs;
 use self::grants::Grants;
 use self::wire::{Connection, Severable};
+use crate::dpop::thumbprint;
 use crate::error::ConnectError;
 use crate::oauth::OAuth;
 use crate::provider::{Provider, Registration};
@@ -82,6 +85,7 @@ pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 /// | path | what |
 /// | --- | --- |
 /// | `/authorize` | sends the browser back with a code; for the user in `login_hint`, else in [`Settings::user`] |
+/// | `/par` | takes pushed authorization requests (RFC 9126) |
 /// | `/token` | redeems codes and refresh tokens |
 /// | `/revoke` | revokes tokens (RFC 7009) |
 /// | `/userinfo` | `{"sub": user}` |
@@ -100,6 +104,7 @@ pub struct TestProvider {
 struct Shared {
     settings: Mutex<Settings>,
     grants: Mutex<Grants>,
+    proofs: Mutex<Proofs>,
     log: Mutex<Vec<LoggedRequest>>,
     script: Mutex<HashMap<Endpoint, VecDeque<Answer>>>,
     streamed: Arc<AtomicU64>,
@@ -121,6 +126,13 @@ pub struct Settings {
     pub rotation: bool,
     /// Whether the callback carries `iss` (RFC 9207). The default is `false`.
     pub issuer_parameter: bool,
+    /// Whether it refuses authorization requests that were not pushed (RFC 9126 section 5). The default is `false`.
+    pub requires_pushed_requests: bool,
+    /// Whether it gives tokens only to clients that prove a key (RFC 9449). It binds tokens to a proved key in any case. The
+    /// default is `false`.
+    pub requires_dpop: bool,
+    /// The nonce that every proof must have, which every answer tells. The default is none.
+    pub dpop_nonce: Option<String>,
     /// What every code and token begins with, to be found again wherever it should not be. The default is empty.
     pub secret_prefix: String,
     /// Clients besides [`CLIENT`]: id and secret, or no secret for a public client.
@@ -138,6 +150,9 @@ impl Default for Settings {
             refresh_tokens: true,
             rotation: true,
             issuer_parameter: false,
+            requires_pushed_requests: false,
+            requires_dpop: false,
+            dpop_nonce: None,
             secret_prefix: String::new(),
             clients: HashMap::new(),
             clock: Clock::system(),
@@ -231,7 +246,7 @@ impl TestProvider {
     /// Gives a token for one of its users, as if the dance had been done.
     pub fn issue(&self, user: &str) -> OAuth2Token {
         let settings = self.shared.settings().clone();
-        self.shared.grants().issue(&settings, CLIENT.0, user, "")
+        self.shared.grants().issue(&settings, CLIENT.0, user, "", None)
     }
 
     /// Connects a user without a browser: a token for the provider's user of the same name goes into the storage.
@@ -239,8 +254,11 @@ impl TestProvider {
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
     pub async fn connect(&self, oauth: &OAuth, provider: &str, user: &User) -> Result<OAuth2Token, ConnectError> {
-        oauth.registered(provider)?;
-        let token = self.issue(user.id());
+        let dpop_key = oauth.registered(provider)?.dpop_key(None);
+        let jkt = dpop_key.as_ref().and_then(thumbprint);
+        let settings = self.shared.settings().clone();
+        let mut token = self.shared.grants().issue(&settings, CLIENT.0, user.id(), "", jkt.as_deref());
+        token.dpop_key = dpop_key;
         oauth.tokens().put(&user.key(provider)?, &Token::from(token.clone()), Precondition::Always).await?;
         Ok(token)
     }
@@ -275,6 +293,10 @@ impl Shared {
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
         locked(&self.grants)
+    }
+
+    fn proofs(&self) -> MutexGuard<'_, Proofs> {
+        locked(&self.proofs)
     }
 
     fn log(&self) -> MutexGuard<'_, Vec<LoggedRequest>> {
