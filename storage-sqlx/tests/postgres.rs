@@ -147,6 +147,24 @@ async fn lost_serialization_races_are_tried_again() {
 }
 
 #[tokio::test]
+async fn a_transaction_of_the_application_stays_its_own() {
+    let Some(database) = Database::empty().await else { return };
+    let pool = sqlx::PgPool::connect(&database.url()).await.unwrap();
+    let storage = PostgresStorage::from_pool(pool.clone());
+    storage.migrate().await.unwrap();
+    sqlx::raw_sql("CREATE TABLE notes (id integer)").execute(&pool).await.unwrap();
+
+    let mut transaction = pool.begin().await.unwrap();
+    sqlx::raw_sql("INSERT INTO notes VALUES (1)").execute(&mut *transaction).await.unwrap();
+    storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(database.execute("DELETE FROM notes").await, 0, "a write of ours commits nothing of theirs");
+    assert!(storage.get(&cases::key("alice")).await.unwrap().is_some(), "and is not rolled back with it");
+    drop((storage, pool));
+    database.remove().await;
+}
+
+#[tokio::test]
 async fn connections_are_encrypted_and_certificates_checked() {
     let Some(database) = Database::empty().await else { return };
     let url = database.url().replace("sslmode=disable", "sslmode=require");

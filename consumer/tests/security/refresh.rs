@@ -215,6 +215,37 @@ async fn until(mut done: impl AsyncFnMut() -> bool) {
     panic!("it did not happen");
 }
 
+/// Neither the body nor the query of the call that made a refresh necessary.
+#[tokio::test]
+async fn rf_10_a_refresh_carries_nothing_of_the_call() {
+    let (provider, site) = world().await;
+    provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
+    let client = site.oauth.client("acme", &alice()).await.unwrap();
+    provider.next_answer(Endpoint::Api, Answer::error(401, "invalid_token"));
+    let call = client.post("/notes").query(&[("q", "private")]).json(&serde_json::json!({ "text": "private" }));
+    call.send().await.unwrap().success().unwrap();
+
+    let refresh = provider.requests_to(Endpoint::Token).pop().unwrap();
+    let fields: Vec<_> = refresh.form.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(fields, ["grant_type", "refresh_token"]);
+    assert!(refresh.query.is_empty() && !String::from_utf8_lossy(&refresh.body).contains("private"));
+}
+
+#[tokio::test]
+async fn one_user_s_expiry_is_nobody_else_s() {
+    let (provider, site) = world().await;
+    let browsers = ["alice", "bob"].map(|user| Browser::signed_in(&site, user));
+    browsers[0].login("acme").await;
+    provider.next_token_answer(Answer::normal().without("expires_in").without("refresh_token"));
+    browsers[1].login("acme").await;
+    site.clock.advance(HOUR);
+    for _ in 0..2 {
+        site.oauth.client("acme", &User::new("alice")).await.unwrap();
+        site.oauth.client("acme", &User::new("bob")).await.unwrap();
+    }
+    assert_eq!(provider.counters().refreshes, 1, "alice's");
+}
+
 #[tokio::test]
 async fn rf_11_a_caller_that_goes_away_loses_nothing() {
     let (provider, site) = expired().await;

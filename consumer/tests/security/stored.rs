@@ -127,3 +127,21 @@ async fn st_13_st_16_after_a_logout_nothing_is_left() {
     assert!(site.storage.get(&User::new("alice").key("acme").unwrap()).await.unwrap().is_none());
     assert_eq!(alice.get("/optional").await.body, "not connected");
 }
+
+#[tokio::test]
+async fn reading_writes_nothing() {
+    let provider = TestProvider::start().await.unwrap();
+    let (site, storage) = fragile(&provider).await;
+    let alice = User::new("alice");
+    provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+    let written = storage.writes.load(Ordering::SeqCst);
+    let browser = Browser::signed_in(&site, "alice");
+    for _ in 0..3 {
+        let client = site.oauth.client("acme", &alice).await.unwrap();
+        client.get("/notes").send().await.unwrap().success().unwrap();
+        assert!(site.oauth.connection("acme", &alice).await.unwrap().is_some());
+        assert_eq!(site.oauth.accounts(&alice).await.unwrap().len(), 1);
+        assert_eq!(browser.get("/required").await.status, StatusCode::OK);
+    }
+    assert_eq!(storage.writes.load(Ordering::SeqCst), written);
+}

@@ -1,10 +1,11 @@
 //! Many users and many providers: nobody sees anybody else's token.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use http::StatusCode;
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{BeforeLogin, BoxError, Hooks, OAuthBuilder, User};
+use oauth_dance::{BeforeLogin, BoxError, ConnectError, Due, Hooks, OAuthBuilder, Revocation, User};
 
 use crate::support::{Browser, Setup, Site, with_parameter, world};
 
@@ -93,6 +94,28 @@ async fn mu_05_a_login_of_a_visitor_is_nobody_else_s() {
     assert!(provider.requests_to(Endpoint::Token).is_empty());
 }
 
+/// What an application does when it deletes a user: every account of theirs, and nothing is renewed any more.
+#[tokio::test]
+async fn mu_06_a_deleted_user_s_tokens_are_gone() {
+    let (provider, site) = world().await;
+    provider.configure(|settings| settings.clock = site.clock.clock());
+    let (alice, bob) = (User::new("alice"), User::new("bob"));
+    for user in [&alice, &alice.clone().with_account("work"), &bob] {
+        provider.connect(&site.oauth, "acme", user).await.unwrap();
+    }
+    for account in site.oauth.accounts(&alice).await.unwrap() {
+        let gone = site.oauth.disconnect(&account.provider, &account.user).await.unwrap();
+        assert_eq!((gone.removed, gone.revocation), (true, Revocation::Done));
+    }
+    assert!(site.oauth.accounts(&alice).await.unwrap().is_empty());
+
+    site.clock.advance(Duration::from_secs(3601));
+    let report = site.oauth.refresh_due(&Due::expiring_within(Duration::from_secs(600))).await.unwrap();
+    assert_eq!(report.refreshed, 1, "bob's");
+    assert!(matches!(site.oauth.client("acme", &alice).await, Err(ConnectError::NotConnected)));
+    assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
+}
+
 #[tokio::test]
 async fn mu_07_a_provider_can_be_there_twice() {
     let provider = TestProvider::start().await.unwrap();
@@ -123,6 +146,7 @@ async fn mu_07_tenants_and_look_alike_users_are_apart() {
         User::new("t:alice"),
         User::new("a").in_tenant("t:alice"),
         User::new("*"),
+        User::new("0"),
         User::new("\n'; DROP TABLE users; --"),
         User::new("a\u{301}"),
         User::new("\u{e1}"),

@@ -95,6 +95,20 @@ pub async fn a_write_replaces_everything<D: Database>(database: &D) {
     }
 }
 
+/// A write changes the row in its place: when the account was connected stays, and so does what an operator added.
+pub async fn a_write_keeps_the_row<D: Database>(database: &D) {
+    let storage = ready(database).await;
+    let key = key("alice");
+    let first = storage.put(&key, &Record::new("1"), Precondition::Absent).await.unwrap();
+    database.execute("ALTER TABLE oauth_dance_tokens ADD COLUMN note integer").await;
+    assert_eq!(database.execute("UPDATE oauth_dance_tokens SET created_at = 7, note = 7").await, 1);
+    storage.put(&key, &Record::new("2"), Precondition::Version(first)).await.unwrap();
+    storage.put(&key, &Record::new("3"), Precondition::Always).await.unwrap();
+    assert_eq!(storage.get(&key).await.unwrap().unwrap().value.payload, b"3");
+    let kept = "DELETE FROM oauth_dance_tokens WHERE created_at = 7 AND note = 7 AND updated_at > 7";
+    assert_eq!(database.execute(kept).await, 1);
+}
+
 pub async fn versions_never_come_again<D: Database>(database: &D) {
     let storage = ready(database).await;
     let (key, record) = (key("alice"), Record::new("same"));

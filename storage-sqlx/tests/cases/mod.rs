@@ -113,7 +113,7 @@ macro_rules! run_cases {
     )*};
     ($Database:ty) => {
         run_cases!($Database:
-            every_field_comes_back preconditions_guard_every_write a_write_replaces_everything
+            every_field_comes_back preconditions_guard_every_write a_write_replaces_everything a_write_keeps_the_row
             versions_never_come_again retention_hides_and_purge_frees purge_is_bounded_and_exact
             similar_keys_are_apart long_keys_are_refused_not_cut large_payloads_are_refused
             filters_select_exactly pages_cover_everything_once pages_go_on_in_a_tenant foreign_cursors_are_refused
