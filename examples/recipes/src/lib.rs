@@ -27,3 +27,27 @@ pub mod sessions_alone;
 pub mod several;
 pub mod tenants;
 pub mod with_axum_login;
+
+/// The code of the pages in `docs/`, compiled and run.
+#[cfg(doctest)]
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $path:literal;)*) => {
+            $(#[doc = include_str!(concat!("../../../docs/", $path))]
+            mod $name {})*
+        };
+    }
+
+    pages! {
+        calls: "guide/calls.md";
+        coming_from_flask_dance: "coming-from-flask-dance.md";
+        login: "guide/login.md";
+        logout: "guide/logout.md";
+        operating: "operating.md";
+        providers: "guide/providers.md";
+        setup: "guide/setup.md";
+        storage: "guide/storage.md";
+        testing: "testing.md";
+        users: "guide/users.md";
+    }
+}
