@@ -9,13 +9,15 @@
 //   clients         oidc-provider's client metadata; redirect_uris are needed, the rest has defaults
 //   accessTokenTtl  seconds an access token lives (3600)
 //   clockTolerance  seconds for which expired tokens are still accepted (0)
+//   dpopNonce       whether every DPoP proof must have the server's nonce (false)
 //
 // For the tests alone:
-//   GET  /_log       what was asked of /token, /me and /token/revocation: facts about each request, no secrets
-//   GET  /_tokens    every code, code verifier and token that went over the wire, to search other places for them
+//   GET  /_log       what was asked of /request (pushed authorization requests), /token, /me and /token/revocation: facts
+//                    about each request, no secrets
+//   GET  /_tokens    every code, code verifier, token and request URI that went over the wire, to search other places for them
 //   POST /_settings  changes settings while running: {"accessTokenTtl": 3600}
 
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { text } from 'node:stream/consumers';
 
@@ -23,15 +25,15 @@ console.info = console.error; // standard output belongs to the one line of JSON
 
 const { default: Provider } = await import('oidc-provider');
 
-const settings = { accessTokenTtl: 3600, clockTolerance: 0, ...JSON.parse(process.argv[2] ?? '{}') };
+const settings = { accessTokenTtl: 3600, clockTolerance: 0, dpopNonce: false, ...JSON.parse(process.argv[2] ?? '{}') };
 if (!Array.isArray(settings.clients)) {
   console.error('usage: node oidc-provider.mjs \'{"clients": [{"client_id": …, "redirect_uris": […]}]}\'');
   process.exit(2);
 }
 
-const watched = new Set(['/token', '/me', '/token/revocation']);
+const watched = new Set(['/request', '/token', '/me', '/token/revocation']);
 const log = [];
-const seen = { codes: [], codeVerifiers: [], accessTokens: [], refreshTokens: [], idTokens: [] };
+const seen = { codes: [], codeVerifiers: [], accessTokens: [], refreshTokens: [], idTokens: [], requestUris: [] };
 
 // Else a machine with much to do closes a kept connection just when it is used again.
 const server = createServer({ keepAliveTimeout: 300_000 });
@@ -69,6 +71,8 @@ function configuration() {
     cookies: { keys: [randomBytes(32).toString('base64url')] },
     features: {
       devInteractions: { enabled: true },
+      dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.dpopNonce },
+      pushedAuthorizationRequests: { enabled: true },
       revocation: { enabled: true },
       userinfo: { enabled: true },
     },
@@ -127,6 +131,7 @@ async function record(ctx, next) {
     accept: ctx.get('accept') || null,
     userAgent: ctx.get('user-agent') || null,
     cookie: ctx.get('cookie') !== '',
+    jkt: thumbprint(ctx.get('dpop')),
   };
   log.push(entry);
   await next();
@@ -141,8 +146,18 @@ async function record(ctx, next) {
     clientSecretInBody: params.client_secret !== undefined,
     codeVerifierLength: params.code_verifier?.length ?? null,
     error: ctx.body?.error ?? null,
+    tokenType: ctx.body?.token_type ?? null,
   });
   remember(params, ctx.body ?? {});
+}
+
+// Of the key that a DPoP proof shows (RFC 7638), null without a proof. The provider itself checks the proof.
+function thumbprint(proof) {
+  if (proof === '') {
+    return null;
+  }
+  const { crv, kty, x, y } = JSON.parse(Buffer.from(proof.split('.')[0], 'base64url')).jwk;
+  return createHash('sha256').update(JSON.stringify({ crv, kty, x, y })).digest('base64url');
 }
 
 function remember(params, answer) {
@@ -151,6 +166,7 @@ function remember(params, answer) {
   keep(seen.accessTokens, answer.access_token);
   keep(seen.refreshTokens, answer.refresh_token);
   keep(seen.idTokens, answer.id_token);
+  keep(seen.requestUris, answer.request_uri);
 }
 
 function keep(list, value) {

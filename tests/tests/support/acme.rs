@@ -1,5 +1,5 @@
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use super::{Browser, Demo, DemoFiles, OidcProvider, Page};
@@ -17,6 +17,19 @@ impl Acme {
         let files = DemoFiles::new();
         let provider = OidcProvider::start(&files.redirect_uri())?;
         let files = files.with_provider(&provider);
+        let demo = files.start();
+        Some(Self { provider, files, demo })
+    }
+
+    /// Starts both, with pushed authorization requests and tokens bound to a key, which the provider insists on, and on a
+    /// nonce in every proof.
+    pub fn start_bound() -> Option<Self> {
+        let files = DemoFiles::new();
+        let client = OidcProvider::bound_client(&files.redirect_uri());
+        let provider = OidcProvider::start_with(&json!({ "clients": [client], "dpopNonce": true }))?;
+        let endpoint = provider.url("/request");
+        let fields = format!("pushed_authorization_request_endpoint = \"{endpoint}\"\ndpop = true");
+        let files = files.with_provider_and(&provider, &fields);
         let demo = files.start();
         Some(Self { provider, files, demo })
     }

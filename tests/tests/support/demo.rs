@@ -50,8 +50,13 @@ impl DemoFiles {
     }
 
     /// Makes a running provider known to the demo, under the name `acme`.
-    pub fn with_provider(mut self, provider: &OidcProvider) -> Self {
-        fs::write(self.path("demo.toml"), configuration(provider)).unwrap();
+    pub fn with_provider(self, provider: &OidcProvider) -> Self {
+        self.with_provider_and(provider, "")
+    }
+
+    /// The same with more fields of the provider, in TOML.
+    pub fn with_provider_and(mut self, provider: &OidcProvider, fields: &str) -> Self {
+        fs::write(self.path("demo.toml"), configuration(provider, fields)).unwrap();
         self.configured = true;
         self
     }
@@ -210,7 +215,7 @@ fn wait_for(child: &mut Child, ready: impl Fn() -> bool) -> Result<(), String> {
     Ok(())
 }
 
-fn configuration(provider: &OidcProvider) -> String {
+fn configuration(provider: &OidcProvider, fields: &str) -> String {
     let issuer = provider.issuer();
     let (id, secret) = (OidcProvider::CLIENT_ID, OidcProvider::CLIENT_SECRET);
     format!(
@@ -224,6 +229,7 @@ fn configuration(provider: &OidcProvider) -> String {
         scopes = ["openid", "offline_access", "email"]
         client_id = "{id}"
         client_secret = "{secret}"
+        {fields}
 
         [providers.acme.authorization_params]
         prompt = "consent"

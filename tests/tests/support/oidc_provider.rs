@@ -39,6 +39,14 @@ impl OidcProvider {
         })
     }
 
+    /// One client's metadata that may do nothing but by pushed authorization requests and tokens bound to a key.
+    pub fn bound_client(redirect_uri: &str) -> Value {
+        let mut client = Self::client(redirect_uri);
+        client["require_pushed_authorization_requests"] = true.into();
+        client["dpop_bound_access_tokens"] = true.into();
+        client
+    }
+
     /// Starts a provider with the settings `oidc-provider.mjs` documents, or says why it cannot.
     pub fn start_with(settings: &Value) -> Option<Self> {
         if !has_node_package("oidc-provider") {
@@ -95,7 +103,7 @@ impl OidcProvider {
         browser.follow(&consent, "Cancel").after(consent)
     }
 
-    /// What was asked of `/token`, `/me` and `/token/revocation`, oldest first.
+    /// What was asked of `/request`, `/token`, `/me` and `/token/revocation`, oldest first.
     pub fn log(&self) -> Vec<Value> {
         let log: Value = self.get("/_log");
         log.as_array().unwrap().clone()
@@ -111,7 +119,7 @@ impl OidcProvider {
         self.requests("/token").into_iter().filter(|entry| entry["grantType"] == grant_type).collect()
     }
 
-    /// One list of `/_tokens`: `codes`, `codeVerifiers`, `accessTokens`, `refreshTokens` or `idTokens`.
+    /// One list of `/_tokens`: `codes`, `codeVerifiers`, `accessTokens`, `refreshTokens`, `idTokens` or `requestUris`.
     pub fn seen(&self, kind: &str) -> Vec<String> {
         let tokens: Value = self.get("/_tokens");
         let list = tokens[kind].as_array().unwrap_or_else(|| panic!("no list {kind}"));
@@ -122,7 +130,7 @@ impl OidcProvider {
     pub fn secrets(&self) -> Canaries {
         let mut canaries = Canaries::default();
         canaries.add("client secret", Self::CLIENT_SECRET);
-        for kind in ["codes", "codeVerifiers", "accessTokens", "refreshTokens", "idTokens"] {
+        for kind in ["codes", "codeVerifiers", "accessTokens", "refreshTokens", "idTokens", "requestUris"] {
             for value in self.seen(kind) {
                 canaries.add(kind, &value);
             }
@@ -150,8 +158,11 @@ impl OidcProvider {
 
     /// How many seconds access tokens issued from now on live.
     pub fn set_access_token_ttl(&self, seconds: u64) {
-        let settings = json!({ "accessTokenTtl": seconds });
-        let answer = client().post(self.url("/_settings")).json(&settings).send().unwrap();
+        self.set(&json!({ "accessTokenTtl": seconds }));
+    }
+
+    fn set(&self, settings: &Value) {
+        let answer = client().post(self.url("/_settings")).json(settings).send().unwrap();
         answer.error_for_status().unwrap();
     }
 
