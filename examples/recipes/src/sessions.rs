@@ -16,9 +16,12 @@ const USER: &str = "user";
 /// The cookie is `SameSite=Lax`: with `Strict`, which is the default of tower-sessions, browsers do not send it on the way
 /// back from a provider.
 pub fn layer(base_url: &str) -> SessionManagerLayer<MemoryStore> {
-    SessionManagerLayer::new(MemoryStore::default())
-        .with_secure(base_url.starts_with("https:"))
-        .with_same_site(SameSite::Lax)
+    layer_on(MemoryStore::default(), base_url)
+}
+
+/// The same in this store.
+pub fn layer_on(store: MemoryStore, base_url: &str) -> SessionManagerLayer<MemoryStore> {
+    SessionManagerLayer::new(store).with_secure(base_url.starts_with("https:")).with_same_site(SameSite::Lax)
 }
 
 /// An extractor: who is signed in, if anybody. A session that cannot be read is an error, and never a visitor.

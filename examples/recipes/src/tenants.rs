@@ -1,22 +1,28 @@
 //! Tenants, each on a host of its own, with its own client at the provider and its own users.
 //!
 //! A redirect URI and its cookies belong to one host, so each tenant has an `OAuth` of its own. Storage and keys are the
-//! same for all of them; the tenant is a part of every key in the storage.
+//! same for all of them; the tenant is a part of every key in the storage. The session store is the same too, so a session
+//! says which tenant it is of: else a user of one could send it to another, where the same primary key is somebody else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use oauth_dance::presets::GitHub;
 use oauth_dance::{ApiError, ConfigError, Connected, KeyRing, OAuth, Registration, TokenStorage};
 use tower::ServiceExt as _;
+use tower_sessions::{MemoryStore, Session, session};
 use url::Url;
 
-use crate::sessions::{self, SignedIn};
+use crate::people::Id;
+use crate::sessions;
+
+const MEMBER: &str = "member";
 
 /// A tenant as the configuration has it.
 #[derive(Debug)]
@@ -40,9 +46,10 @@ pub fn router(
     keys: &KeyRing,
     tenants: impl IntoIterator<Item = Tenant>,
 ) -> Result<Router, ConfigError> {
+    let store = MemoryStore::default();
     let mut hosts = BTreeMap::new();
     for tenant in tenants {
-        hosts.insert(host(&tenant.base_url), one(Arc::clone(storage), keys.clone(), tenant)?);
+        hosts.insert(host(&tenant.base_url), one(Arc::clone(storage), keys.clone(), store.clone(), tenant)?);
     }
     let hosts = Arc::new(hosts);
     Ok(Router::new().fallback(move |request| serve(Arc::clone(&hosts), request)))
@@ -64,19 +71,48 @@ fn host(base_url: &str) -> String {
 }
 
 /// The application of one tenant.
-fn one(storage: Arc<dyn TokenStorage>, keys: KeyRing, tenant: Tenant) -> Result<Router, ConfigError> {
+fn one(
+    storage: Arc<dyn TokenStorage>,
+    keys: KeyRing,
+    store: MemoryStore,
+    tenant: Tenant,
+) -> Result<Router, ConfigError> {
     let Tenant { name, base_url, github, own_pages } = tenant;
     let oauth = OAuth::builder(&base_url, storage, keys)
         .provider(github)
-        .user(move |signed_in: SignedIn| async move { Some(signed_in.user()?.in_tenant(name)) })
+        .user(move |Member(member): Member| async move {
+            let (_, id) = member.filter(|(tenant, _)| tenant == name)?;
+            Some(sessions::user(id).in_tenant(name))
+        })
         .build()?;
     Ok(Router::new()
         .route("/me", get(me))
         .merge(oauth.routes())
         .with_state(oauth)
         .merge(own_pages)
-        // Each tenant has sessions of its own, so that one of a tenant is worth nothing at another.
-        .layer(sessions::layer(&base_url)))
+        .layer(sessions::layer_on(store, &base_url)))
+}
+
+/// Signs a user of a tenant in.
+///
+/// # Errors
+/// If the session store fails.
+pub async fn sign_in(session: &Session, tenant: &str, id: Id) -> Result<(), session::Error> {
+    session.cycle_id().await?;
+    session.insert(MEMBER, (tenant, id)).await
+}
+
+/// Who is signed in, and at which tenant.
+struct Member(Option<(String, Id)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Member {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let session = Session::from_request_parts(parts, state).await?;
+        let unavailable = |_: session::Error| (StatusCode::SERVICE_UNAVAILABLE, "the session cannot be read");
+        session.get(MEMBER).await.map(Self).map_err(unavailable)
+    }
 }
 
 async fn me(github: Connected<GitHub>) -> Result<String, ApiError> {

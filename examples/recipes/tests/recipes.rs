@@ -281,11 +281,12 @@ async fn a_bot_is_connected_by_an_administrator() {
 async fn tenants_are_apart() {
     let provider = TestProvider::start().await.unwrap();
     let (one, two) = ("http://one.localhost:3000", "http://two.localhost:3000");
-    let tenant = |name, base_url: &str| Tenant {
-        name,
-        base_url: base_url.to_owned(),
-        github: provider.registration("github"),
-        own_pages: own_pages(),
+    let tenant = |name: &'static str, base_url: &str| {
+        let sign_in = move |session: Session, Path(id): Path<Id>| async move {
+            tenants::sign_in(&session, name, id).await.unwrap();
+        };
+        let own_pages = Router::new().route("/sign-in/{id}", post(sign_in));
+        Tenant { name, base_url: base_url.to_owned(), github: provider.registration("github"), own_pages }
     };
     let storage: Arc<dyn TokenStorage> = Arc::new(MemoryStorage::new());
     let app = tenants::router(&storage, &KeyRing::generate(), [tenant("one", one), tenant("two", two)]).unwrap();
