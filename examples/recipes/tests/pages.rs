@@ -62,6 +62,23 @@ fn the_code_of_every_page_is_compiled() {
     }
 }
 
+/// The codes of errors, in the table of the page that speaks of them.
+#[test]
+fn every_code_of_an_error_is_listed() {
+    let source = read("consumer/src/error.rs");
+    for (error, page) in [("LoginError", "docs/guide/login.md"), ("ConnectError", "docs/guide/calls.md")] {
+        let (_, source) = source.split_once(&format!("\nimpl {error} {{")).unwrap();
+        let (source, _) = source.split_once("\n}").unwrap();
+        let codes: BTreeSet<_> = source.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        let page_text = read(page);
+        let (_, table) = page_text.split_once("| `code()` |").unwrap();
+        let rows = table.lines().skip(2).map_while(|row| row.strip_prefix("| `"));
+        let listed: BTreeSet<_> = rows.map(|row| row.split('`').next().unwrap()).collect();
+        assert!(codes.len() > 8, "{error}");
+        assert_eq!(listed, codes, "{page}");
+    }
+}
+
 #[test]
 fn every_link_leads_somewhere() {
     let pages = pages();
