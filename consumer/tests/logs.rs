@@ -100,7 +100,8 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set() -> Self {
+    /// With pushed requests and bound tokens, or without.
+    async fn set(bound: bool) -> Self {
         let provider = TestProvider::start().await.unwrap();
         provider.configure(|settings| {
             settings.secret_prefix = MARKER.to_owned();
@@ -108,7 +109,10 @@ impl Stage {
         });
         let (shown, storage) = (Shown::default(), Arc::new(FragileStorage::default()));
         let (hooks, kept) = (shown.clone(), storage.clone());
-        let registration = provider.provider("acme").client("acme client", SECRET);
+        let mut acme = provider.provider("acme");
+        acme.dpop = bound;
+        acme.pushed_authorization_request_endpoint = bound.then(|| format!("{}/par", provider.url()));
+        let registration = acme.client("acme client", SECRET);
         writeln!(shown.0.lock().unwrap(), "{registration:?}").unwrap();
         let setup = Setup { storage: kept, ..Setup::default() };
         let configure = move |builder: OAuthBuilder| {
@@ -137,6 +141,12 @@ impl Stage {
         let callback = browser.stopped_at_callback("acme").await;
         self.secrets.push(state_of(&callback));
         self.secrets.extend(browser.cookies().into_values().filter(|value| value != "alice"));
+        self.provider.next_answer(Endpoint::PushedRequest, answer.clone());
+        let page = browser.get("/login/acme").await;
+        if page.location().is_empty() {
+            self.show_page(&page);
+        }
+        self.provider.clear_answers();
         self.provider.next_token_answer(answer);
         for url in [
             with_parameter(&callback, "state", Some("forged")),
@@ -194,6 +204,18 @@ impl Stage {
         self.provider.clear_answers();
     }
 
+    /// What went over the wire or was stored, and has no marker.
+    async fn gather_secrets(&mut self) {
+        let tokens = self.provider.requests_to(Endpoint::Token);
+        self.secrets.extend(tokens.iter().filter_map(|request| request.field("code_verifier").map(str::to_owned)));
+        let requests = self.provider.requests();
+        self.secrets.extend(requests.iter().filter_map(|request| request.header("dpop").map(str::to_owned)));
+        for user in ["alice", "refresh", "call"] {
+            let key = self.site.token(user).await.and_then(|token| token.dpop_key);
+            self.secrets.extend(key.map(|key| key.expose().to_owned()));
+        }
+    }
+
     async fn spoil_the_storage(&self) {
         let browser = Browser::signed_in(&self.site, "spoiled");
         browser.login("acme").await;
@@ -224,7 +246,7 @@ fn faults() -> Vec<Answer> {
         Answer::normal().member("token_type", "mac"),
         Answer::normal().member("access_token", "CANARY\r\n"),
         Answer::normal().member("error", "server_error"),
-        Answer::normal().map_body(|body| body[..body.len() - 1].to_vec()),
+        Answer::normal().map_body(|body| body[..body.len().saturating_sub(1)].to_vec()),
         Answer::normal().member("note", "CANARY of another kind"),
         Answer::closed(),
         Answer::normal().cut_short(),
@@ -239,8 +261,14 @@ fn faults() -> Vec<Answer> {
 
 #[tokio::test]
 async fn lg_01_lg_02_lg_03_lg_04_no_secret_is_shown_anywhere() {
+    for bound in [false, true] {
+        nothing_secret_is_shown(bound).await;
+    }
+}
+
+async fn nothing_secret_is_shown(bound: bool) {
     let log = Log::everything();
-    let mut stage = Stage::set().await;
+    let mut stage = Stage::set(bound).await;
     for answer in faults() {
         stage.login(answer.clone()).await;
         stage.refresh(answer.clone()).await;
@@ -250,15 +278,14 @@ async fn lg_01_lg_02_lg_03_lg_04_no_secret_is_shown_anywhere() {
     stage.login(Answer::normal()).await;
     stage.spoil_the_storage().await;
     stage.show((&stage.site.oauth, stage.site.oauth.tokens()));
-    let verifiers = stage.provider.requests_to(Endpoint::Token);
-    stage.secrets.extend(verifiers.iter().filter_map(|request| request.field("code_verifier").map(str::to_owned)));
+    stage.gather_secrets().await;
 
     let (logged, shown) = (log.text(), stage.shown.0.lock().unwrap().clone());
     for expected in ["login finished", "login failed", "starting new connection", "disconnected", "not be revoked"] {
         assert!(logged.contains(expected), "{expected:?} should be in the log, or nothing is tested here");
     }
     assert!(logged.contains("TRACE") && logged.contains("DEBUG"));
-    assert!(stage.secrets.len() > 50);
+    assert!(stage.secrets.len() > if bound { 200 } else { 50 }, "{}", stage.secrets.len());
     for (place, text) in [("log", &logged), ("output", &shown)] {
         for line in text.lines() {
             assert!(!line.contains(MARKER), "the {place} shows a secret: {line:.1000}");
