@@ -1,6 +1,6 @@
 //! Stands for the application's own tables: its users, and the accounts elsewhere that each of them signs in by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A user's primary key.
@@ -24,7 +24,9 @@ pub struct People(Arc<Mutex<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {
+    /// A primary key is never given out twice.
     last: Id,
+    users: BTreeSet<Id>,
     /// Unique by identity.
     identities: BTreeMap<Identity, Id>,
 }
@@ -82,12 +84,19 @@ impl People {
 
     /// Whether there is such a user.
     pub fn exists(&self, id: Id) -> bool {
-        (1..=self.tables().last).contains(&id)
+        self.tables().users.contains(&id)
+    }
+
+    /// Deletes a user. Their tokens go by `OAuth::accounts` and `OAuth::disconnect`.
+    pub fn delete(&self, id: Id) {
+        let mut tables = self.tables();
+        tables.users.remove(&id);
+        tables.identities.retain(|_, owner| *owner != id);
     }
 
     /// How many users there are.
-    pub fn count(&self) -> u64 {
-        self.tables().last
+    pub fn count(&self) -> usize {
+        self.tables().users.len()
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -98,6 +107,7 @@ impl People {
 impl Tables {
     fn create(&mut self) -> Id {
         self.last += 1;
+        self.users.insert(self.last);
         self.last
     }
 

@@ -25,6 +25,8 @@ pub fn layer_on(store: MemoryStore, base_url: &str) -> SessionManagerLayer<Memor
 }
 
 /// An extractor: who is signed in, if anybody. A session that cannot be read is an error, and never a visitor.
+///
+/// Where users can be deleted, look here whether there still is such a one.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedIn(pub Option<Id>);
 

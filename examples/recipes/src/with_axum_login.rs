@@ -81,7 +81,8 @@ impl Hooks for SignIn {
             return Ok(Decision::store());
         }
         let Some(person) = auth.authenticate(identity).await? else { return Ok(Decision::discard()) };
-        // It gives the session a new id.
+        // A new id for the session. `login` gives none to one that somebody was signed in with, though they be deleted now.
+        auth.session.cycle_id().await?;
         auth.login(&person).await?;
         Ok(Decision::store().for_user(sessions::user(person.id)))
     }

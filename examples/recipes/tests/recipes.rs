@@ -335,6 +335,26 @@ async fn axum_login_knows_who_is_signed_in() {
     assert_eq!(people.count(), 2);
 }
 
+/// A session that is somebody's who is gone looks like a visitor's, and may have been planted like one.
+#[tokio::test]
+async fn a_session_of_a_deleted_user_gets_a_new_id_too() {
+    let (_provider, github) = provider().await;
+    let people = People::default();
+    let app =
+        with_axum_login::router(BASE, MemoryStorage::new(), KeyRing::generate(), github, people.clone(), Router::new());
+    let app = app.unwrap();
+    let (mut attacker, mut victim) = (Browser::of(&app, BASE), Browser::of(&app, BASE));
+    attacker.log_in("github", "mallory").await;
+    people.delete(1);
+    assert_eq!(attacker.get("/me").await.status, StatusCode::TEMPORARY_REDIRECT);
+
+    victim.set_cookies(attacker.cookies());
+    victim.log_in("github", "alice").await;
+    assert!(is_user(&victim.get("/me").await, "alice"));
+    assert_ne!(session_id(&victim), session_id(&attacker));
+    assert_eq!(attacker.get("/me").await.status, StatusCode::TEMPORARY_REDIRECT);
+}
+
 #[tokio::test]
 async fn a_session_keeps_the_tokens() {
     let (_provider, github) = provider().await;
