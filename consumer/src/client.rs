@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use oauth_dance_core::{Clock, OAuth1Token, Token};
+use oauth_dance_core::{OAuth1Token, Token};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -46,7 +46,6 @@ pub struct ApiClient {
     http: HttpClients,
     registered: Arc<Registered>,
     token: Arc<Token>,
-    clock: Clock,
     /// Where a rejected token is replaced; `None` for one that is not stored yet.
     stored: Option<StoredToken>,
 }
@@ -54,13 +53,7 @@ pub struct ApiClient {
 impl ApiClient {
     /// A client with a token that is not stored.
     pub(crate) fn new(oauth: &OAuth, registered: Arc<Registered>, token: Token) -> Self {
-        Self {
-            http: oauth.inner.http.clone(),
-            registered,
-            token: Arc::new(token),
-            clock: oauth.inner.clock.clone(),
-            stored: None,
-        }
+        Self { http: oauth.inner.http.clone(), registered, token: Arc::new(token), stored: None }
     }
 
     /// A client with a stored token.
@@ -158,11 +151,11 @@ impl ApiClient {
     }
 
     /// An answer to a signed request, with what it says is wrong.
-    async fn understood(&self, mut answer: ApiResponse, token: &OAuth1Token) -> ApiResponse {
+    async fn understood(&self, mut answer: ApiResponse, signer: &oauth1::Client, token: &OAuth1Token) -> ApiResponse {
         if !answer.status.is_client_error() {
             return answer;
         }
-        answer.problem = oauth1::problem(&answer.headers, &answer.body).map(|problem| problem.printable());
+        answer.problem = signer.problem(&answer.headers, &answer.body, token);
         let is_refused = answer.problem.as_deref().is_some_and(oauth1::is_of_the_token);
         if let Some(stored) = self.stored.as_ref().filter(|_| is_refused)
             && let Err(error) = stored.refuse(token).await
@@ -257,9 +250,9 @@ impl ApiRequest {
     pub async fn send(self) -> Result<ApiResponse, ApiError> {
         let request = self.request?;
         if let (Some(signer), Token::OAuth1(token)) = (&self.client.registered.oauth1, &*self.client.token) {
-            let request = signer.sign(request, token, self.client.clock.now())?;
+            let request = signer.sign(request, token, self.client.http.clock.now())?;
             let answer = exchange(&self.client.http, request, &self.client.token, self.limit).await?;
-            return Ok(self.client.understood(answer, token).await);
+            return Ok(self.client.understood(answer, signer, token).await);
         }
         let again = request.try_clone();
         let ApiClient { http, token, stored, .. } = self.client;

@@ -26,12 +26,8 @@ pub(super) fn read(
     body: &[u8],
     sent: &[&str],
 ) -> Result<Answer, TokenEndpointError> {
-    if let Some(problem) = problem(headers, body) {
-        let tame = |text: &str| printable(&without_secrets(text, sent));
-        return Err(TokenEndpointError::Refused {
-            code: tame(&problem.code),
-            description: problem.advice.as_deref().map(tame),
-        });
+    if let Some(Problem { code, advice }) = problem(headers, body, sent) {
+        return Err(TokenEndpointError::Refused { code, description: advice });
     }
     if !status.is_success() {
         return Err(failed(status, headers));
@@ -80,18 +76,11 @@ impl Answer {
     }
 }
 
-/// What a provider says is wrong. Nothing in it is tamed yet.
+/// What a provider says is wrong, fit for a log and an error.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub(crate) code: String,
+pub(super) struct Problem {
+    pub(super) code: String,
     advice: Option<String>,
-}
-
-impl Problem {
-    /// The code, fit for a log and an error.
-    pub(crate) fn printable(&self) -> String {
-        printable(&self.code)
-    }
 }
 
 /// Whether a problem is of the token, which is refused for good, rather than of this request or this client.
@@ -99,9 +88,11 @@ pub(crate) fn is_of_the_token(problem: &str) -> bool {
     matches!(problem, "token_revoked" | "token_expired" | "token_rejected" | "token_used")
 }
 
-/// The problem that an answer reports, in its `WWW-Authenticate` header or its body.
-pub(crate) fn problem(headers: &HeaderMap, body: &[u8]) -> Option<Problem> {
-    in_header(headers).or_else(|| in_body(body))
+/// The problem that an answer reports, in its `WWW-Authenticate` header or its body, without the secrets that were `sent`.
+pub(super) fn problem(headers: &HeaderMap, body: &[u8], sent: &[&str]) -> Option<Problem> {
+    let Problem { code, advice } = in_header(headers).or_else(|| in_body(body))?;
+    let tame = |text: String| printable(&without_secrets(&text, sent));
+    Some(Problem { code: tame(code), advice: advice.map(tame) })
 }
 
 fn in_body(body: &[u8]) -> Option<Problem> {
@@ -187,7 +178,7 @@ mod tests {
     fn problems_are_found_in_headers_and_bodies() {
         let body =
             b"oauth_problem=timestamp_refused&oauth_acceptable_timestamps=1-2&oauth_problem_advice=set+the+clock";
-        let found = problem(&HeaderMap::new(), body).unwrap();
+        let found = problem(&HeaderMap::new(), body, &[]).unwrap();
         assert_eq!((found.code.as_str(), found.advice.as_deref()), ("timestamp_refused", Some("set the clock")));
         assert!(!is_of_the_token(&found.code));
 
@@ -195,11 +186,11 @@ mod tests {
         headers.append("www-authenticate", "Basic realm=\"x\"".parse().unwrap());
         let challenge = "OAuth realm=\"https%3A%2F%2Fjira.example\", oauth_problem=\"token_rejected\"";
         headers.append("www-authenticate", challenge.parse().unwrap());
-        let found = problem(&headers, b"").unwrap();
+        let found = problem(&headers, b"", &[]).unwrap();
         assert!(found.code == "token_rejected" && is_of_the_token(&found.code));
 
         for none in ["", "{\"a\": \"oauth_problem=x\"}", "<html>oauth_problem=x"] {
-            assert_eq!(problem(&HeaderMap::new(), none.as_bytes()), None, "{none}");
+            assert_eq!(problem(&HeaderMap::new(), none.as_bytes(), &[]), None, "{none}");
         }
     }
 

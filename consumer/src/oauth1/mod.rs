@@ -4,7 +4,7 @@ mod answer;
 mod base_string;
 mod signature;
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use oauth_dance_core::{OAuth1Token, Secret, Timestamp, random_bytes};
 use reqwest::RequestBuilder;
 use url::Url;
@@ -17,7 +17,7 @@ use crate::provider::OAuth1;
 use crate::registered::{Registered, parse_endpoint};
 use crate::token_endpoint::send;
 
-pub(crate) use self::answer::{is_of_the_token, problem};
+pub(crate) use self::answer::is_of_the_token;
 pub use self::signature::SignatureMethod;
 
 /// The client of a provider of OAuth 1.0a, and what its requests are signed with.
@@ -90,6 +90,12 @@ impl Client {
         let authorization = signed.map_err(|error| ApiError::Request(error.into()))?;
         request.headers_mut().insert(header::AUTHORIZATION, authorization);
         Ok(RequestBuilder::from_parts(http, request))
+    }
+
+    /// What an answer of the API says is wrong with a request that was signed with this token.
+    pub(crate) fn problem(&self, headers: &HeaderMap, body: &[u8], token: &OAuth1Token) -> Option<String> {
+        let sent = [self.signer.shared_secret(), token.token.expose(), token.token_secret.expose()];
+        answer::problem(headers, body, &sent).map(|problem| problem.code)
     }
 
     /// The `Authorization` header of a request (section 3.5.1); `more` are the parameters of the dance.
@@ -209,6 +215,20 @@ fn nonce() -> String {
 fn is_form(content_type: &HeaderValue) -> bool {
     let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// What a provider checks a request's signature with (section 3.2).
+#[cfg(feature = "testing")]
+pub(crate) fn expected_signature(
+    signing: (SignatureMethod, &str, &str),
+    method: &Method,
+    url: &Url,
+    parameters: impl IntoIterator<Item = (String, String)>,
+) -> Option<String> {
+    let (signature_method, client_secret, token_secret) = signing;
+    let parameters = parameters.into_iter().map(|(name, value)| (name.into_bytes(), value.into_bytes()));
+    let signer = Signer::new(signature_method, client_secret.into()).ok()?;
+    signer.sign(&base_string(method, url, parameters), token_secret)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use axum::response::Response;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use super::wire::Connection;
 
@@ -248,6 +249,13 @@ impl Usual {
 
     pub(super) fn error(status: StatusCode, code: &str, description: &str) -> Self {
         Self::json(status, json!({ "error": code, "error_description": description }))
+    }
+
+    /// A form, as answers of OAuth 1.0a are.
+    pub(super) fn form(status: StatusCode, pairs: &[(&str, &str)]) -> Self {
+        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        Self { body: form.into_bytes(), ..Self::empty(status) }
+            .with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
     }
 
     pub(super) fn invalid_request(description: &str) -> Self {

@@ -13,6 +13,7 @@ use super::answer::{Answer, Usual};
 use super::dpop::BadProof;
 use super::grants::{Authorization, InvalidGrant};
 use super::log::{LoggedRequest, only};
+use super::oauth1;
 use super::wire::Connection;
 use super::{CLIENT, Settings, Shared};
 
@@ -20,11 +21,13 @@ use super::{CLIENT, Settings, Shared};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// `/authorize`.
+    /// `/oauth1/temporary`.
+    TemporaryCredentials,
+    /// `/authorize` and `/oauth1/authorize`.
     Authorization,
     /// `/par`.
     PushedRequest,
-    /// `/token`.
+    /// `/token` and `/oauth1/token`.
     Token,
     /// `/revoke`.
     Revocation,
@@ -39,9 +42,10 @@ pub enum Endpoint {
 impl Endpoint {
     pub(super) fn of(path: &str) -> Self {
         match path {
-            "/authorize" => Self::Authorization,
+            "/oauth1/temporary" => Self::TemporaryCredentials,
+            "/authorize" | "/oauth1/authorize" => Self::Authorization,
             "/par" => Self::PushedRequest,
-            "/token" => Self::Token,
+            "/token" | "/oauth1/token" => Self::Token,
             "/revoke" => Self::Revocation,
             "/userinfo" => Self::Userinfo,
             _ if path == "/api" || path.starts_with("/api/") => Self::Api,
@@ -75,6 +79,9 @@ fn usual(shared: &Shared, issuer: &str, request: &LoggedRequest) -> Usual {
 }
 
 fn answer(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequest) -> Usual {
+    if let Some(answer) = oauth1::usual(shared, settings, issuer, request) {
+        return answer;
+    }
     match (request.endpoint, &request.method) {
         (Endpoint::Authorization, &Method::GET) => authorize(shared, settings, issuer, request),
         (Endpoint::PushedRequest, &Method::POST) => push(shared, settings, issuer, request),
@@ -291,7 +298,7 @@ fn bad_proof(status: StatusCode, bad: &BadProof) -> Usual {
     }
 }
 
-fn echo(request: &LoggedRequest, user: &str, scope: &str) -> Value {
+pub(super) fn echo(request: &LoggedRequest, user: &str, scope: &str) -> Value {
     json!({
         "user": user,
         "scope": scope,

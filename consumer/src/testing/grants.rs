@@ -243,6 +243,6 @@ fn challenge(verifier: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))
 }
 
-fn random(settings: &Settings, kind: &str) -> String {
+pub(super) fn random(settings: &Settings, kind: &str) -> String {
     format!("{}{kind}-{}", settings.secret_prefix, URL_SAFE_NO_PAD.encode(random_bytes::<24>()))
 }

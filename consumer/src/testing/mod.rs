@@ -42,6 +42,7 @@ mod dpop;
 mod endpoints;
 mod grants;
 mod log;
+mod oauth1;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
@@ -53,7 +54,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use oauth_dance_core::{Clock, OAuth2Token, Precondition, Token};
+use oauth_dance_core::{Clock, OAuth1Token, OAuth2Token, Precondition, Token};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -90,6 +91,7 @@ pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 /// | `/revoke` | revokes tokens (RFC 7009) |
 /// | `/userinfo` | `{"sub": user}` |
 /// | `/api/*` | tells what it was asked, as JSON |
+/// | `/oauth1/temporary`, `/oauth1/authorize`, `/oauth1/token` | OAuth 1.0a; see [`TestProvider::oauth1_provider`] |
 /// | `/counters` | [`Counters`] as JSON, for a test that runs the provider in another process |
 ///
 /// It stops when it is dropped.
@@ -105,6 +107,7 @@ struct Shared {
     settings: Mutex<Settings>,
     grants: Mutex<Grants>,
     proofs: Mutex<Proofs>,
+    oauth1: Mutex<oauth1::Grants>,
     log: Mutex<Vec<LoggedRequest>>,
     script: Mutex<HashMap<Endpoint, VecDeque<Answer>>>,
     streamed: Arc<AtomicU64>,
@@ -198,6 +201,21 @@ impl TestProvider {
         self.provider(name).client(CLIENT.0, CLIENT.1)
     }
 
+    /// This provider as one of OAuth 1.0a under a name. It wants signatures by HMAC-SHA1, HMAC-SHA256 or PLAINTEXT, which
+    /// it checks, nonces that are new, and the verifier that it gave.
+    pub fn oauth1_provider(&self, name: &str) -> Provider {
+        let endpoint = |path: &str| format!("{}/oauth1/{path}", self.url);
+        let mut provider = Provider::oauth1(name, endpoint("temporary"), endpoint("authorize"), endpoint("token"));
+        provider.userinfo_endpoint = Some(format!("{}/userinfo", self.url));
+        provider.api_base = Some(format!("{}/api", self.url));
+        provider
+    }
+
+    /// This provider as one of OAuth 1.0a under a name, with the client it knows.
+    pub fn oauth1_registration(&self, name: &str) -> Registration {
+        self.oauth1_provider(name).client(CLIENT.0, CLIENT.1)
+    }
+
     /// Changes how it behaves from now on.
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.shared.settings());
@@ -263,8 +281,25 @@ impl TestProvider {
         Ok(token)
     }
 
+    /// The same for a provider that was registered with [`TestProvider::oauth1_registration`].
+    ///
+    /// # Errors
+    /// As [`TestProvider::connect`].
+    pub async fn connect_oauth1(
+        &self,
+        oauth: &OAuth,
+        provider: &str,
+        user: &User,
+    ) -> Result<OAuth1Token, ConnectError> {
+        oauth.registered(provider)?;
+        let token = self.shared.oauth1().issue(&self.shared.settings(), user.id());
+        oauth.tokens().put(&user.key(provider)?, &Token::from(token.clone()), Precondition::Always).await?;
+        Ok(token)
+    }
+
     /// Revokes everything it ever granted to one of its users, as they can do in a provider's settings.
     pub fn revoke_all_of(&self, user: &str) {
+        self.shared.oauth1().revoke_all_of(user);
         self.shared.grants().revoke_all_of(user);
     }
 }
@@ -297,6 +332,10 @@ impl Shared {
 
     fn proofs(&self) -> MutexGuard<'_, Proofs> {
         locked(&self.proofs)
+    }
+
+    fn oauth1(&self) -> MutexGuard<'_, oauth1::Grants> {
+        locked(&self.oauth1)
     }
 
     fn log(&self) -> MutexGuard<'_, Vec<LoggedRequest>> {

@@ -2,7 +2,7 @@
 //!
 //! A test that begins with two letters and a number is one row of the checklist of that area: `ar` authorization
 //! request, `cb` callback, `tr` token request and response, `rf` refresh, `ac` API client, `lo` logout, `ft` faults of
-//! the provider, `mu` many users, `sc` sessions and cookies, `st` storage, `ds` limits.
+//! the provider, `mu` many users, `sc` sessions and cookies, `st` storage, `ds` limits, `o1` OAuth 1.0a.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -18,6 +18,8 @@ mod faults;
 mod limits;
 mod logout;
 mod nonces;
+mod oauth1_api;
+mod oauth1_dance;
 mod pushed;
 mod refresh;
 mod rejected;
