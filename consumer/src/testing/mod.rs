@@ -1,4 +1,4 @@
-//! For the tests of applications: an OAuth 2.0 provider in the test's own process, and a clock to turn.
+//! For the tests of applications: a provider of OAuth 2.0 and 1.0a in the test's own process, and a clock to turn.
 //!
 //! With the feature `testing`, as a dev-dependency:
 //!
@@ -76,7 +76,7 @@ pub use self::log::LoggedRequest;
 /// The client that every [`TestProvider`] knows, and its secret.
 pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 
-/// An OAuth 2.0 provider on a port of its own of 127.0.0.1, which approves every authorization at once.
+/// A provider of OAuth 2.0 and 1.0a on a port of its own of 127.0.0.1, which approves every authorization at once.
 ///
 /// It is strict where a good provider is: clients authenticate in one way, redirect URIs are repeated exactly, PKCE
 /// (S256) is required, codes work once, and so do refresh tokens. A refresh token that comes twice revokes its whole
