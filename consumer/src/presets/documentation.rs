@@ -15,8 +15,9 @@ Each is a type of `oauth_dance::presets` and an entry of one table, from which t
 changed on the `Provider` that a preset gives, and a provider that is not here can be described with the same fields.
 
 *Source* is the provider's public documentation that the entry was checked against in November 2026; nobody has logged in at
-all of these providers with it. What was not seen there is named below. *PKCE* is always sent, unless it says no. *Refresh* is when there is a refresh token; what asks for it
-is asked for, besides the scopes. `{…}` is filled in by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`,
+all of these providers with it. What was not seen there is named below. *PKCE* is always sent, unless it says no. *Refresh* is
+when there is a refresh token; what asks for it is asked for, besides the scopes. A provider of OAuth 1.0a has none of these;
+*Client* says how its requests are signed. `{…}` is filled in by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`,
 or by `host` in a configuration.
 ";
 
@@ -74,6 +75,7 @@ fn details(preset: &Preset) -> String {
             let _ = writeln!(text, "- {what}: `{url}`");
         }
     };
+    url("temporary credentials endpoint", preset.oauth1.map(|signed| signed.temporary_credentials_endpoint));
     url("authorization endpoint", Some(preset.authorization_endpoint));
     url("token endpoint", Some(preset.token_endpoint));
     url("revocation endpoint", preset.revocation_endpoint);
@@ -104,6 +106,9 @@ fn scopes(preset: &Preset) -> String {
 }
 
 fn client(preset: &Preset) -> &'static str {
+    if let Some(signed) = preset.oauth1 {
+        return signed.method.as_str();
+    }
     match preset.client_authentication {
         ClientAuthentication::Basic => "HTTP Basic",
         ClientAuthentication::Body => "in the body",
@@ -112,6 +117,7 @@ fn client(preset: &Preset) -> &'static str {
 
 fn pkce(preset: &Preset) -> &'static str {
     match preset.pkce {
+        _ if preset.oauth1.is_some() => "OAuth 1.0a",
         Pkce::Documented => "yes",
         Pkce::Undocumented => "sent, not documented",
         Pkce::OptIn => "no, only for public clients",
@@ -121,6 +127,7 @@ fn pkce(preset: &Preset) -> &'static str {
 
 fn refresh(preset: &Preset) -> String {
     match preset.refresh {
+        _ if preset.oauth1.is_some() => "not needed".to_owned(),
         Refresh::Always => "always".to_owned(),
         Refresh::Never => "never".to_owned(),
         Refresh::Registration => "as registered".to_owned(),

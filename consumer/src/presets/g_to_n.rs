@@ -1,6 +1,7 @@
 //! GitHub to Nylas.
 
-use super::table::{Pkce, Place, Preset, Quirk, Refresh, presets};
+use super::table::{Pkce, Place, Preset, Quirk, Refresh, Signed, presets};
+use crate::oauth1::SignatureMethod;
 use crate::provider::{ClientAuthentication, Provider};
 use crate::quirks::RevocationRequest;
 
@@ -119,6 +120,26 @@ presets! {
         api_base: Some("https://{environment}quickbooks.api.intuit.com/v3"),
         scopes: &["com.intuit.quickbooks.accounting"],
         quirks: &[Quirk::Revocation(RevocationRequest::Json)],
+    }
+
+    /// [Jira](https://developer.atlassian.com/server/jira/platform/oauth/) Data Center, by OAuth 1.0a. The client secret is
+    /// the private key in PEM, and the crate's feature `rsa-sha1` is needed.
+    Jira(at) {
+        name: "jira",
+        title: "Jira Data Center",
+        source: "https://developer.atlassian.com/server/jira/platform/oauth",
+        unconfirmed: &["endpoints"],
+        note: "The client secret is the private key in PEM, and the crate's feature rsa-sha1 is needed. For Jira Cloud \
+               there is Atlassian; OAuth 1.0a is deprecated there.",
+        place: Some(Place { name: "host", default: None, sandbox: None }),
+        authorization_endpoint: "https://{host}/plugins/servlet/oauth/authorize",
+        token_endpoint: "https://{host}/plugins/servlet/oauth/access-token",
+        userinfo_endpoint: Some("https://{host}/rest/api/2/myself"),
+        api_base: Some("https://{host}/rest/api/2"),
+        oauth1: Some(Signed {
+            temporary_credentials_endpoint: "https://{host}/plugins/servlet/oauth/request-token",
+            method: SignatureMethod::RsaSha1,
+        }),
     }
 
     /// [Linear](https://linear.app/developers/oauth-2-0-authentication). Its API is GraphQL: `POST /graphql`.

@@ -47,11 +47,12 @@ pub use self::a_to_f::{
     Apple, Asana, Atlassian, Authentiq, Bitbucket, Box, Dexcom, DigitalOcean, Discord, Dropbox, Facebook, Figma, Fitbit,
 };
 pub use self::g_to_n::{
-    GitHub, GitHubEnterprise, GitLab, Google, Heroku, HubSpot, Intuit, Linear, LinkedIn, Mastodon, Meetup, Microsoft,
-    Notion, Nylas,
+    GitHub, GitHubEnterprise, GitLab, Google, Heroku, HubSpot, Intuit, Jira, Linear, LinkedIn, Mastodon, Meetup,
+    Microsoft, Notion, Nylas,
 };
 pub use self::o_to_z::{
-    Okta, OpenStreetMap, Orcid, Reddit, Salesforce, Shopify, Slack, Spotify, Strava, Twitch, X, Xero, Zoho, Zoom,
+    Okta, OpenStreetMap, Orcid, Reddit, Salesforce, Shopify, Slack, Spotify, Strava, Trello, Tumblr, Twitch, X,
+    XOAuth1, Xero, Zoho, Zoom,
 };
 
 /// The names of all presets, in the order of the alphabet.

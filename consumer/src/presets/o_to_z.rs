@@ -1,6 +1,7 @@
 //! Okta to Zoom.
 
-use super::table::{Pkce, Place, Preset, Quirk, Refresh, is_fit, presets};
+use super::table::{Pkce, Place, Preset, Quirk, Refresh, Signed, is_fit, presets};
+use crate::oauth1::SignatureMethod;
 use crate::provider::{ClientAuthentication, Provider};
 use crate::quirks::{Quirks, RevocationRequest};
 
@@ -184,6 +185,42 @@ presets! {
         quirks: &[Quirk::Revocation(RevocationRequest::Post)],
     }
 
+    /// [Trello](https://developer.atlassian.com/cloud/trello/guides/rest-api/authorization/), by OAuth 1.0a. What is asked for
+    /// stands in `authorization_params`: `scope`, `expiration`, and `name` for the application's own.
+    Trello(provider) {
+        name: "trello",
+        title: "Trello",
+        source: "https://developer.atlassian.com/cloud/trello/guides/rest-api/authorization",
+        unconfirmed: &["signature method"],
+        note: "What is asked for stands in authorization_params: scope, with commas, expiration, and name for the \
+               application's own.",
+        authorization_endpoint: "https://trello.com/1/OAuthAuthorizeToken",
+        token_endpoint: "https://trello.com/1/OAuthGetAccessToken",
+        userinfo_endpoint: Some("https://api.trello.com/1/members/me"),
+        api_base: Some("https://api.trello.com/1"),
+        authorization_params: &[("scope", "read"), ("expiration", "never")],
+        oauth1: Some(Signed {
+            temporary_credentials_endpoint: "https://trello.com/1/OAuthGetRequestToken",
+            method: SignatureMethod::HmacSha1,
+        }),
+    }
+
+    /// [Tumblr](https://www.tumblr.com/docs/en/api/v2), by OAuth 1.0a.
+    Tumblr(provider) {
+        name: "tumblr",
+        title: "Tumblr",
+        source: "https://www.tumblr.com/docs/en/api/v2",
+        unconfirmed: &["endpoints"],
+        authorization_endpoint: "https://www.tumblr.com/oauth/authorize",
+        token_endpoint: "https://www.tumblr.com/oauth/access_token",
+        userinfo_endpoint: Some("https://api.tumblr.com/v2/user/info"),
+        api_base: Some("https://api.tumblr.com/v2"),
+        oauth1: Some(Signed {
+            temporary_credentials_endpoint: "https://www.tumblr.com/oauth/request_token",
+            method: SignatureMethod::HmacSha1,
+        }),
+    }
+
     /// [Twitch](https://dev.twitch.tv/docs/authentication/).
     Twitch(provider) {
         name: "twitch",
@@ -213,6 +250,24 @@ presets! {
         scopes: &["tweet.read", "users.read"],
         pkce: Pkce::Documented,
         refresh: Refresh::Scope("offline.access"),
+    }
+
+    /// [X](https://docs.x.com/fundamentals/authentication/api-reference), by OAuth 1.0a. The token comes with `user_id` and
+    /// `screen_name`.
+    XOAuth1(provider) {
+        name: "x-oauth1",
+        title: "X (OAuth 1.0a)",
+        source: "https://docs.x.com/fundamentals/authentication/api-reference",
+        unconfirmed: &["userinfo endpoint"],
+        note: "The token comes with user_id and screen_name.",
+        authorization_endpoint: "https://api.x.com/oauth/authorize",
+        token_endpoint: "https://api.x.com/oauth/access_token",
+        userinfo_endpoint: Some("https://api.x.com/2/users/me"),
+        api_base: Some("https://api.x.com/2"),
+        oauth1: Some(Signed {
+            temporary_credentials_endpoint: "https://api.x.com/oauth/request_token",
+            method: SignatureMethod::HmacSha1,
+        }),
     }
 
     /// [Xero](https://developer.xero.com/documentation/guides/oauth2/auth-flow/). Calls name the tenant in the header

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::provider::{ClientAuthentication, OfflineAccess, Provider};
+use crate::oauth1::SignatureMethod;
+use crate::provider::{ClientAuthentication, OAuth1, OfflineAccess, Provider};
 use crate::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 
 /// What differs between providers, as a table can hold it.
@@ -35,6 +36,15 @@ pub(super) struct Preset {
     pub(super) authorization_params: &'static [(&'static str, &'static str)],
     pub(super) api_headers: &'static [(&'static str, &'static str)],
     pub(super) quirks: &'static [Quirk],
+    /// For a provider of OAuth 1.0a.
+    pub(super) oauth1: Option<Signed>,
+}
+
+/// What only a provider of OAuth 1.0a has.
+#[derive(Clone, Copy)]
+pub(super) struct Signed {
+    pub(super) temporary_credentials_endpoint: &'static str,
+    pub(super) method: SignatureMethod,
 }
 
 /// A part of the URLs that differs between installations, such as `{host}`.
@@ -114,6 +124,7 @@ impl Preset {
         authorization_params: &[],
         api_headers: &[],
         quirks: &[],
+        oauth1: None,
     };
 
     /// The provider as most know it. A place without a default stays in braces, which no registration accepts.
@@ -163,6 +174,11 @@ impl Preset {
         provider.api_headers = pairs(self.api_headers);
         provider.quirks.without_pkce = matches!(self.pkce, Pkce::OptIn | Pkce::Refused);
         self.quirks.iter().for_each(|quirk| quirk.apply(&mut provider.quirks));
+        provider.oauth1 = self.oauth1.map(|Signed { temporary_credentials_endpoint, method }| OAuth1 {
+            temporary_credentials_endpoint: fill(temporary_credentials_endpoint),
+            signature_method: method,
+            realm: None,
+        });
         provider
     }
 }

@@ -5,6 +5,7 @@ use url::Url;
 use super::table::{Pkce, Preset, Quirk, Refresh};
 use super::*;
 use crate::error::ConfigError;
+use crate::oauth1::SignatureMethod;
 use crate::provider::{OfflineAccess, ProviderConfig, ProviderName};
 use crate::quirks::{RevocationRequest, TokenHeader};
 use crate::registered::Registered;
@@ -28,8 +29,16 @@ fn placed(preset: &Preset) -> Provider {
     }
 }
 
-fn check(provider: Provider) -> Result<Registered, ConfigError> {
-    Registered::check(provider.client("client id", "secret"), CALLBACK)
+fn check(mut provider: Provider) -> Result<Registered, ConfigError> {
+    let secret = match &mut provider.oauth1 {
+        Some(oauth1) if oauth1.signature_method == SignatureMethod::RsaSha1 && cfg!(not(feature = "rsa-sha1")) => {
+            oauth1.signature_method = SignatureMethod::HmacSha1;
+            "secret"
+        }
+        Some(oauth1) if oauth1.signature_method == SignatureMethod::RsaSha1 => include_str!("../oauth1/keys/pkcs8.pem"),
+        _ => "secret",
+    };
+    Registered::check(provider.client("client id", secret), CALLBACK)
 }
 
 /// The last two labels, which is the registrable domain of every provider in the table.
@@ -92,6 +101,7 @@ fn endpoints_of_a_provider_are_under_its_own_domain() {
             provider.api_base.as_ref(),
             provider.issuer.as_ref(),
             provider.quirks.refresh_endpoint.as_ref(),
+            provider.oauth1.as_ref().map(|oauth1| &oauth1.temporary_credentials_endpoint),
         ];
         for url in urls.into_iter().flatten() {
             assert!(url.starts_with("https://"), "{url}");
@@ -260,6 +270,23 @@ fn quirks_stand_where_the_documentation_has_them() {
 }
 
 #[test]
+fn jira_signs_with_rsa_at_any_host() {
+    let jira = Jira::at("jira.example:8443");
+    let oauth1 = jira.oauth1.clone().unwrap();
+    let endpoint = "https://jira.example:8443/plugins/servlet/oauth/request-token";
+    assert_eq!(
+        (oauth1.temporary_credentials_endpoint.as_str(), oauth1.signature_method.as_str()),
+        (endpoint, "RSA-SHA1")
+    );
+    assert!(check(jira).is_ok() && check(Jira::at("evil.example/")).is_err());
+    let config = r#"{"preset": "jira", "host": "jira.example", "client_key": "key", "client_secret": "pem"}"#;
+    let registration = serde_json::from_str::<ProviderConfig>(config).unwrap().registration("work").unwrap();
+    assert_eq!(registration.provider.api_base.as_deref(), Some("https://jira.example/rest/api/2"));
+    let signed: Vec<_> = all().filter(|preset| preset.oauth1.is_some()).map(|preset| preset.name).collect();
+    assert_eq!(signed, ["jira", "trello", "tumblr", "x-oauth1"]);
+}
+
+#[test]
 fn what_is_not_built_is_refused() {
     let problem = check(Apple::provider().with_scopes(["name"])).unwrap_err().to_string();
     assert!(problem.contains("form_post"), "{problem}");
@@ -292,6 +319,7 @@ fn every_preset_of_flask_dance_has_its_place() {
         "gitlab",
         "google",
         "heroku",
+        "jira",
         "linkedin",
         "meetup",
         "nylas",
