@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use oauth_dance_core::{BoxError, RefreshEvent, Token, TokenKey};
+use oauth_dance_core::{BoxError, RefreshEvent, ScopeChange, Token, TokenKey};
 
 use crate::client::ApiClient;
 use crate::error::LoginError;
@@ -68,6 +68,27 @@ pub(crate) struct NoHooks;
 impl Hooks for NoHooks {}
 
 /// A login about to start.
+///
+/// To have the provider ask again, where it would otherwise send the browser back at once:
+///
+/// ```
+/// use oauth_dance::{BeforeLogin, BoxError, Hooks};
+///
+/// struct AskAgain;
+///
+/// #[async_trait::async_trait]
+/// impl Hooks for AskAgain {
+///     async fn before_login(&self, login: &mut BeforeLogin<'_>) -> Result<(), BoxError> {
+///         // Somebody who has an account connected is about to connect another one: let them choose.
+///         if login.provider == "google" && login.user.is_some() {
+///             login.params.insert("prompt".to_owned(), "select_account".to_owned());
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// What the application's own pages may ask for in a link, [`Provider::login_params`](crate::Provider::login_params) says.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BeforeLogin<'a> {
@@ -79,7 +100,8 @@ pub struct BeforeLogin<'a> {
     pub parts: &'a Parts,
     /// The scopes that will be asked for.
     pub scopes: Vec<String>,
-    /// More parameters of the authorization request, such as `login_hint` or `prompt`.
+    /// More parameters of the authorization request, such as `login_hint` or `prompt`: those of the provider, and what the
+    /// request sets of its [`login_params`](crate::Provider::login_params).
     pub params: BTreeMap<String, String>,
 }
 
@@ -94,12 +116,36 @@ pub struct Authorized<'a> {
     /// The token as the provider gave it. Its [scope](Token::scope) is what was granted, which may be less than was asked
     /// for.
     pub token: &'a Token,
+    /// The scopes that were asked for.
+    pub asked: &'a [String],
     /// A client with this token, to ask who the user is. Nothing is stored yet.
     pub client: ApiClient,
     /// The callback request, without its query.
     pub parts: &'a mut Parts,
     /// The local path that the browser goes to next.
     pub next: &'a str,
+}
+
+impl Authorized<'_> {
+    /// How the scopes that were granted differ from those that were asked for. That is no error: the token is stored with
+    /// what was granted, unless the hook decides otherwise.
+    ///
+    /// ```
+    /// use oauth_dance::{Authorized, BoxError, Decision, Hooks};
+    ///
+    /// struct NeedsEverything;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl Hooks for NeedsEverything {
+    ///     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
+    ///         let missing = login.scope_change().missing;
+    ///         Ok(if missing.is_empty() { Decision::store() } else { Decision::discard().redirect("/why-we-ask") })
+    ///     }
+    /// }
+    /// ```
+    pub fn scope_change(&self) -> ScopeChange {
+        ScopeChange::between(self.asked, self.token.scope())
+    }
 }
 
 /// A login that failed.

@@ -80,5 +80,6 @@ pub use user::{User, Users};
 
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Filter, KeyRing, MemoryStorage,
-    OAuth1Token, OAuth2Token, RefreshEvent, RequestStorage, Secret, Timestamp, Token, TokenKey, TokenStorage,
+    OAuth1Token, OAuth2Token, RefreshEvent, RequestStorage, ScopeChange, Secret, Timestamp, Token, TokenKey,
+    TokenStorage,
 };

@@ -88,6 +88,23 @@ pub struct Provider {
     pub client_authentication: ClientAuthentication,
     /// More parameters of the authorization request, such as `prompt` or `audience`.
     pub authorization_params: BTreeMap<String, String>,
+    /// Parameters of the authorization request that a link or a form of the application may set for one login, as in
+    /// `/login/google?prompt=select_account`: to let the user choose the account (`prompt`, `login_hint`), to have them sign
+    /// in there once more (`prompt=login`, `max_age=0`), or in a stronger way (`acr_values`; OpenID Connect Core section
+    /// 3.1.2.1).
+    ///
+    /// None by default, and never for a request that another site made the browser send. Whoever is at the browser can
+    /// write any value, which [`Hooks::before_login`](crate::Hooks::before_login) gets to see.
+    ///
+    /// ```
+    /// use oauth_dance::presets::Google;
+    ///
+    /// let mut google = Google::provider();
+    /// google.login_params = vec!["prompt".to_owned(), "login_hint".to_owned()];
+    /// let link = r#"<a href="/login/google?prompt=select_account">Use another account</a>"#;
+    /// # let _ = (google.client("id", "secret"), link);
+    /// ```
+    pub login_params: Vec<String>,
     /// How a refresh token is asked for, where one is not given anyway. Clear it to ask for none.
     pub offline_access: OfflineAccess,
     /// Headers that every API call carries, besides the token. `{client_id}` in a value is filled in.
@@ -149,6 +166,7 @@ impl Provider {
             scope_separator: ' ',
             client_authentication: ClientAuthentication::Basic,
             authorization_params: BTreeMap::new(),
+            login_params: Vec::new(),
             offline_access: OfflineAccess::NotAsked,
             api_headers: BTreeMap::new(),
             quirks: Quirks::default(),
@@ -356,6 +374,8 @@ pub struct ProviderConfig {
     pub client_authentication: Option<ClientAuthentication>,
     /// See [`Provider::authorization_params`]; added to those of the preset.
     pub authorization_params: BTreeMap<String, String>,
+    /// See [`Provider::login_params`].
+    pub login_params: Option<Vec<String>>,
     /// See [`Provider::offline_access`].
     pub offline_access: Option<OfflineAccess>,
     /// See [`Provider::api_headers`]; added to those of the preset.
@@ -416,6 +436,7 @@ impl ProviderConfig {
         provider.scope_separator = self.scope_separator.unwrap_or(provider.scope_separator);
         provider.client_authentication = self.client_authentication.unwrap_or(provider.client_authentication);
         provider.authorization_params.extend(self.authorization_params);
+        provider.login_params = self.login_params.unwrap_or(provider.login_params);
         provider.offline_access = self.offline_access.unwrap_or(provider.offline_access);
         provider.api_headers.extend(self.api_headers);
         provider.quirks = self.quirks.unwrap_or(provider.quirks);

@@ -44,6 +44,7 @@ pub(crate) struct Registered {
     pub(crate) scope_separator: char,
     pub(crate) client_authentication: ClientAuthentication,
     pub(crate) authorization_params: BTreeMap<String, String>,
+    pub(crate) login_params: Vec<String>,
     pub(crate) api_headers: HeaderMap,
     pub(crate) client_id: String,
     pub(crate) client_secret: Option<Secret>,
@@ -85,6 +86,9 @@ impl Registered {
         if let Some(parameter) = provider.authorization_params.keys().find(|parameter| is_reserved(parameter)) {
             tracing::error!(provider = name, parameter, "a parameter that belongs to the protocol cannot be set");
             return Err(invalid("authorization_params", "sets a parameter that belongs to the protocol"));
+        }
+        if provider.login_params.iter().any(|parameter| is_reserved(parameter) || parameter == "next") {
+            return Err(invalid("login_params", "names a parameter that belongs to the protocol, or `next`"));
         }
         if provider.scopes.iter().any(|scope| scope.is_empty() || scope.contains(char::is_whitespace)) {
             return Err(invalid("scopes", "has one that is empty or contains white space"));
@@ -133,6 +137,7 @@ impl Registered {
             scope_separator: provider.scope_separator,
             client_authentication: provider.client_authentication,
             authorization_params: provider.authorization_params,
+            login_params: provider.login_params,
             quirks,
             client_id,
             client_secret,

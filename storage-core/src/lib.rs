@@ -33,6 +33,7 @@ mod random;
 mod record;
 pub mod refresh;
 mod request_storage;
+mod scope_change;
 mod seal;
 mod secret;
 pub mod storage;
@@ -51,6 +52,7 @@ pub use refresh::{
     Connection, ConnectionState, DeadReason, Due, DueReport, Redeem, RedeemError, RefreshError, RefreshEvent, Refresher,
 };
 pub use request_storage::RequestStorage;
+pub use scope_change::ScopeChange;
 pub use seal::{KeyRing, KeyRingError, OpenError, SealingKey};
 pub use secret::Secret;
 pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, TokenStorage};

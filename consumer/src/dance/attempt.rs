@@ -45,11 +45,18 @@ pub(crate) struct Attempt {
     /// The private key that the token will be bound to, if it will (RFC 9449 section 10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dpop_key: Option<String>,
+    /// The scopes that were asked for, if they are others than the provider's usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scopes: Option<Vec<String>>,
     user: Option<(String, Option<String>)>,
     since: u64,
 }
 
 impl Attempt {
+    pub(crate) fn bind(&mut self, key: &DpopKey) {
+        self.dpop_key = Some(key.expose().to_owned());
+    }
+
     pub(crate) fn dpop_key(&self) -> Option<DpopKey> {
         DpopKey::parse(self.dpop_key.as_deref()?)
     }
@@ -66,15 +73,8 @@ impl Attempts {
     }
 
     /// A new attempt with a state of 256 random bits.
-    pub(crate) fn start(
-        &self,
-        provider: &str,
-        verifier: &Secret,
-        dpop_key: Option<&DpopKey>,
-        next: String,
-        user: Option<&User>,
-    ) -> Attempt {
-        self.start_as(URL_SAFE_NO_PAD.encode(random_bytes::<32>()), provider, verifier, dpop_key, next, user)
+    pub(crate) fn start(&self, provider: &str, verifier: &Secret, next: String, user: Option<&User>) -> Attempt {
+        self.start_as(URL_SAFE_NO_PAD.encode(random_bytes::<32>()), provider, verifier, next, user)
     }
 
     /// A new attempt that the provider has named.
@@ -83,7 +83,6 @@ impl Attempts {
         state: String,
         provider: &str,
         verifier: &Secret,
-        dpop_key: Option<&DpopKey>,
         next: String,
         user: Option<&User>,
     ) -> Attempt {
@@ -92,7 +91,8 @@ impl Attempts {
             verifier: verifier.expose().to_owned(),
             provider: provider.to_owned(),
             next,
-            dpop_key: dpop_key.map(|key| key.expose().to_owned()),
+            dpop_key: None,
+            scopes: None,
             user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
             since: self.clock.now().as_unix_seconds(),
         }
@@ -196,7 +196,7 @@ mod tests {
     fn states_are_fresh_and_long() {
         let (attempts, _) = attempts();
         let states: std::collections::HashSet<_> =
-            (0..1000).map(|_| attempts.start("p", &"v".into(), None, "/".to_owned(), None).state).collect();
+            (0..1000).map(|_| attempts.start("p", &"v".into(), "/".to_owned(), None).state).collect();
         assert_eq!(states.len(), 1000);
         assert!(states.iter().all(|state| state.len() == 43));
     }
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn the_cookie_hides_the_verifier_and_is_kept_strictly() {
         let (attempts, _) = attempts();
-        let attempt = attempts.start("p", &"CANARY".into(), None, "/".to_owned(), None);
+        let attempt = attempts.start("p", &"CANARY".into(), "/".to_owned(), None);
         let cookie = attempts.remember(&attempt, &HeaderMap::new())[0].to_str().unwrap().to_owned();
         for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=600"] {
             assert!(cookie.contains(attribute), "{cookie}");
@@ -219,8 +219,8 @@ mod tests {
     #[test]
     fn only_the_same_browser_and_state_find_it() {
         let (attempts, _) = attempts();
-        let one = attempts.start("p", &"1".into(), None, "/one".to_owned(), Some(&User::new("alice")));
-        let two = attempts.start("p", &"2".into(), None, "/two".to_owned(), None);
+        let one = attempts.start("p", &"1".into(), "/one".to_owned(), Some(&User::new("alice")));
+        let two = attempts.start("p", &"2".into(), "/two".to_owned(), None);
         let mut set = attempts.remember(&one, &HeaderMap::new());
         set.extend(attempts.remember(&two, &jar(&set)));
         assert_eq!(attempts.find(&two.state, &jar(&set)).unwrap().next, "/two");
@@ -245,7 +245,7 @@ mod tests {
         let mut last = None;
         for _ in 0..50 {
             seconds.fetch_add(1, Ordering::SeqCst);
-            let attempt = attempts.start("p", &"v".repeat(43).into(), None, "/".to_owned(), None);
+            let attempt = attempts.start("p", &"v".repeat(43).into(), "/".to_owned(), None);
             for set in attempts.remember(&attempt, &jar(&jar_now)) {
                 let name = set.to_str().unwrap().split('=').next().unwrap().to_owned();
                 jar_now.retain(|kept| !kept.to_str().unwrap().starts_with(&format!("{name}=")));
@@ -265,7 +265,7 @@ mod tests {
     async fn an_attempt_is_spent_once_and_in_time() {
         let (attempts, seconds) = attempts();
         let attempts = Arc::new(attempts);
-        let attempt = Arc::new(attempts.start("p", &"v".into(), None, "/".to_owned(), None));
+        let attempt = Arc::new(attempts.start("p", &"v".into(), "/".to_owned(), None));
         let tries: Vec<_> = (0..20)
             .map(|_| {
                 let (attempts, attempt) = (Arc::clone(&attempts), Arc::clone(&attempt));
@@ -278,7 +278,7 @@ mod tests {
         }
         assert_eq!(won, 1);
 
-        let late = attempts.start("p", &"v".into(), None, "/".to_owned(), None);
+        let late = attempts.start("p", &"v".into(), "/".to_owned(), None);
         seconds.fetch_add(601, Ordering::SeqCst);
         assert!(matches!(attempts.spend(&late).await, Err(LoginError::Expired)));
     }

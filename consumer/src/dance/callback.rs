@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
 use http::{HeaderValue, header};
-use oauth_dance_core::{Precondition, Secret, Token};
+use oauth_dance_core::{Precondition, ScopeChange, Secret, Token};
 
 use super::attempt::Attempt;
 use super::{private, query, split};
@@ -180,8 +180,14 @@ async fn decide(
     token: &Token,
     parts: &mut Parts,
 ) -> Result<Decision, LoginError> {
-    let client = ApiClient::new(oauth, registered, token.clone());
-    let login = Authorized { provider: &attempt.provider, user, token, client, parts, next: &attempt.next };
+    let client = ApiClient::new(oauth, Arc::clone(&registered), token.clone());
+    let asked = attempt.scopes.as_deref().unwrap_or(&registered.scopes);
+    let login = Authorized { provider: &attempt.provider, user, token, asked, client, parts, next: &attempt.next };
+    let ScopeChange { missing, additional, .. } = login.scope_change();
+    if !missing.is_empty() || !additional.is_empty() {
+        let (provider, missing, additional) = (login.provider, missing.len(), additional.len());
+        tracing::info!(provider, missing, additional, "other scopes were granted than asked for");
+    }
     oauth.inner.hooks.authorized(login).await.map_err(LoginError::Hook)
 }
 

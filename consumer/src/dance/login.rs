@@ -24,6 +24,10 @@ use crate::user::User;
 use crate::{dpop, pushed_request};
 
 const MAX_FORM: usize = 16 * 1024;
+/// For one parameter that the request sets.
+const MAX_PARAMETER: usize = 512;
+/// How many bytes of scopes there is room for in the attempt's cookie. For more, the provider's usual ones count as asked.
+const MAX_SCOPES: usize = 1024;
 
 pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
     let (mut parts, query, body) = split(request);
@@ -55,7 +59,8 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
 
     // Connecting an account to somebody signed in changes their account: another site may not start that alone.
-    if is_cross_site(&parts.headers, &oauth.inner.paths.origin()) {
+    let is_cross_site = is_cross_site(&parts.headers, &oauth.inner.paths.origin());
+    if is_cross_site {
         if parts.method == Method::POST {
             return Err(LoginError::CrossSite);
         }
@@ -69,7 +74,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         user: user.as_ref(),
         parts,
         scopes: registered.scopes.clone(),
-        params: registered.authorization_params.clone(),
+        params: parameters(&registered, query, is_cross_site)?,
     };
     oauth.inner.hooks.before_login(&mut login).await.map_err(LoginError::Hook)?;
     let BeforeLogin { scopes, params, .. } = login;
@@ -92,6 +97,23 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     Ok(response)
 }
 
+/// The parameters of every login, and those that this request may set. Another site has no say in them.
+fn parameters(
+    registered: &Registered,
+    query: &str,
+    is_cross_site: bool,
+) -> Result<BTreeMap<String, String>, LoginError> {
+    let mut params = registered.authorization_params.clone();
+    for name in registered.login_params.iter().filter(|_| !is_cross_site) {
+        match query::one(query, name)? {
+            Some(value) if value.len() > MAX_PARAMETER => return Err(LoginError::Malformed("a parameter is too long")),
+            Some(value) => params.insert(name.clone(), value),
+            None => None,
+        };
+    }
+    Ok(params)
+}
+
 /// An attempt by OAuth 2.0, and where the browser is sent.
 async fn begin(
     oauth: &OAuth,
@@ -103,12 +125,15 @@ async fn begin(
 ) -> Result<(Attempt, Url), LoginError> {
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
     let verifier = Secret::new(verifier.secret().as_str());
+    let mut attempt = oauth.inner.attempts.start(&registered.name, &verifier, next, user);
+    let has_room = scopes.iter().map(String::len).sum::<usize>() <= MAX_SCOPES;
+    attempt.scopes = (scopes != registered.scopes && has_room).then(|| scopes.to_vec());
     let key = registered.dpop_key(None);
     if let Some(key) = &key {
+        attempt.bind(key);
         let thumbprint = dpop::thumbprint(key).ok_or(TokenEndpointError::Proof)?;
         params.insert("dpop_jkt".to_owned(), thumbprint);
     }
-    let attempt = oauth.inner.attempts.start(&registered.name, &verifier, key.as_ref(), next, user);
     let (mut url, mut params) = authorization_request(registered, &attempt.state, challenge, scopes, params);
     if let Some(endpoint) = &registered.pushed_authorization_request_endpoint {
         let pushed = pushed_request::push(&oauth.inner.http, registered, endpoint, &params, key.as_ref()).await;
@@ -133,7 +158,7 @@ async fn begin_oauth1(
     let OAuth1Token { token, token_secret, .. } = oauth1::temporary_credentials(http, registered, client, now).await?;
     let url = oauth1::authorization_url(registered, &token, params);
     let state = token.expose().to_owned();
-    let attempt = oauth.inner.attempts.start_as(state, &registered.name, &token_secret, None, next, user);
+    let attempt = oauth.inner.attempts.start_as(state, &registered.name, &token_secret, next, user);
     Ok((attempt, url))
 }
 

@@ -11,6 +11,7 @@ mod support;
 mod accounts;
 mod api;
 mod application;
+mod asked;
 mod authorization;
 mod bound;
 mod callback;

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::DeadReason;
 use crate::error::TokensError;
+use crate::scope_change::ScopeChange;
 use crate::time::Timestamp;
 
 /// Why there is no usable token.
@@ -53,6 +54,8 @@ impl From<TokensError> for RefreshError {
 pub enum RefreshEvent {
     /// The token was refreshed and stored.
     Refreshed,
+    /// The token that was just refreshed has another scope than the one before. It is stored and used all the same.
+    ScopeChanged(ScopeChange),
     /// Somebody else was faster; their token is used.
     Adopted,
     /// A refresh that somebody else did not finish was taken over.
@@ -80,6 +83,7 @@ impl RefreshEvent {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Refreshed => "refreshed",
+            Self::ScopeChanged(_) => "scope_changed",
             Self::Adopted => "adopted",
             Self::TakenOver => "taken_over",
             Self::BackingOff { .. } => "backing_off",

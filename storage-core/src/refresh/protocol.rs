@@ -16,6 +16,7 @@ use super::{Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::record::{Version, Versioned};
+use crate::scope_change::ScopeChange;
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
@@ -244,7 +245,7 @@ impl Refresh {
         loop {
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
                 Ok(_) => {
-                    self.observe(&RefreshEvent::Refreshed);
+                    self.observe_refresh(&old, &new);
                     return Next::Done(Ok(Found { token: new, redeemed: true }));
                 }
                 Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
@@ -258,7 +259,7 @@ impl Refresh {
                     Ok(Some(found)) => match found.value.token {
                         // An earlier write of ours was cut off, but has been done.
                         Token::OAuth2(token) if token == new => {
-                            self.observe(&RefreshEvent::Refreshed);
+                            self.observe_refresh(&old, &new);
                             return Next::Done(Ok(Found { token, redeemed: true }));
                         }
                         // Somebody took us for dead, and has nothing yet but the spent refresh token. Ours is its successor.
@@ -310,6 +311,14 @@ impl Refresh {
                 "a refreshed token could not be stored; it is served from memory and tried again"
             );
             self.tell(Ok(Found { token: new.clone(), redeemed: true }));
+        }
+    }
+
+    fn observe_refresh(&self, old: &OAuth2Token, new: &OAuth2Token) {
+        self.observe(&RefreshEvent::Refreshed);
+        let change = old.scope.as_ref().map(|scope| ScopeChange::between(scope, new.scope.as_deref()));
+        if let Some(change) = change.filter(|change| !change.is_empty()) {
+            self.observe(&RefreshEvent::ScopeChanged(change));
         }
     }
 
