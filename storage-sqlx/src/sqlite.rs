@@ -43,7 +43,7 @@ pub struct SqliteStorage {
 
 impl SqliteStorage {
     /// Opens the file that a URL names, `sqlite:tokens.db` or `sqlite:///var/lib/app/tokens.db`. A missing file is
-    /// created, readable by its owner only, unless the URL has a `mode`; then [`migrate`](Self::migrate).
+    /// created, readable by its owner only, unless the URL has a `mode` other than `rwc`; then [`migrate`](Self::migrate).
     ///
     /// `sqlite::memory:` is a database of this storage and its clones only, gone when they are.
     ///
@@ -159,11 +159,12 @@ impl SqliteStorage {
 
 token_storage!(SqliteStorage);
 
-/// Whether a missing file is ours to create: a URL with a `mode` says itself.
+/// Whether a missing file is ours to create: without a `mode`, and with the one that says so.
 fn may_create(url: &str) -> bool {
     let path = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    !path.is_empty() && path != ":memory:" && !query.split('&').any(|pair| pair.starts_with("mode="))
+    let other_mode = |pair: &str| pair.strip_prefix("mode=").is_some_and(|mode| mode != "rwc");
+    !path.is_empty() && path != ":memory:" && !query.split('&').any(other_mode)
 }
 
 /// Whether the database is in memory, or in a temporary file of one connection.

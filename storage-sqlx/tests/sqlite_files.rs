@@ -248,12 +248,14 @@ async fn a_write_without_an_answer_is_ambiguous() {
 async fn a_new_file_is_private() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    let folder = tempfile::tempdir().unwrap();
-    let storage = ready(&url(folder.path())).await;
-    storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
-    for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm"] {
-        let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "{name}");
+    for query in ["", "?mode=rwc", "?cache=private&mode=rwc"] {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = ready(&format!("{}{query}", url(folder.path()))).await;
+        storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+        for name in ["tokens.db", "tokens.db-wal", "tokens.db-shm"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}, {query}");
+        }
     }
 }
 
