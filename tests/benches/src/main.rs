@@ -1,0 +1,90 @@
+//! What the storages cost beside the driver under them and beside another library's store, in one run.
+//!
+//! ```sh
+//! eval "$(tests/servers/start)"
+//! cargo run --release --manifest-path tests/benches/Cargo.toml -- [SECONDS [ROUNDS]]
+//! tests/servers/stop "$SERVERS_FOLDER"
+//! ```
+//!
+//! Each way runs for some seconds in turn, for some rounds, with 16 tasks at once on records of 1 KiB. A figure is the
+//! median of the operations in a second; the ratio to the first way is taken round by round, with its least and most.
+
+mod peers;
+mod run;
+mod subjects;
+
+use oauth_dance_redis::RedisStorage;
+use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
+
+use crate::peers::Sessions;
+use crate::run::{Plan, Way};
+use crate::subjects::{MySqlPool, Ours, Outcome, PostgresPool, RedisConnection, SqlitePool};
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut number = |usual| arguments.next().map_or(Ok(usual), |text| text.parse());
+    let plan = Plan { seconds: number(2)?, rounds: number(5)? };
+
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str| format!("sqlite:{}?mode=rwc", folder.path().join(name).display());
+    let ours = SqliteStorage::connect(&file("ours")).await?;
+    ours.migrate().await?;
+    plan.compare(
+        "SQLite",
+        vec![
+            Way::new("sqlx pool, the same statements", SqlitePool::connect(&file("driver")).await?),
+            Way::new("oauth-dance", Ours::new(ours)),
+            Way::new("tower-sessions-sqlx-store", Sessions::sqlite(&file("sessions")).await?),
+        ],
+    )
+    .await?;
+
+    if let Some(url) = server("POSTGRES_URL") {
+        let ours = PostgresStorage::connect(&url).await?;
+        ours.migrate().await?;
+        plan.compare(
+            "PostgreSQL",
+            vec![
+                Way::new("sqlx pool, the same statements", PostgresPool::connect(&url).await?),
+                Way::new("oauth-dance", Ours::new(ours)),
+                Way::new("tower-sessions-sqlx-store", Sessions::postgres(&url).await?),
+            ],
+        )
+        .await?;
+    }
+
+    if let Some(url) = server("MYSQL_URL") {
+        let ours = MySqlStorage::connect(&url).await?;
+        ours.migrate().await?;
+        plan.compare(
+            "MySQL or MariaDB",
+            vec![
+                Way::new("sqlx pool, the same statements", MySqlPool::connect(&url).await?),
+                Way::new("oauth-dance", Ours::new(ours)),
+                Way::new("tower-sessions-sqlx-store", Sessions::mysql(&url).await?),
+            ],
+        )
+        .await?;
+    }
+
+    if let Some(url) = server("REDIS_URL") {
+        plan.compare(
+            "Redis",
+            vec![
+                Way::new("redis ConnectionManager, GET and SET", RedisConnection::connect(&url).await?),
+                Way::new("oauth-dance", Ours::new(RedisStorage::connect(&url).await?)),
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+fn server(variable: &str) -> Option<String> {
+    let url = std::env::var(variable).ok();
+    if url.is_none() {
+        println!("\nleft out, for {variable} is not set");
+    }
+    url
+}

@@ -1,0 +1,62 @@
+//! A store of sessions, which keeps a value under an id as well, but knows no condition.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use time::{Duration, OffsetDateTime};
+use tower_sessions_core::SessionStore;
+use tower_sessions_core::session::{Id, Record};
+use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore};
+
+use crate::subjects::{Outcome, Subject, payload};
+
+pub struct Sessions<S>(S);
+
+impl Sessions<SqliteStore> {
+    pub async fn sqlite(url: &str) -> Outcome<Self> {
+        let pool = sqlx_0_8::SqlitePool::connect(url).await?;
+        sqlx_0_8::query("PRAGMA journal_mode = WAL").execute(&pool).await?;
+        let store = SqliteStore::new(pool);
+        store.migrate().await?;
+        Ok(Self(store))
+    }
+}
+
+impl Sessions<PostgresStore> {
+    pub async fn postgres(url: &str) -> Outcome<Self> {
+        let store = PostgresStore::new(sqlx_0_8::PgPool::connect(url).await?);
+        store.migrate().await?;
+        Ok(Self(store))
+    }
+}
+
+impl Sessions<MySqlStore> {
+    pub async fn mysql(url: &str) -> Outcome<Self> {
+        let store = MySqlStore::new(sqlx_0_8::MySqlPool::connect(url).await?);
+        store.migrate().await?;
+        Ok(Self(store))
+    }
+}
+
+fn id(user: u64) -> Id {
+    Id(i128::from(user) + 1)
+}
+
+#[async_trait]
+impl<S: SessionStore> Subject for Sessions<S> {
+    async fn get(&self, user: u64) -> Outcome<()> {
+        let found = self.0.load(&id(user)).await?.ok_or("nothing is there")?;
+        if found.data.contains_key("token") { Ok(()) } else { Err("that is another record".into()) }
+    }
+
+    async fn put(&self, user: u64) -> Outcome<()> {
+        let token = String::from_utf8(payload())?;
+        let expiry_date = OffsetDateTime::now_utc() + Duration::days(1);
+        let data = HashMap::from([("token".to_owned(), token.into())]);
+        Ok(self.0.save(&Record { id: id(user), data, expiry_date }).await?)
+    }
+
+    async fn put_if_version(&self, _: u64) -> Outcome<bool> {
+        Ok(false)
+    }
+}

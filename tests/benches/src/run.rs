@@ -1,0 +1,98 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::subjects::{Outcome, Subject, TASKS, USERS};
+
+/// How long and how often.
+pub struct Plan {
+    pub seconds: u64,
+    pub rounds: u64,
+}
+
+/// A way to do the same.
+pub struct Way {
+    name: &'static str,
+    subject: Arc<dyn Subject>,
+}
+
+impl Way {
+    pub fn new(name: &'static str, subject: impl Subject) -> Self {
+        Self { name, subject: Arc::new(subject) }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Operation {
+    Get,
+    Put,
+    PutIfVersion,
+}
+
+impl Plan {
+    /// Runs every way in turn, and prints what came of it.
+    pub async fn compare(&self, backend: &str, ways: Vec<Way>) -> Outcome<()> {
+        for way in &ways {
+            for user in 0..USERS {
+                way.subject.put(user).await?;
+            }
+        }
+        println!("\n{backend}: operations in a second, {TASKS} tasks, {USERS} records");
+        for operation in [Operation::Get, Operation::Put, Operation::PutIfVersion] {
+            let mut rates = vec![Vec::new(); ways.len()];
+            for _ in 0..self.rounds {
+                for (way, rates) in ways.iter().zip(&mut rates) {
+                    rates.extend(self.rate(&way.subject, operation).await?);
+                }
+            }
+            let Some(first) = rates.iter().find(|own| !own.is_empty()) else { continue };
+            for (way, own) in ways.iter().zip(&rates).filter(|(_, own)| !own.is_empty()) {
+                let ratios: Vec<f64> = own.iter().zip(first).map(|(own, first)| own / first).collect();
+                let [least, middle, most] = spread(ratios);
+                let rate = spread(own.clone())[1];
+                let operation = format!("{operation:?}");
+                println!("{operation:>14}  {rate:>8.0}  x{middle:.2} ({least:.2}-{most:.2})  {}", way.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Operations in a second, or nothing where the subject has no such operation.
+    async fn rate(&self, subject: &Arc<dyn Subject>, operation: Operation) -> Outcome<Option<f64>> {
+        let time = Duration::from_secs(self.seconds);
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        for task in 0..TASKS {
+            let subject = Arc::clone(subject);
+            tasks.spawn(async move {
+                let (mut user, mut done) = (task, 0_u64);
+                while start.elapsed() < time {
+                    let done_here = match operation {
+                        Operation::Get => subject.get(user).await.map(|()| true),
+                        Operation::Put => subject.put(user).await.map(|()| true),
+                        Operation::PutIfVersion => subject.put_if_version(user).await,
+                    };
+                    if !done_here.map_err(|error| error.to_string())? {
+                        return Ok(None);
+                    }
+                    done += 1;
+                    user = (user + TASKS) % USERS;
+                }
+                Ok::<_, String>(Some(done))
+            });
+        }
+        let mut total = 0;
+        while let Some(done) = tasks.join_next().await {
+            let Some(done) = done?? else { return Ok(None) };
+            total += done;
+        }
+        Ok(Some(total as f64 / start.elapsed().as_secs_f64()))
+    }
+}
+
+/// The least, the median and the most.
+fn spread(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [values[0], values[values.len() / 2], values[values.len() - 1]]
+}

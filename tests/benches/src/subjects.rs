@@ -1,0 +1,171 @@
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage, Version, random_bytes};
+use redis::AsyncCommands as _;
+use redis::aio::ConnectionManager;
+
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+pub const TASKS: u64 = 16;
+/// A multiple of [`TASKS`], so that no two tasks write one record.
+pub const USERS: u64 = 2000 - 2000 % TASKS;
+
+/// One way to keep a record for each user.
+#[async_trait]
+pub trait Subject: Send + Sync + 'static {
+    async fn get(&self, user: u64) -> Outcome<()>;
+    async fn put(&self, user: u64) -> Outcome<()>;
+    /// `false` if there is no such operation.
+    async fn put_if_version(&self, user: u64) -> Outcome<bool>;
+}
+
+pub fn payload() -> Vec<u8> {
+    vec![b'x'; 1024]
+}
+
+/// A storage of ours.
+pub struct Ours<S> {
+    storage: S,
+    versions: Mutex<HashMap<u64, Version>>,
+}
+
+impl<S: TokenStorage> Ours<S> {
+    pub fn new(storage: S) -> Self {
+        Self { storage, versions: Mutex::default() }
+    }
+
+    async fn write(&self, user: u64, when: Precondition) -> Outcome<()> {
+        let version = self.storage.put(&key(user)?, &Record::new(payload()), when).await?;
+        self.versions.lock().map_err(|_| "poisoned")?.insert(user, version);
+        Ok(())
+    }
+}
+
+fn key(user: u64) -> Outcome<TokenKey> {
+    Ok(TokenKey::new("github", format!("ours-{user}"))?)
+}
+
+#[async_trait]
+impl<S: TokenStorage> Subject for Ours<S> {
+    async fn get(&self, user: u64) -> Outcome<()> {
+        let found = self.storage.get(&key(user)?).await?.ok_or("nothing is there")?;
+        if found.value.payload.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
+    }
+
+    async fn put(&self, user: u64) -> Outcome<()> {
+        self.write(user, Precondition::Always).await
+    }
+
+    async fn put_if_version(&self, user: u64) -> Outcome<bool> {
+        let version = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
+        self.write(user, Precondition::Version(version.ok_or("it was never put")?)).await?;
+        Ok(true)
+    }
+}
+
+/// The statements of the storage, by hand, on a table of their own.
+macro_rules! pool {
+    ($name:ident, $pool:ty, $create:literal, $get:literal, $put:literal, $put_if_version:literal) => {
+        pub struct $name {
+            pool: $pool,
+            versions: Mutex<HashMap<u64, [u8; 16]>>,
+        }
+
+        impl $name {
+            pub async fn connect(url: &str) -> Outcome<Self> {
+                let pool = <$pool>::connect(url).await?;
+                for statement in $create.split(';') {
+                    sqlx::query(statement).execute(&pool).await?;
+                }
+                Ok(Self { pool, versions: Mutex::default() })
+            }
+
+            fn wrote(&self, user: u64, version: [u8; 16]) -> Outcome<()> {
+                self.versions.lock().map_err(|_| "poisoned")?.insert(user, version);
+                Ok(())
+            }
+        }
+
+        #[async_trait]
+        impl Subject for $name {
+            async fn get(&self, user: u64) -> Outcome<()> {
+                let user = user.to_string().into_bytes();
+                let row: (Vec<u8>, Vec<u8>) = sqlx::query_as($get).bind(user).fetch_one(&self.pool).await?;
+                if row.1.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
+            }
+
+            async fn put(&self, user: u64) -> Outcome<()> {
+                let version: [u8; 16] = random_bytes();
+                let query = sqlx::query($put).bind(user.to_string().into_bytes()).bind(version.to_vec());
+                query.bind(payload()).execute(&self.pool).await?;
+                self.wrote(user, version)
+            }
+
+            async fn put_if_version(&self, user: u64) -> Outcome<bool> {
+                let version: [u8; 16] = random_bytes();
+                let old = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
+                let query = sqlx::query($put_if_version).bind(version.to_vec()).bind(payload());
+                let query = query.bind(user.to_string().into_bytes()).bind(old.ok_or("it was never put")?.to_vec());
+                let done = query.execute(&self.pool).await?;
+                if done.rows_affected() != 1 {
+                    return Err("a version of one's own did not hold".into());
+                }
+                self.wrote(user, version)?;
+                Ok(true)
+            }
+        }
+    };
+}
+
+pool!(
+    SqlitePool,
+    sqlx::SqlitePool,
+    "PRAGMA journal_mode = WAL; CREATE TABLE bench (id BLOB PRIMARY KEY, version BLOB NOT NULL, payload BLOB NOT NULL)",
+    "SELECT version, payload FROM bench WHERE id = ?",
+    "INSERT INTO bench VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET version = excluded.version, payload = excluded.payload",
+    "UPDATE bench SET version = ?, payload = ? WHERE id = ? AND version = ?"
+);
+pool!(
+    PostgresPool,
+    sqlx::PgPool,
+    "CREATE TABLE IF NOT EXISTS bench (id bytea PRIMARY KEY, version bytea NOT NULL, payload bytea NOT NULL)",
+    "SELECT version, payload FROM bench WHERE id = $1",
+    "INSERT INTO bench VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET version = excluded.version, payload = excluded.payload",
+    "UPDATE bench SET version = $1, payload = $2 WHERE id = $3 AND version = $4"
+);
+pool!(
+    MySqlPool,
+    sqlx::MySqlPool,
+    "CREATE TABLE IF NOT EXISTS bench (id varbinary(255) PRIMARY KEY, version binary(16) NOT NULL, payload longblob NOT NULL)",
+    "SELECT version, payload FROM bench WHERE id = ?",
+    "INSERT INTO bench VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE version = VALUES(version), payload = VALUES(payload)",
+    "UPDATE bench SET version = ?, payload = ? WHERE id = ? AND version = ?"
+);
+
+/// The plain commands of Redis, which know no condition.
+pub struct RedisConnection(ConnectionManager);
+
+impl RedisConnection {
+    pub async fn connect(url: &str) -> Outcome<Self> {
+        Ok(Self(redis::Client::open(url)?.get_connection_manager().await?))
+    }
+}
+
+#[async_trait]
+impl Subject for RedisConnection {
+    async fn get(&self, user: u64) -> Outcome<()> {
+        let found: Vec<u8> = self.0.clone().get(format!("bench-{user}")).await?;
+        if found.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
+    }
+
+    async fn put(&self, user: u64) -> Outcome<()> {
+        Ok(self.0.clone().set(format!("bench-{user}"), payload()).await?)
+    }
+
+    async fn put_if_version(&self, _: u64) -> Outcome<bool> {
+        Ok(false)
+    }
+}
