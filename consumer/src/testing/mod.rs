@@ -267,7 +267,8 @@ impl TestProvider {
         self.shared.grants().issue(&settings, CLIENT.0, user, "", None)
     }
 
-    /// Connects a user without a browser: a token for the provider's user of the same name goes into the storage.
+    /// Connects a user without a browser: a token for the provider's user of the same name goes into the storage, bound to a
+    /// key where [`Provider::dpop`] asks for that.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
@@ -276,6 +277,8 @@ impl TestProvider {
         let jkt = dpop_key.as_ref().and_then(thumbprint);
         let settings = self.shared.settings().clone();
         let mut token = self.shared.grants().issue(&settings, CLIENT.0, user.id(), "", jkt.as_deref());
+        // As after the dance, by the application's clock.
+        token.expires_at = Some(oauth.inner.clock.now().saturating_add(settings.access_token_lifetime));
         token.dpop_key = dpop_key;
         oauth.tokens().put(&user.key(provider)?, &Token::from(token.clone()), Precondition::Always).await?;
         Ok(token)
