@@ -54,11 +54,16 @@ impl DemoFiles {
         self.with_provider_and(provider, "")
     }
 
-    /// The same with more fields of the provider, in TOML.
-    pub fn with_provider_and(mut self, provider: &OidcProvider, fields: &str) -> Self {
-        fs::write(self.path("demo.toml"), configuration(provider, fields)).unwrap();
+    /// The same with a configuration of one's own, in TOML.
+    pub fn with_configuration(mut self, toml: &str) -> Self {
+        fs::write(self.path("demo.toml"), toml).unwrap();
         self.configured = true;
         self
+    }
+
+    /// The same with more fields of the provider, in TOML.
+    pub fn with_provider_and(self, provider: &OidcProvider, fields: &str) -> Self {
+        self.with_configuration(&configuration(provider, fields))
     }
 
     /// Starts the demo and waits until it says where to go. A second process takes part under an address of its own.

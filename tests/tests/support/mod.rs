@@ -1,4 +1,4 @@
-//! The real parts the end-to-end tests are made of: a certified OpenID provider, a browser that shows every hop, and
+//! The real parts the end-to-end tests are made of: real providers of both protocols, a browser that shows every hop, and
 //! the `oauth-dance` program itself.
 //!
 //! Every file of tests uses its own share of this module, hence no warnings about what it leaves unused.
@@ -9,6 +9,7 @@ mod browser;
 mod canaries;
 mod demo;
 mod form;
+mod oauth1_provider;
 mod oidc_provider;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -21,6 +22,7 @@ pub use browser::{Browser, Hop, Page};
 pub use canaries::Canaries;
 pub use demo::{Demo, DemoFiles};
 pub use form::Form;
+pub use oauth1_provider::OAuth1Provider;
 pub use oidc_provider::OidcProvider;
 
 /// Where the Node programs and their packages live.
@@ -56,6 +58,18 @@ pub fn has_node_package(name: &str) -> bool {
         return false;
     }
     true
+}
+
+/// The Python that has the packages of `requirements.txt`; says so when it is not here.
+pub fn python() -> Option<std::path::PathBuf> {
+    let folder = std::path::Path::new(E2E);
+    let read = |path| std::fs::read(folder.join(path)).ok();
+    let installed = read(".venv/.installed");
+    if installed.is_none() || installed != read("requirements.txt") {
+        missing("a Python with the packages of tests/e2e/requirements.txt");
+        return None;
+    }
+    Some(folder.join(".venv/bin/python"))
 }
 
 /// Whether Chromium is here; says so when it is not.
