@@ -4,13 +4,14 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use oauth_dance::testing::{Answer, Endpoint, TestClock, TestProvider};
+use oauth_dance::testing::{Answer, CLIENT, Endpoint, LoggedRequest, TestClock, TestProvider};
 use oauth_dance::{
     ApiError, ConnectError, Connected, ConnectedRejection, Connections, KeyRing, LoginError, OAuth, ProviderName, User,
 };
@@ -25,8 +26,19 @@ impl ProviderName for Acme {
     const NAME: &'static str = "acme";
 }
 
+/// The same provider, with tokens bound to a key.
+struct Bound;
+
+impl ProviderName for Bound {
+    const NAME: &'static str = "bound";
+}
+
 async fn me(acme: Connected<Acme>) -> Result<String, ApiError> {
     acme.userinfo().send().await?.success()?.text()
+}
+
+async fn me_bound(bound: Connected<Bound>) -> Result<String, ApiError> {
+    bound.userinfo().send().await?.success()?.text()
 }
 
 async fn status(connections: Connections, Path(name): Path<String>) -> Result<String, ConnectedRejection> {
@@ -73,7 +85,10 @@ struct World {
 async fn world(kind: Kind) -> World {
     let provider = TestProvider::start().await.unwrap();
     let (clock, keys, base) = (TestClock::new(), KeyRing::generate(), "https://app.example");
+    let mut bound = provider.provider("bound");
+    bound.dpop = true;
     let oauth = OAuth::per_request(base, keys.clone())
+        .provider(bound.client(CLIENT.0, CLIENT.1))
         .provider(provider.registration("acme"))
         .provider(provider.registration("other"))
         .clock(clock.clock())
@@ -83,6 +98,7 @@ async fn world(kind: Kind) -> World {
     let app: Router = Router::new()
         .route("/", get(|| async { "home" }))
         .route("/me", get(me))
+        .route("/me/bound", get(me_bound))
         .route("/status/{name}", get(status))
         .route("/disconnect/{name}", get(disconnect))
         .route("/job", get(job))
@@ -119,6 +135,26 @@ impl World {
         let answer = http.get(start.header("location")).send().await.unwrap();
         let callback = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
         self.browser.get(&format!("{}?{}", callback.path(), callback.query().unwrap())).await
+    }
+}
+
+#[tokio::test]
+async fn the_key_of_a_bound_token_is_where_the_token_is() {
+    for kind in ALL {
+        let world = world(kind).await;
+        let clock = world.clock.clock();
+        world.provider.configure(|settings| settings.clock = clock);
+        assert_eq!(world.login("bound").await.status, StatusCode::SEE_OTHER);
+        for _ in 0..3 {
+            assert_eq!(world.browser.get("/me/bound").await.body, r#"{"sub":"somebody"}"#);
+            world.clock.advance(Duration::from_secs(3601));
+        }
+        let requests = [Endpoint::Token, Endpoint::Userinfo].map(|endpoint| world.provider.requests_to(endpoint));
+        assert_eq!(requests.each_ref().map(Vec::len), [3, 3]);
+        // The head of a proof holds the public key and nothing else that differs.
+        let head = |request: &LoggedRequest| request.header("dpop").unwrap().split_once('.').unwrap().0.to_owned();
+        let heads: HashSet<String> = requests.iter().flatten().map(head).collect();
+        assert_eq!(heads.len(), 1, "one key from the login on");
     }
 }
 
