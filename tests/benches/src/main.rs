@@ -33,7 +33,7 @@ async fn main() -> Outcome<()> {
     plan.compare(
         "SQLite",
         vec![
-            Way::new("sqlx pool, the same statements", SqlitePool::connect(&file("driver")).await?),
+            Way::new("sqlx pool, on the same table", SqlitePool::connect(&file("ours")).await?),
             Way::new("oauth-dance", Ours::new(ours)),
             Way::new("tower-sessions-sqlx-store", Sessions::sqlite(&file("sessions")).await?),
         ],
@@ -46,7 +46,7 @@ async fn main() -> Outcome<()> {
         plan.compare(
             "PostgreSQL",
             vec![
-                Way::new("sqlx pool, the same statements", PostgresPool::connect(&url).await?),
+                Way::new("sqlx pool, on the same table", PostgresPool::connect(&url).await?),
                 Way::new("oauth-dance", Ours::new(ours)),
                 Way::new("tower-sessions-sqlx-store", Sessions::postgres(&url).await?),
             ],
@@ -60,7 +60,7 @@ async fn main() -> Outcome<()> {
         plan.compare(
             "MySQL or MariaDB",
             vec![
-                Way::new("sqlx pool, the same statements", MySqlPool::connect(&url).await?),
+                Way::new("sqlx pool, on the same table", MySqlPool::connect(&url).await?),
                 Way::new("oauth-dance", Ours::new(ours)),
                 Way::new("tower-sessions-sqlx-store", Sessions::mysql(&url).await?),
             ],

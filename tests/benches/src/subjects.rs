@@ -66,9 +66,9 @@ impl<S: TokenStorage> Subject for Ours<S> {
     }
 }
 
-/// The statements of the storage, by hand, on a table of their own.
+/// The shortest statements that do it, by hand, on the storage's own table.
 macro_rules! pool {
-    ($name:ident, $pool:ty, $create:literal, $get:literal, $put:literal, $put_if_version:literal) => {
+    ($name:ident, $pool:ty, $get:literal, $put:literal, $put_if_version:literal) => {
         pub struct $name {
             pool: $pool,
             versions: Mutex<HashMap<u64, [u8; 16]>>,
@@ -76,11 +76,7 @@ macro_rules! pool {
 
         impl $name {
             pub async fn connect(url: &str) -> Outcome<Self> {
-                let pool = <$pool>::connect(url).await?;
-                for statement in $create.split(';') {
-                    sqlx::query(statement).execute(&pool).await?;
-                }
-                Ok(Self { pool, versions: Mutex::default() })
+                Ok(Self { pool: <$pool>::connect(url).await?, versions: Mutex::default() })
             }
 
             fn wrote(&self, user: u64, version: [u8; 16]) -> Outcome<()> {
@@ -123,26 +119,37 @@ macro_rules! pool {
 pool!(
     SqlitePool,
     sqlx::SqlitePool,
-    "PRAGMA journal_mode = WAL; CREATE TABLE bench (id BLOB PRIMARY KEY, version BLOB NOT NULL, payload BLOB NOT NULL)",
-    "SELECT version, payload FROM bench WHERE id = ?",
-    "INSERT INTO bench VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET version = excluded.version, payload = excluded.payload",
-    "UPDATE bench SET version = ?, payload = ? WHERE id = ? AND version = ?"
+    "SELECT version, payload FROM oauth_dance_tokens \
+        WHERE tenant = X'' AND user_id = ? AND provider = X'676974687562' AND account = X''",
+    "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+        VALUES (?, ?, ?, X'', X'676974687562', X'', 0, 0) \
+        ON CONFLICT (tenant, user_id, provider, account) \
+        DO UPDATE SET version = excluded.version, payload = excluded.payload",
+    "UPDATE oauth_dance_tokens SET version = ?, payload = ? \
+        WHERE tenant = X'' AND user_id = ? AND provider = X'676974687562' AND account = X'' AND version = ?"
 );
 pool!(
     PostgresPool,
     sqlx::PgPool,
-    "CREATE TABLE IF NOT EXISTS bench (id bytea PRIMARY KEY, version bytea NOT NULL, payload bytea NOT NULL)",
-    "SELECT version, payload FROM bench WHERE id = $1",
-    "INSERT INTO bench VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET version = excluded.version, payload = excluded.payload",
-    "UPDATE bench SET version = $1, payload = $2 WHERE id = $3 AND version = $4"
+    "SELECT version, payload FROM oauth_dance_tokens \
+        WHERE tenant = '' AND user_id = $1 AND provider = 'github' AND account = ''",
+    "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+        VALUES ($1, $2, $3, '', 'github', '', 0, 0) \
+        ON CONFLICT (tenant, user_id, provider, account) \
+        DO UPDATE SET version = excluded.version, payload = excluded.payload",
+    "UPDATE oauth_dance_tokens SET version = $1, payload = $2 \
+        WHERE tenant = '' AND user_id = $3 AND provider = 'github' AND account = '' AND version = $4"
 );
 pool!(
     MySqlPool,
     sqlx::MySqlPool,
-    "CREATE TABLE IF NOT EXISTS bench (id varbinary(255) PRIMARY KEY, version binary(16) NOT NULL, payload longblob NOT NULL)",
-    "SELECT version, payload FROM bench WHERE id = ?",
-    "INSERT INTO bench VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE version = VALUES(version), payload = VALUES(payload)",
-    "UPDATE bench SET version = ?, payload = ? WHERE id = ? AND version = ?"
+    "SELECT version, payload FROM oauth_dance_tokens \
+        WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = ''",
+    "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+        VALUES (?, ?, ?, '', 'github', '', 0, 0) \
+        ON DUPLICATE KEY UPDATE version = VALUES(version), payload = VALUES(payload)",
+    "UPDATE oauth_dance_tokens SET version = ?, payload = ? \
+        WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = '' AND version = ?"
 );
 
 /// The plain commands of Redis, which know no condition.
