@@ -35,7 +35,8 @@
 //!
 //! Every login has a `state` of 256 bits, PKCE with S256, and a sealed cookie of its own that works once, in the browser
 //! that started it. Where the provider knows how, the request is pushed to it first (RFC 9126) and the token bound to a key
-//! (RFC 9449), by options of [`Provider`]. The token goes to the provider's own origin only, in a header. Every call has a
+//! (RFC 9449), by options of [`Provider`]. In OAuth 1.0a (RFC 5849) the temporary credentials' secret is in that cookie, and
+//! their identifier in place of the state. The token goes to the provider's own origin only, in a header. Every call has a
 //! time-out and a limit on its answer. No token, code or secret is in any log, error, `Debug` output or URL of ours. A log
 //! of requests that the application makes itself should leave out the query of the callback route.
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::response::Response;
 use http::{HeaderValue, header};
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{Authorized, BoxError, Decision, Failure, Hooks, OAuthBuilder, User};
+use oauth_dance::{Authorized, BoxError, Decision, Failure, Hooks, OAuthBuilder, SignatureMethod, User};
 use oauth_dance_core::{Precondition, Record, TokenStorage as _};
 use serde_json::json;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -293,6 +293,58 @@ async fn nothing_secret_is_shown(bound: bool) {
         for secret in &stage.secrets {
             assert!(!text.contains(secret.as_str()), "the {place} shows a secret: {secret}");
         }
+    }
+}
+
+/// By PLAINTEXT, which puts all secrets into each request.
+#[tokio::test]
+async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
+    let log = Log::everything();
+    let provider = TestProvider::start().await.unwrap();
+    provider.configure(|settings| {
+        settings.secret_prefix = MARKER.to_owned();
+        settings.clients.insert("acme client".to_owned(), Some(SECRET.to_owned()));
+    });
+    let (shown, user) = (Shown::default(), User::new("alice"));
+    let acme = provider.oauth1_provider("acme").with_signature_method(SignatureMethod::Plaintext);
+    let registration = acme.client("acme client", SECRET);
+    let show = |text: String| writeln!(shown.0.lock().unwrap(), "{text}").unwrap();
+    show(format!("{registration:?}"));
+    let hooks = shown.clone();
+    let configure =
+        |builder: OAuthBuilder| builder.provider(registration).hooks(hooks).timeout(Duration::from_millis(250));
+    let site = Setup::default().start(configure).await;
+    let browser = Browser::signed_in(&site, "alice");
+    let echo = format!("oauth_problem=CANARY+client+secret&oauth_problem_advice={SECRET}");
+    let answers = faults().into_iter().chain([Answer::status(401).body(echo.clone()), Answer::status(200).body(echo)]);
+    for answer in answers {
+        provider.next_answer(Endpoint::TemporaryCredentials, answer.clone());
+        let page = browser.get("/login/acme").await;
+        // Where the browser goes carries the temporary credentials' identifier, as the protocol has it, and no secret.
+        assert!(!page.text().contains("secret"), "{page:?}");
+        show(page.body);
+        provider.clear_answers();
+        let callback = browser.stopped_at_callback("acme").await;
+        provider.next_answer(Endpoint::Token, answer.clone());
+        let page = browser.get(callback.as_str()).await;
+        show(format!("{} {:?}", page.body, page.headers.get(header::LOCATION)));
+        provider.clear_answers();
+        provider.connect_oauth1(&site.oauth, "acme", &user).await.unwrap();
+        let client = site.oauth.client("acme", &user).await.unwrap();
+        provider.next_answer(Endpoint::Api, answer);
+        match client.get("/x").query(&[("a", "b")]).timeout(Duration::from_millis(100)).send().await {
+            Ok(answer) => show(format!("{:?}", answer.success().map_err(|error| (error.to_string(), causes(&error))))),
+            Err(error) => show(format!("{error:?} {error} {}", causes(&error))),
+        }
+        provider.clear_answers();
+        show(format!("{client:?} {:?} {:?}", client.token(), site.oauth));
+    }
+    assert_eq!(browser.login("acme").await.status, http::StatusCode::SEE_OTHER);
+    let sent = provider.requests_to(Endpoint::Token);
+    assert!(sent.iter().all(|request| request.header("authorization").unwrap().contains("CANARYtemporary-secret")));
+    for (place, text) in [("log", log.text()), ("output", shown.0.lock().unwrap().clone())] {
+        let line = text.lines().find(|line| line.contains(MARKER));
+        assert!(line.is_none(), "the {place} shows a secret: {:.1000}", line.unwrap());
     }
 }
 

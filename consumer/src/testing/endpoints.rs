@@ -257,7 +257,7 @@ fn basic(value: &HeaderValue) -> Option<(String, String)> {
 }
 
 /// The secret of a client, which a public one does not have; `None` if there is no such client.
-fn secret_of(settings: &Settings, client: &str) -> Option<Option<String>> {
+pub(super) fn secret_of(settings: &Settings, client: &str) -> Option<Option<String>> {
     if client == CLIENT.0 { Some(Some(CLIENT.1.to_owned())) } else { settings.clients.get(client).cloned() }
 }
 

@@ -9,10 +9,10 @@ use serde_json::json;
 use url::Url;
 
 use super::answer::Usual;
-use super::endpoints::{Endpoint, echo};
+use super::endpoints::{Endpoint, echo, secret_of};
 use super::grants::random;
 use super::log::LoggedRequest;
-use super::{CLIENT, Settings, Shared};
+use super::{Settings, Shared};
 use crate::oauth1::{SignatureMethod, expected_signature};
 
 /// Temporary and token credentials, by their identifiers.
@@ -71,11 +71,11 @@ pub(super) fn usual(shared: &Shared, settings: &Settings, issuer: &str, request:
         (Endpoint::TemporaryCredentials, &Method::POST) => temporary_credentials(shared, settings, issuer, &signed),
         (Endpoint::Token, &Method::POST) => token_credentials(shared, settings, issuer, &signed),
         (Endpoint::Userinfo, &Method::GET) => {
-            let user = user(shared, issuer, &signed)?;
+            let user = user(shared, settings, issuer, &signed)?;
             Ok(Usual::json(StatusCode::OK, json!({ "sub": user })))
         }
         (Endpoint::Api, _) => {
-            let user = user(shared, issuer, &signed)?;
+            let user = user(shared, settings, issuer, &signed)?;
             Ok(Usual::json(StatusCode::OK, echo(request, &user, "")))
         }
         _ => Ok(Usual::empty(StatusCode::NOT_FOUND)),
@@ -98,7 +98,7 @@ fn temporary_credentials(
     signed: &Signed<'_>,
 ) -> Result<Usual, Refusal> {
     let mut grants = shared.oauth1();
-    signed.check(&mut grants, issuer, "")?;
+    signed.check(&mut grants, settings, issuer, "")?;
     let callback = signed.own("oauth_callback")?.to_owned();
     let (token, secret) = (random(settings, "temporary"), random(settings, "temporary-secret"));
     grants.temporary.insert(token.clone(), Temporary { secret: secret.clone(), callback, approved: None });
@@ -139,7 +139,7 @@ fn token_credentials(
     let mut grants = shared.oauth1();
     let token = signed.own("oauth_token")?;
     let secret = grants.temporary.get(token).ok_or("token_rejected")?.secret.clone();
-    signed.check(&mut grants, issuer, &secret)?;
+    signed.check(&mut grants, settings, issuer, &secret)?;
     let verifier = signed.own("oauth_verifier")?;
     let approved = grants.temporary.remove(token).and_then(|temporary| temporary.approved);
     let (_, user) = approved.filter(|(expected, _)| expected == verifier).ok_or("verifier_invalid")?;
@@ -149,11 +149,11 @@ fn token_credentials(
 }
 
 /// Whose token credentials an API call is signed with.
-fn user(shared: &Shared, issuer: &str, signed: &Signed<'_>) -> Result<String, Refusal> {
+fn user(shared: &Shared, settings: &Settings, issuer: &str, signed: &Signed<'_>) -> Result<String, Refusal> {
     let mut grants = shared.oauth1();
     let granted = grants.tokens.get(signed.own("oauth_token")?).ok_or("token_revoked")?;
     let (secret, user) = (granted.secret.clone(), granted.user.clone());
-    signed.check(&mut grants, issuer, &secret)?;
+    signed.check(&mut grants, settings, issuer, &secret)?;
     Ok(user)
 }
 
@@ -173,10 +173,8 @@ impl<'a> Signed<'a> {
     }
 
     /// Checks everything that section 3.2 asks a server to check.
-    fn check(&self, grants: &mut Grants, issuer: &str, token_secret: &str) -> Result<(), Refusal> {
-        if self.own("oauth_consumer_key")? != CLIENT.0 {
-            return Err("consumer_key_unknown");
-        }
+    fn check(&self, grants: &mut Grants, settings: &Settings, issuer: &str, token_secret: &str) -> Result<(), Refusal> {
+        let secret = secret_of(settings, self.own("oauth_consumer_key")?).flatten().ok_or("consumer_key_unknown")?;
         let known = [SignatureMethod::HmacSha1, SignatureMethod::HmacSha256, SignatureMethod::Plaintext];
         let method = self.own("oauth_signature_method")?;
         let method = known.into_iter().find(|known| known.as_str() == method).ok_or("signature_method_rejected")?;
@@ -184,7 +182,7 @@ impl<'a> Signed<'a> {
         let own = self.own.iter().filter(|(name, _)| !matches!(name.as_str(), "realm" | "oauth_signature"));
         let own = own.map(|(name, value)| (name.clone(), value.clone()));
         let parameters = self.request.query.iter().chain(&self.request.form).cloned().chain(own);
-        let expected = expected_signature((method, CLIENT.1, token_secret), &self.request.method, &url, parameters);
+        let expected = expected_signature((method, &secret, token_secret), &self.request.method, &url, parameters);
         if expected.as_deref() != Some(self.own("oauth_signature")?) {
             return Err("signature_invalid");
         }

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -126,7 +127,7 @@ async fn o1_02_a_callback_works_once_and_in_time() {
     assert_eq!(redeemed(&provider), 1);
 
     let late = alice.stopped_at_callback("acme").await;
-    site.clock.advance(std::time::Duration::from_secs(601));
+    site.clock.advance(Duration::from_secs(601));
     assert_eq!(alice.get(late.as_str()).await.status, StatusCode::BAD_REQUEST);
     let (one, two) = (alice.stopped_at_callback("acme").await, alice.stopped_at_callback("acme").await);
     assert_eq!(alice.get(one.as_str()).await.status, StatusCode::SEE_OTHER, "two tabs");
@@ -249,7 +250,7 @@ async fn o1_hooks_extractors_and_logout_are_the_same() {
 
     let connection = site.oauth.connection("acme", &User::new("alice")).await.unwrap().unwrap();
     assert!(connection.token.expires_at().is_none() && connection.token.scope().is_none());
-    site.clock.advance(std::time::Duration::from_secs(10 * 365 * 86_400));
+    site.clock.advance(Duration::from_secs(10 * 365 * 86_400));
     assert!(site.oauth.client("acme", &User::new("alice")).await.is_ok(), "it does not expire");
     let page = alice.post("/disconnect/acme", "", &[]).await;
     assert_eq!(page.body, "Disconnected { removed: true, revocation: NotPossible }");
@@ -346,6 +347,20 @@ async fn o1_13_whatever_is_answered_is_a_page_and_no_token() {
         provider.next_answer(Endpoint::Token, Answer::normal().header("content-type", kind));
         assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER, "{kind}");
     }
+}
+
+#[tokio::test]
+async fn o1_13_every_leg_ends_in_time() {
+    let (provider, site) = world_with(|builder| builder.timeout(Duration::from_millis(300))).await;
+    let alice = Browser::signed_in(&site, "alice");
+    provider.next_answer(Endpoint::TemporaryCredentials, Answer::normal().hanging());
+    assert_eq!(alice.get("/login/acme").await.status, StatusCode::GATEWAY_TIMEOUT);
+    provider.next_answer(Endpoint::Token, Answer::normal().hanging());
+    assert_eq!(alice.login("acme").await.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(redeemed(&provider), 1, "a verifier is sent once");
+    assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
+    provider.next_answer(Endpoint::Userinfo, Answer::normal().hanging());
+    assert_eq!(alice.get("/required").await.status, StatusCode::GATEWAY_TIMEOUT);
 }
 
 /// The parameters that a hook may add to the authorization request are those that are not the protocol's.
