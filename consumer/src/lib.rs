@@ -74,8 +74,8 @@ pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointEr
 pub use extract::{Connected, ConnectedRejection, Connections};
 pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks};
 pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
-pub use oauth1::SignatureMethod;
-pub use provider::{ClientAuthentication, OAuth1, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration};
+pub use oauth1::{OAuth1, SignatureMethod};
+pub use provider::{ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration};
 pub use quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};

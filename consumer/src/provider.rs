@@ -5,7 +5,7 @@ use oauth_dance_core::Secret;
 use serde::Deserialize;
 
 use crate::error::ConfigError;
-use crate::oauth1::SignatureMethod;
+use crate::oauth1::{OAuth1, SignatureMethod};
 use crate::quirks::Quirks;
 
 /// Gives a provider's name to the type system, so that an extractor can ask for it: [`Connected<GitHub>`].
@@ -113,18 +113,6 @@ pub struct Provider {
     pub quirks: Quirks,
     /// What makes it a provider of OAuth 1.0a in place of OAuth 2.0; see [`Provider::oauth1`].
     pub oauth1: Option<OAuth1>,
-}
-
-/// What OAuth 1.0a needs to know besides (RFC 5849).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OAuth1 {
-    /// Where the dance starts (RFC 5849 section 2.1). Its query, if it has one, is signed and sent.
-    pub temporary_credentials_endpoint: String,
-    /// How requests are signed (RFC 5849 section 3.4).
-    pub signature_method: SignatureMethod,
-    /// The `realm` of signed requests (RFC 5849 section 3.5.1), where the provider wants one.
-    pub realm: Option<String>,
 }
 
 /// How a refresh token is asked for. What is named here is asked for besides [`Provider::scopes`] and
@@ -441,7 +429,7 @@ impl ProviderConfig {
         provider.api_headers.extend(self.api_headers);
         provider.quirks = self.quirks.unwrap_or(provider.quirks);
         let endpoint = self.temporary_credentials_endpoint;
-        provider.oauth1 = oauth1(name, provider.oauth1, endpoint, self.signature_method, self.realm)?;
+        provider.oauth1 = OAuth1::configured(name, provider.oauth1, endpoint, self.signature_method, self.realm)?;
         Ok(Registration { provider, client_id, client_secret, redirect_uri: self.redirect_uri })
     }
 }
@@ -459,27 +447,6 @@ fn preset(name: &str, preset: Option<String>, host: Option<String>) -> Result<Pr
         }
         (Some(preset), Some(_)) => Err(ConfigError::UnknownPreset { provider: name.to_owned(), preset }),
     }
-}
-
-/// What OAuth 1.0a needs, as the configuration has it and else the preset.
-fn oauth1(
-    name: &str,
-    preset: Option<OAuth1>,
-    endpoint: Option<String>,
-    method: Option<SignatureMethod>,
-    realm: Option<String>,
-) -> Result<Option<OAuth1>, ConfigError> {
-    if preset.is_none() && endpoint.is_none() {
-        let field = "temporary_credentials_endpoint";
-        let asked = method.is_some() || realm.is_some();
-        return if asked { Err(ConfigError::missing(name, field)) } else { Ok(None) };
-    }
-    let preset = preset.unwrap_or_default();
-    Ok(Some(OAuth1 {
-        temporary_credentials_endpoint: endpoint.unwrap_or(preset.temporary_credentials_endpoint),
-        signature_method: method.unwrap_or(preset.signature_method),
-        realm: realm.or(preset.realm),
-    }))
 }
 
 fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod base_string;
+mod provider;
 mod signature;
 
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -13,11 +14,11 @@ use self::base_string::{Parameter, base_string, encode, form_decoded};
 use self::signature::Signer;
 use crate::error::{ApiError, ConfigError, TokenEndpointError};
 use crate::http_client::{HttpClients, without_url};
-use crate::provider::OAuth1;
 use crate::registered::{Registered, parse_endpoint};
 use crate::token_endpoint::send;
 
 pub(crate) use self::answer::is_of_the_token;
+pub use self::provider::OAuth1;
 pub use self::signature::SignatureMethod;
 
 /// The client of a provider of OAuth 1.0a, and what its requests are signed with.

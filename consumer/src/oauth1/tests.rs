@@ -121,7 +121,7 @@ fn the_other_methods_sign_alike_elsewhere() {
 fn rsa_signs_with_a_key_in_either_form() {
     let signature = "MFlw1OajRkt48XByZ6XHBElBPTztOMyj1oXcUoSR2w0bGOS9EeaZKB2x2/36FP6SOTCycSCNBijOmb2Z30zNRYEjXvkMKnEKlCWdzp/\
                      G1DbvlikfPli48vMqBqNbahrD8kekX9rgYoMqllLGlzTgNK1lroD0RCZUaVjTLj2qQss=";
-    for pem in [include_str!("keys/pkcs8.pem"), include_str!("keys/pkcs1.pem")] {
+    for pem in [include_str!("test_keys/pkcs8.pem"), include_str!("test_keys/pkcs1.pem")] {
         let client = client(SignatureMethod::RsaSha1, "dpf43f3p2l4k3l03", pem);
         assert_eq!(photo(&client), signature);
         let middle = &pem[100..140];

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::oauth1::SignatureMethod;
-use crate::provider::{ClientAuthentication, OAuth1, OfflineAccess, Provider};
+use crate::oauth1::{OAuth1, SignatureMethod};
+use crate::provider::{ClientAuthentication, OfflineAccess, Provider};
 use crate::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 
 /// What differs between providers, as a table can hold it.

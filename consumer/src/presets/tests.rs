@@ -35,7 +35,9 @@ fn check(mut provider: Provider) -> Result<Registered, ConfigError> {
             oauth1.signature_method = SignatureMethod::HmacSha1;
             "secret"
         }
-        Some(oauth1) if oauth1.signature_method == SignatureMethod::RsaSha1 => include_str!("../oauth1/keys/pkcs8.pem"),
+        Some(oauth1) if oauth1.signature_method == SignatureMethod::RsaSha1 => {
+            include_str!("../oauth1/test_keys/pkcs8.pem")
+        }
         _ => "secret",
     };
     Registered::check(provider.client("client id", secret), CALLBACK)
