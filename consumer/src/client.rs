@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use oauth_dance_core::{OAuth1Token, Token};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use url::Url;
 
 use crate::connection::StoredToken;
@@ -95,6 +96,22 @@ impl ApiClient {
     /// A `DELETE` request.
     pub fn delete(&self, path: &str) -> ApiRequest {
         self.request(Method::DELETE, path)
+    }
+
+    /// The claims of an OpenID provider's userinfo endpoint (OpenID Connect Core section 5.3), of the very subject whose ID
+    /// token was verified when this account was connected: section 5.3.2 has a client compare them.
+    ///
+    /// # Errors
+    /// [`ApiError::OtherSubject`] if they are of somebody else, or name nobody; [`ApiError`] as for any call. An answer that
+    /// is signed or encrypted (`application/jwt`) is not read.
+    pub async fn userinfo_claims(&self) -> Result<Map<String, Value>, ApiError> {
+        let claims: Map<String, Value> = self.userinfo().send().await?.success()?.json()?;
+        match self.token.as_oauth2().and_then(|token| token.subject.as_ref()) {
+            Some(known) if claims.get("sub").and_then(Value::as_str) != Some(&known.subject) => {
+                Err(ApiError::OtherSubject)
+            }
+            _ => Ok(claims),
+        }
     }
 
     /// A `GET` request of the provider's userinfo endpoint: who the user is.

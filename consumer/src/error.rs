@@ -4,6 +4,8 @@ use std::time::Duration;
 use http::StatusCode;
 use oauth_dance_core::{BoxError, DeadReason, KeyError, RefreshError, StorageError, Timestamp, TokensError};
 
+use crate::openid::error::{DiscoveryError, IdTokenError};
+
 const NO_REQUEST_STORAGE: &str = "the request brings no token storage; is the layer that does, such as `CookieTokens` or \
      `SessionTokens`, installed, outside of these routes?";
 
@@ -143,6 +145,12 @@ pub enum LoginError {
     /// The token request failed.
     #[error("the token request failed")]
     Token(#[from] TokenEndpointError),
+    /// The provider's endpoints are left to its metadata, which is not there.
+    #[error("the provider's metadata could not be fetched")]
+    Discovery(#[from] DiscoveryError),
+    /// The provider's ID token is not believed, so nothing was stored.
+    #[error("the provider's ID token was not accepted")]
+    IdToken(#[from] IdTokenError),
     /// The token storage failed.
     #[error("the token storage failed")]
     Storage(#[from] TokensError),
@@ -182,6 +190,8 @@ impl LoginError {
             Self::Provider { .. } => "provider_error",
             Self::PushedRequest(_) => "pushed_request_failed",
             Self::Token(_) => "token_request_failed",
+            Self::Discovery(_) => "discovery_failed",
+            Self::IdToken(_) => "id_token_refused",
             Self::Storage(_) => "storage_failed",
             Self::Users(_) => "users_failed",
             Self::Hook(_) => "hook_failed",
@@ -199,7 +209,7 @@ impl LoginError {
             Self::Malformed(_) | Self::UnknownAttempt | Self::Expired | Self::IssuerMismatch => StatusCode::BAD_REQUEST,
             Self::Spent | Self::UserChanged => StatusCode::CONFLICT,
             Self::NoUser => StatusCode::UNAUTHORIZED,
-            Self::Provider { .. } => StatusCode::BAD_GATEWAY,
+            Self::Provider { .. } | Self::Discovery(_) | Self::IdToken(_) => StatusCode::BAD_GATEWAY,
             Self::PushedRequest(error) | Self::Token(error) => error.status(),
             Self::Storage(error) => storage_status(error),
             Self::NoRequestStorage | Self::Users(_) | Self::Hook(_) | Self::ReservedParameter { .. } | Self::Key(_) => {
@@ -290,6 +300,9 @@ pub enum ConnectError {
     /// Another process refreshes the token and takes too long.
     #[error("the token is being refreshed elsewhere, and that takes too long")]
     Busy,
+    /// The provider's metadata is not there, and it is needed.
+    #[error("the provider's metadata could not be fetched")]
+    Discovery(#[from] DiscoveryError),
     /// The token storage failed.
     #[error("the token storage failed")]
     Storage(#[source] Arc<TokensError>),
@@ -324,6 +337,7 @@ impl ConnectError {
             Self::NeedsAuthorization { .. } => "needs_authorization",
             Self::BackingOff { .. } => "backing_off",
             Self::Busy => "busy",
+            Self::Discovery(_) => "discovery_failed",
             Self::Storage(_) => "storage_failed",
             Self::NoRequestStorage => "no_request_storage",
             Self::WrongKind => "wrong_kind",
@@ -340,6 +354,7 @@ impl ConnectError {
             Self::UnknownProvider(_) => StatusCode::NOT_FOUND,
             Self::Storage(error) => storage_status(error),
             Self::BackingOff { .. } | Self::Busy | Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Discovery(_) => StatusCode::BAD_GATEWAY,
             Self::NoRequestStorage | Self::WrongKind | Self::Users(_) | Self::Key(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -398,6 +413,9 @@ pub enum ApiError {
     /// No whole answer came within the time-out.
     #[error("the provider's API did not answer in time")]
     Timeout,
+    /// The userinfo endpoint tells of somebody else than the token is of.
+    #[error("the userinfo endpoint tells of somebody else")]
+    OtherSubject,
     /// The answer is larger than the limit.
     #[error("the answer is larger than {limit} bytes")]
     TooLarge {

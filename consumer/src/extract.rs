@@ -12,6 +12,7 @@ use url::form_urlencoded;
 
 use crate::accounts::Account;
 use crate::client::ApiClient;
+use crate::dance::ended::EndSession;
 use crate::error::{ApiError, ConnectError};
 use crate::oauth::{Disconnected, OAuth};
 use crate::provider::ProviderName;
@@ -179,6 +180,16 @@ impl Connections {
         self.oauth.registered(provider)?;
         let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
         self.oauth.disconnect(provider, user).await
+    }
+
+    /// Sends the browser to the provider to end the signed-in user's session there too; see [`OAuth::end_session`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] where nobody is signed in.
+    pub async fn end_session(&self, provider: &str, next: &str) -> Result<Option<EndSession>, ConnectError> {
+        self.oauth.registered(provider)?;
+        let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
+        self.oauth.end_session(provider, user, next).await
     }
 
     /// The response to a [`ConnectError`]: the login for a browser that needs one, a status and JSON otherwise.

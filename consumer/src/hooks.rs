@@ -3,10 +3,11 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use oauth_dance_core::{BoxError, RefreshEvent, ScopeChange, Token, TokenKey};
+use oauth_dance_core::{BoxError, RefreshEvent, ScopeChange, Secret, Token, TokenKey};
 
 use crate::client::ApiClient;
 use crate::error::LoginError;
+use crate::openid::identity::Identity;
 use crate::user::User;
 
 /// Where an application takes part in the dance. Every method has a default that does nothing.
@@ -118,6 +119,12 @@ pub struct Authorized<'a> {
     pub token: &'a Token,
     /// The scopes that were asked for.
     pub asked: &'a [String],
+    /// Who the provider says it is, if the login asked for the scope `openid` of a provider with an issuer: its ID token was
+    /// verified. `None` otherwise, and without the cargo feature `oidc`.
+    pub identity: Option<Identity>,
+    /// What a provider that answers by a form says of the user there, as it came. Anybody could have written it: it is for
+    /// filling in a profile, and nothing to know somebody by. Apple sends a JSON object with the name, the first time only.
+    pub posted_user: Option<Secret>,
     /// A client with this token, to ask who the user is. Nothing is stored yet.
     pub client: ApiClient,
     /// The callback request, without its query.

@@ -44,6 +44,7 @@ mod accounts;
 mod background;
 mod browser_user;
 mod client;
+mod client_key;
 mod connection;
 mod cookies;
 mod dance;
@@ -55,6 +56,7 @@ mod http_client;
 mod no_storage;
 mod oauth;
 mod oauth1;
+mod openid;
 mod paths;
 pub mod presets;
 mod provider;
@@ -70,11 +72,15 @@ mod user;
 
 pub use accounts::Account;
 pub use client::{ApiClient, ApiRequest, ApiResponse};
+pub use client_key::ClientKey;
+pub use dance::ended::EndSession;
 pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointError};
 pub use extract::{Connected, ConnectedRejection, Connections};
 pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks};
 pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
 pub use oauth1::{OAuth1, SignatureMethod};
+pub use openid::error::{DiscoveryError, IdTokenError};
+pub use openid::identity::Identity;
 pub use provider::{ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration};
 pub use quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use same_origin::{CrossSiteRejection, SameOrigin};
@@ -82,6 +88,6 @@ pub use user::{User, Users};
 
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Filter, KeyRing, MemoryStorage,
-    OAuth1Token, OAuth2Token, RefreshEvent, RequestStorage, ScopeChange, Secret, Timestamp, Token, TokenKey,
+    OAuth1Token, OAuth2Token, RefreshEvent, RequestStorage, ScopeChange, Secret, Subject, Timestamp, Token, TokenKey,
     TokenStorage,
 };

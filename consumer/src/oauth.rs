@@ -16,6 +16,7 @@ use crate::browser_user::BrowserUsers;
 use crate::client::ApiClient;
 use crate::connection::{self, StoredToken};
 use crate::dance::attempt::Attempts;
+use crate::dance::ended::Endings;
 use crate::error::{ConfigError, ConnectError, TokenEndpointError};
 use crate::hooks::{Hooks, NoHooks};
 use crate::http_client::{HttpClients, Limits};
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) refresher: Refresher,
     pub(crate) attempts: Attempts,
+    pub(crate) endings: Endings,
     pub(crate) http: HttpClients,
     pub(crate) paths: Paths,
     pub(crate) clock: Clock,
@@ -104,7 +106,7 @@ impl OAuth {
     /// # Cancel safety
     /// A refresh runs in a task of its own: dropping this future does not lose the new token.
     pub async fn client(&self, provider: &str, user: &User) -> Result<ApiClient, ConnectError> {
-        let registered = self.registered(provider)?;
+        let registered = self.registered(provider)?.as_complete_as_can_be(self).await;
         let stored = StoredToken { oauth: self.clone(), registered, key: user.key(provider)? };
         let token = stored.usable().await?;
         Ok(ApiClient::of(stored, token))
@@ -139,7 +141,9 @@ impl OAuth {
         let found = self.tokens.get(&key).await;
         let removed = self.tokens.delete(&key, None).await?;
         let revocation = match found {
-            Ok(Some(Versioned { value: Token::OAuth2(token), .. })) => self.revoke(&registered, &token).await,
+            Ok(Some(Versioned { value: Token::OAuth2(token), .. })) => {
+                self.revoke(&*registered.as_complete_as_can_be(self).await, &token).await
+            }
             _ => Revocation::NotPossible,
         };
         tracing::info!(provider, removed, ?revocation, "disconnected");
@@ -394,6 +398,7 @@ impl OAuthBuilder {
             per_request: self.per_request,
             users: self.users.ok_or(ConfigError::NoUsers)?,
             hooks: self.hooks,
+            endings: Endings::new(self.keys.clone(), paths.is_https()),
             attempts: Attempts::new(self.keys, spent, self.clock.clone(), paths.is_https()),
             http: HttpClients::new(self.limits, self.clock.clone())?,
             paths,

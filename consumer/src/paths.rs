@@ -13,6 +13,8 @@ pub(crate) struct Paths {
     prefix: String,
     pub(crate) login_route: String,
     pub(crate) callback_route: String,
+    /// Where a provider sends a browser whose session it has ended.
+    pub(crate) ended_route: String,
 }
 
 impl Paths {
@@ -27,7 +29,8 @@ impl Paths {
             }
         }
         let prefix = base.path().trim_end_matches('/').to_owned();
-        Ok(Self { base, prefix, login_route, callback_route })
+        let ended_route = format!("{}/ended", login_route.trim_end_matches('/'));
+        Ok(Self { base, prefix, login_route, callback_route, ended_route })
     }
 
     pub(crate) fn is_https(&self) -> bool {
@@ -45,6 +48,11 @@ impl Paths {
 
     pub(crate) fn callback_url(&self, provider: &str) -> String {
         let path = self.visible(&self.callback_route.replace(PLACEHOLDER, provider));
+        format!("{}{path}", self.origin())
+    }
+
+    pub(crate) fn ended_url(&self, provider: &str) -> String {
+        let path = self.visible(&self.ended_route.replace(PLACEHOLDER, provider));
         format!("{}{path}", self.origin())
     }
 

@@ -4,8 +4,10 @@ use std::env;
 use oauth_dance_core::Secret;
 use serde::Deserialize;
 
+use crate::client_key::ClientKey;
 use crate::error::ConfigError;
 use crate::oauth1::{OAuth1, SignatureMethod};
+use crate::openid;
 use crate::quirks::Quirks;
 
 /// Gives a provider's name to the type system, so that an extractor can ask for it: [`Connected<GitHub>`].
@@ -47,9 +49,11 @@ pub struct Provider {
     pub name: String,
     /// Its name as people know it.
     pub title: String,
-    /// Where the user is sent (RFC 6749 section 3.1).
+    /// Where the user is sent (RFC 6749 section 3.1). Empty, it is what the issuer's metadata says; see
+    /// [`openid`](Self::openid).
     pub authorization_endpoint: String,
-    /// Where tokens are asked for (RFC 6749 section 3.2; RFC 5849 section 2.3).
+    /// Where tokens are asked for (RFC 6749 section 3.2; RFC 5849 section 2.3). Empty, it is what the issuer's metadata
+    /// says.
     pub token_endpoint: String,
     /// Where the parameters of the authorization request are sent first, so that the browser carries nothing but a
     /// reference to them (RFC 9126). `None`, the default, sends them with the browser.
@@ -61,8 +65,20 @@ pub struct Provider {
     /// What paths given to [`ApiClient`](crate::ApiClient) are appended to. The token goes to this origin only, and
     /// to that of the userinfo endpoint.
     pub api_base: Option<String>,
-    /// The authorization server's identifier. If set, the callback's `iss` must equal it (RFC 9207).
+    /// Where the user's session at the provider is ended (OpenID Connect RP-Initiated Logout), if the issuer's metadata
+    /// does not say it.
+    pub end_session_endpoint: Option<String>,
+    /// The authorization server's identifier. If set, the callback's `iss` must equal it (RFC 9207), and with the cargo
+    /// feature `oidc` the ID token of a login that asks for the scope `openid` is verified and must be by it.
+    ///
+    /// `{tenantid}` in it stands for any tenant, which the ID token names in its claim `tid`, as Microsoft has it.
     pub issuer: Option<String>,
+    /// Where the issuer's metadata is, if not at the issuer with `/.well-known/openid-configuration`.
+    pub metadata_url: Option<String>,
+    /// Whether the ID token is stored with the access token, to be shown to the provider when the user logs out; see
+    /// [`OAuth::end_session`](crate::OAuth::end_session). By default it is not: it is as large as everything else together,
+    /// and full of personal data.
+    pub keep_id_token: bool,
     /// Refuse a callback without `iss`, for a provider that announces to send it (RFC 9207 section 2.4).
     pub requires_issuer: bool,
     /// Bind tokens to a key, so that they are of no use to whoever steals them without it (RFC 9449). Off by default.
@@ -147,7 +163,10 @@ impl Provider {
             revocation_endpoint: None,
             userinfo_endpoint: None,
             api_base: None,
+            end_session_endpoint: None,
             issuer: None,
+            metadata_url: None,
+            keep_id_token: false,
             requires_issuer: false,
             dpop: false,
             scopes: Vec::new(),
@@ -216,6 +235,40 @@ impl Provider {
         self
     }
 
+    /// An OpenID provider, of which nothing need be known but its issuer: the endpoints are in its metadata (OpenID Connect
+    /// Discovery), which is fetched when it is first needed. It asks for the scope `openid`.
+    ///
+    /// Needs the cargo feature `oidc`; without it such a registration is a [`ConfigError`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "oidc")]
+    /// # fn main() -> Result<(), oauth_dance::ConfigError> {
+    /// use oauth_dance::{KeyRing, MemoryStorage, OAuth, Provider};
+    ///
+    /// let acme = Provider::openid("acme", "https://id.acme.example").with_scopes(["openid", "email"]);
+    /// let oauth = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+    ///     .provider(acme.client("our-client-id", "our-client-secret"))
+    ///     .each_browser_a_user()
+    ///     .build()?;
+    /// # let _ = oauth;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "oidc"))]
+    /// # fn main() {}
+    /// ```
+    pub fn openid(name: impl Into<String>, issuer: impl Into<String>) -> Self {
+        let mut provider = Self::new(name, "", "").with_scopes([openid::SCOPE]);
+        provider.issuer = Some(issuer.into());
+        provider
+    }
+
+    /// The first endpoint that the issuer's metadata has to say, if any.
+    pub(crate) fn left_open(&self) -> Option<&'static str> {
+        let endpoints =
+            [("authorization_endpoint", &self.authorization_endpoint), ("token_endpoint", &self.token_endpoint)];
+        endpoints.into_iter().find(|(_, endpoint)| endpoint.is_empty()).map(|(field, _)| field)
+    }
+
     /// The same provider under another name, to use it twice.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
@@ -237,13 +290,36 @@ impl Provider {
             provider: self,
             client_id: client_id.into(),
             client_secret: Some(client_secret.into()),
+            client_key: None,
             redirect_uri: None,
         }
     }
 
+    /// Registers this application's client by its key, of which a client secret is made whenever one is needed.
+    ///
+    /// ```no_run
+    /// use oauth_dance::ClientKey;
+    /// use oauth_dance::presets::Apple;
+    ///
+    /// let key = std::fs::read_to_string("AuthKey_KEY1234567.p8")?;
+    /// let key = ClientKey::apple("TEAM123456", "KEY1234567", key);
+    /// let registration = Apple::provider().client_with_key("com.example.app", key);
+    /// # let _ = registration;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn client_with_key(self, client_id: impl Into<String>, key: ClientKey) -> Registration {
+        Registration { client_key: Some(key), ..self.public_client(client_id) }
+    }
+
     /// Registers a public client, which has no secret; PKCE alone protects it.
     pub fn public_client(self, client_id: impl Into<String>) -> Registration {
-        Registration { provider: self, client_id: client_id.into(), client_secret: None, redirect_uri: None }
+        Registration {
+            provider: self,
+            client_id: client_id.into(),
+            client_secret: None,
+            client_key: None,
+            redirect_uri: None,
+        }
     }
 
     /// Registers the client named in the environment: for a provider `github`, `GITHUB_CLIENT_ID` and
@@ -259,7 +335,7 @@ impl Provider {
             .collect();
         let client_id = required_variable(&format!("{prefix}_CLIENT_ID"))?;
         let client_secret = variable(&format!("{prefix}_CLIENT_SECRET")).map(Secret::from);
-        Ok(Registration { provider: self, client_id, client_secret, redirect_uri: None })
+        Ok(Registration { provider: self, client_id, client_secret, client_key: None, redirect_uri: None })
     }
 }
 
@@ -281,6 +357,8 @@ pub struct Registration {
     pub(crate) provider: Provider,
     pub(crate) client_id: String,
     pub(crate) client_secret: Option<Secret>,
+    /// What the secret is made of, in its place.
+    pub(crate) client_key: Option<ClientKey>,
     pub(crate) redirect_uri: Option<String>,
 }
 
@@ -302,7 +380,7 @@ impl Registration {
 /// A [`Registration`] as a configuration file has it, in any format that serde reads.
 ///
 /// With `preset` the other fields change that preset; without it, `authorization_endpoint` and `token_endpoint` are
-/// required. Credentials stand in the file or, better, in environment variables that the file names.
+/// required, or for an OpenID provider `issuer` alone. Credentials stand in the file or, better, in environment variables that the file names.
 ///
 /// ```
 /// use oauth_dance::ProviderConfig;
@@ -348,8 +426,14 @@ pub struct ProviderConfig {
     /// See [`Provider::api_base`].
     #[serde(alias = "base_url")]
     pub api_base: Option<String>,
+    /// See [`Provider::end_session_endpoint`].
+    pub end_session_endpoint: Option<String>,
     /// See [`Provider::issuer`].
     pub issuer: Option<String>,
+    /// See [`Provider::metadata_url`].
+    pub metadata_url: Option<String>,
+    /// See [`Provider::keep_id_token`].
+    pub keep_id_token: Option<bool>,
     /// See [`Provider::requires_issuer`].
     pub requires_issuer: Option<bool>,
     /// See [`Provider::dpop`].
@@ -401,11 +485,15 @@ impl ProviderConfig {
             (None, None) => None,
         };
 
-        let mut provider = preset(name, self.preset, self.host)?;
+        let mut provider = match (&self.preset, &self.issuer, &self.host) {
+            (None, Some(issuer), None) => Provider::openid(name, issuer),
+            _ => preset(name, self.preset, self.host)?,
+        };
         provider.name = name.to_owned();
+        let discovers = self.issuer.is_some();
         let required = |value: Option<String>, preset: String, field| match value {
             Some(value) => Ok(value),
-            None if preset.is_empty() => Err(ConfigError::missing(name, field)),
+            None if preset.is_empty() && !discovers => Err(ConfigError::missing(name, field)),
             None => Ok(preset),
         };
         provider.authorization_endpoint =
@@ -417,7 +505,10 @@ impl ProviderConfig {
         provider.revocation_endpoint = self.revocation_endpoint.or(provider.revocation_endpoint);
         provider.userinfo_endpoint = self.userinfo_endpoint.or(provider.userinfo_endpoint);
         provider.api_base = self.api_base.or(provider.api_base);
+        provider.end_session_endpoint = self.end_session_endpoint.or(provider.end_session_endpoint);
         provider.issuer = self.issuer.or(provider.issuer);
+        provider.metadata_url = self.metadata_url.or(provider.metadata_url);
+        provider.keep_id_token = self.keep_id_token.unwrap_or(provider.keep_id_token);
         provider.requires_issuer = self.requires_issuer.unwrap_or(provider.requires_issuer);
         provider.dpop = self.dpop.unwrap_or(provider.dpop);
         provider.scopes = self.scopes.unwrap_or(provider.scopes);
@@ -430,7 +521,7 @@ impl ProviderConfig {
         provider.quirks = self.quirks.unwrap_or(provider.quirks);
         let endpoint = self.temporary_credentials_endpoint;
         provider.oauth1 = OAuth1::configured(name, provider.oauth1, endpoint, self.signature_method, self.realm)?;
-        Ok(Registration { provider, client_id, client_secret, redirect_uri: self.redirect_uri })
+        Ok(Registration { provider, client_id, client_secret, client_key: None, redirect_uri: self.redirect_uri })
     }
 }
 

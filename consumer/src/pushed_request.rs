@@ -25,7 +25,8 @@ pub(crate) async fn push(
 ) -> Result<Secret, TokenEndpointError> {
     let form: Vec<(&str, &str)> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let answer = token_endpoint::post(http, registered, endpoint, &form, TokenRequest::Form, key).await?;
-    let mut sent = vec![token_endpoint::client_secret(registered)];
+    let client_secret = token_endpoint::client_secret(http, registered);
+    let mut sent = vec![client_secret.expose()];
     sent.extend(params.iter().filter(|(name, _)| name == "state").map(|(_, state)| state.as_str()));
     read(&answer, &sent)
 }

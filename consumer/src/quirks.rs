@@ -20,9 +20,12 @@ pub struct Quirks {
     pub without_pkce: bool,
     /// The authorization parameter that names the scopes, in place of `scope`. Slack has `user_scope`.
     pub scope_parameter: Option<String>,
-    /// Refuses a registration that asks for scopes, since the provider then answers by `response_mode=form_post`, which
-    /// the callback route does not take. Apple does.
-    pub scopes_need_form_post: bool,
+    /// Asks the provider to send the browser back by a form (OAuth 2.0 Form Post Response Mode), for one that answers in no
+    /// other way. Apple does where scopes are asked for.
+    pub form_post: bool,
+    /// Sends no `nonce` with a request of OpenID Connect, for a provider that does not repeat it in the ID token. PKCE or the
+    /// client's secret protects the code all the same. LinkedIn does not.
+    pub without_nonce: bool,
     /// How requests of the token endpoint are written.
     pub token_request: TokenRequest,
     /// More parameters of the request that redeems a code, such as Shopify's `expiring`.
@@ -107,14 +110,10 @@ pub(crate) struct Presentation {
 
 impl Quirks {
     /// Checks what the types do not say.
-    pub(crate) fn check(&self, provider: &str, public_client: bool, asks_for_scopes: bool) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self, provider: &str, public_client: bool) -> Result<(), ConfigError> {
         let invalid = |problem| Err(ConfigError::invalid(provider, "quirks", problem));
         if self.without_pkce && public_client {
             return invalid("leaves out PKCE, which protects a client without a secret");
-        }
-        if self.scopes_need_form_post && asks_for_scopes {
-            let problem = "has one; this provider answers a request for scopes by form_post, which is not supported";
-            return Err(ConfigError::invalid(provider, "scopes", problem));
         }
         if self.token_params.keys().any(|name| RESERVED.contains(&name.as_str())) {
             return invalid("sets a parameter of the token request that belongs to the protocol");

@@ -1,13 +1,19 @@
 //! A registration that was checked: every URL parsed, every value usable.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use oauth_dance_core::{DpopKey, Secret};
+use oauth_dance_core::{DpopKey, Secret, Timestamp};
 use url::{Host, Origin, Url};
 
+use crate::client_key::SecretMaker;
 use crate::error::ConfigError;
+use crate::oauth::OAuth;
 use crate::oauth1;
+use crate::openid::OpenId;
+use crate::openid::error::DiscoveryError;
+use crate::openid::issuer::Issuer;
 use crate::provider::{ClientAuthentication, OfflineAccess, Provider, Registration};
 use crate::quirks::{Presentation, Quirks, TokenHeader, url_with_client_id, with_client_id};
 
@@ -27,7 +33,7 @@ const RESERVED: [&str; 12] = [
     "dpop_jkt",
 ];
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Registered {
     pub(crate) name: String,
     pub(crate) title: String,
@@ -37,7 +43,12 @@ pub(crate) struct Registered {
     pub(crate) revocation_endpoint: Option<Url>,
     pub(crate) userinfo_endpoint: Option<Url>,
     pub(crate) api_base: Option<Url>,
-    pub(crate) issuer: Option<String>,
+    pub(crate) end_session_endpoint: Option<Url>,
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) openid: Option<Arc<OpenId>>,
+    #[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "only metadata fills it in"))]
+    pub(crate) left_open: LeftOpen,
+    pub(crate) keep_id_token: bool,
     pub(crate) requires_issuer: bool,
     pub(crate) dpop: bool,
     pub(crate) scopes: Vec<String>,
@@ -47,7 +58,8 @@ pub(crate) struct Registered {
     pub(crate) login_params: Vec<String>,
     pub(crate) api_headers: HeaderMap,
     pub(crate) client_id: String,
-    pub(crate) client_secret: Option<Secret>,
+    client_secret: Option<Secret>,
+    maker: Option<Arc<SecretMaker>>,
     pub(crate) redirect_uri: Url,
     pub(crate) refresh_endpoint: Url,
     pub(crate) token_headers: HeaderMap,
@@ -57,11 +69,22 @@ pub(crate) struct Registered {
     pub(crate) oauth1: Option<oauth1::Client>,
 }
 
+/// Which endpoints the metadata of the issuer has to say. Until it has, the issuer's URL stands in their place.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "only metadata fills them in"))]
+pub(crate) struct LeftOpen {
+    pub(crate) authorization_endpoint: bool,
+    pub(crate) token_endpoint: bool,
+    pub(crate) refresh_endpoint: bool,
+}
+
 impl Registered {
     /// Checks a registration; its callback is at `callback` unless it says otherwise.
     pub(crate) fn check(registration: Registration, callback: &str) -> Result<Self, ConfigError> {
-        let Registration { mut provider, client_id, client_secret, redirect_uri } = registration;
+        let Registration { mut provider, client_id, client_secret, client_key, redirect_uri } = registration;
         ask_for_offline_access(&mut provider);
+        let openid = OpenId::of(&provider)?.map(Arc::new);
+        let left_open = leave_open(&mut provider);
         let name = provider.name.clone();
         let invalid = |field, problem| ConfigError::invalid(&name, field, problem);
 
@@ -93,7 +116,9 @@ impl Registered {
         if provider.scopes.iter().any(|scope| scope.is_empty() || scope.contains(char::is_whitespace)) {
             return Err(invalid("scopes", "has one that is empty or contains white space"));
         }
-        provider.quirks.check(&name, client_secret.is_none(), !provider.scopes.is_empty())?;
+        let maker = client_key.map(|key| SecretMaker::new(key, &client_id)).transpose();
+        let maker = maker.map_err(|problem| invalid("client_key", problem))?.map(Arc::new);
+        provider.quirks.check(&name, client_secret.is_none() && maker.is_none())?;
         if provider.dpop && provider.quirks.token_header != TokenHeader::Bearer {
             return Err(invalid("dpop", "presents the token in a header of its own, so `token_header` cannot be set"));
         }
@@ -129,7 +154,11 @@ impl Registered {
                 .token_header
                 .presentation()
                 .ok_or_else(|| invalid("token_header", "has a name or scheme that no header can have"))?,
-            issuer: provider.issuer,
+            end_session_endpoint: optional("end_session_endpoint", &provider.end_session_endpoint)?,
+            issuer: provider.issuer.map(Issuer::new),
+            openid,
+            left_open,
+            keep_id_token: provider.keep_id_token,
             requires_issuer: provider.requires_issuer,
             dpop: provider.dpop,
             title: provider.title,
@@ -141,6 +170,7 @@ impl Registered {
             quirks,
             client_id,
             client_secret,
+            maker,
             name,
             oauth1,
         };
@@ -148,6 +178,14 @@ impl Registered {
             return Err(ConfigError::missing(&registered.name, "issuer"));
         }
         Ok(registered)
+    }
+
+    /// The client's secret at this instant; `None` for a public client.
+    pub(crate) fn client_secret(&self, now: Timestamp) -> Option<Secret> {
+        match &self.maker {
+            Some(maker) => maker.secret(now),
+            None => self.client_secret.clone(),
+        }
     }
 
     /// The key for a token that is about to be asked for: the one there is, or a new one if there should be one.
@@ -163,6 +201,19 @@ impl Registered {
     /// Whether a parameter of the authorization request belongs to the protocol.
     pub(crate) fn reserves(&self, parameter: &str) -> bool {
         reserves(self.oauth1.is_some(), parameter)
+    }
+
+    /// This with everything that its configuration leaves to the issuer's metadata, which may have to be fetched.
+    pub(crate) async fn complete(self: &Arc<Self>, oauth: &OAuth) -> Result<Arc<Self>, DiscoveryError> {
+        match &self.openid {
+            Some(openid) => openid.complete(self, &oauth.inner.http, oauth.inner.clock.now()).await,
+            None => Ok(Arc::clone(self)),
+        }
+    }
+
+    /// The same, or what there is if the issuer cannot be asked: API calls need nothing of it.
+    pub(crate) async fn as_complete_as_can_be(self: &Arc<Self>, oauth: &OAuth) -> Arc<Self> {
+        self.complete(oauth).await.unwrap_or_else(|_| Arc::clone(self))
     }
 
     /// Whether the token may be sent there.
@@ -235,6 +286,22 @@ pub(crate) fn without_parameters(endpoint: &Url, is_set: impl Fn(&str) -> bool) 
         url.query_pairs_mut().extend_pairs(kept);
     }
     url
+}
+
+/// Puts the issuer, or its metadata, where that has to say an endpoint: nothing that is sent there by mistake goes astray.
+fn leave_open(provider: &mut Provider) -> LeftOpen {
+    let left_open = LeftOpen {
+        authorization_endpoint: provider.authorization_endpoint.is_empty(),
+        token_endpoint: provider.token_endpoint.is_empty(),
+        refresh_endpoint: provider.token_endpoint.is_empty() && provider.quirks.refresh_endpoint.is_none(),
+    };
+    for endpoint in [&mut provider.authorization_endpoint, &mut provider.token_endpoint] {
+        if endpoint.is_empty() {
+            let issuer = provider.metadata_url.as_deref().or(provider.issuer.as_deref());
+            endpoint.push_str(issuer.unwrap_or_default());
+        }
+    }
+    left_open
 }
 
 /// Adds what asks for a refresh token to what is asked for anyway.

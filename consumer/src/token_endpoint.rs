@@ -38,7 +38,7 @@ pub(crate) async fn exchange_code(
     form.extend(registered.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let format = registered.quirks.token_request;
     let answer = post(http, registered, &registered.token_endpoint, &form, format, key.as_ref()).await?;
-    read(registered, &answer, &[code, verifier, client_secret(registered)], key, now)
+    read(registered, &answer, &[code, verifier, client_secret(http, registered).expose()], key, now)
 }
 
 /// Redeems a refresh token (RFC 6749 section 6) for a token bound to the same key. An answer without a refresh token or scope
@@ -54,12 +54,13 @@ pub(crate) async fn refresh(
     let format = registered.quirks.token_request;
     let key = registered.dpop_key(old.dpop_key.clone());
     let answer = post(http, registered, &registered.refresh_endpoint, &form, format, key.as_ref()).await?;
-    let sent = [refresh_token.expose(), client_secret(registered)];
+    let client_secret = client_secret(http, registered);
+    let sent = [refresh_token.expose(), client_secret.expose()];
     let mut token = read(registered, &answer, &sent, key, now)?;
     token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
     token.expires_at = token.expires_at.or(Some(now.saturating_add(token_response::DEFAULT_LIFETIME)));
     token.scope = token.scope.or_else(|| old.scope.clone());
-    token.id_token = token.id_token.or_else(|| old.id_token.clone());
+    token.subject.clone_from(&old.subject);
     keep_api_base(registered, &mut token, old);
     Ok(token)
 }
@@ -112,7 +113,7 @@ pub(crate) async fn revoke(
             send(http, request(http, registered, Method::DELETE, endpoint).headers(api?), presented).await?
         }
         RevocationRequest::DeleteAsClient => {
-            let credentials = basic(&registered.client_id, client_secret(registered));
+            let credentials = basic(&registered.client_id, client_secret(http, registered).expose());
             let request = request(http, registered, Method::DELETE, endpoint);
             let request = request.header(header::AUTHORIZATION, credentials);
             send(http, request.json(&serde_json::json!({ "access_token": token.expose() })), binding).await?
@@ -138,7 +139,8 @@ pub(crate) async fn post(
     let mut form = form.to_vec();
     let mut request = request(http, registered, Method::POST, endpoint);
     // Without a secret there is nothing to authenticate with; the id still names the client (RFC 6749 section 3.2.1).
-    match (&registered.client_secret, registered.client_authentication) {
+    let client_secret = registered.client_secret(http.clock.now());
+    match (&client_secret, registered.client_authentication) {
         (Some(secret), ClientAuthentication::Basic) => {
             request = request.header(header::AUTHORIZATION, basic(&registered.client_id, secret.expose()));
         }
@@ -181,8 +183,8 @@ fn bound_to(key: Option<&DpopKey>) -> Option<Binding<'_>> {
 }
 
 /// The client's secret; empty for a public client.
-pub(crate) fn client_secret(registered: &Registered) -> &str {
-    registered.client_secret.as_ref().map_or("", Secret::expose)
+pub(crate) fn client_secret(http: &HttpClients, registered: &Registered) -> Secret {
+    registered.client_secret(http.clock.now()).unwrap_or_else(|| Secret::new(""))
 }
 
 /// HTTP Basic with both parts form-encoded first (RFC 6749 section 2.3.1).

@@ -49,7 +49,8 @@ pub use memory::MemoryStorage;
 pub use random::random_bytes;
 pub use record::{Record, Version, Versioned};
 pub use refresh::{
-    Connection, ConnectionState, DeadReason, Due, DueReport, Redeem, RedeemError, RefreshError, RefreshEvent, Refresher,
+    Connection, ConnectionState, DeadReason, Due, DueReport, Redeem, RedeemError, RefreshError, RefreshEvent,
+    Refresher, Verdict,
 };
 pub use request_storage::RequestStorage;
 pub use scope_change::ScopeChange;
@@ -57,5 +58,5 @@ pub use seal::{KeyRing, KeyRingError, OpenError, SealingKey};
 pub use secret::Secret;
 pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, TokenStorage};
 pub use time::{Clock, Timestamp};
-pub use token::{Extra, OAuth1Token, OAuth2Token, Token};
+pub use token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 pub use tokens::Tokens;

@@ -89,6 +89,8 @@ pub struct OAuth2Token {
     pub refresh_token: Option<Secret>,
     /// The OpenID Connect ID token, as received. Nothing here says that it was verified.
     pub id_token: Option<Secret>,
+    /// Whom an ID token that was verified named when this token's grant began.
+    pub subject: Option<Subject>,
     /// The scopes that were granted; `None` if the provider did not say.
     pub scope: Option<Vec<String>>,
     /// When the access token expires; `None` if the provider did not say.
@@ -109,6 +111,7 @@ impl OAuth2Token {
             token_type: "Bearer".to_owned(),
             refresh_token: None,
             id_token: None,
+            subject: None,
             scope: None,
             expires_at: None,
             issued_at: None,
@@ -121,6 +124,15 @@ impl OAuth2Token {
     pub fn is_expired_at(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|expiry| expiry <= now)
     }
+}
+
+/// Somebody at a provider: the two together are never given to anybody else (OpenID Connect Core section 5.7).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// The issuer, `iss`.
+    pub issuer: String,
+    /// Who it is there, `sub`.
+    pub subject: String,
 }
 
 /// Token credentials of OAuth 1.0a (RFC 5849 section 2.3). They do not expire by themselves.

@@ -193,7 +193,7 @@ mod tests {
     use crate::memory::MemoryStorage;
     use crate::seal::SealingKey;
     use crate::time::Timestamp;
-    use crate::token::{Extra, OAuth1Token, OAuth2Token};
+    use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject};
 
     fn key() -> TokenKey {
         TokenKey::new("github", "alice").unwrap()
@@ -205,6 +205,7 @@ mod tests {
         token.token_type = "bearer".to_owned();
         token.refresh_token = Some("CANARY-refresh".into());
         token.id_token = Some("CANARY-id".into());
+        token.subject = Some(Subject { issuer: "https://p.example".to_owned(), subject: "248289761001".to_owned() });
         token.scope = Some(vec!["repo".to_owned(), "user:email".to_owned()]);
         token.expires_at = Some(Timestamp::from_unix_seconds(4_102_444_800));
         token.issued_at = Some(Timestamp::from_unix_seconds(1_700_000_000));

@@ -13,7 +13,7 @@ use crate::key::TokenKey;
 use crate::refresh::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
 use crate::secret::Secret;
 use crate::time::Timestamp;
-use crate::token::{Extra, OAuth1Token, OAuth2Token, Token};
+use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 
 /// Raised whenever an older release could not read a record, or would lose a part of it in rewriting it. A record is
 /// written with the lowest number that has all its members.
@@ -51,10 +51,10 @@ pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensErr
     Ok(Stored { token: document.token.into(), progress })
 }
 
-/// 1, or 2 for a token with a `dpop_key`.
+/// 1, or 2 for a token with a `subject` or a `dpop_key`.
 fn format(token: &Token) -> u64 {
     match token {
-        Token::OAuth2(OAuth2Token { dpop_key: Some(_), .. }) => 2,
+        Token::OAuth2(OAuth2Token { subject: Some(_), .. } | OAuth2Token { dpop_key: Some(_), .. }) => 2,
         _ => 1,
     }
 }
@@ -82,6 +82,8 @@ enum TokenOut<'a> {
         token_type: &'a str,
         refresh_token: Option<&'a str>,
         id_token: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        subject: Option<[&'a str; 2]>,
         scope: Option<&'a [String]>,
         expires_at: Option<u64>,
         issued_at: Option<u64>,
@@ -104,6 +106,7 @@ impl<'a> From<&'a Token> for TokenOut<'a> {
                 token_type: &token.token_type,
                 refresh_token: token.refresh_token.as_ref().map(Secret::expose),
                 id_token: token.id_token.as_ref().map(Secret::expose),
+                subject: token.subject.as_ref().map(|Subject { issuer, subject }| [issuer.as_str(), subject]),
                 scope: token.scope.as_deref(),
                 expires_at: token.expires_at.map(Timestamp::as_unix_seconds),
                 issued_at: token.issued_at.map(Timestamp::as_unix_seconds),
@@ -127,6 +130,8 @@ enum TokenIn {
         token_type: String,
         refresh_token: Option<String>,
         id_token: Option<String>,
+        #[serde(default)]
+        subject: Option<[String; 2]>,
         scope: Option<Vec<String>>,
         expires_at: Option<u64>,
         issued_at: Option<u64>,
@@ -154,6 +159,7 @@ impl From<TokenIn> for Token {
                 token_type,
                 refresh_token,
                 id_token,
+                subject,
                 scope,
                 expires_at,
                 issued_at,
@@ -164,6 +170,7 @@ impl From<TokenIn> for Token {
                 token_type,
                 refresh_token: refresh_token.map(Secret::from),
                 id_token: id_token.map(Secret::from),
+                subject: subject.map(|[issuer, subject]| Subject { issuer, subject }),
                 scope,
                 expires_at: expires_at.map(Timestamp::from_unix_seconds),
                 issued_at: issued_at.map(Timestamp::from_unix_seconds),
@@ -328,6 +335,16 @@ mod tests {
             assert!(matches!(error, TokensError::Malformed { .. }), "{error:?}");
             assert!(!format!("{error:?} {error}").contains("CANARY"));
         }
+    }
+
+    #[test]
+    fn a_subject_comes_back_with_its_token_and_is_of_the_second_format() {
+        let mut token = OAuth2Token::bearer("access");
+        token.subject = Some(Subject { issuer: "https://p.example".to_owned(), subject: "alice".to_owned() });
+        let known = Stored::idle(token.into());
+        let document = encode(&key(), &known);
+        assert!(document.starts_with(br#"{"format":2,"#));
+        assert_eq!(decode(&key(), &document).unwrap(), known);
     }
 
     #[test]

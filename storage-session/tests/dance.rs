@@ -214,7 +214,7 @@ async fn a_refreshed_token_too_large_for_a_cookie_ends_the_connection() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     world.clock.advance(Duration::from_secs(3601));
-    world.provider.next_token_answer(Answer::normal().member("id_token", "x".repeat(65_536)));
+    world.provider.next_token_answer(Answer::normal().member("more", "x".repeat(65_536)));
     assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
     let next = world.browser.get("/me").await;
     assert!(next.header("location").starts_with("/login/acme?next="), "{next:?}");
@@ -289,7 +289,7 @@ async fn a_token_too_large_for_a_cookie_says_so() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     let before = world.browser.get("/me").await.body;
-    world.provider.next_token_answer(Answer::normal().member("id_token", "x".repeat(65_536)));
+    world.provider.next_token_answer(Answer::normal().member("more", "x".repeat(65_536)));
     let failed = world.login("acme").await;
     assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR, "{failed:?}");
     assert!(failed.body.contains("token storage failed"), "{failed:?}");

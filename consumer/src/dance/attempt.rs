@@ -24,6 +24,10 @@ const REMEMBERED: Duration = Duration::from_secs(2 * 600);
 /// How many logins one browser can have under way; the oldest gives way. Together their cookies stay below 8 KiB.
 const MAX_PENDING: usize = 5;
 const PREFIX: &str = "oauth-dance-login-";
+/// What a form said, from the `POST` to the `GET` that follows at once.
+const POSTED_PREFIX: &str = "oauth-dance-posted-";
+const POSTED_LIFETIME: Duration = Duration::from_secs(60);
+const MAX_POSTED: usize = 1024;
 
 /// Starts attempts, finds them again, and spends each once.
 pub(crate) struct Attempts {
@@ -48,6 +52,12 @@ pub(crate) struct Attempt {
     /// The scopes that were asked for, if they are others than the provider's usual ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) scopes: Option<Vec<String>>,
+    /// Whether OpenID Connect was asked for, so that an ID token has to come.
+    #[serde(default)]
+    pub(crate) openid: bool,
+    /// What that ID token has to repeat (OpenID Connect Core section 3.1.2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nonce: Option<String>,
     user: Option<(String, Option<String>)>,
     since: u64,
 }
@@ -59,6 +69,12 @@ impl Attempt {
 
     pub(crate) fn dpop_key(&self) -> Option<DpopKey> {
         DpopKey::parse(self.dpop_key.as_deref()?)
+    }
+
+    /// Makes it one of OpenID Connect, with a nonce of 256 random bits where the provider repeats it.
+    pub(crate) fn expect_id_token(&mut self, repeats_nonce: bool) {
+        self.openid = true;
+        self.nonce = repeats_nonce.then(|| URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
     }
 
     pub(crate) fn is_of(&self, user: Option<&User>) -> bool {
@@ -93,6 +109,8 @@ impl Attempts {
             next,
             dpop_key: None,
             scopes: None,
+            openid: false,
+            nonce: None,
             user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
             since: self.clock.now().as_unix_seconds(),
         }
@@ -126,6 +144,24 @@ impl Attempts {
         self.cookies.remove(&self.name(&attempt.state))
     }
 
+    /// The cookie for what a provider said of the user in a form, beside what the callback passes on.
+    pub(crate) fn remember_posted(&self, state: &str, said: &str) -> Option<HeaderValue> {
+        let fits = said.len() <= MAX_POSTED;
+        fits.then(|| self.cookies.set(&self.posted_name(state), &said, POSTED_LIFETIME))
+    }
+
+    /// What a provider said of the user in a form.
+    pub(crate) fn posted(&self, attempt: &Attempt, headers: &HeaderMap) -> Option<Secret> {
+        let name = self.posted_name(&attempt.state);
+        let mut found = cookies::all(headers).filter(|(found, _)| *found == name);
+        found.find_map(|(_, value)| self.cookies.read::<String>(&name, value)).map(Secret::from)
+    }
+
+    /// The header that makes the browser forget it.
+    pub(crate) fn forget_posted(&self, attempt: &Attempt) -> HeaderValue {
+        self.cookies.remove(&self.posted_name(&attempt.state))
+    }
+
     /// Spends an attempt: of all callbacks for it, in every process that shares the storage, one gets `Ok`.
     ///
     /// It also proves that the storage takes writes before the code is spent.
@@ -154,6 +190,10 @@ impl Attempts {
                 tracing::debug!(error = &error as &dyn std::error::Error, "old records were not purged");
             }
         });
+    }
+
+    fn posted_name(&self, state: &str) -> String {
+        self.cookies.name(&format!("{POSTED_PREFIX}{}", &fingerprint(state)[..16]))
     }
 
     fn name(&self, state: &str) -> String {

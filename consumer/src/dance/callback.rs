@@ -5,16 +5,18 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
-use http::{HeaderValue, header};
-use oauth_dance_core::{Precondition, ScopeChange, Secret, Token};
+use http::{HeaderValue, StatusCode, header};
+use oauth_dance_core::{OAuth2Token, Precondition, ScopeChange, Secret, Token};
+use url::form_urlencoded;
 
 use super::attempt::Attempt;
-use super::{private, query, split};
+use super::{form, private, query, split};
 use crate::client::ApiClient;
 use crate::error::LoginError;
 use crate::hooks::{Authorized, Decision};
 use crate::oauth::{Identity, OAuth};
 use crate::oauth1;
+use crate::openid;
 use crate::registered::Registered;
 use crate::token_endpoint;
 use crate::token_response::printable;
@@ -22,6 +24,8 @@ use crate::user::User;
 
 /// Providers issue codes of up to some 4 KiB.
 const MAX_CODE: usize = 8 * 1024;
+/// What the callback reads of a form. What a provider says of the user does not belong into a URL.
+const PASSED_ON: [&str; 5] = ["state", "code", "error", "error_description", "iss"];
 
 pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
     let (mut parts, query, _) = split(request);
@@ -42,6 +46,30 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
     };
     for cookie in cookies {
         response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The hop for a provider that sends the browser back by a form (OAuth 2.0 Form Post Response Mode). The form comes from
+/// another site, so the browser does not bring the attempt's cookie along; it does with the `GET` that follows.
+pub(super) async fn hop(oauth: OAuth, request: Request) -> Response {
+    let (mut parts, _, body) = split(request);
+    let provider = super::provider_of(&mut parts).await;
+    let Some(registered) = oauth.registered(&provider).ok().filter(|registered| registered.quirks.form_post) else {
+        return private(StatusCode::METHOD_NOT_ALLOWED);
+    };
+    let form = match form(body).await {
+        Ok(form) => form,
+        Err(error) => return oauth.failed(&provider, &error, &parts).await,
+    };
+    let mut callback = registered.redirect_uri.clone();
+    let fields: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
+    callback.query_pairs_mut().extend_pairs(fields.iter().filter(|(name, _)| PASSED_ON.contains(&name.as_ref())));
+    let field = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+    let mut response = private(Redirect::to(callback.as_str()));
+    if let (Some(state), Some(user)) = (field("state"), field("user")) {
+        let cookie = oauth.inner.attempts.remember_posted(state, user);
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
     }
     response
 }
@@ -119,6 +147,13 @@ async fn finish(
         .filter(|attempt| attempt.provider == provider)
         .ok_or(LoginError::UnknownAttempt)?;
     let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
+    // What an issuer that is down does not give, it does not give before anything is spent.
+    let registered = registered.complete(oauth).await?;
+    if let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) {
+        openid.prepare(&oauth.inner.http, oauth.inner.clock.now()).await?;
+    }
+    let posted = oauth.inner.attempts.posted(&attempt, &parts.headers);
+    cookies.extend(posted.as_ref().map(|_| oauth.inner.attempts.forget_posted(&attempt)));
 
     let spent = oauth.inner.attempts.spend(&attempt).await;
     if !matches!(spent, Err(LoginError::Storage(_))) {
@@ -131,9 +166,14 @@ async fn finish(
         return Err(LoginError::UserChanged);
     }
     let code = granted(&registered, callback)?;
-    let token = redeem(oauth, &registered, &attempt, &code).await?;
-    let decision = decide(oauth, registered, &attempt, user.as_ref(), &token, parts).await?;
+    let (mut token, identity) = redeem(oauth, &registered, &attempt, &code).await?;
+    let keep_id_token = registered.keep_id_token;
+    let said = Said { identity, posted };
+    let decision = decide(oauth, registered, &attempt, user.as_ref(), &token, said, parts).await?;
     if decision.store {
+        if let (Token::OAuth2(token), false) = (&mut token, keep_id_token) {
+            token.id_token = None;
+        }
         let user = whose(oauth, decision.user.or(user), cookies)?;
         let user = decision.account.into_iter().fold(user, User::with_account);
         // Over whatever was there: a new login always wins.
@@ -147,7 +187,7 @@ async fn finish(
 /// The code, if the provider that was asked says yes.
 fn granted(registered: &Registered, callback: Callback) -> Result<Secret, LoginError> {
     match (&registered.issuer, &callback.issuer) {
-        (Some(expected), Some(found)) if expected != found => return Err(LoginError::IssuerMismatch),
+        (Some(expected), Some(found)) if !expected.is(found) => return Err(LoginError::IssuerMismatch),
         (_, None) if registered.requires_issuer => return Err(LoginError::IssuerMismatch),
         _ => {}
     }
@@ -158,18 +198,47 @@ fn granted(registered: &Registered, callback: Callback) -> Result<Secret, LoginE
     }
 }
 
-async fn redeem(oauth: &OAuth, registered: &Registered, attempt: &Attempt, code: &Secret) -> Result<Token, LoginError> {
+/// The token, and who the provider says it is of.
+async fn redeem(
+    oauth: &OAuth,
+    registered: &Registered,
+    attempt: &Attempt,
+    code: &Secret,
+) -> Result<(Token, Option<openid::identity::Identity>), LoginError> {
     let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
-    Ok(match &registered.oauth1 {
+    match &registered.oauth1 {
         None => {
             let key = registered.dpop_key(attempt.dpop_key());
-            token_endpoint::exchange_code(http, registered, code.expose(), &attempt.verifier, key, now).await?.into()
+            let verifier = &attempt.verifier;
+            let mut token = token_endpoint::exchange_code(http, registered, code.expose(), verifier, key, now).await?;
+            let identity = identify(oauth, registered, attempt, &token).await?;
+            token.subject = identity.as_ref().map(openid::identity::Identity::subject);
+            Ok((token.into(), identity))
         }
         Some(client) => {
             let temporary = oauth1::Credentials { token: &attempt.state, secret: &attempt.verifier };
-            oauth1::token_credentials(http, registered, client, temporary, code.expose(), now).await?.into()
+            let token = oauth1::token_credentials(http, registered, client, temporary, code.expose(), now).await?;
+            Ok((token.into(), None))
         }
-    })
+    }
+}
+
+/// Who the ID token says it is, where OpenID Connect was asked for. Nothing goes on with one that is not believed.
+async fn identify(
+    oauth: &OAuth,
+    registered: &Registered,
+    attempt: &Attempt,
+    token: &OAuth2Token,
+) -> Result<Option<openid::identity::Identity>, LoginError> {
+    let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
+    let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
+    Ok(Some(openid.verify(token, attempt.nonce.as_deref(), &registered.client_id, http, now).await?))
+}
+
+/// What the provider said of the user.
+struct Said {
+    identity: Option<openid::identity::Identity>,
+    posted: Option<Secret>,
 }
 
 async fn decide(
@@ -178,11 +247,21 @@ async fn decide(
     attempt: &Attempt,
     user: Option<&User>,
     token: &Token,
+    said: Said,
     parts: &mut Parts,
 ) -> Result<Decision, LoginError> {
     let client = ApiClient::new(oauth, Arc::clone(&registered), token.clone());
-    let asked = attempt.scopes.as_deref().unwrap_or(&registered.scopes);
-    let login = Authorized { provider: &attempt.provider, user, token, asked, client, parts, next: &attempt.next };
+    let login = Authorized {
+        provider: &attempt.provider,
+        user,
+        token,
+        asked: attempt.scopes.as_deref().unwrap_or(&registered.scopes),
+        identity: said.identity,
+        posted_user: said.posted,
+        client,
+        parts,
+        next: &attempt.next,
+    };
     let ScopeChange { missing, additional, .. } = login.scope_change();
     if !missing.is_empty() || !additional.is_empty() {
         let (provider, missing, additional) = (login.provider, missing.len(), additional.len());

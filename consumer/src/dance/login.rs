@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::request::Parts;
@@ -13,17 +12,17 @@ use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope
 use url::Url;
 
 use super::attempt::Attempt;
-use super::{pages, private, query, split};
+use super::{form, pages, private, query, split};
 use crate::error::{LoginError, TokenEndpointError};
 use crate::hooks::BeforeLogin;
 use crate::oauth::OAuth;
 use crate::oauth1;
+use crate::openid;
 use crate::registered::{Registered, without_parameters};
 use crate::same_origin::is_cross_site;
 use crate::user::User;
 use crate::{dpop, pushed_request};
 
-const MAX_FORM: usize = 16 * 1024;
 /// For one parameter that the request sets.
 const MAX_PARAMETER: usize = 512;
 /// How many bytes of scopes there is room for in the attempt's cookie. For more, the provider's usual ones count as asked.
@@ -44,12 +43,6 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
         Ok(response) => private(response),
         Err(error) => oauth.failed(&provider, &error, &parts).await,
     }
-}
-
-async fn form(body: Body) -> Result<String, LoginError> {
-    let form =
-        to_bytes(body, MAX_FORM).await.map_err(|_| LoginError::Malformed("the form is too long or incomplete"))?;
-    String::from_utf8(form.to_vec()).map_err(|_| LoginError::Malformed("the form is not UTF-8"))
 }
 
 async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) -> Result<Response, LoginError> {
@@ -81,6 +74,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     if let Some(parameter) = params.keys().find(|parameter| registered.reserves(parameter)) {
         return Err(LoginError::ReservedParameter { parameter: parameter.clone() });
     }
+    let registered = registered.complete(oauth).await?;
     let (attempt, url) = match &registered.oauth1 {
         None => begin(oauth, &registered, &scopes, params, next, user.as_ref()).await?,
         Some(_) if !scopes.is_empty() => {
@@ -133,6 +127,13 @@ async fn begin(
         attempt.bind(key);
         let thumbprint = dpop::thumbprint(key).ok_or(TokenEndpointError::Proof)?;
         params.insert("dpop_jkt".to_owned(), thumbprint);
+    }
+    if registered.openid.is_some() && scopes.iter().any(|scope| scope == openid::SCOPE) {
+        attempt.expect_id_token(!registered.quirks.without_nonce);
+        params.extend(attempt.nonce.clone().map(|nonce| ("nonce".to_owned(), nonce)));
+    }
+    if registered.quirks.form_post {
+        params.insert("response_mode".to_owned(), "form_post".to_owned());
     }
     let (mut url, mut params) = authorization_request(registered, &attempt.state, challenge, scopes, params);
     if let Some(endpoint) = &registered.pushed_authorization_request_endpoint {

@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt;
 mod callback;
+pub(crate) mod ended;
 mod login;
 mod pages;
 mod query;
@@ -9,10 +10,10 @@ mod query;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts as _, OriginalUri, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, get, on};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, Uri, header};
 use oauth_dance_core::BoxError;
@@ -24,15 +25,20 @@ use crate::oauth::{Identity, OAuth};
 use crate::registered::Registered;
 use crate::user::User;
 
+/// Longer than any form of a provider; a code alone may have 4 KiB.
+const MAX_FORM: usize = 16 * 1024;
+
 impl OAuth {
     /// The login and callback routes of every provider, for any router's state.
     ///
     /// * `GET /login/{provider}?next=/path` sends the browser to the provider, and afterwards to that path of this
     ///   application. A request that another site made for somebody signed in gets a page that asks first; `POST` from
     ///   the application's own pages goes straight on.
-    /// * `GET /login/{provider}/authorized` is where the provider sends it back.
+    /// * `GET /login/{provider}/authorized` is where the provider sends it back. With `POST` one that answers by a form does,
+    ///   and the browser is sent on to the same with `GET`.
+    /// * `GET /login/{provider}/ended` is where it sends a browser whose session it has [ended](OAuth::end_session).
     pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
-        let (login, callback) = (self.clone(), self.clone());
+        let (login, callback, posted, ended) = (self.clone(), self.clone(), self.clone(), self.clone());
         let login = move |request| login::handle(login, request).instrument(tracing::info_span!("login"));
         let callback = move |request| callback::handle(callback, request).instrument(tracing::info_span!("callback"));
         // HEAD must not spend a callback, so GET is registered without it.
@@ -42,7 +48,13 @@ impl OAuth {
                 &self.inner.paths.login_route,
                 on(MethodFilter::GET.or(MethodFilter::POST), login).on(MethodFilter::HEAD, head),
             )
-            .route(&self.inner.paths.callback_route, on(MethodFilter::GET, callback).on(MethodFilter::HEAD, head))
+            .route(
+                &self.inner.paths.callback_route,
+                on(MethodFilter::GET, callback)
+                    .on(MethodFilter::POST, move |request| callback::hop(posted, request))
+                    .on(MethodFilter::HEAD, head),
+            )
+            .route(&self.inner.paths.ended_route, get(move |request| ended::handle(ended, request)))
     }
 
     /// Who is signed in.
@@ -80,6 +92,13 @@ fn count(provider: &str, outcome: &'static str) {
 async fn provider_of(parts: &mut Parts) -> String {
     let Ok(params) = RawPathParams::from_request_parts(parts, &()).await else { return String::new() };
     params.iter().find(|(name, _)| *name == "provider").map(|(_, value)| value.to_owned()).unwrap_or_default()
+}
+
+/// The form in a body.
+async fn form(body: Body) -> Result<String, LoginError> {
+    let form =
+        to_bytes(body, MAX_FORM).await.map_err(|_| LoginError::Malformed("the form is too long or incomplete"))?;
+    String::from_utf8(form.to_vec()).map_err(|_| LoginError::Malformed("the form is not UTF-8"))
 }
 
 /// Takes a request apart and its query out of it, where no hook or log can find a code or a state.

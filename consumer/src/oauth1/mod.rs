@@ -22,7 +22,7 @@ pub use self::provider::OAuth1;
 pub use self::signature::SignatureMethod;
 
 /// The client of a provider of OAuth 1.0a, and what its requests are signed with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Client {
     key: String,
     signer: Signer,

@@ -50,6 +50,7 @@ impl SignatureMethod {
 }
 
 /// A method with the client's secret for it.
+#[derive(Clone)]
 pub(super) enum Signer {
     Shared {
         method: SignatureMethod,

@@ -6,22 +6,23 @@ use crate::quirks::RevocationRequest;
 
 presets! {
     /// [Apple](https://developer.apple.com/documentation/signinwithapplerestapi): who the user is, in an ID token; there is
-    /// no API behind it.
+    /// no API behind it, and no userinfo endpoint.
     ///
-    /// The client secret is a JWT that you sign with your key (ES256) and that lasts six months at most; make it outside
-    /// and give it as the secret. Asking for the scopes `name` or `email` makes Apple answer by `form_post`, which the
-    /// callback route does not take, so a registration with scopes is a [`ConfigError`](crate::ConfigError).
+    /// [`Provider::client_with_key`] registers a client by its key, of which the client secret is made whenever one is needed.
+    ///
+    /// Apple tells the name once, at a user's first login: [`Authorized::posted_user`](crate::Authorized::posted_user).
     Apple(provider) {
         name: "apple",
         title: "Apple",
         source: "https://developer.apple.com/documentation/sign_in_with_apple/generate_and_validate_tokens",
-        note: "The client secret is a JWT that you sign yourself; scopes are refused, since they need form_post.",
+        note: "Register the client with its key: the client secret is a JWT that is made of it.",
         authorization_endpoint: "https://appleid.apple.com/auth/authorize",
         token_endpoint: "https://appleid.apple.com/auth/token",
         revocation_endpoint: Some("https://appleid.apple.com/auth/revoke"),
         issuer: Some("https://appleid.apple.com"),
+        scopes: &["openid", "email", "name"],
         client_authentication: ClientAuthentication::Body,
-        quirks: &[Quirk::ScopesNeedFormPost],
+        quirks: &[Quirk::FormPost],
     }
 
     /// [Asana](https://developers.asana.com/docs/oauth). The scope `default` is for apps registered with full permissions;

@@ -82,6 +82,7 @@ fn details(preset: &Preset) -> String {
     url("userinfo endpoint", preset.userinfo_endpoint);
     url("API base", preset.api_base);
     url("issuer", preset.issuer);
+    url("metadata", preset.metadata_url);
     for (name, value) in preset.authorization_params {
         let _ = writeln!(text, "- sends `{name}={value}`");
     }
@@ -156,7 +157,8 @@ fn quirk_line(quirk: Quirk) -> Option<String> {
     match quirk {
         Quirk::Revocation(_) => None,
         Quirk::ScopeParameter(name) => Some(format!("scopes are asked for as `{name}`")),
-        Quirk::ScopesNeedFormPost => Some("scopes are refused, since the answer would come by `form_post`".to_owned()),
+        Quirk::FormPost => Some("the answer comes by `form_post`".to_owned()),
+        Quirk::WithoutNonce => Some("no nonce is sent".to_owned()),
         Quirk::TokenJson => Some("token requests are JSON".to_owned()),
         Quirk::TokenParam(name, value) => Some(format!("the code is redeemed with `{name}={value}`")),
         Quirk::TokenEndpointHeader(name, value) => Some(format!("token requests carry `{name}: {value}`")),

@@ -118,6 +118,8 @@ presets! {
         token_endpoint: "https://oauth.platform.intuit.com/oauth2/v1/tokens/bearer",
         revocation_endpoint: Some("https://developer.api.intuit.com/v2/oauth2/tokens/revoke"),
         api_base: Some("https://{environment}quickbooks.api.intuit.com/v3"),
+        issuer: Some("https://oauth.platform.intuit.com/op/v1"),
+        metadata_url: Some("https://developer.api.intuit.com/.well-known/openid_configuration"),
         scopes: &["com.intuit.quickbooks.accounting"],
         quirks: &[Quirk::Revocation(RevocationRequest::Json)],
     }
@@ -159,20 +161,24 @@ presets! {
     }
 
     /// [LinkedIn](https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow). It takes a token
-    /// request with PKCE for an invalid client, so PKCE is left out; only approved apps get refresh tokens.
+    /// request with PKCE for an invalid client, so PKCE is left out, and repeats no nonce in its ID tokens; only approved apps get
+    /// refresh tokens.
     LinkedIn(provider) {
         name: "linkedin",
         title: "LinkedIn",
         source: "https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow",
-        note: "That it refuses PKCE, github.com/UsefulSoftwareCo/executor/issues/2087 measured.",
+        note: "That it refuses PKCE, github.com/UsefulSoftwareCo/executor/issues/2087 measured; that it knows no nonce, \
+               github.com/linkedin-developers/linkedin-api-js-client/issues/34 says.",
         authorization_endpoint: "https://www.linkedin.com/oauth/v2/authorization",
         token_endpoint: "https://www.linkedin.com/oauth/v2/accessToken",
         userinfo_endpoint: Some("https://api.linkedin.com/v2/userinfo"),
         api_base: Some("https://api.linkedin.com/v2"),
+        issuer: Some("https://www.linkedin.com/oauth"),
         scopes: &["openid", "profile", "email"],
         client_authentication: ClientAuthentication::Body,
         pkce: Pkce::Refused,
         refresh: Refresh::Registration,
+        quirks: &[Quirk::WithoutNonce],
     }
 
     /// [Mastodon](https://docs.joinmastodon.org/methods/oauth/), at any instance. Register the application at the instance
@@ -209,7 +215,8 @@ presets! {
     }
 
     /// [Microsoft Entra](https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow): Microsoft Graph,
-    /// for any account, or those of one tenant.
+    /// for any account, or those of one tenant. Each tenant is an issuer of its own: with `provider()`, an
+    /// [`Identity`](crate::Identity) may be of any, and its `email` is what the tenant's administrator says it is.
     Microsoft(provider, tenant) {
         name: "microsoft",
         title: "Microsoft",
@@ -220,6 +227,8 @@ presets! {
         token_endpoint: "https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
         userinfo_endpoint: Some("https://graph.microsoft.com/oidc/userinfo"),
         api_base: Some("https://graph.microsoft.com/v1.0"),
+        issuer: Some("https://login.microsoftonline.com/{tenantid}/v2.0"),
+        metadata_url: Some("https://login.microsoftonline.com/{tenant}/v2.0/.well-known/openid-configuration"),
         scopes: &["openid", "email", "profile", "User.Read"],
         client_authentication: ClientAuthentication::Body,
         pkce: Pkce::Documented,

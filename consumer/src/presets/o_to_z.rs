@@ -2,6 +2,7 @@
 
 use super::table::{Pkce, Place, Preset, Quirk, Refresh, Signed, is_fit, presets};
 use crate::oauth1::SignatureMethod;
+use crate::openid;
 use crate::provider::{ClientAuthentication, Provider};
 use crate::quirks::{Quirks, RevocationRequest};
 
@@ -41,6 +42,7 @@ presets! {
         revocation_endpoint: Some("https://{host}/oauth/revoke"),
         userinfo_endpoint: Some("https://{host}/oauth/userinfo"),
         api_base: Some("https://api.{host}/v3.0"),
+        issuer: Some("https://{host}"),
         scopes: &["/authenticate"],
         client_authentication: ClientAuthentication::Body,
     }
@@ -92,7 +94,8 @@ presets! {
         name: "salesforce",
         title: "Salesforce",
         source: "https://login.salesforce.com/.well-known/openid-configuration",
-        note: "The API is where the user's token says.",
+        note: "The API is where the user's token says. ID tokens are by the organization's own domain: name it with `at`, \
+               and as the issuer, to have them verified.",
         place: Some(Place {
             name: "host",
             default: Some("login.salesforce.com"),
@@ -231,6 +234,7 @@ presets! {
         revocation_endpoint: Some("https://id.twitch.tv/oauth2/revoke"),
         userinfo_endpoint: Some("https://api.twitch.tv/helix/users"),
         api_base: Some("https://api.twitch.tv/helix"),
+        issuer: Some("https://id.twitch.tv/oauth2"),
         scopes: &["user:read:email"],
         client_authentication: ClientAuthentication::Body,
         api_headers: &[("client-id", "{client_id}")],
@@ -283,6 +287,7 @@ presets! {
         revocation_endpoint: Some("https://identity.xero.com/connect/revocation"),
         userinfo_endpoint: Some("https://identity.xero.com/connect/userinfo"),
         api_base: Some("https://api.xero.com"),
+        issuer: Some("https://identity.xero.com"),
         scopes: &["openid", "profile", "email"],
         pkce: Pkce::Documented,
         refresh: Refresh::Scope("offline_access"),
@@ -344,6 +349,18 @@ impl Okta {
 }
 
 impl Slack {
+    /// [Sign in with Slack](https://docs.slack.dev/authentication/sign-in-with-slack/): who the user is, in an ID token.
+    pub fn openid() -> Provider {
+        let mut provider = Self::provider().with_scopes([openid::SCOPE, "email", "profile"]);
+        provider.authorization_endpoint = "https://slack.com/openid/connect/authorize".to_owned();
+        provider.token_endpoint = "https://slack.com/api/openid.connect.token".to_owned();
+        provider.userinfo_endpoint = Some("https://slack.com/api/openid.connect.userInfo".to_owned());
+        provider.issuer = Some("https://slack.com".to_owned());
+        provider.scope_separator = ' ';
+        let quirks = Quirks { scope_parameter: None, token_member: None, ..provider.quirks };
+        Provider { quirks, ..provider }
+    }
+
     /// A bot's token, in place of the user's. Name its scopes with [`Provider::with_scopes`].
     pub fn bot() -> Provider {
         let provider = Self::provider().with_scopes(["chat:write"]);

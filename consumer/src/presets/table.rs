@@ -28,6 +28,8 @@ pub(super) struct Preset {
     pub(super) userinfo_endpoint: Option<&'static str>,
     pub(super) api_base: Option<&'static str>,
     pub(super) issuer: Option<&'static str>,
+    /// Where the issuer's metadata is, if not where the standard has it.
+    pub(super) metadata_url: Option<&'static str>,
     pub(super) scopes: &'static [&'static str],
     pub(super) scope_separator: char,
     pub(super) client_authentication: ClientAuthentication,
@@ -88,7 +90,8 @@ pub(super) enum Refresh {
 #[derive(Clone, Copy)]
 pub(super) enum Quirk {
     ScopeParameter(&'static str),
-    ScopesNeedFormPost,
+    FormPost,
+    WithoutNonce,
     TokenJson,
     TokenParam(&'static str, &'static str),
     TokenEndpointHeader(&'static str, &'static str),
@@ -116,6 +119,7 @@ impl Preset {
         userinfo_endpoint: None,
         api_base: None,
         issuer: None,
+        metadata_url: None,
         scopes: &[],
         scope_separator: ' ',
         client_authentication: ClientAuthentication::Basic,
@@ -166,6 +170,7 @@ impl Preset {
         provider.userinfo_endpoint = self.userinfo_endpoint.map(fill);
         provider.api_base = self.api_base.map(fill);
         provider.issuer = self.issuer.map(fill);
+        provider.metadata_url = self.metadata_url.map(fill);
         provider.scopes = self.scopes.iter().map(|scope| (*scope).to_owned()).collect();
         provider.scope_separator = self.scope_separator;
         provider.client_authentication = self.client_authentication;
@@ -197,7 +202,8 @@ impl Quirk {
     fn apply(self, quirks: &mut Quirks) {
         match self {
             Self::ScopeParameter(name) => quirks.scope_parameter = Some(name.to_owned()),
-            Self::ScopesNeedFormPost => quirks.scopes_need_form_post = true,
+            Self::FormPost => quirks.form_post = true,
+            Self::WithoutNonce => quirks.without_nonce = true,
             Self::TokenJson => quirks.token_request = TokenRequest::Json,
             Self::TokenParam(name, value) => drop(quirks.token_params.insert(name.to_owned(), value.to_owned())),
             Self::TokenEndpointHeader(name, value) => {

@@ -262,6 +262,19 @@ impl Usual {
         Self::error(StatusCode::BAD_REQUEST, "invalid_request", description)
     }
 
+    /// A page whose form the browser sends on at once (OAuth 2.0 Form Post Response Mode).
+    pub(super) fn form_page(action: &str, fields: &[(&str, &str)]) -> Self {
+        let escape = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+        let input = |(name, value): &(&str, &str)| {
+            format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value))
+        };
+        let inputs: String = fields.iter().map(input).collect();
+        let form = format!("<form method=\"post\" action=\"{}\">{inputs}</form>", escape(action));
+        let page = format!("<!doctype html><body onload=\"document.forms[0].submit()\">{form}");
+        Self { body: page.into_bytes(), ..Self::empty(StatusCode::OK) }
+            .with_header(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))
+    }
+
     pub(super) fn redirect(location: &str) -> Self {
         match HeaderValue::try_from(location) {
             Ok(location) => Self::empty(StatusCode::FOUND).with_header(header::LOCATION, location),

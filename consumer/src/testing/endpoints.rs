@@ -14,6 +14,8 @@ use super::dpop::BadProof;
 use super::grants::{Authorization, InvalidGrant};
 use super::log::{LoggedRequest, only};
 use super::oauth1;
+#[cfg(feature = "oidc")]
+use super::openid;
 use super::wire::Connection;
 use super::{CLIENT, Settings, Shared};
 
@@ -35,6 +37,12 @@ pub enum Endpoint {
     Userinfo,
     /// `/api` and below.
     Api,
+    /// `/.well-known/openid-configuration`.
+    Metadata,
+    /// `/jwks`.
+    Keys,
+    /// `/end_session`.
+    EndSession,
     /// Everything else.
     Other,
 }
@@ -48,6 +56,9 @@ impl Endpoint {
             "/token" | "/oauth1/token" => Self::Token,
             "/revoke" => Self::Revocation,
             "/userinfo" => Self::Userinfo,
+            "/.well-known/openid-configuration" => Self::Metadata,
+            "/jwks" => Self::Keys,
+            "/end_session" => Self::EndSession,
             _ if path == "/api" || path.starts_with("/api/") => Self::Api,
             _ => Self::Other,
         }
@@ -90,6 +101,11 @@ fn answer(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRe
         (Endpoint::Userinfo, &Method::GET) => {
             with_user(shared, settings, issuer, request, |user, _| json!({ "sub": user }))
         }
+        #[cfg(feature = "oidc")]
+        (Endpoint::Metadata, &Method::GET) => Usual::json(StatusCode::OK, openid::metadata(settings, issuer)),
+        #[cfg(feature = "oidc")]
+        (Endpoint::Keys, &Method::GET) => Usual::json(StatusCode::OK, openid::keys(shared, settings)),
+        (Endpoint::EndSession, &Method::GET) => end_session(request),
         (Endpoint::Api, _) => with_user(shared, settings, issuer, request, |user, scope| echo(request, user, scope)),
         _ => Usual::error(StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
     }
@@ -128,15 +144,21 @@ fn authorize(shared: &Shared, settings: &Settings, issuer: &str, request: &Logge
         user: parameter("login_hint").unwrap_or(&settings.user).to_owned(),
         scope: parameter("scope").unwrap_or_default().to_owned(),
         jkt: parameter("dpop_jkt").map(str::to_owned),
+        nonce: parameter("nonce").map(str::to_owned),
     };
     let (name, value) = match &settings.refuses {
         Some(error) => ("error", error.clone()),
         None => ("code", shared.grants().code(settings, authorization)),
     };
-    callback.query_pairs_mut().append_pair(name, &value).append_pair("state", state);
+    let mut answer = vec![(name, value.as_str()), ("state", state)];
     if settings.issuer_parameter {
-        callback.query_pairs_mut().append_pair("iss", issuer);
+        answer.push(("iss", issuer));
     }
+    if parameter("response_mode") == Some("form_post") {
+        answer.extend(settings.posted_user.as_deref().map(|user| ("user", user)));
+        return Usual::form_page(callback.as_str(), &answer);
+    }
+    callback.query_pairs_mut().extend_pairs(answer);
     Usual::redirect(callback.as_str())
 }
 
@@ -160,6 +182,14 @@ fn push(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequ
     let params = request.form.iter().filter(|(name, _)| name != "client_secret").cloned().collect();
     let request_uri = shared.grants().push(settings, params);
     Usual::json(StatusCode::CREATED, json!({ "request_uri": request_uri, "expires_in": 60 }))
+}
+
+/// Asks nothing and ends no session, for there is none (OpenID Connect RP-Initiated Logout section 2).
+fn end_session(request: &LoggedRequest) -> Usual {
+    let back = request.parameter("post_logout_redirect_uri").and_then(|uri| Url::parse(uri).ok());
+    let Some(mut back) = back else { return Usual::empty(StatusCode::OK) };
+    back.query_pairs_mut().extend_pairs(request.parameter("state").map(|state| ("state", state)));
+    Usual::redirect(back.as_str())
 }
 
 fn token(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequest) -> Usual {
@@ -192,7 +222,16 @@ fn token(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedReq
         _ => return Usual::error(StatusCode::BAD_REQUEST, "unsupported_grant_type", "grant_type is not supported"),
     };
     match granted {
-        Ok(token) => Usual::json(StatusCode::OK, members(settings, &token)),
+        Ok(token) => {
+            #[cfg(feature = "oidc")]
+            let token = {
+                let user = grants.user_of(settings, token.access_token.expose(), jkt.as_deref());
+                let nonce = field("code").and_then(|code| grants.nonce_of(code));
+                let (user, _) = user.unwrap_or_default();
+                openid::with_id_token(shared, settings, issuer, &client, (&user, nonce), token)
+            };
+            Usual::json(StatusCode::OK, members(settings, &token))
+        }
         Err(InvalidGrant(why)) => Usual::error(StatusCode::BAD_REQUEST, "invalid_grant", why),
     }
 }
@@ -205,6 +244,9 @@ fn members(settings: &Settings, token: &OAuth2Token) -> Value {
     members.insert("scope".to_owned(), token.scope.as_deref().unwrap_or_default().join(" ").into());
     if let Some(refresh_token) = &token.refresh_token {
         members.insert("refresh_token".to_owned(), refresh_token.expose().into());
+    }
+    if let Some(id_token) = &token.id_token {
+        members.insert("id_token".to_owned(), id_token.expose().into());
     }
     members.into()
 }

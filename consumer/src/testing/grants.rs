@@ -47,6 +47,8 @@ pub(super) struct Authorization {
     pub(super) scope: String,
     /// The thumbprint of the key that the code is bound to (RFC 9449 section 10).
     pub(super) jkt: Option<String>,
+    #[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "ID tokens repeat it"))]
+    pub(super) nonce: Option<String>,
 }
 
 #[derive(Debug)]
@@ -178,6 +180,12 @@ impl Grants {
         }
         self.counters.refreshes += 1;
         Ok(token)
+    }
+
+    /// What the authorization request of a code has for the ID token to repeat.
+    #[cfg(feature = "oidc")]
+    pub(super) fn nonce_of(&self, code: &str) -> Option<&str> {
+        self.codes.get(code)?.authorization.nonce.as_deref()
     }
 
     /// Whose access token this is and for what scope, if it is a good one and bound to this key, or to none.

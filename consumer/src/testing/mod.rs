@@ -43,6 +43,8 @@ mod endpoints;
 mod grants;
 mod log;
 mod oauth1;
+#[cfg(feature = "oidc")]
+mod openid;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
@@ -72,6 +74,8 @@ pub use self::clock::TestClock;
 pub use self::endpoints::Endpoint;
 pub use self::grants::Counters;
 pub use self::log::LoggedRequest;
+#[cfg(feature = "oidc")]
+pub use self::openid::{IdToken, IdTokenSignature, SigningAlgorithm};
 
 /// The client that every [`TestProvider`] knows, and its secret.
 pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
@@ -92,7 +96,11 @@ pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 /// | `/userinfo` | `{"sub": user}` |
 /// | `/api/*` | tells what it was asked, as JSON |
 /// | `/oauth1/temporary`, `/oauth1/authorize`, `/oauth1/token` | OAuth 1.0a; see [`TestProvider::oauth1_provider`] |
+/// | `/end_session` | sends the browser back (OpenID Connect RP-Initiated Logout) |
+/// | `/.well-known/openid-configuration`, `/jwks` | with the cargo feature `oidc`, what an OpenID provider has |
 /// | `/counters` | [`Counters`] as JSON, for a test that runs the provider in another process |
+///
+/// With the cargo feature `oidc`, tokens with the scope `openid` bring an ID token, really signed.
 ///
 /// It stops when it is dropped.
 #[derive(Debug)]
@@ -111,6 +119,8 @@ struct Shared {
     log: Mutex<Vec<LoggedRequest>>,
     script: Mutex<HashMap<Endpoint, VecDeque<Answer>>>,
     streamed: Arc<AtomicU64>,
+    #[cfg(feature = "oidc")]
+    openid: Mutex<openid::OpenIdState>,
 }
 
 /// What a [`TestProvider`] does when nothing else is scripted.
@@ -136,6 +146,11 @@ pub struct Settings {
     pub requires_dpop: bool,
     /// The nonce that every proof must have, which every answer tells. The default is none.
     pub dpop_nonce: Option<String>,
+    /// What a form says of the user, where one was asked for by `response_mode=form_post`. The default is nothing.
+    pub posted_user: Option<String>,
+    /// What ID tokens are signed by. The default is ES256.
+    #[cfg(feature = "oidc")]
+    pub id_token_algorithm: SigningAlgorithm,
     /// What every code and token begins with, to be found again wherever it should not be. The default is empty.
     pub secret_prefix: String,
     /// Clients besides [`CLIENT`]: id and secret, or no secret for a public client.
@@ -156,6 +171,9 @@ impl Default for Settings {
             requires_pushed_requests: false,
             requires_dpop: false,
             dpop_nonce: None,
+            posted_user: None,
+            #[cfg(feature = "oidc")]
+            id_token_algorithm: SigningAlgorithm::default(),
             secret_prefix: String::new(),
             clients: HashMap::new(),
             clock: Clock::system(),
@@ -194,6 +212,12 @@ impl TestProvider {
     /// This provider under a name, to change what should differ.
     pub fn provider(&self, name: &str) -> Provider {
         provider_at(&self.url, name)
+    }
+
+    /// This provider under a name, known by nothing but its issuer and with the client it knows.
+    #[cfg(feature = "oidc")]
+    pub fn openid_registration(&self, name: &str) -> Registration {
+        Provider::openid(name, &self.url).client(CLIENT.0, CLIENT.1)
     }
 
     /// This provider under a name, with the client it knows.

@@ -2,7 +2,7 @@
 //!
 //! A test that begins with two letters and a number is one row of the checklist of that area: `ar` authorization
 //! request, `cb` callback, `tr` token request and response, `rf` refresh, `ac` API client, `lo` logout, `ft` faults of
-//! the provider, `mu` many users, `sc` sessions and cookies, `st` storage, `ds` limits, `o1` OAuth 1.0a.
+//! the provider, `id` OpenID Connect, `mu` many users, `sc` sessions and cookies, `st` storage, `ds` limits, `o1` OAuth 1.0a.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "../support/mod.rs"]
@@ -16,11 +16,18 @@ mod authorization;
 mod bound;
 mod callback;
 mod faults;
+mod form_post;
 mod limits;
 mod logout;
 mod nonces;
 mod oauth1_api;
 mod oauth1_dance;
+#[cfg(feature = "oidc")]
+mod openid;
+#[cfg(feature = "oidc")]
+mod openid_discovery;
+#[cfg(feature = "oidc")]
+mod openid_refresh;
 mod pushed;
 mod refresh;
 mod rejected;

@@ -1,8 +1,9 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::HeaderMap;
@@ -137,6 +138,7 @@ fn routes(oauth: &OAuth) -> Router {
         .route("/optional", get(optional))
         .route("/me/{provider}", get(me))
         .route("/disconnect/{provider}", post(disconnect))
+        .route("/end_session/{provider}", post(end_session))
         .nest("/nested/{tenant}", inner)
         .merge(oauth.routes())
         .with_state(oauth.clone())
@@ -166,6 +168,18 @@ async fn disconnect(
     let Some(user) = connections.user() else { return Ok("nobody".to_owned()) };
     let done = oauth.disconnect(&provider, user).await.map_err(|error| connections.reject(&provider, error))?;
     Ok(format!("{done:?}"))
+}
+
+/// Sends the browser to the provider to log out there, and back to `next`.
+async fn end_session(
+    connections: Connections,
+    Path(provider): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, ConnectedRejection> {
+    let next = query.get("next").map_or("/", String::as_str);
+    let end = connections.end_session(&provider, next).await;
+    let end = end.map_err(|error| connections.reject(&provider, error))?;
+    Ok(end.map_or_else(|| "there is no such page".into_response(), IntoResponse::into_response))
 }
 
 /// The `state` in a URL.

@@ -76,6 +76,16 @@ pub enum RefreshEvent {
     NotStored,
     /// The token was refreshed too late: the user has logged out. It was dropped, and revoked if that was possible.
     Dropped,
+    /// The token was refreshed and stored, but what came with it could not be verified. It is kept.
+    Doubtful {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The refreshed token was somebody else's. It was deleted, and revoked if that was possible.
+    Foreign {
+        /// How that is known.
+        cause: String,
+    },
 }
 
 impl RefreshEvent {
@@ -90,6 +100,8 @@ impl RefreshEvent {
             Self::NeedsAuthorization { .. } => "needs_authorization",
             Self::NotStored => "not_stored",
             Self::Dropped => "dropped",
+            Self::Doubtful { .. } => "doubtful",
+            Self::Foreign { .. } => "foreign",
         }
     }
 }

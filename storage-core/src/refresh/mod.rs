@@ -47,7 +47,7 @@ use flight::{Flights, Found, Outcome};
 use ledger::{Generation, OncePerGeneration};
 use policy::Policy;
 use protocol::Refresh;
-pub use redeem::{Redeem, RedeemError};
+pub use redeem::{Redeem, RedeemError, Verdict};
 pub(crate) use state::{BackOff, Claim, Progress, Stored, Tries};
 pub use state::{Connection, ConnectionState, DeadReason};
 

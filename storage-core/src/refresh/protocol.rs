@@ -12,7 +12,7 @@ use tracing::{Instrument as _, Span};
 use super::flight::{Found, Outcome};
 use super::policy::{LONGEST_LEASE, Policy};
 use super::state::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
-use super::{Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent};
+use super::{Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent, Verdict};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::record::{Version, Versioned};
@@ -244,9 +244,9 @@ impl Refresh {
         let mut pause = FIRST_RETRY;
         loop {
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-                Ok(_) => {
+                Ok(version) => {
                     self.observe_refresh(&old, &new);
-                    return Next::Done(Ok(Found { token: new, redeemed: true }));
+                    return Next::Done(self.look_at(&old, new, version).await);
                 }
                 Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
                     Ok(None) => {
@@ -260,7 +260,7 @@ impl Refresh {
                         // An earlier write of ours was cut off, but has been done.
                         Token::OAuth2(token) if token == new => {
                             self.observe_refresh(&old, &new);
-                            return Next::Done(Ok(Found { token, redeemed: true }));
+                            return Next::Done(self.look_at(&old, token, found.version).await);
                         }
                         // Somebody took us for dead, and has nothing yet but the spent refresh token. Ours is its successor.
                         Token::OAuth2(token) if token == old => {
@@ -280,6 +280,47 @@ impl Refresh {
                     return Next::Done(Ok(Found { token: new, redeemed: true }));
                 }
                 Err(error) => self.keep(&new, &error),
+            }
+            sleep(pause).await;
+            pause = LONGEST_RETRY.min(pause * 2);
+        }
+    }
+
+    /// What comes of a token that is stored: it is given out, or deleted if it turns out to be somebody else's.
+    async fn look_at(&self, old: &OAuth2Token, new: OAuth2Token, version: Version) -> Outcome {
+        let look = timeout(self.policy.request_timeout(), self.provider.look_at(old, &new));
+        let verdict = look.await.unwrap_or_else(|_| Verdict::Doubtful { cause: "no answer in time".to_owned() });
+        match verdict {
+            Verdict::Good => {}
+            Verdict::Doubtful { cause } => self.observe(&RefreshEvent::Doubtful { cause }),
+            Verdict::Foreign { cause } => {
+                // Where the storage fails, the next one to look finds a token that is not theirs, so it is tried hard.
+                self.delete(version).await;
+                self.observe(&RefreshEvent::Foreign { cause });
+                self.tell(Err(RefreshError::NotConnected));
+                let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
+                return Err(RefreshError::NotConnected);
+            }
+        }
+        Ok(Found { token: new, redeemed: true })
+    }
+
+    /// Deletes the record, unless it has changed meanwhile.
+    async fn delete(&self, version: Version) {
+        let mut pause = FIRST_RETRY;
+        loop {
+            match self.tokens.delete(&self.key, Some(version)).await {
+                Ok(_) | Err(TokensError::Storage(StorageError::Conflict)) => return,
+                Err(error) if is_final(&error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a token of somebody else is not deleted"
+                    );
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a token of somebody else stays for now");
+                }
             }
             sleep(pause).await;
             pause = LONGEST_RETRY.min(pause * 2);

@@ -15,8 +15,32 @@ pub trait Redeem: Send + Sync + 'static {
     /// [`RedeemError`], told by what it means for the refresh token.
     async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError>;
 
-    /// Revokes a new token that came too late, because its user has logged out meanwhile. Best effort.
+    /// Revokes a new token that nobody is to have: its user has logged out meanwhile, or it is somebody else's. Best effort.
     async fn revoke(&self, token: &OAuth2Token);
+
+    /// Looks at a new token once it is stored, when no check that fails can lose it any more. By default it is good.
+    async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
+        let _ = (old, new);
+        Verdict::Good
+    }
+}
+
+/// What to do with a new token that is stored. `cause` says in a few words why, with nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Keep it.
+    Good,
+    /// Keep it, and tell that something about it could not be verified.
+    Doubtful {
+        /// What.
+        cause: String,
+    },
+    /// Delete it, as it is the token of somebody else.
+    Foreign {
+        /// How that is known.
+        cause: String,
+    },
 }
 
 /// Why a refresh token brought no new token. `cause` says it in a few words, with nothing secret.

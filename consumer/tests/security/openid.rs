@@ -1,0 +1,356 @@
+//! ID tokens at login: nothing is stored, and no hook is asked, until one is verified.
+
+use std::collections::HashSet;
+
+use http::StatusCode;
+use oauth_dance::testing::{Answer, CLIENT, Endpoint, IdToken, IdTokenSignature, SigningAlgorithm, TestProvider};
+use oauth_dance::{ApiError, Subject, User};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::support::{Browser, Ear, Notes, Site, openid_site, openid_site_with};
+
+async fn world() -> (TestProvider, Site, Notes) {
+    let provider = TestProvider::start().await.unwrap();
+    let (site, notes) = openid_site(&provider).await;
+    (provider, site, notes)
+}
+
+/// A login whose ID token is changed before it is signed: what it failed with, having stored and told nothing.
+async fn login_with(
+    (provider, site, notes): &(TestProvider, Site, Notes),
+    change: impl FnOnce(&mut IdToken) + Send + 'static,
+) -> Result<(), String> {
+    let alice = Browser::signed_in(site, "alice");
+    provider.next_id_token(change);
+    let page = alice.login("acme").await;
+    let Some(failure) = notes.failure() else {
+        assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");
+        assert_eq!(notes.identity().unwrap().subject, "somebody");
+        site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
+        return Ok(());
+    };
+    assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{page:?}");
+    assert!(notes.identity().is_none(), "the hook was asked");
+    assert!(site.token("alice").await.is_none(), "a token is stored");
+    Err(failure)
+}
+
+fn claim(name: &'static str, value: impl Into<Value>) -> impl FnOnce(&mut IdToken) + Send + 'static {
+    let value = value.into();
+    move |id_token: &mut IdToken| match value {
+        Value::Null => drop(id_token.claims.remove(name)),
+        value => drop(id_token.claims.insert(name.to_owned(), value)),
+    }
+}
+
+#[tokio::test]
+async fn id_01_only_the_issuer_s_signature_counts() {
+    let world = world().await;
+    let set = |algorithm: &'static str, signature: IdTokenSignature| {
+        move |id_token: &mut IdToken| {
+            id_token.header.insert("alg".to_owned(), algorithm.into());
+            id_token.signature = signature;
+        }
+    };
+    assert_eq!(login_with(&world, |_| {}).await, Ok(()));
+    for none in ["none", "None", "nOnE"] {
+        let expected = if none == "none" { "Algorithm" } else { "Malformed" };
+        let refused = login_with(&world, set(none, IdTokenSignature::None)).await;
+        assert_eq!(refused, Err(expected.to_owned()), "{none}");
+    }
+    let unsigned = login_with(&world, set("ES256", IdTokenSignature::None)).await;
+    assert_eq!(unsigned, Err("Signature".to_owned()));
+    let stranger = login_with(&world, set("ES256", IdTokenSignature::Strange)).await;
+    assert_eq!(stranger, Err("Signature".to_owned()));
+    assert_eq!(login_with(&world, set("RS256", IdTokenSignature::Good)).await, Err("Algorithm".to_owned()));
+    let crit = |id_token: &mut IdToken| drop(id_token.header.insert("crit".to_owned(), json!(["exp"])));
+    assert_eq!(login_with(&world, crit).await, Err("Malformed".to_owned()));
+}
+
+#[tokio::test]
+async fn id_01_a_shared_secret_proves_nothing() {
+    let world = world().await;
+    for announced in [false, true] {
+        world.0.configure(|settings| settings.id_token_algorithm = SigningAlgorithm::Rs256);
+        let set: Value = reqwest::get(format!("{}/jwks", world.0.url())).await.unwrap().json().await.unwrap();
+        let modulus = set["keys"][0]["n"].as_str().unwrap().to_owned();
+        if announced {
+            // A provider that says itself that it signs by a shared secret is not believed either.
+            world.1.clock.advance(std::time::Duration::from_secs(2 * 24 * 60 * 60));
+            let algorithms = json!(["HS256", "RS256", "none"]);
+            world.0.next_answer(
+                Endpoint::Metadata,
+                Answer::normal().member("id_token_signing_alg_values_supported", algorithms),
+            );
+        }
+        for key in
+            [set["keys"][0].to_string().into_bytes(), modulus.into_bytes(), CLIENT.1.as_bytes().to_vec(), Vec::new()]
+        {
+            let refused = login_with(&world, |id_token| {
+                id_token.header.insert("alg".to_owned(), "HS256".into());
+                id_token.signature = IdTokenSignature::Hmac(key);
+            });
+            assert_eq!(refused.await, Err("Algorithm".to_owned()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn id_01_what_is_no_id_token_is_refused() {
+    let world = world().await;
+    let (provider, site, notes) = &world;
+    for (answer, expected) in [
+        (Answer::normal().without("id_token"), "Missing"),
+        (Answer::normal().member("id_token", ""), "Missing"),
+        (Answer::normal().member("id_token", json!({})), "Missing"),
+        (Answer::normal().member("id_token", "garbage"), "Malformed"),
+        (Answer::normal().member("id_token", "e30.e30."), "Malformed"),
+        (Answer::normal().member("id_token", "..."), "Malformed"),
+        (Answer::normal().member("id_token", "é.é.é"), "Malformed"),
+        (Answer::normal().member("id_token", "e30.e30.e30.e30.e30"), "Malformed"),
+        (Answer::normal().member("id_token", "A".repeat(500_000)), "Malformed"),
+    ] {
+        provider.next_token_answer(answer);
+        let page = Browser::signed_in(site, "alice").login("acme").await;
+        assert_eq!((page.status, notes.failure().as_deref()), (StatusCode::BAD_GATEWAY, Some(expected)));
+        assert!(site.token("alice").await.is_none() && notes.identity().is_none());
+    }
+}
+
+#[tokio::test]
+async fn id_02_every_usual_algorithm_is_understood() {
+    use SigningAlgorithm::{EdDsa, Es256, Es384, Ps256, Rs256, Rs512};
+    for algorithm in [Rs256, Rs512, Ps256, Es256, Es384, EdDsa] {
+        let provider = TestProvider::start().await.unwrap();
+        provider.configure(|settings| settings.id_token_algorithm = algorithm);
+        let (site, notes) = openid_site(&provider).await;
+        let page = Browser::signed_in(&site, "alice").login("acme").await;
+        assert_eq!(page.status, StatusCode::SEE_OTHER, "{algorithm:?}: {:?}", notes.failure());
+        let identity = notes.identity().unwrap();
+        assert_eq!((identity.issuer.as_str(), identity.subject.as_str()), (provider.url(), "somebody"));
+        assert_eq!(identity.verified_email(), Some("somebody@example.test"));
+        site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
+        // The same with the half of the hash that goes with each.
+        let wrong = login_with(&(provider, site, notes), claim("at_hash", "LDktKdoQak3Pk0cnXxCltA")).await;
+        assert_eq!(wrong, Err("AccessTokenHash".to_owned()), "{algorithm:?}");
+    }
+}
+
+#[tokio::test]
+async fn id_03_every_claim_is_checked() {
+    let world = world().await;
+    let (issuer, now) = (world.0.url().to_owned(), world.1.clock.clock().now().as_unix_seconds());
+    let client = CLIENT.0;
+    for (name, value, expected) in [
+        ("iss", json!("https://issuer.example"), Some("Issuer")),
+        ("iss", json!(format!("{issuer}/")), Some("Issuer")),
+        ("iss", json!(issuer.to_uppercase()), Some("Issuer")),
+        ("iss", Value::Null, Some("Malformed")),
+        ("aud", json!("another-client"), Some("Audience")),
+        ("aud", json!([]), Some("Audience")),
+        ("aud", json!(["another-client"]), Some("Audience")),
+        ("aud", json!([client]), None),
+        ("aud", json!([client, "another-client"]), Some("Audience")),
+        ("aud", json!(client.to_uppercase()), Some("Audience")),
+        ("azp", json!("another-client"), Some("Audience")),
+        ("azp", json!(client), None),
+        ("exp", json!(now - 61), Some("Expired")),
+        ("exp", json!(now - 60), Some("Expired")),
+        ("exp", json!(now - 59), None),
+        ("exp", json!(0), Some("Expired")),
+        ("exp", Value::Null, Some("Malformed")),
+        ("iat", json!(now + 61), Some("IssuedInFuture")),
+        ("iat", json!(now + 60), None),
+        ("iat", Value::Null, Some("Malformed")),
+        ("nonce", json!("another-nonce"), Some("Nonce")),
+        ("nonce", json!(""), Some("Nonce")),
+        ("nonce", Value::Null, Some("Nonce")),
+        ("sub", json!(""), Some("Subject")),
+        ("sub", Value::Null, Some("Malformed")),
+    ] {
+        let outcome = login_with(&world, claim(name, value.clone())).await;
+        assert_eq!(outcome.err().as_deref(), expected, "{name}: {value}");
+    }
+    let two = |id_token: &mut IdToken| {
+        id_token.claims.insert("aud".to_owned(), json!(["another-client", CLIENT.0]));
+        id_token.claims.insert("azp".to_owned(), CLIENT.0.into());
+    };
+    assert_eq!(login_with(&world, two).await, Ok(()), "azp says that it is for us");
+}
+
+/// Where Microsoft serves all tenants, each has an issuer of its own, which `tid` names.
+#[tokio::test]
+async fn id_03_a_tenant_s_token_is_by_that_tenant() {
+    let tenant = "9188040d-6c67-4c5b-b112-36a304b66dad";
+    let other = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    let provider = TestProvider::start().await.unwrap();
+    let family = format!("{}/{{tenantid}}/v2.0", provider.url());
+    let of = |tenant: &str| family.replace("{tenantid}", tenant);
+    let metadata_url = format!("{}/.well-known/openid-configuration", provider.url());
+    let change = |known: &mut oauth_dance::Provider| {
+        known.issuer = Some(family.clone());
+        known.metadata_url = Some(metadata_url.clone());
+    };
+    // All tenants: the metadata leaves it open. One: it names it.
+    for (described, iss, tid, expected) in [
+        (family.clone(), of(tenant), Some(tenant), None),
+        (family.clone(), of(tenant), Some(other), Some("Issuer")),
+        (family.clone(), of(tenant), None, Some("Issuer")),
+        (family.clone(), family.clone(), Some("{tenantid}"), Some("Issuer")),
+        (family.clone(), of("x/../y"), Some("x/../y"), Some("Issuer")),
+        (of(tenant), of(tenant), Some(tenant), None),
+        (of(tenant), of(other), Some(other), Some("Issuer")),
+    ] {
+        let (site, notes) = openid_site_with(&provider, change, |builder| builder).await;
+        provider.next_answer(Endpoint::Metadata, Answer::normal().member("issuer", described.clone()));
+        let (iss, tid) = (iss.clone(), tid.map(str::to_owned));
+        provider.next_id_token(move |id_token| {
+            id_token.claims.insert("iss".to_owned(), iss.into());
+            id_token.claims.extend(tid.map(|tid| ("tid".to_owned(), tid.into())));
+        });
+        Browser::signed_in(&site, "alice").login("acme").await;
+        assert_eq!(notes.failure().as_deref(), expected, "{described}");
+        if expected.is_none() {
+            assert!(site.token("alice").await.unwrap().subject.unwrap().issuer.contains(tenant));
+        }
+    }
+}
+
+#[tokio::test]
+async fn id_04_the_access_token_s_hash_is_checked_where_there_is_one() {
+    let world = world().await;
+    assert_eq!(login_with(&world, claim("at_hash", Value::Null)).await, Ok(()));
+    for wrong in ["", "LDktKdoQak3Pk0cnXxCltA", "x"] {
+        assert_eq!(login_with(&world, claim("at_hash", wrong)).await, Err("AccessTokenHash".to_owned()), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn id_05_keys_that_a_token_brings_along_are_not_asked() {
+    let (world, ear) = (world().await, Ear::listen().await);
+    for (header, signature) in [("jku", IdTokenSignature::Strange), ("x5u", IdTokenSignature::Good)] {
+        let url = ear.url.clone();
+        let expected = if signature == IdTokenSignature::Good { Ok(()) } else { Err("Signature".to_owned()) };
+        let outcome = login_with(&world, move |id_token| {
+            id_token.header.insert(header.to_owned(), url.into());
+            id_token.signature = signature;
+        });
+        assert_eq!(outcome.await, expected);
+    }
+    assert_eq!(ear.connections(), 0);
+}
+
+#[tokio::test]
+async fn id_06_userinfo_is_of_the_same_subject() {
+    let (provider, site, _) = world().await;
+    assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
+    let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
+    assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "somebody");
+    for other in [json!("mallory"), json!("SOMEBODY"), json!(7), Value::Null] {
+        provider.next_answer(Endpoint::Userinfo, Answer::normal().member("sub", other));
+        assert!(matches!(client.userinfo_claims().await, Err(ApiError::OtherSubject)));
+    }
+    provider.next_answer(Endpoint::Userinfo, Answer::normal().without("sub"));
+    assert!(matches!(client.userinfo_claims().await, Err(ApiError::OtherSubject)));
+}
+
+#[tokio::test]
+async fn id_07_two_issuers_with_one_address_are_two_people() {
+    let mut accounts = HashSet::new();
+    for _ in 0..2 {
+        let (_provider, site, notes) = world().await;
+        assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
+        let identity = notes.identity().unwrap();
+        assert_eq!(identity.email(), Some("somebody@example.test"));
+        let kept = site.token("alice").await.unwrap().subject.unwrap();
+        assert_eq!(kept, Subject { issuer: identity.issuer.clone(), subject: identity.subject.clone() });
+        accounts.insert(identity.account());
+    }
+    assert_eq!(accounts.len(), 2);
+}
+
+#[tokio::test]
+async fn id_09_userinfo_of_another_kind_is_an_error() {
+    let (provider, site, _) = world().await;
+    Browser::signed_in(&site, "alice").login("acme").await;
+    let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
+    for (content_type, body) in
+        [("application/jwt", "e30.e30.e30"), ("text/html", "<html>"), ("application/json", "[]")]
+    {
+        let answer = Answer::status(200).header("content-type", content_type).body(body);
+        provider.next_answer(Endpoint::Userinfo, answer);
+        assert!(matches!(client.userinfo_claims().await, Err(ApiError::Body { .. })), "{content_type}");
+    }
+    provider.next_answer(Endpoint::Userinfo, Answer::status(500).body("<html>"));
+    assert!(matches!(client.userinfo_claims().await, Err(ApiError::Status { .. })));
+}
+
+#[tokio::test]
+async fn id_10_without_the_scope_nothing_is_checked() {
+    let provider = TestProvider::start().await.unwrap();
+    let (site, notes) = openid_site_with(&provider, |known| known.scopes = vec!["read".to_owned()], |b| b).await;
+    for answer in [Answer::normal(), Answer::normal().member("id_token", "garbage")] {
+        provider.next_token_answer(answer);
+        let alice = Browser::signed_in(&site, "alice");
+        let authorization = alice.start("acme").await;
+        assert!(!authorization.query_pairs().any(|(name, _)| name == "nonce"));
+        let callback = alice.approve(&authorization).await;
+        assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+        assert!(notes.identity().is_none());
+        assert_eq!(site.token("alice").await.unwrap().subject, None);
+    }
+    assert!(provider.requests_to(Endpoint::Keys).is_empty());
+}
+
+#[tokio::test]
+async fn ar_14_every_login_has_a_nonce_of_its_own() {
+    let world = world().await;
+    let (provider, site, _) = &world;
+    let mut nonces = HashSet::new();
+    for _ in 0..20 {
+        let authorization = Browser::of(site).start("acme").await;
+        let nonce = parameter(&authorization, "nonce");
+        assert!(nonce.len() >= 22, "{nonce}");
+        nonces.insert(nonce);
+    }
+    assert_eq!(nonces.len(), 20);
+    // The nonce is this browser's: an ID token of one login is none of another.
+    let (alice, bob) = (Browser::signed_in(site, "alice"), Browser::signed_in(site, "bob"));
+    let (hers, his) = (alice.start("acme").await, bob.start("acme").await);
+    let stolen = parameter(&hers, "nonce");
+    provider.next_id_token(claim("nonce", stolen));
+    let callback = bob.approve(&his).await;
+    assert_eq!(bob.get(callback.as_str()).await.status, StatusCode::BAD_GATEWAY);
+    assert!(site.token("bob").await.is_none());
+    for cookie in alice.cookies().values() {
+        assert!(!cookie.contains(&parameter(&hers, "nonce")));
+    }
+}
+
+#[tokio::test]
+async fn an_id_token_is_stored_only_where_that_is_asked_for() {
+    let provider = TestProvider::start().await.unwrap();
+    for keep in [false, true] {
+        let (site, _) = openid_site_with(&provider, |known| known.keep_id_token = keep, |builder| builder).await;
+        Browser::signed_in(&site, "alice").login("acme").await;
+        let token = site.token("alice").await.unwrap();
+        assert_eq!((token.id_token.is_some(), token.subject.is_some()), (keep, true));
+    }
+}
+
+/// Where a provider does not repeat the nonce, everything else is checked all the same.
+#[tokio::test]
+async fn a_provider_that_knows_no_nonce_is_not_sent_one() {
+    let provider = TestProvider::start().await.unwrap();
+    let (site, notes) = openid_site_with(&provider, |known| known.quirks.without_nonce = true, |builder| builder).await;
+    let world = (provider, site, notes);
+    let authorization = Browser::of(&world.1).start("acme").await;
+    assert!(!authorization.query_pairs().any(|(name, _)| name == "nonce"));
+    assert_eq!(login_with(&world, |_| {}).await, Ok(()));
+    assert_eq!(login_with(&world, claim("aud", "another-client")).await, Err("Audience".to_owned()));
+}
+
+fn parameter(url: &Url, name: &str) -> String {
+    url.query_pairs().find(|(found, _)| found == name).unwrap().1.into_owned()
+}

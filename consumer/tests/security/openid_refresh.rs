@@ -1,0 +1,178 @@
+//! ID tokens that come with a refresh, and logging out at the provider.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use oauth_dance::testing::{Answer, Endpoint, IdToken, IdTokenSignature, TestProvider};
+use oauth_dance::{ConnectError, RefreshEvent, User};
+use url::Url;
+
+use crate::support::{Browser, Notes, Site, openid_site, openid_site_with};
+
+/// Alice, connected an hour ago.
+async fn expired(keep_id_token: bool) -> (TestProvider, Site, Notes) {
+    let provider = TestProvider::start().await.unwrap();
+    let change = |known: &mut oauth_dance::Provider| known.keep_id_token = keep_id_token;
+    let (site, notes) = openid_site_with(&provider, change, |builder| builder).await;
+    assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
+    site.clock.advance(Duration::from_secs(3601));
+    provider.clear_requests();
+    (provider, site, notes)
+}
+
+fn is_foreign(event: &RefreshEvent) -> bool {
+    matches!(event, RefreshEvent::Foreign { .. })
+}
+
+fn is_doubtful(event: &RefreshEvent) -> bool {
+    matches!(event, RefreshEvent::Doubtful { .. })
+}
+
+#[tokio::test]
+async fn id_08_a_refresh_keeps_who_it_is() {
+    for keep in [false, true] {
+        let (_provider, site, notes) = expired(keep).await;
+        let before = site.token("alice").await.unwrap();
+        let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
+        assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "somebody");
+        let after = site.token("alice").await.unwrap();
+        assert_ne!(after.access_token, before.access_token);
+        assert_eq!(after.subject, before.subject);
+        assert_eq!(after.id_token.is_some(), keep);
+        assert_eq!(keep, after.id_token != before.id_token, "the new one took its place");
+        assert_eq!(notes.events(), [RefreshEvent::Refreshed]);
+    }
+}
+
+#[tokio::test]
+async fn id_08_somebody_else_s_token_is_deleted_and_revoked() {
+    type Change = fn(&mut IdToken);
+    let changes: [Change; 3] = [
+        |id_token| drop(id_token.claims.insert("sub".to_owned(), "mallory".into())),
+        |id_token| drop(id_token.claims.insert("iss".to_owned(), "https://issuer.example".into())),
+        |id_token| {
+            id_token.claims.insert("sub".to_owned(), "mallory".into());
+            id_token.signature = IdTokenSignature::None;
+        },
+    ];
+    for change in changes {
+        let (provider, site, notes) = expired(false).await;
+        provider.next_id_token(change);
+        let alice = User::new("alice");
+        assert!(matches!(site.oauth.client("acme", &alice).await, Err(ConnectError::NotConnected)));
+        assert!(site.token("alice").await.is_none());
+        let events = notes.events();
+        assert!(events.len() == 2 && events[0] == RefreshEvent::Refreshed && is_foreign(&events[1]), "{events:?}");
+        site.oauth.finish().await;
+        let revoked = provider.requests_to(Endpoint::Revocation);
+        assert_eq!(revoked.len(), 2, "the refresh token and the access token");
+        assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
+    }
+}
+
+#[tokio::test]
+async fn id_08_what_cannot_be_verified_is_kept_and_told() {
+    type Change = fn(&mut IdToken);
+    let changes: [Change; 4] = [
+        |id_token| id_token.signature = IdTokenSignature::Strange,
+        |id_token| drop(id_token.claims.insert("aud".to_owned(), "another-client".into())),
+        |id_token| drop(id_token.claims.insert("exp".to_owned(), 1.into())),
+        |id_token| drop(id_token.claims.insert("at_hash".to_owned(), "x".into())),
+    ];
+    for change in changes {
+        let (provider, site, notes) = expired(false).await;
+        let before = site.access_token("alice").await;
+        provider.next_id_token(change);
+        assert!(site.oauth.client("acme", &User::new("alice")).await.is_ok());
+        assert_ne!(site.access_token("alice").await, before);
+        let events = notes.events();
+        assert!(events.len() == 2 && events[0] == RefreshEvent::Refreshed && is_doubtful(&events[1]), "{events:?}");
+    }
+    // The keys are gone for now: that costs nobody a token.
+    let (provider, site, notes) = expired(false).await;
+    provider.rotate_keys();
+    provider.next_answer(Endpoint::Keys, Answer::status(503));
+    assert!(site.oauth.client("acme", &User::new("alice")).await.is_ok());
+    assert!(notes.events().iter().any(is_doubtful));
+    assert!(site.token("alice").await.is_some());
+}
+
+/// The new tokens are in the storage before anything about them is looked at: keys that never come lose none of them.
+#[tokio::test]
+async fn id_08_tokens_are_stored_before_they_are_looked_at() {
+    let (provider, site, _) = expired(false).await;
+    let before = site.refresh_token("alice").await.unwrap();
+    provider.rotate_keys();
+    provider.next_answer(Endpoint::Keys, Answer::normal().hanging());
+    let oauth = site.oauth.clone();
+    let asking = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.is_ok() });
+    while provider.requests_to(Endpoint::Keys).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let stored = site.refresh_token("alice").await.unwrap();
+    assert_ne!(stored, before, "the refresh token's successor is safe");
+    asking.abort();
+}
+
+#[tokio::test]
+async fn lo_07_the_browser_ends_the_session_at_the_provider_and_comes_back() {
+    let provider = TestProvider::start().await.unwrap();
+    let change = |known: &mut oauth_dance::Provider| known.keep_id_token = true;
+    let (site, _) = openid_site_with(&provider, change, |builder| builder).await;
+    let alice = Browser::signed_in(&site, "alice");
+    alice.login("acme").await;
+    let id_token = site.token("alice").await.unwrap().id_token.unwrap();
+
+    let there = ask_to_end(&alice).await;
+    let asked = |name: &str| there.query_pairs().find(|(found, _)| found == name).map(|(_, value)| value.into_owned());
+    assert!(there.as_str().starts_with(&format!("{}/end_session?", provider.url())));
+    assert_eq!(asked("id_token_hint").as_deref(), Some(id_token.expose()));
+    assert_eq!(asked("client_id").as_deref(), Some("test-client"));
+    let registered = site.oauth.post_logout_redirect_uri("acme").unwrap();
+    assert_eq!(asked("post_logout_redirect_uri"), Some(registered));
+    assert!(asked("state").unwrap().len() >= 22);
+
+    let back = alice.approve(&there).await;
+    let page = alice.get(back.as_str()).await;
+    assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/optional?x=y"));
+    assert_eq!(page.header("cache-control"), "no-store");
+    // A second time, or without a state of this browser, leads home and nowhere else.
+    for url in [back.as_str(), "/login/acme/ended", "/login/acme/ended?state=x", "/login/acme/ended?state=x&state=y"] {
+        let page = alice.get(url).await;
+        assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/"), "{url}");
+    }
+    let (there, other) = (ask_to_end(&alice).await, Browser::of(&site));
+    let back = alice.approve(&there).await;
+    assert_eq!(other.get(back.as_str()).await.location(), "/", "the state is of the browser that was sent away");
+}
+
+#[tokio::test]
+async fn lo_07_without_the_id_token_the_provider_is_told_the_client_alone() {
+    let provider = TestProvider::start().await.unwrap();
+    let (site, _) = openid_site(&provider).await;
+    let alice = Browser::signed_in(&site, "alice");
+    alice.login("acme").await;
+    let there = ask_to_end(&alice).await;
+    let names: Vec<_> = there.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    assert_eq!(names, ["client_id", "post_logout_redirect_uri", "state"]);
+}
+
+#[tokio::test]
+async fn lo_07_a_provider_without_such_a_page_is_not_asked() {
+    let provider = TestProvider::start().await.unwrap();
+    let (site, _) = openid_site(&provider).await;
+    provider.next_answer(Endpoint::Metadata, Answer::normal().without("end_session_endpoint"));
+    let end = site.oauth.end_session("acme", &User::new("alice"), "/").await.unwrap();
+    assert!(end.is_none());
+    let (site, _) = openid_site(&provider).await;
+    provider.next_answer(Endpoint::Metadata, Answer::normal().member("end_session_endpoint", "javascript:x"));
+    let refused = site.oauth.end_session("acme", &User::new("alice"), "/").await;
+    assert!(matches!(refused, Err(ConnectError::Discovery(_))), "{refused:?}");
+}
+
+/// Where the browser is sent to end the session at the provider.
+async fn ask_to_end(browser: &Browser) -> Url {
+    let page = browser.post("/end_session/acme?next=/optional%3Fx%3Dy", "", &[]).await;
+    assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");
+    Url::parse(page.location()).unwrap()
+}
