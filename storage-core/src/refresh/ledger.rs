@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use super::flight::Found;
-use super::{Need, Redeem, RedeemError, RefreshError, Refresher};
+use super::{Need, Redeem, RedeemError, RefreshError, Refresher, Verdict};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::secret::Secret;
@@ -67,6 +67,25 @@ impl Redeem for OncePerGeneration {
     async fn revoke(&self, token: &OAuth2Token) {
         self.provider.revoke(token).await;
     }
+
+    async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
+        self.provider.look_at(old, new).await
+    }
+}
+
+/// The provider as the ledger sees it: a new token is looked at by whoever keeps it, and stays in the ledger whatever they
+/// find, so that the old one is not redeemed again.
+struct WithoutLook(Arc<dyn Redeem>);
+
+#[async_trait]
+impl Redeem for WithoutLook {
+    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+        self.0.redeem(token).await
+    }
+
+    async fn revoke(&self, token: &OAuth2Token) {
+        self.0.revoke(token).await;
+    }
 }
 
 impl OncePerGeneration {
@@ -78,7 +97,8 @@ impl OncePerGeneration {
             Ok(_) | Err(TokensError::Storage(StorageError::Conflict | StorageError::Ambiguous { .. })) => {}
             Err(error) => return Err(error.into()),
         }
-        self.refresher.refresh(&self.ledger, &key, &self.provider, Need::After(generation)).await
+        let provider: Arc<dyn Redeem> = Arc::new(WithoutLook(Arc::clone(&self.provider)));
+        self.refresher.refresh(&self.ledger, &key, &provider, Need::After(generation)).await
     }
 
     /// What an entry of the ledger says about the refresh token. To ask again costs nothing, whatever has become of it.

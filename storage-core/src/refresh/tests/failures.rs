@@ -8,7 +8,7 @@ use super::bench::{Bench, Process, timed};
 use super::provider::{Answer, LIFE, WAY};
 use super::storage::Fault;
 use crate::refresh::state::{BackOff, Progress, Tries};
-use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent};
+use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent, Verdict};
 use crate::time::Timestamp;
 
 async fn until_of(process: &Process) -> Timestamp {
@@ -298,4 +298,27 @@ async fn events_say_what_failed_and_until_when() {
             RefreshEvent::NeedsAuthorization { reason: DeadReason::Refused },
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_in_doubt_is_kept_and_told_of() {
+    let bench = Bench::expired().await;
+    bench.provider.state().verdict = Some(Verdict::Doubtful { cause: "no keys".to_owned() });
+    let process = bench.process();
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+    assert_eq!(bench.access().await, "access-0-1");
+    assert_eq!(process.seen(), ["refreshed", "doubtful"]);
+    assert!(bench.provider.state().revoked.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_token_is_deleted_and_revoked() {
+    let bench = Bench::expired().await;
+    bench.provider.state().verdict = Some(Verdict::Foreign { cause: "another subject".to_owned() });
+    let process = bench.process();
+    assert!(matches!(process.usable().await, Err(RefreshError::NotConnected)));
+    process.finish().await;
+    assert!(bench.stored().await.is_none());
+    assert_eq!(process.seen(), ["refreshed", "foreign"]);
+    assert_eq!(bench.provider.state().revoked, ["access-0-1"]);
 }

@@ -12,7 +12,7 @@ use crate::error::StorageError;
 use crate::key::TokenKey;
 use crate::memory::MemoryStorage;
 use crate::record::{Record, Version, Versioned};
-use crate::refresh::{ConnectionState, DeadReason, RefreshError};
+use crate::refresh::{ConnectionState, DeadReason, RefreshError, Verdict};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
@@ -249,6 +249,21 @@ async fn a_provider_without_rotation_is_asked_once_for_each_generation() {
         token = cookie(&one).await;
         advance(LIFE).await;
     }
+}
+
+/// Every tab finds out by itself, and the old refresh token is not sent again for it.
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_token_is_kept_by_no_request() {
+    let (bench, token) = expired().await;
+    bench.provider.state().verdict = Some(Verdict::Foreign { cause: "another subject".to_owned() });
+    let process = with_ledger(bench.process());
+    let (one, two) = (request(&process, &token).await, request(&process, &token).await);
+    let found = tokio::join!(one.usable(), two.usable());
+    assert!(matches!(found, (Err(RefreshError::NotConnected), Err(RefreshError::NotConnected))), "{found:?}");
+    assert!(one.tokens.get(&one.key).await.unwrap().is_none() && two.tokens.get(&two.key).await.unwrap().is_none());
+    assert!(request(&process, &token).await.usable().await.is_err());
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    assert!(process.seen().contains(&"foreign"));
 }
 
 /// The notes in the ledger are nobody's tokens: they are not listed, and go by themselves.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::sleep;
 
-use crate::refresh::{Redeem, RedeemError};
+use crate::refresh::{Redeem, RedeemError, Verdict};
 use crate::secret::Secret;
 use crate::time::Clock;
 use crate::token::OAuth2Token;
@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) replays: u32,
     /// Access tokens that were revoked on request.
     pub(crate) revoked: Vec<String>,
+    /// What is found when a new token is looked at.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 #[derive(Debug)]
@@ -161,6 +163,10 @@ impl Redeem for Client {
         };
         sleep(WAY).await;
         granted
+    }
+
+    async fn look_at(&self, _: &OAuth2Token, _: &OAuth2Token) -> Verdict {
+        self.provider.state().verdict.clone().unwrap_or(Verdict::Good)
     }
 
     async fn revoke(&self, token: &OAuth2Token) {
