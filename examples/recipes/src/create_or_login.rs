@@ -57,10 +57,7 @@ pub struct CreateOrLogin {
 #[async_trait]
 impl Hooks for CreateOrLogin {
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
-        let identity: Value = login.client.userinfo().send().await?.success()?.json()?;
-        let subject = subject(&identity).ok_or("the provider does not say who it is")?;
-        let identity = Identity { provider: login.provider.to_owned(), subject };
-
+        let identity = who(&login).await?;
         let id = match login.user {
             Some(user) => {
                 let id = user.id().parse()?;
@@ -79,6 +76,21 @@ impl Hooks for CreateOrLogin {
         };
         Ok(Decision::store().for_user(sessions::user(id)))
     }
+}
+
+/// Who it is at the provider: by the verified ID token where there is one, and else by asking its API. Decide once for
+/// each provider, for the two are called differently.
+///
+/// # Errors
+/// If the provider does not say.
+pub async fn who(login: &Authorized<'_>) -> Result<Identity, BoxError> {
+    let provider = login.provider.to_owned();
+    if let Some(identity) = &login.identity {
+        return Ok(Identity { provider, subject: identity.account() });
+    }
+    let answer: Value = login.client.userinfo().send().await?.success()?.json()?;
+    let subject = subject(&answer).ok_or("the provider does not say who it is")?;
+    Ok(Identity { provider, subject })
 }
 
 /// The provider's identifier of the user: OpenID providers call it `sub`, GitHub and others `id`.

@@ -16,9 +16,8 @@ use oauth_dance::{
     ApiError, Authorized, BoxError, ConfigError, Connected, Decision, Hooks, KeyRing, OAuth, Registration, SameOrigin,
     TokenStorage,
 };
-use serde_json::Value;
 
-use crate::create_or_login::subject;
+use crate::create_or_login::who;
 use crate::people::{Id, Identity, People};
 use crate::sessions;
 
@@ -69,10 +68,7 @@ struct SignIn;
 #[async_trait]
 impl Hooks for SignIn {
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
-        let identity: Value = login.client.userinfo().send().await?.success()?.json()?;
-        let subject = subject(&identity).ok_or("the provider does not say who it is")?;
-        let identity = Identity { provider: login.provider.to_owned(), subject };
-
+        let identity = who(&login).await?;
         let mut auth = AuthSession::from_request_parts(login.parts, &()).await.map_err(|(_, why)| why)?;
         if let Some(person) = &auth.user {
             if !auth.backend.people.link(person.id, identity) {

@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::Redirect;
 use axum::routing::post;
 use browser::{Browser, Page};
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Answer, Endpoint, IdTokenSignature, TestProvider};
 use oauth_dance::{KeyRing, MemoryStorage, Registration, TokenStorage};
 use oauth_dance_example_recipes::people::{Id, Identity, People};
 use oauth_dance_example_recipes::tenants::Tenant;
@@ -129,6 +129,26 @@ async fn a_login_creates_a_user_once() {
     other.log_in("google", "alice").await;
     assert_eq!(other.get("/").await.body, "You are user 3, with 1 ways to sign in.");
     assert_eq!(people.count(), 3);
+}
+
+#[tokio::test]
+async fn a_login_with_an_id_token_is_by_what_was_verified() {
+    let provider = TestProvider::start().await.unwrap();
+    let people = People::default();
+    let corp = [provider.openid_registration("corp")];
+    let app =
+        create_or_login::router(BASE, MemoryStorage::new(), KeyRing::generate(), corp, people.clone(), Router::new());
+    let app = app.unwrap();
+    let mut browser = Browser::of(&app, BASE);
+    provider.next_id_token(|token| token.signature = IdTokenSignature::None);
+    assert_eq!(browser.log_in("corp", "alice").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!((browser.get("/").await.body, people.count()), ("Sign in at /login/github.".to_owned(), 0));
+
+    browser.log_in("corp", "alice").await;
+    assert_eq!(browser.get("/").await.body, "You are user 1, with 1 ways to sign in.");
+    let subject = format!("{} alice", provider.url());
+    assert_eq!(people.identities(1), [Identity { provider: "corp".to_owned(), subject }]);
+    assert!(provider.requests_to(Endpoint::Userinfo).is_empty());
 }
 
 /// A page that makes a session of a visitor.
