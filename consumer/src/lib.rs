@@ -29,6 +29,7 @@
 //! * [`OAuthBuilder`]: everything that can be set, from who the user is to the paths of the routes.
 //! * [`Connected`], [`Connections`] and [`ApiClient`]: what handlers work with.
 //! * [`Provider`], [`presets`] and [`ProviderConfig`]: providers as data.
+//! * [`Provider::openid`] and [`Identity`]: OpenID Connect, with the cargo feature `oidc`.
 //! * [`Hooks`]: taking part in a login, to create users, to refuse, to show pages of your own.
 //!
 //! # What it does to be safe

@@ -167,6 +167,7 @@ presets! {
         name: "linkedin",
         title: "LinkedIn",
         source: "https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow",
+        unconfirmed: &["issuer"],
         note: "That it refuses PKCE, github.com/UsefulSoftwareCo/executor/issues/2087 measured; that it knows no nonce, \
                github.com/linkedin-developers/linkedin-api-js-client/issues/34 says.",
         authorization_endpoint: "https://www.linkedin.com/oauth/v2/authorization",

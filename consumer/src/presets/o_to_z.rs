@@ -280,7 +280,7 @@ presets! {
         name: "xero",
         title: "Xero",
         source: "https://developer.xero.com/documentation/oauth2/pkce-flow",
-        unconfirmed: &["revocation endpoint", "userinfo endpoint"],
+        unconfirmed: &["issuer", "revocation endpoint", "userinfo endpoint"],
         note: "Calls name the tenant in the header xero-tenant-id; /connections tells which there are.",
         authorization_endpoint: "https://login.xero.com/identity/connect/authorize",
         token_endpoint: "https://identity.xero.com/connect/token",
