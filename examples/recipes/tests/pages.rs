@@ -65,7 +65,8 @@ fn the_code_of_every_page_is_compiled() {
 /// The codes of errors, in the table of the page that speaks of them.
 #[test]
 fn every_code_of_an_error_is_listed() {
-    let source = read("consumer/src/error.rs");
+    let sources = rust_files(&root().join("consumer/src"));
+    let source: String = sources.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     for (error, page) in [("LoginError", "docs/guide/login.md"), ("ConnectError", "docs/guide/calls.md")] {
         let (_, source) = source.split_once(&format!("\nimpl {error} {{")).unwrap();
         let (source, _) = source.split_once("\n}").unwrap();
