@@ -348,6 +348,68 @@ async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
     }
 }
 
+/// Neither an ID token, nor a claim of it, nor a nonce.
+#[cfg(feature = "oidc")]
+#[tokio::test]
+async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
+    use oauth_dance::testing::{IdToken, IdTokenSignature};
+    use support::openid_site_with;
+
+    type Change = fn(&mut IdToken);
+    let set = |id_token: &mut IdToken, name: &str| drop(id_token.claims.insert(name.to_owned(), "CANARY-claim".into()));
+    let changes: [Change; 8] = [
+        |_| {},
+        |id_token| id_token.signature = IdTokenSignature::Strange,
+        |id_token| id_token.signature = IdTokenSignature::None,
+        |id_token| drop(id_token.claims.insert("sub".to_owned(), "mallory".into())),
+        |id_token| drop(id_token.claims.insert("iss".to_owned(), "https://CANARY.example".into())),
+        |id_token| drop(id_token.claims.insert("aud".to_owned(), "CANARY-client".into())),
+        |id_token| drop(id_token.claims.insert("nonce".to_owned(), "CANARY-nonce".into())),
+        |id_token| drop(id_token.header.insert("kid".to_owned(), "CANARY-key".into())),
+    ];
+    let log = Log::everything();
+    let provider = TestProvider::start().await.unwrap();
+    provider.configure(|settings| settings.secret_prefix = MARKER.to_owned());
+    let shown = Shown::default();
+    let hooks = shown.clone();
+    let keep = |known: &mut oauth_dance::Provider| known.keep_id_token = true;
+    let (site, _) = openid_site_with(&provider, keep, |builder| builder.hooks(hooks)).await;
+    let show = |text: String| writeln!(shown.0.lock().unwrap(), "{text}").unwrap();
+    let (alice, user) = (Browser::signed_in(&site, "alice"), User::new("alice"));
+    let mut secrets = Vec::new();
+    for change in changes {
+        let authorization = alice.start("acme").await;
+        let nonce = authorization.query_pairs().find(|(name, _)| name == "nonce").unwrap().1.into_owned();
+        let callback = alice.approve(&authorization).await;
+        provider.next_id_token(move |id_token| {
+            set(id_token, "name");
+            change(id_token);
+        });
+        show(alice.get(callback.as_str()).await.text());
+        assert_eq!(alice.login("acme").await.status, http::StatusCode::SEE_OTHER);
+        let id_token = site.token("alice").await.unwrap().id_token.unwrap();
+        let there = site.oauth.end_session("acme", &user, "/").await.unwrap().unwrap();
+        show(format!("{there:?}"));
+        site.clock.advance(Duration::from_secs(3601));
+        provider.next_id_token(move |id_token| {
+            set(id_token, "name");
+            change(id_token);
+        });
+        show(format!("{:?}", site.oauth.client("acme", &user).await));
+        show(format!("{:?}", site.token("alice").await));
+        secrets.extend([nonce, id_token.expose().to_owned()]);
+        secrets.extend(id_token.expose().split('.').map(str::to_owned).skip(1));
+        secrets.extend(alice.cookies().into_values().filter(|value| value != "alice"));
+    }
+    let (logged, shown) = (log.text(), shown.0.lock().unwrap().clone());
+    assert!(logged.contains("id_token_refused") && logged.contains("foreign") && logged.contains("doubtful"));
+    assert!(secrets.len() > 30);
+    for (place, text) in [("log", &logged), ("output", &shown)] {
+        let found = secrets.iter().map(String::as_str).chain([MARKER]).find(|secret| text.contains(secret));
+        assert!(found.is_none(), "the {place} shows a secret: {found:?}");
+    }
+}
+
 #[tokio::test]
 async fn lg_05_lg_06_events_are_one_line_each_with_their_code() {
     let log = Log::everything();

@@ -1,5 +1,6 @@
 //! ID tokens that come with a refresh, and logging out at the provider.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -7,7 +8,7 @@ use oauth_dance::testing::{Answer, Endpoint, IdToken, IdTokenSignature, TestProv
 use oauth_dance::{ConnectError, RefreshEvent, User};
 use url::Url;
 
-use crate::support::{Browser, Notes, Site, openid_site, openid_site_with};
+use crate::support::{Browser, FragileStorage, Notes, Setup, Site, openid_site, openid_site_with};
 
 /// Alice, connected an hour ago.
 async fn expired(keep_id_token: bool) -> (TestProvider, Site, Notes) {
@@ -112,6 +113,35 @@ async fn id_08_tokens_are_stored_before_they_are_looked_at() {
     let stored = site.refresh_token("alice").await.unwrap();
     assert_ne!(stored, before, "the refresh token's successor is safe");
     asking.abort();
+}
+
+/// A storage that fails just when somebody else's token is to be deleted delays that, and no more.
+#[tokio::test]
+async fn id_08_a_storage_that_is_down_does_not_keep_somebody_else_s_token() {
+    let provider = TestProvider::start().await.unwrap();
+    let (storage, notes) = (Arc::new(FragileStorage::default()), Notes::default());
+    let registration = provider.openid_registration("acme");
+    let setup = Setup { storage: storage.clone(), ..Setup::default() };
+    let site = setup.start(|builder| builder.provider(registration).hooks(notes.clone())).await;
+    provider.configure(|settings| settings.clock = site.clock.clock());
+    Browser::signed_in(&site, "alice").login("acme").await;
+    site.clock.advance(Duration::from_secs(3601));
+    provider.next_id_token(|id_token| drop(id_token.claims.insert("sub".to_owned(), "mallory".into())));
+    provider.rotate_keys();
+    provider.next_answer(Endpoint::Keys, Answer::normal().after(Duration::from_millis(200)));
+    provider.clear_requests();
+    let oauth = site.oauth.clone();
+    let asking = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.map(drop) });
+    while provider.requests_to(Endpoint::Keys).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    storage.switch(true);
+    // It is tried while the storage is down, and again.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!notes.events().iter().any(is_foreign));
+    storage.switch(false);
+    assert!(matches!(asking.await.unwrap(), Err(ConnectError::NotConnected)));
+    assert!(site.token("alice").await.is_none());
 }
 
 #[tokio::test]
