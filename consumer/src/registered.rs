@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use oauth_dance_core::{DpopKey, Secret, Timestamp};
+use tokio::time::timeout;
 use url::{Host, Origin, Url};
 
 use crate::client_key::SecretMaker;
@@ -32,6 +34,9 @@ const RESERVED: [&str; 12] = [
     "response_mode",
     "dpop_jkt",
 ];
+
+/// How long whoever can do without an issuer's metadata waits for it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Registered {
@@ -211,9 +216,12 @@ impl Registered {
         }
     }
 
-    /// The same, or what there is if the issuer cannot be asked: API calls need nothing of it.
+    /// The same, or what there is if the issuer does not answer soon: most API calls need nothing of it.
     pub(crate) async fn as_complete_as_can_be(self: &Arc<Self>, oauth: &OAuth) -> Arc<Self> {
-        self.complete(oauth).await.unwrap_or_else(|_| Arc::clone(self))
+        match timeout(PATIENCE, self.complete(oauth)).await {
+            Ok(Ok(complete)) => complete,
+            Ok(Err(_)) | Err(_) => Arc::clone(self),
+        }
     }
 
     /// Whether the token may be sent there.

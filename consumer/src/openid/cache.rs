@@ -1,11 +1,10 @@
 //! A document of an issuer, kept: fetched when it is first needed, fetched anew when it is old, and kept if that fails.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oauth_dance_core::Timestamp;
-use tokio::sync::Mutex;
 
 use super::error::DiscoveryError;
 
@@ -18,6 +17,8 @@ const EARLY: Duration = Duration::from_secs(60);
 pub(super) struct Cached<T> {
     max_age: Duration,
     state: Mutex<State<T>>,
+    /// Held by whoever fetches.
+    fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -29,21 +30,33 @@ struct State<T> {
 
 impl<T> Cached<T> {
     pub(super) fn new(max_age: Duration) -> Self {
-        Self { max_age, state: Mutex::new(State { document: None, failed: None, fetched_early: None }) }
+        let state = State { document: None, failed: None, fetched_early: None };
+        Self { max_age, state: Mutex::new(state), fetching: tokio::sync::Mutex::default() }
     }
 
-    /// The document. Callers at the same time share one fetch.
+    /// The document. Callers at the same time share one fetch, and do not wait for it where there is an old document.
     pub(super) async fn get(
         &self,
         now: Timestamp,
         fetch: impl Future<Output = Result<T, DiscoveryError>>,
     ) -> Result<Arc<T>, DiscoveryError> {
-        let mut state = self.state.lock().await;
-        match &state.document {
-            Some((document, at)) if is_within(self.max_age, *at, now) => return Ok(Arc::clone(document)),
-            _ => {}
+        if let Some(document) = self.state().fresh(self.max_age, now) {
+            return Ok(document);
         }
-        state.fetch(now, fetch).await
+        let _fetching = match self.fetching.try_lock() {
+            Ok(fetching) => fetching,
+            Err(_) => {
+                if let Some(old) = self.state().any() {
+                    return Ok(old);
+                }
+                self.fetching.lock().await
+            }
+        };
+        // Somebody may have fetched it meanwhile.
+        if let Some(document) = self.state().fresh(self.max_age, now) {
+            return Ok(document);
+        }
+        self.fetch(now, fetch).await
     }
 
     /// A document other than this one, or `None` if it was asked for too often.
@@ -53,42 +66,60 @@ impl<T> Cached<T> {
         now: Timestamp,
         fetch: impl Future<Output = Result<T, DiscoveryError>>,
     ) -> Result<Option<Arc<T>>, DiscoveryError> {
-        let mut state = self.state.lock().await;
-        match &state.document {
-            Some((document, _)) if !Arc::ptr_eq(document, old) => return Ok(Some(Arc::clone(document))),
-            _ => {}
+        let _fetching = self.fetching.lock().await;
+        {
+            let mut state = self.state();
+            if let Some(newer) = state.any().filter(|document| !Arc::ptr_eq(document, old)) {
+                return Ok(Some(newer));
+            }
+            if state.fetched_early.is_some_and(|at| is_within(EARLY, at, now)) {
+                return Ok(None);
+            }
+            state.fetched_early = Some(now);
         }
-        if state.fetched_early.is_some_and(|at| is_within(EARLY, at, now)) {
-            return Ok(None);
-        }
-        state.fetched_early = Some(now);
-        state.fetch(now, fetch).await.map(Some)
+        self.fetch(now, fetch).await.map(Some)
     }
-}
 
-impl<T> State<T> {
+    /// Fetches it, unless that has just failed. Where it fails, what was there before will do.
     async fn fetch(
-        &mut self,
+        &self,
         now: Timestamp,
         fetch: impl Future<Output = Result<T, DiscoveryError>>,
     ) -> Result<Arc<T>, DiscoveryError> {
-        let error = match &self.failed {
-            Some((error, at)) if is_within(PAUSE, *at, now) => error.clone(),
+        let failed = self.state().failed.clone();
+        let error = match failed {
+            Some((error, at)) if is_within(PAUSE, at, now) => error,
             _ => match fetch.await {
                 Ok(document) => {
                     let document = Arc::new(document);
-                    self.failed = None;
-                    self.document = Some((Arc::clone(&document), now));
+                    let mut state = self.state();
+                    state.failed = None;
+                    state.document = Some((Arc::clone(&document), now));
                     return Ok(document);
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "an issuer's document was not fetched");
-                    self.failed = Some((error.clone(), now));
+                    self.state().failed = Some((error.clone(), now));
                     error
                 }
             },
         };
-        self.document.as_ref().map(|(document, _)| Arc::clone(document)).ok_or(error)
+        self.state().any().ok_or(error)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    fn fresh(&self, max_age: Duration, now: Timestamp) -> Option<Arc<T>> {
+        let (document, at) = self.document.as_ref()?;
+        is_within(max_age, *at, now).then(|| Arc::clone(document))
+    }
+
+    fn any(&self) -> Option<Arc<T>> {
+        self.document.as_ref().map(|(document, _)| Arc::clone(document))
     }
 }
 
@@ -128,6 +159,32 @@ mod tests {
         assert!(cached.get(at(1000), async { Err(DOWN) }).await.is_err());
         assert!(cached.get(at(1004), never()).await.is_err());
         assert_eq!(*cached.get(at(1005), async { Ok(1) }).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_fetch_gets_what_there_is() {
+        let cached = Cached::new(Duration::from_secs(100));
+        let (ready, wait) = tokio::sync::oneshot::channel();
+        let first = cached.get(at(1000), async {
+            wait.await.unwrap();
+            Ok(1)
+        });
+        // Nothing is there: both get what the first one fetches.
+        let second = async {
+            let second = cached.get(at(1000), never());
+            tokio::pin!(second);
+            assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
+            ready.send(()).unwrap();
+            second.await
+        };
+        let (first, second) = tokio::join!(first, second);
+        assert_eq!((*first.unwrap(), *second.unwrap()), (1, 1));
+
+        // It is old, and whoever fetches it takes for ever.
+        let hanging = cached.get(at(1100), std::future::pending());
+        tokio::pin!(hanging);
+        assert!(tokio::time::timeout(Duration::ZERO, &mut hanging).await.is_err());
+        assert_eq!(*cached.get(at(1100), never()).await.unwrap(), 1);
     }
 
     #[tokio::test]

@@ -330,6 +330,23 @@ async fn ds_04_one_fetch_serves_all_who_wait() {
     assert_eq!(provider.requests_to(Endpoint::Metadata).len(), 1);
 }
 
+/// Whoever has a token does not wait for an issuer that never answers.
+#[tokio::test]
+async fn ds_04_an_issuer_that_hangs_keeps_no_call_from_the_api() {
+    let provider = TestProvider::start().await.unwrap();
+    let change = |known: &mut Provider| known.api_base = Some(format!("{}/api", provider.url()));
+    let (site, _) = openid_site_with(&provider, change, |b| b.timeout(Duration::from_secs(20))).await;
+    for _ in 0..3 {
+        provider.next_answer(Endpoint::Metadata, Answer::normal().hanging());
+    }
+    let alice = User::new("alice");
+    provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+    let since = Instant::now();
+    let client = site.oauth.client("acme", &alice).await.unwrap();
+    assert_eq!(client.get("/notes").send().await.unwrap().status(), StatusCode::OK);
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+}
+
 #[tokio::test]
 async fn what_the_configuration_says_is_not_discovered() {
     let (provider, other) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
