@@ -82,7 +82,9 @@ pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
 pub use oauth1::{OAuth1, SignatureMethod};
 pub use openid::error::{DiscoveryError, IdTokenError};
 pub use openid::identity::Identity;
-pub use provider::{ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration};
+pub use provider::{
+    AppleKey, ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration,
+};
 pub use quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::registration::required_variable;
 use super::{ClientAuthentication, OfflineAccess, Provider, Registration};
+use crate::client_key::ClientKey;
 use crate::error::ConfigError;
 use crate::oauth1::{OAuth1, SignatureMethod};
 use crate::quirks::Quirks;
@@ -12,7 +13,8 @@ use crate::quirks::Quirks;
 /// A [`Registration`] as a configuration file has it, in any format that serde reads.
 ///
 /// With `preset` the other fields change that preset; without it, `authorization_endpoint` and `token_endpoint` are
-/// required, or for an OpenID provider `issuer` alone. Credentials stand in the file or, better, in environment variables that the file names.
+/// required, or for an OpenID provider `issuer` alone. Credentials stand in the file or, better, in environment variables
+/// that the file names.
 ///
 /// ```
 /// use oauth_dance::ProviderConfig;
@@ -96,8 +98,23 @@ pub struct ProviderConfig {
     pub client_secret: Option<Secret>,
     /// The environment variable that holds the client secret.
     pub client_secret_env: Option<String>,
+    /// The key that Apple has in place of a secret: see [`ClientKey::apple`].
+    pub apple_key: Option<AppleKey>,
     /// See [`Registration::with_redirect_uri`].
     pub redirect_uri: Option<String>,
+}
+
+/// A [key for Sign in with Apple](ClientKey::apple) as a configuration file has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AppleKey {
+    /// The identifier of the team.
+    pub team_id: String,
+    /// The identifier of the key.
+    pub key_id: String,
+    /// The environment variable that holds the content of the `.p8` file.
+    pub private_key_env: String,
 }
 
 impl ProviderConfig {
@@ -117,8 +134,10 @@ impl ProviderConfig {
             (None, None) => None,
         };
 
-        let mut provider = match (&self.preset, &self.issuer, &self.host) {
-            (None, Some(issuer), None) => Provider::openid(name, issuer),
+        let is_issuer_alone =
+            self.preset.is_none() && self.authorization_endpoint.is_none() && self.token_endpoint.is_none();
+        let mut provider = match (&self.issuer, &self.host) {
+            (Some(issuer), None) if is_issuer_alone => Provider::openid(name, issuer),
             _ => preset(name, self.preset, self.host)?,
         };
         provider.name = name.to_owned();
@@ -153,7 +172,12 @@ impl ProviderConfig {
         provider.quirks = self.quirks.unwrap_or(provider.quirks);
         let endpoint = self.temporary_credentials_endpoint;
         provider.oauth1 = OAuth1::configured(name, provider.oauth1, endpoint, self.signature_method, self.realm)?;
-        Ok(Registration { provider, client_id, client_secret, client_key: None, redirect_uri: self.redirect_uri })
+        let client_key = self.apple_key.map(|key| {
+            let private_key = required_variable(&key.private_key_env)?;
+            Ok(ClientKey::apple(key.team_id, key.key_id, private_key))
+        });
+        let client_key = client_key.transpose()?;
+        Ok(Registration { provider, client_id, client_secret, client_key, redirect_uri: self.redirect_uri })
     }
 }
 
@@ -182,6 +206,24 @@ mod tests {
 
     fn config(json: &str) -> ProviderConfig {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn an_issuer_alone_is_an_openid_provider() {
+        let corp = config(r#"{"issuer": "https://id.corp.example", "client_id": "id"}"#).registration("corp").unwrap();
+        assert_eq!(corp.provider, Provider::openid("corp", "https://id.corp.example"));
+        let plain = config(
+            r#"{"issuer": "https://id.corp.example", "client_id": "id", "authorization_endpoint": "https://a.example",
+                "token_endpoint": "https://t.example"}"#,
+        );
+        assert!(plain.registration("corp").unwrap().provider.scopes.is_empty(), "it names the issuer of callbacks");
+    }
+
+    #[test]
+    fn a_key_of_apple_s_is_in_the_environment() {
+        let key = r#"{"team_id": "T", "key_id": "K", "private_key_env": "OAUTH_DANCE_TEST_UNSET"}"#;
+        let apple = config(&format!(r#"{{"preset": "apple", "client_id": "id", "apple_key": {key}}}"#));
+        assert!(apple.registration("apple").unwrap_err().to_string().contains("OAUTH_DANCE_TEST_UNSET"));
     }
 
     #[test]

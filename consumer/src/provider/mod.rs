@@ -11,7 +11,7 @@ use crate::oauth1::{OAuth1, SignatureMethod};
 use crate::openid;
 use crate::quirks::Quirks;
 
-pub use config::ProviderConfig;
+pub use config::{AppleKey, ProviderConfig};
 pub use registration::Registration;
 
 /// Gives a provider's name to the type system, so that an extractor can ask for it: [`Connected<GitHub>`].
