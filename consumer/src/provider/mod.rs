@@ -242,7 +242,7 @@ impl Provider {
     /// An OpenID provider, of which nothing need be known but its issuer: the endpoints are in its metadata (OpenID Connect
     /// Discovery), which is fetched when it is first needed. It asks for the scope `openid`.
     ///
-    /// Needs the cargo feature `oidc`; without it such a registration is a [`ConfigError`].
+    /// Needs the cargo feature `oidc`; without it such a registration is a [`ConfigError`](crate::ConfigError).
     ///
     /// ```
     /// # #[cfg(feature = "oidc")]
