@@ -36,7 +36,11 @@
 
 #![cfg_attr(
     not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(dead_code, unused_imports, unused_macros)
+    allow(unused_imports, unused_macros)
+)]
+#![cfg_attr(
+    not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    allow(dead_code, reason = "what the dialects share, not each of them needs")
 )]
 
 mod connection;
