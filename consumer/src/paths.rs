@@ -24,12 +24,15 @@ impl Paths {
             return Err(ConfigError::BaseUrl { problem: "must not contain a query" });
         }
         for (which, route) in [("login", &login_route), ("callback", &callback_route)] {
-            if !route.starts_with('/') || route.matches(PLACEHOLDER).count() != 1 {
+            if !is_route(route) {
                 return Err(ConfigError::Path { which });
             }
         }
         let prefix = base.path().trim_end_matches('/').to_owned();
         let ended_route = format!("{}/ended", login_route.trim_end_matches('/'));
+        if [&login_route, &ended_route].contains(&&callback_route) {
+            return Err(ConfigError::SamePath { path: callback_route });
+        }
         Ok(Self { base, prefix, login_route, callback_route, ended_route })
     }
 
@@ -82,9 +85,17 @@ impl Paths {
         }
         let url = self.base.join(next).ok().filter(|url| url.origin() == self.base.origin())?;
         let local = &url[url::Position::BeforePath..];
-        // Dots can be normalized away to leave two slashes.
-        (!local.starts_with("//")).then(|| local.to_owned())
+        // Dots can be normalized away to leave two slashes, and what is no ASCII becomes three times as long.
+        (!local.starts_with("//") && local.len() <= MAX).then(|| local.to_owned())
     }
+}
+
+/// Whether a router takes it, with the provider as one whole segment.
+fn is_route(path: &str) -> bool {
+    let Some(segments) = path.strip_prefix('/') else { return false };
+    let is_plain = |segment: &str| !segment.starts_with([':', '*']) && !segment.contains(['{', '}', '?', '#']);
+    segments.split('/').filter(|segment| *segment == PLACEHOLDER).count() == 1
+        && segments.split('/').all(|segment| segment == PLACEHOLDER || is_plain(segment))
 }
 
 #[cfg(test)]
@@ -124,6 +135,7 @@ mod tests {
             assert_eq!(paths.local(Some(bad)), "/", "{bad:?}");
         }
         assert_eq!(paths.local(Some(&format!("/{}", "x".repeat(2000)))), "/");
+        assert_eq!(paths.local(Some(&format!("/{}", "\u{e4}".repeat(200)))), "/");
         assert_eq!(paths.local(None), "/");
     }
 
@@ -142,9 +154,25 @@ mod tests {
         for base in ["", "app.example", "http://app.example", "https://app.example/?a=b", "https://app.example/#a"] {
             assert!(Paths::new(base, route(), route()).is_err(), "{base}");
         }
-        for bad in ["login/{provider}", "/login", "/{provider}/{provider}"] {
-            assert!(Paths::new("https://app.example", bad.to_owned(), route()).is_err(), "{bad}");
+        for bad in [
+            "login/{provider}",
+            "/login",
+            "/{provider}/{provider}",
+            "/login/x{provider}",
+            "/{tenant}/{provider}",
+            "/{*path}/{provider}",
+            "/:tenant/{provider}",
+            "/login/{provider}?a=b",
+        ] {
+            assert!(
+                Paths::new("https://app.example", bad.to_owned(), "/callback/{provider}".to_owned()).is_err(),
+                "{bad}"
+            );
             assert!(Paths::new("https://app.example", route(), bad.to_owned()).is_err(), "{bad}");
+        }
+        for taken in ["/login/{provider}", "/login/{provider}/ended"] {
+            let error = Paths::new("https://app.example", route(), taken.to_owned()).unwrap_err();
+            assert!(error.to_string().contains(taken), "{error}");
         }
     }
 }

@@ -55,10 +55,18 @@ pub enum ConfigError {
         problem: &'static str,
     },
     /// A path setting cannot be used.
-    #[error("the {which} path must start with / and contain {{provider}} once")]
+    #[error(
+        "the {which} path must start with / and have {{provider}} as one of its segments, and nothing else in braces"
+    )]
     Path {
         /// Which path.
         which: &'static str,
+    },
+    /// Two routes would have the same path.
+    #[error("the callback path {path} is another route's already")]
+    SamePath {
+        /// The path.
+        path: String,
     },
     /// Nothing tells who the user is.
     #[error("nothing tells who the user is; call `user`, `users` or `each_browser_a_user` on the builder")]
