@@ -23,6 +23,9 @@ use crate::user::User;
 /// Where no account is connected, a browser is redirected to the login and comes back afterwards, and everything else
 /// gets 401 with a JSON body. `Option<Connected<P>>` is `None` then. An outage of the storage is an error for both.
 ///
+/// It is the account without a name. Where a hook gives accounts names ([`Decision::as_account`](crate::Decision::as_account)),
+/// ask [`Connections::at_account`] for one.
+///
 /// ```
 /// use oauth_dance::presets::GitHub;
 /// use oauth_dance::{ApiError, Connected};
@@ -177,8 +180,10 @@ impl Connections {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::NotConnected`] where nobody is signed in.
     pub async fn disconnect(&self, provider: &str) -> Result<Disconnected, ConnectError> {
-        self.oauth.registered(provider)?;
-        let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
+        let Some(user) = &self.user else {
+            self.oauth.registered(provider)?;
+            return Err(ConnectError::NotConnected);
+        };
         self.oauth.disconnect(provider, user).await
     }
 
@@ -235,7 +240,13 @@ impl IntoResponse for ConnectedRejection {
         let mut response = match self.login {
             Some(login) => Redirect::to(&login).into_response(),
             None => {
-                tracing::warn!(code = self.error.code(), error = &self.error as &dyn std::error::Error, "no client");
+                let (code, error) = (self.error.code(), &self.error as &dyn std::error::Error);
+                // That somebody has yet to connect their account is no trouble.
+                if self.error.needs_login() {
+                    tracing::debug!(code, error, "no client");
+                } else {
+                    tracing::warn!(code, error, "no client");
+                }
                 let body = json!({ "error": self.error.code(), "message": self.error.to_string() });
                 (self.error.status(), Json(body)).into_response()
             }

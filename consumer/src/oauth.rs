@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use http::{Extensions, StatusCode};
 use oauth_dance_core::{
-    Clock, Connection, KeyRing, MemoryStorage, OAuth2Token, Refresher, RequestStorage, Token, TokenStorage, Tokens,
-    Versioned,
+    Clock, Connection, KeyRing, MemoryStorage, OAuth2Token, Refresher, RequestStorage, Token, TokenKey, TokenStorage,
+    Tokens, Versioned,
 };
 use url::Url;
 
@@ -29,6 +29,9 @@ use crate::user::{ByExtractor, User, Users};
 
 /// Longer than any request takes, and any two answers of one browser are apart.
 const LEDGER_RETENTION: Duration = Duration::from_secs(600);
+
+/// How often a token may be replaced while it is being removed. A refresh writes twice.
+const MOST_REPLACED: usize = 8;
 
 /// The providers of an application, its users' tokens, and the dance between them.
 ///
@@ -79,6 +82,7 @@ impl OAuth {
             login_path: "/login/{provider}".to_owned(),
             callback_path: "/login/{provider}/authorized".to_owned(),
             limits: Limits::default(),
+            retention: None,
             clock: Clock::system(),
         }
     }
@@ -130,24 +134,39 @@ impl OAuth {
 
     /// Forgets this user's token, then revokes it at the provider where that has a revocation endpoint (RFC 7009).
     ///
-    /// The token is gone here even if the provider cannot be reached; [`Disconnected::revocation`] tells.
+    /// The token is gone here even if the provider cannot be reached; [`Disconnected::revocation`] tells. One of a provider
+    /// that is not configured any more is forgotten too.
     ///
     /// # Errors
-    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
+    /// [`ConnectError::UnknownProvider`] if no such provider is configured and nothing was stored;
+    /// [`ConnectError::Storage`], [`ConnectError::Key`].
     pub async fn disconnect(&self, provider: &str, user: &User) -> Result<Disconnected, ConnectError> {
-        let registered = self.registered(provider)?;
-        let key = user.key(provider)?;
-        // A token that cannot be read can still be forgotten; it just cannot be revoked.
-        let found = self.tokens.get(&key).await;
-        let removed = self.tokens.delete(&key, None).await?;
-        let revocation = match found {
-            Ok(Some(Versioned { value: Token::OAuth2(token), .. })) => {
+        let (removed, token) = self.remove(&user.key(provider)?).await?;
+        let revocation = match (self.registered(provider), token) {
+            (Ok(registered), Some(Token::OAuth2(token))) => {
                 self.revoke(&*registered.as_complete_as_can_be(self).await, &token).await
             }
+            (Err(error), _) if !removed => return Err(error),
             _ => Revocation::NotPossible,
         };
         tracing::info!(provider, removed, ?revocation, "disconnected");
         Ok(Disconnected { removed, revocation })
+    }
+
+    /// Removes a token and hands it back: the very one that was there last, which a refresh may have just replaced.
+    async fn remove(&self, key: &TokenKey) -> Result<(bool, Option<Token>), ConnectError> {
+        for _ in 0..MOST_REPLACED {
+            match self.tokens.get(key).await {
+                Ok(Some(Versioned { value: token, version })) => {
+                    if self.tokens.delete(key, Some(version)).await? {
+                        return Ok((true, Some(token)));
+                    }
+                }
+                // What cannot be read can still be forgotten; it just cannot be revoked.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok((self.tokens.delete(key, None).await?, None))
     }
 
     /// The providers' names and titles, in the order of their names.
@@ -251,6 +270,7 @@ pub struct OAuthBuilder {
     login_path: String,
     callback_path: String,
     limits: Limits,
+    retention: Option<Duration>,
     clock: Clock,
 }
 
@@ -324,7 +344,7 @@ impl OAuthBuilder {
 
     /// Sets how long the storage keeps a token after its last write. The default is until it is deleted.
     pub fn retention(self, retain_for: Duration) -> Self {
-        Self { tokens: self.tokens.with_retention(retain_for), ..self }
+        Self { retention: Some(retain_for), ..self }
     }
 
     /// For [`OAuth::per_request`]: notes in this storage, for ten minutes and sealed, what became of each refresh token
@@ -338,22 +358,29 @@ impl OAuthBuilder {
         Self { ledger: Some(ledger), ..self }
     }
 
-    /// Stores tokens **in plain text** from here on; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is
+    /// Stores tokens **in plain text**; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is
     /// refused then: a key that lies open beside its token protects nothing.
     pub fn dangerous_plaintext_tokens(self) -> Self {
         Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
     }
 
-    /// Takes the time from another clock, for tests. Call it before [`each_browser_a_user`](Self::each_browser_a_user).
+    /// Takes the time from another clock, for tests.
     pub fn clock(self, clock: Clock) -> Self {
-        Self { clock, ..self }
+        let builder = Self { clock, ..self };
+        match builder.users {
+            Some(Identity::Browser(_)) => builder.each_browser_a_user(),
+            _ => builder,
+        }
     }
 
     /// Checks everything and puts it together.
     ///
     /// # Errors
     /// [`ConfigError`], which names the provider and the field.
-    pub fn build(self) -> Result<OAuth, ConfigError> {
+    pub fn build(mut self) -> Result<OAuth, ConfigError> {
+        if let Some(retain_for) = self.retention {
+            self.tokens = self.tokens.with_retention(retain_for);
+        }
         let paths = Paths::new(&self.base_url, self.login_path, self.callback_path)?;
         let mut registered = BTreeMap::new();
         for registration in self.registrations {
@@ -417,3 +444,6 @@ impl fmt::Debug for OAuthBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

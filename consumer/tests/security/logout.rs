@@ -1,12 +1,14 @@
 //! Disconnecting: forgetting here, and revoking there.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{Revocation, User};
+use oauth_dance::{Revocation, TokenStorage as _, User};
+use oauth_dance_core::Precondition;
 
-use crate::support::{Browser, Setup, Site, world};
+use crate::support::{Browser, FragileStorage, Setup, Site, world};
 
 #[tokio::test]
 async fn lo_01_both_tokens_are_revoked() {
@@ -92,6 +94,29 @@ async fn lo_03_lo_04_the_token_is_gone_here_whatever_the_provider_does() {
         assert!(!page.text().contains(token.access_token.expose()));
         assert_eq!(site.access_token("alice").await, None);
     }
+}
+
+/// Disconnecting reads the token to revoke, and a refresh may replace it before it is removed.
+#[tokio::test]
+async fn lo_01_what_a_refresh_has_just_stored_is_revoked() {
+    let provider = TestProvider::start().await.unwrap();
+    let storage = Arc::new(FragileStorage::default());
+    let setup = Setup { storage: Arc::clone(&storage) as _, ..Setup::default() };
+    let site = setup.start(|builder| builder.provider(provider.registration("acme"))).await;
+    let alice = User::new("alice");
+    let key = alice.key("acme").unwrap();
+    provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+    let before = storage.get(&key).await.unwrap().unwrap().value;
+    let newer = provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+    let after = storage.get(&key).await.unwrap().unwrap().value;
+    storage.put(&key, &before, Precondition::Always).await.unwrap();
+
+    *storage.meanwhile.lock().unwrap() = Some(after);
+    let done = site.oauth.disconnect("acme", &alice).await.unwrap();
+    assert_eq!((done.removed, done.revocation), (true, Revocation::Done));
+    assert!(storage.get(&key).await.unwrap().is_none());
+    let told = provider.requests_to(Endpoint::Revocation);
+    assert!(told.iter().any(|sent| sent.field("token") == Some(newer.access_token.expose())));
 }
 
 #[tokio::test]

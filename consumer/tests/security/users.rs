@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use oauth_dance::testing::{Answer, Endpoint, TestProvider};
-use oauth_dance::{BeforeLogin, BoxError, ConnectError, Due, Hooks, OAuthBuilder, Revocation, User};
+use oauth_dance::{BeforeLogin, BoxError, ConnectError, Due, Hooks, OAuth2Token, OAuthBuilder, Revocation, User};
+use oauth_dance_core::Precondition;
 
 use crate::support::{Browser, Setup, Site, with_parameter, world};
 
@@ -108,6 +109,15 @@ async fn mu_06_a_deleted_user_s_tokens_are_gone() {
         assert_eq!((gone.removed, gone.revocation), (true, Revocation::Done));
     }
     assert!(site.oauth.accounts(&alice).await.unwrap().is_empty());
+
+    let orphan = alice.key("no-longer-configured").unwrap();
+    site.oauth.tokens().put(&orphan, &OAuth2Token::bearer("token").into(), Precondition::Always).await.unwrap();
+    for account in site.oauth.accounts(&alice).await.unwrap() {
+        let gone = site.oauth.disconnect(&account.provider, &account.user).await.unwrap();
+        assert_eq!((gone.removed, gone.revocation), (true, Revocation::NotPossible), "it is forgotten too");
+    }
+    let again = site.oauth.disconnect("no-longer-configured", &alice).await;
+    assert!(matches!(again, Err(ConnectError::UnknownProvider(_))), "{again:?}");
 
     site.clock.advance(Duration::from_secs(3601));
     let report = site.oauth.refresh_due(&Due::expiring_within(Duration::from_secs(600))).await.unwrap();

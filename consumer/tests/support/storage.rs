@@ -1,3 +1,4 @@
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -14,6 +15,8 @@ pub struct FragileStorage {
     /// How many more writes work before it goes down; 0 counts nothing.
     pub writes_left: AtomicUsize,
     pub writes: AtomicUsize,
+    /// What somebody else writes right after the next read.
+    pub meanwhile: Mutex<Option<Record>>,
 }
 
 impl FragileStorage {
@@ -30,7 +33,12 @@ impl FragileStorage {
 impl TokenStorage for FragileStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         self.check()?;
-        self.memory.get(key).await
+        let found = self.memory.get(key).await;
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(record) = meanwhile {
+            self.memory.put(key, &record, Precondition::Always).await?;
+        }
+        found
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
