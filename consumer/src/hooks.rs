@@ -183,7 +183,10 @@ impl Decision {
         Self { store: true, user: None, account: None, response: None }
     }
 
-    /// Drop the token: the login served only to learn who the user is, or is refused.
+    /// Drop the token: the login served only to learn who the user is, or is refused. It is not revoked.
+    ///
+    /// Say where the browser goes, where `next` may be a page that asks for [`Connected`](crate::Connected): that would send
+    /// it to the login again, and a provider that does not ask the user a second time makes a loop of it.
     pub fn discard() -> Self {
         Self { store: false, user: None, account: None, response: None }
     }
@@ -195,7 +198,8 @@ impl Decision {
     }
 
     /// Store it as one of several accounts of the user at this provider, beside the others and in the place of one of the
-    /// same name; see [`User::with_account`].
+    /// same name; see [`User::with_account`]. [`Connected`](crate::Connected) does not find it:
+    /// [`Connections::at_account`](crate::Connections::at_account) does.
     pub fn as_account(mut self, account: impl Into<String>) -> Self {
         self.account = Some(account.into());
         self

@@ -91,6 +91,6 @@ pub use user::{User, Users};
 
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Filter, KeyRing, MemoryStorage,
-    OAuth1Token, OAuth2Token, RefreshEvent, RequestStorage, ScopeChange, Secret, Subject, Timestamp, Token, TokenKey,
-    TokenStorage,
+    OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ScopeChange, Secret,
+    StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
 };

@@ -25,9 +25,11 @@ pub(super) fn failure(
         let body = json!({ "error": error.code(), "message": error.to_string() });
         return (error.status(), Json(body)).into_response();
     }
-    let heading = match registered {
-        Some(registered) => format!("{} was not connected", registered.title),
-        None => "Not connected".to_owned(),
+    let heading = match (registered, error) {
+        // Whatever came of it came with the first callback.
+        (_, LoginError::Spent) => "This login is over".to_owned(),
+        (Some(registered), _) => format!("{} was not connected", registered.title),
+        (None, _) => "Not connected".to_owned(),
     };
     let again = match registered {
         Some(registered) => {
