@@ -245,7 +245,8 @@ impl ApiRequest {
         self.change(|request| request.body(body.into()))
     }
 
-    /// Sets how long this call may take as a whole, in place of [`OAuthBuilder::timeout`](crate::OAuthBuilder::timeout).
+    /// Sets how long this request may take as a whole, in place of [`OAuthBuilder::timeout`](crate::OAuthBuilder::timeout).
+    /// Where the API rejects the token and it is sent once more, that has as long again, after the refresh.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.change(|request| request.timeout(timeout))
     }

@@ -292,7 +292,8 @@ impl TestProvider {
     }
 
     /// Connects a user without a browser: a token for the provider's user of the same name goes into the storage, bound to a
-    /// key where [`Provider::dpop`] asks for that.
+    /// key where [`Provider::dpop`] asks for that. It is the same user there for every [account](User::with_account); for
+    /// others, put what [`issue`](Self::issue) gives into [`OAuth::tokens`].
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
