@@ -46,6 +46,19 @@ impl Metadata {
         Ok(metadata)
     }
 
+    /// Checks the endpoints that it has, before it is kept.
+    pub(crate) fn check(self) -> Result<Self, DiscoveryError> {
+        for (endpoint, url) in [
+            ("authorization_endpoint", &self.authorization_endpoint),
+            ("token_endpoint", &self.token_endpoint),
+            ("userinfo_endpoint", &self.userinfo_endpoint),
+            ("revocation_endpoint", &self.revocation_endpoint),
+        ] {
+            optional(endpoint, url.as_deref())?;
+        }
+        Ok(self)
+    }
+
     pub(crate) fn authorization_endpoint(&self) -> Result<Url, DiscoveryError> {
         required("authorization_endpoint", self.authorization_endpoint.as_deref())
     }

@@ -167,7 +167,11 @@ impl OpenId {
     }
 
     async fn metadata(&self, http: &HttpClients, now: Timestamp) -> Result<Arc<Metadata>, DiscoveryError> {
-        self.metadata.get(now, Metadata::fetch(http, &self.metadata_url, &self.issuer)).await
+        let fetch = async {
+            let metadata = Metadata::fetch(http, &self.metadata_url, &self.issuer).await?;
+            if self.discovers { metadata.check() } else { Ok(metadata) }
+        };
+        self.metadata.get(now, fetch).await
     }
 }
 

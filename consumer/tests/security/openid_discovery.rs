@@ -88,6 +88,17 @@ async fn ar_17_endpoints_of_metadata_must_be_https_too() {
     assert_eq!(start_with(Answer::normal().without("userinfo_endpoint")).await, Ok(()));
 }
 
+/// Metadata that cannot be used is not kept for a day.
+#[tokio::test]
+async fn ar_17_metadata_that_is_mended_is_taken() {
+    let provider = TestProvider::start().await.unwrap();
+    let (site, notes) = openid_site(&provider).await;
+    provider.next_answer(Endpoint::Metadata, Answer::normal().member("token_endpoint", "http://10.0.0.1/token"));
+    assert_eq!(start(&site, &notes).await, Err("Discovery".to_owned()));
+    site.clock.advance(PAUSE);
+    assert_eq!(start(&site, &notes).await, Ok(()));
+}
+
 #[tokio::test]
 async fn ar_17_an_issuer_must_be_https_too() {
     let build = |provider: Provider| {
