@@ -21,8 +21,10 @@ use crate::user::User;
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
 /// A spent attempt is remembered for longer than its cookie can be used, whatever two machines' clocks say.
 const REMEMBERED: Duration = Duration::from_secs(2 * 600);
-/// How many logins one browser can have under way; the oldest gives way. Together their cookies stay below 8 KiB.
+/// How many logins one browser can have under way, and how long their cookies may be together, of which proxies take 8 KiB
+/// with all others; the oldest give way.
 const MAX_PENDING: usize = 5;
+const MAX_BYTES: usize = 4096;
 const PREFIX: &str = "oauth-dance-login-";
 /// What a form said, from the `POST` to the `GET` that follows at once.
 const POSTED_PREFIX: &str = "oauth-dance-posted-";
@@ -119,14 +121,20 @@ impl Attempts {
     /// The cookie of a new attempt, and the removal of older ones that there is no more room for.
     pub(crate) fn remember(&self, attempt: &Attempt, headers: &HeaderMap) -> Vec<HeaderValue> {
         let prefix = self.cookies.name(PREFIX);
-        let mut pending: Vec<(u64, &str)> = cookies::all(headers)
+        let mut pending: Vec<(u64, &str, &str)> = cookies::all(headers)
             .filter(|(name, _)| name.starts_with(&prefix))
-            .filter_map(|(name, value)| Some((self.cookies.read::<Attempt>(name, value)?.since, name)))
+            .filter_map(|(name, value)| Some((self.cookies.read::<Attempt>(name, value)?.since, name, value)))
             .collect();
-        pending.sort_unstable();
-        let surplus = (pending.len() + 1).saturating_sub(MAX_PENDING);
-        let mut set: Vec<_> = pending.iter().take(surplus).map(|(_, name)| self.cookies.remove(name)).collect();
-        set.push(self.cookies.set(&self.name(&attempt.state), attempt, LIFETIME));
+        pending.sort_unstable_by(|one, other| other.cmp(one));
+        let newest = self.cookies.set(&self.name(&attempt.state), attempt, LIFETIME);
+        let mut bytes = newest.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().len();
+        let fits = |(_, name, value): &&(u64, &str, &str)| {
+            bytes += "; ".len() + name.len() + "=".len() + value.len();
+            bytes <= MAX_BYTES
+        };
+        let kept = pending.iter().take(MAX_PENDING - 1).take_while(fits).count();
+        let mut set: Vec<_> = pending[kept..].iter().map(|(_, name, _)| self.cookies.remove(name)).collect();
+        set.push(newest);
         set
     }
 
@@ -280,12 +288,21 @@ mod tests {
 
     #[test]
     fn many_logins_at_once_do_not_fill_the_jar() {
+        assert_eq!(pending_of_many("/", 0), MAX_PENDING);
+        for (next, scopes) in [("/", 1024), (&*"x".repeat(768), 0), (&*"x".repeat(768), 1024)] {
+            assert!((1..MAX_PENDING).contains(&pending_of_many(next, scopes)), "{scopes}");
+        }
+    }
+
+    /// How many of fifty logins are kept, with this way back and so many bytes of scopes.
+    fn pending_of_many(next: &str, scopes: usize) -> usize {
         let (attempts, seconds) = attempts();
         let mut jar_now: Vec<HeaderValue> = Vec::new();
         let mut last = None;
         for _ in 0..50 {
             seconds.fetch_add(1, Ordering::SeqCst);
-            let attempt = attempts.start("p", &"v".repeat(43).into(), "/".to_owned(), None);
+            let mut attempt = attempts.start("p", &"v".repeat(43).into(), next.to_owned(), None);
+            attempt.scopes = (scopes > 0).then(|| vec!["s".repeat(16); scopes / 16]);
             for set in attempts.remember(&attempt, &jar(&jar_now)) {
                 let name = set.to_str().unwrap().split('=').next().unwrap().to_owned();
                 jar_now.retain(|kept| !kept.to_str().unwrap().starts_with(&format!("{name}=")));
@@ -295,10 +312,10 @@ mod tests {
             }
             last = Some(attempt);
         }
-        assert_eq!(jar_now.len(), MAX_PENDING);
-        let size: usize = jar(&jar_now).values().map(HeaderValue::len).sum();
-        assert!(size < 4096, "{size}");
+        let size: usize = jar(&jar_now).values().map(|pair| pair.len() + "; ".len()).sum();
+        assert!(size <= MAX_BYTES + "; ".len(), "{size}");
         assert!(attempts.find(&last.unwrap().state, &jar(&jar_now)).is_some());
+        jar_now.len()
     }
 
     #[tokio::test]
