@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::Request;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{Redirect, Response};
 use http::request::Parts;
 use http::{Method, header};
 use oauth_dance_core::{OAuth1Token, Secret};
@@ -40,7 +40,7 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
         Err(error) => Err(error),
     };
     match outcome {
-        Ok(response) => private(response),
+        Ok(response) => response,
         Err(error) => oauth.failed(&provider, &error, &parts).await,
     }
 }
@@ -83,7 +83,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         Some(client) => begin_oauth1(oauth, &registered, client, params, next, user.as_ref()).await?,
     };
 
-    let mut response = Redirect::to(url.as_str()).into_response();
+    let mut response = private(Redirect::to(url.as_str()));
     for cookie in oauth.inner.attempts.remember(&attempt, &parts.headers) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

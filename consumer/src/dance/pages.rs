@@ -7,6 +7,7 @@ use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 
+use super::private;
 use crate::error::LoginError;
 use crate::extract::accepts_html;
 use crate::oauth::OAuth;
@@ -59,7 +60,10 @@ pub(super) fn confirm(oauth: &OAuth, registered: &Registered, next: &str) -> Res
         Escaped(&registered.title),
         Escaped(&oauth.inner.paths.home()),
     );
-    page(&heading, &body)
+    // With `no-referrer` the form's `Origin` would be `null`, by which browsers without Fetch Metadata are told apart.
+    let mut response = private(page(&heading, &body));
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
 }
 
 fn page(heading: &str, body: &str) -> Response {

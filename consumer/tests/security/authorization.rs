@@ -256,6 +256,7 @@ async fn ar_12_another_site_cannot_start_a_link_alone() {
     assert!(page.body.contains("<form method=\"post\" action=\"/login/acme\">") && page.body.contains("/notes"));
     assert!(page.set_cookies().is_empty() && page.location().is_empty());
     assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"));
+    assert_eq!(page.header("referrer-policy"), "same-origin", "or the form's origin is null");
 
     // The button on that page, which the browser sends from the application's own origin.
     let page = alice.post("/login/acme", "next=%2Fnotes", &[("sec-fetch-site", "same-origin"), ("origin", own)]).await;
