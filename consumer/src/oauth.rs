@@ -47,7 +47,7 @@ pub struct OAuth {
 pub(crate) struct Inner {
     pub(crate) registered: BTreeMap<String, Arc<Registered>>,
     per_request: bool,
-    pub(crate) users: Identity,
+    pub(crate) users: UserSource,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) refresher: Refresher,
     pub(crate) attempts: Attempts,
@@ -58,7 +58,7 @@ pub(crate) struct Inner {
 }
 
 /// What tells who the user is.
-pub(crate) enum Identity {
+pub(crate) enum UserSource {
     Application(Box<dyn Users>),
     Browser(BrowserUsers),
 }
@@ -265,7 +265,7 @@ pub struct OAuthBuilder {
     per_request: bool,
     keys: KeyRing,
     registrations: Vec<Registration>,
-    users: Option<Identity>,
+    users: Option<UserSource>,
     hooks: Arc<dyn Hooks>,
     login_path: String,
     callback_path: String,
@@ -305,14 +305,14 @@ impl OAuthBuilder {
 
     /// Tells who is signed in, in any way.
     pub fn users(self, users: impl Users) -> Self {
-        Self { users: Some(Identity::Application(Box::new(users))), ..self }
+        Self { users: Some(UserSource::Application(Box::new(users))), ..self }
     }
 
     /// For an application without user accounts: each browser is a user of its own, known by a sealed cookie that is set
     /// when its first login ends and lasts 180 days.
     pub fn each_browser_a_user(self) -> Self {
         let users = BrowserUsers::new(self.keys.clone(), self.clock.clone());
-        Self { users: Some(Identity::Browser(users)), ..self }
+        Self { users: Some(UserSource::Browser(users)), ..self }
     }
 
     /// Takes part in the dance.
@@ -351,8 +351,8 @@ impl OAuthBuilder {
     /// and login attempt, so that both are redeemed once, however many requests and processes there are. A late answer
     /// that gives a browser an older cookie again does no harm then.
     ///
-    /// It should be shared by all processes, and may lose everything now and then. It holds one record for each refresh
-    /// of the last minutes, and none for a request that needs no refresh.
+    /// It should be shared by all processes. If it loses what it has, the requests of those minutes are as without a
+    /// ledger. It holds one record for each refresh of the last minutes, and none for a request that needs no refresh.
     pub fn ledger(self, storage: impl TokenStorage) -> Self {
         let ledger = Tokens::sealed(storage, self.keys.clone()).with_retention(LEDGER_RETENTION);
         Self { ledger: Some(ledger), ..self }
@@ -368,7 +368,7 @@ impl OAuthBuilder {
     pub fn clock(self, clock: Clock) -> Self {
         let builder = Self { clock, ..self };
         match builder.users {
-            Some(Identity::Browser(_)) => builder.each_browser_a_user(),
+            Some(UserSource::Browser(_)) => builder.each_browser_a_user(),
             _ => builder,
         }
     }

@@ -94,11 +94,19 @@ fn refusal(members: &Map<String, Value>, sent: &[&str]) -> Option<TokenEndpointE
 }
 
 pub(crate) fn failed(status: StatusCode, headers: &HeaderMap) -> TokenEndpointError {
-    let retry_after = headers
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    let retry_after = retry_after(headers).map(|asked| asked.min(MAX_RETRY_AFTER));
     TokenEndpointError::Status { status, retry_after }
+}
+
+/// In seconds, or until a date by the server's own clock (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let asked = text(header::RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let [until, now] = [asked, text(header::DATE)?].map(httpdate::parse_http_date);
+    until.ok()?.duration_since(now.ok()?).ok()
 }
 
 /// A token response taken apart: what it says of the user's token, and the rest.
@@ -389,5 +397,26 @@ mod tests {
             let TokenEndpointError::Status { retry_after, .. } = failed else { panic!() };
             assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
         }
+    }
+
+    /// What the server's clock is at is in its own answer; whether ours agrees does not matter.
+    #[test]
+    fn retry_after_may_be_a_date() {
+        let wait = |date: Option<&str>, until: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, until.parse().unwrap());
+            headers.extend(date.map(|date| (header::DATE, date.parse().unwrap())));
+            let TokenEndpointError::Status { retry_after, .. } = failed(StatusCode::SERVICE_UNAVAILABLE, &headers)
+            else {
+                panic!()
+            };
+            retry_after
+        };
+        let until = "Fri, 31 Dec 1999 23:59:59 GMT";
+        assert_eq!(wait(Some("Fri, 31 Dec 1999 23:59:29 GMT"), until), Some(Duration::from_secs(30)));
+        assert_eq!(wait(Some("Thu, 31 Dec 1998 23:59:29 GMT"), until), Some(MAX_RETRY_AFTER));
+        assert_eq!(wait(Some("Sat, 01 Jan 2000 00:00:29 GMT"), until), None);
+        assert_eq!(wait(None, until), None);
+        assert_eq!(wait(Some("yesterday"), until), None);
     }
 }

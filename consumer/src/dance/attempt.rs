@@ -27,7 +27,7 @@ const MAX_PENDING: usize = 5;
 const MAX_BYTES: usize = 4096;
 const PREFIX: &str = "oauth-dance-login-";
 /// What a form said, from the `POST` to the `GET` that follows at once.
-const POSTED_PREFIX: &str = "oauth-dance-posted-";
+const POSTED: &str = "oauth-dance-posted";
 const POSTED_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_POSTED: usize = 1024;
 
@@ -155,19 +155,20 @@ impl Attempts {
     /// The cookie for what a provider said of the user in a form, beside what the callback passes on.
     pub(crate) fn remember_posted(&self, state: &str, said: &str) -> Option<HeaderValue> {
         let fits = said.len() <= MAX_POSTED;
-        fits.then(|| self.cookies.set(&self.posted_name(state), &said, POSTED_LIFETIME))
+        fits.then(|| self.cookies.set(&self.cookies.name(POSTED), &(fingerprint(state), said), POSTED_LIFETIME))
     }
 
     /// What a provider said of the user in a form.
     pub(crate) fn posted(&self, attempt: &Attempt, headers: &HeaderMap) -> Option<Secret> {
-        let name = self.posted_name(&attempt.state);
+        let name = self.cookies.name(POSTED);
         let mut found = cookies::all(headers).filter(|(found, _)| *found == name);
-        found.find_map(|(_, value)| self.cookies.read::<String>(&name, value)).map(Secret::from)
+        let (state, said) = found.find_map(|(_, value)| self.cookies.read::<(String, String)>(&name, value))?;
+        (state == fingerprint(&attempt.state)).then(|| Secret::from(said))
     }
 
     /// The header that makes the browser forget it.
-    pub(crate) fn forget_posted(&self, attempt: &Attempt) -> HeaderValue {
-        self.cookies.remove(&self.posted_name(&attempt.state))
+    pub(crate) fn forget_posted(&self) -> HeaderValue {
+        self.cookies.remove(&self.cookies.name(POSTED))
     }
 
     /// Spends an attempt: of all callbacks for it, in every process that shares the storage, one gets `Ok`.
@@ -198,10 +199,6 @@ impl Attempts {
                 tracing::debug!(error = &error as &dyn std::error::Error, "old records were not purged");
             }
         });
-    }
-
-    fn posted_name(&self, state: &str) -> String {
-        self.cookies.name(&format!("{POSTED_PREFIX}{}", &fingerprint(state)[..16]))
     }
 
     fn name(&self, state: &str) -> String {

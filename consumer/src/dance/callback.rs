@@ -14,7 +14,7 @@ use super::{form, private, query, split};
 use crate::client::ApiClient;
 use crate::error::LoginError;
 use crate::hooks::{Authorized, Decision};
-use crate::oauth::{Identity, OAuth};
+use crate::oauth::{OAuth, UserSource};
 use crate::oauth1;
 use crate::openid;
 use crate::registered::Registered;
@@ -153,7 +153,7 @@ async fn finish(
         openid.prepare(&oauth.inner.http, oauth.inner.clock.now()).await?;
     }
     let posted = oauth.inner.attempts.posted(&attempt, &parts.headers);
-    cookies.extend(posted.as_ref().map(|_| oauth.inner.attempts.forget_posted(&attempt)));
+    cookies.extend(posted.as_ref().map(|_| oauth.inner.attempts.forget_posted()));
 
     let spent = oauth.inner.attempts.spend(&attempt).await;
     if !matches!(spent, Err(LoginError::Storage(_))) {
@@ -161,7 +161,7 @@ async fn finish(
     }
     spent?;
     // A browser that is a user of its own became one in another tab; nobody else has signed in.
-    let became_a_user = attempt.is_of(None) && matches!(oauth.inner.users, Identity::Browser(_));
+    let became_a_user = attempt.is_of(None) && matches!(oauth.inner.users, UserSource::Browser(_));
     if !attempt.is_of(user.as_ref()) && !became_a_user {
         return Err(LoginError::UserChanged);
     }
@@ -274,11 +274,11 @@ async fn decide(
 fn whose(oauth: &OAuth, user: Option<User>, cookies: &mut Vec<HeaderValue>) -> Result<User, LoginError> {
     match (user, &oauth.inner.users) {
         (Some(user), _) => Ok(user),
-        (None, Identity::Browser(browsers)) => {
+        (None, UserSource::Browser(browsers)) => {
             let (user, cookie) = browsers.create(oauth.inner.paths.is_https());
             cookies.push(cookie);
             Ok(user)
         }
-        (None, Identity::Application(_)) => Err(LoginError::NoUser),
+        (None, UserSource::Application(_)) => Err(LoginError::NoUser),
     }
 }

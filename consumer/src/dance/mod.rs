@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 
 use crate::error::LoginError;
 use crate::hooks::Failure;
-use crate::oauth::{Identity, OAuth};
+use crate::oauth::{OAuth, UserSource};
 use crate::registered::Registered;
 use crate::user::User;
 
@@ -60,8 +60,8 @@ impl OAuth {
     /// Who is signed in.
     pub(crate) async fn current_user(&self, parts: &mut Parts) -> Result<Option<User>, BoxError> {
         match &self.inner.users {
-            Identity::Application(users) => users.current(parts).await,
-            Identity::Browser(users) => Ok(users.current(&parts.headers, self.inner.paths.is_https())),
+            UserSource::Application(users) => users.current(parts).await,
+            UserSource::Browser(users) => Ok(users.current(&parts.headers, self.inner.paths.is_https())),
         }
     }
 

@@ -42,7 +42,7 @@ fn the_order_of_clock_and_users_does_not_matter() {
             false => builder.each_browser_a_user().clock(clock),
         };
         let oauth = oauth.build().unwrap();
-        let Identity::Browser(browsers) = &oauth.inner.users else { panic!() };
+        let UserSource::Browser(browsers) = &oauth.inner.users else { panic!() };
         let (user, cookie) = browsers.create(false);
         let pair = cookie.to_str().unwrap().split(';').next().unwrap().parse().unwrap();
         let headers = HeaderMap::from_iter([(header::COOKIE, pair)]);

@@ -5,7 +5,7 @@
 //! by the same protocol as any other storage, so that one of the requests redeems and the others adopt, also one that
 //! comes late, from a browser that got the answers in the wrong order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -73,19 +73,30 @@ impl Redeem for OncePerGeneration {
     }
 }
 
-/// The provider as the ledger sees it: a new token is looked at by whoever keeps it, and stays in the ledger whatever they
-/// find, so that the old one is not redeemed again.
-struct WithoutLook(Arc<dyn Redeem>);
+/// The provider as the ledger sees it.
+///
+/// A new token is looked at by whoever keeps it, and stays in the ledger whatever they find, so that the old one is not
+/// redeemed again. And an entry that is gone was lost rather than given up: its token is kept here and not revoked.
+struct Ledgered {
+    provider: Arc<dyn Redeem>,
+    redeemed: Mutex<Option<OAuth2Token>>,
+}
+
+impl Ledgered {
+    fn redeemed(&self) -> MutexGuard<'_, Option<OAuth2Token>> {
+        self.redeemed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[async_trait]
-impl Redeem for WithoutLook {
+impl Redeem for Ledgered {
     async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
-        self.0.redeem(token).await
+        let new = self.provider.redeem(token).await?;
+        *self.redeemed() = Some(new.clone());
+        Ok(new)
     }
 
-    async fn revoke(&self, token: &OAuth2Token) {
-        self.0.revoke(token).await;
-    }
+    async fn revoke(&self, _: &OAuth2Token) {}
 }
 
 impl OncePerGeneration {
@@ -97,8 +108,16 @@ impl OncePerGeneration {
             Ok(_) | Err(TokensError::Storage(StorageError::Conflict | StorageError::Ambiguous { .. })) => {}
             Err(error) => return Err(error.into()),
         }
-        let provider: Arc<dyn Redeem> = Arc::new(WithoutLook(Arc::clone(&self.provider)));
-        self.refresher.refresh(&self.ledger, &key, &provider, Need::After(generation)).await
+        let ledgered = Arc::new(Ledgered { provider: Arc::clone(&self.provider), redeemed: Mutex::default() });
+        let provider: Arc<dyn Redeem> = Arc::clone(&ledgered) as _;
+        let found = self.refresher.refresh(&self.ledger, &key, &provider, Need::After(generation)).await;
+        let redeemed = ledgered.redeemed().take();
+        let (Err(RefreshError::NotConnected), Some(token)) = (&found, redeemed) else { return found };
+        // The ledger forgot it in the meantime. For the others it is put there again.
+        if let Err(error) = self.ledger.put(&key, &Token::OAuth2(token.clone()), Precondition::Always).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the ledger lost a token, and takes it no more");
+        }
+        Ok(Found { token, redeemed: true })
     }
 
     /// What an entry of the ledger says about the refresh token. To ask again costs nothing, whatever has become of it.

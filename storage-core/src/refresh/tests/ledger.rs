@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::{advance, sleep};
 
 use super::bench::{Bench, Process};
-use super::provider::{Answer, LIFE};
+use super::provider::{Answer, LIFE, WAY};
 use super::storage::Fault;
 use crate::error::StorageError;
 use crate::key::TokenKey;
@@ -249,6 +249,24 @@ async fn a_provider_without_rotation_is_asked_once_for_each_generation() {
         token = cookie(&one).await;
         advance(LIFE).await;
     }
+}
+
+/// Such as one in a server that was emptied while the provider was asked.
+#[tokio::test(start_paused = true)]
+async fn a_ledger_that_forgets_loses_no_token() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    let (one, two) = (request(&process, &token).await, request(&process, &token).await);
+    let under_way = one.spawn_usable();
+    sleep(WAY + WAY / 2).await;
+    let entries = bench.shared.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries;
+    assert_eq!(bench.provider.state().redemptions, 1);
+    assert!(bench.shared.delete(&entries[0].key, None).await.unwrap());
+
+    assert_eq!(under_way.await.unwrap().unwrap(), "access-0-1");
+    assert_eq!(two.usable().await.unwrap(), "access-0-1");
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+    assert!(bench.provider.state().revoked.is_empty());
 }
 
 /// Every tab finds out by itself, and the old refresh token is not sent again for it.
