@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, header};
-use oauth_dance_core::{Precondition, Timestamp};
+use oauth_dance_core::{Clock, MemoryStorage, Precondition, Timestamp};
 
 use super::*;
 

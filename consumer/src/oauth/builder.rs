@@ -1,0 +1,236 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use oauth_dance_core::{Clock, KeyRing, MemoryStorage, Refresher, TokenStorage, Tokens};
+
+use super::{Inner, OAuth, UserSource};
+use crate::browser_user::BrowserUsers;
+use crate::connection;
+use crate::dance::attempt::Attempts;
+use crate::dance::ended::Endings;
+use crate::error::ConfigError;
+use crate::hooks::{Hooks, NoHooks};
+use crate::http_client::{HttpClients, Limits};
+use crate::paths::Paths;
+use crate::provider::Registration;
+use crate::registered::Registered;
+use crate::user::{ByExtractor, User, Users};
+
+/// Longer than any request takes, and any two answers of one browser are apart.
+const LEDGER_RETENTION: Duration = Duration::from_secs(600);
+
+/// A configuration under way; see [`OAuth::builder`].
+#[must_use]
+pub struct OAuthBuilder {
+    base_url: String,
+    tokens: Tokens,
+    ledger: Option<Tokens>,
+    per_request: bool,
+    keys: KeyRing,
+    registrations: Vec<Registration>,
+    users: Option<UserSource>,
+    hooks: Arc<dyn Hooks>,
+    login_path: String,
+    callback_path: String,
+    limits: Limits,
+    retention: Option<Duration>,
+    clock: Clock,
+}
+
+impl OAuthBuilder {
+    pub(super) fn new(base_url: String, tokens: Tokens, keys: KeyRing) -> Self {
+        Self {
+            base_url,
+            tokens,
+            ledger: None,
+            per_request: false,
+            keys,
+            registrations: Vec::new(),
+            users: None,
+            hooks: Arc::new(NoHooks),
+            login_path: "/login/{provider}".to_owned(),
+            callback_path: "/login/{provider}/authorized".to_owned(),
+            limits: Limits::default(),
+            retention: None,
+            clock: Clock::system(),
+        }
+    }
+
+    /// With the tokens of each request in place of one storage.
+    pub(super) fn for_each_request(self) -> Self {
+        Self { per_request: true, ..self }
+    }
+
+    /// Adds a provider.
+    pub fn provider(mut self, registration: Registration) -> Self {
+        self.registrations.push(registration);
+        self
+    }
+
+    /// Tells who is signed in, from any axum extractor: a session, `axum-login`'s `AuthSession`, a user type of your own.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, OAuth, User};
+    /// use axum::http::HeaderMap;
+    ///
+    /// # let builder = OAuth::builder("http://localhost:3000", oauth_dance::MemoryStorage::new(), KeyRing::generate());
+    /// // Behind a proxy that authenticates and sets a header of its own:
+    /// let builder = builder.user(|headers: HeaderMap| async move {
+    ///     Some(User::new(headers.get("x-authenticated-user")?.to_str().ok()?))
+    /// });
+    /// # let _ = builder;
+    /// ```
+    pub fn user<E, F, Answer>(self, resolve: F) -> Self
+    where
+        E: FromRequestParts<()> + Send + 'static,
+        F: Fn(E) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = Option<User>> + Send + 'static,
+    {
+        self.users(ByExtractor::new(resolve))
+    }
+
+    /// Tells who is signed in, in any way.
+    pub fn users(self, users: impl Users) -> Self {
+        Self { users: Some(UserSource::Application(Box::new(users))), ..self }
+    }
+
+    /// For an application without user accounts: each browser is a user of its own, known by a sealed cookie that is set
+    /// when its first login ends and lasts 180 days.
+    pub fn each_browser_a_user(self) -> Self {
+        let users = BrowserUsers::new(self.keys.clone(), self.clock.clone());
+        Self { users: Some(UserSource::Browser(users)), ..self }
+    }
+
+    /// Takes part in the dance.
+    pub fn hooks(self, hooks: impl Hooks) -> Self {
+        Self { hooks: Arc::new(hooks), ..self }
+    }
+
+    /// Sets the login route's path. The default is `/login/{provider}`.
+    pub fn login_path(self, path: impl Into<String>) -> Self {
+        Self { login_path: path.into(), ..self }
+    }
+
+    /// Sets the callback route's path, on which redirect URIs are built. The default is `/login/{provider}/authorized`.
+    pub fn callback_path(self, path: impl Into<String>) -> Self {
+        Self { callback_path: path.into(), ..self }
+    }
+
+    /// Sets how long one call of a provider may take as a whole. The default is 20 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.limits.timeout = timeout;
+        self
+    }
+
+    /// Sets the most bytes of an API answer that are read. The default is 10 MiB.
+    pub fn max_response(mut self, bytes: usize) -> Self {
+        self.limits.max_response = bytes;
+        self
+    }
+
+    /// Sets how long the storage keeps a token after its last write. The default is until it is deleted.
+    pub fn retention(self, retain_for: Duration) -> Self {
+        Self { retention: Some(retain_for), ..self }
+    }
+
+    /// For [`OAuth::per_request`]: notes in this storage, for ten minutes and sealed, what became of each refresh token
+    /// and login attempt, so that both are redeemed once, however many requests and processes there are. A late answer
+    /// that gives a browser an older cookie again does no harm then.
+    ///
+    /// It should be shared by all processes. If it loses what it has, the requests of those minutes are as without a
+    /// ledger. It holds one record for each refresh of the last minutes, and none for a request that needs no refresh.
+    pub fn ledger(self, storage: impl TokenStorage) -> Self {
+        let ledger = Tokens::sealed(storage, self.keys.clone()).with_retention(LEDGER_RETENTION);
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    /// Stores tokens **in plain text**; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is
+    /// refused then: a key that lies open beside its token protects nothing.
+    pub fn dangerous_plaintext_tokens(self) -> Self {
+        Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
+    }
+
+    /// Takes the time from another clock, for tests.
+    pub fn clock(self, clock: Clock) -> Self {
+        let builder = Self { clock, ..self };
+        match builder.users {
+            Some(UserSource::Browser(_)) => builder.each_browser_a_user(),
+            _ => builder,
+        }
+    }
+
+    /// Checks everything and puts it together.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the provider and the field.
+    pub fn build(mut self) -> Result<OAuth, ConfigError> {
+        if let Some(retain_for) = self.retention {
+            self.tokens = self.tokens.with_retention(retain_for);
+        }
+        let paths = Paths::new(&self.base_url, self.login_path, self.callback_path)?;
+        let mut registered = BTreeMap::new();
+        for registration in self.registrations {
+            let callback = paths.callback_url(registration.name());
+            let checked = Registered::check(registration, &callback)?;
+            if checked.dpop && !self.tokens.is_sealed() {
+                return Err(ConfigError::invalid(
+                    &checked.name,
+                    "dpop",
+                    "needs tokens to be sealed, for the key's sake",
+                ));
+            }
+            if let Some(other) = registered.insert(checked.name.clone(), Arc::new(checked)) {
+                return Err(ConfigError::DuplicateProvider { provider: other.name.clone() });
+            }
+        }
+        // Where processes do not share a storage, each spends the attempts that come back to it.
+        let notes = self.ledger.as_ref().unwrap_or(&self.tokens).storage();
+        let capabilities = notes.capabilities();
+        if self.ledger.is_some() && !capabilities.atomic {
+            return Err(ConfigError::Ledger { storage: capabilities.name });
+        }
+        let spent: Arc<dyn TokenStorage> = if capabilities.atomic && (capabilities.shared || self.ledger.is_some()) {
+            Arc::clone(notes)
+        } else {
+            Arc::new(MemoryStorage::new().with_clock(self.clock.clone()))
+        };
+        let hooks = Arc::clone(&self.hooks);
+        let mut refresher = Refresher::new()
+            .with_clock(self.clock.clone())
+            .with_request_timeout(self.limits.timeout)
+            .with_observer(move |key, event| {
+                connection::count(key, event);
+                hooks.refresh(key, event);
+            });
+        if let Some(ledger) = self.ledger {
+            refresher = refresher.with_ledger(ledger);
+        }
+        let inner = Inner {
+            registered,
+            refresher,
+            per_request: self.per_request,
+            users: self.users.ok_or(ConfigError::NoUsers)?,
+            hooks: self.hooks,
+            endings: Endings::new(self.keys.clone(), paths.is_https()),
+            attempts: Attempts::new(self.keys, spent, self.clock.clone(), paths.is_https()),
+            http: HttpClients::new(self.limits, self.clock.clone())?,
+            paths,
+            clock: self.clock,
+        };
+        Ok(OAuth { inner: Arc::new(inner), tokens: self.tokens })
+    }
+}
+
+impl fmt::Debug for OAuthBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuthBuilder")
+            .field("base_url", &self.base_url)
+            .field("registrations", &self.registrations)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
