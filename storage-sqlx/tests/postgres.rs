@@ -139,10 +139,24 @@ async fn lost_serialization_races_are_tried_again() {
     }
     tasks.join_all().await;
     assert_eq!(storage.get(&cases::key("counter")).await.unwrap().unwrap().value.payload, b"200");
-    let lost = "UPDATE oauth_dance_tokens SET created_at = 0 WHERE EXISTS \
-        (SELECT FROM pg_stat_database WHERE datname = current_database() AND xact_rollback > 0)";
-    tokio::time::sleep(Duration::from_secs(2)).await; // until the sessions' counters are added up
-    assert_eq!(database.execute(lost).await, 2, "no race was lost, so nothing was tested");
+
+    // A write that waits for a row loses its race for certain when that row has changed.
+    let others = sqlx::PgPool::connect(&database.url()).await.unwrap();
+    let mut change = others.begin().await.unwrap();
+    sqlx::raw_sql("UPDATE oauth_dance_tokens SET created_at = 0").execute(&mut *change).await.unwrap();
+    let write = tokio::spawn(async move {
+        let version = strict.get(&cases::key("same")).await.unwrap().unwrap().version;
+        strict.put(&cases::key("same"), &Record::new("y"), Precondition::Version(version)).await
+    });
+    let waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity \
+        WHERE datname = current_database() AND wait_event_type = 'Lock')";
+    while !sqlx::query_scalar::<_, bool>(waiting).fetch_one(&others).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    change.commit().await.unwrap();
+    write.await.unwrap().unwrap();
+    assert_eq!(storage.get(&cases::key("same")).await.unwrap().unwrap().value.payload, b"y");
+    others.close().await;
     database.remove().await;
 }
 
