@@ -101,9 +101,9 @@ impl Gated {
         }
     }
 
-    fn note(&self, key: &TokenKey, record: &Record) {
+    fn note(&self, record: &Record, was: Option<Option<Timestamp>>) {
         let mut state = self.state.lock().unwrap();
-        if state.expiries.get(key) != Some(&record.expires_at) {
+        if was != Some(record.expires_at) {
             state.seen.commits += 1;
             return;
         }
@@ -127,16 +127,17 @@ impl TokenStorage for Gated {
         if !matches!(when, Precondition::Version(_)) {
             return self.inner.put(key, record, when).await;
         }
-        let number = {
+        // Looked up before the write: once it is done, another task may have read it.
+        let (number, was) = {
             let mut state = self.state.lock().unwrap();
             state.writes += 1;
-            state.writes
+            (state.writes, state.expiries.get(key).copied())
         };
         self.pass(Point::Before(number)).await?;
         self.online()?;
         let written = self.inner.put(key, record, when).await;
         if written.is_ok() {
-            self.note(key, record);
+            self.note(record, was);
         }
         self.pass(Point::After(number)).await?;
         written
