@@ -1,6 +1,6 @@
 //! From a stored token to a usable one, by the refresh protocol of the core, and what that needs to know of a provider.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use oauth_dance_core::{OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Secret, Token, TokenKey, Verdict};
@@ -41,11 +41,7 @@ impl StoredToken {
 
     /// What redeems its refresh token.
     pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
-        Arc::new(TokenEndpoint {
-            oauth: self.oauth.clone(),
-            registered: Arc::clone(&self.registered),
-            id_token: Mutex::default(),
-        })
+        Arc::new(TokenEndpoint { oauth: self.oauth.clone(), registered: Arc::clone(&self.registered) })
     }
 }
 
@@ -59,8 +55,6 @@ pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
 struct TokenEndpoint {
     oauth: OAuth,
     registered: Arc<Registered>,
-    /// The ID token that came with the last new token: it is looked at when that is stored, but not stored itself.
-    id_token: Mutex<Option<Secret>>,
 }
 
 #[async_trait]
@@ -74,18 +68,19 @@ impl Redeem for TokenEndpoint {
         let registered =
             registered.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })?;
         let answer = token_endpoint::refresh(&oauth.http, &registered, token, refresh_token, oauth.clock.now()).await;
-        let mut new = answer.map_err(|error| {
+        answer.map_err(|error| {
             let provider = &self.registered.name;
             tracing::warn!(provider, error = &error as &dyn std::error::Error, "the refresh token was not redeemed");
             meaning(&error)
-        })?;
-        self.id_token.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&new.id_token);
-        if self.registered.keep_id_token {
-            new.id_token = new.id_token.or_else(|| token.id_token.clone());
-        } else {
-            new.id_token = None;
-        }
-        Ok(new)
+        })
+    }
+
+    /// The ID token is looked at, but only kept where that is asked for.
+    fn kept(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+        let id_token = new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.keep_id_token);
+        let mut kept = new.clone();
+        kept.id_token = id_token.cloned();
+        kept
     }
 
     async fn revoke(&self, token: &OAuth2Token) {
@@ -95,10 +90,8 @@ impl Redeem for TokenEndpoint {
 
     async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
         let (Some(openid), Some(subject)) = (&self.registered.openid, &old.subject) else { return Verdict::Good };
-        let mut new = new.clone();
-        new.id_token = self.id_token.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let oauth = &self.oauth.inner;
-        let verdict = openid.look_at(subject, &new, &self.registered.client_id, &oauth.http, oauth.clock.now()).await;
+        let verdict = openid.look_at(subject, new, &self.registered.client_id, &oauth.http, oauth.clock.now()).await;
         if let Verdict::Doubtful { cause } | Verdict::Foreign { cause } = &verdict {
             tracing::error!(provider = self.registered.name, cause, "a refresh brought an ID token that is not right");
         }

@@ -68,6 +68,10 @@ impl Redeem for OncePerGeneration {
         self.provider.revoke(token).await;
     }
 
+    fn kept(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+        self.provider.kept(old, new)
+    }
+
     async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
         self.provider.look_at(old, new).await
     }
@@ -75,8 +79,8 @@ impl Redeem for OncePerGeneration {
 
 /// The provider as the ledger sees it.
 ///
-/// A new token is looked at by whoever keeps it, and stays in the ledger whatever they find, so that the old one is not
-/// redeemed again. And an entry that is gone was lost rather than given up: its token is kept here and not revoked.
+/// A new token is looked at by whoever keeps it, and stays in the ledger whole and whatever they find, so that the old one
+/// is not redeemed again. And an entry that is gone was lost rather than given up: its token is kept here and not revoked.
 struct Ledgered {
     provider: Arc<dyn Redeem>,
     redeemed: Mutex<Option<OAuth2Token>>,

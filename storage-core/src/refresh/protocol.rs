@@ -239,14 +239,15 @@ impl Refresh {
 
     /// Stores the new token over the claim it was redeemed under. Not before it is stored, or somebody has logged out or
     /// in, does it end: until then the new token lives here only, and the old refresh token is spent.
-    async fn commit(&self, old: OAuth2Token, new: OAuth2Token, mut version: Version) -> Next {
+    async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Next {
+        let new = self.provider.kept(&old, &redeemed);
         let stored = Stored::idle(Token::OAuth2(new.clone()));
         let mut pause = FIRST_RETRY;
         loop {
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
                 Ok(version) => {
                     self.observe_refresh(&old, &new);
-                    return Next::Done(self.look_at(&old, new, version).await);
+                    return Next::Done(self.look_at(&old, &redeemed, new, version).await);
                 }
                 Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
                     Ok(None) => {
@@ -260,7 +261,7 @@ impl Refresh {
                         // An earlier write of ours was cut off, but has been done.
                         Token::OAuth2(token) if token == new => {
                             self.observe_refresh(&old, &new);
-                            return Next::Done(self.look_at(&old, token, found.version).await);
+                            return Next::Done(self.look_at(&old, &redeemed, token, found.version).await);
                         }
                         // Somebody took us for dead, and has nothing yet but the spent refresh token. Ours is its successor.
                         Token::OAuth2(token) if token == old => {
@@ -287,8 +288,8 @@ impl Refresh {
     }
 
     /// What comes of a token that is stored: it is given out, or deleted if it turns out to be somebody else's.
-    async fn look_at(&self, old: &OAuth2Token, new: OAuth2Token, version: Version) -> Outcome {
-        let look = timeout(self.policy.request_timeout(), self.provider.look_at(old, &new));
+    async fn look_at(&self, old: &OAuth2Token, redeemed: &OAuth2Token, new: OAuth2Token, version: Version) -> Outcome {
+        let look = timeout(self.policy.request_timeout(), self.provider.look_at(old, redeemed));
         let verdict = look.await.unwrap_or_else(|_| Verdict::Doubtful { cause: "no answer in time".to_owned() });
         match verdict {
             Verdict::Good => {}

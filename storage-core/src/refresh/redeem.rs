@@ -18,7 +18,13 @@ pub trait Redeem: Send + Sync + 'static {
     /// Revokes a new token that nobody is to have: its user has logged out meanwhile, or it is somebody else's. Best effort.
     async fn revoke(&self, token: &OAuth2Token);
 
-    /// Looks at a new token once it is stored, when no check that fails can lose it any more. By default it is good.
+    /// What is stored of a new token and given out. By default all of it.
+    fn kept(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+        let _ = old;
+        new.clone()
+    }
+
+    /// Looks at a new token, as it was redeemed, once it is stored, when no check that fails can lose it any more. By default it is good.
     async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
         let _ = (old, new);
         Verdict::Good

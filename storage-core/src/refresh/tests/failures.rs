@@ -308,6 +308,8 @@ async fn a_token_in_doubt_is_kept_and_told_of() {
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
     assert_eq!(bench.access().await, "access-0-1");
     assert_eq!(process.seen(), ["refreshed", "doubtful"]);
+    let stored = bench.stored().await.unwrap().value.token;
+    assert_eq!(stored.as_oauth2().unwrap().id_token, None);
     assert!(bench.provider.state().revoked.is_empty());
 }
 

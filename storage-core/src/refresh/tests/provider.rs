@@ -100,7 +100,8 @@ impl Provider {
             return dead;
         }
         grant.generation += 1;
-        let new = token(number, grant.generation, clock);
+        let mut new = token(number, grant.generation, clock);
+        new.id_token = Some("to be looked at, and not kept".into());
         state.redemptions += 1;
         Ok(new)
     }
@@ -165,8 +166,15 @@ impl Redeem for Client {
         granted
     }
 
-    async fn look_at(&self, _: &OAuth2Token, _: &OAuth2Token) -> Verdict {
-        self.provider.state().verdict.clone().unwrap_or(Verdict::Good)
+    fn kept(&self, _: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+        let mut kept = new.clone();
+        kept.id_token = None;
+        kept
+    }
+
+    async fn look_at(&self, _: &OAuth2Token, new: &OAuth2Token) -> Verdict {
+        let verdict = self.provider.state().verdict.clone().filter(|_| new.id_token.is_some());
+        verdict.unwrap_or(Verdict::Good)
     }
 
     async fn revoke(&self, token: &OAuth2Token) {
