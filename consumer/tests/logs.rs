@@ -7,7 +7,6 @@
 mod support;
 
 use std::fmt::Write as _;
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -21,42 +20,22 @@ use serde_json::json;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use support::{Browser, FragileStorage, Page, Setup, Site, state_of, with_parameter};
+use support::{Browser, FragileStorage, Log, Page, Setup, Site, state_of, with_parameter};
 
 const MARKER: &str = "CANARY";
 const SECRET: &str = "CANARY client secret";
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// What the whole process logs.
-    fn everything() -> Self {
-        static LOG: OnceLock<Log> = OnceLock::new();
-        let start = || {
-            let log = Self::default();
-            let writer = log.clone();
-            let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
-            tracing_subscriber::registry().with(layer).init();
-            log
-        };
-        LOG.get_or_init(start).clone()
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// What the whole process logs.
+fn everything_logged() -> Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let start = || {
+        let log = Log::default();
+        let writer = log.clone();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        tracing_subscriber::registry().with(layer).init();
+        log
+    };
+    LOG.get_or_init(start).clone()
 }
 
 /// Keeps what hooks are shown.
@@ -267,7 +246,7 @@ async fn lg_01_lg_02_lg_03_lg_04_no_secret_is_shown_anywhere() {
 }
 
 async fn nothing_secret_is_shown(bound: bool) {
-    let log = Log::everything();
+    let log = everything_logged();
     let mut stage = Stage::set(bound).await;
     for answer in faults() {
         stage.login(answer.clone()).await;
@@ -299,7 +278,7 @@ async fn nothing_secret_is_shown(bound: bool) {
 /// By PLAINTEXT, which puts all secrets into each request.
 #[tokio::test]
 async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
-    let log = Log::everything();
+    let log = everything_logged();
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
         settings.secret_prefix = MARKER.to_owned();
@@ -367,7 +346,7 @@ async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
         |id_token| drop(id_token.claims.insert("nonce".to_owned(), "CANARY-nonce".into())),
         |id_token| drop(id_token.header.insert("kid".to_owned(), "CANARY-key".into())),
     ];
-    let log = Log::everything();
+    let log = everything_logged();
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| settings.secret_prefix = MARKER.to_owned());
     let shown = Shown::default();
@@ -412,7 +391,7 @@ async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
 
 #[tokio::test]
 async fn lg_05_lg_06_events_are_one_line_each_with_their_code() {
-    let log = Log::everything();
+    let log = everything_logged();
     let provider = TestProvider::start().await.unwrap();
     let site = Site::of(&provider).await;
     let alice = Browser::signed_in(&site, "alice");

@@ -4,8 +4,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
@@ -15,21 +13,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use support::{Browser, world};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+use support::{Browser, Log, world};
 
 /// Every counter as a line of its name and labels, and what it counts.
 fn counters(metrics: &Snapshotter) -> BTreeMap<String, u64> {
@@ -80,7 +64,7 @@ async fn logins_and_refreshes_are_counted_and_traced_without_naming_anybody() {
     ];
     assert_eq!(counted, expected.map(|(name, count)| (name.to_owned(), count)).into());
 
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     for outcome in ["refreshed", "backing_off", "needs_authorization"] {
         let span = format!("token_refresh{{provider=\"acme\" storage=\"memory\" outcome=\"{outcome}\"}}");
         assert!(text.lines().any(|line| line.contains(&span) && line.contains("close")), "{span} in\n{text}");

@@ -2,12 +2,14 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod browser;
+mod log;
 #[cfg(feature = "oidc")]
 mod openid;
 mod site;
 mod storage;
 
 pub use browser::{Browser, Page};
+pub use log::Log;
 #[cfg(feature = "oidc")]
 pub use openid::{Notes, openid_site, openid_site_with};
 pub use site::{Acme, Setup, Site, code_of, state_of, with_parameter};
