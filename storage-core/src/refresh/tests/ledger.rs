@@ -2,54 +2,19 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::time::{advance, sleep};
 
 use super::bench::{Bench, Process};
 use super::provider::{Answer, LIFE, WAY};
-use super::storage::Fault;
-use crate::error::StorageError;
-use crate::key::TokenKey;
-use crate::memory::MemoryStorage;
-use crate::record::{Record, Version, Versioned};
+use super::storage::{Fault, FaultyStorage};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, Verdict};
-use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
+use crate::storage::{Filter, PageRequest, Precondition, TokenStorage as _};
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// The storage of one request: it sees no other's.
-struct Cookie(MemoryStorage);
-
-#[async_trait]
-impl TokenStorage for Cookie {
-    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        self.0.get(key).await
-    }
-
-    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        self.0.put(key, record, when).await
-    }
-
-    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        self.0.delete(key, only).await
-    }
-
-    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-        self.0.list(filter, page).await
-    }
-
-    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        self.0.purge(limit).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities().with_request_bound(true)
-    }
-}
-
 /// A request to a process, with this token in its cookie.
 async fn request(process: &Process, token: &OAuth2Token) -> Process {
-    let tokens = Tokens::dangerous_plaintext(Cookie(MemoryStorage::new()));
+    let tokens = Tokens::dangerous_plaintext(FaultyStorage::of_a_request());
     tokens.put(&process.key, &Token::from(token.clone()), Precondition::Always).await.unwrap();
     Process { tokens, ..process.clone() }
 }

@@ -46,12 +46,18 @@ pub(crate) struct FaultyStorage {
     pub(crate) reads_down: AtomicBool,
     pub(crate) writes_down: AtomicBool,
     dead: AtomicBool,
+    is_of_a_request: bool,
     pub(crate) read: AtomicU32,
 }
 
 impl FaultyStorage {
     pub(crate) fn new(shared: MemoryStorage) -> Self {
         Self { shared, ..Self::default() }
+    }
+
+    /// The storage of one request: it sees no other's.
+    pub(crate) fn of_a_request() -> Self {
+        Self { is_of_a_request: true, ..Self::default() }
     }
 
     pub(crate) fn next_reads(&self, faults: impl IntoIterator<Item = Fault>) {
@@ -147,6 +153,6 @@ impl TokenStorage for FaultyStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.shared.capabilities()
+        self.shared.capabilities().with_request_bound(self.is_of_a_request)
     }
 }
