@@ -11,6 +11,7 @@ mod demo;
 mod form;
 mod oauth1_provider;
 mod oidc_provider;
+mod program;
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write as _;

@@ -1,21 +1,14 @@
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
-
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use super::{Browser, E2E, Page, python};
-
-const STARTING: Duration = Duration::from_secs(60);
+use super::program::Program;
+use super::{Browser, Page, python};
 
 /// A provider of OAuth 1.0a on PyPI's `oauthlib`, running: it checks signatures, nonces, verifiers. Ends when dropped.
 pub struct OAuth1Provider {
     base: String,
     private_key: String,
-    child: Child,
+    _program: Program,
 }
 
 impl OAuth1Provider {
@@ -28,20 +21,9 @@ impl OAuth1Provider {
     pub fn start(callback: &str) -> Option<Self> {
         let settings =
             json!({ "clientKey": Self::CLIENT_KEY, "clientSecret": Self::CLIENT_SECRET, "callback": callback });
-        let mut child = Command::new(python()?)
-            .args(["oauth1-provider.py", &settings.to_string()])
-            .current_dir(E2E)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let Some(start) = first_line(&mut child) else {
-            let _ = child.kill();
-            panic!("oauth1-provider.py did not say within {STARTING:?} where it listens");
-        };
+        let (program, start) = Program::start(python()?, "oauth1-provider.py", &settings);
         let text = |name: &str| start[name].as_str().unwrap().to_owned();
-        Some(Self { base: text("base"), private_key: text("privateKey"), child })
+        Some(Self { base: text("base"), private_key: text("privateKey"), _program: program })
     }
 
     /// The address of one of its pages.
@@ -82,20 +64,6 @@ impl OAuth1Provider {
     }
 }
 
-impl Drop for OAuth1Provider {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
-}
-
-fn first_line(child: &mut Child) -> Option<Value> {
-    let stdout = BufReader::new(child.stdout.take()?);
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(stdout.lines().next()));
-    serde_json::from_str(&receiver.recv_timeout(STARTING).ok()??.ok()?).ok()
 }

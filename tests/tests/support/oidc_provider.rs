@@ -1,22 +1,19 @@
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use super::{Browser, Canaries, E2E, Form, Page, has_node_package};
+use super::program::Program;
+use super::{Browser, Canaries, Form, Page, has_node_package};
 
-const STARTING: Duration = Duration::from_secs(60);
 const EXPIRING: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The certified npm package `oidc-provider`, running: PKCE required, refresh tokens rotated. Ends when dropped.
 pub struct OidcProvider {
     issuer: String,
-    child: Child,
+    _program: Program,
 }
 
 impl OidcProvider {
@@ -52,19 +49,8 @@ impl OidcProvider {
         if !has_node_package("oidc-provider") {
             return None;
         }
-        let mut child = Command::new("node")
-            .args(["oidc-provider.mjs", &settings.to_string()])
-            .current_dir(E2E)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let Some(issuer) = issuer_of(&mut child) else {
-            let _ = child.kill();
-            panic!("oidc-provider.mjs did not say within {STARTING:?} where it listens");
-        };
-        Some(Self { issuer, child })
+        let (program, start) = Program::start("node", "oidc-provider.mjs", settings);
+        Some(Self { issuer: start["issuer"].as_str().unwrap().to_owned(), _program: program })
     }
 
     /// The provider's issuer identifier, which is also the base of its addresses.
@@ -175,26 +161,10 @@ impl OidcProvider {
     }
 }
 
-impl Drop for OidcProvider {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn sign_in(page: &Page, user: &str) -> Form {
     page.form("Sign-in").fill("login", user).fill("password", "anything")
 }
 
 fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
-}
-
-fn issuer_of(child: &mut Child) -> Option<String> {
-    let stdout = BufReader::new(child.stdout.take()?);
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(stdout.lines().next()));
-    let line = receiver.recv_timeout(STARTING).ok()??.ok()?;
-    let line: Value = serde_json::from_str(&line).ok()?;
-    Some(line["issuer"].as_str()?.to_owned())
 }
