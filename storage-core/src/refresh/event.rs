@@ -67,6 +67,22 @@ pub enum RefreshEvent {
         /// What failed.
         cause: String,
     },
+    /// The provider refused the refresh token with an error whose meaning is not known. The refresh token is retained and
+    /// tried again.
+    Refused {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What the provider said.
+        cause: String,
+    },
+    /// The token could not be refreshed because the client's configuration is wrong. No connection is lost, but none of
+    /// this provider's tokens is refreshed until an operator corrects it.
+    Misconfigured {
+        /// When it is tried again.
+        until: Timestamp,
+        /// What the provider said, and what to correct.
+        cause: String,
+    },
     /// The user must authorize again.
     NeedsAuthorization {
         /// Why.
@@ -97,6 +113,8 @@ impl RefreshEvent {
             Self::Adopted => "adopted",
             Self::TakenOver => "taken_over",
             Self::BackingOff { .. } => "backing_off",
+            Self::Refused { .. } => "refused",
+            Self::Misconfigured { .. } => "misconfigured",
             Self::NeedsAuthorization { .. } => "needs_authorization",
             Self::NotStored => "not_stored",
             Self::Dropped => "dropped",

@@ -191,19 +191,25 @@ impl Refresh {
                     RefreshError::NeedsAuthorization { reason, since },
                 )
             }
-            Err(
-                ref failure @ (RedeemError::NotRedeemed { ref cause, retry_after }
-                | RedeemError::Unknown { ref cause, retry_after }),
-            ) => {
-                let until = self.policy.back_off(tries.failed, retry_after);
+            Err(failure) => {
+                let until = self.policy.back_off(tries.failed, failure.retry_after());
                 tries.failed = tries.failed.saturating_add(1);
                 tries.maybe_spent |= matches!(failure, RedeemError::Unknown { .. });
-                let cause = cause.clone();
-                (
-                    Progress::BackingOff(BackOff { until, cause: cause.clone(), tries }),
-                    RefreshEvent::BackingOff { until, cause: cause.clone() },
-                    RefreshError::BackingOff { until, cause },
-                )
+                let cause = failure.to_string();
+                let event = match failure {
+                    RedeemError::Refused { cause, .. } => RefreshEvent::Refused { until, cause },
+                    RedeemError::Misconfigured { cause } => {
+                        tracing::error!(
+                            provider = self.key.provider(),
+                            cause,
+                            "no token of this provider can be refreshed until the client's configuration is corrected"
+                        );
+                        RefreshEvent::Misconfigured { until, cause }
+                    }
+                    _ => RefreshEvent::BackingOff { until, cause: cause.clone() },
+                };
+                let back_off = BackOff { until, cause: cause.clone(), tries };
+                (Progress::BackingOff(back_off), event, RefreshError::BackingOff { until, cause })
             }
         };
         let stored = Stored { token: Token::OAuth2(old), progress };

@@ -59,7 +59,23 @@ pub enum RedeemError {
         /// What it said.
         cause: String,
     },
-    /// The provider was not reached, or refused for a reason that may pass. The refresh token is not spent.
+    /// The provider definitely refused the refresh token, with an error whose meaning is not known. It may be dead, or
+    /// the fault may pass. The refresh token is not spent.
+    #[error("{cause}")]
+    Refused {
+        /// What it said.
+        cause: String,
+        /// How long the provider asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The client or its configuration is at fault (`invalid_client`). It says nothing about the grant, and the refresh
+    /// token is not spent.
+    #[error("{cause}")]
+    Misconfigured {
+        /// What the provider said, and what to correct.
+        cause: String,
+    },
+    /// The provider was not reached, or cannot answer for now. The refresh token is not spent.
     #[error("{cause}")]
     NotRedeemed {
         /// What happened.
@@ -75,4 +91,16 @@ pub enum RedeemError {
         /// How long the provider asks to be left alone.
         retry_after: Option<Duration>,
     },
+}
+
+impl RedeemError {
+    /// How long the provider asks to be left alone.
+    pub(super) const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Dead { .. } | Self::Misconfigured { .. } => None,
+            Self::Refused { retry_after, .. }
+            | Self::NotRedeemed { retry_after, .. }
+            | Self::Unknown { retry_after, .. } => *retry_after,
+        }
+    }
 }
