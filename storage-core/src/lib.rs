@@ -50,7 +50,7 @@ pub use random::random_bytes;
 pub use record::{Record, Version, Versioned};
 pub use refresh::{
     Connection, ConnectionState, DeadReason, Due, DueReport, Redeem, RedeemError, RefreshError, RefreshEvent,
-    Refresher, Verdict,
+    Refresher, Rejection, Verdict,
 };
 pub use request_storage::RequestStorage;
 pub use scope_change::ScopeChange;

@@ -26,7 +26,7 @@ pub(crate) fn is_plain(payload: &[u8]) -> bool {
 
 pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
     let document = Document {
-        format: format(&stored.token),
+        format: format(stored),
         key: key.parts(),
         token: TokenOut::from(&stored.token),
         refresh: Refresh::from_progress(&stored.progress),
@@ -51,10 +51,11 @@ pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensErr
     Ok(Stored { token: document.token.into(), progress })
 }
 
-/// 1, or 2 for a token with a `subject` or a `dpop_key`.
-fn format(token: &Token) -> u64 {
-    match token {
-        Token::OAuth2(OAuth2Token { subject: Some(_), .. } | OAuth2Token { dpop_key: Some(_), .. }) => 2,
+/// 1, or 2 for a token with a `subject` or a `dpop_key`, and for one that the API rejected or that replaced such a one.
+fn format(stored: &Stored) -> u64 {
+    match (&stored.token, &stored.progress) {
+        (Token::OAuth2(OAuth2Token { subject: Some(_), .. } | OAuth2Token { dpop_key: Some(_), .. }), _) => 2,
+        (_, Progress::Replaced | Progress::Dead { reason: DeadReason::Rejected, .. }) => 2,
         _ => 1,
     }
 }
@@ -192,6 +193,7 @@ enum Refresh {
     Claim { id: u64, since: u64, lease_ms: u64, failed: u32, maybe_spent: bool },
     BackOff { until: u64, cause: String, failed: u32, maybe_spent: bool },
     Dead { reason: Reason, since: u64 },
+    Replaced {},
 }
 
 #[derive(Serialize, Deserialize)]
@@ -200,12 +202,14 @@ enum Reason {
     Refused,
     AnswerLost,
     NoRefreshToken,
+    Rejected,
 }
 
 impl Refresh {
     fn from_progress(progress: &Progress) -> Option<Self> {
         Some(match progress {
             Progress::Idle => return None,
+            Progress::Replaced => Self::Replaced {},
             Progress::Claimed(Claim { id, since, lease, tries }) => Self::Claim {
                 id: *id,
                 since: since.as_unix_seconds(),
@@ -224,6 +228,7 @@ impl Refresh {
                     DeadReason::Refused => Reason::Refused,
                     DeadReason::AnswerLost => Reason::AnswerLost,
                     DeadReason::NoRefreshToken => Reason::NoRefreshToken,
+                    DeadReason::Rejected => Reason::Rejected,
                 },
                 since: since.as_unix_seconds(),
             },
@@ -245,11 +250,13 @@ impl From<Refresh> for Progress {
                 cause,
                 tries: Tries { failed, maybe_spent },
             }),
+            Refresh::Replaced {} => Self::Replaced,
             Refresh::Dead { reason, since } => Self::Dead {
                 reason: match reason {
                     Reason::Refused => DeadReason::Refused,
                     Reason::AnswerLost => DeadReason::AnswerLost,
                     Reason::NoRefreshToken => DeadReason::NoRefreshToken,
+                    Reason::Rejected => DeadReason::Rejected,
                 },
                 since: Timestamp::from_unix_seconds(since),
             },
@@ -276,7 +283,7 @@ mod tests {
     /// Every state, with every combination of values at their edges.
     fn all() -> Vec<Progress> {
         let instants = EDGES.map(Timestamp::from_unix_seconds);
-        let mut all = vec![Progress::Idle];
+        let mut all = vec![Progress::Idle, Progress::Replaced];
         for failed in [0, 1, u32::MAX] {
             for maybe_spent in [false, true] {
                 let tries = Tries { failed, maybe_spent };
@@ -292,7 +299,8 @@ mod tests {
             }
         }
         for since in instants {
-            let reasons = [DeadReason::Refused, DeadReason::AnswerLost, DeadReason::NoRefreshToken];
+            let reasons =
+                [DeadReason::Refused, DeadReason::AnswerLost, DeadReason::NoRefreshToken, DeadReason::Rejected];
             all.extend(reasons.map(|reason| Progress::Dead { reason, since }));
         }
         all
@@ -379,6 +387,8 @@ mod tests {
             r#"{"claim":{"id":1,"since":1,"lease_ms":1,"failed":1,"maybe_spent":false,"canary":1}}"#,
             r#"{"back_off":{"until":1.5,"cause":"","failed":1,"maybe_spent":false}}"#,
             r#"{"dead":{"reason":"canary","since":1}}"#,
+            r#"{"replaced":{"canary":1}}"#,
+            r#"{"replaced":null}"#,
             r#"{"dead":{"reason":"refused","since":1},"claim":{}}"#,
         ] {
             let error = decode(&key(), with(refresh).as_bytes()).unwrap_err();

@@ -183,7 +183,7 @@ impl Refresher {
         };
         let now = self.policy.clock.now();
         let is_free = match progress {
-            Progress::Idle => token.refresh_token.is_some(),
+            Progress::Idle | Progress::Replaced => token.refresh_token.is_some(),
             Progress::Claimed(claim) => claim.looks_abandoned(now),
             Progress::BackingOff(back_off) => !back_off.is_in_force(now),
             Progress::Dead { .. } => false,

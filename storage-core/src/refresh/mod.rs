@@ -22,6 +22,7 @@ mod ledger;
 mod policy;
 mod protocol;
 mod redeem;
+mod rejected;
 #[cfg(test)]
 mod simulation;
 mod state;
@@ -48,6 +49,7 @@ use ledger::{Generation, OncePerGeneration};
 use policy::Policy;
 use protocol::Refresh;
 pub use redeem::{Redeem, RedeemError, Verdict};
+pub use rejected::Rejection;
 pub(crate) use state::{BackOff, Claim, Progress, Stored, Tries};
 pub use state::{Connection, ConnectionState, DeadReason};
 
@@ -128,6 +130,9 @@ impl Refresher {
             Err(error @ RefreshError::Storage(_)) => return self.kept(tokens, key).ok_or(error),
             found => found?,
         };
+        if let Progress::Dead { reason: DeadReason::Rejected, since } = progress {
+            return Err(RefreshError::NeedsAuthorization { reason: DeadReason::Rejected, since });
+        }
         let now = self.policy.clock.now();
         if !self.policy.is_due(&token, now, self.policy.margin) {
             return Ok(token);
@@ -139,7 +144,7 @@ impl Refresher {
             return Ok(self.refresh(tokens, key, provider, Need::Unexpired).await?.token);
         }
         let may_start = match progress {
-            Progress::Idle => token.refresh_token.is_some(),
+            Progress::Idle | Progress::Replaced => token.refresh_token.is_some(),
             // Whoever claimed it may be dead.
             Progress::Claimed(_) => true,
             Progress::BackingOff(back_off) => !back_off.is_in_force(now),
@@ -159,13 +164,7 @@ impl Refresher {
 
     /// A token other than one that the provider's API has just rejected: the stored one if it is another by now, or
     /// else a refreshed one.
-    ///
-    /// # Errors
-    /// [`RefreshError`].
-    ///
-    /// # Cancel safety
-    /// As [`usable`](Self::usable).
-    pub async fn instead_of(
+    async fn instead_of(
         &self,
         rejected: &Secret,
         tokens: &Tokens,
@@ -304,6 +303,14 @@ impl Need {
             Self::Since(instant) => token.issued_at.is_some_and(|issued_at| issued_at >= *instant),
             Self::After(spent) => ledger::generation(token) != *spent,
             Self::Other(rejected) => token.access_token != *rejected && !token.is_expired_at(now),
+        }
+    }
+
+    /// What is stored with a token that was refreshed for this.
+    fn progress(&self) -> Progress {
+        match self {
+            Self::Other(_) => Progress::Replaced,
+            _ => Progress::Idle,
         }
     }
 }

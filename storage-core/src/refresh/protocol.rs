@@ -104,7 +104,7 @@ impl Refresh {
             }
 
             let tries = match progress {
-                Progress::Idle => Tries::default(),
+                Progress::Idle | Progress::Replaced => Tries::default(),
                 Progress::Dead { reason, since } => return Err(RefreshError::NeedsAuthorization { reason, since }),
                 Progress::BackingOff(back_off) if back_off.is_in_force(now) => {
                     return Err(RefreshError::BackingOff { until: back_off.until, cause: back_off.cause });
@@ -247,7 +247,7 @@ impl Refresh {
     /// in, does it end: until then the new token lives here only, and the old refresh token is spent.
     async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Next {
         let new = self.provider.kept(&old, &redeemed);
-        let stored = Stored::idle(Token::OAuth2(new.clone()));
+        let stored = Stored { token: Token::OAuth2(new.clone()), progress: self.need.progress() };
         let mut pause = FIRST_RETRY;
         loop {
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {

@@ -17,6 +17,8 @@ pub(crate) struct Stored {
 pub(crate) enum Progress {
     /// Nobody refreshes it.
     Idle,
+    /// As `Idle`; the token is the successor of one that the API had rejected.
+    Replaced,
     /// Somebody is about to redeem the refresh token, or is doing it, or died of it.
     Claimed(Claim),
     /// The last try failed for a reason that may pass.
@@ -65,6 +67,8 @@ pub enum DeadReason {
     AnswerLost,
     /// The access token has run out, and the provider gave no refresh token.
     NoRefreshToken,
+    /// The provider's API rejected the access token before it expired, and it could not be refreshed.
+    Rejected,
 }
 
 impl DeadReason {
@@ -76,6 +80,7 @@ impl DeadReason {
                 "the provider's answer to an earlier refresh was lost, and with it the new refresh token"
             }
             Self::NoRefreshToken => "the access token has expired, and the provider gave no refresh token",
+            Self::Rejected => "the provider's API rejected the access token, and it could not be refreshed",
         }
     }
 }

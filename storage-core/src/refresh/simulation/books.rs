@@ -117,7 +117,7 @@ impl Books {
     /// Somebody else than the user has written.
     pub(super) fn written(&mut self, now: Duration, before: Option<&Stored>, after: &Stored) {
         let new = link_of(oauth2(after));
-        self.note(now, ("written", new, matches!(after.progress, Progress::Idle)));
+        self.note(now, ("written", new, matches!(after.progress, Progress::Idle | Progress::Replaced)));
         let Some(before) = before else {
             return self.breach(now, &format!("{new:?} comes back after the logout"));
         };

@@ -84,7 +84,9 @@ impl TokenStorage for Way {
         let (mut record, mut when) = (record.clone(), when);
         match self.world.bug {
             Bug::ShortLease => record = with_lease(key, &record, Duration::from_secs(1)),
-            Bug::UnconditionalCommit if stored.progress == Progress::Idle => when = Precondition::Always,
+            Bug::UnconditionalCommit if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
+                when = Precondition::Always
+            }
             Bug::CompareThenSwap => {
                 let current = ready(self.world.shared.get(key))?.map(|found| found.version);
                 if !when.holds_for(current) {

@@ -11,7 +11,7 @@ use crate::key::TokenKey;
 use crate::memory::MemoryStorage;
 use crate::record::Versioned;
 use crate::refresh::state::Stored;
-use crate::refresh::{Connection, Redeem, RefreshError, RefreshEvent, Refresher};
+use crate::refresh::{Connection, Redeem, RefreshError, RefreshEvent, Refresher, Rejection};
 use crate::storage::{Precondition, TokenStorage};
 use crate::time::{Clock, Timestamp};
 use crate::token::{OAuth2Token, Token};
@@ -134,6 +134,17 @@ impl Process {
         let rejected = rejected.into();
         let token = self.refresher.instead_of(&rejected, &self.tokens, &self.key, &self.provider).await?;
         Ok(token.access_token.expose().to_owned())
+    }
+
+    pub(crate) async fn replace_rejected(
+        &self,
+        rejected: &str,
+        rejection: Rejection,
+    ) -> Result<Option<String>, RefreshError> {
+        let rejected = rejected.into();
+        let token =
+            self.refresher.replace_rejected(&rejected, rejection, &self.tokens, &self.key, &self.provider).await?;
+        Ok(token.map(|token| token.access_token.expose().to_owned()))
     }
 
     /// `usable` in a task of its own.

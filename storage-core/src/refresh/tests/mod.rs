@@ -8,4 +8,5 @@ mod ledger;
 mod once;
 mod provider;
 mod races;
+mod rejected;
 mod storage;

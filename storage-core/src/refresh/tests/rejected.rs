@@ -1,0 +1,181 @@
+//! An access token that the provider's API rejects before it expires.
+
+use std::time::Duration;
+
+use tokio::time::{advance, sleep};
+
+use super::bench::{Bench, Process};
+use super::provider::Answer;
+use super::storage::Fault;
+use crate::refresh::state::{Progress, Stored};
+use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent, Rejection};
+
+const BOTH: [Rejection; 2] = [Rejection::Unexplained, Rejection::InvalidToken];
+
+/// A token of an hour, half of which is over.
+async fn half_used() -> Bench {
+    let bench = Bench::connected().await;
+    advance(Duration::from_secs(1800)).await;
+    bench
+}
+
+/// A token that was just issued and cannot be refreshed.
+async fn without_refresh_token() -> Bench {
+    let bench = Bench::new();
+    let mut token = bench.login().await;
+    token.refresh_token = None;
+    bench.store(&Stored::idle(token.into())).await;
+    bench
+}
+
+/// Calls an API that rejects every token, and expects that none is dead for it.
+async fn rejected_call(process: &Process, rejection: Rejection) {
+    let used = process.usable().await.unwrap();
+    process.replace_rejected(&used, rejection).await.unwrap();
+}
+
+async fn expect_rejected(process: &Process) {
+    let outcome = process.usable().await;
+    let is_rejected = matches!(outcome, Err(RefreshError::NeedsAuthorization { reason: DeadReason::Rejected, .. }));
+    assert!(is_rejected, "{outcome:?}");
+    let state = process.connection().await.unwrap().state;
+    let is_rejected = matches!(state, ConnectionState::NeedsAuthorization { reason: DeadReason::Rejected, .. });
+    assert!(is_rejected, "{state:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_rejects_all_costs_one_refresh_at_a_time() {
+    for rejection in BOTH {
+        let bench = half_used().await;
+        let processes = [bench.process(), bench.process(), bench.process()];
+        for process in processes.iter().cycle().take(20) {
+            rejected_call(process, rejection).await;
+            sleep(Duration::from_secs(29)).await;
+        }
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0), "{rejection:?}, in almost ten minutes");
+        sleep(Duration::from_secs(30)).await;
+        rejected_call(&processes[0], rejection).await;
+        assert_eq!(bench.provider.calls_and_replays(), (2, 0), "{rejection:?}, after them");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_stays_if_no_reason_is_given() {
+    let bench = Bench::connected().await;
+    let process = bench.process();
+    for skew in [0, -30, 30] {
+        let process = bench.process_with_skew(skew);
+        assert_eq!(process.replace_rejected("access-0-0", Rejection::Unexplained).await.unwrap(), None);
+    }
+    assert_eq!(bench.provider.calls_and_replays().0, 0);
+    let replaced = process.replace_rejected("access-0-0", Rejection::InvalidToken).await.unwrap();
+    assert_eq!(replaced.as_deref(), Some("access-0-1"), "invalid_token says more");
+    assert_eq!(process.replace_rejected("access-0-1", Rejection::InvalidToken).await.unwrap(), None);
+    assert_eq!(bench.provider.calls_and_replays().0, 1);
+}
+
+/// The clock was a year ahead when the token was issued.
+#[tokio::test(start_paused = true)]
+async fn a_token_of_the_future_is_not_new_until_then() {
+    let bench = Bench::connected().await;
+    let behind = bench.process_with_skew(-31_536_000);
+    let replaced = behind.replace_rejected("access-0-0", Rejection::Unexplained).await.unwrap();
+    assert_eq!(replaced.as_deref(), Some("access-0-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_grant_waits_for_its_user_although_unexpired() {
+    for rejection in BOTH {
+        let bench = half_used().await;
+        let (process, other) = (bench.process(), bench.process());
+        bench.provider.will([Answer::Dead]);
+        for _ in 0..3 {
+            let outcome = process.replace_rejected("access-0-0", rejection).await;
+            assert!(matches!(outcome, Err(RefreshError::NeedsAuthorization { .. })), "{outcome:?}");
+        }
+        expect_rejected(&other).await;
+        assert_eq!(bench.access().await, "access-0-0", "the token is not lost");
+        assert_eq!((bench.provider.calls_and_replays().0, process.seen()), (1, vec!["needs_authorization"]));
+
+        bench.login().await;
+        assert_eq!(other.usable().await.unwrap(), "access-1-0", "a new login wins");
+        let adopted = process.replace_rejected("access-0-0", rejection).await.unwrap();
+        assert_eq!(adopted.as_deref(), Some("access-1-0"), "a late rejection of the old token does not count");
+        assert_eq!(other.connection().await.unwrap().state, ConnectionState::Valid);
+    }
+}
+
+/// Its refresh token was found dead in the background. Until the API says more, the access token is good.
+#[tokio::test(start_paused = true)]
+async fn a_dead_refresh_token_serves_until_the_api_rejects() {
+    let bench = Bench::connected().await;
+    let process = bench.process();
+    let stored = bench.stored().await.unwrap().value;
+    let since = bench.now();
+    bench.store(&Stored { progress: Progress::Dead { reason: DeadReason::Refused, since }, ..stored }).await;
+    assert_eq!(process.usable().await.unwrap(), "access-0-0");
+    assert!(process.replace_rejected("access-0-0", Rejection::Unexplained).await.is_err());
+    expect_rejected(&process).await;
+    assert_eq!(bench.provider.calls_and_replays().0, 0);
+    assert_eq!(process.events(), [], "that the user has to authorize was known before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_refresh_token_only_a_reason_is_the_end() {
+    let bench = without_refresh_token().await;
+    let (process, other) = (bench.process(), bench.process());
+    advance(Duration::from_secs(1800)).await;
+    assert_eq!(process.replace_rejected("access-0-0", Rejection::Unexplained).await.unwrap(), None);
+    assert_eq!(other.usable().await.unwrap(), "access-0-0");
+    assert_eq!(other.connection().await.unwrap().state, ConnectionState::Valid);
+
+    assert!(process.replace_rejected("access-0-0", Rejection::InvalidToken).await.is_err());
+    expect_rejected(&other).await;
+    assert_eq!(bench.access().await, "access-0-0", "the token is not lost");
+    assert_eq!(process.events(), [RefreshEvent::NeedsAuthorization { reason: DeadReason::Rejected }]);
+    bench.login().await;
+    assert_eq!(other.usable().await.unwrap(), "access-1-0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_may_yet_succeed_is_not_the_end() {
+    let bench = half_used().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Refuse { retry_after: None }]);
+    for rejection in BOTH {
+        let outcome = process.replace_rejected("access-0-0", rejection).await;
+        assert!(matches!(outcome, Err(RefreshError::BackingOff { .. })), "{outcome:?}");
+    }
+    assert_eq!(process.usable().await.unwrap(), "access-0-0");
+    assert_eq!(bench.provider.calls_and_replays().0, 1);
+    sleep(Duration::from_secs(10)).await;
+    assert!(process.replace_rejected("access-0-0", Rejection::Unexplained).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_takes_no_mark_changes_no_answer() {
+    let bench = without_refresh_token().await;
+    let process = bench.process();
+    process.storage.next_writes([Fault::Unavailable]);
+    let outcome = process.replace_rejected("access-0-0", Rejection::InvalidToken).await;
+    assert!(matches!(outcome, Err(RefreshError::NeedsAuthorization { .. })), "{outcome:?}");
+    assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
+    assert!(process.replace_rejected("access-0-0", Rejection::InvalidToken).await.is_err());
+    expect_rejected(&process).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_beats_the_mark_of_a_rejected_token() {
+    let bench = without_refresh_token().await;
+    let process = bench.process();
+    process.storage.next_writes([Fault::SlowRequest(Duration::from_secs(1))]);
+    let marking = tokio::spawn({
+        let process = process.clone();
+        async move { process.replace_rejected("access-0-0", Rejection::InvalidToken).await }
+    });
+    sleep(Duration::from_millis(500)).await;
+    bench.login().await;
+    assert_eq!(marking.await.unwrap().unwrap().as_deref(), Some("access-1-0"));
+    assert_eq!(process.usable().await.unwrap(), "access-1-0");
+    assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
+}
