@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::challenge;
 use crate::connection::StoredToken;
 use crate::dpop::{self, Binding};
 use crate::error::ApiError;
@@ -280,8 +281,9 @@ impl ApiRequest {
         if dpop::rejects_proof(&answer.headers) {
             return Ok(answer);
         }
-        match stored.instead_of(token.secret()).await {
-            Ok(token) => {
+        match stored.replace_rejected(token.secret(), challenge::rejection(&answer.headers)).await {
+            Ok(None) => Ok(answer),
+            Ok(Some(token)) => {
                 let headers = presented(&stored.registered, &token)?;
                 exchange(&http, again.headers(headers), &token, self.limit).await
             }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oauth_dance_core::{OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Secret, Token, TokenKey, Verdict};
+use oauth_dance_core::{
+    OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Rejection, Secret, Token, TokenKey, Verdict,
+};
 
 use crate::error::{ConnectError, TokenEndpointError};
 use crate::oauth::OAuth;
@@ -28,10 +30,16 @@ impl StoredToken {
         Ok(refresher.usable(&self.oauth.tokens, &self.key, &self.provider()).await?.into())
     }
 
-    /// A token other than one that the API has rejected.
-    pub(crate) async fn instead_of(&self, rejected: &Secret) -> Result<Token, ConnectError> {
-        let refresher = &self.oauth.inner.refresher;
-        Ok(refresher.instead_of(rejected, &self.oauth.tokens, &self.key, &self.provider()).await?.into())
+    /// A token other than one that the API has rejected; `None` if that one stays in use.
+    pub(crate) async fn replace_rejected(
+        &self,
+        rejected: &Secret,
+        rejection: Rejection,
+    ) -> Result<Option<Token>, ConnectError> {
+        let (oauth, provider) = (&self.oauth, self.provider());
+        let refresher = &oauth.inner.refresher;
+        let replaced = refresher.replace_rejected(rejected, rejection, &oauth.tokens, &self.key, &provider).await?;
+        Ok(replaced.map(Token::from))
     }
 
     /// Notes that the provider no longer accepts these token credentials.

@@ -44,6 +44,7 @@
 mod accounts;
 mod background;
 mod browser_user;
+mod challenge;
 mod client;
 mod client_key;
 mod connection;

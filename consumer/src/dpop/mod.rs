@@ -5,10 +5,11 @@ mod proof;
 
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use oauth_dance_core::{DpopKey, Secret};
 use reqwest::{Request, RequestBuilder};
 
+use crate::challenge;
 use crate::error::TokenEndpointError;
 use crate::http_client::{Answer, HttpClients, SendError};
 use crate::token_response;
@@ -88,15 +89,11 @@ fn wants_nonce(answer: &Answer) -> bool {
         _ => false,
     };
     answer.status.is_client_error()
-        && (answer.status == StatusCode::UNAUTHORIZED && is_challenged(&answer.headers, NONCE_WANTED) || refused())
+        && (answer.status == StatusCode::UNAUTHORIZED && challenge::has_error(&answer.headers, NONCE_WANTED)
+            || refused())
 }
 
 /// Whether an API rejects the proof and not the token, so that another token would not help (RFC 9449 section 7.1).
 pub(crate) fn rejects_proof(headers: &HeaderMap) -> bool {
-    [NONCE_WANTED, "invalid_dpop_proof"].into_iter().any(|error| is_challenged(headers, error))
-}
-
-fn is_challenged(headers: &HeaderMap, error: &str) -> bool {
-    let mut challenges = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    challenges.any(|challenge| challenge.contains(error))
+    [NONCE_WANTED, "invalid_dpop_proof"].into_iter().any(|error| challenge::has_error(headers, error))
 }
