@@ -18,6 +18,8 @@
 //! # Ok::<(), oauth_dance_migrations::TableNameError>(())
 //! ```
 
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod run;
 mod table;
@@ -28,7 +30,7 @@ use sqlx::migrate::{Migration as SqlxMigration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 #[cfg(feature = "mysql")]
-pub use run::{migrate_mysql, status_mysql};
+pub use mysql::{migrate_mysql, status_mysql};
 #[cfg(feature = "postgres")]
 pub use run::{migrate_postgres, status_postgres};
 #[cfg(feature = "sqlite")]

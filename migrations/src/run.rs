@@ -53,43 +53,6 @@ pub async fn migrate_postgres(connection: &mut sqlx::PgConnection, table: &Table
     Ok(transaction.commit().await?)
 }
 
-/// Brings a table of MySQL or MariaDB up to date. Does nothing if it is; safe from any number of processes at once.
-///
-/// These databases cannot undo a change of a table. Each migration is therefore one that can be run twice, and is
-/// noted as applied once it is. Close the connection if this is not awaited to its end: it holds a lock.
-///
-/// # Errors
-/// What sqlx says, and a time-out if another process has been migrating for a minute.
-#[cfg(feature = "mysql")]
-pub async fn migrate_mysql(connection: &mut sqlx::MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
-    // The lock's name is one for the whole server, and short; two tables that share one wait for each other.
-    const LOCK: &str = "SELECT GET_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))), 60)";
-    const UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))))";
-
-    if is_current(Dialect::MySql, connection, table).await? {
-        return Ok(());
-    }
-    let name = table.to_string();
-    let locked: Option<i64> = sqlx::query_scalar(LOCK).bind(&name).fetch_one(&mut *connection).await?;
-    if locked != Some(1) {
-        return Err(sqlx::Error::Protocol("another process has been migrating for a minute".to_owned()).into());
-    }
-    let applied = apply_mysql(connection, table).await;
-    sqlx::query(UNLOCK).bind(&name).execute(connection).await?;
-    applied
-}
-
-#[cfg(feature = "mysql")]
-async fn apply_mysql(connection: &mut sqlx::MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
-    for migration in pending(Dialect::MySql, connection, table).await? {
-        // Not `apply`, which notes a migration as failed before it starts and gives up for good if it finds that.
-        let applied = sqlx::raw_sql(migration.sql.clone()).execute(&mut *connection).await;
-        applied.map_err(|error| MigrateError::ExecuteMigration(error, migration.version))?;
-        connection.skip(&table.bookkeeping(), &migration).await?;
-    }
-    Ok(())
-}
-
 /// Every migration of SQLite that this release or the database knows, oldest first. Changes nothing.
 ///
 /// # Errors
@@ -114,20 +77,12 @@ pub async fn status_postgres(
     status(Dialect::Postgres, connection, table).await
 }
 
-/// Every migration of MySQL or MariaDB that this release or the database knows, oldest first. Changes nothing.
-///
-/// # Errors
-/// As [`status_sqlite`](crate::status_sqlite).
-#[cfg(feature = "mysql")]
-pub async fn status_mysql(
-    connection: &mut sqlx::MySqlConnection,
-    table: &TableName,
-) -> Result<Vec<Status>, MigrateError> {
-    status(Dialect::MySql, connection, table).await
-}
-
 /// Whether nothing has to be applied. Then nothing is locked either, and no right to create tables needed.
-async fn is_current<C: Migrate>(dialect: Dialect, connection: &mut C, table: &TableName) -> Result<bool, MigrateError> {
+pub(crate) async fn is_current<C: Migrate>(
+    dialect: Dialect,
+    connection: &mut C,
+    table: &TableName,
+) -> Result<bool, MigrateError> {
     let statuses = status(dialect, connection, table).await?;
     if let Some(altered) = statuses.iter().find(|status| status.state == State::Altered) {
         return Err(MigrateError::VersionMismatch(altered.version));
@@ -137,7 +92,7 @@ async fn is_current<C: Migrate>(dialect: Dialect, connection: &mut C, table: &Ta
 
 /// What has to be applied, after what `Migrator::run` checks. That itself is not `Send` enough to be awaited in a
 /// spawned task.
-async fn pending<C: Migrate>(
+pub(crate) async fn pending<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
     table: &TableName,
@@ -160,7 +115,7 @@ async fn pending<C: Migrate>(
     Ok(pending)
 }
 
-async fn status<C: Migrate>(
+pub(crate) async fn status<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
     table: &TableName,

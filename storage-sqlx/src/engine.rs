@@ -29,6 +29,8 @@ pub(crate) struct Engine<DB: Dialect> {
     readers: Pool<DB>,
     writers: Pool<DB>,
     table: TableName,
+    /// What every statement begins with.
+    opening: &'static str,
     statements: Arc<Statements>,
     timeout: Duration,
     doubts: Doubts,
@@ -41,7 +43,8 @@ impl<DB: Dialect> Engine<DB> {
         Self {
             readers,
             writers,
-            statements: Arc::new(Statements::new(&DB::TEXTS, &table)),
+            opening: "",
+            statements: Arc::new(Statements::new(&DB::TEXTS, &table, "")),
             table,
             timeout: DEFAULT_TIMEOUT,
             doubts: Doubts::default(),
@@ -55,7 +58,13 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     pub(crate) fn with_table(self, table: TableName) -> Self {
-        Self { statements: Arc::new(Statements::new(&DB::TEXTS, &table)), table, ..self }
+        Self { statements: Arc::new(Statements::new(&DB::TEXTS, &table, self.opening)), table, ..self }
+    }
+
+    /// Begins every statement with something.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn with_opening(self, opening: &'static str) -> Self {
+        Self { statements: Arc::new(Statements::new(&DB::TEXTS, &self.table, opening)), opening, ..self }
     }
 
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
@@ -243,6 +252,7 @@ impl<DB: Dialect> Clone for Engine<DB> {
             readers: self.readers.clone(),
             writers: self.writers.clone(),
             table: self.table.clone(),
+            opening: self.opening,
             statements: Arc::clone(&self.statements),
             timeout: self.timeout,
             doubts: self.doubts.clone(),

@@ -49,6 +49,10 @@ mod engine;
 mod error;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "mysql")]
+mod mysql_server;
+#[cfg(feature = "mysql")]
+mod mysql_url;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -56,6 +60,8 @@ mod record;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_file;
 
 use std::time::Duration;
 

@@ -1,27 +1,51 @@
-use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use oauth_dance_core::{
-    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
+    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version,
+    Versioned,
 };
-use oauth_dance_migrations::{migrate_mysql, status_mysql};
+use oauth_dance_migrations::{TableName, migrate_mysql, status_mysql};
 use sqlx::error::DatabaseError;
-use sqlx::mysql::{MySql, MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlQueryResult};
-use sqlx::{AssertSqlSafe, ConnectOptions as _};
+use sqlx::mysql::{MySql, MySqlDatabaseError, MySqlPool, MySqlQueryResult};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
-use crate::connection::Doubts;
+use crate::connection::{Doubts, InUse};
 use crate::dialect::{Dialect, plumbing};
-use crate::engine::{Engine, token_storage};
-use crate::error::{Failure, RUN_MIGRATIONS, bad_name, migration, unchanged};
+use crate::engine::Engine;
+use crate::error::{Failure, RUN_MIGRATIONS, TimedOut, bad_name, migration, unchanged};
+use crate::mysql_server::{CAUSAL, PayloadLimit, Reads, Server, set_up};
+use crate::mysql_url::options;
 use crate::sql::{After, Texts};
-use crate::{MigrationStatus, STATEMENT_TIMEOUT};
+use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Keeps tokens in an InnoDB table of MySQL or MariaDB.
 ///
 /// Durable as far as the server is: with `innodb_flush_log_at_trx_commit` other than 1 it is not.
+///
+/// # Size
+/// A payload has to fit a packet of the server with its key. The declared
+/// [`max_payload`](oauth_dance_core::Capabilities) is therefore less than [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) where the
+/// server's `max_allowed_packet` is less than about that, and a larger one is [`StorageError::TooLarge`]. It is that of the
+/// connections made so far; one that is raised later is noticed when the application starts again.
+///
+/// # Galera
+/// A node of a Galera cluster (MariaDB Galera Cluster, Percona XtraDB Cluster) applies what others acknowledged a moment
+/// later. So that every node may be asked, each statement first waits until its node has what the cluster had when the
+/// statement came (`wsrep_sync_wait = 7`). That costs a message between the nodes for each operation, and more where a node
+/// has fallen behind; it is not done on other servers. [`connect`](Self::connect) sets it on its connections, and
+/// with [`from_pool`](Self::from_pool) it is asked for with each statement, which MariaDB alone can do: with Percona's
+/// cluster the pool has to set it.
 #[derive(Clone, Debug)]
 pub struct MySqlStorage {
     engine: Engine<MySql>,
+    /// The same with statements that wait for other nodes' writes.
+    causal: Engine<MySql>,
+    limit: PayloadLimit,
+    /// What is known of the server, asked when the storage is first used.
+    reads: Arc<OnceCell<Reads>>,
 }
 
 impl MySqlStorage {
@@ -32,30 +56,28 @@ impl MySqlStorage {
     /// after eight.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong or the server refuses the user,
-    /// [`StorageError::Unavailable`] if the server cannot be reached.
+    /// [`StorageError::Misconfigured`] if the URL is wrong, names several hosts or an option that is not known, or the
+    /// server refuses the user, [`StorageError::Unavailable`] if the server cannot be reached.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let options = MySqlConnectOptions::from_str(url).map_err(unchanged::<MySql>)?.disable_statement_logging();
-        let doubts = Doubts::default();
-        let pool = doubts.watch().after_connect(|connection, _| {
-            // What stands between /*M! and */ only MariaDB runs.
-            let limits = format!(
-                "SET SESSION innodb_lock_wait_timeout = {} /*M!100100 , max_statement_time = {} */",
-                STATEMENT_TIMEOUT.as_secs() / 2,
-                STATEMENT_TIMEOUT.as_secs(),
-            );
-            Box::pin(async move {
-                sqlx::raw_sql(AssertSqlSafe(limits)).execute(connection).await?;
-                Ok(())
-            })
+        let (doubts, limit) = (Doubts::default(), PayloadLimit::default());
+        let known = limit.clone();
+        let pool = doubts.watch().after_connect(move |connection, _| {
+            let known = known.clone();
+            Box::pin(async move { set_up(connection, &known).await })
         });
-        let pool = pool.connect_with(options).await.map_err(unchanged::<MySql>)?;
-        Ok(Self { engine: Self::from_pool(pool).engine.with_doubts(doubts) })
+        let pool = pool.connect_with(options(url)?).await.map_err(unchanged::<MySql>)?;
+        let reads = Arc::new(OnceCell::new_with(Some(Reads::Current)));
+        Ok(Self { limit, reads, ..Self::on(Engine::new(pool.clone(), pool, true, true).with_doubts(doubts)) })
     }
 
     /// Uses the application's pool as it is. Set `innodb_lock_wait_timeout` there, and leave `test_before_acquire` on.
     pub fn from_pool(pool: MySqlPool) -> Self {
-        Self { engine: Engine::new(pool.clone(), pool, true, true) }
+        Self::on(Engine::new(pool.clone(), pool, true, true))
+    }
+
+    fn on(engine: Engine<MySql>) -> Self {
+        let causal = engine.clone().with_opening(CAUSAL);
+        Self { engine, causal, limit: PayloadLimit::default(), reads: Arc::default() }
     }
 
     /// Uses another table than `oauth_dance_tokens`: `tokens`, or `auth.tokens` in another database of the server.
@@ -64,17 +86,19 @@ impl MySqlStorage {
     /// [`StorageError::Misconfigured`] unless each part is of at most 48 lower-case letters, digits and underscores
     /// and does not start with a digit.
     pub fn with_table(self, name: &str) -> Result<Self, StorageError> {
-        let table = name.parse().map_err(bad_name)?;
-        Ok(Self { engine: self.engine.with_table(table) })
+        let table: TableName = name.parse().map_err(bad_name)?;
+        let causal = self.causal.with_table(table.clone());
+        Ok(Self { engine: self.engine.with_table(table), causal, ..self })
     }
 
     /// Sets the longest an operation takes.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { engine: self.engine.with_timeout(timeout) }
+        Self { engine: self.engine.with_timeout(timeout), causal: self.causal.with_timeout(timeout), ..self }
     }
 
-    /// Creates the table or brings it up to date. Does nothing if it is; safe from any number of processes at once.
+    /// Creates the table or brings it up to date. Does nothing if it is; safe from any number of processes at once, also on
+    /// several nodes of a Galera cluster.
     ///
     /// # Errors
     /// As the other operations. What was done until then is noted, and the next call goes on from there.
@@ -100,9 +124,64 @@ impl MySqlStorage {
     pub async fn close(&self) {
         self.engine.close().await;
     }
+
+    /// The engine whose statements see every acknowledged write, on this server.
+    async fn ready(&self) -> Result<&Engine<MySql>, StorageError> {
+        match self.reads.get_or_try_init(|| self.ask()).await? {
+            Reads::Current => Ok(&self.engine),
+            Reads::CurrentIfAsked => Ok(&self.causal),
+            Reads::Old => Err(StorageError::Misconfigured {
+                advice: "set `wsrep_sync_wait = 7` on the pool's connections, in its `after_connect`".to_owned(),
+                source: "a node of this Galera cluster may not have yet what another one acknowledged".into(),
+            }),
+        }
+    }
+
+    /// Asks the server of the application's pool how it is set up.
+    async fn ask(&self) -> Result<Reads, StorageError> {
+        let asked = timeout(DEFAULT_TIMEOUT / 2, async {
+            let mut connection = InUse::new(self.engine.writers().acquire().await?);
+            let server = Server::ask(connection.get()).await?;
+            connection.is_fine();
+            Ok(server)
+        });
+        let server = asked.await.map_err(|_| StorageError::unavailable(TimedOut))?.map_err(unchanged::<MySql>)?;
+        self.limit.lower(server.max_payload());
+        Ok(server.reads())
+    }
 }
 
-token_storage!(MySqlStorage);
+#[async_trait]
+impl TokenStorage for MySqlStorage {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        self.ready().await?.get(key).await
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        let engine = self.ready().await?;
+        let (size, limit) = (record.payload.len(), self.limit.get());
+        if size > limit {
+            return Err(StorageError::TooLarge { size, limit });
+        }
+        engine.put(key, record, when).await
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        self.ready().await?.delete(key, only).await
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        self.ready().await?.list(filter, page).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        self.ready().await?.purge(limit).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.engine.capabilities().with_max_payload(self.limit.get())
+    }
+}
 
 impl Dialect for MySql {
     const STORAGE_NAME: &'static str = "MySQL";
@@ -138,15 +217,19 @@ impl Dialect for MySql {
     fn failure(error: &dyn DatabaseError) -> Failure {
         let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
         match number {
-            // Record changed since it was read, lock wait time-out, deadlock.
-            1020 | 1205 | 1213 => Failure::Busy,
-            // The server is shut down under the statement, or broke the connection off.
-            1053 | 1152 | 1158..=1161 | 1184 | 1927 => Failure::Broken,
+            // Record changed since it was read, lock wait time-out, deadlock; a group of servers rolled it back.
+            1020 | 1205 | 1213 | 3101 => Failure::Busy,
+            // A Galera node rolled it back: the commit failed with InnoDB's code for a deadlock.
+            1180 if error.message().contains("149") => Failure::Busy,
+            // The server is shut down under the statement, broke the connection off, or failed in the middle of a commit.
+            1053 | 1152 | 1158..=1161 | 1180 | 1184 | 1927 => Failure::Broken,
             1054 | 1146 => Failure::Misconfigured(RUN_MIGRATIONS),
             1142 | 1143 | 1370 => Failure::Misconfigured("the database user lacks a right on the table"),
             1044 | 1045 | 1698 => Failure::Misconfigured("the server refuses this user or password"),
             1049 => Failure::Misconfigured("there is no database of this name"),
             1153 => Failure::Misconfigured("raise the server's max_allowed_packet to 16 MiB"),
+            1290 | 1836 => Failure::Misconfigured("the server is read-only; name the primary in the URL"),
+            // Among them 1047, of a Galera node that has lost or not yet joined the others.
             _ => Failure::Unavailable,
         }
     }

@@ -85,10 +85,11 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
-    pub(crate) fn new(texts: &Texts, table: &TableName) -> Self {
+    /// The statements for a table, each with `opening` before it.
+    pub(crate) fn new(texts: &Texts, table: &TableName, opening: &str) -> Self {
         let table = table.to_string();
         let fill = |text: &str| {
-            let text = text.replace("{key}", KEY).replace("{live}", LIVE);
+            let text = format!("{opening}{text}").replace("{key}", KEY).replace("{live}", LIVE);
             number(texts, text.replace("{now}", texts.now).replace("{table}", &table))
         };
         Self {
@@ -99,7 +100,10 @@ impl Statements {
             delete: fill(DELETE).into(),
             delete_version: fill(DELETE_VERSION).into(),
             purge: fill(texts.purge).into(),
-            list: LIST.replace("{live}", LIVE).replace("{now}", texts.now).replace("{table}", &table),
+            list: format!("{opening}{LIST}")
+                .replace("{live}", LIVE)
+                .replace("{now}", texts.now)
+                .replace("{table}", &table),
         }
     }
 }

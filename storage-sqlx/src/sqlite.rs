@@ -1,10 +1,12 @@
 use std::fs::OpenOptions;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use oauth_dance_core::{
-    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
+    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version,
+    Versioned,
 };
 use oauth_dance_migrations::{TableName, migrate_sqlite, status_sqlite};
 use sqlx::ConnectOptions as _;
@@ -13,9 +15,10 @@ use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, 
 use tokio::time::{Instant, sleep};
 
 use crate::dialect::{Dialect, plumbing};
-use crate::engine::{Engine, token_storage};
+use crate::engine::Engine;
 use crate::error::{Failure, RUN_MIGRATIONS, bad_name, failure, migration, unchanged};
 use crate::sql::{After, Texts};
+use crate::sqlite_file::{OpenFiles, refuse_links};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Connections that read. Each one is a thread; more of them than cores gain nothing.
@@ -36,9 +39,19 @@ const WAL_PAUSE: Duration = Duration::from_millis(20);
 /// # Connections
 /// Writes queue for one connection, because SQLite lets one writer in at a time and its own way of waiting is to
 /// sleep and ask again; reads have a few connections that no write holds up (WAL).
+///
+/// # A file that is lost
+/// A file that is deleted, moved or replaced under a running application, for example by a restored backup, can still be
+/// written to, and what is written is gone at the next start. So every operation looks first whether the path still leads
+/// to the file that was opened, and with [`connect`](Self::connect) also to its log, and a write looks again before it is
+/// acknowledged. It is [`StorageError::Misconfigured`] if not, and everything goes on once the file is back. On systems
+/// other than Unix only a file that is gone is noticed. A backup that is copied *into* the open file is not noticed: stop the
+/// application first, or use SQLite's own `.restore`.
 #[derive(Clone, Debug)]
 pub struct SqliteStorage {
     engine: Engine<Sqlite>,
+    /// `None` if the database is in memory.
+    files: Option<OpenFiles>,
 }
 
 impl SqliteStorage {
@@ -48,8 +61,8 @@ impl SqliteStorage {
     /// `sqlite::memory:` is a database of this storage and its clones only, gone when they are.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong or the file cannot be opened or is no database,
-    /// [`StorageError::Unavailable`] if another process keeps it locked.
+    /// [`StorageError::Misconfigured`] if the URL is wrong or the file cannot be opened, is no database or has several hard
+    /// links, [`StorageError::Unavailable`] if another process keeps it locked.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         Self::connect_with(url, |options| options).await
     }
@@ -88,12 +101,17 @@ impl SqliteStorage {
         // Never closed, because that is the end of a database in memory.
         let pool = SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
         let options = change(options);
+        refuse_links(options.get_filename())?;
         let writers = open(pool.clone().max_connections(1), &options).await?;
-        if is_memory(&writers).await? {
-            return Ok(Self { engine: Engine::new(writers.clone(), writers, false, false) });
-        }
+        let Some(path) = file_of(&writers).await? else {
+            return Ok(Self { engine: Engine::new(writers.clone(), writers, false, false), files: None });
+        };
+        // The log is there from the first read on, for as long as the connection is.
+        let first = sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&writers).await;
+        first.map_err(unchanged::<Sqlite>)?;
+        let files = OpenFiles::of(&path, options.get_filename())?.with_log();
         let readers = pool.max_connections(READERS).connect_lazy_with(options);
-        Ok(Self { engine: Engine::new(readers, writers, true, true) })
+        Ok(Self { engine: Engine::new(readers, writers, true, true), files: Some(files) })
     }
 
     /// Uses the application's pool, for reads and writes alike. WAL and a busy time-out are the pool's own affair.
@@ -102,8 +120,8 @@ impl SqliteStorage {
     /// [`StorageError::Misconfigured`] for a pool of several connections to `:memory:`, which may be a database each;
     /// otherwise as [`connect`](Self::connect).
     pub async fn from_pool(pool: SqlitePool) -> Result<Self, StorageError> {
-        let on_disk = !is_memory(&pool).await?;
-        if !on_disk && pool.options().get_max_connections() > 1 {
+        let path = file_of(&pool).await?;
+        if path.is_none() && pool.options().get_max_connections() > 1 {
             return Err(StorageError::Misconfigured {
                 advice: "give a pool to an in-memory database `max_connections(1)`, no idle time-out and no \
                     maximal lifetime, or use a file"
@@ -111,7 +129,9 @@ impl SqliteStorage {
                 source: "each connection to an in-memory database may be a database of its own".into(),
             });
         }
-        Ok(Self { engine: Engine::new(pool.clone(), pool, on_disk, on_disk) })
+        let files = path.map(|path| OpenFiles::of(&path, pool.connect_options().get_filename())).transpose()?;
+        let on_disk = files.is_some();
+        Ok(Self { engine: Engine::new(pool.clone(), pool, on_disk, on_disk), files })
     }
 
     /// Uses another table than `oauth_dance_tokens`.
@@ -124,13 +144,13 @@ impl SqliteStorage {
         if table.schema().is_some() {
             return Err(bad_name("SQLite has no schemas"));
         }
-        Ok(Self { engine: self.engine.with_table(table) })
+        Ok(Self { engine: self.engine.with_table(table), ..self })
     }
 
     /// Sets the longest an operation takes.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
-        Self { engine: self.engine.with_timeout(timeout) }
+        Self { engine: self.engine.with_timeout(timeout), ..self }
     }
 
     /// Creates the table or brings it up to date. Does nothing if it is; safe from any number of processes at once.
@@ -138,8 +158,10 @@ impl SqliteStorage {
     /// # Errors
     /// As the other operations. Nothing has changed then.
     pub async fn migrate(&self) -> Result<(), StorageError> {
+        self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
-        migrate_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)
+        migrate_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)?;
+        self.confirm()
     }
 
     /// The migrations and whether the database has them. Changes nothing.
@@ -147,6 +169,7 @@ impl SqliteStorage {
     /// # Errors
     /// As the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+        self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
         status_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)
     }
@@ -155,9 +178,55 @@ impl SqliteStorage {
     pub async fn close(&self) {
         self.engine.close().await;
     }
+
+    /// Whether the database is still the one at its path, before something is done with it.
+    fn check(&self) -> Result<(), StorageError> {
+        self.files.as_ref().map_or(Ok(()), OpenFiles::check)
+    }
+
+    /// The same before a write is acknowledged.
+    fn confirm(&self) -> Result<(), StorageError> {
+        self.files.as_ref().map_or(Ok(()), OpenFiles::confirm)
+    }
 }
 
-token_storage!(SqliteStorage);
+#[async_trait]
+impl TokenStorage for SqliteStorage {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        self.check()?;
+        self.engine.get(key).await
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        self.check()?;
+        let version = self.engine.put(key, record, when).await?;
+        self.confirm()?;
+        Ok(version)
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        self.check()?;
+        let deleted = self.engine.delete(key, only).await?;
+        self.confirm()?;
+        Ok(deleted)
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        self.check()?;
+        self.engine.list(filter, page).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        self.check()?;
+        let purged = self.engine.purge(limit).await?;
+        self.confirm()?;
+        Ok(purged)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.engine.capabilities()
+    }
+}
 
 /// Whether a missing file is ours to create: without a `mode`, and with the one that says so.
 fn may_create(url: &str) -> bool {
@@ -167,11 +236,11 @@ fn may_create(url: &str) -> bool {
     !path.is_empty() && path != ":memory:" && !query.split('&').any(other_mode)
 }
 
-/// Whether the database is in memory, or in a temporary file of one connection.
-async fn is_memory(pool: &SqlitePool) -> Result<bool, StorageError> {
+/// The file of a database. `None` if it is in memory, or in a temporary file of one connection.
+async fn file_of(pool: &SqlitePool) -> Result<Option<PathBuf>, StorageError> {
     let file = sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'").fetch_one(pool).await;
     let file: Option<String> = file.map_err(unchanged::<Sqlite>)?;
-    Ok(file.unwrap_or_default().is_empty())
+    Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
 }
 
 /// Creates a missing file that only its owner may read. SQLite gives the files beside it the same permissions.

@@ -93,6 +93,32 @@ wait_until() {
     return 1
 }
 
+# Starts an HAProxy that takes servers in turn and cuts connections that were idle for some time:
+# haproxy_before PORT IDLE SERVER_PORT...
+haproxy_before() {
+    local port="$1" idle="$2" server number=0
+    shift 2
+    {
+        echo "global"
+        echo "    maxconn 2000"
+        echo "defaults"
+        echo "    mode tcp"
+        echo "    timeout connect 2s"
+        echo "    timeout client $idle"
+        echo "    timeout server $idle"
+        echo "    option redispatch 1"
+        echo "    retries 3"
+        echo "    default-server check inter 300ms fall 1 rise 1"
+        echo "listen servers"
+        echo "    bind 127.0.0.1:$port"
+        echo "    balance roundrobin"
+        for server in "$@"; do
+            echo "    server server$((number++)) 127.0.0.1:$server"
+        done
+    } >"$folder/haproxy-$port.cfg"
+    background haproxy.log "$(find_program haproxy)" -db -f "$folder/haproxy-$port.cfg"
+}
+
 # A certificate for 127.0.0.1 that signs itself: $folder/server.crt and server.key.
 certificate() {
     openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
