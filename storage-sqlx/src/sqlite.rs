@@ -179,14 +179,19 @@ impl SqliteStorage {
         self.engine.close().await;
     }
 
+    /// The files to look for. A closed database has no log, and its operations fail by themselves.
+    fn watched(&self) -> Option<&OpenFiles> {
+        self.files.as_ref().filter(|_| !self.engine.writers().is_closed())
+    }
+
     /// Whether the database is still the one at its path, before something is done with it.
     fn check(&self) -> Result<(), StorageError> {
-        self.files.as_ref().map_or(Ok(()), OpenFiles::check)
+        self.watched().map_or(Ok(()), OpenFiles::check)
     }
 
     /// The same before a write is acknowledged.
     fn confirm(&self) -> Result<(), StorageError> {
-        self.files.as_ref().map_or(Ok(()), OpenFiles::confirm)
+        self.watched().map_or(Ok(()), OpenFiles::confirm)
     }
 }
 
