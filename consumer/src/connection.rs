@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oauth_dance_core::{
-    OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Rejection, Secret, Token, TokenKey, Verdict,
+    Lease, OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Rejection, Secret, Token, TokenKey, Verdict,
 };
 
 use crate::error::{ConnectError, TokenEndpointError};
@@ -67,7 +67,7 @@ struct TokenEndpoint {
 
 #[async_trait]
 impl Redeem for TokenEndpoint {
-    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+    async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         let Some(refresh_token) = &token.refresh_token else {
             return Err(RedeemError::NotRedeemed { cause: "there is no refresh token".to_owned(), retry_after: None });
         };
@@ -75,7 +75,8 @@ impl Redeem for TokenEndpoint {
         let registered = self.registered.complete(&self.oauth).await;
         let registered =
             registered.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })?;
-        let answer = token_endpoint::refresh(&oauth.http, &registered, token, refresh_token, oauth.clock.now()).await;
+        let http = oauth.http.within(lease);
+        let answer = token_endpoint::refresh(&http, &registered, token, refresh_token, oauth.clock.now()).await;
         answer.map_err(|error| {
             let provider = &self.registered.name;
             tracing::warn!(provider, error = &error as &dyn std::error::Error, "the refresh token was not redeemed");
@@ -112,6 +113,7 @@ fn meaning(error: &TokenEndpointError) -> RedeemError {
     let cause = error.to_string();
     match error {
         error if error.needs_authorization() => RedeemError::Dead { cause },
+        TokenEndpointError::LeaseOver => RedeemError::LeaseOver,
         // Also a client that is not accepted: that is a mistake in the configuration, and costs no user their token.
         TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof | TokenEndpointError::Refused { .. } => {
             RedeemError::NotRedeemed { cause, retry_after: None }

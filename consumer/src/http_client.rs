@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http::{HeaderMap, StatusCode};
-use oauth_dance_core::{BoxError, Clock};
+use oauth_dance_core::{BoxError, Clock, Lease};
 use reqwest::redirect::{Action, Attempt, Policy};
-use reqwest::{Request, Response};
+use reqwest::{Body, Request, Response};
 
 use crate::dpop::Nonces;
 use crate::error::ConfigError;
+use crate::leased::LeasedBody;
 
 const USER_AGENT: &str = concat!("oauth-dance/", env!("CARGO_PKG_VERSION"));
 const MAX_REDIRECTS: usize = 5;
@@ -38,6 +39,8 @@ pub(crate) struct HttpClients {
     pub(crate) limits: Limits,
     pub(crate) nonces: Arc<Nonces>,
     pub(crate) clock: Clock,
+    /// Until when requests may leave, if they may not always.
+    lease: Option<Lease>,
 }
 
 impl HttpClients {
@@ -58,7 +61,30 @@ impl HttpClients {
                 .map_err(|error| ConfigError::Http(error.into()))
         };
         let (token_endpoint, api) = (client(Policy::none())?, client(Policy::custom(stay_on_origin))?);
-        Ok(Self { token_endpoint, api, limits, nonces: Arc::default(), clock })
+        Ok(Self { token_endpoint, api, limits, nonces: Arc::default(), clock, lease: None })
+    }
+}
+
+impl HttpClients {
+    /// The same clients, whose requests with a body leave only while this lease is not over.
+    pub(crate) fn within(&self, lease: &Lease) -> Self {
+        Self { lease: Some(lease.clone()), ..self.clone() }
+    }
+
+    /// Sends a request as it is, once.
+    pub(crate) async fn execute(
+        &self,
+        client: &reqwest::Client,
+        mut request: Request,
+        limit: usize,
+    ) -> Result<Answer, SendError> {
+        if let (Some(lease), Some(bytes)) = (&self.lease, request.body().and_then(Body::as_bytes)) {
+            let leased = LeasedBody::new(bytes, lease.clone());
+            *request.body_mut() = Some(Body::wrap(leased));
+        }
+        let response = client.execute(request).await.map_err(SendError::Http)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok(Answer { status, headers, body: read_body(response, limit).await? })
     }
 }
 
@@ -90,15 +116,6 @@ impl From<ReadError> for SendError {
             ReadError::TooLarge => Self::TooLarge,
             ReadError::Broken(error) => Self::Http(error),
         }
-    }
-}
-
-impl Answer {
-    /// Sends a request as it is, once.
-    pub(crate) async fn to(client: &reqwest::Client, request: Request, limit: usize) -> Result<Self, SendError> {
-        let response = client.execute(request).await.map_err(SendError::Http)?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Self { status, headers, body: read_body(response, limit).await? })
     }
 }
 

@@ -55,6 +55,7 @@ mod error;
 mod extract;
 mod hooks;
 mod http_client;
+mod leased;
 mod no_storage;
 mod oauth;
 mod oauth1;

@@ -12,6 +12,7 @@ use url::{Url, form_urlencoded};
 use crate::dpop::Binding;
 use crate::error::TokenEndpointError;
 use crate::http_client::{Answer, HttpClients, SendError, without_url};
+use crate::leased::is_lease_over;
 use crate::provider::ClientAuthentication;
 use crate::quirks::{RevocationRequest, TokenRequest};
 use crate::registered::Registered;
@@ -198,7 +199,9 @@ fn basic(client_id: &str, client_secret: &str) -> HeaderValue {
 }
 
 fn transport(error: reqwest::Error) -> TokenEndpointError {
-    if error.is_connect() {
+    if is_lease_over(&error) {
+        TokenEndpointError::LeaseOver
+    } else if error.is_connect() {
         TokenEndpointError::Unreachable(without_url(error))
     } else if error.is_timeout() {
         TokenEndpointError::Timeout

@@ -49,7 +49,7 @@ pub use memory::MemoryStorage;
 pub use random::random_bytes;
 pub use record::{Record, Version, Versioned};
 pub use refresh::{
-    Connection, ConnectionState, DeadReason, Due, DueReport, Redeem, RedeemError, RefreshError, RefreshEvent,
+    Connection, ConnectionState, DeadReason, Due, DueReport, Lease, Redeem, RedeemError, RefreshError, RefreshEvent,
     Refresher, Rejection, Verdict,
 };
 pub use request_storage::RequestStorage;

@@ -15,7 +15,8 @@ const PURPOSE: &str = "oauth-dance token record";
 
 /// The typed handle to a [`TokenStorage`]: puts [`Token`]s in and takes them out, sealed.
 ///
-/// Cloning is cheap and shares the storage. Every call is one call of the storage, and as cancel safe as that.
+/// Cloning is cheap and shares the storage. Every call is one call of the storage, and as cancel safe as that; only a
+/// conditional [`put`](Self::put) and [`reseal`](Self::reseal) read the record first.
 #[derive(Clone)]
 pub struct Tokens {
     storage: Arc<dyn TokenStorage>,
@@ -72,13 +73,29 @@ impl Tokens {
         Ok(self.load(key).await?.map(|found| Versioned::new(found.value.token, found.version)))
     }
 
-    /// Writes a token if the precondition holds, and returns its new version. Whatever stood in the way of refreshing
-    /// the old one is forgotten with it.
+    /// Writes a token if the precondition holds, and returns its new version.
+    ///
+    /// To change a stored token, [`get`](Self::get) it and write it with [`Precondition::Version`]. A refresh that is in
+    /// progress goes on, and so does everything else that is known about refreshing it: the new token is stored over this
+    /// one, with the members of [`extra`](crate::OAuth2Token::extra) that the provider does not replace. Only a token with
+    /// another refresh token starts with nothing known. For this the record is read once more.
+    ///
+    /// With [`Precondition::Always`] it is a new login, which beats a refresh in progress: whatever stood in the way of
+    /// refreshing the old token is forgotten with it.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition does not hold.
+    /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition does not hold. A record that cannot be
+    /// read is not replaced on the condition of its version: [`TokensError`], as in [`get`](Self::get).
     pub async fn put(&self, key: &TokenKey, token: &Token, when: Precondition) -> Result<Version, TokensError> {
-        self.save(key, &Stored::idle(token.clone()), when).await
+        let Precondition::Version(version) = when else {
+            return self.save(key, &Stored::idle(token.clone()), when).await;
+        };
+        match self.load(key).await? {
+            Some(found) if found.version == version => {
+                self.save(key, &found.value.changed_to(token.clone()), when).await
+            }
+            _ => Err(StorageError::Conflict.into()),
+        }
     }
 
     /// Removes a token, with `only` set only if it still has that version. `true` says that this call removed it.

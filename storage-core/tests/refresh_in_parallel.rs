@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use oauth_dance_core::{
-    Clock, KeyRing, MemoryStorage, OAuth2Token, Precondition, Redeem, RedeemError, Refresher, Timestamp, TokenKey,
-    TokenStorage, Tokens,
+    Clock, KeyRing, Lease, MemoryStorage, OAuth2Token, Precondition, Redeem, RedeemError, Refresher, Timestamp,
+    TokenKey, TokenStorage, Tokens,
 };
 use tokio::task::JoinSet;
 
@@ -38,7 +38,7 @@ impl Provider {
 
 #[async_trait]
 impl Redeem for Provider {
-    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+    async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
         tokio::task::yield_now().await;
         let sent: u32 = token.refresh_token.as_ref().unwrap().expose().parse().unwrap();
         let spent = self.generation.compare_exchange(sent, sent + 1, Ordering::SeqCst, Ordering::SeqCst);

@@ -43,14 +43,14 @@ impl HttpClients {
     ) -> Result<Answer, SendError> {
         let (client, request) = request.build_split();
         let request = request.map_err(SendError::Http)?;
-        let Some(binding) = binding else { return Answer::to(&client, request, limit).await };
+        let Some(binding) = binding else { return self.execute(&client, request, limit).await };
 
         let signer = Signer::of(binding.key).ok_or(SendError::Proof)?;
         let (start, timeout) = (Instant::now(), request.timeout().copied().unwrap_or(self.limits.timeout));
         let url = request.url().clone();
         let again = request.try_clone();
         let first = self.proved(request, &signer, binding)?;
-        let answer = Answer::to(&client, first, limit).await?;
+        let answer = self.execute(&client, first, limit).await?;
         let has_nonce = self.nonces.learn(&url, &answer.headers);
 
         let left = timeout.saturating_sub(start.elapsed());
@@ -59,7 +59,7 @@ impl HttpClients {
         };
         *again.timeout_mut() = Some(left);
         let second = self.proved(again, &signer, binding)?;
-        let answer = Answer::to(&client, second, limit).await?;
+        let answer = self.execute(&client, second, limit).await?;
         self.nonces.learn(&url, &answer.headers);
         Ok(answer)
     }

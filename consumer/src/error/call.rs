@@ -39,6 +39,9 @@ pub enum TokenEndpointError {
     /// No proof of the token's key could be made (RFC 9449), so nothing was sent.
     #[error("no DPoP proof could be made")]
     Proof,
+    /// This process stood still for so long that another one may have redeemed the refresh token, so nothing was sent.
+    #[error("the claim on the refresh token was over before the request left")]
+    LeaseOver,
 }
 
 impl TokenEndpointError {

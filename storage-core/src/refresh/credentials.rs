@@ -1,6 +1,7 @@
 //! Token credentials of OAuth 1.0a, which are never refreshed.
 
 use super::state::{DeadReason, Progress, Stored};
+use super::successor::have_same_credentials;
 use super::{RefreshError, RefreshEvent, Refresher};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
@@ -31,21 +32,24 @@ impl Refresher {
     /// # Cancel safety
     /// Dropping this future leaves the note written or not.
     pub async fn refuse(&self, refused: &OAuth1Token, tokens: &Tokens, key: &TokenKey) -> Result<(), RefreshError> {
-        let (token, progress, version) = load(tokens, key).await?;
-        if token != *refused || matches!(progress, Progress::Dead { .. }) {
-            return Ok(());
-        }
-        let reason = DeadReason::Refused;
-        let progress = Progress::Dead { reason, since: self.policy.clock.now() };
-        let stored = Stored { token: Token::OAuth1(token), progress };
-        match tokens.save(key, &stored, Precondition::Version(version)).await {
-            Ok(_) => {
-                (self.observer)(key, &RefreshEvent::NeedsAuthorization { reason });
-                Ok(())
+        let refused = Token::OAuth1(refused.clone());
+        loop {
+            let (token, progress, version) = load(tokens, key).await?;
+            let token = Token::OAuth1(token);
+            if !have_same_credentials(&token, &refused) || matches!(progress, Progress::Dead { .. }) {
+                return Ok(());
             }
-            // Somebody has logged in or out meanwhile.
-            Err(TokensError::Storage(StorageError::Conflict)) => Ok(()),
-            Err(error) => Err(error.into()),
+            let reason = DeadReason::Refused;
+            let stored = Stored { token, progress: Progress::Dead { reason, since: self.policy.clock.now() } };
+            match tokens.save(key, &stored, Precondition::Version(version)).await {
+                Ok(_) => {
+                    (self.observer)(key, &RefreshEvent::NeedsAuthorization { reason });
+                    return Ok(());
+                }
+                // The user has logged in or out meanwhile, or the application has changed something else.
+                Err(TokensError::Storage(StorageError::Conflict)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

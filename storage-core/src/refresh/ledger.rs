@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use super::flight::Found;
-use super::{Need, Redeem, RedeemError, RefreshError, Refresher, Verdict};
+use super::{Lease, Need, Redeem, RedeemError, RefreshError, Refresher, Verdict};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::secret::Secret;
@@ -51,7 +51,8 @@ pub(super) struct OncePerGeneration {
 
 #[async_trait]
 impl Redeem for OncePerGeneration {
-    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+    /// The lease that counts is the one on the entry of the ledger.
+    async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
         let mut token = token.clone();
         for _ in 0..MOST_GENERATIONS {
             let found = self.successor_of(&token).await.map_err(|error| self.meaning(error))?;
@@ -94,8 +95,8 @@ impl Ledgered {
 
 #[async_trait]
 impl Redeem for Ledgered {
-    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
-        let new = self.provider.redeem(token).await?;
+    async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
+        let new = self.provider.redeem(token, lease).await?;
         *self.redeemed() = Some(new.clone());
         Ok(new)
     }

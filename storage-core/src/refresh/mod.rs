@@ -18,6 +18,7 @@ mod credentials;
 mod due;
 mod event;
 mod flight;
+mod lease;
 mod ledger;
 mod policy;
 mod protocol;
@@ -26,6 +27,7 @@ mod rejected;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod successor;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +47,7 @@ use crate::tokens::Tokens;
 pub use due::{Due, DueReport};
 pub use event::{RefreshError, RefreshEvent};
 use flight::{Flights, Found, Outcome};
+pub use lease::Lease;
 use ledger::{Generation, OncePerGeneration};
 use policy::Policy;
 use protocol::Refresh;

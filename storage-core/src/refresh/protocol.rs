@@ -12,7 +12,8 @@ use tracing::{Instrument as _, Span};
 use super::flight::{Found, Outcome};
 use super::policy::{LONGEST_LEASE, Policy};
 use super::state::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
-use super::{Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent, Verdict};
+use super::successor::{Standing, have_same_credentials, successor};
+use super::{Lease, Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent, Verdict};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::record::{Version, Versioned};
@@ -23,6 +24,8 @@ use crate::tokens::Tokens;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// How often one refresh may begin again, because the record changed or the process stood still.
+const MOST_CLAIMS: u32 = 10;
 
 /// One refresh of one key.
 pub(super) struct Refresh {
@@ -37,10 +40,17 @@ pub(super) struct Refresh {
 
 /// A claim of ours in the storage, and what it is on.
 struct Claimed {
-    id: u64,
+    mark: Mark,
     old: OAuth2Token,
     tries: Tries,
     version: Version,
+}
+
+/// How a claim of ours is recognized, and how long it holds.
+#[derive(Clone)]
+struct Mark {
+    id: u64,
+    lease: Lease,
 }
 
 /// What to do after a step.
@@ -49,6 +59,8 @@ enum Next {
     Done(Outcome),
     /// The record changed: look at it again.
     LookAgain,
+    /// Nothing was sent under this claim, and it is too late to.
+    ClaimAgain(Mark),
 }
 
 impl Refresh {
@@ -65,23 +77,25 @@ impl Refresh {
     }
 
     async fn to_the_end(&self) -> Outcome {
-        let give_up = Instant::now() + self.policy.longest_wait();
-        loop {
-            let claimed = match self.claim(give_up).instrument(tracing::debug_span!("claim")).await? {
+        let mut unused = None;
+        for _ in 0..MOST_CLAIMS {
+            let claimed = match self.claim(unused.take()).instrument(tracing::debug_span!("claim")).await? {
                 Ok(claimed) => claimed,
                 Err(token) => return Ok(Found { token, redeemed: false }),
             };
             match self.redeem(claimed).instrument(tracing::debug_span!("redeem")).await? {
                 Next::Done(outcome) => return outcome,
                 Next::LookAgain => {}
+                Next::ClaimAgain(mark) => unused = Some(mark),
             }
         }
+        Err(RefreshError::Busy)
     }
 
-    /// Gets the claim, or finds a token that needs none: the inner `Err`.
-    async fn claim(&self, mut give_up: Instant) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
-        let mut watched: Option<(Version, Instant)> = None;
-        let mut ours: Option<(u64, Instant)> = None;
+    /// Gets the claim, or finds a token that needs none: the inner `Err`. `ours` is a claim under which nothing was sent.
+    async fn claim(&self, mut ours: Option<Mark>) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
+        let mut give_up = Instant::now() + self.policy.longest_wait();
+        let mut watched: Option<(u64, Instant)> = None;
         let mut takes_over = false;
         for looks in 0.. {
             if looks > 0 {
@@ -110,21 +124,22 @@ impl Refresh {
                     return Err(RefreshError::BackingOff { until: back_off.until, cause: back_off.cause });
                 }
                 Progress::BackingOff(back_off) => back_off.tries,
-                Progress::Claimed(claim) => match ours {
+                Progress::Claimed(claim) => match &ours {
                     // A write of ours that was cut off has been done after all.
-                    Some((id, start)) if id == claim.id => {
-                        if self.in_time(start) {
+                    Some(mark) if mark.id == claim.id => {
+                        if self.is_in_time(&mark.lease) {
                             self.observe_takeover(takes_over);
-                            return Ok(Ok(Claimed { id, old: token, tries: claim.tries, version }));
+                            return Ok(Ok(Claimed { mark: mark.clone(), old: token, tries: claim.tries, version }));
                         }
                         claim.tries
                     }
                     _ => {
+                        // Other writers may change the record around the claim.
                         let since = match watched {
-                            Some((seen, since)) if seen == version => since,
+                            Some((seen, since)) if seen == claim.id => since,
                             _ => Instant::now(),
                         };
-                        watched = Some((version, since));
+                        watched = Some((claim.id, since));
                         let lease = claim.lease.min(LONGEST_LEASE);
                         // Another process may have been given more time than this one.
                         give_up = give_up.max(since + lease + self.policy.request_timeout());
@@ -141,16 +156,16 @@ impl Refresh {
                 break;
             }
 
-            let start = Instant::now();
+            let lease = Lease::start(self.policy.lease(), &self.policy.clock);
             let claim = Claim::new(now, self.policy.lease(), tries);
-            let id = claim.id;
+            let mark = Mark { id: claim.id, lease };
             let stored = Stored { token: Token::OAuth2(token.clone()), progress: Progress::Claimed(claim) };
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-                Ok(version) if self.in_time(start) => {
+                Ok(version) if self.is_in_time(&mark.lease) => {
                     self.observe_takeover(takes_over);
-                    return Ok(Ok(Claimed { id, old: token, tries, version }));
+                    return Ok(Ok(Claimed { mark, old: token, tries, version }));
                 }
-                Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => ours = Some((id, start)),
+                Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => ours = Some(mark),
                 // Somebody else was faster, also with taking over.
                 Err(TokensError::Storage(StorageError::Conflict)) => takes_over = false,
                 Err(error) => return Err(error.into()),
@@ -165,23 +180,27 @@ impl Refresh {
         }
     }
 
-    /// Whether a token request that starts now ends before the lease that was taken at `start`.
-    fn in_time(&self, start: Instant) -> bool {
-        start.elapsed() + self.policy.request_timeout() < self.policy.lease()
+    /// Whether a token request that starts now ends before the lease does.
+    fn is_in_time(&self, lease: &Lease) -> bool {
+        lease.has_left(self.policy.request_timeout())
     }
 
     /// Redeems the refresh token, once, and writes down what came of it.
     async fn redeem(&self, claimed: Claimed) -> Result<Next, RefreshError> {
-        let answer = match timeout(self.policy.request_timeout(), self.provider.redeem(&claimed.old)).await {
+        let Claimed { mark, old, mut tries, version } = claimed;
+        if !self.is_in_time(&mark.lease) {
+            return Ok(Next::ClaimAgain(mark));
+        }
+        let answer = match timeout(self.policy.request_timeout(), self.provider.redeem(&old, &mark.lease)).await {
             Ok(answer) => answer,
             Err(_) => Err(RedeemError::Unknown { cause: "no answer in time".to_owned(), retry_after: None }),
         };
-        let Claimed { id, old, mut tries, version } = claimed;
         let (progress, event, error) = match answer {
             Ok(mut new) => {
                 new.issued_at = Some(self.policy.clock.now());
                 return Ok(self.commit(old, new, version).await);
             }
+            Err(RedeemError::LeaseOver) => return Ok(Next::ClaimAgain(mark)),
             Err(RedeemError::Dead { .. }) => {
                 let reason = if tries.maybe_spent { DeadReason::AnswerLost } else { DeadReason::Refused };
                 let since = self.policy.clock.now();
@@ -212,8 +231,7 @@ impl Refresh {
                 (Progress::BackingOff(back_off), event, RefreshError::BackingOff { until, cause })
             }
         };
-        let stored = Stored { token: Token::OAuth2(old), progress };
-        match self.note(&stored, id, version).await {
+        match self.note(old, &progress, mark.id, version).await {
             Ok(true) => {}
             Ok(false) => return Ok(Next::LookAgain),
             // The claim stays, and whoever takes it over finds out the same.
@@ -224,32 +242,41 @@ impl Refresh {
     }
 
     /// Writes down over the claim why the refresh failed. `false` says that the record is no longer the claimed one.
-    async fn note(&self, stored: &Stored, id: u64, mut version: Version) -> Result<bool, TokensError> {
-        for _ in 0..5 {
-            match self.tokens.save(&self.key, stored, Precondition::Version(version)).await {
+    async fn note(
+        &self,
+        old: OAuth2Token,
+        progress: &Progress,
+        id: u64,
+        mut version: Version,
+    ) -> Result<bool, TokensError> {
+        let mut token = Token::OAuth2(old);
+        loop {
+            let stored = Stored { token, progress: progress.clone() };
+            match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
                 Err(TokensError::Storage(StorageError::Conflict)) => {}
                 written => return written.map(|_| true),
             }
             match self.tokens.load(&self.key).await? {
-                // The same record has been sealed anew.
-                Some(Versioned { value: Stored { progress: Progress::Claimed(claim), .. }, version: current })
-                    if claim.id == id =>
-                {
-                    version = current;
+                // The application has changed the token, or the same record has been sealed again.
+                Some(Versioned {
+                    value: Stored { token: current, progress: Progress::Claimed(claim) },
+                    version: at,
+                }) if claim.id == id => {
+                    (token, version) = (current, at);
                 }
                 _ => return Ok(false),
             }
         }
-        Ok(false)
     }
 
     /// Stores the new token over the claim it was redeemed under. Not before it is stored, or somebody has logged out or
     /// in, does it end: until then the new token lives here only, and the old refresh token is spent.
     async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Next {
-        let new = self.provider.kept(&old, &redeemed);
-        let stored = Stored { token: Token::OAuth2(new.clone()), progress: self.need.progress() };
+        let answer = self.provider.kept(&old, &redeemed);
+        let mut new = successor(&old, &old, &answer);
         let mut pause = FIRST_RETRY;
         loop {
+            let stored = Stored { token: Token::OAuth2(new.clone()), progress: self.need.progress() };
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
                 Ok(version) => {
                     self.observe_refresh(&old, &new);
@@ -263,25 +290,37 @@ impl Refresh {
                         let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
                         return Next::Done(Err(RefreshError::NotConnected));
                     }
-                    Ok(Some(found)) => match found.value.token {
-                        // An earlier write of ours was cut off, but has been done.
-                        Token::OAuth2(token) if token == new => {
-                            self.observe_refresh(&old, &new);
-                            return Next::Done(self.look_at(&old, &redeemed, token, found.version).await);
+                    Ok(Some(found)) => {
+                        let Token::OAuth2(token) = found.value.token else {
+                            return Next::Done(Err(RefreshError::WrongKind));
+                        };
+                        match Standing::of(&token, &old, &new) {
+                            Standing::Stored => {
+                                self.observe_refresh(&old, &token);
+                                return Next::Done(self.look_at(&old, &redeemed, token, found.version).await);
+                            }
+                            // The application has changed it, or another process has taken this one for dead.
+                            Standing::Waiting => {
+                                (new, version) = (successor(&old, &token, &answer), found.version);
+                                continue;
+                            }
+                            Standing::Other => {
+                                self.observe(&RefreshEvent::Adopted);
+                                return Next::Done(Ok(Found { token, redeemed: false }));
+                            }
                         }
-                        // Somebody took us for dead, and has nothing yet but the spent refresh token. Ours is its successor.
-                        Token::OAuth2(token) if token == old => {
-                            version = found.version;
-                            continue;
-                        }
-                        Token::OAuth2(token) => {
-                            self.observe(&RefreshEvent::Adopted);
-                            return Next::Done(Ok(Found { token, redeemed: false }));
-                        }
-                        Token::OAuth1(_) => return Next::Done(Err(RefreshError::WrongKind)),
-                    },
+                    }
                     Err(error) => self.keep(&new, &error),
                 },
+                // What the answer does not hold is given up first.
+                Err(error) if is_final(&error) && new != answer => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a refreshed token is stored without members"
+                    );
+                    new = answer.clone();
+                    continue;
+                }
                 Err(error) if is_final(&error) => {
                     self.give_up(old, version, &error).await;
                     return Next::Done(Ok(Found { token: new, redeemed: true }));
@@ -335,18 +374,32 @@ impl Refresh {
     }
 
     /// Writes down that the refresh token is spent, where the storage will never take its successor.
-    async fn give_up(&self, old: OAuth2Token, version: Version, error: &TokensError) {
+    async fn give_up(&self, old: OAuth2Token, mut version: Version, error: &TokensError) {
         self.observe(&RefreshEvent::NotStored);
         tracing::error!(
             provider = self.key.provider(),
             error = error as &dyn std::error::Error,
             "a refreshed token cannot be stored; the user must authorize again"
         );
+        let spent = Token::OAuth2(old);
         let progress = Progress::Dead { reason: DeadReason::AnswerLost, since: self.policy.clock.now() };
-        let stored = Stored { token: Token::OAuth2(old), progress };
-        if let Err(failed) = self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-            tracing::warn!(error = &failed as &dyn std::error::Error, "a spent refresh token was not noted");
-        }
+        let mut token = spent.clone();
+        let failed = loop {
+            let stored = Stored { token, progress: progress.clone() };
+            match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
+                Ok(_) => return,
+                Err(TokensError::Storage(StorageError::Conflict)) => {}
+                Err(failed) => break failed,
+            }
+            match self.tokens.load(&self.key).await {
+                Ok(Some(found)) if have_same_credentials(&found.value.token, &spent) => {
+                    (token, version) = (found.value.token, found.version);
+                }
+                Ok(_) => return,
+                Err(failed) => break failed,
+            }
+        };
+        tracing::warn!(error = &failed as &dyn std::error::Error, "a spent refresh token was not noted");
     }
 
     /// Serves a token that could not be stored yet.

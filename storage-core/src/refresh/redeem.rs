@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::Lease;
 use crate::token::OAuth2Token;
 
 /// Redeems refresh tokens at one provider.
@@ -11,9 +12,12 @@ pub trait Redeem: Send + Sync + 'static {
     /// provider gave no new one (RFC 6749 section 6), and with the key it is bound to. It must not be tried twice inside,
     /// but for a request that the provider refused before looking at the refresh token (RFC 9449 section 8).
     ///
+    /// Directly before the request leaves, best of all when the connection is there, `lease` is to be asked whether it
+    /// [is over](Lease::is_over).
+    ///
     /// # Errors
     /// [`RedeemError`], told by what it means for the refresh token.
-    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError>;
+    async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError>;
 
     /// Revokes a new token that nobody is to have: its user has logged out meanwhile, or it is somebody else's. Best effort.
     async fn revoke(&self, token: &OAuth2Token);
@@ -91,13 +95,16 @@ pub enum RedeemError {
         /// How long the provider asks to be left alone.
         retry_after: Option<Duration>,
     },
+    /// The [lease](Lease) was over before the request left. Nothing was sent.
+    #[error("this process stood still for longer than its claim on the refresh token holds")]
+    LeaseOver,
 }
 
 impl RedeemError {
     /// How long the provider asks to be left alone.
     pub(super) const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Dead { .. } | Self::Misconfigured { .. } => None,
+            Self::Dead { .. } | Self::Misconfigured { .. } | Self::LeaseOver => None,
             Self::Refused { retry_after, .. }
             | Self::NotRedeemed { retry_after, .. }
             | Self::Unknown { retry_after, .. } => *retry_after,

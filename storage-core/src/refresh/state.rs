@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::policy::LONGEST_RETRY_AFTER;
+use super::successor::have_same_credentials;
 use crate::random_bytes;
 use crate::time::Timestamp;
 use crate::token::Token;
@@ -88,6 +89,21 @@ impl DeadReason {
 impl Stored {
     pub(crate) fn idle(token: Token) -> Self {
         Self { token, progress: Progress::Idle }
+    }
+
+    /// The same record with a token that was changed by the application. What is known about its refresh stays, unless
+    /// the refresh token is another one.
+    pub(crate) fn changed_to(self, token: Token) -> Self {
+        let progress = match self.progress {
+            _ if !have_same_credentials(&self.token, &token) => Progress::Idle,
+            // These are about the access token.
+            Progress::Replaced if self.token.secret() != token.secret() => Progress::Idle,
+            Progress::Dead { reason: DeadReason::Rejected, since } if self.token.secret() != token.secret() => {
+                Progress::Dead { reason: DeadReason::Refused, since }
+            }
+            progress => progress,
+        };
+        Self { token, progress }
     }
 }
 

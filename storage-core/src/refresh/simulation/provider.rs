@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::books::{LIFE, Link, link_of, token};
 use super::process::Life;
 use super::world::{Bug, Weather, World};
-use crate::refresh::{Redeem, RedeemError};
+use crate::refresh::{Lease, Redeem, RedeemError};
 use crate::time::Clock;
 use crate::token::OAuth2Token;
 
@@ -21,7 +21,7 @@ pub(super) struct Client {
 
 #[async_trait]
 impl Redeem for Client {
-    async fn redeem(&self, old: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+    async fn redeem(&self, old: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
         self.life.step().await;
         let link = link_of(old);
         self.world.books().called(self.world.start.elapsed(), link);

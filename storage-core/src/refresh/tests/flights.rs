@@ -8,7 +8,7 @@ use tokio::time::{advance, sleep, timeout};
 use super::bench::{Bench, timed};
 use super::provider::{Answer, LIFE, WAY};
 use super::storage::Fault;
-use crate::refresh::{RedeemError, RefreshError, Refresher};
+use crate::refresh::{Lease, RedeemError, RefreshError, Refresher};
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_dropped_at_any_moment_loses_nothing() {
@@ -102,7 +102,7 @@ async fn a_provider_that_gives_the_same_access_token_again_is_asked_once() {
     struct Same;
     #[async_trait::async_trait]
     impl crate::Redeem for Same {
-        async fn redeem(&self, token: &crate::OAuth2Token) -> Result<crate::OAuth2Token, RedeemError> {
+        async fn redeem(&self, token: &crate::OAuth2Token, _: &Lease) -> Result<crate::OAuth2Token, RedeemError> {
             sleep(WAY).await;
             let mut same = token.clone();
             same.refresh_token = Some(format!("{}+", token.refresh_token.as_ref().unwrap().expose()).into());

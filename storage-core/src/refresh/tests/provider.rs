@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::sleep;
 
-use crate::refresh::{Redeem, RedeemError, Verdict};
+use crate::refresh::{Lease, Redeem, RedeemError, Verdict};
 use crate::secret::Secret;
 use crate::time::Clock;
 use crate::token::OAuth2Token;
@@ -128,7 +128,7 @@ pub(crate) struct Client {
 
 #[async_trait]
 impl Redeem for Client {
-    async fn redeem(&self, token: &OAuth2Token) -> Result<OAuth2Token, RedeemError> {
+    async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
         let refresh_token = token.refresh_token.as_ref().map(Secret::expose).unwrap();
         let answer = {
             let mut state = self.provider.state();

@@ -22,6 +22,8 @@ const WAY: Duration = Duration::from_millis(1);
 pub(crate) enum Fault {
     Nothing,
     Unavailable,
+    /// Refused for good.
+    TooLarge,
     /// Not done, and broken off.
     RequestLost,
     /// Done, and broken off.
@@ -95,6 +97,7 @@ impl FaultyStorage {
         match fault {
             Fault::Nothing | Fault::AnswerLost | Fault::SlowAnswer(_) | Fault::DieAfter => {}
             Fault::Unavailable => return Err(StorageError::unavailable("down")),
+            Fault::TooLarge => return Err(StorageError::TooLarge { size: 1, limit: 0 }),
             Fault::RequestLost => return Err(StorageError::ambiguous("cut off")),
             Fault::DoneLater(time) => {
                 tokio::spawn(async move {

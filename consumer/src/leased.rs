@@ -1,0 +1,120 @@
+//! Token requests that leave only while the claim on the refresh token holds.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use oauth_dance_core::Lease;
+
+/// A body that is handed out only while the lease is not over. The HTTP client asks for it when the connection is there, so
+/// that nothing but the write to the socket comes after the question.
+pub(crate) struct LeasedBody {
+    bytes: Option<Bytes>,
+    lease: Lease,
+}
+
+/// Nothing was sent, because the lease was over.
+#[derive(Debug, thiserror::Error)]
+#[error("the claim on the refresh token no longer holds")]
+struct LeaseOver;
+
+impl LeasedBody {
+    pub(crate) fn new(bytes: &[u8], lease: Lease) -> Self {
+        Self { bytes: Some(Bytes::copy_from_slice(bytes)), lease }
+    }
+}
+
+impl Body for LeasedBody {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
+        if self.lease.is_over() {
+            return Poll::Ready(Some(Err(LeaseOver.into())));
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// Whether a request failed because its lease was over.
+pub(crate) fn is_lease_over(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<LeaseOver>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use oauth_dance_core::{Clock, Timestamp};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Sends a form under a lease of half a minute, the clock of which moves on while the connection is set up.
+    async fn send(elapsed: u64) -> (Result<reqwest::Response, reqwest::Error>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let seconds = Arc::new(AtomicU64::new(1000));
+        let reading = Arc::clone(&seconds);
+        let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
+        let lease = Lease::start(Duration::from_secs(30), &clock);
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut received, mut buffer) = (Vec::new(), [0; 1024]);
+            while !received.ends_with(b"token=CANARY") {
+                match stream.read(&mut buffer).await {
+                    Ok(read @ 1..) => received.extend_from_slice(&buffer[..read]),
+                    _ => return received,
+                }
+            }
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+            received
+        });
+        seconds.fetch_add(elapsed, Ordering::SeqCst);
+        let body = reqwest::Body::wrap(LeasedBody::new(b"token=CANARY", lease));
+        let client = reqwest::Client::new();
+        let outcome = client.post(url).body(body).send().await;
+        drop(client);
+        (outcome, String::from_utf8(server.await.unwrap()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_form_under_a_lease_has_a_length() {
+        let (outcome, received) = send(20).await;
+        assert_eq!(outcome.unwrap().status(), 204);
+        assert!(received.to_lowercase().contains("content-length: 12\r\n"), "{received}");
+        assert!(!received.to_lowercase().contains("transfer-encoding"), "{received}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_when_the_lease_is_over() {
+        let (outcome, received) = send(30).await;
+        let error = outcome.unwrap_err();
+        assert!(is_lease_over(&error), "{error:?}");
+        assert!(!received.contains("CANARY"), "{received}");
+    }
+}

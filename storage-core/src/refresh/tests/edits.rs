@@ -1,0 +1,329 @@
+//! What the application writes itself while a refresh is in progress: nothing of either is lost.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{advance, sleep};
+
+use super::bench::{Bench, Process};
+use super::provider::{Answer, LIFE, WAY};
+use super::storage::Fault;
+use crate::error::{StorageError, TokensError};
+use crate::record::{Version, Versioned};
+use crate::refresh::state::Progress;
+use crate::refresh::{ConnectionState, DeadReason, RefreshError};
+use crate::storage::Precondition;
+use crate::token::{Extra, OAuth2Token, Token};
+use crate::{KeyRing, MemoryStorage, SealingKey, Tokens};
+
+async fn read(bench: &Bench) -> (OAuth2Token, Version) {
+    match bench.tokens().get(&bench.key).await.unwrap().unwrap() {
+        Versioned { value: Token::OAuth2(token), version } => (token, version),
+        found => panic!("{found:?}"),
+    }
+}
+
+async fn write(bench: &Bench, token: OAuth2Token, version: Version) -> Result<Version, TokensError> {
+    bench.tokens().put(&bench.key, &token.into(), Precondition::Version(version)).await
+}
+
+fn noted(mut token: OAuth2Token, note: &str) -> OAuth2Token {
+    let mut members = token.extra.as_map().clone();
+    members.insert(note.to_owned(), "kept".into());
+    token.extra = Extra::from(members);
+    token
+}
+
+/// Changes one member of what is stored, as an application does.
+async fn edit(bench: &Bench, note: &str) {
+    let (token, version) = read(bench).await;
+    write(bench, noted(token, note), version).await.unwrap();
+}
+
+async fn notes(bench: &Bench) -> Vec<String> {
+    read(bench).await.0.extra.names().map(ToOwned::to_owned).collect()
+}
+
+fn is_conflict<T>(outcome: &Result<T, TokensError>) -> bool {
+    matches!(outcome, Err(TokensError::Storage(StorageError::Conflict)))
+}
+
+/// From before the claim is acknowledged to just before the commit.
+const MOMENTS: [Duration; 4] =
+    [Duration::from_micros(3500), Duration::from_millis(50), WAY, Duration::from_millis(203)];
+
+#[tokio::test(start_paused = true)]
+async fn edits_during_a_refresh_are_kept_with_its_token() {
+    for moment in MOMENTS {
+        let bench = Bench::expired().await;
+        let (process, other) = (bench.process(), bench.process());
+        let (caller, waiter) = (process.spawn_usable(), other.spawn_usable());
+        sleep(moment).await;
+        for note in ["one", "two", "three"] {
+            edit(&bench, note).await;
+        }
+        assert_eq!(caller.await.unwrap().unwrap(), "access-0-1", "{moment:?}");
+        assert_eq!(waiter.await.unwrap().unwrap(), "access-0-1", "{moment:?}");
+        process.finish().await;
+        other.finish().await;
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0), "{moment:?}");
+        assert_eq!(bench.access().await, "access-0-1");
+        assert_eq!(notes(&bench).await, ["one", "three", "two"]);
+        let mut seen = [process.seen(), other.seen()].concat();
+        seen.sort_unstable();
+        assert_eq!(seen, ["adopted", "refreshed"], "{moment:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_before_a_refresh_outlives_it() {
+    let bench = Bench::expired().await;
+    edit(&bench, "before").await;
+    let process = bench.process();
+    process.usable().await.unwrap();
+    process.instead_of("access-0-1").await.unwrap();
+    assert_eq!((bench.access().await.as_str(), notes(&bench).await), ("access-0-2", vec!["before".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_read_too_early_is_a_conflict() {
+    let bench = Bench::expired().await;
+    let (before_claim, first) = read(&bench).await;
+    let process = bench.process();
+    let caller = process.spawn_usable();
+    sleep(WAY).await;
+    assert!(is_conflict(&write(&bench, before_claim, first).await));
+    let (before_commit, second) = read(&bench).await;
+    caller.await.unwrap().unwrap();
+    process.finish().await;
+    assert!(is_conflict(&write(&bench, before_commit, second).await));
+    assert_eq!(bench.access().await, "access-0-1");
+    bench.logout().await;
+    let (token, version) = (OAuth2Token::bearer("back"), second);
+    assert!(is_conflict(&write(&bench, token, version).await), "nothing comes back after a logout");
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_refresh_token_beats_a_refresh() {
+    for refresh_token in [Some("another"), None] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        let (mut token, version) = read(&bench).await;
+        token.access_token = "another".into();
+        token.refresh_token = refresh_token.map(Into::into);
+        token.expires_at = Some(bench.now().saturating_add(LIFE));
+        write(&bench, token, version).await.unwrap();
+        assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
+        assert_eq!(caller.await.unwrap().unwrap(), "another");
+        process.finish().await;
+        assert_eq!((bench.access().await.as_str(), process.seen()), ("another", vec!["adopted"]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_access_token_does_not_lose_the_successor() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    let caller = process.spawn_usable();
+    sleep(WAY).await;
+    let (mut token, version) = read(&bench).await;
+    token.access_token = "exchanged".into();
+    token.expires_at = Some(bench.now().saturating_add(LIFE));
+    write(&bench, token, version).await.unwrap();
+    assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+    assert_eq!(read(&bench).await.0.refresh_token.unwrap().expose(), "refresh-0-1");
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_during_a_refresh_that_fails_is_kept() {
+    let answers = [Answer::Dead, Answer::Refuse { retry_after: None }, Answer::LoseRequest, Answer::SpendAndLose];
+    for answer in answers {
+        let bench = Bench::expired().await;
+        bench.provider.will([answer]);
+        let process = bench.process();
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        edit(&bench, "one").await;
+        edit(&bench, "two").await;
+        assert!(caller.await.unwrap().is_err());
+        process.finish().await;
+        assert_eq!(notes(&bench).await.len(), 2, "{answer:?}");
+        let progress = bench.stored().await.unwrap().value.progress;
+        match (answer, &progress) {
+            (Answer::Dead, Progress::Dead { .. }) => {}
+            (Answer::Refuse { .. }, Progress::BackingOff(found)) => assert!(!found.tries.maybe_spent),
+            (_, Progress::BackingOff(found)) => assert!(found.tries.maybe_spent),
+            _ => panic!("{answer:?} {progress:?}"),
+        }
+        edit(&bench, "three").await;
+        assert_eq!(bench.stored().await.unwrap().value.progress, progress, "an edit changes nothing about it");
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+
+        let (mut token, version) = read(&bench).await;
+        token.refresh_token = Some("another".into());
+        write(&bench, token, version).await.unwrap();
+        assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle, "it says nothing about another one");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_beside_a_commit_that_was_cut_off_loses_nothing() {
+    let later = Duration::from_millis(20);
+    for fault in [Fault::AnswerLost, Fault::RequestLost, Fault::DoneLater(later), Fault::SlowAnswer(later)] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        process.storage.next_writes([Fault::Nothing, fault]);
+        let caller = process.spawn_usable();
+        // The commit has been cut off, and is tried again only after this.
+        sleep(Duration::from_millis(215)).await;
+        edit(&bench, "note").await;
+        assert_eq!(caller.await.unwrap().unwrap(), "access-0-1", "{fault:?}");
+        process.finish().await;
+        assert_eq!((bench.access().await.as_str(), notes(&bench).await), ("access-0-1", vec!["note".to_owned()]));
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0), "{fault:?}");
+        assert_eq!(process.seen().last(), Some(&"refreshed"), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_beside_a_claim_that_was_cut_off_loses_nothing() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost, Fault::DoneLater(Duration::from_millis(20))] {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        process.storage.next_writes([fault]);
+        let caller = process.spawn_usable();
+        sleep(Duration::from_millis(5)).await;
+        edit(&bench, "note").await;
+        assert_eq!(caller.await.unwrap().unwrap(), "access-0-1", "{fault:?}");
+        assert_eq!(notes(&bench).await, ["note"]);
+        assert_eq!(bench.provider.calls_and_replays(), (1, 0), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn edits_do_not_make_an_abandoned_claim_last() {
+    let bench = Bench::expired().await;
+    let dead = bench.process();
+    dead.storage.next_writes([Fault::DieAfter]);
+    drop(dead.spawn_usable());
+    sleep(Duration::from_millis(5)).await;
+    let next = bench.process();
+    let caller = next.spawn_usable();
+    for second in 0..29 {
+        sleep(Duration::from_secs(1)).await;
+        edit(&bench, &second.to_string()).await;
+    }
+    sleep(Duration::from_secs(3)).await;
+    assert!(caller.is_finished(), "a lease after it was first seen");
+    assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+    assert_eq!((next.seen(), notes(&bench).await.len()), (vec!["taken_over", "refreshed"], 29));
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_while_a_token_is_served_from_memory_is_kept() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    let caller = process.spawn_usable();
+    sleep(WAY).await;
+    process.storage.set_down(true);
+    assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+    edit(&bench, "note").await;
+    process.storage.set_down(false);
+    process.finish().await;
+    assert_eq!((bench.access().await.as_str(), notes(&bench).await), ("access-0-1", vec!["note".to_owned()]));
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_connection_stays_dead_when_it_is_edited() {
+    let bench = Bench::expired().await;
+    bench.provider.will([Answer::Dead]);
+    let process = bench.process();
+    expect_dead(&process).await;
+    edit(&bench, "note").await;
+    expect_dead(&process).await;
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0), "a spent refresh token is not sent again");
+    bench.login().await;
+    assert_eq!(process.connection().await.unwrap().state, ConnectionState::Valid);
+}
+
+async fn expect_dead(process: &Process) {
+    let outcome = process.usable().await;
+    assert!(
+        matches!(outcome, Err(RefreshError::NeedsAuthorization { reason: DeadReason::Refused, .. })),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_write_on_a_version_reads_the_record_first() {
+    let bench = Bench::connected().await;
+    let process = bench.process();
+    let reads = || process.storage.read.load(Ordering::SeqCst);
+    let (token, _) = read(&bench).await;
+    let put = async |when| process.tokens.put(&bench.key, &token.clone().into(), when).await;
+    let version = put(Precondition::Always).await.unwrap();
+    assert!(is_conflict(&put(Precondition::Absent).await));
+    assert_eq!(reads(), 0);
+    put(Precondition::Version(version)).await.unwrap();
+    assert_eq!(reads(), 1);
+    assert!(is_conflict(&put(Precondition::Version(version)).await));
+    process.storage.set_down(true);
+    let down = put(Precondition::Version(version)).await;
+    assert!(matches!(down, Err(TokensError::Storage(StorageError::Unavailable { .. }))), "{down:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reseal_during_a_refresh_keeps_it() {
+    for (answer, event) in [(Answer::Grant, "refreshed"), (Answer::Dead, "needs_authorization")] {
+        let bench = Bench::expired().await;
+        let (old, new) = (SealingKey::generate(), SealingKey::generate());
+        let first = Tokens::sealed(bench.shared.clone(), KeyRing::new(old.clone()).with_older(new.clone()));
+        let second = Tokens::sealed(bench.shared.clone(), KeyRing::new(new).with_older(old));
+        let (token, _) = read(&bench).await;
+        first.put(&bench.key, &token.into(), Precondition::Always).await.unwrap();
+
+        bench.provider.will([answer]);
+        let mut process = bench.process();
+        process.tokens = first;
+        let caller = process.spawn_usable();
+        sleep(WAY).await;
+        assert!(second.reseal(&bench.key).await.unwrap());
+        assert_eq!(caller.await.unwrap().is_ok(), event == "refreshed");
+        assert_eq!((process.seen(), bench.provider.calls_and_replays()), (vec![event], (1, 0)));
+        let stored = second.load(&bench.key).await.unwrap().unwrap().value;
+        assert_eq!(stored.progress == Progress::Idle, event == "refreshed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_too_large_with_its_edits_is_stored_without() {
+    let bench = Bench::expired().await;
+    edit(&bench, "note").await;
+    let process = bench.process();
+    process.storage.next_writes([Fault::Nothing, Fault::TooLarge]);
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+    assert_eq!((bench.access().await, notes(&bench).await.len()), ("access-0-1".to_owned(), 0));
+    assert_eq!(process.seen(), ["refreshed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_never_stored_is_noted_beside_edits() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    let slow = Fault::SlowRequest(Duration::from_secs(1));
+    process.storage.next_writes([Fault::Nothing, Fault::TooLarge, slow]);
+    let caller = process.spawn_usable();
+    sleep(Duration::from_secs(1)).await;
+    edit(&bench, "note").await;
+    assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+    process.finish().await;
+    assert_eq!(notes(&bench).await, ["note"]);
+    let progress = bench.stored().await.unwrap().value.progress;
+    assert!(matches!(progress, Progress::Dead { reason: DeadReason::AnswerLost, .. }), "{progress:?}");
+}
