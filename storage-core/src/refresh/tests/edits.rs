@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{advance, sleep};
+use tokio::time::sleep;
 
 use super::bench::{Bench, Process};
 use super::provider::{Answer, LIFE, WAY};
@@ -14,7 +14,7 @@ use crate::refresh::state::Progress;
 use crate::refresh::{ConnectionState, DeadReason, RefreshError};
 use crate::storage::Precondition;
 use crate::token::{Extra, OAuth2Token, Token};
-use crate::{KeyRing, MemoryStorage, SealingKey, Tokens};
+use crate::{KeyRing, SealingKey, Tokens};
 
 async fn read(bench: &Bench) -> (OAuth2Token, Version) {
     match bench.tokens().get(&bench.key).await.unwrap().unwrap() {
