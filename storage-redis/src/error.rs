@@ -83,6 +83,8 @@ const MEMORY_FULL: &str = "the server has used up its `maxmemory`; raise it, or 
 const CANNOT_SAVE: &str = "the server cannot save to disk and refuses writes; look at its log and its disk";
 const USE_CLUSTER: &str = "the server is part of a Cluster; write `redis+cluster://` in the URL";
 const TOO_OLD: &str = "the server does not speak RESP3; use Redis 6 or newer, or Valkey";
+const PROTECTED: &str =
+    "the server runs in protected mode and takes connections of its own machine only; give it a password, or bind it";
 const NO_COMMANDS: &str = "the server refuses a command that tokens need; see the error underneath";
 
 /// What an error answer asks for.
@@ -99,6 +101,7 @@ pub(crate) fn verdict(code: &str, message: &str) -> Verdict {
         "MISCONF" => Verdict::Advice(CANNOT_SAVE),
         "NOAUTH" | "WRONGPASS" => Verdict::Advice(LOG_IN),
         "NOPERM" => Verdict::Advice(PERMIT),
+        "DENIED" => Verdict::Advice(PROTECTED),
         "NOPROTO" => Verdict::Advice(TOO_OLD),
         "ERR" if message.contains("can't run this command") || message.contains("can't access") => {
             Verdict::Advice(PERMIT)
@@ -199,6 +202,7 @@ mod tests {
         assert_eq!(verdict("ERR", &nested("WRONGTYPE Operation against a key")), Verdict::WrongType);
         assert_eq!(verdict("LOADING", "Redis is loading the dataset in memory"), Verdict::Later);
         assert_eq!(verdict("NOPERM", ""), Verdict::Advice(PERMIT));
+        assert_eq!(verdict("DENIED", "Redis is running in protected mode"), Verdict::Advice(PROTECTED));
         let denied = "The user executing the script can't run this command or subcommand script: 5a";
         assert_eq!(verdict("ERR", denied), Verdict::Advice(PERMIT));
         assert_eq!(verdict("ERR", "unknown command 'EVALSHA'"), Verdict::Advice(NO_COMMANDS));

@@ -85,9 +85,11 @@
 //! ACL SETUSER tokens on >password ~{oauth-dance:* +get +time +getrange +exists +set +del +pexpireat +zadd +zrem +zcount +zlexcount +zrangebylex +zrangebyscore +evalsha +eval +info +config|get
 //! ```
 //!
-//! A Cluster also needs `+cluster|slots` and `+asking`.
+//! A Cluster also needs `+cluster|slots` and `+asking`, on every server; a database other than 0 needs `+select`.
+//! [`check`](RedisStorage::check) tries all of it and names what is missing.
 
 mod address;
+mod check;
 mod cluster;
 mod error;
 mod layout;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, Pipeline, PushInfo, PushKind, RedisResult, Value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, PushInfo, PushKind, RedisResult,
+    Value,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::Sentinels;
@@ -269,10 +272,27 @@ async fn open_connection(server: &ConnectionInfo) -> Result<(MultiplexedConnecti
             }
             Ok::<(), ()>(())
         });
-    let client = Client::open(server.clone()).map_err(cannot_open)?;
-    let connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(cannot_open)?;
+    let connection = match server.addr() {
+        #[cfg(feature = "tls")]
+        ConnectionAddr::TcpTls { host, port, insecure: false, .. } => {
+            let stream = crate::tls::connect(host, *port).await?;
+            let connected = MultiplexedConnection::new_with_config(server.redis_settings(), stream, config);
+            let (connection, driver) = connected.await.map_err(cannot_open)?;
+            // It ends with the last copy of the connection.
+            tokio::spawn(driver);
+            connection
+        }
+        ConnectionAddr::TcpTls { .. } => return Err(Failure::Misconfigured(CHECKED_TLS, UNCHECKED)),
+        _ => {
+            let client = Client::open(server.clone()).map_err(cannot_open)?;
+            client.get_multiplexed_async_connection_with_config(&config).await.map_err(cannot_open)?
+        }
+    };
     Ok((connection, closed))
 }
+
+const CHECKED_TLS: &str = "remove `#insecure` from the URL, and switch the feature `tls` on";
+const UNCHECKED: Cause = Cause::Other("TLS is spoken with its certificate checked, or not at all");
 
 /// Held by the task that drives a connection: it ends with the connection, or with the task's runtime.
 struct Witness(Arc<AtomicBool>);

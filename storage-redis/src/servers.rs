@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::address::Address;
 use crate::cluster::{Cluster, redirection};
 use crate::error::{Cause, Failure, Verdict, refused, verdict};
+use crate::layout::Bucket;
 use crate::link::{Link, Options, Target, read_only};
 use crate::script::Call;
 
@@ -73,6 +74,29 @@ impl Servers {
             }
         };
         try_join_all(links.iter().map(|link| link.open(deadline))).await.map(drop)
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.kind, Kind::Cluster(_))
+    }
+
+    /// Each server that holds data, with the first of these buckets that it has, and until when to ask it.
+    pub(crate) async fn each(
+        &self,
+        buckets: impl Iterator<Item = (Bucket, u16)>,
+    ) -> Result<Vec<(Arc<Link>, Bucket, Instant)>, Failure> {
+        let deadline = Instant::now() + self.options.timeout;
+        let mut found: Vec<(Arc<Link>, Bucket, Instant)> = Vec::new();
+        for (bucket, slot) in buckets {
+            let link = match &self.kind {
+                Kind::One(link) => Arc::clone(link),
+                Kind::Cluster(cluster) => cluster.route(slot, deadline).await?.0,
+            };
+            if !found.iter().any(|(known, ..)| Arc::ptr_eq(known, &link)) {
+                found.push((link, bucket, deadline));
+            }
+        }
+        Ok(found)
     }
 
     /// Whether what was acknowledged survives, as far as the servers have said.

@@ -10,6 +10,7 @@ use oauth_dance_core::{
 use redis::Value;
 
 use crate::address::Address;
+use crate::check::{Scope, check};
 use crate::error::{Failure, UNEXPECTED, integer};
 use crate::layout::{Layout, Place};
 use crate::link::Options;
@@ -34,7 +35,8 @@ pub struct RedisStorage {
 }
 
 impl RedisStorage {
-    /// Connects to the server or servers that a [URL](crate#urls) names, and asks how they are set up.
+    /// Connects to the server or servers that a [URL](crate#urls) names, asks how they are set up, and tries each command
+    /// that tokens need. Which keys are permitted is for [`check`](Self::check) to find out, once the prefix is set.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
@@ -46,11 +48,11 @@ impl RedisStorage {
     /// ```
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong or the server refuses us, [`StorageError::Unavailable`] if it
-    /// cannot be reached. An application that wants to start before its Redis does uses [`lazy`](Self::lazy).
+    /// [`StorageError::Misconfigured`] if the URL is wrong, or the server refuses us or a command, which the error names,
+    /// [`StorageError::Unavailable`] if it cannot be reached. An application that wants to start before its Redis does uses [`lazy`](Self::lazy).
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         let storage = Self::lazy(url)?;
-        storage.check().await?;
+        storage.check_for(Scope::Commands).await?;
         Ok(storage)
     }
 
@@ -60,8 +62,6 @@ impl RedisStorage {
     /// # Errors
     /// [`StorageError::Misconfigured`] if the URL is wrong.
     pub fn lazy(url: &str) -> Result<Self, StorageError> {
-        #[cfg(feature = "tls")]
-        crate::tls::choose_provider();
         let address = Address::parse(url).map_err(|error| StorageError::Misconfigured {
             advice: "correct the server's URL; see the crate's documentation for its forms".to_owned(),
             source: Box::new(error),
@@ -95,12 +95,18 @@ impl RedisStorage {
     }
 
     /// Connects to every server that holds data, unless that is done, and learns how they are set up: whether writes
-    /// are durable, and whether records may be dropped to make room.
+    /// are durable, whether records may be dropped to make room, and whether this user may do all that tokens need. Each
+    /// command is tried on the keys of the prefix, in a way that changes nothing.
     ///
     /// # Errors
-    /// As the other operations.
+    /// As the other operations; [`StorageError::Misconfigured`] names the commands and keys that the user lacks.
     pub async fn check(&self) -> Result<(), StorageError> {
-        self.servers.open().await.map_err(Failure::of_read)
+        self.check_for(Scope::CommandsAndKeys).await
+    }
+
+    async fn check_for(&self, scope: Scope) -> Result<(), StorageError> {
+        self.servers.open().await.map_err(Failure::of_read)?;
+        check(&self.servers, &self.layout, scope).await
     }
 
     fn with_options(self, options: Options) -> Self {

@@ -1,10 +1,61 @@
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use std::io;
+use std::sync::Arc;
 
-/// Makes aws-lc-rs the process's TLS provider where the application has chosen none: with several in the build,
-/// rustls would panic rather than choose.
-pub(crate) fn choose_provider() {
-    if CryptoProvider::get_default().is_none() {
-        // Whoever was faster has chosen.
-        let _ = aws_lc_rs::default_provider().install_default();
+use redis::RedisError;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::error::{Cause, Failure};
+
+const NOT_TRUSTED: &str = "the server offers no TLS, or a certificate that is not trusted for this host; \
+    correct the host, or name the file with its root certificate in `SSL_CERT_FILE`";
+const NO_ROOTS: &str =
+    "this machine has no root certificates; install them, or name a file with them in `SSL_CERT_FILE`";
+
+/// Connects to a server that speaks TLS, with a configuration of this connection's own.
+///
+/// The crate's own way takes the provider of cryptography that is set for the whole process, and to set one is up to the
+/// application.
+pub(crate) async fn connect(host: &str, port: u16) -> Result<TlsStream<TcpStream>, Failure> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+        Failure::Misconfigured("correct the server's URL", Cause::Other("its host cannot have a certificate"))
+    })?;
+    let config = tokio::task::spawn_blocking(config).await.unwrap_or_else(|_| Err(no_roots()))?;
+    let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(refused)
+}
+
+/// Reads the system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name: anew for each connection, so
+/// that new ones are noticed.
+fn config() -> Result<ClientConfig, Failure> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(no_roots());
     }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unreachable(io::Error::other(error)))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn no_roots() -> Failure {
+    Failure::Misconfigured(NO_ROOTS, Cause::Other("there is no root certificate to check the server's with"))
+}
+
+fn unreachable(error: io::Error) -> Failure {
+    Failure::Unchanged(Cause::connection(RedisError::from(error)))
+}
+
+fn refused(error: io::Error) -> Failure {
+    // How rustls says that it does not understand or does not trust a server.
+    if error.kind() == io::ErrorKind::InvalidData {
+        return Failure::Misconfigured(NOT_TRUSTED, Cause::connection(RedisError::from(error)));
+    }
+    unreachable(error)
 }

@@ -88,7 +88,7 @@ async fn log_ins_and_permissions_are_told_apart_from_outages() {
     assert!(!format!("{storage:?}").contains("right-password"));
 
     server.ask::<()>(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+time"]);
-    let reader = RedisStorage::connect(&format!("redis://reader:pw@127.0.0.1:{}/", server.port)).await.unwrap();
+    let reader = RedisStorage::lazy(&format!("redis://reader:pw@127.0.0.1:{}/", server.port)).unwrap();
     assert!(reader.get(&user("alice")).await.unwrap().is_some());
     assert!(advice(write(&reader, "alice").await).contains("access rules"));
 }
@@ -131,6 +131,112 @@ async fn the_documented_permissions_are_enough_and_needed() {
         server.ask::<()>(&["FLUSHALL"]);
     }
     assert!(without > 10);
+}
+
+/// What a check says of a user with these rules, and what connecting does.
+async fn checked(server: &Server, rules: &[&str]) -> (Result<(), String>, Result<(), String>) {
+    server.ask::<()>(&[&["ACL", "SETUSER", "tokens", "reset", "on", ">pw"], rules].concat());
+    let text = |answer: Result<(), StorageError>| match answer {
+        Ok(()) => Ok(()),
+        Err(StorageError::Misconfigured { advice, source }) => Err(format!("{source}. {advice}")),
+        Err(other) => panic!("{other:?}"),
+    };
+    let url = format!("redis://tokens:pw@127.0.0.1:{}/", server.port);
+    let check = RedisStorage::lazy(&url).unwrap().check().await;
+    (text(check), text(RedisStorage::connect(&url).await.map(drop)))
+}
+
+#[tokio::test]
+async fn a_check_names_what_a_user_may_not() {
+    let server = server_or_skip!(Server::start(&[]));
+    let needed = [
+        "get",
+        "time",
+        "getrange",
+        "exists",
+        "set",
+        "del",
+        "pexpireat",
+        "zadd",
+        "zrem",
+        "zcount",
+        "zlexcount",
+        "zrangebylex",
+        "zrangebyscore",
+        "evalsha",
+        "eval",
+    ];
+    let keys = "~{oauth-dance:*";
+    let (check, connected) = checked(&server, &[keys]).await;
+    for name in needed {
+        for text in [check.as_ref().unwrap_err(), connected.as_ref().unwrap_err()] {
+            assert!(text.contains(&format!("+{name}")) && text.contains(&name.to_uppercase()), "{name}: {text}");
+        }
+        let (check, connected) = checked(&server, &[keys, "+@all", &format!("-{name}")]).await;
+        let only = |text: String| {
+            text.contains(&format!("+{name}")) && text.matches('+').count() == 1 && !text.contains("prefix")
+        };
+        assert!(only(check.unwrap_err()) && only(connected.unwrap_err()), "{name}");
+    }
+    // A prefix may still be chosen after connecting, and the check insists on it.
+    for pattern in ["~oauth-dance:*", "~other*", "%R~{oauth-dance:*", "%W~{oauth-dance:*", "~{oauth-dance:*}:*"] {
+        let (check, connected) = checked(&server, &[pattern, "+@all"]).await;
+        let text = check.unwrap_err();
+        assert!(text.contains("~{oauth-dance:*") && text.contains("keys of the prefix"), "{pattern}: {text}");
+        connected.unwrap();
+    }
+    let (check, connected) = checked(&server, &[keys, "+@all"]).await;
+    check.unwrap();
+    connected.unwrap();
+    assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "a check left something");
+    let url = format!("redis://tokens:pw@127.0.0.1:{}/", server.port);
+    let other = RedisStorage::connect(&url).await.unwrap().with_prefix("other").unwrap();
+    assert!(advice(other.check().await).contains("~{other:*"));
+}
+
+#[tokio::test]
+async fn a_check_changes_nothing_that_is_there() {
+    let server = server_or_skip!(Server::start(&[]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    let record = Record::new("x").with_retain_for(Some(std::time::Duration::from_secs(1000)));
+    for number in 0..300 {
+        storage.put(&user(&format!("user{number}")), &record, Precondition::Always).await.unwrap();
+    }
+    let mut before = server.dump();
+    storage.check().await.unwrap();
+    let mut after = server.dump();
+    before.sort_unstable();
+    after.sort_unstable();
+    assert_eq!(before, after);
+}
+
+#[tokio::test]
+async fn disabled_commands_are_named() {
+    for name in ["EVAL", "EVALSHA", "TIME", "ZADD"] {
+        let server = server_or_skip!(Server::start(&["--rename-command", name, ""]));
+        for refused in [
+            RedisStorage::connect(&server.url()).await.map(drop),
+            RedisStorage::lazy(&server.url()).unwrap().check().await,
+        ] {
+            let Err(StorageError::Misconfigured { advice, source }) = refused else { panic!("{name}: {refused:?}") };
+            assert!(advice.contains("rename-command"), "{name}: {advice}");
+            assert_eq!(source.to_string(), format!("the server does not have the commands {name}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_server_of_a_cluster_is_checked() {
+    let cluster = server_or_skip!(Cluster::start(&[]));
+    for server in &cluster.servers {
+        for other in &cluster.servers {
+            let rules = if std::ptr::eq(server, other) { "-zadd" } else { "+@all" };
+            other.ask::<()>(&["ACL", "SETUSER", "tokens", "reset", "on", ">pw", "~*", "+@all", rules]);
+        }
+        let url = format!("redis+cluster://tokens:pw@{}", cluster.servers[0].address());
+        assert!(advice(RedisStorage::connect(&url).await).contains("+zadd"));
+        assert!(advice(RedisStorage::lazy(&url).unwrap().check().await).contains("+zadd"));
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage};
 use oauth_dance_redis::RedisStorage;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use support::Server;
 
 const URL: &str = "TEST_REDIS_TLS_URL";
@@ -51,10 +52,18 @@ fn the_certificate_is_checked() {
 #[tokio::test]
 #[ignore = "started by the other test"]
 async fn connect() {
-    let storage = RedisStorage::connect(&std::env::var(URL).unwrap()).await.unwrap();
+    let url = std::env::var(URL).unwrap();
+    RedisStorage::lazy(&url).unwrap();
+    RedisStorage::lazy("redis://127.0.0.1/").unwrap();
+    let storage = RedisStorage::connect(&url).await.unwrap();
     let key = TokenKey::new("github", "alice").unwrap();
     storage.put(&key, &Record::new("x"), Precondition::Absent).await.unwrap();
     assert!(matches!(storage.put(&key, &Record::new("y"), Precondition::Absent).await, Err(StorageError::Conflict)));
+
+    // What holds for the whole process is the application's to choose, before and afterwards.
+    assert!(CryptoProvider::get_default().is_none(), "a provider was chosen for the whole process");
+    aws_lc_rs::default_provider().install_default().unwrap();
+    RedisStorage::connect(&url).await.unwrap().get(&key).await.unwrap().unwrap();
 }
 
 fn make_certificate(folder: &Path) {

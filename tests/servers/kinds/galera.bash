@@ -11,7 +11,7 @@ install() {
     install_for mariadbd mariadb-server-core
     install_for mariadb mariadb-client-core
     install_for haproxy haproxy
-    [ -f "$galera_provider" ] || install_for no-such-program galera-4
+    install_for "$galera_provider" galera-4
 }
 
 galera_provider=/usr/lib/galera/libgalera_smm.so
