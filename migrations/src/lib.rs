@@ -20,6 +20,8 @@
 
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod run;
 mod table;
@@ -32,7 +34,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 #[cfg(feature = "mysql")]
 pub use mysql::{migrate_mysql, status_mysql};
 #[cfg(feature = "postgres")]
-pub use run::{migrate_postgres, status_postgres};
+pub use postgres::{migrate_postgres, status_postgres};
 #[cfg(feature = "sqlite")]
 pub use run::{migrate_sqlite, status_sqlite};
 pub use table::{TableName, TableNameError};

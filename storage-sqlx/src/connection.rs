@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout};
 use crate::DEFAULT_TIMEOUT;
 use crate::dialect::Dialect;
 
-/// A connection idle for longer is looked at before it is used: servers and firewalls close such ones without a word.
-const QUIET: Duration = Duration::from_secs(5);
+/// A connection idle for longer is tested before it is used: servers, proxies and firewalls close such ones without a
+/// word, some after two seconds, and a write that is sent on one is ambiguous.
+const QUIET: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that a statement runs on. Dropped in the middle, on a time-out or because the caller gave up, it is
@@ -58,11 +59,13 @@ impl Doubts {
         connection.idle_for >= arisen.map_or(QUIET, |arisen| QUIET.min(arisen.elapsed()))
     }
 
-    /// The options of a pool that looks at its connections when there is doubt.
-    pub(crate) fn watch<DB: Dialect>(&self) -> PoolOptions<DB> {
+    /// The options of a pool that tests its connections when there is doubt, and waits no longer than this for one.
+    pub(crate) fn watch<DB: Dialect>(&self, limit: Option<Duration>) -> PoolOptions<DB> {
         let doubts = self.clone();
-        PoolOptions::new().acquire_timeout(DEFAULT_TIMEOUT / 2).test_before_acquire(false).before_acquire(
-            move |connection: &mut DB::Connection, metadata| {
+        PoolOptions::new()
+            .acquire_timeout(limit.unwrap_or(DEFAULT_TIMEOUT / 2))
+            .test_before_acquire(false)
+            .before_acquire(move |connection: &mut DB::Connection, metadata| {
                 let doubtful = doubts.concern(&metadata);
                 Box::pin(async move {
                     if !doubtful {
@@ -72,7 +75,6 @@ impl Doubts {
                     timeout(PING_TIMEOUT, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
                     Ok(true)
                 })
-            },
-        )
+            })
     }
 }

@@ -1,6 +1,9 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
+use sqlx::Either;
 use sqlx::error::DatabaseError;
 
 use crate::error::Failure;
@@ -47,15 +50,29 @@ pub(crate) trait Dialect: sqlx::Database {
     fn optional_number(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
 }
 
-/// The methods of [`Dialect`] that read the same for each database and differ in types only.
-macro_rules! plumbing {
+/// Collects what came back from a statement.
+pub(crate) async fn collect<DB: Dialect>(
+    mut results: BoxStream<'_, Result<Either<DB::QueryResult, DB::Row>, sqlx::Error>>,
+) -> Result<Outcome<DB>, sqlx::Error> {
+    let mut outcome = Outcome { rows: Vec::new(), affected: 0 };
+    while let Some(result) = results.try_next().await? {
+        match result {
+            Either::Left(done) => outcome.affected += DB::changed(&done),
+            Either::Right(row) => outcome.rows.push(row),
+        }
+    }
+    Ok(outcome)
+}
+
+/// [`Dialect::run`] by a statement that is prepared once on each connection. It reads the same for each database and
+/// differs in types only, as the other macro here.
+macro_rules! run_prepared {
     () => {
         async fn run(
             connection: &mut Self::Connection,
             sql: &std::sync::Arc<str>,
             binds: &[crate::dialect::Bind<'_>],
         ) -> Result<crate::dialect::Outcome<Self>, sqlx::Error> {
-            use futures_util::TryStreamExt as _;
             use sqlx::{Arguments as _, Executor as _};
 
             let mut arguments = <Self as sqlx::Database>::Arguments::default();
@@ -68,20 +85,17 @@ macro_rules! plumbing {
                 }
                 .map_err(sqlx::Error::Encode)?;
             }
-
             // Safe: made of constants and a table name of letters, digits and underscores.
             let sql = sqlx::AssertSqlSafe(std::sync::Arc::clone(sql));
-            let mut results = connection.fetch_many(sqlx::query_with(sql, arguments));
-            let mut outcome = crate::dialect::Outcome { rows: Vec::new(), affected: 0 };
-            while let Some(result) = results.try_next().await? {
-                match result {
-                    sqlx::Either::Left(done) => outcome.affected += Self::changed(&done),
-                    sqlx::Either::Right(row) => outcome.rows.push(row),
-                }
-            }
-            Ok(outcome)
+            crate::dialect::collect(connection.fetch_many(sqlx::query_with(sql, arguments))).await
         }
+    };
+}
+pub(crate) use run_prepared;
 
+/// The methods of [`Dialect`] that read a column.
+macro_rules! read_columns {
+    () => {
         fn bytes(row: &Self::Row, column: usize) -> Result<Vec<u8>, sqlx::Error> {
             sqlx::Row::try_get(row, column)
         }
@@ -95,4 +109,4 @@ macro_rules! plumbing {
         }
     };
 }
-pub(crate) use plumbing;
+pub(crate) use read_columns;

@@ -62,7 +62,7 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     /// Begins every statement with something.
-    #[cfg(feature = "mysql")]
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn with_opening(self, opening: &'static str) -> Self {
         Self { statements: Arc::new(Statements::new(&DB::TEXTS, &self.table, opening)), opening, ..self }
     }
@@ -236,7 +236,7 @@ impl<DB: Dialect> Engine<DB> {
                 Attempt::Unchanged(error)
             }
             // Not used again: it may lead to a server that has become a replica.
-            Failure::Unavailable => Attempt::Unchanged(error),
+            Failure::Unavailable | Failure::ReadOnly(_) => Attempt::Unchanged(error),
             Failure::Broken => {
                 self.doubts.arise();
                 Attempt::Broken(error)

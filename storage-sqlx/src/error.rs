@@ -3,6 +3,8 @@ use std::io::ErrorKind;
 use oauth_dance_core::{BoxError, StorageError};
 use sqlx::migrate::MigrateError;
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+use crate::address::AddressError;
 use crate::dialect::Dialect;
 
 pub(crate) const RUN_MIGRATIONS: &str =
@@ -20,8 +22,10 @@ pub(crate) enum Failure {
     Broken,
     /// Nothing changed; try again later.
     Unavailable,
-    /// Nothing changes until somebody does what the advice says.
+    /// Nothing changes until the set-up does, as the advice says.
     Misconfigured(&'static str),
+    /// The same of a server that takes no writes. Another connection may lead to one that does.
+    ReadOnly(&'static str),
 }
 
 pub(crate) fn failure<DB: Dialect>(error: &sqlx::Error) -> Failure {
@@ -48,7 +52,7 @@ pub(crate) fn unchanged<DB: Dialect>(error: sqlx::Error) -> StorageError {
         error => failure::<DB>(error),
     };
     match failure {
-        Failure::Misconfigured(advice) => {
+        Failure::Misconfigured(advice) | Failure::ReadOnly(advice) => {
             StorageError::Misconfigured { advice: advice.to_owned(), source: source(error) }
         }
         Failure::Busy | Failure::Broken | Failure::Unavailable => StorageError::unavailable(source(error)),
@@ -99,4 +103,9 @@ pub(crate) fn migration<DB: Dialect>(error: MigrateError) -> StorageError {
 
 pub(crate) fn bad_name(error: impl Into<BoxError>) -> StorageError {
     StorageError::Misconfigured { advice: "choose another table name".to_owned(), source: error.into() }
+}
+
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn bad_address(error: AddressError) -> StorageError {
+    StorageError::Misconfigured { advice: error.advice().to_owned(), source: Box::new(error) }
 }

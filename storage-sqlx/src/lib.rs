@@ -43,10 +43,14 @@
     allow(dead_code, reason = "what the dialects share, not each of them needs")
 )]
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod address;
 mod connection;
 mod dialect;
 mod engine;
 mod error;
+#[cfg(feature = "postgres")]
+mod literal;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "mysql")]

@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::connection::{Doubts, InUse};
-use crate::dialect::{Dialect, plumbing};
+use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
 use crate::error::{Failure, RUN_MIGRATIONS, TimedOut, bad_name, migration, unchanged};
 use crate::mysql_server::{CAUSAL, PayloadLimit, Reads, Server, set_up};
@@ -61,11 +61,12 @@ impl MySqlStorage {
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         let (doubts, limit) = (Doubts::default(), PayloadLimit::default());
         let known = limit.clone();
-        let pool = doubts.watch().after_connect(move |connection, _| {
+        let (options, wait) = options(url)?;
+        let pool = doubts.watch(wait).after_connect(move |connection, _| {
             let known = known.clone();
             Box::pin(async move { set_up(connection, &known).await })
         });
-        let pool = pool.connect_with(options(url)?).await.map_err(unchanged::<MySql>)?;
+        let pool = pool.connect_with(options).await.map_err(unchanged::<MySql>)?;
         let reads = Arc::new(OnceCell::new_with(Some(Reads::Current)));
         Ok(Self { limit, reads, ..Self::on(Engine::new(pool.clone(), pool, true, true).with_doubts(doubts)) })
     }
@@ -211,7 +212,7 @@ impl Dialect for MySql {
                 retain_until = IF(retain_until <= {now}, VALUES(retain_until), retain_until)",
         purge: "DELETE FROM {table} WHERE retain_until <= {now} ORDER BY retain_until LIMIT ?",
         after: After::Columns,
-        numbered: false,
+        only_primary: "",
     };
 
     fn failure(error: &dyn DatabaseError) -> Failure {
@@ -238,5 +239,6 @@ impl Dialect for MySql {
         if done.last_insert_id() == 0 { done.rows_affected() } else { 0 }
     }
 
-    plumbing!();
+    run_prepared!();
+    read_columns!();
 }

@@ -3,7 +3,7 @@ use std::cmp::Ordering;
 use oauth_dance_core::{Cursor, Filter, StorageError, TokenKey};
 
 use crate::dialect::{Bind, Dialect};
-use crate::sql::{After, EXPIRING_BEFORE, IN_ORDER, IN_ORDER_IN_TENANT, PROVIDER, TENANT, USER, number};
+use crate::sql::{After, EXPIRING_BEFORE, IN_ORDER, IN_ORDER_IN_TENANT, PROVIDER, TENANT, USER};
 
 /// The key of a row as its four columns have it. Whoever edits a table by hand can leave a key there that is no
 /// [`TokenKey`], and a list has to go on behind it.
@@ -85,7 +85,6 @@ impl<'a> PageQuery<'a> {
         }
         let order = if filter.tenant.is_some() { IN_ORDER_IN_TENANT } else { IN_ORDER };
         query.push(order, [Bind::Number(rows)]);
-        query.sql = number(&DB::TEXTS, query.sql);
         Some(query)
     }
 

@@ -1,24 +1,31 @@
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use oauth_dance_core::{
     Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
 };
 use oauth_dance_migrations::{migrate_postgres, status_postgres};
-use sqlx::ConnectOptions as _;
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgQueryResult, Postgres};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgQueryResult, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, raw_sql};
 
+use crate::MigrationStatus;
+use crate::address::{Address, Parameters, without_brackets};
 use crate::connection::Doubts;
-use crate::dialect::{Dialect, plumbing};
+use crate::dialect::{Bind, Dialect, Outcome, collect, read_columns};
 use crate::engine::{Engine, token_storage};
-use crate::error::{Failure, RUN_MIGRATIONS, bad_name, migration, unchanged};
+use crate::error::{Failure, bad_address, bad_name, migration, unchanged};
+use crate::literal::with_literals;
 use crate::sql::{After, Texts};
-use crate::{MigrationStatus, STATEMENT_TIMEOUT};
 
 /// Keeps tokens in a table of PostgreSQL.
 ///
 /// Durable as far as the server is: with `synchronous_commit = off` or an unlogged table it is not.
+///
+/// Each operation is one message of the simple query protocol, without prepared statements and with no setting of the
+/// session, so that it is the same through a pooler that hands the server's connections around. The server stops it after
+/// eight seconds, refuses to leave rows out because of row-level security, and refuses to read on a standby.
 #[derive(Clone, Debug)]
 pub struct PostgresStorage {
     engine: Engine<Postgres>,
@@ -28,25 +35,29 @@ impl PostgresStorage {
     /// Connects with a pool of its own, of at most ten connections:
     /// `postgres://user:password@host/database?sslmode=verify-full`. Then [`migrate`](Self::migrate).
     ///
-    /// The server stops a statement of these connections after eight seconds. It is told so when a connection starts,
-    /// which PgBouncer refuses by default: behind it use [`from_pool`](Self::from_pool).
+    /// The URL may be that of a pooler, such as PgBouncer, in any of its modes.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong or the server refuses the user,
+    /// [`StorageError::Misconfigured`] if the URL is wrong, names several hosts or a parameter that would be ignored, or if
+    /// the server refuses the user;
     /// [`StorageError::Unavailable`] if the server cannot be reached.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let options = PgConnectOptions::from_str(url).map_err(unchanged::<Postgres>)?;
-        let options = options
-            .options([("statement_timeout", STATEMENT_TIMEOUT.as_millis().to_string())])
-            .disable_statement_logging();
+        let address = Address::parse(url, PARAMETERS).map_err(bad_address)?;
+        let options = PgConnectOptions::from_str(&address.url).map_err(unchanged::<Postgres>)?;
+        let host = without_brackets(options.get_host()).to_owned();
+        // A pooler may refuse what is set at the start of a connection.
+        let options = options.host(&host).extra_float_digits(None).disable_statement_logging();
         let doubts = Doubts::default();
-        let pool = doubts.watch().connect_with(options).await.map_err(unchanged::<Postgres>)?;
+        let pool = doubts.watch(address.connect_timeout).connect_with(options).await.map_err(unchanged::<Postgres>)?;
         Ok(Self { engine: Self::from_pool(pool).engine.with_doubts(doubts) })
     }
 
-    /// Uses the application's pool as it is. Set a `statement_timeout` there, and leave `test_before_acquire` on.
+    /// Uses the application's pool as it is. Leave `test_before_acquire` on.
+    ///
+    /// sqlx logs the statements of such a pool at the levels its options say, as they come with `debug`, and slow ones with
+    /// `warn`. The keys and sealed payloads stand in them in hexadecimal; `disable_statement_logging()` turns it off.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { engine: Engine::new(pool.clone(), pool, true, true) }
+        Self { engine: Engine::new(pool.clone(), pool, true, true).with_opening(OPENING) }
     }
 
     /// Uses another table than `oauth_dance_tokens`: `tokens`, or `auth.tokens` in a schema, which
@@ -92,6 +103,45 @@ impl PostgresStorage {
 
 token_storage!(PostgresStorage);
 
+/// Set for each statement alone: a pooler's connection is another client's the next moment. Row-level security that hides
+/// rows becomes an error, and would otherwise read as "not connected".
+const OPENING: &str =
+    "SET LOCAL statement_timeout = 8000; SET LOCAL row_security = off; SET LOCAL bytea_output = hex; ";
+
+const PARAMETERS: Parameters = Parameters {
+    of_sqlx: &[
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+        "statement-cache-capacity",
+    ],
+    given: &[
+        // Reads and writes on a standby are errors.
+        ("target_session_attrs", &["any", "read-write", "primary"]),
+        ("load_balance_hosts", &["disable"]),
+        ("client_encoding", &["auto", "utf8", "utf-8"]),
+        ("channel_binding", &["disable", "prefer"]),
+        ("gssencmode", &["disable", "prefer"]),
+        ("sslnegotiation", &["postgres"]),
+        // Of another library: whether a pooler hands connections around. Here it may.
+        ("pgbouncer", &["true", "false"]),
+    ],
+};
+
 impl Dialect for Postgres {
     const STORAGE_NAME: &'static str = "PostgreSQL";
     const REMOTE: bool = true;
@@ -116,7 +166,8 @@ impl Dialect for Postgres {
         purge: "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE retain_until <= {now} \
                 LIMIT ? FOR UPDATE SKIP LOCKED))",
         after: After::Rows,
-        numbered: true,
+        // Asked once, before any row is read.
+        only_primary: " AND (SELECT 1 / (NOT pg_catalog.pg_is_in_recovery())::int) = 1",
     };
 
     fn failure(error: &dyn DatabaseError) -> Failure {
@@ -124,12 +175,18 @@ impl Dialect for Postgres {
         match &*code {
             // Serialization failure, deadlock, lock not available.
             "40001" | "40P01" | "55P03" => Failure::Busy,
-            // The server is shut down or has crashed under the statement.
+            // The server is shut down or has crashed under the statement, or ended an idle session.
             "57P01" | "57P02" | "57P05" => Failure::Broken,
-            "42P01" | "42703" | "3F000" => Failure::Misconfigured(RUN_MIGRATIONS),
-            "42501" => Failure::Misconfigured("the database user lacks a right on the table"),
-            "28000" | "28P01" => Failure::Misconfigured("the server refuses this user or password"),
+            // "Division by zero" is the only one, of `only_primary`.
+            "25006" | "22012" => Failure::ReadOnly(READ_ONLY),
+            "42P01" => Failure::Misconfigured(NO_TABLE),
+            "3F000" => Failure::Misconfigured(NO_SCHEMA),
+            "42703" | "42804" | "42809" | "42883" | "42P07" | "42P10" => Failure::Misconfigured(ANOTHER_TABLE),
+            "42501" => Failure::Misconfigured(NO_RIGHT),
+            "28000" | "28P01" => Failure::Misconfigured("the server refuses this user, password or host (pg_hba.conf)"),
             "3D000" => Failure::Misconfigured("there is no database of this name"),
+            "26000" | "42P05" => Failure::Misconfigured(MIXED_UP),
+            "08P01" => protocol_violation(error.message()),
             _ if code.starts_with("08") => Failure::Broken,
             _ => Failure::Unavailable,
         }
@@ -139,5 +196,53 @@ impl Dialect for Postgres {
         done.rows_affected()
     }
 
-    plumbing!();
+    /// By the simple query protocol, with the values in the statement: a prepared statement belongs to a connection of the
+    /// server, and a pooler that hands these around would have one client run what another has prepared.
+    async fn run(
+        connection: &mut PgConnection,
+        sql: &Arc<str>,
+        binds: &[Bind<'_>],
+    ) -> Result<Outcome<Self>, sqlx::Error> {
+        // Safe: made of constants, a table name of letters, digits and underscores, and digits within quotes.
+        let message = AssertSqlSafe(with_literals(sql, binds)?);
+        collect(connection.fetch_many(raw_sql(message))).await
+    }
+
+    read_columns!();
 }
+
+/// What a protocol violation means: PgBouncer says everything with this code.
+fn protocol_violation(message: &str) -> Failure {
+    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+    if says(&["startup parameter"]) {
+        Failure::Misconfigured(START_UP)
+    } else if says(&["no such database"]) {
+        Failure::Misconfigured("the pooler has no database of this name; add it to the pooler's configuration")
+    } else if says(&["no such user", "not allowed", "auth failed"]) {
+        Failure::Misconfigured("the pooler refuses this user, password or host")
+    } else if says(&["statement pooling mode"]) {
+        Failure::Misconfigured("the pooler takes no transactions; set its pool_mode to transaction or session")
+    } else if says(&["prepared statement", "bind message"]) {
+        Failure::Misconfigured(MIXED_UP)
+    } else if says(&["query_wait_timeout"]) {
+        // It waited for a connection of the server, and was never sent there.
+        Failure::Unavailable
+    } else {
+        Failure::Broken
+    }
+}
+
+const READ_ONLY: &str = "the server takes no writes: it is a standby, or default_transaction_read_only is on; \
+    connect to the primary, or turn that off for this user";
+const NO_TABLE: &str = "the table is missing, or its schema is not in the search_path; \
+    run the migrations, with `migrate()` or by hand, or name the schema with `with_table(\"schema.table\")`";
+const NO_SCHEMA: &str = "the search_path names no schema of this database; \
+    set it for this user, or name the schema with `with_table(\"schema.table\")` and run the migrations";
+const ANOTHER_TABLE: &str = "the table has not the columns of this release, or is another one of this name; \
+    run the migrations, or choose a name with `with_table`";
+const NO_RIGHT: &str = "the database user lacks a right on the table or its schema, or row-level security is on for \
+    this user; grant the right, or turn the security off for the table or for the user with BYPASSRLS";
+const START_UP: &str = "the pooler refuses a start-up parameter; leave `options` out of the URL, call \
+    `extra_float_digits(None)` on the options of your own pool, or add it to the pooler's ignore_startup_parameters";
+const MIXED_UP: &str = "a pooler mixes up prepared statements; set max_prepared_statements there (PgBouncer 1.21 or \
+    newer) or pool_mode = session, or turn prepared statements off in the application";

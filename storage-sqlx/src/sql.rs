@@ -17,8 +17,8 @@ pub(crate) struct Texts {
     pub(crate) purge: &'static str,
     /// Where lists go on.
     pub(crate) after: After,
-    /// Whether values stand at `$1`, `$2` ... instead of `?`.
-    pub(crate) numbered: bool,
+    /// A condition of reads that is an error on a server that only follows another one, and may be behind.
+    pub(crate) only_primary: &'static str,
 }
 
 /// How a database is told to start in the middle of its index.
@@ -90,34 +90,18 @@ impl Statements {
         let table = table.to_string();
         let fill = |text: &str| {
             let text = format!("{opening}{text}").replace("{key}", KEY).replace("{live}", LIVE);
-            number(texts, text.replace("{now}", texts.now).replace("{table}", &table))
+            text.replace("{now}", texts.now).replace("{table}", &table)
         };
+        let read = |text: &str| fill(&format!("{text}{}", texts.only_primary));
         Self {
-            get: fill(GET).into(),
+            get: read(GET).into(),
             put_always: fill(texts.put_always).into(),
             put_absent: fill(texts.put_absent).into(),
             put_version: fill(PUT_VERSION).into(),
             delete: fill(DELETE).into(),
             delete_version: fill(DELETE_VERSION).into(),
             purge: fill(texts.purge).into(),
-            list: format!("{opening}{LIST}")
-                .replace("{live}", LIVE)
-                .replace("{now}", texts.now)
-                .replace("{table}", &table),
+            list: read(LIST),
         }
     }
-}
-
-/// Puts `$1`, `$2` ... where a database wants them.
-pub(crate) fn number(texts: &Texts, sql: String) -> String {
-    if !texts.numbered {
-        return sql;
-    }
-    let mut pieces = sql.split('?');
-    let mut numbered = pieces.next().unwrap_or_default().to_owned();
-    for (index, piece) in pieces.enumerate() {
-        numbered.push_str(&format!("${}", index + 1));
-        numbered.push_str(piece);
-    }
-    numbered
 }

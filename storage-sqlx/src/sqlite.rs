@@ -14,7 +14,7 @@ use sqlx::error::DatabaseError;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteQueryResult};
 use tokio::time::{Instant, sleep};
 
-use crate::dialect::{Dialect, plumbing};
+use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
 use crate::error::{Failure, RUN_MIGRATIONS, bad_name, failure, migration, unchanged};
 use crate::sql::{After, Texts};
@@ -293,7 +293,7 @@ impl Dialect for Sqlite {
             WHERE kept.retain_until <= {now}",
         purge: "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE retain_until <= {now} LIMIT ?)",
         after: After::Rows,
-        numbered: false,
+        only_primary: "",
     };
 
     fn failure(error: &dyn DatabaseError) -> Failure {
@@ -313,5 +313,6 @@ impl Dialect for Sqlite {
         done.rows_affected()
     }
 
-    plumbing!();
+    run_prepared!();
+    read_columns!();
 }

@@ -25,7 +25,7 @@ mod sqlite {
     oauth_dance_conformance::conformance_tests!(|| async {
         let folder = tempfile::tempdir()?;
         let url = format!("sqlite:{}", folder.path().join("tokens.db").display());
-        Sqlite::open(&url, Some(folder)).await
+        Sqlite::open(&url, &url, Some(folder)).await
     });
 }
 
@@ -33,14 +33,27 @@ mod postgres {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async {
-        Postgres::open(&server_from_env("POSTGRES_URL")?, None).await
+        let url = server_from_env("POSTGRES_URL")?;
+        Postgres::open(&url, &url, None).await
+    });
+}
+
+/// PostgreSQL through PgBouncer, which runs each transaction on whichever connection of the server is free.
+mod pgbouncer {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async {
+        Postgres::open(&server_from_env("PGBOUNCER_URL")?, &server_from_env("PGBOUNCER_SERVER_URL")?, None).await
     });
 }
 
 mod mysql {
     use super::*;
 
-    oauth_dance_conformance::conformance_tests!(|| async { MySql::open(&server_from_env("MYSQL_URL")?, None).await });
+    oauth_dance_conformance::conformance_tests!(|| async {
+        let url = server_from_env("MYSQL_URL")?;
+        MySql::open(&url, &url, None).await
+    });
 }
 
 /// Not a test: what the properties about other processes start.
@@ -71,11 +84,12 @@ macro_rules! sql_harness {
         }
 
         impl $harness {
-            async fn open(url: &str, folder: Option<TempDir>) -> Answer<Self> {
+            /// Opens the storage by one URL, and looks into its table by another.
+            async fn open(url: &str, direct: &str, folder: Option<TempDir>) -> Answer<Self> {
                 let table = format!("conformance_{:032x}", u128::from_be_bytes(random_bytes()));
                 let storage = $storage::connect(url).await?.with_table(&table)?;
                 storage.migrate().await?;
-                Ok(Self { url: url.to_owned(), table, storage, raw: $pool::connect_lazy(url)?, folder })
+                Ok(Self { url: url.to_owned(), table, storage, raw: $pool::connect_lazy(direct)?, folder })
             }
 
             async fn execute(&self, sql: String) -> Answer<()> {

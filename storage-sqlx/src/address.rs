@@ -1,0 +1,179 @@
+use std::time::Duration;
+
+use url::Url;
+
+/// What a kind of database takes in its URL.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameters {
+    /// Those that sqlx understands.
+    pub(crate) of_sqlx: &'static [&'static str],
+    /// What else may be asked for, because it is so anyway: parameters and their values.
+    pub(crate) given: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// A URL that sqlx understands wholly. It ignores a parameter that it does not know, and logs its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) url: String,
+    /// The longest to wait for a connection.
+    pub(crate) connect_timeout: Option<Duration>,
+}
+
+/// What is wrong with a URL. It quotes no value: a password may be anywhere in a malformed one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AddressError {
+    #[error("it names several hosts")]
+    SeveralHosts,
+    #[error("its parameter `{0}` is unknown to this storage")]
+    Unknown(String),
+    #[error("this storage does not support the value of its parameter `{0}`")]
+    Value(String),
+    #[error("there is a `?` or `#` and no parameter behind it")]
+    NoParameter,
+    #[error("it is malformed: {0}")]
+    Malformed(#[from] url::ParseError),
+}
+
+impl AddressError {
+    pub(crate) const fn advice(&self) -> &'static str {
+        match self {
+            Self::SeveralHosts => {
+                "name one host in the database's URL: a name or a proxy that follows the primary, or a pooler"
+            }
+            Self::Unknown(_) | Self::Value(_) => "leave the parameter out of the database's URL, or correct it",
+            Self::NoParameter | Self::Malformed(_) => {
+                "correct the database's URL; write `?`, `#`, `@` and `/` in a password as %3F, %23, %40 and %2F"
+            }
+        }
+    }
+}
+
+impl Address {
+    /// Reads a URL, and takes out what sqlx does not understand.
+    ///
+    /// # Errors
+    /// [`AddressError`], also for whatever would be ignored.
+    pub(crate) fn parse(text: &str, parameters: Parameters) -> Result<Self, AddressError> {
+        if hosts(text).contains(',') {
+            return Err(AddressError::SeveralHosts);
+        }
+        let mut url = Url::parse(text)?;
+        if url.fragment().is_some() {
+            return Err(AddressError::NoParameter);
+        }
+        let mut kept = Vec::new();
+        let mut connect_timeout = None;
+        for (name, value) in url.query_pairs() {
+            match (&*name, &*value) {
+                ("host" | "hostaddr" | "port", value) if value.contains(',') => return Err(AddressError::SeveralHosts),
+                ("connect_timeout", value) => {
+                    let seconds = value.parse().map_err(|_| AddressError::Value(name.into_owned()))?;
+                    connect_timeout = Some(Duration::from_secs(seconds)).filter(|limit| !limit.is_zero());
+                }
+                (known, _) if parameters.passes_on(known) => kept.push((name.into_owned(), value.into_owned())),
+                (known, value) if parameters.gives(known, value) => {}
+                (known, _) if parameters.given.iter().any(|(given, _)| *given == known) => {
+                    return Err(AddressError::Value(name.into_owned()));
+                }
+                // The rest of a password would look like this.
+                (part, _) if !is_name(part) || text.rsplit('?').any(|query| query.contains('@')) => {
+                    return Err(AddressError::NoParameter);
+                }
+                _ => return Err(AddressError::Unknown(name.into_owned())),
+            }
+        }
+        url.set_query(None);
+        if !kept.is_empty() {
+            url.query_pairs_mut().extend_pairs(kept);
+        }
+        Ok(Self { url: url.into(), connect_timeout })
+    }
+}
+
+impl Parameters {
+    fn passes_on(&self, name: &str) -> bool {
+        self.of_sqlx.contains(&name) || (self.of_sqlx.contains(&"options") && name.starts_with("options["))
+    }
+
+    fn gives(&self, name: &str, value: &str) -> bool {
+        self.given
+            .iter()
+            .any(|(given, values)| *given == name && values.iter().any(|possible| possible.eq_ignore_ascii_case(value)))
+    }
+}
+
+/// The address within the brackets that a URL has around one of IPv6, and any other host as it is.
+pub(crate) fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
+}
+
+/// What stands between the login and the path.
+fn hosts(text: &str) -> &str {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts)
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'[' | b']');
+    !name.is_empty() && name.len() <= 40 && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: Parameters =
+        Parameters { of_sqlx: &["sslmode", "host", "port", "options"], given: &[("binding", &["off", "prefer"])] };
+
+    fn error(url: &str) -> AddressError {
+        Address::parse(url, SOME).unwrap_err()
+    }
+
+    #[test]
+    fn parameters_of_sqlx_are_passed_on() {
+        for (url, passed_on, seconds) in [
+            ("postgres://u:p@h:1/d", "postgres://u:p@h:1/d", None),
+            ("postgres://u@h/d?sslmode=require&binding=Prefer", "postgres://u@h/d?sslmode=require", None),
+            ("postgres://h/d?connect_timeout=3&options[a]=b", "postgres://h/d?options%5Ba%5D=b", Some(3)),
+            ("postgres://h/d?connect_timeout=0", "postgres://h/d", None),
+            ("postgres://%2Frun%2Fpg/d?host=/run", "postgres://%2Frun%2Fpg/d?host=%2Frun", None),
+        ] {
+            let address = Address::parse(url, SOME).unwrap();
+            assert_eq!((address.url.as_str(), address.connect_timeout), (passed_on, seconds.map(Duration::from_secs)));
+        }
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        for url in ["postgres://a,b/d", "postgres://u:p@a:1,b:2/d", "postgres:///d?host=a,b", "postgres://h/d?port=1,2"]
+        {
+            assert_eq!(error(url), AddressError::SeveralHosts, "{url}");
+        }
+        assert_eq!(error("postgres://h/d?keepalives=1"), AddressError::Unknown("keepalives".into()));
+        assert_eq!(error("postgres://h/d?binding=require"), AddressError::Value("binding".into()));
+        assert_eq!(error("postgres://h/d?connect_timeout=soon"), AddressError::Value("connect_timeout".into()));
+        assert!(matches!(error("h/d"), AddressError::Malformed(_)));
+    }
+
+    #[test]
+    fn a_piece_of_a_password_is_not_quoted() {
+        for url in [
+            "postgres://u:pa?canary@h/d",
+            "postgres://u:pa?canary&x@h/d",
+            "postgres://u:1?canary=x&y@h/d",
+            "postgres://u:1#canary@h/d",
+            "postgres://u:pa/canary?x@h/d",
+        ] {
+            let error = error(url);
+            assert!(!format!("{error:?} {error} {}", error.advice()).contains("canary"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn brackets_are_of_the_url_and_not_of_the_host() {
+        assert_eq!(without_brackets("[::1]"), "::1");
+        assert_eq!(without_brackets("db.example"), "db.example");
+        assert_eq!(hosts("postgres://u:p,q@[::1]:5432/d,e?x=a,b"), "[::1]:5432");
+    }
+}

@@ -1,0 +1,166 @@
+//! PostgreSQL behind PgBouncer in transaction mode, where each statement of a client may run on another connection of the
+//! server: every case in a database of its own, through the PgBouncer that PGBOUNCER_URL names.
+#![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
+
+mod cases;
+
+use std::time::{Duration, Instant};
+
+use cases::{Database as _, Remote as _, Server, key, run_cases, run_remote_cases};
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
+use oauth_dance_sqlx::{MigrationStatus, PostgresStorage};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
+use tokio::task::JoinSet;
+
+/// A database that tests reach through PgBouncer, and by itself.
+struct Database {
+    pooled: Server,
+    direct: Server,
+}
+
+impl Database {
+    async fn on_server(&self, sql: String) {
+        let mut connection = PgConnection::connect(&self.direct.url).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    }
+
+    async fn connection(&self) -> PgConnection {
+        PgConnection::connect(&self.direct.database_url()).await.unwrap()
+    }
+
+    /// As applications have them: with sqlx's own names for statements.
+    fn pool(&self) -> PgPool {
+        let options: PgConnectOptions = self.url().parse().unwrap();
+        PgPoolOptions::new().max_connections(10).connect_lazy_with(options.extra_float_digits(None))
+    }
+}
+
+impl cases::Database for Database {
+    type Storage = PostgresStorage;
+
+    const REFUSE_ROWS: &str = "ALTER TABLE oauth_dance_tokens ADD CONSTRAINT refuse CHECK (octet_length(payload) = 0)";
+
+    async fn empty() -> Option<Self> {
+        let pooled = Server::named_by("PGBOUNCER_URL")?;
+        let mut direct = Server::named_by("PGBOUNCER_SERVER_URL")?;
+        direct.database.clone_from(&pooled.database);
+        let database = Self { pooled, direct };
+        database.on_server(format!("CREATE DATABASE {}", database.direct.database)).await;
+        Some(database)
+    }
+
+    async fn connect(&self) -> PostgresStorage {
+        PostgresStorage::connect(&self.url()).await.unwrap()
+    }
+
+    async fn migrate(storage: &PostgresStorage) -> Result<(), StorageError> {
+        storage.migrate().await
+    }
+
+    async fn applied(storage: &PostgresStorage) -> Vec<MigrationStatus> {
+        storage.migrations().await.unwrap()
+    }
+
+    fn with_table(storage: PostgresStorage, name: &str) -> PostgresStorage {
+        storage.with_table(name).unwrap()
+    }
+
+    async fn execute(&self, sql: &str) -> u64 {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection().await).await.unwrap().rows_affected()
+    }
+
+    async fn migrate_application(&self) {
+        let sql = "CREATE TABLE notes (id integer PRIMARY KEY)".into_sql_str();
+        let own = Migration::new(7, "notes".into(), MigrationType::Simple, sql, false);
+        Migrator::with_migrations(vec![own]).run(&mut self.connection().await).await.unwrap();
+    }
+
+    fn literal(bytes: &[u8]) -> String {
+        format!("'\\x{}'::bytea", cases::hex(bytes))
+    }
+
+    async fn remove(self) {
+        self.on_server(format!("DROP DATABASE {} WITH (FORCE)", self.direct.database)).await;
+    }
+}
+
+impl cases::Remote for Database {
+    type Transaction = PgConnection;
+
+    fn url(&self) -> String {
+        self.pooled.database_url()
+    }
+
+    async fn open(url: &str) -> Result<PostgresStorage, StorageError> {
+        PostgresStorage::connect(url).await
+    }
+
+    fn with_timeout(storage: PostgresStorage, timeout: Duration) -> PostgresStorage {
+        storage.with_timeout(timeout)
+    }
+
+    async fn end_sessions(&self) {
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+            WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        assert!(self.execute(others).await > 0);
+    }
+
+    async fn hold(&self, key: &TokenKey) -> PgConnection {
+        let mut connection = self.connection().await;
+        let [tenant, user, provider, account] = key.parts().map(|part| Self::literal(part.as_bytes()));
+        let sql = format!(
+            "BEGIN; SELECT * FROM oauth_dance_tokens WHERE tenant = {tenant} AND user_id = {user} \
+                AND provider = {provider} AND account = {account} FOR UPDATE"
+        );
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection
+    }
+}
+
+run_remote_cases!(Database);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_read_runs_the_statement_of_another() {
+    let Some(database) = Database::empty().await else { return };
+    PostgresStorage::connect(&database.direct.database_url()).await.unwrap().migrate().await.unwrap();
+    for number in 0..200 {
+        let direct = PostgresStorage::connect(&database.direct.database_url()).await.unwrap();
+        direct.put(&key(&format!("user{number}")), &Record::new("x"), Precondition::Absent).await.unwrap();
+        direct.close().await;
+    }
+    let (reader, deleter) = (PostgresStorage::from_pool(database.pool()), PostgresStorage::from_pool(database.pool()));
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for task in 0..4_u32 {
+        let (reader, deleter) = (reader.clone(), deleter.clone());
+        tasks.spawn(async move {
+            let mut failures = 0;
+            let mut number = task;
+            while start.elapsed() < Duration::from_secs(2) {
+                number = (number + 1) % 200;
+                match reader.get(&key(&format!("user{number}"))).await {
+                    Ok(found) => failures += u32::from(found.is_none()),
+                    Err(error) => {
+                        println!("{error:?}");
+                        failures += 1
+                    }
+                }
+            }
+            failures
+        });
+        tasks.spawn(async move {
+            let mut failures = 0;
+            while start.elapsed() < Duration::from_secs(2) {
+                failures += u32::from(!matches!(deleter.delete(&key("no such user"), None).await, Ok(false)));
+            }
+            failures
+        });
+    }
+    let failures = tasks.join_all().await;
+    let left = database.execute("UPDATE oauth_dance_tokens SET created_at = 1").await;
+    assert_eq!((left, failures), (200, vec![0; 8]));
+    database.remove().await;
+}
