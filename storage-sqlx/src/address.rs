@@ -76,7 +76,7 @@ impl Address {
                     return Err(AddressError::Value(name.into_owned()));
                 }
                 // The rest of a password would look like this.
-                (part, _) if !is_name(part) || text.rsplit('?').any(|query| query.contains('@')) => {
+                (part, _) if !is_name(part) || text.split_once('?').is_some_and(|(_, query)| query.contains('@')) => {
                     return Err(AddressError::NoParameter);
                 }
                 _ => return Err(AddressError::Unknown(name.into_owned())),
@@ -150,7 +150,7 @@ mod tests {
         {
             assert_eq!(error(url), AddressError::SeveralHosts, "{url}");
         }
-        assert_eq!(error("postgres://h/d?keepalives=1"), AddressError::Unknown("keepalives".into()));
+        assert_eq!(error("postgres://u:p@h/d?keepalives=1"), AddressError::Unknown("keepalives".into()));
         assert_eq!(error("postgres://h/d?binding=require"), AddressError::Value("binding".into()));
         assert_eq!(error("postgres://h/d?connect_timeout=soon"), AddressError::Value("connect_timeout".into()));
         assert!(matches!(error("h/d"), AddressError::Malformed(_)));
