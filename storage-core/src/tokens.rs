@@ -325,7 +325,7 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_stored_gives_a_typed_error_and_stays() {
         let good = wire::encode(&key(), &Stored::idle(rich())).to_vec();
-        let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":2", "\"format\":3");
+        let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":2", "\"format\":4");
         let garbage: Vec<Vec<u8>> =
             vec![vec![], vec![0], b"{".to_vec(), b"{}".to_vec(), b"null".to_vec(), vec![1; 500], good[..40].to_vec()];
         for (tokens, storage) in both_ways() {
@@ -338,7 +338,7 @@ mod tests {
         let (plain, storage) = both_ways().pop().unwrap();
         storage.put(&key(), &Record::new(newer), Precondition::Always).await.unwrap();
         let error = plain.get(&key()).await.unwrap_err();
-        assert!(matches!(error, TokensError::NewerFormat { found: 3, .. }), "{error:?}");
+        assert!(matches!(error, TokensError::NewerFormat { found: 4, .. }), "{error:?}");
     }
 
     fn both_ways() -> Vec<(Tokens, MemoryStorage)> {

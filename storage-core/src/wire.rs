@@ -10,14 +10,14 @@ use zeroize::Zeroizing;
 use crate::dpop_key::DpopKey;
 use crate::error::TokensError;
 use crate::key::TokenKey;
-use crate::refresh::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
+use crate::refresh::{BackOff, Claim, DeadReason, Progress, Refusals, Stored, Tries};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 
 /// Raised whenever an older release could not read a record, or would lose a part of it in rewriting it. A record is
 /// written with the lowest number that has all its members.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 /// Whether a payload is a document of this module rather than something sealed.
 pub(crate) fn is_plain(payload: &[u8]) -> bool {
@@ -51,9 +51,15 @@ pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensErr
     Ok(Stored { token: document.token.into(), progress })
 }
 
-/// 1, or 2 for a token with a `subject` or a `dpop_key`, and for one that the API rejected or that replaced such a one.
+/// 1, or 2 for a token with a `subject` or a `dpop_key`, and for one that the API rejected or that replaced such a one, or 3
+/// while the provider refuses a refresh token for an unknown reason.
 fn format(stored: &Stored) -> u64 {
     match (&stored.token, &stored.progress) {
+        (_, Progress::Claimed(Claim { tries, .. }) | Progress::BackingOff(BackOff { tries, .. }))
+            if tries.refused.is_some() =>
+        {
+            3
+        }
         (Token::OAuth2(OAuth2Token { subject: Some(_), .. } | OAuth2Token { dpop_key: Some(_), .. }), _) => 2,
         (_, Progress::Replaced | Progress::Dead { reason: DeadReason::Rejected, .. }) => 2,
         _ => 1,
@@ -190,10 +196,50 @@ impl From<TokenIn> for Token {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Refresh {
-    Claim { id: u64, since: u64, lease_ms: u64, failed: u32, maybe_spent: bool },
-    BackOff { until: u64, cause: String, failed: u32, maybe_spent: bool },
-    Dead { reason: Reason, since: u64 },
+    Claim {
+        id: u64,
+        since: u64,
+        lease_ms: u64,
+        failed: u32,
+        maybe_spent: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<Refused>,
+    },
+    BackOff {
+        until: u64,
+        cause: String,
+        failed: u32,
+        maybe_spent: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<Refused>,
+    },
+    Dead {
+        reason: Reason,
+        since: u64,
+    },
     Replaced {},
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refused {
+    count: u32,
+    since: u64,
+    last: u64,
+}
+
+impl From<Refusals> for Refused {
+    fn from(refusals: Refusals) -> Self {
+        let Refusals { count, since, last } = refusals;
+        Self { count, since: since.as_unix_seconds(), last: last.as_unix_seconds() }
+    }
+}
+
+impl From<Refused> for Refusals {
+    fn from(refused: Refused) -> Self {
+        let Refused { count, since, last } = refused;
+        Self { count, since: Timestamp::from_unix_seconds(since), last: Timestamp::from_unix_seconds(last) }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -201,6 +247,7 @@ enum Refresh {
 enum Reason {
     Refused,
     AnswerLost,
+    RefusedRepeatedly,
     NoRefreshToken,
     Rejected,
 }
@@ -216,17 +263,20 @@ impl Refresh {
                 lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
                 failed: tries.failed,
                 maybe_spent: tries.maybe_spent,
+                refused: tries.refused.map(Refused::from),
             },
             Progress::BackingOff(BackOff { until, cause, tries }) => Self::BackOff {
                 until: until.as_unix_seconds(),
                 cause: cause.clone(),
                 failed: tries.failed,
                 maybe_spent: tries.maybe_spent,
+                refused: tries.refused.map(Refused::from),
             },
             Progress::Dead { reason, since } => Self::Dead {
                 reason: match reason {
                     DeadReason::Refused => Reason::Refused,
                     DeadReason::AnswerLost => Reason::AnswerLost,
+                    DeadReason::RefusedRepeatedly => Reason::RefusedRepeatedly,
                     DeadReason::NoRefreshToken => Reason::NoRefreshToken,
                     DeadReason::Rejected => Reason::Rejected,
                 },
@@ -239,22 +289,23 @@ impl Refresh {
 impl From<Refresh> for Progress {
     fn from(refresh: Refresh) -> Self {
         match refresh {
-            Refresh::Claim { id, since, lease_ms, failed, maybe_spent } => Self::Claimed(Claim {
+            Refresh::Claim { id, since, lease_ms, failed, maybe_spent, refused } => Self::Claimed(Claim {
                 id,
                 since: Timestamp::from_unix_seconds(since),
                 lease: Duration::from_millis(lease_ms),
-                tries: Tries { failed, maybe_spent },
+                tries: Tries { failed, maybe_spent, refused: refused.map(Refusals::from) },
             }),
-            Refresh::BackOff { until, cause, failed, maybe_spent } => Self::BackingOff(BackOff {
+            Refresh::BackOff { until, cause, failed, maybe_spent, refused } => Self::BackingOff(BackOff {
                 until: Timestamp::from_unix_seconds(until),
                 cause,
-                tries: Tries { failed, maybe_spent },
+                tries: Tries { failed, maybe_spent, refused: refused.map(Refusals::from) },
             }),
             Refresh::Replaced {} => Self::Replaced,
             Refresh::Dead { reason, since } => Self::Dead {
                 reason: match reason {
                     Reason::Refused => DeadReason::Refused,
                     Reason::AnswerLost => DeadReason::AnswerLost,
+                    Reason::RefusedRepeatedly => DeadReason::RefusedRepeatedly,
                     Reason::NoRefreshToken => DeadReason::NoRefreshToken,
                     Reason::Rejected => DeadReason::Rejected,
                 },
@@ -286,7 +337,8 @@ mod tests {
         let mut all = vec![Progress::Idle, Progress::Replaced];
         for failed in [0, 1, u32::MAX] {
             for maybe_spent in [false, true] {
-                let tries = Tries { failed, maybe_spent };
+                let refused = Refusals { count: failed, since: instants[0], last: instants[3] };
+                let tries = Tries { failed, maybe_spent, refused: (failed > 0).then_some(refused) };
                 for instant in instants {
                     for cause in ["", "503", "\0\"\\\u{1F511}\n"] {
                         all.push(Progress::BackingOff(BackOff { until: instant, cause: cause.to_owned(), tries }));
@@ -326,6 +378,19 @@ mod tests {
         );
         assert_eq!(decode(&key(), first.as_bytes()).unwrap(), stored(Progress::Idle));
         assert_eq!(String::from_utf8(encode(&key(), &stored(Progress::Idle)).to_vec()).unwrap(), first);
+    }
+
+    /// An older release says that it cannot read it, and does not lose the refusals.
+    #[test]
+    fn refusals_are_of_the_third_format() {
+        let now = Timestamp::from_unix_seconds(1_700_000_000);
+        let mut tries = Tries::default();
+        let back_off = |tries| Progress::BackingOff(BackOff { until: now, cause: String::new(), tries });
+        assert!(encode(&key(), &stored(back_off(tries))).starts_with(br#"{"format":1,"#));
+        tries.refused_at(now);
+        for progress in [back_off(tries), Progress::Claimed(Claim::new(now, Duration::ZERO, tries))] {
+            assert!(encode(&key(), &stored(progress)).starts_with(br#"{"format":3,"#));
+        }
     }
 
     #[test]
@@ -389,6 +454,8 @@ mod tests {
             r#"{"dead":{"reason":"canary","since":1}}"#,
             r#"{"replaced":{"canary":1}}"#,
             r#"{"replaced":null}"#,
+            r#"{"back_off":{"until":1,"cause":"","failed":1,"maybe_spent":false,"refused":{"count":1}}}"#,
+            r#"{"back_off":{"until":1,"cause":"","failed":1,"maybe_spent":false,"refused":"CANARY"}}"#,
             r#"{"dead":{"reason":"refused","since":1},"claim":{}}"#,
         ] {
             let error = decode(&key(), with(refresh).as_bytes()).unwrap_err();

@@ -13,12 +13,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use super::flight::Found;
-use super::{Lease, Need, Redeem, RedeemError, RefreshError, Refresher, Verdict};
+use super::{DeadReason, Lease, Need, Redeem, RedeemError, RefreshError, Refresher, Verdict};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::secret::Secret;
 use crate::storage::Precondition;
-use crate::token::{OAuth2Token, Token};
+use crate::token::{Extra, OAuth2Token, Token};
 use crate::tokens::Tokens;
 
 /// How many successors a late request may be behind. A ledger forgets sooner.
@@ -55,7 +55,7 @@ impl Redeem for OncePerGeneration {
     async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
         let mut token = token.clone();
         for _ in 0..MOST_GENERATIONS {
-            let found = self.successor_of(&token).await.map_err(|error| self.meaning(error))?;
+            let found = self.successor_of(&token).await?;
             if found.redeemed || !found.token.is_expired_at(self.refresher.policy.clock.now()) {
                 self.purge();
                 return Ok(found.token);
@@ -84,40 +84,52 @@ impl Redeem for OncePerGeneration {
 /// is not redeemed again. And an entry that is gone was lost rather than given up: its token is kept here and not revoked.
 struct Ledgered {
     provider: Arc<dyn Redeem>,
-    redeemed: Mutex<Option<OAuth2Token>>,
+    /// Of the token in the request, for a provider that wants to see them.
+    extra: Extra,
+    answer: Mutex<Option<Result<OAuth2Token, RedeemError>>>,
 }
 
 impl Ledgered {
-    fn redeemed(&self) -> MutexGuard<'_, Option<OAuth2Token>> {
-        self.redeemed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn answer(&self) -> MutexGuard<'_, Option<Result<OAuth2Token, RedeemError>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl Redeem for Ledgered {
     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
-        let new = self.provider.redeem(token, lease).await?;
-        *self.redeemed() = Some(new.clone());
-        Ok(new)
+        let token = OAuth2Token { extra: self.extra.clone(), ..token.clone() };
+        let answer = self.provider.redeem(&token, lease).await;
+        *self.answer() = Some(answer.clone());
+        answer
     }
 
     async fn revoke(&self, _: &OAuth2Token) {}
 }
 
 impl OncePerGeneration {
-    async fn successor_of(&self, token: &OAuth2Token) -> Result<Found, RefreshError> {
+    async fn successor_of(&self, token: &OAuth2Token) -> Result<Found, RedeemError> {
         let generation = generation(token);
         let key = TokenKey::for_generation(&self.provider_name, URL_SAFE_NO_PAD.encode(generation))
-            .map_err(|error| RefreshError::from(TokensError::Storage(StorageError::unavailable(error))))?;
-        match self.ledger.put(&key, &Token::OAuth2(token.clone()), Precondition::Absent).await {
+            .map_err(|error| ledger_failed(&error))?;
+        match self.ledger.put(&key, &without_extra(token), Precondition::Absent).await {
             Ok(_) | Err(TokensError::Storage(StorageError::Conflict | StorageError::Ambiguous { .. })) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(ledger_failed(&error)),
         }
-        let ledgered = Arc::new(Ledgered { provider: Arc::clone(&self.provider), redeemed: Mutex::default() });
+        let provider = Arc::clone(&self.provider);
+        let ledgered = Arc::new(Ledgered { provider, extra: token.extra.clone(), answer: Mutex::default() });
         let provider: Arc<dyn Redeem> = Arc::clone(&ledgered) as _;
         let found = self.refresher.refresh(&self.ledger, &key, &provider, Need::After(generation)).await;
-        let redeemed = ledgered.redeemed().take();
-        let (Err(RefreshError::NotConnected), Some(token)) = (&found, redeemed) else { return found };
+        let answer = ledgered.answer().take();
+        let token = match (found, answer) {
+            (Ok(found), _) => return Ok(found),
+            (Err(RefreshError::NotConnected), Some(Ok(token))) => token,
+            // An entry says less about it than the provider.
+            (Err(_), Some(Err(told @ (RedeemError::Refused { .. } | RedeemError::Misconfigured { .. })))) => {
+                return Err(told);
+            }
+            (Err(error), _) => return Err(self.meaning(error)),
+        };
         // The ledger forgot it in the meantime. For the others it is put there again.
         if let Err(error) = self.ledger.put(&key, &Token::OAuth2(token.clone()), Precondition::Always).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the ledger lost a token, and takes it no more");
@@ -129,12 +141,13 @@ impl OncePerGeneration {
     fn meaning(&self, error: RefreshError) -> RedeemError {
         let cause = error.to_string();
         match error {
+            RefreshError::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, .. } => not_redeemed(cause),
             RefreshError::NeedsAuthorization { .. } => RedeemError::Dead { cause },
             RefreshError::BackingOff { until, cause } => {
                 let retry_after = until.saturating_since(self.refresher.policy.clock.now());
                 RedeemError::NotRedeemed { cause, retry_after: Some(retry_after) }
             }
-            RefreshError::Storage(error) => not_redeemed(format!("the ledger failed: {error}")),
+            RefreshError::Storage(error) => ledger_failed(&error),
             _ => not_redeemed(cause),
         }
     }
@@ -148,6 +161,15 @@ impl OncePerGeneration {
             }
         });
     }
+}
+
+/// What an entry begins with. The other members are each cookie's own, and stay there.
+fn without_extra(token: &OAuth2Token) -> Token {
+    Token::OAuth2(OAuth2Token { extra: Extra::default(), ..token.clone() })
+}
+
+fn ledger_failed(error: &dyn std::fmt::Display) -> RedeemError {
+    not_redeemed(format!("the ledger failed: {error}"))
 }
 
 fn not_redeemed(cause: impl Into<String>) -> RedeemError {

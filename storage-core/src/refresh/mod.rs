@@ -14,9 +14,11 @@
 //! * [`Refresher::refresh_due`] renews tokens before anybody asks, on as many replicas as there are.
 //! * A provider that is down costs nobody a token: the record says until when to leave it alone and why.
 
+mod commit;
 mod credentials;
 mod due;
 mod event;
+mod failure;
 mod flight;
 mod lease;
 mod ledger;
@@ -53,7 +55,7 @@ use policy::Policy;
 use protocol::Refresh;
 pub use redeem::{Redeem, RedeemError, Verdict};
 pub use rejected::Rejection;
-pub(crate) use state::{BackOff, Claim, Progress, Stored, Tries};
+pub(crate) use state::{BackOff, Claim, Progress, Refusals, Stored, Tries};
 pub use state::{Connection, ConnectionState, DeadReason};
 
 /// Told about everything that happens.

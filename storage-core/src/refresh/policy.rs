@@ -2,6 +2,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Tries;
 use crate::random_bytes;
 use crate::time::{Clock, Timestamp};
 use crate::token::OAuth2Token;
@@ -14,6 +15,12 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(600);
 pub(crate) const LONGEST_LEASE: Duration = LONGEST_REQUEST.saturating_add(LEASE_MARGIN);
 const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
+/// A refresh token that is refused for a reason that nobody knows is tried less often: it may be dead for good.
+const LONGEST_BACK_OFF_REFUSED: Duration = Duration::from_secs(3600);
+/// So many refusals, over at least [`REFUSED_FOR`], are needed before the user is asked to authorize again.
+pub(crate) const ENOUGH_REFUSALS: u32 = 3;
+/// Longer than incidents of providers last: an application may write to its users when they are asked.
+pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(12 * 3600);
 /// What a provider may ask for at most.
 pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const FIRST_POLL: Duration = Duration::from_millis(20);
@@ -75,10 +82,11 @@ impl Policy {
         now.saturating_add(margin) >= expires_at
     }
 
-    /// When to try again after this many failures, or as the provider asks if that is later.
-    pub(crate) fn back_off(&self, failed: u32, retry_after: Option<Duration>) -> Timestamp {
-        let doubled = FIRST_BACK_OFF.saturating_mul(1 << failed.min(16));
-        let pause = self.jitter(doubled.min(LONGEST_BACK_OFF));
+    /// When to try again after these failures, or as the provider asks if that is later.
+    pub(crate) fn back_off(&self, tries: &Tries, retry_after: Option<Duration>) -> Timestamp {
+        let doubled = FIRST_BACK_OFF.saturating_mul(1 << tries.failed.min(16));
+        let longest = if tries.refused.is_some() { LONGEST_BACK_OFF_REFUSED } else { LONGEST_BACK_OFF };
+        let pause = self.jitter(doubled.min(longest));
         let asked =
             retry_after.map_or(Duration::ZERO, |asked| asked.min(LONGEST_RETRY_AFTER) + self.jitter(FIRST_BACK_OFF));
         // A second more, for both this instant and the pause lose their fractions.

@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -11,19 +10,15 @@ use tracing::{Instrument as _, Span};
 
 use super::flight::{Found, Outcome};
 use super::policy::{LONGEST_LEASE, Policy};
-use super::state::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
-use super::successor::{Standing, have_same_credentials, successor};
-use super::{Lease, Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent, Verdict};
+use super::state::{Claim, DeadReason, Progress, Stored, Tries};
+use super::{Lease, Need, Observer, Redeem, RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::record::{Version, Versioned};
-use crate::scope_change::ScopeChange;
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
 /// How often one refresh may begin again, because the record changed or the process stood still.
 const MOST_CLAIMS: u32 = 10;
 
@@ -121,7 +116,7 @@ impl Refresh {
                 Progress::Idle | Progress::Replaced => Tries::default(),
                 Progress::Dead { reason, since } => return Err(RefreshError::NeedsAuthorization { reason, since }),
                 Progress::BackingOff(back_off) if back_off.is_in_force(now) => {
-                    return Err(RefreshError::BackingOff { until: back_off.until, cause: back_off.cause });
+                    return Err(back_off.error());
                 }
                 Progress::BackingOff(back_off) => back_off.tries,
                 Progress::Claimed(claim) => match &ours {
@@ -148,7 +143,7 @@ impl Refresh {
                         }
                         takes_over = true;
                         // Its owner may have sent the refresh token before it died.
-                        Tries { failed: claim.tries.failed.saturating_add(1), maybe_spent: true }
+                        Tries { failed: claim.tries.failed.saturating_add(1), maybe_spent: true, ..claim.tries }
                     }
                 },
             };
@@ -187,7 +182,7 @@ impl Refresh {
 
     /// Redeems the refresh token, once, and writes down what came of it.
     async fn redeem(&self, claimed: Claimed) -> Result<Next, RefreshError> {
-        let Claimed { mark, old, mut tries, version } = claimed;
+        let Claimed { mark, old, tries, version } = claimed;
         if !self.is_in_time(&mark.lease) {
             return Ok(Next::ClaimAgain(mark));
         }
@@ -195,239 +190,25 @@ impl Refresh {
             Ok(answer) => answer,
             Err(_) => Err(RedeemError::Unknown { cause: "no answer in time".to_owned(), retry_after: None }),
         };
-        let (progress, event, error) = match answer {
+        match answer {
             Ok(mut new) => {
                 new.issued_at = Some(self.policy.clock.now());
-                return Ok(self.commit(old, new, version).await);
+                Ok(Next::Done(self.commit(old, new, version).await))
             }
-            Err(RedeemError::LeaseOver) => return Ok(Next::ClaimAgain(mark)),
-            Err(RedeemError::Dead { .. }) => {
-                let reason = if tries.maybe_spent { DeadReason::AnswerLost } else { DeadReason::Refused };
-                let since = self.policy.clock.now();
-                (
-                    Progress::Dead { reason, since },
-                    RefreshEvent::NeedsAuthorization { reason },
-                    RefreshError::NeedsAuthorization { reason, since },
-                )
-            }
+            Err(RedeemError::LeaseOver) => Ok(Next::ClaimAgain(mark)),
             Err(failure) => {
-                let until = self.policy.back_off(tries.failed, failure.retry_after());
-                tries.failed = tries.failed.saturating_add(1);
-                tries.maybe_spent |= matches!(failure, RedeemError::Unknown { .. });
-                let cause = failure.to_string();
-                let event = match failure {
-                    RedeemError::Refused { cause, .. } => RefreshEvent::Refused { until, cause },
-                    RedeemError::Misconfigured { cause } => {
-                        tracing::error!(
-                            provider = self.key.provider(),
-                            cause,
-                            "no token of this provider can be refreshed until the client's configuration is corrected"
-                        );
-                        RefreshEvent::Misconfigured { until, cause }
-                    }
-                    _ => RefreshEvent::BackingOff { until, cause: cause.clone() },
-                };
-                let back_off = BackOff { until, cause: cause.clone(), tries };
-                (Progress::BackingOff(back_off), event, RefreshError::BackingOff { until, cause })
-            }
-        };
-        match self.note(old, &progress, mark.id, version).await {
-            Ok(true) => {}
-            Ok(false) => return Ok(Next::LookAgain),
-            // The claim stays, and whoever takes it over finds out the same.
-            Err(failed) => tracing::warn!(error = &failed as &dyn std::error::Error, "a failed refresh was not noted"),
-        }
-        self.observe(&event);
-        Ok(Next::Done(Err(error)))
-    }
-
-    /// Writes down over the claim why the refresh failed. `false` says that the record is no longer the claimed one.
-    async fn note(
-        &self,
-        old: OAuth2Token,
-        progress: &Progress,
-        id: u64,
-        mut version: Version,
-    ) -> Result<bool, TokensError> {
-        let mut token = Token::OAuth2(old);
-        loop {
-            let stored = Stored { token, progress: progress.clone() };
-            match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-                Err(TokensError::Storage(StorageError::Conflict)) => {}
-                written => return written.map(|_| true),
-            }
-            match self.tokens.load(&self.key).await? {
-                // The application has changed the token, or the same record has been sealed again.
-                Some(Versioned {
-                    value: Stored { token: current, progress: Progress::Claimed(claim) },
-                    version: at,
-                }) if claim.id == id => {
-                    (token, version) = (current, at);
-                }
-                _ => return Ok(false),
+                let failed = self.failed(&failure, tries);
+                // `None`: somebody has logged in or out meanwhile, or has taken over.
+                Ok(self.note_failure(failed, old, mark.id, version).await.map_or(Next::LookAgain, Next::Done))
             }
         }
     }
 
-    /// Stores the new token over the claim it was redeemed under. Not before it is stored, or somebody has logged out or
-    /// in, does it end: until then the new token lives here only, and the old refresh token is spent.
-    async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Next {
-        let answer = self.provider.kept(&old, &redeemed);
-        let mut new = successor(&old, &old, &answer);
-        let mut pause = FIRST_RETRY;
-        loop {
-            let stored = Stored { token: Token::OAuth2(new.clone()), progress: self.need.progress() };
-            match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-                Ok(version) => {
-                    self.observe_refresh(&old, &new);
-                    return Next::Done(self.look_at(&old, &redeemed, new, version).await);
-                }
-                Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
-                    Ok(None) => {
-                        self.observe(&RefreshEvent::Dropped);
-                        self.tell(Err(RefreshError::NotConnected));
-                        // Nobody waits for it, and it may fail.
-                        let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
-                        return Next::Done(Err(RefreshError::NotConnected));
-                    }
-                    Ok(Some(found)) => {
-                        let Token::OAuth2(token) = found.value.token else {
-                            return Next::Done(Err(RefreshError::WrongKind));
-                        };
-                        match Standing::of(&token, &old, &new) {
-                            Standing::Stored => {
-                                self.observe_refresh(&old, &token);
-                                return Next::Done(self.look_at(&old, &redeemed, token, found.version).await);
-                            }
-                            // The application has changed it, or another process has taken this one for dead.
-                            Standing::Waiting => {
-                                (new, version) = (successor(&old, &token, &answer), found.version);
-                                continue;
-                            }
-                            Standing::Other => {
-                                self.observe(&RefreshEvent::Adopted);
-                                return Next::Done(Ok(Found { token, redeemed: false }));
-                            }
-                        }
-                    }
-                    Err(error) => self.keep(&new, &error),
-                },
-                // What the answer does not hold is given up first.
-                Err(error) if is_final(&error) && new != answer => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a refreshed token is stored without members"
-                    );
-                    new = answer.clone();
-                    continue;
-                }
-                Err(error) if is_final(&error) => {
-                    self.give_up(old, version, &error).await;
-                    return Next::Done(Ok(Found { token: new, redeemed: true }));
-                }
-                Err(error) => self.keep(&new, &error),
-            }
-            sleep(pause).await;
-            pause = LONGEST_RETRY.min(pause * 2);
-        }
-    }
-
-    /// What comes of a token that is stored: it is given out, or deleted if it turns out to be somebody else's.
-    async fn look_at(&self, old: &OAuth2Token, redeemed: &OAuth2Token, new: OAuth2Token, version: Version) -> Outcome {
-        let look = timeout(self.policy.request_timeout(), self.provider.look_at(old, redeemed));
-        let verdict = look.await.unwrap_or_else(|_| Verdict::Doubtful { cause: "no answer in time".to_owned() });
-        match verdict {
-            Verdict::Good => {}
-            Verdict::Doubtful { cause } => self.observe(&RefreshEvent::Doubtful { cause }),
-            Verdict::Foreign { cause } => {
-                // Where the storage fails, the next one to look finds a token that is not theirs, so it is tried hard.
-                self.delete(version).await;
-                self.observe(&RefreshEvent::Foreign { cause });
-                self.tell(Err(RefreshError::NotConnected));
-                let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
-                return Err(RefreshError::NotConnected);
-            }
-        }
-        Ok(Found { token: new, redeemed: true })
-    }
-
-    /// Deletes the record, unless it has changed meanwhile.
-    async fn delete(&self, version: Version) {
-        let mut pause = FIRST_RETRY;
-        loop {
-            match self.tokens.delete(&self.key, Some(version)).await {
-                Ok(_) | Err(TokensError::Storage(StorageError::Conflict)) => return,
-                Err(error) if is_final(&error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a token of somebody else is not deleted"
-                    );
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a token of somebody else stays for now");
-                }
-            }
-            sleep(pause).await;
-            pause = LONGEST_RETRY.min(pause * 2);
-        }
-    }
-
-    /// Writes down that the refresh token is spent, where the storage will never take its successor.
-    async fn give_up(&self, old: OAuth2Token, mut version: Version, error: &TokensError) {
-        self.observe(&RefreshEvent::NotStored);
-        tracing::error!(
-            provider = self.key.provider(),
-            error = error as &dyn std::error::Error,
-            "a refreshed token cannot be stored; the user must authorize again"
-        );
-        let spent = Token::OAuth2(old);
-        let progress = Progress::Dead { reason: DeadReason::AnswerLost, since: self.policy.clock.now() };
-        let mut token = spent.clone();
-        let failed = loop {
-            let stored = Stored { token, progress: progress.clone() };
-            match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
-                Ok(_) => return,
-                Err(TokensError::Storage(StorageError::Conflict)) => {}
-                Err(failed) => break failed,
-            }
-            match self.tokens.load(&self.key).await {
-                Ok(Some(found)) if have_same_credentials(&found.value.token, &spent) => {
-                    (token, version) = (found.value.token, found.version);
-                }
-                Ok(_) => return,
-                Err(failed) => break failed,
-            }
-        };
-        tracing::warn!(error = &failed as &dyn std::error::Error, "a spent refresh token was not noted");
-    }
-
-    /// Serves a token that could not be stored yet.
-    fn keep(&self, new: &OAuth2Token, error: &TokensError) {
-        if self.outcome.borrow().is_none() {
-            self.observe(&RefreshEvent::NotStored);
-            tracing::error!(
-                provider = self.key.provider(),
-                error = error as &dyn std::error::Error,
-                "a refreshed token could not be stored; it is served from memory and tried again"
-            );
-            self.tell(Ok(Found { token: new.clone(), redeemed: true }));
-        }
-    }
-
-    fn observe_refresh(&self, old: &OAuth2Token, new: &OAuth2Token) {
-        self.observe(&RefreshEvent::Refreshed);
-        let change = old.scope.as_ref().map(|scope| ScopeChange::between(scope, new.scope.as_deref()));
-        if let Some(change) = change.filter(|change| !change.is_empty()) {
-            self.observe(&RefreshEvent::ScopeChanged(change));
-        }
-    }
-
-    fn tell(&self, outcome: Outcome) {
+    pub(super) fn tell(&self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
     }
 
-    fn observe(&self, event: &RefreshEvent) {
+    pub(super) fn observe(&self, event: &RefreshEvent) {
         tracing::info!(provider = self.key.provider(), event = event.name(), "token refresh");
         // A bug in there must not cost a token that is not stored yet.
         let told = catch_unwind(AssertUnwindSafe(|| (self.observer)(&self.key, event)));
@@ -435,12 +216,6 @@ impl Refresh {
             tracing::error!(event = event.name(), "the observer of token refreshes panicked");
         }
     }
-}
-
-/// Whether the storage would answer the same for ever.
-fn is_final(error: &TokensError) -> bool {
-    let TokensError::Storage(error) = error else { return false };
-    matches!(error, StorageError::TooLarge { .. } | StorageError::KeyTooLong { .. } | StorageError::Unsupported(_))
 }
 
 /// A short name that stays the same, for spans.

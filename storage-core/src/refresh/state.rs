@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use super::policy::LONGEST_RETRY_AFTER;
+use super::RefreshError;
+use super::policy::{ENOUGH_REFUSALS, LONGEST_RETRY_AFTER, REFUSED_FOR};
 use super::successor::have_same_credentials;
 use crate::random_bytes;
 use crate::time::Timestamp;
@@ -55,6 +56,43 @@ pub(crate) struct Tries {
     pub(crate) failed: u32,
     /// One of them may have reached the provider, so that the refresh token may be spent.
     pub(crate) maybe_spent: bool,
+    /// Those of them that the provider definitely refused, for a reason that is not known.
+    pub(crate) refused: Option<Refusals>,
+}
+
+/// Refusals of one refresh token, with no success between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusals {
+    pub(crate) count: u32,
+    /// When the first of them came.
+    pub(crate) since: Timestamp,
+    /// When the last of them came.
+    pub(crate) last: Timestamp,
+}
+
+impl Refusals {
+    /// After one more at this instant.
+    fn and_at(this: Option<Self>, now: Timestamp) -> Self {
+        let since = this.map_or(now, |refusals| refusals.since);
+        // A clock that was set back does not make them last longer.
+        Self { count: this.map_or(0, |refusals| refusals.count).saturating_add(1), since: since.min(now), last: now }
+    }
+
+    /// Whether the user is asked to authorize again, although the refresh token may still be good.
+    pub(crate) fn are_enough(&self) -> bool {
+        self.count >= ENOUGH_REFUSALS && self.last.saturating_since(self.since) >= REFUSED_FOR
+    }
+}
+
+impl Tries {
+    pub(crate) fn refused_at(&mut self, now: Timestamp) {
+        self.refused = Some(Refusals::and_at(self.refused, now));
+    }
+
+    /// Since when the provider has refused the refresh token, if that is long enough to ask the user.
+    pub(crate) fn needs_user_since(&self) -> Option<Timestamp> {
+        self.refused.filter(Refusals::are_enough).map(|refusals| refusals.since)
+    }
 }
 
 /// Why a connection is dead until the user authorizes again.
@@ -66,6 +104,9 @@ pub enum DeadReason {
     Refused,
     /// The provider does not accept the refresh token after an earlier answer was lost, which may have replaced it.
     AnswerLost,
+    /// The provider has refused the refresh token several times and for a long time, with errors whose meaning is not
+    /// known. It is retained and still tried now and then: if the provider accepts it, the connection is valid again.
+    RefusedRepeatedly,
     /// The access token has run out, and the provider gave no refresh token.
     NoRefreshToken,
     /// The provider's API rejected the access token before it expired, and it could not be refreshed.
@@ -80,6 +121,7 @@ impl DeadReason {
             Self::AnswerLost => {
                 "the provider's answer to an earlier refresh was lost, and with it the new refresh token"
             }
+            Self::RefusedRepeatedly => "the provider keeps refusing the token, for a reason that is not known",
             Self::NoRefreshToken => "the access token has expired, and the provider gave no refresh token",
             Self::Rejected => "the provider's API rejected the access token, and it could not be refreshed",
         }
@@ -119,6 +161,14 @@ impl Claim {
 }
 
 impl BackOff {
+    /// Why there is no new token until the next try.
+    pub(crate) fn error(&self) -> RefreshError {
+        match self.tries.needs_user_since() {
+            Some(since) => RefreshError::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, since },
+            None => RefreshError::BackingOff { until: self.until, cause: self.cause.clone() },
+        }
+    }
+
     /// Whether to leave the provider alone. An end further away than any provider may ask for comes from a clock gone
     /// wrong, and must not lock a user out until that day.
     pub(crate) fn is_in_force(&self, now: Timestamp) -> bool {
@@ -171,6 +221,10 @@ impl ConnectionState {
             Progress::Dead { reason, since } => Self::NeedsAuthorization { reason: *reason, since: *since },
             Progress::Claimed(claim) if claim.tries.maybe_spent || claim.looks_abandoned(now) => Self::SentUnknown,
             Progress::Claimed(_) => Self::Refreshing,
+            Progress::BackingOff(BackOff { tries, .. }) if tries.needs_user_since().is_some() => {
+                let since = tries.needs_user_since().unwrap_or(now);
+                Self::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, since }
+            }
             Progress::BackingOff(back_off) if back_off.is_in_force(now) => {
                 Self::BackingOff { until: back_off.until, cause: back_off.cause.clone() }
             }

@@ -96,10 +96,13 @@ impl Bench {
     }
 
     pub(crate) fn process_with_skew(&self, skew: i64) -> Process {
+        self.process_with_clock(self.clock(skew))
+    }
+
+    pub(crate) fn process_with_clock(&self, clock: Clock) -> Process {
         let storage = Arc::new(FaultyStorage::new(self.shared.clone()));
         let events = Arc::new(Mutex::new(Vec::new()));
         let observed = Arc::clone(&events);
-        let clock = self.clock(skew);
         Process {
             tokens: Tokens::dangerous_plaintext(Arc::clone(&storage) as Arc<dyn TokenStorage>),
             storage,

@@ -9,5 +9,7 @@ mod ledger;
 mod once;
 mod provider;
 mod races;
+mod refusals;
 mod rejected;
+mod standstill;
 mod storage;

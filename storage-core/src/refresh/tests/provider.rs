@@ -30,6 +30,10 @@ pub(crate) enum Answer {
     Refuse {
         retry_after: Option<Duration>,
     },
+    /// Refuses the refresh token with an error that nobody knows.
+    RefuseUnexplained,
+    /// `invalid_client`.
+    Misconfigured,
     /// The request is lost on its way.
     LoseRequest,
     /// The refresh token is spent, and the answer lost.
@@ -128,14 +132,21 @@ pub(crate) struct Client {
 
 #[async_trait]
 impl Redeem for Client {
-    async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
+    async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         let refresh_token = token.refresh_token.as_ref().map(Secret::expose).unwrap();
         let answer = {
             let mut state = self.provider.state();
             state.calls += 1;
             state.script.pop_front().unwrap_or(Answer::Grant)
         };
+        // The connection is set up.
         sleep(WAY).await;
+        if lease.is_over() {
+            let mut state = self.provider.state();
+            state.calls -= 1;
+            state.script.push_front(answer);
+            return Err(RedeemError::LeaseOver);
+        }
         let spend = || self.provider.spend(refresh_token, &self.clock);
         let granted = match answer {
             Answer::Grant => spend(),
@@ -151,6 +162,10 @@ impl Redeem for Client {
             }
             Answer::Dead => Err(RedeemError::Dead { cause: "invalid_grant".to_owned() }),
             Answer::Refuse { retry_after } => Err(RedeemError::NotRedeemed { cause: "503".to_owned(), retry_after }),
+            Answer::RefuseUnexplained => {
+                Err(RedeemError::Refused { cause: "unauthorized_client".to_owned(), retry_after: None })
+            }
+            Answer::Misconfigured => Err(RedeemError::Misconfigured { cause: "invalid_client".to_owned() }),
             Answer::LoseRequest => Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None }),
             Answer::SpendAndLose => {
                 drop(spend());

@@ -1,0 +1,159 @@
+//! Refusals whose meaning nobody knows, and faults of the configuration.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::bench::{Bench, Process};
+use super::provider::Answer;
+use crate::refresh::policy::{ENOUGH_REFUSALS, REFUSED_FOR};
+use crate::refresh::state::Progress;
+use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent};
+use crate::time::Timestamp;
+
+/// Longer than any pause between two tries.
+const HOURS: Duration = Duration::from_secs(2 * 3600);
+
+/// Whether the user is asked.
+async fn asks_the_user(process: &Process) -> Option<Timestamp> {
+    match process.usable().await {
+        Err(RefreshError::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, since }) => Some(since),
+        Err(RefreshError::BackingOff { .. }) => None,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+/// A connection that was refused for half a day, as it stands then.
+async fn refused_for_long() -> (Bench, Process, Timestamp) {
+    let bench = Bench::expired().await;
+    let (process, since) = (bench.process(), bench.now());
+    bench.provider.will([Answer::RefuseUnexplained; 7]);
+    for _ in 0..6 {
+        assert_eq!(asks_the_user(&process).await, None);
+        sleep(HOURS).await;
+    }
+    assert!(matches!(process.connection().await.unwrap().state, ConnectionState::Expiring), "tried at the next use");
+    assert!(asks_the_user(&process).await.is_some());
+    (bench, process, since)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_user_is_asked_after_refusals_over_half_a_day() {
+    let (bench, process, since) = refused_for_long().await;
+    assert_eq!(asks_the_user(&process).await, Some(since), "in between the provider is left alone");
+    assert_eq!(bench.provider.calls_and_replays(), (7, 0));
+    let expected = ConnectionState::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, since };
+    assert_eq!(process.connection().await.unwrap().state, expected);
+    assert_eq!(process.seen(), [vec!["refused"; 7], vec!["needs_authorization"]].concat());
+    let RefreshEvent::Refused { cause, .. } = &process.events()[0] else { panic!() };
+    assert_eq!(cause, "unauthorized_client");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_succeeds_makes_all_valid_again() {
+    let (bench, process, _) = refused_for_long().await;
+    bench.provider.will([Answer::RefuseUnexplained; 2]);
+    for _ in 0..2 {
+        sleep(HOURS).await;
+        assert!(asks_the_user(&process).await.is_some());
+    }
+    assert_eq!(
+        process.seen().iter().filter(|name| **name == "needs_authorization").count(),
+        1,
+        "the user is asked once"
+    );
+    sleep(HOURS).await;
+    assert_eq!(bench.process().usable().await.unwrap(), "access-0-1");
+    assert_eq!(process.connection().await.unwrap().state, ConnectionState::Valid);
+    assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle, "it starts from the beginning");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_ends_the_refusals_and_an_edit_does_not() {
+    let (bench, process, since) = refused_for_long().await;
+    let found = bench.tokens().get(&bench.key).await.unwrap().unwrap();
+    let when = crate::Precondition::Version(found.version);
+    bench.tokens().put(&bench.key, &found.value, when).await.unwrap();
+    assert_eq!(asks_the_user(&process).await, Some(since));
+    bench.login().await;
+    assert_eq!(process.usable().await.unwrap(), "access-1-0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_refusals_in_a_short_time_ask_nobody() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::RefuseUnexplained; 1000]);
+    let start = tokio::time::Instant::now();
+    while start.elapsed() < REFUSED_FOR - HOURS {
+        assert_eq!(asks_the_user(&process).await, None);
+        sleep(Duration::from_secs(60)).await;
+    }
+    let calls = bench.provider.calls_and_replays().0;
+    assert!((10..40).contains(&calls), "{calls} calls: a refused token is tried about once an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_refusals_over_a_long_time_ask_nobody() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::RefuseUnexplained; 10]);
+    for _ in 1..ENOUGH_REFUSALS {
+        assert_eq!(asks_the_user(&process).await, None);
+        sleep(REFUSED_FOR).await;
+    }
+    assert!(asks_the_user(&process).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_a_definite_refusal_counts() {
+    let passing = [Answer::Misconfigured, Answer::LoseRequest, Answer::Refuse { retry_after: None }];
+    for answer in passing {
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        bench.provider.will([answer; 50]);
+        for _ in 0..50 {
+            assert_eq!(asks_the_user(&process).await, None, "{answer:?}");
+            sleep(HOURS).await;
+        }
+        assert_eq!(process.usable().await.unwrap(), "access-0-1", "{answer:?}");
+
+        // In between refusals they neither count nor start over.
+        let bench = Bench::expired().await;
+        let process = bench.process();
+        bench.provider.will([Answer::RefuseUnexplained, answer, answer, Answer::RefuseUnexplained, answer]);
+        for _ in 0..5 {
+            assert_eq!(asks_the_user(&process).await, None, "{answer:?}");
+            sleep(REFUSED_FOR).await;
+        }
+        bench.provider.will([Answer::RefuseUnexplained]);
+        assert!(asks_the_user(&process).await.is_some(), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_configuration_costs_nobody_a_connection() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.will([Answer::Misconfigured; 500]);
+    for _ in 0..500 {
+        let outcome = process.usable().await;
+        assert!(matches!(outcome, Err(RefreshError::BackingOff { .. })), "{outcome:?}");
+        sleep(Duration::from_secs(301)).await;
+    }
+    assert_eq!(process.seen(), vec!["misconfigured"; 500]);
+    assert_eq!(process.usable().await.unwrap(), "access-0-1", "within minutes of its correction");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_takeover_keeps_the_refusals() {
+    let (bench, process, since) = refused_for_long().await;
+    sleep(HOURS).await;
+    let dying = bench.process();
+    dying.storage.next_writes([super::storage::Fault::DieAfter]);
+    drop(dying.spawn_usable());
+    sleep(Duration::from_secs(1)).await;
+    bench.provider.will([Answer::RefuseUnexplained]);
+    assert_eq!(asks_the_user(&process).await, Some(since));
+    assert_eq!(process.seen().iter().filter(|name| **name == "needs_authorization").count(), 1);
+}
