@@ -1,0 +1,345 @@
+//! PostgreSQL as it is set up elsewhere: settings of the server, the database and the user, proxies, a standby.
+//!
+//! Each set-up either works as any other, or is an error that says what to change. None loses a record, and none shows one
+//! as missing.
+#![cfg(feature = "postgres")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
+#![allow(dead_code, unused_imports, unused_macros, reason = "the cases are those of other files")]
+
+mod cases;
+
+use std::time::Duration;
+
+use cases::{Server, kept_for, key};
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenStorage as _};
+use oauth_dance_sqlx::PostgresStorage;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A database of its own, on the server that a variable names.
+struct Database(Server);
+
+impl Database {
+    async fn with(variable: &str, end: &str) -> Option<Self> {
+        let server = Server::named_by(variable)?;
+        run(&server.url, &format!("CREATE DATABASE {} {end}", server.database)).await;
+        Some(Self(server))
+    }
+
+    async fn new() -> Option<Self> {
+        Self::with("POSTGRES_URL", "").await
+    }
+
+    fn url(&self) -> String {
+        self.0.database_url()
+    }
+
+    async fn execute(&self, sql: &str) {
+        run(&self.url(), sql).await;
+    }
+
+    async fn set(&self, setting: &str) {
+        self.execute(&format!("ALTER DATABASE {} SET {setting}", self.0.database)).await;
+    }
+
+    /// By a pool of the storage's own, and by one of the application.
+    async fn both(&self) -> [PostgresStorage; 2] {
+        let options: PgConnectOptions = self.url().parse().unwrap();
+        let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
+        [PostgresStorage::connect(&self.url()).await.unwrap(), PostgresStorage::from_pool(pool)]
+    }
+
+    async fn remove(self) {
+        run(&self.0.url, &format!("DROP DATABASE {} WITH (FORCE)", self.0.database)).await;
+    }
+}
+
+async fn run(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+fn advice(result: Result<impl std::fmt::Debug, StorageError>) -> String {
+    match result.unwrap_err() {
+        StorageError::Misconfigured { advice, .. } => advice,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Every statement there is, with bytes that mean something to SQL.
+async fn works(storage: &PostgresStorage) {
+    storage.migrate().await.unwrap();
+    storage.migrate().await.unwrap();
+    assert!(storage.migrations().await.unwrap().iter().all(|known| format!("{known:?}").contains("Applied")));
+    let every: Vec<u8> = (0..=255).collect();
+    for user in ["alice", r"a'; --\", "ä\u{1F642}?$1"] {
+        let (user, record) = (key(user), Record::new(every.clone()).with_key_id(Some("k'\\".into())));
+        assert_eq!(storage.get(&user).await.unwrap(), None);
+        let first = storage.put(&user, &record, Precondition::Absent).await.unwrap();
+        assert!(matches!(storage.put(&user, &record, Precondition::Absent).await, Err(StorageError::Conflict)));
+        assert_eq!(storage.get(&user).await.unwrap().unwrap().value, record);
+        let second = storage.put(&user, &record, Precondition::Version(first)).await.unwrap();
+        assert!(matches!(storage.put(&user, &record, Precondition::Version(first)).await, Err(StorageError::Conflict)));
+        assert!(!storage.delete(&user, Some(first)).await.unwrap());
+        assert!(storage.delete(&user, Some(second)).await.unwrap());
+        storage.put(&user, &record, Precondition::Always).await.unwrap();
+        storage.put(&user, &kept_for(60), Precondition::Always).await.unwrap();
+    }
+    let mut found = 0;
+    for filter in [Filter::everything(), Filter::everything().tenant(None).user("alice").provider("github")] {
+        let mut page = PageRequest { after: None, limit: 1 };
+        loop {
+            let list = storage.list(&filter, page).await.unwrap();
+            found += list.entries.len();
+            let Some(next) = list.next else { break };
+            page = PageRequest { after: Some(next), limit: 1 };
+        }
+    }
+    assert_eq!(found, 4);
+    storage.purge(10).await.unwrap();
+    for user in ["alice", r"a'; --\", "ä\u{1F642}?$1"] {
+        assert!(storage.delete(&key(user), None).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_a_session_change_nothing() {
+    let Some(database) = Database::new().await else { return };
+    for setting in [
+        "standard_conforming_strings = off",
+        "bytea_output = escape",
+        "row_security = on",
+        "synchronous_commit = off",
+        "default_transaction_isolation = 'serializable'",
+        "default_transaction_isolation = 'repeatable read'",
+        "statement_timeout = '5s'",
+        "lock_timeout = '100ms'",
+        "idle_in_transaction_session_timeout = '100ms'",
+        "TimeZone = 'America/St_Johns'",
+        "DateStyle = 'German'",
+        "client_encoding = 'LATIN1'",
+        "search_path = elsewhere, public",
+        "search_path = public, pg_catalog",
+        "plan_cache_mode = force_generic_plan",
+        "default_transaction_deferrable = on",
+        "check_function_bodies = off",
+    ] {
+        let (name, _) = setting.split_once(" = ").unwrap();
+        database.set(setting).await;
+        for storage in database.both().await {
+            works(&storage).await;
+            storage.close().await;
+        }
+        database.set(&format!("{name} = DEFAULT")).await;
+        database.execute("DROP TABLE oauth_dance_tokens, _oauth_dance_tokens_migrations").await;
+    }
+    database.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_encoding_of_a_database_works() {
+    for encoding in ["LATIN1", "SQL_ASCII", "EUC_JP"] {
+        let end = format!("ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
+        let Some(database) = Database::with("POSTGRES_URL", &end).await else { return };
+        for storage in database.both().await {
+            works(&storage).await;
+            storage.close().await;
+        }
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
+async fn no_prepared_statement_is_left_behind() {
+    let Some(database) = Database::new().await else { return };
+    let pool = PgPoolOptions::new().max_connections(1).connect(&database.url()).await.unwrap();
+    works(&PostgresStorage::from_pool(pool.clone())).await;
+    let left = sqlx::raw_sql("SELECT name FROM pg_prepared_statements").fetch_all(&pool).await.unwrap();
+    assert_eq!(left.len(), 0);
+    pool.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn hidden_rows_are_an_error() {
+    let Some(database) = Database::new().await else { return };
+    let [owner, _] = database.both().await;
+    owner.migrate().await.unwrap();
+    owner.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let role = format!("{}_app", database.0.database);
+    database
+        .execute(&format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'app'; GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; \
+            ALTER TABLE oauth_dance_tokens ENABLE ROW LEVEL SECURITY; \
+            CREATE POLICY few ON oauth_dance_tokens USING (user_id = 'bob')"
+        ))
+        .await;
+    let (_, host) = database.url().split_once('@').map(|(login, host)| (login.to_owned(), host.to_owned())).unwrap();
+    let url = format!("postgres://{role}:app@{host}");
+    let own = PostgresStorage::connect(&url).await.unwrap();
+    let shared = PostgresStorage::from_pool(PgPool::connect(&url).await.unwrap());
+    for storage in [own, shared] {
+        assert!(advice(storage.get(&key("alice")).await).contains("row-level security"));
+        assert!(
+            advice(storage.put(&key("alice"), &Record::new("y"), Precondition::Absent).await).contains("BYPASSRLS")
+        );
+        assert!(advice(storage.delete(&key("alice"), None).await).contains("row-level security"));
+        assert!(advice(storage.list(&Filter::everything(), PageRequest::default()).await).contains("row-level"));
+        storage.close().await;
+    }
+    assert!(owner.get(&key("alice")).await.unwrap().is_some());
+    database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_search_path_without_schemas_names_the_fix() {
+    let Some(database) = Database::new().await else { return };
+    for path in ["''", "elsewhere", "pg_catalog"] {
+        database.set(&format!("search_path = {path}")).await;
+        for storage in database.both().await {
+            assert!(advice(storage.get(&key("alice")).await).contains("search_path"), "{path}");
+            if path != "pg_catalog" {
+                assert!(advice(storage.migrate().await).contains("with_table(\"schema.table\")"), "{path}");
+            }
+            let storage = storage.with_table("public.oauth_dance_tokens").unwrap();
+            works(&storage).await;
+            storage.close().await;
+        }
+        database.execute("DROP TABLE public.oauth_dance_tokens, public._oauth_dance_tokens_migrations").await;
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn another_table_of_this_name_is_no_storage() {
+    let Some(database) = Database::new().await else { return };
+    for columns in [
+        "id integer",
+        "tenant text, user_id text, provider text, account text, version text, payload text, expires_at bigint, \
+            retain_until bigint, key_id text, created_at bigint, updated_at bigint",
+        "tenant bytea, user_id bytea, provider bytea, account bytea, version bytea, payload bytea, expires_at bigint, \
+            retain_until bigint, key_id bytea, created_at bigint, updated_at bigint",
+    ] {
+        database.execute(&format!("CREATE TABLE oauth_dance_tokens ({columns})")).await;
+        for storage in database.both().await {
+            let (key, record) = (key("alice"), Record::new("x"));
+            assert!(advice(storage.put(&key, &record, Precondition::Always).await).contains("another"), "{columns}");
+            assert!(advice(storage.put(&key, &record, Precondition::Absent).await).contains("another"), "{columns}");
+            assert!(advice(storage.migrate().await).contains("with_table"), "{columns}");
+            storage.close().await;
+        }
+        database.execute("DROP TABLE oauth_dance_tokens").await;
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_read_only_database_names_the_fix() {
+    let Some(database) = Database::new().await else { return };
+    let [writer, _] = database.both().await;
+    writer.migrate().await.unwrap();
+    writer.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    database.set("default_transaction_read_only = on").await;
+    for storage in database.both().await {
+        assert!(storage.get(&key("alice")).await.unwrap().is_some());
+        let put = storage.put(&key("alice"), &Record::new("y"), Precondition::Always).await;
+        assert!(advice(put).contains("default_transaction_read_only"));
+        assert!(advice(storage.delete(&key("alice"), None).await).contains("default_transaction_read_only"));
+        storage.close().await;
+    }
+    run(&database.0.url, &format!("ALTER DATABASE {} RESET ALL", database.0.database)).await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_standby_is_neither_read_nor_written() {
+    let Some(standby) = Server::named_by("POSTGRES_STANDBY_URL") else { return };
+    let Some(primary) = Database::with("POSTGRES_HAPROXY_URL", "").await else { return };
+    let writer = PostgresStorage::connect(&primary.url()).await.unwrap();
+    writer.migrate().await.unwrap();
+    writer.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let url = standby.url.replace("/postgres?", &format!("/{}?", primary.0.database));
+    let storage = loop {
+        // The standby follows in a moment.
+        match PostgresStorage::connect(&url).await {
+            Ok(storage) if storage.migrate().await.is_ok() => break storage,
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    assert!(advice(storage.get(&key("alice")).await).contains("standby"));
+    assert!(advice(storage.get(&key("nobody")).await).contains("standby"), "and not None");
+    assert!(advice(storage.list(&Filter::everything(), PageRequest::default()).await).contains("primary"));
+    assert!(advice(storage.put(&key("alice"), &Record::new("y"), Precondition::Always).await).contains("standby"));
+    assert!(advice(storage.delete(&key("alice"), None).await).contains("standby"));
+    storage.close().await;
+    writer.close().await;
+    primary.remove().await;
+}
+
+/// The proxy cuts them after two seconds.
+#[tokio::test]
+async fn the_first_write_after_a_cut_is_done() {
+    let Some(database) = Database::with("POSTGRES_HAPROXY_URL", "").await else { return };
+    for storage in database.both().await {
+        storage.migrate().await.unwrap();
+        for round in 0..2 {
+            // Several connections, each of which is cut.
+            let version = storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+            let reads = (0..8).map(|_| async { storage.get(&key("alice")).await.unwrap().unwrap() });
+            futures_util::future::join_all(reads).await;
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            match round {
+                0 => drop(storage.put(&key("alice"), &Record::new("y"), Precondition::Version(version)).await.unwrap()),
+                _ => assert!(storage.delete(&key("alice"), Some(version)).await.unwrap()),
+            }
+        }
+        storage.close().await;
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn an_ipv6_address_in_a_url_is_reached() {
+    let Some(database) = Database::new().await else { return };
+    let url = database.url();
+    let (login, rest) = url.split_once("@127.0.0.1:").unwrap();
+    let (port, rest) = rest.split_once('/').unwrap();
+    let server = format!("127.0.0.1:{port}");
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    for url in [
+        format!("{login}@[::1]:{port}/{rest}"),
+        format!("{login}@nowhere.invalid/{rest}&host=::1&port={port}"),
+        format!("{login}@[::1]:{port}/{rest}&target_session_attrs=read-write&connect_timeout=3&pgbouncer=true"),
+    ] {
+        let storage = PostgresStorage::connect(&url).await.unwrap();
+        works(&storage).await;
+        storage.close().await;
+    }
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_url_with_what_is_not_supported_is_refused() {
+    for (url, fix) in [
+        ("postgres://u:p@a,b/d", "one host"),
+        ("postgres://u:p@a:5432,b:5433/d?target_session_attrs=read-write", "one host"),
+        ("postgres:///d?host=a,b", "one host"),
+        ("postgres://u:p@a/d?target_session_attrs=prefer-standby", "parameter"),
+        ("postgres://u:p@a/d?channel_binding=require", "parameter"),
+        ("postgres://u:p@a/d?sslmod=require", "parameter"),
+        ("postgres://u:p@a/d?service=x", "parameter"),
+    ] {
+        let error = PostgresStorage::connect(url).await.unwrap_err();
+        assert!(advice(Err::<(), _>(error)).contains(fix), "{url}");
+    }
+}
