@@ -218,14 +218,15 @@ fn protocol_violation(message: &str) -> Failure {
         Failure::Misconfigured(START_UP)
     } else if says(&["no such database"]) {
         Failure::Misconfigured("the pooler has no database of this name; add it to the pooler's configuration")
-    } else if says(&["no such user", "not allowed", "auth failed"]) {
+    } else if says(&["no such user", "authentication failed", "auth failed"]) {
         Failure::Misconfigured("the pooler refuses this user, password or host")
     } else if says(&["statement pooling mode"]) {
         Failure::Misconfigured("the pooler takes no transactions; set its pool_mode to transaction or session")
     } else if says(&["prepared statement", "bind message"]) {
         Failure::Misconfigured(MIXED_UP)
-    } else if says(&["query_wait_timeout"]) {
-        // It waited for a connection of the server, and was never sent there.
+    } else if says(&["query_wait_timeout", "cannot connect to server", "login has been failing", "no more connections"])
+    {
+        // The statement waited for a connection of the server, and was never sent there.
         Failure::Unavailable
     } else {
         Failure::Broken
@@ -246,3 +247,30 @@ const START_UP: &str = "the pooler refuses a start-up parameter; leave `options`
     `extra_float_digits(None)` on the options of your own pool, or add it to the pooler's ignore_startup_parameters";
 const MIXED_UP: &str = "a pooler mixes up prepared statements; set max_prepared_statements there (PgBouncer 1.21 or \
     newer) or pool_mode = session, or turn prepared statements off in the application";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pgbouncer_says_everything_with_one_code() {
+        let misconfigured = [
+            "unsupported startup parameter: extra_float_digits",
+            "unsupported startup parameter in options: work_mem",
+            "no such database: app",
+            "no such user: app",
+            "password authentication failed",
+            "transaction blocks not allowed in statement pooling mode",
+            "bind message supplies 5 parameters, but prepared statement \"sqlx_s_1\" requires 4",
+        ];
+        for message in misconfigured {
+            assert!(matches!(protocol_violation(message), Failure::Misconfigured(_)), "{message}");
+        }
+        for message in ["query_wait_timeout", "pgbouncer cannot connect to server"] {
+            assert_eq!(protocol_violation(message), Failure::Unavailable, "{message}");
+        }
+        for message in ["server conn crashed?", "server closed the connection unexpectedly", "client_idle_timeout"] {
+            assert_eq!(protocol_violation(message), Failure::Broken, "{message}");
+        }
+    }
+}

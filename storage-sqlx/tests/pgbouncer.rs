@@ -8,7 +8,7 @@ mod cases;
 use std::time::{Duration, Instant};
 
 use cases::{Database as _, Remote as _, Server, key, run_cases, run_remote_cases};
-use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage as _};
 use oauth_dance_sqlx::{MigrationStatus, PostgresStorage};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -162,5 +162,57 @@ async fn no_read_runs_the_statement_of_another() {
     let failures = tasks.join_all().await;
     let left = database.execute("UPDATE oauth_dance_tokens SET created_at = 1").await;
     assert_eq!((left, failures), (200, vec![0; 8]));
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn statement_mode_works_too() {
+    let Some(server) = Server::named_by("PGBOUNCER_URL") else { return };
+    let url = server.url.replace("/postgres?", "/statement_mode?");
+    let storage = PostgresStorage::connect(&url).await.unwrap().with_table(&server.database).unwrap();
+    let mut tasks = JoinSet::new();
+    for _ in 0..8 {
+        let storage = storage.clone();
+        tasks.spawn(async move { storage.migrate().await });
+    }
+    for migrated in tasks.join_all().await {
+        migrated.unwrap();
+    }
+    let version = storage.put(&key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    storage.put(&key("alice"), &Record::new("y"), Precondition::Version(version)).await.unwrap();
+    assert_eq!(storage.get(&key("alice")).await.unwrap().unwrap().value, Record::new("y"));
+    assert_eq!(storage.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries.len(), 1);
+    assert_eq!(storage.purge(10).await.unwrap(), 0);
+    assert!(storage.delete(&key("alice"), None).await.unwrap());
+    storage.close().await;
+    let table = &server.database;
+    let sql = AssertSqlSafe(format!("DROP TABLE {table}, _{table}_migrations"));
+    sqlx::raw_sql(sql)
+        .execute(&mut PgConnection::connect(&Server::named_by("PGBOUNCER_SERVER_URL").unwrap().url).await.unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn what_pgbouncer_refuses_names_the_fix() {
+    let Some(database) = Database::empty().await else { return };
+    let advice = |result: Result<PostgresStorage, StorageError>| match result.unwrap_err() {
+        StorageError::Misconfigured { advice, .. } => advice,
+        other => panic!("{other:?}"),
+    };
+    let url = database.url();
+    let options = PostgresStorage::connect(&format!("{url}&options=-c%20work_mem=1MB")).await;
+    assert!(advice(options).contains("leave `options` out"));
+    let wrong = PostgresStorage::connect(&url.replacen("oauth_dance:", "oauth_dance:wrong", 1)).await;
+    assert!(advice(wrong).contains("password"));
+    let unknown = PostgresStorage::connect(&url.replacen("oauth_dance:", "nobody:", 1)).await;
+    assert!(advice(unknown).contains("user"));
+
+    // As applications have their pool until they read the advice.
+    let pool = PgPool::connect_lazy(&url).unwrap();
+    match PostgresStorage::from_pool(pool).get(&key("alice")).await {
+        Err(StorageError::Misconfigured { advice, .. }) => assert!(advice.contains("extra_float_digits(None)")),
+        other => panic!("{other:?}"),
+    }
     database.remove().await;
 }
