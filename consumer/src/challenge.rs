@@ -1,14 +1,6 @@
 //! Reads `WWW-Authenticate` headers (RFC 9110 section 11.6.1), of which many are not written by the rules.
 
 use http::{HeaderMap, header};
-use oauth_dance_core::Rejection;
-
-const INVALID_TOKEN: &str = "invalid_token";
-
-/// What a 401 says about the token by its challenges (RFC 6750 section 3).
-pub(crate) fn rejection(headers: &HeaderMap) -> Rejection {
-    if has_error(headers, INVALID_TOKEN) { Rejection::InvalidToken } else { Rejection::Unexplained }
-}
 
 /// Whether a challenge names this error.
 pub(crate) fn has_error(headers: &HeaderMap, error: &str) -> bool {

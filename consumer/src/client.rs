@@ -4,21 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use oauth_dance_core::{OAuth1Token, Token};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use oauth_dance_core::Token;
+use reqwest::RequestBuilder;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::Url;
 
-use crate::challenge;
 use crate::connection::StoredToken;
 use crate::dpop::{self, Binding};
 use crate::error::ApiError;
-use crate::http_client::{Answer, HttpClients, SendError, without_url};
+use crate::http_client::{HttpClients, SendError, without_url};
 use crate::oauth::OAuth;
-use crate::oauth1;
 use crate::registered::{Registered, parse_endpoint};
+use crate::rejection::Browser;
+use crate::response::ApiResponse;
+
+/// How many tokens one call is tried with: the one it began with, one that was stored meanwhile, and a refreshed one.
+const MOST_TOKENS: u32 = 3;
 
 /// Calls a provider's API for one user.
 ///
@@ -45,17 +48,19 @@ use crate::registered::{Registered, parse_endpoint};
 /// ```
 #[derive(Clone)]
 pub struct ApiClient {
-    http: HttpClients,
-    registered: Arc<Registered>,
-    token: Arc<Token>,
+    pub(crate) http: HttpClients,
+    pub(crate) registered: Arc<Registered>,
+    pub(crate) token: Arc<Token>,
     /// Where a rejected token is replaced; `None` for one that is not stored yet.
-    stored: Option<StoredToken>,
+    pub(crate) stored: Option<StoredToken>,
+    /// The browser whose request it is made for, if any.
+    pub(crate) browser: Option<Arc<Browser>>,
 }
 
 impl ApiClient {
     /// A client with a token that is not stored.
     pub(crate) fn new(oauth: &OAuth, registered: Arc<Registered>, token: Token) -> Self {
-        Self { http: oauth.inner.http.clone(), registered, token: Arc::new(token), stored: None }
+        Self { http: oauth.inner.http.clone(), registered, token: Arc::new(token), stored: None, browser: None }
     }
 
     /// A client with a stored token.
@@ -151,7 +156,7 @@ impl ApiClient {
         }
     }
 
-    fn request_url(&self, method: Method, url: Result<Url, ApiError>) -> ApiRequest {
+    pub(crate) fn request_url(&self, method: Method, url: Result<Url, ApiError>) -> ApiRequest {
         let limit = self.http.limits.max_response;
         let request = url.and_then(|url| {
             let headers = self.headers()?;
@@ -168,32 +173,47 @@ impl ApiClient {
         }
     }
 
-    /// An answer to a signed request, with what it says is wrong.
-    async fn understood(&self, mut answer: ApiResponse, signer: &oauth1::Client, token: &OAuth1Token) -> ApiResponse {
-        if !answer.status.is_client_error() {
-            return answer;
-        }
-        answer.problem = signer.problem(&answer.headers, &answer.body, token);
-        let is_refused = answer.problem.as_deref().is_some_and(oauth1::is_of_the_token);
-        if let Some(stored) = self.stored.as_ref().filter(|_| is_refused)
-            && let Err(error) = stored.refuse(token).await
-        {
-            tracing::warn!(code = error.code(), "that the API refuses the token could not be noted");
-        }
-        answer
+    /// Sends a request as it is, with a signature or a proof where the token needs one.
+    pub(crate) async fn exchange(&self, request: RequestBuilder, limit: usize) -> Result<ApiResponse, ApiError> {
+        let request = match (&self.registered.oauth1, &*self.token) {
+            (Some(signer), Token::OAuth1(token)) => signer.sign(request, token, self.http.clock.now())?,
+            _ => request,
+        };
+        let answer = match self.http.send(request, binding(&self.token), limit).await {
+            Ok(answer) => answer,
+            Err(SendError::TooLarge) => return Err(ApiError::TooLarge { limit }),
+            Err(SendError::Proof) => return Err(ApiError::Request("no DPoP proof could be made".into())),
+            Err(SendError::Http(error)) => return Err(transport(error)),
+        };
+        let problem = match (&self.registered.oauth1, &*self.token) {
+            (Some(signer), Token::OAuth1(token)) if answer.status.is_client_error() => {
+                signer.problem(&answer.headers, &answer.body, token)
+            }
+            _ => None,
+        };
+        Ok(ApiResponse::new(answer, problem))
     }
 
     fn headers(&self) -> Result<HeaderMap, ApiError> {
-        let presented = match (&self.registered.oauth1, &*self.token) {
-            // Its header is a signature, which the finished request gets.
-            (Some(_), Token::OAuth1(_)) => HeaderMap::new(),
-            (Some(_), _) => return Err(ApiError::TokenType),
-            (None, token) => presented(&self.registered, token)?,
-        };
         let mut headers = self.registered.api_headers.clone();
         headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
-        headers.extend(presented);
+        headers.extend(self.presented(&self.token)?);
         Ok(headers)
+    }
+
+    /// The header that presents a token (RFC 6750 section 2.1, RFC 9449 section 7.1).
+    fn presented(&self, token: &Token) -> Result<HeaderMap, ApiError> {
+        let token = match (&self.registered.oauth1, token) {
+            // Its header is a signature, which the finished request gets.
+            (Some(_), Token::OAuth1(_)) => return Ok(HeaderMap::new()),
+            (None, Token::OAuth2(token)) => token,
+            _ => return Err(ApiError::TokenType),
+        };
+        let is_bound = token.dpop_key.is_some();
+        if !self.registered.quirks.accepts_bound(&token.token_type, is_bound) {
+            return Err(ApiError::TokenType);
+        }
+        self.registered.present(&token.access_token, is_bound).ok_or(ApiError::TokenType)
     }
 }
 
@@ -206,7 +226,7 @@ impl fmt::Debug for ApiClient {
 /// A request under way to be sent. What is wrong with it, [`ApiRequest::send`] tells.
 #[must_use]
 pub struct ApiRequest {
-    request: Result<reqwest::RequestBuilder, ApiError>,
+    pub(crate) request: Result<RequestBuilder, ApiError>,
     limit: usize,
     client: ApiClient,
 }
@@ -260,41 +280,42 @@ impl ApiRequest {
 
     /// Sends the request and reads the whole answer, whatever its status.
     ///
-    /// If the API rejects the token with 401, it is replaced by the one that is stored by now, or by a refreshed one, and
-    /// the request is sent once more. A second 401 is returned. A token of OAuth 1.0a cannot be replaced: if the provider
-    /// says that it is refused, the connection needs the user's authorization from now on.
+    /// If the API rejects the token, it is replaced by the one that is stored by now, or by a refreshed one, and the request
+    /// is sent again, whatever its method: the API has looked at the token first and done nothing. Once a redirect was
+    /// followed the request may have been done, and is not sent again.
+    ///
+    /// The API rejects the token if it answers 401, unless it names a reason that is not the token's, such as
+    /// `insufficient_scope`, or if it answers another 4xx with `invalid_token` in `WWW-Authenticate` (RFC 6750 section 3.1 wants
+    /// a 401 there, but the reason is clear). A 401 without a reason does not replace a token that is younger than a minute,
+    /// and a token that replaced a rejected one is not replaced within ten minutes. The API's answer is returned then.
+    ///
+    /// If the token is at fault and cannot be replaced, the connection needs the user's authorization from now on
+    /// ([`DeadReason::Rejected`](crate::DeadReason::Rejected)), and [`ApiResponse::success`] is
+    /// [`ApiError::NeedsAuthorization`]. If the token can never be refreshed and the API gave no reason, the provider's
+    /// userinfo endpoint is asked first whether it rejects the token too.
     ///
     /// # Errors
     /// [`ApiError`].
     pub async fn send(self) -> Result<ApiResponse, ApiError> {
-        let request = self.request?;
-        if let (Some(signer), Token::OAuth1(token)) = (&self.client.registered.oauth1, &*self.client.token) {
-            let request = signer.sign(request, token, self.client.http.clock.now())?;
-            let answer = exchange(&self.client.http, request, &self.client.token, self.limit).await?;
-            return Ok(self.client.understood(answer, signer, token).await);
-        }
-        let again = request.try_clone();
-        let ApiClient { http, token, stored, .. } = self.client;
-        let answer = exchange(&http, request, &token, self.limit).await?;
-        let Some(stored) = stored else { return Ok(answer) };
-        let (StatusCode::UNAUTHORIZED, Some(again)) = (answer.status, again) else { return Ok(answer) };
-        if dpop::rejects_proof(&answer.headers) {
-            return Ok(answer);
-        }
-        match stored.replace_rejected(token.secret(), challenge::rejection(&answer.headers)).await {
-            Ok(None) => Ok(answer),
-            Ok(Some(token)) => {
-                let headers = presented(&stored.registered, &token)?;
-                exchange(&http, again.headers(headers), &token, self.limit).await
-            }
-            Err(error) => {
-                tracing::info!(code = error.code(), "the API rejected the token, and there is no other one");
-                Ok(answer)
+        let Self { request, limit, mut client } = self;
+        let mut request = request?;
+        let mut left = MOST_TOKENS;
+        loop {
+            let again = request.try_clone();
+            let answer = client.exchange(request, limit).await?;
+            left -= 1;
+            match (client.replacement(&answer).await, again) {
+                (Ok(Some(token)), Some(again)) if !answer.is_redirected && left > 0 => {
+                    request = again.headers(client.presented(&token)?);
+                    client.token = Arc::new(token);
+                }
+                (Ok(_), _) => return Ok(answer),
+                (Err(rejection), _) => return Ok(answer.rejected(rejection)),
             }
         }
     }
 
-    fn change(self, change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder) -> Self {
+    fn change(self, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Self {
         Self { request: self.request.map(change), ..self }
     }
 }
@@ -305,95 +326,10 @@ impl fmt::Debug for ApiRequest {
     }
 }
 
-/// An answer of a provider's API, read whole.
-#[derive(Clone)]
-pub struct ApiResponse {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    problem: Option<String>,
-}
-
-impl ApiResponse {
-    /// The status.
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
-    /// The headers.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    /// This answer, if its status is a success.
-    ///
-    /// # Errors
-    /// [`ApiError::Status`], or [`ApiError::Problem`] where a provider of OAuth 1.0a says more.
-    pub fn success(self) -> Result<Self, ApiError> {
-        match (self.status, self.problem) {
-            (status, _) if status.is_success() => Ok(Self { problem: None, ..self }),
-            (status, Some(problem)) => Err(ApiError::Problem { status, problem }),
-            (status, None) => Err(ApiError::Status { status }),
-        }
-    }
-
-    /// The body as it came.
-    pub fn bytes(&self) -> &Bytes {
-        &self.body
-    }
-
-    /// The body as text.
-    ///
-    /// # Errors
-    /// [`ApiError::Body`] if it is not UTF-8.
-    pub fn text(&self) -> Result<String, ApiError> {
-        let text = std::str::from_utf8(&self.body);
-        text.map(str::to_owned).map_err(|error| ApiError::Body { expected: "text", source: error.into() })
-    }
-
-    /// The body read as JSON.
-    ///
-    /// # Errors
-    /// [`ApiError::Body`] if it is something else.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body).map_err(|error| ApiError::Body { expected: "JSON", source: error.into() })
-    }
-}
-
-impl fmt::Debug for ApiResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiResponse").field("status", &self.status).field("bytes", &self.body.len()).finish()
-    }
-}
-
-async fn exchange(
-    http: &HttpClients,
-    request: reqwest::RequestBuilder,
-    token: &Token,
-    limit: usize,
-) -> Result<ApiResponse, ApiError> {
-    match http.send(request, binding(token), limit).await {
-        Ok(Answer { status, headers, body }) => Ok(ApiResponse { status, headers, body, problem: None }),
-        Err(SendError::TooLarge) => Err(ApiError::TooLarge { limit }),
-        Err(SendError::Proof) => Err(ApiError::Request("no DPoP proof could be made".into())),
-        Err(SendError::Http(error)) => Err(transport(error)),
-    }
-}
-
 /// What a call is proved with, where the token is bound to a key.
 fn binding(token: &Token) -> Option<Binding<'_>> {
     let token = token.as_oauth2()?;
     Some(Binding { key: token.dpop_key.as_ref()?, access_token: Some(&token.access_token) })
-}
-
-/// The header that presents a token (RFC 6750 section 2.1, RFC 9449 section 7.1).
-fn presented(registered: &Registered, token: &Token) -> Result<HeaderMap, ApiError> {
-    let token = token.as_oauth2().ok_or(ApiError::TokenType)?;
-    let is_bound = token.dpop_key.is_some();
-    if !registered.quirks.accepts_bound(&token.token_type, is_bound) {
-        return Err(ApiError::TokenType);
-    }
-    registered.present(&token.access_token, is_bound).ok_or(ApiError::TokenType)
 }
 
 fn transport(error: reqwest::Error) -> ApiError {

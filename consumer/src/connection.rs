@@ -42,9 +42,11 @@ impl StoredToken {
         Ok(replaced.map(Token::from))
     }
 
-    /// Notes that the provider no longer accepts these token credentials.
-    pub(crate) async fn refuse(&self, refused: &OAuth1Token) -> Result<(), ConnectError> {
-        Ok(self.oauth.inner.refresher.refuse(refused, &self.oauth.tokens, &self.key).await?)
+    /// Notes that the provider no longer accepts these token credentials, and returns others if such are stored by now.
+    pub(crate) async fn replace_refused(&self, refused: &OAuth1Token) -> Result<Option<Token>, ConnectError> {
+        self.oauth.inner.refresher.refuse(refused, &self.oauth.tokens, &self.key).await?;
+        let stored = self.usable().await?;
+        Ok(Some(stored).filter(|stored| stored.as_oauth1() != Some(refused)))
     }
 
     /// What redeems its refresh token.

@@ -1,21 +1,18 @@
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts, OriginalUri};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, header};
 use oauth_dance_core::Connection;
-use serde_json::json;
-use url::form_urlencoded;
 
 use crate::accounts::Account;
 use crate::client::ApiClient;
 use crate::dance::ended::EndSession;
-use crate::error::{ApiError, ConnectError};
+use crate::error::ConnectError;
 use crate::oauth::{Disconnected, OAuth};
 use crate::provider::ProviderName;
+use crate::rejection::{Browser, ConnectedRejection};
 use crate::user::User;
 
 /// An extractor: the client of the signed-in user at the provider `P`, with a token that has not expired.
@@ -69,14 +66,10 @@ where
     type Rejection = ConnectedRejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let connections = Connections::new(parts, OAuth::from_ref(state)).await;
-        let client = match connections {
-            Ok(connections) => connections.client(P::NAME).await.map_err(|error| (connections, error)),
-            Err(error) => return Err(ConnectedRejection { error, login: None }),
-        };
-        match client {
+        let connections = Connections::new(parts, OAuth::from_ref(state)).await?;
+        match connections.client(P::NAME).await {
             Ok(client) => Ok(Self { client, provider: PhantomData }),
-            Err((connections, error)) => Err(connections.reject(P::NAME, error)),
+            Err(error) => Err(connections.reject(P::NAME, error)),
         }
     }
 }
@@ -92,8 +85,8 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
         match <Self as FromRequestParts<S>>::from_request_parts(parts, state).await {
             Ok(connected) => Ok(Some(connected)),
-            Err(rejection) if rejection.error.needs_login() => Ok(None),
-            Err(rejection) => Err(ConnectedRejection { login: None, ..rejection }),
+            Err(rejection) if rejection.error().needs_login() => Ok(None),
+            Err(rejection) => Err(rejection),
         }
     }
 }
@@ -114,20 +107,16 @@ where
 pub struct Connections {
     oauth: OAuth,
     user: Option<User>,
-    /// Where a browser that has to log in comes back to; `None` for what is not a browser looking at a page.
-    come_back: Option<String>,
+    browser: Option<Arc<Browser>>,
 }
 
 impl Connections {
-    async fn new(parts: &mut Parts, oauth: OAuth) -> Result<Self, ConnectError> {
-        let oauth = oauth.in_request(&parts.extensions).ok_or(ConnectError::NoRequestStorage)?;
-        let user = oauth.current_user(parts).await.map_err(ConnectError::Users)?;
-        let is_page_view = matches!(parts.method, Method::GET | Method::HEAD) && accepts_html(&parts.headers);
-        let come_back = is_page_view.then(|| {
-            let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
-            oauth.inner.paths.visible(uri.path_and_query().map_or("/", |path| path.as_str()))
-        });
-        Ok(Self { oauth, user, come_back })
+    async fn new(parts: &mut Parts, oauth: OAuth) -> Result<Self, ConnectedRejection> {
+        let browser = Browser::of(parts, &oauth);
+        let failed = |error| ConnectedRejection::new(error, None, browser.clone());
+        let oauth = oauth.in_request(&parts.extensions).ok_or_else(|| failed(ConnectError::NoRequestStorage))?;
+        let user = oauth.current_user(parts).await.map_err(|error| failed(ConnectError::Users(error)))?;
+        Ok(Self { oauth, user, browser })
     }
 
     /// Who is signed in.
@@ -160,7 +149,8 @@ impl Connections {
     pub async fn client(&self, provider: &str) -> Result<ApiClient, ConnectError> {
         self.oauth.registered(provider)?;
         let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
-        self.oauth.client(provider, user).await
+        let client = self.oauth.client(provider, user).await?;
+        Ok(ApiClient { browser: self.browser.clone(), ..client })
     }
 
     /// What is stored for the signed-in user at this provider and how it stands; see [`OAuth::connection`].
@@ -197,14 +187,9 @@ impl Connections {
         self.oauth.end_session(provider, user, next).await
     }
 
-    /// The response to a [`ConnectError`]: the login for a browser that needs one, a status and JSON otherwise.
+    /// The response to a [`ConnectError`]: the login for a browser that needs one, and otherwise a status with a page or JSON.
     pub fn reject(&self, provider: &str, error: ConnectError) -> ConnectedRejection {
-        let come_back = self.come_back.as_ref().filter(|_| error.needs_login());
-        let login = come_back.map(|next| {
-            let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
-            format!("{}?{query}", self.oauth.login_path(provider))
-        });
-        ConnectedRejection { error, login }
+        ConnectedRejection::new(error, Some(provider), self.browser.clone())
     }
 }
 
@@ -216,62 +201,6 @@ where
     type Rejection = ConnectedRejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let oauth = OAuth::from_ref(state);
-        Self::new(parts, oauth).await.map_err(|error| ConnectedRejection { error, login: None })
+        Self::new(parts, OAuth::from_ref(state)).await
     }
-}
-
-/// Why there is no client for a handler, as the response that says so.
-#[derive(Debug)]
-pub struct ConnectedRejection {
-    error: ConnectError,
-    login: Option<String>,
-}
-
-impl ConnectedRejection {
-    /// The error.
-    pub fn error(&self) -> &ConnectError {
-        &self.error
-    }
-}
-
-impl IntoResponse for ConnectedRejection {
-    fn into_response(self) -> Response {
-        let mut response = match self.login {
-            Some(login) => Redirect::to(&login).into_response(),
-            None => {
-                let (code, error) = (self.error.code(), &self.error as &dyn std::error::Error);
-                // That somebody has yet to connect their account is no trouble.
-                if self.error.needs_login() {
-                    tracing::debug!(code, error, "no client");
-                } else {
-                    tracing::warn!(code, error, "no client");
-                }
-                let body = json!({ "error": self.error.code(), "message": self.error.to_string() });
-                (self.error.status(), Json(body)).into_response()
-            }
-        };
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
-    }
-}
-
-/// A failed call of a provider's API, when a handler returns it: 502, or 504 where it took too long.
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let status = match self {
-            Self::Timeout => http::StatusCode::GATEWAY_TIMEOUT,
-            Self::ForeignOrigin | Self::Url | Self::Request(_) | Self::TokenType => {
-                http::StatusCode::INTERNAL_SERVER_ERROR
-            }
-            _ => http::StatusCode::BAD_GATEWAY,
-        };
-        tracing::warn!(error = &self as &dyn std::error::Error, "a call of a provider's API failed");
-        (status, Json(json!({ "error": "api_failed", "message": self.to_string() }))).into_response()
-    }
-}
-
-/// Whether whoever asks wants a page. A program that accepts anything gets JSON.
-pub(crate) fn accepts_html(headers: &HeaderMap) -> bool {
-    headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/html"))
 }

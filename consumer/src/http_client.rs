@@ -1,10 +1,11 @@
 //! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which stays on its origin.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use oauth_dance_core::{BoxError, Clock, Lease};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Body, Request, Response};
@@ -15,6 +16,11 @@ use crate::leased::LeasedBody;
 
 const USER_AGENT: &str = concat!("oauth-dance/", env!("CARGO_PKG_VERSION"));
 const MAX_REDIRECTS: usize = 5;
+
+tokio::task_local! {
+    /// Whether a redirect was followed for the request in progress.
+    static REDIRECTED: Cell<bool>;
+}
 
 /// How long calls may take and how much they may bring.
 #[derive(Clone, Copy, Debug)]
@@ -78,20 +84,28 @@ impl HttpClients {
         mut request: Request,
         limit: usize,
     ) -> Result<Answer, SendError> {
+        say_that_it_is_empty(&mut request);
         if let (Some(lease), Some(bytes)) = (&self.lease, request.body().and_then(Body::as_bytes)) {
             let leased = LeasedBody::new(bytes, lease.clone());
             *request.body_mut() = Some(Body::wrap(leased));
         }
-        let response = client.execute(request).await.map_err(SendError::Http)?;
+        let sending = async { (client.execute(request).await, REDIRECTED.with(Cell::get)) };
+        let (response, is_redirected) = REDIRECTED.scope(Cell::new(false), sending).await;
+        let response = response.map_err(SendError::Http)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Answer { status, headers, body: read_body(response, limit).await? })
+        Ok(Answer { status, headers, body: read_body(response, limit).await?, is_redirected })
     }
 }
 
 /// A redirect to another origin is not followed but returned: neither the token nor the body may go there.
 fn stay_on_origin(attempt: Attempt<'_>) -> Action {
     let same_origin = attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
-    if same_origin && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
+    if !same_origin || attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.stop();
+    }
+    // An error says that the request was not sent by `HttpClients::execute`, which alone asks for it.
+    let _ = REDIRECTED.try_with(|redirected| redirected.set(true));
+    attempt.follow()
 }
 
 /// An answer, read whole.
@@ -100,6 +114,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// It comes from where a redirect led, so what was asked for may have been done before it.
+    pub(crate) is_redirected: bool,
 }
 
 /// Why there is no answer.
@@ -116,6 +132,17 @@ impl From<ReadError> for SendError {
             ReadError::TooLarge => Self::TooLarge,
             ReadError::Broken(error) => Self::Http(error),
         }
+    }
+}
+
+/// Sets `Content-Length: 0` if a method that usually has a body has none (RFC 9110 section 8.6). The HTTP client leaves it
+/// out over HTTP/1.1, and some servers then answer 411.
+fn say_that_it_is_empty(request: &mut Request) {
+    let has_length =
+        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));
+    let is_empty = request.body().is_none_or(|body| body.as_bytes().is_some_and(<[u8]>::is_empty));
+    if is_empty && !has_length && [Method::POST, Method::PUT, Method::PATCH].contains(request.method()) {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 

@@ -66,6 +66,9 @@ mod provider;
 mod pushed_request;
 mod quirks;
 mod registered;
+mod rejected;
+mod rejection;
+mod response;
 mod same_origin;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -74,11 +77,11 @@ mod token_response;
 mod user;
 
 pub use accounts::Account;
-pub use client::{ApiClient, ApiRequest, ApiResponse};
+pub use client::{ApiClient, ApiRequest};
 pub use client_key::ClientKey;
 pub use dance::ended::EndSession;
 pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointError};
-pub use extract::{Connected, ConnectedRejection, Connections};
+pub use extract::{Connected, Connections};
 pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks};
 pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
 pub use oauth1::{OAuth1, SignatureMethod};
@@ -88,6 +91,8 @@ pub use provider::{
     AppleKey, ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration,
 };
 pub use quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
+pub use rejection::ConnectedRejection;
+pub use response::ApiResponse;
 pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};
 

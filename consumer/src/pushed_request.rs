@@ -33,7 +33,7 @@ pub(crate) async fn push(
 
 /// The `request_uri` in an answer, or what went wrong (RFC 9126 sections 2.2 and 2.3).
 fn read(answer: &Answer, sent: &[&str]) -> Result<Secret, TokenEndpointError> {
-    let Answer { status, headers, body } = answer;
+    let Answer { status, headers, body, .. } = answer;
     if let Some(refused) = token_response::refused(body, sent) {
         return Err(refused);
     }
@@ -61,7 +61,10 @@ mod tests {
 
     fn answer(status: u16, body: &str) -> Result<Secret, TokenEndpointError> {
         let status = StatusCode::from_u16(status).unwrap();
-        read(&Answer { status, headers: HeaderMap::new(), body: body.to_owned().into() }, &["STATE"])
+        read(
+            &Answer { status, headers: HeaderMap::new(), body: body.to_owned().into(), is_redirected: false },
+            &["STATE"],
+        )
     }
 
     /// The answers of RFC 9126 sections 2.2 and 2.3.

@@ -69,7 +69,7 @@ pub(crate) async fn refresh(
 /// The token in an answer, with the key it is bound to.
 fn read(
     registered: &Registered,
-    Answer { status, headers, body }: &Answer,
+    Answer { status, headers, body, .. }: &Answer,
     sent: &[&str],
     dpop_key: Option<DpopKey>,
     now: Timestamp,

@@ -95,8 +95,8 @@ async fn me(
     Ok(match (answer, wants_json(&headers)) {
         (Ok(answer), true) => Json(answer).into_response(),
         (Ok(answer), false) => CallPage::new(title, &answer).into_response(),
-        (Err(error), true) => error.into_response(),
-        (Err(error), false) => ErrorPage::new(StatusCode::BAD_GATEWAY, &error.to_string()).into_response(),
+        (Err(error), is_program) if is_program || error.needs_authorization() => error.into_response(),
+        (Err(error), _) => ErrorPage::new(error.status(), &error.to_string()).into_response(),
     })
 }
 

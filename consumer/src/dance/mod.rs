@@ -4,7 +4,7 @@ pub(crate) mod attempt;
 mod callback;
 pub(crate) mod ended;
 mod login;
-mod pages;
+pub(crate) mod pages;
 mod query;
 
 use std::sync::Arc;

@@ -8,10 +8,10 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::json;
 
 use super::private;
-use crate::error::LoginError;
-use crate::extract::accepts_html;
+use crate::error::{ConnectError, LoginError};
 use crate::oauth::OAuth;
 use crate::registered::Registered;
+use crate::rejection::accepts_html;
 
 const STYLE: &str = include_str!("pages.css");
 
@@ -41,6 +41,26 @@ pub(super) fn failure(
     };
     let body = format!(
         "<p>{}.</p><p>{again}<a href=\"{}\">Go back</a></p>",
+        Escaped(&sentence(&error.to_string())),
+        Escaped(&oauth.inner.paths.home()),
+    );
+    (error.status(), page(&heading, &body)).into_response()
+}
+
+/// Says why a page cannot be shown that needs a connection, and offers the login at the provider if that would help.
+pub(crate) fn no_connection(oauth: &OAuth, error: &ConnectError, login: Option<(&str, &str)>) -> Response {
+    let title =
+        |provider: &str| oauth.registered(provider).map_or_else(|_| provider.to_owned(), |found| found.title.clone());
+    let (heading, button) = match login {
+        Some((provider, path)) => {
+            let title = title(provider);
+            let button = format!("<a class=\"button\" href=\"{}\">Connect {}</a> ", Escaped(path), Escaped(&title));
+            (format!("{title} is not connected"), button)
+        }
+        None => ("That did not work".to_owned(), String::new()),
+    };
+    let body = format!(
+        "<p>{}.</p><p>{button}<a href=\"{}\">Go back</a></p>",
         Escaped(&sentence(&error.to_string())),
         Escaped(&oauth.inner.paths.home()),
     );

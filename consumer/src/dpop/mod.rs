@@ -5,7 +5,7 @@ mod proof;
 
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use oauth_dance_core::{DpopKey, Secret};
 use reqwest::{Request, RequestBuilder};
 
@@ -91,9 +91,4 @@ fn wants_nonce(answer: &Answer) -> bool {
     answer.status.is_client_error()
         && (answer.status == StatusCode::UNAUTHORIZED && challenge::has_error(&answer.headers, NONCE_WANTED)
             || refused())
-}
-
-/// Whether an API rejects the proof and not the token, so that another token would not help (RFC 9449 section 7.1).
-pub(crate) fn rejects_proof(headers: &HeaderMap) -> bool {
-    [NONCE_WANTED, "invalid_dpop_proof"].into_iter().any(|error| challenge::has_error(headers, error))
 }

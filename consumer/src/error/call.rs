@@ -3,6 +3,8 @@ use std::time::Duration;
 use http::StatusCode;
 use oauth_dance_core::BoxError;
 
+use crate::rejection::ConnectedRejection;
+
 /// Why the token endpoint gave no token, or the pushed authorization request endpoint no request URI. It carries no secret,
 /// no URL and no body.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +110,12 @@ pub enum ApiError {
         #[source]
         source: BoxError,
     },
+    /// The API rejected the token, which could not be replaced: the user has to authorize again. That is stored, so the next
+    /// [`Connected`](crate::Connected) says the same without a call.
+    ///
+    /// As a response it is what `Connected` answers: the login for a browser, 401 for a program.
+    #[error("the provider's API no longer accepts the token; the user must authorize again")]
+    NeedsAuthorization(ConnectedRejection),
     /// The provider answered with a status that is not a success.
     #[error("the provider's API answered with status {status}")]
     Status {
@@ -117,13 +125,18 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// Whether the user has to authorize again, as far as the answer tells: the API does not accept the token, which could
-    /// not be replaced either. An API that answers 401 for other reasons too is taken at its word.
-    pub fn needs_authorization(&self) -> bool {
+    /// Whether the user has to authorize again: the API does not accept the token, which could not be replaced either.
+    pub const fn needs_authorization(&self) -> bool {
+        matches!(self, Self::NeedsAuthorization(_))
+    }
+
+    /// The status that fits, for a response of this application.
+    pub fn status(&self) -> StatusCode {
         match self {
-            Self::Status { status } => *status == StatusCode::UNAUTHORIZED,
-            Self::Problem { problem, .. } => crate::oauth1::is_of_the_token(problem),
-            _ => false,
+            Self::NeedsAuthorization(_) => StatusCode::UNAUTHORIZED,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ForeignOrigin | Self::Url | Self::Request(_) | Self::TokenType => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_GATEWAY,
         }
     }
 }

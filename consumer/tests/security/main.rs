@@ -15,6 +15,7 @@ mod asked;
 mod authorization;
 mod bound;
 mod callback;
+mod dead_token;
 mod faults;
 mod form_post;
 mod limits;

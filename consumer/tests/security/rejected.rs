@@ -123,3 +123,82 @@ async fn ac_06_an_expired_token_is_not_even_tried() {
     assert_eq!(calls.len(), 1);
     assert!(!calls[0].header("authorization").unwrap().contains(&expired));
 }
+
+/// What was asked for may have been done before the redirect, also if that leads back to the same URL.
+#[tokio::test]
+async fn ac_08_nothing_is_sent_again_after_a_redirect() {
+    for (status, location) in [
+        (301, "/api/done"),
+        (302, "/api/done"),
+        (303, "/api/done"),
+        (303, "/api/orders"),
+        (307, "/api/v2"),
+        (308, "/api/v2"),
+    ] {
+        let (provider, site, client) = connected().await;
+        let before = site.access_token("alice").await;
+        provider.next_answer(Endpoint::Api, Answer::redirect(status, location));
+        provider.next_answer(Endpoint::Api, rejection());
+        let answer = client.post("/orders").body("1 piano").send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{status} {location}");
+        assert_eq!(calls_and_refreshes(&provider), (2, 1), "{status} {location}");
+        assert_ne!(site.access_token("alice").await, before, "the next call has a new token");
+    }
+    let (provider, _site, client) = connected().await;
+    provider.next_answer(Endpoint::Api, rejection());
+    provider.next_answer(Endpoint::Api, Answer::redirect(303, "/api/done"));
+    client.post("/orders").body("1 piano").send().await.unwrap().success().unwrap();
+    let paths: Vec<_> = provider.requests_to(Endpoint::Api).iter().map(|request| request.path.clone()).collect();
+    assert_eq!(paths, ["/api/orders", "/api/orders", "/api/done"], "the first hop itself may reject the token");
+}
+
+#[tokio::test]
+async fn an_empty_body_says_that_it_is_empty() {
+    let (provider, _site, client) = connected().await;
+    for (request, length) in [
+        (client.post("/x"), Some("0")),
+        (client.put("/x"), Some("0")),
+        (client.patch("/x"), Some("0")),
+        (client.post("/x").body(""), Some("0")),
+        (client.post("/x").form(&[("", ""); 0]), Some("0")),
+        (client.post("/x").body("text"), Some("4")),
+        (client.get("/x"), None),
+        (client.delete("/x"), None),
+    ] {
+        provider.clear_requests();
+        provider.next_answer(Endpoint::Api, Answer::redirect(307, "/api/y"));
+        request.send().await.unwrap().success().unwrap();
+        for request in provider.requests() {
+            assert_eq!(request.header("content-length"), length, "{} {}", request.method, request.path);
+        }
+    }
+    provider.next_answer(Endpoint::Api, Answer::redirect(303, "/api/y"));
+    client.post("/x").send().await.unwrap().success().unwrap();
+    assert_eq!(provider.requests_to(Endpoint::Api).pop().unwrap().header("content-length"), None, "it is a GET now");
+}
+
+/// RFC 5849 section 2.1: such a request has its parameters in a header, and some servers answer 411 without a length.
+#[tokio::test]
+async fn every_request_of_the_library_has_a_length() {
+    let (provider, site) = super::oauth1_dance::world().await;
+    let alice = crate::support::Browser::signed_in(&site, "alice");
+    assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
+    for endpoint in [Endpoint::TemporaryCredentials, Endpoint::Token] {
+        let request = provider.requests_to(endpoint).pop().unwrap();
+        assert_eq!(request.header("content-length"), Some("0"), "{endpoint:?}");
+    }
+
+    let (provider, site) = world().await;
+    let mut known = provider.provider("acme");
+    known.quirks.revocation = oauth_dance::RevocationRequest::Post;
+    let registration = known.client("test-client", "test-secret");
+    drop(site);
+    let site = crate::support::Setup::default().start(|builder| builder.provider(registration)).await;
+    provider.connect(&site.oauth, "acme", &User::new("alice")).await.unwrap();
+    site.clock.advance(Duration::from_secs(3601));
+    site.oauth.client("acme", &User::new("alice")).await.unwrap();
+    site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
+    let requests = provider.requests();
+    assert_eq!(requests.len(), 2);
+    assert!(requests.iter().all(|request| request.header("content-length").is_some()), "{requests:?}");
+}

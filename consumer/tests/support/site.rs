@@ -27,6 +27,7 @@ pub struct Site {
     pub oauth: OAuth,
     pub clock: TestClock,
     pub storage: Arc<dyn TokenStorage>,
+    pub keys: KeyRing,
     /// Where it listens.
     pub listener: String,
     /// Where browsers see it.
@@ -67,7 +68,7 @@ impl Setup {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let base = self.base.unwrap_or_else(|| format!("http://{}:{}", self.host, address.port()));
-        let builder = OAuth::builder(&base, Arc::clone(&self.storage), self.keys)
+        let builder = OAuth::builder(&base, Arc::clone(&self.storage), self.keys.clone())
             .clock(self.clock.clock())
             .timeout(Duration::from_secs(5))
             .user(|headers: HeaderMap| async move { who(&headers).map(User::new) });
@@ -77,7 +78,7 @@ impl Setup {
             let _ = axum::serve(listener, app).await;
         });
         let listener = format!("http://{address}");
-        Site { oauth, clock: self.clock, storage: self.storage, listener, base, server }
+        Site { oauth, clock: self.clock, storage: self.storage, keys: self.keys, listener, base, server }
     }
 }
 
