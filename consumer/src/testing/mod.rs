@@ -303,7 +303,9 @@ impl TestProvider {
         let settings = self.shared.settings().clone();
         let mut token = self.shared.grants().issue(&settings, CLIENT.0, user.id(), "", jkt.as_deref());
         // As after the dance, by the application's clock.
-        token.expires_at = Some(oauth.inner.clock.now().saturating_add(settings.access_token_lifetime));
+        let now = oauth.inner.clock.now();
+        token.issued_at = Some(now);
+        token.expires_at = Some(now.saturating_add(settings.access_token_lifetime));
         token.dpop_key = dpop_key;
         oauth.tokens().put(&user.key(provider)?, &Token::from(token.clone()), Precondition::Always).await?;
         Ok(token)
