@@ -4,64 +4,23 @@
 
 #[allow(dead_code, unused_imports, unused_macros, unreachable_pub)]
 mod cases;
+#[allow(unreachable_pub)]
+mod private_server;
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage};
+use private_server::PrivateServer;
 use tokio::task::JoinSet;
 
 const WRITERS: usize = 8;
 
-fn script(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/servers").join(name)
-}
-
-/// A server started by the project's script, stopped with this object.
-struct Server {
-    kind: &'static str,
-    folder: String,
-    url: String,
-}
-
-impl Server {
-    fn start(kind: &'static str, variable: &str) -> Option<Self> {
-        // Where a test run has no such server, there need not be the means to start one either.
-        if std::env::var_os(variable).is_none() {
-            return cases::skip(variable);
-        }
-        let started = Command::new(script("start")).arg(kind).env_remove(variable).output().unwrap();
-        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
-        let exports = String::from_utf8(started.stdout).unwrap();
-        let export = |name: &str| {
-            let line = exports.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
-            line.unwrap().trim_matches('\'').to_owned()
-        };
-        Some(Self { kind, folder: export("SERVERS_FOLDER"), url: export(variable) })
-    }
-
-    /// Kills it and leaves it dead for a second.
-    async fn crash(&self) {
-        let mut restart = Command::new(script("restart"));
-        restart.args([self.kind, "1"]).env("SERVERS_FOLDER", &self.folder);
-        let status = tokio::task::spawn_blocking(move || restart.status()).await.unwrap();
-        assert!(status.unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = Command::new(script("stop")).env("SERVERS_FOLDER", &self.folder).status();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_loses_nothing_acknowledged() {
-    let Some(server) = Server::start("postgres", "POSTGRES_URL") else { return };
+    let Some(server) = PrivateServer::start("postgres", "POSTGRES_URL", "POSTGRES_URL", &[]) else { return };
     let storage = PostgresStorage::connect(&server.url).await.unwrap();
     storage.migrate().await.unwrap();
     crash_while_writing(&server, storage).await;
@@ -69,13 +28,13 @@ async fn postgres_loses_nothing_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_loses_nothing_acknowledged() {
-    let Some(server) = Server::start("mariadb", "MYSQL_URL") else { return };
+    let Some(server) = PrivateServer::start("mariadb", "MYSQL_URL", "MYSQL_URL", &[]) else { return };
     let storage = MySqlStorage::connect(&server.url).await.unwrap();
     storage.migrate().await.unwrap();
     crash_while_writing(&server, storage).await;
 }
 
-async fn crash_while_writing<S: TokenStorage + Clone>(server: &Server, storage: S) {
+async fn crash_while_writing<S: TokenStorage + Clone>(server: &PrivateServer, storage: S) {
     let stop = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU32::new(0));
     let mut writers = JoinSet::new();

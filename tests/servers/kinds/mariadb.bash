@@ -1,4 +1,5 @@
 # MariaDB with TLS and passwords, durable as it comes. The URL asks for no TLS, which takes a debug build long.
+# MARIADB_OPTIONS has further options of the server.
 
 variables=(MYSQL_URL)
 
@@ -26,7 +27,7 @@ SQL
     background mariadb.log "$(find_program mariadbd)" --no-defaults --datadir="$folder/data" --init-file="$folder/init.sql" \
         --bind-address=127.0.0.1 --port="$port" --socket="$folder/socket" --pid-file="$folder/mariadb.pid" \
         --skip-name-resolve --max-connections=300 \
-        --ssl-cert="$folder/server.crt" --ssl-key="$folder/server.key"
+        --ssl-cert="$folder/server.crt" --ssl-key="$folder/server.key" ${MARIADB_OPTIONS:-}
     wait_until "$(find_program mariadb)" --no-defaults --protocol=TCP --host=127.0.0.1 --port="$port" \
         --user=oauth_dance --password="$password" oauth_dance -e 'SELECT 1'
     # Run again at a restart it would fail.

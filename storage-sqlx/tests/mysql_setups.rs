@@ -1,0 +1,145 @@
+//! MySQL and MariaDB as they are set up elsewhere, on servers of these tests' own.
+#![cfg(feature = "mysql")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+#[allow(dead_code, unused_imports, unused_macros, unreachable_pub)]
+mod cases;
+#[allow(dead_code, unreachable_pub)]
+mod private_server;
+
+use std::time::{Duration, Instant};
+
+use cases::key;
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage};
+use oauth_dance_sqlx::{MAX_PAYLOAD, MySqlStorage};
+use private_server::PrivateServer;
+use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, MySqlPool};
+
+fn mariadb(options: &str) -> Option<PrivateServer> {
+    PrivateServer::start("mariadb", "MYSQL_URL", "MYSQL_URL", &[("MARIADB_OPTIONS", options)])
+}
+
+fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
+    match answer {
+        Err(StorageError::Misconfigured { advice, .. }) => advice,
+        other => panic!("not Misconfigured: {other:?}"),
+    }
+}
+
+/// The longest key there is, with a payload of some size and the longest key id.
+fn longest_key() -> TokenKey {
+    TokenKey::from_parts("t".repeat(255), "u".repeat(1023), "p".repeat(255), "a".repeat(255)).unwrap()
+}
+
+fn of_size(bytes: usize) -> Record {
+    Record::new(vec![7; bytes]).with_key_id(Some("k".repeat(255)))
+}
+
+#[tokio::test]
+async fn a_payload_has_to_fit_a_packet() {
+    let Some(server) = mariadb("--max-allowed-packet=1M") else { return };
+    let own = MySqlStorage::connect(&server.url).await.unwrap();
+    own.migrate().await.unwrap();
+    let limit = own.capabilities().max_payload.unwrap();
+    assert!(((1 << 20) - 16_384..1 << 20).contains(&limit), "{limit}");
+    let theirs = MySqlStorage::from_pool(MySqlPool::connect(&server.url).await.unwrap());
+    for storage in [own, theirs] {
+        let version = storage.put(&longest_key(), &of_size(10), Precondition::Always).await.unwrap();
+        for when in [Precondition::Always, Precondition::Absent, Precondition::Version(version)] {
+            for size in [limit + 1, 2 << 20, MAX_PAYLOAD] {
+                let start = Instant::now();
+                let refused = storage.put(&longest_key(), &of_size(size), when).await;
+                assert!(matches!(refused, Err(StorageError::TooLarge { .. })), "{size}, {when:?}: {refused:?}");
+                assert!(start.elapsed() < Duration::from_millis(500));
+            }
+        }
+        assert_eq!(storage.capabilities().max_payload, Some(limit));
+        let version = storage.put(&longest_key(), &of_size(limit), Precondition::Version(version)).await.unwrap();
+        storage.put(&longest_key(), &of_size(limit), Precondition::Version(version)).await.unwrap();
+        assert_eq!(storage.get(&longest_key()).await.unwrap().unwrap().value, of_size(limit));
+        assert!(storage.delete(&longest_key(), None).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_ipv6_are_taken() {
+    let Some(server) = mariadb("--bind-address=*") else { return };
+    let mut connection = MySqlConnection::connect(&server.url).await.unwrap();
+    for sql in ["CREATE USER far@'::1' IDENTIFIED BY 'pw'", "GRANT ALL ON oauth_dance.* TO far@'::1'"] {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+    }
+    let (_, address) = server.url.split_once("@127.0.0.1:").unwrap();
+    let storage = MySqlStorage::connect(&format!("mysql://far:pw@[::1]:{address}")).await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    assert!(storage.get(&key("alice")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn several_hosts_and_unknown_options_are_refused() {
+    let Ok(url) = std::env::var("MYSQL_URL") else { return cases::skip::<()>("MYSQL_URL").unwrap_or_default() };
+    let (login, server) = url.split_once('@').unwrap();
+    let (host, rest) = server.split_once('/').unwrap();
+    for hosts in [format!("{host},{host}"), format!("localhost,{host}"), format!("[::1],{host}")] {
+        assert!(
+            advice(MySqlStorage::connect(&format!("{login}@{hosts}/{rest}")).await).contains("one host"),
+            "{hosts}"
+        );
+    }
+    for option in ["ssl_mode=VERIFY_IDENTITY", "useSSL=true", "connectTimeout=1"] {
+        let refused = MySqlStorage::connect(&format!("{url}&{option}")).await;
+        assert!(format!("{refused:?}").contains(option.split('=').next().unwrap()), "{refused:?}");
+        assert!(advice(refused).contains("ssl-mode"));
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_server_says_so() {
+    let Some(server) = mariadb("") else { return };
+    let storage = MySqlStorage::connect(&server.url).await.unwrap();
+    storage.migrate().await.unwrap();
+    let mut administrator = MySqlConnection::connect(&server.url).await.unwrap();
+    // Who has all rights may write to a read-only server; applications have fewer.
+    for sql in [
+        "CREATE USER app@127.0.0.1 IDENTIFIED BY 'pw'",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON oauth_dance.* TO app@127.0.0.1",
+        "SET GLOBAL read_only = 1",
+    ] {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut administrator).await.unwrap();
+    }
+    let (_, address) = server.url.split_once('@').unwrap();
+    let storage = MySqlStorage::connect(&format!("mysql://app:pw@{address}")).await.unwrap();
+    let refused = storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await;
+    assert!(advice(refused).contains("read-only"));
+    sqlx::raw_sql("SET GLOBAL read_only = 0").execute(&mut administrator).await.unwrap();
+    storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+}
+
+/// A proxy that closes connections after two seconds: the next write is as good as any.
+#[tokio::test]
+async fn idle_connections_cut_by_a_proxy_harm_no_write() {
+    let Ok(url) = std::env::var("MYSQL_URL") else { return cases::skip::<()>("MYSQL_URL").unwrap_or_default() };
+    let proxy = PrivateServer::start("haproxy", "PROXIED_MYSQL_URL", "MYSQL_URL", &[("MYSQL_URL", &url)]).unwrap();
+    let table = format!("idle_{}", cases::hex(&oauth_dance_core::random_bytes::<6>()));
+    let storage = MySqlStorage::connect(&proxy.url).await.unwrap().with_table(&table).unwrap();
+    storage.migrate().await.unwrap();
+    let mut last = storage.put(&key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    for round in 0..2 {
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let storage = storage.clone();
+            readers.spawn(async move { storage.get(&key("alice")).await.unwrap() });
+        }
+        readers.join_all().await;
+        // HAProxy has no clock that could be turned.
+        tokio::time::sleep(Duration::from_millis(2300)).await;
+        for write in 0..8 {
+            let written = storage.put(&key("alice"), &Record::new("x"), Precondition::Version(last)).await;
+            last = written.unwrap_or_else(|error| panic!("round {round}, write {write}: {error:?}"));
+        }
+    }
+    let mut connection = MySqlConnection::connect(&url).await.unwrap();
+    for table in [table.clone(), format!("_{table}_migrations")] {
+        sqlx::raw_sql(AssertSqlSafe(format!("DROP TABLE {table}"))).execute(&mut connection).await.unwrap();
+    }
+}
