@@ -229,7 +229,7 @@ impl Dialect for MySql {
             1044 | 1045 | 1698 => Failure::Misconfigured("the server refuses this user or password"),
             1049 => Failure::Misconfigured("there is no database of this name"),
             1153 => Failure::Misconfigured("raise the server's max_allowed_packet to 16 MiB"),
-            1290 | 1836 => Failure::Misconfigured("the server is read-only; name the primary in the URL"),
+            1290 | 1836 => Failure::ReadOnly("the server is read-only; name the primary in the URL"),
             // Among them 1047, of a Galera node that has lost or not yet joined the others.
             _ => Failure::Unavailable,
         }
