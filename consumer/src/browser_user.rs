@@ -20,10 +20,17 @@ pub(crate) struct BrowserUsers {
     clock: Clock,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Identity {
+/// Who a browser is. The cookie holds it sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Identity {
     id: String,
     since: u64,
+}
+
+impl Identity {
+    pub(crate) fn user(&self) -> User {
+        User::new(&self.id)
+    }
 }
 
 impl BrowserUsers {
@@ -33,22 +40,49 @@ impl BrowserUsers {
 
     /// The user of this browser, unless it is a new one.
     pub(crate) fn current(&self, headers: &HeaderMap, https: bool) -> Option<User> {
-        let cookies = self.cookies(https);
-        let prefix = cookies.name(PREFIX);
-        let identity: Identity = cookies::all(headers)
-            .filter(|(name, _)| name.starts_with(&prefix))
-            .find_map(|(name, value)| cookies.read(name, value))?;
-        let age = self.clock.now().saturating_since(Timestamp::from_unix_seconds(identity.since));
-        (age < LIFETIME).then(|| User::new(identity.id))
+        Some(self.find(headers, https)?.0.user())
     }
 
-    /// A new user, and the cookie that makes this browser theirs.
-    pub(crate) fn create(&self, https: bool) -> (User, HeaderValue) {
-        let cookies = self.cookies(https);
-        let name = cookies.name(&format!("{PREFIX}{}", self.keys.primary_id()));
+    /// A new user.
+    pub(crate) fn create(&self) -> Identity {
         let id = format!("browser-{}", URL_SAFE_NO_PAD.encode(random_bytes::<16>()));
-        let identity = Identity { id: id.clone(), since: self.clock.now().as_unix_seconds() };
-        (User::new(id), cookies.set(&name, &identity, LIFETIME))
+        Identity { id, since: self.clock.now().as_unix_seconds() }
+    }
+
+    /// The cookie that makes a browser this user, for as long as they have left.
+    pub(crate) fn cookie(&self, identity: &Identity, https: bool) -> HeaderValue {
+        let cookies = self.cookies(https);
+        cookies.set(&self.name(&cookies), identity, LIFETIME.saturating_sub(self.age(identity)))
+    }
+
+    /// The headers that replace a cookie sealed by another key than the ring's first; none if there is nothing to replace.
+    pub(crate) fn renewed(&self, headers: &HeaderMap, https: bool) -> Vec<HeaderValue> {
+        let cookies = self.cookies(https);
+        match self.find(headers, https) {
+            Some((identity, name)) if name != self.name(&cookies) => {
+                vec![self.cookie(&identity, https), cookies.remove(name)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Who the browser is, and the name of the cookie that says so: the one sealed by the ring's first key if it is there.
+    fn find<'a>(&self, headers: &'a HeaderMap, https: bool) -> Option<(Identity, &'a str)> {
+        let cookies = self.cookies(https);
+        let (prefix, current) = (cookies.name(PREFIX), self.name(&cookies));
+        let known = cookies::all(headers).filter(|(name, _)| name.starts_with(&prefix)).filter_map(|(name, value)| {
+            let identity: Identity = cookies.read(name, value)?;
+            (self.age(&identity) < LIFETIME).then_some((identity, name))
+        });
+        known.max_by_key(|(_, name)| *name == current)
+    }
+
+    fn age(&self, identity: &Identity) -> Duration {
+        self.clock.now().saturating_since(Timestamp::from_unix_seconds(identity.since))
+    }
+
+    fn name(&self, cookies: &SealedCookies) -> String {
+        cookies.name(&format!("{PREFIX}{}", self.keys.primary_id()))
     }
 
     fn cookies(&self, https: bool) -> SealedCookies {

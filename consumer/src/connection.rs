@@ -23,11 +23,23 @@ pub(crate) struct StoredToken {
 impl StoredToken {
     /// A token that has not expired, refreshed if need be.
     pub(crate) async fn usable(&self) -> Result<Token, ConnectError> {
+        self.reseal().await;
         let refresher = &self.oauth.inner.refresher;
         if self.registered.oauth1.is_some() {
             return Ok(refresher.credentials(&self.oauth.tokens, &self.key).await?.into());
         }
         Ok(refresher.usable(&self.oauth.tokens, &self.key, &self.provider()).await?.into())
+    }
+
+    /// Seals a token of this request's storage again, if an older key sealed it. No other process can list it to do so.
+    async fn reseal(&self) {
+        if !self.oauth.inner.per_request || !self.oauth.inner.keys_change {
+            return;
+        }
+        if let Err(error) = self.oauth.tokens.reseal(&self.key).await {
+            // Whatever it is, reading the token says it too.
+            tracing::debug!(error = &error as &dyn std::error::Error, "a token was not sealed again");
+        }
     }
 
     /// A token other than one that the API has rejected; `None` if that one stays in use.
@@ -100,7 +112,9 @@ impl Redeem for TokenEndpoint {
     }
 
     async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
-        let (Some(openid), Some(subject)) = (&self.registered.openid, &old.subject) else { return Verdict::Good };
+        // What the application named itself no ID token can repeat.
+        let verified = old.subject.as_ref().filter(|subject| !subject.issuer.is_empty());
+        let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return Verdict::Good };
         let oauth = &self.oauth.inner;
         let verdict = openid.look_at(subject, new, &self.registered.client_id, &oauth.http, oauth.clock.now()).await;
         if let Verdict::Doubtful { cause } | Verdict::Foreign { cause } = &verdict {

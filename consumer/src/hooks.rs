@@ -43,11 +43,49 @@ pub trait Hooks: Send + Sync + 'static {
     /// After the provider gave a token and before it is stored: may look at the identity behind it, say whose it is,
     /// refuse to store it, and choose where the browser goes.
     ///
+    /// It runs in a task of its own, to its end also if the browser has gone. So it sees the request's extensions, but no
+    /// task-local value. The token exists in this process only until it returns: do nothing here that can wait.
+    ///
     /// # Errors
     /// Any error stops the login, and the token is not stored.
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
         let _ = login;
         Ok(Decision::store())
+    }
+
+    /// When the callback of a login that ended well comes again, from a browser that the first response has not reached: it
+    /// was closed, or sent the callback twice and cancelled the first request, as some providers' pages make it. The token
+    /// is stored and the code spent; [`authorized`](Self::authorized) is not called again.
+    ///
+    /// Whatever `authorized` did to the first *request* belongs here too, such as signing the user in to its session:
+    ///
+    /// ```
+    /// # async fn sign_in(parts: &mut http::request::Parts, user: &oauth_dance::User) -> Result<(), oauth_dance::BoxError> { Ok(()) }
+    /// use axum::response::Response;
+    /// use oauth_dance::{BoxError, Hooks, Repeated};
+    ///
+    /// struct CreateOrLogin;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl Hooks for CreateOrLogin {
+    ///     // ... and `authorized`, which says `Decision::store().for_user(user)`
+    ///     async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
+    ///         if let Some(user) = login.user {
+    ///             sign_in(login.parts, user).await?;
+    ///         }
+    ///         Ok(None)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Cookies that the [`Decision`]'s response set are set again without it, and `None` sends the browser where it was to
+    /// go. A browser where another user is signed in than when the login was started is only sent there.
+    ///
+    /// # Errors
+    /// Any error is shown in place of the page; the token stays stored.
+    async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
+        let _ = login;
+        Ok(None)
     }
 
     /// When something happened to a stored token between logins: it was refreshed, or could not be, or the user must
@@ -155,6 +193,20 @@ impl Authorized<'_> {
     }
 }
 
+/// A login that ended well before, whose callback comes again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Repeated<'a> {
+    /// The provider's name.
+    pub provider: &'a str,
+    /// Whose login it was: who was signed in, or who the hook said.
+    pub user: Option<&'a User>,
+    /// Where the browser goes next.
+    pub next: &'a str,
+    /// The request of this callback, without its query.
+    pub parts: &'a mut Parts,
+}
+
 /// A login that failed.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -174,13 +226,14 @@ pub struct Decision {
     pub(crate) store: bool,
     pub(crate) user: Option<User>,
     pub(crate) account: Option<String>,
+    pub(crate) subject: Option<String>,
     pub(crate) response: Option<Response>,
 }
 
 impl Decision {
     /// Store the token of the user who is signed in.
     pub fn store() -> Self {
-        Self { store: true, user: None, account: None, response: None }
+        Self { store: true, user: None, account: None, subject: None, response: None }
     }
 
     /// Drop the token: the login served only to learn who the user is, or is refused. It is not revoked.
@@ -188,7 +241,7 @@ impl Decision {
     /// Say where the browser goes, where `next` may be a page that asks for [`Connected`](crate::Connected): that would send
     /// it to the login again, and a provider that does not ask the user a second time makes a loop of it.
     pub fn discard() -> Self {
-        Self { store: false, user: None, account: None, response: None }
+        Self { store: false, user: None, account: None, subject: None, response: None }
     }
 
     /// Store it as this user's, whoever is signed in.
@@ -202,6 +255,16 @@ impl Decision {
     /// [`Connections::at_account`](crate::Connections::at_account) does.
     pub fn as_account(mut self, account: impl Into<String>) -> Self {
         self.account = Some(account.into());
+        self
+    }
+
+    /// Say which account at the provider it is, by an identifier of the provider's that never changes, such as the `id` of its
+    /// userinfo. It is stored with the token, and has no use where the provider's ID token was verified, which says it.
+    ///
+    /// A later login of the same user and the same account retains the stored refresh token if it brings none: some
+    /// providers give it once. See the guide on [logins](https://docs.rs/oauth-dance).
+    pub fn with_subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = Some(subject.into());
         self
     }
 

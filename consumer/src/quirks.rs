@@ -23,6 +23,12 @@ pub struct Quirks {
     /// Asks the provider to send the browser back by a form (OAuth 2.0 Form Post Response Mode), for one that answers in no
     /// other way. Apple does where scopes are asked for.
     pub form_post: bool,
+    /// The provider appends a fragment to the redirect URI, as Facebook does with `#_=_`. Browsers carry it on to the page
+    /// after the login; an empty fragment in its place stops that.
+    pub callback_fragment: bool,
+    /// A login at the provider ends what earlier logins were granted, so that their refresh token is not worth keeping. By
+    /// default a login that brings no refresh token retains the stored one of the same account.
+    pub new_login_ends_grant: bool,
     /// Sends no `nonce` with a request of OpenID Connect, for a provider that does not repeat it in the ID token. PKCE or the
     /// client's secret protects the code all the same. LinkedIn does not.
     pub without_nonce: bool,

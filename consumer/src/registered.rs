@@ -240,6 +240,7 @@ fn reserves(is_oauth1: bool, parameter: &str) -> bool {
 
 /// The first field that is set and does nothing in OAuth 1.0a.
 fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
+    let of_both = Quirks { callback_fragment: false, ..provider.quirks.clone() };
     [
         ("scopes", !provider.scopes.is_empty()),
         ("issuer", provider.issuer.is_some()),
@@ -248,7 +249,7 @@ fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
         ("pushed_authorization_request_endpoint", provider.pushed_authorization_request_endpoint.is_some()),
         ("dpop", provider.dpop),
         ("offline_access", provider.offline_access != OfflineAccess::NotAsked),
-        ("quirks", provider.quirks != Quirks::default()),
+        ("quirks", of_both != Quirks::default()),
     ]
     .into_iter()
     .find_map(|(field, is_set)| is_set.then_some(field))

@@ -28,6 +28,7 @@
 mod dpop_key;
 mod error;
 mod key;
+mod login;
 mod memory;
 mod random;
 mod record;

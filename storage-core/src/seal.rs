@@ -80,6 +80,16 @@ impl KeyRing {
         hex(&self.primary().id())
     }
 
+    /// Whether there is more than one key in it, as while keys are changed.
+    pub fn has_older(&self) -> bool {
+        self.0.len() > 1
+    }
+
+    /// Whether something sealed was sealed by the key that writes.
+    pub fn is_current(&self, sealed: &[u8]) -> bool {
+        sealed.get(1..1 + KEY_ID_LENGTH).is_some_and(|id| *id == self.primary().id())
+    }
+
     /// Seals `plain` for one purpose, bound to whatever it must not be moved away from.
     ///
     /// The answer is the scheme's number (1 byte), the key's id (8), the nonce (24), and the ciphertext with its tag.

@@ -1,26 +1,21 @@
 //! One attempt to log in: what must be the same when the browser comes back, in a sealed cookie of its own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
-use oauth_dance_core::{
-    Clock, DpopKey, KeyRing, Precondition, Record, Secret, StorageError, Timestamp, TokenKey, TokenStorage,
-    random_bytes,
-};
+use oauth_dance_core::{Clock, DpopKey, KeyRing, Secret, Timestamp, random_bytes};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::cookies::{self, SealedCookies};
-use crate::error::LoginError;
 use crate::user::User;
 
 /// How long a login may take.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
-/// A spent attempt is remembered for longer than its cookie can be used, whatever two machines' clocks say.
-const REMEMBERED: Duration = Duration::from_secs(2 * 600);
+/// How much longer its cookie is there, by which a browser that repeats the callback is known.
+const REPEATABLE: Duration = Duration::from_secs(60);
 /// How many logins one browser can have under way, and how long their cookies may be together, of which proxies take 8 KiB
 /// with all others; the oldest give way.
 const MAX_PENDING: usize = 5;
@@ -31,10 +26,9 @@ const POSTED: &str = "oauth-dance-posted";
 const POSTED_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_POSTED: usize = 1024;
 
-/// Starts attempts, finds them again, and spends each once.
+/// Starts attempts, and finds them again.
 pub(crate) struct Attempts {
     cookies: SealedCookies,
-    spent: Arc<dyn TokenStorage>,
     clock: Clock,
 }
 
@@ -62,6 +56,9 @@ pub(crate) struct Attempt {
     pub(crate) nonce: Option<String>,
     user: Option<(String, Option<String>)>,
     since: u64,
+    /// Whether the response to its first callback has arrived at this browser, which brought the cookie that says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_spent: bool,
 }
 
 impl Attempt {
@@ -86,8 +83,8 @@ impl Attempt {
 }
 
 impl Attempts {
-    pub(crate) fn new(keys: KeyRing, spent: Arc<dyn TokenStorage>, clock: Clock, https: bool) -> Self {
-        Self { cookies: SealedCookies { keys, purpose: "oauth-dance login attempt", https }, spent, clock }
+    pub(crate) fn new(keys: KeyRing, clock: Clock, https: bool) -> Self {
+        Self { cookies: SealedCookies { keys, purpose: "oauth-dance login attempt", https }, clock }
     }
 
     /// A new attempt with a state of 256 random bits.
@@ -115,20 +112,27 @@ impl Attempts {
             nonce: None,
             user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
             since: self.clock.now().as_unix_seconds(),
+            is_spent: false,
         }
+    }
+
+    /// Whether the callback may still spend it.
+    pub(crate) fn is_in_time(&self, attempt: &Attempt) -> bool {
+        self.clock.now().saturating_since(Timestamp::from_unix_seconds(attempt.since)) <= LIFETIME
     }
 
     /// The cookie of a new attempt, and the removal of older ones that there is no more room for.
     pub(crate) fn remember(&self, attempt: &Attempt, headers: &HeaderMap) -> Vec<HeaderValue> {
         let prefix = self.cookies.name(PREFIX);
-        let mut pending: Vec<(u64, &str, &str)> = cookies::all(headers)
+        let age = |attempt: Attempt| (!attempt.is_spent, attempt.since);
+        let mut pending: Vec<((bool, u64), &str, &str)> = cookies::all(headers)
             .filter(|(name, _)| name.starts_with(&prefix))
-            .filter_map(|(name, value)| Some((self.cookies.read::<Attempt>(name, value)?.since, name, value)))
+            .filter_map(|(name, value)| Some((age(self.cookies.read(name, value)?), name, value)))
             .collect();
         pending.sort_unstable_by(|one, other| other.cmp(one));
-        let newest = self.cookies.set(&self.name(&attempt.state), attempt, LIFETIME);
+        let newest = self.cookies.set(&self.name(&attempt.state), attempt, LIFETIME + REPEATABLE);
         let mut bytes = newest.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().len();
-        let fits = |(_, name, value): &&(u64, &str, &str)| {
+        let fits = |(_, name, value): &&((bool, u64), &str, &str)| {
             bytes += "; ".len() + name.len() + "=".len() + value.len();
             bytes <= MAX_BYTES
         };
@@ -145,6 +149,25 @@ impl Attempts {
             .filter(|(found, _)| *found == name)
             .find_map(|(_, value)| self.cookies.read(&name, value))?;
         (Secret::new(attempt.state.as_str()) == Secret::new(state)).then_some(attempt)
+    }
+
+    /// The cookie of an attempt whose callback has been answered: nothing of it is secret any more, and it is there for a
+    /// minute, for a browser that repeats the callback.
+    pub(crate) fn end(&self, attempt: &Attempt) -> HeaderValue {
+        let ended = Attempt {
+            state: attempt.state.clone(),
+            verifier: String::new(),
+            provider: attempt.provider.clone(),
+            next: String::new(),
+            dpop_key: None,
+            scopes: None,
+            openid: false,
+            nonce: None,
+            user: None,
+            since: attempt.since,
+            is_spent: true,
+        };
+        self.cookies.set(&self.name(&attempt.state), &ended, REPEATABLE)
     }
 
     /// The header that makes the browser forget an attempt.
@@ -171,60 +194,30 @@ impl Attempts {
         self.cookies.remove(&self.cookies.name(POSTED))
     }
 
-    /// Spends an attempt: of all callbacks for it, in every process that shares the storage, one gets `Ok`.
-    ///
-    /// It also proves that the storage takes writes before the code is spent.
-    pub(crate) async fn spend(&self, attempt: &Attempt) -> Result<(), LoginError> {
-        let since = Timestamp::from_unix_seconds(attempt.since);
-        if self.clock.now().saturating_since(since) > LIFETIME {
-            return Err(LoginError::Expired);
-        }
-        let key = TokenKey::for_attempt(&attempt.provider, fingerprint(&attempt.state))?;
-        let marker = Record::new([]).with_retain_for(Some(REMEMBERED));
-        match self.spent.put(&key, &marker, Precondition::Absent).await {
-            Ok(_) => {
-                self.purge();
-                Ok(())
-            }
-            Err(StorageError::Conflict) => Err(LoginError::Spent),
-            Err(error) => Err(LoginError::Storage(error.into())),
-        }
-    }
-
-    /// Frees what earlier attempts left, so that an application which never purges does not fill its storage.
-    fn purge(&self) {
-        let spent = Arc::clone(&self.spent);
-        tokio::spawn(async move {
-            if let Err(error) = spent.purge(100).await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "old records were not purged");
-            }
-        });
-    }
-
     fn name(&self, state: &str) -> String {
         self.cookies.name(&format!("{PREFIX}{}", &fingerprint(state)[..16]))
     }
 }
 
 /// Names a state without telling it.
-fn fingerprint(state: &str) -> String {
+pub(super) fn fingerprint(state: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(state))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use http::header;
-    use oauth_dance_core::MemoryStorage;
 
     use super::*;
 
-    fn attempts() -> (Attempts, Arc<AtomicU64>) {
+    pub(in crate::dance) fn attempts() -> (Attempts, Arc<AtomicU64>) {
         let seconds = Arc::new(AtomicU64::new(1_000_000));
         let reading = Arc::clone(&seconds);
         let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
-        (Attempts::new(KeyRing::generate(), Arc::new(MemoryStorage::new()), clock, true), seconds)
+        (Attempts::new(KeyRing::generate(), clock, true), seconds)
     }
 
     /// What a browser sends back after these headers.
@@ -251,7 +244,7 @@ mod tests {
         let (attempts, _) = attempts();
         let attempt = attempts.start("p", &"CANARY".into(), "/".to_owned(), None);
         let cookie = attempts.remember(&attempt, &HeaderMap::new())[0].to_str().unwrap().to_owned();
-        for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=600"] {
+        for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=660"] {
             assert!(cookie.contains(attribute), "{cookie}");
         }
         assert!(cookie.starts_with("__Host-") && !cookie.contains("Domain"), "{cookie}");
@@ -315,25 +308,35 @@ mod tests {
         jar_now.len()
     }
 
-    #[tokio::test]
-    async fn an_attempt_is_spent_once_and_in_time() {
+    #[test]
+    fn an_attempt_that_ended_gives_way_first() {
         let (attempts, seconds) = attempts();
-        let attempts = Arc::new(attempts);
-        let attempt = Arc::new(attempts.start("p", &"v".into(), "/".to_owned(), None));
-        let tries: Vec<_> = (0..20)
-            .map(|_| {
-                let (attempts, attempt) = (Arc::clone(&attempts), Arc::clone(&attempt));
-                tokio::spawn(async move { attempts.spend(&attempt).await.is_ok() })
-            })
-            .collect();
-        let mut won = 0;
-        for spent in tries {
-            won += u32::from(spent.await.unwrap());
+        let mut set = Vec::new();
+        for _ in 0..MAX_PENDING {
+            seconds.fetch_add(1, Ordering::SeqCst);
+            let attempt = attempts.start("p", &"SECRET".into(), "/".to_owned(), None);
+            set.push((attempts.remember(&attempt, &HeaderMap::new()).pop().unwrap(), attempt));
         }
-        assert_eq!(won, 1);
+        let ended = attempts.end(&set[3].1);
+        assert!(ended.to_str().unwrap().contains("Max-Age=60;") || ended.to_str().unwrap().ends_with("Max-Age=60"));
+        set[3].0 = ended;
+        let headers = jar(&set.iter().map(|(cookie, _)| cookie.clone()).collect::<Vec<_>>());
+        let found = attempts.find(&set[3].1.state, &headers).unwrap();
+        assert!(found.is_spent && found.verifier.is_empty());
 
-        let late = attempts.start("p", &"v".into(), "/".to_owned(), None);
-        seconds.fetch_add(601, Ordering::SeqCst);
-        assert!(matches!(attempts.spend(&late).await, Err(LoginError::Expired)));
+        let next = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        let removed = attempts.remember(&next, &headers);
+        assert_eq!(removed.len(), 2);
+        assert!(removed[0].to_str().unwrap().starts_with(&attempts.name(&set[3].1.state)));
+    }
+
+    #[test]
+    fn an_attempt_is_in_time_for_ten_minutes() {
+        let (attempts, seconds) = attempts();
+        let attempt = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        seconds.fetch_add(600, Ordering::SeqCst);
+        assert!(attempts.is_in_time(&attempt));
+        seconds.fetch_add(1, Ordering::SeqCst);
+        assert!(!attempts.is_in_time(&attempt));
     }
 }

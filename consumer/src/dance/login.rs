@@ -12,7 +12,7 @@ use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope
 use url::Url;
 
 use super::attempt::Attempt;
-use super::{form, pages, private, query, split};
+use super::{form, is_prefetch, pages, private, query, split};
 use crate::error::{LoginError, TokenEndpointError};
 use crate::hooks::BeforeLogin;
 use crate::oauth::OAuth;
@@ -39,13 +39,20 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
         Ok(query) => start(&oauth, &provider, &mut parts, &query).await,
         Err(error) => Err(error),
     };
-    match outcome {
+    let mut response = match outcome {
         Ok(response) => response,
         Err(error) => oauth.failed(&provider, &error, &parts).await,
+    };
+    for cookie in oauth.renewed_cookies(&parts.headers) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
+    response
 }
 
 async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) -> Result<Response, LoginError> {
+    if is_prefetch(&parts.headers) {
+        return Err(LoginError::Prefetch);
+    }
     let registered = oauth.registered_in(provider)?;
     let oauth = &oauth.in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
     let next = oauth.inner.paths.local(query::one(query, "next")?.as_deref());

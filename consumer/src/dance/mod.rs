@@ -3,9 +3,14 @@
 pub(crate) mod attempt;
 mod callback;
 pub(crate) mod ended;
+mod finish;
 mod login;
+mod outcome;
 pub(crate) mod pages;
+mod parameters;
 mod query;
+mod renewal;
+pub(crate) mod spent;
 
 use std::sync::Arc;
 
@@ -15,7 +20,7 @@ use axum::extract::{FromRequestParts as _, OriginalUri, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, get, on};
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use oauth_dance_core::BoxError;
 use tracing::Instrument as _;
 
@@ -24,6 +29,8 @@ use crate::hooks::Failure;
 use crate::oauth::{OAuth, UserSource};
 use crate::registered::Registered;
 use crate::user::User;
+
+pub use renewal::{OAuthLayer, OAuthService};
 
 /// Longer than any form of a provider; a code alone may have 4 KiB.
 const MAX_FORM: usize = 16 * 1024;
@@ -75,12 +82,28 @@ impl OAuth {
         let provider = registered.map(|registered| registered.name.as_str());
         tracing::warn!(provider, code = error.code(), error = error as &dyn std::error::Error, "login failed");
         count(provider.unwrap_or_default(), error.code());
+        self.failure(registered, error, parts).await
+    }
+
+    /// The page alone, of a failure that was logged and counted before.
+    async fn failure(&self, registered: Option<&Registered>, error: &LoginError, parts: &Parts) -> Response {
+        let provider = registered.map(|registered| registered.name.as_str());
         let response = match self.inner.hooks.failed(Failure { provider, error, parts }).await {
             Some(response) => response,
             None => pages::failure(self, registered, error, &parts.headers),
         };
         private(response)
     }
+}
+
+/// Whether the browser, or something in front of it, only looks ahead: nobody has asked for the page yet. Fetch and the
+/// Speculation Rules have `Sec-Purpose`, older browsers the others.
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    let names = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
+    let values = names.into_iter().flat_map(|name| headers.get_all(name)).filter_map(|value| value.to_str().ok());
+    values
+        .map(str::to_ascii_lowercase)
+        .any(|value| ["prefetch", "prerender", "preview"].iter().any(|ahead| value.contains(ahead)))
 }
 
 /// Counts how logins end for whoever operates the application. The labels come from its configuration and this code.

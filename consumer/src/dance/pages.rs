@@ -29,6 +29,7 @@ pub(super) fn failure(
     let heading = match (registered, error) {
         // Whatever came of it came with the first callback.
         (_, LoginError::Spent) => "This login is over".to_owned(),
+        (_, LoginError::Interrupted) => "This login was interrupted".to_owned(),
         (Some(registered), _) => format!("{} was not connected", registered.title),
         (None, _) => "Not connected".to_owned(),
     };

@@ -19,3 +19,9 @@ pub(super) fn one(query: &str, name: &str) -> Result<Option<String>, LoginError>
     }
     Ok(value.filter(|value| !value.is_empty()))
 }
+
+/// A parameter that decides nothing, so that it may come more than once: its first value.
+pub(super) fn first(query: &str, name: &str) -> Option<String> {
+    let value = form_urlencoded::parse(query.as_bytes()).find(|(found, _)| found == name)?.1.into_owned();
+    (!value.is_empty()).then_some(value)
+}

@@ -18,7 +18,7 @@ pub enum LoginError {
     /// Another site sent the browser here to change who is connected.
     #[error("the request came from another site")]
     CrossSite,
-    /// The browser only looks ahead; the callback was not used up.
+    /// The browser only looks ahead: no login was started, and no callback used up.
     #[error("the page was only prefetched")]
     Prefetch,
     /// The request lacks something, has it twice, or has too much of it.
@@ -30,9 +30,22 @@ pub enum LoginError {
     /// The login was started too long ago.
     #[error("the login took too long; start again")]
     Expired,
-    /// The callback was used before, as with the browser's back button.
+    /// The callback was used before, and what became of it is not known any more.
     #[error("this callback was used before")]
     Spent,
+    /// The callback was used before and has not ended in time: its process was stopped, or a hook takes long or panicked.
+    /// Whether the account is connected is not known; a new login settles it.
+    #[error("the login was interrupted before its end; start again")]
+    Interrupted,
+    /// The callback was used before, and failed; the error of that callback in words. Errors that need no more than their
+    /// code are told by their own variant.
+    #[error("{message}")]
+    FailedBefore {
+        /// What went wrong.
+        message: String,
+        /// The status of that error.
+        status: StatusCode,
+    },
     /// Somebody else is signed in now than when the login was started.
     #[error("another user is signed in now than when the login was started")]
     UserChanged,
@@ -99,6 +112,8 @@ impl LoginError {
             Self::UnknownAttempt => "unknown_attempt",
             Self::Expired => "expired",
             Self::Spent => "spent",
+            Self::Interrupted => "interrupted",
+            Self::FailedBefore { .. } => "failed_before",
             Self::UserChanged => "user_changed",
             Self::NoRequestStorage => "no_request_storage",
             Self::NoUser => "no_user",
@@ -126,6 +141,8 @@ impl LoginError {
             Self::Malformed(_) | Self::UnknownAttempt | Self::Expired | Self::IssuerMismatch => StatusCode::BAD_REQUEST,
             Self::Spent | Self::UserChanged => StatusCode::CONFLICT,
             Self::NoUser => StatusCode::UNAUTHORIZED,
+            Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::FailedBefore { status, .. } => *status,
             Self::Provider { .. } | Self::Discovery(_) | Self::IdToken(_) => StatusCode::BAD_GATEWAY,
             Self::PushedRequest(error) | Self::Token(error) => error.status(),
             Self::Storage(error) => storage_status(error),

@@ -7,11 +7,12 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use oauth_dance_core::{Clock, KeyRing, MemoryStorage, Refresher, TokenStorage, Tokens};
 
-use super::{Inner, OAuth, UserSource};
+use super::{Inner, OAuth, Tasks, UserSource};
 use crate::browser_user::BrowserUsers;
 use crate::connection;
 use crate::dance::attempt::Attempts;
 use crate::dance::ended::Endings;
+use crate::dance::spent::SpentAttempts;
 use crate::error::ConfigError;
 use crate::hooks::{Hooks, NoHooks};
 use crate::http_client::{HttpClients, Limits};
@@ -99,7 +100,7 @@ impl OAuthBuilder {
     }
 
     /// For an application without user accounts: each browser is a user of its own, known by a sealed cookie that is set
-    /// when its first login ends and lasts 180 days.
+    /// when its first login ends and lasts 180 days. [`OAuth::layer`] lets the keys of that cookie be changed.
     pub fn each_browser_a_user(self) -> Self {
         let users = BrowserUsers::new(self.keys.clone(), self.clock.clone());
         Self { users: Some(UserSource::Browser(users)), ..self }
@@ -213,10 +214,13 @@ impl OAuthBuilder {
             registered,
             refresher,
             per_request: self.per_request,
+            keys_change: self.keys.has_older(),
             users: self.users.ok_or(ConfigError::NoUsers)?,
             hooks: self.hooks,
             endings: Endings::new(self.keys.clone(), paths.is_https()),
-            attempts: Attempts::new(self.keys, spent, self.clock.clone(), paths.is_https()),
+            attempts: Attempts::new(self.keys.clone(), self.clock.clone(), paths.is_https()),
+            spent: SpentAttempts::new(spent, self.keys, self.limits.timeout),
+            logins: Tasks::default(),
             http: HttpClients::new(self.limits, self.clock.clone())?,
             paths,
             clock: self.clock,

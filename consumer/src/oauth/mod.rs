@@ -1,6 +1,7 @@
 //! What an application holds: its providers, its users' tokens, and how it is put together.
 
 mod builder;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::client::ApiClient;
 use crate::connection::StoredToken;
 use crate::dance::attempt::Attempts;
 use crate::dance::ended::Endings;
+use crate::dance::spent::SpentAttempts;
 use crate::error::{ConnectError, TokenEndpointError};
 use crate::hooks::Hooks;
 use crate::http_client::HttpClients;
@@ -28,6 +30,7 @@ use crate::token_endpoint;
 use crate::user::{User, Users};
 
 pub use builder::OAuthBuilder;
+pub(crate) use tasks::Tasks;
 
 /// How often a token may be replaced while it is being removed. A refresh writes twice.
 const MOST_REPLACED: usize = 8;
@@ -45,11 +48,16 @@ pub struct OAuth {
 
 pub(crate) struct Inner {
     pub(crate) registered: BTreeMap<String, Arc<Registered>>,
-    per_request: bool,
+    pub(crate) per_request: bool,
+    /// Whether an older key may have sealed something.
+    pub(crate) keys_change: bool,
     pub(crate) users: UserSource,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) refresher: Refresher,
     pub(crate) attempts: Attempts,
+    pub(crate) spent: SpentAttempts,
+    /// The logins in flight.
+    pub(crate) logins: Tasks,
     pub(crate) endings: Endings,
     pub(crate) http: HttpClients,
     pub(crate) paths: Paths,
@@ -111,9 +119,28 @@ impl OAuth {
         Ok(self.inner.refresher.connection(&self.tokens, &user.key(provider)?).await?)
     }
 
-    /// Waits until no token is being refreshed in this process. Call it when the server has stopped, so that no new token
-    /// is lost, and bound the time it may take: while the storage is down, it waits for that.
+    /// Waits until no login and no refresh is in flight in this process. Call it when the server has stopped, so that no new
+    /// token is lost, and bound the time it may take: while the storage is down, it waits for that.
+    ///
+    /// A login is in flight from the moment its callback spends the attempt to the moment its token is stored and its outcome
+    /// noted, also after the browser has gone.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use oauth_dance::OAuth;
+    ///
+    /// # async fn serve(listener: tokio::net::TcpListener, app: axum::Router, oauth: OAuth) -> std::io::Result<()> {
+    /// # let stopped = std::future::ready(());
+    /// axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
+    /// if tokio::time::timeout(Duration::from_secs(10), oauth.finish()).await.is_err() {
+    ///     eprintln!("stopped before every token was stored");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn finish(&self) {
+        // The hook of a login may call an API, and so refresh a token.
+        self.inner.logins.all_ended().await;
         self.inner.refresher.finish().await;
     }
 

@@ -43,7 +43,8 @@ fn the_order_of_clock_and_users_does_not_matter() {
         };
         let oauth = oauth.build().unwrap();
         let UserSource::Browser(browsers) = &oauth.inner.users else { panic!() };
-        let (user, cookie) = browsers.create(false);
+        let identity = browsers.create();
+        let (user, cookie) = (identity.user(), browsers.cookie(&identity, false));
         let pair = cookie.to_str().unwrap().split(';').next().unwrap().parse().unwrap();
         let headers = HeaderMap::from_iter([(header::COOKIE, pair)]);
         assert_eq!(browsers.current(&headers, false), Some(user), "{clock_first}");

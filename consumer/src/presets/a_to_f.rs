@@ -184,7 +184,7 @@ presets! {
         client_authentication: ClientAuthentication::Body,
         pkce: Pkce::Documented,
         refresh: Refresh::Never,
-        quirks: &[Quirk::Revocation(RevocationRequest::Delete)],
+        quirks: &[Quirk::CallbackFragment, Quirk::Revocation(RevocationRequest::Delete)],
     }
 
     /// [Figma](https://developers.figma.com/docs/rest-api/authentication/).

@@ -158,6 +158,7 @@ fn quirk_line(quirk: Quirk) -> Option<String> {
         Quirk::Revocation(_) => None,
         Quirk::ScopeParameter(name) => Some(format!("scopes are asked for as `{name}`")),
         Quirk::FormPost => Some("the answer comes by `form_post`".to_owned()),
+        Quirk::CallbackFragment => Some("the fragment it adds is dropped".to_owned()),
         Quirk::WithoutNonce => Some("no nonce is sent".to_owned()),
         Quirk::TokenJson => Some("token requests are JSON".to_owned()),
         Quirk::TokenParam(name, value) => Some(format!("the code is redeemed with `{name}={value}`")),

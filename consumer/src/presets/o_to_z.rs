@@ -218,6 +218,7 @@ presets! {
         token_endpoint: "https://www.tumblr.com/oauth/access_token",
         userinfo_endpoint: Some("https://api.tumblr.com/v2/user/info"),
         api_base: Some("https://api.tumblr.com/v2"),
+        quirks: &[Quirk::CallbackFragment],
         oauth1: Some(Signed {
             temporary_credentials_endpoint: "https://www.tumblr.com/oauth/request_token",
             method: SignatureMethod::HmacSha1,

@@ -91,6 +91,7 @@ pub(super) enum Refresh {
 pub(super) enum Quirk {
     ScopeParameter(&'static str),
     FormPost,
+    CallbackFragment,
     WithoutNonce,
     TokenJson,
     TokenParam(&'static str, &'static str),
@@ -203,6 +204,7 @@ impl Quirk {
         match self {
             Self::ScopeParameter(name) => quirks.scope_parameter = Some(name.to_owned()),
             Self::FormPost => quirks.form_post = true,
+            Self::CallbackFragment => quirks.callback_fragment = true,
             Self::WithoutNonce => quirks.without_nonce = true,
             Self::TokenJson => quirks.token_request = TokenRequest::Json,
             Self::TokenParam(name, value) => drop(quirks.token_params.insert(name.to_owned(), value.to_owned())),

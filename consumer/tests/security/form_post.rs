@@ -77,6 +77,7 @@ async fn cb_15_a_form_leads_to_the_callback() {
         assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/"));
         assert!(site.token("alice").await.is_some());
         assert_eq!(noted.0.lock().unwrap().take().as_deref(), user);
+        alice.forget_logins();
         let left: Vec<_> = alice.cookies().into_keys().filter(|name| name.contains("oauth-dance")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
@@ -166,4 +167,19 @@ async fn apple_is_asked_for_a_form() {
     let asked: HashMap<_, _> = asked.query_pairs().into_owned().collect();
     assert_eq!((asked["client_id"].as_str(), asked["response_mode"].as_str()), ("com.example.app", "form_post"));
     assert_eq!((asked["scope"].as_str(), asked.contains_key("nonce")), ("openid email name", cfg!(feature = "oidc")));
+}
+
+#[tokio::test]
+async fn cb_15_a_form_sent_twice_ends_as_one_login() {
+    let (provider, site, _) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    let form = form(&alice).await;
+    provider.next_token_answer(oauth_dance::testing::Answer::normal().after(Duration::from_millis(200)));
+    let first = alice.post("/login/acme/authorized", &form, &CROSS_SITE).await;
+    alice.hang_up(first.location(), || !provider.requests_to(Endpoint::Token).is_empty()).await;
+    let second = alice.post("/login/acme/authorized", &form, &CROSS_SITE).await;
+    let page = alice.get(second.location()).await;
+    assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/"));
+    assert!(site.token("alice").await.is_some());
+    assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
 }

@@ -7,7 +7,7 @@ use oauth_dance::testing::TestProvider;
 use oauth_dance::{KeyRing, OAuthBuilder};
 use oauth_dance_core::{Filter, PageRequest};
 
-use crate::support::{Browser, Setup, Site, world};
+use crate::support::{Browser, Page, Setup, Site, world};
 
 fn attributes(cookie: &str) -> Vec<&str> {
     let mut attributes: Vec<_> = cookie.split("; ").skip(1).collect();
@@ -30,12 +30,13 @@ async fn sc_01_sc_02_cookies_are_kept_strictly() {
 
         let all = [start.set_cookies(), end.set_cookies()].concat();
         assert_eq!(all.len(), 3, "an attempt, its end, and the user: {all:?}");
-        for (cookie, age) in all.iter().zip(["Max-Age=600", "Max-Age=0", "Max-Age=15552000"]) {
+        for (cookie, age) in all.iter().zip(["Max-Age=660", "Max-Age=60", "Max-Age=15552000"]) {
             let mut expected = vec!["HttpOnly", age, "Path=/", "SameSite=Lax"];
             expected.extend(secure.then_some("Secure"));
             assert_eq!(attributes(cookie), expected, "{cookie}");
             assert_eq!(cookie.starts_with("__Host-"), secure, "{cookie}");
         }
+        browser.forget_logins();
         assert_eq!(browser.cookies().len(), 1, "the browser took and kept them as meant");
     }
 }
@@ -46,6 +47,7 @@ async fn sc_05_a_user_cookie_is_made_by_the_application_only() {
     let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
     let browser = Browser::of(&site);
     browser.login("acme").await;
+    browser.forget_logins();
     let (name, value) = browser.cookies().into_iter().next().unwrap();
 
     let other = Browser::of(&site);
@@ -90,6 +92,7 @@ async fn sc_09_strange_cookies_are_no_cookies() {
     let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
     let browser = Browser::of(&site);
     browser.login("acme").await;
+    browser.forget_logins();
     let (name, value) = browser.cookies().into_iter().next().unwrap();
     let strange = [
         String::new(),
@@ -122,32 +125,27 @@ async fn sc_09_strange_cookies_are_no_cookies() {
 async fn sc_10_the_attempt_s_cookie_goes_with_it() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
-    let left = || alice.cookies().keys().filter(|name| name.contains("login")).count();
-    alice.login("acme").await;
-    assert_eq!(left(), 0, "after a login");
+    let ends = |page: &Page, age: &str| page.set_cookies()[0].contains(&format!("Max-Age={age};"));
+    assert!(ends(&alice.login("acme").await, "60"), "a minute after a login");
 
     provider.configure(|settings| settings.refuses = Some("access_denied".to_owned()));
-    alice.login("acme").await;
-    assert_eq!(left(), 0, "after a refusal");
+    assert!(ends(&alice.login("acme").await, "60"), "after a refusal");
     provider.configure(|settings| settings.refuses = None);
 
     provider.next_token_answer(oauth_dance::testing::Answer::status(500));
-    alice.login("acme").await;
-    assert_eq!(left(), 0, "after a failure");
+    assert!(ends(&alice.login("acme").await, "60"), "after a failure");
 
     let callback = alice.stopped_at_callback("acme").await;
-    let cookies = alice.cookies();
     alice.get(callback.as_str()).await;
-    for (name, value) in &cookies {
-        alice.set_cookie(name, value);
-    }
-    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::CONFLICT);
-    assert_eq!(left(), 0, "after a second use");
+    let again = alice.get(callback.as_str()).await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER);
+    assert!(again.set_cookies().is_empty(), "no later for a second use");
 
     let callback = alice.stopped_at_callback("acme").await;
     site.clock.advance(Duration::from_secs(601));
-    assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::BAD_REQUEST);
-    assert_eq!(left(), 0, "after its time");
+    let late = alice.get(callback.as_str()).await;
+    assert_eq!(late.status, StatusCode::BAD_REQUEST);
+    assert!(ends(&late, "0"), "and at once after its time");
 }
 
 #[tokio::test]
@@ -200,28 +198,81 @@ async fn sc_12_a_visit_leaves_nothing() {
     assert!(stored.entries.is_empty(), "not even by logins that are only started");
 }
 
+/// One process after the other, each with a ring of its own, on one storage.
+async fn processes(rings: impl IntoIterator<Item = KeyRing>) -> (TestProvider, Vec<Site>) {
+    let provider = TestProvider::start().await.unwrap();
+    let storage = Setup::default().storage;
+    let mut sites = Vec::new();
+    for keys in rings {
+        let base = Some("https://app.example".to_owned());
+        let setup = Setup { base, keys, storage: storage.clone(), ..Setup::default() };
+        let configure = |builder: OAuthBuilder| builder.provider(provider.registration("acme")).each_browser_a_user();
+        sites.push(setup.start(configure).await);
+    }
+    (provider, sites)
+}
+
+/// The same browser at another process.
+fn at(site: &Site, browser: &Browser) -> Browser {
+    let moved = Browser::of(site);
+    browser.cookies().iter().for_each(|(name, value)| moved.set_cookie(name, value));
+    moved
+}
+
+async fn reseal(site: &Site) {
+    let stored = site.oauth.tokens().list(&Filter::everything(), PageRequest::default()).await.unwrap();
+    for entry in stored.entries {
+        site.oauth.tokens().reseal(&entry.key).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn sc_15_keys_can_be_changed() {
     use oauth_dance_core::SealingKey;
 
-    let provider = TestProvider::start().await.unwrap();
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
-    let storage = Setup::default().storage;
-    let rings = [KeyRing::new(old.clone()), KeyRing::new(new.clone()).with_older(old), KeyRing::new(new)];
-    let mut browser: Option<Browser> = None;
-    for (step, keys) in rings.into_iter().enumerate() {
-        let setup = Setup { keys, storage: storage.clone(), ..Setup::default() };
-        let configure = |builder: OAuthBuilder| builder.provider(provider.registration("acme")).each_browser_a_user();
-        let site = setup.start(configure).await;
-        let next = Browser::of(&site);
-        for (name, value) in browser.iter().flat_map(Browser::cookies) {
-            next.set_cookie(&name, &value);
+    let second = KeyRing::new(old.clone()).with_older(new.clone());
+    let first = KeyRing::new(new.clone()).with_older(old.clone());
+    let (_provider, steps) = processes([KeyRing::new(old), second, first, KeyRing::new(new)]).await;
+    let [before, second, first, dropped] = &steps[..] else { panic!() };
+
+    // Processes that are not restarted yet, and those that are, serve the same browsers.
+    let (mut known, mut fresh) = (Browser::of(before), Browser::of(first));
+    known.login("acme").await;
+    known.forget_logins();
+    fresh.login("acme").await;
+    fresh.forget_logins();
+    for step in [second, first, second, first] {
+        for browser in [&mut known, &mut fresh] {
+            *browser = at(step, browser);
+            assert_eq!(browser.get("/me/acme").await.status, StatusCode::OK);
+            assert_eq!(browser.cookies().len(), 1, "one cookie takes the other's place");
+            assert!(browser.get("/me/acme").await.set_cookies().is_empty(), "and stays");
         }
-        if step == 0 {
-            next.login("acme").await;
-        }
-        let status = next.get("/me/acme").await.status;
-        assert_eq!(status, if step < 2 { StatusCode::OK } else { StatusCode::SEE_OTHER }, "step {step}");
-        browser = Some(next);
     }
+    reseal(first).await;
+    for browser in [&known, &fresh] {
+        assert_eq!(at(dropped, browser).get("/me/acme").await.status, StatusCode::OK, "the old key is gone");
+    }
+}
+
+#[tokio::test]
+async fn sc_15_a_login_renews_the_cookie_too() {
+    use oauth_dance_core::SealingKey;
+
+    let (old, new) = (SealingKey::generate(), SealingKey::generate());
+    let first = KeyRing::new(new.clone()).with_older(old.clone());
+    let (_provider, steps) = processes([KeyRing::new(old), first, KeyRing::new(new)]).await;
+    let browser = Browser::of(&steps[0]);
+    browser.login("acme").await;
+    steps[0].clock.advance(Duration::from_secs(24 * 3600));
+    steps[1].clock.advance(Duration::from_secs(24 * 3600));
+
+    let moved = at(&steps[1], &browser);
+    let page = moved.get("/login/acme").await;
+    let renewed = page.set_cookies().into_iter().find(|cookie| cookie.contains("user")).unwrap();
+    assert!(renewed.contains("Max-Age=15465600"), "it lasts no longer than before: {renewed}");
+    let callback = moved.approve(&page.location().parse().unwrap()).await;
+    assert_eq!(moved.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(at(&steps[2], &moved).get("/me/acme").await.status, StatusCode::OK);
 }

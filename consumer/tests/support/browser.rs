@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use url::Url;
@@ -86,6 +87,25 @@ impl Browser {
         }
         let body = String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned();
         Page { status, headers, body }
+    }
+
+    /// Asks for a page, and hangs up without an answer once this is so.
+    pub async fn hang_up(&self, url: &str, when: impl Fn() -> bool) {
+        use tokio::io::AsyncWriteExt as _;
+
+        let url = Url::parse(&self.local(url)).unwrap();
+        let mut stream = tokio::net::TcpStream::connect(url.authority()).await.unwrap();
+        let (path, host, cookies) = (&url[url::Position::BeforePath..], url.authority(), self.cookie_header());
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: text/html\r\ncookie: {cookies}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        while !when() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What happens to cookies of logins that have ended, a minute later.
+    pub fn forget_logins(&self) {
+        self.jar.lock().unwrap().retain(|name, _| !name.contains("oauth-dance-login-"));
     }
 
     /// Starts a login and returns the authorization URL that the browser is sent to.

@@ -142,6 +142,7 @@ fn routes(oauth: &OAuth) -> Router {
         .route("/end_session/{provider}", post(end_session))
         .nest("/nested/{tenant}", inner)
         .merge(oauth.routes())
+        .layer(oauth.layer())
         .with_state(oauth.clone())
 }
 

@@ -20,6 +20,11 @@ pub struct FragileStorage {
 }
 
 impl FragileStorage {
+    /// One whose time is another clock's.
+    pub fn with_clock(clock: oauth_dance::Clock) -> Self {
+        Self { memory: MemoryStorage::new().with_clock(clock), ..Self::default() }
+    }
+
     pub fn switch(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }

@@ -3,9 +3,12 @@
 use async_trait::async_trait;
 use axum::extract::FromRequestParts as _;
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use oauth_dance::{Authorized, BoxError, ConfigError, Decision, Hooks, KeyRing, OAuth, Registration, TokenStorage};
+use oauth_dance::{
+    Authorized, BoxError, ConfigError, Decision, Hooks, KeyRing, OAuth, Registration, Repeated, TokenStorage,
+};
 use serde_json::Value;
 use tower_sessions::Session;
 
@@ -75,6 +78,15 @@ impl Hooks for CreateOrLogin {
             }
         };
         Ok(Decision::store().for_user(sessions::user(id)))
+    }
+
+    /// The session that was signed in went with a response that never arrived, so this one is.
+    async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
+        if let Some(user) = login.user {
+            let session = Session::from_request_parts(login.parts, &()).await.map_err(|(_, why)| why)?;
+            sessions::sign_in(&session, user.id().parse()?).await?;
+        }
+        Ok(None)
     }
 }
 

@@ -6,15 +6,15 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::extract::FromRequestParts as _;
 use axum::http::StatusCode;
-use axum::response::Redirect;
+use axum::response::{Redirect, Response};
 use axum::routing::{get, post};
 use axum_login::tower_sessions::cookie::SameSite;
 use axum_login::tower_sessions::{MemoryStore, SessionManagerLayer};
 use axum_login::{AuthManagerLayerBuilder, AuthUser, AuthnBackend, login_required};
 use oauth_dance::presets::GitHub;
 use oauth_dance::{
-    ApiError, Authorized, BoxError, ConfigError, Connected, Decision, Hooks, KeyRing, OAuth, Registration, SameOrigin,
-    TokenStorage,
+    ApiError, Authorized, BoxError, ConfigError, Connected, Decision, Hooks, KeyRing, OAuth, Registration, Repeated,
+    SameOrigin, TokenStorage,
 };
 
 use crate::create_or_login::who;
@@ -81,6 +81,17 @@ impl Hooks for SignIn {
         auth.session.cycle_id().await?;
         auth.login(&person).await?;
         Ok(Decision::store().for_user(sessions::user(person.id)))
+    }
+
+    /// The session that was signed in went with a response that never arrived, so this one is.
+    async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
+        let Some(user) = login.user else { return Ok(None) };
+        let mut auth = AuthSession::from_request_parts(login.parts, &()).await.map_err(|(_, why)| why)?;
+        if let Some(person) = auth.backend.get_user(&user.id().parse()?).await?.filter(|_| auth.user.is_none()) {
+            auth.session.cycle_id().await?;
+            auth.login(&person).await?;
+        }
+        Ok(None)
     }
 }
 

@@ -68,7 +68,9 @@ pub struct CookieTokens {
 impl CookieTokens {
     /// Tokens in cookies sealed with these keys, for an application that browsers reach at `base_url`.
     ///
-    /// Keep an older key in the ring for as long as the [lifetime](Self::with_lifetime) after its last use.
+    /// A cookie sealed by an older key of the ring is sealed again, by the first one, in the response to a request that uses
+    /// its tokens. Keep an older key in the ring until the browsers have come back, or for the
+    /// [lifetime](Self::with_lifetime) after its last use.
     pub fn new(base_url: &str, keys: KeyRing) -> Self {
         // Whatever is not plainly http is kept as strictly as https.
         let https = !base_url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"));

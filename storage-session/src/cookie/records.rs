@@ -41,6 +41,11 @@ impl Records {
         Self::read(&plain).ok_or(OpenError::NotSealed)
     }
 
+    /// Whether the key that seals now has sealed this text.
+    pub(super) fn is_current(keys: &KeyRing, text: &str) -> bool {
+        URL_SAFE_NO_PAD.decode(text).is_ok_and(|sealed| keys.is_current(&sealed))
+    }
+
     /// How long the text of these records is.
     pub(super) fn sealed_length(&self) -> usize {
         let length = |(key, kept): (&TokenKey, &Kept)| 4 + key.to_bytes().len() + 4 + kept.to_bytes().len();

@@ -29,8 +29,16 @@ struct State {
     records: Option<Records>,
     /// What was received makes no sense, and never will.
     is_broken: bool,
+    /// An older key has sealed what was received.
+    is_outdated: bool,
     is_changed: bool,
     has_left: bool,
+}
+
+/// What a browser sent.
+struct Opened {
+    records: Records,
+    is_outdated: bool,
 }
 
 impl State {
@@ -47,7 +55,14 @@ impl CookieStorage {
         let name: Arc<str> = config.full_name().into();
         let secure = if config.https { "; Secure" } else { "" };
         let attributes: Arc<str> = format!("; HttpOnly; SameSite=Lax{secure}; Path=/; Max-Age=").into();
-        let state = State { received: Vec::new(), records: None, is_broken: false, is_changed: false, has_left: false };
+        let state = State {
+            received: Vec::new(),
+            records: None,
+            is_broken: false,
+            is_outdated: false,
+            is_changed: false,
+            has_left: false,
+        };
         let storage = Self { config, name, attributes, state: Arc::new(Mutex::new(state)) };
         storage.state().received = storage.chunks().received(headers);
         storage
@@ -57,7 +72,7 @@ impl CookieStorage {
     pub(super) fn leave(&self) -> Vec<HeaderValue> {
         let mut state = self.state();
         let has_left = std::mem::replace(&mut state.has_left, true);
-        if has_left || !(state.is_changed || state.is_broken) {
+        if has_left || !(state.is_changed || state.is_broken || state.is_outdated) {
             return Vec::new();
         }
         let records = state.records.clone().unwrap_or_default();
@@ -97,15 +112,16 @@ impl CookieStorage {
     }
 
     /// What the browser sent, without what is past its time.
-    fn open(&self, received: &[(usize, String)], now: Timestamp) -> Result<Option<Records>, OpenError> {
-        let (mut newest, mut missing_key) = (None, None);
+    fn open(&self, received: &[(usize, String)], now: Timestamp) -> Result<Option<Opened>, OpenError> {
+        let (mut newest, mut missing_key): (Option<(_, Opened)>, _) = (None, None);
         for (generation, text) in Chunks::join(received) {
             match Records::open(&self.config.keys, &self.name, generation, &text) {
                 Ok(mut records) => {
                     let written_at = records.0.values().map(|kept| kept.written_at).max();
                     records.0.retain(|_, kept| now.saturating_since(kept.written_at) < self.config.lifetime);
                     if newest.as_ref().is_none_or(|(other, _)| *other < written_at) {
-                        newest = Some((written_at, records));
+                        let is_outdated = !Records::is_current(&self.config.keys, &text);
+                        newest = Some((written_at, Opened { records, is_outdated }));
                     }
                 }
                 Err(error @ OpenError::KeyUnavailable { .. }) => missing_key = Some(error),
@@ -113,7 +129,7 @@ impl CookieStorage {
             }
         }
         match (newest, missing_key) {
-            (Some((_, records)), _) => Ok(Some(records)),
+            (Some((_, opened)), _) => Ok(Some(opened)),
             (None, Some(error)) => Err(error),
             (None, None) => Ok(None),
         }
@@ -126,7 +142,10 @@ impl CookieStorage {
             return state;
         }
         let records = match self.open(&state.received, now) {
-            Ok(Some(records)) => records,
+            Ok(Some(Opened { records, is_outdated })) => {
+                state.is_outdated = is_outdated;
+                records
+            }
             Ok(None) => {
                 state.is_broken = !state.received.is_empty();
                 Records::default()

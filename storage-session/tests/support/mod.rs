@@ -147,6 +147,21 @@ impl Browser {
         Page { status, headers, body: response.text().await.unwrap() }
     }
 
+    /// Asks for a page, and hangs up without an answer once this is so.
+    pub async fn hang_up(&self, path: &str, when: impl Fn() -> bool) {
+        use tokio::io::AsyncWriteExt as _;
+
+        let address = self.url.strip_prefix("http://").unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let cookies = self.cookie_header();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/html\r\ncookie: {cookies}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        while !when() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     pub fn cookie_header(&self) -> String {
         let pairs: Vec<_> = self.jar.lock().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect();
         pairs.join("; ")

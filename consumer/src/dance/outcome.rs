@@ -1,0 +1,117 @@
+//! How a login ended, as the callbacks that repeat it need it.
+
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+
+use crate::browser_user::Identity;
+use crate::error::LoginError;
+use crate::user::User;
+
+/// Cookies of a hook's own response that are longer than this together are not delivered a second time.
+const MAX_COOKIES: usize = 8 * 1024;
+
+/// How a login ended. It is stored sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Outcome {
+    Ended(Ended),
+    Failed(Failed),
+}
+
+/// A login that ended well.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    /// Where the browser goes.
+    pub(super) location: String,
+    /// The `Set-Cookie` headers of the hook's own response.
+    pub(super) cookies: Vec<String>,
+    /// The browser that became a user.
+    pub(super) browser: Option<Identity>,
+    /// Whose login it was: id, tenant and account.
+    pub(super) user: Option<(String, Option<String>, Option<String>)>,
+    pub(super) is_stored: bool,
+}
+
+/// A login that failed, with what the error page says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Failed {
+    Denied,
+    IssuerMismatch,
+    NoUser,
+    Provider { code: String, description: Option<String> },
+    UserChanged,
+    Other { message: String, status: u16 },
+}
+
+impl Outcome {
+    pub(super) fn failed(error: &LoginError) -> Self {
+        Self::Failed(match error {
+            LoginError::Denied => Failed::Denied,
+            LoginError::IssuerMismatch => Failed::IssuerMismatch,
+            LoginError::NoUser => Failed::NoUser,
+            LoginError::Provider { code, description } => {
+                Failed::Provider { code: code.clone(), description: description.clone() }
+            }
+            LoginError::UserChanged => Failed::UserChanged,
+            error => Failed::Other { message: error.to_string(), status: error.status().as_u16() },
+        })
+    }
+
+    /// The error, if it failed.
+    #[cfg(test)]
+    pub(super) fn into_error(self) -> Option<LoginError> {
+        match self {
+            Self::Ended(_) => None,
+            Self::Failed(failed) => Some(failed.into()),
+        }
+    }
+}
+
+impl From<Failed> for LoginError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Denied => Self::Denied,
+            Failed::IssuerMismatch => Self::IssuerMismatch,
+            Failed::NoUser => Self::NoUser,
+            Failed::Provider { code, description } => Self::Provider { code, description },
+            Failed::UserChanged => Self::UserChanged,
+            Failed::Other { message, status } => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Self::FailedBefore { message, status }
+            }
+        }
+    }
+}
+
+impl Ended {
+    /// A login of this user that is answered with this response. A response other than a redirect cannot be repeated;
+    /// the browser goes to `next` then.
+    pub(super) fn new(response: &Response, next: &str, user: Option<&User>) -> Self {
+        let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection());
+        let location = location.and_then(|location| location.to_str().ok()).unwrap_or(next).to_owned();
+        let cookies = response.headers().get_all(header::SET_COOKIE).iter();
+        let cookies: Vec<String> = cookies.filter_map(|cookie| cookie.to_str().ok().map(str::to_owned)).collect();
+        let fits = cookies.iter().map(String::len).sum::<usize>() <= MAX_COOKIES;
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            location,
+            cookies: if fits { cookies } else { Vec::new() },
+            browser: None,
+            user: user.map(|user| (user.id().to_owned(), owned(user.tenant()), owned(user.account()))),
+            is_stored: false,
+        }
+    }
+
+    /// Whose login it was.
+    pub(super) fn user(&self) -> Option<User> {
+        let (id, tenant, account) = self.user.as_ref()?;
+        let user = User::new(id);
+        let user = tenant.iter().fold(user, |user, tenant| user.in_tenant(tenant));
+        Some(account.iter().fold(user, |user, account| user.with_account(account)))
+    }
+
+    /// The cookies of the hook's own response, as headers.
+    pub(super) fn hook_cookies(&self) -> impl Iterator<Item = HeaderValue> {
+        self.cookies.iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok())
+    }
+}

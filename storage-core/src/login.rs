@@ -1,0 +1,166 @@
+//! Storing the token of a login, and what it retains of the one before.
+
+use crate::error::{StorageError, TokensError};
+use crate::key::TokenKey;
+use crate::record::{Version, Versioned};
+use crate::refresh::{Progress, Stored};
+use crate::storage::Precondition;
+use crate::token::{OAuth2Token, Token};
+use crate::tokens::Tokens;
+
+/// How often a record may change between reading and writing it. A refresh writes twice.
+const MOST_CHANGED: usize = 8;
+
+impl Tokens {
+    /// Stores the token that a login brought. It replaces whatever is stored, but for the refresh token of the same
+    /// account.
+    ///
+    /// Some providers give a refresh token once, at the first login, and none afterwards. A token without one therefore
+    /// retains the stored one if both have the same [`subject`](OAuth2Token::subject) and the same
+    /// [`dpop_key`](OAuth2Token::dpop_key), and the provider has not refused it. The write is conditional: what a refresh
+    /// stores meanwhile is read again, a refresh in flight goes on, and after a logout nothing is retained.
+    ///
+    /// Use [`put`](Self::put) where an earlier grant ends with a new login.
+    ///
+    /// # Errors
+    /// [`TokensError::Storage`]. A stored record that cannot be read is replaced.
+    ///
+    /// # Cancel safety
+    /// Dropping this future leaves the old or the new token stored.
+    pub async fn put_login(&self, key: &TokenKey, token: &Token) -> Result<Version, TokensError> {
+        let Token::OAuth2(new) = token else { return self.put(key, token, Precondition::Always).await };
+        if new.refresh_token.is_some() || new.subject.is_none() {
+            return self.put(key, token, Precondition::Always).await;
+        }
+        for _ in 0..MOST_CHANGED {
+            let found = match self.load(key).await {
+                Err(TokensError::Storage(error)) if !matches!(error, StorageError::Corrupt { .. }) => {
+                    return Err(error.into());
+                }
+                found => found.unwrap_or_default(),
+            };
+            let Some((stored, version)) = found.and_then(|found| retained(found, new)) else {
+                return self.put(key, token, Precondition::Always).await;
+            };
+            match self.save(key, &stored, Precondition::Version(version)).await {
+                Err(TokensError::Storage(StorageError::Conflict)) => {}
+                written => return written,
+            }
+        }
+        Err(StorageError::Conflict.into())
+    }
+}
+
+/// The new token with the stored refresh token, if it may have it, and the version to write it over. A refresh in flight
+/// and an answer that was lost are still true of that refresh token.
+fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Version)> {
+    let Versioned { value: Stored { token: Token::OAuth2(old), progress }, version } = found else { return None };
+    let is_same = old.subject == new.subject && old.dpop_key == new.dpop_key;
+    if !is_same || matches!(progress, Progress::Dead { .. }) {
+        return None;
+    }
+    let progress = match progress {
+        Progress::Claimed(_) | Progress::BackingOff(_) => progress,
+        // The rest is about the old access token.
+        _ => Progress::Idle,
+    };
+    let mut token = new.clone();
+    token.refresh_token = Some(old.refresh_token?);
+    // One that can be refreshed is refreshed in time, so it needs a time.
+    let lifetime = old.expires_at.zip(old.issued_at).map(|(expires_at, since)| expires_at.saturating_since(since));
+    let usual = lifetime.zip(new.issued_at).map(|(lifetime, now)| now.saturating_add(lifetime));
+    token.expires_at = token.expires_at.or(usual);
+    Some((Stored { token: Token::OAuth2(token), progress }, version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refresh::{Claim, DeadReason, Tries};
+    use crate::token::Subject;
+    use crate::{DpopKey, KeyRing, MemoryStorage, Timestamp};
+
+    fn tokens() -> (Tokens, TokenKey) {
+        let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate());
+        (tokens, TokenKey::new("acme", "alice").unwrap())
+    }
+
+    fn token(access: &str, refresh: Option<&str>, subject: Option<&str>) -> OAuth2Token {
+        let mut token = OAuth2Token::bearer(access);
+        token.refresh_token = refresh.map(Into::into);
+        token.issued_at = Some(Timestamp::from_unix_seconds(1_000));
+        token.subject =
+            subject.map(|subject| Subject { issuer: "https://acme".to_owned(), subject: subject.to_owned() });
+        token
+    }
+
+    async fn refresh_token(tokens: &Tokens, key: &TokenKey) -> Option<String> {
+        let found = tokens.get(key).await.unwrap().unwrap().value;
+        found.as_oauth2().unwrap().refresh_token.as_ref().map(|token| token.expose().to_owned())
+    }
+
+    #[tokio::test]
+    async fn only_the_same_account_retains_its_refresh_token() {
+        let mut bound = token("new", None, Some("alice"));
+        bound.dpop_key = Some(DpopKey::generate());
+        let cases = [
+            (token("new", None, Some("alice")), Some("old")),
+            (token("new", Some("newer"), Some("alice")), Some("newer")),
+            (token("new", None, Some("bob")), None),
+            (token("new", None, None), None),
+            (bound, None),
+        ];
+        for (new, expected) in cases {
+            let (tokens, key) = tokens();
+            let mut old = token("old", Some("old"), Some("alice"));
+            old.expires_at = Some(Timestamp::from_unix_seconds(4_600));
+            tokens.put(&key, &old.into(), Precondition::Always).await.unwrap();
+            tokens.put_login(&key, &new.clone().into()).await.unwrap();
+            assert_eq!(refresh_token(&tokens, &key).await.as_deref(), expected, "{new:?}");
+            let stored = tokens.get(&key).await.unwrap().unwrap().value;
+            assert_eq!(stored.secret().expose(), "new");
+            assert_eq!(stored.expires_at().is_some(), expected == Some("old"), "{new:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_subject_nothing_is_the_same() {
+        let (tokens, key) = tokens();
+        tokens.put(&key, &token("old", Some("old"), None).into(), Precondition::Always).await.unwrap();
+        tokens.put_login(&key, &token("new", None, None).into()).await.unwrap();
+        assert_eq!(refresh_token(&tokens, &key).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_refused_refresh_token_is_not_retained() {
+        let (tokens, key) = tokens();
+        let old = Token::OAuth2(token("old", Some("old"), Some("alice")));
+        let progress = Progress::Dead { reason: DeadReason::Refused, since: Timestamp::from_unix_seconds(1) };
+        tokens.save(&key, &Stored { token: old, progress }, Precondition::Always).await.unwrap();
+        tokens.put_login(&key, &token("new", None, Some("alice")).into()).await.unwrap();
+        let stored = tokens.load(&key).await.unwrap().unwrap().value;
+        assert_eq!(stored, Stored::idle(token("new", None, Some("alice")).into()));
+    }
+
+    #[tokio::test]
+    async fn a_refresh_in_flight_goes_on_under_a_login() {
+        let (tokens, key) = tokens();
+        let old = Token::OAuth2(token("old", Some("old"), Some("alice")));
+        let lease = std::time::Duration::from_secs(30);
+        let progress = Progress::Claimed(Claim::new(Timestamp::from_unix_seconds(1_000), lease, Tries::default()));
+        tokens.save(&key, &Stored { token: old, progress: progress.clone() }, Precondition::Always).await.unwrap();
+        tokens.put_login(&key, &token("new", None, Some("alice")).into()).await.unwrap();
+        let stored = tokens.load(&key).await.unwrap().unwrap().value;
+        assert_eq!(stored.progress, progress);
+        assert_eq!(refresh_token(&tokens, &key).await.as_deref(), Some("old"));
+    }
+
+    #[tokio::test]
+    async fn after_a_logout_nothing_is_retained() {
+        let (tokens, key) = tokens();
+        tokens.put(&key, &token("old", Some("old"), Some("alice")).into(), Precondition::Always).await.unwrap();
+        tokens.delete(&key, None).await.unwrap();
+        tokens.put_login(&key, &token("new", None, Some("alice")).into()).await.unwrap();
+        assert_eq!(refresh_token(&tokens, &key).await, None);
+    }
+}
