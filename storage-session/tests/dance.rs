@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,7 +16,7 @@ use oauth_dance::testing::{Answer, CLIENT, Endpoint, LoggedRequest, TestClock, T
 use oauth_dance::{
     ApiError, ConnectError, Connected, ConnectedRejection, Connections, KeyRing, LoginError, OAuth, ProviderName, User,
 };
-use oauth_dance_core::{StorageError, TokensError};
+use oauth_dance_core::{SealingKey, StorageError, TokensError};
 use oauth_dance_session::{CookieTokens, SessionTokens};
 use support::{Browser, Page, serve};
 use url::Url;
@@ -76,15 +77,18 @@ enum Kind {
 const ALL: [Kind; 3] = [Kind::Cookie, Kind::Session014, Kind::Session015];
 
 struct World {
-    provider: TestProvider,
+    provider: Arc<TestProvider>,
     clock: TestClock,
     browser: Browser,
     oauth: OAuth,
 }
 
 async fn world(kind: Kind) -> World {
-    let provider = TestProvider::start().await.unwrap();
-    let (clock, keys, base) = (TestClock::new(), KeyRing::generate(), "https://app.example");
+    world_of(kind, Arc::new(TestProvider::start().await.unwrap()), KeyRing::generate()).await
+}
+
+async fn world_of(kind: Kind, provider: Arc<TestProvider>, keys: KeyRing) -> World {
+    let (clock, base) = (TestClock::new(), "https://app.example");
     let mut bound = provider.provider("bound");
     bound.dpop = true;
     let oauth = OAuth::per_request(base, keys.clone())
@@ -103,6 +107,7 @@ async fn world(kind: Kind) -> World {
         .route("/disconnect/{name}", get(disconnect))
         .route("/job", get(job))
         .merge(oauth.routes())
+        .layer(oauth.layer())
         .with_state(oauth.clone());
     let app = match kind {
         Kind::Cookie => app.layer(CookieTokens::new(base, keys).with_clock(clock.clock())),
@@ -323,6 +328,25 @@ async fn a_callback_left_in_the_middle_is_not_lost() {
         assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1);
         assert!(world.provider.requests_to(Endpoint::Revocation).is_empty());
     }
+}
+
+/// The token is sealed inside of the cookie, and both by the keys that are changed.
+#[tokio::test]
+async fn keys_of_a_cookie_can_be_changed() {
+    let (old, new) = (SealingKey::generate(), SealingKey::generate());
+    let both = KeyRing::new(new.clone()).with_older(old.clone());
+    let provider = Arc::new(TestProvider::start().await.unwrap());
+    let mut jar = None;
+    for keys in [KeyRing::new(old), both, KeyRing::new(new)] {
+        let world = world_of(Kind::Cookie, Arc::clone(&provider), keys).await;
+        match jar {
+            None => assert_eq!(world.login("acme").await.status, StatusCode::SEE_OTHER),
+            Some(jar) => *world.browser.jar.lock().unwrap() = jar,
+        }
+        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"somebody"}"#);
+        jar = Some(world.browser.cookies());
+    }
+    assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
 }
 
 /// A token that does not fit ends in an error page, with the old one in place: no endless login.

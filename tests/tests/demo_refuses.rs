@@ -17,7 +17,8 @@ fn a_callback_counts_once() {
     let first = alice.open(&callback);
     assert!(first.status().is_success(), "{}", first.text());
 
-    assert_refused(&alice.open(&callback));
+    let again = alice.open(&callback);
+    assert!(again.status().is_success(), "it leads where the first one led: {}", again.text());
 
     assert_eq!(acme.redemptions(), 1);
     assert_eq!(acme.subject(&alice), "alice", "the first login stays");
@@ -34,9 +35,9 @@ fn a_callback_counts_once_when_opened_many_times_at_once() {
         openings.into_iter().map(|opening| opening.join().unwrap()).collect()
     });
 
-    let (welcome, refused): (Vec<_>, Vec<_>) = pages.iter().partition(|page| page.status().is_success());
-    assert_eq!(welcome.len(), 1);
-    refused.into_iter().for_each(assert_refused);
+    for page in pages {
+        assert!(page.status().is_success(), "{}", page.text());
+    }
     assert_eq!(acme.redemptions(), 1);
     assert_eq!(acme.subject(&alice), "alice");
 }

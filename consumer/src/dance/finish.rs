@@ -69,6 +69,7 @@ impl Login {
     async fn run(self, answer: oneshot::Sender<Result<First, LoginError>>) {
         let inner = Arc::clone(&self.oauth.inner);
         let is_in_time = inner.attempts.is_in_time(&self.attempt);
+        let had_one = self.has_token().await;
         let spent = match inner.spent.spend(&self.attempt, is_in_time).await {
             Ok(Some(spent)) => spent,
             other => {
@@ -77,7 +78,7 @@ impl Login {
             }
         };
         // In a task of its own, a hook that panics leaves an outcome too.
-        let ended = tokio::spawn(self.finish().in_current_span()).await.unwrap_or_else(|error| {
+        let ended = tokio::spawn(self.finish(had_one).in_current_span()).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a login was cut off");
             Err(LoginError::Interrupted)
         });
@@ -89,8 +90,15 @@ impl Login {
         inner.spent.end(spent, outcome).await;
     }
 
-    /// Redeems the code, asks the hook, and stores the token.
-    async fn finish(mut self) -> Result<(Response, Ended), LoginError> {
+    /// Whether an earlier token of the signed-in user is known to be stored.
+    async fn has_token(&self) -> bool {
+        let key = self.user.as_ref().and_then(|user| user.key(&self.registered.name).ok());
+        let Some(key) = key else { return false };
+        matches!(self.oauth.tokens.get(&key).await, Ok(Some(_)))
+    }
+
+    /// Redeems the code, asks the hook, and stores the token. `had_one` says that there is an earlier token.
+    async fn finish(mut self, had_one: bool) -> Result<(Response, Ended), LoginError> {
         // A browser that is a user of its own became one in another tab; nobody else has signed in.
         let became_a_user = self.attempt.is_of(None) && matches!(self.oauth.inner.users, UserSource::Browser(_));
         if !self.attempt.is_of(self.user.as_ref()) && !became_a_user {
@@ -99,7 +107,6 @@ impl Login {
         let provider = self.registered.name.clone();
         let code = self.parameters.granted(&self.registered)?;
         let before = Before { oauth: &self.oauth, registered: &self.registered, attempt: &self.attempt };
-        let had_one = before.has_token(self.user.as_ref()).await;
         let (mut token, identity) = before.redeem(&code).await?;
         let said = Said { identity, posted: self.posted.take() };
         let decision = before.decide(self.user.as_ref(), &token, said, &mut self.parts).await?;
@@ -135,12 +142,6 @@ struct Before<'a> {
 }
 
 impl Before<'_> {
-    /// Whether an earlier token of the signed-in user is known to be stored.
-    async fn has_token(&self, user: Option<&User>) -> bool {
-        let Some(key) = user.and_then(|user| user.key(&self.registered.name).ok()) else { return false };
-        matches!(self.oauth.tokens.get(&key).await, Ok(Some(_)))
-    }
-
     /// The token, and who the provider says it is of.
     async fn redeem(&self, code: &Secret) -> Result<(Token, Option<identity::Identity>), LoginError> {
         let Self { oauth, registered, attempt } = self;

@@ -1,7 +1,7 @@
 //! The callback: what may come back, from whom, and how often.
 
 use http::{Method, StatusCode};
-use oauth_dance::testing::{Endpoint, TestProvider};
+use oauth_dance::testing::{CLIENT, Endpoint, TestProvider};
 use oauth_dance::{Hooks, OAuthBuilder, User};
 use std::time::Duration;
 use url::Url;
@@ -157,6 +157,45 @@ async fn cb_07_an_error_beats_a_code_and_neither_is_malformed() {
     let page = alice.get(with_parameter(&callback, "code", None).as_str()).await;
     assert_eq!(page.status, StatusCode::BAD_REQUEST);
     assert_eq!(redeemed(&provider), 0);
+}
+
+#[tokio::test]
+async fn cb_07_denials_and_errors_have_other_names() {
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    for (answer, code) in [
+        ("error=user_cancelled_login", "denied"),
+        ("error=user_cancelled_authorize&error_description=no", "denied"),
+        ("error=ACCESS_DENIED", "denied"),
+        ("error_reason=user_denied&error_code=200", "denied"),
+        ("error_code=1349003&error_message=This+app+is+in+sandbox+mode", "provider_error"),
+        ("error=&error_message=oops", "provider_error"),
+        ("error=server_error&error_description=a&error_description=b", "provider_error"),
+    ] {
+        let callback = with_parameter(&alice.stopped_at_callback("acme").await, "code", None);
+        let page = alice.get_with(&format!("{callback}&{answer}"), &[("accept", "application/json")]).await;
+        assert_eq!(page.json()["error"], code, "{answer}");
+    }
+    assert_eq!(redeemed(&provider), 0);
+    let callback = alice.stopped_at_callback("acme").await;
+    let good = alice.get(&format!("{callback}&error=&error_code=0&error_message=ok")).await;
+    assert_eq!(good.status, StatusCode::SEE_OTHER, "a code is no error");
+}
+
+#[tokio::test]
+async fn cb_14_a_provider_s_fragment_ends_with_the_callback() {
+    let provider = TestProvider::start().await.unwrap();
+    let mut facebook = provider.provider("acme");
+    facebook.quirks = oauth_dance::presets::Facebook::provider().quirks;
+    let site = Setup::default().start(|builder| builder.provider(facebook.client(CLIENT.0, CLIENT.1))).await;
+    let alice = Browser::signed_in(&site, "alice");
+    for (next, location) in [("/", "/#"), ("/required?a=b", "/required?a=b#"), ("/required#there", "/required#there")] {
+        let start = alice.post("/login/acme", &format!("next={}", next.replace('#', "%23")), &[]).await;
+        let callback = alice.approve(&start.location().parse().unwrap()).await;
+        for _ in 0..2 {
+            assert_eq!(alice.get(callback.as_str()).await.location(), location, "browsers keep it otherwise");
+        }
+    }
 }
 
 #[tokio::test]
@@ -332,7 +371,6 @@ async fn cb_15_a_prefetched_link_starts_no_login() {
         assert!(page.set_cookies().is_empty(), "no login gives way to it: {ahead:?}");
         assert_eq!(page.header("cache-control"), "no-store", "{ahead:?}");
     }
-    assert!(provider.requests_to(Endpoint::Authorization).is_empty());
     assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
     let real = alice.get_with("/login/acme", &[("sec-purpose", ""), ("purpose", "navigate")]).await;
     assert_eq!(real.status, StatusCode::SEE_OTHER);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{CLIENT, TestProvider};
+use oauth_dance::testing::{Answer, Endpoint, TestProvider};
 use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
 
 use crate::support::{Browser, Setup, Site};
@@ -76,6 +76,30 @@ async fn mu_03_after_a_logout_nothing_of_it_is_left() {
     assert_eq!(site.refresh_token("alice").await, None);
 }
 
+#[tokio::test]
+async fn mu_03_a_login_and_a_refresh_at_once_lose_nothing() {
+    let provider = TestProvider::start().await.unwrap();
+    let site = named_by_the_application(&provider).await;
+    let (browser, alice) = (Browser::signed_in(&site, "alice"), User::new("alice"));
+    browser.login("acme").await;
+    site.clock.advance(Duration::from_secs(3601));
+    provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
+    let (oauth, user) = (site.oauth.clone(), alice.clone());
+    let refresh = tokio::spawn(async move { oauth.client("acme", &user).await.map(drop) });
+    while provider.requests_to(Endpoint::Token).len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    provider.configure(|settings| settings.refresh_tokens = false);
+    assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
+    refresh.await.unwrap().unwrap();
+    site.oauth.finish().await;
+
+    provider.configure(|settings| settings.refresh_tokens = true);
+    site.clock.advance(Duration::from_secs(3601));
+    site.oauth.client("acme", &alice).await.expect("the rotated refresh token is the one that is stored");
+    assert_eq!(provider.counters().families_revoked, 0);
+}
+
 #[cfg(feature = "oidc")]
 #[tokio::test]
 async fn id_08_the_same_subject_keeps_its_refresh_token() {
@@ -98,6 +122,6 @@ async fn id_08_a_grant_that_ends_or_is_bound_is_not_mixed() {
     for change in changes {
         let provider = TestProvider::start().await.unwrap();
         let (site, _) = crate::support::openid_site_with(&provider, change, |builder| builder).await;
-        assert!(!survives(&provider, &site, "alice", None).await, "{}", CLIENT.0);
+        assert!(!survives(&provider, &site, "alice", None).await);
     }
 }

@@ -131,6 +131,7 @@ async fn a_failure_is_repeated_as_it_was() {
     ];
     for (refuses, answer, code) in refusals {
         provider.configure(|settings| settings.refuses = refuses.map(str::to_owned));
+        provider.clear_answers();
         provider.next_token_answer(answer());
         let browser = Browser::of(&one);
         let callback = browser.stopped_at_callback("acme").await;

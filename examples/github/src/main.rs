@@ -6,6 +6,7 @@
 
 use std::env;
 use std::error::Error;
+use std::time::Duration;
 
 use axum::{Router, routing::get};
 use oauth_dance::{ApiError, Connected, KeyRing, OAuth, presets::GitHub};
@@ -25,7 +26,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .provider(GitHub::provider().client_from_env()?)
         .each_browser_a_user()
         .build()?;
-    let app = Router::new().route("/", get(home)).merge(oauth.routes()).with_state(oauth);
-    axum::serve(tokio::net::TcpListener::bind("localhost:3000").await?, app).await?;
+    let app = Router::new().route("/", get(home)).merge(oauth.routes()).layer(oauth.layer()).with_state(oauth.clone());
+    let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    let listener = tokio::net::TcpListener::bind("localhost:3000").await?;
+    axum::serve(listener, app).with_graceful_shutdown(stop).await?;
+    // Logins and refreshes in flight store their tokens first, if that takes no longer than this.
+    let _ = tokio::time::timeout(Duration::from_secs(10), oauth.finish()).await;
     Ok(())
 }
