@@ -89,7 +89,8 @@ pub struct OAuth2Token {
     pub refresh_token: Option<Secret>,
     /// The OpenID Connect ID token, as received. Nothing here says that it was verified.
     pub id_token: Option<Secret>,
-    /// Whom an ID token that was verified named when this token's grant began.
+    /// Whom an ID token that was verified named when this token's grant began; or, with an empty issuer, the account that
+    /// the application named.
     pub subject: Option<Subject>,
     /// The scopes that were granted; `None` if the provider did not say.
     pub scope: Option<Vec<String>>,

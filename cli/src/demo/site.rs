@@ -34,6 +34,7 @@ pub(super) fn router(oauth: OAuth, storage: &'static str) -> Router {
         .route("/style.css", get(pages::style))
         .fallback(|headers: HeaderMap| async move { not_found(&headers) })
         .merge(oauth.routes())
+        .layer(oauth.layer())
         .layer(map_response(secure))
         .with_state(Site { oauth, storage })
 }

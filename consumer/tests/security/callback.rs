@@ -362,7 +362,7 @@ const PREFETCHES: [(&str, &str); 8] = [
 
 #[tokio::test]
 async fn cb_15_a_prefetched_link_starts_no_login() {
-    let (provider, site) = world().await;
+    let (_provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
     for ahead in PREFETCHES {

@@ -125,7 +125,7 @@ async fn sc_09_strange_cookies_are_no_cookies() {
 async fn sc_10_the_attempt_s_cookie_goes_with_it() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
-    let ends = |page: &Page, age: &str| page.set_cookies()[0].contains(&format!("Max-Age={age};"));
+    let ends = |page: &Page, age: &str| attributes(page.set_cookies()[0]).contains(&&*format!("Max-Age={age}"));
     assert!(ends(&alice.login("acme").await, "60"), "a minute after a login");
 
     provider.configure(|settings| settings.refuses = Some("access_denied".to_owned()));

@@ -28,6 +28,7 @@ pub fn router(
         .route("/me", get(me))
         .route("/forget", post(forget))
         .merge(oauth.routes())
+        .layer(oauth.layer())
         .with_state(oauth))
 }
 

@@ -28,6 +28,7 @@ pub fn router(base_url: &str, keys: KeyRing, github: Registration) -> Result<Rou
         .route("/me", get(me))
         .route("/forget", post(forget))
         .merge(oauth.routes())
+        .layer(oauth.layer())
         .with_state(oauth)
         .layer(SessionTokens::new(store))
         .layer(sessions))
