@@ -80,7 +80,12 @@ impl OAuth {
     async fn failed(&self, provider: &str, error: &LoginError, parts: &Parts) -> Response {
         let registered = self.inner.registered.get(provider).map(AsRef::as_ref);
         let provider = registered.map(|registered| registered.name.as_str());
-        tracing::warn!(provider, code = error.code(), error = error as &dyn std::error::Error, "login failed");
+        match error {
+            LoginError::Prefetch => tracing::debug!(provider, "a login was only prefetched"),
+            error => {
+                tracing::warn!(provider, code = error.code(), error = error as &dyn std::error::Error, "login failed");
+            }
+        }
         count(provider.unwrap_or_default(), error.code());
         self.failure(registered, error, parts).await
     }
