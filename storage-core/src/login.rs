@@ -3,7 +3,7 @@
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::record::{Version, Versioned};
-use crate::refresh::{Progress, Stored};
+use crate::refresh::{BackOff, Claim, Progress, Stored};
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
@@ -56,14 +56,17 @@ impl Tokens {
 fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Version)> {
     let Versioned { value: Stored { token: Token::OAuth2(old), progress }, version } = found else { return None };
     let is_same = old.subject == new.subject && old.dpop_key == new.dpop_key;
-    if !is_same || matches!(progress, Progress::Dead { .. }) {
+    let (is_refused, progress) = match progress {
+        Progress::Dead { .. } => (true, progress),
+        Progress::Claimed(Claim { tries, .. }) | Progress::BackingOff(BackOff { tries, .. }) => {
+            (tries.needs_user_since().is_some(), progress)
+        }
+        // The rest is about the old access token.
+        Progress::Idle | Progress::Replaced => (false, Progress::Idle),
+    };
+    if !is_same || is_refused {
         return None;
     }
-    let progress = match progress {
-        Progress::Claimed(_) | Progress::BackingOff(_) => progress,
-        // The rest is about the old access token.
-        _ => Progress::Idle,
-    };
     let mut token = new.clone();
     token.refresh_token = Some(old.refresh_token?);
     // One that can be refreshed is refreshed in time, so it needs a time.
@@ -76,7 +79,7 @@ fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Vers
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refresh::{Claim, DeadReason, Tries};
+    use crate::refresh::{DeadReason, Tries};
     use crate::token::Subject;
     use crate::{DpopKey, KeyRing, MemoryStorage, Timestamp};
 
@@ -133,13 +136,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_refresh_token_is_not_retained() {
-        let (tokens, key) = tokens();
-        let old = Token::OAuth2(token("old", Some("old"), Some("alice")));
-        let progress = Progress::Dead { reason: DeadReason::Refused, since: Timestamp::from_unix_seconds(1) };
-        tokens.save(&key, &Stored { token: old, progress }, Precondition::Always).await.unwrap();
-        tokens.put_login(&key, &token("new", None, Some("alice")).into()).await.unwrap();
-        let stored = tokens.load(&key).await.unwrap().unwrap().value;
-        assert_eq!(stored, Stored::idle(token("new", None, Some("alice")).into()));
+        let since = Timestamp::from_unix_seconds(1);
+        let mut tries = Tries::default();
+        for day in 0..30 {
+            tries.refused_at(Timestamp::from_unix_seconds(day * 24 * 3600));
+        }
+        let half = BackOff { until: since, cause: String::new(), tries };
+        for progress in [Progress::Dead { reason: DeadReason::Refused, since }, Progress::BackingOff(half)] {
+            let (tokens, key) = tokens();
+            let old = Token::OAuth2(token("old", Some("old"), Some("alice")));
+            tokens.save(&key, &Stored { token: old, progress }, Precondition::Always).await.unwrap();
+            tokens.put_login(&key, &token("new", None, Some("alice")).into()).await.unwrap();
+            let stored = tokens.load(&key).await.unwrap().unwrap().value;
+            assert_eq!(stored, Stored::idle(token("new", None, Some("alice")).into()));
+        }
     }
 
     #[tokio::test]
