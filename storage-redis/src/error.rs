@@ -1,5 +1,5 @@
 use oauth_dance_core::StorageError;
-use redis::{ErrorKind, RedisError, ServerError, Value};
+use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
 
 /// What is underneath an error of this crate. It carries nothing of what was sent or stored.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -82,7 +82,9 @@ const PERMIT: &str =
 const MEMORY_FULL: &str = "the server has used up its `maxmemory`; raise it, or delete something";
 const CANNOT_SAVE: &str = "the server cannot save to disk and refuses writes; look at its log and its disk";
 const USE_CLUSTER: &str = "the server is part of a Cluster; write `redis+cluster://` in the URL";
-const TOO_OLD: &str = "the server does not speak RESP3; use Redis 6 or newer, or Valkey";
+const TOO_OLD: &str =
+    "the server, or a proxy before it, does not speak RESP3 (`HELLO 3`); use Redis 6 or newer, or Valkey";
+const WRONG_DATABASE: &str = "the server refuses the database; correct its number in the URL";
 const PROTECTED: &str =
     "the server runs in protected mode and takes connections of its own machine only; give it a password, or bind it";
 const NO_COMMANDS: &str = "the server refuses a command that tokens need; see the error underneath";
@@ -107,6 +109,7 @@ pub(crate) fn verdict(code: &str, message: &str) -> Verdict {
             Verdict::Advice(PERMIT)
         }
         "ERR" if message.contains("max number of clients") => Verdict::Later,
+        "ERR" if message.to_ascii_lowercase().contains("unknown command 'hello'") => Verdict::Advice(TOO_OLD),
         // Redis 6 puts what a command in a script was answered into the message.
         "ERR" if message.starts_with("Error running script") => match nested(message) {
             Some(code) => verdict(code, ""),
@@ -153,6 +156,17 @@ pub(crate) fn cannot_open(error: RedisError) -> Failure {
         ErrorKind::Server(_) | ErrorKind::Extension => ServerError::try_from(error),
         _ => Err(error),
     };
+    // To choose the database is the one thing that the crate asks in words of its own.
+    if let Err(error) = &answered
+        && let ErrorKind::Server(kind) = error.kind()
+    {
+        let cause = Cause::Connection { kind: error.kind(), source: error.clone() };
+        match kind {
+            ServerErrorKind::ResponseError => return Failure::Misconfigured(WRONG_DATABASE, cause),
+            ServerErrorKind::NoPerm => return Failure::Misconfigured(PERMIT, cause),
+            _ => {}
+        }
+    }
     match answered {
         Ok(answer) => refused(&answer),
         Err(error) => Failure::Unchanged(Cause::connection(error)),
@@ -206,5 +220,6 @@ mod tests {
         let denied = "The user executing the script can't run this command or subcommand script: 5a";
         assert_eq!(verdict("ERR", denied), Verdict::Advice(PERMIT));
         assert_eq!(verdict("ERR", "unknown command 'EVALSHA'"), Verdict::Advice(NO_COMMANDS));
+        assert_eq!(verdict("ERR", "unknown command 'HELLO'"), Verdict::Advice(TOO_OLD));
     }
 }

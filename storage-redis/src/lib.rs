@@ -33,7 +33,7 @@
 //! # Round trips
 //!
 //! `get`, `put` and `delete` take one each, conditions included; a server that has not seen a script yet is sent it in a
-//! second. A page of a list takes three, or two where the filter names tenant and user; a `purge` takes three.
+//! second, and a connection that was idle for half a second is tested by one before a write. A page of a list takes three, or two where the filter names tenant and user; a `purge` takes three.
 //! All requests share one connection to each server.
 //!
 //! # What is stored

@@ -18,6 +18,12 @@ use crate::setup::{Setup, questions};
 /// How many requests may queue for the socket before further ones wait.
 const QUEUE: usize = 1024;
 
+/// A connection idle for longer is tested before something is sent on it that must not be sent twice: servers, proxies
+/// and firewalls close such ones, some without a word.
+const QUIET: Duration = Duration::from_millis(500);
+/// How long such a test may take.
+const TEST_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What a link leads to.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
@@ -63,6 +69,8 @@ struct Open {
     attempt: u64,
     connection: MultiplexedConnection,
     closed: Arc<AtomicBool>,
+    /// When the server last answered.
+    heard: Arc<Mutex<Instant>>,
 }
 
 impl Link {
@@ -90,13 +98,30 @@ impl Link {
     pub(crate) async fn send(&self, commands: &[Cmd], deadline: Instant) -> Result<Vec<Value>, Failure> {
         let open = self.opened(deadline).await?;
         let cause = match timeout_at(deadline, answers(open.connection, commands)).await {
-            Ok(Ok(answers)) => return Ok(answers),
+            Ok(Ok(answers)) => {
+                *lock(&open.heard) = Instant::now();
+                return Ok(answers);
+            }
             Ok(Err(error)) => Cause::connection(error),
             Err(_) => Cause::TimedOut,
         };
         // Whatever else was sent on it ends as it may; nothing new is sent on it.
         forget(&self.state, open.attempt);
         Err(Failure::Unanswered(cause))
+    }
+
+    /// Tests a connection that was idle for a moment, and opens another one if it is gone.
+    pub(crate) async fn test(&self, deadline: Instant) -> Result<(), Failure> {
+        let open = self.opened(deadline).await?;
+        if lock(&open.heard).elapsed() < QUIET {
+            return Ok(());
+        }
+        // A command that a user of ours may run in any case.
+        let answered = self.send(&[redis::cmd("TIME")], deadline.min(Instant::now() + TEST_TIMEOUT)).await;
+        if answered.is_err() {
+            self.opened(deadline).await?;
+        }
+        Ok(())
     }
 
     /// Opens a new connection for the next request.
@@ -138,7 +163,8 @@ impl Link {
             if opened.is_err() {
                 forget(&state, attempt);
             }
-            opened.map(|(connection, closed)| Open { attempt, connection, closed })
+            let heard = Arc::new(Mutex::new(Instant::now()));
+            opened.map(|(connection, closed)| Open { attempt, connection, closed, heard })
         });
         connecting.map(|ended| ended.unwrap_or(Err(Failure::Unchanged(GONE)))).boxed().shared()
     }
@@ -157,7 +183,7 @@ pub(crate) fn read_only(cause: Cause) -> Failure {
     Failure::Misconfigured(REPLICA, cause)
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code here can panic between two changes that belong together.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

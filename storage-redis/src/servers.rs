@@ -134,6 +134,10 @@ impl Servers {
                     (link, Some(generation))
                 }
             };
+            if matches!(request, Request::Write(_)) {
+                // What goes wrong here goes wrong below, too.
+                let _ = link.test(course.deadline).await;
+            }
             let answers = match send(&link, &commands, asking.is_some(), course.deadline).await {
                 Ok(answers) => answers,
                 Err(failure) => {

@@ -18,7 +18,7 @@ use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
 use crate::error::{Failure, RUN_MIGRATIONS, bad_name, failure, migration, unchanged};
 use crate::sql::{After, Texts};
-use crate::sqlite_file::{OpenFiles, refuse_links};
+use crate::sqlite_file::{OpenFiles, refuse_links, warn_of_shares};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Connections that read. Each one is a thread; more of them than cores gain nothing.
@@ -109,6 +109,7 @@ impl SqliteStorage {
         // The log is there from the first read on, for as long as the connection is.
         let first = sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&writers).await;
         first.map_err(unchanged::<Sqlite>)?;
+        warn_of_shares(&path);
         let files = OpenFiles::of(&path, options.get_filename())?.with_log();
         let readers = pool.max_connections(READERS).connect_lazy_with(options);
         Ok(Self { engine: Engine::new(readers, writers, true, true), files: Some(files) })

@@ -106,6 +106,34 @@ pub(crate) fn refuse_links(path: &Path) -> Result<(), StorageError> {
     }
 }
 
+/// Warns of a file on a network share, which works from one machine only, if at all.
+pub(crate) fn warn_of_shares(path: &Path) {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
+    if let Some(kind) = share(&mounts, path) {
+        tracing::warn!(
+            path = %path.display(),
+            file_system = kind,
+            "the SQLite file is on a network share: machines that share it do not see each other's locks and destroy it; use \
+            it from one machine, or a database server"
+        );
+    }
+}
+
+/// The file system of a path if it is a network's, from Linux's list of what is mounted where.
+fn share<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
+    const SHARES: [&str; 11] =
+        ["9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"];
+
+    let mounts = mounts.lines().filter_map(|line| {
+        let (mount, source) = line.split_once(" - ")?;
+        Some((Path::new(mount.split(' ').nth(4)?), source.split(' ').next()?))
+    });
+    // What is mounted last at a place hides what was there before.
+    let (_, kind) =
+        mounts.filter(|(place, _)| path.starts_with(place)).max_by_key(|(place, _)| place.components().count())?;
+    SHARES.contains(&kind).then_some(kind)
+}
+
 fn lost(path: &Path, error: std::io::Error) -> Lost {
     use std::io::ErrorKind::{NotADirectory, NotFound};
 
@@ -140,4 +168,28 @@ fn identity(_: &Metadata) -> Identity {
 #[cfg(not(unix))]
 fn links(_: &Metadata) -> u64 {
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_told_from_disks() {
+        let mounts = "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+            40 21 0:50 / /mnt/share rw - nfs4 files:/export rw\n\
+            41 40 8:2 / /mnt/share/disk rw master:3 - xfs /dev/sdb1 rw\n\
+            42 21 0:51 / /srv rw - ext4 /dev/sdc1 rw\n\
+            43 42 0:52 / /srv rw - cifs //files/x rw\n";
+        for (path, kind) in [
+            ("/var/lib/tokens.db", None),
+            ("/mnt/share/tokens.db", Some("nfs4")),
+            ("/mnt/share/disk/tokens.db", None),
+            ("/mnt/shared/tokens.db", None),
+            ("/srv/tokens.db", Some("cifs")),
+        ] {
+            assert_eq!(share(mounts, Path::new(path)), kind, "{path}");
+        }
+        assert_eq!(share("nonsense", Path::new("/x")), None);
+    }
 }
