@@ -98,7 +98,7 @@ pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};
 
 pub use oauth_dance_core::{
-    BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Filter, KeyRing, MemoryStorage,
-    OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ScopeChange, Secret,
-    StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
+    BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, LeftAlone,
+    MemoryStorage, OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealReport,
+    ScopeChange, Secret, StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
 };

@@ -60,4 +60,4 @@ pub use secret::Secret;
 pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, TokenStorage};
 pub use time::{Clock, Timestamp};
 pub use token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
-pub use tokens::Tokens;
+pub use tokens::{LeftAlone, ResealReport, Tokens};

@@ -19,8 +19,9 @@ const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 
 /// The keys that seal tokens and cookies: the first one writes, all of them read.
 ///
-/// Sealing is XChaCha20-Poly1305 with a random 192-bit nonce, so no key wears out by use. To rotate, put a new
-/// key first, re-seal what is stored ([`Tokens::reseal`](crate::Tokens::reseal)), then drop the old one.
+/// Sealing is XChaCha20-Poly1305 with a random 192-bit nonce, so no key wears out by use. To rotate, add the
+/// new key to all processes as an older one, then put it first and re-seal what is stored
+/// ([`Tokens::reseal_all`](crate::Tokens::reseal_all) has the steps), then drop the old one.
 ///
 /// ```
 /// use oauth_dance_core::{KeyRing, SealingKey};

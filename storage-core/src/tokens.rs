@@ -1,6 +1,10 @@
+mod reseal;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
@@ -10,6 +14,7 @@ use crate::seal::{KeyRing, OpenError};
 use crate::storage::{Filter, Page, PageRequest, Precondition, TokenStorage};
 use crate::token::Token;
 use crate::wire;
+pub use reseal::{LeftAlone, ResealReport};
 
 const PURPOSE: &str = "oauth-dance token record";
 
@@ -117,27 +122,6 @@ impl Tokens {
         Ok(page)
     }
 
-    /// Seals one token anew if it is not sealed with the ring's first key, and returns whether it did. A token that
-    /// is written by somebody else meanwhile is left to them, for they seal with their first key.
-    ///
-    /// # Errors
-    /// [`TokensError`], as in [`Tokens::get`].
-    pub async fn reseal(&self, key: &TokenKey) -> Result<bool, TokensError> {
-        let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
-            return Ok(false);
-        };
-        if record.key_id == self.key_id() {
-            return Ok(false);
-        }
-        let stored = self.open(key, &record)?;
-        let resealed = self.close(key, &stored).with_retain_for(record.retain_for);
-        match self.storage.put(key, &resealed, Precondition::Version(version)).await {
-            Ok(_) => Ok(true),
-            Err(StorageError::Conflict) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Reads a token and where its refresh stands.
     pub(crate) async fn load(&self, key: &TokenKey) -> Result<Option<Versioned<Stored>>, TokensError> {
         let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
@@ -169,18 +153,12 @@ impl Tokens {
     }
 
     fn open(&self, key: &TokenKey, record: &Record) -> Result<Stored, TokensError> {
-        let owned = || Box::new(key.clone());
         match &self.sealing {
             Sealing::Plaintext if !wire::is_plain(&record.payload) && record.key_id.is_some() => {
-                Err(TokensError::NoKeyRing { key: owned() })
+                Err(TokensError::NoKeyRing { key: Box::new(key.clone()) })
             }
             Sealing::Plaintext => wire::decode(key, &record.payload),
-            Sealing::Sealed(_) if wire::is_plain(&record.payload) => Err(TokensError::NotSealed { key: owned() }),
-            Sealing::Sealed(ring) => match ring.open(PURPOSE, &key.to_bytes(), &record.payload) {
-                Ok(plain) => wire::decode(key, &plain),
-                Err(OpenError::KeyUnavailable { key_id }) => Err(TokensError::KeyUnavailable { key: owned(), key_id }),
-                Err(OpenError::NotSealed | OpenError::Tampered) => Err(TokensError::Tampered { key: owned() }),
-            },
+            Sealing::Sealed(ring) => wire::decode(key, &unseal(ring, key, record)?),
         }
     }
 
@@ -190,6 +168,18 @@ impl Tokens {
             Sealing::Plaintext => None,
         }
     }
+}
+
+/// What a record holds in plain text.
+fn unseal(ring: &KeyRing, key: &TokenKey, record: &Record) -> Result<Zeroizing<Vec<u8>>, TokensError> {
+    let key_of_it = || Box::new(key.clone());
+    if wire::is_plain(&record.payload) {
+        return Err(TokensError::NotSealed { key: key_of_it() });
+    }
+    ring.open(PURPOSE, &key.to_bytes(), &record.payload).map_err(|error| match error {
+        OpenError::KeyUnavailable { key_id } => TokensError::KeyUnavailable { key: key_of_it(), key_id },
+        OpenError::NotSealed | OpenError::Tampered => TokensError::Tampered { key: key_of_it() },
+    })
 }
 
 impl fmt::Debug for Tokens {

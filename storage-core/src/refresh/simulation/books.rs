@@ -26,6 +26,8 @@ pub(super) struct Books {
     excuses: HashMap<Link, u64>,
     /// Refresh tokens that came again.
     replays: HashMap<Link, u64>,
+    /// Requests that left, by their refresh token.
+    sent: HashMap<Link, u64>,
     /// Who got which token.
     received: Vec<(u64, Link)>,
     dead_is_noted: Option<usize>,
@@ -69,6 +71,24 @@ impl Books {
         if self.dead_is_noted == Some(link.0) {
             self.breach(now, &format!("the provider is asked with {link:?}, which is known to be dead"));
         }
+    }
+
+    /// A token request leaves its process, and cannot be called back.
+    pub(super) fn sent(&mut self, now: Duration, link: Link) {
+        self.note(now, ("sent", link));
+        *self.sent.entry(link).or_default() += 1;
+    }
+
+    /// A process stands still before its request leaves.
+    pub(super) fn suspended(&mut self, now: Duration, link: Link) {
+        self.note(now, ("suspended", link));
+        self.report.suspended += 1;
+    }
+
+    /// A request does not leave, because it is too late.
+    pub(super) fn not_sent(&mut self, now: Duration, link: Link) {
+        self.note(now, ("not sent", link));
+        self.report.not_sent += 1;
     }
 
     /// A token request reaches the provider: the new generation, if there is one. `earliest` is how old a token must be.
@@ -127,6 +147,14 @@ impl Books {
         } else if new.1 < old.1 {
             self.breach(now, &format!("{old:?} is overwritten by the older {new:?}"));
         }
+        let (edit_before, edit_after) = (edit_of(oauth2(before)), edit_of(oauth2(after)));
+        if old.0 == new.0 && edit_after < edit_before {
+            self.breach(now, &format!("edit {edit_before} of the application is lost; {edit_after} is stored"));
+        }
+        if old.0 == new.0 && edit_after > edit_before {
+            self.report.edits += 1;
+            self.report.edits_during_refresh += u64::from(matches!(before.progress, Progress::Claimed(_)));
+        }
         let dead = matches!(after.progress, Progress::Dead { .. });
         if dead && self.grants[new.0].alive {
             self.breach(now, &format!("{new:?} is given up although it lives"));
@@ -139,8 +167,10 @@ impl Books {
         match event {
             RefreshEvent::TakenOver => {
                 self.report.taken_over += 1;
-                if let Some(stored) = stored {
-                    self.excuse(link_of(oauth2(stored)));
+                // What was not sent before the takeover must not be sent after it.
+                let link = stored.map(|stored| link_of(oauth2(stored)));
+                if let Some(link) = link.filter(|link| self.sent.contains_key(link)) {
+                    self.excuse(link);
                 }
             }
             RefreshEvent::Adopted => self.report.adopted += 1,
@@ -205,6 +235,11 @@ pub(super) fn token((grant, generation): Link, now: Timestamp) -> OAuth2Token {
 pub(super) fn link_of(token: &OAuth2Token) -> Link {
     let mut parts = token.refresh_token.as_ref().map(Secret::expose).unwrap().split('-').skip(1);
     (parts.next().unwrap().parse().unwrap(), parts.next().unwrap().parse().unwrap())
+}
+
+/// How often the application has changed this token.
+pub(super) fn edit_of(token: &OAuth2Token) -> u64 {
+    token.extra.get("edit").and_then(serde_json::Value::as_u64).unwrap_or_default()
 }
 
 fn oauth2(stored: &Stored) -> &OAuth2Token {

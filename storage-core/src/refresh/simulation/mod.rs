@@ -1,5 +1,5 @@
-//! The protocol in a simulated world: virtual time, and processes that crash, storages that cut off and providers that
-//! lose answers as a seed says.
+//! The protocol in a simulated world: virtual time, an application that writes to its tokens, and processes that crash or
+//! stand still, storages that cut off and providers that lose answers as a seed says.
 //!
 //! `OAUTH_DANCE_SEED=123` runs one seed only, `OAUTH_DANCE_TRACE=1` tells what happens in it, `OAUTH_DANCE_SEEDS=100000` runs that
 //! many.
@@ -56,6 +56,7 @@ fn in_calm_weather_every_expiry_costs_one_redemption() {
     let total = expect_no_breach(Weather::Calm);
     assert!(total.redemptions > 0 && total.adopted > 0);
     assert_eq!((total.replays, total.taken_over, total.calls), (0, 0, total.redemptions));
+    assert!(total.edits_during_refresh > 0);
 }
 
 #[test]
@@ -64,6 +65,7 @@ fn in_a_storm_no_token_is_lost_without_a_name() {
     if number("OAUTH_DANCE_SEED").is_none() {
         // The storm was one: everything that can go wrong did.
         assert!(total.crashes > 0 && total.taken_over > 0 && total.replays > 0 && total.kept > 0, "{total:?}");
+        assert!(total.edits_during_refresh > 0 && total.suspended > 0 && total.not_sent > 0, "{total:?}");
         assert!(total.dead > 0 && total.dropped > 0 && total.redemptions > total.replays, "{total:?}");
     }
 }
@@ -110,6 +112,21 @@ fn a_lease_shorter_than_the_request_is_found() {
 #[test]
 fn a_takeover_that_does_not_wait_is_found() {
     expect_found(Bug::NoWait);
+}
+
+#[test]
+fn an_edit_that_erases_a_claim_is_found() {
+    expect_found(Bug::ForgetsProgress);
+}
+
+#[test]
+fn a_commit_that_loses_an_edit_is_found() {
+    expect_found(Bug::ForgetsEdits);
+}
+
+#[test]
+fn a_request_that_leaves_after_its_lease_is_found() {
+    expect_found(Bug::IgnoresLease);
 }
 
 #[test]

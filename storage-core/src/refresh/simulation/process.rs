@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::books::link_of;
+use super::books::{Link, link_of};
 use super::provider::Client;
 use super::storage::Way;
 use super::world::{Weather, World};
@@ -30,6 +30,8 @@ pub(super) struct Life {
     steps_left: AtomicU64,
     died: Notify,
     outage: (Duration, Duration),
+    /// Until when it stands still.
+    asleep_until: Mutex<Duration>,
     world: Arc<World>,
 }
 
@@ -44,12 +46,26 @@ impl Life {
             steps_left: AtomicU64::new(steps),
             died: Notify::new(),
             outage: (from, from + long),
+            asleep_until: Mutex::default(),
             world: Arc::clone(world),
         }
     }
 
-    /// Ends here for ever if the process is dead, or dies of this step.
+    /// How long the process stands still from now on, mostly not at all: longer than a lease, before its request leaves.
+    pub(super) fn is_suspended(&self, link: Link) -> Duration {
+        if !self.world.strikes(60) {
+            return Duration::ZERO;
+        }
+        let (now, time) = (self.world.start.elapsed(), Duration::from_secs(20 + self.world.below(60)));
+        self.world.books().suspended(now, link);
+        *self.asleep_until.lock().unwrap() = now + time;
+        time
+    }
+
+    /// Ends here for ever if the process is dead, or dies of this step. Waits while it stands still.
     pub(super) async fn step(&self) {
+        let asleep = self.asleep_until.lock().unwrap().saturating_sub(self.world.start.elapsed());
+        sleep(asleep).await;
         if self.steps_left.fetch_sub(1, Ordering::SeqCst) == 1 && self.world.stormy.load(Ordering::SeqCst) {
             self.dead.store(true, Ordering::SeqCst);
             self.world.books().crashed(self.world.start.elapsed(), self.number);
@@ -125,6 +141,11 @@ impl Process {
             self.world.books().note(self.world.start.elapsed(), (self.life.number, "rejected", link_of(&used)));
             self.instead_of(&used).await
         };
+        match self.world.below(12) {
+            0 => drop(self.world.edit(&self.tokens).await),
+            1 => drop(self.world.reseal(&self.tokens).await),
+            _ => {}
+        }
         let patience =
             if self.world.strikes(100) { self.world.up_to(Duration::from_secs(5)) } else { LONGEST_CALL * 3 };
         let outcome = timeout(patience, self.world.within(LONGEST_CALL * 2, "a call", work)).await;

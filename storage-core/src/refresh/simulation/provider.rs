@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,15 +22,16 @@ pub(super) struct Client {
 
 #[async_trait]
 impl Redeem for Client {
-    async fn redeem(&self, old: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
+    async fn redeem(&self, old: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         self.life.step().await;
         let link = link_of(old);
         self.world.books().called(self.world.start.elapsed(), link);
-        // A request that is given up may have arrived all the same.
-        let mut doubt = Doubt { world: &self.world, link, armed: true };
-        let mut answer = self.send(link).await;
+        // A request that is given up may have arrived all the same, if it left.
+        let sent = Arc::new(AtomicBool::new(false));
+        let mut doubt = Doubt { world: &self.world, link, sent: Arc::clone(&sent), armed: true };
+        let mut answer = self.send(link, lease, &sent).await;
         if self.world.bug == Bug::TriesTwice && matches!(answer, Err(RedeemError::Unknown { .. })) {
-            answer = self.send(link).await;
+            answer = self.send(link, lease, &sent).await;
         }
         self.life.step().await;
         doubt.armed = matches!(answer, Err(RedeemError::Unknown { .. }));
@@ -45,13 +47,46 @@ impl Redeem for Client {
 }
 
 impl Client {
-    async fn send(&self, link: Link) -> Result<OAuth2Token, RedeemError> {
+    async fn send(&self, link: Link, lease: &Lease, sent: &Arc<AtomicBool>) -> Result<OAuth2Token, RedeemError> {
         let (sender, answer) = oneshot::channel();
-        tokio::spawn(serve(Arc::clone(&self.world), link, self.clock.clone(), sender));
+        let request = Request {
+            world: Arc::clone(&self.world),
+            link,
+            clock: self.clock.clone(),
+            lease: lease.clone(),
+            sent: Arc::clone(sent),
+            asleep: self.life.is_suspended(link),
+        };
+        tokio::spawn(request.run(sender));
         match answer.await {
             Ok(answer) => answer,
             Err(_) => std::future::pending().await,
         }
+    }
+}
+
+/// A request that is about to leave. Its process may stand still before, and goes on where it was.
+struct Request {
+    world: Arc<World>,
+    link: Link,
+    clock: Clock,
+    lease: Lease,
+    sent: Arc<AtomicBool>,
+    asleep: Duration,
+}
+
+impl Request {
+    async fn run(self, sender: oneshot::Sender<Result<OAuth2Token, RedeemError>>) {
+        let Self { world, link, clock, lease, sent, asleep } = self;
+        sleep(asleep).await;
+        if lease.is_over() && world.bug != Bug::IgnoresLease {
+            world.books().not_sent(world.start.elapsed(), link);
+            let _ = sender.send(Err(RedeemError::LeaseOver));
+            return;
+        }
+        sent.store(true, Ordering::SeqCst);
+        world.books().sent(world.start.elapsed(), link);
+        serve(world, link, clock, sender).await;
     }
 }
 
@@ -96,12 +131,13 @@ async fn serve(world: Arc<World>, link: Link, clock: Clock, sender: oneshot::Sen
 struct Doubt<'a> {
     world: &'a World,
     link: Link,
+    sent: Arc<AtomicBool>,
     armed: bool,
 }
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed && self.sent.load(Ordering::SeqCst) {
             self.world.books().excuse(self.link);
         }
     }

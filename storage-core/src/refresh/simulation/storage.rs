@@ -11,6 +11,7 @@ use crate::key::TokenKey;
 use crate::record::{Record, Version, Versioned};
 use crate::refresh::state::{Progress, Stored};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
+use crate::token::{Extra, Token};
 use crate::wire;
 
 type Read = Option<Versioned<Record>>;
@@ -87,6 +88,9 @@ impl TokenStorage for Way {
             Bug::UnconditionalCommit if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
                 when = Precondition::Always
             }
+            Bug::ForgetsEdits if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
+                record = without_edits(key, &record);
+            }
             Bug::CompareThenSwap => {
                 let current = ready(self.world.shared.get(key))?.map(|found| found.version);
                 if !when.holds_for(current) {
@@ -131,7 +135,12 @@ fn apply(
     let version = ready(world.shared.put(key, record, when))?;
     let after = world.stored().unwrap();
     world.books().written(world.start.elapsed(), before.as_ref(), &after);
-    if matches!(after.progress, Progress::Claimed(_)) {
+    let is_new_claim =
+        matches!(after.progress, Progress::Claimed(_)) && before.is_none_or(|before| before.progress != after.progress);
+    if is_new_claim {
+        if world.below(4) == 0 {
+            world.write_soon();
+        }
         if world.strikes(150) {
             world.disturb();
         }
@@ -140,6 +149,49 @@ fn apply(
         }
     }
     Ok(version)
+}
+
+/// The storage as it is, with the books kept.
+pub(super) struct Watched(pub(super) Arc<World>);
+
+#[async_trait]
+impl TokenStorage for Watched {
+    async fn get(&self, key: &TokenKey) -> Result<Read, StorageError> {
+        self.0.shared.get(key).await
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        let (world, before) = (&self.0, self.0.stored());
+        let version = world.shared.put(key, record, when).await?;
+        world.books().written(world.start.elapsed(), before.as_ref(), &world.stored().unwrap());
+        Ok(version)
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        self.0.shared.delete(key, only).await
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        self.0.shared.list(filter, page).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        self.0.shared.purge(limit).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.shared.capabilities()
+    }
+}
+
+fn without_edits(key: &TokenKey, record: &Record) -> Record {
+    let mut stored: Stored = wire::decode(key, &record.payload).unwrap();
+    if let Token::OAuth2(token) = &mut stored.token {
+        token.extra = Extra::default();
+    }
+    let mut changed = record.clone();
+    changed.payload = wire::encode(key, &stored).to_vec();
+    changed
 }
 
 fn with_lease(key: &TokenKey, record: &Record, lease: Duration) -> Record {

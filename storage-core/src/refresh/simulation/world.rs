@@ -2,15 +2,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use serde_json::Map;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::books::Books;
+use super::books::{Books, edit_of};
 use super::process;
+use super::storage::Watched;
+use crate::error::TokensError;
 use crate::key::TokenKey;
 use crate::memory::MemoryStorage;
+use crate::record::Versioned;
 use crate::refresh::state::Stored;
 use crate::storage::Precondition;
 use crate::time::{Clock, Timestamp};
+use crate::token::{Extra, Token};
 use crate::tokens::Tokens;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,12 @@ pub(super) enum Bug {
     NoWait,
     /// A lost answer is asked for again with the same refresh token.
     TriesTwice,
+    /// A write of the application makes the record look as if nobody refreshed it.
+    ForgetsProgress,
+    /// New tokens are written without what the application has changed.
+    ForgetsEdits,
+    /// A request leaves whatever the clock says.
+    IgnoresLease,
 }
 
 /// What came of one seed, or of many.
@@ -53,6 +64,10 @@ pub(super) struct Report {
     pub(super) dropped: u64,
     pub(super) dead: u64,
     pub(super) crashes: u64,
+    pub(super) edits: u64,
+    pub(super) edits_during_refresh: u64,
+    pub(super) suspended: u64,
+    pub(super) not_sent: u64,
 }
 
 impl Report {
@@ -67,6 +82,10 @@ impl Report {
         self.dropped += other.dropped;
         self.dead += other.dead;
         self.crashes += other.crashes;
+        self.edits += other.edits;
+        self.edits_during_refresh += other.edits_during_refresh;
+        self.suspended += other.suspended;
+        self.not_sent += other.not_sent;
     }
 }
 
@@ -135,7 +154,11 @@ impl World {
         sleep(self.up_to(Duration::from_millis(longest))).await;
     }
 
-    pub(super) fn clock(self: &Arc<Self>, skew: i64) -> Clock {
+    fn clock_now(&self) -> Timestamp {
+        self.clock(0).now()
+    }
+
+    pub(super) fn clock(&self, skew: i64) -> Clock {
         let start = self.start;
         let base = 1_700_000_000_u64.checked_add_signed(skew).unwrap();
         Clock::new(move || Timestamp::from_unix_seconds(base + start.elapsed().as_secs()))
@@ -149,9 +172,52 @@ impl World {
 
     pub(super) fn login(self: &Arc<Self>) {
         let now = self.start.elapsed();
-        let token = self.books().login(now, self.clock(0).now());
+        let token = self.books().login(now, self.clock_now());
         let tokens = Tokens::dangerous_plaintext(self.shared.clone());
         ready(tokens.put(&self.key, &token.into(), Precondition::Always)).unwrap();
+    }
+
+    /// The application changes one member of the stored token, on the condition that it is still the one it read.
+    pub(super) async fn edit(&self, tokens: &Tokens) -> Result<(), TokensError> {
+        let Some(Versioned { value: Token::OAuth2(mut token), version }) = tokens.get(&self.key).await? else {
+            return Ok(());
+        };
+        token.extra = Extra::from(Map::from_iter([("edit".to_owned(), (edit_of(&token) + 1).into())]));
+        if self.bug == Bug::ForgetsProgress {
+            tokens.save(&self.key, &Stored::idle(token.into()), Precondition::Version(version)).await?;
+        } else {
+            tokens.put(&self.key, &token.into(), Precondition::Version(version)).await?;
+        }
+        Ok(())
+    }
+
+    /// The record is sealed again, by whatever tool: the same content gets another version.
+    pub(super) async fn reseal(&self, tokens: &Tokens) -> Result<(), TokensError> {
+        let Some(found) = tokens.load(&self.key).await? else { return Ok(()) };
+        tokens.save(&self.key, &found.value, Precondition::Version(found.version)).await?;
+        Ok(())
+    }
+
+    /// Another request of the user, or an operator, writes during a refresh.
+    pub(super) fn write_soon(self: &Arc<Self>) {
+        let world = Arc::clone(self);
+        tokio::spawn(async move {
+            let times = 1 + world.below(3);
+            for _ in 0..times {
+                sleep(world.up_to(Duration::from_secs(1))).await;
+                let tokens = Tokens::dangerous_plaintext(Watched(Arc::clone(&world)));
+                // Whoever is faster wins.
+                let _ = if world.below(3) == 0 { world.reseal(&tokens).await } else { world.edit(&tokens).await };
+            }
+        });
+    }
+
+    /// The application stores the token of a new login on the condition of what it read.
+    fn login_over_what_is_there(&self) {
+        let tokens = Tokens::dangerous_plaintext(self.shared.clone());
+        let Some(found) = ready(tokens.get(&self.key)).unwrap() else { return };
+        let token = self.books().login(self.start.elapsed(), self.clock_now());
+        ready(tokens.put(&self.key, &token.into(), Precondition::Version(found.version))).unwrap();
     }
 
     pub(super) fn logout(&self) {
@@ -165,9 +231,10 @@ impl World {
         let world = Arc::clone(self);
         tokio::spawn(async move {
             sleep(world.up_to(Duration::from_secs(2))).await;
-            match world.below(3) {
+            match world.below(4) {
                 0 => world.logout(),
                 1 => world.login(),
+                2 => world.login_over_what_is_there(),
                 _ => {
                     world.logout();
                     sleep(world.up_to(Duration::from_secs(300))).await;

@@ -1,0 +1,269 @@
+//! Sealing what is stored with another key, while everything runs.
+
+use super::{PURPOSE, Sealing, Tokens, unseal};
+use crate::error::{StorageError, TokensError};
+use crate::key::TokenKey;
+use crate::record::Versioned;
+use crate::storage::{Filter, PageRequest, Precondition};
+
+/// How many records that were left alone a report names.
+const MOST_NAMED: usize = 1000;
+/// How often a record is tried that others write at the same time.
+const MOST_CONFLICTS: usize = 10;
+
+/// What [`Tokens::reseal_all`] did.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct ResealReport {
+    /// Records that were sealed with the first key.
+    pub resealed: u64,
+    /// Records that were sealed with it already, or were deleted meanwhile.
+    pub current: u64,
+    /// Records that were left as they are, because they cannot be opened or the storage failed.
+    pub left_alone: u64,
+    /// The first thousand of those.
+    pub failures: Vec<LeftAlone>,
+}
+
+/// A record that was left as it is, and why.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LeftAlone {
+    /// Where it is stored.
+    pub key: TokenKey,
+    /// Why. [`TokensError::KeyUnavailable`] names the key that is missing.
+    pub error: TokensError,
+}
+
+impl ResealReport {
+    /// Whether nothing was left to do: every record had been sealed with the first key before. Only then can older keys be
+    /// dropped.
+    pub fn is_done(&self) -> bool {
+        self.resealed == 0 && self.left_alone == 0
+    }
+}
+
+impl Tokens {
+    /// Seals one record with the ring's first key if it is sealed with another, and returns whether it did. A refresh that
+    /// is in progress goes on.
+    ///
+    /// # Errors
+    /// [`TokensError`], as in [`Tokens::get`]; the record is left as it is.
+    pub async fn reseal(&self, key: &TokenKey) -> Result<bool, TokensError> {
+        let mut conflicts = 0;
+        loop {
+            let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
+                return Ok(false);
+            };
+            let Sealing::Sealed(ring) = &self.sealing else { return Ok(false) };
+            if record.key_id == self.key_id() {
+                return Ok(false);
+            }
+            // The bytes inside stay as they are, also those that a newer release wrote.
+            let plain = unseal(ring, key, &record)?;
+            let mut resealed = record.clone().with_key_id(self.key_id());
+            resealed.payload = ring.seal(PURPOSE, &key.to_bytes(), &plain);
+            match self.storage.put(key, &resealed, Precondition::Version(version)).await {
+                Ok(_) => return Ok(true),
+                // Whoever wrote it meanwhile may have used another key.
+                Err(StorageError::Conflict) if conflicts < MOST_CONFLICTS => conflicts += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Seals every listed record with the ring's first key, page by page, and goes on after those that it cannot open.
+    /// Safe beside refreshes, logins, logouts and other calls of it: every write is conditional. What was done stays done,
+    /// so a call that was cut off is resumed by another one.
+    ///
+    /// To change the key of processes that run all the time takes three steps, each on all of them before the next:
+    ///
+    /// 1. The new key is added as an older one: everyone can read what it will seal.
+    /// 2. It is put first, and the old one after it. Then this is called until the report [is
+    ///    done](ResealReport::is_done).
+    /// 3. The old key is dropped.
+    ///
+    /// ```
+    /// use oauth_dance_core::{Filter, KeyRing, MemoryStorage, SealingKey, Tokens};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (old, new, storage) = (SealingKey::generate(), SealingKey::generate(), MemoryStorage::new());
+    /// let tokens = Tokens::sealed(storage, KeyRing::new(new).with_older(old));
+    /// let report = tokens.reseal_all(&Filter::everything()).await?;
+    /// for left in &report.failures {
+    ///     eprintln!("{} was left alone: {}", left.key, left.error);
+    /// }
+    /// assert!(report.is_done());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TokensError::Storage`] if the storage cannot list. What the [ledger](crate::Refresher::with_ledger) holds is not
+    /// listed; it is gone after the ledger's retention.
+    pub async fn reseal_all(&self, filter: &Filter) -> Result<ResealReport, TokensError> {
+        let mut report = ResealReport::default();
+        let mut page = PageRequest::default();
+        loop {
+            let found = self.list(filter, page.clone()).await?;
+            for entry in found.entries {
+                if entry.key_id == self.key_id() {
+                    report.current += 1;
+                    continue;
+                }
+                match self.reseal(&entry.key).await {
+                    Ok(true) => report.resealed += 1,
+                    Ok(false) => report.current += 1,
+                    Err(error) => report.left_alone(entry.key, error),
+                }
+            }
+            match found.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(report),
+            }
+        }
+    }
+}
+
+impl ResealReport {
+    fn left_alone(&mut self, key: TokenKey, error: TokensError) {
+        self.left_alone += 1;
+        if self.failures.len() < MOST_NAMED {
+            self.failures.push(LeftAlone { key, error });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::memory::MemoryStorage;
+    use crate::record::Record;
+    use crate::seal::{KeyRing, SealingKey};
+    use crate::storage::TokenStorage as _;
+    use crate::token::{OAuth2Token, Token};
+
+    fn key(user: usize) -> TokenKey {
+        TokenKey::new("github", format!("user{user}")).unwrap()
+    }
+
+    fn token(user: usize) -> Token {
+        OAuth2Token::bearer(format!("token{user}")).into()
+    }
+
+    async fn put(tokens: &Tokens, user: usize) {
+        tokens.put(&key(user), &token(user), Precondition::Always).await.unwrap();
+    }
+
+    async fn expect_all(tokens: &Tokens, users: usize) {
+        for user in 0..users {
+            assert_eq!(tokens.get(&key(user)).await.unwrap().unwrap().value, token(user));
+        }
+    }
+
+    /// Two processes, which are restarted one after the other at each step.
+    #[tokio::test]
+    async fn three_steps_change_the_key_of_running_processes() {
+        let storage = MemoryStorage::new();
+        let (old, new) = (SealingKey::generate(), SealingKey::generate());
+        let steps = [
+            KeyRing::new(old.clone()),
+            KeyRing::new(old.clone()).with_older(new.clone()),
+            KeyRing::new(new.clone()).with_older(old),
+            KeyRing::new(new),
+        ]
+        .map(|ring| Tokens::sealed(storage.clone(), ring));
+        for user in 0..250 {
+            put(&steps[0], user).await;
+        }
+        for (behind, ahead) in [(&steps[0], &steps[1]), (&steps[1], &steps[2])] {
+            put(behind, 0).await;
+            put(ahead, 1).await;
+            expect_all(ahead, 250).await;
+            expect_all(behind, 250).await;
+        }
+        let report = steps[2].reseal_all(&Filter::everything()).await.unwrap();
+        assert_eq!((report.resealed, report.current, report.left_alone), (249, 1, 0));
+        assert!(!report.is_done(), "another process may have written with the old key meanwhile");
+        assert!(steps[2].reseal_all(&Filter::everything()).await.unwrap().is_done());
+        put(&steps[3], 0).await;
+        expect_all(&steps[2], 250).await;
+        expect_all(&steps[3], 250).await;
+    }
+
+    #[tokio::test]
+    async fn a_key_put_first_at_once_locks_the_others_out() {
+        let storage = MemoryStorage::new();
+        let (old, new) = (SealingKey::generate(), SealingKey::generate());
+        let behind = Tokens::sealed(storage.clone(), KeyRing::new(old.clone()));
+        put(&Tokens::sealed(storage, KeyRing::new(new).with_older(old)), 0).await;
+        assert!(
+            matches!(behind.get(&key(0)).await, Err(TokensError::KeyUnavailable { .. })),
+            "why there are three steps"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_opened_is_reported_and_left() {
+        let storage = MemoryStorage::new();
+        let (old, new) = (SealingKey::generate(), SealingKey::generate());
+        let before = Tokens::sealed(storage.clone(), KeyRing::new(old.clone()));
+        for user in 0..10 {
+            put(&before, user).await;
+        }
+        put(&Tokens::sealed(storage.clone(), KeyRing::generate()), 3).await;
+        put(&Tokens::dangerous_plaintext(storage.clone()), 4).await;
+        let mut moved = storage.get(&key(0)).await.unwrap().unwrap().value;
+        moved.retain_for = Some(Duration::from_secs(60));
+        storage.put(&key(5), &moved, Precondition::Always).await.unwrap();
+        storage.put(&key(6), &Record::new(vec![7; 100]), Precondition::Always).await.unwrap();
+        let untouched = async || {
+            let mut payloads = Vec::new();
+            for user in 3..7 {
+                payloads.push(storage.get(&key(user)).await.unwrap().unwrap().value.payload);
+            }
+            payloads
+        };
+        let payloads = untouched().await;
+
+        let after = Tokens::sealed(storage.clone(), KeyRing::new(new).with_older(old));
+        let report = after.reseal_all(&Filter::everything()).await.unwrap();
+        assert_eq!((report.resealed, report.current, report.left_alone), (6, 0, 4));
+        assert!(!report.is_done());
+        let mut failures = report.failures;
+        failures.sort_by_key(|left| left.key.user().to_owned());
+        let [missing, plain, moved, garbage] = failures.try_into().unwrap();
+        assert!(matches!((missing.key, missing.error), (at, TokensError::KeyUnavailable { .. }) if at == key(3)));
+        assert!(matches!((plain.key, plain.error), (at, TokensError::NotSealed { .. }) if at == key(4)));
+        assert!(matches!((moved.key, moved.error), (at, TokensError::Tampered { .. }) if at == key(5)));
+        assert!(matches!((garbage.key, garbage.error), (at, TokensError::Tampered { .. }) if at == key(6)));
+        assert_eq!(untouched().await, payloads);
+
+        let again = after.reseal_all(&Filter::everything()).await.unwrap();
+        assert_eq!((again.resealed, again.current, again.left_alone), (0, 6, 4));
+    }
+
+    /// A newer release runs beside this one.
+    #[tokio::test]
+    async fn what_is_inside_is_not_looked_at() {
+        let storage = MemoryStorage::new();
+        let (old, new) = (SealingKey::generate(), SealingKey::generate());
+        let ring = KeyRing::new(new).with_older(old.clone());
+        let plain = br#"{"format":1000,"key":["","user0","github",""],"quantum":true}"#;
+        let payload = KeyRing::new(old.clone()).seal(PURPOSE, &key(0).to_bytes(), plain);
+        let record = Record::new(payload).with_key_id(Some(KeyRing::new(old).primary_id()));
+        storage.put(&key(0), &record, Precondition::Always).await.unwrap();
+
+        let tokens = Tokens::sealed(storage.clone(), ring.clone());
+        assert!(tokens.reseal(&key(0)).await.unwrap());
+        let resealed = storage.get(&key(0)).await.unwrap().unwrap().value;
+        assert_eq!(resealed.key_id, Some(ring.primary_id()));
+        let opened = ring.open(PURPOSE, &key(0).to_bytes(), &resealed.payload).unwrap();
+        assert_eq!(opened.as_slice(), plain);
+        let error = tokens.get(&key(0)).await.unwrap_err();
+        assert!(matches!(error, TokensError::NewerFormat { found: 1000, .. }), "{error:?}");
+    }
+}
