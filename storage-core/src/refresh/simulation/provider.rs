@@ -84,6 +84,10 @@ impl Request {
             let _ = sender.send(Err(RedeemError::LeaseOver));
             return;
         }
+        if sender.is_closed() && !lease.is_over() {
+            // The process had given it up by then, and has noted so.
+            world.books().excuse(link);
+        }
         sent.store(true, Ordering::SeqCst);
         world.books().sent(world.start.elapsed(), link);
         serve(world, link, clock, sender).await;
