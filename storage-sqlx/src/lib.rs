@@ -28,8 +28,9 @@
 //!   races changed nothing and are tried again inside, for half of that time.
 //! * **Keys** are binary columns, compared byte for byte. Tenant, provider and account take 255 bytes, a user
 //!   1023, as much as an index holds on each of the databases. A payload takes [`MAX_PAYLOAD`] bytes.
-//! * **Nothing secret is logged**: sqlx's statement log is off for connections made here (it would show the SQL, never
-//!   the values), and errors carry the database's code and message only.
+//! * **Nothing secret is logged**: sqlx's statement log is off for connections made here, and errors carry the
+//!   database's code and message only. On PostgreSQL the key and the sealed payload are part of a statement's text, for
+//!   whoever logs statements: the server, or the application on a pool of its own.
 //! * **Unreadable rows** harm no other. `get` says `Corrupt`; `list` shows such a row with a version that matches
 //!   nothing and without the hints that cannot be read; `delete` and `put` work. A row whose key is no
 //!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists with a warning in the log.
