@@ -15,6 +15,7 @@ use crate::support::missing;
 pub enum Kind {
     Sqlite,
     Postgres,
+    PgBouncer,
     MySql,
     Redis,
     RedisCluster,
@@ -25,6 +26,7 @@ impl Kind {
         match self {
             Self::Sqlite => "SQLite",
             Self::Postgres => "PostgreSQL",
+            Self::PgBouncer => "PostgreSQL through PgBouncer",
             Self::MySql => "MySQL/MariaDB",
             Self::Redis => "Redis",
             Self::RedisCluster => "Redis Cluster",
@@ -35,6 +37,7 @@ impl Kind {
         let variable = match self {
             Self::Sqlite => return Some(String::new()),
             Self::Postgres => "POSTGRES_URL",
+            Self::PgBouncer => "PGBOUNCER_SERVER_URL",
             Self::MySql => "MYSQL_URL",
             Self::Redis => "REDIS_URL",
             Self::RedisCluster => "REDIS_CLUSTER_URL",
@@ -70,7 +73,7 @@ impl Backend {
                 backend.folder = Some(folder);
                 SqliteStorage::connect(&backend.url).await.unwrap().migrate().await.unwrap();
             }
-            Kind::Postgres => {
+            Kind::Postgres | Kind::PgBouncer => {
                 backend.on_server("CREATE").await;
                 backend.url = backend.database_url();
                 PostgresStorage::connect(&backend.url).await.unwrap().migrate().await.unwrap();
@@ -94,7 +97,7 @@ impl Backend {
     pub async fn remove(self) {
         match self.kind {
             Kind::Sqlite => {}
-            Kind::Postgres | Kind::MySql => self.on_server("DROP").await,
+            Kind::Postgres | Kind::PgBouncer | Kind::MySql => self.on_server("DROP").await,
             Kind::Redis | Kind::RedisCluster => {
                 let storage = self.open().await;
                 let entries = storage.list(&Filter::everything(), PageRequest { after: None, limit: 10_000 }).await;
@@ -108,7 +111,7 @@ impl Backend {
     async fn on_server(&self, verb: &str) {
         let sql = |end: &str| AssertSqlSafe(format!("{verb} DATABASE {}{end}", self.namespace));
         match self.kind {
-            Kind::Postgres => {
+            Kind::Postgres | Kind::PgBouncer => {
                 let end = if verb == "DROP" { " WITH (FORCE)" } else { "" };
                 let mut connection = PgConnection::connect(&self.server).await.unwrap();
                 sqlx::raw_sql(sql(end)).execute(&mut connection).await.unwrap();
@@ -121,7 +124,11 @@ impl Backend {
     }
 
     fn database_url(&self) -> String {
-        let (server, query) = self.server.split_once('?').unwrap_or((&self.server, ""));
+        let server = match self.kind {
+            Kind::PgBouncer => std::env::var("PGBOUNCER_URL").unwrap(),
+            _ => self.server.clone(),
+        };
+        let (server, query) = server.split_once('?').unwrap_or((&server, ""));
         let (server, _) = server.rsplit_once('/').unwrap();
         format!("{server}/{}?{query}", self.namespace)
     }

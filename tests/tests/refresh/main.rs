@@ -69,6 +69,14 @@ on_every_backend! {
     skew: clocks::skew;
 }
 
+// What a pooler could do to it: run the statement of another process.
+on_every_backend! {
+    @ pgbouncer, Kind::PgBouncer;
+    one_redemption: fleet::one_redemption;
+    crash_matrix: crashes::crash_matrix;
+    persist_failure_and_storage_down: cuts::storage_matrix;
+}
+
 /// Not a test: what the tests above start as another process.
 #[test]
 #[ignore = "started by the other tests"]
