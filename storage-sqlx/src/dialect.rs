@@ -50,9 +50,12 @@ pub(crate) trait Dialect: sqlx::Database {
     fn optional_number(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
 }
 
+/// A row, or the end of a statement.
+type Part<DB> = Either<<DB as sqlx::Database>::QueryResult, <DB as sqlx::Database>::Row>;
+
 /// Collects what came back from a statement.
 pub(crate) async fn collect<DB: Dialect>(
-    mut results: BoxStream<'_, Result<Either<DB::QueryResult, DB::Row>, sqlx::Error>>,
+    mut results: BoxStream<'_, Result<Part<DB>, sqlx::Error>>,
 ) -> Result<Outcome<DB>, sqlx::Error> {
     let mut outcome = Outcome { rows: Vec::new(), affected: 0 };
     while let Some(result) = results.try_next().await? {
