@@ -16,7 +16,8 @@ use crate::dpop::{self, Binding};
 use crate::error::ApiError;
 use crate::http_client::{HttpClients, SendError, without_url};
 use crate::oauth::OAuth;
-use crate::registered::{Registered, parse_endpoint};
+use crate::openid::identity::subject_in;
+use crate::registered::Registered;
 use crate::rejection::Browser;
 use crate::response::ApiResponse;
 
@@ -113,7 +114,7 @@ impl ApiClient {
     pub async fn userinfo_claims(&self) -> Result<Map<String, Value>, ApiError> {
         let claims: Map<String, Value> = self.userinfo().send().await?.success()?.json()?;
         match self.token.as_oauth2().and_then(|token| token.subject.as_ref()) {
-            Some(known) if claims.get("sub").and_then(Value::as_str) != Some(&known.subject) => {
+            Some(known) if claims.get("sub").and_then(subject_in).as_ref() != Some(&known.subject) => {
                 Err(ApiError::OtherSubject)
             }
             _ => Ok(claims),
@@ -151,7 +152,7 @@ impl ApiClient {
     fn api_base(&self) -> Option<Cow<'_, Url>> {
         let member = self.registered.quirks.api_base_member.as_ref();
         match member.and_then(|member| self.token.extra().get(member)) {
-            Some(base) => parse_endpoint(base.as_str()?).ok().map(Cow::Owned),
+            Some(base) => self.registered.named_by_provider(base.as_str()?).map(Cow::Owned),
             None => self.registered.api_base.as_ref().map(Cow::Borrowed),
         }
     }
@@ -160,17 +161,18 @@ impl ApiClient {
         let limit = self.http.limits.max_response;
         let request = url.and_then(|url| {
             let headers = self.headers()?;
-            Ok(self.http().request(method, url).headers(headers))
+            Ok(self.http(&url)?.request(method, url).headers(headers))
         });
         ApiRequest { request, limit, client: self.clone() }
     }
 
     /// A proof is for one URL, and so is a signature: where there is either, no redirect is followed.
-    fn http(&self) -> &reqwest::Client {
-        match binding(&self.token) {
+    fn http(&self, url: &Url) -> Result<&reqwest::Client, ApiError> {
+        let clients = match binding(&self.token) {
             None if self.registered.oauth1.is_none() => &self.http.api,
             _ => &self.http.token_endpoint,
-        }
+        };
+        clients.to(self.registered.nearest(url)).map_err(|error| ApiError::Request(without_url(error)))
     }
 
     /// Sends a request as it is, with a signature or a proof where the token needs one.

@@ -1,7 +1,7 @@
 //! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which stays on its origin.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -12,6 +12,7 @@ use reqwest::{Body, Request, Response};
 
 use crate::dpop::Nonces;
 use crate::error::ConfigError;
+use crate::hosts::{Zone, ZoneResolver};
 use crate::leased::LeasedBody;
 
 const USER_AGENT: &str = concat!("oauth-dance/", env!("CARGO_PKG_VERSION"));
@@ -40,8 +41,8 @@ impl Default for Limits {
 /// Neither client keeps cookies or decompresses, so answers are as large as they are read.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpClients {
-    pub(crate) token_endpoint: reqwest::Client,
-    pub(crate) api: reqwest::Client,
+    pub(crate) token_endpoint: ByZone,
+    pub(crate) api: ByZone,
     pub(crate) limits: Limits,
     pub(crate) nonces: Arc<Nonces>,
     pub(crate) clock: Clock,
@@ -51,27 +52,11 @@ pub(crate) struct HttpClients {
 
 impl HttpClients {
     pub(crate) fn new(limits: Limits, clock: Clock) -> Result<Self, ConfigError> {
-        let client = |redirects| {
-            reqwest::Client::builder()
-                .user_agent(USER_AGENT)
-                .redirect(redirects)
-                .referer(false)
-                // Another crate of the application may have switched these on for all.
-                .no_gzip()
-                .no_brotli()
-                .no_zstd()
-                .no_deflate()
-                .connect_timeout(limits.timeout.min(Duration::from_secs(10)))
-                .timeout(limits.timeout)
-                .build()
-                .map_err(|error| ConfigError::Http(error.into()))
-        };
-        let (token_endpoint, api) = (client(Policy::none())?, client(Policy::custom(stay_on_origin))?);
+        let clients = |redirects| ByZone::new(limits, redirects).map_err(|error| ConfigError::Http(error.into()));
+        let (token_endpoint, api) = (clients(Policy::none)?, clients(|| Policy::custom(stay_on_origin))?);
         Ok(Self { token_endpoint, api, limits, nonces: Arc::default(), clock, lease: None })
     }
-}
 
-impl HttpClients {
     /// The same clients, whose requests with a body leave only while this lease is not over.
     pub(crate) fn within(&self, lease: &Lease) -> Self {
         Self { lease: Some(lease.clone()), ..self.clone() }
@@ -95,6 +80,60 @@ impl HttpClients {
         let (status, headers) = (response.status(), response.headers().clone());
         Ok(Answer { status, headers, body: read_body(response, limit).await?, is_redirected })
     }
+}
+
+/// A client for each zone that names may lead to. They share no connections. Most applications need the first only, so the
+/// others are made when they are.
+#[derive(Clone, Debug)]
+pub(crate) struct ByZone {
+    machine: reqwest::Client,
+    farther: Arc<[OnceLock<reqwest::Client>; 2]>,
+    limits: Limits,
+    redirects: fn() -> Policy,
+}
+
+impl ByZone {
+    fn new(limits: Limits, redirects: fn() -> Policy) -> reqwest::Result<Self> {
+        let machine = client(limits, redirects(), Zone::Machine)?;
+        Ok(Self { machine, farther: Arc::default(), limits, redirects })
+    }
+
+    /// The client for URLs of the configuration, whose names may lead anywhere.
+    pub(crate) fn configured(&self) -> &reqwest::Client {
+        &self.machine
+    }
+
+    /// The client whose names lead to no nearer zone than this.
+    pub(crate) fn to(&self, nearest: Zone) -> reqwest::Result<&reqwest::Client> {
+        let farther = match nearest {
+            Zone::Machine => return Ok(&self.machine),
+            Zone::Network => &self.farther[0],
+            Zone::Internet => &self.farther[1],
+        };
+        match farther.get() {
+            Some(client) => Ok(client),
+            None => {
+                let made = client(self.limits, (self.redirects)(), nearest)?;
+                Ok(farther.get_or_init(|| made))
+            }
+        }
+    }
+}
+
+fn client(limits: Limits, redirects: Policy, nearest: Zone) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .dns_resolver(ZoneResolver::system(nearest))
+        .redirect(redirects)
+        .referer(false)
+        // Another crate of the application may have switched these on for all.
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .connect_timeout(limits.timeout.min(Duration::from_secs(10)))
+        .timeout(limits.timeout)
+        .build()
 }
 
 /// A redirect to another origin is not followed but returned: neither the token nor the body may go there.

@@ -54,6 +54,7 @@ mod dpop;
 mod error;
 mod extract;
 mod hooks;
+mod hosts;
 mod http_client;
 mod leased;
 mod no_storage;

@@ -1,7 +1,7 @@
 use url::Url;
 
 use crate::error::ConfigError;
-use crate::registered::parse_endpoint;
+use crate::hosts::{PlainHttp, parse_endpoint};
 
 const PLACEHOLDER: &str = "{provider}";
 
@@ -18,8 +18,13 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    pub(crate) fn new(base_url: &str, login_route: String, callback_route: String) -> Result<Self, ConfigError> {
-        let base = parse_endpoint(base_url).map_err(|problem| ConfigError::BaseUrl { problem })?;
+    pub(crate) fn new(
+        base_url: &str,
+        plain_http: &PlainHttp,
+        login_route: String,
+        callback_route: String,
+    ) -> Result<Self, ConfigError> {
+        let base = parse_endpoint(base_url, plain_http).map_err(|problem| ConfigError::BaseUrl { problem })?;
         if base.query().is_some() {
             return Err(ConfigError::BaseUrl { problem: "must not contain a query" });
         }
@@ -102,8 +107,12 @@ fn is_route(path: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn new(base: &str, login: String, callback: String) -> Result<Paths, ConfigError> {
+        Paths::new(base, &PlainHttp::default(), login, callback)
+    }
+
     fn paths(base: &str) -> Paths {
-        Paths::new(base, "/login/{provider}".to_owned(), "/login/{provider}/authorized".to_owned()).unwrap()
+        new(base, "/login/{provider}".to_owned(), "/login/{provider}/authorized".to_owned()).unwrap()
     }
 
     #[test]
@@ -152,7 +161,7 @@ mod tests {
     fn wrong_settings_are_refused() {
         let route = || "/login/{provider}".to_owned();
         for base in ["", "app.example", "http://app.example", "https://app.example/?a=b", "https://app.example/#a"] {
-            assert!(Paths::new(base, route(), route()).is_err(), "{base}");
+            assert!(new(base, route(), route()).is_err(), "{base}");
         }
         for bad in [
             "login/{provider}",
@@ -164,14 +173,11 @@ mod tests {
             "/:tenant/{provider}",
             "/login/{provider}?a=b",
         ] {
-            assert!(
-                Paths::new("https://app.example", bad.to_owned(), "/callback/{provider}".to_owned()).is_err(),
-                "{bad}"
-            );
-            assert!(Paths::new("https://app.example", route(), bad.to_owned()).is_err(), "{bad}");
+            assert!(new("https://app.example", bad.to_owned(), "/callback/{provider}".to_owned()).is_err(), "{bad}");
+            assert!(new("https://app.example", route(), bad.to_owned()).is_err(), "{bad}");
         }
         for taken in ["/login/{provider}", "/login/{provider}/ended"] {
-            let error = Paths::new("https://app.example", route(), taken.to_owned()).unwrap_err();
+            let error = new("https://app.example", route(), taken.to_owned()).unwrap_err();
             assert!(error.to_string().contains(taken), "{error}");
         }
     }

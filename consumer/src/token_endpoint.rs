@@ -108,14 +108,14 @@ pub(crate) async fn revoke(
         _ if hint == "refresh_token" => return Ok(()),
         RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json, key).await?,
         RevocationRequest::Post => {
-            send(http, request(http, registered, Method::POST, endpoint).headers(api?), presented).await?
+            send(http, request(http, registered, Method::POST, endpoint)?.headers(api?), presented).await?
         }
         RevocationRequest::Delete => {
-            send(http, request(http, registered, Method::DELETE, endpoint).headers(api?), presented).await?
+            send(http, request(http, registered, Method::DELETE, endpoint)?.headers(api?), presented).await?
         }
         RevocationRequest::DeleteAsClient => {
             let credentials = basic(&registered.client_id, client_secret(http, registered).expose());
-            let request = request(http, registered, Method::DELETE, endpoint);
+            let request = request(http, registered, Method::DELETE, endpoint)?;
             let request = request.header(header::AUTHORIZATION, credentials);
             send(http, request.json(&serde_json::json!({ "access_token": token.expose() })), binding).await?
         }
@@ -138,10 +138,10 @@ pub(crate) async fn post(
 ) -> Result<Answer, TokenEndpointError> {
     let is_named = form.iter().any(|(name, _)| *name == "client_id");
     let mut form = form.to_vec();
-    let mut request = request(http, registered, Method::POST, endpoint);
+    let mut request = request(http, registered, Method::POST, endpoint)?;
     // Without a secret there is nothing to authenticate with; the id still names the client (RFC 6749 section 3.2.1).
     let client_secret = registered.client_secret(http.clock.now());
-    match (&client_secret, registered.client_authentication) {
+    match (&client_secret, registered.authentication_at(endpoint)) {
         (Some(secret), ClientAuthentication::Basic) => {
             request = request.header(header::AUTHORIZATION, basic(&registered.client_id, secret.expose()));
         }
@@ -161,9 +161,15 @@ pub(crate) async fn post(
 }
 
 /// A request with the headers that this provider wants.
-fn request(http: &HttpClients, registered: &Registered, method: Method, endpoint: &Url) -> RequestBuilder {
-    let request = http.token_endpoint.request(method, endpoint.clone()).header(header::ACCEPT, "application/json");
-    request.headers(registered.token_headers.clone())
+fn request(
+    http: &HttpClients,
+    registered: &Registered,
+    method: Method,
+    endpoint: &Url,
+) -> Result<RequestBuilder, TokenEndpointError> {
+    let client = http.token_endpoint.to(registered.nearest(endpoint)).map_err(transport)?;
+    let request = client.request(method, endpoint.clone()).header(header::ACCEPT, "application/json");
+    Ok(request.headers(registered.token_headers.clone()))
 }
 
 pub(crate) async fn send(
@@ -201,7 +207,7 @@ fn basic(client_id: &str, client_secret: &str) -> HeaderValue {
 fn transport(error: reqwest::Error) -> TokenEndpointError {
     if is_lease_over(&error) {
         TokenEndpointError::LeaseOver
-    } else if error.is_connect() {
+    } else if error.is_connect() || error.is_builder() {
         TokenEndpointError::Unreachable(without_url(error))
     } else if error.is_timeout() {
         TokenEndpointError::Timeout

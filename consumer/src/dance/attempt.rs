@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::cookies::{self, SealedCookies};
+use crate::openid::AskedOfIdToken;
 use crate::user::User;
 
 /// How long a login may take.
@@ -54,6 +55,9 @@ pub(crate) struct Attempt {
     /// What that ID token has to repeat (OpenID Connect Core section 3.1.2.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nonce: Option<String>,
+    /// How many seconds ago the user may have signed in, if that was asked for (the same section).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_age: Option<u64>,
     user: Option<(String, Option<String>)>,
     since: u64,
     /// Whether the response to its first callback has arrived at this browser, which brought the cookie that says so.
@@ -74,6 +78,16 @@ impl Attempt {
     pub(crate) fn expect_id_token(&mut self, repeats_nonce: bool) {
         self.openid = true;
         self.nonce = repeats_nonce.then(|| URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
+    }
+
+    /// Takes from the parameters of the authorization request what the ID token will be checked against.
+    pub(crate) fn expect_sign_in_within(&mut self, max_age: Option<&String>) {
+        self.max_age = max_age.and_then(|seconds| seconds.trim().parse().ok());
+    }
+
+    pub(crate) fn asked_of_id_token(&self) -> AskedOfIdToken<'_> {
+        let signed_in_since = self.max_age.map(|max_age| self.since.saturating_sub(max_age));
+        AskedOfIdToken { nonce: self.nonce.as_deref(), signed_in_since }
     }
 
     pub(crate) fn is_of(&self, user: Option<&User>) -> bool {
@@ -110,6 +124,7 @@ impl Attempts {
             scopes: None,
             openid: false,
             nonce: None,
+            max_age: None,
             user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
             since: self.clock.now().as_unix_seconds(),
             is_spent: false,
@@ -163,6 +178,7 @@ impl Attempts {
             scopes: None,
             openid: false,
             nonce: None,
+            max_age: None,
             user: None,
             since: attempt.since,
             is_spent: true,

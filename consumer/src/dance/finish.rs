@@ -169,7 +169,7 @@ impl Before<'_> {
         let Self { oauth, registered, attempt } = self;
         let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
         let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
-        Ok(Some(openid.verify(token, attempt.nonce.as_deref(), &registered.client_id, http, now).await?))
+        Ok(Some(openid.verify(token, attempt.asked_of_id_token(), &registered.client_id, http, now).await?))
     }
 
     async fn decide(

@@ -137,6 +137,7 @@ async fn begin(
     }
     if registered.openid.is_some() && scopes.iter().any(|scope| scope == openid::SCOPE) {
         attempt.expect_id_token(!registered.quirks.without_nonce);
+        attempt.expect_sign_in_within(params.get("max_age"));
         params.extend(attempt.nonce.clone().map(|nonce| ("nonce".to_owned(), nonce)));
     }
     if registered.quirks.form_post {

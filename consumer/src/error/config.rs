@@ -54,6 +54,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// What was given to [`OAuthBuilder::dangerously_allow_http`](crate::OAuthBuilder::dangerously_allow_http) is no host.
+    #[error(
+        "{host:?} cannot be allowed plain http; give the name or address of one host, without scheme, port and path"
+    )]
+    PlainHttpHost {
+        /// What was given.
+        host: String,
+    },
     /// A path setting cannot be used.
     #[error(
         "the {which} path must start with / and have {{provider}} as one of its segments, and nothing else in braces"

@@ -15,6 +15,7 @@ use crate::dance::ended::Endings;
 use crate::dance::spent::SpentAttempts;
 use crate::error::ConfigError;
 use crate::hooks::{Hooks, NoHooks};
+use crate::hosts::PlainHttp;
 use crate::http_client::{HttpClients, Limits};
 use crate::paths::Paths;
 use crate::provider::Registration;
@@ -38,6 +39,7 @@ pub struct OAuthBuilder {
     login_path: String,
     callback_path: String,
     limits: Limits,
+    plain_http: Vec<String>,
     retention: Option<Duration>,
     clock: Clock,
 }
@@ -56,6 +58,7 @@ impl OAuthBuilder {
             login_path: "/login/{provider}".to_owned(),
             callback_path: "/login/{provider}/authorized".to_owned(),
             limits: Limits::default(),
+            plain_http: Vec::new(),
             retention: None,
             clock: Clock::system(),
         }
@@ -127,6 +130,36 @@ impl OAuthBuilder {
         self
     }
 
+    /// Lets these hosts be reached by plain `http`, for development: a provider in another container or in the local network,
+    /// or this application on an address that a phone can open. Client secrets and tokens travel unencrypted there.
+    ///
+    /// Each is the name or the address of one host, without a port, such as `keycloak` or `192.168.1.5`. It holds for
+    /// everything that is configured (the base URL, redirect URIs, issuers, endpoints, API bases) and everything that an
+    /// issuer's metadata or a token response names. On this machine (`localhost`, `127.0.0.1`, `[::1]`) plain `http` is
+    /// allowed anyway. [`build`](Self::build) warns of it in the log.
+    ///
+    /// ```
+    /// use oauth_dance::{KeyRing, MemoryStorage, OAuth, Provider};
+    ///
+    /// # #[cfg(feature = "oidc")]
+    /// # fn main() -> Result<(), oauth_dance::ConfigError> {
+    /// let keycloak = Provider::openid("keycloak", "http://keycloak:8080/realms/dev");
+    /// let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    ///     .dangerously_allow_http(["keycloak"])
+    ///     .provider(keycloak.client("app", "secret"))
+    ///     .each_browser_a_user()
+    ///     .build()?;
+    /// # let _ = oauth;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "oidc"))]
+    /// # fn main() {}
+    /// ```
+    pub fn dangerously_allow_http<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.plain_http.extend(hosts.into_iter().map(Into::into));
+        self
+    }
+
     /// Sets the most bytes of an API answer that are read. The default is 10 MiB.
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.limits.max_response = bytes;
@@ -172,9 +205,14 @@ impl OAuthBuilder {
         if let Some(retain_for) = self.retention {
             self.tokens = self.tokens.with_retention(retain_for);
         }
-        let paths = Paths::new(&self.base_url, self.login_path, self.callback_path)?;
+        if !self.plain_http.is_empty() {
+            tracing::warn!(hosts = ?self.plain_http, "secrets and tokens may travel to these hosts unencrypted");
+        }
+        let plain_http = PlainHttp::new(self.plain_http)?;
+        let paths = Paths::new(&self.base_url, &plain_http, self.login_path, self.callback_path)?;
         let mut registered = BTreeMap::new();
-        for registration in self.registrations {
+        for mut registration in self.registrations {
+            registration.plain_http = plain_http.clone();
             let callback = paths.callback_url(registration.name());
             let checked = Registered::check(registration, &callback)?;
             if checked.dpop && !self.tokens.is_sealed() {

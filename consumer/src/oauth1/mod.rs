@@ -13,8 +13,9 @@ use url::Url;
 use self::base_string::{Parameter, base_string, encode, form_decoded};
 use self::signature::Signer;
 use crate::error::{ApiError, ConfigError, TokenEndpointError};
+use crate::hosts::{PlainHttp, parse_endpoint};
 use crate::http_client::{HttpClients, without_url};
-use crate::registered::{Registered, parse_endpoint};
+use crate::registered::Registered;
 use crate::token_endpoint::send;
 
 pub(crate) use self::answer::is_of_the_token;
@@ -55,6 +56,7 @@ impl Client {
         oauth1: OAuth1,
         key: &str,
         secret: Option<&Secret>,
+        plain_http: &PlainHttp,
     ) -> Result<Self, ConfigError> {
         let invalid = |field, problem| ConfigError::invalid(provider, field, problem);
         let OAuth1 { temporary_credentials_endpoint, signature_method, realm } = oauth1;
@@ -69,7 +71,7 @@ impl Client {
             signer: Signer::new(signature_method, secret.clone())
                 .map_err(|(field, problem)| invalid(field, problem))?,
             realm,
-            temporary_credentials_endpoint: parse_endpoint(&temporary_credentials_endpoint)
+            temporary_credentials_endpoint: parse_endpoint(&temporary_credentials_endpoint, plain_http)
                 .map_err(|problem| invalid(field, problem))?,
         })
     }
@@ -160,7 +162,7 @@ impl Client {
     ) -> Result<answer::Answer, TokenEndpointError> {
         let signed = self.authorization(&Method::POST, url, b"", token, more, now);
         let authorization = signed.map_err(|error| TokenEndpointError::Unreachable(error.into()))?;
-        let request = http.token_endpoint.post(url.clone()).header(header::AUTHORIZATION, authorization);
+        let request = http.token_endpoint.configured().post(url.clone()).header(header::AUTHORIZATION, authorization);
         let crate::http_client::Answer { status, headers, body, .. } = send(http, request, None).await?;
         let more = more.iter().map(|(_, value)| *value);
         let token = token.into_iter().flat_map(|credentials| [credentials.token, credentials.secret]);

@@ -1,24 +1,31 @@
-//! A document of an issuer, kept: fetched when it is first needed, fetched anew when it is old, and kept if that fails.
+//! A document of an issuer, cached: fetched when it is first needed, fetched again when it is old, and retained if that fails.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use oauth_dance_core::Timestamp;
+use oauth_dance_core::{Clock, Timestamp};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::error::DiscoveryError;
 
-/// How long an issuer that failed is left alone. Whoever asks meanwhile gets the same error, or what was there before.
+/// How long an issuer that failed is left alone, from the end of the fetch. Meanwhile every caller gets the same error, or
+/// the document that was there before.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How often a document is fetched although it is not old, such as for keys that it lacks.
 const EARLY: Duration = Duration::from_secs(60);
+/// How long a caller waits for a newer document if there is an old one.
+const PATIENCE: Duration = Duration::from_secs(3);
 
+/// A document with the one fetch of it that may be in progress, which all callers share.
+///
+/// The fetch runs in a task of its own, so that no caller who goes away takes it along.
 #[derive(Debug)]
 pub(super) struct Cached<T> {
     max_age: Duration,
-    state: Mutex<State<T>>,
-    /// Held by whoever fetches.
-    fetching: tokio::sync::Mutex<()>,
+    state: Arc<Mutex<State<T>>>,
 }
 
 #[derive(Debug)]
@@ -26,93 +33,130 @@ struct State<T> {
     document: Option<(Arc<T>, Timestamp)>,
     failed: Option<(DiscoveryError, Timestamp)>,
     fetched_early: Option<Timestamp>,
+    in_flight: Option<InFlight<T>>,
 }
 
-impl<T> Cached<T> {
+/// Gets the outcome of a fetch, or is closed if the task of it has gone with its runtime.
+type InFlight<T> = watch::Receiver<Option<Result<Arc<T>, DiscoveryError>>>;
+
+/// Of one call: the time, the clock that goes on, and how long a caller waits at most.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) now: Timestamp,
+    pub(super) clock: &'a Clock,
+    pub(super) timeout: Duration,
+}
+
+impl<T: Send + Sync + 'static> Cached<T> {
     pub(super) fn new(max_age: Duration) -> Self {
-        let state = State { document: None, failed: None, fetched_early: None };
-        Self { max_age, state: Mutex::new(state), fetching: tokio::sync::Mutex::default() }
+        let state = State { document: None, failed: None, fetched_early: None, in_flight: None };
+        Self { max_age, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The document. Callers at the same time share one fetch, and do not wait for it where there is an old document.
+    /// The document. If there is an old one, one caller waits a little for a newer one, and the others do not.
+    ///
+    /// # Cancel safety
+    /// Dropping this future leaves the fetch to the other callers.
     pub(super) async fn get(
         &self,
-        now: Timestamp,
-        fetch: impl Future<Output = Result<T, DiscoveryError>>,
+        terms: Terms<'_>,
+        fetch: impl Future<Output = Result<T, DiscoveryError>> + Send + 'static,
     ) -> Result<Arc<T>, DiscoveryError> {
-        if let Some(document) = self.state().fresh(self.max_age, now) {
-            return Ok(document);
-        }
-        let _fetching = match self.fetching.try_lock() {
-            Ok(fetching) => fetching,
-            Err(_) => {
-                if let Some(old) = self.state().any() {
-                    return Ok(old);
-                }
-                self.fetching.lock().await
+        let (old, in_flight) = {
+            let mut state = lock(&self.state);
+            if let Some(document) = state.fresh(self.max_age, terms.now) {
+                return Ok(document);
+            }
+            let old = state.any();
+            if let Some(error) = state.failure(terms.now) {
+                return old.ok_or(error);
+            }
+            match (state.in_flight(), old) {
+                (Some(_), Some(old)) => return Ok(old),
+                (Some(in_flight), None) => (None, in_flight),
+                (None, old) => (old, self.start(&mut state, terms, fetch)),
             }
         };
-        // Somebody may have fetched it meanwhile.
-        if let Some(document) = self.state().fresh(self.max_age, now) {
-            return Ok(document);
+        let patience = if old.is_some() { PATIENCE.min(terms.timeout) } else { terms.timeout };
+        match self.outcome(in_flight, patience).await {
+            Err(error) => old.ok_or(error),
+            fetched => fetched,
         }
-        self.fetch(now, fetch).await
     }
 
-    /// A document other than this one, or `None` if it was asked for too often.
+    /// A document other than this one, or `None` if there is none, or it was asked for too often.
+    ///
+    /// # Cancel safety
+    /// As [`get`](Self::get).
     pub(super) async fn instead_of(
         &self,
         old: &Arc<T>,
-        now: Timestamp,
-        fetch: impl Future<Output = Result<T, DiscoveryError>>,
-    ) -> Result<Option<Arc<T>>, DiscoveryError> {
-        let _fetching = self.fetching.lock().await;
-        {
-            let mut state = self.state();
+        terms: Terms<'_>,
+        fetch: impl Future<Output = Result<T, DiscoveryError>> + Send + 'static,
+    ) -> Option<Arc<T>> {
+        let in_flight = {
+            let mut state = lock(&self.state);
             if let Some(newer) = state.any().filter(|document| !Arc::ptr_eq(document, old)) {
-                return Ok(Some(newer));
+                return Some(newer);
             }
-            if state.fetched_early.is_some_and(|at| is_within(EARLY, at, now)) {
-                return Ok(None);
+            match state.in_flight() {
+                Some(in_flight) => in_flight,
+                None => {
+                    let is_recent = state.fetched_early.is_some_and(|at| is_within(EARLY, at, terms.now));
+                    if is_recent || state.failure(terms.now).is_some() {
+                        return None;
+                    }
+                    state.fetched_early = Some(terms.now);
+                    self.start(&mut state, terms, fetch)
+                }
             }
-            state.fetched_early = Some(now);
-        }
-        self.fetch(now, fetch).await.map(Some)
-    }
-
-    /// Fetches it, unless that has just failed. Where it fails, what was there before will do.
-    async fn fetch(
-        &self,
-        now: Timestamp,
-        fetch: impl Future<Output = Result<T, DiscoveryError>>,
-    ) -> Result<Arc<T>, DiscoveryError> {
-        let failed = self.state().failed.clone();
-        let error = match failed {
-            Some((error, at)) if is_within(PAUSE, at, now) => error,
-            _ => match fetch.await {
-                Ok(document) => {
-                    let document = Arc::new(document);
-                    let mut state = self.state();
-                    state.failed = None;
-                    state.document = Some((Arc::clone(&document), now));
-                    return Ok(document);
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "an issuer's document was not fetched");
-                    self.state().failed = Some((error.clone(), now));
-                    error
-                }
-            },
         };
-        self.state().any().ok_or(error)
+        self.outcome(in_flight, terms.timeout).await.ok()
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Starts a fetch, whose outcome is stored and stamped when it ends.
+    fn start(
+        &self,
+        state: &mut State<T>,
+        terms: Terms<'_>,
+        fetch: impl Future<Output = Result<T, DiscoveryError>> + Send + 'static,
+    ) -> InFlight<T> {
+        let (sender, receiver) = watch::channel(None);
+        state.in_flight = Some(receiver.clone());
+        let (shared, clock, limit) = (Arc::clone(&self.state), terms.clock.clone(), terms.timeout);
+        let task = async move {
+            let outcome = timeout(limit, fetch).await.unwrap_or(Err(DiscoveryError::Timeout)).map(Arc::new);
+            lock(&shared).end(&outcome, clock.now());
+            sender.send_replace(Some(outcome));
+        };
+        tokio::spawn(task.in_current_span());
+        receiver
+    }
+
+    /// Waits for a fetch, which has a time-out of its own; a runtime that stands still does not turn it.
+    async fn outcome(&self, mut in_flight: InFlight<T>, patience: Duration) -> Result<Arc<T>, DiscoveryError> {
+        match timeout(patience, in_flight.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(DiscoveryError::Timeout)),
+            Ok(Err(_)) | Err(_) => Err(DiscoveryError::Timeout),
+        }
     }
 }
 
 impl<T> State<T> {
+    fn end(&mut self, outcome: &Result<Arc<T>, DiscoveryError>, now: Timestamp) {
+        self.in_flight = None;
+        match outcome {
+            Ok(document) => {
+                self.failed = None;
+                self.document = Some((Arc::clone(document), now));
+            }
+            Err(error) => {
+                tracing::warn!(error = error as &dyn std::error::Error, "an issuer's document was not fetched");
+                self.failed = Some((error.clone(), now));
+            }
+        }
+    }
+
     fn fresh(&self, max_age: Duration, now: Timestamp) -> Option<Arc<T>> {
         let (document, at) = self.document.as_ref()?;
         is_within(max_age, *at, now).then(|| Arc::clone(document))
@@ -121,6 +165,21 @@ impl<T> State<T> {
     fn any(&self) -> Option<Arc<T>> {
         self.document.as_ref().map(|(document, _)| Arc::clone(document))
     }
+
+    /// Why the last fetch failed, if that was a moment ago.
+    fn failure(&self, now: Timestamp) -> Option<DiscoveryError> {
+        let (error, at) = self.failed.as_ref()?;
+        is_within(PAUSE, *at, now).then(|| error.clone())
+    }
+
+    /// The fetch in progress, if its task is still there.
+    fn in_flight(&self) -> Option<InFlight<T>> {
+        self.in_flight.as_ref().filter(|in_flight| in_flight.has_changed().is_ok()).cloned()
+    }
+}
+
+fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether less than `limit` has passed. A clock that was set back says nothing.
@@ -129,72 +188,4 @@ fn is_within(limit: Duration, since: Timestamp, now: Timestamp) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DOWN: DiscoveryError = DiscoveryError::Status(503);
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_unix_seconds(seconds)
-    }
-
-    async fn never() -> Result<u32, DiscoveryError> {
-        panic!("nothing should be fetched");
-    }
-
-    #[tokio::test]
-    async fn a_document_is_fetched_once_and_kept_when_a_later_fetch_fails() {
-        let cached = Cached::new(Duration::from_secs(100));
-        assert_eq!(*cached.get(at(1000), async { Ok(1) }).await.unwrap(), 1);
-        assert_eq!(*cached.get(at(1099), never()).await.unwrap(), 1);
-        assert_eq!(*cached.get(at(1100), async { Err(DOWN) }).await.unwrap(), 1);
-        assert_eq!(*cached.get(at(1104), never()).await.unwrap(), 1, "it is left alone for a while");
-        assert_eq!(*cached.get(at(1105), async { Ok(2) }).await.unwrap(), 2);
-        assert_eq!(*cached.get(at(900), async { Ok(3) }).await.unwrap(), 3, "the clock was set back");
-    }
-
-    #[tokio::test]
-    async fn what_was_never_there_is_an_error_until_it_is() {
-        let cached = Cached::new(Duration::from_secs(100));
-        assert!(cached.get(at(1000), async { Err(DOWN) }).await.is_err());
-        assert!(cached.get(at(1004), never()).await.is_err());
-        assert_eq!(*cached.get(at(1005), async { Ok(1) }).await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn who_waits_for_a_fetch_gets_what_there_is() {
-        let cached = Cached::new(Duration::from_secs(100));
-        let (ready, wait) = tokio::sync::oneshot::channel();
-        let first = cached.get(at(1000), async {
-            wait.await.unwrap();
-            Ok(1)
-        });
-        // Nothing is there: both get what the first one fetches.
-        let second = async {
-            let second = cached.get(at(1000), never());
-            tokio::pin!(second);
-            assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
-            ready.send(()).unwrap();
-            second.await
-        };
-        let (first, second) = tokio::join!(first, second);
-        assert_eq!((*first.unwrap(), *second.unwrap()), (1, 1));
-
-        // It is old, and whoever fetches it takes for ever.
-        let hanging = cached.get(at(1100), std::future::pending());
-        tokio::pin!(hanging);
-        assert!(tokio::time::timeout(Duration::ZERO, &mut hanging).await.is_err());
-        assert_eq!(*cached.get(at(1100), never()).await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_document_is_replaced_early_once_a_minute() {
-        let cached = Cached::new(Duration::from_secs(1000));
-        let first = cached.get(at(1000), async { Ok(1) }).await.unwrap();
-        let second = cached.instead_of(&first, at(1001), async { Ok(2) }).await.unwrap().unwrap();
-        assert_eq!(*second, 2);
-        assert_eq!(*cached.instead_of(&first, at(1002), never()).await.unwrap().unwrap(), 2, "it is there already");
-        assert!(cached.instead_of(&second, at(1060), never()).await.unwrap().is_none());
-        assert_eq!(*cached.instead_of(&second, at(1061), async { Ok(3) }).await.unwrap().unwrap(), 3);
-    }
-}
+mod tests;

@@ -52,7 +52,7 @@ impl Identity {
         let verified = match self.claims.get("email_verified")? {
             Value::Bool(verified) => *verified,
             // Apple and others write it as a text.
-            Value::String(verified) => verified == "true",
+            Value::String(verified) => verified.eq_ignore_ascii_case("true"),
             _ => false,
         };
         let email = self.email().filter(|_| verified)?;
@@ -82,6 +82,14 @@ impl Identity {
     }
 }
 
+/// The subject in a claim. Some issuers number their users, and write it so.
+pub(crate) fn subject_in(claim: &Value) -> Option<String> {
+    match claim {
+        Value::Number(number) if number.is_u64() => Some(number.to_string()),
+        claim => claim.as_str().map(str::to_owned),
+    }
+}
+
 /// Shows the names of the claims only.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,6 +112,9 @@ mod tests {
         for (email, verified, expected) in [
             (json!("a@b.example"), json!(true), true),
             (json!("a@b.example"), json!("true"), true),
+            (json!("a@b.example"), json!("True"), true),
+            (json!("a@b.example"), json!("yes"), false),
+            (json!("a@b.example"), json!({}), false),
             (json!("a@b.example"), json!("false"), false),
             (json!("a@b.example"), json!(false), false),
             (json!("a@b.example"), json!(1), false),

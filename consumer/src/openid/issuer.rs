@@ -11,6 +11,10 @@ impl Issuer {
         Self(issuer.into())
     }
 
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     #[cfg(any(feature = "oidc", test))]
     pub(crate) fn is_family(&self) -> bool {
         self.0.contains(TENANT)

@@ -1,117 +1,159 @@
-//! What an issuer says about itself (OpenID Connect Discovery section 3).
+//! What an issuer says about itself (OpenID Connect Discovery section 3, RFC 8414 section 2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use http::{StatusCode, header};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::error::DiscoveryError;
 use super::issuer::Issuer;
+use super::json;
+use crate::hosts::{KnownHosts, Zone};
 use crate::http_client::{HttpClients, ReadError, read_body, without_url};
-use crate::registered::parse_endpoint;
+use crate::provider::ClientAuthentication;
+use crate::token_response::printable;
 
 /// More than any issuer's metadata or keys have.
 const MAX_DOCUMENT: usize = 512 * 1024;
 
-/// The members that are needed here. Others are ignored.
-#[derive(Debug, Deserialize)]
+/// The members that are needed here, each read by itself: what is wrong with one says nothing about the others.
+#[derive(Debug)]
 pub(crate) struct Metadata {
     pub(crate) issuer: String,
-    authorization_endpoint: Option<String>,
-    token_endpoint: Option<String>,
-    userinfo_endpoint: Option<String>,
-    revocation_endpoint: Option<String>,
-    end_session_endpoint: Option<String>,
-    jwks_uri: Option<String>,
-    pushed_authorization_request_endpoint: Option<String>,
-    #[serde(default)]
-    require_pushed_authorization_requests: bool,
-    #[serde(default)]
-    pub(crate) id_token_signing_alg_values_supported: Vec<String>,
-    pub(crate) token_endpoint_auth_methods_supported: Option<Vec<String>>,
-    pub(crate) code_challenge_methods_supported: Option<Vec<String>>,
-    #[serde(default)]
-    pub(crate) authorization_response_iss_parameter_supported: bool,
+    /// Where it came from, which its URLs may not lead nearer than.
+    pub(crate) source: Zone,
+    /// Endpoints that somebody may need, or what is wrong with them.
+    needed: BTreeMap<&'static str, Result<Url, &'static str>>,
+    pub(crate) userinfo_endpoint: Option<Url>,
+    pub(crate) revocation_endpoint: Option<Url>,
+    pub(crate) end_session_endpoint: Option<Url>,
+    pub(crate) requires_pushed_requests: bool,
+    pub(crate) names_itself_in_callbacks: bool,
+    pub(crate) id_token_algorithms: Vec<String>,
+    token_endpoint_methods: Vec<String>,
+    revocation_endpoint_methods: Vec<String>,
+    code_challenge_methods: Vec<String>,
 }
+
+/// Endpoints without which something cannot be done at all.
+const NEEDED: [&str; 4] =
+    ["authorization_endpoint", "token_endpoint", "jwks_uri", "pushed_authorization_request_endpoint"];
 
 impl Metadata {
-    /// Fetches the metadata and checks whose it is.
-    pub(crate) async fn fetch(http: &HttpClients, url: &Url, issuer: &Issuer) -> Result<Self, DiscoveryError> {
-        let metadata: Self = document(http, url).await?;
-        if !issuer.is_described_by(&metadata.issuer) {
-            return Err(DiscoveryError::IssuerMismatch);
+    /// Reads metadata that came from `source`, and checks whose it is.
+    pub(crate) fn read(body: &[u8], issuer: &Issuer, hosts: &KnownHosts, source: Zone) -> Result<Self, DiscoveryError> {
+        let members = &json::members(body).ok_or(DiscoveryError::Answer("it is not a JSON object"))?;
+        let found = members.get("issuer").and_then(json::exact);
+        let found = found.ok_or(DiscoveryError::Answer("it does not name its issuer"))?;
+        if !issuer.is_described_by(found) {
+            let (expected, found) = (issuer.as_str().to_owned(), printable(found));
+            return Err(DiscoveryError::IssuerMismatch { expected, found });
         }
-        Ok(metadata)
+        let endpoint = |name: &str| match members.get(name) {
+            None | Some(Value::Null) => Err("is missing"),
+            Some(Value::String(text)) => hosts.parse(text.trim(), source),
+            Some(_) => Err("is not a text"),
+        };
+        let optional = |name: &'static str| match endpoint(name) {
+            Ok(url) => Some(url),
+            Err(problem) => {
+                if members.get(name).is_some_and(|value| !value.is_null()) {
+                    tracing::warn!(issuer = found, endpoint = name, problem, "an endpoint of an issuer is not used");
+                }
+                None
+            }
+        };
+        Ok(Self {
+            issuer: found.to_owned(),
+            source,
+            needed: NEEDED.into_iter().map(|name| (name, endpoint(name))).collect(),
+            userinfo_endpoint: optional("userinfo_endpoint"),
+            revocation_endpoint: optional("revocation_endpoint"),
+            end_session_endpoint: optional("end_session_endpoint"),
+            requires_pushed_requests: flag(members, "require_pushed_authorization_requests"),
+            names_itself_in_callbacks: flag(members, "authorization_response_iss_parameter_supported"),
+            id_token_algorithms: list(members, "id_token_signing_alg_values_supported"),
+            token_endpoint_methods: list(members, "token_endpoint_auth_methods_supported"),
+            revocation_endpoint_methods: list(members, "revocation_endpoint_auth_methods_supported"),
+            code_challenge_methods: list(members, "code_challenge_methods_supported"),
+        })
     }
 
-    /// Checks the endpoints that it has, before it is kept.
-    pub(crate) fn check(self) -> Result<Self, DiscoveryError> {
-        for (endpoint, url) in [
-            ("authorization_endpoint", &self.authorization_endpoint),
-            ("token_endpoint", &self.token_endpoint),
-            ("userinfo_endpoint", &self.userinfo_endpoint),
-            ("revocation_endpoint", &self.revocation_endpoint),
-        ] {
-            optional(endpoint, url.as_deref())?;
+    /// An endpoint that is needed.
+    pub(crate) fn endpoint(&self, endpoint: &'static str) -> Result<Url, DiscoveryError> {
+        let found = self.needed.get(endpoint).cloned().unwrap_or(Err("is not read"));
+        found.map_err(|problem| DiscoveryError::Endpoint { endpoint, problem })
+    }
+
+    /// How a client that is configured so authenticates at the token endpoint. The default is Basic.
+    pub(crate) fn token_endpoint_authentication(&self, configured: ClientAuthentication) -> ClientAuthentication {
+        match configured {
+            ClientAuthentication::Basic => offered(&self.token_endpoint_methods, configured),
+            ClientAuthentication::Body => configured,
         }
-        Ok(self)
     }
 
-    pub(crate) fn authorization_endpoint(&self) -> Result<Url, DiscoveryError> {
-        required("authorization_endpoint", self.authorization_endpoint.as_deref())
+    /// How a client authenticates at the revocation endpoint: as at the token endpoint, if that is offered.
+    pub(crate) fn revocation_endpoint_authentication(&self, usual: ClientAuthentication) -> ClientAuthentication {
+        offered(&self.revocation_endpoint_methods, usual)
     }
 
-    pub(crate) fn token_endpoint(&self) -> Result<Url, DiscoveryError> {
-        required("token_endpoint", self.token_endpoint.as_deref())
-    }
-
-    pub(crate) fn jwks_uri(&self) -> Result<Url, DiscoveryError> {
-        required("jwks_uri", self.jwks_uri.as_deref())
-    }
-
-    /// The endpoint, where requests that are not pushed are refused (RFC 9126 section 5).
-    pub(crate) fn required_pushed_authorization_request_endpoint(&self) -> Result<Option<Url>, DiscoveryError> {
-        let endpoint = self.pushed_authorization_request_endpoint.as_deref();
-        let name = "pushed_authorization_request_endpoint";
-        if self.require_pushed_authorization_requests { required(name, endpoint).map(Some) } else { Ok(None) }
-    }
-
-    pub(crate) fn userinfo_endpoint(&self) -> Result<Option<Url>, DiscoveryError> {
-        optional("userinfo_endpoint", self.userinfo_endpoint.as_deref())
-    }
-
-    pub(crate) fn revocation_endpoint(&self) -> Result<Option<Url>, DiscoveryError> {
-        optional("revocation_endpoint", self.revocation_endpoint.as_deref())
-    }
-
-    pub(crate) fn end_session_endpoint(&self) -> Result<Option<Url>, DiscoveryError> {
-        optional("end_session_endpoint", self.end_session_endpoint.as_deref())
+    /// Whether it knows PKCE (RFC 7636), but not with S256.
+    pub(crate) fn refuses_s256(&self) -> bool {
+        let has = |method: &str| self.code_challenge_methods.iter().any(|found| found == method);
+        has("plain") && !has("S256")
     }
 }
 
-/// Fetches a JSON document, in bounded time and size and from nowhere else.
-pub(crate) async fn document<T: DeserializeOwned>(http: &HttpClients, url: &Url) -> Result<T, DiscoveryError> {
-    let unreachable = |error| DiscoveryError::Unreachable(Arc::new(without_url(error)));
-    let request = http.token_endpoint.get(url.clone()).header(header::ACCEPT, "application/json");
-    let response = request.send().await.map_err(unreachable)?;
+/// Fetches a document, in bounded time and size and from nowhere else.
+pub(crate) async fn document(http: &HttpClients, url: &Url, nearest: Zone) -> Result<Bytes, DiscoveryError> {
+    let failed = |error: reqwest::Error| match error.is_timeout() {
+        true => DiscoveryError::Timeout,
+        false => DiscoveryError::Unreachable(Arc::new(without_url(error))),
+    };
+    let client = http.token_endpoint.to(nearest).map_err(failed)?;
+    let request = client.get(url.clone()).header(header::ACCEPT, "application/json");
+    let response = request.send().await.map_err(failed)?;
     if response.status() != StatusCode::OK {
         return Err(DiscoveryError::Status(response.status().as_u16()));
     }
-    let body = match read_body(response, MAX_DOCUMENT).await {
-        Ok(body) => body,
-        Err(ReadError::TooLarge) => return Err(DiscoveryError::Answer("it is too large")),
-        Err(ReadError::Broken(error)) => return Err(unreachable(error)),
+    match read_body(response, MAX_DOCUMENT).await {
+        Ok(body) => Ok(body),
+        Err(ReadError::TooLarge) => Err(DiscoveryError::Answer("it is too large")),
+        Err(ReadError::Broken(error)) => Err(failed(error)),
+    }
+}
+
+fn flag(members: &Map<String, Value>, name: &str) -> bool {
+    match members.get(name) {
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::String(flag)) => flag.eq_ignore_ascii_case("true"),
+        _ => false,
+    }
+}
+
+/// The texts in a list. What is no list says nothing, and a text alone is a list of one.
+fn list(members: &Map<String, Value>, name: &str) -> Vec<String> {
+    let values = match members.get(name) {
+        Some(Value::Array(values)) => values.as_slice(),
+        Some(text @ Value::String(_)) => std::slice::from_ref(text),
+        _ => &[],
     };
-    // The parser's own message is dropped: it may quote the body.
-    serde_json::from_slice(&body).map_err(|_| DiscoveryError::Answer("it is not the JSON that it should be"))
+    values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn required(endpoint: &'static str, url: Option<&str>) -> Result<Url, DiscoveryError> {
-    optional(endpoint, url)?.ok_or(DiscoveryError::Endpoint { endpoint })
+/// The usual method, or the other one if that alone is offered.
+fn offered(methods: &[String], usual: ClientAuthentication) -> ClientAuthentication {
+    let offers = |method: &str| methods.iter().any(|offered| offered == method);
+    match (offers("client_secret_basic"), offers("client_secret_post")) {
+        (true, false) => ClientAuthentication::Basic,
+        (false, true) => ClientAuthentication::Body,
+        _ => usual,
+    }
 }
 
-fn optional(endpoint: &'static str, url: Option<&str>) -> Result<Option<Url>, DiscoveryError> {
-    url.map(parse_endpoint).transpose().map_err(|_| DiscoveryError::Endpoint { endpoint })
-}
+#[cfg(test)]
+mod tests;

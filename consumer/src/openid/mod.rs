@@ -8,6 +8,10 @@ mod id_token;
 pub(crate) mod identity;
 pub(crate) mod issuer;
 #[cfg(feature = "oidc")]
+mod json;
+#[cfg(feature = "oidc")]
+mod keys;
+#[cfg(feature = "oidc")]
 mod metadata;
 #[cfg(feature = "oidc")]
 mod provider;
@@ -19,3 +23,13 @@ pub(crate) use provider::OpenId;
 
 /// The scope that makes an authorization request one of OpenID Connect (Core section 3.1.2.1).
 pub(crate) const SCOPE: &str = "openid";
+
+/// What an authorization request asked of the ID token that comes of it (Core section 3.1.2.1). A refresh asks nothing.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "only ID tokens are checked against it"))]
+pub(crate) struct AskedOfIdToken<'a> {
+    /// What it repeats.
+    pub(crate) nonce: Option<&'a str>,
+    /// Since when the user has to have signed in, in seconds since 1970: `max_age` before the login was started.
+    pub(crate) signed_in_since: Option<u64>,
+}

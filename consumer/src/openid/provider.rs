@@ -2,19 +2,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
-use openidconnect::core::CoreJsonWebKeySet;
 use url::Url;
 
-use super::cache::Cached;
+use super::cache::{Cached, Terms};
 use super::error::{DiscoveryError, IdTokenError};
 use super::id_token::{self, Expected};
 use super::identity::Identity;
 use super::issuer::Issuer;
+use super::keys::KeySet;
 use super::metadata::{Metadata, document};
+use super::{AskedOfIdToken, json};
 use crate::error::ConfigError;
+use crate::hosts::{KnownHosts, Zone};
 use crate::http_client::HttpClients;
-use crate::provider::{ClientAuthentication, Provider};
-use crate::registered::{Registered, parse_endpoint};
+use crate::provider::Provider;
+use crate::registered::Registered;
 
 const METADATA_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// So that a key which the issuer has withdrawn is not believed for longer.
@@ -25,28 +27,33 @@ const KEYS_AGE: Duration = Duration::from_secs(60 * 60);
 pub(crate) struct OpenId {
     issuer: Issuer,
     metadata_url: Url,
-    discovers: bool,
+    /// Which endpoints its metadata has to name.
+    left_open: Vec<&'static str>,
+    hosts: KnownHosts,
     metadata: Cached<Metadata>,
-    keys: Cached<CoreJsonWebKeySet>,
+    keys: Cached<KeySet>,
 }
 
 impl OpenId {
     /// The issuer of a provider, if it names one that can have metadata.
-    pub(crate) fn of(provider: &Provider) -> Result<Option<Self>, ConfigError> {
+    pub(crate) fn of(provider: &Provider, hosts: &KnownHosts) -> Result<Option<Self>, ConfigError> {
         let left_open = provider.left_open();
         let Some(issuer) = &provider.issuer else {
             let problem = "is empty, and there is no issuer whose metadata could tell";
-            return left_open.map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)));
+            let field = left_open.first();
+            return field.map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)));
         };
+        // Both are of the configuration, which may name any host.
         let metadata_url = match &provider.metadata_url {
-            Some(url) => parse_endpoint(url).map_err(|problem| (problem, "metadata_url")),
-            None => metadata_url(issuer).map_err(|problem| (problem, "issuer")),
+            Some(url) => hosts.parse(url, Zone::Machine).map_err(|problem| (problem, "metadata_url")),
+            None => metadata_url(issuer, hosts).map_err(|problem| (problem, "issuer")),
         };
         match metadata_url {
             Ok(metadata_url) => Ok(Some(Self {
                 issuer: Issuer::new(issuer),
                 metadata_url,
-                discovers: left_open.is_some(),
+                left_open,
+                hosts: hosts.clone(),
                 metadata: Cached::new(METADATA_AGE),
                 keys: Cached::new(KEYS_AGE),
             })),
@@ -61,38 +68,34 @@ impl OpenId {
         http: &HttpClients,
         now: Timestamp,
     ) -> Result<Arc<Registered>, DiscoveryError> {
-        if !self.discovers {
+        if self.left_open.is_empty() {
             return Ok(Arc::clone(registered));
         }
         let metadata = self.metadata(http, now).await?;
         let mut complete = Registered::clone(registered);
+        complete.source = metadata.source;
         let left_open = &registered.left_open;
         if left_open.authorization_endpoint {
-            complete.authorization_endpoint = metadata.authorization_endpoint()?;
+            complete.authorization_endpoint = metadata.endpoint("authorization_endpoint")?;
         }
         if left_open.token_endpoint {
-            complete.token_endpoint = metadata.token_endpoint()?;
+            complete.token_endpoint = metadata.endpoint("token_endpoint")?;
         }
         if left_open.refresh_endpoint {
             complete.refresh_endpoint = complete.token_endpoint.clone();
         }
-        complete.userinfo_endpoint = registered.userinfo_endpoint.clone().or(metadata.userinfo_endpoint()?);
-        complete.revocation_endpoint = registered.revocation_endpoint.clone().or(metadata.revocation_endpoint()?);
-        if complete.pushed_authorization_request_endpoint.is_none() {
+        let discovered = |configured: &Option<Url>, found: &Option<Url>| configured.clone().or_else(|| found.clone());
+        complete.userinfo_endpoint = discovered(&registered.userinfo_endpoint, &metadata.userinfo_endpoint);
+        complete.revocation_endpoint = discovered(&registered.revocation_endpoint, &metadata.revocation_endpoint);
+        if complete.pushed_authorization_request_endpoint.is_none() && metadata.requires_pushed_requests {
             complete.pushed_authorization_request_endpoint =
-                metadata.required_pushed_authorization_request_endpoint()?;
+                Some(metadata.endpoint("pushed_authorization_request_endpoint")?);
         }
-        complete.requires_issuer |= metadata.authorization_response_iss_parameter_supported;
-        // RFC 8414 section 2: the default is Basic.
-        let methods = metadata.token_endpoint_auth_methods_supported.as_deref().unwrap_or_default();
-        let offers = |method: &str| methods.iter().any(|offered| offered == method);
-        if offers("client_secret_post") && !offers("client_secret_basic") {
-            complete.client_authentication = ClientAuthentication::Body;
-        }
-        let challenges = metadata.code_challenge_methods_supported.as_deref();
-        if challenges.is_some_and(|methods| !methods.iter().any(|method| method == "S256"))
-            && !complete.quirks.without_pkce
-        {
+        complete.requires_issuer |= metadata.names_itself_in_callbacks;
+        complete.client_authentication = metadata.token_endpoint_authentication(registered.client_authentication);
+        complete.revocation_authentication =
+            metadata.revocation_endpoint_authentication(complete.client_authentication);
+        if metadata.refuses_s256() && !complete.quirks.without_pkce {
             return Err(DiscoveryError::Answer("it supports PKCE, but not S256"));
         }
         Ok(Arc::new(complete))
@@ -100,35 +103,35 @@ impl OpenId {
 
     /// Fetches what [`verify`](Self::verify) needs, if it is not there yet.
     pub(crate) async fn prepare(&self, http: &HttpClients, now: Timestamp) -> Result<(), DiscoveryError> {
-        let url = self.metadata(http, now).await?.jwks_uri()?;
-        self.keys.get(now, document(http, &url)).await.map(drop)
+        let (metadata, url) = self.metadata_with_keys(http, now).await?;
+        self.keys.get(terms(http, now), self.fetch_keys(http, &metadata, url)).await.map(drop)
     }
 
-    /// Who an ID token says it is, if it is to be believed. `nonce` is that of the login; a refresh has none.
+    /// Who an ID token says it is, if it is to be believed. A refresh has `asked` for nothing.
     pub(crate) async fn verify(
         &self,
         token: &OAuth2Token,
-        nonce: Option<&str>,
+        asked: AskedOfIdToken<'_>,
         client_id: &str,
         http: &HttpClients,
         now: Timestamp,
     ) -> Result<Identity, IdTokenError> {
         let id_token = token.id_token.as_ref().ok_or(IdTokenError::Missing)?;
-        let metadata = self.metadata(http, now).await?;
-        let url = metadata.jwks_uri()?;
+        let (metadata, url) = self.metadata_with_keys(http, now).await?;
         let expected = Expected {
             issuer: &metadata.issuer,
-            algorithms: &metadata.id_token_signing_alg_values_supported,
+            algorithms: &metadata.id_token_algorithms,
             client_id,
             access_token: &token.access_token,
-            nonce,
+            asked,
             now,
         };
-        let keys = self.keys.get(now, document(http, &url)).await?;
+        let keys = self.keys.get(terms(http, now), self.fetch_keys(http, &metadata, url.clone())).await?;
         match id_token::verify(id_token, &keys, &expected) {
             // The issuer may have other keys by now.
             Err(error @ (IdTokenError::UnknownKey | IdTokenError::Signature)) => {
-                match self.keys.instead_of(&keys, now, document(http, &url)).await? {
+                let fetch = self.fetch_keys(http, &metadata, url);
+                match self.keys.instead_of(&keys, terms(http, now), fetch).await {
                     Some(keys) => id_token::verify(id_token, &keys, &expected),
                     None => Err(error),
                 }
@@ -148,7 +151,7 @@ impl OpenId {
     ) -> Verdict {
         let Some(id_token) = &token.id_token else { return Verdict::Good };
         let foreign = || Verdict::Foreign { cause: "the ID token names somebody else".to_owned() };
-        match self.verify(token, None, client_id, http, now).await {
+        match self.verify(token, AskedOfIdToken::default(), client_id, http, now).await {
             Ok(identity) if identity.subject() == *was => Verdict::Good,
             Ok(_) => foreign(),
             // It is no proof of anything, but it came with the token, and it does not say what it should.
@@ -163,24 +166,66 @@ impl OpenId {
         http: &HttpClients,
         now: Timestamp,
     ) -> Result<Option<Url>, DiscoveryError> {
-        self.metadata(http, now).await?.end_session_endpoint()
+        Ok(self.metadata(http, now).await?.end_session_endpoint.clone())
     }
 
     async fn metadata(&self, http: &HttpClients, now: Timestamp) -> Result<Arc<Metadata>, DiscoveryError> {
-        let fetch = async {
-            let metadata = Metadata::fetch(http, &self.metadata_url, &self.issuer).await?;
-            if self.discovers { metadata.check() } else { Ok(metadata) }
+        self.metadata.get(terms(http, now), self.fetch_metadata(http)).await
+    }
+
+    /// The metadata, and where the keys are. Metadata that did not say it is not believed for a day.
+    async fn metadata_with_keys(
+        &self,
+        http: &HttpClients,
+        now: Timestamp,
+    ) -> Result<(Arc<Metadata>, Url), DiscoveryError> {
+        let metadata = self.metadata(http, now).await?;
+        let error = match metadata.endpoint("jwks_uri") {
+            Ok(url) => return Ok((metadata, url)),
+            Err(error) => error,
         };
-        self.metadata.get(now, fetch).await
+        let newer = self.metadata.instead_of(&metadata, terms(http, now), self.fetch_metadata(http)).await;
+        let newer = newer.ok_or(error)?;
+        let url = newer.endpoint("jwks_uri")?;
+        Ok((newer, url))
+    }
+
+    fn fetch_metadata(
+        &self,
+        http: &HttpClients,
+    ) -> impl Future<Output = Result<Metadata, DiscoveryError>> + Send + 'static {
+        let (http, url, issuer) = (http.clone(), self.metadata_url.clone(), self.issuer.clone());
+        let (hosts, left_open) = (self.hosts.clone(), self.left_open.clone());
+        async move {
+            let body = document(&http, &url, Zone::Machine).await?;
+            let metadata = Metadata::read(&body, &issuer, &hosts, Zone::resolve(&url).await)?;
+            // What cannot be used is not cached.
+            left_open.iter().try_for_each(|name| metadata.endpoint(name).map(drop))?;
+            Ok(metadata)
+        }
+    }
+
+    fn fetch_keys(
+        &self,
+        http: &HttpClients,
+        metadata: &Metadata,
+        url: Url,
+    ) -> impl Future<Output = Result<KeySet, DiscoveryError>> + Send + 'static {
+        let (http, nearest) = (http.clone(), self.hosts.nearest(&url, metadata.source));
+        async move { KeySet::read(&document(&http, &url, nearest).await?) }
     }
 }
 
+fn terms(http: &HttpClients, now: Timestamp) -> Terms<'_> {
+    Terms { now, clock: &http.clock, timeout: http.limits.timeout }
+}
+
 /// Where an issuer's metadata is (OpenID Connect Discovery section 4).
-fn metadata_url(issuer: &str) -> Result<Url, &'static str> {
+fn metadata_url(issuer: &str, hosts: &KnownHosts) -> Result<Url, &'static str> {
     if Issuer::new(issuer).is_family() {
         return Err("leaves the tenant open, so metadata_url has to say where its metadata is");
     }
-    let mut url = parse_endpoint(issuer)?;
+    let mut url = hosts.parse(issuer, Zone::Machine)?;
     if url.query().is_some() {
         return Err("must not have a query");
     }
@@ -190,6 +235,6 @@ fn metadata_url(issuer: &str) -> Result<Url, &'static str> {
 
 fn claimed(id_token: &oauth_dance_core::Secret) -> Option<Subject> {
     let claims = id_token::claims(id_token)?;
-    let text = |name: &str| claims.get(name)?.as_str().map(str::to_owned);
+    let text = |name: &str| claims.get(name).and_then(json::exact).map(str::to_owned);
     Some(Subject { issuer: text("iss")?, subject: text("sub")? })
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
 use url::Url;
 
+use super::AskedOfIdToken;
 use super::error::{DiscoveryError, IdTokenError};
 use super::identity::Identity;
 use crate::error::ConfigError;
+use crate::hosts::KnownHosts;
 use crate::http_client::HttpClients;
 use crate::provider::Provider;
 use crate::registered::Registered;
@@ -16,9 +18,9 @@ use crate::registered::Registered;
 pub(crate) enum OpenId {}
 
 impl OpenId {
-    pub(crate) fn of(provider: &Provider) -> Result<Option<Self>, ConfigError> {
+    pub(crate) fn of(provider: &Provider, _: &KnownHosts) -> Result<Option<Self>, ConfigError> {
         let problem = "is empty, and to discover it from the issuer needs the cargo feature `oidc`";
-        provider.left_open().map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)))
+        provider.left_open().first().map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)))
     }
 
     pub(crate) async fn complete(
@@ -37,7 +39,7 @@ impl OpenId {
     pub(crate) async fn verify(
         &self,
         _: &OAuth2Token,
-        _: Option<&str>,
+        _: AskedOfIdToken<'_>,
         _: &str,
         _: &HttpClients,
         _: Timestamp,

@@ -177,7 +177,8 @@ impl ProviderConfig {
             Ok(ClientKey::apple(key.team_id, key.key_id, private_key))
         });
         let client_key = client_key.transpose()?;
-        Ok(Registration { provider, client_id, client_secret, client_key, redirect_uri: self.redirect_uri })
+        let registration = provider.public_client(client_id);
+        Ok(Registration { client_secret, client_key, redirect_uri: self.redirect_uri, ..registration })
     }
 }
 

@@ -266,11 +266,11 @@ impl Provider {
         provider
     }
 
-    /// The first endpoint that the issuer's metadata has to say, if any.
-    pub(crate) fn left_open(&self) -> Option<&'static str> {
+    /// The endpoints that the issuer's metadata has to say.
+    pub(crate) fn left_open(&self) -> Vec<&'static str> {
         let endpoints =
             [("authorization_endpoint", &self.authorization_endpoint), ("token_endpoint", &self.token_endpoint)];
-        endpoints.into_iter().find(|(_, endpoint)| endpoint.is_empty()).map(|(field, _)| field)
+        endpoints.into_iter().filter(|(_, endpoint)| endpoint.is_empty()).map(|(field, _)| field).collect()
     }
 
     /// The same provider under another name, to use it twice.

@@ -5,6 +5,7 @@ use oauth_dance_core::Secret;
 use super::Provider;
 use crate::client_key::ClientKey;
 use crate::error::ConfigError;
+use crate::hosts::PlainHttp;
 
 /// A [`Provider`] and what it knows this application by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Registration {
     /// What the secret is made of, in its place.
     pub(crate) client_key: Option<ClientKey>,
     pub(crate) redirect_uri: Option<String>,
+    /// The hosts that may be reached without TLS, which the builder knows.
+    pub(crate) plain_http: PlainHttp,
 }
 
 impl Registration {
@@ -42,6 +45,7 @@ impl Provider {
             client_secret: Some(client_secret.into()),
             client_key: None,
             redirect_uri: None,
+            plain_http: PlainHttp::default(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Provider {
             client_secret: None,
             client_key: None,
             redirect_uri: None,
+            plain_http: PlainHttp::default(),
         }
     }
 
@@ -85,7 +90,7 @@ impl Provider {
             .collect();
         let client_id = required_variable(&format!("{prefix}_CLIENT_ID"))?;
         let client_secret = variable(&format!("{prefix}_CLIENT_SECRET")).map(Secret::from);
-        Ok(Registration { provider: self, client_id, client_secret, client_key: None, redirect_uri: None })
+        Ok(Registration { client_secret, ..self.public_client(client_id) })
     }
 }
 

@@ -21,6 +21,7 @@ mod form_post;
 mod kept_refresh;
 mod limits;
 mod logout;
+mod nearer;
 mod nonces;
 mod oauth1_api;
 mod oauth1_dance;
@@ -28,6 +29,8 @@ mod oauth1_dance;
 mod openid;
 #[cfg(feature = "oidc")]
 mod openid_discovery;
+#[cfg(feature = "oidc")]
+mod openid_odd;
 #[cfg(feature = "oidc")]
 mod openid_refresh;
 mod pushed;
