@@ -4,7 +4,8 @@
 
 Listens on a free port and prints one line of JSON, {"base": "http://127.0.0.1:PORT", "privateKey": "PEM"}. Ends when its
 standard input does, so it never outlives whoever started it. The client may sign by HMAC-SHA1, HMAC-SHA256 and PLAINTEXT with
-its secret, and by RSA-SHA1 with the private key. Keys and secrets follow oauthlib's own rules: 20 to 30 letters and digits.
+its secret, and by RSA-SHA1 and RSA-SHA256 with the private key. Keys and secrets follow oauthlib's own rules: 20 to 30
+letters and digits.
 
   POST /initiate      temporary credentials (RFC 5849 section 2.1)
   GET  /authorize     a page that asks who is there, and to allow or deny (section 2.2)
@@ -33,7 +34,7 @@ from oauthlib.oauth1 import (
     ResourceEndpoint,
 )
 
-METHODS = ["HMAC-SHA1", "HMAC-SHA256", "RSA-SHA1", "PLAINTEXT"]
+METHODS = ["HMAC-SHA1", "HMAC-SHA256", "RSA-SHA1", "RSA-SHA256", "PLAINTEXT"]
 FORM = "application/x-www-form-urlencoded"
 
 settings = json.loads(sys.argv[1])

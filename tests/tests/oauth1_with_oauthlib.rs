@@ -11,8 +11,13 @@ use support::{Browser, DemoFiles, OAuth1Provider, Page};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-const METHODS: [SignatureMethod; 4] =
-    [SignatureMethod::HmacSha1, SignatureMethod::HmacSha256, SignatureMethod::RsaSha1, SignatureMethod::Plaintext];
+const METHODS: [SignatureMethod; 5] = [
+    SignatureMethod::HmacSha1,
+    SignatureMethod::HmacSha256,
+    SignatureMethod::RsaSha1,
+    SignatureMethod::RsaSha256,
+    SignatureMethod::Plaintext,
+];
 
 /// What goes wrong in one encoding or another.
 const ODD: [(&str, &str); 8] = [
@@ -41,7 +46,7 @@ impl World {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let provider = OAuth1Provider::start(&format!("{base}/login/acme/authorized"))?;
         let secret = match method {
-            SignatureMethod::RsaSha1 => provider.private_key(),
+            SignatureMethod::RsaSha1 | SignatureMethod::RsaSha256 => provider.private_key(),
             _ => OAuth1Provider::CLIENT_SECRET,
         };
         let (initiate, authorize) = (provider.url("/initiate"), provider.url("/authorize"));

@@ -17,7 +17,8 @@ use super::base_string::encode;
 
 /// How requests to a provider of OAuth 1.0a are signed.
 ///
-/// Only `RSA-SHA1` proves anything that the provider could not forge; with it the client's secret is its private key.
+/// Only `RSA-SHA1` and `RSA-SHA256` prove anything that the provider could not forge; with them the client's secret is its
+/// private key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[non_exhaustive]
 pub enum SignatureMethod {
@@ -32,6 +33,9 @@ pub enum SignatureMethod {
     /// PEM, PKCS #8 or PKCS #1.
     #[serde(rename = "RSA-SHA1")]
     RsaSha1,
+    /// `RSA-SHA256`, the same with a newer hash. No standard has it, but some providers and libraries do.
+    #[serde(rename = "RSA-SHA256")]
+    RsaSha256,
     /// `PLAINTEXT` (RFC 5849 section 3.4.4): the secrets themselves. As all endpoints must be, it is protected by TLS.
     #[serde(rename = "PLAINTEXT")]
     Plaintext,
@@ -44,6 +48,7 @@ impl SignatureMethod {
             Self::HmacSha1 => "HMAC-SHA1",
             Self::HmacSha256 => "HMAC-SHA256",
             Self::RsaSha1 => "RSA-SHA1",
+            Self::RsaSha256 => "RSA-SHA256",
             Self::Plaintext => "PLAINTEXT",
         }
     }
@@ -57,14 +62,16 @@ pub(super) enum Signer {
         secret: Secret,
     },
     #[cfg(feature = "rsa-sha1")]
-    Rsa(Box<rsa::pkcs1v15::SigningKey<Sha1>>),
+    RsaSha1(Box<rsa::pkcs1v15::SigningKey<Sha1>>),
+    #[cfg(feature = "rsa-sha1")]
+    RsaSha256(Box<rsa::pkcs1v15::SigningKey<Sha256>>),
 }
 
 impl Signer {
     /// Reads the secret, or says which field is wrong and why.
     pub(super) fn new(method: SignatureMethod, secret: Secret) -> Result<Self, (&'static str, &'static str)> {
         match method {
-            SignatureMethod::RsaSha1 => rsa(&secret),
+            SignatureMethod::RsaSha1 | SignatureMethod::RsaSha256 => rsa(method, &secret),
             _ => Ok(Self::Shared { method, secret }),
         }
     }
@@ -73,7 +80,9 @@ impl Signer {
         match self {
             Self::Shared { method, .. } => *method,
             #[cfg(feature = "rsa-sha1")]
-            Self::Rsa(_) => SignatureMethod::RsaSha1,
+            Self::RsaSha1(_) => SignatureMethod::RsaSha1,
+            #[cfg(feature = "rsa-sha1")]
+            Self::RsaSha256(_) => SignatureMethod::RsaSha256,
         }
     }
 
@@ -82,7 +91,7 @@ impl Signer {
         match self {
             Self::Shared { secret, .. } => secret.expose(),
             #[cfg(feature = "rsa-sha1")]
-            Self::Rsa(_) => "",
+            Self::RsaSha1(_) | Self::RsaSha256(_) => "",
         }
     }
 
@@ -91,7 +100,11 @@ impl Signer {
         let (method, secret) = match self {
             Self::Shared { method, secret } => (method, secret),
             #[cfg(feature = "rsa-sha1")]
-            Self::Rsa(key) => return Some(STANDARD.encode(key.try_sign(base_string.as_bytes()).ok()?.to_bytes())),
+            Self::RsaSha1(key) => return Some(STANDARD.encode(key.try_sign(base_string.as_bytes()).ok()?.to_bytes())),
+            #[cfg(feature = "rsa-sha1")]
+            Self::RsaSha256(key) => {
+                return Some(STANDARD.encode(key.try_sign(base_string.as_bytes()).ok()?.to_bytes()));
+            }
         };
         let key = format!("{}&{}", encode(secret.expose()), encode(token_secret));
         Some(match method {
@@ -110,20 +123,24 @@ fn mac<M: Mac + KeyInit>(key: &str, text: &str) -> Vec<u8> {
 }
 
 #[cfg(feature = "rsa-sha1")]
-fn rsa(private_key: &Secret) -> Result<Signer, (&'static str, &'static str)> {
+fn rsa(method: SignatureMethod, private_key: &Secret) -> Result<Signer, (&'static str, &'static str)> {
     use rsa::PrivateKey;
     use rsa::pkcs1::DecodeRsaPrivateKey as _;
+    use rsa::pkcs1v15::SigningKey;
     use rsa::pkcs8::DecodePrivateKey as _;
 
     let pem = private_key.expose().trim();
     let key = PrivateKey::from_pkcs8_pem(pem).ok().or_else(|| PrivateKey::from_pkcs1_pem(pem).ok());
     let key = key.ok_or(("client_secret", "is not an RSA private key in PEM, PKCS #8 or PKCS #1"))?;
-    Ok(Signer::Rsa(Box::new(rsa::pkcs1v15::SigningKey::new(key))))
+    Ok(match method {
+        SignatureMethod::RsaSha256 => Signer::RsaSha256(Box::new(SigningKey::new(key))),
+        _ => Signer::RsaSha1(Box::new(SigningKey::new(key))),
+    })
 }
 
 #[cfg(not(feature = "rsa-sha1"))]
-fn rsa(_: &Secret) -> Result<Signer, (&'static str, &'static str)> {
-    Err(("signature_method", "is RSA-SHA1, for which the feature `rsa-sha1` of oauth-dance is needed"))
+fn rsa(_: SignatureMethod, _: &Secret) -> Result<Signer, (&'static str, &'static str)> {
+    Err(("signature_method", "signs by RSA, for which the feature `rsa-sha1` of oauth-dance is needed"))
 }
 
 impl fmt::Debug for Signer {

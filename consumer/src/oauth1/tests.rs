@@ -14,7 +14,7 @@ fn try_client(method: SignatureMethod, key: &str, secret: &str) -> Result<Client
         signature_method: method,
         realm: Some("Photos".to_owned()),
     };
-    Client::check("photos", oauth1, key, Some(&secret.into()))
+    Client::check("photos", oauth1, key, Some(&secret.into()), &PlainHttp::default())
 }
 
 /// The client of RFC 5849 section 1.2.
@@ -119,16 +119,20 @@ fn the_other_methods_sign_alike_elsewhere() {
 #[cfg(feature = "rsa-sha1")]
 #[test]
 fn rsa_signs_with_a_key_in_either_form() {
-    let signature = "MFlw1OajRkt48XByZ6XHBElBPTztOMyj1oXcUoSR2w0bGOS9EeaZKB2x2/36FP6SOTCycSCNBijOmb2Z30zNRYEjXvkMKnEKlCWdzp/\
-                     G1DbvlikfPli48vMqBqNbahrD8kekX9rgYoMqllLGlzTgNK1lroD0RCZUaVjTLj2qQss=";
+    let sha1 = "MFlw1OajRkt48XByZ6XHBElBPTztOMyj1oXcUoSR2w0bGOS9EeaZKB2x2/36FP6SOTCycSCNBijOmb2Z30zNRYEjXvkMKnEKlCWdzp/\
+                G1DbvlikfPli48vMqBqNbahrD8kekX9rgYoMqllLGlzTgNK1lroD0RCZUaVjTLj2qQss=";
+    let sha256 = "tCfZduZZ77jaVvI9mingM9VOI0H4tvXDttmkggQNbzJ6KlUfca3lut8SEmMgTANDbDKbDuPemf3b69J2bAJw0LCNPGcQ52sI+8Vz70fX\
+                  omgSxQf/9nykJHJDfocgPoKwM5zcjDGiCxXCsCY8aZxHv1OAZDwWvovSl1eCICF+YY0=";
     for pem in [include_str!("test_keys/pkcs8.pem"), include_str!("test_keys/pkcs1.pem")] {
-        let client = client(SignatureMethod::RsaSha1, "dpf43f3p2l4k3l03", pem);
-        assert_eq!(photo(&client), signature);
-        let middle = &pem[100..140];
-        assert!(!format!("{client:?}").contains(middle));
+        for (method, signature) in [(SignatureMethod::RsaSha1, sha1), (SignatureMethod::RsaSha256, sha256)] {
+            let client = client(method, "dpf43f3p2l4k3l03", pem);
+            assert_eq!(photo(&client), signature, "{method:?}");
+            let middle = &pem[100..140];
+            assert!(!format!("{client:?}").contains(middle));
+        }
     }
     for wrong in ["secret", "", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
-        let error = try_client(SignatureMethod::RsaSha1, "key", wrong).unwrap_err().to_string();
+        let error = try_client(SignatureMethod::RsaSha256, "key", wrong).unwrap_err().to_string();
         assert!(error.starts_with("provider photos: client_secret is not an RSA private key"), "{error}");
     }
 }
@@ -136,8 +140,10 @@ fn rsa_signs_with_a_key_in_either_form() {
 #[cfg(not(feature = "rsa-sha1"))]
 #[test]
 fn rsa_needs_its_feature() {
-    let error = try_client(SignatureMethod::RsaSha1, "key", "secret").unwrap_err().to_string();
-    assert!(error.contains("feature `rsa-sha1`"), "{error}");
+    for method in [SignatureMethod::RsaSha1, SignatureMethod::RsaSha256] {
+        let error = try_client(method, "key", "secret").unwrap_err().to_string();
+        assert!(error.contains("feature `rsa-sha1`"), "{error}");
+    }
 }
 
 #[test]
