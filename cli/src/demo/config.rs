@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use oauth_dance::{ProviderConfig, Registration};
 use serde::Deserialize;
@@ -14,6 +16,8 @@ pub(super) struct Config {
     pub(super) listen: SocketAddr,
     pub(super) base_url: Option<String>,
     pub(super) key_file: PathBuf,
+    pub(super) timeout: Option<Duration>,
+    pub(super) dangerously_allow_http: Vec<String>,
     pub(super) providers: Vec<Registration>,
 }
 
@@ -25,6 +29,9 @@ struct File {
     listen: Option<SocketAddr>,
     base_url: Option<String>,
     key_file: Option<PathBuf>,
+    /// In seconds.
+    timeout: Option<NonZero<u32>>,
+    dangerously_allow_http: Vec<String>,
     providers: BTreeMap<String, ProviderConfig>,
 }
 
@@ -40,9 +47,15 @@ impl Config {
             listen: options.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 3000))),
             base_url: options.base_url.or(file.base_url),
             key_file: options.key_file.or(file.key_file).unwrap_or_else(|| PathBuf::from("oauth-dance.key")),
+            timeout: options.timeout.or(file.timeout).map(seconds),
+            dangerously_allow_http: [options.dangerously_allow_http, file.dangerously_allow_http].concat(),
             providers: providers.collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn seconds(seconds: NonZero<u32>) -> Duration {
+    Duration::from_secs(seconds.get().into())
 }
 
 impl File {
@@ -89,6 +102,20 @@ mod tests {
     }
 
     #[test]
+    fn timeouts_and_plain_http_can_be_set() {
+        let text = "timeout = 7\ndangerously_allow_http = [\"keycloak\"]\n[providers.x]\npreset = \"github\"\nclient_id = \"i\"\n";
+        let config = load(text).unwrap();
+        assert_eq!(config.timeout, Some(Duration::from_secs(7)));
+        assert_eq!(config.dangerously_allow_http, ["keycloak"]);
+
+        let timeout = NonZero::new(3);
+        let options = Options { timeout, dangerously_allow_http: vec!["nas".to_owned()], ..Options::default() };
+        let config = Config::load(options).unwrap();
+        assert_eq!(config.timeout, Some(Duration::from_secs(3)));
+        assert_eq!(config.dangerously_allow_http, ["nas"]);
+    }
+
+    #[test]
     fn a_wrong_config_gets_one_clear_line_without_secrets() {
         for (text, cause) in [
             ("", "names no provider"),
@@ -97,6 +124,9 @@ mod tests {
             ("[providers.x]\nclient_secert = \"CANARY\"\n", "unknown field `client_secert`"),
             ("[providers.x]\nclient_secret = CANARY\n", "line 2:"),
             ("listen = \"here\"\n", "line 1:"),
+            ("timeout = 0\n", "line 1: invalid value"),
+            ("timeout = \"soon\"\n", "line 1: invalid type"),
+            ("timeout = -1\n", "line 1: invalid value"),
             ("[providers", "line 1:"),
         ] {
             let error = load(text).err().expect(text).to_string();

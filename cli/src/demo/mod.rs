@@ -9,6 +9,7 @@ mod storage;
 use std::future::IntoFuture as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +49,13 @@ pub struct Options {
     /// The file with the sealing keys; made with a new key if it does not exist [default: oauth-dance.key]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// How many seconds one call of a provider may take as a whole [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<NonZero<u32>>,
+    /// A host that may be reached without TLS, for development, such as keycloak or 192.168.1.5; may be repeated. Secrets and
+    /// tokens travel unencrypted there
+    #[arg(long, value_name = "HOST")]
+    pub dangerously_allow_http: Vec<String>,
 }
 
 /// Why the demo does not start or goes down.
@@ -123,7 +131,13 @@ async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {
     let base_url = config.base_url.unwrap_or_else(|| format!("http://{address}"));
     let keys = keys::load_or_create(&config.key_file)?;
 
-    let mut builder = storage.configure(&base_url, keys.clone()).each_browser_a_user();
+    let mut builder = storage
+        .configure(&base_url, keys.clone())
+        .dangerously_allow_http(config.dangerously_allow_http)
+        .each_browser_a_user();
+    if let Some(timeout) = config.timeout {
+        builder = builder.timeout(timeout);
+    }
     let mut servers = Vec::new();
     if config.providers.is_empty() {
         let (registration, listener, router) = local_provider(address, &base_url).await?;
