@@ -154,7 +154,7 @@ async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {
     say(&format!("Open {base_url} in a browser. Ctrl-C stops."));
     let served = serve(servers).await;
     if tokio::time::timeout(GRACE, oauth.finish()).await.is_err() {
-        tracing::warn!("a refreshed token could not be stored before the end");
+        tracing::warn!("a token could not be stored before the end");
     }
     served
 }

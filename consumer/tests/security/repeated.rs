@@ -247,7 +247,7 @@ async fn a_hook_that_panics_ends_its_login_only() {
     hooks.panics.store(true, Ordering::SeqCst);
     let callback = browser.stopped_at_callback("acme").await;
     for _ in 0..2 {
-        let page = browser.get(callback.as_str()).await;
+        let page = timeout(Duration::from_secs(5), browser.get(callback.as_str())).await.expect("it left an outcome");
         assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(page.body.contains("start again"), "{}", page.body);
     }
