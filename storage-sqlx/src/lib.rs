@@ -36,12 +36,8 @@
 //!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists with a warning in the log.
 
 #![cfg_attr(
-    not(any(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(unused_imports, unused_macros)
-)]
-#![cfg_attr(
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(dead_code, reason = "what the dialects share, not each of them needs")
+    allow(dead_code, unused_imports, unused_macros, reason = "what the dialects share, not each of them needs")
 )]
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
