@@ -54,6 +54,25 @@ fn every_storage_has_its_row() {
     assert_eq!(names, storages);
 }
 
+/// What the README says was run is every row of the script, without a failure, and says when.
+#[test]
+fn the_matrix_is_what_the_script_runs() {
+    let script = include_str!("../matrix");
+    let rows = script.lines().filter_map(|line| line.trim_start().strip_prefix("row \""));
+    let rows: Vec<_> = rows.map(|row| row.split('"').next().unwrap()).collect();
+    assert!(rows.len() > 10);
+    let (_, table) = README.split_once("<!-- matrix -->").unwrap();
+    let (table, _) = table.split_once("<!-- end of matrix -->").unwrap();
+    let table = table.trim().lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let table: Vec<_> = table.collect();
+    assert_eq!(table[0], ["storage", "server", "proxy", "kept", "not applicable", "failed", "took", "run on"]);
+    assert_eq!(table[2..].iter().map(|row| row[0]).collect::<Vec<_>>(), rows);
+    for row in &table[2..] {
+        let date: Vec<u16> = row[7].split('-').map(|part| part.parse().unwrap()).collect();
+        assert!(!row[1].is_empty() && row[5] == "0" && date.len() == 3, "{row:?}");
+    }
+}
+
 #[test]
 fn memory() {
     Row::of("MemoryStorage").declares(MemoryStorage::new().capabilities());
