@@ -183,7 +183,9 @@ impl Dialect for Postgres {
             "3F000" => Failure::Misconfigured(NO_SCHEMA),
             "42703" | "42804" | "42809" | "42883" | "42P07" | "42P10" => Failure::Misconfigured(ANOTHER_TABLE),
             "42501" => Failure::Misconfigured(NO_RIGHT),
-            "28000" | "28P01" => Failure::Misconfigured("the server refuses this user, password or host (pg_hba.conf)"),
+            "28000" | "28P01" => Failure::Misconfigured(
+                "the server refuses this user or password, or the host they come from (pg_hba.conf)",
+            ),
             "3D000" => Failure::Misconfigured("there is no database of this name"),
             "26000" | "42P05" => Failure::Misconfigured(MIXED_UP),
             "08P01" => protocol_violation(error.message()),
