@@ -18,9 +18,9 @@ pub struct Record {
     pub expires_at: Option<Timestamp>,
     /// How long to keep the record, counted from this write **on the storage's own clock**, in whole
     /// seconds (a fraction counts as a second). A storage whose clock has whole seconds may end it up to a second early.
-    /// `None` keeps it until it is deleted. A record that is read carries the time it has left.
+    /// Zero is over at once. `None` keeps it until it is deleted. A record that is read carries the time it has left.
     pub retain_for: Option<Duration>,
-    /// Which key of the key ring sealed the payload. `None` if it is not sealed.
+    /// Which key of the key ring sealed the payload, in 64 bytes at most. `None` if it is not sealed.
     pub key_id: Option<String>,
 }
 

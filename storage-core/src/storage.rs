@@ -9,6 +9,7 @@
 //! ```
 //! use std::collections::BTreeMap;
 //! use std::sync::Mutex;
+//! use std::time::Duration;
 //! use oauth_dance_core::{
 //!     Capabilities, Clock, Cursor, Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp,
 //!     TokenKey, TokenStorage, Version, Versioned,
@@ -46,7 +47,9 @@
 //!     }
 //!
 //!     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-//!         let retain_until = record.retain_for.map(|time| self.clock.now().saturating_add(time));
+//!         // Rounded up: a fraction of a second counts as a whole one.
+//!         let seconds = record.retain_seconds().map(Duration::from_secs);
+//!         let retain_until = seconds.map(|seconds| self.clock.now().saturating_add(seconds));
 //!         self.with_live(|records| {
 //!             if !when.holds_for(records.get(key).map(|kept| kept.version)) {
 //!                 return Err(StorageError::Conflict);
@@ -116,19 +119,62 @@ use crate::time::Timestamp;
 ///
 /// An implementation promises to all callers, in every process that uses the same data:
 ///
-/// * **Keys** are compared byte for byte. Two different keys never share a record; a key that is too long is
-///   refused with [`StorageError::KeyTooLong`], never cut.
-/// * **A write replaces the whole record** at once: payload, hints and retention. Nothing of the old one survives,
-///   and no reader ever sees a mixture.
-/// * **Versions** are new on every write and never used again for that key, also not after a delete or a restart.
-/// * **A missing record is `Ok(None)`**, and so is one past its retention, purged or not. A record whose access token
-///   has expired is *not* missing. A record that cannot be read is [`StorageError::Corrupt`], and stays.
-/// * **An outage is an error**, never `Ok(None)`, `Ok(false)` or an empty page.
-/// * **Read your writes**: once `put` or `delete` returned, every later `get` through any instance sees it.
-/// * **Cancel safety**: dropping a future at any point leaves the old or the new record, holds no lock or
-///   transaction, and leaves the storage usable.
-/// * **No secret** of the payload appears in `Debug`, errors, logs or metrics.
-/// * **Bounded time**: no call waits for ever on a server that does not answer.
+/// ## Keys
+/// * Keys are compared **byte for byte**, in every call: no trimming, case folding, normalization, decoding or
+///   collation, and no value that stands for an absent tenant or account. Two different keys never share a record.
+/// * A key that is too long is [`StorageError::KeyTooLong`] in `put`, never cut. `get` and `delete` of such a key return
+///   that error as well, or `Ok(None)` and `Ok(false)`. Parts of 64 bytes each are always accepted.
+///
+/// ## Records
+/// * **A write replaces the whole record** at once: payload, hints and retention. Nothing of the old one survives, also
+///   not of one that is past its retention, and no reader ever sees a mixture or a gap.
+/// * A payload is any bytes, the empty one included, up to [`Capabilities::max_payload`], which is at least 1 KiB.
+/// * A [`key_id`](Record::key_id) is any text of at most 64 bytes; a storage may accept more, and returns
+///   [`StorageError::TooLarge`] for what it does not accept. It may report an empty `key_id` as `None`.
+/// * **A missing record is `Ok(None)`**. A record whose access token has expired is *not* missing.
+/// * Nothing is dropped to make room.
+///
+/// ## Versions
+/// * Every write has a new version, also one of the same bytes. A version is never used again for its key: not after a
+///   delete, the end of a retention, a purge or a restart. All 16 bytes count, in `put` and in `delete`.
+///
+/// ## Retention
+/// * It starts with **each** write, on the storage's own clock, and lasts
+///   [`retain_seconds`](Record::retain_seconds): whole seconds, rounded up. Reading, listing and refused calls do not
+///   prolong it. It does not depend on the process or handle that wrote.
+/// * A storage whose clock counts whole seconds may end it up to one second early; none ends it late. So 900 ms last
+///   until the clock's next second at least, and **zero is over at once**: the write happens, replaces what was there
+///   and returns a version, and the key is absent.
+/// * A record past its retention counts as absent in every call, purged or not.
+/// * A retention that ends after the year 9999 may be kept indefinitely; any shorter one is exact.
+///
+/// ## Corrupt records
+/// * `get` of a record that cannot be read is [`StorageError::Corrupt`], and the record stays.
+/// * `put` with [`Precondition::Always`] replaces it and `delete` without a version removes it: `Ok(true)`.
+/// * [`Precondition::Absent`] does not hold for it. A version holds only if the stored version can still be read and is
+///   that one. Otherwise `put` returns `Conflict` or `Corrupt` and `delete` `Ok(false)` or `Corrupt`, and nothing changes.
+/// * `list` lists it with its key, so that it can be removed with its user. Hints that cannot be read are absent; a
+///   version that cannot be read is replaced by a new one, which matches nothing. It never hides another record.
+///
+/// ## Failures
+/// * **An outage is an error**, never `Ok(None)`, `Ok(false)`, `Ok(0)` or an empty page, and never an answer from memory.
+/// * An error other than [`StorageError::Ambiguous`] says that nothing has changed, and nothing changes later.
+///   `get` and `list` return [`StorageError::Unavailable`] if their answer is cut off. `Ambiguous` is accepted there, and
+///   means the same: a read changes nothing.
+/// * A medium that is read-only or full refuses `put` and `delete` with [`StorageError::Unavailable`] or
+///   [`StorageError::Misconfigured`]. A full one may still delete.
+/// * **Bounded time**: no call waits indefinitely for a server that does not answer.
+///
+/// ## Concurrency
+/// * **Read your writes**: once `put` or `delete` returned, every later call through any handle sees it.
+/// * **Cancel safety**: dropping a future at any point leaves the old or the new record, whole; holds no lock,
+///   connection or transaction; and leaves the storage usable. A call that was dropped takes effect as fast as if it had
+///   not been dropped, or never.
+///
+/// ## Secrecy
+/// * **Nothing of the payload** appears in `Debug`, errors, logs or metrics, in any notation.
+/// * What is deleted, replaced or purged is not returned by any call. Whether its bytes leave the medium is not
+///   promised: files, logs and backups may hold them. Seal payloads with a [`KeyRing`](crate::KeyRing).
 ///
 /// What a storage cannot do it says in [`capabilities`](Self::capabilities), and answers with
 /// [`StorageError::Unsupported`].
@@ -141,7 +187,7 @@ pub trait TokenStorage: Send + Sync + 'static {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError>;
 
     /// Writes a record if the precondition holds, and returns its new version. A record past its retention counts as
-    /// absent. [`Precondition::Always`] never conflicts, and writes over a record that cannot be read as well.
+    /// absent. [`Precondition::Always`] never conflicts.
     ///
     /// Where [`Capabilities::atomic`] is not declared, preconditions still hold for writes that come one after another.
     ///
@@ -150,20 +196,21 @@ pub trait TokenStorage: Send + Sync + 'static {
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError>;
 
     /// Removes the record of a key, with `only` set only if it still has that version. `true` says that this call
-    /// removed it; `false` that nothing (more) to remove was there. A record that cannot be read is removed too.
+    /// removed it; `false` that nothing (more) to remove was there.
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError>;
 
     /// Lists what is stored, without payloads, page by page in an order of the storage's own.
     ///
     /// Across all pages every record that matches and was there throughout is listed exactly once, whatever is
-    /// written meanwhile.
+    /// written meanwhile, the record itself and that of the cursor included. A cursor is good for any filter and limit,
+    /// through any handle on the same data.
     ///
     /// # Errors
-    /// [`StorageError::InvalidCursor`] for a cursor that did not come from this storage.
+    /// [`StorageError::InvalidCursor`] for bytes that this kind of storage cannot have made, empty ones included.
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError>;
 
-    /// Frees the space of at most `limit` records past their retention, and returns how many.
-    /// Such records are hidden already; a storage that frees them by itself returns 0.
+    /// Removes at most `limit` records past their retention, and returns how many. 0 removes nothing; any limit up to
+    /// `usize::MAX` is accepted. Such records are hidden already; a storage that removes them by itself returns 0.
     async fn purge(&self, limit: usize) -> Result<u64, StorageError>;
 
     /// What this storage, as it is set up, can and cannot do.
@@ -362,7 +409,7 @@ pub struct Capabilities {
     /// A write is taken only until the response of the request that brought the storage has left: nothing may be left to
     /// be written in the background.
     pub request_bound: bool,
-    /// The most bytes a payload may have; `None` says that a mebibyte at least is taken.
+    /// The most bytes a payload may have, 1 KiB at least; `None` says that a mebibyte at least is accepted.
     pub max_payload: Option<usize>,
 }
 

@@ -4,48 +4,100 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, TokenStorage};
+use tokio::time::timeout;
 
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
-use crate::subject::{Subject, key};
+use crate::show::Show as _;
+use crate::subject::{Subject, key, rich};
 
 /// How many drops one property tries. More than any pool has connections.
 const DROPS: usize = 120;
+/// How long one property tries at most, once it has tried two.
+const TIME: Duration = Duration::from_millis(1_500);
+/// The retention of [`rich`].
+const DAY: Duration = Duration::from_secs(86_400);
 
-/// A `put` that is dropped at any point leaves the old or the new record, whole.
+/// A `put` that is dropped at any point leaves the old or the new record, whole: payload, hints and retention.
 pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
-    for turn in 0..DROPS {
-        let old = on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
-        let new = Record::new(vec![b'n'; 5_000]);
-        cut(turn, on.storage().put(&key, &new, Precondition::Version(old))).await;
-        let found =
-            on.storage().get(&key).await?.ok_or_else(|| Stop::failed("the record is gone after a dropped put"))?;
-        let is_old = found.version == old && found.value == Record::new("old");
-        let is_new = found.version != old && found.value == new;
-        ensure!(is_old || is_new, "turn {turn}: neither the old nor the new record: {found:?}");
+    let old = Record::new("old").with_key_id(Some("old".to_owned()));
+    let new = rich(vec![b'n'; on.fitting(5_000)]);
+    for turn in on.rounds(DROPS, TIME) {
+        let before = on.storage().put(&key, &old, Precondition::Always).await?;
+        let when = if turn % 3 == 2 { Precondition::Always } else { Precondition::Version(before) };
+        cut(turn, on.storage().put(&key, &new, when)).await;
+        let found = on.storage().get(&key).await?;
+        let mut found = found.ok_or_else(|| Stop::failed("get: the record is gone after a dropped put"))?;
+        let is_old = found.version == before && found.value == old;
+        let left = found.value.retain_for.take();
+        let is_kept = left.is_some_and(|left| left <= DAY && left >= DAY / 2);
+        let is_new = found.version != before && found.value == new.clone().with_retain_for(None) && is_kept;
+        ensure!(
+            is_old || is_new,
+            "turn {turn}: get after a dropped put shows neither the old nor the new record: {}, retention {}",
+            found.show(),
+            left.show()
+        );
+        if turn % 3 == 2 {
+            settle(&on).await?;
+        }
         // What was dropped may still arrive, but not over a write that came after it.
         let last = on.storage().put(&key, &Record::new("last"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, Some(last), "turn {turn}: the version after the next write");
+        ensure_eq!(found, Some(last), "turn {turn}: get after the put that followed a dropped one");
+    }
+    Ok(())
+}
+
+/// What was dropped takes effect soon or never: not over a later write, and not after a later delete.
+pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
+    let mut wanted = Vec::new();
+    for turn in on.rounds(DROPS, TIME) {
+        let key = key(&format!("user{turn}"))?;
+        let old = on.storage().put(&key, &Record::new("old"), Precondition::Absent).await?;
+        match turn / 4 % 4 {
+            0 => cut(turn, on.storage().put(&key, &rich("late"), Precondition::Always)).await,
+            1 => cut(turn, on.storage().delete(&key, None)).await,
+            2 => cut(turn, on.storage().put(&key, &rich("late"), Precondition::Version(old))).await,
+            _ => {
+                on.storage().delete(&key, None).await?;
+                cut(turn, on.storage().put(&key, &rich("late"), Precondition::Absent)).await;
+            }
+        }
+        settle(&on).await?;
+        let is_deleted = turn % 2 == 1;
+        let last = if is_deleted {
+            on.storage().delete(&key, None).await?;
+            None
+        } else {
+            Some(on.storage().put(&key, &Record::new("last"), Precondition::Always).await?)
+        };
+        wanted.push((turn, key, last));
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for (turn, key, last) in wanted {
+        let found = on.storage().get(&key).await?.map(|found| found.version);
+        ensure_eq!(found, last, "turn {turn}: get a while after the call that followed a dropped one: the version");
     }
     Ok(())
 }
 
 /// A `delete` that is dropped at any point leaves the record or nothing.
 pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> Outcome {
-    for turn in 0..DROPS / 2 {
+    for turn in on.rounds(DROPS, TIME) {
         let key = key(&format!("user{turn}"))?;
         let version = on.storage().put(&key, &Record::new("x"), Precondition::Absent).await?;
         cut(turn, on.storage().delete(&key, Some(version))).await;
         let found = on.storage().get(&key).await?;
         let whole = found.as_ref().is_none_or(|found| found.version == version && found.value == Record::new("x"));
-        ensure!(whole, "turn {turn}: the record after a dropped delete is {found:?}");
+        ensure!(whole, "turn {turn}: get after a dropped delete is {}", found.show());
+        settle(&on).await?;
         on.storage().put(&key, &Record::new("y"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.value.payload);
-        ensure_eq!(found, Some(b"y".to_vec()), "turn {turn}: the record written after a dropped delete");
+        ensure_eq!(found, Some(b"y".to_vec()), "turn {turn}: get after the put that followed a dropped delete");
     }
     Ok(())
 }
@@ -65,7 +117,7 @@ pub async fn dropped_calls_leave_the_storage_usable(on: Arc<Subject>) -> Outcome
     }
     for user in 0..5 {
         let key = crate::subject::key(&format!("user{user}"))?;
-        let usable = tokio::time::timeout(on.harness().patience() / 3, use_once(on.storage().as_ref(), &key)).await;
+        let usable = timeout(on.harness().patience() / 3, use_once(on.storage().as_ref(), &key)).await;
         usable.map_err(|_| Stop::failed(format_args!("a call hangs after {DROPS} dropped calls of each kind")))??;
     }
     Ok(())
@@ -78,18 +130,19 @@ async fn use_once(storage: &dyn TokenStorage, key: &oauth_dance_core::TokenKey) 
     Ok(())
 }
 
-/// Drops a call early on: mostly in its first awaits, where it waits for a connection or an answer, and over the turns in
-/// every later one too.
+/// Drops a call while it is in flight: at its first awaits, where it waits for a connection or an answer, and over the
+/// turns at every later one too.
 async fn cut<T>(turn: usize, call: impl Future<Output = T>) {
     match turn % 4 {
-        0 => drop_after_polls(1, call).await,
-        1 => drop_after_polls(2, call).await,
-        2 => drop_after_polls(turn / 4 % 12, call).await,
-        _ => drop(tokio::time::timeout(Duration::from_micros(100 * (turn as u64 % 40)), call).await),
+        0 => drop_in_flight(1, call).await,
+        1 => drop_in_flight(2, call).await,
+        2 => drop_in_flight(turn / 4 % 14, call).await,
+        _ => drop(timeout(Duration::from_micros(100 * (turn as u64 % 40)), call).await),
     }
 }
 
-async fn drop_after_polls<T>(polls: usize, call: impl Future<Output = T>) {
+/// Drops a call after so many polls, as soon as it waits for something: not when the answer has come.
+async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
     let mut call = pin!(call);
     let mut left = polls;
     poll_fn(|context| {
@@ -97,7 +150,22 @@ async fn drop_after_polls<T>(polls: usize, call: impl Future<Output = T>) {
             return Poll::Ready(());
         }
         left -= 1;
-        call.as_mut().poll(context).map(drop)
+        match call.as_mut().poll(context) {
+            Poll::Pending if left > 0 => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
     })
     .await;
+}
+
+/// Waits as long as a dropped call may take to arrive: some times as long as a call takes that is not dropped. Nothing
+/// of a storage inside this process can be on its way.
+async fn settle(on: &Subject) -> Outcome {
+    let begun = Instant::now();
+    on.storage().put(&key("settled")?, &Record::new("x"), Precondition::Always).await?;
+    let call = begun.elapsed();
+    if call > Duration::from_micros(400) {
+        tokio::time::sleep(Duration::from_millis(15) + (call * 5).min(Duration::from_millis(200))).await;
+    }
+    Ok(())
 }

@@ -74,7 +74,7 @@ pub async fn delete_of_a_version_spares_others(on: Arc<Subject>) -> Outcome {
 /// not after a restart.
 pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
-    let handles = on.handles(2).await?;
+    let handles = on.recorded_handles(2).await?;
     let mut seen = HashSet::new();
     for round in 0..30 {
         let storage = &handles[round % 2];
@@ -90,6 +90,56 @@ pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
+/// A write of the same bytes is a write: it has a version of its own, and the one before is void.
+pub async fn writing_the_same_bytes_is_a_write(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let record = rich("first");
+    let mut before = on.storage().put(&key, &record, Precondition::Absent).await?;
+    for round in 0..6 {
+        let when = if round % 2 == 0 { Precondition::Always } else { Precondition::Version(before) };
+        let version = on.storage().put(&key, &record, when).await?;
+        ensure!(version != before, "put of the same bytes returned the version of the write before");
+        let stale = on.storage().put(&key, &Record::new("late"), Precondition::Version(before)).await;
+        ensure_error!(stale, StorageError::Conflict, "put over the version from before a write of the same bytes");
+        ensure!(!on.storage().delete(&key, Some(before)).await?, "delete of the version from before such a write");
+        before = version;
+    }
+    is_unchanged(&on, before).await
+}
+
+/// All 16 bytes of a version count, in `put` and in `delete`: what differs in one bit is another version.
+pub async fn every_byte_of_a_version_counts(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let version = on.storage().put(&key, &rich("first"), Precondition::Always).await?;
+    let bytes = *version.as_bytes();
+    let mut wrong: Vec<[u8; 16]> = Vec::new();
+    for index in 0..16 {
+        for change in [1, 0x20, 0x80, 0xff] {
+            let mut other = bytes;
+            other[index] ^= change;
+            wrong.push(other);
+        }
+        let (mut started, mut ended) = ([0; 16], [0; 16]);
+        started[..index].copy_from_slice(&bytes[..index]);
+        ended[index + 1..].copy_from_slice(&bytes[index + 1..]);
+        wrong.extend([started, ended]);
+    }
+    let (mut reversed, mut turned) = (bytes, bytes);
+    reversed.reverse();
+    turned.rotate_left(8);
+    wrong.extend([reversed, turned, [b'*'; 16], [b'0'; 16], [b' '; 16], 1_u128.to_be_bytes(), [0xff; 16]]);
+    wrong.retain(|other| *other != bytes);
+    for other in wrong.into_iter().map(Version::from_bytes) {
+        let written = on.storage().put(&key, &Record::new("second"), Precondition::Version(other)).await;
+        ensure_error!(written, StorageError::Conflict, "put over {other:?} where {version:?} is stored");
+        let removed = on.storage().delete(&key, Some(other)).await?;
+        ensure!(!removed, "delete of {other:?} removed {version:?}");
+    }
+    is_unchanged(&on, version).await?;
+    ensure!(on.storage().delete(&key, Some(version)).await?, "delete of the stored version removed nothing");
+    Ok(())
+}
+
 /// A version from before a delete stays void after the key is written again, also with the same bytes.
 pub async fn a_version_dies_with_its_record(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
@@ -97,14 +147,49 @@ pub async fn a_version_dies_with_its_record(on: Arc<Subject>) -> Outcome {
     for _ in 0..4 {
         dead.push(on.storage().put(&key, &rich("first"), Precondition::Absent).await?);
         on.storage().delete(&key, None).await?;
+        let gone = *dead.last().unwrap_or(&Version::random());
+        let written = on.storage().put(&key, &Record::new("late"), Precondition::Version(gone)).await;
+        ensure_error!(written, StorageError::Conflict, "put over the version of a deleted record");
     }
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
-    for old in dead {
-        let written = on.storage().put(&key, &Record::new("late"), Precondition::Version(old)).await;
-        ensure_error!(written, StorageError::Conflict, "put over a version from before a delete");
-        ensure!(!on.storage().delete(&key, Some(old)).await?, "delete of a version from before another delete");
-    }
+    all_void(&on, &dead, "a delete").await?;
     is_unchanged(&on, version).await
+}
+
+/// A version from before the end of a retention, a purge or a new handle never holds again.
+pub async fn a_version_never_holds_again(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let handles = on.recorded_handles(2).await?;
+    let mut dead = Vec::new();
+    for round in 0..6 {
+        let storage = &handles[round % 2];
+        dead.push(storage.put(&key, &rich("first"), Precondition::Absent).await?);
+        let zero = rich("first").with_retain_for(Some(std::time::Duration::ZERO));
+        dead.push(storage.put(&key, &zero, Precondition::Always).await?);
+        if round % 3 > 0 {
+            storage.purge(usize::MAX).await?;
+        }
+        all_void(&on, &dead, "the end of its retention, with nothing there").await?;
+        let when = if round % 2 == 0 { Precondition::Absent } else { Precondition::Always };
+        let fresh = on.handles(2).await?.pop().unwrap_or_else(|| Arc::clone(storage));
+        let version = fresh.put(&key, &rich("first"), when).await?;
+        ensure!(!dead.contains(&version), "put handed out {version:?} twice");
+        all_void(&on, &dead, "the end of its retention").await?;
+        is_unchanged(&on, version).await?;
+        ensure!(storage.delete(&key, Some(version)).await?, "delete of the stored version removed nothing");
+        dead.push(version);
+    }
+    Ok(())
+}
+
+async fn all_void(on: &Subject, dead: &[Version], since: &str) -> Outcome {
+    let key = key("alice")?;
+    for old in dead {
+        let written = on.storage().put(&key, &Record::new("late"), Precondition::Version(*old)).await;
+        ensure_error!(written, StorageError::Conflict, "put over a version from before {since}");
+        ensure!(!on.storage().delete(&key, Some(*old)).await?, "delete of a version from before {since}");
+    }
+    Ok(())
 }
 
 /// The record is still `rich("first")` at this version.

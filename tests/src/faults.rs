@@ -4,12 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, Versioned};
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, Version, Versioned};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::harness::Fault;
 use crate::outcome::{Outcome, Stop, chain, ensure, ensure_eq};
+use crate::show::Show as _;
 use crate::subject::{Subject, key, rich};
 
 /// What was written before is there through a new pool, with its version and hints.
@@ -101,7 +102,8 @@ pub async fn the_storage_recovers(on: Arc<Subject>) -> Outcome {
 /// If a call fails the record is the old or the new one, and the error does not claim otherwise: only `Ambiguous` may
 /// have changed anything.
 pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
-    for fault in [Fault::CutReply, Fault::Down] {
+    let mut untouched = Vec::new();
+    for fault in [Fault::CutReply, Fault::Down, Fault::Silent] {
         for (name, when) in [("always", Some(false)), ("version", Some(true)), ("absent", None)] {
             let key = key(&format!("{fault:?} {name}"))?;
             let before = match when {
@@ -119,8 +121,12 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
             let found = on.storage().get(&key).await?;
             let changed = found.as_ref().map(|found| found.version) != before;
             let whole = found.is_none_or(|found| found.value.payload == if changed { "new" } else { "old" }.as_bytes());
-            ensure!(whole, "{fault:?}, {name}: neither the old nor the new record");
-            is_honest(&written?.map(|_| true), changed, &format!("{fault:?}, put {name}"))?;
+            ensure!(whole, "{fault:?}: get after put {name} shows neither the old nor the new record");
+            let written = written?.map(|_| true);
+            is_honest(&written, changed, &format!("{fault:?}, put {name}"))?;
+            if !changed && !matches!(written, Err(StorageError::Ambiguous { .. })) {
+                untouched.push((key, before));
+            }
         }
         let key = key(&format!("{fault:?} delete"))?;
         on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
@@ -129,7 +135,26 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
         heal(&on).await?;
         let changed = on.storage().get(&key).await?.is_none();
         is_honest(&deleted?, changed, &format!("{fault:?}, delete"))?;
+        reads_fail(&on, fault).await?;
     }
+    sleep(Duration::from_millis(300)).await;
+    for (key, before) in untouched {
+        let found = on.storage().get(&key).await?.map(|found| found.version);
+        ensure_eq!(found, before, "get({}) a while after a put failed: the version", key.show());
+    }
+    Ok(())
+}
+
+/// A read whose answer is cut off is an error.
+async fn reads_fail(on: &Subject, fault: Fault) -> Outcome {
+    let key = key("read")?;
+    on.storage().put(&key, &rich("x"), Precondition::Always).await?;
+    on.harness().inject(fault).await?;
+    let found = in_time(on, on.storage().get(&key)).await;
+    heal(on).await?;
+    let found = found?;
+    let fails = matches!(found, Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }));
+    ensure!(fails, "{fault:?}: get is {}", found.show());
     Ok(())
 }
 
@@ -144,8 +169,13 @@ pub async fn a_full_medium_is_an_error(on: Arc<Subject>) -> Outcome {
 }
 
 async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
-    let (alice, nobody) = (key("alice")?, key("nobody")?);
+    let (alice, nobody, bob, carol) = (key("alice")?, key("nobody")?, key("bob")?, key("carol")?);
     let version = on.storage().put(&alice, &rich("x"), Precondition::Always).await?;
+    on.storage().put(&bob, &rich("x"), Precondition::Always).await?;
+    // Read before, for a storage that would answer from its memory.
+    on.storage().get(&alice).await?;
+    on.storage().get(&nobody).await?;
+    let purges = purges(&on).await?;
     on.harness().inject(fault).await?;
     let storage = on.storage();
     let calls = in_time(&on, async {
@@ -154,6 +184,9 @@ async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
             if listable { storage.list(&Filter::everything(), PageRequest::default()).await.map(drop) } else { down() }
         };
         let (everything, record) = (rich("y"), rich("z"));
+        let purge = async {
+            if purges { storage.purge(10).await.map(drop) } else { down() }
+        };
         tokio::join!(
             async { ("get", storage.get(&alice).await.map(drop)) },
             async { ("get of nothing", storage.get(&nobody).await.map(drop)) },
@@ -161,37 +194,77 @@ async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
             async { ("put Version", storage.put(&alice, &record, Precondition::Version(version)).await.map(drop)) },
             async { ("delete", storage.delete(&nobody, Some(version)).await.map(drop)) },
             async { ("list", list.await) },
+            async { ("purge", purge.await) },
+            async { ("put Absent", storage.put(&carol, &rich("a"), Precondition::Absent).await.map(drop)) },
+            async { ("delete of a record", storage.delete(&bob, None).await.map(drop)) },
         )
     });
-    let (one, two, three, four, five, six) = calls.await?;
+    let (one, two, three, four, five, six, seven, eight, nine) = calls.await?;
     heal(&on).await?;
-    for (name, answer) in [one, two, three, four, five, six] {
+    for (name, answer) in [one, two, three, four, five, six, seven, eight, nine] {
         let writes = !name.starts_with("get") && name != "list";
         match answer {
             Err(StorageError::Unavailable { .. }) => {}
             Err(StorageError::Ambiguous { .. }) if writes => {}
-            other => return Err(Stop::failed(format_args!("{fault:?}: {name} is {other:?}"))),
+            other => return Err(Stop::failed(format_args!("{fault:?}: {name} is {}", other.show()))),
         }
     }
     Ok(())
 }
 
+/// Whether the storage has records to remove that are past their retention, and a call that does.
+async fn purges(on: &Subject) -> Outcome<bool> {
+    let past = Record::new("x").with_retain_for(Some(Duration::ZERO));
+    let mut removed = 0;
+    for _ in 0..2 {
+        removed = on.storage().purge(usize::MAX).await?;
+        for index in 0..3 {
+            on.storage().put(&key(&format!("past{index}"))?, &past, Precondition::Always).await?;
+        }
+    }
+    Ok(removed > 0)
+}
+
 async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
-    let (alice, bob) = (key("alice")?, key("bob")?);
+    let (alice, bob, carol) = (key("alice")?, key("bob")?, key("carol")?);
     let version = on.storage().put(&alice, &rich("before"), Precondition::Always).await?;
+    let carols = on.storage().put(&carol, &rich("before"), Precondition::Always).await?;
     on.harness().inject(fault).await?;
     let large = Record::new(vec![b'x'; on.capabilities().max_payload.unwrap_or(100_000).min(100_000)]);
     let written = in_time(on, on.storage().put(&alice, &large, Precondition::Version(version))).await?;
     let created = in_time(on, on.storage().put(&bob, &large, Precondition::Absent)).await?;
+    let replaced = in_time(on, on.storage().put(&alice, &large, Precondition::Always)).await?;
+    let deleted = in_time(on, on.storage().delete(&carol, None)).await?;
+    let (missing, stale) = (key("missing")?, Version::random());
+    let nothing = in_time(on, on.storage().delete(&missing, None)).await?;
+    let other = in_time(on, on.storage().delete(&alice, Some(stale))).await?;
     let read = in_time(on, on.storage().get(&alice)).await?;
+    let listed = match on.capabilities().listable {
+        true => in_time(on, on.storage().list(&Filter::everything(), PageRequest::default())).await?.map(|page| page.entries.len()),
+        false => Ok(1),
+    };
     heal(on).await?;
-    for answer in [written, created] {
+    for answer in [written, created, replaced] {
         match answer {
             Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }) => {}
-            other => return Err(Stop::failed(format_args!("{fault:?}: put is {other:?}"))),
+            other => return Err(Stop::failed(format_args!("{fault:?}: put is {}", other.show()))),
         }
     }
-    ensure!(!matches!(read, Ok(None)), "{fault:?}: a stored record reads as missing");
+    ensure!(!matches!(read, Ok(None)), "{fault:?}: get: a stored record reads as missing");
+    ensure!(!matches!(listed, Ok(0)), "{fault:?}: list: nothing is there");
+    let left = on.storage().get(&carol).await?.map(|found| found.version);
+    match (&deleted, left) {
+        (Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }), Some(found)) if found == carols => {}
+        (Ok(true), None) if fault == Fault::Full => {}
+        _ => {
+            let left = if left.is_some() { "there" } else { "gone" };
+            return Err(Stop::failed(format_args!("{fault:?}: delete is {}, and the record is {left}", deleted.show())));
+        }
+    }
+    for (what, answer) in [("nothing", nothing), ("another version", other)] {
+        let right = matches!(answer, Ok(false) | Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }));
+        ensure!(right, "{fault:?}: delete of {what} is {}", answer.show());
+    }
     let found = on.storage().get(&alice).await?.map(|found| (found.version, found.value.payload));
     ensure_eq!(found, Some((version, b"before".to_vec())), "{fault:?}: the record afterwards");
     ensure_eq!(on.storage().get(&bob).await?, None, "{fault:?}: the refused record afterwards");
@@ -216,7 +289,7 @@ async fn in_time<T>(on: &Subject, call: impl Future<Output = T>) -> Outcome<T> {
 }
 
 /// Ends the fault, and waits until the storage answers again.
-async fn heal(on: &Subject) -> Outcome {
+pub(crate) async fn heal(on: &Subject) -> Outcome {
     on.harness().heal().await?;
     let key = key("probe")?;
     let answering = async {

@@ -5,21 +5,39 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use std::time::Duration;
+
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
 use tokio::task::JoinSet;
 
+use crate::harness::Fault;
 use crate::linearizability::{Action, Answer, Call, explain};
 use crate::outcome::{Outcome, ensure};
+use crate::show::Show as _;
 use crate::subject::{Random, Subject, key};
 
 /// Whatever several clients do at once, there is an order of their calls, one after the other, in which every answer
 /// is right, and no call comes before one that had returned when it began.
 pub async fn histories_are_linearizable(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
+    play(&on, 120, Duration::from_millis(700), None).await
+}
+
+/// The same while answers are cut off: a write whose answer was lost has happened at one instant, or never.
+pub async fn histories_with_faults_are_linearizable(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    for fault in [Fault::CutReply, Fault::Down] {
+        play(&on, 12, Duration::from_millis(400), Some(fault)).await?;
+    }
+    Ok(())
+}
+
+async fn play(on: &Arc<Subject>, most: usize, time: Duration, fault: Option<Fault>) -> Outcome {
     let handles = on.handles(4).await?;
     let mut random = on.random();
-    for history in 0..30 {
-        let keys = [key(&format!("one{history}"))?, key(&format!("two{history}"))?];
+    let name = fault.map_or_else(String::new, |fault| format!("{fault:?} "));
+    for history in on.rounds(most, time) {
+        let keys = [key(&format!("{name}one{history}"))?, key(&format!("{name}two{history}"))?];
         let count = 1 + random.below(2);
         let shared = Arc::new(Shared::default());
         let mut clients = JoinSet::new();
@@ -30,19 +48,42 @@ pub async fn histories_are_linearizable(on: Arc<Subject>) -> Outcome {
                 shared: Arc::clone(&shared),
                 random: Random(random.next()),
                 number: client,
+                may_fail: fault.is_some(),
             };
             let calls = 8 + random.below(5);
             clients.spawn(client.run(calls));
         }
-        while let Some(finished) = clients.join_next().await {
-            finished??;
+        if let Some(fault) = fault {
+            tokio::time::sleep(Duration::from_micros(random.next() % 300)).await;
+            on.harness().inject(fault).await?;
+            tokio::time::sleep(Duration::from_micros(random.next() % 2_000)).await;
         }
+        let mut finished = Ok(());
+        while let Some(client) = clients.join_next().await {
+            finished = finished.and(client?);
+        }
+        if fault.is_some() {
+            crate::faults::heal(on).await?;
+            for key in &keys[..count] {
+                let begun = shared.ticks.fetch_add(1, Ordering::SeqCst);
+                let found = handles[0].get(key).await?;
+                let answer = found.map_or(Answer::Nothing, |found| Answer::Found(found.value.payload, found.version));
+                let ended = shared.ticks.fetch_add(1, Ordering::SeqCst);
+                lock(&shared.calls).push((key.clone(), Call { action: Action::Get, answer, begun, ended }));
+            }
+        }
+        finished?;
         let calls = std::mem::take(&mut *shared.calls.lock().unwrap_or_else(PoisonError::into_inner));
         // A history is linearizable exactly if it is so for each key by itself.
         for key in &keys[..count] {
             let calls: Vec<Call> =
                 calls.iter().filter(|(owner, _)| owner == key).map(|(_, call)| call.clone()).collect();
-            ensure!(explain(&calls), "history {history}: no order explains\n{}", tell(&calls));
+            ensure!(
+                explain(&calls),
+                "{name}history {history}: no order of these calls on {} explains their answers:\n{}",
+                key.show(),
+                tell(&calls)
+            );
         }
     }
     Ok(())
@@ -64,6 +105,8 @@ struct Client {
     shared: Arc<Shared>,
     random: Random,
     number: usize,
+    /// Whether answers may be cut off.
+    may_fail: bool,
 }
 
 impl Client {
@@ -73,7 +116,10 @@ impl Client {
             let action = self.choose(&key, call);
             let begun = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
             let answer = self.call(&key, &action).await?;
-            let ended = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
+            let mut ended = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
+            if answer == Some(Answer::Unknown) {
+                ended = u64::MAX;
+            }
             // A storage that was too busy has changed nothing.
             let Some(answer) = answer else { continue };
             if let Some(version) = answer.version() {
@@ -123,6 +169,8 @@ impl Client {
             Ok(answer) => Ok(Some(answer)),
             Err(StorageError::Conflict) => Ok(Some(Answer::Conflict)),
             Err(error) if error.is_retryable() => Ok(None),
+            Err(StorageError::Ambiguous { .. }) if self.may_fail && matches!(action, Action::Get) => Ok(None),
+            Err(StorageError::Ambiguous { .. }) if self.may_fail => Ok(Some(Answer::Unknown)),
             Err(error) => Err(error.into()),
         }
     }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use oauth_dance_core::{Filter, Precondition, Record, StorageError, TokenKey};
+use oauth_dance_core::{Filter, Precondition, Record, StorageError, TokenKey, TokenStorage};
 
-use crate::outcome::{Outcome, ensure, ensure_eq};
+use crate::lookalikes;
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all};
 
 /// A key that differs in its tenant, user, provider or account alone is another key.
@@ -40,108 +43,93 @@ pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
     are_apart(&on, &keys.into_iter().collect::<Vec<_>>()).await
 }
 
-/// Keys are compared byte for byte: case, spaces at the ends and accents matter, in every part.
+/// Keys are compared byte for byte: case, spaces and accents matter, in every part.
 pub async fn case_spaces_and_accents_keep_keys_apart(on: Arc<Subject>) -> Outcome {
-    let texts = [
-        "alice", "Alice", "ALICE", "alice ", " alice", "alice\t", "álice", "alicé", "al1ce", "alice\0", "straße",
-        "strasse",
-    ];
-    are_apart(&on, &in_every_part(&texts)?).await
+    groups_are_apart(&on, lookalikes::CASE_SPACES_AND_ACCENTS).await
 }
 
 /// Unicode is not normalized: texts that look alike are different keys, and every character comes back.
 pub async fn unicode_keeps_keys_apart(on: Arc<Subject>) -> Outcome {
-    let texts = [
-        "caf\u{e9}",
-        "cafe\u{301}",
-        "cafe",
-        "\u{1f511}",
-        "\u{1f511}\u{fe0f}",
-        "\u{5d0}\u{5d1}",
-        "\u{5d1}\u{5d0}",
-        "a\u{200b}b",
-        "ab",
-        "\u{fb01}",
-        "fi",
-        "\u{212b}",
-        "\u{c5}",
-        "\u{ff41}",
-        "i\u{307}",
-        "\u{130}",
-        "\u{131}",
-        "\u{10ffff}",
-        "\u{fffd}",
-    ];
-    are_apart(&on, &in_every_part(&texts)?).await
+    groups_are_apart(&on, lookalikes::UNICODE).await
+}
+
+/// No collation applies: kana, width, letters of several languages and characters without weight are all different.
+pub async fn collations_do_not_apply_to_keys(on: Arc<Subject>) -> Outcome {
+    groups_are_apart(&on, lookalikes::COLLATIONS).await
+}
+
+/// No value stands for an absent part, for a default or for all: `default`, `null`, `-`, `*`, `0` are values like others.
+pub async fn no_value_stands_for_none(on: Arc<Subject>) -> Outcome {
+    groups_are_apart(&on, lookalikes::STAND_INS).await
+}
+
+/// What looks like a number, a date or a truth value is a text.
+pub async fn numbers_are_texts(on: Arc<Subject>) -> Outcome {
+    groups_are_apart(&on, lookalikes::NUMBERS).await
+}
+
+/// Addresses, paths and identifiers are neither decoded nor cleaned: `a+b@x`, `a b@x` and `a%20b@x` are three users.
+pub async fn addresses_are_not_normalized(on: Arc<Subject>) -> Outcome {
+    groups_are_apart(&on, lookalikes::ADDRESSES).await
 }
 
 /// Patterns, quotes and control characters in a key are data to every operation.
 pub async fn special_characters_are_data(on: Arc<Subject>) -> Outcome {
-    let texts = [
-        "' OR 1=1 --",
-        "'; DROP TABLE tokens; --",
-        "\"",
-        "`",
-        "$1",
-        "?",
-        ":user",
-        "%",
-        "_",
-        "*",
-        "a*",
-        "[a-z]",
-        ".*",
-        "^a$",
-        "\\",
-        "\\0",
-        "%00",
-        "../..",
-        "{tag}",
-        "{}",
-        "a{b}c",
-        "\r\n",
-        "\u{7f}",
-        "&amp;",
-        "<x>",
-        "${HOME}",
-        "null",
-        "NULL",
-        "a",
-        "b",
-    ];
-    are_apart(&on, &in_every_part(&texts)?).await
+    groups_are_apart(&on, lookalikes::SPECIAL).await
 }
 
-/// A long key works, or is refused as `KeyTooLong`; it is never cut into another key.
+/// A long key works, or is refused as `KeyTooLong`; no call cuts it into another key.
 pub async fn long_keys_work_or_are_refused(on: Arc<Subject>) -> Outcome {
-    let mut accepted = Vec::new();
-    for length in [1, 63, 64, 65, 127, 128, 129, 199, 200, 201, 254, 255, 256, 257, 767, 768, 1024, 3072, 8192] {
-        let text = "k".repeat(length - 1);
-        let mut keys = vec![key(&format!("{text}x"))?, key(&format!("{text}y"))?];
-        keys.push(TokenKey::new(format!("{text}x"), "alice")?);
-        keys.push(key("alice")?.with_tenant(format!("{text}x"))?);
-        keys.push(key("alice")?.with_account(format!("{text}y"))?);
-        for key in keys {
-            match on.storage().put(&key, &Record::new(key.to_bytes()), Precondition::Always).await {
-                Ok(_) => accepted.push(key),
-                Err(StorageError::KeyTooLong { limit, length, .. }) => {
-                    ensure!(length > limit, "{length} bytes are refused as more than {limit}");
-                    let found = on.storage().get(&key).await;
-                    ensure!(
-                        matches!(found, Ok(None) | Err(StorageError::KeyTooLong { .. })),
-                        "a key too long to be written reads as {found:?}"
-                    );
-                }
-                Err(error) => return Err(error.into()),
+    let lengths = [1, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 191, 192, 199, 200, 201, 250, 254, 255, 256, 257];
+    let longer = [258, 300, 511, 512, 513, 767, 768, 1023, 1024, 1025, 3072, 4096, 8192, 16_385, 65_535, 65_536, 65_537];
+    for part in 0..4 {
+        // All of one letter, so that each is the beginning and the end of all that are longer.
+        let plain = lengths.iter().chain(&longer).map(|length| long(part, &"k".repeat(*length)));
+        let others = [64, 65, 128, 129, 200, 255, 256, 257, 300, 513, 1025, 4097].into_iter().flat_map(|length: usize| {
+            let stem = "k".repeat(length - 1);
+            [long(part, &format!("{stem}x")), long(part, &format!("x{stem}"))]
+        });
+        are_apart(&on, &plain.chain(others).collect::<Outcome<Vec<_>>>()?).await?;
+    }
+    Ok(())
+}
+
+/// The lengths of a key's parts are not counted modulo 256 or 65,536: no part reaches into the next one.
+pub async fn lengths_do_not_wrap(on: Arc<Subject>) -> Outcome {
+    for one in 0..4 {
+        for other in (0..4).filter(|other| *other != one) {
+            for (wraps, length) in [(256, usize::from(b'x')), (65_536, usize::from(u16::from_be_bytes(*b"xx")))] {
+                // Written down with lengths that wrap, both of these are a short length, a long row of `x`, and another
+                // length that is itself spelled `x` or `xx`.
+                let first = two_parts(one, 1, other, wraps + length)?;
+                let second = two_parts(one, 1 + wraps, other, length)?;
+                let third = two_parts(one, 1, other, length)?;
+                are_apart(&on, &[first, second, third]).await?;
             }
         }
     }
-    let short = accepted.iter().filter(|key| key.parts().iter().all(|part| part.len() <= 64)).count();
-    ensure!(short == 15, "a key whose parts have no more than 64 bytes is refused");
-    for key in &accepted {
-        let found = on.storage().get(key).await?.map(|found| found.value.payload);
-        ensure!(found == Some(key.to_bytes()), "a key of {} bytes reads the record of another", key.len());
+    Ok(())
+}
+
+/// However many keys there are, each has its own record, and none is dropped for another.
+pub async fn many_keys_are_all_kept(on: Arc<Subject>) -> Outcome {
+    on.needs_room()?;
+    let mut written = Vec::new();
+    for batch in on.rounds(24, Duration::from_millis(400)) {
+        let records: Vec<_> = (0..512)
+            .map(|index| Ok((key(&format!("user{batch}-{index}"))?, Record::new(format!("{batch}-{index}")))))
+            .collect::<Outcome<_>>()?;
+        on.put_all(records.clone()).await?;
+        written.extend(records);
     }
+    let count = written.len();
+    on.together(written, move |storage, (key, record)| async move {
+        let found = storage.get(&key).await?.map(|found| found.value.payload);
+        let what = format!("get({}) after {count} keys were written", key.show());
+        ensure_eq!(found, Some(record.payload), "{what}");
+        Ok(())
+    })
+    .await?;
     Ok(())
 }
 
@@ -208,41 +196,108 @@ pub async fn nobody_reads_anothers_record(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Every text once in every part of a key, with the other parts plain.
-fn in_every_part(texts: &[&str]) -> Outcome<Vec<TokenKey>> {
-    let mut keys = BTreeSet::new();
-    for text in texts {
-        keys.insert(TokenKey::from_parts("", *text, "github", "")?);
-        keys.insert(TokenKey::from_parts("", "alice", *text, "")?);
-        keys.insert(TokenKey::from_parts(*text, "alice", "github", "")?);
-        keys.insert(TokenKey::from_parts("", "alice", "github", *text)?);
-    }
-    Ok(keys.into_iter().collect())
+/// A key with a text as one of its parts, and the others plain.
+fn long(part: usize, text: &str) -> Outcome<TokenKey> {
+    let mut parts = ["", "alice", "github", ""];
+    parts[part] = text;
+    Ok(TokenKey::from_parts(parts[0], parts[1], parts[2], parts[3])?)
 }
 
-/// Writes every key a record of its own, reads and lists all of them, and deletes half without touching the rest.
-async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
-    for key in keys {
-        let written = on.storage().put(key, &Record::new(key.to_bytes()), Precondition::Absent).await;
-        ensure!(!matches!(written, Err(StorageError::Conflict)), "{key:?} shares its record with an earlier key");
-        written?;
-    }
-    for key in keys {
-        let found = on.storage().get(key).await?.map(|found| found.value.payload);
-        ensure!(found == Some(key.to_bytes()), "{key:?} reads the record of another key, or none");
-    }
-    if on.capabilities().listable {
-        let listed: Vec<_> = list_all(on.storage().as_ref(), &Filter::everything(), 50).await?;
-        let listed: BTreeSet<_> = listed.into_iter().map(|entry| entry.key).collect();
-        let missing: Vec<_> = keys.iter().filter(|key| !listed.contains(key)).collect();
-        ensure!(missing.is_empty() && listed.len() == keys.len(), "not listed as written: {missing:?}");
-    }
-    for key in keys.iter().step_by(2) {
-        ensure!(on.storage().delete(key, None).await?, "{key:?} was gone when it was to be deleted");
-    }
-    for (index, key) in keys.iter().enumerate() {
-        let found = on.storage().get(key).await?.is_some();
-        ensure_eq!(found, index % 2 == 1, "whether {key:?} is still there after every other key was deleted");
+/// A key with so many `x` in two of its parts, and as little as can be in the others.
+fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> Outcome<TokenKey> {
+    let mut parts = ["", "x", "x", ""].map(str::to_owned);
+    parts[one] = "x".repeat(length);
+    parts[other] = "x".repeat(other_length);
+    let [tenant, user, provider, account] = parts;
+    Ok(TokenKey::from_parts(tenant, user, provider, account)?)
+}
+
+/// Every text of a group in every part of a key, with the other parts plain.
+async fn groups_are_apart(on: &Subject, groups: &[&[&str]]) -> Outcome {
+    for texts in groups {
+        let mut keys = BTreeSet::from([key("alice")?]);
+        for text in *texts {
+            for part in 0..4 {
+                keys.insert(long(part, text)?);
+            }
+        }
+        are_apart(on, &keys.into_iter().collect::<Vec<_>>()).await?;
     }
     Ok(())
+}
+
+/// Writes every other key a record of its own and sees nothing of it under the rest; then writes the rest; then deletes
+/// every other one and sees that the rest stays. A key may be too long if all calls agree on it.
+async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
+    let (first, second): (Vec<_>, Vec<_>) = keys.iter().cloned().enumerate().partition(|(index, _)| index % 2 == 0);
+    let mut written = write(on, first).await?;
+    let absent = second.clone().into_iter().map(|(_, key)| key);
+    on.together(absent, |storage, key| async move { is_absent(storage.as_ref(), &key).await }).await?;
+    written.extend(write(on, second).await?);
+    let refused: Vec<_> = keys.iter().filter(|key| !written.iter().any(|(_, other)| other == *key)).cloned().collect();
+    on.together(refused, |storage, key| async move { is_absent(storage.as_ref(), &key).await }).await?;
+
+    on.together(written.clone(), |storage, (index, key)| async move {
+        let found = storage.get(&key).await?.map(|found| found.value.payload);
+        ensure_eq!(found, Some(number(index)), "get({}), which has a record of its own", key.show());
+        Ok(())
+    })
+    .await?;
+    if on.capabilities().listable {
+        let listed = list_all(on.storage().as_ref(), &Filter::everything(), 50).await?;
+        let found: BTreeSet<_> = listed.iter().map(|entry| &entry.key).collect();
+        let missing: Vec<_> = written.iter().map(|(_, key)| key).filter(|key| !found.contains(key)).collect();
+        ensure!(missing.is_empty(), "list: not listed as they were written: {}", missing.show());
+        ensure_eq!(listed.len(), written.len(), "list: how many keys are listed");
+    }
+    let (deleted, left): (Vec<_>, Vec<_>) = written.into_iter().partition(|(index, _)| index % 4 < 2);
+    on.together(deleted, |storage, (_, key)| async move {
+        ensure!(storage.delete(&key, None).await?, "delete({}): its record was gone already", key.show());
+        is_absent(storage.as_ref(), &key).await
+    })
+    .await?;
+    on.together(left, |storage, (index, key)| async move {
+        let found = storage.get(&key).await?.map(|found| found.value.payload);
+        ensure_eq!(found, Some(number(index)), "get({}) after other keys were deleted", key.show());
+        ensure!(storage.delete(&key, None).await?, "delete({}): its record was gone already", key.show());
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// Creates the records of keys, and returns those that are not too long.
+async fn write(on: &Subject, keys: Vec<(usize, TokenKey)>) -> Outcome<Vec<(usize, TokenKey)>> {
+    let written = on.together(keys, |storage, (index, key)| async move {
+        match storage.put(&key, &Record::new(number(index)), Precondition::Absent).await {
+            Ok(_) => Ok(Some((index, key))),
+            Err(StorageError::Conflict) => {
+                Err(Stop::failed(format_args!("put({}): it shares its record with another key", key.show())))
+            }
+            Err(StorageError::KeyTooLong { limit, length, .. }) => {
+                ensure!(length > limit, "put({}): {length} bytes are refused as more than {limit}", key.show());
+                let is_short = key.parts().iter().all(|part| part.len() <= 64);
+                ensure!(!is_short, "put({}): a key is refused whose parts have 64 bytes at most", key.show());
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    });
+    Ok(written.await?.into_iter().flatten().collect())
+}
+
+/// Nothing is read or removed under a key that has no record.
+async fn is_absent(storage: &dyn TokenStorage, key: &TokenKey) -> Outcome {
+    let found = storage.get(key).await;
+    let absent = matches!(found, Ok(None) | Err(StorageError::KeyTooLong { .. }));
+    ensure!(absent, "get({}), which has no record, is {}", key.show(), found.show());
+    let removed = storage.delete(key, None).await;
+    let absent = matches!(removed, Ok(false) | Err(StorageError::KeyTooLong { .. }));
+    ensure!(absent, "delete({}), which has no record, is {}", key.show(), removed.show());
+    Ok(())
+}
+
+/// The payload of one key's record.
+fn number(index: usize) -> Vec<u8> {
+    format!("record {index}").into_bytes()
 }

@@ -61,24 +61,32 @@
 pub mod cancellation;
 pub mod claims;
 pub mod conditions;
+pub mod corruption;
+pub mod duels;
 pub mod faults;
 mod harness;
 pub mod histories;
 pub mod keys;
 mod linearizability;
 pub mod listing;
+mod lookalikes;
 pub mod map;
 mod outcome;
+pub mod model;
 pub mod payloads;
 pub mod process;
 mod properties;
+pub mod purging;
 pub mod races;
+mod recorder;
 mod report;
 pub mod retention;
 mod run;
 pub mod secrecy;
+mod show;
 mod subject;
 mod tests_macro;
+mod traces;
 
 pub use async_trait::async_trait;
 

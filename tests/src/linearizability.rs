@@ -3,6 +3,8 @@ use std::fmt;
 
 use oauth_dance_core::{Precondition, Version};
 
+use crate::show::text;
+
 /// One call of one client on one key, with its answer. `begun` and `ended` are ticks of one counter.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
@@ -28,6 +30,8 @@ pub(crate) enum Answer {
     Written(Version),
     Conflict,
     Deleted(bool),
+    /// The answer of a write was lost: it happened at some instant, or never.
+    Unknown,
 }
 
 impl Answer {
@@ -52,13 +56,13 @@ pub(crate) fn explain(calls: &[Call]) -> bool {
 type State = Option<usize>;
 
 fn search(calls: &[Call], done: u128, state: State, tried: &mut HashSet<(u128, State)>) -> bool {
-    if done.count_ones() as usize == calls.len() {
+    let open = |index: &usize| done & (1 << index) == 0;
+    if (0..calls.len()).filter(open).all(|index| calls[index].answer == Answer::Unknown) {
         return true;
     }
     if !tried.insert((done, state)) {
         return false;
     }
-    let open = |index: &usize| done & (1 << index) == 0;
     // A call can come next only if no other open one had ended when it began.
     let first_end = (0..calls.len()).filter(open).map(|index| calls[index].ended).min().unwrap_or(u64::MAX);
     (0..calls.len())
@@ -71,6 +75,7 @@ fn search(calls: &[Call], done: u128, state: State, tried: &mut HashSet<(u128, S
 fn apply(calls: &[Call], index: usize, state: State) -> Option<State> {
     let stored = state.and_then(|writer| match (&calls[writer].action, &calls[writer].answer) {
         (Action::Put(payload, _), Answer::Written(version)) => Some((payload, *version)),
+        (Action::Put(payload, _), Answer::Unknown) => Some((payload, seen(calls, payload).unwrap_or(UNSEEN))),
         _ => None,
     });
     let current = stored.map(|(_, version)| version);
@@ -79,6 +84,11 @@ fn apply(calls: &[Call], index: usize, state: State) -> Option<State> {
         (Action::Get, Answer::Found(payload, version)) => (stored == Some((payload, *version))).then_some(state),
         (Action::Put(_, when), Answer::Written(_)) => when.holds_for(current).then_some(Some(index)),
         (Action::Put(_, when), Answer::Conflict) => (!when.holds_for(current)).then_some(state),
+        // One that does not happen is left open.
+        (Action::Put(_, when), Answer::Unknown) => when.holds_for(current).then_some(Some(index)),
+        (Action::Delete(only), Answer::Unknown) => {
+            current.is_some_and(|current| only.is_none_or(|only| only == current)).then_some(None)
+        }
         (Action::Delete(only), Answer::Deleted(removed)) => {
             let holds = current.is_some_and(|current| only.is_none_or(|only| only == current));
             (holds == *removed).then_some(if holds { None } else { state })
@@ -87,18 +97,28 @@ fn apply(calls: &[Call], index: usize, state: State) -> Option<State> {
     }
 }
 
+/// The version of a write whose answer was lost and that no read has shown.
+const UNSEEN: Version = Version::from_bytes([0x55; 16]);
+
+/// The version with which a payload was read, which no other write has.
+fn seen(calls: &[Call], payload: &[u8]) -> Option<Version> {
+    calls.iter().find_map(|call| match &call.answer {
+        Answer::Found(found, version) if found == payload => Some(*version),
+        _ => None,
+    })
+}
+
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:>3} to {:>3}: ", self.begun, self.ended)?;
+        write!(f, "{:>3} to ", self.begun)?;
+        if self.ended == u64::MAX { write!(f, "  ?: ")? } else { write!(f, "{:>3}: ", self.ended)? }
         match &self.action {
             Action::Get => write!(f, "get")?,
-            Action::Put(payload, when) => write!(f, "put {:?} {when:?}", String::from_utf8_lossy(payload))?,
+            Action::Put(payload, when) => write!(f, "put {} {when:?}", text(payload))?,
             Action::Delete(only) => write!(f, "delete {only:?}")?,
         }
         match &self.answer {
-            Answer::Found(payload, version) => {
-                write!(f, " -> {:?} {version:?}", String::from_utf8_lossy(payload))
-            }
+            Answer::Found(payload, version) => write!(f, " -> {} {version:?}", text(payload)),
             other => write!(f, " -> {other:?}"),
         }
     }
@@ -167,6 +187,18 @@ mod tests {
         let refused = Action::Put(b"x".to_vec(), Precondition::Version(ONE));
         let once = [base, put(2, 5, Precondition::Version(ONE), TWO), call(3, 4, refused, Answer::Conflict)];
         assert!(explain(&once));
+    }
+
+    #[test]
+    fn a_lost_answer_explains_either_state_once() {
+        let unknown = |begun| call(begun, u64::MAX, Action::Put(b"y".to_vec(), Precondition::Always), Answer::Unknown);
+        let base = put(0, 1, Precondition::Absent, ONE);
+        let new = |begun| call(begun, begun + 1, Action::Get, Answer::Found(b"y".to_vec(), TWO));
+        assert!(explain(&[base.clone(), unknown(2), found(4, 5, ONE)]));
+        assert!(explain(&[base.clone(), unknown(2), new(4), new(6)]));
+        assert!(explain(&[base.clone(), unknown(2), found(4, 5, ONE), new(6)]));
+        assert!(!explain(&[base.clone(), unknown(2), new(4), found(6, 7, ONE)]));
+        assert!(!explain(&[base, new(2), unknown(4)]));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use oauth_dance_core::{Cursor, Entry, Filter, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey};
 
 use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
 
 /// A storage that does not declare `list` answers `Unsupported`, and not an empty page.
@@ -37,8 +40,12 @@ pub async fn the_list_is_exact(on: Arc<Subject>) -> Outcome {
             on.storage().delete(&key, None).await?;
             wanted.remove(&key);
         } else if index % 3 == 1 {
-            let version = on.storage().put(&key, &rich("y"), Precondition::Always).await?;
-            wanted.insert(key.clone(), Entry::new(key, version, &rich("y")));
+            // Written with a condition, with other hints than before.
+            let record = if index % 2 == 0 { Record::new("y") } else { rich("y").with_key_id(Some("2".to_owned())) };
+            let before = wanted.get(&key).map(|entry: &Entry| Precondition::Version(entry.version));
+            let when = before.unwrap_or(Precondition::Always);
+            let version = on.storage().put(&key, &record, when).await?;
+            wanted.insert(key.clone(), Entry::new(key, version, &record));
         }
     }
     ensure_eq!(all(&on, &Filter::everything(), 10).await?, values(&wanted), "the list after changes");
@@ -52,7 +59,7 @@ pub async fn pages_of_any_size_cover_the_list(on: Arc<Subject>) -> Outcome {
     for key in &keys {
         on.storage().put(key, &rich("x"), Precondition::Always).await?;
     }
-    for limit in [1, 2, 3, 4, 5, 6, 11, 12, 13, 1_000, usize::MAX] {
+    for limit in [0, 1, 2, 3, 4, 5, 6, 11, 12, 13, 999, 1_000, 1_001, i64::MAX as usize, usize::MAX] {
         let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
         ensure_eq!(listed.len(), keys.len(), "entries in pages of {limit}");
         let listed: BTreeSet<_> = listed.into_iter().map(|entry| entry.key).collect();
@@ -126,8 +133,8 @@ pub async fn filters_are_not_patterns(on: Arc<Subject>) -> Outcome {
             ("tenant", Filter::everything().tenant(Some(text))),
         ] {
             let listed = all(&on, &filter, 10).await?;
-            ensure_eq!(listed.len(), 1, "records whose {part} is {text:?}, of {listed:?}");
-            ensure!(filter.matches(&listed[0]), "{filter:?} lists {:?}", listed[0].key);
+            ensure_eq!(listed.len(), 1, "records whose {part} is {text:?}, of {}", listed.show());
+            ensure!(filter.matches(&listed[0]), "list of {filter:?} shows {}", listed[0].show());
         }
     }
     Ok(())
@@ -185,14 +192,170 @@ pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
+/// A record that is rewritten all the time is listed exactly once, and so is what lies beside it.
+pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let handles = on.handles(2).await?;
+    let keys: Vec<_> = (0..6).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    for key in &keys {
+        on.storage().put(key, &rich("x"), Precondition::Always).await?;
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let (writer, target, stop) = (Arc::clone(&handles[1]), keys.clone(), Arc::clone(&done));
+    let writing = tokio::spawn(async move {
+        while !stop.load(Ordering::SeqCst) {
+            for key in &target[..3] {
+                let version = writer.put(key, &rich("y"), Precondition::Always).await?;
+                writer.put(key, &Record::new("z"), Precondition::Version(version)).await?;
+            }
+            tokio::task::yield_now().await;
+        }
+        Outcome::Ok(())
+    });
+    let mut checked = Ok(());
+    for round in on.rounds(300, Duration::from_millis(200)) {
+        let listed = list_all(handles[0].as_ref(), &Filter::everything(), 1 + round % 7).await;
+        checked = listed.and_then(|listed| {
+            let mut listed: Vec<_> = listed.into_iter().map(|entry| entry.key).collect();
+            listed.sort();
+            ensure_eq!(listed, keys, "round {round}: list while some of the records are rewritten");
+            Ok(())
+        });
+        if checked.is_err() {
+            break;
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    writing.await??;
+    checked
+}
+
+/// A list of more than a thousand records is whole, in pages of any size.
+pub async fn long_lists_are_whole(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let count = 1_105;
+    let keys: Vec<_> = (0..count).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    on.put_all(keys.iter().map(|key| (key.clone(), Record::new("x"))).collect()).await?;
+    for (limit, filter) in [
+        (usize::MAX, Filter::everything()),
+        (1_100, Filter::everything().tenant(None)),
+        (1_000, Filter::everything().provider("github")),
+        (500, Filter::everything()),
+    ] {
+        let listed = list_all(on.storage().as_ref(), &filter, limit).await?;
+        let different: BTreeSet<_> = listed.iter().map(|entry| &entry.key).collect();
+        ensure_eq!((listed.len(), different.len()), (count, count), "list of {count} records in pages of {limit}: entries and keys");
+    }
+    on.together(keys, |storage, key| async move { Ok(storage.delete(&key, None).await?) }).await?;
+    let left = list_all(on.storage().as_ref(), &Filter::everything(), usize::MAX).await?;
+    ensure_eq!(left.len(), 0, "list after all records were deleted");
+    Ok(())
+}
+
+/// Records past their retention between live ones neither end the list early nor take a place on a page.
+pub async fn expired_records_do_not_end_a_list(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let one = on.units(1).await?;
+    let mut live = Vec::new();
+    for index in 0..10 {
+        live.push(key(&format!("m{index}5"))?);
+        for expired in 0..12 {
+            let time = if expired % 2 == 0 { Duration::ZERO } else { one };
+            let record = rich("x").with_retain_for(Some(time));
+            on.storage().put(&key(&format!("m{index}{expired}x"))?, &record, Precondition::Always).await?;
+        }
+        on.storage().put(&live[index], &rich("x"), Precondition::Always).await?;
+    }
+    on.pass(13).await?;
+    for limit in [1, 2, 3, 7, 10, 11, 100] {
+        for filter in [Filter::everything(), Filter::everything().provider("github").tenant(None)] {
+            let listed = all(&on, &filter, limit).await?;
+            let listed: Vec<_> = listed.into_iter().map(|entry| entry.key).collect();
+            ensure_eq!(listed, live, "list in pages of {limit}, with expired records in between");
+        }
+    }
+    Ok(())
+}
+
+/// A user's long-lived record is listed after a short-lived one has ended, whichever was written last.
+pub async fn a_short_lived_record_takes_no_other_from_the_list(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let (one, long) = (on.units(1).await?, on.units(600).await?);
+    let short = rich("x").with_retain_for(Some(one));
+    let lasting = [Record::new("x"), rich("x").with_retain_for(Some(long))];
+    let mut wanted = Vec::new();
+    for (index, lasting) in lasting.iter().enumerate() {
+        for order in [[true, false], [false, true]] {
+            let user = format!("user{index}{}", order[0]);
+            let keys = [TokenKey::new("short", &user)?, TokenKey::new("long", &user)?];
+            for is_short in order {
+                let record = if is_short { &short } else { lasting };
+                on.storage().put(&keys[usize::from(!is_short)], record, Precondition::Always).await?;
+            }
+            wanted.push(keys[1].clone());
+        }
+    }
+    wanted.sort();
+    on.pass(13).await?;
+    on.storage().purge(100).await?;
+    for filter in [Filter::everything(), Filter::everything().tenant(None), Filter::everything().provider("long")] {
+        let listed: Vec<_> = all(&on, &filter, 10).await?.into_iter().map(|entry| entry.key).collect();
+        ensure_eq!(listed, wanted, "list after each user's short-lived record has ended");
+    }
+    for key in wanted {
+        let listed = all(&on, &Filter::everything().tenant(None).user(key.user()), 10).await?;
+        let listed: Vec<_> = listed.into_iter().map(|entry| entry.key).collect();
+        ensure_eq!(listed, vec![key], "list of a user whose short-lived record has ended");
+    }
+    Ok(())
+}
+
+/// A list goes on after a record that was deleted meanwhile, with another limit, filter or handle.
+pub async fn a_list_goes_on_from_any_cursor(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let handles = on.recorded_handles(2).await?;
+    let keys: Vec<_> = (0..12).map(|index| key(&format!("user{index:02}"))).collect::<Outcome<_>>()?;
+    for key in &keys {
+        handles[0].put(key, &rich("x"), Precondition::Always).await?;
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    for turn in 0..100 {
+        let filter = if turn % 3 == 2 { Filter::everything().provider("github") } else { Filter::everything() };
+        let page = handles[turn % 2].list(&filter, PageRequest { after, limit: 1 + turn % 3 }).await?;
+        for entry in page.entries {
+            // All that was listed is deleted, the record of the cursor included.
+            ensure!(handles[0].delete(&entry.key, Some(entry.version)).await?, "delete of a listed version");
+            listed.push(entry.key);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    ensure!(after.is_none(), "list: there is a next page without end");
+    listed.sort();
+    ensure_eq!(listed, keys, "list, with each record deleted once it was listed");
+    Ok(())
+}
+
 /// A cursor that no storage handed out is `InvalidCursor`: neither the first page nor an empty one.
 pub async fn foreign_cursors_are_refused(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
-    for bytes in [vec![0xff; 61], b"'; DROP TABLE tokens; --".to_vec()] {
+    let made_up = [
+        vec![],
+        vec![0],
+        vec![0xff],
+        vec![0; 3],
+        vec![0xff; 16],
+        vec![0xff; 61],
+        b"null".to_vec(),
+        b"'; DROP TABLE tokens; --".to_vec(),
+    ];
+    for bytes in made_up {
         let after = Some(Cursor::from_bytes(bytes));
         let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 10 }).await;
-        ensure_error!(page, StorageError::InvalidCursor, "a list with a made-up cursor");
+        ensure_error!(page, StorageError::InvalidCursor, "list with a made-up cursor");
     }
     Ok(())
 }

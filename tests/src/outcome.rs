@@ -77,8 +77,10 @@ macro_rules! ensure_eq {
         match (&$found, &$wanted) {
             (found, wanted) => ensure!(
                 found == wanted,
-                "{}: expected {wanted:?}, found {found:?}",
-                format_args!($($why)+)
+                "{}: expected {}, found {}",
+                format_args!($($why)+),
+                $crate::show::Show::show(wanted),
+                $crate::show::Show::show(found)
             ),
         }
     };
@@ -90,9 +92,10 @@ macro_rules! ensure_error {
         match $result {
             Err($error) => {}
             other => return Err($crate::outcome::Stop::failed(format_args!(
-                "{}: expected Err({}), found {other:?}",
+                "{}: expected Err({}), found {}",
                 format_args!($($why)+),
-                stringify!($error)
+                stringify!($error),
+                $crate::show::Show::show(&other)
             ))),
         }
     };

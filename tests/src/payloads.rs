@@ -5,12 +5,14 @@ use std::sync::Arc;
 use oauth_dance_core::{Precondition, Record, StorageError, Timestamp};
 
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
-use crate::subject::{Subject, key, rich};
+use crate::show::Show as _;
+use crate::subject::{Subject, key, list_all, rich};
 
 /// A payload of any size up to the declared limit, or 1 MiB, comes back whole.
 pub async fn sizes_are_exact(on: Arc<Subject>) -> Outcome {
     let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
     let mut sizes = vec![0, 1, 255, 256, 4_095, 4_096, 4_097, 8_000, 16_384, 65_535, 65_536, 65_537, 1_048_576];
+    sizes.extend([2, 15, 16, 17, 63, 64, 127, 128, 129, 511, 512, 513, 1_023, 1_024, 1_025, 2_047, 2_048, 32_768, 131_073]);
     sizes.extend((limit < usize::MAX).then_some(limit));
     for size in sizes.into_iter().filter(|size| *size <= limit) {
         let key = key(&format!("user{size}"))?;
@@ -35,7 +37,7 @@ pub async fn too_large_is_refused(on: Arc<Subject>) -> Outcome {
             Err(StorageError::TooLarge { size: told, limit: least }) => {
                 ensure_eq!((told, least), (size, limit), "size and limit in the error");
             }
-            other => return Err(Stop::failed(format_args!("put of {size} bytes is {other:?}"))),
+            other => return Err(Stop::failed(format_args!("put of {size} bytes is {}", other.show()))),
         }
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
         ensure_eq!(found, Some((small.payload.clone(), version)), "the record that was there before");
@@ -56,6 +58,25 @@ pub async fn any_bytes_come_back(on: Arc<Subject>) -> Outcome {
         vec![0xff, 0xfe],
         vec![0xc3, 0x28],
         vec![0xed, 0xa0, 0x80],
+        b"x\n".to_vec(),
+        b"\nx".to_vec(),
+        b"x\0".to_vec(),
+        b"\0\0\0".to_vec(),
+        b"x ".to_vec(),
+        b"a\r\nb\rc\nd".to_vec(),
+        vec![0xef, 0xbb, 0xbf],
+        // What begins like something compressed, or like a container of some kind.
+        vec![0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        vec![0x1f, 0x8b],
+        vec![0x78, 0x9c, 3, 0, 0, 0, 0, 1],
+        vec![0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0],
+        vec![0x04, 0x22, 0x4d, 0x18],
+        vec![0xff, 0x06, 0, 0, b's', b'N', b'a', b'P', b'p', b'Y'],
+        vec![0x80, 0x04, 0x4e, 0x2e],
+        vec![0xc0],
+        vec![0xf6],
+        vec![0; 200],
+        vec![0xff; 200],
         b"\\x00\\u0000'\"`".to_vec(),
     ];
     payloads.extend((0..=255u8).step_by(5).map(|byte| vec![byte, b'x', byte]));
@@ -95,6 +116,49 @@ pub async fn lookalikes_come_back(on: Arc<Subject>) -> Outcome {
         "\u{feff}bom",
         "caf\u{e9}",
         "cafe\u{301}",
+        "nil",
+        "undefined",
+        "NaN",
+        "deleted",
+        "DELETED",
+        "tombstone",
+        "TOMBSTONE",
+        "__deleted__",
+        "__tombstone__",
+        "expired",
+        "empty",
+        "none",
+        "false",
+        "-",
+        "$-1\r\n",
+        "*0\r\n",
+        "+OK\r\n",
+        "v1 00000000000000000000000000000000 - - -\nx",
+        "{\"payload\":\"x\",\"version\":1}",
+        "{\"b\":1,\"a\":2}",
+        "1.0",
+        "1.50",
+        "12345678901234567890123",
+        "\\N",
+        "\\u0041",
+        "x:y",
+        "x|y|z",
+        "x,y\n",
+        "<?xml version='1.0'?>",
+        "-----BEGIN X-----",
+        "$2b$12$abc",
+        "vault:v1:abc",
+        "gAAAAAB",
+        "data:;base64,QQ==",
+        "YQ",
+        "YQ==",
+        "0xdeadbeef",
+        "'",
+        "''",
+        "%s",
+        "{0}",
+        "$1",
+        "x'00'",
     ];
     come_back(&on, &texts.map(|text| text.as_bytes().to_vec())).await
 }
@@ -128,17 +192,61 @@ pub async fn instants_are_exact(on: Arc<Subject>) -> Outcome {
         let expires_at = Some(Timestamp::from_unix_seconds(seconds));
         on.storage().put(&key, &Record::new("x").with_expires_at(expires_at), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.and_then(|found| found.value.expires_at);
-        ensure_eq!(found, expires_at, "expires_at");
+        ensure_eq!(found, expires_at, "get: expires_at");
+        if on.capabilities().listable {
+            let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
+            let listed: Vec<_> = listed.into_iter().map(|entry| entry.expires_at).collect();
+            ensure_eq!(listed, vec![expires_at], "list: expires_at");
+        }
+    }
+    Ok(())
+}
+
+/// A `key_id` is any text of at most 64 bytes, and is read and listed as it was written.
+pub async fn key_ids_are_exact(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let longest = "k".repeat(64);
+    let texts = [
+        "0123456789abcdef", "ABCDEF", "abcdef", "Key", " key ", "0", "007", "1e5", "null", "none", "default", "-", "a b", "a/b:c=d",
+        "caf\u{e9}", "\u{1f511}", "'", "%", "\n", &longest,
+    ];
+    for text in texts {
+        let record = Record::new("x").with_key_id(Some(text.to_owned()));
+        on.storage().put(&key, &record, Precondition::Always).await?;
+        let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
+        ensure_eq!(found, record.key_id, "get: the key_id");
+        if on.capabilities().listable {
+            let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
+            let listed: Vec<_> = listed.into_iter().map(|entry| entry.key_id).collect();
+            ensure_eq!(listed, vec![record.key_id], "list: the key_id");
+        }
+    }
+    on.storage().put(&key, &Record::new("x").with_key_id(Some(String::new())), Precondition::Always).await?;
+    let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
+    ensure!(found.as_deref().unwrap_or_default().is_empty(), "get: the empty key_id came back as {}", found.show());
+    Ok(())
+}
+
+/// A payload leaves nothing of a longer one behind, and takes nothing of a shorter one along.
+pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    let mut random = on.random();
+    for length in [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000] {
+        let payload = random.bytes(on.fitting(length));
+        on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
+        let found = on.storage().get(&key).await?.map(|found| found.value.payload);
+        ensure!(found.as_ref() == Some(&payload), "get after put of {} bytes is {}", payload.len(), found.show());
     }
     Ok(())
 }
 
 async fn come_back(on: &Subject, payloads: &[Vec<u8>]) -> Outcome {
     let key = key("alice")?;
-    for payload in payloads {
+    let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
+    for payload in payloads.iter().filter(|payload| payload.len() <= limit) {
         on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.value.payload);
-        ensure_eq!(found.as_ref(), Some(payload), "a payload");
+        ensure_eq!(found.as_ref(), Some(payload), "get: the payload");
     }
     Ok(())
 }

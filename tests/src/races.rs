@@ -9,6 +9,7 @@ use oauth_dance_core::{Filter, Precondition, Record, StorageError, Timestamp, To
 use tokio::task::JoinSet;
 
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
 
 /// Of many `put Absent` at once exactly one succeeds, and the others get a `Conflict`.
@@ -48,7 +49,7 @@ pub async fn racing_first_writes_all_succeed(on: Arc<Subject>) -> Outcome {
         }
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
         let found = found.ok_or_else(|| Stop::failed("the record is missing"))?;
-        ensure!(all.contains(&found), "round {round}: {found:?} is none of the writes");
+        ensure!(all.contains(&found), "round {round}: get shows {}, which is none of the writes", found.show());
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &Filter::everything().user(key.user()), 10).await?;
             ensure_eq!(listed.len(), 1, "round {round}: entries of one key");

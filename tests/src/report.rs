@@ -49,7 +49,7 @@ impl Report {
         self.stopped(|stop| if let Stop::NotApplicable(why) = stop { Some(why) } else { None })
     }
 
-    /// The properties that were broken, and how.
+    /// The properties that were broken, and how; the most telling first.
     pub fn failed(&self) -> Vec<(&'static str, &str)> {
         self.stopped(|stop| if let Stop::Failed(why) = stop { Some(why) } else { None })
     }
@@ -64,7 +64,8 @@ impl Report {
     }
 
     fn stopped<'a>(&'a self, choose: impl Fn(&'a Stop) -> Option<&'a String>) -> Vec<(&'static str, &'a str)> {
-        let stops = self.outcomes.iter().filter_map(|(name, (outcome, _))| Some((*name, outcome.as_ref().err()?)));
+        let outcomes = crate::PROPERTIES.iter().filter_map(|property| Some((property.name, self.outcome(property.name)?)));
+        let stops = outcomes.filter_map(|(name, outcome)| Some((name, outcome.as_ref().err()?)));
         stops.filter_map(|(name, stop)| Some((name, choose(stop)?.as_str()))).collect()
     }
 

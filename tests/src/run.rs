@@ -2,11 +2,13 @@ use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use oauth_dance_core::random_bytes;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::harness::{Answer, Harness};
 use crate::outcome::{Outcome, Stop};
@@ -15,6 +17,8 @@ use crate::subject::Subject;
 
 /// How long a maker, or a harness that cleans up, may take.
 const SET_UP: Duration = Duration::from_secs(60);
+/// How many properties run at a time, unless libtest is told another number of threads.
+pub(crate) const SIDE_BY_SIDE: usize = 8;
 
 /// One promise of a storage, with the name of the function that checks it.
 #[derive(Clone, Copy)]
@@ -37,16 +41,20 @@ impl Property {
         F: Future<Output = Answer<H>> + Send + 'static,
         H: Harness,
     {
+        self.run_in_turn(maker(), None)
+    }
+
+    fn run_in_turn<H: Harness>(
+        &self,
+        making: impl Future<Output = Answer<H>> + Send + 'static,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Outcome {
         let seed = seed();
         let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-        let making = maker();
-        let outcome = self.run_on(&runtime, making, seed);
-        // A storage that blocks a thread for ever must not block the suite.
+        let outcome = self.run_on(&runtime, making, seed, turn);
+        // A storage that blocks a thread indefinitely must not block the suite.
         runtime.shutdown_background();
-        outcome.map_err(|stop| match stop {
-            Stop::Failed(why) => Stop::Failed(format!("{why}; CONFORMANCE_SEED={seed}")),
-            other => other,
-        })
+        outcome
     }
 
     fn run_on<H: Harness>(
@@ -54,14 +62,24 @@ impl Property {
         runtime: &Runtime,
         making: impl Future<Output = Answer<H>> + Send + 'static,
         seed: u64,
+        turn: Option<OwnedSemaphorePermit>,
     ) -> Outcome {
         let made = wait(runtime, SET_UP, "the maker of the harness", making)?;
         let harness = made?;
         let patience = harness.patience();
         let subject = Arc::new(Subject::new(harness, seed));
-        let outcome = wait(runtime, patience, "the property", (self.check)(Arc::clone(&subject)));
+        subject.take_turn(turn);
+        let outcome = wait(runtime, patience, "the property", (self.check)(Arc::clone(&subject))).flatten();
+        let outcome = outcome.map_err(|stop| match stop {
+            Stop::Failed(why) => {
+                let calls = subject.last_calls();
+                let calls = if calls.is_empty() { calls } else { format!("\nThe last calls were:{calls}") };
+                Stop::Failed(format!("{why}{calls}\nThe same choices again: CONFORMANCE_SEED={seed}"))
+            }
+            other => other,
+        });
         wait(runtime, SET_UP, "cleaning up", async move { subject.harness().clean_up().await })?;
-        outcome?
+        outcome
     }
 }
 
@@ -71,7 +89,8 @@ impl fmt::Debug for Property {
     }
 }
 
-/// Tries every property, one after the other, each on a fresh harness.
+/// Tries every property, several side by side, each on a fresh harness. A property that only waits for time to pass lets
+/// others run meanwhile.
 ///
 /// [`conformance_tests!`](crate::conformance_tests) does the same with one test a property.
 pub fn run_all<M, F, H>(name: &str, maker: M) -> Report
@@ -80,13 +99,42 @@ where
     F: Future<Output = Answer<H>> + Send + 'static,
     H: Harness,
 {
-    let mut report = Report::new(name);
-    for property in crate::PROPERTIES {
-        let begun = Instant::now();
-        let outcome = property.run(&maker);
-        report.add(property, outcome, begun.elapsed());
-    }
-    report
+    let report = Mutex::new(Report::new(name));
+    let all: Vec<_> = crate::PROPERTIES.iter().collect();
+    side_by_side(&all, SIDE_BY_SIDE, maker, |property, outcome, took| {
+        report.lock().unwrap_or_else(PoisonError::into_inner).add(property, outcome, took);
+    });
+    report.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tries properties, at most so many at a time, and reports each outcome as it comes.
+pub(crate) fn side_by_side<M, F, H>(
+    properties: &[&Property],
+    at_once: usize,
+    maker: M,
+    done: impl Fn(&Property, Outcome, Duration) + Sync,
+) where
+    M: Fn() -> F,
+    F: Future<Output = Answer<H>> + Send + 'static,
+    H: Harness,
+{
+    let turns = Arc::new(Semaphore::new(at_once));
+    thread::scope(|scope| {
+        for property in properties {
+            let Some(turn) = next_turn(&turns) else { return };
+            let (making, done) = (maker(), &done);
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let outcome = property.run_in_turn(making, Some(turn));
+                done(property, outcome, begun.elapsed());
+            });
+        }
+    });
+}
+
+fn next_turn(turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let runtime = Builder::new_current_thread().build().ok()?;
+    runtime.block_on(Arc::clone(turns).acquire_owned()).ok()
 }
 
 /// Runs one task and tells a panic and a task that does not end as failures.

@@ -1,24 +1,49 @@
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use oauth_dance_core::{Capabilities, Entry, Filter, PageRequest, Record, TokenKey, TokenStorage};
+use oauth_dance_core::{Capabilities, Entry, Filter, PageRequest, Precondition, Record, TokenKey, TokenStorage};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::harness::Harness;
 use crate::outcome::{Outcome, Stop, ensure};
+use crate::recorder::{Log, Recorded};
+
+/// How many calls of one property are in flight at once, so that a slow storage does not take long.
+const LANES: usize = 16;
+/// What stands for a second where the clock can be moved: far more than any call takes.
+const UNIT: u64 = 100;
 
 /// What a property is tried on: a storage that is still empty, and its harness.
 pub struct Subject {
     harness: Box<dyn Harness>,
     storage: Arc<dyn TokenStorage>,
+    log: Arc<Log>,
     seed: u64,
+    start: Instant,
+    time: Mutex<Time>,
+    /// Its turn among the properties that run side by side.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+/// What is known of the clock that retention is counted on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Time {
+    can_be_moved: Option<bool>,
+    /// How far it was moved beyond the time that passed.
+    moved: Duration,
 }
 
 impl Subject {
     /// A subject for one property.
     pub fn new(harness: impl Harness, seed: u64) -> Self {
-        let storage = harness.storage();
-        Self { harness: Box::new(harness), storage, seed }
+        let log = Arc::default();
+        let storage = Recorded::new(harness.storage(), &log, 0);
+        let (start, time) = (Instant::now(), Mutex::default());
+        Self { harness: Box::new(harness), storage, log, seed, start, time, turn: Mutex::default() }
     }
 
     /// The storage under test.
@@ -36,17 +61,34 @@ impl Subject {
         self.storage.capabilities()
     }
 
-    /// As many handles on the same data, through pools of their own if the harness can open them.
+    /// Gives its turn to another property while it only waits.
+    pub(crate) fn take_turn(&self, permit: Option<OwnedSemaphorePermit>) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    }
+
+    /// The last calls, for a failure.
+    pub(crate) fn last_calls(&self) -> String {
+        self.log.tell()
+    }
+
+    /// As many handles on the same data, through pools of their own if the harness can open them. Their calls are not
+    /// remembered, because that would keep them from coming at the same time.
     pub(crate) async fn handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
-        let mut handles = vec![Arc::clone(&self.storage)];
+        let mut handles = vec![self.harness.storage()];
         while handles.len() < count {
             let next = match self.harness.reopen().await.map_err(Stop::from) {
-                Err(Stop::NotApplicable(_)) => Arc::clone(&self.storage),
+                Err(Stop::NotApplicable(_)) => self.harness.storage(),
                 other => other?,
             };
             handles.push(next);
         }
         Ok(handles)
+    }
+
+    /// Handles whose calls are remembered: for calls that come one after the other.
+    pub(crate) async fn recorded_handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
+        let handles = self.handles(count).await?.into_iter().enumerate();
+        Ok(handles.map(|(number, handle)| Recorded::new(handle, &self.log, number)).collect())
     }
 
     /// Ends the property as not applicable where `list` is not declared.
@@ -59,8 +101,112 @@ impl Subject {
         self.capabilities().atomic.then_some(()).ok_or_else(|| Stop::not_applicable("not atomic"))
     }
 
-    pub(crate) async fn advance(&self, seconds: u64) -> Outcome {
-        Ok(self.harness.advance(Duration::from_secs(seconds)).await?)
+    /// Ends the property as not applicable where a request holds the few records of one browser.
+    pub(crate) fn needs_room(&self) -> Outcome {
+        let bound = self.capabilities().request_bound;
+        (!bound).then_some(()).ok_or_else(|| Stop::not_applicable("bound to a request, which has few records"))
+    }
+
+    /// A length that the storage accepts: this one, or the largest that it declares.
+    pub(crate) fn fitting(&self, length: usize) -> usize {
+        self.capabilities().max_payload.unwrap_or(length).min(length)
+    }
+
+    /// A retention of so many units of time: seconds, or much more if the clock can be moved. Call it before the first
+    /// write: it may move the clock a little.
+    pub(crate) async fn units(&self, count: u64) -> Outcome<Duration> {
+        let known = self.time().can_be_moved;
+        let can_be_moved = match known {
+            Some(known) => known,
+            None => {
+                let moving = self.harness.advance(Duration::from_secs(1));
+                let moved = timeout(Duration::from_millis(300), moving).await;
+                moved.is_ok_and(|moved| moved.is_ok())
+            }
+        };
+        self.time().can_be_moved = Some(can_be_moved);
+        Ok(Duration::from_secs(if can_be_moved { count * UNIT } else { count }))
+    }
+
+    /// Whether time passes at once.
+    pub(crate) async fn can_move_time(&self) -> Outcome<bool> {
+        Ok(self.units(1).await?.as_secs() == UNIT)
+    }
+
+    /// Lets so many tenths of a unit pass.
+    pub(crate) async fn pass(&self, tenths: u64) -> Outcome {
+        let by = self.units(tenths).await? / 10;
+        self.advance(by).await
+    }
+
+    /// Lets time pass, by whole seconds if the clock can be moved.
+    pub(crate) async fn advance(&self, by: Duration) -> Outcome {
+        if self.time().can_be_moved != Some(true) {
+            self.take_turn(None);
+        }
+        let begun = Instant::now();
+        self.harness.advance(by).await?;
+        self.time().moved += by.saturating_sub(begun.elapsed());
+        Ok(())
+    }
+
+    /// The time on the clock that retention is counted on, from the property's start.
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed() + self.time().moved
+    }
+
+    fn time(&self) -> std::sync::MutexGuard<'_, Time> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At most so many rounds, and no more once this time has passed, so that a slow storage is not tried for long.
+    pub(crate) fn rounds(&self, most: usize, time: Duration) -> impl Iterator<Item = usize> + use<> {
+        let end = Instant::now() + time;
+        (0..most).take_while(move |round| *round < 2 || Instant::now() < end)
+    }
+
+    /// Does something with each item: many at the same time if the storage promises to stand that, one after the other
+    /// if not. The answers come in the order of the items.
+    pub(crate) async fn together<T, R, F>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        call: impl Fn(Arc<dyn TokenStorage>, T) -> F + Clone + Send + 'static,
+    ) -> Outcome<Vec<R>>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Outcome<R>> + Send + 'static,
+    {
+        let lanes = if self.capabilities().atomic { LANES } else { 1 };
+        let mut queues: Vec<Vec<(usize, T)>> = (0..lanes).map(|_| Vec::new()).collect();
+        for (index, item) in items.into_iter().enumerate() {
+            queues[index % lanes].push((index, item));
+        }
+        let mut running = JoinSet::new();
+        for queue in queues {
+            let (storage, call) = (Arc::clone(&self.storage), call.clone());
+            running.spawn(async move {
+                let mut answers = Vec::with_capacity(queue.len());
+                for (index, item) in queue {
+                    answers.push((index, call(Arc::clone(&storage), item).await?));
+                }
+                Outcome::Ok(answers)
+            });
+        }
+        let mut answers = Vec::new();
+        while let Some(lane) = running.join_next().await {
+            answers.extend(lane??);
+        }
+        answers.sort_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    /// Writes a record to each key, as many at once as the storage stands.
+    pub(crate) async fn put_all(&self, records: Vec<(TokenKey, Record)>) -> Outcome<Vec<oauth_dance_core::Version>> {
+        self.together(records, |storage, (key, record)| async move {
+            Ok(storage.put(&key, &record, Precondition::Always).await?)
+        })
+        .await
     }
 
     pub(crate) fn random(&self) -> Random {
@@ -88,9 +234,9 @@ pub(crate) fn rich(payload: impl Into<Vec<u8>>) -> Record {
         .with_retain_for(Some(Duration::from_secs(86_400)))
 }
 
-/// A record kept for so many seconds.
-pub(crate) fn kept_for(payload: impl Into<Vec<u8>>, seconds: u64) -> Record {
-    Record::new(payload).with_retain_for(Some(Duration::from_secs(seconds)))
+/// A record with a retention.
+pub(crate) fn kept_for(payload: impl Into<Vec<u8>>, time: Duration) -> Record {
+    Record::new(payload).with_retain_for(Some(time))
 }
 
 /// All pages together.
@@ -98,12 +244,12 @@ pub(crate) async fn list_all(storage: &dyn TokenStorage, filter: &Filter, limit:
     let (mut entries, mut after) = (Vec::new(), None);
     for _ in 0..10_000 {
         let page = storage.list(filter, PageRequest { after, limit }).await?;
-        ensure!(page.entries.len() <= limit, "a page of {limit} has {} entries", page.entries.len());
+        ensure!(page.entries.len() <= limit.max(1), "list: a page of {limit} has {} entries", page.entries.len());
         entries.extend(page.entries);
         let Some(next) = page.next else { return Ok(entries) };
         after = Some(next);
     }
-    Err(Stop::failed("the list never ends"))
+    Err(Stop::failed("list: there is a next page without end"))
 }
 
 /// SplitMix64: good enough to choose with, and the same on every machine.

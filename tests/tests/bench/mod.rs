@@ -132,9 +132,10 @@ impl Server {
         }
     }
 
-    fn answer<T>(&self, answer: T) -> Result<T, StorageError> {
+    fn answer<T>(&self, writes: bool, answer: T) -> Result<T, StorageError> {
         match *self.fault.lock().unwrap() {
-            Some(Fault::CutReply) => Err(StorageError::ambiguous("connection reset")),
+            Some(Fault::CutReply) if writes => Err(StorageError::ambiguous("connection reset")),
+            Some(Fault::CutReply) => Err(StorageError::unavailable("connection reset")),
             _ => Ok(answer),
         }
     }
@@ -148,32 +149,32 @@ impl TokenStorage for Server {
         let damaged = self.damaged.lock().unwrap().get(key).copied();
         match found {
             Some(found) if Some(found.version) == damaged => Err(StorageError::corrupt(key, "damaged")),
-            found => self.answer(found),
+            found => self.answer(false, found),
         }
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
         self.reach(true).await?;
         let version = self.memory().put(key, record, when).await?;
-        self.answer(version)
+        self.answer(true, version)
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         self.reach(true).await?;
         let removed = self.memory().delete(key, only).await?;
-        self.answer(removed)
+        self.answer(true, removed)
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         self.reach(false).await?;
         let page = self.memory().list(filter, page).await?;
-        self.answer(page)
+        self.answer(false, page)
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         self.reach(true).await?;
         let purged = self.memory().purge(limit).await?;
-        self.answer(purged)
+        self.answer(true, purged)
     }
 
     fn capabilities(&self) -> Capabilities {

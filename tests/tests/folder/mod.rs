@@ -133,7 +133,7 @@ impl TokenStorage for Folder {
         }
         self.alone(move |folder| {
             let current = match folder.read(&key) {
-                // What cannot be read can be written over, but only by who says so.
+                // What cannot be read can be written over, but only unconditionally.
                 Err(StorageError::Corrupt { .. }) if when == Precondition::Always => None,
                 other => other?.map(|kept| kept.version),
             };
@@ -152,7 +152,11 @@ impl TokenStorage for Folder {
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         let key = fitting(key)?;
         self.alone(move |folder| {
-            let found = folder.read(&key)?.filter(|kept| only.is_none_or(|only| only == kept.version));
+            let found = match folder.read(&key) {
+                // What cannot be read can be removed, but only unconditionally.
+                Err(StorageError::Corrupt { .. }) if only.is_none() => Some(Version::random()),
+                other => other?.map(|kept| kept.version).filter(|version| only.is_none_or(|only| only == *version)),
+            };
             folder.unwritten.lock().unwrap().retain(|(owner, _)| *owner != key || found.is_none());
             let removed = found.map(|_| fs::remove_file(folder.file(&key)));
             removed.transpose().map(|removed| removed.is_some()).map_err(StorageError::unavailable)
@@ -174,7 +178,14 @@ impl TokenStorage for Folder {
                 if after.as_ref().is_some_and(|after| key <= *after) {
                     continue;
                 }
-                entries.extend(folder.read(&key)?.map(|kept| Entry::new(key, kept.version, &kept.record)));
+                match folder.read(&key) {
+                    Ok(kept) => entries.extend(kept.map(|kept| Entry::new(key, kept.version, &kept.record))),
+                    // It is there, and reading it says what is wrong.
+                    Err(StorageError::Corrupt { .. }) => {
+                        entries.push(Entry::new(key, Version::random(), &Record::new("")));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             entries.retain(|entry| filter.matches(entry));
             entries.sort_by(|one, other| one.key.cmp(&other.key));

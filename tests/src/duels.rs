@@ -1,0 +1,246 @@
+//! Two handles on one key at the same instant, thousands of times: what is wrong for less than a microsecond is found too.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
+
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::show::Show as _;
+use crate::subject::{Subject, key};
+
+/// How many rounds one property tries, if there is time.
+const ROUNDS: usize = 4_000;
+/// How long it tries.
+const TIME: Duration = Duration::from_millis(350);
+/// How often the two look for each other before they let others run.
+const SPINS: usize = 300;
+
+/// Two `put Absent` at the same instant: one creates the record, and the other is a `Conflict`.
+pub async fn one_of_two_creations_wins(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    for round in on.rounds(ROUNDS, TIME) {
+        duel.handles[0].delete(&duel.key, None).await?;
+        let [one, other] = duel.writes([Precondition::Absent; 2]).await?;
+        duel.one_won(round, "put Absent", one, other).await?;
+    }
+    Ok(())
+}
+
+/// Two `put Version` of the same version at the same instant: one writes, and the other is a `Conflict`.
+pub async fn one_of_two_updates_wins(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    for round in on.rounds(ROUNDS, TIME) {
+        let version = duel.handles[0].put(&duel.key, &Record::new("before"), Precondition::Always).await?;
+        let [one, other] = duel.writes([Precondition::Version(version); 2]).await?;
+        duel.one_won(round, "put Version", one, other).await?;
+    }
+    Ok(())
+}
+
+/// Two deletes of a record at the same instant: one says that it removed it.
+pub async fn one_of_two_deletes_wins(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    for round in on.rounds(ROUNDS, TIME) {
+        let version = duel.handles[0].put(&duel.key, &Record::new("before"), Precondition::Always).await?;
+        let only = (round % 2 == 0).then_some(version);
+        let delete = move |storage: Arc<dyn TokenStorage>, key: TokenKey| async move { storage.delete(&key, only).await };
+        let [one, other] = duel.at_once(delete, delete).await?;
+        let (one, other) = (one?, other?);
+        ensure!(one != other, "round {round}: two deletes at once say {one} and {other}: one removed the record");
+        ensure_eq!(duel.handles[0].get(&duel.key).await?, None, "round {round}: get after both");
+    }
+    Ok(())
+}
+
+/// A write and a delete of the same version at the same instant: one happens.
+pub async fn an_update_or_a_delete_wins(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    for round in on.rounds(ROUNDS, TIME) {
+        let version = duel.handles[0].put(&duel.key, &Record::new("before"), Precondition::Always).await?;
+        let write = move |storage: Arc<dyn TokenStorage>, key: TokenKey| async move {
+            won(storage.put(&key, &Record::new("after"), Precondition::Version(version)).await)
+        };
+        let delete = move |storage: Arc<dyn TokenStorage>, key: TokenKey| async move {
+            storage.delete(&key, Some(version)).await.map_err(Stop::from)
+        };
+        let [written, deleted] = duel.at_once(write, delete).await?;
+        let (written, deleted) = (written?, deleted?);
+        ensure!(written != deleted, "round {round}: put Version and delete at once: written {written}, deleted {deleted}");
+        let found = duel.handles[0].get(&duel.key).await?;
+        ensure_eq!(found.is_some(), written, "round {round}: get: whether the record is there");
+    }
+    Ok(())
+}
+
+/// A conditional write and an unconditional one at the same instant: the unconditional one is not lost.
+pub async fn an_update_does_not_undo_a_write(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    for round in on.rounds(ROUNDS, TIME) {
+        let version = duel.handles[0].put(&duel.key, &Record::new("before"), Precondition::Always).await?;
+        let [conditional, always] = duel.writes([Precondition::Version(version), Precondition::Always]).await?;
+        let always = always?;
+        let conditional = won(conditional)?;
+        let found = duel.handles[0].get(&duel.key).await?.map(|found| found.version);
+        ensure_eq!(
+            found,
+            Some(always),
+            "round {round}: get after put Version (written: {conditional}) and put Always at once: the version"
+        );
+    }
+    Ok(())
+}
+
+/// Writes of two keys at the same instant are both there.
+pub async fn writes_of_two_keys_are_both_kept(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    let other = key("bob")?;
+    for round in on.rounds(ROUNDS, TIME) {
+        let record = Record::new(format!("round {round}"));
+        let (mine, theirs, bob) = (record.clone(), record.clone(), other.clone());
+        let [one, two] = duel
+            .at_once(
+                |storage, key| async move { storage.put(&key, &mine, Precondition::Always).await },
+                |storage, _| async move { storage.put(&bob, &theirs, Precondition::Always).await },
+            )
+            .await?;
+        for (key, written) in [(&duel.key, one?), (&other, two?)] {
+            let found = duel.handles[0].get(key).await?.map(|found| (found.value, found.version));
+            ensure_eq!(found, Some((record.clone(), written)), "round {round}: get({}) after puts of two keys at once", key.show());
+        }
+    }
+    Ok(())
+}
+
+/// Every acknowledged write is there, and every acknowledged delete has happened, in thousands of them.
+pub async fn no_acknowledged_write_is_lost(on: Arc<Subject>) -> Outcome {
+    let clients = if on.capabilities().atomic { 8 } else { 1 };
+    let end = std::time::Instant::now() + TIME * 4;
+    on.together(0..clients, move |storage, client| async move {
+        let key = key(&format!("user{client}"))?;
+        for number in 0..900 {
+            if number > 30 && std::time::Instant::now() > end {
+                break;
+            }
+            let record = Record::new(format!("write {number} of client {client}"));
+            let when = match (number % 3, storage.get(&key).await?) {
+                (1, Some(found)) => Precondition::Version(found.version),
+                (1, None) => Precondition::Absent,
+                _ => Precondition::Always,
+            };
+            let version = storage.put(&key, &record, when).await?;
+            let found = storage.get(&key).await?.map(|found| (found.value, found.version));
+            ensure_eq!(found, Some((record, version)), "get: an acknowledged write is lost, number {number}, {when:?}");
+            if number % 4 == 3 {
+                let only = (number % 8 == 3).then_some(version);
+                ensure!(storage.delete(&key, only).await?, "delete({only:?}) of a record just written");
+                ensure_eq!(storage.get(&key).await?, None, "get: an acknowledged delete is lost, number {number}");
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+/// Two handles on one key.
+struct Duel {
+    handles: Vec<Arc<dyn TokenStorage>>,
+    key: TokenKey,
+}
+
+impl Duel {
+    async fn new(on: &Subject, user: &str) -> Outcome<Self> {
+        Ok(Self { handles: on.handles(2).await?, key: key(user)? })
+    }
+
+    /// Two calls that begin at the same instant, on two threads if there are two.
+    async fn at_once<T, F, G>(
+        &self,
+        one: impl FnOnce(Arc<dyn TokenStorage>, TokenKey) -> F + Send + 'static,
+        other: impl FnOnce(Arc<dyn TokenStorage>, TokenKey) -> G + Send + 'static,
+    ) -> Outcome<[T; 2]>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+        G: Future<Output = T> + Send + 'static,
+    {
+        let there = Arc::new(AtomicUsize::new(0));
+        let (storage, key, barrier) = (Arc::clone(&self.handles[1]), self.key.clone(), Arc::clone(&there));
+        let second = tokio::spawn(async move {
+            meet(&barrier).await;
+            other(storage, key).await
+        });
+        let (storage, key) = (Arc::clone(&self.handles[0]), self.key.clone());
+        let first = tokio::spawn(async move {
+            meet(&there).await;
+            one(storage, key).await
+        });
+        Ok([first.await?, second.await?])
+    }
+
+    /// Two writes, whose payloads say which is which.
+    async fn writes(&self, when: [Precondition; 2]) -> Outcome<[Result<Version, StorageError>; 2]> {
+        let [first, second] = when;
+        self.at_once(
+            move |storage, key| async move { storage.put(&key, &Record::new("one"), first).await },
+            move |storage, key| async move { storage.put(&key, &Record::new("other"), second).await },
+        )
+        .await
+    }
+
+    /// One of two writes has succeeded, and its record is there.
+    async fn one_won(
+        &self,
+        round: usize,
+        what: &str,
+        one: Result<Version, StorageError>,
+        other: Result<Version, StorageError>,
+    ) -> Outcome {
+        let version = match (&one, &other) {
+            (Ok(version), Err(StorageError::Conflict)) => ("one", *version),
+            (Err(StorageError::Conflict), Ok(version)) => ("other", *version),
+            // A storage that is too busy has changed nothing.
+            (Err(error), _) | (_, Err(error)) if error.is_retryable() => return Ok(()),
+            _ => {
+                let answers = format_args!("{} and {}", one.show(), other.show()).to_string();
+                return Err(Stop::failed(format_args!("round {round}: two {what} at once are {answers}")));
+            }
+        };
+        let found = self.handles[0].get(&self.key).await?.map(|found| (found.value, found.version));
+        let wanted = (Record::new(version.0), version.1);
+        ensure_eq!(found, Some(wanted), "round {round}: get after two {what} at once, of which one succeeded");
+        Ok(())
+    }
+}
+
+/// Whether a write succeeded or met another one.
+fn won(written: Result<Version, StorageError>) -> Outcome<bool> {
+    match written {
+        Ok(_) => Ok(true),
+        Err(StorageError::Conflict) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits for the other one: first on the spot, and if it has no thread of its own, by letting it run.
+async fn meet(there: &AtomicUsize) {
+    there.fetch_add(1, Ordering::SeqCst);
+    let mut spins = 0;
+    while there.load(Ordering::SeqCst) < 2 {
+        spins += 1;
+        if spins % SPINS == 0 {
+            tokio::task::yield_now().await;
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}

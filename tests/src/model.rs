@@ -1,0 +1,339 @@
+//! Random histories of single calls, each answer compared with that of a model which keeps the contract.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{
+    Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version,
+};
+
+use crate::lookalikes;
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::show::{Show as _, text};
+use crate::subject::{Random, Subject, list_all};
+
+/// How many histories are tried, how long each is, and how long all may take.
+const HISTORIES: usize = 60;
+const STEPS: usize = 60;
+const TIME: Duration = Duration::from_millis(1_200);
+/// How far a storage's clock may be behind, so that it still shows a record.
+const LATE: Duration = Duration::from_millis(300);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// In any history of calls, one after the other and through several handles, every answer is that of the model.
+pub async fn any_history_has_the_right_answers(on: Arc<Subject>) -> Outcome {
+    let handles = on.recorded_handles(3).await?;
+    let can_move_time = on.can_move_time().await?;
+    let mut random = on.random();
+    for history in on.rounds(HISTORIES, TIME) {
+        let keys = keys(&mut random)?;
+        let model = Model { records: BTreeMap::new(), old: Vec::new() };
+        let handles = handles.clone();
+        let mut player =
+            Player { on: &on, handles, keys, model, random: random.clone(), can_move_time, number: history };
+        player.play().await?;
+        random = player.random;
+    }
+    Ok(())
+}
+
+/// A few keys that one storage or another takes for the same.
+fn keys(random: &mut Random) -> Outcome<Vec<TokenKey>> {
+    let groups = [
+        lookalikes::CASE_SPACES_AND_ACCENTS,
+        lookalikes::UNICODE,
+        lookalikes::COLLATIONS,
+        lookalikes::STAND_INS,
+        lookalikes::NUMBERS,
+        lookalikes::ADDRESSES,
+        lookalikes::SPECIAL,
+    ];
+    let group = groups[random.below(groups.len())];
+    let texts = group[random.below(group.len())];
+    let mut keys = vec![TokenKey::new("github", "alice")?];
+    for _ in 0..5 {
+        let (one, other) = (texts[random.below(texts.len())], texts[random.below(texts.len())]);
+        let mut parts = [["", one, other][random.below(3)], one, "github", ["", "", other][random.below(3)]];
+        parts.swap(1, 1 + random.below(2));
+        let key = TokenKey::from_parts(parts[0], parts[1], parts[2], parts[3])?;
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+/// What the contract says is stored.
+struct Model {
+    records: BTreeMap<TokenKey, Stored>,
+    /// Versions that were written once, of any key.
+    old: Vec<(TokenKey, Version)>,
+}
+
+#[derive(Clone)]
+struct Stored {
+    record: Record,
+    version: Version,
+    /// Between these two instants it was written.
+    written: (Duration, Duration),
+}
+
+impl Stored {
+    fn lasts(&self) -> Option<Duration> {
+        self.record.retain_seconds().map(Duration::from_secs)
+    }
+
+    /// Whether it is there at an instant; `None` if it may be or not.
+    fn is_live(&self, begun: Duration, ended: Duration) -> Option<bool> {
+        let Some(lasts) = self.lasts() else { return Some(true) };
+        if lasts.is_zero() || begun > self.written.1 + lasts + LATE {
+            return Some(false);
+        }
+        (ended + SECOND < self.written.0 + lasts).then_some(true)
+    }
+}
+
+struct Player<'a> {
+    on: &'a Subject,
+    handles: Vec<Arc<dyn TokenStorage>>,
+    keys: Vec<TokenKey>,
+    model: Model,
+    random: Random,
+    can_move_time: bool,
+    number: usize,
+}
+
+impl Player<'_> {
+    async fn play(&mut self) -> Outcome {
+        for step in 0..STEPS {
+            let key = self.keys[self.random.below(self.keys.len())].clone();
+            let handle = self.random.below(self.handles.len());
+            let storage = Arc::clone(&self.handles[handle]);
+            self.step(storage.as_ref(), &key, step).await?;
+            let reader = self.random.below(self.handles.len());
+            let reader = Arc::clone(&self.handles[reader]);
+            self.check(reader.as_ref(), &key, step).await?;
+            if step % 10 == 9 {
+                for key in self.keys.clone() {
+                    self.check(reader.as_ref(), &key, step).await?;
+                }
+                self.list(reader.as_ref(), step).await?;
+            }
+        }
+        for key in self.keys.clone() {
+            self.delete(Arc::clone(self.on.storage()).as_ref(), &key, None, STEPS).await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, storage: &dyn TokenStorage, key: &TokenKey, step: usize) -> Outcome {
+        match self.random.below(16) {
+            0..=6 => {
+                let when = self.condition(key);
+                self.put(storage, key, when, step).await
+            }
+            7..=9 => {
+                let only = match self.condition(key) {
+                    Precondition::Version(version) => Some(version),
+                    _ => None,
+                };
+                self.delete(storage, key, only, step).await
+            }
+            10 | 11 => self.check(storage, key, step).await,
+            12 => self.list(storage, step).await,
+            13 | 14 if self.can_move_time => {
+                let seconds = [1, 5, 31, 100, 700, 90_000][self.random.below(6)];
+                self.on.advance(Duration::from_secs(seconds)).await?;
+                self.leave_the_edge().await
+            }
+            _ => {
+                let limit = [0, 1, 2, 100, usize::MAX][self.random.below(5)];
+                let removed = storage.purge(limit).await?;
+                ensure!(removed <= limit as u64, "{}: purge({limit}) removed {removed}", self.place(step));
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until no record may be there or not.
+    async fn leave_the_edge(&self) -> Outcome {
+        loop {
+            let (now, soon) = (self.on.now(), self.on.now() + SECOND);
+            if self.model.records.values().all(|stored| stored.is_live(now, soon).is_some()) {
+                return Ok(());
+            }
+            self.on.advance(SECOND).await?;
+        }
+    }
+
+    /// A condition that holds about half of the time.
+    fn condition(&mut self, key: &TokenKey) -> Precondition {
+        let current = self.model.records.get(key).map(|stored| stored.version);
+        let old: Vec<_> = self.model.old.iter().rev().filter(|(owner, _)| owner == key).take(6).collect();
+        let old = (!old.is_empty()).then(|| old[self.random.below(old.len())].1);
+        let others = self.model.old.last().map(|(_, version)| *version);
+        let chosen = match self.random.below(12) {
+            0..=2 => return Precondition::Always,
+            3 | 4 => return Precondition::Absent,
+            5..=7 => current,
+            8 => old,
+            9 => others,
+            10 => current.or(old).map(|version| {
+                let mut bytes = *version.as_bytes();
+                bytes[self.random.below(16)] ^= 1 << self.random.below(8);
+                Version::from_bytes(bytes)
+            }),
+            _ => Some(Version::from_bytes([[0, 0xff][self.random.below(2)]; 16])),
+        };
+        chosen.map_or(Precondition::Absent, Precondition::Version)
+    }
+
+    /// A record of the same bytes now and then, with and without hints and retention.
+    fn record(&mut self, step: usize) -> Record {
+        let payload = match self.random.below(6) {
+            0 => b"the same".to_vec(),
+            1 => Vec::new(),
+            2 => {
+                let length = self.on.fitting([700, 5_000][self.random.below(2)]);
+                self.random.bytes(length)
+            }
+            _ => format!("history {}, step {step}", self.number).into_bytes(),
+        };
+        let expires_at = [None, Some(0), Some(1_000), Some(1_001), Some(253_402_300_799)][self.random.below(5)];
+        let key_id = [None, Some("0123456789abcdef"), Some("B")][self.random.below(3)];
+        let millis = [None, None, None, Some(0), Some(60_000), Some(99_001), Some(600_000), Some(86_400_000)];
+        let mut retain_for = millis[self.random.below(millis.len())].map(Duration::from_millis);
+        if !self.can_move_time {
+            // Nothing ends while the history runs, or it is over at once.
+            retain_for = retain_for.map(|time| time * 100);
+        }
+        Record::new(payload)
+            .with_expires_at(expires_at.map(Timestamp::from_unix_seconds))
+            .with_key_id(key_id.map(str::to_owned))
+            .with_retain_for(retain_for)
+    }
+
+    async fn put(&mut self, storage: &dyn TokenStorage, key: &TokenKey, when: Precondition, step: usize) -> Outcome {
+        let record = self.record(step);
+        let begun = self.on.now();
+        let written = storage.put(key, &record, when).await;
+        let ended = self.on.now();
+        let current = self.current(key, begun, ended)?.map(|stored| stored.version);
+        let what = format!("{}: put({}, {when:?}) where the model has {}", self.place(step), key.show(), current.show());
+        match written {
+            Ok(version) if when.holds_for(current) => {
+                let again = self.model.old.iter().any(|(owner, old)| owner == key && *old == version);
+                ensure!(!again, "{what}: it returned a version that the key had before, {version:?}");
+                self.model.old.push((key.clone(), version));
+                self.model.records.insert(key.clone(), Stored { record, version, written: (begun, ended) });
+                Ok(())
+            }
+            Err(StorageError::Conflict) if !when.holds_for(current) => Ok(()),
+            other => Err(Stop::failed(format_args!("{what} is {}", other.show()))),
+        }
+    }
+
+    async fn delete(
+        &mut self,
+        storage: &dyn TokenStorage,
+        key: &TokenKey,
+        only: Option<Version>,
+        step: usize,
+    ) -> Outcome {
+        let begun = self.on.now();
+        let removed = storage.delete(key, only).await?;
+        let current = self.current(key, begun, self.on.now())?.map(|stored| stored.version);
+        let holds = current.is_some_and(|current| only.is_none_or(|only| only == current));
+        let what = format!("delete({}, {only:?}) where the model has {}", key.show(), current.show());
+        ensure_eq!(removed, holds, "{}: {what}", self.place(step));
+        if holds {
+            self.model.records.remove(key);
+        }
+        Ok(())
+    }
+
+    /// Reads a key and compares all that is read.
+    async fn check(&mut self, storage: &dyn TokenStorage, key: &TokenKey, step: usize) -> Outcome {
+        let begun = self.on.now();
+        let found = storage.get(key).await?;
+        let ended = self.on.now();
+        let wanted = self.current(key, begun, ended)?;
+        let what = format!("{}: get({})", self.place(step), key.show());
+        let (found, wanted) = match (found, wanted) {
+            (None, None) => return Ok(()),
+            (Some(found), Some(wanted)) => (found, wanted),
+            (found, wanted) => {
+                let wanted = wanted.map(|stored| stored.record);
+                return Err(Stop::failed(format_args!("{what}: expected {}, found {}", wanted.show(), found.show())));
+            }
+        };
+        ensure!(
+            found.value.payload == wanted.record.payload,
+            "{what}: the payload: expected {}, found {}",
+            text(&wanted.record.payload),
+            text(&found.value.payload)
+        );
+        ensure_eq!(found.version, wanted.version, "{what}: the version");
+        ensure_eq!(found.value.expires_at, wanted.record.expires_at, "{what}: expires_at");
+        ensure_eq!(found.value.key_id, wanted.record.key_id, "{what}: key_id");
+        ensure_eq!(found.value.retain_for.is_some(), wanted.lasts().is_some(), "{what}: whether there is a retention");
+        if let (Some(left), Some(lasts)) = (found.value.retain_for, wanted.lasts()) {
+            let least = lasts.saturating_sub(ended - wanted.written.0 + SECOND + LATE);
+            let most = lasts.saturating_sub(begun.saturating_sub(wanted.written.1)) + SECOND + LATE;
+            ensure!(left >= least && left <= most.min(lasts), "{what}: the time left is {left:?}, of {lasts:?}");
+        }
+        Ok(())
+    }
+
+    /// Lists with a random filter and compares every entry.
+    async fn list(&mut self, storage: &dyn TokenStorage, step: usize) -> Outcome {
+        if !self.on.capabilities().listable {
+            return Ok(());
+        }
+        let filter = self.filter();
+        let limit = [0, 1, 2, 3, 100][self.random.below(5)];
+        let begun = self.on.now();
+        let mut listed = list_all(storage, &filter, limit).await?;
+        listed.sort_by(|one, other| one.key.cmp(&other.key));
+        let ended = self.on.now();
+        let mut wanted = Vec::new();
+        for key in self.keys.clone() {
+            let stored = self.current(&key, begun, ended)?;
+            wanted.extend(stored.map(|stored| Entry::new(key, stored.version, &stored.record)));
+        }
+        wanted.retain(|entry| filter.matches(entry));
+        wanted.sort_by(|one, other| one.key.cmp(&other.key));
+        ensure_eq!(listed, wanted, "{}: list in pages of {limit}", self.place(step));
+        Ok(())
+    }
+
+    fn filter(&mut self) -> Filter {
+        let mut filter = Filter::everything();
+        let [tenant, user, provider, _] = self.keys[self.random.below(self.keys.len())].parts().map(str::to_owned);
+        match self.random.below(8) {
+            0 => filter.tenant = Some(tenant),
+            1 => filter.user = Some(user),
+            2 => filter.provider = Some(provider),
+            3 => (filter.tenant, filter.user) = (Some(tenant), Some(user)),
+            4 => (filter.tenant, filter.user, filter.provider) = (Some(tenant), Some(user), Some(provider)),
+            5 => filter.expiring_before = Some(Timestamp::from_unix_seconds([0, 1_001, 5_000][self.random.below(3)])),
+            _ => {}
+        }
+        filter
+    }
+
+    /// What the model has for a key while a call ran.
+    fn current(&self, key: &TokenKey, begun: Duration, ended: Duration) -> Outcome<Option<Stored>> {
+        let Some(stored) = self.model.records.get(key) else { return Ok(None) };
+        match stored.is_live(begun, ended) {
+            Some(is_live) => Ok(is_live.then(|| stored.clone())),
+            // Too slow to say: nothing that is checked here takes this long.
+            None => Err(Stop::failed("a call took so long that retentions of a minute ended while it ran")),
+        }
+    }
+
+    fn place(&self, step: usize) -> String {
+        format!("history {}, step {step}", self.number)
+    }
+}

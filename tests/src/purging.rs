@@ -1,0 +1,123 @@
+//! `purge` frees what is past its retention, and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{Precondition, Record, TokenStorage};
+
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::retention::is_there;
+use crate::subject::{Subject, kept_for, key, rich};
+
+/// A retention that is over at once.
+const ZERO: Duration = Duration::ZERO;
+
+/// `purge` removes nothing that is kept, at most as many as it may, and ends at 0.
+pub async fn purge_takes_only_what_is_past(on: Arc<Subject>) -> Outcome {
+    let long = on.units(600).await?;
+    for index in 0..12 {
+        on.storage().put(&key(&format!("past{index}"))?, &kept_for("x", ZERO), Precondition::Always).await?;
+        on.storage().put(&key(&format!("kept{index}"))?, &kept_for("x", long), Precondition::Always).await?;
+        on.storage().put(&key(&format!("plain{index}"))?, &Record::new("x"), Precondition::Always).await?;
+    }
+    let mut purged = 0;
+    for limit in [5, 1, 5, 5, 100, 100] {
+        let count = on.storage().purge(limit).await?;
+        ensure!(count <= limit as u64, "purge({limit}) says that it removed {count}");
+        purged += count;
+    }
+    // A storage that removes them by itself may have done so at any time before.
+    ensure!(purged <= 12, "purge says that it removed {purged} records, and 12 were past their retention");
+    ensure_eq!(on.storage().purge(100).await?, 0, "purge although nothing is left to remove");
+    for index in 0..12 {
+        for user in ["kept", "plain"] {
+            ensure!(is_there(&on, &key(&format!("{user}{index}"))?).await?, "purge removed {user}{index}, which is to be kept");
+        }
+        ensure!(!is_there(&on, &key(&format!("past{index}"))?).await?, "purge brought past{index} back");
+    }
+    Ok(())
+}
+
+/// `purge(0)` removes nothing, and every limit up to `usize::MAX` is accepted.
+pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
+    let plain = key("plain")?;
+    on.storage().put(&plain, &Record::new("x"), Precondition::Always).await?;
+    ensure_eq!(on.storage().purge(0).await?, 0, "purge(0) of a storage where nothing is past its retention");
+    let (two, three) = (1 << 32, 1 << 31);
+    for limit in [usize::MAX, i64::MAX as usize, two, two - 1, three, three - 1, 1_001, 2] {
+        for index in 0..3 {
+            on.storage().put(&key(&format!("past{index}"))?, &kept_for("x", ZERO), Precondition::Always).await?;
+        }
+        ensure_eq!(on.storage().purge(0).await?, 0, "purge(0)");
+        let removed = on.storage().purge(limit).await?;
+        ensure!(removed <= 3, "purge({limit}) says that it removed {removed} of 3");
+        let rest = on.storage().purge(usize::MAX).await?;
+        ensure!(removed + rest <= 3, "purge({limit}) and another one say that they removed {} of 3", removed + rest);
+        ensure!(is_there(&on, &plain).await?, "purge({limit}) removed a record without a retention");
+    }
+    Ok(())
+}
+
+/// A purge does not take a record that is written again at the same time.
+pub async fn purge_spares_what_is_written_meanwhile(on: Arc<Subject>) -> Outcome {
+    let keys = (0..24).map(|index| key(&format!("user{index}"))).collect::<Outcome<Vec<_>>>()?;
+    for round in on.rounds(40, Duration::from_millis(300)) {
+        for key in &keys {
+            on.storage().put(key, &kept_for("old", ZERO), Precondition::Always).await?;
+        }
+        let purging = tokio::spawn(purge_all(on.harness().storage()));
+        for key in &keys {
+            on.storage().put(key, &rich("new"), Precondition::Always).await?;
+        }
+        purging.await??;
+        for key in &keys {
+            ensure!(is_there(&on, key).await?, "round {round}: purge took a record that was written while it ran");
+        }
+    }
+    Ok(())
+}
+
+/// No call that meets a record past its retention takes away one that is written at the same time.
+pub async fn expired_records_are_not_cleared_over_new_ones(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let key = key("alice")?;
+    let handles = on.handles(2).await?;
+    let listable = on.capabilities().listable;
+    for round in on.rounds(1_500, Duration::from_millis(250)) {
+        handles[0].put(&key, &kept_for("old", ZERO), Precondition::Always).await?;
+        let (other, target) = (Arc::clone(&handles[1]), key.clone());
+        let reading = tokio::spawn(async move {
+            for turn in 0..3 {
+                match (round + turn) % 3 {
+                    0 => drop(other.get(&target).await?),
+                    1 if listable => {
+                        let page = oauth_dance_core::PageRequest::default();
+                        drop(other.list(&oauth_dance_core::Filter::everything(), page).await?);
+                    }
+                    _ => drop(other.delete(&target, Some(oauth_dance_core::Version::random())).await?),
+                }
+            }
+            Outcome::Ok(())
+        });
+        for _ in 0..round % 7 {
+            tokio::task::yield_now().await;
+        }
+        let version = handles[0].put(&key, &Record::new("new"), Precondition::Absent).await?;
+        reading.await??;
+        let found = handles[0].get(&key).await?.map(|found| found.version);
+        ensure_eq!(
+            found,
+            Some(version),
+            "round {round}: get of a record that was written over an expired one while get, list and delete met that"
+        );
+    }
+    Ok(())
+}
+
+async fn purge_all(storage: Arc<dyn TokenStorage>) -> Outcome {
+    for _ in 0..30 {
+        storage.purge(2).await.map_err(Stop::from)?;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
