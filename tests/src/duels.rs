@@ -12,11 +12,11 @@ use crate::show::Show as _;
 use crate::subject::{Subject, key};
 
 /// How many rounds one property tries, if there is time.
-const ROUNDS: usize = 4_000;
+const ROUNDS: usize = 2_000;
 /// How long it tries.
-const TIME: Duration = Duration::from_millis(350);
+const TIME: Duration = Duration::from_millis(300);
 /// How often the two look for each other before they let others run.
-const SPINS: usize = 300;
+const SPINS: usize = 2_000;
 
 /// Two `put Absent` at the same instant: one creates the record, and the other is a `Conflict`.
 pub async fn one_of_two_creations_wins(on: Arc<Subject>) -> Outcome {

@@ -27,7 +27,7 @@ pub async fn histories_are_linearizable(on: Arc<Subject>) -> Outcome {
 pub async fn histories_with_faults_are_linearizable(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     for fault in [Fault::CutReply, Fault::Down] {
-        play(&on, 12, Duration::from_millis(400), Some(fault)).await?;
+        play(&on, 24, Duration::from_millis(500), Some(fault)).await?;
     }
     Ok(())
 }
@@ -54,9 +54,11 @@ async fn play(on: &Arc<Subject>, most: usize, time: Duration, fault: Option<Faul
             clients.spawn(client.run(calls));
         }
         if let Some(fault) = fault {
-            tokio::time::sleep(Duration::from_micros(random.next() % 300)).await;
+            // In the middle of the calls, and over again before the last of them.
+            tokio::time::sleep(Duration::from_micros(random.next() % 4_000)).await;
             on.harness().inject(fault).await?;
-            tokio::time::sleep(Duration::from_micros(random.next() % 2_000)).await;
+            tokio::time::sleep(Duration::from_micros(random.next() % 4_000)).await;
+            on.harness().heal().await?;
         }
         let mut finished = Ok(());
         while let Some(client) = clients.join_next().await {
@@ -126,7 +128,9 @@ impl Client {
                 lock(&self.shared.versions).push((key.clone(), version));
             }
             lock(&self.shared.calls).push((key, Call { action, answer, begun, ended }));
-            if self.random.below(3) == 0 {
+            if self.may_fail {
+                tokio::time::sleep(Duration::from_micros(self.random.next() % 1_500)).await;
+            } else if self.random.below(3) == 0 {
                 tokio::task::yield_now().await;
             }
         }

@@ -26,21 +26,31 @@ pub async fn every_part_keeps_keys_apart(on: Arc<Subject>) -> Outcome {
 
 /// Parts that read the same when joined with a separator are different keys, whatever the separator.
 pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
-    let mut keys = BTreeSet::new();
-    for separator in [":", "|", "/", "\\", "%", ".", ",", ";", "=", "-", "_", "\0", "\u{1f}", "::", "%3A", "\"", "\n"] {
-        let s = separator;
-        keys.insert(TokenKey::from_parts("", "a", format!("b{s}c"), "")?);
-        keys.insert(TokenKey::from_parts("", format!("a{s}b"), "c", "")?);
+    let separators = [
+        ":", "|", "/", "\\", "%", ".", ",", ";", "=", "-", "_", "\0", "\u{1f}", "::", "\"", "\n", "\t", " ", "#", "~", "+", "&", "@",
+        "\u{1e}", "->", "$", "!", "'", "{",
+    ];
+    let first = on.random().below(separators.len());
+    for index in on.rounds(separators.len(), Duration::from_secs(4)) {
+        let plain = separators[(first + index) % separators.len()];
+        let encoded: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        // As it is, and as one escapes it.
+        let mut keys = BTreeSet::new();
+        for s in [plain, &encoded, &format!("\\{plain}")] {
+            keys.insert(TokenKey::from_parts("", "a", format!("b{s}c"), "")?);
+            keys.insert(TokenKey::from_parts("", format!("a{s}b"), "c", "")?);
+            keys.insert(TokenKey::from_parts("", "a", "b", format!("{s}c"))?);
+            keys.insert(TokenKey::from_parts("", "a", format!("b{s}"), "c")?);
+            keys.insert(TokenKey::from_parts("", format!("a{s}"), "b", "c")?);
+            keys.insert(TokenKey::from_parts("a", format!("b{s}c"), "d", "")?);
+            keys.insert(TokenKey::from_parts(format!("a{s}b"), "c", "d", "")?);
+            keys.insert(TokenKey::from_parts("", s, s, "")?);
+        }
         keys.insert(TokenKey::from_parts("a", "b", "c", "")?);
         keys.insert(TokenKey::from_parts("", "a", "b", "c")?);
-        keys.insert(TokenKey::from_parts("", "a", "b", format!("{s}c"))?);
-        keys.insert(TokenKey::from_parts("", "a", format!("b{s}"), "c")?);
-        keys.insert(TokenKey::from_parts("a", format!("b{s}c"), "d", "")?);
-        keys.insert(TokenKey::from_parts(format!("a{s}b"), "c", "d", "")?);
-        keys.insert(TokenKey::from_parts("", s, s, "")?);
-        keys.insert(TokenKey::from_parts("", s, format!("{s}{s}"), "")?);
+        are_apart(&on, &keys.into_iter().collect::<Vec<_>>()).await?;
     }
-    are_apart(&on, &keys.into_iter().collect::<Vec<_>>()).await
+    Ok(())
 }
 
 /// Keys are compared byte for byte: case, spaces and accents matter, in every part.
@@ -212,11 +222,15 @@ fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> Ou
     Ok(TokenKey::from_parts(tenant, user, provider, account)?)
 }
 
-/// Every text of a group in every part of a key, with the other parts plain.
+/// Every text of a group in every part of a key, with the other parts plain. A slow storage is tried with some of the
+/// groups, and one in which all records of a browser are one cookie, with some texts at a time.
 async fn groups_are_apart(on: &Subject, groups: &[&[&str]]) -> Outcome {
-    for texts in groups {
+    let at_once = if on.capabilities().request_bound { 6 } else { usize::MAX };
+    let first = on.random().below(groups.len());
+    let texts = (0..groups.len()).flat_map(|index| groups[(first + index) % groups.len()].chunks(at_once));
+    for (_, texts) in on.rounds(usize::MAX, Duration::from_secs(4)).zip(texts) {
         let mut keys = BTreeSet::from([key("alice")?]);
-        for text in *texts {
+        for text in texts {
             for part in 0..4 {
                 keys.insert(long(part, text)?);
             }
@@ -226,10 +240,12 @@ async fn groups_are_apart(on: &Subject, groups: &[&[&str]]) -> Outcome {
     Ok(())
 }
 
-/// Writes every other key a record of its own and sees nothing of it under the rest; then writes the rest; then deletes
-/// every other one and sees that the rest stays. A key may be too long if all calls agree on it.
+/// Writes some of the keys a record each and sees nothing of them under the rest; then writes the rest; then deletes some
+/// and sees that the rest stays. A key may be too long if all calls agree on it.
 async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
-    let (first, second): (Vec<_>, Vec<_>) = keys.iter().cloned().enumerate().partition(|(index, _)| index % 2 == 0);
+    // At random, so that any two of them are apart in some run.
+    let mut random = on.random();
+    let (first, second): (Vec<_>, Vec<_>) = keys.iter().cloned().enumerate().partition(|_| random.below(2) == 0);
     let mut written = write(on, first).await?;
     let absent = second.clone().into_iter().map(|(_, key)| key);
     on.together(absent, |storage, key| async move { is_absent(storage.as_ref(), &key).await }).await?;
@@ -250,7 +266,7 @@ async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
         ensure!(missing.is_empty(), "list: not listed as they were written: {}", missing.show());
         ensure_eq!(listed.len(), written.len(), "list: how many keys are listed");
     }
-    let (deleted, left): (Vec<_>, Vec<_>) = written.into_iter().partition(|(index, _)| index % 4 < 2);
+    let (deleted, left): (Vec<_>, Vec<_>) = written.into_iter().partition(|_| random.below(2) == 0);
     on.together(deleted, |storage, (_, key)| async move {
         ensure!(storage.delete(&key, None).await?, "delete({}): its record was gone already", key.show());
         is_absent(storage.as_ref(), &key).await

@@ -1,4 +1,4 @@
-//! The storages of the core through the suite, and the suite a hundred times over a storage that keeps every promise.
+//! The storages of the core through the suite, and the suite many times over a storage that keeps every promise.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -32,10 +32,22 @@ fn correct() -> Bench {
 
 #[test]
 fn a_correct_storage_never_fails() {
-    for run in 0..100 {
+    // Set to 100 for a change of the suite.
+    let runs = std::env::var("CONFORMANCE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(20);
+    for run in 0..runs {
         let report = run_all("correct", || async { Ok(correct()) });
         assert!(report.failed().is_empty() && report.skipped().is_empty(), "run {run}: {report}");
     }
+}
+
+#[test]
+#[ignore = "prints how long each property takes, for those who change the suite"]
+fn how_long_each_property_takes() {
+    let begun = std::time::Instant::now();
+    let report = run_all("correct", || async { Ok(correct()) });
+    let mut times: Vec<_> = PROPERTIES.iter().map(|property| (report.took(property.name), property.name)).collect();
+    times.sort();
+    eprintln!("{times:#?} {:?} in all", begun.elapsed());
 }
 
 #[test]

@@ -38,6 +38,78 @@ macro_rules! other_keys {
 
 type Parts = [String; 4];
 
+pub(crate) mod one_call {
+    //! Wrong about a key in one call only.
+
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    flaws! {
+        CutsKeysOnGet(()) caught by long_keys_work_or_are_refused {
+            async fn get(&self, key: &TokenKey) -> Read {
+                self.server.get(&changed(key, |parts| parts.map(|part| part.chars().take(100).collect()))).await
+            }
+        }
+
+        CutsKeysOnDelete(()) caught by long_keys_work_or_are_refused {
+            async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+                self.server.delete(&changed(key, |parts| parts.map(|part| part.chars().take(300).collect())), only).await
+            }
+        }
+
+        TrimsUsersOnGet(()) caught by case_spaces_and_accents_keep_keys_apart {
+            async fn get(&self, key: &TokenKey) -> Read {
+                let trim = |[tenant, user, provider, account]: Parts| [tenant, user.trim().to_owned(), provider, account];
+                match self.server.get(key).await? {
+                    None => self.server.get(&changed(key, trim)).await,
+                    found => Ok(found),
+                }
+            }
+        }
+
+        // What has no record in a tenant is looked for outside.
+        FallsBackToNoTenant(()) caught by every_part_keeps_keys_apart {
+            async fn get(&self, key: &TokenKey) -> Read {
+                match self.server.get(key).await? {
+                    None => self.server.get(&changed(key, |[_, user, provider, account]| [String::new(), user, provider, account])).await,
+                    found => Ok(found),
+                }
+            }
+        }
+
+        DeletesAllAccounts(()) caught by every_part_keeps_keys_apart {
+            async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+                let removed = self.server.delete(key, only).await?;
+                if removed && key.account().is_none() {
+                    let filter = Filter::everything().tenant(key.tenant()).user(key.user()).provider(key.provider());
+                    for entry in self.server.list(&filter, PageRequest::default()).await?.entries {
+                        self.server.delete(&entry.key, None).await?;
+                    }
+                }
+                Ok(removed)
+            }
+        }
+
+        // A cache that calls itself a storage.
+        KeepsTheLastThousand(Mutex<VecDeque<TokenKey>>) caught by many_keys_are_all_kept {
+            async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+                let version = self.server.put(key, record, when).await?;
+                let oldest = {
+                    let mut keys = self.own.lock().unwrap();
+                    keys.push_back(key.clone());
+                    if keys.len() > 1_000 { keys.pop_front() } else { None }
+                };
+                if let Some(oldest) = oldest.filter(|oldest| oldest != key) {
+                    self.server.delete(&oldest, None).await?;
+                }
+                Ok(version)
+            }
+        }
+    }
+}
+
 other_keys! {
     FoldsCase caught by case_spaces_and_accents_keep_keys_apart: |parts| parts.map(|part| part.to_lowercase());
     // How SQL compares CHAR columns.
@@ -61,8 +133,56 @@ other_keys! {
         let sum = parts.concat().bytes().fold(parts[0].len() as u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
         [String::new(), sum.to_string(), "any".to_owned(), String::new()]
     };
+    // utf8mb4_0900_ai_ci and its like: kana, width, characters without weight.
+    FoldsKana caught by collations_do_not_apply_to_keys: |parts| parts.map(|part| part.chars().map(katakana).collect());
+    FoldsWidth caught by collations_do_not_apply_to_keys: |parts| parts.map(|part| part.chars().map(narrow).collect());
+    IgnoresWeightless caught by unicode_keeps_keys_apart: |parts| parts.map(|part| part.replace(['\u{200b}', '\u{ad}', '\u{200d}', '\u{feff}'], ""));
+    IgnoresPunctuation caught by collations_do_not_apply_to_keys: |parts| parts.map(|part| part.replace(['.', '-', '\u{b7}'], ""));
+    TakesDefaultForNoTenant caught by no_value_stands_for_none: |[tenant, user, provider, account]| [if tenant == "default" { String::new() } else { tenant }, user, provider, account];
+    WritesNullForNoAccount caught by no_value_stands_for_none: |[tenant, user, provider, account]| [tenant, user, provider, if account.is_empty() { "null".to_owned() } else { account }];
+    TakesZeroForNoAccount caught by no_value_stands_for_none: |[tenant, user, provider, account]| [tenant, user, provider, if account == "0" { String::new() } else { account }];
+    ReadsIntegers caught by numbers_are_texts: |parts| parts.map(|part| part.parse::<i64>().map_or(part, |number| number.to_string()));
+    ReadsFloats caught by numbers_are_texts: |parts| parts.map(|part| part.parse::<f64>().map_or(part, |number| number.to_string()));
+    DecodesForms caught by addresses_are_not_normalized: |parts| parts.map(|part| part.replace('+', " ").replace("%20", " "));
+    FoldsDomains caught by addresses_are_not_normalized: |parts| parts.map(|part| match part.split_once('@') {
+        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
+        None => part,
+    });
+    DropsTrailingSlashes caught by addresses_are_not_normalized: |parts| parts.map(|part| part.trim_end_matches('/').to_owned());
+    CountsLengthsInAByte caught by lengths_do_not_wrap: |parts| counted(&parts, 1);
+    CountsLengthsInTwoBytes caught by lengths_do_not_wrap: |parts| counted(&parts, 2);
+    HashesKeysTo20Bits caught by many_keys_are_all_kept: |parts| {
+        let hash = parts.join("\0").bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        [String::new(), (hash & 0xf_ffff).to_string(), "any".to_owned(), String::new()]
+    };
     UnescapesKeys caught by separators_keep_keys_apart: |parts| parts.map(|part| part.replace("%3A", ":"));
     TakesWildcardsForOneAnother caught by special_characters_are_data: |parts| parts.map(|part| if part == "%" || part == "*" { "_".to_owned() } else { part });
+}
+
+fn katakana(c: char) -> char {
+    match c as u32 {
+        0x3041..=0x3096 => char::from_u32(c as u32 + 0x60).unwrap_or(c),
+        _ => c,
+    }
+}
+
+fn narrow(c: char) -> char {
+    match c as u32 {
+        0xff01..=0xff5e => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
+        _ => c,
+    }
+}
+
+/// Each part with its length before it, of which only the last bytes are written down.
+fn counted(parts: &Parts, bytes: usize) -> Parts {
+    let mut encoded = String::new();
+    for part in parts {
+        for byte in &part.len().to_be_bytes()[8 - bytes..] {
+            encoded.push(char::from(*byte));
+        }
+        encoded.push_str(part);
+    }
+    [String::new(), encoded, "any".to_owned(), String::new()]
 }
 
 fn joined(parts: &Parts, separator: &str) -> Parts {

@@ -1,10 +1,11 @@
 //! Wrong about what is in the list.
 
 use oauth_dance_core::{
-    Capabilities, Cursor, Entry, Filter, Page, PageRequest, StorageError, TokenStorage as _, Version,
+    Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey,
+    TokenStorage as _, Version,
 };
 
-use super::flaws;
+use super::{Notes, Write, flaws};
 use crate::bench::Server;
 
 flaws! {
@@ -128,6 +129,125 @@ flaws! {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(filter, page).await?;
             page.entries.iter_mut().for_each(|entry| entry.key_id = None);
+            Ok(page)
+        }
+    }
+
+    ListsAThousand(()) caught by long_lists_are_whole {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut found = self.server.list(filter, PageRequest { limit: page.limit.min(1_000), ..page }).await?;
+            found.next = found.next.filter(|_| page.limit <= 1_000);
+            Ok(found)
+        }
+    }
+
+    ZeroIsAnEmptyPage(()) caught by pages_of_any_size_cover_the_list {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            if page.limit == 0 {
+                return Ok(Page { entries: Vec::new(), next: None });
+            }
+            self.server.list(filter, page).await
+        }
+    }
+
+    // An index of its own, which conditional writes do not touch.
+    IndexMissesConditionalWrites(Notes<TokenKey, Entry>) caught by the_list_is_exact {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let version = self.server.put(key, record, when).await?;
+            if !matches!(when, Precondition::Version(_)) {
+                self.own.lock().unwrap().insert(key.clone(), Entry::new(key.clone(), version, record));
+            }
+            Ok(version)
+        }
+
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut found = self.server.list(filter, page).await?;
+            let index = self.own.lock().unwrap();
+            for entry in &mut found.entries {
+                if let Some(indexed) = index.get(&entry.key) {
+                    (entry.expires_at, entry.key_id) = (indexed.expires_at, indexed.key_id.clone());
+                }
+            }
+            Ok(found)
+        }
+    }
+
+    // Takes as many rows as asked for, and leaves out those that have expired: an empty page looks like the end.
+    ExpiredTakePlaces(Notes<TokenKey, ()>) caught by expired_records_do_not_end_a_list {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.own.lock().unwrap().insert(key.clone(), ());
+            self.server.put(key, record, when).await
+        }
+
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let after = page.after.as_ref().map(Cursor::key).transpose()?;
+            let mut rows: Vec<_> = self.own.lock().unwrap().keys().cloned().collect();
+            rows.retain(|key| after.as_ref().is_none_or(|after| key > after));
+            rows.sort();
+            rows.truncate(page.limit.max(1));
+            let live = everything(&self.server).await?;
+            let entries: Vec<_> = live.into_iter().filter(|entry| rows.contains(&entry.key) && filter.matches(entry)).collect();
+            let next = rows.last().filter(|_| !entries.is_empty()).map(Cursor::after);
+            Ok(Page { entries, next })
+        }
+    }
+
+    // A user's index that expires with what was written last.
+    IndexEndsWithTheLastRecord(Notes<String, Option<Timestamp>>) caught by a_short_lived_record_takes_no_other_from_the_list {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let ends = record.retain_for.map(|kept| self.server.clock().now().saturating_add(kept));
+            self.own.lock().unwrap().insert(key.user().to_owned(), ends);
+            self.server.put(key, record, when).await
+        }
+
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let now = self.server.clock().now();
+            let mut page = self.server.list(filter, page).await?;
+            let ends = self.own.lock().unwrap().clone();
+            page.entries.retain(|entry| ends.get(entry.key.user()).copied().flatten().is_none_or(|ends| ends > now));
+            Ok(page)
+        }
+    }
+
+    EmptyCursorIsTheStart(()) caught by foreign_cursors_are_refused {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let after = page.after.filter(|cursor| !cursor.as_bytes().is_empty());
+            self.server.list(filter, PageRequest { after, ..page }).await
+        }
+    }
+
+    // Looks for the cursor's record, to go on behind it.
+    EndsWhereTheCursorWasDeleted(()) caught by a_list_goes_on_from_any_cursor {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            if let Some(cursor) = &page.after && self.server.get(&cursor.key()?).await?.is_none() {
+                return Ok(Page { entries: Vec::new(), next: None });
+            }
+            self.server.list(filter, page).await
+        }
+    }
+
+    CorruptEndsTheList(()) caught by a_corrupt_record_is_listed {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let page = self.server.list(filter, page).await?;
+            for entry in &page.entries {
+                if let Err(error) = self.server.get(&entry.key).await && matches!(error, StorageError::Corrupt { .. }) {
+                    return Err(error);
+                }
+            }
+            Ok(page)
+        }
+    }
+
+    LeavesOutTheCorrupt(()) caught by a_corrupt_record_is_listed {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(filter, page).await?;
+            let mut corrupt = Vec::new();
+            for entry in &page.entries {
+                if matches!(self.server.get(&entry.key).await, Err(StorageError::Corrupt { .. })) {
+                    corrupt.push(entry.key.clone());
+                }
+            }
+            page.entries.retain(|entry| !corrupt.contains(&entry.key));
             Ok(page)
         }
     }

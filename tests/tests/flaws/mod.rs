@@ -1,9 +1,12 @@
 //! Storages that break one promise each, all of them in front of a server that keeps every promise.
 
+pub(crate) mod ends;
 pub(crate) mod faulty;
+pub(crate) mod hints;
 pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod races;
+pub(crate) mod rare;
 pub(crate) mod time;
 pub(crate) mod versions;
 pub(crate) mod writes;
@@ -21,11 +24,11 @@ use crate::bench::{Front, Server};
 pub(crate) type Read = Result<Option<Versioned<Record>>, StorageError>;
 pub(crate) type Write = Result<Version, StorageError>;
 
-/// A storage that breaks a promise, and a property that must notice.
+/// A storage that breaks a promise, and the properties that must notice.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) front: Front,
-    pub(crate) caught_by: &'static str,
+    pub(crate) caught_by: &'static [&'static str],
 }
 
 /// Passes everything on, but for what the flaw does itself.
@@ -89,7 +92,7 @@ impl<F: Flaw> TokenStorage for Broken<F> {
 
 /// Makes flaws, each with what it keeps of its own and the methods that it does wrong, and the list of them.
 macro_rules! flaws {
-    ($($name:ident($own:ty) caught by $property:ident { $($method:item)* })+) => {
+    ($($name:ident($own:ty) caught by $property:ident $(and $other:ident)* { $($method:item)* })+) => {
         $(
             pub(crate) struct $name {
                 server: $crate::bench::Server,
@@ -110,7 +113,7 @@ macro_rules! flaws {
         pub(crate) const CASES: &[$crate::flaws::Case] = &[$($crate::flaws::Case {
             name: stringify!($name),
             front: |server| std::sync::Arc::new($crate::flaws::Broken($name { server, own: Default::default() })),
-            caught_by: stringify!($property),
+            caught_by: &[stringify!($property) $(, stringify!($other))*],
         }),+];
     };
 }
@@ -119,9 +122,9 @@ pub(crate) use flaws;
 
 /// All of them.
 pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
-    [writes::CASES, keys::CASES, lists::CASES, time::CASES, versions::CASES, races::CASES, faulty::CASES]
-        .into_iter()
-        .flatten()
+    let first = [writes::CASES, hints::CASES, keys::CASES, keys::one_call::CASES, lists::CASES, time::CASES];
+    let second = [ends::CASES, versions::CASES, races::CASES, rare::CASES, faulty::CASES];
+    first.into_iter().chain(second).flatten()
 }
 
 /// Lets other tasks come in between.

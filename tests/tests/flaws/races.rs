@@ -95,7 +95,7 @@ flaws! {
     }
 
     // Deletes and inserts instead of replacing.
-    DeletesThenInserts(()) caught by a_dropped_write_leaves_old_or_new {
+    DeletesThenInserts(()) caught by a_dropped_write_leaves_old_or_new and a_record_is_listed_while_it_is_rewritten {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if !when.holds_for(self.server.get(key).await?.map(|found| found.version)) {
                 return Err(StorageError::Conflict);

@@ -47,7 +47,7 @@ flaws! {
     }
 
     // An upsert with a condition on the update alone.
-    CreatesForAVersion(()) caught by a_version_of_nothing_conflicts {
+    CreatesForAVersion(()) caught by a_version_of_nothing_conflicts and a_logout_beats_a_claim {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let missing = self.server.get(key).await?.is_none();
             let when = if missing && matches!(when, Precondition::Version(_)) { Precondition::Absent } else { when };
@@ -146,7 +146,7 @@ flaws! {
     }
 
     // A commit that looks only at whether the key has been written at all.
-    AnyVersionWillDo(()) caught by a_lost_claim_cannot_commit {
+    AnyVersionWillDo(()) caught by a_lost_claim_cannot_commit and a_new_login_beats_a_claim {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let present = self.server.get(key).await?.is_some();
             let when = if present && matches!(when, Precondition::Version(_)) { Precondition::Always } else { when };

@@ -89,7 +89,7 @@ flaws! {
         }
     }
 
-    StoresPayloadsAsText(()) caught by any_bytes_come_back {
+    StoresPayloadsAsText(()) caught by any_bytes_come_back and records_come_back_exactly and tokens_come_back_whole and sealed_records_are_bound_to_their_key {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             record.payload = String::from_utf8_lossy(&record.payload).into_owned().into_bytes();
