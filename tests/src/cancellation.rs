@@ -18,7 +18,7 @@ const DROPS: usize = 120;
 /// How long one property tries at most, once it has tried two.
 const TIME: Duration = Duration::from_millis(1_500);
 /// What no write takes that leaves the process or waits for a disk.
-const IN_PROCESS: Duration = Duration::from_micros(60);
+const IN_PROCESS: Duration = Duration::from_micros(150);
 /// The retention of [`rich`].
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -27,7 +27,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let old = Record::new("old").with_key_id(Some("old".to_owned()));
     let new = rich(vec![b'n'; on.fitting(5_000)]);
-    for turn in on.rounds(DROPS, TIME) {
+    for turn in on.rounds(DROPS, TIME).await? {
         let before = on.storage().put(&key, &old, Precondition::Always).await?;
         // Unconditional is what a login writes, and a browser that hangs up then never learns of its new session.
         let is_login = turn % 3 == 2 && !on.capabilities().request_bound;
@@ -59,7 +59,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
 /// What was dropped takes effect soon or never: not over a later write, and not after a later delete.
 pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
     let mut wanted = Vec::new();
-    for turn in on.rounds(DROPS, TIME) {
+    for turn in on.rounds(DROPS, TIME).await? {
         let key = key(&format!("user{turn}"))?;
         let old = on.storage().put(&key, &Record::new("old"), Precondition::Absent).await?;
         match turn / 4 % 4 {
@@ -72,7 +72,7 @@ pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
             }
         }
         settle(&on).await?;
-        let is_deleted = turn % 2 == 1;
+        let is_deleted = turn / 16 % 2 == 1;
         let last = if is_deleted {
             on.storage().delete(&key, None).await?;
             None
@@ -91,7 +91,7 @@ pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
 
 /// A `delete` that is dropped at any point leaves the record or nothing.
 pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> Outcome {
-    for turn in on.rounds(DROPS, TIME) {
+    for turn in on.rounds(DROPS, TIME).await? {
         let key = key(&format!("user{turn}"))?;
         let version = on.storage().put(&key, &Record::new("x"), Precondition::Absent).await?;
         cut(turn, on.storage().delete(&key, Some(version))).await;
@@ -166,7 +166,7 @@ async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
 /// of a storage inside this process, whose writes take no time, can be on its way.
 async fn settle(on: &Subject) -> Outcome {
     let (key, mut slowest, mut fastest) = (key("settled")?, Duration::ZERO, Duration::MAX);
-    for turn in 0..4 {
+    for turn in 0..8 {
         let begun = Instant::now();
         if turn % 2 == 0 {
             on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;

@@ -40,8 +40,11 @@ pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<Subject>) -> O
 pub async fn conditions_do_not_hold_for_a_corrupt_record(on: Arc<Subject>) -> Outcome {
     let alice = key("alice")?;
     let before = damage(&on, &alice).await?;
-    for when in [Precondition::Absent, Precondition::Version(Version::random()), Precondition::Version(Version::from_bytes([0; 16]))]
-    {
+    for when in [
+        Precondition::Absent,
+        Precondition::Version(Version::random()),
+        Precondition::Version(Version::from_bytes([0; 16])),
+    ] {
         let written = on.storage().put(&alice, &rich("new"), when).await;
         let refused = matches!(written, Err(StorageError::Conflict | StorageError::Corrupt { .. }));
         ensure!(refused, "put {when:?} over a corrupt record is {}", written.show());
@@ -79,7 +82,10 @@ pub async fn a_corrupt_record_is_listed(on: Arc<Subject>) -> Outcome {
     }
     let mine = list_all(on.storage().as_ref(), &Filter::everything().tenant(None).user("carol"), 10).await?;
     ensure_eq!(mine.len(), 1, "list: records of the user whose record is corrupt");
-    ensure!(on.storage().delete(&key("carol")?, None).await?, "delete of a listed corrupt record says that nothing was there");
+    ensure!(
+        on.storage().delete(&key("carol")?, None).await?,
+        "delete of a listed corrupt record says that nothing was there"
+    );
     Ok(())
 }
 

@@ -184,9 +184,7 @@ async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
             if listable { storage.list(&Filter::everything(), PageRequest::default()).await.map(drop) } else { down() }
         };
         let (everything, record) = (rich("y"), rich("z"));
-        let purge = async {
-            if purges { storage.purge(10).await.map(drop) } else { down() }
-        };
+        let purge = async { if purges { storage.purge(10).await.map(drop) } else { down() } };
         tokio::join!(
             async { ("get", storage.get(&alice).await.map(drop)) },
             async { ("get of nothing", storage.get(&nobody).await.map(drop)) },
@@ -240,7 +238,9 @@ async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
     let other = in_time(on, on.storage().delete(&alice, Some(stale))).await?;
     let read = in_time(on, on.storage().get(&alice)).await?;
     let listed = match on.capabilities().listable {
-        true => in_time(on, on.storage().list(&Filter::everything(), PageRequest::default())).await?.map(|page| page.entries.len()),
+        true => in_time(on, on.storage().list(&Filter::everything(), PageRequest::default()))
+            .await?
+            .map(|page| page.entries.len()),
         false => Ok(1),
     };
     heal(on).await?;
@@ -254,15 +254,20 @@ async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
     ensure!(!matches!(listed, Ok(0)), "{fault:?}: list: nothing is there");
     let left = on.storage().get(&carol).await?.map(|found| found.version);
     match (&deleted, left) {
-        (Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }), Some(found)) if found == carols => {}
+        (Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }), Some(found))
+            if found == carols => {}
         (Ok(true), None) if fault == Fault::Full => {}
         _ => {
             let left = if left.is_some() { "there" } else { "gone" };
-            return Err(Stop::failed(format_args!("{fault:?}: delete is {}, and the record is {left}", deleted.show())));
+            return Err(Stop::failed(format_args!(
+                "{fault:?}: delete is {}, and the record is {left}",
+                deleted.show()
+            )));
         }
     }
     for (what, answer) in [("nothing", nothing), ("another version", other)] {
-        let right = matches!(answer, Ok(false) | Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }));
+        let right =
+            matches!(answer, Ok(false) | Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }));
         ensure!(right, "{fault:?}: delete of {what} is {}", answer.show());
     }
     let found = on.storage().get(&alice).await?.map(|found| (found.version, found.value.payload));

@@ -58,7 +58,8 @@ pub trait Harness: Send + Sync + 'static {
     }
 
     /// Lets time pass on the clock that retention is counted on, for all storages of this harness.
-    /// Where that clock cannot be moved it waits, as this does; it is never asked for more than a few seconds.
+    /// Where that clock cannot be moved it waits, as this does; then it is asked for a few seconds at most. A clock that
+    /// can be moved is moved by whole seconds, and by days.
     async fn advance(&self, by: Duration) -> Answer<()> {
         tokio::time::sleep(by).await;
         Ok(())

@@ -36,7 +36,7 @@ async fn play(on: &Arc<Subject>, most: usize, time: Duration, fault: Option<Faul
     let handles = on.handles(4).await?;
     let mut random = on.random();
     let name = fault.map_or_else(String::new, |fault| format!("{fault:?} "));
-    for history in on.rounds(most, time) {
+    for history in on.rounds(most, time).await? {
         let keys = [key(&format!("{name}one{history}"))?, key(&format!("{name}two{history}"))?];
         let count = 1 + random.below(2);
         let shared = Arc::new(Shared::default());

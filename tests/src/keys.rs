@@ -27,11 +27,11 @@ pub async fn every_part_keeps_keys_apart(on: Arc<Subject>) -> Outcome {
 /// Parts that read the same when joined with a separator are different keys, whatever the separator.
 pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
     let separators = [
-        ":", "|", "/", "\\", "%", ".", ",", ";", "=", "-", "_", "\0", "\u{1f}", "::", "\"", "\n", "\t", " ", "#", "~", "+", "&", "@",
-        "\u{1e}", "->", "$", "!", "'", "{",
+        ":", "|", "/", "\\", "%", ".", ",", ";", "=", "-", "_", "\0", "\u{1f}", "::", "\"", "\n", "\t", " ", "#", "~",
+        "+", "&", "@", "\u{1e}", "->", "$", "!", "'", "{",
     ];
     let first = on.random().below(separators.len());
-    for index in on.rounds(separators.len(), Duration::from_secs(4)) {
+    for index in on.rounds(separators.len(), Duration::from_secs(4)).await? {
         let plain = separators[(first + index) % separators.len()];
         let encoded: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
         // As it is, and as one escapes it.
@@ -91,14 +91,16 @@ pub async fn special_characters_are_data(on: Arc<Subject>) -> Outcome {
 /// A long key works, or is refused as `KeyTooLong`; no call cuts it into another key.
 pub async fn long_keys_work_or_are_refused(on: Arc<Subject>) -> Outcome {
     let lengths = [1, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 191, 192, 199, 200, 201, 250, 254, 255, 256, 257];
-    let longer = [258, 300, 511, 512, 513, 767, 768, 1023, 1024, 1025, 3072, 4096, 8192, 16_385, 65_535, 65_536, 65_537];
+    let longer =
+        [258, 300, 511, 512, 513, 767, 768, 1023, 1024, 1025, 3072, 4096, 8192, 16_385, 65_535, 65_536, 65_537];
     for part in 0..4 {
         // All of one letter, so that each is the beginning and the end of all that are longer.
         let plain = lengths.iter().chain(&longer).map(|length| long(part, &"k".repeat(*length)));
-        let others = [64, 65, 128, 129, 200, 255, 256, 257, 300, 513, 1025, 4097].into_iter().flat_map(|length: usize| {
-            let stem = "k".repeat(length - 1);
-            [long(part, &format!("{stem}x")), long(part, &format!("x{stem}"))]
-        });
+        let others =
+            [64, 65, 128, 129, 200, 255, 256, 257, 300, 513, 1025, 4097].into_iter().flat_map(|length: usize| {
+                let stem = "k".repeat(length - 1);
+                [long(part, &format!("{stem}x")), long(part, &format!("x{stem}"))]
+            });
         are_apart(&on, &plain.chain(others).collect::<Outcome<Vec<_>>>()?).await?;
     }
     Ok(())
@@ -125,7 +127,7 @@ pub async fn lengths_do_not_wrap(on: Arc<Subject>) -> Outcome {
 pub async fn many_keys_are_all_kept(on: Arc<Subject>) -> Outcome {
     on.needs_room()?;
     let mut written = Vec::new();
-    for batch in on.rounds(24, Duration::from_millis(400)) {
+    for batch in on.rounds(16, Duration::from_millis(400)).await? {
         let records: Vec<_> = (0..512)
             .map(|index| Ok((key(&format!("user{batch}-{index}"))?, Record::new(format!("{batch}-{index}")))))
             .collect::<Outcome<_>>()?;
@@ -228,7 +230,7 @@ async fn groups_are_apart(on: &Subject, groups: &[&[&str]]) -> Outcome {
     let at_once = if on.capabilities().request_bound { 6 } else { usize::MAX };
     let first = on.random().below(groups.len());
     let texts = (0..groups.len()).flat_map(|index| groups[(first + index) % groups.len()].chunks(at_once));
-    for (_, texts) in on.rounds(usize::MAX, Duration::from_secs(4)).zip(texts) {
+    for (_, texts) in on.rounds(usize::MAX, Duration::from_secs(4)).await?.zip(texts) {
         let mut keys = BTreeSet::from([key("alice")?]);
         for text in texts {
             for part in 0..4 {
@@ -240,18 +242,27 @@ async fn groups_are_apart(on: &Subject, groups: &[&[&str]]) -> Outcome {
     Ok(())
 }
 
-/// Writes some of the keys a record each and sees nothing of them under the rest; then writes the rest; then deletes some
-/// and sees that the rest stays. A key may be too long if all calls agree on it.
+/// Writes the keys a record each, one after the other, and sees before that nothing is there; then reads and lists all;
+/// then deletes them in the same order, and sees that nothing is left. So each key is seen to be absent while each other
+/// one is there. A key may be too long, if all calls agree on it.
 async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
-    // At random, so that any two of them are apart in some run.
     let mut random = on.random();
-    let (first, second): (Vec<_>, Vec<_>) = keys.iter().cloned().enumerate().partition(|_| random.below(2) == 0);
-    let mut written = write(on, first).await?;
-    let absent = second.clone().into_iter().map(|(_, key)| key);
-    on.together(absent, |storage, key| async move { is_absent(storage.as_ref(), &key).await }).await?;
-    written.extend(write(on, second).await?);
-    let refused: Vec<_> = keys.iter().filter(|key| !written.iter().any(|(_, other)| other == *key)).cloned().collect();
-    on.together(refused, |storage, key| async move { is_absent(storage.as_ref(), &key).await }).await?;
+    let mut order: Vec<_> = keys.iter().cloned().enumerate().collect();
+    for index in (1..order.len()).rev() {
+        order.swap(index, random.below(index + 1));
+    }
+    let written = on.together(order.clone(), |storage, (index, key)| async move {
+        is_absent(storage.as_ref(), &key).await?;
+        let accepted = create(storage.as_ref(), &key, index).await?;
+        Ok(accepted.then_some((index, key)))
+    });
+    let written: Vec<_> = written.await?.into_iter().flatten().collect();
+    let refused = order.into_iter().filter(|(index, _)| !written.iter().any(|(other, _)| other == index));
+    on.together(
+        refused.collect::<Vec<_>>(),
+        |storage, (_, key)| async move { is_absent(storage.as_ref(), &key).await },
+    )
+    .await?;
 
     on.together(written.clone(), |storage, (index, key)| async move {
         let found = storage.get(&key).await?.map(|found| found.value.payload);
@@ -266,40 +277,31 @@ async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
         ensure!(missing.is_empty(), "list: not listed as they were written: {}", missing.show());
         ensure_eq!(listed.len(), written.len(), "list: how many keys are listed");
     }
-    let (deleted, left): (Vec<_>, Vec<_>) = written.into_iter().partition(|_| random.below(2) == 0);
-    on.together(deleted, |storage, (_, key)| async move {
-        ensure!(storage.delete(&key, None).await?, "delete({}): its record was gone already", key.show());
-        is_absent(storage.as_ref(), &key).await
-    })
-    .await?;
-    on.together(left, |storage, (index, key)| async move {
+    on.together(written, |storage, (index, key)| async move {
         let found = storage.get(&key).await?.map(|found| found.value.payload);
         ensure_eq!(found, Some(number(index)), "get({}) after other keys were deleted", key.show());
         ensure!(storage.delete(&key, None).await?, "delete({}): its record was gone already", key.show());
-        Ok(())
+        is_absent(storage.as_ref(), &key).await
     })
     .await?;
     Ok(())
 }
 
-/// Creates the records of keys, and returns those that are not too long.
-async fn write(on: &Subject, keys: Vec<(usize, TokenKey)>) -> Outcome<Vec<(usize, TokenKey)>> {
-    let written = on.together(keys, |storage, (index, key)| async move {
-        match storage.put(&key, &Record::new(number(index)), Precondition::Absent).await {
-            Ok(_) => Ok(Some((index, key))),
-            Err(StorageError::Conflict) => {
-                Err(Stop::failed(format_args!("put({}): it shares its record with another key", key.show())))
-            }
-            Err(StorageError::KeyTooLong { limit, length, .. }) => {
-                ensure!(length > limit, "put({}): {length} bytes are refused as more than {limit}", key.show());
-                let is_short = key.parts().iter().all(|part| part.len() <= 64);
-                ensure!(!is_short, "put({}): a key is refused whose parts have 64 bytes at most", key.show());
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+/// Creates the record of a key, unless it is too long.
+async fn create(storage: &dyn TokenStorage, key: &TokenKey, index: usize) -> Outcome<bool> {
+    match storage.put(key, &Record::new(number(index)), Precondition::Absent).await {
+        Ok(_) => Ok(true),
+        Err(StorageError::Conflict) => {
+            Err(Stop::failed(format_args!("put({}): it shares its record with another key", key.show())))
         }
-    });
-    Ok(written.await?.into_iter().flatten().collect())
+        Err(StorageError::KeyTooLong { limit, length, .. }) => {
+            ensure!(length > limit, "put({}): {length} bytes are refused as more than {limit}", key.show());
+            let is_short = key.parts().iter().all(|part| part.len() <= 64);
+            ensure!(!is_short, "put({}): a key is refused whose parts have 64 bytes at most", key.show());
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Nothing is read or removed under a key that has no record.

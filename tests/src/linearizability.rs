@@ -111,7 +111,11 @@ fn seen(calls: &[Call], payload: &[u8]) -> Option<Version> {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>3} to ", self.begun)?;
-        if self.ended == u64::MAX { write!(f, "  ?: ")? } else { write!(f, "{:>3}: ", self.ended)? }
+        if self.ended == u64::MAX {
+            write!(f, "  ?: ")?
+        } else {
+            write!(f, "{:>3}: ", self.ended)?
+        }
         match &self.action {
             Action::Get => write!(f, "get")?,
             Action::Put(payload, when) => write!(f, "put {} {when:?}", text(payload))?,

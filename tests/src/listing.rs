@@ -213,7 +213,7 @@ pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<Subject>) -> Outco
         Outcome::Ok(())
     });
     let mut checked = Ok(());
-    for round in on.rounds(300, Duration::from_millis(200)) {
+    for round in on.rounds(300, Duration::from_millis(200)).await? {
         let listed = list_all(handles[0].as_ref(), &Filter::everything(), 1 + round % 7).await;
         checked = listed.and_then(|listed| {
             let mut listed: Vec<_> = listed.into_iter().map(|entry| entry.key).collect();
@@ -244,7 +244,11 @@ pub async fn long_lists_are_whole(on: Arc<Subject>) -> Outcome {
     ] {
         let listed = list_all(on.storage().as_ref(), &filter, limit).await?;
         let different: BTreeSet<_> = listed.iter().map(|entry| &entry.key).collect();
-        ensure_eq!((listed.len(), different.len()), (count, count), "list of {count} records in pages of {limit}: entries and keys");
+        ensure_eq!(
+            (listed.len(), different.len()),
+            (count, count),
+            "list of {count} records in pages of {limit}: entries and keys"
+        );
     }
     on.together(keys, |storage, key| async move { Ok(storage.delete(&key, None).await?) }).await?;
     let left = list_all(on.storage().as_ref(), &Filter::everything(), usize::MAX).await?;

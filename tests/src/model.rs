@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{
-    Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version,
-};
+use oauth_dance_core::{Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version};
 
 use crate::lookalikes;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
@@ -26,7 +24,7 @@ pub async fn any_history_has_the_right_answers(on: Arc<Subject>) -> Outcome {
     let handles = on.recorded_handles(3).await?;
     let can_move_time = on.can_move_time().await?;
     let mut random = on.random();
-    for history in on.rounds(HISTORIES, TIME) {
+    for history in on.rounds(HISTORIES, TIME).await? {
         let keys = keys(&mut random)?;
         let model = Model { records: BTreeMap::new(), old: Vec::new() };
         let handles = handles.clone();
@@ -220,7 +218,8 @@ impl Player<'_> {
         let written = storage.put(key, &record, when).await;
         let ended = self.on.now();
         let current = self.current(key, begun, ended)?.map(|stored| stored.version);
-        let what = format!("{}: put({}, {when:?}) where the model has {}", self.place(step), key.show(), current.show());
+        let what =
+            format!("{}: put({}, {when:?}) where the model has {}", self.place(step), key.show(), current.show());
         match written {
             Ok(version) if when.holds_for(current) => {
                 let again = self.model.old.iter().any(|(owner, old)| owner == key && *old == version);

@@ -12,7 +12,9 @@ use crate::subject::{Subject, key, list_all, rich};
 pub async fn sizes_are_exact(on: Arc<Subject>) -> Outcome {
     let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
     let mut sizes = vec![0, 1, 255, 256, 4_095, 4_096, 4_097, 8_000, 16_384, 65_535, 65_536, 65_537, 1_048_576];
-    sizes.extend([2, 15, 16, 17, 63, 64, 127, 128, 129, 511, 512, 513, 1_023, 1_024, 1_025, 2_047, 2_048, 32_768, 131_073]);
+    sizes.extend([
+        2, 15, 16, 17, 63, 64, 127, 128, 129, 511, 512, 513, 1_023, 1_024, 1_025, 2_047, 2_048, 32_768, 131_073,
+    ]);
     sizes.extend((limit < usize::MAX).then_some(limit));
     for size in sizes.into_iter().filter(|size| *size <= limit) {
         let key = key(&format!("user{size}"))?;
@@ -207,8 +209,26 @@ pub async fn key_ids_are_exact(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let longest = "k".repeat(64);
     let texts = [
-        "0123456789abcdef", "ABCDEF", "abcdef", "Key", " key ", "0", "007", "1e5", "null", "none", "default", "-", "a b", "a/b:c=d",
-        "caf\u{e9}", "\u{1f511}", "'", "%", "\n", &longest,
+        "0123456789abcdef",
+        "ABCDEF",
+        "abcdef",
+        "Key",
+        " key ",
+        "0",
+        "007",
+        "1e5",
+        "null",
+        "none",
+        "default",
+        "-",
+        "a b",
+        "a/b:c=d",
+        "caf\u{e9}",
+        "\u{1f511}",
+        "'",
+        "%",
+        "\n",
+        &longest,
     ];
     for text in texts {
         let record = Record::new("x").with_key_id(Some(text.to_owned()));

@@ -31,7 +31,10 @@ pub async fn purge_takes_only_what_is_past(on: Arc<Subject>) -> Outcome {
     ensure_eq!(on.storage().purge(100).await?, 0, "purge although nothing is left to remove");
     for index in 0..12 {
         for user in ["kept", "plain"] {
-            ensure!(is_there(&on, &key(&format!("{user}{index}"))?).await?, "purge removed {user}{index}, which is to be kept");
+            ensure!(
+                is_there(&on, &key(&format!("{user}{index}"))?).await?,
+                "purge removed {user}{index}, which is to be kept"
+            );
         }
         ensure!(!is_there(&on, &key(&format!("past{index}"))?).await?, "purge brought past{index} back");
     }
@@ -61,7 +64,7 @@ pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
 /// A purge does not take a record that is written again at the same time.
 pub async fn purge_spares_what_is_written_meanwhile(on: Arc<Subject>) -> Outcome {
     let keys = (0..24).map(|index| key(&format!("user{index}"))).collect::<Outcome<Vec<_>>>()?;
-    for round in on.rounds(40, Duration::from_millis(300)) {
+    for round in on.rounds(40, Duration::from_millis(300)).await? {
         for key in &keys {
             on.storage().put(key, &kept_for("old", ZERO), Precondition::Always).await?;
         }
@@ -83,7 +86,7 @@ pub async fn expired_records_are_not_cleared_over_new_ones(on: Arc<Subject>) -> 
     let key = key("alice")?;
     let handles = on.handles(2).await?;
     let listable = on.capabilities().listable;
-    for round in on.rounds(1_500, Duration::from_millis(250)) {
+    for round in on.rounds(1_500, Duration::from_millis(250)).await? {
         handles[0].put(&key, &kept_for("old", ZERO), Precondition::Always).await?;
         let (other, target) = (Arc::clone(&handles[1]), key.clone());
         let reading = tokio::spawn(async move {

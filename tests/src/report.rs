@@ -64,7 +64,8 @@ impl Report {
     }
 
     fn stopped<'a>(&'a self, choose: impl Fn(&'a Stop) -> Option<&'a String>) -> Vec<(&'static str, &'a str)> {
-        let outcomes = crate::PROPERTIES.iter().filter_map(|property| Some((property.name, self.outcome(property.name)?)));
+        let outcomes =
+            crate::PROPERTIES.iter().filter_map(|property| Some((property.name, self.outcome(property.name)?)));
         let stops = outcomes.filter_map(|(name, outcome)| Some((name, outcome.as_ref().err()?)));
         stops.filter_map(|(name, stop)| Some((name, choose(stop)?.as_str()))).collect()
     }

@@ -256,7 +256,8 @@ pub async fn reading_tells_the_time_left(on: Arc<Subject>) -> Outcome {
             let left = found.value.retain_for.ok_or_else(|| Stop::failed("get: the record has lost its retention"))?;
             let (most, least) = (long.saturating_sub(asked - begun), long.saturating_sub(on.now() - begun));
             // A clock of whole seconds is off by less than one, at either end.
-            let (most, least) = (most + Duration::from_millis(2_100), least.saturating_sub(Duration::from_millis(1_100)));
+            let (most, least) =
+                (most + Duration::from_millis(2_100), least.saturating_sub(Duration::from_millis(1_100)));
             ensure!(
                 (least..=most.min(long)).contains(&left),
                 "get: {left:?} left of {long:?} that were written {:?} ago",
@@ -281,7 +282,11 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome
             versions.push(handle.put(&key, &kept_for("x", two), Precondition::Always).await?);
             let found = handles[reader].get(&key).await?;
             let left = found.and_then(|found| found.value.retain_for);
-            ensure!(left.is_some_and(|left| left <= two), "get through handle {reader}: the time left is {}", left.show());
+            ensure!(
+                left.is_some_and(|left| left <= two),
+                "get through handle {reader}: the time left is {}",
+                left.show()
+            );
         }
     }
     on.pass(23).await?;
@@ -289,7 +294,11 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome
         let (writer, reader) = (index / handles.len(), index % handles.len());
         let key = key(&format!("by {writer} for {reader}"))?;
         let reading = &handles[reader];
-        ensure_eq!(reading.get(&key).await?, None, "get through handle {reader} after handle {writer}'s retention ended");
+        ensure_eq!(
+            reading.get(&key).await?,
+            None,
+            "get through handle {reader} after handle {writer}'s retention ended"
+        );
         ensure!(!reading.delete(&key, Some(version)).await?, "delete removes what another handle's retention ended");
         reading.put(&key, &Record::new("new"), Precondition::Absent).await?;
         let found = handles[writer].get(&key).await?.map(|found| found.value);
@@ -321,7 +330,10 @@ pub async fn fractions_count_as_seconds(on: Arc<Subject>) -> Outcome {
                 break;
             }
         }
-        ensure!(seen || quick < 6, "get: a record with a retention of {nanos} ns is over at once, {quick} times of {quick}");
+        ensure!(
+            seen || quick < 6,
+            "get: a record with a retention of {nanos} ns is over at once, {quick} times of {quick}"
+        );
     }
     Ok(())
 }
@@ -360,7 +372,14 @@ pub async fn extreme_retentions_are_kept(on: Arc<Subject>) -> Outcome {
     let can_move_time = on.can_move_time().await?;
     // Around what overflows as milliseconds of 32 bits, what memcached takes for an instant, and what cookies may have.
     let days = [1, 24, 25, 29, 31, 49, 50, 89, 91, 180, 365, 366, 399, 400, 401, 3_650, 24_855, 24_856, 49_710, 49_711];
-    let huge = [u64::from(u32::MAX), 10_000 * 31_557_600, i64::MAX as u64 / 1_000, i64::MAX as u64, u64::MAX / 1_000, u64::MAX];
+    let huge = [
+        u64::from(u32::MAX),
+        10_000 * 31_557_600,
+        i64::MAX as u64 / 1_000,
+        i64::MAX as u64,
+        u64::MAX / 1_000,
+        u64::MAX,
+    ];
     let mut retentions: Vec<u64> = days.into_iter().map(|days| days * DAY).collect();
     retentions.extend([i32::MAX as u64, u64::from(u32::MAX) / 1_000 + 1, i32::MAX as u64 / 1_000 + 1, 1_000_000_000]);
     let count = retentions.len();
@@ -384,7 +403,11 @@ pub async fn extreme_retentions_are_kept(on: Arc<Subject>) -> Outcome {
             let found = on.storage().get(&key(&format!("{seconds} s"))?).await?;
             let lasts = *seconds > passed + 120;
             if lasts || seconds.saturating_add(60) < passed {
-                ensure_eq!(found.is_some(), lasts, "get: whether a record kept for {seconds} s is there after {passed} s");
+                ensure_eq!(
+                    found.is_some(),
+                    lasts,
+                    "get: whether a record kept for {seconds} s is there after {passed} s"
+                );
             }
             let Some(found) = found else { continue };
             let left = found.value.retain_for.map(|left| left.as_secs());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use oauth_dance_core::{
-    KeyRing, OAuth1Token, OAuth2Token, Precondition, Record, SealingKey, Timestamp, Token, TokenKey,
-    Tokens, TokensError, Version, Versioned,
+    KeyRing, OAuth1Token, OAuth2Token, Precondition, Record, SealingKey, Timestamp, Token, TokenKey, Tokens,
+    TokensError, Version, Versioned,
 };
 use serde_json::json;
 
@@ -128,7 +128,12 @@ pub async fn sealed_records_are_bound_to_their_key(on: Arc<Subject>) -> Outcome 
         key("alice")?.with_account("x")?,
     ] {
         on.storage().put(&thief, &stolen, Precondition::Always).await?;
-        ensure_error!(tokens.get(&thief).await, TokensError::Tampered { .. }, "get of a record that was moved to {}", thief.show());
+        ensure_error!(
+            tokens.get(&thief).await,
+            TokensError::Tampered { .. },
+            "get of a record that was moved to {}",
+            thief.show()
+        );
     }
     for index in (0..stolen.payload.len()).step_by(7) {
         let mut changed = stolen.clone();

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use oauth_dance_core::{Capabilities, Entry, Precondition, Record, StorageError, Timestamp, Token, TokenKey, Version, Versioned};
+use oauth_dance_core::{
+    Capabilities, Entry, Precondition, Record, StorageError, Timestamp, Token, TokenKey, Version, Versioned,
+};
 
 use crate::outcome::chain;
 
@@ -157,7 +159,12 @@ impl Show for () {
 
 impl Show for oauth_dance_core::Page {
     fn show(&self) -> String {
-        format!("{} entries {}, {}", self.entries.len(), self.entries.show(), if self.next.is_some() { "more" } else { "the last page" })
+        format!(
+            "{} entries {}, {}",
+            self.entries.len(),
+            self.entries.show(),
+            if self.next.is_some() { "more" } else { "the last page" }
+        )
     }
 }
 

@@ -32,7 +32,9 @@ pub(crate) fn find(bytes: &[u8], text: &str) -> Option<&'static str> {
 /// Whether the bytes of a text stand there one by one: as numbers to the base of 8, 10 or 16 with anything in between,
 /// as in `[67, 65]`, `43 41`, `0x43, 0x41`, `\\x43\\x41`, `%43%41`, `\\u0043\\u0041`, `&#67;&#65;` or `=43=41`.
 fn as_numbers(bytes: &[u8], wanted: &[u8]) -> Option<&'static str> {
-    for (base, name) in [(10, "as a list of numbers"), (16, "in hexadecimal, byte by byte"), (8, "in octal, byte by byte")] {
+    for (base, name) in
+        [(10, "as a list of numbers"), (16, "in hexadecimal, byte by byte"), (8, "in octal, byte by byte")]
+    {
         let mut numbers: Vec<u8> = Vec::new();
         for word in bytes.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
             match number(word, base) {

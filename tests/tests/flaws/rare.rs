@@ -35,6 +35,7 @@ flaws! {
             if now(self.server.memory().get(key))?.is_some() {
                 return Err(StorageError::Conflict);
             }
+            std::thread::yield_now();
             now(self.server.memory().put(key, record, Precondition::Always))
         }
     }
@@ -45,6 +46,7 @@ flaws! {
             if now(self.server.memory().get(key))?.is_none_or(|found| found.version != wanted) {
                 return Err(StorageError::Conflict);
             }
+            std::thread::yield_now();
             now(self.server.memory().put(key, record, Precondition::Always))
         }
     }
@@ -67,6 +69,7 @@ flaws! {
             if found.is_none_or(|found| only.is_some_and(|only| only != found.version)) {
                 return Ok(false);
             }
+            std::thread::yield_now();
             now(self.server.memory().delete(key, None))?;
             Ok(true)
         }
