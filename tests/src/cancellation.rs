@@ -27,6 +27,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let old = Record::new("old").with_key_id(Some("old".to_owned()));
     let new = rich(vec![b'n'; on.fitting(5_000)]);
+    let settles = time_to_settle(&on).await?;
     for turn in on.rounds(DROPS, TIME).await? {
         let before = on.storage().put(&key, &old, Precondition::Always).await?;
         // Unconditional is what a login writes, and a browser that hangs up then never learns of its new session.
@@ -46,7 +47,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
             left.show()
         );
         if is_login {
-            settle(&on).await?;
+            wait(settles).await;
         }
         // What was dropped may still arrive, but not over a write that came after it.
         let last = on.storage().put(&key, &Record::new("last"), Precondition::Always).await?;
@@ -59,6 +60,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
 /// What was dropped takes effect soon or never: not over a later write, and not after a later delete.
 pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
     let mut wanted = Vec::new();
+    let settles = time_to_settle(&on).await?;
     for turn in on.rounds(DROPS, TIME).await? {
         let key = key(&format!("user{turn}"))?;
         let old = on.storage().put(&key, &Record::new("old"), Precondition::Absent).await?;
@@ -71,7 +73,7 @@ pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
                 cut(turn, on.storage().put(&key, &rich("late"), Precondition::Absent)).await;
             }
         }
-        settle(&on).await?;
+        wait(settles).await;
         let is_deleted = turn / 16 % 2 == 1;
         let last = if is_deleted {
             on.storage().delete(&key, None).await?;
@@ -91,6 +93,7 @@ pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
 
 /// A `delete` that is dropped at any point leaves the record or nothing.
 pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> Outcome {
+    let settles = time_to_settle(&on).await?;
     for turn in on.rounds(DROPS, TIME).await? {
         let key = key(&format!("user{turn}"))?;
         let version = on.storage().put(&key, &Record::new("x"), Precondition::Absent).await?;
@@ -98,7 +101,7 @@ pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> 
         let found = on.storage().get(&key).await?;
         let whole = found.as_ref().is_none_or(|found| found.version == version && found.value == Record::new("x"));
         ensure!(whole, "turn {turn}: get after a dropped delete is {}", found.show());
-        settle(&on).await?;
+        wait(settles).await;
         on.storage().put(&key, &Record::new("y"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.value.payload);
         ensure_eq!(found, Some(b"y".to_vec()), "turn {turn}: get after the put that followed a dropped delete");
@@ -162,11 +165,11 @@ async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
     .await;
 }
 
-/// Waits as long as a dropped call may take to arrive: some times as long as a call takes that is not dropped. Nothing
-/// of a storage inside this process, whose writes take no time, can be on its way.
-async fn settle(on: &Subject) -> Outcome {
+/// How long a dropped call may take to arrive: some times as long as a call takes that is not dropped. Nothing of a
+/// storage inside this process, whose writes take no time, can be on its way.
+async fn time_to_settle(on: &Subject) -> Outcome<Duration> {
     let (key, mut slowest, mut fastest) = (key("settled")?, Duration::ZERO, Duration::MAX);
-    for turn in 0..8 {
+    for turn in 0..12 {
         let begun = Instant::now();
         if turn % 2 == 0 {
             on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;
@@ -176,8 +179,12 @@ async fn settle(on: &Subject) -> Outcome {
         slowest = slowest.max(begun.elapsed());
         fastest = fastest.min(begun.elapsed());
     }
-    if fastest > IN_PROCESS {
-        tokio::time::sleep(Duration::from_millis(15) + (slowest * 3).min(Duration::from_millis(200))).await;
+    let time = Duration::from_millis(15) + (slowest * 3).min(Duration::from_millis(200));
+    Ok(if fastest > IN_PROCESS { time } else { Duration::ZERO })
+}
+
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
-    Ok(())
 }

@@ -44,11 +44,26 @@
 //! passed in silence. Where a server is missing ([`server_from_env`]) the tests print `SKIP`, and fail if
 //! `REQUIRE_BACKENDS=1`.
 //!
+//! # What a failure says
+//!
+//! A failure names the call, the key and the record, and shows the last calls with their answers; payloads are shown as
+//! text, `\x` before what is not ASCII, 64 bytes at most. Where several properties fail, the summary lists the most telling
+//! first: what fails further up explains what fails below. Random choices come from a seed that every failure names; set
+//! `CONFORMANCE_SEED` to repeat them.
+//!
+//! # How the tests run
+//!
+//! Each property has a harness of its own, so they run side by side, eight at a time unless `--test-threads` or
+//! `RUST_TEST_THREADS` says otherwise; a property that only waits for time to pass lets another one run. A storage in
+//! memory takes a few seconds, one whose calls take 10 ms less than a minute. Properties with many rounds try fewer of
+//! them on a slow storage. A run with filters tries what the filters choose.
+//!
 //! # What the tests leave
 //!
-//! The last test prints the counts. Each outcome is also written below `target/conformance`; `cargo run -p
+//! The last test prints the counts. Each outcome is also written below `target/conformance`, and the whole as
+//! `target/conformance/<storage>.md`, with versions and date, in a form to publish: see
+//! [storages of others](https://github.com/oauth-dance/oauth-dance/blob/main/docs/third-party-storages.md). `cargo run -p
 //! oauth-dance-conformance --example report` makes one table of all storages, and [`Report::read_all`] reads them.
-//! Random choices come from a seed that every failure names; set `CONFORMANCE_SEED` to repeat them.
 //!
 //! # Versions
 //!

@@ -162,10 +162,12 @@ pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
     // What comes and goes before the cursor must not cancel out.
     for (round, (created, deleted)) in [(3, 0), (0, 3), (2, 2)].into_iter().enumerate() {
         let name = |user: String| Outcome::Ok(TokenKey::new(format!("round{round}"), user)?);
+        let mut records = Vec::new();
         for index in 0..40 {
-            on.storage().put(&name(format!("m{index:03}"))?, &rich("x"), Precondition::Always).await?;
-            on.storage().put(&name(format!("gone{index:03}"))?, &rich("x"), Precondition::Always).await?;
+            records.push((name(format!("m{index:03}"))?, rich("x")));
+            records.push((name(format!("gone{index:03}"))?, rich("x")));
         }
+        on.put_all(records).await?;
         let filter = Filter::everything().provider(format!("round{round}"));
         let (mut listed, mut after) = (Vec::new(), None);
         for turn in 0.. {

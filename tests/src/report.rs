@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use oauth_dance_core::{Clock, Timestamp};
+
 use crate::outcome::{Outcome, Stop};
 use crate::run::Property;
 
@@ -59,6 +61,39 @@ impl Report {
         self.stopped(|stop| if let Stop::Missing(what) = stop { Some(what) } else { None })
     }
 
+    /// The report in a form to publish: Markdown with the versions of the storage and of this suite, and the date.
+    ///
+    /// `storage` names the storage and its version. The tests of [`conformance_tests!`](crate::conformance_tests) write it
+    /// below `target/conformance` when all properties have been tried.
+    pub fn to_markdown(&self, storage: &str) -> String {
+        let (not_applicable, failed, skipped) = (self.not_applicable(), self.failed(), self.skipped());
+        let (suite, count) = (env!("CARGO_PKG_VERSION"), crate::PROPERTIES.len());
+        let result = format!(
+            "{} passed, {} not applicable, {} skipped, {} failed",
+            self.passed(),
+            not_applicable.len(),
+            skipped.len(),
+            failed.len()
+        );
+        let mut text = format!(
+            "# Conformance of {storage}\n\n| | |\n| --- | --- |\n| storage | {storage}, tested as `{}` |\n\
+             | suite | oauth-dance-conformance {suite}, {count} properties |\n| date | {} |\n| result | {result} |\n",
+            self.name,
+            date(Clock::system().now()),
+        );
+        for (title, stops) in [("Failed", failed), ("Skipped", skipped), ("Not applicable", not_applicable)] {
+            if stops.is_empty() {
+                continue;
+            }
+            text += &format!("\n## {title}\n\n| property | why |\n| --- | --- |\n");
+            for (name, why) in stops {
+                let why = why.lines().next().unwrap_or_default().replace('|', "\\|");
+                text += &format!("| `{name}` | {why} |\n");
+            }
+        }
+        text
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.outcomes.len() == crate::PROPERTIES.len()
     }
@@ -95,13 +130,13 @@ impl Report {
     }
 }
 
-/// The counts on the first line, then a line for everything that was not kept.
+/// The counts on the first line, then what was not kept: failures first, the most telling of them at the top.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (not_applicable, failed, skipped) = (self.not_applicable(), self.failed(), self.skipped());
         write!(f, "{}: {} passed, {} not applicable", self.name, self.passed(), not_applicable.len())?;
         write!(f, ", {} skipped, {} failed", skipped.len(), failed.len())?;
-        for (kind, stops) in [("not applicable", not_applicable), ("skipped", skipped), ("FAILED", failed)] {
+        for (kind, stops) in [("FAILED", failed), ("skipped", skipped), ("not applicable", not_applicable)] {
             for (name, why) in stops {
                 write!(f, "\n  {kind}: {name}: {why}")?;
             }
@@ -129,5 +164,53 @@ fn parse(text: &str) -> Outcome {
         "not applicable" => Err(Stop::NotApplicable(why.to_owned())),
         "skipped" => Err(Stop::Missing(why.to_owned())),
         _ => Err(Stop::Failed(why.to_owned())),
+    }
+}
+
+/// The day of an instant, as in `2026-01-31`.
+fn date(at: Timestamp) -> String {
+    // Years that begin in March end with the day that some of them do not have.
+    let days = at.as_unix_seconds() / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    format!("{:04}-{month:02}-{day:02}", era * 400 + year)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_their_dates() {
+        let dates = [
+            (0, "1970-01-01"),
+            (951_782_400, "2000-02-29"),
+            (1_709_164_800, "2024-02-29"),
+            (253_402_300_799, "9999-12-31"),
+        ];
+        for (seconds, wanted) in dates {
+            assert_eq!(date(Timestamp::from_unix_seconds(seconds)), wanted);
+        }
+    }
+
+    #[test]
+    fn a_published_report_says_what_was_tested_and_what_failed() {
+        let mut report = Report::new("mine");
+        report.add(&crate::PROPERTIES[0], Ok(()), Duration::ZERO);
+        report.add(&crate::PROPERTIES[1], Err(Stop::Failed("get is a | wrong\nlast calls".to_owned())), Duration::ZERO);
+        let text = report.to_markdown("my-storage 1.2.3");
+        for part in [
+            "# Conformance of my-storage 1.2.3",
+            env!("CARGO_PKG_VERSION"),
+            "| date | 2",
+            "1 passed, 0 not",
+            "get is a \\| wrong |",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }

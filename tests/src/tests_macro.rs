@@ -147,8 +147,21 @@ impl Tally {
         report.add(property, outcome, took);
         if report.is_complete() {
             say(&format!("\n{report}"));
+            self.publish(report);
         }
         self.news.notify_all();
+    }
+
+    /// Writes the report down as one that can be published.
+    fn publish(&self, report: &Report) {
+        let Some(folder) = self.folder() else { return };
+        let variable = |name: &str| std::env::var(name).unwrap_or_default();
+        // Cargo says of which package the tests are.
+        let storage = format!("{} {}", variable("CARGO_PKG_NAME"), variable("CARGO_PKG_VERSION"));
+        let file = folder.with_extension("md");
+        if let Err(error) = std::fs::write(&file, report.to_markdown(&storage)) {
+            say(&format!("cannot write {}: {error}", file.display()));
+        }
     }
 
     fn found(&self) -> MutexGuard<'_, Option<Report>> {

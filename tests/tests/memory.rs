@@ -6,16 +6,31 @@ mod bench;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bench::Bench;
+use bench::tuned::Tuned;
+use bench::{Bench, Front, Server};
 use oauth_dance_conformance::{PROPERTIES, run_all};
-use oauth_dance_core::MemoryStorage;
+use oauth_dance_core::{MemoryStorage, TokenStorage};
 
 /// The reference, as one line and on the system's clock.
 mod reference {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async { Ok(MemoryStorage::new()) });
+}
+
+/// The storage on the contract's page, as it stands there.
+mod on_the_contracts_page {
+    mod example {
+        include!("../../storage-core/src/storage_example.rs");
+
+        pub(super) fn storage() -> std::sync::Arc<dyn TokenStorage> {
+            std::sync::Arc::new(MyStorage::default())
+        }
+    }
+
+    oauth_dance_conformance::conformance_tests!(|| async { Ok(example::storage()) });
 }
 
 /// The same records behind a harness that can do nearly everything.
@@ -43,11 +58,33 @@ fn a_correct_storage_never_fails() {
 #[test]
 #[ignore = "prints how long each property takes, for those who change the suite"]
 fn how_long_each_property_takes() {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let report = run_all("correct", || async { Ok(correct()) });
     let mut times: Vec<_> = PROPERTIES.iter().map(|property| (report.took(property.name), property.name)).collect();
     times.sort();
     eprintln!("{times:#?} {:?} in all", begun.elapsed());
+}
+
+#[test]
+fn a_correct_storage_with_a_small_limit_passes() {
+    let [one, four]: [Front; 2] = [|server| tuned(server, 0, Some(1_024)), |server| tuned(server, 0, Some(4_096))];
+    for front in [one, four] {
+        let report = run_all("limited", || async move { Ok(Bench::new(front)) });
+        assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
+        assert_eq!(report.outcome("too_large_is_refused"), Some(&Ok(())));
+    }
+}
+
+#[test]
+fn a_slow_storage_passes_in_under_a_minute() {
+    let begun = Instant::now();
+    let report = run_all("slow", || async { Ok(Bench::new(|server| tuned(server, 10, None))) });
+    assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+fn tuned(server: Server, millis: u64, limit: Option<usize>) -> Arc<dyn TokenStorage> {
+    Arc::new(Tuned { server, call: Duration::from_millis(millis), limit })
 }
 
 #[test]

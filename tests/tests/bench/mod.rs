@@ -1,5 +1,8 @@
 //! Memory with everything a harness can do: a clock to move, faults to inject, a second handle, a dump.
 
+#[allow(dead_code, reason = "not every test that has a bench tunes it")]
+pub(crate) mod tuned;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -159,7 +159,7 @@ flaws! {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if matches!(written, Err(StorageError::Ambiguous { .. })) {
-                tokio::time::sleep(std::time::Duration::from_micros(200)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(3)).await;
                 drop(self.server.put(key, record, Precondition::Always).await);
             }
             written
