@@ -36,7 +36,7 @@ pub(super) struct Ended {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Failed {
     Denied,
-    IssuerMismatch,
+    IssuerMismatch { expected: String, found: Option<String> },
     NoUser,
     Provider { code: String, description: Option<String> },
     UserChanged,
@@ -47,7 +47,9 @@ impl Outcome {
     pub(super) fn failed(error: &LoginError) -> Self {
         Self::Failed(match error {
             LoginError::Denied => Failed::Denied,
-            LoginError::IssuerMismatch => Failed::IssuerMismatch,
+            LoginError::IssuerMismatch { expected, found } => {
+                Failed::IssuerMismatch { expected: expected.clone(), found: found.clone() }
+            }
             LoginError::NoUser => Failed::NoUser,
             LoginError::Provider { code, description } => {
                 Failed::Provider { code: code.clone(), description: description.clone() }
@@ -71,7 +73,7 @@ impl From<Failed> for LoginError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Denied => Self::Denied,
-            Failed::IssuerMismatch => Self::IssuerMismatch,
+            Failed::IssuerMismatch { expected, found } => Self::IssuerMismatch { expected, found },
             Failed::NoUser => Self::NoUser,
             Failed::Provider { code, description } => Self::Provider { code, description },
             Failed::UserChanged => Self::UserChanged,

@@ -70,10 +70,14 @@ impl Parameters {
 
     /// The code, if the provider that was asked says yes.
     pub(super) fn granted(self, registered: &Registered) -> Result<Secret, LoginError> {
-        match (&registered.issuer, &self.issuer) {
-            (Some(expected), Some(found)) if !expected.is(found) => return Err(LoginError::IssuerMismatch),
-            (_, None) if registered.requires_issuer => return Err(LoginError::IssuerMismatch),
-            _ => {}
+        let is_expected = match (&registered.issuer, &self.issuer) {
+            (Some(expected), Some(found)) => expected.is(found),
+            (_, None) => !registered.requires_issuer,
+            (None, Some(_)) => true,
+        };
+        if !is_expected {
+            let expected = registered.issuer.as_ref().map(|issuer| issuer.as_str().to_owned()).unwrap_or_default();
+            return Err(LoginError::IssuerMismatch { expected, found: self.issuer.as_deref().map(printable) });
         }
         match self.error {
             Some((code, _)) if is_denial(&code) => Err(LoginError::Denied),

@@ -55,9 +55,15 @@ pub enum LoginError {
     /// Nobody is signed in, and no hook said whose token it is.
     #[error("nobody is signed in to connect the account to")]
     NoUser,
-    /// `iss` in the callback is not the provider's issuer (RFC 9207).
-    #[error("the callback came from another authorization server")]
-    IssuerMismatch,
+    /// `iss` in the callback is not the provider's issuer (RFC 9207), or is missing although it was announced. They must be
+    /// equal to the last slash.
+    #[error("the callback came from {}, but the login was started at the issuer {expected:?}", named(.found.as_deref()))]
+    IssuerMismatch {
+        /// The provider's issuer.
+        expected: String,
+        /// The issuer in the callback, if it names one.
+        found: Option<String>,
+    },
     /// The user, or the provider for them, said no (RFC 6749 section 4.1.2.1, `access_denied`).
     #[error("access was denied at the provider")]
     Denied,
@@ -117,7 +123,7 @@ impl LoginError {
             Self::UserChanged => "user_changed",
             Self::NoRequestStorage => "no_request_storage",
             Self::NoUser => "no_user",
-            Self::IssuerMismatch => "issuer_mismatch",
+            Self::IssuerMismatch { .. } => "issuer_mismatch",
             Self::Denied => "denied",
             Self::Provider { .. } => "provider_error",
             Self::PushedRequest(_) => "pushed_request_failed",
@@ -138,7 +144,9 @@ impl LoginError {
             Self::UnknownProvider => StatusCode::NOT_FOUND,
             Self::CrossSite | Self::Denied => StatusCode::FORBIDDEN,
             Self::Prefetch => StatusCode::TOO_EARLY,
-            Self::Malformed(_) | Self::UnknownAttempt | Self::Expired | Self::IssuerMismatch => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::UnknownAttempt | Self::Expired | Self::IssuerMismatch { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Spent | Self::UserChanged => StatusCode::CONFLICT,
             Self::NoUser => StatusCode::UNAUTHORIZED,
             Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
@@ -151,4 +159,10 @@ impl LoginError {
             }
         }
     }
+}
+
+/// The issuer that a callback names.
+fn named(issuer: Option<&str>) -> String {
+    issuer
+        .map_or_else(|| "an authorization server that does not name itself".to_owned(), |issuer| format!("{issuer:?}"))
 }
