@@ -23,7 +23,7 @@ fn an_unknown_storage_gets_a_list_of_those_there_are() {
 fn a_server_that_is_not_there_gets_one_line() {
     for url in [
         "postgres://u:CANARY@127.0.0.1:1/d",
-        "postgres://u@127.0.0.1:1/d?passwd=CANARY",
+        "postgres://u@127.0.0.1:1/d?password=CANARY",
         "mysql://u:CANARY@127.0.0.1:1/d",
         "redis://u:CANARY@127.0.0.1:1/",
         "redis+cluster://u:CANARY@127.0.0.1:1,127.0.0.1:2",
@@ -33,6 +33,13 @@ fn a_server_that_is_not_there_gets_one_line() {
         assert_eq!(demo.code, 1);
         demo.assert_one_line(&["cannot use the storage", "127.0.0.1:1", "Connection refused"]);
     }
+}
+
+#[test]
+fn an_unknown_parameter_is_named_without_its_value() {
+    let demo = demo("postgres://u@127.0.0.1:1/d?passwd=CANARY");
+    assert_eq!(demo.code, 1);
+    demo.assert_one_line(&["cannot use the storage", "127.0.0.1:1", "leave the parameter out", "`passwd`"]);
 }
 
 #[test]
