@@ -14,7 +14,7 @@ use url::Url;
 use crate::connection::StoredToken;
 use crate::dpop::{self, Binding};
 use crate::error::ApiError;
-use crate::http_client::{HttpClients, SendError, without_url};
+use crate::http_client::{HttpClients, ReadError, SendError, without_url};
 use crate::oauth::OAuth;
 use crate::openid::identity::subject_in;
 use crate::registered::Registered;
@@ -183,9 +183,11 @@ impl ApiClient {
         };
         let answer = match self.http.send(request, binding(&self.token), limit).await {
             Ok(answer) => answer,
-            Err(SendError::TooLarge) => return Err(ApiError::TooLarge { limit }),
+            Err(SendError::Cut { why: ReadError::TooLarge, .. }) => return Err(ApiError::TooLarge { limit }),
             Err(SendError::Proof) => return Err(ApiError::Request("no DPoP proof could be made".into())),
-            Err(SendError::Http(error)) => return Err(transport(error)),
+            Err(SendError::Http(error) | SendError::Cut { why: ReadError::Broken(error), .. }) => {
+                return Err(transport(error));
+            }
         };
         let problem = match (&self.registered.oauth1, &*self.token) {
             (Some(signer), Token::OAuth1(token)) if answer.status.is_client_error() => {

@@ -1,6 +1,6 @@
 //! From a stored token to a usable one, by the refresh protocol of the core, and what that needs to know of a provider.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use oauth_dance_core::{
@@ -11,6 +11,7 @@ use crate::error::{ConnectError, TokenEndpointError};
 use crate::oauth::OAuth;
 use crate::registered::Registered;
 use crate::token_endpoint;
+use crate::token_response::Reading;
 
 /// Where the token of one user at one provider is.
 #[derive(Clone)]
@@ -63,7 +64,8 @@ impl StoredToken {
 
     /// What redeems its refresh token.
     pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
-        Arc::new(TokenEndpoint { oauth: self.oauth.clone(), registered: Arc::clone(&self.registered) })
+        let (oauth, registered) = (self.oauth.clone(), Arc::clone(&self.registered));
+        Arc::new(TokenEndpoint { oauth, registered, doubts: OnceLock::new() })
     }
 }
 
@@ -77,6 +79,8 @@ pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
 struct TokenEndpoint {
     oauth: OAuth,
     registered: Arc<Registered>,
+    /// What is doubtful about the token that was redeemed. One of these redeems one.
+    doubts: OnceLock<String>,
 }
 
 #[async_trait]
@@ -91,11 +95,23 @@ impl Redeem for TokenEndpoint {
             registered.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })?;
         let http = oauth.http.within(lease);
         let answer = token_endpoint::refresh(&http, &registered, token, refresh_token, oauth.clock.now()).await;
-        answer.map_err(|error| {
-            let provider = &self.registered.name;
-            tracing::warn!(provider, error = &error as &dyn std::error::Error, "the refresh token was not redeemed");
-            meaning(&error)
-        })
+        match answer {
+            Ok(Reading { token, doubts }) => {
+                if !doubts.is_empty() {
+                    let _ = self.doubts.set(doubts.join(", "));
+                }
+                Ok(token)
+            }
+            Err(error) => {
+                let provider = &self.registered.name;
+                tracing::warn!(
+                    provider,
+                    error = &error as &dyn std::error::Error,
+                    "the refresh token was not redeemed"
+                );
+                Err(meaning(&error))
+            }
+        }
     }
 
     /// The ID token is looked at, but only kept where that is asked for.
@@ -112,36 +128,75 @@ impl Redeem for TokenEndpoint {
     }
 
     async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
+        let provider = &self.registered.name;
+        let doubts = self.doubts.get();
+        if let Some(doubts) = doubts {
+            tracing::error!(provider, doubts, "a refresh brought a token that is doubtful, and it was stored");
+        }
+        let said = || doubts.map_or(Verdict::Good, |doubts| Verdict::Doubtful { cause: doubts.clone() });
         // What the application named itself no ID token can repeat.
         let verified = old.subject.as_ref().filter(|subject| !subject.issuer.is_empty());
-        let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return Verdict::Good };
+        let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return said() };
         let oauth = &self.oauth.inner;
         let verdict = openid.look_at(subject, new, &self.registered.client_id, &oauth.http, oauth.clock.now()).await;
         if let Verdict::Doubtful { cause } | Verdict::Foreign { cause } = &verdict {
-            tracing::error!(provider = self.registered.name, cause, "a refresh brought an ID token that is not right");
+            tracing::error!(provider, cause, "a refresh brought an ID token that is not right");
         }
-        verdict
+        if verdict == Verdict::Good { said() } else { verdict }
     }
 }
 
+/// Errors that pass by themselves (RFC 6749 section 4.1.2.1, RFC 8628 section 3.5).
+const PASSING: [&str; 4] = ["temporarily_unavailable", "server_error", "slow_down", "use_dpop_nonce"];
+/// Errors of the client and its registration (RFC 6749 section 5.2), and what GitHub, Slack and others call them.
+const OF_THE_CLIENT: [&str; 14] = [
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_dpop_proof",
+    "invalid_redirect_uri",
+    "redirect_uri_mismatch",
+    "invalid_client_id",
+    "invalid_client_secret",
+    "bad_client_secret",
+    "bad_client_id",
+    "incorrect_client_credentials",
+    "client_not_found",
+    "invalid_credentials",
+    "unknown_client",
+];
+
 /// What an error of the token endpoint says about the refresh token.
+///
+/// The word of the provider that the grant is dead counts with any status. Everything else is seen by its status first: a
+/// gateway can answer for a provider that has spent the refresh token, in JSON too.
 fn meaning(error: &TokenEndpointError) -> RedeemError {
     let cause = error.to_string();
-    match error {
-        error if error.needs_authorization() => RedeemError::Dead { cause },
-        TokenEndpointError::LeaseOver => RedeemError::LeaseOver,
-        // Also a client that is not accepted: that is a mistake in the configuration, and costs no user their token.
-        TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof | TokenEndpointError::Refused { .. } => {
-            RedeemError::NotRedeemed { cause, retry_after: None }
+    let (status, code, retry_after) = match error {
+        error if error.needs_authorization() => return RedeemError::Dead { cause },
+        TokenEndpointError::LeaseOver => return RedeemError::LeaseOver,
+        TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof => {
+            return RedeemError::NotRedeemed { cause, retry_after: None };
         }
-        TokenEndpointError::Status { status, retry_after } if status.is_client_error() => {
-            RedeemError::NotRedeemed { cause, retry_after: *retry_after }
-        }
-        TokenEndpointError::Status { retry_after, .. } => RedeemError::Unknown { cause, retry_after: *retry_after },
         TokenEndpointError::Transport(_) | TokenEndpointError::Timeout | TokenEndpointError::Answer(_) => {
-            RedeemError::Unknown { cause, retry_after: None }
+            return RedeemError::Unknown { cause, retry_after: None };
         }
+        TokenEndpointError::Refused { status, code, retry_after, .. } => (*status, Some(code.as_str()), *retry_after),
+        TokenEndpointError::Status { status, retry_after } => (*status, None, *retry_after),
+    };
+    match (status.as_u16(), code) {
+        // Looked at before the request is (RFC 6585 section 4, RFC 8470 section 5.2, RFC 9110 section 15.5.9).
+        (408 | 425 | 429, _) => RedeemError::NotRedeemed { cause, retry_after },
+        (300..400 | 500.., _) | (..300, None) => RedeemError::Unknown { cause, retry_after },
+        (_, Some(code)) if PASSING.contains(&code) => RedeemError::NotRedeemed { cause, retry_after },
+        (_, Some(code)) if OF_THE_CLIENT.contains(&code) => RedeemError::Misconfigured { cause: to_correct(&cause) },
+        (404 | 405 | 410 | 415, None) => RedeemError::Misconfigured { cause: to_correct(&cause) },
+        _ => RedeemError::Refused { cause, retry_after },
     }
+}
+
+fn to_correct(cause: &str) -> String {
+    format!("{cause}; check the client's registration and the provider's endpoints in the configuration")
 }
 
 #[cfg(test)]
@@ -152,31 +207,76 @@ mod tests {
 
     use super::*;
 
+    fn refused(status: u16, code: &str, needs_authorization: bool) -> TokenEndpointError {
+        let status = StatusCode::from_u16(status).unwrap();
+        let retry_after = Some(Duration::from_secs(7));
+        TokenEndpointError::Refused {
+            code: code.to_owned(),
+            description: None,
+            status,
+            retry_after,
+            needs_authorization,
+        }
+    }
+
+    fn status(status: u16) -> TokenEndpointError {
+        let status = StatusCode::from_u16(status).unwrap();
+        TokenEndpointError::Status { status, retry_after: Some(Duration::from_secs(7)) }
+    }
+
     #[test]
     fn only_a_dead_grant_is_dead() {
-        let refused = |code: &str| TokenEndpointError::Refused { code: code.to_owned(), description: None };
-        let status = |code| TokenEndpointError::Status {
-            status: StatusCode::from_u16(code).unwrap(),
-            retry_after: Some(Duration::from_secs(7)),
-        };
-        for dead in ["invalid_grant", "bad_refresh_token"] {
-            assert!(matches!(meaning(&refused(dead)), RedeemError::Dead { .. }), "{dead}");
+        for status in [200, 400, 401, 403, 429, 500, 503] {
+            assert!(matches!(meaning(&refused(status, "invalid_grant", true)), RedeemError::Dead { .. }), "{status}");
         }
-        for passing in ["invalid_client", "temporarily_unavailable", "invalid_request", "slow_down"] {
-            assert!(matches!(meaning(&refused(passing)), RedeemError::NotRedeemed { .. }), "{passing}");
+        for other in
+            [refused(400, "invalid_request", false), refused(403, "access_denied", false), status(400), status(403)]
+        {
+            assert!(matches!(meaning(&other), RedeemError::Refused { retry_after: Some(_), .. }), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_fault_of_a_client_costs_no_user_anything() {
+        for code in OF_THE_CLIENT {
+            for status in [200, 400, 401, 403] {
+                assert!(matches!(meaning(&refused(status, code, false)), RedeemError::Misconfigured { .. }), "{code}");
+            }
+        }
+        for code in [404, 405, 410, 415] {
+            assert!(matches!(meaning(&status(code)), RedeemError::Misconfigured { .. }), "{code}");
+        }
+    }
+
+    /// A gateway answers in JSON too, and does not know whether the refresh token is spent.
+    #[test]
+    fn the_status_is_seen_before_the_error() {
+        for code in [300, 302, 500, 502, 503, 504, 599] {
+            for error in [status(code), refused(code, "temporarily_unavailable", false), refused(code, "x", false)] {
+                assert!(matches!(meaning(&error), RedeemError::Unknown { retry_after: Some(_), .. }), "{error:?}");
+            }
         }
         for code in [408, 425, 429] {
-            let error = meaning(&status(code));
+            for error in [status(code), refused(code, "invalid_client", false)] {
+                assert!(matches!(meaning(&error), RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{error:?}");
+            }
+        }
+        for code in PASSING {
+            let error = meaning(&refused(400, code, false));
             assert!(matches!(error, RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{code}");
         }
-        for code in [200, 302, 500, 503] {
-            assert!(matches!(meaning(&status(code)), RedeemError::Unknown { .. }), "{code}");
-        }
+        assert!(matches!(meaning(&status(204)), RedeemError::Unknown { .. }));
+    }
+
+    #[test]
+    fn what_brought_no_answer_may_have_been_sent() {
         let lost =
             [TokenEndpointError::Timeout, TokenEndpointError::Transport("x".into()), TokenEndpointError::Answer("x")];
         for lost in lost {
             assert!(matches!(meaning(&lost), RedeemError::Unknown { .. }));
         }
-        assert!(matches!(meaning(&TokenEndpointError::Unreachable("x".into())), RedeemError::NotRedeemed { .. }));
+        for unsent in [TokenEndpointError::Unreachable("x".into()), TokenEndpointError::Proof] {
+            assert!(matches!(meaning(&unsent), RedeemError::NotRedeemed { .. }));
+        }
     }
 }

@@ -50,7 +50,7 @@ impl SealedCookies {
     }
 
     fn header(&self, name: &str, value: &str, max_age: Duration) -> HeaderValue {
-        let max_age = cookie::time::Duration::seconds(i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX));
+        let max_age = time::Duration::seconds(i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX));
         let cookie = Cookie::build((name, value))
             .path("/")
             .http_only(true)

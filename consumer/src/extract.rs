@@ -189,7 +189,7 @@ impl Connections {
 
     /// The response to a [`ConnectError`]: the login for a browser that needs one, and otherwise a status with a page or JSON.
     pub fn reject(&self, provider: &str, error: ConnectError) -> ConnectedRejection {
-        ConnectedRejection::new(error, Some(provider), self.browser.clone())
+        ConnectedRejection::as_of(error, provider, self.browser.clone(), self.oauth.inner.clock.now())
     }
 }
 

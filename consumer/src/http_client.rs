@@ -10,12 +10,15 @@ use oauth_dance_core::{BoxError, Clock, Lease};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Body, Request, Response};
 
+use crate::decompress::decompressed;
 use crate::dpop::Nonces;
 use crate::error::ConfigError;
 use crate::hosts::{Zone, ZoneResolver};
 use crate::leased::LeasedBody;
 
 const USER_AGENT: &str = concat!("oauth-dance/", env!("CARGO_PKG_VERSION"));
+/// The most that a compressed answer may become.
+const MAX_PLAIN: usize = 1024 * 1024;
 const MAX_REDIRECTS: usize = 5;
 
 tokio::task_local! {
@@ -38,7 +41,8 @@ impl Default for Limits {
     }
 }
 
-/// Neither client keeps cookies or decompresses, so answers are as large as they are read.
+/// Neither client keeps cookies or decompresses, so answers are as large as they are read. What a token endpoint has
+/// compressed without being asked is undone afterwards; see [`decompressed`](crate::decompress::decompressed).
 #[derive(Clone, Debug)]
 pub(crate) struct HttpClients {
     pub(crate) token_endpoint: ByZone,
@@ -78,7 +82,12 @@ impl HttpClients {
         let (response, is_redirected) = REDIRECTED.scope(Cell::new(false), sending).await;
         let response = response.map_err(SendError::Http)?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Answer { status, headers, body: read_body(response, limit).await?, is_redirected })
+        let (body, cut) = read_what_comes(response, limit).await;
+        let answer = Answer { status, headers, body: body.into(), is_redirected };
+        match cut {
+            None => Ok(answer),
+            Some(why) => Err(SendError::Cut { answer, why }),
+        }
     }
 }
 
@@ -162,15 +171,19 @@ pub(crate) enum SendError {
     /// No proof could be made, so nothing was sent.
     Proof,
     Http(reqwest::Error),
-    TooLarge,
+    /// An answer came, but not all of it was read.
+    Cut {
+        /// What was read.
+        answer: Answer,
+        /// Why it was no more.
+        why: ReadError,
+    },
 }
 
-impl From<ReadError> for SendError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::TooLarge => Self::TooLarge,
-            ReadError::Broken(error) => Self::Http(error),
-        }
+impl Answer {
+    /// Its body without a content coding that nobody asked for.
+    pub(crate) fn plain(&self) -> Bytes {
+        decompressed(&self.headers, self.body.clone(), MAX_PLAIN)
     }
 }
 
@@ -192,18 +205,28 @@ pub(crate) enum ReadError {
 }
 
 /// Reads a body, but no more than `limit` bytes of it.
-pub(crate) async fn read_body(mut response: Response, limit: usize) -> Result<Bytes, ReadError> {
-    if response.content_length().is_some_and(|length| length > limit as u64) {
-        return Err(ReadError::TooLarge);
+pub(crate) async fn read_body(response: Response, limit: usize) -> Result<Bytes, ReadError> {
+    match read_what_comes(response, limit).await {
+        (body, None) => Ok(body.into()),
+        (_, Some(why)) => Err(why),
     }
+}
+
+/// Reads a body until it ends, breaks or has reached `limit` bytes, and why it was not read to its end.
+async fn read_what_comes(mut response: Response, limit: usize) -> (Vec<u8>, Option<ReadError>) {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(ReadError::Broken)? {
-        if body.len() + chunk.len() > limit {
-            return Err(ReadError::TooLarge);
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return (body, None),
+            Err(error) => return (body, Some(ReadError::Broken(error))),
+        };
+        let room = limit - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            return (body, Some(ReadError::TooLarge));
         }
-        body.extend_from_slice(&chunk);
     }
-    Ok(body.into())
 }
 
 /// The error without its URL, whose query may hold a secret.

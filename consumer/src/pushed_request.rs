@@ -1,14 +1,15 @@
 //! Pushed authorization requests (RFC 9126): the parameters go to the provider itself, and the browser carries a reference.
 
 use http::StatusCode;
-use oauth_dance_core::{DpopKey, Secret};
-use serde_json::{Map, Value};
+use oauth_dance_core::{DpopKey, Secret, Timestamp};
+use serde_json::Value;
 use url::Url;
 
 use crate::error::TokenEndpointError;
 use crate::http_client::{Answer, HttpClients};
 use crate::quirks::TokenRequest;
 use crate::registered::Registered;
+use crate::token_response::Document;
 use crate::{token_endpoint, token_response};
 
 /// More than any provider makes them, and little enough for a URL.
@@ -28,20 +29,22 @@ pub(crate) async fn push(
     let client_secret = token_endpoint::client_secret(http, registered);
     let mut sent = vec![client_secret.expose()];
     sent.extend(params.iter().filter(|(name, _)| name == "state").map(|(_, state)| state.as_str()));
-    read(&answer, &sent)
+    read(&answer, &sent, http.clock.now())
 }
 
 /// The `request_uri` in an answer, or what went wrong (RFC 9126 sections 2.2 and 2.3).
-fn read(answer: &Answer, sent: &[&str]) -> Result<Secret, TokenEndpointError> {
-    let Answer { status, headers, body, .. } = answer;
-    if let Some(refused) = token_response::refused(body, sent) {
+fn read(answer: &Answer, sent: &[&str], now: Timestamp) -> Result<Secret, TokenEndpointError> {
+    let Answer { status, headers, .. } = answer;
+    let body = answer.plain();
+    if let Some(refused) = token_response::refused(*status, headers, &body, sent, now) {
         return Err(refused);
     }
-    if !matches!(*status, StatusCode::CREATED | StatusCode::OK) {
-        return Err(token_response::failed(*status, headers));
+    if !status.is_success() || *status == StatusCode::NO_CONTENT {
+        return Err(token_response::failed(*status, headers, now));
     }
     let unusable = TokenEndpointError::Answer;
-    let members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| unusable("it is not a JSON object"))?;
+    let document = Document::read(headers, &body, false);
+    let members = document.members().filter(|_| document.is_whole).ok_or(unusable("it is not a JSON object"))?;
     let request_uri = members.get("request_uri").and_then(Value::as_str).unwrap_or_default();
     let is_printable = request_uri.bytes().all(|byte| byte.is_ascii_graphic());
     if request_uri.is_empty() || request_uri.len() > MAX_REQUEST_URI || !is_printable {
@@ -64,6 +67,7 @@ mod tests {
         read(
             &Answer { status, headers: HeaderMap::new(), body: body.to_owned().into(), is_redirected: false },
             &["STATE"],
+            Timestamp::from_unix_seconds(1_000),
         )
     }
 

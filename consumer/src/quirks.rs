@@ -45,8 +45,12 @@ pub struct Quirks {
     ///
     /// [`OAuth2Token::extra`]: crate::OAuth2Token::extra
     pub token_member: Option<String>,
-    /// Token types that are accepted besides `Bearer`, and presented in the same way. In any case.
+    /// Token types that are presented as bearer tokens are although their name says otherwise. In any case. A type that is
+    /// not known, or not said, is taken for `Bearer` anyway; one that is known to need a proof (`mac`, `pop`) is refused.
     pub token_types: Vec<String>,
+    /// The provider's own member for how long a token lasts, in seconds or until an instant, which counts before
+    /// `expires_in`. Zoho had `expires_in_sec`. The instants `expires_at`, `expires_on` and `expires` need not be named.
+    pub lifetime_member: Option<String>,
     /// The header that presents the token to the API.
     pub token_header: TokenHeader,
     /// The member of the token response that names the API base of this user, if it is there. It must be an https URL.
@@ -103,6 +107,9 @@ pub enum RevocationRequest {
 /// The token type and scheme of tokens that are bound to a key (RFC 9449).
 const DPOP: &str = "DPoP";
 
+/// Token types that are of no use without a proof, which this client has for the first alone.
+const PROVED: [&str; 4] = [DPOP, "mac", "pop", "hok"];
+
 /// Parameters of token requests that belong to the protocol.
 const RESERVED: [&str; 7] =
     ["grant_type", "code", "redirect_uri", "code_verifier", "client_id", "client_secret", "refresh_token"];
@@ -130,15 +137,21 @@ impl Quirks {
         Ok(())
     }
 
+    /// Whether a token of this type is presented as a bearer token. Many providers have names of their own for them.
     pub(crate) fn accepts(&self, token_type: &str) -> bool {
-        let mut accepted = self.token_types.iter().map(String::as_str).chain(["Bearer"]);
-        accepted.any(|accepted| accepted.eq_ignore_ascii_case(token_type))
+        let is = |name: &str| name.eq_ignore_ascii_case(token_type.trim());
+        self.token_types.iter().any(|name| is(name)) || !PROVED.into_iter().any(is)
     }
 
-    /// The same for a token that was asked for with a key, or without. One with a key must be bound to it: a provider that
-    /// answers otherwise would talk this client out of it (RFC 9449 section 5).
-    pub(crate) fn accepts_bound(&self, token_type: &str, is_bound: bool) -> bool {
-        if is_bound { token_type.eq_ignore_ascii_case(DPOP) } else { self.accepts(token_type) }
+    /// The same for a token that has a key, or none. One with a key is never presented without its proof, whatever its type
+    /// is called.
+    pub(crate) fn accepts_bound(&self, token_type: &str, has_key: bool) -> bool {
+        has_key || self.accepts(token_type)
+    }
+
+    /// Whether a token of this type is bound to a key (RFC 9449 section 5).
+    pub(crate) fn is_bound(token_type: &str) -> bool {
+        token_type.eq_ignore_ascii_case(DPOP)
     }
 }
 

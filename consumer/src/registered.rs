@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use url::{Origin, Url};
 
 use crate::client_key::SecretMaker;
+use crate::dead_grant::DeadGrant;
 use crate::error::ConfigError;
 use crate::hosts::{KnownHosts, PlainHttp, Zone, parse_endpoint};
 use crate::oauth::OAuth;
@@ -72,6 +73,7 @@ pub(crate) struct Registered {
     pub(crate) refresh_endpoint: Url,
     pub(crate) token_headers: HeaderMap,
     pub(crate) presentation: Presentation,
+    pub(crate) dead_grants: Vec<DeadGrant>,
     pub(crate) quirks: Quirks,
     hosts: KnownHosts,
     /// From where URLs come that the configuration does not name.
@@ -132,6 +134,7 @@ impl Registered {
         }
         let maker = client_key.map(|key| SecretMaker::new(key, &client_id)).transpose();
         let maker = maker.map_err(|problem| invalid("client_key", problem))?.map(Arc::new);
+        provider.dead_grants.iter().try_for_each(|dead| dead.check(&name))?;
         provider.quirks.check(&name, client_secret.is_none() && maker.is_none())?;
         if provider.dpop && provider.quirks.token_header != TokenHeader::Bearer {
             return Err(invalid("dpop", "presents the token in a header of its own, so `token_header` cannot be set"));
@@ -186,6 +189,7 @@ impl Registered {
             revocation_authentication: provider.client_authentication,
             authorization_params: provider.authorization_params,
             login_params: provider.login_params,
+            dead_grants: provider.dead_grants,
             quirks,
             client_id,
             client_secret,
@@ -283,6 +287,7 @@ fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
         ("pushed_authorization_request_endpoint", provider.pushed_authorization_request_endpoint.is_some()),
         ("dpop", provider.dpop),
         ("offline_access", provider.offline_access != OfflineAccess::NotAsked),
+        ("dead_grants", !provider.dead_grants.is_empty()),
         ("quirks", of_both != Quirks::default()),
     ]
     .into_iter()

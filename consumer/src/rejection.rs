@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cookie::{Cookie, SameSite};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, header};
+use oauth_dance_core::Timestamp;
 use serde_json::json;
 use url::form_urlencoded;
 
@@ -66,17 +67,38 @@ struct Inner {
     provider: Option<String>,
     browser: Option<Arc<Browser>>,
     is_after_call: bool,
+    /// In how many seconds it may be tried again (RFC 9110 section 10.2.3).
+    retry_after: Option<u64>,
 }
 
 impl ConnectedRejection {
     pub(crate) fn new(error: ConnectError, provider: Option<&str>, browser: Option<Arc<Browser>>) -> Self {
-        Self(Arc::new(Inner { error, provider: provider.map(str::to_owned), browser, is_after_call: false }))
+        let provider = provider.map(str::to_owned);
+        Self(Arc::new(Inner { error, provider, browser, is_after_call: false, retry_after: None }))
+    }
+
+    /// The same with how long it takes from `now` until the connection is tried again.
+    pub(crate) fn as_of(error: ConnectError, provider: &str, browser: Option<Arc<Browser>>, now: Timestamp) -> Self {
+        let retry_after = match &error {
+            ConnectError::BackingOff { until, .. } => {
+                Some(until.as_unix_seconds().saturating_sub(now.as_unix_seconds()).max(1))
+            }
+            _ => None,
+        };
+        let provider = Some(provider.to_owned());
+        Self(Arc::new(Inner { error, provider, browser, is_after_call: false, retry_after }))
     }
 
     /// The same for a token that the API rejected. If a login a moment ago did not help, the browser is not sent to another
     /// one: an API that rejects every token would send it round and round.
     pub(crate) fn after_call(error: ConnectError, provider: &str, browser: Option<Arc<Browser>>) -> Self {
-        Self(Arc::new(Inner { error, provider: Some(provider.to_owned()), browser, is_after_call: true }))
+        Self(Arc::new(Inner {
+            error,
+            provider: Some(provider.to_owned()),
+            browser,
+            is_after_call: true,
+            retry_after: None,
+        }))
     }
 
     /// The error.
@@ -87,7 +109,7 @@ impl ConnectedRejection {
 
 impl IntoResponse for ConnectedRejection {
     fn into_response(self) -> Response {
-        let Inner { error, provider, browser, is_after_call } = &*self.0;
+        let Inner { error, provider, browser, is_after_call, retry_after } = &*self.0;
         let mut response = match (browser, provider) {
             (Some(browser), Some(provider)) if error.needs_login() => {
                 to_login(browser, provider, error, *is_after_call)
@@ -101,6 +123,8 @@ impl IntoResponse for ConnectedRejection {
                 }
             }
         };
+        let retry_after = retry_after.as_ref().map(|seconds| (header::RETRY_AFTER, HeaderValue::from(*seconds)));
+        response.headers_mut().extend(retry_after);
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
@@ -116,7 +140,7 @@ fn to_login(browser: &Browser, provider: &str, error: &ConnectError, is_after_ca
     }
     let mut response = Redirect::to(&login).into_response();
     if is_after_call {
-        let max_age = cookie::time::Duration::seconds(BETWEEN_LOGINS.as_secs().cast_signed());
+        let max_age = time::Duration::seconds(BETWEEN_LOGINS.as_secs().cast_signed());
         let cookie = Cookie::build((cookie, "1"))
             .path("/")
             .http_only(true)

@@ -11,12 +11,12 @@ use url::{Url, form_urlencoded};
 
 use crate::dpop::Binding;
 use crate::error::TokenEndpointError;
-use crate::http_client::{Answer, HttpClients, SendError, without_url};
+use crate::http_client::{Answer, HttpClients, ReadError, SendError, without_url};
 use crate::leased::is_lease_over;
 use crate::provider::ClientAuthentication;
 use crate::quirks::{RevocationRequest, TokenRequest};
 use crate::registered::Registered;
-use crate::token_response;
+use crate::token_response::{self, Asked, Reading, Received};
 
 /// More than any token response has; what is longer is no token response.
 const MAX_RESPONSE: usize = 1024 * 1024;
@@ -38,45 +38,52 @@ pub(crate) async fn exchange_code(
     }
     form.extend(registered.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let format = registered.quirks.token_request;
-    let answer = post(http, registered, &registered.token_endpoint, &form, format, key.as_ref()).await?;
-    read(registered, &answer, &[code, verifier, client_secret(http, registered).expose()], key, now)
+    let request = authenticated(http, registered, &registered.token_endpoint, &form, format)?;
+    let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
+    let client_secret = client_secret(http, registered);
+    let sent = [code, verifier, client_secret.expose()];
+    let asked = Asked { is_bound: key.is_some(), old: None, ..asked(registered, &sent, now) };
+    let Reading { mut token, .. } = read(&asked, &answer, cut)?;
+    token.dpop_key = key;
+    Ok(token)
 }
 
 /// Redeems a refresh token (RFC 6749 section 6) for a token bound to the same key. An answer without a refresh token or scope
-/// keeps the old one, and one without a lifetime gets the same as any that can be refreshed.
+/// keeps the old one, and one without a lifetime gets the same as any that can be refreshed. A token that came with it is
+/// kept even if something about it is doubtful, because the refresh token may be spent.
 pub(crate) async fn refresh(
     http: &HttpClients,
     registered: &Registered,
     old: &OAuth2Token,
     refresh_token: &Secret,
     now: Timestamp,
-) -> Result<OAuth2Token, TokenEndpointError> {
+) -> Result<Reading, TokenEndpointError> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
     let format = registered.quirks.token_request;
     let key = registered.dpop_key(old.dpop_key.clone());
-    let answer = post(http, registered, &registered.refresh_endpoint, &form, format, key.as_ref()).await?;
+    let request = authenticated(http, registered, &registered.refresh_endpoint, &form, format)?;
+    let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
     let client_secret = client_secret(http, registered);
     let sent = [refresh_token.expose(), client_secret.expose()];
-    let mut token = read(registered, &answer, &sent, key, now)?;
+    let asked = Asked { is_bound: key.is_some(), old: Some(old), ..asked(registered, &sent, now) };
+    let Reading { mut token, doubts } = read(&asked, &answer, cut)?;
+    token.dpop_key = key;
     token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
-    token.expires_at = token.expires_at.or(Some(now.saturating_add(token_response::DEFAULT_LIFETIME)));
     token.scope = token.scope.or_else(|| old.scope.clone());
     token.subject.clone_from(&old.subject);
     keep_api_base(registered, &mut token, old);
-    Ok(token)
+    Ok(Reading { token, doubts })
 }
 
-/// The token in an answer, with the key it is bound to.
-fn read(
-    registered: &Registered,
-    Answer { status, headers, body, .. }: &Answer,
-    sent: &[&str],
-    dpop_key: Option<DpopKey>,
-    now: Timestamp,
-) -> Result<OAuth2Token, TokenEndpointError> {
-    let mut token = token_response::read(&registered.quirks, dpop_key.is_some(), *status, headers, body, sent, now)?;
-    token.dpop_key = dpop_key;
-    Ok(token)
+/// What the answers of this provider are read with.
+fn asked<'a>(registered: &'a Registered, sent: &'a [&'a str], now: Timestamp) -> Asked<'a> {
+    let Registered { quirks, dead_grants, .. } = registered;
+    Asked { quirks, dead_grants, is_bound: false, old: None, sent, now }
+}
+
+fn read(asked: &Asked<'_>, answer: &Answer, cut: Option<TokenEndpointError>) -> Result<Reading, TokenEndpointError> {
+    let Answer { status, headers, .. } = answer;
+    token_response::read(asked, Received { status: *status, headers, body: &answer.plain(), cut })
 }
 
 /// Where this user's API is, some providers say only once.
@@ -103,7 +110,7 @@ pub(crate) async fn revoke(
     let (binding, presented) = (bound_to(key), key.map(|key| Binding { key, access_token: Some(token) }));
     let api = registered.present(token, key.is_some());
     let api = api.ok_or(TokenEndpointError::Answer("no header can carry it"));
-    let Answer { status, body, .. } = match registered.quirks.revocation {
+    let answer = match registered.quirks.revocation {
         RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form, key).await?,
         _ if hint == "refresh_token" => return Ok(()),
         RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json, key).await?,
@@ -120,11 +127,18 @@ pub(crate) async fn revoke(
             send(http, request.json(&serde_json::json!({ "access_token": token.expose() })), binding).await?
         }
     };
+    let Answer { status, headers, .. } = &answer;
     let is_standard = registered.quirks.revocation == RevocationRequest::Rfc7009;
-    if let Some(refused) = token_response::refused(&body, &[token.expose()]).filter(|_| !is_standard) {
-        return Err(refused);
+    if is_standard && status.is_success() {
+        return Ok(());
     }
-    if status.is_success() { Ok(()) } else { Err(TokenEndpointError::Status { status, retry_after: None }) }
+    match token_response::refused(*status, headers, &answer.plain(), &[token.expose()], http.clock.now()) {
+        // It was revoked before, or has expired, and this provider calls that an error.
+        Some(TokenEndpointError::Refused { code, .. }) if code == "invalid_token" && status.is_client_error() => Ok(()),
+        Some(refused) => Err(refused),
+        None if status.is_success() => Ok(()),
+        None => Err(token_response::failed(*status, headers, http.clock.now())),
+    }
 }
 
 /// Posts to an endpoint of the authorization server, authenticated as the client, with a proof of the key if there is one.
@@ -136,6 +150,17 @@ pub(crate) async fn post(
     format: TokenRequest,
     key: Option<&DpopKey>,
 ) -> Result<Answer, TokenEndpointError> {
+    send(http, authenticated(http, registered, endpoint, form, format)?, bound_to(key)).await
+}
+
+/// A request of an endpoint of the authorization server, authenticated as the client.
+fn authenticated(
+    http: &HttpClients,
+    registered: &Registered,
+    endpoint: &Url,
+    form: &[(&str, &str)],
+    format: TokenRequest,
+) -> Result<RequestBuilder, TokenEndpointError> {
     let is_named = form.iter().any(|(name, _)| *name == "client_id");
     let mut form = form.to_vec();
     let mut request = request(http, registered, Method::POST, endpoint)?;
@@ -153,11 +178,10 @@ pub(crate) async fn post(
         (None, _) => form.push(("client_id", &registered.client_id)),
     }
 
-    let request = match format {
+    Ok(match format {
         TokenRequest::Form => request.form(&form),
         TokenRequest::Json => request.json(&form.into_iter().collect::<BTreeMap<_, _>>()),
-    };
-    send(http, request, bound_to(key)).await
+    })
 }
 
 /// A request with the headers that this provider wants.
@@ -172,16 +196,35 @@ fn request(
     Ok(request.headers(registered.token_headers.clone()))
 }
 
+/// Sends a request and reads the whole answer.
 pub(crate) async fn send(
     http: &HttpClients,
     request: RequestBuilder,
     binding: Option<Binding<'_>>,
 ) -> Result<Answer, TokenEndpointError> {
-    http.send(request, binding, MAX_RESPONSE).await.map_err(|error| match error {
-        SendError::Proof => TokenEndpointError::Proof,
-        SendError::TooLarge => TokenEndpointError::Answer("it is too large"),
-        SendError::Http(error) => transport(error),
-    })
+    match receive(http, request, binding).await? {
+        (answer, None) => Ok(answer),
+        (_, Some(cut)) => Err(cut),
+    }
+}
+
+/// Sends a request and reads as much of the answer as comes, with why it is not whole if it is not. It ends a little
+/// before whoever waits for it gives up, so that nothing that has been read is lost.
+async fn receive(
+    http: &HttpClients,
+    request: RequestBuilder,
+    binding: Option<Binding<'_>>,
+) -> Result<(Answer, Option<TokenEndpointError>), TokenEndpointError> {
+    let request = request.timeout(http.limits.timeout.mul_f32(0.95));
+    match http.send(request, binding, MAX_RESPONSE).await {
+        Ok(answer) => Ok((answer, None)),
+        Err(SendError::Cut { answer, why: ReadError::TooLarge }) => {
+            Ok((answer, Some(TokenEndpointError::Answer("it is too large"))))
+        }
+        Err(SendError::Cut { answer, why: ReadError::Broken(error) }) => Ok((answer, Some(transport(error)))),
+        Err(SendError::Proof) => Err(TokenEndpointError::Proof),
+        Err(SendError::Http(error)) => Err(transport(error)),
+    }
 }
 
 /// What a request is proved with that presents no access token.

@@ -6,7 +6,7 @@ mod proof;
 use std::time::Instant;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use oauth_dance_core::{DpopKey, Secret};
+use oauth_dance_core::{DpopKey, Secret, Timestamp};
 use reqwest::{Request, RequestBuilder};
 
 use crate::challenge;
@@ -54,7 +54,8 @@ impl HttpClients {
         let has_nonce = self.nonces.learn(&url, &answer.headers);
 
         let left = timeout.saturating_sub(start.elapsed());
-        let Some(mut again) = again.filter(|_| has_nonce && !left.is_zero() && wants_nonce(&answer)) else {
+        let Some(mut again) = again.filter(|_| has_nonce && !left.is_zero() && wants_nonce(&answer, self.clock.now()))
+        else {
             return Ok(answer);
         };
         *again.timeout_mut() = Some(left);
@@ -83,8 +84,8 @@ impl HttpClients {
 
 /// Whether a server refuses a request for want of its nonce: an authorization server in the body (RFC 9449 section 8), a
 /// resource server in a challenge (section 9).
-fn wants_nonce(answer: &Answer) -> bool {
-    let refused = || match token_response::refused(&answer.body, &[]) {
+fn wants_nonce(answer: &Answer, now: Timestamp) -> bool {
+    let refused = || match token_response::refused(answer.status, &answer.headers, &answer.plain(), &[], now) {
         Some(TokenEndpointError::Refused { code, .. }) => code == NONCE_WANTED,
         _ => false,
     };

@@ -21,11 +21,19 @@ pub enum TokenEndpointError {
     Timeout,
     /// The provider refused (RFC 6749 section 5.2).
     #[error("the provider answered {code}")]
+    #[non_exhaustive]
     Refused {
-        /// The error code, such as `invalid_grant`.
+        /// The error code, such as `invalid_grant`; or what the provider has in its place.
         code: String,
         /// What the provider says about it.
         description: Option<String>,
+        /// The HTTP status.
+        status: StatusCode,
+        /// How long to wait before trying again, as the provider asks.
+        retry_after: Option<Duration>,
+        /// Whether it says that the grant is dead, in the words of RFC 6749 or in the provider's own; see
+        /// [`DeadGrant`](crate::DeadGrant).
+        needs_authorization: bool,
     },
     /// An answer that is neither a token nor an error of the protocol.
     #[error("the provider answered with status {status}")]
@@ -49,8 +57,7 @@ pub enum TokenEndpointError {
 impl TokenEndpointError {
     /// Whether the grant is dead: only the user can help, by authorizing again.
     pub fn needs_authorization(&self) -> bool {
-        // The second is GitHub's own.
-        matches!(self, Self::Refused { code, .. } if code == "invalid_grant" || code == "bad_refresh_token")
+        matches!(self, Self::Refused { needs_authorization: true, .. })
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -226,8 +226,8 @@ impl OAuth {
             match token_endpoint::revoke(&self.inner.http, registered, endpoint, secret, hint, key).await {
                 Ok(()) => {}
                 // It ended with the grant, and this provider calls that an error.
-                Err(TokenEndpointError::Status { status: StatusCode::BAD_REQUEST, .. })
-                    if hint == "access_token" && refresh_token.is_some() => {}
+                Err(TokenEndpointError::Status { status, .. } | TokenEndpointError::Refused { status, .. })
+                    if status == StatusCode::BAD_REQUEST && hint == "access_token" && refresh_token.is_some() => {}
                 Err(error) => {
                     tracing::warn!(provider = registered.name, %error, "the token could not be revoked at the provider");
                     return Revocation::Failed;

@@ -3,13 +3,15 @@
 //! What went wrong, no standard says; many providers follow the OAuth Problem Reporting extension.
 
 use http::{HeaderMap, StatusCode, header};
-use oauth_dance_core::{Extra, OAuth1Token};
+use oauth_dance_core::{Extra, OAuth1Token, Timestamp};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use crate::error::TokenEndpointError;
-use crate::token_response::{failed, printable, without_secrets};
+use crate::token_response::{Document, failed, printable, without_secrets};
 
+/// What must not be said twice.
+const CREDENTIALS: [&str; 2] = ["oauth_token", "oauth_token_secret"];
 /// Temporary credentials travel in a cookie, of which there may be some.
 const MAX_TEMPORARY: usize = 256;
 /// An error of the protocol is short; what is longer is a page.
@@ -25,21 +27,34 @@ pub(super) fn read(
     headers: &HeaderMap,
     body: &[u8],
     sent: &[&str],
+    now: Timestamp,
 ) -> Result<Answer, TokenEndpointError> {
+    let failed = failed(status, headers, now);
     if let Some(Problem { code, advice }) = problem(headers, body, sent) {
-        return Err(TokenEndpointError::Refused { code, description: advice });
+        let TokenEndpointError::Status { retry_after, .. } = failed else { return Err(failed) };
+        let needs_authorization = is_of_the_token(&code);
+        return Err(TokenEndpointError::Refused {
+            code,
+            description: advice,
+            status,
+            retry_after,
+            needs_authorization,
+        });
     }
     if !status.is_success() {
-        return Err(failed(status, headers));
+        return Err(failed);
     }
-    let mut members = Map::new();
-    for (name, value) in form_urlencoded::parse(body.trim_ascii()) {
-        let twice = members.insert(name.into_owned(), value.into_owned().into()).is_some();
-        if twice {
-            return Err(TokenEndpointError::Answer("a parameter comes twice"));
-        }
+    if CREDENTIALS.into_iter().any(|name| contradicts_itself(body, name)) {
+        return Err(TokenEndpointError::Answer("a parameter comes twice"));
     }
-    Ok(Answer(members))
+    Ok(Answer(Document::read(headers, body, false).members().cloned().unwrap_or_default()))
+}
+
+/// Whether a form has a field twice, with two values.
+fn contradicts_itself(body: &[u8], name: &str) -> bool {
+    let mut values =
+        form_urlencoded::parse(body.trim_ascii()).filter(|(found, _)| found == name).map(|(_, value)| value);
+    values.next().is_some_and(|first| values.any(|other| other != first))
 }
 
 impl Answer {
@@ -71,6 +86,7 @@ impl Answer {
     fn take(&mut self, name: &str) -> Option<String> {
         match self.0.remove(name)? {
             Value::String(value) => Some(value),
+            Value::Bool(flag) => Some(flag.to_string()),
             _ => None,
         }
     }
@@ -103,7 +119,8 @@ fn in_body(body: &[u8]) -> Option<Problem> {
         let mut pairs = form_urlencoded::parse(body.trim_ascii());
         pairs.find(|(found, _)| found == name).map(|(_, value)| value.into_owned())
     };
-    Some(Problem { code: value("oauth_problem")?, advice: value("oauth_problem_advice") })
+    let code = value("oauth_problem").filter(|code| !code.trim().is_empty())?;
+    Some(Problem { code, advice: value("oauth_problem_advice") })
 }
 
 fn in_header(headers: &HeaderMap) -> Option<Problem> {
@@ -115,7 +132,8 @@ fn in_header(headers: &HeaderMap) -> Option<Problem> {
             let decoded = percent_encoding::percent_decode_str(value.trim_matches('"'));
             Some(decoded.decode_utf8_lossy().into_owned())
         };
-        Some(Problem { code: value("oauth_problem")?, advice: value("oauth_problem_advice") })
+        let code = value("oauth_problem").filter(|code| !code.trim().is_empty())?;
+        Some(Problem { code, advice: value("oauth_problem_advice") })
     })
 }
 
@@ -124,7 +142,7 @@ mod tests {
     use super::*;
 
     fn read_ok(body: &str) -> Result<Answer, TokenEndpointError> {
-        read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[])
+        read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], Timestamp::from_unix_seconds(0))
     }
 
     fn temporary(body: &str) -> Result<OAuth1Token, TokenEndpointError> {
@@ -198,10 +216,11 @@ mod tests {
     fn refusals_keep_no_secret_and_no_surprise() {
         let read = |status: u16, body: &str| {
             let status = StatusCode::from_u16(status).unwrap();
-            read(status, &HeaderMap::new(), body.as_bytes(), &["S3CRET", ""]).unwrap_err()
+            let now = Timestamp::from_unix_seconds(0);
+            read(status, &HeaderMap::new(), body.as_bytes(), &["S3CRET", ""], now).unwrap_err()
         };
         let refused = read(401, "oauth_problem=signature_invalid&oauth_problem_advice=key+S3CRET%0d%0a%3Cb%3E");
-        let TokenEndpointError::Refused { code, description } = refused else { panic!("{refused:?}") };
+        let TokenEndpointError::Refused { code, description, .. } = refused else { panic!("{refused:?}") };
         assert_eq!((code.as_str(), description.as_deref()), ("signature_invalid", Some("key [secret]??<b>")));
         for (status, body) in [(401, ""), (500, "<html>S3CRET</html>"), (302, ""), (400, "error=invalid_client")] {
             let error = read(status, body);

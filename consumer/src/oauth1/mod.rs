@@ -163,11 +163,11 @@ impl Client {
         let signed = self.authorization(&Method::POST, url, b"", token, more, now);
         let authorization = signed.map_err(|error| TokenEndpointError::Unreachable(error.into()))?;
         let request = http.token_endpoint.configured().post(url.clone()).header(header::AUTHORIZATION, authorization);
-        let crate::http_client::Answer { status, headers, body, .. } = send(http, request, None).await?;
+        let received = send(http, request, None).await?;
         let more = more.iter().map(|(_, value)| *value);
         let token = token.into_iter().flat_map(|credentials| [credentials.token, credentials.secret]);
         let sent: Vec<&str> = more.chain(token).chain([self.signer.shared_secret()]).collect();
-        answer::read(status, &headers, &body, &sent)
+        answer::read(received.status, &received.headers, &received.plain(), &sent, now)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::all;
+use super::dead_grants::{self, Evidence, Shape};
 use super::table::{Pkce, Preset, Quirk, Refresh};
 use crate::provider::ClientAuthentication;
 use crate::quirks::RevocationRequest;
@@ -19,6 +20,31 @@ all of these providers with it. What was not seen there is named below. *PKCE* i
 when there is a refresh token; what asks for it is asked for, besides the scopes. A provider of OAuth 1.0a has none of these;
 *Client* says how its requests are signed. `{…}` is filled in by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`,
 or by `host` in a configuration.
+
+## A dead grant
+
+A refresh token that is invalid, expired or revoked is answered with `invalid_grant` (RFC 6749 section 5.2), and its user has
+to authorize again. That word always counts: with any status, in an object or a list, in any case. Some providers have other
+words, which are data of the preset and named below with the place they are known from; *not found* says that neither the
+documentation nor a report was found that shows the answer, so that the standard's word alone is known. Of a provider that nobody knows, a sentence that says that the
+refresh token is invalid, expired, revoked or unknown, and nothing else, counts too, with status 200, 400, 401, 403 or 422.
+
+Every other refusal costs no user their connection at once: it is tried again, and what comes of one that does not end is in
+[operating it](operating.md). Errors of the client, such as `invalid_client`, never do.
+
+For a provider of your own, say what its documentation shows: the status, if it matters, and members of the answer that must
+all be as given. A dot leads into an object, and into each item of a list; `*` at the end of a value stands for anything. What
+is named here is added to what a preset knows.
+
+```toml
+[[providers.acme.dead_grants]]
+status = 403
+members = { error = \"access_denied\", \"details.reason\" = \"refresh_token revoked*\" }
+```
+
+In code it is `Provider::dead_grants`, a list of `DeadGrant`.
+
+## All presets
 ";
 
 #[test]
@@ -92,10 +118,33 @@ fn details(preset: &Preset) -> String {
     for line in preset.quirks.iter().filter_map(|quirk| quirk_line(*quirk)) {
         let _ = writeln!(text, "- {line}");
     }
+    text.push_str(&dead_grant(preset));
     if !preset.unconfirmed.is_empty() {
         let _ = writeln!(text, "- as other clients have it, not seen in the source: {}", preset.unconfirmed.join(", "));
     }
     text
+}
+
+/// How it says that a refresh token is of no use any more.
+fn dead_grant(preset: &Preset) -> String {
+    let Some(known) = dead_grants::ALL.iter().find(|known| known.preset == preset.name) else { return String::new() };
+    let answers = [String::from("`invalid_grant`")].into_iter().chain(known.answers.iter().map(answer));
+    let answers = answers.collect::<Vec<_>>().join(", or ");
+    match known.evidence {
+        Evidence::NoRefreshToken => String::new(),
+        Evidence::Documented(source) => format!("- a dead grant is {answers} ([documented]({source}))\n"),
+        Evidence::Reported(source) => format!("- a dead grant is {answers} ([as reported]({source}))\n"),
+        Evidence::Clients => format!("- a dead grant is {answers} (as other clients have it)\n"),
+        Evidence::Unknown(source) => {
+            format!("- how it answers for a dead grant was [not found]({source}); {answers} counts\n")
+        }
+    }
+}
+
+fn answer(shape: &Shape) -> String {
+    let members = shape.members.iter().map(|(path, value)| format!("`{path}` = `{value}`"));
+    let members = members.collect::<Vec<_>>().join(" and ");
+    shape.status.map_or(members.clone(), |status| format!("status {status} with {members}"))
 }
 
 fn scopes(preset: &Preset) -> String {
@@ -165,6 +214,7 @@ fn quirk_line(quirk: Quirk) -> Option<String> {
         Quirk::TokenEndpointHeader(name, value) => Some(format!("token requests carry `{name}: {value}`")),
         Quirk::RefreshEndpoint(url) => Some(format!("tokens are refreshed at `{url}`")),
         Quirk::TokenMember(name) => Some(format!("the user's token is inside of `{name}`")),
+        Quirk::LifetimeMember(name) => Some(format!("how long a token lasts stands in `{name}`, if it is there")),
         Quirk::TokenType(name) => Some(format!("the token type `{name}` is accepted")),
         Quirk::TokenScheme(scheme) => Some(format!("tokens are presented as `Authorization: {scheme} …`")),
         Quirk::TokenHeader(name) => Some(format!("tokens are presented in the header `{name}`")),

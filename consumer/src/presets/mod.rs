@@ -32,6 +32,7 @@
 //! All of them stand in one table, which `docs/providers.md` shows, with the documentation that each was checked against.
 
 mod a_to_f;
+mod dead_grants;
 #[cfg(test)]
 mod documentation;
 mod g_to_n;

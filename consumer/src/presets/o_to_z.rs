@@ -316,6 +316,7 @@ presets! {
             Quirk::TokenType("Zoho-oauthtoken"),
             Quirk::TokenScheme("Zoho-oauthtoken"),
             Quirk::ApiBaseMember("api_domain"),
+            Quirk::LifetimeMember("expires_in_sec"),
         ],
     }
 

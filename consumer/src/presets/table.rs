@@ -98,6 +98,7 @@ pub(super) enum Quirk {
     TokenEndpointHeader(&'static str, &'static str),
     RefreshEndpoint(&'static str),
     TokenMember(&'static str),
+    LifetimeMember(&'static str),
     TokenType(&'static str),
     TokenScheme(&'static str),
     TokenHeader(&'static str),
@@ -178,6 +179,7 @@ impl Preset {
         provider.authorization_params = pairs(self.authorization_params);
         provider.offline_access = self.refresh.offline_access();
         provider.api_headers = pairs(self.api_headers);
+        provider.dead_grants = super::dead_grants::of(self.name);
         provider.quirks.without_pkce = matches!(self.pkce, Pkce::OptIn | Pkce::Refused);
         self.quirks.iter().for_each(|quirk| quirk.apply(&mut provider.quirks));
         provider.oauth1 = self.oauth1.map(|Signed { temporary_credentials_endpoint, method }| OAuth1 {
@@ -213,6 +215,7 @@ impl Quirk {
             }
             Self::RefreshEndpoint(url) => quirks.refresh_endpoint = Some(url.to_owned()),
             Self::TokenMember(name) => quirks.token_member = Some(name.to_owned()),
+            Self::LifetimeMember(name) => quirks.lifetime_member = Some(name.to_owned()),
             Self::TokenType(name) => quirks.token_types.push(name.to_owned()),
             Self::TokenScheme(scheme) => quirks.token_header = TokenHeader::Scheme(scheme.to_owned()),
             Self::TokenHeader(name) => quirks.token_header = TokenHeader::Named(name.to_owned()),

@@ -354,3 +354,112 @@ fn every_preset_of_flask_dance_has_its_place() {
         assert!(find(name).is_some(), "{name}");
     }
 }
+
+/// What a provider has in place of `invalid_grant` is data, from a source that anybody can open.
+#[test]
+fn every_preset_names_how_a_dead_grant_looks() {
+    use super::dead_grants::{self, Evidence};
+
+    let known: Vec<_> = dead_grants::ALL.iter().map(|known| known.preset).collect();
+    assert_eq!(known, names().collect::<Vec<_>>(), "one row for each preset");
+    for (known, preset) in dead_grants::ALL.iter().zip(all()) {
+        let has_none = preset.refresh == Refresh::Never || preset.oauth1.is_some();
+        match known.evidence {
+            Evidence::NoRefreshToken => assert!(has_none && known.answers.is_empty(), "{}", preset.name),
+            Evidence::Clients => assert!(!known.answers.is_empty(), "{}", preset.name),
+            Evidence::Unknown(source) => {
+                assert!(Url::parse(source).is_ok() && known.answers.is_empty(), "{}", preset.name)
+            }
+            Evidence::Documented(source) | Evidence::Reported(source) => {
+                assert!(!has_none && Url::parse(source).unwrap().scheme() == "https", "{}", preset.name);
+            }
+        }
+        assert_eq!(placed(preset).dead_grants.len(), known.answers.len(), "{}", preset.name);
+    }
+}
+
+/// Answers as they are documented or reported, and others of the same provider that are of something else.
+#[test]
+fn a_dead_grant_is_known_for_each_provider_that_has_its_own_words() {
+    use http::{HeaderMap, StatusCode};
+    use oauth_dance_core::{OAuth2Token, Timestamp};
+
+    use crate::token_response::{Asked, Received, read};
+
+    let is_dead = |preset: &str, status: u16, body: &str| {
+        let preset = all().find(|found| found.name == preset).unwrap();
+        let registered = check(placed(preset)).unwrap();
+        let (old, now) = (OAuth2Token::bearer("a"), Timestamp::from_unix_seconds(0));
+        let (quirks, dead_grants) = (&registered.quirks, &registered.dead_grants);
+        let asked = Asked { quirks, dead_grants, is_bound: false, old: Some(&old), sent: &["secret"], now };
+        let status = StatusCode::from_u16(status).unwrap();
+        let body = body.to_owned().into();
+        read(&asked, Received { status, headers: &HeaderMap::new(), body: &body, cut: None })
+            .unwrap_err()
+            .needs_authorization()
+    };
+    for (preset, status, body) in [
+        ("atlassian", 403, r#"{"error":"unauthorized_client","error_description":"refresh_token is invalid"}"#),
+        ("atlassian", 403, r#"{"error":"invalid_grant","error_description":"Unknown or invalid refresh token."}"#),
+        (
+            "fitbit",
+            400,
+            r#"{"errors":[{"errorType":"invalid_grant","message":"Refresh token invalid: x."}],"success":false}"#,
+        ),
+        (
+            "github",
+            200,
+            r#"{"error":"bad_refresh_token","error_description":"The refresh token passed is incorrect or expired."}"#,
+        ),
+        ("github", 200, "error=bad_refresh_token&error_uri=%2F"),
+        (
+            "hubspot",
+            400,
+            r#"{"status":"BAD_REFRESH_TOKEN","message":"missing or invalid refresh token","correlationId":"c"}"#,
+        ),
+        ("hubspot", 400, r#"{"status":"BAD_REFRESH_TOKEN","error":"invalid_request"}"#),
+        ("microsoft", 400, r#"{"error":"interaction_required","error_codes":[50076],"suberror":"basic_action"}"#),
+        ("microsoft", 400, r#"{"error":"invalid_grant","error_codes":[70008]}"#),
+        ("reddit", 400, r#"{"message":"Bad Request","error":400}"#),
+        (
+            "shopify",
+            401,
+            r#"{"error":"invalid_request","error_description":"This request requires an active refresh_token"}"#,
+        ),
+        ("slack", 200, r#"{"ok":false,"error":"invalid_refresh_token"}"#),
+        ("spotify", 400, r#"{"error":"invalid_grant","error_description":"Refresh token revoked"}"#),
+        (
+            "strava",
+            400,
+            r#"{"message":"Bad Request","errors":[{"resource":"RefreshToken","field":"refresh_token","code":"invalid"}]}"#,
+        ),
+        ("twitch", 400, r#"{"error":"Bad Request","status":400,"message":"Invalid refresh token"}"#),
+        ("twitch", 401, r#"{"status":401,"message":"invalid refresh token"}"#),
+        ("x", 400, r#"{"error":"invalid_request","error_description":"Value passed for the token was invalid."}"#),
+        ("zoho", 200, r#"{"error":"invalid_code"}"#),
+        ("zoom", 400, r#"{"reason":"Invalid Token!","error":"invalid_grant"}"#),
+        ("zoom", 401, r#"{"reason":"Invalid Token!","error":"invalid_request"}"#),
+    ] {
+        assert!(is_dead(preset, status, body), "{preset} {body}");
+    }
+    for (preset, status, body) in [
+        ("atlassian", 401, r#"{"error":"access_denied","error_description":"Unauthorized"}"#),
+        ("github", 200, r#"{"error":"incorrect_client_credentials"}"#),
+        ("hubspot", 400, r#"{"status":"BAD_CLIENT_ID","message":"missing or unknown client id"}"#),
+        ("reddit", 401, r#"{"message":"Unauthorized","error":401}"#),
+        ("shopify", 400, r#"{"error":"invalid_request","error_description":"Could not find Shopify API application"}"#),
+        ("slack", 200, r#"{"ok":false,"error":"bad_client_secret"}"#),
+        (
+            "strava",
+            400,
+            r#"{"message":"Bad Request","errors":[{"resource":"Application","field":"client_id","code":"invalid"}]}"#,
+        ),
+        ("twitch", 403, r#"{"status":403,"message":"invalid client secret"}"#),
+        ("x", 401, r#"{"error":"unauthorized_client","error_description":"Missing valid authorization header"}"#),
+        ("zoho", 200, r#"{"error":"invalid_client"}"#),
+        ("zoom", 400, r#"{"reason":"Invalid client_id or client_secret","error":"invalid_client"}"#),
+        ("gitlab", 403, r#"{"error":"unauthorized_client"}"#),
+    ] {
+        assert!(!is_dead(preset, status, body), "{preset} {body}");
+    }
+}

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::registration::required_variable;
 use super::{ClientAuthentication, OfflineAccess, Provider, Registration};
 use crate::client_key::ClientKey;
+use crate::dead_grant::DeadGrant;
 use crate::error::ConfigError;
 use crate::oauth1::{OAuth1, SignatureMethod};
 use crate::quirks::Quirks;
@@ -86,6 +87,8 @@ pub struct ProviderConfig {
     pub offline_access: Option<OfflineAccess>,
     /// See [`Provider::api_headers`]; added to those of the preset.
     pub api_headers: BTreeMap<String, String>,
+    /// See [`Provider::dead_grants`]; added to those of the preset.
+    pub dead_grants: Vec<DeadGrant>,
     /// See [`Provider::quirks`]; in place of those of the preset, all of them.
     pub quirks: Option<Quirks>,
     /// The client id, or the client key of OAuth 1.0a.
@@ -169,6 +172,7 @@ impl ProviderConfig {
         provider.login_params = self.login_params.unwrap_or(provider.login_params);
         provider.offline_access = self.offline_access.unwrap_or(provider.offline_access);
         provider.api_headers.extend(self.api_headers);
+        provider.dead_grants.extend(self.dead_grants);
         provider.quirks = self.quirks.unwrap_or(provider.quirks);
         let endpoint = self.temporary_credentials_endpoint;
         provider.oauth1 = OAuth1::configured(name, provider.oauth1, endpoint, self.signature_method, self.realm)?;

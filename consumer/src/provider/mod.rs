@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::dead_grant::DeadGrant;
 use crate::oauth1::{OAuth1, SignatureMethod};
 use crate::openid;
 use crate::quirks::Quirks;
@@ -129,6 +130,8 @@ pub struct Provider {
     pub offline_access: OfflineAccess,
     /// Headers that every API call carries, besides the token. `{client_id}` in a value is filled in.
     pub api_headers: BTreeMap<String, String>,
+    /// How the provider says that a refresh token is of no use any more, if not by `invalid_grant`.
+    pub dead_grants: Vec<DeadGrant>,
     /// Where the provider departs from the standards.
     pub quirks: Quirks,
     /// What makes it a provider of OAuth 1.0a in place of OAuth 2.0; see [`Provider::oauth1`].
@@ -180,6 +183,7 @@ impl Provider {
             login_params: Vec::new(),
             offline_access: OfflineAccess::NotAsked,
             api_headers: BTreeMap::new(),
+            dead_grants: Vec::new(),
             quirks: Quirks::default(),
             oauth1: None,
         }

@@ -95,9 +95,56 @@ async fn rf_04_an_answer_without_a_lifetime_or_a_refresh_token_still_expires() {
 async fn rf_05_a_lifetime_of_nothing_is_no_loop() {
     let (provider, site) = expired().await;
     provider.configure(|settings| settings.access_token_lifetime = Duration::ZERO);
-    for calls in 1..4 {
+    for _ in 1..4 {
         site.oauth.client("acme", &alice()).await.unwrap();
-        assert_eq!(refreshes(&provider), calls);
+        assert_eq!(refreshes(&provider), 1, "it is taken not to say");
+    }
+}
+
+/// A login that it led to would bring the same token again, and so on.
+#[tokio::test]
+async fn an_expired_token_without_a_refresh_token_is_no_loop() {
+    let (provider, site) = world().await;
+    let browser = Browser::signed_in(&site, "alice");
+    for (member, value) in [("expires_in", Value::from(0)), ("expires_in", (-1).into()), ("expires_at", 1.into())] {
+        let answer = Answer::normal().without("refresh_token").without("expires_in").member(member, value.clone());
+        provider.next_token_answer(answer);
+        assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
+        assert_eq!(browser.get("/required").await.status, StatusCode::OK, "{member} {value}");
+    }
+}
+
+#[tokio::test]
+async fn retry_after_beside_an_error_is_honoured() {
+    for (status, code) in [(429, "slow_down"), (400, "temporarily_unavailable"), (503, "temporarily_unavailable")] {
+        let (provider, site) = expired().await;
+        provider.next_token_answer(Answer::error(status, code).header("retry-after", "1800"));
+        let now = site.clock.clock().now();
+        let error = site.oauth.client("acme", &alice()).await.unwrap_err();
+        let ConnectError::BackingOff { until, .. } = error else { panic!("{error:?}") };
+        assert!(until >= now.saturating_add(Duration::from_secs(1800)), "{status} {code}");
+
+        let page = Browser::signed_in(&site, "alice").get_with("/required", &[("accept", "*/*")]).await;
+        assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+        let wait: u64 = page.header("retry-after").parse().unwrap();
+        assert!((1799..=3600).contains(&wait), "{wait}");
+    }
+}
+
+/// Its provider may have spent the refresh token before the gateway gave up, whatever the gateway writes.
+#[tokio::test]
+async fn an_error_of_a_gateway_may_hide_a_rotation() {
+    for answer in [
+        Answer::normal().map_body(|_| br#"{"error":"server_error"}"#.to_vec()).with_status(502),
+        Answer::normal().map_body(|_| br#"{"error":"temporarily_unavailable"}"#.to_vec()).with_status(503),
+        Answer::normal().map_body(|_| b"<html>".to_vec()).with_status(504),
+    ] {
+        let (provider, site) = expired().await;
+        provider.next_token_answer(answer);
+        assert!(matches!(site.oauth.client("acme", &alice()).await, Err(ConnectError::BackingOff { .. })));
+        site.clock.advance(HOUR);
+        let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
+        assert_eq!(found.state, ConnectionState::SentUnknown);
     }
 }
 

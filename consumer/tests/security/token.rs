@@ -136,7 +136,7 @@ async fn tr_07_a_body_is_read_as_far_as_it_makes_sense() {
 }
 
 #[tokio::test]
-async fn tr_07_nothing_is_decompressed() {
+async fn tr_07_nothing_is_decompressed_beyond_the_limit() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -156,6 +156,29 @@ async fn tr_07_nothing_is_decompressed() {
     let answer = client.get("/bomb").max_response(1 << 20).send().await.unwrap();
     assert!(answer.bytes().len() < 64 << 10);
     assert_eq!(provider.requests_to(Endpoint::Api)[0].header("accept-encoding"), None);
+}
+
+/// Some gateways compress what they are not asked to. At a refresh the old refresh token is spent by then.
+#[tokio::test]
+async fn a_compressed_answer_is_read_though_not_asked_for() {
+    let gzip = |body: Vec<u8>| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&body).unwrap();
+        gzip.finish().unwrap()
+    };
+    let (provider, site) = world().await;
+    let alice = Browser::signed_in(&site, "alice");
+    for label in ["gzip", "br", "identity", ""] {
+        let answer = Answer::normal().map_body(gzip).header("content-encoding", label);
+        provider.next_token_answer(answer.clone());
+        assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER, "{label}");
+        let before = site.refresh_token("alice").await.unwrap();
+        site.clock.advance(Duration::from_secs(3601));
+        provider.next_token_answer(answer);
+        site.oauth.client("acme", &User::new("alice")).await.unwrap();
+        assert_ne!(site.refresh_token("alice").await.unwrap(), before, "{label}");
+    }
+    assert_eq!(provider.counters().families_revoked, 0);
 }
 
 #[tokio::test]

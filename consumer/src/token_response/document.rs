@@ -1,0 +1,195 @@
+//! From the bytes of an answer to a value: JSON as sloppy as servers write it, or a form.
+//!
+//! A member that cannot be read is there as null, so that it does not cost the others.
+
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use http::{HeaderMap, header};
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+/// What some APIs put in front of JSON, so that no script can include it.
+const GUARDS: [&str; 5] = [")]}',", ")]}'", "while(1);", "for(;;);", "throw 1;"];
+/// The fields that tell a form from any other text.
+const FORM_FIELDS: [&str; 4] = ["access_token", "error", "oauth_token", "oauth_problem"];
+/// How many places in a text are tried for the beginning of an object.
+const MAX_BEGINNINGS: usize = 16;
+
+/// An answer's body, read.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// An object, a list of objects, or the text itself if it is nothing that can be read.
+    pub(crate) value: Value,
+    /// Whether it is there to its end.
+    pub(crate) is_whole: bool,
+}
+
+impl Document {
+    /// Reads a body, of which `is_cut` says that its end is missing.
+    pub(crate) fn read(headers: &HeaderMap, body: &[u8], is_cut: bool) -> Self {
+        let text = text(headers, body);
+        Self::of(&text, is_cut, true)
+    }
+
+    fn of(text: &str, is_cut: bool, may_be_quoted: bool) -> Self {
+        let text = without_guards(text);
+        let (value, is_whole) = match text.as_bytes().first() {
+            Some(b'{') => {
+                let Object { members, rest } = object(text);
+                (members.into(), rest.is_some())
+            }
+            Some(b'[') => match serde_json::Deserializer::from_str(text).into_iter::<Value>().next() {
+                Some(Ok(list)) => (list, true),
+                _ => (text.into(), !is_cut),
+            },
+            Some(b'"') if may_be_quoted => match serde_json::from_str::<String>(text) {
+                Ok(inside) => return Self::of(&inside, is_cut, false),
+                Err(_) => (text.into(), !is_cut),
+            },
+            _ => (form(text, is_cut).map_or_else(|| text.into(), Value::from), !is_cut),
+        };
+        Self { value, is_whole }
+    }
+
+    /// Its members: those of the object that it is, or of the only one in the list that it is.
+    pub(crate) fn members(&self) -> Option<&Map<String, Value>> {
+        match &self.value {
+            Value::Array(items) if items.len() == 1 => items[0].as_object(),
+            value => value.as_object(),
+        }
+    }
+
+    /// The same if it has an object at its end, behind what should not be there, such as a warning of the server.
+    pub(crate) fn behind_noise(headers: &HeaderMap, body: &[u8]) -> Option<Self> {
+        let text = text(headers, body);
+        let may_be = !text.trim_start().starts_with('{') && text.trim_end().ends_with('}');
+        let text = if may_be { text } else { String::new() };
+        let beginnings = text.match_indices('{').take(MAX_BEGINNINGS);
+        beginnings.map(|(at, _)| object(&text[at..])).find_map(|Object { members, rest }| {
+            let is_at_the_end = rest.is_some_and(|rest| rest.trim().is_empty());
+            (is_at_the_end && !members.is_empty()).then(|| Self { value: members.into(), is_whole: true })
+        })
+    }
+}
+
+/// The body as text. Its own bytes decide, then its label; what is neither is read as UTF-8 with gaps.
+fn text(headers: &HeaderMap, body: &[u8]) -> String {
+    let of_utf16 = match body {
+        [0, b'{', ..] => Some(UTF_16BE),
+        [b'{', 0, ..] => Some(UTF_16LE),
+        _ => None,
+    };
+    let encoding = match Encoding::for_bom(body) {
+        Some((encoding, _)) => encoding,
+        None if of_utf16.is_some() => of_utf16.unwrap_or(UTF_8),
+        None if std::str::from_utf8(body).is_ok() => UTF_8,
+        None => labelled(headers).unwrap_or(UTF_8),
+    };
+    encoding.decode_with_bom_removal(body).0.into_owned()
+}
+
+/// The character set that the content type names.
+fn labelled(headers: &HeaderMap) -> Option<&'static Encoding> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let parameters = content_type.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
+    let (_, charset) = parameters.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
+    Encoding::for_label(charset.trim().trim_matches('"').as_bytes())
+}
+
+fn without_guards(text: &str) -> &str {
+    let is_noise = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\0');
+    let text = text.trim_matches(is_noise);
+    let unguarded = GUARDS.iter().find_map(|guard| text.strip_prefix(guard));
+    unguarded.unwrap_or(text).trim_start_matches(is_noise)
+}
+
+/// The fields of a form, whose last one may be cut off.
+fn form(text: &str, is_cut: bool) -> Option<Map<String, Value>> {
+    if text.starts_with('<') {
+        return None;
+    }
+    let text = text.trim_start_matches(['?', '#', '&']);
+    let whole = if is_cut { text.rsplit_once('&').map_or("", |(whole, _)| whole) } else { text };
+    let mut fields = Map::new();
+    for (name, value) in form_urlencoded::parse(whole.as_bytes()) {
+        insert(&mut fields, name.into_owned(), value.into_owned().into());
+    }
+    FORM_FIELDS.iter().any(|name| fields.contains_key(*name)).then_some(fields)
+}
+
+struct Object<'a> {
+    members: Map<String, Value>,
+    /// What stands behind it, if it has an end.
+    rest: Option<&'a str>,
+}
+
+/// Takes an object apart that begins here, member by member, as far as it goes.
+fn object(text: &str) -> Object<'_> {
+    let mut members = Map::new();
+    let mut rest = text.strip_prefix('{').unwrap_or(text);
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+        if let Some(behind) = rest.strip_prefix('}') {
+            return Object { members, rest: Some(behind) };
+        }
+        let (piece, behind) = rest.split_at(end_of_member(rest));
+        let is_cut = behind.is_empty();
+        if let Some((name, value)) = member(piece)
+            && (!is_cut || value.is_string())
+        {
+            insert(&mut members, name, value);
+        }
+        if is_cut {
+            return Object { members, rest: None };
+        }
+        rest = behind;
+    }
+}
+
+/// Where the comma or the brace is that ends a member.
+fn end_of_member(text: &str) -> usize {
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b',' | b'}' if depth == 0 => return at,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn member(piece: &str) -> Option<(String, Value)> {
+    let mut name = serde_json::Deserializer::from_str(piece).into_iter::<String>();
+    let found = name.next()?.ok()?;
+    let value = piece[name.byte_offset()..].trim_start().strip_prefix(':')?;
+    let value = serde_json::from_str(value).or_else(|_| serde_json::from_str(&without_controls(value)));
+    Some((found, value.unwrap_or(Value::Null)))
+}
+
+/// The same with a mark that no token has in place of what JSON allows in no string (RFC 8259 section 7).
+fn without_controls(text: &str) -> String {
+    let (mut in_string, mut is_escaped) = (false, false);
+    let clean = |c: char| {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if in_string => is_escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+        if in_string && c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
+    };
+    text.chars().map(clean).collect()
+}
+
+/// Of members with one name the last one counts, but none that says nothing.
+fn insert(members: &mut Map<String, Value>, name: String, value: Value) {
+    let says_nothing = value.is_null() || value.as_str().is_some_and(str::is_empty);
+    if !says_nothing || !members.contains_key(&name) {
+        members.insert(name, value);
+    }
+}
