@@ -286,6 +286,20 @@ mod tests {
     }
 
     #[test]
+    fn a_config_adds_how_a_dead_grant_looks() {
+        let dead = r#"[{"status": 403, "members": {"error": "gone", "details.reason": "revoked*"}}]"#;
+        let registration = |preset: &str| {
+            let json = format!(r#"{{"preset": "{preset}", "client_id": "id", "dead_grants": {dead}}}"#);
+            config(&json).registration("acme").unwrap()
+        };
+        let expected = DeadGrant::new([("error", "gone"), ("details.reason", "revoked*")]).with_status(403);
+        assert_eq!(registration("google").provider.dead_grants, [expected.clone()]);
+        let github = registration("github").provider.dead_grants;
+        assert!(github.len() == 2 && github.contains(&expected), "besides what the preset knows");
+        assert!(serde_json::from_str::<ProviderConfig>(r#"{"dead_grants": [{"member": {}}]}"#).is_err());
+    }
+
+    #[test]
     fn secrets_in_a_config_do_not_print() {
         let config = config(r#"{"preset": "github", "client_id": "id", "client_secret": "CANARY"}"#);
         assert!(!format!("{config:?} {:?}", config.clone().registration("github").unwrap()).contains("CANARY"));

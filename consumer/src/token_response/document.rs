@@ -147,17 +147,33 @@ fn object(text: &str) -> Object<'_> {
 
 /// Where the comma or the brace is that ends a member.
 fn end_of_member(text: &str) -> usize {
-    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' if in_string => is_escaped = true,
-            b'"' => in_string = !in_string,
-            _ if in_string => {}
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(found) = text[at..].find(['"', '{', '[', '}', ']', ',']) {
+        at += found;
+        match text.as_bytes()[at] {
+            b'"' => {
+                at += end_of_string(&text[at..]);
+                continue;
+            }
             b'{' | b'[' => depth += 1,
             b',' | b'}' if depth == 0 => return at,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
+            b',' => {}
+            _ => depth = depth.saturating_sub(1),
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+/// How long a string is that begins here, with both its quotes; all of the text if it does not end.
+fn end_of_string(text: &str) -> usize {
+    let mut at = 1;
+    while let Some(found) = text[at..].find('"') {
+        at += found + 1;
+        let before = &text[1..at - 1];
+        let backslashes = before.len() - before.trim_end_matches('\\').len();
+        if backslashes % 2 == 0 {
+            return at;
         }
     }
     text.len()

@@ -149,14 +149,6 @@ async fn refresh(provider: &TestProvider, site: &Site, name: &str, answer: &Answ
     provider.clear_requests();
 }
 
-/// With as much white space behind it.
-fn padded(body: Vec<u8>) -> Vec<u8> {
-    let length = 2 * body.len();
-    let mut padded = body;
-    padded.resize(length, b' ');
-    padded
-}
-
 fn edited(from: &'static str, to: impl Into<String>) -> Answer {
     let to = to.into();
     Answer::normal().map_body(move |body| {
@@ -222,7 +214,6 @@ async fn ft_03_it_does_not_answer_or_is_slow() {
         ("close_before_answer", Answer::closed(), Expected::Error("transport")),
         ("lost_answer", Answer::normal().lost(), Expected::Error("transport")),
         ("cut_off", Answer::normal().map_body(|body| body[..20].to_vec()).cut_short(), Expected::Error("transport")),
-        ("cut_off_behind_the_token", Answer::normal().map_body(padded).cut_short(), any_token()),
         ("slow", Answer::normal().after(Duration::from_millis(100)), any_token()),
     ])
     .await;

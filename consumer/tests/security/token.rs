@@ -158,6 +158,49 @@ async fn tr_07_nothing_is_decompressed_beyond_the_limit() {
     assert_eq!(provider.requests_to(Endpoint::Api)[0].header("accept-encoding"), None);
 }
 
+/// A server that announces more than it sends, and then closes the connection or leaves it open.
+async fn that_breaks_off(closes: bool) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut answered = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            answered += 1;
+            let body = format!(r#"{{"access_token":"a{answered}","refresh_token":"r{answered}","expires_in":60}}"#);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len() + 100);
+            let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+            if !closes {
+                std::future::pending::<()>().await;
+            }
+        }
+    });
+    url
+}
+
+/// The token is there; what follows it is nobody's business, and at a refresh the old refresh token is spent.
+#[tokio::test]
+async fn an_answer_that_breaks_off_behind_its_token_is_read() {
+    let provider = TestProvider::start().await.unwrap();
+    for closes in [true, false] {
+        let mut broken = provider.provider("acme");
+        broken.token_endpoint = that_breaks_off(closes).await;
+        let registration = broken.client("test-client", "test-secret");
+        let configure =
+            |builder: oauth_dance::OAuthBuilder| builder.provider(registration).timeout(Duration::from_millis(500));
+        let site = Setup::default().start(configure).await;
+        assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER, "{closes}");
+        assert_eq!(site.refresh_token("alice").await.as_deref(), Some("r1"));
+        if closes {
+            site.clock.advance(Duration::from_secs(61));
+            site.oauth.client("acme", &User::new("alice")).await.unwrap();
+            assert_eq!(site.refresh_token("alice").await.as_deref(), Some("r2"));
+        }
+    }
+}
+
 /// Some gateways compress what they are not asked to. At a refresh the old refresh token is spent by then.
 #[tokio::test]
 async fn a_compressed_answer_is_read_though_not_asked_for() {
