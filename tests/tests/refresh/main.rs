@@ -30,6 +30,7 @@ mod openid;
 mod process;
 mod proxy;
 mod site;
+mod stops;
 mod table;
 mod worker;
 
@@ -62,6 +63,7 @@ on_every_backend! {
     one_redemption_at_oidc_provider: openid::one_redemption;
     api_401_retry: fleet::api_401_retry;
     crash_matrix: crashes::crash_matrix;
+    stopped: stops::stopped;
     transient_matrix: faults::transient_matrix;
     persist_failure_and_storage_down: cuts::storage_matrix;
     logout_and_login_win: logouts::logout_and_login_win;

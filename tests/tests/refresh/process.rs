@@ -70,7 +70,9 @@ impl Process {
                 let mut said: Value = serde_json::from_str(said).unwrap();
                 if let Some(id) = said["id"].as_u64() {
                     let waiting = answers.lock().unwrap().waiting.as_mut().and_then(|waiting| waiting.remove(&id));
-                    let _ = waiting.unwrap().send(said["answer"].take());
+                    if let Some(waiting) = waiting {
+                        let _ = waiting.send(said["answer"].take());
+                    }
                 } else if let Ok(point) = serde_json::from_value(said["held"].take()) {
                     let _ = holds.send(point);
                 } else if let Some(ready) = ready.take() {
@@ -96,6 +98,20 @@ impl Process {
         let line = serde_json::to_string(&(id, command)).unwrap() + "\n";
         self.input.lock().await.write_all(line.as_bytes()).await.ok()?;
         Some(serde_json::from_value(answer.await.ok()?).unwrap())
+    }
+
+    /// Tells the worker something whose answer is of no interest.
+    pub async fn tell(&self, command: &Command) {
+        let line = serde_json::to_string(&(0, command)).unwrap() + "\n";
+        self.input.lock().await.write_all(line.as_bytes()).await.unwrap();
+    }
+
+    /// Sends it a signal, such as STOP and CONT.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.lock().unwrap().id().unwrap();
+        let kill =
+            std::process::Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()]).status();
+        assert!(kill.unwrap().success(), "no signal {name}");
     }
 
     /// What came of a call of the API for a user.
