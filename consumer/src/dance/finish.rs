@@ -49,6 +49,7 @@ pub(super) struct Login {
 }
 
 /// What became of a callback.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 pub(super) enum First {
     /// Another one has spent the attempt.
     Repeated,

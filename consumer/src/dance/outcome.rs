@@ -108,8 +108,8 @@ impl Ended {
     pub(super) fn user(&self) -> Option<User> {
         let (id, tenant, account) = self.user.as_ref()?;
         let user = User::new(id);
-        let user = tenant.iter().fold(user, |user, tenant| user.in_tenant(tenant));
-        Some(account.iter().fold(user, |user, account| user.with_account(account)))
+        let user = tenant.iter().fold(user, User::in_tenant);
+        Some(account.iter().fold(user, User::with_account))
     }
 
     /// The cookies of the hook's own response, as headers.

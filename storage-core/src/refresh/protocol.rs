@@ -49,7 +49,6 @@ struct Mark {
 }
 
 /// What to do after a step.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 enum Next {
     Done(Outcome),
     /// The record changed: look at it again.
