@@ -1,6 +1,7 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,8 +11,11 @@ use oauth_dance_core::{
 };
 use oauth_dance_migrations::{TableName, migrate_sqlite, status_sqlite};
 use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
 use sqlx::error::DatabaseError;
-use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteQueryResult};
+use sqlx::sqlite::{
+    Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteQueryResult,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::dialect::{Dialect, read_columns, run_prepared};
@@ -52,7 +56,12 @@ pub struct SqliteStorage {
     engine: Engine<Sqlite>,
     /// `None` if the database is in memory.
     files: Option<OpenFiles>,
+    anchor: Anchor,
 }
+
+/// A connection that stays open and is never used. The pools may close theirs at any time, and SQLite deletes the log with
+/// the last one, so that a log that is gone would not mean that it was lost.
+type Anchor = Arc<Mutex<Option<SqliteConnection>>>;
 
 impl SqliteStorage {
     /// Opens the file that a URL names, `sqlite:tokens.db` or `sqlite:///var/lib/app/tokens.db`. A missing file is
@@ -104,15 +113,17 @@ impl SqliteStorage {
         refuse_links(options.get_filename())?;
         let writers = open(pool.clone().max_connections(1), &options).await?;
         let Some(path) = file_of(&writers).await? else {
-            return Ok(Self { engine: Engine::new(writers.clone(), writers, false, false), files: None });
+            return Ok(Self {
+                engine: Engine::new(writers.clone(), writers, false, false),
+                files: None,
+                anchor: Anchor::default(),
+            });
         };
-        // The log is there from the first read on, for as long as the connection is.
-        let first = sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&writers).await;
-        first.map_err(unchanged::<Sqlite>)?;
+        let anchor = anchor(&options).await.map_err(unchanged::<Sqlite>)?;
         warn_of_shares(&path);
         let files = OpenFiles::of(&path, options.get_filename())?.with_log();
         let readers = pool.max_connections(READERS).connect_lazy_with(options);
-        Ok(Self { engine: Engine::new(readers, writers, true, true), files: Some(files) })
+        Ok(Self { engine: Engine::new(readers, writers, true, true), files: Some(files), anchor })
     }
 
     /// Uses the application's pool, for reads and writes alike. WAL and a busy time-out are the pool's own affair.
@@ -132,7 +143,7 @@ impl SqliteStorage {
         }
         let files = path.map(|path| OpenFiles::of(&path, pool.connect_options().get_filename())).transpose()?;
         let on_disk = files.is_some();
-        Ok(Self { engine: Engine::new(pool.clone(), pool, on_disk, on_disk), files })
+        Ok(Self { engine: Engine::new(pool.clone(), pool, on_disk, on_disk), files, anchor: Anchor::default() })
     }
 
     /// Uses another table than `oauth_dance_tokens`.
@@ -178,6 +189,10 @@ impl SqliteStorage {
     /// Closes the connections once what runs on them has ended. Operations fail from then on.
     pub async fn close(&self) {
         self.engine.close().await;
+        let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(connection) = anchor {
+            let _ = connection.close().await;
+        }
     }
 
     /// The files to look for. A closed database has no log, and its operations fail by themselves.
@@ -232,6 +247,13 @@ impl TokenStorage for SqliteStorage {
     fn capabilities(&self) -> Capabilities {
         self.engine.capabilities()
     }
+}
+
+/// The log is there from the first read on, for as long as this connection is.
+async fn anchor(options: &SqliteConnectOptions) -> Result<Anchor, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&mut connection).await?;
+    Ok(Arc::new(Mutex::new(Some(connection))))
 }
 
 /// Whether a missing file is ours to create: without a `mode`, and with the one that says so.

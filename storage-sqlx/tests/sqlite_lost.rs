@@ -46,6 +46,18 @@ fn refused<T: std::fmt::Debug>(what: &str, answer: Result<T, StorageError>, name
     assert!(source.to_string().contains(names), "{what}: {source} does not name {names}");
 }
 
+/// The connections of the pool end with the runtime that made them, and SQLite deletes the log with the last one.
+#[test]
+fn a_storage_outlives_the_runtime_that_opened_it() {
+    let in_a_runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    for _ in 0..20 {
+        let (_folder, _, storage) = in_a_runtime().block_on(open());
+        let runtime = in_a_runtime();
+        runtime.block_on(storage.put(&key("bob"), &Record::new("x"), Precondition::Absent)).unwrap();
+        assert!(runtime.block_on(storage.get(&key("alice"))).unwrap().is_some());
+    }
+}
+
 /// Every operation says that the file is lost.
 async fn is_lost(storage: &SqliteStorage, names: &str) {
     for when in [Precondition::Always, Precondition::Absent] {
