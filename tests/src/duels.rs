@@ -1,5 +1,6 @@
 //! Two handles on one key at the same instant, thousands of times: what is wrong for less than a microsecond is found too.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -134,7 +135,7 @@ pub async fn no_acknowledged_write_is_lost(on: Arc<Subject>) -> Outcome {
     let clients = if on.capabilities().atomic { 8 } else { 1 };
     let end = std::time::Instant::now() + TIME * 5;
     on.together(0..clients, move |storage, client| async move {
-        let key = key(&format!("user{client}"))?;
+        let (key, mut versions) = (key(&format!("user{client}"))?, HashSet::new());
         for number in 0..900 {
             if number > 30 && std::time::Instant::now() > end {
                 break;
@@ -146,6 +147,10 @@ pub async fn no_acknowledged_write_is_lost(on: Arc<Subject>) -> Outcome {
                 _ => Precondition::Always,
             };
             let version = storage.put(&key, &record, when).await?;
+            ensure!(
+                versions.insert(version),
+                "put: write {number} of a key has the version of an earlier one, {version:?}"
+            );
             let found = storage.get(&key).await?.map(|found| (found.value, found.version));
             ensure_eq!(found, Some((record, version)), "get: an acknowledged write is lost, number {number}, {when:?}");
             if number % 4 == 3 {

@@ -129,18 +129,22 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
             }
         }
         let key = key(&format!("{fault:?} delete"))?;
-        on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
+        let before = on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
         on.harness().inject(fault).await?;
         let deleted = in_time(&on, on.storage().delete(&key, None)).await;
         heal(&on).await?;
         let changed = on.storage().get(&key).await?.is_none();
-        is_honest(&deleted?, changed, &format!("{fault:?}, delete"))?;
+        let deleted = deleted?;
+        is_honest(&deleted, changed, &format!("{fault:?}, delete"))?;
+        if !changed && !matches!(deleted, Err(StorageError::Ambiguous { .. })) {
+            untouched.push((key, Some(before)));
+        }
         reads_fail(&on, fault).await?;
     }
     sleep(Duration::from_millis(300)).await;
     for (key, before) in untouched {
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, before, "get({}) a while after a put failed: the version", key.show());
+        ensure_eq!(found, before, "get({}) a while after a put or delete failed: the version", key.show());
     }
     Ok(())
 }

@@ -112,9 +112,9 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>3} to ", self.begun)?;
         if self.ended == u64::MAX {
-            write!(f, "  ?: ")?
+            write!(f, "  ?: ")?;
         } else {
-            write!(f, "{:>3}: ", self.ended)?
+            write!(f, "{:>3}: ", self.ended)?;
         }
         match &self.action {
             Action::Get => write!(f, "get")?,

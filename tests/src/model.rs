@@ -198,7 +198,8 @@ impl Player<'_> {
             }
             _ => format!("history {}, step {step}", self.number).into_bytes(),
         };
-        let expires_at = [None, Some(0), Some(1_000), Some(1_001), Some(253_402_300_799)][self.random.below(5)];
+        let expires_at =
+            [None, Some(0), Some(1_000), Some(1_001), Some(4_294_967_299), Some(253_402_300_799)][self.random.below(6)];
         let key_id = [None, Some("0123456789abcdef"), Some("B")][self.random.below(3)];
         let millis = [None, None, None, Some(0), Some(60_000), Some(99_001), Some(600_000), Some(86_400_000)];
         let mut retain_for = millis[self.random.below(millis.len())].map(Duration::from_millis);
@@ -316,7 +317,10 @@ impl Player<'_> {
             2 => filter.provider = Some(provider),
             3 => (filter.tenant, filter.user) = (Some(tenant), Some(user)),
             4 => (filter.tenant, filter.user, filter.provider) = (Some(tenant), Some(user), Some(provider)),
-            5 => filter.expiring_before = Some(Timestamp::from_unix_seconds([0, 1_001, 5_000][self.random.below(3)])),
+            5 => {
+                let seconds = [0, 1_001, 5_000, 4_102_444_800, 253_402_300_799][self.random.below(5)];
+                filter.expiring_before = Some(Timestamp::from_unix_seconds(seconds));
+            }
             _ => {}
         }
         filter

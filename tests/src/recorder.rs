@@ -98,18 +98,18 @@ impl Show for Call {
     }
 }
 
-/// A storage whose calls are remembered.
-pub(crate) struct Recorded {
+/// The same storage, with its calls remembered.
+pub(crate) fn recorded(inner: Arc<dyn TokenStorage>, log: &Arc<Log>, handle: usize) -> Arc<dyn TokenStorage> {
+    Arc::new(Recorded { inner, log: Arc::clone(log), handle })
+}
+
+struct Recorded {
     inner: Arc<dyn TokenStorage>,
     log: Arc<Log>,
     handle: usize,
 }
 
 impl Recorded {
-    pub(crate) fn new(inner: Arc<dyn TokenStorage>, log: &Arc<Log>, handle: usize) -> Arc<dyn TokenStorage> {
-        Arc::new(Self { inner, log: Arc::clone(log), handle })
-    }
-
     fn begin(&self, call: Call) -> u64 {
         self.log.begin(self.handle, call)
     }

@@ -277,10 +277,10 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome
     let handles = on.recorded_handles(3).await?;
     let mut versions = Vec::new();
     for (index, handle) in handles.iter().enumerate() {
-        for reader in 0..handles.len() {
+        for (reader, reading) in handles.iter().enumerate() {
             let key = key(&format!("by {index} for {reader}"))?;
             versions.push(handle.put(&key, &kept_for("x", two), Precondition::Always).await?);
-            let found = handles[reader].get(&key).await?;
+            let found = reading.get(&key).await?;
             let left = found.and_then(|found| found.value.retain_for);
             ensure!(
                 left.is_some_and(|left| left <= two),

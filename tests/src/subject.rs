@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::harness::Harness;
 use crate::outcome::{Outcome, Stop, ensure};
-use crate::recorder::{Log, Recorded};
+use crate::recorder::{Log, recorded};
 
 /// How many calls of one property are in flight at once, so that a slow storage does not take long.
 const LANES: usize = 16;
@@ -47,7 +47,7 @@ impl Subject {
     /// A subject for one property.
     pub fn new(harness: impl Harness, seed: u64) -> Self {
         let log = Arc::default();
-        let storage = Recorded::new(harness.storage(), &log, 0);
+        let storage = recorded(harness.storage(), &log, 0);
         let (start, time) = (Instant::now(), Mutex::default());
         Self { harness: Box::new(harness), storage, log, seed, start, time, turn: Mutex::default() }
     }
@@ -94,7 +94,7 @@ impl Subject {
     /// Handles whose calls are remembered: for calls that come one after the other.
     pub(crate) async fn recorded_handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
         let handles = self.handles(count).await?.into_iter().enumerate();
-        Ok(handles.map(|(number, handle)| Recorded::new(handle, &self.log, number)).collect())
+        Ok(handles.map(|(number, handle)| recorded(handle, &self.log, number)).collect())
     }
 
     /// Ends the property as not applicable where `list` is not declared.

@@ -216,8 +216,8 @@ impl Asked {
     }
 }
 
-fn parse(threads: String) -> Option<usize> {
-    threads.parse().ok().filter(|threads| *threads > 0)
+fn parse(threads: impl AsRef<str>) -> Option<usize> {
+    threads.as_ref().parse().ok().filter(|threads| *threads > 0)
 }
 
 #[cfg(test)]

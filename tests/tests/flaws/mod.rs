@@ -5,6 +5,7 @@ pub(crate) mod faulty;
 pub(crate) mod hints;
 pub(crate) mod keys;
 pub(crate) mod lists;
+pub(crate) mod more;
 pub(crate) mod races;
 pub(crate) mod rare;
 pub(crate) mod time;
@@ -123,7 +124,7 @@ pub(crate) use flaws;
 /// All of them.
 pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
     let first = [writes::CASES, hints::CASES, keys::CASES, keys::one_call::CASES, lists::CASES, time::CASES];
-    let second = [ends::CASES, versions::CASES, races::CASES, rare::CASES, faulty::CASES];
+    let second = [ends::CASES, versions::CASES, races::CASES, rare::CASES, faulty::CASES, more::CASES];
     first.into_iter().chain(second).flatten()
 }
 

@@ -1,0 +1,180 @@
+//! Written after the properties, to see whether they find what they were not made for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use oauth_dance_core::{
+    Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage as _,
+    Version, Versioned,
+};
+
+use super::{Notes, Read, Write, flaws};
+
+flaws! {
+    // Sorted by another column than the cursor's.
+    ListsInTheOrderOfVersions(()) caught by pages_of_any_size_cover_the_list {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let all = PageRequest { after: page.after, limit: usize::MAX };
+            let mut entries = self.server.list(filter, all).await?.entries;
+            entries.sort_by_key(|entry| *entry.version.as_bytes());
+            Ok(Page::collect(entries, page.limit))
+        }
+    }
+
+    // An index of tenant and user, which the provider is not compared with.
+    UserIndexForgetsTheProvider(()) caught by filters_are_exact {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut filter = filter.clone();
+            if filter.tenant.is_some() && filter.user.is_some() {
+                filter.provider = None;
+            }
+            self.server.list(&filter, page).await
+        }
+    }
+
+    // NULL sorts first.
+    NeverExpiringIsExpiring(()) caught by filters_are_exact {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let Some(before) = filter.expiring_before else { return self.server.list(filter, page).await };
+            let mut others = filter.clone();
+            others.expiring_before = None;
+            let mut page = self.server.list(&others, page).await?;
+            page.entries.retain(|entry| entry.expires_at.is_none_or(|at| at < before));
+            Ok(page)
+        }
+    }
+
+    FiltersIn32Bits(()) caught by any_history_has_the_right_answers {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut filter = filter.clone();
+            let cut = |at: Timestamp| Timestamp::from_unix_seconds(at.as_unix_seconds().min(u64::from(u32::MAX)));
+            filter.expiring_before = filter.expiring_before.map(cut);
+            self.server.list(&filter, page).await
+        }
+    }
+
+    ListsNoEmptyPayloads(Notes<TokenKey, ()>) caught by any_history_has_the_right_answers {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(filter, page).await?;
+            let mut kept: Vec<Entry> = Vec::new();
+            for entry in page.entries {
+                if self.server.get(&entry.key).await.is_ok_and(|found| found.is_some_and(|found| found.value.payload.is_empty())) {
+                    continue;
+                }
+                kept.push(entry);
+            }
+            page.entries = kept;
+            Ok(page)
+        }
+    }
+
+    // A cache for a moment in each handle.
+    CachesForAMoment(Notes<TokenKey, (Instant, Option<Versioned<Record>>)>) caught by writes_are_seen_through_every_handle {
+        async fn get(&self, key: &TokenKey) -> Read {
+            let cached = self.own.lock().unwrap().get(key).cloned();
+            if let Some((read, found)) = cached && read.elapsed() < Duration::from_millis(50) {
+                return Ok(found);
+            }
+            let found = self.server.get(key).await?;
+            self.own.lock().unwrap().insert(key.clone(), (Instant::now(), found.clone()));
+            Ok(found)
+        }
+
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await;
+            self.own.lock().unwrap().remove(key);
+            written
+        }
+
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await;
+            self.own.lock().unwrap().remove(key);
+            removed
+        }
+    }
+
+    // Remembers that there was nothing, also after it was written by another.
+    CachesWhatIsMissing(Notes<TokenKey, ()>) caught by any_history_has_the_right_answers {
+        async fn get(&self, key: &TokenKey) -> Read {
+            if self.own.lock().unwrap().contains_key(key) {
+                return Ok(None);
+            }
+            let found = self.server.get(key).await?;
+            if found.is_none() {
+                self.own.lock().unwrap().insert(key.clone(), ());
+            }
+            Ok(found)
+        }
+
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.own.lock().unwrap().remove(key);
+            self.server.put(key, record, when).await
+        }
+    }
+
+    // Retentions in minutes.
+    RetainsWholeMinutes(()) caught by reading_tells_the_time_left and any_history_has_the_right_answers {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let kept = record.retain_for.map(|kept| Duration::from_secs(kept.as_secs().div_ceil(60).saturating_mul(60).max(1) - 1));
+            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+        }
+    }
+
+    DeletesInEveryTenant(()) caught by every_part_keeps_keys_apart {
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await?;
+            if removed && only.is_none() {
+                for entry in self.server.list(&Filter::everything().user(key.user()), PageRequest::default()).await?.entries {
+                    if entry.key.provider() == key.provider() && entry.key.account() == key.account() {
+                        self.server.delete(&entry.key, None).await?;
+                    }
+                }
+            }
+            Ok(removed)
+        }
+    }
+
+    DeleteOfAVersionIsAlwaysDone(()) caught by a_version_dies_with_its_record {
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            Ok(self.server.delete(key, only).await? || only.is_some())
+        }
+    }
+
+    // Sends a delete that failed again once the server is back.
+    DeletesAgainLater(()) caught by an_error_means_old_or_new {
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await;
+            if matches!(removed, Err(StorageError::Unavailable { .. })) {
+                let (server, key) = (self.server.clone(), key.clone());
+                tokio::spawn(async move {
+                    while server.get(&key).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(40)).await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(40)).await;
+                    server.delete(&key, only).await
+                });
+            }
+            removed
+        }
+    }
+
+    // Versions of a byte.
+    CountsTo256(AtomicUsize) caught by no_acknowledged_write_is_lost {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let version = self.server.put(key, record, when).await?;
+            let number = self.own.fetch_add(1, Ordering::SeqCst) % 256;
+            // What is shown for a version is not what the server has: enough for whoever compares what `put` returns.
+            Ok(if number == 255 { Version::from_bytes([7; 16]) } else { version })
+        }
+    }
+
+    // Text columns.
+    RefusesNul(()) caught by unicode_keeps_keys_apart {
+        async fn get(&self, key: &TokenKey) -> Read {
+            if key.parts().concat().contains('\0') {
+                return Err(StorageError::unavailable("invalid byte sequence"));
+            }
+            self.server.get(key).await
+        }
+    }
+}
