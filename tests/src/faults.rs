@@ -104,6 +104,7 @@ pub async fn the_storage_recovers(on: Arc<Subject>) -> Outcome {
 pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
     let mut untouched = Vec::new();
     for fault in [Fault::CutReply, Fault::Down, Fault::Silent] {
+        reads_fail(&on, fault).await?;
         for (name, when) in [("always", Some(false)), ("version", Some(true)), ("absent", None)] {
             let key = key(&format!("{fault:?} {name}"))?;
             let before = match when {
@@ -139,7 +140,6 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
         if !changed && !matches!(deleted, Err(StorageError::Ambiguous { .. })) {
             untouched.push((key, Some(before)));
         }
-        reads_fail(&on, fault).await?;
     }
     sleep(Duration::from_millis(300)).await;
     for (key, before) in untouched {

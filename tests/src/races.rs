@@ -132,7 +132,8 @@ pub async fn no_read_is_torn(on: Arc<Subject>) -> Outcome {
         reading.spawn(read_whole_generations(Arc::clone(storage), key.clone(), Arc::clone(&done), size));
     }
     let mut written = Ok(());
-    for number in 1..60 {
+    let rounds = on.rounds(400, Duration::from_millis(200)).await?.map(|round| round as u64 + 1);
+    for number in rounds {
         written = on.storage().put(&key, &generation(number, size), Precondition::Always).await.map(drop);
         if written.is_err() {
             break;

@@ -113,7 +113,7 @@ flaws! {
     }
 
     // Retentions in minutes.
-    RetainsWholeMinutes(()) caught by reading_tells_the_time_left and any_history_has_the_right_answers {
+    RetainsWholeMinutes(()) caught by any_history_has_the_right_answers {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let kept = record.retain_for.map(|kept| Duration::from_secs(kept.as_secs().div_ceil(60).saturating_mul(60).max(1) - 1));
             self.server.put(key, &record.clone().with_retain_for(kept), when).await
