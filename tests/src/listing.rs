@@ -73,16 +73,20 @@ pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     let mut entries = Vec::new();
     for (index, key) in many()?.into_iter().enumerate() {
-        let expires_at = (index % 4 != 0).then(|| Timestamp::from_unix_seconds(1_000 + index as u64 % 4));
+        let expires_at = [None, Some(1_000), Some(1_002), Some(4_294_967_299)][index % 4];
+        let expires_at = expires_at.map(Timestamp::from_unix_seconds);
         let record = Record::new("x").with_expires_at(expires_at);
         let version = on.storage().put(&key, &record, Precondition::Always).await?;
         entries.push(Entry::new(key, version, &record));
     }
     let mut filters = Vec::new();
+    // The last are beyond 32 bits.
+    let befores = [0, 1_000, 1_001, 1_003, 4_294_967_299, 4_294_967_300].map(Some).into_iter().chain([None]);
+    let befores: Vec<Option<u64>> = befores.collect();
     for tenant in [None, Some(""), Some("acme"), Some("no such")] {
         for user in [None, Some("alice"), Some("no such")] {
             for provider in [None, Some("github"), Some("no such")] {
-                for before in [None, Some(0), Some(1_000), Some(1_001), Some(1_002), Some(1_003), Some(1_004)] {
+                for before in befores.iter().copied() {
                     let mut filter = Filter::everything();
                     filter.tenant = tenant.map(str::to_owned);
                     filter.user = user.map(str::to_owned);

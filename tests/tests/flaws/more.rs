@@ -44,7 +44,7 @@ flaws! {
         }
     }
 
-    FiltersIn32Bits(()) caught by any_history_has_the_right_answers {
+    FiltersIn32Bits(()) caught by filters_are_exact {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut filter = filter.clone();
             let cut = |at: Timestamp| Timestamp::from_unix_seconds(at.as_unix_seconds().min(u64::from(u32::MAX)));
