@@ -73,6 +73,10 @@ impl Document {
 
 /// The body as text. Its own bytes decide, then its label; what is neither is read as UTF-8 with gaps.
 fn text(headers: &HeaderMap, body: &[u8]) -> String {
+    let is_utf16 = matches!(body, [0, b'{', ..] | [b'{', 0, ..]);
+    if let (false, Ok(text)) = (is_utf16, std::str::from_utf8(body)) {
+        return text.to_owned();
+    }
     let of_utf16 = match body {
         [0, b'{', ..] => Some(UTF_16BE),
         [b'{', 0, ..] => Some(UTF_16LE),
@@ -81,7 +85,6 @@ fn text(headers: &HeaderMap, body: &[u8]) -> String {
     let encoding = match Encoding::for_bom(body) {
         Some((encoding, _)) => encoding,
         None if of_utf16.is_some() => of_utf16.unwrap_or(UTF_8),
-        None if std::str::from_utf8(body).is_ok() => UTF_8,
         None => labelled(headers).unwrap_or(UTF_8),
     };
     encoding.decode_with_bom_removal(body).0.into_owned()
