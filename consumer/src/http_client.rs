@@ -86,7 +86,7 @@ impl HttpClients {
         let answer = Answer { status, headers, body: body.into(), is_redirected };
         match cut {
             None => Ok(answer),
-            Some(why) => Err(SendError::Cut { answer, why }),
+            Some(why) => Err(SendError::Cut { answer: Box::new(answer), why }),
         }
     }
 }
@@ -174,7 +174,7 @@ pub(crate) enum SendError {
     /// An answer came, but not all of it was read.
     Cut {
         /// What was read.
-        answer: Answer,
+        answer: Box<Answer>,
         /// Why it was no more.
         why: ReadError,
     },

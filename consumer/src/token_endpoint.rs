@@ -219,9 +219,9 @@ async fn receive(
     match http.send(request, binding, MAX_RESPONSE).await {
         Ok(answer) => Ok((answer, None)),
         Err(SendError::Cut { answer, why: ReadError::TooLarge }) => {
-            Ok((answer, Some(TokenEndpointError::Answer("it is too large"))))
+            Ok((*answer, Some(TokenEndpointError::Answer("it is too large"))))
         }
-        Err(SendError::Cut { answer, why: ReadError::Broken(error) }) => Ok((answer, Some(transport(error)))),
+        Err(SendError::Cut { answer, why: ReadError::Broken(error) }) => Ok((*answer, Some(transport(error)))),
         Err(SendError::Proof) => Err(TokenEndpointError::Proof),
         Err(SendError::Http(error)) => Err(transport(error)),
     }

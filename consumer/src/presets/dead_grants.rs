@@ -41,7 +41,7 @@ pub(super) struct Shape {
 /// The answers of a preset that differ from `invalid_grant`.
 pub(super) fn of(preset: &str) -> Vec<DeadGrant> {
     let known = ALL.iter().filter(|known| known.preset == preset);
-    known.flat_map(|known| known.answers).map(|shape| shape.dead_grant()).collect()
+    known.flat_map(|known| known.answers).map(Shape::dead_grant).collect()
 }
 
 impl Shape {

@@ -368,7 +368,7 @@ fn every_preset_names_how_a_dead_grant_looks() {
             Evidence::NoRefreshToken => assert!(has_none && known.answers.is_empty(), "{}", preset.name),
             Evidence::Clients => assert!(!known.answers.is_empty(), "{}", preset.name),
             Evidence::Unknown(source) => {
-                assert!(Url::parse(source).is_ok() && known.answers.is_empty(), "{}", preset.name)
+                assert!(Url::parse(source).is_ok() && known.answers.is_empty(), "{}", preset.name);
             }
             Evidence::Documented(source) | Evidence::Reported(source) => {
                 assert!(!has_none && Url::parse(source).unwrap().scheme() == "https", "{}", preset.name);

@@ -293,7 +293,7 @@ mod tests {
             config(&json).registration("acme").unwrap()
         };
         let expected = DeadGrant::new([("error", "gone"), ("details.reason", "revoked*")]).with_status(403);
-        assert_eq!(registration("google").provider.dead_grants, [expected.clone()]);
+        assert_eq!(registration("google").provider.dead_grants, std::slice::from_ref(&expected));
         let github = registration("github").provider.dead_grants;
         assert!(github.len() == 2 && github.contains(&expected), "besides what the preset knows");
         assert!(serde_json::from_str::<ProviderConfig>(r#"{"dead_grants": [{"member": {}}]}"#).is_err());

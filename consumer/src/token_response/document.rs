@@ -175,7 +175,7 @@ fn end_of_string(text: &str) -> usize {
         at += found + 1;
         let before = &text[1..at - 1];
         let backslashes = before.len() - before.trim_end_matches('\\').len();
-        if backslashes % 2 == 0 {
+        if backslashes.is_multiple_of(2) {
             return at;
         }
     }

@@ -131,7 +131,8 @@ fn keep(asked: &Asked<'_>, old: &OAuth2Token, members: Members, is_clean: bool) 
     let is_new =
         access_token.as_ref().is_some_and(|new| *new != old.access_token && !asked.sent.contains(&new.expose()));
     let is_said = |name: &str| members.token.get(name).is_some_and(refusal::says_something);
-    if !is_clean && !(is_new && ["refresh_token", "expires_in", "token_type"].into_iter().any(is_said)) {
+    let is_in_company = ["refresh_token", "expires_in", "token_type"].into_iter().any(is_said);
+    if !(is_clean || is_new && is_in_company) {
         return None;
     }
     let token_type = members.token_type();

@@ -99,7 +99,7 @@ impl Answered<'_> {
             let named = CODES.iter().chain(&SENTENCES).filter_map(|name| members.get(*name));
             named.into_iter().any(is_said)
         };
-        let other = code(&self.document.value, 0).is_some_and(|code| is_of_something_else(code));
+        let other = code(&self.document.value, 0).is_some_and(is_of_something_else);
         !other && (holds(members) || members.get("error").and_then(Value::as_object).is_some_and(holds))
     }
 }
