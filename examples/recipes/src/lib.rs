@@ -49,6 +49,7 @@ mod pages {
         setup: "guide/setup.md";
         storage: "guide/storage.md";
         testing: "testing.md";
+        third_party_storages: "third-party-storages.md";
         users: "guide/users.md";
     }
 }
