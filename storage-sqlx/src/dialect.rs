@@ -31,6 +31,8 @@ pub(crate) trait Dialect: sqlx::Database {
     /// Whether connections reach a server, and are closed when there is doubt about them.
     const REMOTE: bool;
     const TEXTS: Texts;
+    /// What [`look_up`](Self::look_up) remembers.
+    type LookUps: Default + std::fmt::Debug + Send + Sync + 'static;
 
     /// What an error of the database means.
     fn failure(error: &dyn DatabaseError) -> Failure;
@@ -44,6 +46,16 @@ pub(crate) trait Dialect: sqlx::Database {
         sql: &Arc<str>,
         binds: &[Bind<'_>],
     ) -> impl Future<Output = Result<Outcome<Self>, sqlx::Error>> + Send;
+
+    /// Runs the read of one record, which is most of what a storage does, and may be the same each time.
+    fn look_up(
+        connection: &mut Self::Connection,
+        sql: &Arc<str>,
+        binds: &[Bind<'_>],
+        _state: &Self::LookUps,
+    ) -> impl Future<Output = Result<Outcome<Self>, sqlx::Error>> + Send {
+        Self::run(connection, sql, binds)
+    }
 
     fn bytes(row: &Self::Row, column: usize) -> Result<Vec<u8>, sqlx::Error>;
     fn optional_bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;

@@ -34,6 +34,7 @@ pub(crate) struct Engine<DB: Dialect> {
     statements: Arc<Statements>,
     timeout: Duration,
     doubts: Doubts,
+    look_ups: Arc<DB::LookUps>,
     capabilities: Capabilities,
 }
 
@@ -48,6 +49,7 @@ impl<DB: Dialect> Engine<DB> {
             table,
             timeout: DEFAULT_TIMEOUT,
             doubts: Doubts::default(),
+            look_ups: Arc::default(),
             capabilities: Capabilities::new(DB::STORAGE_NAME)
                 .with_durable(durable)
                 .with_shared(shared)
@@ -94,7 +96,7 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     pub(crate) async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        let found = self.run(Effect::Read, &self.statements.get, &key_binds(key)?).await?;
+        let found = self.run(Effect::LookUp, &self.statements.get, &key_binds(key)?).await?;
         let Some(row) = found.rows.first() else { return Ok(None) };
         read_record::<DB>(row).map(Some).map_err(|error| StorageError::corrupt(key, error))
     }
@@ -185,12 +187,14 @@ impl<DB: Dialect> Engine<DB> {
             let in_time = start.elapsed() < self.timeout / 2;
             match (error, effect) {
                 (Attempt::Busy(_), _) if in_time => {}
-                (Attempt::Broken(_), Effect::Read) if in_time && !reconnected => reconnected = true,
+                (Attempt::Broken(_), Effect::LookUp | Effect::Read) if in_time && !reconnected => reconnected = true,
                 (Attempt::Busy(error) | Attempt::Unchanged(error), _) => return Err(unchanged::<DB>(error)),
-                (Attempt::Unsent, _) | (Attempt::Unanswered, Effect::Read) => {
+                (Attempt::Unsent, _) | (Attempt::Unanswered, Effect::LookUp | Effect::Read) => {
                     return Err(StorageError::unavailable(TimedOut));
                 }
-                (Attempt::Broken(error), Effect::Read) => return Err(StorageError::unavailable(source(error))),
+                (Attempt::Broken(error), Effect::LookUp | Effect::Read) => {
+                    return Err(StorageError::unavailable(source(error)));
+                }
                 (Attempt::Broken(error), Effect::Write) => return Err(StorageError::ambiguous(source(error))),
                 (Attempt::Unanswered, Effect::Write) => return Err(StorageError::ambiguous(TimedOut)),
             }
@@ -207,7 +211,7 @@ impl<DB: Dialect> Engine<DB> {
         deadline: Instant,
     ) -> Result<Outcome<DB>, Attempt> {
         let pool = match effect {
-            Effect::Read => &self.readers,
+            Effect::LookUp | Effect::Read => &self.readers,
             Effect::Write => &self.writers,
         };
         let mut connection = match timeout_at(deadline, pool.acquire()).await {
@@ -215,7 +219,13 @@ impl<DB: Dialect> Engine<DB> {
             Ok(Err(error)) => return Err(Attempt::Unchanged(error)),
             Err(_) => return Err(Attempt::Unsent),
         };
-        let error = match timeout_at(deadline, DB::run(connection.get(), sql, binds)).await {
+        let answer = async {
+            match effect {
+                Effect::LookUp => DB::look_up(connection.get(), sql, binds, &self.look_ups).await,
+                Effect::Read | Effect::Write => DB::run(connection.get(), sql, binds).await,
+            }
+        };
+        let error = match timeout_at(deadline, answer).await {
             Ok(Ok(outcome)) => {
                 connection.is_fine();
                 return Ok(outcome);
@@ -256,6 +266,7 @@ impl<DB: Dialect> Clone for Engine<DB> {
             statements: Arc::clone(&self.statements),
             timeout: self.timeout,
             doubts: self.doubts.clone(),
+            look_ups: Arc::clone(&self.look_ups),
             capabilities: self.capabilities,
         }
     }
@@ -269,6 +280,8 @@ impl<DB: Dialect> fmt::Debug for Engine<DB> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
+    /// The read of one record.
+    LookUp,
     Read,
     Write,
 }

@@ -54,6 +54,8 @@ mod mysql;
 mod mysql_server;
 #[cfg(feature = "mysql")]
 mod mysql_url;
+#[cfg(feature = "postgres")]
+mod named;
 mod page;
 #[cfg(feature = "postgres")]
 mod postgres;

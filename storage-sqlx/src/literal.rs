@@ -29,10 +29,7 @@ fn push_literal(sql: &mut String, bind: Bind<'_>) {
     match bind {
         Bind::Bytes(bytes) | Bind::OptionalBytes(Some(bytes)) => {
             sql.push_str("pg_catalog.decode('");
-            for byte in bytes {
-                sql.push(char::from(DIGITS[usize::from(byte >> 4)]));
-                sql.push(char::from(DIGITS[usize::from(byte & 15)]));
-            }
+            push_hex(sql, bytes);
             sql.push_str("', 'hex')");
         }
         Bind::Number(number) | Bind::OptionalNumber(Some(number)) => sql.push_str(&format!("'{number}'::bigint")),
@@ -41,7 +38,21 @@ fn push_literal(sql: &mut String, bind: Bind<'_>) {
     }
 }
 
+pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
+
 impl<'a> Bind<'a> {
+    pub(crate) fn sql_type(self) -> &'static str {
+        match self {
+            Bind::Bytes(_) | Bind::OptionalBytes(_) => "pg_catalog.bytea",
+            Bind::Number(_) | Bind::OptionalNumber(_) => "pg_catalog.int8",
+        }
+    }
+
     fn bytes(self) -> Option<&'a [u8]> {
         match self {
             Bind::Bytes(bytes) => Some(bytes),

@@ -185,6 +185,8 @@ impl TokenStorage for MySqlStorage {
 }
 
 impl Dialect for MySql {
+    type LookUps = ();
+
     const STORAGE_NAME: &'static str = "MySQL";
     const REMOTE: bool = true;
 

@@ -17,14 +17,16 @@ use crate::dialect::{Bind, Dialect, Outcome, collect, read_columns};
 use crate::engine::{Engine, token_storage};
 use crate::error::{Failure, bad_address, bad_name, migration, unchanged};
 use crate::literal::with_literals;
+use crate::named::{Named, Names};
 use crate::sql::{After, Texts};
 
 /// Keeps tokens in a table of PostgreSQL.
 ///
 /// Durable as far as the server is: with `synchronous_commit = off` or an unlogged table it is not.
 ///
-/// Each operation is one message of the simple query protocol, without prepared statements and with no setting of the
-/// session, so that it is the same through a pooler that hands the server's connections around. The server stops it after
+/// Each operation is one message of the simple query protocol, with no setting of the session and no prepared statement but
+/// that of `get`, which has a name made of its text, so that it is the same through a pooler that hands the server's
+/// connections around. The first `get` on a connection of the server takes two more. The server stops a statement after
 /// eight seconds, refuses to leave rows out because of row-level security, and refuses to read on a standby.
 #[derive(Clone, Debug)]
 pub struct PostgresStorage {
@@ -143,6 +145,8 @@ const PARAMETERS: Parameters = Parameters {
 };
 
 impl Dialect for Postgres {
+    type LookUps = Names;
+
     const STORAGE_NAME: &'static str = "PostgreSQL";
     const REMOTE: bool = true;
 
@@ -198,19 +202,48 @@ impl Dialect for Postgres {
         done.rows_affected()
     }
 
-    /// By the simple query protocol, with the values in the statement: a prepared statement belongs to a connection of the
+    /// By the simple query protocol, with the values in the statement: a prepared statement with a number belongs to a connection of the
     /// server, and a pooler that hands these around would have one client run what another has prepared.
     async fn run(
         connection: &mut PgConnection,
         sql: &Arc<str>,
         binds: &[Bind<'_>],
     ) -> Result<Outcome<Self>, sqlx::Error> {
-        // Safe: made of constants, a table name of letters, digits and underscores, and digits within quotes.
-        let message = AssertSqlSafe(with_literals(sql, binds)?);
-        collect(connection.fetch_many(raw_sql(message))).await
+        send(connection, with_literals(sql, binds)?).await
+    }
+
+    /// By the name of the statement, which spares the server parsing and planning. Where the name does not help, the
+    /// statement itself is sent, so three messages end it. Only for reads: a name that a server does not know is in its log,
+    /// with the values.
+    async fn look_up(
+        connection: &mut PgConnection,
+        sql: &Arc<str>,
+        binds: &[Bind<'_>],
+        names: &Names,
+    ) -> Result<Outcome<Self>, sqlx::Error> {
+        if !names.try_one() {
+            return Self::run(connection, sql, binds).await;
+        }
+        let named = Named::new(sql.strip_prefix(OPENING).unwrap_or(sql), binds);
+        let error = match send(connection, format!("{OPENING}{}", named.execute(binds)?)).await {
+            Err(sqlx::Error::Database(error)) => error,
+            answered => return answered,
+        };
+        let Some(remedy) = named.remedy(error.as_ref()) else { return Err(sqlx::Error::Database(error)) };
+        names.unknown();
+        match send(connection, format!("{OPENING}{remedy}")).await {
+            // A pooler may have changed the connection. What else is wrong, the statement itself says.
+            Ok(_) | Err(sqlx::Error::Database(_)) => Self::run(connection, sql, binds).await,
+            Err(error) => Err(error),
+        }
     }
 
     read_columns!();
+}
+
+/// Sends one message, made of constants, a table name of letters, digits and underscores, and digits within quotes.
+async fn send(connection: &mut PgConnection, message: String) -> Result<Outcome<Postgres>, sqlx::Error> {
+    collect(connection.fetch_many(raw_sql(AssertSqlSafe(message)))).await
 }
 
 /// What a protocol violation means: PgBouncer says everything with this code.

@@ -295,6 +295,8 @@ async fn open(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result
 }
 
 impl Dialect for Sqlite {
+    type LookUps = ();
+
     const STORAGE_NAME: &'static str = "SQLite";
     const REMOTE: bool = false;
 

@@ -131,17 +131,23 @@ async fn no_read_runs_the_statement_of_another() {
         direct.put(&key(&format!("user{number}")), &Record::new("x"), Precondition::Absent).await.unwrap();
     }
     let (reader, deleter) = (PostgresStorage::from_pool(database.pool()), PostgresStorage::from_pool(database.pool()));
+    let other = PostgresStorage::from_pool(database.pool()).with_table("other").unwrap();
+    other.migrate().await.unwrap();
+    for number in 0..200 {
+        other.put(&key(&format!("user{number}")), &Record::new("other"), Precondition::Absent).await.unwrap();
+    }
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for task in 0..4_u32 {
-        let (reader, deleter) = (reader.clone(), deleter.clone());
+        let (storage, expected) = if task % 2 == 0 { (&reader, "x") } else { (&other, "other") };
+        let (reader, deleter) = (storage.clone(), deleter.clone());
         tasks.spawn(async move {
             let mut failures = 0;
             let mut number = task;
             while start.elapsed() < Duration::from_secs(2) {
                 number = (number + 1) % 200;
                 let found = reader.get(&key(&format!("user{number}"))).await;
-                failures += u32::from(!matches!(found, Ok(Some(_))));
+                failures += u32::from(!matches!(found, Ok(Some(found)) if found.value == Record::new(expected)));
             }
             failures
         });

@@ -13,8 +13,9 @@ use std::time::Duration;
 use cases::{Server, kept_for, key};
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenStorage as _};
 use oauth_dance_sqlx::PostgresStorage;
+use sha2::{Digest as _, Sha256};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A database of its own, on the server that a variable names.
@@ -151,13 +152,139 @@ async fn every_encoding_of_a_database_works() {
     }
 }
 
+/// One connection, as the application's own.
+async fn one_connection(url: &str) -> (PgPool, PostgresStorage) {
+    let pool = PgPoolOptions::new().max_connections(1).connect(url).await.unwrap();
+    (pool.clone(), PostgresStorage::from_pool(pool))
+}
+
+async fn prepared(pool: &PgPool) -> Vec<(String, String, i64)> {
+    let names = "SELECT name, statement, generic_plans FROM pg_prepared_statements";
+    let rows = sqlx::raw_sql(names).fetch_all(pool).await.unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+}
+
 #[tokio::test]
-async fn no_prepared_statement_is_left_behind() {
+async fn a_statement_is_named_by_its_text() {
     let Some(database) = Database::new().await else { return };
-    let pool = PgPoolOptions::new().max_connections(1).connect(&database.url()).await.unwrap();
-    works(&PostgresStorage::from_pool(pool.clone())).await;
-    let left = sqlx::raw_sql("SELECT name FROM pg_prepared_statements").fetch_all(&pool).await.unwrap();
-    assert_eq!(left.len(), 0);
+    let (pool, storage) = one_connection(&database.url()).await;
+    works(&storage).await;
+    works(&storage.with_table("auth.oauth_dance_tokens").unwrap()).await;
+    let left = prepared(&pool).await;
+    assert_eq!(left.len(), 2, "{left:?}");
+    for (name, statement, _) in left {
+        let (settings, text) = statement.split_once(&format!("PREPARE {name} ")).unwrap();
+        assert!(settings.split_terminator("; ").all(|setting| setting.starts_with("SET LOCAL ")), "{settings}");
+        assert_eq!(name, format!("oauth_dance_{}", cases::hex(&Sha256::digest(text)[..16])));
+        assert!(!text.contains("decode"), "a value: {text}");
+    }
+    pool.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_read_is_planned_once_and_by_its_key() {
+    let Some(database) = Database::new().await else { return };
+    let (pool, storage) = one_connection(&database.url()).await;
+    storage.migrate().await.unwrap();
+    let rows = "INSERT INTO oauth_dance_tokens SELECT ''::bytea, ('user' || n)::bytea, 'github', '', \
+        decode(repeat('ab', 16), 'hex'), 'x', NULL, NULL, NULL, 1, 1 FROM generate_series(1, 2000) n";
+    let columns = "(tenant, user_id, provider, account, version, payload, expires_at, retain_until, key_id, created_at, \
+        updated_at) SELECT";
+    database.execute(&rows.replacen("SELECT", columns, 1)).await;
+    for number in 1..=10 {
+        assert!(storage.get(&key(&format!("user{number}"))).await.unwrap().is_some());
+    }
+    let (name, _, generic) = prepared(&pool).await.remove(0);
+    assert!(generic >= 4, "{generic}");
+    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {name}('', 'a', 'b', '')"));
+    let plan = sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    let plan = plan.join(" ");
+    assert!(plan.contains("Index Scan using oauth_dance_tokens_pkey") && plan.contains("$4"), "{plan}");
+    pool.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_read_goes_on_when_its_name_is_of_no_use() {
+    let Some(database) = Database::new().await else { return };
+    let (pool, storage) = one_connection(&database.url()).await;
+    let on_connection = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let payload = async || storage.get(&key("alice")).await.unwrap().map(|found| found.value.payload);
+    for change in [
+        "SELECT 1",
+        "DEALLOCATE ALL",
+        "DISCARD ALL",
+        "ALTER TABLE oauth_dance_tokens ADD COLUMN more integer",
+        "SET plan_cache_mode = force_generic_plan",
+        "SET search_path = public, pg_catalog",
+    ] {
+        on_connection(change).await;
+        for _ in 0..2 {
+            assert_eq!(payload().await.unwrap(), b"x", "{change}");
+        }
+    }
+
+    // A column of another type, and back.
+    on_connection("ALTER TABLE oauth_dance_tokens ALTER key_id TYPE text USING NULL").await;
+    for _ in 0..3 {
+        assert!(matches!(storage.get(&key("alice")).await, Ok(_) | Err(StorageError::Corrupt { .. })));
+    }
+    on_connection("ALTER TABLE oauth_dance_tokens ALTER key_id TYPE bytea USING NULL").await;
+    assert_eq!(payload().await.unwrap(), b"x");
+
+    // Another table of the name, by another search_path and in its place.
+    on_connection("CREATE SCHEMA other; CREATE TABLE other.oauth_dance_tokens (LIKE oauth_dance_tokens)").await;
+    for (path, found) in [("other", None), ("public", Some(b"x".to_vec())), ("other, public", None)] {
+        on_connection(&format!("SET search_path = {path}")).await;
+        assert_eq!(payload().await, found, "{path}");
+    }
+    on_connection("DROP TABLE other.oauth_dance_tokens").await;
+    assert_eq!(payload().await.unwrap(), b"x");
+    on_connection("ALTER TABLE oauth_dance_tokens RENAME TO old").await;
+    assert!(advice(storage.get(&key("alice")).await).contains("migrations"));
+    on_connection("ALTER TABLE old RENAME TO oauth_dance_tokens").await;
+    assert_eq!(payload().await.unwrap(), b"x");
+    pool.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn rows_hidden_after_a_read_are_an_error() {
+    let Some(database) = Database::new().await else { return };
+    let (pool, storage) = one_connection(&database.url()).await;
+    let on_connection = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let role = format!("{}_app", database.0.database);
+    on_connection(&format!("CREATE ROLE {role}; GRANT ALL ON oauth_dance_tokens TO {role}")).await;
+    let hide = "CREATE POLICY few ON oauth_dance_tokens USING (user_id = 'bob')";
+    on_connection(hide).await;
+    // Prepared by a role to which no policy applies, and by one to which it does.
+    for first in ["RESET ROLE", &format!("SET ROLE {role}")] {
+        on_connection(&format!("DEALLOCATE ALL; ALTER TABLE oauth_dance_tokens DISABLE ROW LEVEL SECURITY; {first}"))
+            .await;
+        for _ in 0..8 {
+            assert!(storage.get(&key("alice")).await.unwrap().is_some());
+        }
+        on_connection("RESET ROLE").await;
+        on_connection("ALTER TABLE oauth_dance_tokens ENABLE ROW LEVEL SECURITY").await;
+        for _ in 0..2 {
+            on_connection(&format!("SET ROLE {role}")).await;
+            assert!(advice(storage.get(&key("alice")).await).contains("row-level security"), "{first}");
+            on_connection("RESET ROLE").await;
+            assert!(storage.get(&key("alice")).await.unwrap().is_some());
+        }
+    }
+    // Prepared with the rows left out, by someone who set nothing.
+    let (name, statement, _) = prepared(&pool).await.remove(0);
+    let (_, prepare) = statement.split_once("PREPARE").unwrap();
+    on_connection(&format!("SET ROLE {role}; DEALLOCATE {name}; PREPARE{prepare}")).await;
+    assert!(advice(storage.get(&key("alice")).await).contains("row-level security"));
+    on_connection(&format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await;
     pool.close().await;
     database.remove().await;
 }
