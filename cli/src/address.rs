@@ -101,4 +101,19 @@ mod tests {
         assert_eq!(scheme("tokens.db"), "tokens.db");
         assert_eq!(scheme("user@host:SECRET"), "user");
     }
+
+    #[test]
+    fn no_password_is_shown_whatever_is_in_it() {
+        oauth_dance_fuzz::check("storage_url", |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            without_secrets(&text);
+            for url in [
+                format!("postgres://alice:CANARY{text}@db.example/app"),
+                format!("redis://:CANARY{text}@db.example"),
+                format!("mysql://db.example/app?password=CANARY{text}"),
+            ] {
+                assert!(!without_secrets(&url).contains("CANARY"), "{url} is shown as {}", without_secrets(&url));
+            }
+        });
+    }
 }

@@ -55,6 +55,9 @@ mod decompress;
 mod dpop;
 mod error;
 mod extract;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod hooks;
 mod hosts;
 mod http_client;

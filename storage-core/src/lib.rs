@@ -27,6 +27,9 @@
 
 mod dpop_key;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod login;
 mod memory;

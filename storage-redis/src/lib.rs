@@ -92,6 +92,9 @@ mod address;
 mod check;
 mod cluster;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod layout;
 mod link;
 mod list;

@@ -40,6 +40,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cookie;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use cookie::fuzz;
 mod kept;
 #[cfg(any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"))]
 mod session;

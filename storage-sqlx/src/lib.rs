@@ -46,6 +46,9 @@ mod connection;
 mod dialect;
 mod engine;
 mod error;
+#[cfg(all(any(test, fuzzing), any(feature = "mysql", feature = "postgres")))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "postgres")]
 mod literal;
 #[cfg(feature = "mysql")]

@@ -134,4 +134,14 @@ mod tests {
             assert!(!error.contains('\n') && !error.contains("CANARY"), "{error}");
         }
     }
+
+    /// Whatever it says, it is a config or one line that names what is wrong.
+    #[test]
+    fn any_config_is_read() {
+        oauth_dance_fuzz::check_some("demo_config", 200, Vec::new(), |bytes| {
+            if let Err(error) = load(&String::from_utf8_lossy(bytes)) {
+                assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        });
+    }
 }

@@ -1,6 +1,8 @@
 //! Tokens in an encrypted cookie.
 
 mod chunks;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod layer;
 mod records;
 mod storage;

@@ -137,3 +137,27 @@ fn another_issuer_is_named_with_the_configured_one() {
         assert!(Metadata::read(bad.as_bytes(), &Issuer::new(ISSUER), &hosts(), Zone::Internet).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn any_document_is_read() {
+    let usual = json!({
+        "issuer": ISSUER,
+        "authorization_endpoint": "https://issuer.example/authorize",
+        "token_endpoint": "https://issuer.example/token",
+        "jwks_uri": "https://issuer.example/jwks",
+        "revocation_endpoint": null,
+        "code_challenge_methods_supported": ["plain", "S256"],
+    });
+    oauth_dance_fuzz::check_with("metadata", vec![usual.to_string().into_bytes()], |bytes| {
+        match Metadata::read(bytes, &Issuer::new(ISSUER), &hosts(), Zone::Internet) {
+            Ok(metadata) => {
+                let needed = NEEDED.iter().filter_map(|name| metadata.endpoint(name).ok());
+                let optional =
+                    [&metadata.userinfo_endpoint, &metadata.revocation_endpoint, &metadata.end_session_endpoint];
+                let mut all = needed.chain(optional.into_iter().flatten().cloned());
+                assert!(all.all(|url| url.scheme() == "https" && url.username().is_empty()), "{metadata:?}");
+            }
+            Err(error) => assert!(!error.to_string().contains(char::is_control), "{error}"),
+        }
+    });
+}

@@ -1,0 +1,49 @@
+//! Targets for addresses and records. Each panics if a property does not hold.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use crate::address::Address;
+use crate::record;
+
+/// No password is shown, wherever it stands and whatever is in it.
+pub fn redis_address(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let urls = [
+        text.to_string(),
+        format!("redis://alice:CANARY{text}@db.example/1"),
+        format!("rediss+cluster://:CANARY{text}@one.example,two.example"),
+        format!("redis+sentinel://:CANARY{text}@one.example:26379/primary"),
+    ];
+    for (index, url) in urls.iter().enumerate() {
+        let shown = match Address::parse(url) {
+            // What follows an `@` of the password is taken for the host.
+            Ok(_) if index > 0 && text.contains(['@', '/', '?', '#']) => continue,
+            Ok(address) => address.to_string(),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        assert!(index == 0 || !shown.contains("CANARY"), "{shown}");
+    }
+}
+
+/// A record is read, is over, or is an error.
+pub fn redis_record(bytes: &[u8]) {
+    if let Ok(Some(found)) = record::read(bytes.to_vec(), 1_700_000_000_000) {
+        assert!(bytes.ends_with(&found.value.payload));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oauth_dance_fuzz::check;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        check("redis_address", redis_address);
+    }
+
+    #[test]
+    fn records_are_read() {
+        check("redis_record", redis_record);
+    }
+}
