@@ -75,6 +75,7 @@ impl Zone {
         }
     }
 
+    #[cfg(any(feature = "oidc", test))]
     /// The zone of the host that a URL names, resolved if need be. A name that leads to several is in the farthest of them,
     /// and so is one that cannot be resolved here.
     pub(crate) async fn resolve(url: &Url) -> Self {
