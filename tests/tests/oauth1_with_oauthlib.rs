@@ -146,7 +146,7 @@ fn a_callback_is_worth_nothing_elsewhere_or_again() {
     assert!(matches!(world.client(), Err(ConnectError::NotConnected)));
 
     assert_eq!(mallory.open(&callback).status(), StatusCode::OK);
-    assert_eq!(mallory.open(&callback).status(), StatusCode::BAD_REQUEST, "its cookie is gone");
+    assert_eq!(mallory.open(&callback).status(), StatusCode::OK, "the same browser gets the same outcome");
     assert_eq!(world.provider.requests("/token").len(), 1);
 }
 
@@ -190,7 +190,7 @@ fn a_revoked_token_asks_for_its_user() {
     let client = world.client().unwrap();
     world.provider.revoke_all();
     let error = world.send(client.get("/notes")).unwrap_err();
-    assert!(matches!(&error, ApiError::Problem { problem, .. } if problem == "token_rejected"), "{error:?}");
+    assert!(matches!(error, ApiError::NeedsAuthorization(_)), "{error:?}");
     assert!(matches!(world.client(), Err(ConnectError::NeedsAuthorization { .. })));
     world.connect();
     world.send(world.client().unwrap().get("/notes")).unwrap();
