@@ -213,7 +213,7 @@ mod openid {
         let world = World::new();
         let issuer = world.provider.url();
         let document =
-            |path: &str| format!("{{\"issuer\":\"{issuer}\",{}}}", path.replace("ISSUER", &issuer)).into_bytes();
+            |path: &str| format!("{{\"issuer\":\"{issuer}\",{}}}", path.replace("ISSUER", issuer)).into_bytes();
         let all = document(concat!(
             "\"authorization_endpoint\":\"ISSUER/authorize\",\"token_endpoint\":\"ISSUER/token\",\"jwks_uri\":\"ISSUER/jwks\",",
             "\"revocation_endpoint\":\"ISSUER/revoke\",\"userinfo_endpoint\":\"ISSUER/userinfo\",\"end_session_endpoint\":null,",

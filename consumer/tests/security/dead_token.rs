@@ -217,7 +217,7 @@ async fn a_bare_401_everywhere_is_the_tokens() {
 }
 
 #[tokio::test]
-async fn without_userinfo_a_bare_401_counts_unless_the_token_is_new() {
+async fn without_userinfo_a_bare_401_counts_for_an_old_token() {
     let provider = TestProvider::start().await.unwrap();
     let mut known = provider.provider("acme");
     known.userinfo_endpoint = None;

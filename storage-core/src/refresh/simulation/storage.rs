@@ -86,7 +86,7 @@ impl TokenStorage for Way {
         match self.world.bug {
             Bug::ShortLease => record = with_lease(key, &record, Duration::from_secs(1)),
             Bug::UnconditionalCommit if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
-                when = Precondition::Always
+                when = Precondition::Always;
             }
             Bug::ForgetsEdits if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
                 record = without_edits(key, &record);
