@@ -1,7 +1,7 @@
 //! Inputs for everything that reads bytes from outside: a corpus, and what chance makes of it.
 //!
 //! A target is a function of bytes that panics if a property does not hold. [`check`] runs it on the files of
-//! `fuzz/corpus/NAME`, and then on inputs that are made of them: cut, repeated, joined, and mixed with text that readers
+//! `tests/fuzz/corpus/NAME`, and then on inputs that are made of them: cut, repeated, joined, and mixed with text that readers
 //! stumble over. The inputs are the same in every run, so that a test passes or fails in all of them; a failing one is
 //! made as short as it can be and printed. With `FUZZ_SECONDS` in the environment each target runs for that long instead, on
 //! inputs that are others each time. See `docs/testing.md` for that, and for coverage-guided runs.
