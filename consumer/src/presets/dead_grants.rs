@@ -70,11 +70,26 @@ pub(super) const ALL: &[Known] = &[
         answers: &[Shape { status: Some(403), members: &[("error", "unauthorized_client")] }],
     },
     standard("authentiq", NoRefreshToken),
-    standard("bitbucket", Unknown("https://developer.atlassian.com/cloud/bitbucket/oauth-2")),
+    Known {
+        preset: "bitbucket",
+        evidence: Reported("https://github.com/readthedocs/readthedocs.org/issues/2992"),
+        answers: &[Shape {
+            status: None,
+            members: &[("error", "invalid_request"), ("error_description", "Invalid refresh_token*")],
+        }],
+    },
     standard("box", Reported("https://support.box.com/hc/en-us/community/posts/360049133654")),
     standard("dexcom", Unknown("https://developer.dexcom.com/docs/dexcom/authentication/")),
     standard("digitalocean", Unknown("https://docs.digitalocean.com/reference/api/oauth")),
-    standard("discord", Unknown("https://docs.discord.com/developers/topics/oauth2")),
+    // `invalid_grant` too: https://github.com/discord/discord-api-docs/issues/5942
+    Known {
+        preset: "discord",
+        evidence: Reported("https://github.com/member-gentei/member-gentei/issues/18"),
+        answers: &[Shape {
+            status: Some(400),
+            members: &[("error", "invalid_request"), ("error_description", "Invalid \"refresh_token\" in request*")],
+        }],
+    },
     standard("dropbox", Reported("https://www.volcengine.com/article/3179500")),
     standard("facebook", NoRefreshToken),
     standard("figma", Unknown("https://developers.figma.com/docs/rest-api/authentication")),
@@ -90,7 +105,7 @@ pub(super) const ALL: &[Known] = &[
         evidence: Reported("https://github.com/orgs/community/discussions/24745"),
         answers: GITHUB,
     },
-    standard("gitlab", Unknown("https://docs.gitlab.com/api/oauth2/")),
+    standard("gitlab", Reported("https://github.com/oauth2-proxy/oauth2-proxy/issues/1473")),
     standard("google", Reported("https://workos.com/blog/invalid-grant-oauth-errors-by-provider")),
     standard("heroku", Unknown("https://devcenter.heroku.com/articles/oauth")),
     Known {
@@ -124,7 +139,7 @@ pub(super) const ALL: &[Known] = &[
     },
     standard("notion", Unknown("https://developers.notion.com/reference/refresh-a-token")),
     standard("nylas", Unknown("https://developer.nylas.com/docs/cookbook/use-cases/build/fix-invalid-grant-errors/")),
-    standard("okta", Unknown("https://developer.okta.com/docs/api/openapi/okta-oauth/oauth/tag/OrgAS")),
+    standard("okta", Reported("https://github.com/okta/okta-react-native/issues/109")),
     standard("orcid", Unknown("https://info.orcid.org/ufaqs/how-can-i-revoke-tokens")),
     standard("osm", NoRefreshToken),
     // Of the client it says 401 in the same way.
