@@ -123,7 +123,8 @@ pub trait TokenStorage: Send + Sync + 'static {
     /// Lists what is stored, without payloads, page by page in an order of the storage's own.
     ///
     /// Across all pages every record that matches and was there throughout is listed exactly once, whatever is
-    /// written meanwhile, the record itself and that of the cursor included. A cursor is good for any filter and limit,
+    /// written meanwhile, the record itself and that of the cursor included. Each page shows what is stored when it is
+    /// asked for. A cursor is good for any filter and limit,
     /// through any handle on the same data.
     ///
     /// # Errors

@@ -1,17 +1,17 @@
 //! Whoever drops a call, as a web server does when its client hangs up, does no harm.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use oauth_dance_core::{Filter, PageRequest, Precondition, Record, TokenStorage};
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage};
 use tokio::time::timeout;
 
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, rich};
+use crate::subject::{Subject, key, list_all, rich};
 
 /// How many drops one property tries. More than any pool has connections.
 const DROPS: usize = 120;
@@ -19,16 +19,35 @@ const DROPS: usize = 120;
 const TIME: Duration = Duration::from_millis(1_500);
 /// What no write takes that leaves the process or waits for a disk.
 const IN_PROCESS: Duration = Duration::from_micros(150);
+/// How often reads after a dropped call are tried again until they agree.
+const SETTLES: usize = 16;
 /// The retention of [`rich`].
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Checks again for a while, because what was dropped may arrive between two reads.
+macro_rules! settled {
+    ($check:expr) => {
+        let mut checked = $check.await;
+        for _ in 0..SETTLES {
+            if checked.is_ok() {
+                break;
+            }
+            wait(Duration::from_millis(25)).await;
+            checked = $check.await;
+        }
+        checked?;
+    };
+}
 
 /// A `put` that is dropped at any point leaves the old or the new record, whole: payload, hints and retention.
 pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let old = Record::new("old").with_key_id(Some("old".to_owned()));
-    let new = rich(vec![b'n'; on.fitting(5_000)]);
-    let settles = time_to_settle(&on).await?;
+    // Some storages divide what is large, and others only what is larger still.
+    let sizes = [5_000, 100_000].map(|size| on.fitting(size));
+    let settles = time_to_settle(&on, sizes[1]).await?;
     for turn in on.rounds(DROPS, TIME).await? {
+        let new = rich(vec![b'n'; sizes[turn % 5 % 2]]);
         let before = on.storage().put(&key, &old, Precondition::Always).await?;
         // Unconditional is what a login writes, and a browser that hangs up then never learns of its new session.
         let is_login = turn % 3 == 2 && !on.capabilities().request_bound;
@@ -60,7 +79,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
 /// What was dropped takes effect soon or never: not over a later write, and not after a later delete.
 pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
     let mut wanted = Vec::new();
-    let settles = time_to_settle(&on).await?;
+    let settles = time_to_settle(&on, 1).await?;
     for turn in on.rounds(DROPS, TIME).await? {
         let key = key(&format!("user{turn}"))?;
         let old = on.storage().put(&key, &Record::new("old"), Precondition::Absent).await?;
@@ -93,7 +112,7 @@ pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
 
 /// A `delete` that is dropped at any point leaves the record or nothing.
 pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> Outcome {
-    let settles = time_to_settle(&on).await?;
+    let settles = time_to_settle(&on, 1).await?;
     for turn in on.rounds(DROPS, TIME).await? {
         let key = key(&format!("user{turn}"))?;
         let version = on.storage().put(&key, &Record::new("x"), Precondition::Absent).await?;
@@ -130,7 +149,107 @@ pub async fn dropped_calls_leave_the_storage_usable(on: Arc<Subject>) -> Outcome
     Ok(())
 }
 
-async fn use_once(storage: &dyn TokenStorage, key: &oauth_dance_core::TokenKey) -> Outcome {
+/// After a `put` or `delete` that was dropped, `list` agrees with `get`: no record is unlisted, and none listed that is gone.
+pub async fn the_list_agrees_after_a_drop(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    for turn in on.rounds(DROPS / 2, TIME).await? {
+        let (created, deleted) = (key(&format!("created{turn}"))?, key(&format!("deleted{turn}"))?);
+        on.storage().put(&deleted, &Record::new("x"), Precondition::Always).await?;
+        cut(turn, on.storage().put(&created, &rich("x"), Precondition::Always)).await;
+        cut(turn, on.storage().delete(&deleted, None)).await;
+        for (key, call) in [(created, "put"), (deleted, "delete")] {
+            let what = format!("turn {turn}: after a dropped {call}");
+            settled!(list_agrees(&on, &key, &what));
+        }
+    }
+    Ok(())
+}
+
+/// After a `put` or `delete` that was dropped, every handle reads the same, and the version read holds in a `put`.
+pub async fn handles_agree_after_a_drop(on: Arc<Subject>) -> Outcome {
+    let handles = on.recorded_handles(2).await?;
+    let key = key("alice")?;
+    for turn in on.rounds(DROPS, TIME).await? {
+        handles[0].put(&key, &Record::new("old"), Precondition::Always).await?;
+        handles[0].get(&key).await?;
+        if turn % 3 == 2 {
+            cut(turn, handles[0].delete(&key, None)).await;
+        } else {
+            cut(turn, handles[0].put(&key, &Record::new(format!("new {turn}")), Precondition::Always)).await;
+        }
+        settled!(handles_agree(&handles, &key, turn));
+    }
+    Ok(())
+}
+
+/// A `get` or `list` that is dropped at any point holds up no other one, neither a later one nor one that ran beside it.
+pub async fn a_dropped_read_holds_up_no_other(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    on.storage().put(&key, &rich("x"), Precondition::Always).await?;
+    let patience = on.harness().patience() / 3;
+    let storage = on.harness().storage();
+    for turn in on.rounds(DROPS / 4, TIME).await? {
+        let (reader, read) = (Arc::clone(&storage), key.clone());
+        let get = move || {
+            let (reader, read) = (Arc::clone(&reader), read.clone());
+            async move { reader.get(&read).await.map(drop) }
+        };
+        let what = format!("turn {turn}: get({}) beside and after one that was dropped", key.show());
+        drop_beside(turn % 10, get, patience, &what).await?;
+        if on.capabilities().listable {
+            let lister = Arc::clone(&storage);
+            let list = move || {
+                let lister = Arc::clone(&lister);
+                async move { lister.list(&Filter::everything(), PageRequest::default()).await.map(drop) }
+            };
+            let what = format!("turn {turn}: list beside and after one that was dropped");
+            drop_beside(turn % 10, list, patience, &what).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops a call after so many polls, while another one of the same kind runs, and makes a third one.
+async fn drop_beside<F>(polls: usize, call: impl Fn() -> F, patience: Duration, what: &str) -> Outcome
+where
+    F: Future<Output = Result<(), StorageError>> + Send + 'static,
+{
+    let both = async {
+        let mut first = Box::pin(call());
+        poll_in_flight(polls, first.as_mut()).await;
+        let beside = tokio::spawn(call());
+        tokio::task::yield_now().await;
+        drop(first);
+        beside.await??;
+        call().await?;
+        Outcome::Ok(())
+    };
+    timeout(patience, both).await.map_err(|_| Stop::failed(format_args!("{what} hangs")))?
+}
+
+/// What `list` shows of a key is what `get` reads.
+async fn list_agrees(on: &Subject, key: &TokenKey, what: &str) -> Outcome {
+    let filter = Filter::everything().tenant(None).user(key.user());
+    let found = on.storage().get(key).await?.map(|found| found.version);
+    let listed = list_all(on.storage().as_ref(), &filter, 10).await?;
+    let listed: Vec<_> = listed.into_iter().map(|entry| entry.version).collect();
+    ensure_eq!(listed, found.into_iter().collect::<Vec<_>>(), "{what}: list({}): the versions", key.show());
+    Ok(())
+}
+
+/// Two handles read the same, and what they read is what a `put` compares with.
+async fn handles_agree(handles: &[Arc<dyn TokenStorage>], key: &TokenKey, turn: usize) -> Outcome {
+    let (here, there) = (handles[0].get(key).await?, handles[1].get(key).await?);
+    ensure_eq!(here, there, "turn {turn}: get through the handle of a dropped call, and through another one");
+    let when = here.map_or(Precondition::Absent, |found| Precondition::Version(found.version));
+    let written = handles[0].put(key, &Record::new("next"), when).await;
+    let holds = !matches!(written, Err(StorageError::Conflict));
+    ensure!(holds, "turn {turn}: put with what was read after a dropped call, {when:?}, is a Conflict");
+    written?;
+    Ok(())
+}
+
+async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> Outcome {
     let version = storage.put(key, &Record::new("x"), Precondition::Absent).await?;
     ensure!(storage.get(key).await?.is_some(), "the record is missing");
     ensure!(storage.delete(key, Some(version)).await?, "the record cannot be deleted");
@@ -150,7 +269,11 @@ async fn cut<T>(turn: usize, call: impl Future<Output = T>) {
 
 /// Drops a call after so many polls, as soon as it waits for something: not when the answer has come.
 async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
-    let mut call = pin!(call);
+    poll_in_flight(polls, pin!(call)).await;
+}
+
+/// Polls a call so many times, or until it ends.
+async fn poll_in_flight<T>(polls: usize, mut call: Pin<&mut impl Future<Output = T>>) {
     let mut left = polls;
     poll_fn(|context| {
         if left == 0 {
@@ -167,12 +290,13 @@ async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
 
 /// How long a dropped call may take to arrive: some times as long as a call takes that is not dropped. Nothing of a
 /// storage inside this process, whose writes take no time, can be on its way.
-async fn time_to_settle(on: &Subject) -> Outcome<Duration> {
+async fn time_to_settle(on: &Subject, size: usize) -> Outcome<Duration> {
+    let record = Record::new(vec![b'x'; size]);
     let (key, mut slowest, mut fastest) = (key("settled")?, Duration::ZERO, Duration::MAX);
     for turn in 0..12 {
         let begun = Instant::now();
         if turn % 2 == 0 {
-            on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;
+            on.storage().put(&key, &record, Precondition::Always).await?;
         } else {
             on.storage().delete(&key, None).await?;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use oauth_dance_core::{Precondition, Record, StorageError, Version, Versioned};
 
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
+use crate::show::Show as _;
 use crate::subject::{Subject, key, rich};
 
 /// `put Absent` writes where nothing is, and is a `Conflict` that changes nothing where something is.
@@ -92,6 +93,21 @@ pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
 
 /// A write of the same bytes is a write: it has a version of its own, and the one before is void.
 pub async fn writing_the_same_bytes_is_a_write(on: Arc<Subject>) -> Outcome {
+    let plain = [Record::new("first"), rich("first").with_retain_for(None), Record::new("")];
+    for (index, record) in plain.into_iter().enumerate() {
+        let key = key(&format!("user{index}"))?;
+        let mut before = on.storage().put(&key, &record, Precondition::Always).await?;
+        for is_conditional in [false, true, false] {
+            let when = if is_conditional { Precondition::Version(before) } else { Precondition::Always };
+            let version = on.storage().put(&key, &record, when).await?;
+            ensure!(version != before, "put({}) of the record that is stored returned its version", key.show());
+            let stale = on.storage().put(&key, &Record::new("late"), Precondition::Version(before)).await;
+            ensure_error!(stale, StorageError::Conflict, "put over the version from before a write of the same record");
+            before = version;
+        }
+        let found = on.storage().get(&key).await?;
+        ensure_eq!(found, Some(Versioned::new(record, before)), "get({}) after writes of the same record", key.show());
+    }
     let key = key("alice")?;
     let record = rich("first");
     let mut before = on.storage().put(&key, &record, Precondition::Absent).await?;

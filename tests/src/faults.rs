@@ -185,30 +185,42 @@ async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
     let calls = in_time(&on, async {
         let listable = on.capabilities().listable;
         let list = async {
-            if listable { storage.list(&Filter::everything(), PageRequest::default()).await.map(drop) } else { down() }
+            if !listable {
+                return down();
+            }
+            storage.list(&Filter::everything(), PageRequest::default()).await.map(|page| page.show())
         };
         let (everything, record) = (rich("y"), rich("z"));
-        let purge = async { if purges { storage.purge(10).await.map(drop) } else { down() } };
+        let purge = async { if purges { storage.purge(10).await.map(|removed| removed.show()) } else { down() } };
+        let (get, put) = (|found: Option<Versioned<Record>>| found.show(), |version: Version| version.show());
+        let delete = |removed: bool| removed.show();
         tokio::join!(
-            async { ("get", storage.get(&alice).await.map(drop)) },
-            async { ("get of nothing", storage.get(&nobody).await.map(drop)) },
-            async { ("put Always", storage.put(&nobody, &everything, Precondition::Always).await.map(drop)) },
-            async { ("put Version", storage.put(&alice, &record, Precondition::Version(version)).await.map(drop)) },
-            async { ("delete", storage.delete(&nobody, Some(version)).await.map(drop)) },
-            async { ("list", list.await) },
-            async { ("purge", purge.await) },
-            async { ("put Absent", storage.put(&carol, &rich("a"), Precondition::Absent).await.map(drop)) },
-            async { ("delete of a record", storage.delete(&bob, None).await.map(drop)) },
+            async { ("get", &alice, storage.get(&alice).await.map(get)) },
+            async { ("get of nothing", &nobody, storage.get(&nobody).await.map(get)) },
+            async { ("put Always", &nobody, storage.put(&nobody, &everything, Precondition::Always).await.map(put)) },
+            async {
+                let when = Precondition::Version(version);
+                ("put Version", &alice, storage.put(&alice, &record, when).await.map(put))
+            },
+            async { ("delete", &nobody, storage.delete(&nobody, Some(version)).await.map(delete)) },
+            async { ("list", &alice, list.await) },
+            async { ("purge", &alice, purge.await) },
+            async { ("put Absent", &carol, storage.put(&carol, &rich("a"), Precondition::Absent).await.map(put)) },
+            async { ("delete of a record", &bob, storage.delete(&bob, None).await.map(delete)) },
         )
     });
     let (one, two, three, four, five, six, seven, eight, nine) = calls.await?;
     heal(&on).await?;
-    for (name, answer) in [one, two, three, four, five, six, seven, eight, nine] {
+    for (name, key, answer) in [one, two, three, four, five, six, seven, eight, nine] {
         let writes = !name.starts_with("get") && name != "list";
         match answer {
             Err(StorageError::Unavailable { .. }) => {}
             Err(StorageError::Ambiguous { .. }) if writes => {}
-            other => return Err(Stop::failed(format_args!("{fault:?}: {name} is {}", other.show()))),
+            other => {
+                let of = if ["list", "purge"].contains(&name) { String::new() } else { format!(" ({})", key.show()) };
+                let answer = other.map_or_else(|error| Err::<(), _>(error).show(), |answer| format!("Ok({answer})"));
+                return Err(Stop::failed(format_args!("{fault:?}: {name}{of} is {answer}")));
+            }
         }
     }
     Ok(())
@@ -318,6 +330,6 @@ async fn works(on: &Subject) -> Outcome {
     Ok(())
 }
 
-fn down() -> Result<(), StorageError> {
+fn down() -> Result<String, StorageError> {
     Err(StorageError::unavailable("not called"))
 }

@@ -30,8 +30,52 @@ pub async fn every_part_keeps_keys_apart(on: Arc<Subject>) -> Outcome {
 /// Parts that read the same when joined with a separator are different keys, whatever the separator.
 pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
     let separators = [
-        ":", "|", "/", "\\", "%", ".", ",", ";", "=", "-", "_", "\0", "\u{1f}", "::", "\"", "\n", "\t", " ", "#", "~",
-        "+", "&", "@", "\u{1e}", "->", "$", "!", "'", "{",
+        ":",
+        "|",
+        "/",
+        "\\",
+        "%",
+        ".",
+        ",",
+        ";",
+        "=",
+        "-",
+        "_",
+        "\0",
+        "\u{1f}",
+        "::",
+        "\"",
+        "\n",
+        "\t",
+        " ",
+        "#",
+        "~",
+        "+",
+        "&",
+        "@",
+        "\u{1e}",
+        "->",
+        "$",
+        "!",
+        "'",
+        "{",
+        "#USER#",
+        "#PROVIDER#",
+        "#ACCOUNT#",
+        ":user:",
+        ":provider:",
+        ":account:",
+        "/users/",
+        "/user/",
+        "/providers/",
+        "/accounts/",
+        "USER#",
+        "_user_",
+        "|user|",
+        "--",
+        "__",
+        ";user=",
+        "&user=",
     ];
     let first = on.random().below(separators.len());
     for index in on.rounds(separators.len(), Duration::from_secs(4)).await? {
@@ -107,6 +151,29 @@ pub async fn long_keys_work_or_are_refused(on: Arc<Subject>) -> Outcome {
         are_apart(&on, &plain.chain(others).collect::<Outcome<Vec<_>>>()?).await?;
     }
     Ok(())
+}
+
+/// A key of 96 bytes, no part longer than 64, works whatever its characters: no way to escape them makes it too long.
+pub async fn keys_of_any_characters_work(on: Arc<Subject>) -> Outcome {
+    let characters =
+        ["é", "/", "-", "%", "_", " ", "\u{1}", "\n", "\\", "\"", "'", "\u{7f}", "中", "😀", "A", "\u{10ffff}"];
+    let first = on.random().below(characters.len());
+    for index in on.rounds(characters.len(), Duration::from_secs(2)).await? {
+        let character = characters[(first + index) % characters.len()];
+        let lengths = [[0, 64, 32, 0], [0, 32, 64, 0], [24, 24, 24, 24], [8, 8, 16, 64], [64, 8, 12, 12]];
+        let keys = lengths.map(|lengths| filled(character, lengths));
+        are_apart(&on, &keys.into_iter().collect::<Outcome<Vec<_>>>()?).await?;
+    }
+    Ok(())
+}
+
+/// A key whose parts have these lengths and are of one character, but for the rest of a length that is no multiple.
+fn filled(character: &str, lengths: [usize; 4]) -> Outcome<TokenKey> {
+    let [tenant, user, provider, account] = lengths.map(|length| {
+        let text = character.repeat(length / character.len());
+        format!("{text}{}", "x".repeat(length - text.len()))
+    });
+    Ok(TokenKey::from_parts(tenant, user, provider, account)?)
 }
 
 /// The lengths of a key's parts are not counted modulo 256 or 65,536: no part reaches into the next one.

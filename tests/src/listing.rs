@@ -33,7 +33,7 @@ pub async fn the_list_is_exact(on: Arc<Subject>) -> Outcome {
         let version = on.storage().put(&key, &record, Precondition::Always).await?;
         wanted.insert(key.clone(), Entry::new(key, version, &record));
     }
-    ensure_eq!(all(&on, &Filter::everything(), 10).await?, values(&wanted), "the list");
+    are_listed(&all(&on, &Filter::everything(), 10).await?, &values(&wanted), "the list")?;
 
     for (index, key) in many()?.into_iter().enumerate() {
         if index % 3 == 0 {
@@ -48,7 +48,7 @@ pub async fn the_list_is_exact(on: Arc<Subject>) -> Outcome {
             wanted.insert(key.clone(), Entry::new(key, version, &record));
         }
     }
-    ensure_eq!(all(&on, &Filter::everything(), 10).await?, values(&wanted), "the list after changes");
+    are_listed(&all(&on, &Filter::everything(), 10).await?, &values(&wanted), "the list after changes")?;
     Ok(())
 }
 
@@ -100,7 +100,7 @@ pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
     for filter in filters {
         let mut wanted: Vec<_> = entries.iter().filter(|entry| filter.matches(entry)).cloned().collect();
         wanted.sort_by(|one, other| one.key.cmp(&other.key));
-        ensure_eq!(all(&on, &filter, 5).await?, wanted, "the list of {filter:?}");
+        are_listed(&all(&on, &filter, 5).await?, &wanted, &format!("the list of {filter:?}"))?;
     }
     Ok(())
 }
@@ -194,6 +194,37 @@ pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
             let times = listed.iter().filter(|listed| **listed == key).count();
             ensure_eq!(times, 1, "how often {key:?} was listed although it was there throughout");
         }
+    }
+    Ok(())
+}
+
+/// Each page shows what is stored when it is asked for: no record that was deleted since the first page, and none as it was.
+pub async fn later_pages_are_as_new_as_the_first(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let keys: Vec<_> = (0..9).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    for limit in [1, 2, 4] {
+        for key in &keys {
+            on.storage().put(key, &rich("x"), Precondition::Always).await?;
+        }
+        let mut page = on.storage().list(&Filter::everything(), PageRequest { after: None, limit }).await?;
+        let ahead: Vec<_> = keys.iter().filter(|key| page.entries.iter().all(|entry| entry.key != **key)).collect();
+        let mut wanted = BTreeMap::new();
+        for (index, key) in ahead.iter().enumerate() {
+            if index % 2 == 0 {
+                on.storage().delete(key, None).await?;
+                continue;
+            }
+            let record = Record::new("y");
+            let version = on.storage().put(key, &record, Precondition::Always).await?;
+            wanted.insert((*key).clone(), Entry::new((*key).clone(), version, &record));
+        }
+        let mut listed = BTreeMap::new();
+        while let Some(after) = page.next {
+            page = on.storage().list(&Filter::everything(), PageRequest { after: Some(after), limit }).await?;
+            listed.extend(page.entries.into_iter().map(|entry| (entry.key.clone(), entry)));
+        }
+        let what = format!("list: later pages of {limit}, after all that lay ahead was deleted or rewritten");
+        are_listed(&values(&listed), &values(&wanted), &what)?;
     }
     Ok(())
 }
@@ -383,7 +414,7 @@ pub async fn a_user_can_be_removed(on: Arc<Subject>) -> Outcome {
     }
     ensure_eq!(all(&on, &alice, 10).await?, vec![], "what is left of the user");
     let others: Vec<_> = before.into_iter().filter(|entry| !alice.matches(entry)).collect();
-    ensure_eq!(all(&on, &Filter::everything(), 10).await?, others, "the others' records");
+    are_listed(&all(&on, &Filter::everything(), 10).await?, &others, "the others' records")?;
     Ok(())
 }
 
@@ -398,6 +429,37 @@ fn many() -> Outcome<Vec<TokenKey>> {
         }
     }
     Ok(keys)
+}
+
+/// The entries are those wanted, in any order. A failure says what is missing, unexpected or changed, and not all.
+#[track_caller]
+pub(crate) fn are_listed(listed: &[Entry], wanted: &[Entry], what: &str) -> Outcome {
+    let among = |entry: &Entry, others: &[Entry]| others.iter().any(|other| other.key == entry.key);
+    let keys = |entries: &[Entry], others: &[Entry]| {
+        let lone = entries.iter().filter(|entry| !among(entry, others));
+        lone.map(|entry| format!("({})", entry.key.show())).collect::<Vec<_>>()
+    };
+    let changed = listed.iter().filter(|entry| among(entry, wanted) && !wanted.contains(entry)).map(|entry| {
+        let due = wanted.iter().find(|due| due.key == entry.key);
+        format!("{} instead of {}", entry.show(), due.show())
+    });
+    let twice = listed.iter().enumerate().filter(|(index, entry)| among(entry, &listed[..*index]));
+    let differences = [
+        ("missing", keys(wanted, listed)),
+        ("unexpected", keys(listed, wanted)),
+        ("changed", changed.collect()),
+        ("twice", twice.map(|(_, entry)| format!("({})", entry.key.show())).collect()),
+    ];
+    let differences: Vec<_> = differences.iter().filter(|(_, those)| !those.is_empty()).collect();
+    let told: Vec<_> = differences.iter().map(|(name, those)| format!("{name}: {}", some(those))).collect();
+    ensure!(told.is_empty(), "{what}: {}", told.join("; "));
+    Ok(())
+}
+
+/// The first few of many.
+fn some(those: &[String]) -> String {
+    let shown = those.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
+    if those.len() > 4 { format!("{shown}, ... ({} in all)", those.len()) } else { shown }
 }
 
 /// All pages, in the order of the keys.

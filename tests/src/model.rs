@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version};
 
+use crate::listing::are_listed;
 use crate::lookalikes;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, text};
@@ -214,7 +215,10 @@ impl Player<'_> {
     }
 
     async fn put(&mut self, storage: &dyn TokenStorage, key: &TokenKey, when: Precondition, step: usize) -> Outcome {
-        let record = self.record(step);
+        let stored = self.model.records.get(key).map(|stored| stored.record.clone());
+        // The record that is stored already, now and then.
+        let repeated = stored.filter(|_| self.random.below(4) == 0);
+        let record = repeated.unwrap_or_else(|| self.record(step));
         let begun = self.on.now();
         let written = storage.put(key, &record, when).await;
         let ended = self.on.now();
@@ -304,8 +308,7 @@ impl Player<'_> {
         }
         wanted.retain(|entry| filter.matches(entry));
         wanted.sort_by(|one, other| one.key.cmp(&other.key));
-        ensure_eq!(listed, wanted, "{}: list in pages of {limit}", self.place(step));
-        Ok(())
+        are_listed(&listed, &wanted, &format!("{}: list in pages of {limit}", self.place(step)))
     }
 
     fn filter(&mut self) -> Filter {

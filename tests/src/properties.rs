@@ -35,6 +35,7 @@ macro_rules! __properties {
                 addresses_are_not_normalized
                 special_characters_are_data
                 long_keys_work_or_are_refused
+                keys_of_any_characters_work
                 lengths_do_not_wrap
                 namespaces_are_apart
                 nobody_reads_anothers_record
@@ -77,6 +78,7 @@ macro_rules! __properties {
                 filters_are_not_patterns
                 filters_hold_on_every_page
                 pages_are_stable_under_writes
+                later_pages_are_as_new_as_the_first
                 a_list_goes_on_from_any_cursor
                 foreign_cursors_are_refused
                 expired_records_do_not_end_a_list
@@ -97,6 +99,7 @@ macro_rules! __properties {
                 one_delete_wins
                 a_delete_and_a_write_exclude_each_other
                 no_read_is_torn
+                large_writes_exclude_each_other
                 reads_do_not_go_back
                 keys_do_not_block_each_other;
             duels:
@@ -118,6 +121,9 @@ macro_rules! __properties {
                 a_dropped_write_leaves_old_or_new
                 a_dropped_delete_leaves_the_record_or_nothing
                 nothing_dropped_takes_effect_late
+                the_list_agrees_after_a_drop
+                handles_agree_after_a_drop
+                a_dropped_read_holds_up_no_other
                 dropped_calls_leave_the_storage_usable;
             process:
                 no_update_is_lost_between_processes

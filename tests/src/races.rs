@@ -1,11 +1,13 @@
 //! Many tasks on one record, through several handles.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use oauth_dance_core::{Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version};
+use oauth_dance_core::{
+    Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version, Versioned,
+};
 use tokio::task::JoinSet;
 
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
@@ -123,12 +125,19 @@ pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<Subject>) -> Outcom
 /// No reader ever sees one write's payload with another one's hints, nor a part of a payload.
 pub async fn no_read_is_torn(on: Arc<Subject>) -> Outcome {
     let handles = on.handles(3).await?;
-    let key = key("alice")?;
-    let size = on.capabilities().max_payload.unwrap_or(20_000).min(20_000);
+    // Some storages divide what is large, and others only what is larger still.
+    for size in BTreeSet::from([5_000, 100_000].map(|size| on.fitting(size))) {
+        no_read_of_this_size_is_torn(&on, &handles, size).await?;
+    }
+    Ok(())
+}
+
+async fn no_read_of_this_size_is_torn(on: &Subject, handles: &[Arc<dyn TokenStorage>], size: usize) -> Outcome {
+    let key = key(&format!("user{size}"))?;
     on.storage().put(&key, &generation(0, size), Precondition::Always).await?;
     let done = Arc::new(AtomicBool::new(false));
     let mut reading = JoinSet::new();
-    for storage in &handles {
+    for storage in handles {
         reading.spawn(read_whole_generations(Arc::clone(storage), key.clone(), Arc::clone(&done), size));
     }
     let mut written = Ok(());
@@ -145,6 +154,38 @@ pub async fn no_read_is_torn(on: Arc<Subject>) -> Outcome {
         read??;
     }
     Ok(written?)
+}
+
+/// Of several that write a large record over one version, or over nothing, at once exactly one succeeds.
+pub async fn large_writes_exclude_each_other(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let handles = on.handles(4).await?;
+    for size in BTreeSet::from([5_000, 100_000].map(|size| on.fitting(size))) {
+        for round in on.rounds(10, Duration::from_millis(200)).await? {
+            let key = key(&format!("user{size}-{round}"))?;
+            let when = if round % 2 == 0 {
+                Precondition::Version(on.storage().put(&key, &rich("x"), Precondition::Always).await?)
+            } else {
+                Precondition::Absent
+            };
+            let mut writing = JoinSet::new();
+            for (storage, letter) in handles.iter().cloned().zip([b'a', b'b', b'c', b'd']) {
+                let (key, record) = (key.clone(), Record::new(vec![letter; size]));
+                writing.spawn(async move { (storage.put(&key, &record, when).await, record) });
+            }
+            let mut won = Vec::new();
+            for (written, record) in writing.join_all().await {
+                match written {
+                    Ok(version) => won.push(Versioned::new(record, version)),
+                    Err(StorageError::Conflict) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            ensure_eq!(won.len(), 1, "round {round}: how many of 4 writes of {size} bytes succeeded, {when:?}");
+            ensure_eq!(on.storage().get(&key).await?, won.pop(), "round {round}: get after writes of {size} bytes");
+        }
+    }
+    Ok(())
 }
 
 /// Once `put` or `delete` returned, every handle on the same data sees it.
@@ -276,7 +317,8 @@ async fn at_once(
 
 /// A record whose every part tells the number of its write.
 fn generation(number: u64, size: usize) -> Record {
-    let payload = number.to_be_bytes().into_iter().cycle().take(size).collect::<Vec<u8>>();
+    let mut payload = number.to_be_bytes().repeat(size / 8 + 1);
+    payload.truncate(size);
     Record::new(payload)
         .with_expires_at(Some(Timestamp::from_unix_seconds(number)))
         .with_key_id(Some(format!("{number:016x}")))

@@ -111,6 +111,9 @@ pub(crate) mod one_call {
 }
 
 other_keys! {
+    JoinsPartsWithWords caught by separators_keep_keys_apart: |[tenant, user, provider, account]| {
+        [String::new(), format!("TENANT#{tenant}#USER#{user}#PROVIDER#{provider}#ACCOUNT#{account}"), "x".to_owned(), String::new()]
+    };
     FoldsCase caught by case_spaces_and_accents_keep_keys_apart: |parts| parts.map(|part| part.to_lowercase());
     // How SQL compares CHAR columns.
     PadsSpaces caught by case_spaces_and_accents_keep_keys_apart: |parts| parts.map(|part| part.trim_end_matches(' ').to_owned());
