@@ -133,6 +133,7 @@ pub trait TokenStorage: Send + Sync + 'static {
 
     /// Removes at most `limit` records past their retention, and returns how many. 0 removes nothing; any limit up to
     /// `usize::MAX` is accepted. Such records are hidden already; a storage that removes them by itself returns 0.
+    /// Fewer than `limit` are removed only if no more are past their retention.
     async fn purge(&self, limit: usize) -> Result<u64, StorageError>;
 
     /// What this storage, as it is set up, can and cannot do.

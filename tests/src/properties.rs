@@ -68,6 +68,7 @@ macro_rules! __properties {
             purging:
                 purge_takes_only_what_is_past
                 purge_accepts_every_limit
+                a_purge_below_its_limit_leaves_nothing
                 purge_spares_what_is_written_meanwhile
                 expired_records_are_not_cleared_over_new_ones;
             listing:

@@ -61,6 +61,29 @@ pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
+/// A purge that removes less than it may has left nothing, whatever the limit and wherever the records are.
+pub async fn a_purge_below_its_limit_leaves_nothing(on: Arc<Subject>) -> Outcome {
+    for limit in [1, 2, 5, 1 << 31, 1 << 32, usize::MAX] {
+        for index in 0..4 {
+            // Records that are kept, before, among and after those that are not.
+            for (user, record) in [("a", Record::new("x")), ("m", kept_for("x", ZERO)), ("z", Record::new("x"))] {
+                on.storage().put(&key(&format!("{user}{index}"))?, &record, Precondition::Always).await?;
+            }
+        }
+        for turn in 0..10 {
+            let removed = on.storage().purge(limit).await?;
+            if removed < limit as u64 {
+                let rest = on.storage().purge(1_000).await?;
+                let what =
+                    format!("purge(1000) after purge({limit}) number {turn} had removed {removed}, fewer than it may");
+                ensure_eq!(rest, 0, "{what}");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A purge does not take a record that is written again at the same time.
 pub async fn purge_spares_what_is_written_meanwhile(on: Arc<Subject>) -> Outcome {
     let keys = (0..24).map(|index| key(&format!("user{index}"))).collect::<Outcome<Vec<_>>>()?;

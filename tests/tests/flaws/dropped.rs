@@ -35,6 +35,13 @@ flaws! {
         }
     }
 
+    // A limit in 32 bits, with a sign.
+    PurgesNothingWithoutLimit(()) caught by a_purge_below_its_limit_leaves_nothing {
+        async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+            self.server.purge(usize::try_from(limit as i32).unwrap_or(0)).await
+        }
+    }
+
     // All pages are cut from what the first one found.
     ListsFromASnapshot(Mutex<Vec<Entry>>) caught by later_pages_are_as_new_as_the_first {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
