@@ -327,7 +327,8 @@ async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
     }
 }
 
-/// Neither an ID token, nor a claim of it, nor a nonce.
+/// Neither an ID token, nor a claim of it, nor a nonce. Only its issuer is shown, if it is another one: no secret, and what an
+/// operator has to know.
 #[cfg(feature = "oidc")]
 #[tokio::test]
 async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
@@ -341,7 +342,7 @@ async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
         |id_token| id_token.signature = IdTokenSignature::Strange,
         |id_token| id_token.signature = IdTokenSignature::None,
         |id_token| drop(id_token.claims.insert("sub".to_owned(), "mallory".into())),
-        |id_token| drop(id_token.claims.insert("iss".to_owned(), "https://CANARY.example".into())),
+        |id_token| drop(id_token.claims.insert("iss".to_owned(), "https://other.example".into())),
         |id_token| drop(id_token.claims.insert("aud".to_owned(), "CANARY-client".into())),
         |id_token| drop(id_token.claims.insert("nonce".to_owned(), "CANARY-nonce".into())),
         |id_token| drop(id_token.header.insert("kid".to_owned(), "CANARY-key".into())),
