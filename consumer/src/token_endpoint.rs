@@ -132,7 +132,9 @@ pub(crate) async fn revoke(
     if is_standard && status.is_success() {
         return Ok(());
     }
-    match token_response::refused(*status, headers, &answer.plain(), &[token.expose()], http.clock.now()) {
+    let client_secret = client_secret(http, registered);
+    let sent = [token.expose(), client_secret.expose()];
+    match token_response::refused(*status, headers, &answer.plain(), &sent, http.clock.now()) {
         // It was revoked before, or has expired, and this provider calls that an error.
         Some(TokenEndpointError::Refused { code, .. }) if code == "invalid_token" && status.is_client_error() => Ok(()),
         Some(refused) => Err(refused),
