@@ -124,8 +124,13 @@ impl Server {
     pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
         // It may be loading what it got from its primary.
         self.wait_until_it_answers();
-        let mut connection = self.try_connect().expect("the server does not answer");
-        redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).unwrap()
+        self.try_ask(command).expect("the server does not answer")
+    }
+
+    /// The same, if the server is there: one that takes over from its primary drops its connections.
+    pub fn try_ask<T: FromRedisValue>(&self, command: &[&str]) -> Option<T> {
+        let mut connection = self.try_connect()?;
+        redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).ok()
     }
 
     pub fn try_connect(&self) -> Option<Connection> {
