@@ -112,6 +112,10 @@ impl Process {
         let kill =
             std::process::Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()]).status();
         assert!(kill.unwrap().success(), "no signal {name}");
+        // On a busy machine its threads go on for a moment.
+        while name == "STOP" && !has_stopped(id) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// What came of a call of the API for a user.
@@ -153,4 +157,13 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+/// Whether every thread of a process stands still, as far as the system says so.
+fn has_stopped(id: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let state = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        state.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('T'))
+    })
 }
