@@ -35,7 +35,7 @@ impl Refresher {
     /// Another token in place of one that the provider's API has rejected: the stored one if it is another by now, or else
     /// a refreshed one. `None` if the rejected token stays in use.
     ///
-    /// A token stays in use if it was obtained within the last minute and the rejection is
+    /// A token stays in use if it was obtained within the last minute (or quarter of its life, if that is less) and the rejection is
     /// [unexplained](Rejection::Unexplained); if it replaced another rejected token within the last ten minutes; and if it
     /// cannot be refreshed and the rejection is unexplained. An API that rejects every token thus costs one refresh in ten
     /// minutes, however many calls and processes there are.
@@ -123,6 +123,9 @@ fn is_recent(token: &OAuth2Token, progress: &Progress, rejection: Rejection, now
         (_, Rejection::Unexplained) => MOMENT,
         (_, Rejection::InvalidToken) => return false,
     };
+    // One that lives for seconds may have expired by the provider's clock.
+    let life = token.expires_at.zip(token.issued_at).map(|(expires, issued)| expires.saturating_since(issued));
+    let interval = life.map_or(interval, |life| interval.min(life / 4));
     let distance = |issued: Timestamp| now.saturating_since(issued).max(issued.saturating_since(now));
     token.issued_at.is_some_and(|issued| distance(issued) < interval)
 }
