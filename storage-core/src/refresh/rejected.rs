@@ -14,9 +14,9 @@ use crate::time::Timestamp;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// A token younger than this is not replaced because of a rejection without a reason.
+/// A token younger than this, or than a quarter of its life, is not replaced because of a rejection without a reason.
 const MOMENT: Duration = Duration::from_secs(60);
-/// A token that replaced a rejected one is not replaced again for this long, whatever the API says.
+/// A token that replaced a rejected one is not replaced again for this long, or a quarter of its life, whatever the API says.
 const BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(600);
 /// How often a record that others write at the same time is read again.
 const MOST_CONFLICTS: usize = 5;
@@ -35,10 +35,11 @@ impl Refresher {
     /// Another token in place of one that the provider's API has rejected: the stored one if it is another by now, or else
     /// a refreshed one. `None` if the rejected token stays in use.
     ///
-    /// A token stays in use if it was obtained within the last minute (or quarter of its life, if that is less) and the rejection is
+    /// A token stays in use if it was obtained within the last minute and the rejection is
     /// [unexplained](Rejection::Unexplained); if it replaced another rejected token within the last ten minutes; and if it
-    /// cannot be refreshed and the rejection is unexplained. An API that rejects every token thus costs one refresh in ten
-    /// minutes, however many calls and processes there are.
+    /// cannot be refreshed and the rejection is unexplained. Both times are at most a quarter of the token's life. An API
+    /// that rejects every token thus costs one refresh in ten minutes, however many calls and processes there are, if its
+    /// tokens live for 40 minutes or longer.
     ///
     /// A token that is at fault and cannot be refreshed is stored as [`DeadReason::Rejected`], until the user has authorized
     /// again. The token itself stays stored.
