@@ -60,13 +60,15 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     pub(crate) fn with_table(self, table: TableName) -> Self {
-        Self { statements: Arc::new(Statements::new(&DB::TEXTS, &table, self.opening)), table, ..self }
+        let statements = Arc::new(Statements::new(&DB::TEXTS, &table, self.opening));
+        Self { statements, table, look_ups: Arc::default(), ..self }
     }
 
     /// Begins every statement with something.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn with_opening(self, opening: &'static str) -> Self {
-        Self { statements: Arc::new(Statements::new(&DB::TEXTS, &self.table, opening)), opening, ..self }
+        let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, opening));
+        Self { statements, opening, look_ups: Arc::default(), ..self }
     }
 
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {

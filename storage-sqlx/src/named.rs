@@ -1,3 +1,4 @@
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use sha2::{Digest as _, Sha256};
@@ -10,8 +11,11 @@ use crate::literal::{push_hex, with_literals};
 ///
 /// One name can therefore mean no two statements, on whichever connection of the server a pooler runs it: it means this one,
 /// or nothing, which is an error before anything runs.
+#[derive(Debug)]
 pub(crate) struct Named {
     name: String,
+    /// The statement that runs it, with a `?` for each value.
+    call: String,
     /// The types of the parameters, and the text.
     definition: String,
 }
@@ -29,14 +33,14 @@ impl Named {
         }
         let mut name = "oauth_dance_".to_owned();
         push_hex(&mut name, &Sha256::digest(&definition)[..16]);
-        Self { name, definition }
+        let call = format!("EXECUTE {name}({})", vec!["?"; binds.len()].join(", "));
+        Self { name, call, definition }
     }
 
     /// # Errors
     /// If there are more or fewer values than places.
     pub(crate) fn execute(&self, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
-        let places = vec!["?"; binds.len()].join(", ");
-        with_literals(&format!("EXECUTE {}({places})", self.name), binds)
+        with_literals(&self.call, binds)
     }
 
     /// What gives the name its meaning where an error says that it has none, or that its meaning is out of date.
@@ -53,31 +57,39 @@ impl Named {
     }
 }
 
-/// Whether names are worth a try. Each that the server does not know costs two more messages and a line in its log, and
-/// behind a pooler that clears its connections the server knows none.
+/// The name of a table's read, and whether it is worth a try. One that the server does not know costs two more messages and a
+/// line in its log, and behind a pooler that clears its connections the server knows none.
 #[derive(Debug)]
-pub(crate) struct Names(AtomicI64);
+pub(crate) struct LookUpName {
+    credit: AtomicI64,
+    /// Made once, because every read of a table is the same text with values of the same types.
+    named: OnceLock<Named>,
+}
 
-impl Names {
+impl LookUpName {
     /// How many reads pay for one unknown name.
     const PRICE: i64 = 100;
     /// Enough for every connection of a large pool, one after another.
     const MOST: i64 = 200 * Self::PRICE;
 
-    /// Counts a read, and says whether it may try a name.
+    pub(crate) fn of(&self, text: &str, binds: &[Bind<'_>]) -> &Named {
+        self.named.get_or_init(|| Named::new(text, binds))
+    }
+
+    /// Counts a read, and says whether it may try the name.
     pub(crate) fn try_one(&self) -> bool {
         let earn = |credit: i64| Some((credit + 1).min(Self::MOST));
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn).is_ok_and(|credit| credit >= Self::PRICE)
+        self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn).is_ok_and(|credit| credit >= Self::PRICE)
     }
 
     pub(crate) fn unknown(&self) {
-        self.0.fetch_sub(Self::PRICE, Ordering::Relaxed);
+        self.credit.fetch_sub(Self::PRICE, Ordering::Relaxed);
     }
 }
 
-impl Default for Names {
+impl Default for LookUpName {
     fn default() -> Self {
-        Self(AtomicI64::new(Self::MOST))
+        Self { credit: AtomicI64::new(Self::MOST), named: OnceLock::new() }
     }
 }
 
@@ -107,7 +119,7 @@ mod tests {
 
     #[test]
     fn unknown_names_are_tried_ever_less() {
-        let names = Names::default();
+        let names = LookUpName::default();
         let mut tries = 0;
         for _ in 0..100_000 {
             if names.try_one() {

@@ -17,7 +17,7 @@ use crate::dialect::{Bind, Dialect, Outcome, collect, read_columns};
 use crate::engine::{Engine, token_storage};
 use crate::error::{Failure, bad_address, bad_name, migration, unchanged};
 use crate::literal::with_literals;
-use crate::named::{Named, Names};
+use crate::named::LookUpName;
 use crate::sql::{After, Texts};
 
 /// Keeps tokens in a table of PostgreSQL.
@@ -145,7 +145,7 @@ const PARAMETERS: Parameters = Parameters {
 };
 
 impl Dialect for Postgres {
-    type LookUps = Names;
+    type LookUps = LookUpName;
 
     const STORAGE_NAME: &'static str = "PostgreSQL";
     const REMOTE: bool = true;
@@ -219,18 +219,18 @@ impl Dialect for Postgres {
         connection: &mut PgConnection,
         sql: &Arc<str>,
         binds: &[Bind<'_>],
-        names: &Names,
+        name: &LookUpName,
     ) -> Result<Outcome<Self>, sqlx::Error> {
-        if !names.try_one() {
+        if !name.try_one() {
             return Self::run(connection, sql, binds).await;
         }
-        let named = Named::new(sql.strip_prefix(OPENING).unwrap_or(sql), binds);
+        let named = name.of(sql.strip_prefix(OPENING).unwrap_or(sql), binds);
         let error = match send(connection, format!("{OPENING}{}", named.execute(binds)?)).await {
             Err(sqlx::Error::Database(error)) => error,
             answered => return answered,
         };
         let Some(remedy) = named.remedy(error.as_ref()) else { return Err(sqlx::Error::Database(error)) };
-        names.unknown();
+        name.unknown();
         match send(connection, format!("{OPENING}{remedy}")).await {
             // A pooler may have changed the connection. What else is wrong, the statement itself says.
             Ok(_) | Err(sqlx::Error::Database(_)) => Self::run(connection, sql, binds).await,
