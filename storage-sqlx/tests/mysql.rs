@@ -9,8 +9,7 @@ use std::time::Duration;
 use cases::{Database as _, Remote as _, Server, run_cases, run_remote_cases};
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
 use oauth_dance_sqlx::{MigrationStatus, MySqlStorage};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 
 struct Database(Server);
 
@@ -57,9 +56,7 @@ impl cases::Database for Database {
     }
 
     async fn migrate_application(&self) {
-        let sql = "CREATE TABLE notes (id INTEGER PRIMARY KEY)".into_sql_str();
-        let own = Migration::new(7, "notes".into(), MigrationType::Simple, sql, false);
-        Migrator::with_migrations(vec![own]).run(&mut self.connection().await).await.unwrap();
+        cases::application_migrations().run(&mut self.connection().await).await.unwrap();
     }
 
     async fn remove(self) {

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use cases::{Database as _, Remote as _, Server, key, run_cases, run_remote_cases};
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage as _};
 use oauth_dance_sqlx::{MigrationStatus, PostgresStorage};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
 /// A database that tests reach through PgBouncer, and by itself.
@@ -73,9 +72,7 @@ impl cases::Database for Database {
     }
 
     async fn migrate_application(&self) {
-        let sql = "CREATE TABLE notes (id integer PRIMARY KEY)".into_sql_str();
-        let own = Migration::new(7, "notes".into(), MigrationType::Simple, sql, false);
-        Migrator::with_migrations(vec![own]).run(&mut self.connection().await).await.unwrap();
+        cases::application_migrations().run(&mut self.connection().await).await.unwrap();
     }
 
     fn literal(bytes: &[u8]) -> String {

@@ -11,9 +11,8 @@ use std::str::FromStr as _;
 use cases::run_cases;
 use oauth_dance_core::StorageError;
 use oauth_dance_sqlx::{MigrationStatus, SqliteStorage};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, SqlSafeStr as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _};
 
 struct File {
     folder: tempfile::TempDir,
@@ -60,9 +59,7 @@ impl cases::Database for File {
     }
 
     async fn migrate_application(&self) {
-        let sql = "CREATE TABLE notes (id INTEGER PRIMARY KEY)".into_sql_str();
-        let own = Migration::new(7, "notes".into(), MigrationType::Simple, sql, false);
-        Migrator::with_migrations(vec![own]).run(&mut self.connection().await).await.unwrap();
+        cases::application_migrations().run(&mut self.connection().await).await.unwrap();
     }
 }
 

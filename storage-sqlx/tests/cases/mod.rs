@@ -12,6 +12,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use oauth_dance_core::{Record, StorageError, TokenKey, TokenStorage};
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 pub use contract::*;
 pub use lists::*;
@@ -52,6 +54,12 @@ pub trait Database: Sized + Send + Sync + 'static {
 
     /// Removes it, if it is not gone with this object.
     async fn remove(self) {}
+}
+
+/// Migrations of the application's own, whose version is none of ours.
+pub fn application_migrations() -> Migrator {
+    let sql = "CREATE TABLE notes (id INTEGER PRIMARY KEY)".into_sql_str();
+    Migrator::with_migrations(vec![Migration::new(7, "notes".into(), MigrationType::Simple, sql, false)])
 }
 
 pub fn hex(bytes: &[u8]) -> String {
