@@ -40,6 +40,7 @@
 //! their identifier in place of the state. The token goes to the provider's own origin only, in a header. Every call has a
 //! time-out and a limit on its answer. No token, code or secret is in any log, error, `Debug` output or URL of ours. A log
 //! of requests that the application makes itself should leave out the query of the callback route.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accounts;
 mod background;
@@ -109,3 +110,8 @@ pub use oauth_dance_core::{
     MemoryStorage, OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealReport,
     ScopeChange, Secret, StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
 };
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -17,6 +17,7 @@
 //! }
 //! # Ok::<(), oauth_dance_migrations::TableNameError>(())
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -137,6 +138,11 @@ const POSTGRES: [Migration; 1] =
 
 const MYSQL: [Migration; 1] =
     [Migration { version: 1, description: "create tokens", text: include_str!("../mysql/0001_create_tokens.sql") }];
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 mod tests {

@@ -64,3 +64,8 @@ pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precon
 pub use time::{Clock, Timestamp};
 pub use token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 pub use tokens::{LeftAlone, ResealReport, Tokens};
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

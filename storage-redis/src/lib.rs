@@ -87,6 +87,7 @@
 //!
 //! A Cluster also needs `+cluster|slots` and `+asking`, on every server; a database other than 0 needs `+select`.
 //! [`check`](RedisStorage::check) tries all of it and names what is missing.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 mod check;
@@ -119,3 +120,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most bytes a payload may have: far less than a server takes, and more than would do it good.
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -50,3 +50,8 @@ mod session;
 pub use cookie::{CookieTokens, CookieTokensService, InvalidCookieName};
 #[cfg(any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"))]
 pub use session::{AnySessionStore, SessionTokens, SessionTokensService};
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -39,6 +39,7 @@
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
     allow(dead_code, unused_imports, unused_macros, reason = "what the dialects share, not each of them needs")
 )]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod address;
@@ -90,3 +91,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The most bytes a payload may have: small enough for the packet limits that databases come with.
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -116,3 +116,8 @@ pub use subject::Subject;
 pub mod __private {
     pub use crate::tests_macro::Tally;
 }
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

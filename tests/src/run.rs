@@ -69,7 +69,8 @@ impl Property {
         let patience = harness.patience();
         let subject = Arc::new(Subject::new(harness, seed));
         subject.take_turn(turn);
-        let outcome = wait(runtime, patience, "the property", (self.check)(Arc::clone(&subject))).flatten();
+        let outcome = wait(runtime, patience, "the property", (self.check)(Arc::clone(&subject)))
+            .and_then(std::convert::identity);
         let outcome = outcome.map_err(|stop| match stop {
             Stop::Failed(why) => {
                 let calls = subject.last_calls();

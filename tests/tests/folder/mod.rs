@@ -63,6 +63,7 @@ impl Folder {
     }
 
     /// Runs one operation alone among all processes.
+    #[expect(clippy::incompatible_msrv, reason = "the tests need a newer Rust than the library anyway")]
     async fn alone<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
