@@ -57,7 +57,7 @@ impl StoredToken {
 
     /// Notes that the provider no longer accepts these token credentials, and returns others if such are stored by now.
     pub(crate) async fn replace_refused(&self, refused: &OAuth1Token) -> Result<Option<Token>, ConnectError> {
-        self.oauth.inner.refresher.refuse(refused, &self.oauth.tokens, &self.key).await?;
+        self.oauth.inner.refresher.mark_refused(refused, &self.oauth.tokens, &self.key).await?;
         let stored = self.usable().await?;
         Ok(Some(stored).filter(|stored| stored.as_oauth1() != Some(refused)))
     }
@@ -115,7 +115,7 @@ impl Redeem for TokenEndpoint {
     }
 
     /// The ID token is looked at, but only kept where that is asked for.
-    fn kept(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+    fn to_store(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
         let id_token = new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.keep_id_token);
         let mut kept = new.clone();
         kept.id_token = id_token.cloned();
@@ -127,22 +127,22 @@ impl Redeem for TokenEndpoint {
         self.oauth.revoke(&registered, token).await;
     }
 
-    async fn look_at(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
+    async fn verify(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
         let provider = &self.registered.name;
         let doubts = self.doubts.get();
         if let Some(doubts) = doubts {
             tracing::error!(provider, doubts, "a refresh brought a token that is doubtful, and it was stored");
         }
-        let said = || doubts.map_or(Verdict::Good, |doubts| Verdict::Doubtful { cause: doubts.clone() });
+        let said = || doubts.map_or(Verdict::Accepted, |doubts| Verdict::Unverified { cause: doubts.clone() });
         // What the application named itself no ID token can repeat.
         let verified = old.subject.as_ref().filter(|subject| !subject.issuer.is_empty());
         let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return said() };
         let oauth = &self.oauth.inner;
         let verdict = openid.look_at(subject, new, &self.registered.client_id, &oauth.http, oauth.clock.now()).await;
-        if let Verdict::Doubtful { cause } | Verdict::Foreign { cause } = &verdict {
+        if let Verdict::Unverified { cause } | Verdict::DifferentSubject { cause } = &verdict {
             tracing::error!(provider, cause, "a refresh brought an ID token that is not right");
         }
-        if verdict == Verdict::Good { said() } else { verdict }
+        if verdict == Verdict::Accepted { said() } else { verdict }
     }
 }
 
@@ -174,7 +174,7 @@ fn meaning(error: &TokenEndpointError) -> RedeemError {
     let cause = error.to_string();
     let (status, code, retry_after) = match error {
         error if error.needs_authorization() => return RedeemError::Dead { cause },
-        TokenEndpointError::LeaseOver => return RedeemError::LeaseOver,
+        TokenEndpointError::LeaseOver => return RedeemError::LeaseExpired,
         TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof => {
             return RedeemError::NotRedeemed { cause, retry_after: None };
         }

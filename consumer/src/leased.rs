@@ -35,7 +35,7 @@ impl Body for LeasedBody {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
-        if self.lease.is_over() {
+        if self.lease.is_expired() {
             return Poll::Ready(Some(Err(LeaseOver.into())));
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))

@@ -106,8 +106,8 @@ pub use same_origin::{CrossSiteRejection, SameOrigin};
 pub use user::{User, Users};
 
 pub use oauth_dance_core::{
-    BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, LeftAlone,
-    MemoryStorage, OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealReport,
+    BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, MemoryStorage,
+    OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealFailure, ResealReport,
     ScopeChange, Secret, StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
 };
 

@@ -383,7 +383,9 @@ async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
     // The browser itself is sent its cookies, in the responses that are shown.
     let cookies: Vec<_> = alice.cookies().into_values().filter(|value| value != "alice").collect();
     let (logged, shown) = (log.text(), shown.0.lock().unwrap().clone());
-    assert!(logged.contains("id_token_refused") && logged.contains("foreign") && logged.contains("doubtful"));
+    assert!(
+        logged.contains("id_token_refused") && logged.contains("different_subject") && logged.contains("unverified")
+    );
     assert!(secrets.len() > 30);
     for (place, text, more) in [("log", &logged, &cookies), ("output", &shown, &Vec::new())] {
         let secrets = secrets.iter().chain(more).map(String::as_str);

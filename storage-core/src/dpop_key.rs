@@ -2,7 +2,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use crate::random_bytes;
+use crate::random::random_bytes;
 use crate::secret::Secret;
 
 const LENGTH: usize = 32;

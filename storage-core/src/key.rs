@@ -60,10 +60,12 @@ impl TokenKey {
         Ok(self)
     }
 
-    /// Where it is noted that a login attempt was spent. Such a record is in no user's name and holds no token.
+    /// The key under which a spent login attempt is recorded. Such a record belongs to no user and holds no token. For the crates
+    /// of this workspace only.
     ///
     /// # Errors
     /// [`KeyError::Empty`], as in [`TokenKey::new`].
+    #[doc(hidden)]
     pub fn for_attempt(provider: impl Into<String>, attempt: impl Into<String>) -> Result<Self, KeyError> {
         Self::new(provider, attempt)?.with_tenant(ATTEMPTS)
     }
@@ -75,7 +77,7 @@ impl TokenKey {
     }
 
     /// Whether what is kept there is in no user's name, but notes of this library for some minutes.
-    pub fn is_internal(&self) -> bool {
+    pub(crate) fn is_internal(&self) -> bool {
         self.tenant == ATTEMPTS || self.tenant == GENERATIONS
     }
 

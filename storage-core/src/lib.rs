@@ -1,11 +1,12 @@
-//! The storage contract of `oauth-dance`: where a web application keeps its users' OAuth tokens.
+//! The storage contract of `oauth-dance`, and everything that is built on it without a web framework or a database.
 //!
-//! Two layers live here, and nothing else: no web framework, no database.
+//! * [`TokenStorage`] stores **opaque bytes under a key, with compare-and-swap**. Its documentation is the complete contract.
+//!   [`storage`] shows a complete implementation, and [`MemoryStorage`] is the reference.
+//! * [`Tokens`] is the typed handle above any storage. It encodes a [`Token`] and seals it with a [`KeyRing`]. When it reads a
+//!   token, it verifies that the record belongs to the requested key.
+//! * [`Refresher`] refreshes tokens, each exactly once, on any storage and with any number of processes; see [`refresh`].
 //!
-//! * [`TokenStorage`] keeps **opaque bytes under a key, with compare-and-swap**. Its documentation is the
-//!   whole contract; [`storage`] shows a complete implementation. [`MemoryStorage`] is the reference.
-//! * [`Tokens`] is the typed handle above any storage: it encodes a [`Token`], seals it with a
-//!   [`KeyRing`] and checks on the way back that the record belongs to the key it was asked for.
+//! Use this crate to write a storage. Applications use the crate `oauth-dance`, which re-exports what they need.
 //!
 //! ```
 //! use oauth_dance_core::{KeyRing, MemoryStorage, OAuth2Token, Precondition, Token, TokenKey, Tokens};
@@ -20,7 +21,7 @@
 //!
 //! let found = tokens.get(&key).await?.expect("just written");
 //! assert_eq!(found.value, token);
-//! assert!(!format!("{found:?}").contains("gho_"), "a token never prints");
+//! assert!(!format!("{found:?}").contains("gho_"), "a token is never printed");
 //! # Ok(())
 //! # }
 //! ```
@@ -33,6 +34,7 @@ pub mod fuzz;
 mod key;
 mod login;
 mod memory;
+mod progress;
 mod random;
 mod record;
 pub mod refresh;
@@ -46,10 +48,14 @@ mod token;
 mod tokens;
 mod wire;
 
+/// The attribute that an implementation of [`TokenStorage`] or [`Redeem`] needs.
+#[doc(no_inline)]
+pub use async_trait::async_trait;
 pub use dpop_key::DpopKey;
 pub use error::{BoxError, StorageError, TokensError};
 pub use key::{KeyError, TokenKey};
 pub use memory::MemoryStorage;
+#[doc(hidden)]
 pub use random::random_bytes;
 pub use record::{Record, Version, Versioned};
 pub use refresh::{
@@ -63,7 +69,7 @@ pub use secret::Secret;
 pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, TokenStorage};
 pub use time::{Clock, Timestamp};
 pub use token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
-pub use tokens::{LeftAlone, ResealReport, Tokens};
+pub use tokens::{ResealFailure, ResealReport, Tokens};
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

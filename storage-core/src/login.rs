@@ -2,8 +2,8 @@
 
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
+use crate::progress::{BackOff, Claim, Progress, Stored};
 use crate::record::{Version, Versioned};
-use crate::refresh::{BackOff, Claim, Progress, Stored};
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
@@ -79,7 +79,7 @@ fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Vers
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::refresh::{DeadReason, Tries};
+    use crate::progress::{DeadReason, Tries};
     use crate::token::Subject;
     use crate::{DpopKey, KeyRing, MemoryStorage, Timestamp};
 

@@ -1,7 +1,7 @@
-/// Fills an array from the operating system's cryptographic generator.
+/// Returns random bytes from the operating system's cryptographic generator. For the crates of this workspace only.
 ///
 /// # Panics
-/// If the operating system has no working generator: nothing that needs a secret may go on without one.
+/// Panics if the operating system has no working generator, because no secret can be made without one.
 #[expect(clippy::expect_used, reason = "no key, state or nonce can be made without randomness")]
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];

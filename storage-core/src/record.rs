@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::random_bytes;
+use crate::random::random_bytes;
 use crate::time::Timestamp;
 
 /// What a storage keeps under a key: opaque bytes, and hints that an operator can query.

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::random_bytes;
+use crate::random::random_bytes;
 
 const KEY_LENGTH: usize = 32;
 const KEY_ID_LENGTH: usize = 8;
@@ -135,6 +136,15 @@ impl KeyRing {
     fn primary(&self) -> &SealingKey {
         // Every constructor puts in at least one key.
         &self.0[0]
+    }
+}
+
+/// The same as [`KeyRing::parse`].
+impl FromStr for KeyRing {
+    type Err = KeyRingError;
+
+    fn from_str(text: &str) -> Result<Self, KeyRingError> {
+        Self::parse(text)
     }
 }
 
@@ -277,6 +287,7 @@ mod tests {
         let ring = KeyRing::parse(&text).unwrap();
         assert_eq!(ring.primary_id(), KeyRing::new(new).primary_id());
         assert!(ring.open("test", b"", &KeyRing::new(old).seal("test", b"", b"x")).is_ok());
+        assert_eq!(text.parse::<KeyRing>().unwrap().primary_id(), ring.primary_id());
         assert_eq!(KeyRing::parse("\n#\n").unwrap_err(), KeyRingError::Empty);
         assert_eq!(KeyRing::parse("# one\nc2hvcnQ=\n").unwrap_err(), KeyRingError::BadKey { line: 2 });
     }

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use oauth_dance_core::{
     Capabilities, Clock, Cursor, Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp,
-    TokenKey, TokenStorage, Version, Versioned,
+    TokenKey, TokenStorage, Version, Versioned, async_trait,
 };
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ impl MyStorage {
     }
 }
 
-#[async_trait::async_trait]
+#[async_trait]
 impl TokenStorage for MyStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let now = self.clock.now();

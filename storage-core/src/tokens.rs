@@ -8,13 +8,13 @@ use zeroize::Zeroizing;
 
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
+use crate::progress::Stored;
 use crate::record::{Record, Version, Versioned};
-use crate::refresh::Stored;
 use crate::seal::{KeyRing, OpenError};
 use crate::storage::{Filter, Page, PageRequest, Precondition, TokenStorage};
 use crate::token::Token;
 use crate::wire;
-pub use reseal::{LeftAlone, ResealReport};
+pub use reseal::{ResealFailure, ResealReport};
 
 const PURPOSE: &str = "oauth-dance token record";
 
@@ -97,7 +97,7 @@ impl Tokens {
         };
         match self.load(key).await? {
             Some(found) if found.version == version => {
-                self.save(key, &found.value.changed_to(token.clone()), when).await
+                self.save(key, &found.value.with_token(token.clone()), when).await
             }
             _ => Err(StorageError::Conflict.into()),
         }

@@ -1,4 +1,4 @@
-//! How a token is written down: a JSON document that also names the key it belongs to, and where its refresh stands.
+//! The stored format of a token: a JSON document that also contains the key it belongs to, and the state of its refresh.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use zeroize::Zeroizing;
 use crate::dpop_key::DpopKey;
 use crate::error::TokensError;
 use crate::key::TokenKey;
-use crate::refresh::{BackOff, Claim, DeadReason, Progress, Refusals, Stored, Tries};
+use crate::progress::{BackOff, Claim, DeadReason, Progress, Refusals, Stored, Tries};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 
-/// Raised whenever an older release could not read a record, or would lose a part of it in rewriting it. A record is
-/// written with the lowest number that has all its members.
+/// The newest format. It is raised whenever an older release could not read a record, or would lose a part of it in rewriting
+/// the record. Each record is written in the lowest format that has all its members.
 const FORMAT: u64 = 3;
 
-/// Whether a payload is a document of this module rather than something sealed.
+/// Whether a payload is a document of this module, and not sealed.
 pub(crate) fn is_plain(payload: &[u8]) -> bool {
     payload.first() == Some(&b'{')
 }
@@ -37,8 +37,9 @@ pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
 
 pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensError> {
     let malformed = |reason| TokensError::Malformed { key: Box::new(key.clone()), reason };
-    // The parser's own message is dropped: it may quote the payload.
-    let Format { format } = serde_json::from_slice(payload).map_err(|_| malformed("it is not a token document"))?;
+    // The message of the parser is dropped, because it may quote the payload.
+    let Format { format } =
+        serde_json::from_slice(payload).map_err(|_| malformed("the payload is not a token document"))?;
     if format > FORMAT {
         return Err(TokensError::NewerFormat { key: Box::new(key.clone()), found: format });
     }
@@ -51,8 +52,10 @@ pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensErr
     Ok(Stored { token: document.token.into(), progress })
 }
 
-/// 1, or 2 for a token with a `subject` or a `dpop_key`, and for one that the API rejected or that replaced such a one, or 3
-/// while the provider refuses a refresh token for an unknown reason.
+/// The format in which a record is written:
+/// * 3 while the provider refuses the refresh token with an unknown error;
+/// * 2 for a token with a `subject` or a `dpop_key`, that the API rejected, or that replaced a rejected one;
+/// * 1 for all others.
 fn format(stored: &Stored) -> u64 {
     match (&stored.token, &stored.progress) {
         (_, Progress::Claimed(Claim { tries, .. }) | Progress::BackingOff(BackOff { tries, .. }))
@@ -246,7 +249,8 @@ impl From<Refused> for Refusals {
 #[serde(rename_all = "snake_case")]
 enum Reason {
     Refused,
-    AnswerLost,
+    #[serde(rename = "answer_lost")]
+    ResponseLost,
     RefusedRepeatedly,
     NoRefreshToken,
     Rejected,
@@ -275,7 +279,7 @@ impl Refresh {
             Progress::Dead { reason, since } => Self::Dead {
                 reason: match reason {
                     DeadReason::Refused => Reason::Refused,
-                    DeadReason::AnswerLost => Reason::AnswerLost,
+                    DeadReason::ResponseLost => Reason::ResponseLost,
                     DeadReason::RefusedRepeatedly => Reason::RefusedRepeatedly,
                     DeadReason::NoRefreshToken => Reason::NoRefreshToken,
                     DeadReason::Rejected => Reason::Rejected,
@@ -304,7 +308,7 @@ impl From<Refresh> for Progress {
             Refresh::Dead { reason, since } => Self::Dead {
                 reason: match reason {
                     Reason::Refused => DeadReason::Refused,
-                    Reason::AnswerLost => DeadReason::AnswerLost,
+                    Reason::ResponseLost => DeadReason::ResponseLost,
                     Reason::RefusedRepeatedly => DeadReason::RefusedRepeatedly,
                     Reason::NoRefreshToken => DeadReason::NoRefreshToken,
                     Reason::Rejected => DeadReason::Rejected,
@@ -331,7 +335,7 @@ mod tests {
         Stored { token: token.into(), progress }
     }
 
-    /// Every state, with every combination of values at their edges.
+    /// Every state, with every combination of boundary values.
     fn all() -> Vec<Progress> {
         let instants = EDGES.map(Timestamp::from_unix_seconds);
         let mut all = vec![Progress::Idle, Progress::Replaced];
@@ -352,14 +356,14 @@ mod tests {
         }
         for since in instants {
             let reasons =
-                [DeadReason::Refused, DeadReason::AnswerLost, DeadReason::NoRefreshToken, DeadReason::Rejected];
+                [DeadReason::Refused, DeadReason::ResponseLost, DeadReason::NoRefreshToken, DeadReason::Rejected];
             all.extend(reasons.map(|reason| Progress::Dead { reason, since }));
         }
         all
     }
 
     #[test]
-    fn every_state_of_a_refresh_comes_back_as_it_was() {
+    fn every_refresh_state_round_trips() {
         let all = all();
         assert!(all.len() > 800);
         for progress in all {
@@ -368,9 +372,9 @@ mod tests {
         }
     }
 
-    /// As it was written before there were keys, and still is where there is none.
+    /// The first format, which is still written for a token without a subject and a DPoP key.
     #[test]
-    fn a_record_without_a_key_is_of_the_first_format() {
+    fn plain_token_is_written_in_format_1() {
         let first = concat!(
             r#"{"format":1,"key":["","alice","example",""],"token":{"kind":"oauth2","access_token":"access","#,
             r#""token_type":"Bearer","refresh_token":"refresh","id_token":null,"scope":null,"expires_at":null,"#,
@@ -380,9 +384,9 @@ mod tests {
         assert_eq!(String::from_utf8(encode(&key(), &stored(Progress::Idle)).to_vec()).unwrap(), first);
     }
 
-    /// An older release says that it cannot read it, and does not lose the refusals.
+    /// An older release reports that it cannot read the record, and does not lose the refusals.
     #[test]
-    fn refusals_are_of_the_third_format() {
+    fn refusals_are_written_in_format_3() {
         let now = Timestamp::from_unix_seconds(1_700_000_000);
         let mut tries = Tries::default();
         let back_off = |tries| Progress::BackingOff(BackOff { until: now, cause: String::new(), tries });
@@ -394,12 +398,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_back_with_its_token_and_is_of_the_second_format() {
+    fn dpop_key_round_trips_in_format_2() {
         let mut token = OAuth2Token::bearer("access");
         token.dpop_key = Some(DpopKey::generate());
         let bound = Stored::idle(token.into());
         let document = String::from_utf8(encode(&key(), &bound).to_vec()).unwrap();
-        assert!(document.starts_with(r#"{"format":2,"#), "an older release says what is wrong, and does not lose it");
+        assert!(
+            document.starts_with(r#"{"format":2,"#),
+            "an older release reports the format, and does not lose the key"
+        );
         assert_eq!(decode(&key(), document.as_bytes()).unwrap(), bound);
 
         let Token::OAuth2(OAuth2Token { dpop_key: Some(secret), .. }) = &bound.token else { panic!() };
@@ -411,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_comes_back_with_its_token_and_is_of_the_second_format() {
+    fn subject_round_trips_in_format_2() {
         let mut token = OAuth2Token::bearer("access");
         token.subject = Some(Subject { issuer: "https://p.example".to_owned(), subject: "alice".to_owned() });
         let known = Stored::idle(token.into());
@@ -421,20 +428,20 @@ mod tests {
     }
 
     #[test]
-    fn every_state_cut_off_or_changed_in_a_byte_is_an_error_or_another_state() {
+    fn truncated_or_changed_records_are_errors() {
         for progress in all().into_iter().step_by(37) {
             let good = encode(&key(), &stored(progress)).to_vec();
             for end in 0..good.len() {
                 assert!(decode(&key(), &good[..end]).is_err());
                 let mut changed = good.clone();
                 changed[end] ^= 0x80;
-                assert!(decode(&key(), &changed).is_err(), "no byte of it is without meaning");
+                assert!(decode(&key(), &changed).is_err(), "every byte has a meaning");
             }
         }
     }
 
     #[test]
-    fn a_state_of_another_kind_is_a_typed_error_that_quotes_nothing() {
+    fn unknown_state_is_an_error_that_quotes_nothing() {
         let document = String::from_utf8(encode(&key(), &stored(Progress::Idle)).to_vec()).unwrap();
         let with = |refresh: &str| format!("{},\"refresh\":{refresh}}}", document.strip_suffix('}').unwrap());
         assert_eq!(decode(&key(), with("null").as_bytes()).unwrap(), stored(Progress::Idle));

@@ -77,7 +77,7 @@ fn standing(connection: &Connection) -> (&'static str, &'static str, String) {
             ("warn", "Waiting", format!("The token could not be refreshed ({cause}); it is tried again soon."))
         }
         (ConnectionState::Refreshing, _) => ("good", "Connected", "The token is being refreshed.".to_owned()),
-        (ConnectionState::SentUnknown, _) => {
+        (ConnectionState::OutcomeUnknown, _) => {
             ("warn", "Connected", "A refresh was cut off; the next call tries once more.".to_owned())
         }
         (_, None) => ("good", "Connected", "The access token does not expire.".to_owned()),
@@ -97,7 +97,7 @@ pub(super) fn status(state: &ConnectionState) -> &'static str {
         ConnectionState::Valid => "valid",
         ConnectionState::Expiring => "expiring",
         ConnectionState::Refreshing => "refreshing",
-        ConnectionState::SentUnknown => "sent_unknown",
+        ConnectionState::OutcomeUnknown => "outcome_unknown",
         ConnectionState::BackingOff { .. } => "backing_off",
         ConnectionState::NeedsAuthorization { .. } => "needs_authorization",
         _ => "unknown",

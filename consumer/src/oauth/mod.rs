@@ -33,7 +33,7 @@ pub use builder::OAuthBuilder;
 pub(crate) use tasks::Tasks;
 
 /// How often a token may be replaced while it is being removed. A refresh writes twice.
-const MOST_REPLACED: usize = 8;
+const MAX_REMOVE_RETRIES: usize = 8;
 
 /// The providers of an application, its users' tokens, and the dance between them.
 ///
@@ -167,7 +167,7 @@ impl OAuth {
 
     /// Removes a token and hands it back: the very one that was there last, which a refresh may have just replaced.
     async fn remove(&self, key: &TokenKey) -> Result<(bool, Option<Token>), ConnectError> {
-        for _ in 0..MOST_REPLACED {
+        for _ in 0..MAX_REMOVE_RETRIES {
             match self.tokens.get(key).await {
                 Ok(Some(Versioned { value: token, version })) => {
                     if self.tokens.delete(key, Some(version)).await? {

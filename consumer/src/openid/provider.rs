@@ -149,14 +149,14 @@ impl OpenId {
         http: &HttpClients,
         now: Timestamp,
     ) -> Verdict {
-        let Some(id_token) = &token.id_token else { return Verdict::Good };
-        let foreign = || Verdict::Foreign { cause: "the ID token names somebody else".to_owned() };
+        let Some(id_token) = &token.id_token else { return Verdict::Accepted };
+        let foreign = || Verdict::DifferentSubject { cause: "the ID token is for a different subject".to_owned() };
         match self.verify(token, AskedOfIdToken::default(), client_id, http, now).await {
-            Ok(identity) if identity.subject() == *was => Verdict::Good,
+            Ok(identity) if identity.subject() == *was => Verdict::Accepted,
             Ok(_) => foreign(),
             // It is no proof of anything, but it came with the token, and it does not say what it should.
             Err(_) if claimed(id_token).is_some_and(|subject| subject != *was) => foreign(),
-            Err(error) => Verdict::Doubtful { cause: error.to_string() },
+            Err(error) => Verdict::Unverified { cause: error.to_string() },
         }
     }
 

@@ -150,7 +150,7 @@ async fn tr_19_what_becomes_of_the_second_request_is_what_counts() {
         assert_eq!(provider.requests_to(Endpoint::Token).len(), 2);
         site.clock.advance(HOUR);
         let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap().state;
-        let expected = if in_doubt { ConnectionState::SentUnknown } else { ConnectionState::Expiring };
+        let expected = if in_doubt { ConnectionState::OutcomeUnknown } else { ConnectionState::Expiring };
         assert_eq!(found, expected, "{second:?}");
     }
 }

@@ -22,11 +22,11 @@ async fn expired(keep_id_token: bool) -> (TestProvider, Site, Notes) {
 }
 
 fn is_foreign(event: &RefreshEvent) -> bool {
-    matches!(event, RefreshEvent::Foreign { .. })
+    matches!(event, RefreshEvent::DifferentSubject { .. })
 }
 
 fn is_doubtful(event: &RefreshEvent) -> bool {
-    matches!(event, RefreshEvent::Doubtful { .. })
+    matches!(event, RefreshEvent::Unverified { .. })
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ async fn an_error_of_a_gateway_may_hide_a_rotation() {
         assert!(matches!(site.oauth.client("acme", &alice()).await, Err(ConnectError::BackingOff { .. })));
         site.clock.advance(HOUR);
         let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
-        assert_eq!(found.state, ConnectionState::SentUnknown);
+        assert_eq!(found.state, ConnectionState::OutcomeUnknown);
     }
 }
 
@@ -210,7 +210,7 @@ async fn rf_08_a_lost_answer_ends_in_a_clean_login() {
     assert_eq!(refreshes(&provider), 1);
     site.clock.advance(HOUR);
     let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
-    assert_eq!(found.state, ConnectionState::SentUnknown);
+    assert_eq!(found.state, ConnectionState::OutcomeUnknown);
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
     assert!(error.needs_login(), "{error:?}");
     assert_eq!(provider.counters().families_revoked, 1);

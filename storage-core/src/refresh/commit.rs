@@ -1,42 +1,42 @@
-//! Storing a new token, which lives in this process only until it is stored.
+//! Stores a new token. Until it is stored, only this process has it.
 
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::flight::{Found, Outcome};
 use super::protocol::Refresh;
-use super::state::{DeadReason, Progress, Stored};
-use super::successor::{Standing, have_same_credentials, successor};
+use super::single_flight::{Outcome, Refreshed};
+use super::successor::{Relation, successor};
 use super::{RefreshError, RefreshEvent, Verdict};
 use crate::error::{StorageError, TokensError};
+use crate::progress::{DeadReason, Progress, Stored, have_same_credentials};
 use crate::record::Version;
 use crate::scope_change::ScopeChange;
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
+const MAX_RETRY: Duration = Duration::from_secs(10);
 
 impl Refresh {
-    /// Stores the new token over the claim it was redeemed under. Not before it is stored, or somebody has logged out or
-    /// in, does it end: until then the new token lives here only, and the old refresh token is spent.
+    /// Stores the new token over the claim under which it was redeemed. Returns only when the token is stored or the user has
+    /// logged out or in: until then only this process has the new token, and the old refresh token is spent.
     pub(super) async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Outcome {
-        let answer = self.provider.kept(&old, &redeemed);
-        let mut new = successor(&old, &old, &answer);
+        let to_store = self.provider.to_store(&old, &redeemed);
+        let mut new = successor(&old, &old, &to_store);
         let mut pause = FIRST_RETRY;
         loop {
             let stored = Stored { token: Token::OAuth2(new.clone()), progress: self.need.progress() };
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
                 Ok(version) => {
                     self.observe_refresh(&old, &new);
-                    return self.look_at(&old, &redeemed, new, version).await;
+                    return self.verify(&old, &redeemed, new, version).await;
                 }
                 Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
                     Ok(None) => {
                         self.observe(&RefreshEvent::Dropped);
-                        self.tell(Err(RefreshError::NotConnected));
-                        // Nobody waits for it, and it may fail.
+                        self.publish(Err(RefreshError::NotConnected));
+                        // Best effort: no caller waits for the result.
                         let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
                         return Err(RefreshError::NotConnected);
                     }
@@ -44,64 +44,65 @@ impl Refresh {
                         let Token::OAuth2(token) = found.value.token else {
                             return Err(RefreshError::WrongKind);
                         };
-                        match Standing::of(&token, &old, &new) {
-                            Standing::Stored => {
+                        match Relation::of(&token, &old, &new) {
+                            Relation::Same => {
                                 self.observe_refresh(&old, &token);
-                                return self.look_at(&old, &redeemed, token, found.version).await;
+                                return self.verify(&old, &redeemed, token, found.version).await;
                             }
-                            // The application has changed it, or another process has taken this one for dead.
-                            Standing::Waiting => {
-                                (new, version) = (successor(&old, &token, &answer), found.version);
+                            // The application has changed the record, or another process has taken over our claim.
+                            Relation::Predecessor => {
+                                (new, version) = (successor(&old, &token, &to_store), found.version);
                                 continue;
                             }
-                            Standing::Other => {
+                            Relation::Unrelated => {
                                 self.observe(&RefreshEvent::Adopted);
-                                return Ok(Found { token, redeemed: false });
+                                return Ok(Refreshed { token, redeemed: false });
                             }
                         }
                     }
-                    Err(error) => self.keep(&new, &error),
+                    Err(error) => self.serve_from_memory(&new, &error),
                 },
-                // What the answer does not hold is given up first.
-                Err(error) if is_final(&error) && new != answer => {
+                // The members that the application added are given up first.
+                Err(error) if is_final(&error) && new != to_store => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "a refreshed token is stored without members"
+                        "a refreshed token is stored without the members that the application added"
                     );
-                    new = answer.clone();
+                    new = to_store.clone();
                     continue;
                 }
                 Err(error) if is_final(&error) => {
                     self.give_up(old, version, &error).await;
-                    return Ok(Found { token: new, redeemed: true });
+                    return Ok(Refreshed { token: new, redeemed: true });
                 }
-                Err(error) => self.keep(&new, &error),
+                Err(error) => self.serve_from_memory(&new, &error),
             }
             sleep(pause).await;
-            pause = LONGEST_RETRY.min(pause * 2);
+            pause = MAX_RETRY.min(pause * 2);
         }
     }
 
-    /// What comes of a token that is stored: it is given out, or deleted if it turns out to be somebody else's.
-    async fn look_at(&self, old: &OAuth2Token, redeemed: &OAuth2Token, new: OAuth2Token, version: Version) -> Outcome {
-        let look = timeout(self.policy.request_timeout(), self.provider.look_at(old, redeemed));
-        let verdict = look.await.unwrap_or_else(|_| Verdict::Doubtful { cause: "no answer in time".to_owned() });
+    /// Verifies a token that is stored. Returns it, or deletes it if it is for a different subject.
+    async fn verify(&self, old: &OAuth2Token, redeemed: &OAuth2Token, new: OAuth2Token, version: Version) -> Outcome {
+        let verdict = timeout(self.policy.request_timeout(), self.provider.verify(old, redeemed)).await;
+        let timed_out = |_| Verdict::Unverified { cause: "the verification timed out".to_owned() };
+        let verdict = verdict.unwrap_or_else(timed_out);
         match verdict {
-            Verdict::Good => {}
-            Verdict::Doubtful { cause } => self.observe(&RefreshEvent::Doubtful { cause }),
-            Verdict::Foreign { cause } => {
-                // Where the storage fails, the next one to look finds a token that is not theirs, so it is tried hard.
+            Verdict::Accepted => {}
+            Verdict::Unverified { cause } => self.observe(&RefreshEvent::Unverified { cause }),
+            Verdict::DifferentSubject { cause } => {
+                // The deletion is retried, because the next reader would get the token of a different subject.
                 self.delete(version).await;
-                self.observe(&RefreshEvent::Foreign { cause });
-                self.tell(Err(RefreshError::NotConnected));
+                self.observe(&RefreshEvent::DifferentSubject { cause });
+                self.publish(Err(RefreshError::NotConnected));
                 let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
                 return Err(RefreshError::NotConnected);
             }
         }
-        Ok(Found { token: new, redeemed: true })
+        Ok(Refreshed { token: new, redeemed: true })
     }
 
-    /// Deletes the record, unless it has changed meanwhile.
+    /// Deletes the record if it still has this version.
     async fn delete(&self, version: Version) {
         let mut pause = FIRST_RETRY;
         loop {
@@ -110,20 +111,23 @@ impl Refresh {
                 Err(error) if is_final(&error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
-                        "a token of somebody else is not deleted"
+                        "a token for a different subject could not be deleted"
                     );
                     return;
                 }
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a token of somebody else stays for now");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "a token for a different subject could not be deleted; the deletion is retried"
+                    );
                 }
             }
             sleep(pause).await;
-            pause = LONGEST_RETRY.min(pause * 2);
+            pause = MAX_RETRY.min(pause * 2);
         }
     }
 
-    /// Writes down that the refresh token is spent, where the storage will never take its successor.
+    /// Records that the refresh token is spent, because the storage will never accept its successor.
     async fn give_up(&self, old: OAuth2Token, mut version: Version, error: &TokensError) {
         self.observe(&RefreshEvent::NotStored);
         tracing::error!(
@@ -132,7 +136,7 @@ impl Refresh {
             "a refreshed token cannot be stored; the user must authorize again"
         );
         let spent = Token::OAuth2(old);
-        let progress = Progress::Dead { reason: DeadReason::AnswerLost, since: self.policy.clock.now() };
+        let progress = Progress::Dead { reason: DeadReason::ResponseLost, since: self.policy.clock.now() };
         let mut token = spent.clone();
         let failed = loop {
             let stored = Stored { token, progress: progress.clone() };
@@ -149,19 +153,19 @@ impl Refresh {
                 Err(failed) => break failed,
             }
         };
-        tracing::warn!(error = &failed as &dyn std::error::Error, "a spent refresh token was not noted");
+        tracing::warn!(error = &failed as &dyn std::error::Error, "a spent refresh token could not be marked as spent");
     }
 
-    /// Serves a token that could not be stored yet.
-    fn keep(&self, new: &OAuth2Token, error: &TokensError) {
+    /// Publishes a token that could not be stored yet.
+    fn serve_from_memory(&self, new: &OAuth2Token, error: &TokensError) {
         if self.outcome.borrow().is_none() {
             self.observe(&RefreshEvent::NotStored);
             tracing::error!(
                 provider = self.key.provider(),
                 error = error as &dyn std::error::Error,
-                "a refreshed token could not be stored; it is served from memory and tried again"
+                "a refreshed token could not be stored; it is served from memory while the write is retried"
             );
-            self.tell(Ok(Found { token: new.clone(), redeemed: true }));
+            self.publish(Ok(Refreshed { token: new.clone(), redeemed: true }));
         }
     }
 
@@ -174,7 +178,7 @@ impl Refresh {
     }
 }
 
-/// Whether the storage would answer the same for ever.
+/// Whether a retry can never succeed.
 fn is_final(error: &TokensError) -> bool {
     let TokensError::Storage(error) = error else { return false };
     matches!(error, StorageError::TooLarge { .. } | StorageError::KeyTooLong { .. } | StorageError::Unsupported(_))

@@ -1,20 +1,19 @@
 //! Token credentials of OAuth 1.0a, which are never refreshed.
 
-use super::state::{DeadReason, Progress, Stored};
-use super::successor::have_same_credentials;
 use super::{RefreshError, RefreshEvent, Refresher};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
+use crate::progress::{DeadReason, Progress, Stored, have_same_credentials};
 use crate::record::{Version, Versioned};
 use crate::storage::Precondition;
 use crate::token::{OAuth1Token, Token};
 use crate::tokens::Tokens;
 
 impl Refresher {
-    /// Token credentials of OAuth 1.0a (RFC 5849 section 2.3). They do not expire by themselves.
+    /// Returns token credentials of OAuth 1.0a (RFC 5849 section 2.3). They have no expiry.
     ///
     /// # Errors
-    /// [`RefreshError::NotConnected`], [`RefreshError::NeedsAuthorization`] after [`refuse`](Self::refuse),
+    /// [`RefreshError::NotConnected`], [`RefreshError::NeedsAuthorization`] after [`mark_refused`](Self::mark_refused),
     /// [`RefreshError::WrongKind`], [`RefreshError::Storage`].
     pub async fn credentials(&self, tokens: &Tokens, key: &TokenKey) -> Result<OAuth1Token, RefreshError> {
         match load(tokens, key).await? {
@@ -23,15 +22,20 @@ impl Refresher {
         }
     }
 
-    /// Notes that the provider has said that it no longer accepts these token credentials: from now on the user must
-    /// authorize again. If others are stored by now, those stay as they are.
+    /// Marks token credentials that the provider no longer accepts: from now on the user must authorize again. If other
+    /// credentials are stored by now, those are unchanged.
     ///
     /// # Errors
-    /// As [`credentials`](Self::credentials).
+    /// The same as for [`credentials`](Self::credentials).
     ///
     /// # Cancel safety
-    /// Dropping this future leaves the note written or not.
-    pub async fn refuse(&self, refused: &OAuth1Token, tokens: &Tokens, key: &TokenKey) -> Result<(), RefreshError> {
+    /// Dropping this future leaves the mark either written or not.
+    pub async fn mark_refused(
+        &self,
+        refused: &OAuth1Token,
+        tokens: &Tokens,
+        key: &TokenKey,
+    ) -> Result<(), RefreshError> {
         let refused = Token::OAuth1(refused.clone());
         loop {
             let (token, progress, version) = load(tokens, key).await?;
@@ -46,7 +50,7 @@ impl Refresher {
                     (self.observer)(key, &RefreshEvent::NeedsAuthorization { reason });
                     return Ok(());
                 }
-                // The user has logged in or out meanwhile, or the application has changed something else.
+                // The user has logged in or out meanwhile, or the application has changed the record.
                 Err(TokensError::Storage(StorageError::Conflict)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -83,21 +87,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refused_credentials_wait_for_their_user() {
+    async fn refused_credentials_need_authorization() {
         let credentials = OAuth1Token::new("token", "secret");
         let (refresher, tokens, key, events) = connected(credentials.clone()).await;
         assert_eq!(refresher.credentials(&tokens, &key).await.unwrap(), credentials);
         assert_eq!(refresher.connection(&tokens, &key).await.unwrap().unwrap().state, ConnectionState::Valid);
 
-        refresher.refuse(&credentials, &tokens, &key).await.unwrap();
-        refresher.refuse(&credentials, &tokens, &key).await.unwrap();
+        refresher.mark_refused(&credentials, &tokens, &key).await.unwrap();
+        refresher.mark_refused(&credentials, &tokens, &key).await.unwrap();
         let found = refresher.credentials(&tokens, &key).await;
         assert!(
             matches!(found, Err(RefreshError::NeedsAuthorization { reason: DeadReason::Refused, .. })),
             "{found:?}"
         );
         let connection = refresher.connection(&tokens, &key).await.unwrap().unwrap();
-        assert_eq!(connection.token, credentials.into(), "it is kept, for whoever looks into it");
+        assert_eq!(connection.token, credentials.into(), "the token remains stored");
         assert!(matches!(connection.state, ConnectionState::NeedsAuthorization { .. }));
         assert_eq!(*events.lock().unwrap(), [RefreshEvent::NeedsAuthorization { reason: DeadReason::Refused }]);
 
@@ -106,18 +110,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn newer_credentials_are_not_refused_for_older_ones() {
+    async fn newer_credentials_stay_when_older_are_refused() {
         let (refresher, tokens, key, events) = connected(OAuth1Token::new("newer", "secret")).await;
-        refresher.refuse(&OAuth1Token::new("older", "secret"), &tokens, &key).await.unwrap();
+        refresher.mark_refused(&OAuth1Token::new("older", "secret"), &tokens, &key).await.unwrap();
         assert!(refresher.credentials(&tokens, &key).await.is_ok());
         assert!(events.lock().unwrap().is_empty());
     }
 
     #[tokio::test]
-    async fn what_is_not_there_or_of_oauth_2_is_told_apart() {
+    async fn missing_and_oauth2_tokens_are_distinct_errors() {
         let (refresher, tokens, key, _) = connected(OAuth2Token::bearer("token")).await;
         assert!(matches!(refresher.credentials(&tokens, &key).await, Err(RefreshError::WrongKind)));
-        let nobody = TokenKey::new("example", "nobody").unwrap();
-        assert!(matches!(refresher.credentials(&tokens, &nobody).await, Err(RefreshError::NotConnected)));
+        let missing = TokenKey::new("example", "missing").unwrap();
+        assert!(matches!(refresher.credentials(&tokens, &missing).await, Err(RefreshError::NotConnected)));
     }
 }

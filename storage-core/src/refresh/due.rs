@@ -1,4 +1,4 @@
-//! Renewing tokens before anybody asks for them: a task that any replica may run, also all of them at once.
+//! Refreshes tokens before a caller needs them. Any number of replicas may run this at the same time.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -8,24 +8,26 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::flight::Found;
-use super::state::Progress;
-use super::{Need, Redeem, RefreshError, Refresher, load};
+use super::need::Need;
+use super::refresher::load;
+use super::single_flight::Refreshed;
+use super::{Redeem, RefreshError, Refresher};
 use crate::key::TokenKey;
+use crate::progress::Progress;
 use crate::storage::{Filter, PageRequest};
 use crate::time::Timestamp;
 use crate::tokens::Tokens;
 
-/// A provider that fails this often in a row is left alone for the rest of a pass.
-const ENOUGH_FAILURES: u32 = 5;
+/// After this many consecutive failures, the rest of a pass skips the provider.
+const MAX_FAILURES: u32 = 5;
 
-/// Which tokens to renew, and how fast.
+/// Which tokens to refresh, and how fast.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     which: Which,
     filter: Filter,
     interval: Duration,
-    at_once: usize,
+    concurrency: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,20 +37,20 @@ enum Which {
 }
 
 impl Due {
-    /// Tokens whose access token has expired or does so within this time, at most a quarter of its life. For
-    /// connections that must always be ready: it keeps refreshing tokens that nobody uses.
+    /// Tokens whose access token has expired or expires within this time, which is at most a quarter of the token's lifetime.
+    /// For connections that must always be ready: tokens are refreshed even if they are not used.
     pub fn expiring_within(time: Duration) -> Self {
         Self::new(Which::Expiring(time))
     }
 
-    /// Tokens whose access token has expired and that were not refreshed for this long. Choose less than the time after
-    /// which the provider lets an unused refresh token expire.
+    /// Tokens whose access token has expired and that were not refreshed for this long. Choose less than the idle time after
+    /// which the provider expires a refresh token.
     pub fn idle_for(time: Duration) -> Self {
         Self::new(Which::Idle(time))
     }
 
     fn new(which: Which) -> Self {
-        Self { which, filter: Filter::everything(), interval: Duration::from_millis(200), at_once: 8 }
+        Self { which, filter: Filter::everything(), interval: Duration::from_millis(200), concurrency: 8 }
     }
 
     /// Only tokens that this filter lists. Its [`expiring_before`](Filter::expiring_before) is not used.
@@ -57,7 +59,7 @@ impl Due {
         Self { filter, ..self }
     }
 
-    /// Sets how many token requests may start in a second, for each provider and in each process. The default is 5.
+    /// Sets how many token requests may start per second, for each provider and in each process. The default is 5.
     #[must_use]
     pub fn with_rate(self, per_second: u32) -> Self {
         Self { interval: Duration::from_secs(1) / per_second.max(1), ..self }
@@ -65,11 +67,11 @@ impl Due {
 
     /// Sets how many tokens may be refreshed at the same time. The default is 8.
     #[must_use]
-    pub fn with_at_once(self, at_once: usize) -> Self {
-        Self { at_once: at_once.max(1), ..self }
+    pub fn with_concurrency(self, concurrency: usize) -> Self {
+        Self { concurrency: concurrency.max(1), ..self }
     }
 
-    /// Everything that may be due now, by the hints that a storage lists.
+    /// Selects everything that may be due now, by the hints that a storage lists.
     fn listed(&self, now: Timestamp) -> Filter {
         let before = match self.which {
             Which::Expiring(time) => now.saturating_add(time),
@@ -85,45 +87,45 @@ impl Due {
 pub struct DueReport {
     /// Tokens that were refreshed.
     pub refreshed: u64,
-    /// Tokens that somebody else refreshed meanwhile.
+    /// Tokens that another process refreshed meanwhile.
     pub adopted: u64,
-    /// Tokens that were listed and left alone: not due yet, of no known provider, backing off, being refreshed
-    /// elsewhere, or waiting for their user.
+    /// Tokens that were listed and not refreshed, because they are not due yet, have no known provider, are backing off, are
+    /// refreshed by another process, or need their user.
     pub skipped: u64,
     /// Tokens that could not be refreshed or read.
     pub failed: u64,
-    /// Tokens left for the next pass, because their provider kept failing.
+    /// Tokens that were left for the next pass because their provider failed repeatedly.
     pub postponed: u64,
 }
 
-/// How one provider fares during a pass.
+/// The state of one provider during a pass.
 #[derive(Default)]
 struct Pace {
     next: Option<Instant>,
     failures: u32,
 }
 
-type Ended = (String, Result<Found, RefreshError>);
+type Finished = (String, Result<Refreshed, RefreshError>);
 
-/// A pass under way.
+/// A running pass.
 struct Pass {
-    work: JoinSet<Ended>,
+    work: JoinSet<Finished>,
     paces: HashMap<String, Pace>,
     report: DueReport,
 }
 
 impl Refresher {
-    /// Goes once through the tokens that are due and refreshes them, each exactly once however many processes do the
-    /// same. `provider` finds what redeems the tokens of a key; tokens for which it finds nothing are left alone.
+    /// Refreshes all tokens that are due, in one pass. Each token is refreshed exactly once, however many processes do the same.
     ///
-    /// Tokens whose users must authorize again are still listed and read each time.
+    /// `provider` returns the provider that redeems the token of a key. Tokens for which it returns `None` are skipped. Tokens
+    /// whose users must authorize again are still listed and read in each pass.
     ///
     /// # Errors
-    /// [`RefreshError::Storage`] if the storage cannot list. A token that cannot be read or refreshed is counted, and
-    /// the others go on.
+    /// [`RefreshError::Storage`] if the storage cannot list. A token that cannot be read or refreshed is counted in the report, and
+    /// the pass continues.
     ///
     /// # Cancel safety
-    /// As [`usable`](Self::usable).
+    /// The same as for [`usable`](Self::usable).
     pub async fn refresh_due(
         &self,
         tokens: &Tokens,
@@ -138,7 +140,7 @@ impl Refresher {
             for entry in found.entries {
                 match (provider(&entry.key), self.need_of(tokens, &entry.key, due).await) {
                     (Some(provider), Ok(Some(need))) => {
-                        pass.make_room(due.at_once).await;
+                        pass.make_room(due.concurrency).await;
                         pass.start(self, tokens, entry.key, provider, need, due.interval);
                     }
                     (_, Ok(_)) => pass.report.skipped += 1,
@@ -154,8 +156,8 @@ impl Refresher {
         Ok(pass.report)
     }
 
-    /// Calls [`refresh_due`](Self::refresh_due) for ever, with pauses of about `period`. Dropping it stops it and loses
-    /// nothing.
+    /// Calls [`refresh_due`](Self::refresh_due) repeatedly, with pauses of about `period`, until the future is dropped. Dropping
+    /// it loses no token.
     pub async fn keep_refreshing(
         &self,
         tokens: &Tokens,
@@ -164,20 +166,23 @@ impl Refresher {
         provider: impl Fn(&TokenKey) -> Option<Arc<dyn Redeem>>,
     ) -> Infallible {
         loop {
-            // Replicas that start together do not stay together.
+            // The jitter separates replicas that start at the same time.
             sleep(self.policy.jitter(period)).await;
             match self.refresh_due(tokens, due, &provider).await {
-                Ok(report) => tracing::info!(?report, "tokens that were due"),
+                Ok(report) => tracing::info!(?report, "refreshed the tokens that were due"),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "tokens that are due cannot be listed");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the tokens that are due could not be listed"
+                    );
                 }
             }
         }
     }
 
-    /// What a token is to be refreshed for, if it is to be and can be.
+    /// The need for which a token is refreshed. `None` if the token is not due or cannot be refreshed.
     async fn need_of(&self, tokens: &Tokens, key: &TokenKey, due: &Due) -> Result<Option<Need>, RefreshError> {
-        let (token, progress) = match load(tokens, key).await {
+        let (token, progress, _) = match load(tokens, key).await {
             Err(RefreshError::NotConnected | RefreshError::WrongKind) => return Ok(None),
             found => found?,
         };
@@ -192,7 +197,7 @@ impl Refresher {
             Which::Expiring(time) => Need::NotDue(time),
             Which::Idle(time) => {
                 let elapsed = Duration::from_secs(now.as_unix_seconds()).saturating_sub(time);
-                Need::Since(Timestamp::from_unix_seconds(elapsed.as_secs() + 1))
+                Need::IssuedSince(Timestamp::from_unix_seconds(elapsed.as_secs() + 1))
             }
         };
         Ok((is_free && !need.is_met_by(&token, &self.policy)).then_some(need))
@@ -210,7 +215,7 @@ impl Pass {
         interval: Duration,
     ) {
         let pace = self.paces.entry(key.provider().to_owned()).or_default();
-        if pace.failures >= ENOUGH_FAILURES {
+        if pace.failures >= MAX_FAILURES {
             self.report.postponed += 1;
             return;
         }
@@ -224,7 +229,7 @@ impl Pass {
         });
     }
 
-    /// Waits until fewer than `limit` refreshes are under way.
+    /// Waits until fewer than `limit` refreshes are in flight.
     async fn make_room(&mut self, limit: usize) {
         while self.work.len() >= limit {
             let Some(ended) = self.work.join_next().await else { return };
@@ -232,7 +237,7 @@ impl Pass {
         }
     }
 
-    fn count(&mut self, ended: Result<Ended, JoinError>) {
+    fn count(&mut self, ended: Result<Finished, JoinError>) {
         let Ok((provider, outcome)) = ended else {
             self.report.failed += 1;
             return;

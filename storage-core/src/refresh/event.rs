@@ -1,86 +1,40 @@
-use std::sync::Arc;
-
-use super::DeadReason;
-use crate::error::TokensError;
+use crate::progress::DeadReason;
 use crate::scope_change::ScopeChange;
 use crate::time::Timestamp;
 
-/// Why there is no usable token.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RefreshError {
-    /// Nothing is stored.
-    #[error("no account is connected")]
-    NotConnected,
-    /// The user must authorize again. The stored token was left as it is.
-    #[error("the user must authorize again: {}", .reason.describe())]
-    NeedsAuthorization {
-        /// Why.
-        reason: DeadReason,
-        /// Since when that is known.
-        since: Timestamp,
-    },
-    /// The access token has expired and could not be refreshed for now. The stored token was left as it is.
-    #[error("the token could not be refreshed ({cause}); it is tried again later")]
-    BackingOff {
-        /// When it is tried again.
-        until: Timestamp,
-        /// What failed.
-        cause: String,
-    },
-    /// Another process refreshes the token and takes too long.
-    #[error("the token is being refreshed elsewhere, and that takes too long")]
-    Busy,
-    /// The stored token is of the other protocol: OAuth 1.0a in place of 2.0, or the other way round.
-    #[error("the stored token is of another protocol")]
-    WrongKind,
-    /// The storage failed.
-    #[error("the token storage failed")]
-    Storage(#[source] Arc<TokensError>),
-    /// The refresh was cut short, because the runtime shuts down.
-    #[error("the refresh was cut short")]
-    Interrupted,
-}
-
-impl From<TokensError> for RefreshError {
-    fn from(error: TokensError) -> Self {
-        Self::Storage(Arc::new(error))
-    }
-}
-
-/// What happened to a connection, for the application and for whoever has to answer "why was I logged out".
+/// What happened to a connection. An application can log these events to answer why a user was logged out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefreshEvent {
     /// The token was refreshed and stored.
     Refreshed,
-    /// The token that was just refreshed has another scope than the one before. It is stored and used all the same.
+    /// The refreshed token has another scope than its predecessor. The token is stored and used.
     ScopeChanged(ScopeChange),
-    /// Somebody else was faster; their token is used.
+    /// Another process or task refreshed the token first. Its token is used.
     Adopted,
-    /// A refresh that somebody else did not finish was taken over.
+    /// This process took over a refresh that another process did not finish.
     TakenOver,
-    /// The token could not be refreshed for now.
+    /// The token could not be refreshed. The refresh is retried later.
     BackingOff {
-        /// When it is tried again.
+        /// When the refresh is retried.
         until: Timestamp,
         /// What failed.
         cause: String,
     },
-    /// The provider refused the refresh token with an error whose meaning is not known. The refresh token is retained and
-    /// tried again.
+    /// The provider refused the refresh token with an unknown error. The refresh token is retained, and the refresh is retried
+    /// later.
     Refused {
-        /// When it is tried again.
+        /// When the refresh is retried.
         until: Timestamp,
-        /// What the provider said.
+        /// What the provider reported.
         cause: String,
     },
-    /// The token could not be refreshed because the client's configuration is wrong. No connection is lost, but none of
-    /// this provider's tokens is refreshed until an operator corrects it.
+    /// The token could not be refreshed because the client's configuration is wrong. No connection is lost, but no token of this
+    /// provider is refreshed until an operator corrects the configuration.
     Misconfigured {
-        /// When it is tried again.
+        /// When the refresh is retried.
         until: Timestamp,
-        /// What the provider said, and what to correct.
+        /// What the provider reported, and what to correct.
         cause: String,
     },
     /// The user must authorize again.
@@ -88,24 +42,24 @@ pub enum RefreshEvent {
         /// Why.
         reason: DeadReason,
     },
-    /// The token was refreshed, but the storage does not take it. It is served from memory and tried again.
+    /// The token was refreshed, but the storage does not accept it. It is served from memory while the write is retried.
     NotStored,
-    /// The token was refreshed too late: the user has logged out. It was dropped, and revoked if that was possible.
+    /// The user logged out during the refresh. The new token was dropped, and revoked if possible.
     Dropped,
-    /// The token was refreshed and stored, but what came with it could not be verified. It is kept.
-    Doubtful {
-        /// What is wrong with it.
+    /// The token was refreshed and stored, but could not be verified. It is used.
+    Unverified {
+        /// What could not be verified.
         cause: String,
     },
-    /// The refreshed token was somebody else's. It was deleted, and revoked if that was possible.
-    Foreign {
-        /// How that is known.
+    /// The refreshed token is for a different subject. It was deleted, and revoked if possible.
+    DifferentSubject {
+        /// How this is known.
         cause: String,
     },
 }
 
 impl RefreshEvent {
-    /// A short name that stays the same, for logs and metrics.
+    /// A short, stable name for logs and metrics.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Refreshed => "refreshed",
@@ -118,8 +72,8 @@ impl RefreshEvent {
             Self::NeedsAuthorization { .. } => "needs_authorization",
             Self::NotStored => "not_stored",
             Self::Dropped => "dropped",
-            Self::Doubtful { .. } => "doubtful",
-            Self::Foreign { .. } => "foreign",
+            Self::Unverified { .. } => "unverified",
+            Self::DifferentSubject { .. } => "different_subject",
         }
     }
 }

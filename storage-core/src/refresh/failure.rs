@@ -1,15 +1,15 @@
-//! A refresh token that brought no new token: what that means, and how it is written down.
+//! What a failed redemption means, and how the failure is stored.
 
-use super::flight::Outcome;
 use super::protocol::Refresh;
-use super::state::{BackOff, DeadReason, Progress, Stored, Tries};
+use super::single_flight::Outcome;
 use super::{RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
+use crate::progress::{BackOff, DeadReason, Progress, Stored, Tries};
 use crate::record::{Version, Versioned};
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 
-/// What becomes of the record and of the caller, and what is reported.
+/// What a failed redemption stores, returns and reports.
 pub(super) struct Failed {
     progress: Progress,
     error: RefreshError,
@@ -17,11 +17,11 @@ pub(super) struct Failed {
 }
 
 impl Refresh {
-    pub(super) fn failed(&self, failure: &RedeemError, tries: Tries) -> Failed {
-        if !matches!(failure, RedeemError::Dead { .. }) {
-            return self.failed_for_now(failure, tries);
+    pub(super) fn failed(&self, error: &RedeemError, tries: Tries) -> Failed {
+        if !matches!(error, RedeemError::Dead { .. }) {
+            return self.failed_temporarily(error, tries);
         }
-        let reason = if tries.maybe_spent { DeadReason::AnswerLost } else { DeadReason::Refused };
+        let reason = if tries.maybe_spent { DeadReason::ResponseLost } else { DeadReason::Refused };
         let since = self.policy.clock.now();
         Failed {
             progress: Progress::Dead { reason, since },
@@ -30,18 +30,18 @@ impl Refresh {
         }
     }
 
-    /// Only a definite refusal of the refresh token counts towards asking the user.
-    fn failed_for_now(&self, failure: &RedeemError, mut tries: Tries) -> Failed {
+    /// Only a definite refusal of the refresh token counts towards asking the user to authorize again.
+    fn failed_temporarily(&self, error: &RedeemError, mut tries: Tries) -> Failed {
         let was_enough = tries.needs_user_since().is_some();
-        if matches!(failure, RedeemError::Refused { .. }) {
+        if matches!(error, RedeemError::Refused { .. }) {
             tries.refused_at(self.policy.clock.now());
         }
-        let until = self.policy.back_off(&tries, failure.retry_after());
+        let until = self.policy.back_off(&tries, error.retry_after());
         tries.failed = tries.failed.saturating_add(1);
-        tries.maybe_spent |= matches!(failure, RedeemError::Unknown { .. });
+        tries.maybe_spent |= matches!(error, RedeemError::Unknown { .. });
 
-        let cause = failure.to_string();
-        let mut events = vec![match failure {
+        let cause = error.to_string();
+        let mut events = vec![match error {
             RedeemError::Refused { .. } => RefreshEvent::Refused { until, cause: cause.clone() },
             RedeemError::Misconfigured { .. } => {
                 tracing::error!(
@@ -57,22 +57,27 @@ impl Refresh {
             events.push(RefreshEvent::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly });
         }
         let back_off = BackOff { until, cause, tries };
-        Failed { error: back_off.error(), progress: Progress::BackingOff(back_off), events }
+        Failed { error: RefreshError::from(&back_off), progress: Progress::BackingOff(back_off), events }
     }
 
-    /// Writes down over the claim why the refresh failed. `None` says that the record is no longer the claimed one.
-    pub(super) async fn note_failure(
+    /// Replaces the claim by the reason of the failure. Returns `None` if the record no longer holds this claim.
+    pub(super) async fn store_failure(
         &self,
         failed: Failed,
         old: OAuth2Token,
         id: u64,
         version: Version,
     ) -> Option<Outcome> {
-        match self.note(old, &failed.progress, id, version).await {
+        match self.store_progress(old, &failed.progress, id, version).await {
             Ok(true) => {}
             Ok(false) => return None,
-            // The claim stays, and whoever takes it over finds out the same.
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a failed refresh was not noted"),
+            // The claim remains. The process that takes it over will get the same result.
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the failure of a refresh could not be stored"
+                );
+            }
         }
         for event in &failed.events {
             self.observe(event);
@@ -80,7 +85,7 @@ impl Refresh {
         Some(Err(failed.error))
     }
 
-    async fn note(
+    async fn store_progress(
         &self,
         old: OAuth2Token,
         progress: &Progress,
@@ -95,7 +100,7 @@ impl Refresh {
                 written => return written.map(|_| true),
             }
             match self.tokens.load(&self.key).await? {
-                // The application has changed the token, or the same record has been sealed again.
+                // The application has changed the token, or the same record was resealed.
                 Some(Versioned {
                     value: Stored { token: current, progress: Progress::Claimed(claim) },
                     version: at,

@@ -4,42 +4,43 @@ use tokio::time::Instant;
 
 use crate::time::{Clock, Timestamp};
 
-/// What a request may take from leaving this process to reaching the provider.
-const ON_THE_WAY: Duration = Duration::from_secs(2);
-/// What two readings of a clock in whole seconds lose.
-const FRACTION: Duration = Duration::from_secs(1);
+/// How long a request may take from leaving this process until it reaches the provider.
+const MAX_TRANSIT: Duration = Duration::from_secs(2);
+/// What two readings of a clock in whole seconds may lose.
+const CLOCK_RESOLUTION: Duration = Duration::from_secs(1);
 
-/// The time in which the holder of a claim may send the refresh token.
+/// The period during which the owner of a claim may send the refresh token.
 ///
-/// A process can stand still for longer than its lease: it is stopped by a signal, or its virtual machine is suspended.
-/// Another process has then taken over, so [`is_over`](Self::is_over) is to be asked as late as possible before a token
-/// request leaves. It looks at two clocks, because the monotonic one of Linux does not count the time in which the machine
-/// is suspended, and the wall clock does.
+/// A process can be suspended for longer than its lease, by a signal or with its virtual machine. Another process has taken the
+/// claim over by then. Check [`is_expired`](Self::is_expired) as late as possible before a token request leaves.
+///
+/// A lease is measured on two clocks: on Linux, the monotonic clock stops while the machine is suspended, and the wall clock
+/// does not.
 #[derive(Clone, Debug)]
 pub struct Lease {
     clock: Clock,
     start: Instant,
-    start_on_the_wall: Timestamp,
+    wall_clock_start: Timestamp,
     length: Duration,
 }
 
 impl Lease {
-    /// A lease of this length, which starts now.
+    /// Starts a lease of this length now.
     pub fn start(length: Duration, clock: &Clock) -> Self {
-        Self { clock: clock.clone(), start: Instant::now(), start_on_the_wall: clock.now(), length }
+        Self { clock: clock.clone(), start: Instant::now(), wall_clock_start: clock.now(), length }
     }
 
-    /// Whether another process may have taken over by the time that a request which leaves now arrives. If so, the request
-    /// is not to be sent: [`RedeemError::LeaseOver`](super::RedeemError::LeaseOver).
-    pub fn is_over(&self) -> bool {
-        !self.has_left(ON_THE_WAY)
+    /// Whether another process may have taken over before a request that leaves now arrives. If so, do not send the request,
+    /// and return [`RedeemError::LeaseExpired`](super::RedeemError::LeaseExpired).
+    pub fn is_expired(&self) -> bool {
+        !self.has_left(MAX_TRANSIT)
     }
 
-    /// Whether more than this is left of it, on both clocks.
+    /// Whether more than this time is left on both clocks.
     pub(super) fn has_left(&self, time: Duration) -> bool {
-        let on_the_wall = self.clock.now().saturating_since(self.start_on_the_wall);
-        // A wall clock that was set back says nothing, and the other one still counts.
-        let on_the_wall = if on_the_wall.is_zero() { on_the_wall } else { on_the_wall + FRACTION };
-        self.start.elapsed().max(on_the_wall) + time < self.length
+        let elapsed = self.clock.now().saturating_since(self.wall_clock_start);
+        // A wall clock that was set back shows nothing. The monotonic clock still counts.
+        let elapsed = if elapsed.is_zero() { elapsed } else { elapsed + CLOCK_RESOLUTION };
+        self.start.elapsed().max(elapsed) + time < self.length
     }
 }

@@ -3,46 +3,50 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::{DeadReason, Progress, Stored};
+use super::refresher::load;
 use super::{Redeem, RefreshError, RefreshEvent, Refresher};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
-use crate::record::{Version, Versioned};
+use crate::progress::{DeadReason, Progress, Stored};
 use crate::secret::Secret;
 use crate::storage::Precondition;
 use crate::time::Timestamp;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// A token younger than this, or than a quarter of its life, is not replaced because of a rejection without a reason.
-const MOMENT: Duration = Duration::from_secs(60);
-/// A token that replaced a rejected one is not replaced again for this long, or a quarter of its life, whatever the API says.
-const BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(600);
-/// How often a record that others write at the same time is read again.
-const MOST_CONFLICTS: usize = 5;
+/// The minimum age at which a token is replaced after an unexplained rejection, or a quarter of its lifetime if that is less.
+const MIN_AGE: Duration = Duration::from_secs(60);
+/// The minimum age at which a token that replaced a rejected one is replaced itself, or a quarter of its lifetime if that is
+/// less.
+const MIN_REPLACEMENT_AGE: Duration = Duration::from_secs(600);
+/// How often a write is tried that conflicts with other writers.
+const MAX_WRITES: usize = 5;
 
-/// What an API says about an access token that it rejected.
+/// How an API explained the rejection of an access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Status 401 and no reason. Some APIs answer so if the token is good but the request is not.
+    /// Status 401 without a reason. Some APIs respond this way if the token is valid but the request is not.
     Unexplained,
-    /// The error `invalid_token` (RFC 6750 section 3.1), or something else that leaves no doubt that the token is at fault.
+    /// The error `invalid_token` (RFC 6750 section 3.1), or another response that clearly blames the token.
     InvalidToken,
 }
 
 impl Refresher {
-    /// Another token in place of one that the provider's API has rejected: the stored one if it is another by now, or else
-    /// a refreshed one. `None` if the rejected token stays in use.
+    /// Replaces an access token that the provider's API has rejected. Returns the stored token if another one is stored by
+    /// now, or a refreshed token. Returns `None` if the rejected token stays in use.
     ///
-    /// A token stays in use if it was obtained within the last minute and the rejection is
-    /// [unexplained](Rejection::Unexplained); if it replaced another rejected token within the last ten minutes; and if it
-    /// cannot be refreshed and the rejection is unexplained. Both times are at most a quarter of the token's life. An API
-    /// that rejects every token thus costs one refresh in ten minutes, however many calls and processes there are, if its
-    /// tokens live for 40 minutes or longer.
+    /// The rejected token stays in use in three cases:
     ///
-    /// A token that is at fault and cannot be refreshed is stored as [`DeadReason::Rejected`], until the user has authorized
-    /// again. The token itself stays stored.
+    /// * It was issued within the last minute, and the rejection is [unexplained](Rejection::Unexplained).
+    /// * It replaced another rejected token within the last ten minutes.
+    /// * It cannot be refreshed, and the rejection is unexplained.
+    ///
+    /// Both periods are at most a quarter of the token's lifetime. An API that rejects every token therefore causes one refresh
+    /// in ten minutes, however many calls and processes there are, if its tokens live for at least 40 minutes.
+    ///
+    /// An invalid token that cannot be refreshed is marked [`DeadReason::Rejected`] until the user authorizes again. The token
+    /// itself remains stored.
     ///
     /// # Errors
     /// [`RefreshError::NeedsAuthorization`] if the token cannot be replaced; [`RefreshError`] as for any refresh.
@@ -71,13 +75,13 @@ impl Refresher {
                 return Ok(None);
             }
         }
-        match self.instead_of(rejected, tokens, key, provider).await {
+        match self.refresh_rejected(rejected, tokens, key, provider).await {
             Err(RefreshError::NeedsAuthorization { .. }) => self.give_up_rejected(rejected, tokens, key).await,
             replaced => Ok(Some(replaced?)),
         }
     }
 
-    /// Stores that only the user can help, unless another token is stored by now, which is returned.
+    /// Marks the stored token as dead. If another token is stored by now, returns that token instead.
     async fn give_up_rejected(
         &self,
         rejected: &Secret,
@@ -86,7 +90,7 @@ impl Refresher {
     ) -> Result<Option<OAuth2Token>, RefreshError> {
         let now = self.policy.clock.now();
         let reason = DeadReason::Rejected;
-        for _ in 0..MOST_CONFLICTS {
+        for _ in 0..MAX_WRITES {
             let (token, progress, version) = load(tokens, key).await?;
             if token.access_token != *rejected {
                 return Ok(Some(token).filter(|token| !token.is_expired_at(now)));
@@ -97,7 +101,7 @@ impl Refresher {
                 }
                 Progress::Dead { since, .. } => since,
                 _ if token.refresh_token.is_none() => now,
-                // Its refresh token may still be good.
+                // The refresh token may still be valid.
                 _ => break,
             };
             let was_known = matches!(progress, Progress::Dead { .. });
@@ -108,7 +112,11 @@ impl Refresher {
                 Err(TokensError::Storage(StorageError::Conflict)) => continue,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, provider = key.provider(), "a rejected token could not be marked as such");
+                    tracing::warn!(
+                        error,
+                        provider = key.provider(),
+                        "a rejected token could not be marked as rejected"
+                    );
                 }
             }
             return Err(RefreshError::NeedsAuthorization { reason, since });
@@ -117,26 +125,17 @@ impl Refresher {
     }
 }
 
-/// Whether a token is too new to be replaced. An instant in the future comes from another clock, and counts by its distance.
+/// Whether a token is too new to be replaced. An `issued_at` in the future comes from another clock, so the absolute distance
+/// counts.
 fn is_recent(token: &OAuth2Token, progress: &Progress, rejection: Rejection, now: Timestamp) -> bool {
     let interval = match (progress, rejection) {
-        (Progress::Replaced, _) => BETWEEN_REPLACEMENTS,
-        (_, Rejection::Unexplained) => MOMENT,
+        (Progress::Replaced, _) => MIN_REPLACEMENT_AGE,
+        (_, Rejection::Unexplained) => MIN_AGE,
         (_, Rejection::InvalidToken) => return false,
     };
-    // One that lives for seconds may have expired by the provider's clock.
-    let life = token.expires_at.zip(token.issued_at).map(|(expires, issued)| expires.saturating_since(issued));
-    let interval = life.map_or(interval, |life| interval.min(life / 4));
+    // A token with a lifetime of seconds may have expired on the provider's clock.
+    let lifetime = token.expires_at.zip(token.issued_at).map(|(expires, issued)| expires.saturating_since(issued));
+    let interval = lifetime.map_or(interval, |lifetime| interval.min(lifetime / 4));
     let distance = |issued: Timestamp| now.saturating_since(issued).max(issued.saturating_since(now));
     token.issued_at.is_some_and(|issued| distance(issued) < interval)
-}
-
-async fn load(tokens: &Tokens, key: &TokenKey) -> Result<(OAuth2Token, Progress, Version), RefreshError> {
-    match tokens.load(key).await? {
-        Some(Versioned { value: Stored { token: Token::OAuth2(token), progress }, version }) => {
-            Ok((token, progress, version))
-        }
-        Some(_) => Err(RefreshError::WrongKind),
-        None => Err(RefreshError::NotConnected),
-    }
 }

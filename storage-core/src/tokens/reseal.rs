@@ -20,15 +20,15 @@ pub struct ResealReport {
     /// Records that were sealed with it already, or were deleted meanwhile.
     pub current: u64,
     /// Records that were left as they are, because they cannot be opened or the storage failed.
-    pub left_alone: u64,
+    pub failed: u64,
     /// The first thousand of those.
-    pub failures: Vec<LeftAlone>,
+    pub failures: Vec<ResealFailure>,
 }
 
 /// A record that was left as it is, and why.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct LeftAlone {
+pub struct ResealFailure {
     /// Where it is stored.
     pub key: TokenKey,
     /// Why. [`TokensError::KeyUnavailable`] names the key that is missing.
@@ -39,7 +39,7 @@ impl ResealReport {
     /// Whether nothing was left to do: every record had been sealed with the first key before. Only then can older keys be
     /// dropped.
     pub fn is_done(&self) -> bool {
-        self.resealed == 0 && self.left_alone == 0
+        self.resealed == 0 && self.failed == 0
     }
 }
 
@@ -115,7 +115,7 @@ impl Tokens {
                 match self.reseal(&entry.key).await {
                     Ok(true) => report.resealed += 1,
                     Ok(false) => report.current += 1,
-                    Err(error) => report.left_alone(entry.key, error),
+                    Err(error) => report.add_failure(entry.key, error),
                 }
             }
             match found.next {
@@ -127,10 +127,10 @@ impl Tokens {
 }
 
 impl ResealReport {
-    fn left_alone(&mut self, key: TokenKey, error: TokensError) {
-        self.left_alone += 1;
+    fn add_failure(&mut self, key: TokenKey, error: TokensError) {
+        self.failed += 1;
         if self.failures.len() < MOST_NAMED {
-            self.failures.push(LeftAlone { key, error });
+            self.failures.push(ResealFailure { key, error });
         }
     }
 }
@@ -186,7 +186,7 @@ mod tests {
             expect_all(behind, 250).await;
         }
         let report = steps[2].reseal_all(&Filter::everything()).await.unwrap();
-        assert_eq!((report.resealed, report.current, report.left_alone), (249, 1, 0));
+        assert_eq!((report.resealed, report.current, report.failed), (249, 1, 0));
         assert!(!report.is_done(), "another process may have written with the old key meanwhile");
         assert!(steps[2].reseal_all(&Filter::everything()).await.unwrap().is_done());
         put(&steps[3], 0).await;
@@ -231,7 +231,7 @@ mod tests {
 
         let after = Tokens::sealed(storage.clone(), KeyRing::new(new).with_older(old));
         let report = after.reseal_all(&Filter::everything()).await.unwrap();
-        assert_eq!((report.resealed, report.current, report.left_alone), (6, 0, 4));
+        assert_eq!((report.resealed, report.current, report.failed), (6, 0, 4));
         assert!(!report.is_done());
         let mut failures = report.failures;
         failures.sort_by_key(|left| left.key.user().to_owned());
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(untouched().await, payloads);
 
         let again = after.reseal_all(&Filter::everything()).await.unwrap();
-        assert_eq!((again.resealed, again.current, again.left_alone), (0, 6, 4));
+        assert_eq!((again.resealed, again.current, again.failed), (0, 6, 4));
     }
 
     /// A newer release runs beside this one.

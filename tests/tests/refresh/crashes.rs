@@ -168,7 +168,7 @@ async fn die_and_recover(step: Step, site: &Site, settings: &Settings, heirs: &[
 }
 
 fn check(step: Step, seen: &Seen) {
-    let lost = "needs authorization: AnswerLost";
+    let lost = "needs authorization: ResponseLost";
     let (outcome, state) = if step.loses_the_answer() { (lost, lost) } else { ("200", "valid") };
     assert_eq!(seen.left, step.leaves(), "{step:?}");
     assert_eq!(seen.outcomes, [outcome, outcome], "{step:?}");

@@ -20,7 +20,7 @@ use crate::worker::Settings;
 
 /// The longest an operation of the storage takes here.
 const STORAGE_TIMEOUT: Duration = Duration::from_secs(2);
-const LOST: &str = "needs authorization: AnswerLost";
+const LOST: &str = "needs authorization: ResponseLost";
 
 /// When the storage is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::site::{self, LONG, Site};
 use crate::table::Table;
 use crate::worker::Settings;
 
-const LOST: &str = "needs authorization: AnswerLost";
+const LOST: &str = "needs authorization: ResponseLost";
 const HTML: &str = "<!doctype html><title>Sorry</title><h1>We'll be back soon</h1>";
 
 struct Fault {

@@ -82,7 +82,7 @@ impl Site {
                 ConnectionState::Valid => "valid".to_owned(),
                 ConnectionState::Expiring => "expiring".to_owned(),
                 ConnectionState::Refreshing => "refreshing".to_owned(),
-                ConnectionState::SentUnknown => "sent, unknown".to_owned(),
+                ConnectionState::OutcomeUnknown => "outcome unknown".to_owned(),
                 ConnectionState::BackingOff { .. } => "backing off".to_owned(),
                 ConnectionState::NeedsAuthorization { reason, .. } => format!("needs authorization: {reason:?}"),
                 _ => "another".to_owned(),

@@ -92,7 +92,7 @@ async fn stop_and_go_on(step: Step, site: &Site, settings: &Settings, heir: &Pro
             assert_eq!((site.most_presented(), site.state().await.as_str()), (2, "valid"));
         }
         Step::Answered => {
-            assert_eq!(of_heir, "needs authorization: AnswerLost", "what no lease can exclude has a name");
+            assert_eq!(of_heir, "needs authorization: ResponseLost", "what no lease can exclude has a name");
             assert_eq!((site.most_presented(), site.families_revoked()), (2, 1));
         }
     }

@@ -4,60 +4,60 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::sleep;
 
-use super::process::Life;
+use super::process::Process;
 use super::world::{Bug, World, ready};
 use crate::error::StorageError;
 use crate::key::TokenKey;
+use crate::progress::{Progress, Stored};
 use crate::record::{Record, Version, Versioned};
-use crate::refresh::state::{Progress, Stored};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 use crate::token::{Extra, Token};
 use crate::wire;
 
 type Read = Option<Versioned<Record>>;
 
-/// One process's way to the storage.
-pub(super) struct Way {
+/// One process's connection to the storage.
+pub(super) struct RemoteStorage {
     pub(super) world: Arc<World>,
-    pub(super) life: Arc<Life>,
+    pub(super) process: Arc<Process>,
     pub(super) cache: Mutex<Option<Read>>,
 }
 
-impl Way {
-    async fn go<T: Send + 'static>(
+impl RemoteStorage {
+    async fn call<T: Send + 'static>(
         &self,
         is_write: bool,
         effect: impl FnOnce(Arc<World>) -> Result<T, StorageError> + Send + 'static,
     ) -> Result<T, StorageError> {
         let world = &self.world;
-        self.life.step().await;
-        world.travel().await;
-        self.life.step().await;
-        if self.life.is_cut_off(world.start.elapsed()) || world.strikes(30) {
+        self.process.step().await;
+        world.network_delay().await;
+        self.process.step().await;
+        if self.process.is_cut_off(world.start.elapsed()) || world.has_fault(30) {
             return Err(StorageError::unavailable("down"));
         }
-        let cut_off = || Err(StorageError::ambiguous("cut off"));
-        if is_write && world.strikes(15) {
-            return cut_off();
+        let connection_lost = || Err(StorageError::ambiguous("connection lost"));
+        if is_write && world.has_fault(15) {
+            return connection_lost();
         }
-        if is_write && world.strikes(15) {
+        if is_write && world.has_fault(15) {
             let world = Arc::clone(world);
             tokio::spawn(async move {
                 sleep(world.up_to(Duration::from_secs(20))).await;
                 drop(effect(world));
             });
-            return cut_off();
+            return connection_lost();
         }
         let result = effect(Arc::clone(world));
-        world.travel().await;
-        self.life.step().await;
-        if is_write && world.strikes(15) {
-            return cut_off();
+        world.network_delay().await;
+        self.process.step().await;
+        if is_write && world.has_fault(15) {
+            return connection_lost();
         }
         result
     }
 
-    fn seen(&self, key: &TokenKey, found: Read) -> Read {
+    fn with_bug(&self, key: &TokenKey, found: Read) -> Read {
         if self.world.bug != Bug::NoWait {
             return found;
         }
@@ -66,7 +66,7 @@ impl Way {
 }
 
 #[async_trait]
-impl TokenStorage for Way {
+impl TokenStorage for RemoteStorage {
     async fn get(&self, key: &TokenKey) -> Result<Read, StorageError> {
         if self.world.bug == Bug::StaleReads {
             let cached = self.cache.lock().unwrap().clone();
@@ -75,9 +75,9 @@ impl TokenStorage for Way {
             }
         }
         let owned = key.clone();
-        let found = self.go(false, move |world| ready(world.shared.get(&owned))).await?;
+        let found = self.call(false, move |world| ready(world.shared.get(&owned))).await?;
         *self.cache.lock().unwrap() = Some(found.clone());
-        Ok(self.seen(key, found))
+        Ok(self.with_bug(key, found))
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
@@ -88,7 +88,7 @@ impl TokenStorage for Way {
             Bug::UnconditionalCommit if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
                 when = Precondition::Always;
             }
-            Bug::ForgetsEdits if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
+            Bug::LosesEdits if matches!(stored.progress, Progress::Idle | Progress::Replaced) => {
                 record = without_edits(key, &record);
             }
             Bug::CompareThenSwap => {
@@ -100,8 +100,8 @@ impl TokenStorage for Way {
             }
             _ => {}
         }
-        let (owned, written, life) = (key.clone(), record.clone(), Arc::clone(&self.life));
-        let version = self.go(true, move |world| apply(&world, &life, &owned, &written, when)).await?;
+        let (owned, written, process) = (key.clone(), record.clone(), Arc::clone(&self.process));
+        let version = self.call(true, move |world| apply(&world, &process, &owned, &written, when)).await?;
         *self.cache.lock().unwrap() = Some(Some(Versioned::new(record, version)));
         Ok(version)
     }
@@ -123,10 +123,10 @@ impl TokenStorage for Way {
     }
 }
 
-/// Writes in one moment, and holds it against the books.
+/// Executes a write atomically, and reports it to the oracle.
 fn apply(
     world: &Arc<World>,
-    life: &Life,
+    process: &Process,
     key: &TokenKey,
     record: &Record,
     when: Precondition,
@@ -134,28 +134,28 @@ fn apply(
     let before = world.stored();
     let version = ready(world.shared.put(key, record, when))?;
     let after = world.stored().unwrap();
-    world.books().written(world.start.elapsed(), before.as_ref(), &after);
+    world.oracle().written(world.start.elapsed(), before.as_ref(), &after);
     let is_new_claim =
         matches!(after.progress, Progress::Claimed(_)) && before.is_none_or(|before| before.progress != after.progress);
     if is_new_claim {
         if world.below(4) == 0 {
-            world.write_soon();
+            world.edit_soon();
         }
-        if world.strikes(150) {
-            world.disturb();
+        if world.has_fault(150) {
+            world.log_in_or_out_soon();
         }
-        if world.strikes(150) {
-            life.die_soon(world.below(6));
+        if world.has_fault(150) {
+            process.die_soon(world.below(6));
         }
     }
     Ok(version)
 }
 
-/// The storage as it is, with the books kept.
-pub(super) struct Watched(pub(super) Arc<World>);
+/// The storage without faults, which reports writes to the oracle.
+pub(super) struct ObservedStorage(pub(super) Arc<World>);
 
 #[async_trait]
-impl TokenStorage for Watched {
+impl TokenStorage for ObservedStorage {
     async fn get(&self, key: &TokenKey) -> Result<Read, StorageError> {
         self.0.shared.get(key).await
     }
@@ -163,7 +163,7 @@ impl TokenStorage for Watched {
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
         let (world, before) = (&self.0, self.0.stored());
         let version = world.shared.put(key, record, when).await?;
-        world.books().written(world.start.elapsed(), before.as_ref(), &world.stored().unwrap());
+        world.oracle().written(world.start.elapsed(), before.as_ref(), &world.stored().unwrap());
         Ok(version)
     }
 

@@ -5,62 +5,63 @@ use std::time::Duration;
 use serde_json::Map;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::books::{Books, edit_of};
+use super::oracle::{Oracle, edit_of};
 use super::process;
-use super::storage::Watched;
+use super::storage::ObservedStorage;
 use crate::error::TokensError;
 use crate::key::TokenKey;
 use crate::memory::MemoryStorage;
+use crate::progress::Stored;
 use crate::record::Versioned;
-use crate::refresh::state::Stored;
 use crate::storage::Precondition;
 use crate::time::{Clock, Timestamp};
 use crate::token::{Extra, Token};
 use crate::tokens::Tokens;
 
+/// Whether faults are injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Weather {
-    /// Nothing fails, and everything takes some time.
-    Calm,
-    Storm,
+pub(super) enum Faults {
+    /// Nothing fails, but everything takes time.
+    Off,
+    On,
 }
 
-/// What is broken on purpose, around the protocol and not in it.
+/// A deliberate bug, in what surrounds the protocol. The oracle has to detect it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bug {
     None,
-    /// New tokens are written whatever is there.
+    /// New tokens are written unconditionally.
     UnconditionalCommit,
-    /// The storage compares, and swaps a moment later.
+    /// The storage compares first and swaps later.
     CompareThenSwap,
-    /// A process reads from a cache of its own.
+    /// Each process reads from its own cache.
     StaleReads,
-    /// Claims run out before the request does.
+    /// Leases end before the request timeout.
     ShortLease,
-    /// Claims are taken over at once.
+    /// Claims are taken over immediately.
     NoWait,
-    /// A lost answer is asked for again with the same refresh token.
-    TriesTwice,
-    /// A write of the application makes the record look as if nobody refreshed it.
-    ForgetsProgress,
-    /// New tokens are written without what the application has changed.
-    ForgetsEdits,
-    /// A request leaves whatever the clock says.
+    /// The client retries with the same refresh token after a lost response.
+    Retries,
+    /// A write of the application erases the state of the refresh.
+    LosesProgress,
+    /// New tokens are written without the changes of the application.
+    LosesEdits,
+    /// Requests are sent after their lease has expired.
     IgnoresLease,
 }
 
-/// What came of one seed, or of many.
+/// The result of one seed, or of many.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) seeds: u64,
-    pub(super) breaches: Vec<String>,
+    pub(super) violations: Vec<String>,
     pub(super) trace: u64,
     pub(super) calls: u64,
     pub(super) redemptions: u64,
     pub(super) replays: u64,
     pub(super) taken_over: u64,
     pub(super) adopted: u64,
-    pub(super) kept: u64,
+    pub(super) not_stored: u64,
     pub(super) dropped: u64,
     pub(super) dead: u64,
     pub(super) crashes: u64,
@@ -78,7 +79,7 @@ impl Report {
         self.replays += other.replays;
         self.taken_over += other.taken_over;
         self.adopted += other.adopted;
-        self.kept += other.kept;
+        self.not_stored += other.not_stored;
         self.dropped += other.dropped;
         self.dead += other.dead;
         self.crashes += other.crashes;
@@ -90,40 +91,40 @@ impl Report {
 }
 
 pub(super) struct World {
-    pub(super) weather: Weather,
+    pub(super) faults: Faults,
     pub(super) bug: Bug,
     pub(super) shared: MemoryStorage,
     pub(super) key: TokenKey,
     pub(super) start: Instant,
-    /// Whether things go wrong at the moment.
-    pub(super) stormy: AtomicBool,
+    /// Whether faults are injected at the moment.
+    pub(super) faults_active: AtomicBool,
     random: AtomicU64,
-    books: Mutex<Books>,
+    oracle: Mutex<Oracle>,
 }
 
 impl World {
-    pub(super) fn run(seed: u64, weather: Weather, bug: Bug) -> Report {
+    pub(super) fn run(seed: u64, faults: Faults, bug: Bug) -> Report {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let world = Arc::new(Self {
-                weather,
+                faults,
                 bug,
                 shared: MemoryStorage::new(),
                 key: TokenKey::new("example", "alice").unwrap(),
                 start: Instant::now(),
-                stormy: AtomicBool::new(weather == Weather::Storm),
+                faults_active: AtomicBool::new(faults == Faults::On),
                 random: AtomicU64::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
-                books: Mutex::default(),
+                oracle: Mutex::default(),
             });
-            world.books().is_told = std::env::var_os("OAUTH_DANCE_TRACE").is_some();
+            world.oracle().prints_trace = std::env::var_os("OAUTH_DANCE_TRACE").is_some();
             world.login();
             process::run_all(&world).await;
-            world.books().report()
+            world.oracle().report()
         })
     }
 
-    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().unwrap()
+    pub(super) fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().unwrap()
     }
 
     /// The next number of the seed (SplitMix64).
@@ -138,19 +139,19 @@ impl World {
         self.random() % limit
     }
 
-    /// True this many times out of a thousand, while things go wrong.
-    pub(super) fn strikes(&self, per_mille: u64) -> bool {
+    /// Whether a fault of this probability occurs now. Always false while faults are inactive.
+    pub(super) fn has_fault(&self, per_mille: u64) -> bool {
         let drawn = self.below(1000) < per_mille;
-        drawn && self.stormy.load(Ordering::SeqCst)
+        drawn && self.faults_active.load(Ordering::SeqCst)
     }
 
     pub(super) fn up_to(&self, longest: Duration) -> Duration {
         Duration::from_millis(self.below(u64::try_from(longest.as_millis()).unwrap() + 1))
     }
 
-    /// One way through the network.
-    pub(super) async fn travel(&self) {
-        let longest = if self.strikes(15) { 14_000 } else { 20 };
+    /// The latency of one direction through the network.
+    pub(super) async fn network_delay(&self) {
+        let longest = if self.has_fault(15) { 14_000 } else { 20 };
         sleep(self.up_to(Duration::from_millis(longest))).await;
     }
 
@@ -164,7 +165,7 @@ impl World {
         Clock::new(move || Timestamp::from_unix_seconds(base + start.elapsed().as_secs()))
     }
 
-    /// What is in the storage this moment.
+    /// The current content of the storage.
     pub(super) fn stored(&self) -> Option<Stored> {
         let tokens = Tokens::dangerous_plaintext(self.shared.clone());
         ready(tokens.load(&self.key)).unwrap().map(|found| found.value)
@@ -172,7 +173,7 @@ impl World {
 
     pub(super) fn login(self: &Arc<Self>) {
         let now = self.start.elapsed();
-        let token = self.books().login(now, self.clock_now());
+        let token = self.oracle().login(now, self.clock_now());
         let tokens = Tokens::dangerous_plaintext(self.shared.clone());
         ready(tokens.put(&self.key, &token.into(), Precondition::Always)).unwrap();
     }
@@ -183,7 +184,7 @@ impl World {
             return Ok(());
         };
         token.extra = Extra::from(Map::from_iter([("edit".to_owned(), (edit_of(&token) + 1).into())]));
-        if self.bug == Bug::ForgetsProgress {
+        if self.bug == Bug::LosesProgress {
             tokens.save(&self.key, &Stored::idle(token.into()), Precondition::Version(version)).await?;
         } else {
             tokens.put(&self.key, &token.into(), Precondition::Version(version)).await?;
@@ -191,7 +192,7 @@ impl World {
         Ok(())
     }
 
-    /// The record is sealed again, by whatever tool: the same content gets another version.
+    /// Reseals the record: the same content gets another version.
     pub(super) async fn reseal(&self, tokens: &Tokens) -> Result<(), TokensError> {
         let Some(found) = tokens.load(&self.key).await? else { return Ok(()) };
         tokens.save(&self.key, &found.value, Precondition::Version(found.version)).await?;
@@ -199,42 +200,42 @@ impl World {
     }
 
     /// Another request of the user, or an operator, writes during a refresh.
-    pub(super) fn write_soon(self: &Arc<Self>) {
+    pub(super) fn edit_soon(self: &Arc<Self>) {
         let world = Arc::clone(self);
         tokio::spawn(async move {
             let times = 1 + world.below(3);
             for _ in 0..times {
                 sleep(world.up_to(Duration::from_secs(1))).await;
-                let tokens = Tokens::dangerous_plaintext(Watched(Arc::clone(&world)));
-                // Whoever is faster wins.
+                let tokens = Tokens::dangerous_plaintext(ObservedStorage(Arc::clone(&world)));
+                // A conflict with another writer is fine.
                 let _ = if world.below(3) == 0 { world.reseal(&tokens).await } else { world.edit(&tokens).await };
             }
         });
     }
 
-    /// The application stores the token of a new login on the condition of what it read.
-    fn login_over_what_is_there(&self) {
+    /// The application stores the token of a new login with a conditional write.
+    fn conditional_login(&self) {
         let tokens = Tokens::dangerous_plaintext(self.shared.clone());
         let Some(found) = ready(tokens.get(&self.key)).unwrap() else { return };
-        let token = self.books().login(self.start.elapsed(), self.clock_now());
+        let token = self.oracle().login(self.start.elapsed(), self.clock_now());
         ready(tokens.put(&self.key, &token.into(), Precondition::Version(found.version))).unwrap();
     }
 
     pub(super) fn logout(&self) {
-        self.books().logout(self.start.elapsed());
+        self.oracle().logout(self.start.elapsed());
         let tokens = Tokens::dangerous_plaintext(self.shared.clone());
         ready(tokens.delete(&self.key, None)).unwrap();
     }
 
-    /// The user comes by during a refresh.
-    pub(super) fn disturb(self: &Arc<Self>) {
+    /// The user logs in or out during a refresh.
+    pub(super) fn log_in_or_out_soon(self: &Arc<Self>) {
         let world = Arc::clone(self);
         tokio::spawn(async move {
             sleep(world.up_to(Duration::from_secs(2))).await;
             match world.below(4) {
                 0 => world.logout(),
                 1 => world.login(),
-                2 => world.login_over_what_is_there(),
+                2 => world.conditional_login(),
                 _ => {
                     world.logout();
                     sleep(world.up_to(Duration::from_secs(300))).await;
@@ -244,17 +245,17 @@ impl World {
         });
     }
 
-    /// Whether `work` ends within the limit; if not, that is a breach.
+    /// Runs `work` with a time limit. A timeout is a violation.
     pub(super) async fn within<T>(&self, limit: Duration, what: &str, work: impl Future<Output = T>) -> Option<T> {
         let outcome = timeout(limit, work).await.ok();
         if outcome.is_none() {
-            self.breach(&format!("{what} takes longer than {limit:?}"));
+            self.violation(&format!("{what} takes longer than {limit:?}"));
         }
         outcome
     }
 
-    pub(super) fn breach(&self, what: &str) {
-        self.books().breach(self.start.elapsed(), what);
+    pub(super) fn violation(&self, what: &str) {
+        self.oracle().violation(self.start.elapsed(), what);
     }
 }
 
@@ -263,6 +264,6 @@ pub(super) fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(result) => result,
-        std::task::Poll::Pending => panic!("the memory waits for nobody"),
+        std::task::Poll::Pending => panic!("the memory storage never waits"),
     }
 }

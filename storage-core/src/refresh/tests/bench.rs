@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, advance};
 
-use super::provider::{Client, LIFE, Provider};
+use super::provider::{Client, Provider, TOKEN_LIFETIME};
 use super::storage::FaultyStorage;
 use crate::key::TokenKey;
 use crate::memory::MemoryStorage;
+use crate::progress::Stored;
 use crate::record::Versioned;
-use crate::refresh::state::Stored;
 use crate::refresh::{Connection, Redeem, RefreshError, RefreshEvent, Refresher, Rejection};
 use crate::storage::{Precondition, TokenStorage};
 use crate::time::{Clock, Timestamp};
@@ -44,7 +44,7 @@ impl Bench {
     /// With alice connected and her access token expired.
     pub(crate) async fn expired() -> Self {
         let bench = Self::connected().await;
-        advance(LIFE).await;
+        advance(TOKEN_LIFETIME).await;
         bench
     }
 
@@ -133,9 +133,9 @@ impl Process {
         Ok(token.access_token.expose().to_owned())
     }
 
-    pub(crate) async fn instead_of(&self, rejected: &str) -> Result<String, RefreshError> {
+    pub(crate) async fn refresh_rejected(&self, rejected: &str) -> Result<String, RefreshError> {
         let rejected = rejected.into();
-        let token = self.refresher.instead_of(&rejected, &self.tokens, &self.key, &self.provider).await?;
+        let token = self.refresher.refresh_rejected(&rejected, &self.tokens, &self.key, &self.provider).await?;
         Ok(token.access_token.expose().to_owned())
     }
 
@@ -176,7 +176,7 @@ impl Process {
 
     pub(crate) async fn finish(&self) {
         self.refresher.finish().await;
-        assert_eq!(self.refresher.flights.under_way_now(), 0, "nothing is left on the list");
+        assert_eq!(self.refresher.in_flight.count(), 0, "nothing is left on the list");
     }
 }
 

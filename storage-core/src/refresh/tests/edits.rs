@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::bench::{Bench, Process};
-use super::provider::{Answer, LIFE, WAY};
+use super::provider::{Behavior, LATENCY, TOKEN_LIFETIME};
 use super::storage::Fault;
 use crate::error::{StorageError, TokensError};
+use crate::progress::Progress;
 use crate::record::{Version, Versioned};
-use crate::refresh::state::Progress;
 use crate::refresh::{ConnectionState, DeadReason, RefreshError};
 use crate::storage::Precondition;
 use crate::token::{Extra, OAuth2Token, Token};
@@ -50,7 +50,7 @@ fn is_conflict<T>(outcome: &Result<T, TokensError>) -> bool {
 
 /// From before the claim is acknowledged to just before the commit.
 const MOMENTS: [Duration; 4] =
-    [Duration::from_micros(3500), Duration::from_millis(50), WAY, Duration::from_millis(203)];
+    [Duration::from_micros(3500), Duration::from_millis(50), LATENCY, Duration::from_millis(203)];
 
 #[tokio::test(start_paused = true)]
 async fn edits_during_a_refresh_are_kept_with_its_token() {
@@ -81,7 +81,7 @@ async fn an_edit_before_a_refresh_outlives_it() {
     edit(&bench, "before").await;
     let process = bench.process();
     process.usable().await.unwrap();
-    process.instead_of("access-0-1").await.unwrap();
+    process.refresh_rejected("access-0-1").await.unwrap();
     assert_eq!((bench.access().await.as_str(), notes(&bench).await), ("access-0-2", vec!["before".to_owned()]));
 }
 
@@ -91,7 +91,7 @@ async fn a_token_that_was_read_too_early_is_a_conflict() {
     let (before_claim, first) = read(&bench).await;
     let process = bench.process();
     let caller = process.spawn_usable();
-    sleep(WAY).await;
+    sleep(LATENCY).await;
     assert!(is_conflict(&write(&bench, before_claim, first).await));
     let (before_commit, second) = read(&bench).await;
     caller.await.unwrap().unwrap();
@@ -110,11 +110,11 @@ async fn another_refresh_token_beats_a_refresh() {
         let bench = Bench::expired().await;
         let process = bench.process();
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         let (mut token, version) = read(&bench).await;
         token.access_token = "another".into();
         token.refresh_token = refresh_token.map(Into::into);
-        token.expires_at = Some(bench.now().saturating_add(LIFE));
+        token.expires_at = Some(bench.now().saturating_add(TOKEN_LIFETIME));
         write(&bench, token, version).await.unwrap();
         assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
         assert_eq!(caller.await.unwrap().unwrap(), "another");
@@ -128,10 +128,10 @@ async fn another_access_token_does_not_lose_the_successor() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let caller = process.spawn_usable();
-    sleep(WAY).await;
+    sleep(LATENCY).await;
     let (mut token, version) = read(&bench).await;
     token.access_token = "exchanged".into();
-    token.expires_at = Some(bench.now().saturating_add(LIFE));
+    token.expires_at = Some(bench.now().saturating_add(TOKEN_LIFETIME));
     write(&bench, token, version).await.unwrap();
     assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
     assert_eq!(read(&bench).await.0.refresh_token.unwrap().expose(), "refresh-0-1");
@@ -140,13 +140,14 @@ async fn another_access_token_does_not_lose_the_successor() {
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_during_a_refresh_that_fails_is_kept() {
-    let answers = [Answer::Dead, Answer::Refuse { retry_after: None }, Answer::LoseRequest, Answer::SpendAndLose];
+    let answers =
+        [Behavior::Dead, Behavior::Refuse { retry_after: None }, Behavior::LoseRequest, Behavior::SpendAndLose];
     for answer in answers {
         let bench = Bench::expired().await;
-        bench.provider.will([answer]);
+        bench.provider.script([answer]);
         let process = bench.process();
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         edit(&bench, "one").await;
         edit(&bench, "two").await;
         assert!(caller.await.unwrap().is_err());
@@ -154,8 +155,8 @@ async fn an_edit_during_a_refresh_that_fails_is_kept() {
         assert_eq!(notes(&bench).await.len(), 2, "{answer:?}");
         let progress = bench.stored().await.unwrap().value.progress;
         match (answer, &progress) {
-            (Answer::Dead, Progress::Dead { .. }) => {}
-            (Answer::Refuse { .. }, Progress::BackingOff(found)) => assert!(!found.tries.maybe_spent),
+            (Behavior::Dead, Progress::Dead { .. }) => {}
+            (Behavior::Refuse { .. }, Progress::BackingOff(found)) => assert!(!found.tries.maybe_spent),
             (_, Progress::BackingOff(found)) => assert!(found.tries.maybe_spent),
             _ => panic!("{answer:?} {progress:?}"),
         }
@@ -173,10 +174,10 @@ async fn an_edit_during_a_refresh_that_fails_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn an_edit_beside_a_commit_that_was_cut_off_loses_nothing() {
     let later = Duration::from_millis(20);
-    for fault in [Fault::AnswerLost, Fault::RequestLost, Fault::DoneLater(later), Fault::SlowAnswer(later)] {
+    for fault in [Fault::ResponseLost, Fault::RequestLost, Fault::DelayedWrite(later), Fault::SlowResponse(later)] {
         let bench = Bench::expired().await;
         let process = bench.process();
-        process.storage.next_writes([Fault::Nothing, fault]);
+        process.storage.next_writes([Fault::None, fault]);
         let caller = process.spawn_usable();
         // The commit has been cut off, and is tried again only after this.
         sleep(Duration::from_millis(215)).await;
@@ -191,7 +192,7 @@ async fn an_edit_beside_a_commit_that_was_cut_off_loses_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_beside_a_claim_that_was_cut_off_loses_nothing() {
-    for fault in [Fault::AnswerLost, Fault::RequestLost, Fault::DoneLater(Duration::from_millis(20))] {
+    for fault in [Fault::ResponseLost, Fault::RequestLost, Fault::DelayedWrite(Duration::from_millis(20))] {
         let bench = Bench::expired().await;
         let process = bench.process();
         process.storage.next_writes([fault]);
@@ -229,7 +230,7 @@ async fn an_edit_while_a_token_is_served_from_memory_is_kept() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let caller = process.spawn_usable();
-    sleep(WAY).await;
+    sleep(LATENCY).await;
     process.storage.set_down(true);
     assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
     edit(&bench, "note").await;
@@ -242,7 +243,7 @@ async fn an_edit_while_a_token_is_served_from_memory_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_connection_stays_dead_when_it_is_edited() {
     let bench = Bench::expired().await;
-    bench.provider.will([Answer::Dead]);
+    bench.provider.script([Behavior::Dead]);
     let process = bench.process();
     expect_dead(&process).await;
     edit(&bench, "note").await;
@@ -280,7 +281,7 @@ async fn only_a_write_on_a_version_reads_the_record_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reseal_during_a_refresh_keeps_it() {
-    for (answer, event) in [(Answer::Grant, "refreshed"), (Answer::Dead, "needs_authorization")] {
+    for (answer, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
         let bench = Bench::expired().await;
         let (old, new) = (SealingKey::generate(), SealingKey::generate());
         let first = Tokens::sealed(bench.shared.clone(), KeyRing::new(old.clone()).with_older(new.clone()));
@@ -288,11 +289,11 @@ async fn a_reseal_during_a_refresh_keeps_it() {
         let (token, _) = read(&bench).await;
         first.put(&bench.key, &token.into(), Precondition::Always).await.unwrap();
 
-        bench.provider.will([answer]);
+        bench.provider.script([answer]);
         let mut process = bench.process();
         process.tokens = first;
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         assert!(second.reseal(&bench.key).await.unwrap());
         assert_eq!(caller.await.unwrap().is_ok(), event == "refreshed");
         assert_eq!((process.seen(), bench.provider.calls_and_replays()), (vec![event], (1, 0)));
@@ -306,7 +307,7 @@ async fn a_token_too_large_with_its_edits_is_stored_without() {
     let bench = Bench::expired().await;
     edit(&bench, "note").await;
     let process = bench.process();
-    process.storage.next_writes([Fault::Nothing, Fault::TooLarge]);
+    process.storage.next_writes([Fault::None, Fault::TooLarge]);
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
     assert_eq!((bench.access().await, notes(&bench).await.len()), ("access-0-1".to_owned(), 0));
     assert_eq!(process.seen(), ["refreshed"]);
@@ -317,7 +318,7 @@ async fn a_token_never_stored_is_noted_beside_edits() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let slow = Fault::SlowRequest(Duration::from_secs(1));
-    process.storage.next_writes([Fault::Nothing, Fault::TooLarge, slow]);
+    process.storage.next_writes([Fault::None, Fault::TooLarge, slow]);
     let caller = process.spawn_usable();
     sleep(Duration::from_secs(1)).await;
     edit(&bench, "note").await;
@@ -325,5 +326,5 @@ async fn a_token_never_stored_is_noted_beside_edits() {
     process.finish().await;
     assert_eq!(notes(&bench).await, ["note"]);
     let progress = bench.stored().await.unwrap().value.progress;
-    assert!(matches!(progress, Progress::Dead { reason: DeadReason::AnswerLost, .. }), "{progress:?}");
+    assert!(matches!(progress, Progress::Dead { reason: DeadReason::ResponseLost, .. }), "{progress:?}");
 }

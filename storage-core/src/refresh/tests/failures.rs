@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{advance, sleep};
 
 use super::bench::{Bench, Process, timed};
-use super::provider::{Answer, LIFE, WAY};
+use super::provider::{Behavior, LATENCY, TOKEN_LIFETIME};
 use super::storage::Fault;
-use crate::refresh::state::{BackOff, Progress, Tries};
+use crate::progress::{BackOff, Progress, Tries};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent, Verdict};
 use crate::time::Timestamp;
 
@@ -22,7 +22,7 @@ async fn until_of(process: &Process) -> Timestamp {
 async fn a_dead_grant_costs_one_call_until_the_next_login() {
     let bench = Bench::expired().await;
     let processes = [bench.process(), bench.process()];
-    bench.provider.will([Answer::Dead]);
+    bench.provider.script([Behavior::Dead]);
     let since = bench.now();
     for process in processes.iter().cycle().take(10) {
         let outcome = process.usable().await;
@@ -39,7 +39,7 @@ async fn a_dead_grant_costs_one_call_until_the_next_login() {
 
     bench.login().await;
     assert_eq!(processes[0].usable().await.unwrap(), "access-1-0");
-    sleep(LIFE).await;
+    sleep(TOKEN_LIFETIME).await;
     assert_eq!(processes[1].usable().await.unwrap(), "access-1-1");
 }
 
@@ -47,13 +47,13 @@ async fn a_dead_grant_costs_one_call_until_the_next_login() {
 async fn the_loser_of_a_grant_adopts_the_winner() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::Dead]);
+    bench.provider.script([Behavior::Dead]);
     let caller = process.spawn_usable();
-    sleep(WAY).await;
+    sleep(LATENCY).await;
     // Somebody who does not follow the protocol was faster.
     let mut winner = bench.provider.login(&bench.clock(0));
     winner.access_token = "winner".into();
-    bench.store(&crate::refresh::Stored::idle(winner.into())).await;
+    bench.store(&crate::progress::Stored::idle(winner.into())).await;
     assert_eq!(caller.await.unwrap().unwrap(), "winner");
     assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
     assert_eq!(bench.provider.calls_and_replays().0, 1);
@@ -63,7 +63,7 @@ async fn the_loser_of_a_grant_adopts_the_winner() {
 async fn a_provider_that_is_down_is_left_alone_longer_each_time_and_costs_no_token() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::Refuse { retry_after: None }; 12]);
+    bench.provider.script([Behavior::Refuse { retry_after: None }; 12]);
     let mut pauses = Vec::new();
     for call in 1..=12 {
         let until = until_of(&process).await;
@@ -87,7 +87,7 @@ async fn the_provider_says_how_long_up_to_an_hour() {
         let process = bench.process();
         // Late within a second, so that a fraction cut off would show.
         sleep(Duration::from_millis(790)).await;
-        bench.provider.will([Answer::Refuse { retry_after: Some(Duration::from_secs(asked)) }]);
+        bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(asked)) }]);
         until_of(&process).await;
         let (_, took) = timed(async {
             while process.usable().await.is_err() {
@@ -104,29 +104,30 @@ async fn the_provider_says_how_long_up_to_an_hour() {
 async fn a_valid_token_is_served_while_the_provider_is_down() {
     let bench = Bench::connected().await;
     let process = bench.process();
-    bench.provider.will([Answer::Refuse { retry_after: None }; 100]);
-    advance(LIFE - Duration::from_secs(29)).await;
+    bench.provider.script([Behavior::Refuse { retry_after: None }; 100]);
+    advance(TOKEN_LIFETIME - Duration::from_secs(29)).await;
     for _ in 0..28 {
         assert_eq!(process.usable().await.unwrap(), "access-0-0");
         sleep(Duration::from_secs(1)).await;
     }
     process.finish().await;
     assert!((2..=5).contains(&bench.provider.calls_and_replays().0));
-    bench.provider.state().script.clear();
+    bench.provider.state().scripted.clear();
     sleep(Duration::from_secs(60)).await;
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_named_and_then_known() {
-    for (answer, expected) in [(Answer::LoseRequest, None), (Answer::SpendAndLose, Some(DeadReason::AnswerLost))] {
+    for (answer, expected) in [(Behavior::LoseRequest, None), (Behavior::SpendAndLose, Some(DeadReason::ResponseLost))]
+    {
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.will([answer]);
+        bench.provider.script([answer]);
         let until = until_of(&process).await;
         assert!(matches!(process.connection().await.unwrap().state, ConnectionState::BackingOff { .. }));
         advance(until.saturating_since(bench.now())).await;
-        assert_eq!(process.connection().await.unwrap().state, ConnectionState::SentUnknown);
+        assert_eq!(process.connection().await.unwrap().state, ConnectionState::OutcomeUnknown);
         match (process.usable().await, expected) {
             (Ok(token), None) => assert_eq!(token, "access-0-1"),
             (Err(RefreshError::NeedsAuthorization { reason, .. }), Some(expected)) => assert_eq!(reason, expected),
@@ -140,7 +141,7 @@ async fn a_lost_answer_is_named_and_then_known() {
 async fn a_provider_that_never_answers_is_cut_off() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::Hang]);
+    bench.provider.script([Behavior::Hang]);
     let (until, took) = timed(until_of(&process)).await;
     assert!(until > bench.now() && took.as_secs() == 20, "{took:?}");
 }
@@ -176,13 +177,13 @@ async fn a_token_that_cannot_be_stored_is_served_and_stored_once_the_storage_is_
         let bench = Bench::expired().await;
         let process = bench.process();
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         process.storage.set_down(true);
         process.storage.reads_down.store(reads_too, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
         for _ in 0..20 {
             assert_eq!(process.usable().await.unwrap(), "access-0-1", "served from memory");
-            assert_eq!(process.instead_of("access-0-0").await.unwrap(), "access-0-1");
+            assert_eq!(process.refresh_rejected("access-0-0").await.unwrap(), "access-0-1");
             sleep(Duration::from_secs(60)).await;
         }
         process.storage.set_down(false);
@@ -199,7 +200,7 @@ async fn a_token_kept_in_memory_gives_way_to_a_logout_and_a_login() {
         let bench = Bench::expired().await;
         let process = bench.process();
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         process.storage.set_down(true);
         caller.await.unwrap().unwrap();
         bench.logout().await;
@@ -221,10 +222,10 @@ async fn a_token_kept_in_memory_gives_way_to_a_logout_and_a_login() {
 async fn a_claim_that_was_cut_off_is_looked_up() {
     let lost = [
         vec![Fault::RequestLost],
-        vec![Fault::AnswerLost],
-        vec![Fault::DoneLater(Duration::from_millis(5))],
-        vec![Fault::DoneLater(Duration::from_millis(25))],
-        vec![Fault::RequestLost, Fault::RequestLost, Fault::AnswerLost],
+        vec![Fault::ResponseLost],
+        vec![Fault::DelayedWrite(Duration::from_millis(5))],
+        vec![Fault::DelayedWrite(Duration::from_millis(25))],
+        vec![Fault::RequestLost, Fault::RequestLost, Fault::ResponseLost],
     ];
     for faults in lost {
         let bench = Bench::expired().await;
@@ -240,11 +241,12 @@ async fn a_claim_that_was_cut_off_is_looked_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_was_cut_off_is_looked_up() {
-    let lost = [Fault::RequestLost, Fault::AnswerLost, Fault::DoneLater(Duration::from_millis(60)), Fault::Unavailable];
+    let lost =
+        [Fault::RequestLost, Fault::ResponseLost, Fault::DelayedWrite(Duration::from_millis(60)), Fault::Unavailable];
     for fault in lost {
         let bench = Bench::expired().await;
         let process = bench.process();
-        process.storage.next_writes([Fault::Nothing, fault]);
+        process.storage.next_writes([Fault::None, fault]);
         assert_eq!(process.usable().await.unwrap(), "access-0-1");
         process.finish().await;
         assert_eq!(bench.access().await, "access-0-1", "{fault:?}");
@@ -255,7 +257,7 @@ async fn a_commit_that_was_cut_off_is_looked_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_took_too_long_is_renewed_before_it_is_used() {
-    for slow in [Fault::SlowAnswer(Duration::from_secs(11)), Fault::SlowRequest(Duration::from_secs(11))] {
+    for slow in [Fault::SlowResponse(Duration::from_secs(11)), Fault::SlowRequest(Duration::from_secs(11))] {
         let bench = Bench::expired().await;
         let process = bench.process();
         process.storage.next_writes([slow]);
@@ -269,17 +271,17 @@ async fn a_claim_that_took_too_long_is_renewed_before_it_is_used() {
 
 #[tokio::test(start_paused = true)]
 async fn a_storage_that_is_always_too_slow_or_cut_off_ends_in_busy_without_a_call() {
-    for fault in [Fault::SlowAnswer(Duration::from_secs(11)), Fault::RequestLost, Fault::AnswerLost] {
+    for fault in [Fault::SlowResponse(Duration::from_secs(11)), Fault::RequestLost, Fault::ResponseLost] {
         let bench = Bench::expired().await;
         let process = bench.process();
         process.storage.next_writes(std::iter::repeat_n(fault, 10_000));
         let outcome = process.usable().await;
         match fault {
-            Fault::AnswerLost => assert!(outcome.is_ok(), "the claim is found"),
+            Fault::ResponseLost => assert!(outcome.is_ok(), "the claim is found"),
             _ => assert!(matches!(outcome, Err(RefreshError::Busy)), "{outcome:?}"),
         }
         assert!(process.storage.read.load(std::sync::atomic::Ordering::SeqCst) < 400, "it does not spin");
-        assert_eq!(bench.provider.calls_and_replays().0, u32::from(matches!(fault, Fault::AnswerLost)));
+        assert_eq!(bench.provider.calls_and_replays().0, u32::from(matches!(fault, Fault::ResponseLost)));
     }
 }
 
@@ -287,7 +289,7 @@ async fn a_storage_that_is_always_too_slow_or_cut_off_ends_in_busy_without_a_cal
 async fn events_say_what_failed_and_until_when() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::Refuse { retry_after: None }, Answer::Dead]);
+    bench.provider.script([Behavior::Refuse { retry_after: None }, Behavior::Dead]);
     let until = until_of(&process).await;
     advance(until.saturating_since(bench.now())).await;
     process.usable().await.unwrap_err();
@@ -303,11 +305,11 @@ async fn events_say_what_failed_and_until_when() {
 #[tokio::test(start_paused = true)]
 async fn a_token_in_doubt_is_kept_and_told_of() {
     let bench = Bench::expired().await;
-    bench.provider.state().verdict = Some(Verdict::Doubtful { cause: "no keys".to_owned() });
+    bench.provider.state().verdict = Some(Verdict::Unverified { cause: "no keys".to_owned() });
     let process = bench.process();
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
     assert_eq!(bench.access().await, "access-0-1");
-    assert_eq!(process.seen(), ["refreshed", "doubtful"]);
+    assert_eq!(process.seen(), ["refreshed", "unverified"]);
     let stored = bench.stored().await.unwrap().value.token;
     assert_eq!(stored.as_oauth2().unwrap().id_token, None);
     assert!(bench.provider.state().revoked.is_empty());
@@ -316,11 +318,11 @@ async fn a_token_in_doubt_is_kept_and_told_of() {
 #[tokio::test(start_paused = true)]
 async fn somebody_elses_token_is_deleted_and_revoked() {
     let bench = Bench::expired().await;
-    bench.provider.state().verdict = Some(Verdict::Foreign { cause: "another subject".to_owned() });
+    bench.provider.state().verdict = Some(Verdict::DifferentSubject { cause: "another subject".to_owned() });
     let process = bench.process();
     assert!(matches!(process.usable().await, Err(RefreshError::NotConnected)));
     process.finish().await;
     assert!(bench.stored().await.is_none());
-    assert_eq!(process.seen(), ["refreshed", "foreign"]);
+    assert_eq!(process.seen(), ["refreshed", "different_subject"]);
     assert_eq!(bench.provider.state().revoked, ["access-0-1"]);
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::{advance, sleep, timeout};
 
 use super::bench::{Bench, Process, timed};
-use super::provider::{Answer, LIFE};
+use super::provider::{Behavior, TOKEN_LIFETIME};
 use super::storage::Fault;
 use crate::key::TokenKey;
+use crate::progress::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
 use crate::record::Record;
-use crate::refresh::state::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
 use crate::refresh::{Due, DueReport, Redeem, RefreshError};
 use crate::storage::{Filter, Precondition, TokenStorage};
 use crate::token::OAuth2Token;
@@ -43,7 +43,7 @@ async fn replicas_at_the_same_work_redeem_every_token_once() {
     let bench = Bench::new();
     // More than a page.
     connect(&bench, "example", 250).await;
-    advance(LIFE - Duration::from_secs(60)).await;
+    advance(TOKEN_LIFETIME - Duration::from_secs(60)).await;
     let due = Due::expiring_within(MINUTES);
     let replicas = [bench.process(), bench.process(), bench.process_with_skew(100)];
     let (a, b, c) = tokio::join!(pass(&replicas[0], &due), pass(&replicas[1], &due), pass(&replicas[2], &due));
@@ -60,7 +60,7 @@ async fn what_is_not_due_or_not_wanted_is_left_alone() {
     connect(&bench, "other", 3).await;
     let process = bench.process();
     let due = Due::expiring_within(MINUTES);
-    advance(LIFE - MINUTES - Duration::from_secs(2)).await;
+    advance(TOKEN_LIFETIME - MINUTES - Duration::from_secs(2)).await;
     assert_eq!(pass(&process, &due).await, DueReport::default());
     advance(MINUTES).await;
     let only = due.clone().with_filter(Filter::everything().provider("other").expiring_before(bench.now()));
@@ -74,9 +74,9 @@ async fn what_is_not_due_or_not_wanted_is_left_alone() {
 async fn tokens_that_live_shortly_are_not_refreshed_over_and_over() {
     let bench = Bench::new();
     connect(&bench, "example", 5).await;
-    advance(LIFE).await;
+    advance(TOKEN_LIFETIME).await;
     let process = bench.process();
-    let due = Due::expiring_within(LIFE * 10);
+    let due = Due::expiring_within(TOKEN_LIFETIME * 10);
     assert_eq!(pass(&process, &due).await.refreshed, 5);
     assert_eq!(pass(&process, &due).await, report(0, 0, 5, 0, 0));
 }
@@ -85,7 +85,7 @@ async fn tokens_that_live_shortly_are_not_refreshed_over_and_over() {
 async fn whoever_cannot_be_helped_costs_no_call() {
     let bench = Bench::new();
     connect(&bench, "example", 5).await;
-    advance(LIFE).await;
+    advance(TOKEN_LIFETIME).await;
     let (now, tokens) = (bench.now(), bench.tokens());
     let until = now.saturating_add(Duration::from_secs(60));
     let abandoned = Claim::new(bench.clock(-31).now(), Duration::from_secs(30), Tries::default());
@@ -117,17 +117,17 @@ async fn whoever_cannot_be_helped_costs_no_call() {
 async fn each_provider_is_asked_at_its_rate() {
     let bench = Bench::new();
     connect(&bench, "example", 20).await;
-    advance(LIFE).await;
+    advance(TOKEN_LIFETIME).await;
     let process = bench.process();
-    let due = Due::expiring_within(MINUTES).with_rate(2).with_at_once(3);
+    let due = Due::expiring_within(MINUTES).with_rate(2).with_concurrency(3);
     let (found, took) = timed(pass(&process, &due)).await;
     assert_eq!(found.refreshed, 20);
     assert!(took >= Duration::from_millis(9500) && took < Duration::from_secs(11), "{took:?}");
 
     connect(&bench, "example", 20).await;
     connect(&bench, "other", 20).await;
-    advance(LIFE).await;
-    let (found, took) = timed(pass(&process, &due.with_at_once(8))).await;
+    advance(TOKEN_LIFETIME).await;
+    let (found, took) = timed(pass(&process, &due.with_concurrency(8))).await;
     assert_eq!(found.refreshed, 40);
     assert!(took < Duration::from_secs(13), "one provider does not wait for the other: {took:?}");
 }
@@ -136,10 +136,10 @@ async fn each_provider_is_asked_at_its_rate() {
 async fn no_more_are_refreshed_at_once_than_allowed() {
     let bench = Bench::new();
     connect(&bench, "example", 12).await;
-    advance(LIFE).await;
-    bench.provider.will([Answer::GrantAfter(Duration::from_secs(10)); 12]);
+    advance(TOKEN_LIFETIME).await;
+    bench.provider.script([Behavior::GrantAfter(Duration::from_secs(10)); 12]);
     let process = bench.process();
-    let due = Due::expiring_within(MINUTES).with_rate(1000).with_at_once(4);
+    let due = Due::expiring_within(MINUTES).with_rate(1000).with_concurrency(4);
     let (found, took) = timed(pass(&process, &due)).await;
     assert_eq!((found.refreshed, took.as_secs()), (12, 30));
 }
@@ -148,15 +148,15 @@ async fn no_more_are_refreshed_at_once_than_allowed() {
 async fn a_provider_that_keeps_failing_is_left_alone_until_the_next_pass() {
     let bench = Bench::new();
     connect(&bench, "example", 50).await;
-    advance(LIFE).await;
-    bench.provider.will([Answer::Refuse { retry_after: None }; 20]);
+    advance(TOKEN_LIFETIME).await;
+    bench.provider.script([Behavior::Refuse { retry_after: None }; 20]);
     let process = bench.process();
-    let due = Due::expiring_within(MINUTES).with_at_once(2);
+    let due = Due::expiring_within(MINUTES).with_concurrency(2);
     let found = pass(&process, &due).await;
     let calls = u64::from(bench.provider.calls_and_replays().0);
     assert!((5..=7).contains(&calls), "{calls}");
     assert_eq!(found, report(0, 0, 0, calls, 50 - calls));
-    bench.provider.state().script.clear();
+    bench.provider.state().scripted.clear();
     sleep(MINUTES).await;
     assert_eq!(pass(&process, &due).await, report(50, 0, 0, 0, 0));
 }
@@ -183,7 +183,7 @@ async fn unused_refresh_tokens_are_kept_from_idling_out() {
 async fn a_storage_that_is_down_is_an_error_and_one_lost_read_is_not() {
     let bench = Bench::new();
     connect(&bench, "example", 3).await;
-    advance(LIFE).await;
+    advance(TOKEN_LIFETIME).await;
     let process = bench.process();
     process.storage.set_down(true);
     let down = process.refresher.refresh_due(&process.tokens, &Due::expiring_within(MINUTES), |_| None).await;
@@ -206,7 +206,7 @@ async fn replicas_that_never_stop_keep_tokens_fresh_and_can_be_dropped() {
     };
     for _ in 0..10 {
         let both = async { tokio::join!(keep(&replicas[0]), keep(&replicas[1])) };
-        assert!(timeout(LIFE, both).await.is_err());
+        assert!(timeout(TOKEN_LIFETIME, both).await.is_err());
         let mut page = bench.tokens().list(&Filter::everything(), crate::PageRequest::default()).await.unwrap();
         assert!(page.entries.drain(..).all(|entry| entry.expires_at.unwrap() > bench.now()));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{advance, sleep, timeout};
 
 use super::bench::{Bench, timed};
-use super::provider::{Answer, LIFE, WAY};
+use super::provider::{Behavior, LATENCY, TOKEN_LIFETIME};
 use super::storage::Fault;
 use crate::refresh::{Lease, RedeemError, RefreshError, Refresher};
 
@@ -16,7 +16,7 @@ async fn a_caller_dropped_at_any_moment_loses_nothing() {
         let bench = Bench::expired().await;
         let process = bench.process();
         let caller = timeout(Duration::from_millis(moment), process.usable()).await;
-        let started = process.refresher.flights.under_way_now() > 0 || caller.is_ok();
+        let started = process.refresher.in_flight.count() > 0 || caller.is_ok();
         process.finish().await;
         let expected = if started { "access-0-1" } else { "access-0-0" };
         assert_eq!(bench.access().await, expected, "dropped after {moment} ms");
@@ -29,7 +29,7 @@ async fn a_caller_dropped_at_any_moment_loses_nothing() {
 async fn finishing_waits_for_the_refreshes_under_way() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::GrantAfter(Duration::from_secs(5))]);
+    bench.provider.script([Behavior::GrantAfter(Duration::from_secs(5))]);
     let caller = process.spawn_usable();
     sleep(Duration::from_millis(10)).await;
     caller.abort();
@@ -42,7 +42,7 @@ async fn finishing_waits_for_the_refreshes_under_way() {
 async fn after_a_panic_the_next_caller_goes_on_once_the_lease_is_over() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::Panic]);
+    bench.provider.script([Behavior::Panic]);
     let callers: Vec<_> = (0..5).map(|_| process.spawn_usable()).collect();
     for caller in callers {
         assert!(matches!(caller.await.unwrap(), Err(RefreshError::Interrupted)));
@@ -59,7 +59,7 @@ async fn a_panic_of_the_observer_costs_no_token() {
     let bench = Bench::expired().await;
     let mut process = bench.process();
     process.refresher = process.refresher.with_observer(|_, _| panic!("a bug in the application's observer"));
-    process.storage.next_writes([Fault::Nothing, Fault::Unavailable]);
+    process.storage.next_writes([Fault::None, Fault::Unavailable]);
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
     process.finish().await;
     assert_eq!(bench.access().await, "access-0-1");
@@ -76,8 +76,8 @@ fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
         let (refresher, tokens) = (Refresher::new(), bench.tokens());
         let rejected = "access-0-0".into();
         let provider = bench.process().provider;
-        let outcome = handle.block_on(refresher.instead_of(&rejected, &tokens, &bench.key, &provider));
-        sender.send((outcome, refresher.flights.under_way_now())).unwrap();
+        let outcome = handle.block_on(refresher.refresh_rejected(&rejected, &tokens, &bench.key, &provider));
+        sender.send((outcome, refresher.in_flight.count())).unwrap();
     });
     let (outcome, under_way) = receiver.recv_timeout(Duration::from_secs(20)).expect("it ends");
     assert!(matches!(outcome, Err(RefreshError::Interrupted)), "{outcome:?}");
@@ -88,11 +88,11 @@ fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
 async fn who_joins_a_refresh_for_less_than_they_need_gets_one_of_their_own() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    process.storage.next_writes([Fault::Nothing, Fault::Unavailable, Fault::Unavailable]);
+    process.storage.next_writes([Fault::None, Fault::Unavailable, Fault::Unavailable]);
     assert_eq!(process.usable().await.unwrap(), "access-0-1", "served while it is not stored");
-    assert_eq!(process.refresher.flights.under_way_now(), 1);
+    assert_eq!(process.refresher.in_flight.count(), 1);
     // The API rejects even that one: what is under way now does not help.
-    assert_eq!(process.instead_of("access-0-1").await.unwrap(), "access-0-2");
+    assert_eq!(process.refresh_rejected("access-0-1").await.unwrap(), "access-0-2");
     process.finish().await;
     assert_eq!(bench.provider.calls_and_replays(), (2, 0));
 }
@@ -103,7 +103,7 @@ async fn a_provider_that_gives_the_same_access_token_again_is_asked_once() {
     #[async_trait::async_trait]
     impl crate::Redeem for Same {
         async fn redeem(&self, token: &crate::OAuth2Token, _: &Lease) -> Result<crate::OAuth2Token, RedeemError> {
-            sleep(WAY).await;
+            sleep(LATENCY).await;
             let mut same = token.clone();
             same.refresh_token = Some(format!("{}+", token.refresh_token.as_ref().unwrap().expose()).into());
             Ok(same)
@@ -113,7 +113,7 @@ async fn a_provider_that_gives_the_same_access_token_again_is_asked_once() {
     let bench = Bench::connected().await;
     let mut process = bench.process();
     process.provider = Arc::new(Same);
-    assert_eq!(process.instead_of("access-0-0").await.unwrap(), "access-0-0");
+    assert_eq!(process.refresh_rejected("access-0-0").await.unwrap(), "access-0-0");
     let connection = process.connection().await.unwrap();
     let token = connection.token.as_oauth2().unwrap();
     assert_eq!(token.refresh_token.as_ref().unwrap().expose(), "refresh-0-0+");
@@ -135,8 +135,8 @@ async fn a_claim_left_behind_is_taken_over_while_the_old_token_is_still_served()
     let (dead, mut alive) = (bench.process(), bench.process());
     alive.refresher = alive.refresher.with_margin(Duration::from_secs(300));
     dead.storage.next_writes([Fault::DieAfter]);
-    let _ = timeout(Duration::from_secs(1), dead.instead_of("access-0-0")).await;
-    advance(LIFE - Duration::from_secs(120)).await;
+    let _ = timeout(Duration::from_secs(1), dead.refresh_rejected("access-0-0")).await;
+    advance(TOKEN_LIFETIME - Duration::from_secs(120)).await;
     assert_eq!(alive.usable().await.unwrap(), "access-0-0");
     alive.finish().await;
     assert_eq!(alive.usable().await.unwrap(), "access-0-1");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{advance, sleep};
 
 use super::bench::{Bench, Process};
-use super::provider::{Answer, LIFE, WAY};
+use super::provider::{Behavior, LATENCY, TOKEN_LIFETIME};
 use super::storage::{Fault, FaultyStorage};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, Verdict};
 use crate::storage::{Filter, PageRequest, Precondition, TokenStorage as _};
@@ -14,7 +14,7 @@ use crate::tokens::Tokens;
 
 /// A request to a process, with this token in its cookie.
 async fn request(process: &Process, token: &OAuth2Token) -> Process {
-    let tokens = Tokens::dangerous_plaintext(FaultyStorage::of_a_request());
+    let tokens = Tokens::dangerous_plaintext(FaultyStorage::request_bound());
     tokens.put(&process.key, &Token::from(token.clone()), Precondition::Always).await.unwrap();
     Process { tokens, ..process.clone() }
 }
@@ -34,7 +34,7 @@ async fn cookie(request: &Process) -> OAuth2Token {
 async fn expired() -> (Bench, OAuth2Token) {
     let bench = Bench::new();
     let token = bench.provider.login(&bench.clock(0));
-    advance(LIFE).await;
+    advance(TOKEN_LIFETIME).await;
     (bench, token)
 }
 
@@ -79,7 +79,7 @@ async fn an_older_generation_finds_the_newest() {
         let request = request(&process, &newest).await;
         assert_eq!(request.usable().await.unwrap(), format!("access-0-{generation}"));
         newest = cookie(&request).await;
-        advance(if generation < 3 { LIFE } else { LIFE / 2 }).await;
+        advance(if generation < 3 { TOKEN_LIFETIME } else { TOKEN_LIFETIME / 2 }).await;
     }
     let calls = bench.provider.state().calls;
     let late = request(&process, &token).await;
@@ -87,7 +87,7 @@ async fn an_older_generation_finds_the_newest() {
     assert_eq!((bench.provider.calls_and_replays()), (calls, 0));
 
     // The newest has expired too: it is redeemed once, from however far behind one asks.
-    advance(LIFE / 2).await;
+    advance(TOKEN_LIFETIME / 2).await;
     let (late, current) = (request(&process, &token).await, request(&process, &newest).await);
     let (one, two) = tokio::join!(late.usable(), current.usable());
     assert_eq!((one.unwrap(), two.unwrap()), ("access-0-4".to_owned(), "access-0-4".to_owned()));
@@ -112,7 +112,7 @@ async fn a_request_that_is_cut_off_loses_nothing() {
 async fn a_process_that_dies_while_it_redeems_is_taken_over_from() {
     let (bench, token) = expired().await;
     let (dying, other) = (with_ledger(bench.process()), with_ledger(bench.process()));
-    bench.provider.will([Answer::LoseRequest]);
+    bench.provider.script([Behavior::LoseRequest]);
     let dead = request(&dying, &token).await;
     let under_way = dead.spawn_usable();
     sleep(Duration::from_millis(50)).await;
@@ -152,7 +152,7 @@ async fn nothing_is_redeemed_while_the_ledger_is_down() {
 async fn a_ledger_that_fails_after_the_redemption_is_written_later() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
-    process.storage.next_writes([Fault::Nothing, Fault::Nothing, Fault::Unavailable, Fault::Unavailable]);
+    process.storage.next_writes([Fault::None, Fault::None, Fault::Unavailable, Fault::Unavailable]);
     assert_eq!(request(&process, &token).await.usable().await.unwrap(), "access-0-1");
     process.finish().await;
     let elsewhere = with_ledger(bench.process());
@@ -163,7 +163,7 @@ async fn a_ledger_that_fails_after_the_redemption_is_written_later() {
 #[tokio::test(start_paused = true)]
 async fn a_dead_grant_costs_one_call() {
     let (bench, token) = expired().await;
-    bench.provider.will([Answer::Dead]);
+    bench.provider.script([Behavior::Dead]);
     let process = with_ledger(bench.process());
     for _ in 0..5 {
         let request = request(&process, &token).await;
@@ -178,7 +178,7 @@ async fn a_dead_grant_costs_one_call() {
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_is_down_is_left_alone_by_all_requests() {
     let (bench, token) = expired().await;
-    bench.provider.will([Answer::Refuse { retry_after: Some(Duration::from_secs(60)) }]);
+    bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(60)) }]);
     let process = with_ledger(bench.process());
     for _ in 0..5 {
         let error = request(&process, &token).await.usable().await.unwrap_err();
@@ -196,7 +196,7 @@ async fn a_rejected_token_is_replaced_once() {
     let token = bench.provider.login(&bench.clock(0));
     let process = with_ledger(bench.process());
     let (one, two) = (request(&process, &token).await, request(&process, &token).await);
-    let (first, second) = tokio::join!(one.instead_of("access-0-0"), two.instead_of("access-0-0"));
+    let (first, second) = tokio::join!(one.refresh_rejected("access-0-0"), two.refresh_rejected("access-0-0"));
     assert_eq!((first.unwrap(), second.unwrap()), ("access-0-1".to_owned(), "access-0-1".to_owned()));
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));
 }
@@ -206,13 +206,13 @@ async fn a_provider_without_rotation_is_asked_once_for_each_generation() {
     let (bench, mut token) = expired().await;
     let process = with_ledger(bench.process());
     for generation in 1..4 {
-        bench.provider.will([Answer::GrantWithoutRotation]);
+        bench.provider.script([Behavior::GrantWithoutRotation]);
         let (one, two) = (request(&process, &token).await, request(&process, &token).await);
         let (first, second) = tokio::join!(one.usable(), two.usable());
         assert_eq!(first.unwrap(), second.unwrap());
         assert_eq!(bench.provider.state().calls, generation);
         token = cookie(&one).await;
-        advance(LIFE).await;
+        advance(TOKEN_LIFETIME).await;
     }
 }
 
@@ -223,7 +223,7 @@ async fn a_ledger_that_forgets_loses_no_token() {
     let process = with_ledger(bench.process());
     let (one, two) = (request(&process, &token).await, request(&process, &token).await);
     let under_way = one.spawn_usable();
-    sleep(WAY + WAY / 2).await;
+    sleep(LATENCY + LATENCY / 2).await;
     let entries = bench.shared.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries;
     assert_eq!(bench.provider.state().redemptions, 1);
     assert!(bench.shared.delete(&entries[0].key, None).await.unwrap());
@@ -238,7 +238,7 @@ async fn a_ledger_that_forgets_loses_no_token() {
 #[tokio::test(start_paused = true)]
 async fn somebody_elses_token_is_kept_by_no_request() {
     let (bench, token) = expired().await;
-    bench.provider.state().verdict = Some(Verdict::Foreign { cause: "another subject".to_owned() });
+    bench.provider.state().verdict = Some(Verdict::DifferentSubject { cause: "another subject".to_owned() });
     let process = with_ledger(bench.process());
     let (one, two) = (request(&process, &token).await, request(&process, &token).await);
     let found = tokio::join!(one.usable(), two.usable());
@@ -246,7 +246,7 @@ async fn somebody_elses_token_is_kept_by_no_request() {
     assert!(one.tokens.get(&one.key).await.unwrap().is_none() && two.tokens.get(&two.key).await.unwrap().is_none());
     assert!(request(&process, &token).await.usable().await.is_err());
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));
-    assert!(process.seen().contains(&"foreign"));
+    assert!(process.seen().contains(&"different_subject"));
 }
 
 /// The notes in the ledger are nobody's tokens: they are not listed, and go by themselves.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{advance, sleep};
 
 use super::bench::{Bench, Process};
-use super::provider::{Answer, LIFE};
+use super::provider::{Behavior, TOKEN_LIFETIME};
 
 const BEFORE_MARGIN: Duration = Duration::from_secs(3600 - 61);
 const WITHIN_MARGIN: Duration = Duration::from_secs(3600 - 29);
@@ -89,8 +89,8 @@ async fn clocks_ten_minutes_apart_cost_no_token() {
 async fn only_the_rejected_token_is_replaced() {
     let bench = Bench::connected().await;
     let process = bench.process();
-    assert_eq!(process.instead_of("access-0-0").await.unwrap(), "access-0-1");
-    assert_eq!(process.instead_of("access-0-0").await.unwrap(), "access-0-1", "it is another already");
+    assert_eq!(process.refresh_rejected("access-0-0").await.unwrap(), "access-0-1");
+    assert_eq!(process.refresh_rejected("access-0-0").await.unwrap(), "access-0-1", "it is another already");
     process.finish().await;
     assert_eq!(bench.provider.state().calls, 1);
 }
@@ -102,7 +102,7 @@ async fn many_rejections_of_one_token_force_one_refresh() {
     let callers: Vec<_> = processes
         .iter()
         .flat_map(|process| (0..10).map(|_| process.clone()))
-        .map(|process| tokio::spawn(async move { process.instead_of("access-0-0").await }))
+        .map(|process| tokio::spawn(async move { process.refresh_rejected("access-0-0").await }))
         .collect();
     for caller in callers {
         assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
@@ -114,9 +114,9 @@ async fn many_rejections_of_one_token_force_one_refresh() {
 async fn a_refresh_token_that_stays_is_kept() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::GrantWithoutRotation, Answer::GrantWithoutRotation]);
+    bench.provider.script([Behavior::GrantWithoutRotation, Behavior::GrantWithoutRotation]);
     assert_eq!(process.usable().await.unwrap(), "access-0-0+");
-    advance(LIFE).await;
+    advance(TOKEN_LIFETIME).await;
     assert_eq!(process.usable().await.unwrap(), "access-0-0++");
     let connection = process.connection().await.unwrap();
     let token = connection.token.as_oauth2().unwrap();
@@ -128,7 +128,7 @@ async fn a_refresh_token_that_stays_is_kept() {
 async fn keys_do_not_wait_for_each_other() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::GrantAfter(Duration::from_secs(10)), Answer::Grant]);
+    bench.provider.script([Behavior::GrantAfter(Duration::from_secs(10)), Behavior::Grant]);
     let alice = process.spawn_usable();
     sleep(Duration::from_secs(1)).await;
 

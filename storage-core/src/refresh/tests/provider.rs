@@ -1,4 +1,4 @@
-//! A provider with single-use refresh tokens that revokes the whole grant when one comes twice.
+//! A provider with single-use refresh tokens, which revokes the whole grant when a refresh token is replayed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,33 +12,33 @@ use crate::secret::Secret;
 use crate::time::Clock;
 use crate::token::OAuth2Token;
 
-pub(crate) const LIFE: Duration = Duration::from_secs(3600);
-/// One way to or from the provider.
-pub(crate) const WAY: Duration = Duration::from_millis(100);
+pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+/// The latency of one direction to the provider.
+pub(crate) const LATENCY: Duration = Duration::from_millis(100);
 
-/// What the provider does with one request. Without a script it grants.
+/// What the provider does with one request. Without a script, it grants the request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Behavior {
     Grant,
-    /// Grants, and gives no new refresh token.
+    /// Grants, without a new refresh token.
     GrantWithoutRotation,
     /// Grants, after this long.
     GrantAfter(Duration),
-    /// `invalid_grant`, whatever the refresh token.
+    /// Responds `invalid_grant` to any refresh token.
     Dead,
-    /// Refuses for now.
+    /// Refuses temporarily.
     Refuse {
         retry_after: Option<Duration>,
     },
-    /// Refuses the refresh token with an error that nobody knows.
+    /// Refuses the refresh token with an unknown error.
     RefuseUnexplained,
-    /// `invalid_client`.
+    /// Responds `invalid_client`.
     Misconfigured,
-    /// The request is lost on its way.
+    /// The request is lost in transit.
     LoseRequest,
-    /// The refresh token is spent, and the answer lost.
+    /// The refresh token is spent, and the response is lost.
     SpendAndLose,
-    /// The refresh token is spent, and no answer ever comes.
+    /// The refresh token is spent, and no response ever comes.
     Hang,
     Panic,
 }
@@ -51,15 +51,15 @@ pub(crate) struct Provider {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     grants: Vec<Grant>,
-    pub(crate) script: VecDeque<Answer>,
+    pub(crate) scripted: VecDeque<Behavior>,
     /// Token requests that were sent.
     pub(crate) calls: u32,
     pub(crate) redemptions: u32,
-    /// Refresh tokens that came again after they were spent.
+    /// Refresh tokens that were sent again after they were spent.
     pub(crate) replays: u32,
     /// Access tokens that were revoked on request.
     pub(crate) revoked: Vec<String>,
-    /// What is found when a new token is looked at.
+    /// The result of verifying a new token.
     pub(crate) verdict: Option<Verdict>,
 }
 
@@ -74,8 +74,8 @@ impl Provider {
         self.state.lock().unwrap()
     }
 
-    pub(crate) fn will(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.state().script.extend(answers);
+    pub(crate) fn script(&self, behaviors: impl IntoIterator<Item = Behavior>) {
+        self.state().scripted.extend(behaviors);
     }
 
     pub(crate) fn calls_and_replays(&self) -> (u32, u32) {
@@ -83,7 +83,7 @@ impl Provider {
         (state.calls, state.replays)
     }
 
-    /// A new grant: its number, and its first token.
+    /// Starts a new grant and returns its first token.
     pub(crate) fn login(&self, clock: &Clock) -> OAuth2Token {
         let mut state = self.state();
         state.grants.push(Grant { generation: 0, alive: true });
@@ -105,7 +105,7 @@ impl Provider {
         }
         grant.generation += 1;
         let mut new = token(number, grant.generation, clock);
-        new.id_token = Some("to be looked at, and not kept".into());
+        new.id_token = Some("to be verified, and not stored".into());
         state.redemptions += 1;
         Ok(new)
     }
@@ -114,7 +114,7 @@ impl Provider {
 fn token(grant: usize, generation: u32, clock: &Clock) -> OAuth2Token {
     let mut token = OAuth2Token::bearer(format!("access-{grant}-{generation}"));
     token.refresh_token = Some(format!("refresh-{grant}-{generation}").into());
-    token.expires_at = Some(clock.now().saturating_add(LIFE));
+    token.expires_at = Some(clock.now().saturating_add(TOKEN_LIFETIME));
     token.issued_at = Some(clock.now());
     token
 }
@@ -124,7 +124,7 @@ fn parse(refresh_token: &str) -> (usize, u32) {
     (parts.next().unwrap().parse().unwrap(), parts.next().unwrap().parse().unwrap())
 }
 
-/// What one process reaches the provider with.
+/// One process's client of the provider.
 pub(crate) struct Client {
     pub(crate) provider: Arc<Provider>,
     pub(crate) clock: Clock,
@@ -134,71 +134,71 @@ pub(crate) struct Client {
 impl Redeem for Client {
     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         let refresh_token = token.refresh_token.as_ref().map(Secret::expose).unwrap();
-        let answer = {
+        let behavior = {
             let mut state = self.provider.state();
             state.calls += 1;
-            state.script.pop_front().unwrap_or(Answer::Grant)
+            state.scripted.pop_front().unwrap_or(Behavior::Grant)
         };
-        // The connection is set up.
-        sleep(WAY).await;
-        if lease.is_over() {
+        // The time to open the connection.
+        sleep(LATENCY).await;
+        if lease.is_expired() {
             let mut state = self.provider.state();
             state.calls -= 1;
-            state.script.push_front(answer);
-            return Err(RedeemError::LeaseOver);
+            state.scripted.push_front(behavior);
+            return Err(RedeemError::LeaseExpired);
         }
         let spend = || self.provider.spend(refresh_token, &self.clock);
-        let granted = match answer {
-            Answer::Grant => spend(),
-            Answer::GrantWithoutRotation => {
+        let granted = match behavior {
+            Behavior::Grant => spend(),
+            Behavior::GrantWithoutRotation => {
                 let mut new = token.clone();
                 new.access_token = format!("{}+", token.access_token.expose()).into();
-                new.expires_at = Some(self.clock.now().saturating_add(LIFE));
+                new.expires_at = Some(self.clock.now().saturating_add(TOKEN_LIFETIME));
                 Ok(new)
             }
-            Answer::GrantAfter(time) => {
+            Behavior::GrantAfter(time) => {
                 sleep(time).await;
                 spend()
             }
-            Answer::Dead => Err(RedeemError::Dead { cause: "invalid_grant".to_owned() }),
-            Answer::Refuse { retry_after } => Err(RedeemError::NotRedeemed { cause: "503".to_owned(), retry_after }),
-            Answer::RefuseUnexplained => {
+            Behavior::Dead => Err(RedeemError::Dead { cause: "invalid_grant".to_owned() }),
+            Behavior::Refuse { retry_after } => Err(RedeemError::NotRedeemed { cause: "503".to_owned(), retry_after }),
+            Behavior::RefuseUnexplained => {
                 Err(RedeemError::Refused { cause: "unauthorized_client".to_owned(), retry_after: None })
             }
-            Answer::Misconfigured => Err(RedeemError::Misconfigured { cause: "invalid_client".to_owned() }),
-            Answer::LoseRequest => Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None }),
-            Answer::SpendAndLose => {
+            Behavior::Misconfigured => Err(RedeemError::Misconfigured { cause: "invalid_client".to_owned() }),
+            Behavior::LoseRequest => Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None }),
+            Behavior::SpendAndLose => {
                 drop(spend());
                 Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None })
             }
-            Answer::Hang => {
+            Behavior::Hang => {
                 drop(spend());
                 std::future::pending().await
             }
-            Answer::Panic => panic!("a bug in the application's Redeem"),
+            Behavior::Panic => panic!("a bug in the application's Redeem"),
         };
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         granted
     }
 
-    fn kept(&self, _: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
-        let mut kept = new.clone();
-        kept.id_token = None;
-        kept
+    fn to_store(&self, _: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+        let mut stored = new.clone();
+        stored.id_token = None;
+        stored
     }
 
-    async fn look_at(&self, _: &OAuth2Token, new: &OAuth2Token) -> Verdict {
+    async fn verify(&self, _: &OAuth2Token, new: &OAuth2Token) -> Verdict {
         let verdict = self.provider.state().verdict.clone().filter(|_| new.id_token.is_some());
-        verdict.unwrap_or(Verdict::Good)
+        verdict.unwrap_or(Verdict::Accepted)
     }
 
     async fn revoke(&self, token: &OAuth2Token) {
         let next = {
             let mut state = self.provider.state();
             state.revoked.push(token.access_token.expose().to_owned());
-            state.script.pop_front()
+            state.scripted.pop_front()
         };
-        if matches!(next, Some(Answer::Hang)) {
+        if matches!(next, Some(Behavior::Hang)) {
             std::future::pending::<()>().await;
         }
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::bench::{Bench, Process, timed};
-use super::provider::{Answer, WAY};
+use super::provider::{Behavior, LATENCY};
 use super::storage::Fault;
 use crate::error::TokensError;
-use crate::refresh::state::{Claim, Progress, Stored, Tries};
+use crate::progress::{Claim, Progress, Stored, Tries};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent};
 use crate::token::Token;
 
@@ -38,7 +38,7 @@ async fn a_crash_after_the_claim_costs_one_lease_on_the_waiters_own_clock() {
         let bench = Bench::expired().await;
         victim(&bench, |process| process.storage.next_writes([Fault::DieAfter])).await;
         let next = bench.process_with_skew(skew);
-        let (token, took) = timed(next.instead_of("access-0-0")).await;
+        let (token, took) = timed(next.refresh_rejected("access-0-0")).await;
         assert_eq!(token.unwrap(), "access-0-1");
         assert!(took >= LEASE && took < LEASE + Duration::from_secs(1), "{took:?}");
         assert_eq!(next.seen(), ["taken_over", "refreshed"]);
@@ -49,29 +49,29 @@ async fn a_crash_after_the_claim_costs_one_lease_on_the_waiters_own_clock() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_sending_ends_in_a_named_state_after_one_more_try() {
     let bench = Bench::expired().await;
-    bench.provider.will([Answer::Hang]);
+    bench.provider.script([Behavior::Hang]);
     victim(&bench, |_| {}).await;
     let next = bench.process();
     assert_eq!(next.connection().await.unwrap().state, ConnectionState::Refreshing);
     sleep(LEASE).await;
-    assert_eq!(next.connection().await.unwrap().state, ConnectionState::SentUnknown);
-    expect_dead(&next, DeadReason::AnswerLost).await;
-    expect_dead(&next, DeadReason::AnswerLost).await;
+    assert_eq!(next.connection().await.unwrap().state, ConnectionState::OutcomeUnknown);
+    expect_dead(&next, DeadReason::ResponseLost).await;
+    expect_dead(&next, DeadReason::ResponseLost).await;
     assert_eq!(bench.provider.calls_and_replays(), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_receiving_ends_the_same_way() {
     let bench = Bench::expired().await;
-    victim(&bench, |process| process.storage.next_writes([Fault::Nothing, Fault::DieBefore])).await;
-    expect_dead(&bench.process(), DeadReason::AnswerLost).await;
+    victim(&bench, |process| process.storage.next_writes([Fault::None, Fault::DieBefore])).await;
+    expect_dead(&bench.process(), DeadReason::ResponseLost).await;
     assert_eq!(bench.provider.calls_and_replays(), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_the_commit_costs_nothing() {
     let bench = Bench::expired().await;
-    victim(&bench, |process| process.storage.next_writes([Fault::Nothing, Fault::DieAfter])).await;
+    victim(&bench, |process| process.storage.next_writes([Fault::None, Fault::DieAfter])).await;
     let (token, took) = timed(bench.process().usable()).await;
     assert_eq!((token.unwrap().as_str(), took.as_secs()), ("access-0-1", 0));
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));
@@ -109,7 +109,7 @@ async fn a_lease_longer_than_ones_own_is_waited_for_and_ends() {
         let start = tokio::time::Instant::now();
         let mut outcome = Err(RefreshError::Busy);
         for _ in 0..20 {
-            outcome = process.instead_of(&bench.access().await).await;
+            outcome = process.refresh_rejected(&bench.access().await).await;
             if !matches!(outcome, Err(RefreshError::Busy)) {
                 break;
             }
@@ -125,9 +125,9 @@ async fn the_lease_is_longer_than_the_request_whatever_is_set() {
         let bench = Bench::expired().await;
         let mut process = bench.process();
         process.refresher = process.refresher.with_request_timeout(Duration::from_secs(timeout));
-        bench.provider.will([Answer::Hang]);
+        bench.provider.script([Behavior::Hang]);
         let caller = process.spawn_usable();
-        sleep(WAY / 2).await;
+        sleep(LATENCY / 2).await;
         let Some(Progress::Claimed(claim)) = bench.stored().await.map(|found| found.value.progress) else {
             assert_eq!(timeout, 0, "only a request without time is over by now");
             continue;
@@ -143,9 +143,9 @@ async fn a_logout_during_a_refresh_drops_and_revokes_its_token() {
     let bench = Bench::expired().await;
     let process = bench.process();
     // The revocation never ends, and nobody waits for it.
-    bench.provider.will([Answer::Grant, Answer::Hang]);
+    bench.provider.script([Behavior::Grant, Behavior::Hang]);
     let caller = process.spawn_usable();
-    sleep(WAY).await;
+    sleep(LATENCY).await;
     bench.logout().await;
     let (outcome, took) = timed(caller).await;
     assert!(matches!(outcome.unwrap(), Err(RefreshError::NotConnected)));
@@ -162,7 +162,7 @@ async fn a_login_during_a_refresh_wins_and_nothing_is_revoked() {
         let bench = Bench::expired().await;
         let process = bench.process();
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         if logout_first {
             bench.logout().await;
         }
@@ -177,13 +177,13 @@ async fn a_login_during_a_refresh_wins_and_nothing_is_revoked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_login_beats_a_refresh_that_fails() {
-    let answers = [Answer::Dead, Answer::Refuse { retry_after: None }, Answer::LoseRequest];
+    let answers = [Behavior::Dead, Behavior::Refuse { retry_after: None }, Behavior::LoseRequest];
     for answer in answers {
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.will([answer]);
+        bench.provider.script([answer]);
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         bench.login().await;
         assert_eq!(caller.await.unwrap().unwrap(), "access-1-0");
         assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
@@ -195,9 +195,9 @@ async fn a_login_beats_a_refresh_that_fails() {
 async fn a_logout_during_a_refresh_that_fails_stays() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::Dead]);
+    bench.provider.script([Behavior::Dead]);
     let caller = process.spawn_usable();
-    sleep(WAY).await;
+    sleep(LATENCY).await;
     bench.logout().await;
     assert!(matches!(caller.await.unwrap(), Err(RefreshError::NotConnected)));
     assert!(bench.stored().await.is_none());
@@ -208,7 +208,7 @@ async fn who_was_taken_for_dead_but_lives_still_stores_the_successor() {
     let bench = Bench::expired().await;
     let (slow, other) = (bench.process(), bench.process());
     // Cut off from the storage while it has the only good token.
-    slow.storage.next_writes([Fault::Nothing, Fault::SlowRequest(Duration::from_secs(60))]);
+    slow.storage.next_writes([Fault::None, Fault::SlowRequest(Duration::from_secs(60))]);
     let first = slow.spawn_usable();
     sleep(Duration::from_secs(1)).await;
     let _ = other.usable().await;
@@ -220,12 +220,12 @@ async fn who_was_taken_for_dead_but_lives_still_stores_the_successor() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_sealed_anew_during_a_refresh_disturbs_nothing() {
-    for (answer, event) in [(Answer::Grant, "refreshed"), (Answer::Dead, "needs_authorization")] {
+    for (answer, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.will([answer]);
+        bench.provider.script([answer]);
         let caller = process.spawn_usable();
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         let claimed = bench.stored().await.unwrap().value;
         bench.store(&claimed).await;
         let (outcome, took) = timed(caller).await;
@@ -246,12 +246,12 @@ async fn what_cannot_be_refreshed_says_so() {
     let mut token = bench.login().await;
     token.refresh_token = None;
     bench.store(&Stored::idle(token.into())).await;
-    let rejected = process.instead_of("access-0-0").await;
+    let rejected = process.refresh_rejected("access-0-0").await;
     let now = bench.now();
     assert!(
         matches!(rejected, Err(RefreshError::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since }) if since <= now)
     );
-    sleep(super::provider::LIFE).await;
+    sleep(super::provider::TOKEN_LIFETIME).await;
     expect_dead(&process, DeadReason::NoRefreshToken).await;
 
     bench.store(&Stored::idle(Token::OAuth1(crate::OAuth1Token::new("t", "s")))).await;

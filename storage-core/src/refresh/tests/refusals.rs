@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::bench::{Bench, Process};
-use super::provider::Answer;
-use crate::refresh::policy::{ENOUGH_REFUSALS, REFUSED_FOR};
-use crate::refresh::state::Progress;
+use super::provider::Behavior;
+use crate::progress::Progress;
+use crate::progress::{MIN_REFUSAL_PERIOD, MIN_REFUSALS};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent};
 use crate::time::Timestamp;
 
@@ -27,7 +27,7 @@ async fn asks_the_user(process: &Process) -> Option<Timestamp> {
 async fn refused_for_long() -> (Bench, Process, Timestamp) {
     let bench = Bench::expired().await;
     let (process, since) = (bench.process(), bench.now());
-    bench.provider.will([Answer::RefuseUnexplained; 7]);
+    bench.provider.script([Behavior::RefuseUnexplained; 7]);
     for _ in 0..6 {
         assert_eq!(asks_the_user(&process).await, None);
         sleep(HOURS).await;
@@ -52,7 +52,7 @@ async fn the_user_is_asked_after_refusals_over_half_a_day() {
 #[tokio::test(start_paused = true)]
 async fn a_try_that_succeeds_makes_all_valid_again() {
     let (bench, process, _) = refused_for_long().await;
-    bench.provider.will([Answer::RefuseUnexplained; 2]);
+    bench.provider.script([Behavior::RefuseUnexplained; 2]);
     for _ in 0..2 {
         sleep(HOURS).await;
         assert!(asks_the_user(&process).await.is_some());
@@ -83,9 +83,9 @@ async fn a_login_ends_the_refusals_and_an_edit_does_not() {
 async fn many_refusals_in_a_short_time_ask_nobody() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::RefuseUnexplained; 1000]);
+    bench.provider.script([Behavior::RefuseUnexplained; 1000]);
     let start = tokio::time::Instant::now();
-    while start.elapsed() < REFUSED_FOR - HOURS {
+    while start.elapsed() < MIN_REFUSAL_PERIOD - HOURS {
         assert_eq!(asks_the_user(&process).await, None);
         sleep(Duration::from_secs(60)).await;
     }
@@ -97,21 +97,21 @@ async fn many_refusals_in_a_short_time_ask_nobody() {
 async fn few_refusals_over_a_long_time_ask_nobody() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::RefuseUnexplained; 10]);
-    for _ in 1..ENOUGH_REFUSALS {
+    bench.provider.script([Behavior::RefuseUnexplained; 10]);
+    for _ in 1..MIN_REFUSALS {
         assert_eq!(asks_the_user(&process).await, None);
-        sleep(REFUSED_FOR).await;
+        sleep(MIN_REFUSAL_PERIOD).await;
     }
     assert!(asks_the_user(&process).await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_but_a_definite_refusal_counts() {
-    let passing = [Answer::Misconfigured, Answer::LoseRequest, Answer::Refuse { retry_after: None }];
+    let passing = [Behavior::Misconfigured, Behavior::LoseRequest, Behavior::Refuse { retry_after: None }];
     for answer in passing {
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.will([answer; 50]);
+        bench.provider.script([answer; 50]);
         for _ in 0..50 {
             assert_eq!(asks_the_user(&process).await, None, "{answer:?}");
             sleep(HOURS).await;
@@ -121,12 +121,12 @@ async fn nothing_but_a_definite_refusal_counts() {
         // In between refusals they neither count nor start over.
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.will([Answer::RefuseUnexplained, answer, answer, Answer::RefuseUnexplained, answer]);
+        bench.provider.script([Behavior::RefuseUnexplained, answer, answer, Behavior::RefuseUnexplained, answer]);
         for _ in 0..5 {
             assert_eq!(asks_the_user(&process).await, None, "{answer:?}");
-            sleep(REFUSED_FOR).await;
+            sleep(MIN_REFUSAL_PERIOD).await;
         }
-        bench.provider.will([Answer::RefuseUnexplained]);
+        bench.provider.script([Behavior::RefuseUnexplained]);
         assert!(asks_the_user(&process).await.is_some(), "{answer:?}");
     }
 }
@@ -135,7 +135,7 @@ async fn nothing_but_a_definite_refusal_counts() {
 async fn a_wrong_configuration_costs_nobody_a_connection() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    bench.provider.will([Answer::Misconfigured; 500]);
+    bench.provider.script([Behavior::Misconfigured; 500]);
     for _ in 0..500 {
         let outcome = process.usable().await;
         assert!(matches!(outcome, Err(RefreshError::BackingOff { .. })), "{outcome:?}");
@@ -153,7 +153,7 @@ async fn a_takeover_keeps_the_refusals() {
     dying.storage.next_writes([super::storage::Fault::DieAfter]);
     drop(dying.spawn_usable());
     sleep(Duration::from_secs(1)).await;
-    bench.provider.will([Answer::RefuseUnexplained]);
+    bench.provider.script([Behavior::RefuseUnexplained]);
     assert_eq!(asks_the_user(&process).await, Some(since));
     assert_eq!(process.seen().iter().filter(|name| **name == "needs_authorization").count(), 1);
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{advance, sleep};
 
 use super::bench::{Bench, Process};
-use super::provider::Answer;
+use super::provider::Behavior;
 use super::storage::Fault;
-use crate::refresh::state::{Progress, Stored};
+use crate::progress::{Progress, Stored};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent, Rejection};
 
 const BOTH: [Rejection; 2] = [Rejection::Unexplained, Rejection::InvalidToken];
@@ -88,7 +88,7 @@ async fn a_revoked_grant_waits_for_its_user_although_unexpired() {
     for rejection in BOTH {
         let bench = half_used().await;
         let (process, other) = (bench.process(), bench.process());
-        bench.provider.will([Answer::Dead]);
+        bench.provider.script([Behavior::Dead]);
         for _ in 0..3 {
             let outcome = process.replace_rejected("access-0-0", rejection).await;
             assert!(matches!(outcome, Err(RefreshError::NeedsAuthorization { .. })), "{outcome:?}");
@@ -141,7 +141,7 @@ async fn without_refresh_token_only_a_reason_is_the_end() {
 async fn a_refresh_that_may_yet_succeed_is_not_the_end() {
     let bench = half_used().await;
     let process = bench.process();
-    bench.provider.will([Answer::Refuse { retry_after: None }]);
+    bench.provider.script([Behavior::Refuse { retry_after: None }]);
     for rejection in BOTH {
         let outcome = process.replace_rejected("access-0-0", rejection).await;
         assert!(matches!(outcome, Err(RefreshError::BackingOff { .. })), "{outcome:?}");

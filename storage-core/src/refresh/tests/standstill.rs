@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::bench::{Bench, Process, timed};
-use super::provider::WAY;
-use crate::refresh::state::{DeadReason, Progress, Stored};
+use super::provider::LATENCY;
+use crate::progress::{DeadReason, Progress, Stored};
 use crate::refresh::{Lease, RefreshError};
 use crate::time::Clock;
 use crate::token::Token;
@@ -29,7 +29,7 @@ async fn who_was_suspended_before_sending_finds_the_successor() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
     let caller = process.spawn_usable();
-    sleep(WAY / 2).await;
+    sleep(LATENCY / 2).await;
     jumped.store(MINUTE, Ordering::SeqCst);
     // Another machine, which was awake, has taken over and redeemed the refresh token meanwhile.
     let awake = bench.process();
@@ -45,7 +45,7 @@ async fn who_was_suspended_before_sending_claims_again() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
     let caller = process.spawn_usable();
-    sleep(WAY / 2).await;
+    sleep(LATENCY / 2).await;
     jumped.store(MINUTE, Ordering::SeqCst);
     let (outcome, took) = timed(caller).await;
     assert_eq!(outcome.unwrap().unwrap(), "access-0-1");
@@ -57,9 +57,9 @@ async fn who_was_suspended_before_sending_claims_again() {
 async fn a_claim_that_is_made_again_was_not_sent() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
-    bench.provider.will([super::provider::Answer::Dead]);
+    bench.provider.script([super::provider::Behavior::Dead]);
     let caller = process.spawn_usable();
-    sleep(WAY / 2).await;
+    sleep(LATENCY / 2).await;
     jumped.store(MINUTE, Ordering::SeqCst);
     let outcome = caller.await.unwrap();
     assert!(
@@ -73,7 +73,7 @@ async fn a_logout_during_a_suspension_wins() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
     let caller = process.spawn_usable();
-    sleep(WAY / 2).await;
+    sleep(LATENCY / 2).await;
     jumped.store(MINUTE, Ordering::SeqCst);
     bench.logout().await;
     assert!(matches!(caller.await.unwrap(), Err(RefreshError::NotConnected)));
@@ -112,8 +112,8 @@ async fn a_lease_ends_on_the_clock_that_is_further() {
         let lease = Lease::start(length, &clock);
         tokio::time::advance(Duration::from_secs(steady)).await;
         seconds.fetch_add(wall, Ordering::SeqCst);
-        assert_eq!(lease.is_over(), expected, "{steady} {wall}");
+        assert_eq!(lease.is_expired(), expected, "{steady} {wall}");
         seconds.store(0, Ordering::SeqCst);
-        assert_eq!(lease.is_over(), steady >= 28, "a wall clock that was set back says nothing");
+        assert_eq!(lease.is_expired(), steady >= 28, "a wall clock that was set back says nothing");
     }
 }

@@ -1,4 +1,4 @@
-//! One process's way to the storage, which fails as told.
+//! One process's connection to the storage, with scripted faults.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -14,29 +14,29 @@ use crate::memory::MemoryStorage;
 use crate::record::{Record, Version, Versioned};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 
-/// One way to or from the storage.
-const WAY: Duration = Duration::from_millis(1);
+/// The latency of one direction to the storage.
+const LATENCY: Duration = Duration::from_millis(1);
 
 /// What goes wrong with one operation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
-    Nothing,
+    None,
     Unavailable,
-    /// Refused for good.
+    /// Permanently rejected.
     TooLarge,
-    /// Not done, and broken off.
+    /// The operation is not executed, and the connection breaks.
     RequestLost,
-    /// Done, and broken off.
-    AnswerLost,
-    /// Broken off, and done this much later.
-    DoneLater(Duration),
-    /// It arrives this much later.
+    /// The operation is executed, and the connection breaks.
+    ResponseLost,
+    /// The connection breaks, and the operation is executed after this delay.
+    DelayedWrite(Duration),
+    /// The request arrives after this delay.
     SlowRequest(Duration),
-    /// It is done at once and acknowledged this much later.
-    SlowAnswer(Duration),
-    /// The process dies before the operation is done.
+    /// The operation is executed at once, and acknowledged after this delay.
+    SlowResponse(Duration),
+    /// The process dies before the operation is executed.
     DieBefore,
-    /// The process dies once it is done.
+    /// The process dies after the operation was executed.
     DieAfter,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct FaultyStorage {
     pub(crate) reads_down: AtomicBool,
     pub(crate) writes_down: AtomicBool,
     dead: AtomicBool,
-    is_of_a_request: bool,
+    is_request_bound: bool,
     pub(crate) read: AtomicU32,
 }
 
@@ -57,9 +57,9 @@ impl FaultyStorage {
         Self { shared, ..Self::default() }
     }
 
-    /// The storage of one request: it sees no other's.
-    pub(crate) fn of_a_request() -> Self {
-        Self { is_of_a_request: true, ..Self::default() }
+    /// The storage of one request, which shares nothing with other requests.
+    pub(crate) fn request_bound() -> Self {
+        Self { is_request_bound: true, ..Self::default() }
     }
 
     pub(crate) fn next_reads(&self, faults: impl IntoIterator<Item = Fault>) {
@@ -75,7 +75,7 @@ impl FaultyStorage {
         self.writes_down.store(down, Ordering::SeqCst);
     }
 
-    /// Nothing this process does has an effect any more, and nothing ends.
+    /// From now on nothing this process does has an effect, and no call returns.
     pub(crate) fn die(&self) {
         self.dead.store(true, Ordering::SeqCst);
     }
@@ -92,14 +92,14 @@ impl FaultyStorage {
         operation: impl Future<Output = Result<T, StorageError>> + Send + 'static,
     ) -> Result<T, StorageError> {
         self.live().await;
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         self.live().await;
         match fault {
-            Fault::Nothing | Fault::AnswerLost | Fault::SlowAnswer(_) | Fault::DieAfter => {}
+            Fault::None | Fault::ResponseLost | Fault::SlowResponse(_) | Fault::DieAfter => {}
             Fault::Unavailable => return Err(StorageError::unavailable("down")),
             Fault::TooLarge => return Err(StorageError::TooLarge { size: 1, limit: 0 }),
             Fault::RequestLost => return Err(StorageError::ambiguous("cut off")),
-            Fault::DoneLater(time) => {
+            Fault::DelayedWrite(time) => {
                 tokio::spawn(async move {
                     sleep(time).await;
                     operation.await
@@ -112,12 +112,12 @@ impl FaultyStorage {
         self.live().await;
         let result = operation.await;
         match fault {
-            Fault::AnswerLost => return Err(StorageError::ambiguous("cut off")),
-            Fault::SlowAnswer(time) => sleep(time).await,
+            Fault::ResponseLost => return Err(StorageError::ambiguous("cut off")),
+            Fault::SlowResponse(time) => sleep(time).await,
             Fault::DieAfter => self.die(),
             _ => {}
         }
-        sleep(WAY).await;
+        sleep(LATENCY).await;
         self.live().await;
         result
     }
@@ -126,7 +126,7 @@ impl FaultyStorage {
 #[async_trait]
 impl TokenStorage for FaultyStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        let scripted = self.reads.lock().unwrap().pop_front().unwrap_or(Fault::Nothing);
+        let scripted = self.reads.lock().unwrap().pop_front().unwrap_or(Fault::None);
         let fault = if self.reads_down.load(Ordering::SeqCst) { Fault::Unavailable } else { scripted };
         let (shared, key) = (self.shared.clone(), key.clone());
         self.read.fetch_add(1, Ordering::SeqCst);
@@ -134,7 +134,7 @@ impl TokenStorage for FaultyStorage {
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        let scripted = self.writes.lock().unwrap().pop_front().unwrap_or(Fault::Nothing);
+        let scripted = self.writes.lock().unwrap().pop_front().unwrap_or(Fault::None);
         let fault = if self.writes_down.load(Ordering::SeqCst) { Fault::Unavailable } else { scripted };
         let (shared, key, record) = (self.shared.clone(), key.clone(), record.clone());
         self.run(fault, async move { shared.put(&key, &record, when).await }).await
@@ -156,6 +156,6 @@ impl TokenStorage for FaultyStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.shared.capabilities().with_request_bound(self.is_of_a_request)
+        self.shared.capabilities().with_request_bound(self.is_request_bound)
     }
 }

@@ -1,0 +1,263 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::connection::{Connection, ConnectionState};
+use super::ledger::RedeemOnce;
+use super::need::Need;
+use super::policy::Policy;
+use super::protocol::Refresh;
+use super::single_flight::{InFlight, Outcome, Refreshed};
+use super::{Redeem, RefreshError, RefreshEvent};
+use crate::key::TokenKey;
+use crate::progress::{DeadReason, Progress, Stored};
+use crate::record::{Version, Versioned};
+use crate::secret::Secret;
+use crate::time::Clock;
+use crate::token::{OAuth2Token, Token};
+use crate::tokens::Tokens;
+
+/// A callback for events.
+pub(super) type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
+
+/// Returns usable tokens, and refreshes them if necessary. Each refresh token is redeemed exactly once, however many callers and
+/// processes ask at the same time.
+///
+/// Cloning is cheap. Clones share the refreshes in flight. The [module](crate::refresh) describes the protocol.
+#[derive(Clone)]
+pub struct Refresher {
+    pub(super) policy: Policy,
+    pub(super) in_flight: Arc<InFlight>,
+    pub(super) observer: Observer,
+    ledger: Option<Tokens>,
+}
+
+impl Refresher {
+    /// A refresher on the system clock. A token request takes at most 20 seconds, and the margin is one minute.
+    pub fn new() -> Self {
+        Self { policy: Policy::new(), in_flight: Arc::default(), observer: Arc::new(|_, _| {}), ledger: None }
+    }
+
+    /// Reads the time from another clock. Leases are still measured on tokio's clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.policy.clock = clock;
+        self
+    }
+
+    /// Sets how long a token request may take, at most ten minutes. Leases are ten seconds longer.
+    #[must_use]
+    pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
+        self.policy = self.policy.with_request_timeout(timeout);
+        self
+    }
+
+    /// Sets how long before its expiry an access token is refreshed. The time is chosen between a half and the whole of this
+    /// margin, and is at most a quarter of the token's lifetime.
+    #[must_use]
+    pub fn with_margin(mut self, margin: Duration) -> Self {
+        self.policy.margin = margin;
+        self
+    }
+
+    /// Calls a function for every event. The function must not block.
+    #[must_use]
+    pub fn with_observer(self, observer: impl Fn(&TokenKey, &RefreshEvent) + Send + Sync + 'static) -> Self {
+        Self { observer: Arc::new(observer), ..self }
+    }
+
+    /// Redeems each refresh token once even if the storage is [bound to a request](crate::Capabilities::request_bound).
+    ///
+    /// The ledger stores the successor of each spent token under a hash of the spent token. All processes have to share the
+    /// ledger. Its [retention](Tokens::with_retention) limits how late a request with an old cookie may arrive; choose a few
+    /// minutes.
+    ///
+    /// Without a ledger, two concurrent requests of one browser redeem the same refresh token. A provider that rotates refresh
+    /// tokens then revokes the grant.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Tokens) -> Self {
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    /// Returns an access token that has not expired.
+    ///
+    /// A token that has expired is refreshed first. A token that is about to expire is returned as it is, and refreshed in the
+    /// background. If the storage is bound to a request, both are refreshed first.
+    ///
+    /// # Errors
+    /// [`RefreshError`].
+    ///
+    /// # Cancel safety
+    /// The refresh runs in its own task. Dropping this future neither aborts the refresh nor loses a token.
+    pub async fn usable(
+        &self,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+    ) -> Result<OAuth2Token, RefreshError> {
+        let (token, progress, _) = match load(tokens, key).await {
+            Err(error @ RefreshError::Storage(_)) => return self.unstored_token(tokens, key).ok_or(error),
+            found => found?,
+        };
+        if let Progress::Dead { reason: DeadReason::Rejected, since } = progress {
+            return Err(RefreshError::NeedsAuthorization { reason: DeadReason::Rejected, since });
+        }
+        let now = self.policy.clock.now();
+        if !self.policy.is_due(&token, now, self.policy.margin) {
+            return Ok(token);
+        }
+        if let Some(unstored) = self.unstored_token(tokens, key) {
+            return Ok(unstored);
+        }
+        if token.is_expired_at(now) {
+            return Ok(self.refresh(tokens, key, provider, Need::Unexpired).await?.token);
+        }
+        let may_start = match progress {
+            Progress::Idle | Progress::Replaced => token.refresh_token.is_some(),
+            // The owner of the claim may have died.
+            Progress::Claimed(_) => true,
+            Progress::BackingOff(back_off) => !back_off.is_in_force(now),
+            Progress::Dead { .. } => false,
+        };
+        if !may_start {
+            return Ok(token);
+        }
+        if tokens.storage().capabilities().request_bound {
+            // A write after the response would be lost.
+            let refreshed = self.refresh(tokens, key, provider, Need::NotDue(self.policy.margin)).await;
+            return Ok(refreshed.map_or(token, |refreshed| refreshed.token));
+        }
+        drop(self.join(tokens, key, provider, Need::NotDue(self.policy.margin)));
+        Ok(token)
+    }
+
+    /// Returns another token than the one that the provider's API has just rejected: the stored token if another one is
+    /// stored by now, or a refreshed token.
+    pub(super) async fn refresh_rejected(
+        &self,
+        rejected: &Secret,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+    ) -> Result<OAuth2Token, RefreshError> {
+        Ok(self.refresh(tokens, key, provider, Need::OtherThan(rejected.clone())).await?.token)
+    }
+
+    /// Returns the stored token, expired or not, and its state. `None` if no token is stored.
+    ///
+    /// # Errors
+    /// [`RefreshError::Storage`].
+    pub async fn connection(&self, tokens: &Tokens, key: &TokenKey) -> Result<Option<Connection>, RefreshError> {
+        let Some(Versioned { value: Stored { token, progress }, .. }) = tokens.load(key).await? else {
+            return Ok(None);
+        };
+        let now = self.policy.clock.now();
+        let due = token.as_oauth2().is_some_and(|token| self.policy.is_due(token, now, self.policy.margin));
+        let state = ConnectionState::of(&token, &progress, due, now);
+        Ok(Some(Connection { token, state }))
+    }
+
+    /// Waits until no refresh is in flight in this process. Call this before the process exits, so that no new token is lost.
+    ///
+    /// While the storage is down, this waits until it is back. Set a timeout.
+    pub async fn finish(&self) {
+        self.in_flight.wait_until_idle().await;
+    }
+
+    pub(super) async fn refresh(
+        &self,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+        need: Need,
+    ) -> Result<Refreshed, RefreshError> {
+        let refreshed = async {
+            loop {
+                let mut outcome = self.join(tokens, key, provider, need.clone());
+                let is_new = outcome.borrow().is_none();
+                let found = match outcome.wait_for(Option::is_some).await {
+                    Ok(outcome) => outcome.clone(),
+                    Err(_) => return Err(RefreshError::Interrupted),
+                };
+                match found {
+                    // No refresh can return a better token than one that was just redeemed, even one without a lifetime.
+                    Some(Ok(found)) if found.redeemed && is_new || need.is_met_by(&found.token, &self.policy) => {
+                        return Ok(found);
+                    }
+                    Some(Err(error)) => return Err(error),
+                    // The refresh was started for a weaker need than this caller's. The next one can start when it has ended.
+                    _ => while outcome.changed().await.is_ok() {},
+                }
+            }
+        };
+        timeout(self.policy.max_wait(), refreshed).await.unwrap_or(Err(RefreshError::Busy))
+    }
+
+    /// A token that only this process has, because the storage has not accepted it yet.
+    fn unstored_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
+        self.in_flight.unstored_token(tokens, key).filter(|token| Need::Unexpired.is_met_by(token, &self.policy))
+    }
+
+    fn join(
+        &self,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+        need: Need,
+    ) -> watch::Receiver<Option<Outcome>> {
+        self.in_flight.join(tokens, key, |outcome| {
+            let refresh = Refresh {
+                tokens: tokens.clone(),
+                key: key.clone(),
+                provider: self.redeem_once(tokens, key, provider),
+                need,
+                policy: self.policy.clone(),
+                observer: Arc::clone(&self.observer),
+                outcome,
+            };
+            refresh.run()
+        })
+    }
+
+    /// The provider, behind the ledger if the storage needs one.
+    fn redeem_once(&self, tokens: &Tokens, key: &TokenKey, provider: &Arc<dyn Redeem>) -> Arc<dyn Redeem> {
+        let Some(ledger) = self.ledger.clone().filter(|_| tokens.storage().capabilities().request_bound) else {
+            return Arc::clone(provider);
+        };
+        Arc::new(RedeemOnce {
+            ledger,
+            // Events of a ledger entry are not events of a connection.
+            refresher: Self { ledger: None, observer: Arc::new(|_, _| {}), ..self.clone() },
+            provider_name: key.provider().to_owned(),
+            provider: Arc::clone(provider),
+        })
+    }
+}
+
+impl Default for Refresher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Refresher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresher")
+            .field("request_timeout", &self.policy.request_timeout())
+            .field("margin", &self.policy.margin)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) async fn load(tokens: &Tokens, key: &TokenKey) -> Result<(OAuth2Token, Progress, Version), RefreshError> {
+    match tokens.load(key).await? {
+        Some(Versioned { value: Stored { token: Token::OAuth2(token), progress }, version }) => {
+            Ok((token, progress, version))
+        }
+        Some(_) => Err(RefreshError::WrongKind),
+        None => Err(RefreshError::NotConnected),
+    }
+}

@@ -1,0 +1,137 @@
+//! At most one refresh in flight for each key in this process. It runs in a task of its own, which no caller can abort.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::RefreshError;
+use crate::key::TokenKey;
+use crate::storage::TokenStorage;
+use crate::token::OAuth2Token;
+use crate::tokens::Tokens;
+
+pub(super) type Outcome = Result<Refreshed, RefreshError>;
+
+/// The token that a refresh ended with.
+#[derive(Clone)]
+pub(super) struct Refreshed {
+    pub(super) token: OAuth2Token,
+    /// The token comes from the provider in this refresh, and not from the storage.
+    pub(super) redeemed: bool,
+}
+
+/// The refreshes in flight in this process.
+#[derive(Default)]
+pub(super) struct InFlight {
+    refreshes: Mutex<HashMap<FlightKey, watch::Receiver<Option<Outcome>>>>,
+    /// The number of refreshes in flight, for callers that wait until it is zero.
+    count: watch::Sender<usize>,
+}
+
+/// A key in one storage.
+///
+/// Storages are compared by address, because some live only as long as one request. The `Arc` prevents another storage
+/// from getting the same address meanwhile.
+#[derive(Clone)]
+struct FlightKey {
+    storage: Arc<dyn TokenStorage>,
+    key: TokenKey,
+}
+
+impl FlightKey {
+    fn new(tokens: &Tokens, key: &TokenKey) -> Self {
+        Self { storage: Arc::clone(tokens.storage()), key: key.clone() }
+    }
+
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.storage).cast::<()>().addr()
+    }
+}
+
+impl PartialEq for FlightKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address() && self.key == other.key
+    }
+}
+
+impl Eq for FlightKey {}
+
+impl Hash for FlightKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.address(), &self.key).hash(state);
+    }
+}
+
+impl InFlight {
+    /// Joins the refresh of this key, or starts one.
+    ///
+    /// `refresh` gets the sender for its outcome, and may continue after it has sent one. The channel closes when the
+    /// refresh has ended and another can start.
+    pub(super) fn join<F>(
+        self: &Arc<Self>,
+        tokens: &Tokens,
+        key: &TokenKey,
+        refresh: impl FnOnce(watch::Sender<Option<Outcome>>) -> F,
+    ) -> watch::Receiver<Option<Outcome>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let flight = FlightKey::new(tokens, key);
+        let mut refreshes = self.refreshes();
+        if let Some(outcome) = refreshes.get(&flight) {
+            return outcome.clone();
+        }
+        let (sender, outcome) = watch::channel(None);
+        refreshes.insert(flight.clone(), outcome.clone());
+        // A runtime that shuts down drops the new task at once, and that removes the entry.
+        drop(refreshes);
+        self.count.send_modify(|count| *count += 1);
+
+        let guard = FlightGuard { in_flight: Arc::clone(self), flight, _open: sender.clone() };
+        let refresh = refresh(sender);
+        tokio::spawn(async move {
+            // Dropped after a panic as well, so that the next caller starts a new refresh.
+            let _guard = guard;
+            refresh.await;
+        });
+        outcome
+    }
+
+    /// The new token of a refresh that is still in flight because the storage has not accepted the token yet.
+    pub(super) fn unstored_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
+        let outcome = self.refreshes().get(&FlightKey::new(tokens, key))?.borrow().clone();
+        outcome?.ok().filter(|refreshed| refreshed.redeemed).map(|refreshed| refreshed.token)
+    }
+
+    /// Waits until no refresh is in flight.
+    pub(super) async fn wait_until_idle(&self) {
+        // The wait fails only if the sender is gone, and `self` holds it.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.refreshes().len()
+    }
+
+    fn refreshes(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Outcome>>>> {
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a refresh from the map when it ends for any reason, and closes its channel afterwards.
+struct FlightGuard {
+    in_flight: Arc<InFlight>,
+    flight: FlightKey,
+    _open: watch::Sender<Option<Outcome>>,
+}
+
+impl Drop for FlightGuard {
+    fn drop(&mut self) {
+        self.in_flight.refreshes().remove(&self.flight);
+        self.in_flight.count.send_modify(|count| *count -= 1);
+    }
+}
