@@ -1,12 +1,32 @@
 //! The parts of the `oauth-dance` program, as a library.
 //!
-//! The program is the `oauth-dance` binary of this package. Its parts are kept in a library so that
-//! they can be tested over real HTTP and reused in the tests of an application:
+//! # When to use it
 //!
-//! - [`demo`]: a site that lists providers, connects and disconnects them, and calls their APIs.
-//! - [`migrate`]: creates the tables of a SQL database, shows how they stand, or prints their SQL.
-//! - [`provider`]: a small local authorization server, so that the whole dance can be seen and tested
-//!   without signing up anywhere.
+//! The program is what most people want: `cargo install oauth-dance-cli`, then `oauth-dance demo` shows a login, a call, a refresh
+//! and a logout with a provider of its own, and `oauth-dance migrate` manages the tables of a SQL database.
+//!
+//! The library exists so that its parts can be tested over HTTP and reused, for example to run the demo on a storage of your own.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use oauth_dance_cli::demo::{self, Options};
+//! use oauth_dance_core::MemoryStorage;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! demo::run_on(MemoryStorage::new(), Options::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to go next
+//!
+//! * [`demo`]: a site that lists providers, connects and disconnects accounts, and calls APIs.
+//! * [`migrate`]: creates the tables of a SQL database, shows their state, or prints their SQL.
+//! * [The demo with your providers](https://github.com/oauth-dance/oauth-dance#the-demo-with-your-providers).
+//!
+//! There are no cargo features.
 
 mod address;
 pub mod demo;

@@ -1,8 +1,17 @@
-//! Lets the users of an axum application connect accounts elsewhere, and keeps their OAuth tokens.
+//! Lets the users of an [axum](https://docs.rs/axum) application connect accounts elsewhere, stores their OAuth tokens, and gives
+//! handlers and background jobs a client that is ready to call the API.
 //!
-//! A user connects an account once; from then on every handler that asks for [`Connected<GitHub>`](Connected) gets a
-//! client that calls GitHub for them, and every background job can have the same from [`OAuth::client`]. Tokens are
-//! sealed, kept in whatever [`TokenStorage`] the application chooses, and refreshed when they expire.
+//! # When to use it
+//!
+//! Use it if your application calls the API of another site **for its users** (GitHub, Google, a provider of your own), or lets
+//! them sign in with an account there. A user connects an account once. From then on every handler that asks for
+//! [`Connected<GitHub>`](Connected) gets a client that calls GitHub for that user, and every background job gets the same from
+//! [`OAuth::client`]. Tokens are sealed, stored in the [`TokenStorage`] that the application chooses, and refreshed when they
+//! expire, once for all requests, processes and machines.
+//!
+//! It is a client. It does not make your application a provider, and it verifies no tokens that others send to your API.
+//!
+//! # Example
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
@@ -13,33 +22,57 @@
 //!     Ok(format!("Hello, {}!", me["login"]))
 //! }
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
-//!     .provider(GitHub::provider().client_from_env()?)
-//!     .each_browser_a_user()
-//!     .build()?;
-//! let app: Router = Router::new().route("/", get(home)).merge(oauth.routes()).with_state(oauth);
-//! # let _ = app;
-//! # Ok(())
-//! # }
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+//!         .provider(GitHub::provider().client_from_env()?)
+//!         .each_browser_a_user()
+//!         .build()?;
+//!     let app = Router::new().route("/", get(home)).merge(oauth.routes()).layer(oauth.layer()).with_state(oauth.clone());
+//!     let listener = tokio::net::TcpListener::bind("localhost:3000").await?;
+//!     axum::serve(listener, app).await?;
+//!     // Lets logins and refreshes in flight store their tokens.
+//!     oauth.finish().await;
+//!     Ok(())
+//! }
 //! ```
 //!
-//! # What to read next
+//! Register an OAuth app at GitHub with the callback URL `http://localhost:3000/login/github/authorized`, and set
+//! `GITHUB_CLIENT_ID` and `GITHUB_CLIENT_SECRET`. In production, replace [`MemoryStorage`] by a storage that is durable, such as
+//! `SqliteStorage` of [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx), and [`KeyRing::generate`] by a ring that is stored
+//! with the other secrets of the application ([`KeyRing::parse`]).
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `oidc` | no | OpenID Connect: providers by their issuer alone ([`Provider::openid`]), and ID tokens verified ([`Identity`]) |
+//! | `rsa-sha1` | no | the signature methods RSA-SHA1 and RSA-SHA256 of OAuth 1.0a |
+//! | `testing` | no | a provider and a clock for the tests of an application: the module `testing` |
+//!
+//! # Where to go next
 //!
 //! * [`OAuthBuilder`]: everything that can be set, from who the user is to the paths of the routes.
 //! * [`Connected`], [`Connections`] and [`ApiClient`]: what handlers work with.
-//! * [`Provider`], [`presets`] and [`ProviderConfig`]: providers as data.
-//! * [`Provider::openid`] and [`Identity`]: OpenID Connect, with the cargo feature `oidc`.
-//! * [`Hooks`]: taking part in a login, to create users, to refuse, to show pages of your own.
+//! * [`presets`], [`Provider`] and [`ProviderConfig`]: providers as data.
+//! * [`Hooks`]: take part in a login, to create users, to refuse it, or to show pages of your own.
+//! * [`ApiError`], [`ConnectError`] and [`LoginError`]: what can fail, and what to do about it.
+//! * [The guide](https://github.com/oauth-dance/oauth-dance/blob/main/docs/guide/README.md), by task, and
+//!   [recipes](https://github.com/oauth-dance/oauth-dance/tree/main/examples/recipes/src): whole applications for each way to
+//!   have users.
 //!
-//! # What it does to be safe
+//! # Security
 //!
-//! Every login has a `state` of 256 bits, PKCE with S256, and a sealed cookie of its own that works once, in the browser
-//! that started it. Where the provider knows how, the request is pushed to it first (RFC 9126) and the token bound to a key
-//! (RFC 9449), by options of [`Provider`]. In OAuth 1.0a (RFC 5849) the temporary credentials' secret is in that cookie, and
-//! their identifier in place of the state. The token goes to the provider's own origin only, in a header. Every call has a
-//! time-out and a limit on its answer. No token, code or secret is in any log, error, `Debug` output or URL of ours. A log
-//! of requests that the application makes itself should leave out the query of the callback route.
+//! Every login has a `state` of 256 bits, PKCE with S256, and a sealed cookie of its own that works once, in the browser that
+//! started it. If the provider supports it, the request is pushed first (RFC 9126) and the token is bound to a key (RFC 9449),
+//! by options of [`Provider`]. With OAuth 1.0a (RFC 5849) the cookie holds the secret of the temporary credentials, and their
+//! identifier takes the place of the state.
+//!
+//! A token is sent to its provider's own origin only, in a header. Every call has a time-out, and every answer a limit on its
+//! size. No token, code or secret appears in a log, error, `Debug` output or URL of this library. An application that logs
+//! requests itself should leave out the query of the callback route.
+//! [Security](https://github.com/oauth-dance/oauth-dance/blob/main/docs/security.md) has the threat model, and the test for each
+//! defence.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accounts;

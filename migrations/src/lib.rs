@@ -1,22 +1,47 @@
-//! The SQL of oauth-dance's token storages: plain, commented files that a database administrator can read and run
-//! by hand, one folder a dialect, and the same files embedded.
+//! The SQL of [`oauth-dance`](https://docs.rs/oauth-dance)'s token storages: plain, commented files that a database
+//! administrator can read and run, one folder for each dialect, and the same files embedded.
 //!
-//! Applications call `migrate()` of their storage and need nothing from here. What has been applied is kept in a
-//! bookkeeping table of its own (`_oauth_dance_tokens_migrations`), never in `_sqlx_migrations`, so the tables live
-//! beside the application's own migrations in one database.
+//! # When to use it
 //!
-//! Migrations only add: a release before the newest migration goes on working, so that replicas can be upgraded one
-//! by one.
+//! An application calls `migrate()` of its storage in [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) and does not need
+//! this crate. An operator can use `oauth-dance migrate` of [`oauth-dance-cli`](https://docs.rs/oauth-dance-cli). Use this crate
+//! to print the SQL, or to apply it with a migration tool of your own.
+//!
+//! # Example
 //!
 //! ```
 //! use oauth_dance_migrations::{Dialect, TableName};
 //!
 //! let table: TableName = "my_tokens".parse()?;
 //! for migration in Dialect::Sqlite.migrations() {
-//!     println!("{}", migration.sql(&table));
+//!     println!("-- {}: {}\n{}", migration.version, migration.description, migration.sql(&table));
 //! }
 //! # Ok::<(), oauth_dance_migrations::TableNameError>(())
 //! ```
+//!
+//! # What migrations promise
+//!
+//! * What was applied is recorded in a table of their own (`_oauth_dance_tokens_migrations`), never in `_sqlx_migrations`, so
+//!   the tables can share a database with the application's own migrations.
+//! * They only add. A release that does not know the newest migration continues to work, so that replicas can be upgraded one
+//!   by one.
+//!
+//! # Features
+//!
+//! None is on by default. Each one adds two functions, which any number of processes may call at the same time.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `sqlite` | `migrate_sqlite`, `status_sqlite` |
+//! | `postgres` | `migrate_postgres`, `status_postgres` |
+//! | `mysql` | `migrate_mysql`, `status_mysql`, for MariaDB too |
+//!
+//! # Where to go next
+//!
+//! * [`Dialect`]: the migrations as text, or as a [`Migrator`](sqlx::migrate::Migrator) of sqlx.
+//! * [`Status`]: how a database compares with this release.
+//! * [Migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md): upgrades, permissions, and an
+//!   operator's commands.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "mysql")]

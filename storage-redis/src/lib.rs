@@ -1,5 +1,13 @@
-//! OAuth token storage on Redis and Valkey: the [`TokenStorage`](oauth_dance_core::TokenStorage) of `oauth-dance` on one
-//! server, on whichever is the primary according to Sentinels, or in a Cluster.
+//! The token storage of [`oauth-dance`](https://docs.rs/oauth-dance) on Redis and Valkey: on one server, on the primary that
+//! Sentinels name, or in a Cluster.
+//!
+//! # When to use it
+//!
+//! Use it if you run Redis 6 or newer, or Valkey, and want the fewest round trips. Tokens are as durable as the servers are
+//! configured to be; a refresh token that is lost with a server makes its user log in again. If that is not acceptable, use
+//! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx).
+//!
+//! # Example
 //!
 //! ```no_run
 //! use oauth_dance_core::{KeyRing, OAuth2Token, Precondition, Token, TokenKey, Tokens};
@@ -16,7 +24,13 @@
 //! # }
 //! ```
 //!
-//! Redis 6 or newer, or Valkey.
+//! An application gives the storage to `OAuth::builder` of `oauth-dance` instead of [`Tokens`](oauth_dance_core::Tokens).
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `tls` | yes | `rediss:` and its variants, with rustls |
 //!
 //! # URLs
 //!
@@ -24,17 +38,17 @@
 //! | --- | --- |
 //! | `redis://[[user]:password@]host[:port][/database]` | one server, which must be a primary |
 //! | `unix:///path/to/socket[?db=database]` | the same on this machine |
-//! | `redis+sentinel://[[user]:password@]sentinel[:port][,sentinel[:port]]…/name[/database]` | whichever server the Sentinels say is the primary of this name; user and password are the server's |
-//! | `redis+cluster://[[user]:password@]host[:port][,host[:port]]…` | a Cluster of which these are members |
+//! | `redis+sentinel://[[user]:password@]sentinel[:port][,sentinel[:port]]…/name[/database]` | the server that the Sentinels name as the primary of this name; user and password are the server's |
+//! | `redis+cluster://[[user]:password@]host[:port][,host[:port]]…` | a Cluster with these members |
 //!
-//! `rediss` instead of `redis` asks for TLS (feature `tls`, on unless switched off), checked against the system's root
-//! certificates or those in the file that `SSL_CERT_FILE` names. `valkey` and `valkeys` mean the same as `redis` and `rediss`.
+//! `rediss` instead of `redis` asks for TLS, verified with the system's root certificates or those in the file that `SSL_CERT_FILE`
+//! names. `valkey` and `valkeys` mean the same as `redis` and `rediss`.
 //!
 //! # Round trips
 //!
-//! `get`, `put` and `delete` take one each, conditions included; a server that has not seen a script yet is sent it in a
-//! second, and a connection that was idle for half a second is tested by one before a write. A page of a list takes three, or two where the filter names tenant and user; a `purge` takes three.
-//! All requests share one connection to each server.
+//! `get`, `put` and `delete` take one each, conditions included. A server that does not have a script yet is sent it in a second
+//! one, and a connection that was idle for half a second is tested by one before a write. A page of a list takes three, or two if
+//! the filter names tenant and user; a `purge` takes three. All requests share one connection to each server.
 //!
 //! # What is stored
 //!
@@ -49,37 +63,36 @@
 //!                                      the access token expires, in seconds
 //! ```
 //!
-//! Tenant and user choose one of 256 buckets. What is in a bucket shares a hash slot, so a Cluster spreads over its servers
-//! what one script may still change together: the record, `{oauth-dance:63}/index`, a sorted set of all names in the
-//! bucket, and `{oauth-dance:63}/deadlines`, one of those that have a retention, by when it ends.
+//! Tenant and user choose one of 256 buckets. The keys of a bucket share a hash slot, so that a Cluster can spread the buckets over
+//! its servers while one script can still change together: the record, `{oauth-dance:63}/index`, a sorted set of all names in the
+//! bucket, and `{oauth-dance:63}/deadlines`, a sorted set of those with a retention, by its end.
 //!
-//! The index is what lists walk, by name, so that a page is exact whatever is written meanwhile. `SCAN` would need no index, but
-//! it may show a key twice, can miss some while a slot moves, and walks over everything else that is stored there.
-//! Retention is the server's own expiry on its own clock. What an expired record leaves in the two sets is hidden from
-//! lists, and taken away by later writes to its bucket and by `purge`.
+//! Lists walk the index, by name, so that a page is exact whatever is written meanwhile. `SCAN` would need no index, but it may
+//! return a key twice, can miss some while a slot moves, and walks over everything else on the server. Retention is the server's
+//! own expiry on its own clock. What an expired record leaves in the two sets is hidden from lists, and removed by later writes to
+//! its bucket and by `purge`.
 //!
 //! # What can go wrong
 //!
-//! * **An answer that does not come**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent and
-//!   not answered is `Ambiguous`, and is not sent again; everything else is `Unavailable`. The next call connects
-//!   anew, once for all that wait, and never in a loop: with the server down a call fails as fast as the system
-//!   refuses the connection.
-//! * **Dropped futures** leave the old or the new record. What was handed to the connection already is done by the server
-//!   nevertheless.
-//! * **Lost writes**: [`capabilities`](oauth_dance_core::TokenStorage::capabilities) declares `durable` only of servers that
-//!   say `appendonly yes` and `appendfsync always` when they are connected to, and only where no replica takes over by
-//!   itself: Sentinel, or a Cluster with replicas, forgets what the replica had not got yet. A provider that rotates
-//!   refresh tokens makes the user log in again then.
-//! * **Eviction**: a server with a `maxmemory` and another `maxmemory-policy` than `noeviction` may drop tokens. That is a
+//! * **An answer that does not arrive**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but
+//!   not answered is `Ambiguous`, and is not sent again; any other operation is `Unavailable`. The next call connects again, once
+//!   for all that wait, and never in a loop: while the server is down, a call fails as fast as the system refuses the connection.
+//! * **Dropped futures** leave the old or the new record. The server still executes what the connection has sent.
+//! * **Lost writes**: [`capabilities`](oauth_dance_core::TokenStorage::capabilities) declares `durable` only if the servers report
+//!   `appendonly yes` and `appendfsync always` when they are connected to, and only if no replica takes over by itself. Under
+//!   Sentinel, and in a Cluster with replicas, writes that the replica has not received are lost. With a provider that rotates
+//!   refresh tokens, the user then has to log in again.
+//! * **Eviction**: a server with a `maxmemory` and any other `maxmemory-policy` than `noeviction` may drop tokens. That is a
 //!   warning in the log, or an error with [`without_eviction`](RedisStorage::without_eviction).
-//! * **Replicas** are never read: one that the URL names is refused, as what it knows may be old.
+//! * **Replicas** are never read, because their data may be old. A URL that names one is refused.
 //! * **While a Cluster moves a slot** key by key, writes to that bucket can be `Unavailable` until its keys are on
-//!   one server again. Reads and lists go on.
+//!   one server again. Reads and lists continue.
 //! * **Unreadable records** are `Corrupt` and stay. They are listed with a version that matches nothing and without hints.
 //!
 //! # Permissions
 //!
-//! A user of its own needs no more than this. Without `info` and `config|get` nothing is known of durability and eviction.
+//! A user of its own needs no more than this. Without `info` and `config|get` the storage does not know about durability and
+//! eviction.
 //!
 //! ```text
 //! ACL SETUSER tokens on >password ~{oauth-dance:* +get +time +getrange +exists +set +del +pexpireat +zadd +zrem +zcount +zlexcount +zrangebylex +zrangebyscore +evalsha +eval +info +config|get
@@ -87,6 +100,11 @@
 //!
 //! A Cluster also needs `+cluster|slots` and `+asking`, on every server; a database other than 0 needs `+select`.
 //! [`check`](RedisStorage::check) tries all of it and names what is missing.
+//!
+//! # Where to go next
+//!
+//! * [`RedisStorage`]: its options, and pools of the application's own.
+//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md) in operation, side by side.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;

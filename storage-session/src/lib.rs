@@ -1,13 +1,21 @@
-//! Token storages of [`oauth-dance`](https://docs.rs/oauth-dance) that live inside one request: for an application that
-//! has sessions, and for one that has no storage on the server at all.
+//! Token storages of [`oauth-dance`](https://docs.rs/oauth-dance) that belong to one browser: for an application that has
+//! sessions, and for one that stores nothing on the server.
 //!
-//! * [`CookieTokens`] keeps a browser's tokens in an encrypted cookie of that browser.
+//! # When to use it
+//!
+//! * [`CookieTokens`] stores a browser's tokens in an encrypted cookie of that browser: nothing to operate, a few kilobytes.
 #![cfg_attr(
     any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"),
-    doc = "* [`SessionTokens`] keeps them in the application's session store, found from the visitor's session."
+    doc = "* [`SessionTokens`] stores them in the application's session store, in the visitor's session."
 )]
 //!
-//! Both are layers. They bring a [`RequestStorage`](oauth_dance_core::RequestStorage) into every request, from which
+//! Tokens of a browser are available in its requests only. Background jobs, lists of users, and refreshing a token exactly once on
+//! any number of replicas all need a shared storage, such as [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or
+//! [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis). For the last of these a *ledger* is enough: see `OAuthBuilder::ledger`.
+//!
+//! # Example
+//!
+//! Both are layers. They add a [`RequestStorage`](oauth_dance_core::RequestStorage) to every request, from which
 //! `OAuth::per_request` takes the tokens:
 //!
 //! ```
@@ -33,10 +41,24 @@
 //! # }
 //! ```
 //!
-//! # When not
+//! # Features
 //!
-//! Tokens that live in requests are there in requests only. Background jobs, listing, and refreshing a token exactly once
-//! on any number of replicas all need a storage that everybody shares.
+//! None is on by default, and both may be on.
+//!
+//! | feature | adds |
+//! | --- | --- |
+//! | `tower-sessions-0_14` | `SessionTokens` on session stores of tower-sessions 0.14, as axum-login 0.18 has them |
+//! | `tower-sessions-0_15` | `SessionTokens` on session stores of tower-sessions 0.15 |
+//!
+//! # Where to go next
+//!
+//! * [`CookieTokens`]: limits, and how to change the keys.
+#![cfg_attr(
+    any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"),
+    doc = "* [`SessionTokens`]: which stores it works with, and what it needs of a session."
+)]
+//! * [Sessions and cookies](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md#sessions-and-cookies): what is lost
+//!   if a response never reaches the browser, and how the ledger helps.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cookie;

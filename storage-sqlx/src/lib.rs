@@ -1,5 +1,17 @@
-//! OAuth token storage on SQL databases, through sqlx: the [`TokenStorage`](oauth_dance_core::TokenStorage) of
-//! `oauth-dance` on SQLite, PostgreSQL, MySQL and MariaDB, each behind a feature of its name.
+//! Token storages of [`oauth-dance`](https://docs.rs/oauth-dance) on SQL databases, through sqlx.
+//!
+//! # When to use it
+//!
+//! | storage | feature | choose it if |
+//! | --- | --- | --- |
+//! | `SqliteStorage` | `sqlite`, on by default | one machine is enough |
+//! | `PostgresStorage` | `postgres` | several machines share the tokens, and you run PostgreSQL 11 or newer |
+//! | `MySqlStorage` | `mysql` | the same with MySQL 8.0, MariaDB 10.5 or newer, or a Galera cluster |
+//!
+//! The features are independent of each other. `postgres` and `mysql` include TLS. If tokens may be lost with a server's memory,
+//! [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis) takes one round trip less.
+//!
+//! # Example
 //!
 //! ```
 //! use oauth_dance_core::{KeyRing, OAuth2Token, Precondition, Token, TokenKey, Tokens};
@@ -19,21 +31,31 @@
 //! # }
 //! ```
 //!
-//! # What every database here does
+//! An application gives the storage to `OAuth::builder` of `oauth-dance` instead of [`Tokens`](oauth_dance_core::Tokens). Each
+//! storage opens its own pool (`connect`) or uses the application's (`from_pool`).
 //!
-//! * **One statement an operation**, on the database's own clock, so there is no transaction to leave open: a future
-//!   dropped at any point leaves the old or the new record and no lock.
-//! * **Time-outs**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent and not
-//!   answered in time is `Ambiguous`; everything else is `Unavailable`. "Busy", deadlocks and lost serialization
-//!   races changed nothing and are tried again inside, for half of that time.
-//! * **Keys** are binary columns, compared byte for byte. Tenant, provider and account take 255 bytes, a user
-//!   1023, as much as an index holds on each of the databases. A payload takes [`MAX_PAYLOAD`] bytes.
-//! * **Nothing secret is logged**: sqlx's statement log is off for connections made here, and errors carry the
-//!   database's code and message only. On PostgreSQL the key and the sealed payload are part of a statement's text, for
-//!   whoever logs statements: the server, or the application on a pool of its own.
-//! * **Unreadable rows** harm no other. `get` says `Corrupt`; `list` shows such a row with a version that matches
-//!   nothing and without the hints that cannot be read; `delete` and `put` work. A row whose key is no
-//!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists with a warning in the log.
+//! # What all of them do
+//!
+//! * **One statement for each operation**, on the database's own clock. No transaction can stay open: a future that is dropped
+//!   at any point leaves the old or the new record, and no lock.
+//! * **Time-outs**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but not answered in time
+//!   is `Ambiguous`; any other is `Unavailable`. After "busy", a deadlock or a lost serialization race, which change nothing, the
+//!   statement is repeated for up to half of that time.
+//! * **Keys** are binary columns, compared byte for byte. Tenant, provider and account take up to 255 bytes and a user up to
+//!   1023, as much as an index can hold on each of the databases. A payload takes [`MAX_PAYLOAD`] bytes.
+//! * **No secret is logged**: the statement log of sqlx is off for connections made here, and errors contain the database's code
+//!   and message only. On PostgreSQL the key and the sealed payload are part of a statement's text, which a server, or an
+//!   application with a pool of its own, may log.
+//! * **Unreadable rows** affect no others. `get` returns `Corrupt`. `list` shows such a row with a version that matches nothing
+//!   and without the hints that cannot be read; `delete` and `put` work. A row whose key is not a
+//!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists, with a warning in the log.
+//!
+//! # Where to go next
+//!
+//! * The page of a storage: its URLs, permissions and limits.
+//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md) in operation,
+//!   [poolers](https://github.com/oauth-dance/oauth-dance/blob/main/docs/poolers.md) before PostgreSQL, and
+//!   [migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md).
 
 #![cfg_attr(
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),

@@ -1,9 +1,14 @@
-//! Proof that a token storage keeps its promises: every property of the contract of
+//! The test suite for token storages of [`oauth-dance`](https://docs.rs/oauth-dance): each property of the contract of
 //! [`TokenStorage`](oauth_dance_core::TokenStorage) as a test of its own.
 //!
-//! # Prove a storage of yours
+//! # When to use it
 //!
-//! With this crate as a dev-dependency, `tests/conformance.rs` is one line:
+//! Use it as a dev-dependency of a crate that implements [`TokenStorage`](oauth_dance_core::TokenStorage), on a storage of any
+//! kind: the storages of `oauth-dance` pass the same suite.
+//!
+//! # Example
+//!
+//! `tests/conformance.rs` is one line:
 //!
 //! ```no_run
 //! # use oauth_dance_core::MemoryStorage as MyStorage;
@@ -11,13 +16,13 @@
 //! # fn main() {}
 //! ```
 //!
-//! `cargo test` then runs one test for each of the [`PROPERTIES`], named like `conformance::map::missing_is_none`. The
-//! closure is called for each of them and must make an **empty** storage that **nobody else uses**: a new file, table or
+//! `cargo test` then runs one test for each of the [`PROPERTIES`], with names such as `conformance::map::missing_is_none`. The
+//! closure is called for each of them and must return an **empty** storage that **no other test uses**: a new file, table or
 //! prefix. Nothing is ever wiped.
 //!
 //! # More than the storage alone
 //!
-//! Some properties need more than the trait: the same data through a new pool, a clock that can be moved, the bytes on
+//! Some properties need more than the trait: the same data through a new pool, a clock that can be advanced, the bytes on
 //! disk, a server that fails. Return a [`Harness`] instead of the storage to offer any of that:
 //!
 //! ```
@@ -40,37 +45,42 @@
 //! ```
 //!
 //! A property that the harness cannot try, or that is about something the storage does not declare in its
-//! [`Capabilities`](oauth_dance_core::Capabilities), is **not applicable**: counted and named at the end of the run, never
-//! passed in silence. Where a server is missing ([`server_from_env`]) the tests print `SKIP`, and fail if
+//! [`Capabilities`](oauth_dance_core::Capabilities), is **not applicable**: it is counted and named at the end of the run, and
+//! never passes in silence. If a server is missing ([`server_from_env`]), the tests print `SKIP`, and fail if
 //! `REQUIRE_BACKENDS=1`.
 //!
-//! # What a failure says
+//! # What a failure shows
 //!
-//! A failure names the call, the key and the record, and shows the last calls with their answers; payloads are shown as
-//! text, `\x` before what is not ASCII, 64 bytes at most. Where several properties fail, the summary lists the most telling
-//! first: what fails further up explains what fails below. Random choices come from a seed that every failure names; set
+//! A failure names the call, the key and the record, and shows the last calls with their answers. Payloads are shown as text, with
+//! `\x` before each byte that is not ASCII, up to 64 bytes. If several properties fail, the summary lists the most informative
+//! first: a failure further up explains those below. Random choices come from a seed that every failure names; set
 //! `CONFORMANCE_SEED` to repeat them.
 //!
 //! # How the tests run
 //!
 //! Each property has a harness of its own, so they run side by side, eight at a time unless `--test-threads` or
-//! `RUST_TEST_THREADS` says otherwise; a property that only waits for time to pass lets another one run. A storage in
-//! memory takes a few seconds, one whose calls take 10 ms less than a minute. Properties with many rounds try fewer of
-//! them on a slow storage. A run with filters tries what the filters choose.
+//! `RUST_TEST_THREADS` says otherwise. A property that only waits for time to pass lets another one run. A storage in memory
+//! takes a few seconds, one whose calls take 10 ms less than a minute. Properties with many rounds try fewer of them on a slow
+//! storage. A run with filters runs the properties that they select.
 //!
 //! # What the tests leave
 //!
-//! The last test prints the counts. Each outcome is also written below `target/conformance`, and the whole as
+//! The last test prints the counts. Each outcome is also written below `target/conformance`, and all of them as
 //! `target/conformance/<storage>.md`, with versions and date, in a form to publish: see
-//! [storages of others](https://github.com/oauth-dance/oauth-dance/blob/main/docs/third-party-storages.md). `cargo run -p
+//! [third-party storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/third-party-storages.md). `cargo run -p
 //! oauth-dance-conformance --example report` makes one table of all storages, and [`Report::read_all`] reads them.
 //!
 //! # Versions
 //!
-//! A minor release may add properties, so that a storage that passed may fail: then it never kept the contract.
+//! A minor release may add properties. If a storage that passed before fails then, it did not fulfil the contract before either.
+//!
+//! # Where to go next
+//!
+//! * [A complete storage with its tests](https://github.com/oauth-dance/oauth-dance/tree/main/examples/custom-storage).
+//! * [`Harness`]: what it can offer, one method each.
+//! * All properties, below. There are no cargo features.
 //!
 //! # All properties
-//!
 #![doc = include_str!("../PROPERTIES.md")]
 
 pub mod cancellation;
