@@ -4,9 +4,9 @@
 use http::{HeaderMap, HeaderValue, header};
 use url::Url;
 
-use crate::challenge;
-use crate::hosts::PlainHttp;
-use crate::paths::Paths;
+use crate::app::paths::Paths;
+use crate::config::endpoint::PlainHttp;
+use crate::protocol::http::challenge;
 
 /// A header value that can be sent, out of whatever bytes.
 fn header_value(bytes: &[u8]) -> HeaderValue {

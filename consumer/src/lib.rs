@@ -26,7 +26,7 @@
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
 //!         .provider(GitHub::provider().client_from_env()?)
-//!         .each_browser_a_user()
+//!         .anonymous_users()
 //!         .build()?;
 //!     let app = Router::new().route("/", get(home)).merge(oauth.routes()).layer(oauth.layer()).with_state(oauth.clone());
 //!     let listener = tokio::net::TcpListener::bind("localhost:3000").await?;
@@ -75,68 +75,44 @@
 //! defence.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod accounts;
-mod background;
-mod browser_user;
-mod challenge;
+mod app;
+mod browser;
 mod client;
-mod client_key;
-mod connection;
-mod cookies;
-mod dance;
-mod dead_grant;
-mod decompress;
-mod dpop;
+mod config;
 mod error;
-mod extract;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
-mod hooks;
-mod hosts;
-mod http_client;
-mod leased;
-mod no_storage;
-mod oauth;
-mod oauth1;
-mod openid;
-mod paths;
 pub mod presets;
-mod provider;
-mod pushed_request;
-mod quirks;
-mod registered;
-mod rejected;
-mod rejection;
-mod response;
-mod same_origin;
+mod protocol;
+#[cfg(test)]
+mod rooms;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod token_endpoint;
-mod token_response;
-mod user;
+mod web;
 
-pub use accounts::Account;
-pub use client::{ApiClient, ApiRequest};
-pub use client_key::ClientKey;
-pub use dance::ended::EndSession;
-pub use dance::{OAuthLayer, OAuthService};
-pub use dead_grant::DeadGrant;
-pub use error::{ApiError, ConfigError, ConnectError, LoginError, TokenEndpointError};
-pub use extract::{Connected, Connections};
-pub use hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks, Repeated};
-pub use oauth::{Disconnected, OAuth, OAuthBuilder, Revocation};
-pub use oauth1::{OAuth1, SignatureMethod};
-pub use openid::error::{DiscoveryError, IdTokenError};
-pub use openid::identity::Identity;
-pub use provider::{
-    AppleKey, ClientAuthentication, OfflineAccess, Provider, ProviderConfig, ProviderName, Registration,
+pub use app::accounts::Account;
+pub use app::hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks, Repeated};
+pub use app::{Disconnected, OAuth, OAuthBuilder};
+pub use browser::user::{User, Users};
+pub use client::{ApiClient, ApiRequest, ApiResponse};
+pub use config::client_key::ClientKey;
+pub use config::dead_grant::DeadGrant;
+pub use config::oauth1::{OAuth1, SignatureMethod};
+pub use config::provider::{ClientAuthentication, OfflineAccess, Provider, ProviderName};
+pub use config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
+pub use config::registration::Registration;
+pub use error::{
+    ApiError, ConfigError, ConnectError, ConnectedRejection, DiscoveryError, IdTokenError, LoginError,
+    TokenEndpointError,
 };
-pub use quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
-pub use rejection::ConnectedRejection;
-pub use response::ApiResponse;
-pub use same_origin::{CrossSiteRejection, SameOrigin};
-pub use user::{User, Users};
+pub use presets::file::{AppleKey, ProviderConfig};
+pub use protocol::oauth2::Revocation;
+pub use protocol::openid::identity::Identity;
+pub use web::extract::{Connected, Connections};
+pub use web::logout::EndSession;
+pub use web::same_origin::{CrossSiteRejection, SameOrigin};
+pub use web::{OAuthLayer, OAuthService};
 
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, MemoryStorage,

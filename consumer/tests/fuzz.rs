@@ -225,7 +225,7 @@ mod openid {
         check_some("metadata", 60, vec![all, least], |bytes| {
             let registration = Provider::openid("acme", issuer).client("id", "CANARY");
             let oauth = OAuth::builder("http://localhost:1", MemoryStorage::new(), KeyRing::generate());
-            let oauth = oauth.provider(registration).each_browser_a_user().build().unwrap();
+            let oauth = oauth.provider(registration).anonymous_users().build().unwrap();
             let user = world.new_user();
             let mut token = OAuth2Token::bearer("CANARY-access");
             token.refresh_token = Some("CANARY-refresh".into());

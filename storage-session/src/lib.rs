@@ -29,7 +29,7 @@
 //! let (base_url, keys) = ("https://app.example", KeyRing::generate());
 //! let oauth = OAuth::per_request(base_url, keys.clone())
 //!     .provider(GitHub::provider().client("id", "secret"))
-//!     .each_browser_a_user()
+//!     .anonymous_users()
 //!     .build()?;
 //! let app: Router = Router::new()
 //!     .route("/", get(home))

@@ -96,7 +96,7 @@ async fn world_of(kind: Kind, provider: Arc<TestProvider>, keys: KeyRing) -> Wor
         .provider(provider.registration("acme"))
         .provider(provider.registration("other"))
         .clock(clock.clock())
-        .each_browser_a_user()
+        .anonymous_users()
         .build()
         .unwrap();
     let app: Router = Router::new()

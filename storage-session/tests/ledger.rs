@@ -56,7 +56,7 @@ impl World {
             if let Some(ledger) = &ledger {
                 builder = builder.ledger(Arc::clone(ledger));
             }
-            let oauth = builder.clock(clock.clock()).each_browser_a_user().build().unwrap();
+            let oauth = builder.clock(clock.clock()).anonymous_users().build().unwrap();
             let app = Router::new().route("/me", get(me)).merge(oauth.routes()).with_state(oauth);
             let app = match kind {
                 Kind::Cookie => app.layer(CookieTokens::new(BASE, keys.clone()).with_clock(clock.clock())),
@@ -180,7 +180,7 @@ async fn a_callback_works_once_in_all_processes() {
 /// Such as one that is of one request itself.
 #[tokio::test]
 async fn a_ledger_has_to_be_atomic() {
-    let builder = || OAuth::per_request(BASE, KeyRing::generate()).each_browser_a_user();
+    let builder = || OAuth::per_request(BASE, KeyRing::generate()).anonymous_users();
     let of_a_request = Arc::clone(builder().build().unwrap().tokens().storage());
     let refused = builder().ledger(of_a_request).build().unwrap_err();
     assert!(refused.to_string().contains("no atomic writes"), "{refused}");

@@ -172,7 +172,7 @@ fn a_wrong_secret_connects_nobody() {
     acme.api_base = Some(world.provider.url("/api"));
     let oauth = OAuth::builder(&world.base, MemoryStorage::new(), KeyRing::generate())
         .provider(acme.client(OAuth1Provider::CLIENT_KEY, "another secret"))
-        .each_browser_a_user()
+        .anonymous_users()
         .build()
         .unwrap();
     let listener = world.runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();

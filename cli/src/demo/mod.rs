@@ -134,7 +134,7 @@ async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {
     let mut builder = storage
         .configure(&base_url, keys.clone())
         .dangerously_allow_http(config.dangerously_allow_http)
-        .each_browser_a_user();
+        .anonymous_users();
     if let Some(timeout) = config.timeout {
         builder = builder.timeout(timeout);
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::StatusCode;
 use oauth_dance_core::BoxError;
 
-use crate::rejection::ConnectedRejection;
+use super::ConnectedRejection;
 
 /// Why the token endpoint gave no token, or the pushed authorization request endpoint no request URI. It carries no secret,
 /// no URL and no body.

@@ -76,8 +76,8 @@ pub enum ConfigError {
         /// The path.
         path: String,
     },
-    /// Nothing tells who the user is.
-    #[error("nothing tells who the user is; call `user`, `users` or `each_browser_a_user` on the builder")]
+    /// No source of users is configured.
+    #[error("no user source is configured; call `user`, `users` or `anonymous_users` on the builder")]
     NoUsers,
     /// The HTTP client could not be set up.
     #[error("the HTTP client could not be set up")]

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use oauth_dance_core::{BoxError, DeadReason, KeyError, RefreshError, Timestamp, TokensError};
 
-use super::{NO_REQUEST_STORAGE, storage_status};
-use crate::openid::error::DiscoveryError;
+use super::{DiscoveryError, NO_REQUEST_STORAGE, storage_status};
 
 /// Why there is no client to call the provider with.
 #[derive(Debug, thiserror::Error)]

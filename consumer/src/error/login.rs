@@ -1,8 +1,7 @@
 use http::StatusCode;
 use oauth_dance_core::{BoxError, KeyError, TokensError};
 
-use super::{NO_REQUEST_STORAGE, TokenEndpointError, storage_status};
-use crate::openid::error::{DiscoveryError, IdTokenError};
+use super::{DiscoveryError, IdTokenError, NO_REQUEST_STORAGE, TokenEndpointError, storage_status};
 
 /// Why a login did not come to its end. [`Hooks::failed`](crate::Hooks::failed) may answer it; otherwise the visitor gets
 /// a plain page with [`LoginError::status`].

@@ -4,6 +4,8 @@ mod call;
 mod config;
 mod connect;
 mod login;
+mod openid;
+pub(crate) mod rejection;
 
 use http::StatusCode;
 use oauth_dance_core::{StorageError, TokensError};
@@ -12,6 +14,9 @@ pub use call::{ApiError, TokenEndpointError};
 pub use config::ConfigError;
 pub use connect::ConnectError;
 pub use login::LoginError;
+pub use openid::{DiscoveryError, IdTokenError};
+pub use rejection::ConnectedRejection;
+pub(crate) use rejection::Visitor;
 
 const NO_REQUEST_STORAGE: &str = "the request brings no token storage; is the layer that does, such as `CookieTokens` or \
      `SessionTokens`, installed, outside of these routes?";

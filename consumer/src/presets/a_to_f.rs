@@ -1,8 +1,8 @@
 //! Apple to Fitbit.
 
 use super::table::{Pkce, Place, Preset, Quirk, Refresh, presets};
-use crate::provider::{ClientAuthentication, Provider};
-use crate::quirks::RevocationRequest;
+use crate::config::provider::{ClientAuthentication, Provider};
+use crate::config::quirks::RevocationRequest;
 
 presets! {
     /// [Apple](https://developer.apple.com/documentation/signinwithapplerestapi): who the user is, in an ID token; there is

@@ -3,7 +3,7 @@
 //! `invalid_grant` (RFC 6749 section 5.2) counts with every provider, so only what differs has to be here. A provider whose
 //! documentation was searched and says nothing of it is marked so: what it answers is not known.
 
-use crate::dead_grant::DeadGrant;
+use crate::config::dead_grant::DeadGrant;
 
 /// What is known of one provider.
 #[derive(Clone, Copy)]

@@ -6,8 +6,8 @@ use std::path::Path;
 use super::all;
 use super::dead_grants::{self, Evidence, Shape};
 use super::table::{Pkce, Preset, Quirk, Refresh};
-use crate::provider::ClientAuthentication;
-use crate::quirks::RevocationRequest;
+use crate::config::provider::ClientAuthentication;
+use crate::config::quirks::RevocationRequest;
 
 const INTRODUCTION: &str = "\
 # Providers

@@ -1,9 +1,9 @@
 //! GitHub to Nylas.
 
 use super::table::{Pkce, Place, Preset, Quirk, Refresh, Signed, presets};
-use crate::oauth1::SignatureMethod;
-use crate::provider::{ClientAuthentication, Provider};
-use crate::quirks::RevocationRequest;
+use crate::config::oauth1::SignatureMethod;
+use crate::config::provider::{ClientAuthentication, Provider};
+use crate::config::quirks::RevocationRequest;
 
 presets! {
     /// [GitHub](https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/authorizing-oauth-apps), OAuth apps and

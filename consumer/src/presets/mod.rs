@@ -35,6 +35,7 @@ mod a_to_f;
 mod dead_grants;
 #[cfg(test)]
 mod documentation;
+pub(crate) mod file;
 mod g_to_n;
 mod o_to_z;
 mod table;
@@ -42,7 +43,7 @@ mod table;
 mod tests;
 
 use self::table::Preset;
-use crate::provider::Provider;
+use crate::config::provider::Provider;
 
 pub use self::a_to_f::{
     Apple, Asana, Atlassian, Authentiq, Bitbucket, Box, Dexcom, DigitalOcean, Discord, Dropbox, Facebook, Figma, Fitbit,

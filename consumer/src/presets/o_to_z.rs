@@ -1,10 +1,10 @@
 //! Okta to Zoom.
 
 use super::table::{Pkce, Place, Preset, Quirk, Refresh, Signed, is_fit, presets};
-use crate::oauth1::SignatureMethod;
-use crate::openid;
-use crate::provider::{ClientAuthentication, Provider};
-use crate::quirks::{Quirks, RevocationRequest};
+use crate::config::issuer::OPENID_SCOPE;
+use crate::config::oauth1::SignatureMethod;
+use crate::config::provider::{ClientAuthentication, Provider};
+use crate::config::quirks::{Quirks, RevocationRequest};
 
 /// Reddit turns down the names of libraries; the client id makes it the application's own.
 const REDDIT_USER_AGENT: &str = concat!("web:{client_id}:", env!("CARGO_PKG_VERSION"), " (oauth-dance)");
@@ -353,7 +353,7 @@ impl Okta {
 impl Slack {
     /// [Sign in with Slack](https://docs.slack.dev/authentication/sign-in-with-slack/): who the user is, in an ID token.
     pub fn openid() -> Provider {
-        let mut provider = Self::provider().with_scopes([openid::SCOPE, "email", "profile"]);
+        let mut provider = Self::provider().with_scopes([OPENID_SCOPE, "email", "profile"]);
         provider.authorization_endpoint = "https://slack.com/openid/connect/authorize".to_owned();
         provider.token_endpoint = "https://slack.com/api/openid.connect.token".to_owned();
         provider.userinfo_endpoint = Some("https://slack.com/api/openid.connect.userInfo".to_owned());

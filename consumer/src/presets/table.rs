@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::oauth1::{OAuth1, SignatureMethod};
-use crate::provider::{ClientAuthentication, OfflineAccess, Provider};
-use crate::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
+use crate::config::oauth1::{OAuth1, SignatureMethod};
+use crate::config::provider::{ClientAuthentication, OfflineAccess, Provider};
+use crate::config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 
 /// What differs between providers, as a table can hold it.
 #[derive(Clone, Copy)]
@@ -250,7 +250,7 @@ macro_rules! presets {
                 $(presets!(@$constructor);)*
             }
 
-            impl crate::provider::ProviderName for $preset {
+            impl crate::config::provider::ProviderName for $preset {
                 const NAME: &'static str = Self::PRESET.name;
             }
         )*

@@ -2,13 +2,14 @@ use std::collections::HashSet;
 
 use url::Url;
 
+use super::file::ProviderConfig;
 use super::table::{Pkce, Preset, Quirk, Refresh};
 use super::*;
+use crate::config::oauth1::SignatureMethod;
+use crate::config::provider::{OfflineAccess, ProviderName};
+use crate::config::quirks::{RevocationRequest, TokenHeader};
 use crate::error::ConfigError;
-use crate::oauth1::SignatureMethod;
-use crate::provider::{OfflineAccess, ProviderConfig, ProviderName};
-use crate::quirks::{RevocationRequest, TokenHeader};
-use crate::registered::Registered;
+use crate::protocol::registered::Registered;
 
 const CALLBACK: &str = "https://app.example/callback";
 
@@ -36,7 +37,7 @@ fn check(mut provider: Provider) -> Result<Registered, ConfigError> {
             "secret"
         }
         Some(oauth1) if oauth1.signature_method == SignatureMethod::RsaSha1 => {
-            include_str!("../oauth1/test_keys/pkcs8.pem")
+            include_str!("../protocol/oauth1/test_keys/pkcs8.pem")
         }
         _ => "secret",
     };
@@ -384,7 +385,7 @@ fn a_dead_grant_is_known_for_each_provider_that_has_its_own_words() {
     use http::{HeaderMap, StatusCode};
     use oauth_dance_core::{OAuth2Token, Timestamp};
 
-    use crate::token_response::{Asked, Received, read};
+    use crate::protocol::oauth2::token_response::{Asked, Received, read};
 
     let is_dead = |preset: &str, status: u16, body: &str| {
         let preset = all().find(|found| found.name == preset).unwrap();

@@ -14,7 +14,7 @@
 //! let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
 //!     .provider(provider.registration("acme"))
 //!     .clock(clock.clock())
-//!     .each_browser_a_user()
+//!     .anonymous_users()
 //!     .build()?;
 //!
 //! // Connected without a browser:
@@ -63,11 +63,12 @@ use tokio::task::JoinHandle;
 use self::dpop::Proofs;
 use self::grants::Grants;
 use self::wire::{Connection, Severable};
-use crate::dpop::thumbprint;
+use crate::app::OAuth;
+use crate::browser::user::User;
+use crate::config::provider::Provider;
+use crate::config::registration::Registration;
 use crate::error::ConnectError;
-use crate::oauth::OAuth;
-use crate::provider::{Provider, Registration};
-use crate::user::User;
+use crate::protocol::dpop::thumbprint;
 
 pub use self::answer::Answer;
 pub use self::clock::TestClock;

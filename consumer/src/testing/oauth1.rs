@@ -13,7 +13,8 @@ use super::endpoints::{Endpoint, echo, secret_of};
 use super::grants::random;
 use super::log::LoggedRequest;
 use super::{Settings, Shared};
-use crate::oauth1::{SignatureMethod, expected_signature};
+use crate::config::oauth1::SignatureMethod;
+use crate::protocol::oauth1::expected_signature;
 
 /// Temporary and token credentials, by their identifiers.
 #[derive(Debug, Default)]

@@ -80,7 +80,7 @@ async fn accounts_are_refreshed_apart() {
 async fn a_storage_that_cannot_list_says_so() {
     let provider = TestProvider::start().await.unwrap();
     let oauth = oauth_dance::OAuth::per_request("http://localhost:3000", oauth_dance::KeyRing::generate());
-    let oauth = oauth.provider(provider.registration("acme")).each_browser_a_user().build().unwrap();
+    let oauth = oauth.provider(provider.registration("acme")).anonymous_users().build().unwrap();
     let error = oauth.accounts(&User::new("alice")).await.unwrap_err();
     assert!(matches!(error, ConnectError::Storage(_)), "{error:?}");
 }

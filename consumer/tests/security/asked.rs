@@ -103,7 +103,7 @@ async fn what_belongs_to_the_protocol_cannot_be_allowed() {
         acme.login_params = vec![parameter.to_owned()];
         let built = OAuth::builder("http://localhost", MemoryStorage::new(), KeyRing::generate())
             .provider(acme.client("id", "secret"))
-            .each_browser_a_user()
+            .anonymous_users()
             .build();
         assert!(matches!(built, Err(ConfigError::Invalid { field: "login_params", .. })), "{parameter}");
     }

@@ -169,7 +169,7 @@ async fn ar_09_nothing_from_outside_becomes_a_parameter() {
         provider.authorization_params.insert(reserved.to_owned(), "evil".to_owned());
         let built = OAuth::builder("http://localhost", MemoryStorage::new(), KeyRing::generate())
             .provider(provider.client("id", "secret"))
-            .each_browser_a_user()
+            .anonymous_users()
             .build();
         assert!(matches!(built, Err(ConfigError::Invalid { field: "authorization_params", .. })), "{reserved}");
     }
@@ -306,7 +306,7 @@ fn ar_17_endpoints_are_https_or_local() {
             change(&mut provider, url);
             let built = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
                 .provider(provider.client("id", "secret"))
-                .each_browser_a_user()
+                .anonymous_users()
                 .build();
             assert!(matches!(&built, Err(ConfigError::Invalid { field: found, .. }) if *found == field), "{built:?}");
         }

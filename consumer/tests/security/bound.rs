@@ -313,7 +313,7 @@ async fn a_configuration_that_would_not_protect_is_refused() {
     let builder = |acme: Provider| {
         OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
             .provider(acme.client("test-client", "test-secret"))
-            .each_browser_a_user()
+            .anonymous_users()
     };
     let refused = |outcome: Result<OAuth, ConfigError>| {
         matches!(outcome.unwrap_err(), ConfigError::Invalid { field: "dpop", .. })

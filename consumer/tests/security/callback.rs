@@ -66,7 +66,7 @@ async fn cb_03_tabs_do_not_disturb_each_other() {
 #[tokio::test]
 async fn cb_03_tabs_of_a_new_browser_become_one_user() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
+    let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     let browser = Browser::of(&site);
     let (one, two) = (browser.stopped_at_callback("acme").await, browser.stopped_at_callback("acme").await);
     assert_eq!(browser.get(one.as_str()).await.status, StatusCode::SEE_OTHER);

@@ -19,7 +19,7 @@ fn build(registration: Registration, plain_http: &[&str]) -> OAuth {
     OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
         .dangerously_allow_http(plain_http.iter().copied())
         .provider(registration)
-        .each_browser_a_user()
+        .anonymous_users()
         .build()
         .unwrap()
 }
@@ -97,7 +97,7 @@ fn plain_http_goes_to_hosts_that_are_named_only() {
         OAuth::builder(base, MemoryStorage::new(), KeyRing::generate())
             .dangerously_allow_http(hosts.iter().copied())
             .provider(registration)
-            .each_browser_a_user()
+            .anonymous_users()
             .build()
     };
     for hosts in [&[][..], &["acme.example"], &["na", "nas.example", "127.0.0.1"]] {

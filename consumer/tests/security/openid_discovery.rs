@@ -104,7 +104,7 @@ async fn ar_17_an_issuer_must_be_https_too() {
     let build = |provider: Provider| {
         OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
             .provider(provider.client("id", "secret"))
-            .each_browser_a_user()
+            .anonymous_users()
             .build()
     };
     for bad in ["http://issuer.example", "issuer.example", "javascript:x", "", "https://i.example?x=y", "https://i/#x"]

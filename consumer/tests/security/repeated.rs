@@ -57,7 +57,7 @@ async fn a_callback_sent_twice_at_once_connects_once() {
 #[tokio::test]
 async fn a_new_user_s_lost_cookie_comes_again() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
+    let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     for leaves_early in [true, false] {
         let browser = Browser::of(&site);
         let callback = browser.stopped_at_callback("acme").await;
@@ -87,7 +87,7 @@ async fn two_processes(provider: &TestProvider) -> (Site, Site, TestClock) {
         let base = Some("https://app.example".to_owned());
         let (storage, keys, clock) = (storage.clone(), keys.clone(), clock.clone());
         let setup = Setup { base, storage, keys, clock, ..Setup::default() };
-        setup.start(|builder| builder.provider(provider.registration("acme")).each_browser_a_user())
+        setup.start(|builder| builder.provider(provider.registration("acme")).anonymous_users())
     };
     (start().await, start().await, clock)
 }

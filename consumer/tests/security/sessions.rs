@@ -21,7 +21,7 @@ async fn sc_01_sc_02_cookies_are_kept_strictly() {
     for (base, secure) in [(None, false), (Some("https://app.example".to_owned()), true)] {
         let registration = provider.registration("acme");
         let setup = Setup { base, ..Setup::default() };
-        let site = setup.start(|builder| builder.provider(registration).each_browser_a_user()).await;
+        let site = setup.start(|builder| builder.provider(registration).anonymous_users()).await;
         let browser = Browser::of(&site);
         let start = browser.get("/login/acme").await;
         let callback = browser.approve(&start.location().parse().unwrap()).await;
@@ -44,7 +44,7 @@ async fn sc_01_sc_02_cookies_are_kept_strictly() {
 #[tokio::test]
 async fn sc_05_a_user_cookie_is_made_by_the_application_only() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
+    let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     let browser = Browser::of(&site);
     browser.login("acme").await;
     browser.forget_logins();
@@ -89,7 +89,7 @@ async fn sc_08_nothing_personal_is_cached() {
 #[tokio::test]
 async fn sc_09_strange_cookies_are_no_cookies() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
+    let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     let browser = Browser::of(&site);
     browser.login("acme").await;
     browser.forget_logins();
@@ -151,8 +151,8 @@ async fn sc_10_the_attempt_s_cookie_goes_with_it() {
 #[tokio::test]
 async fn sc_11_two_applications_on_one_host() {
     let provider = TestProvider::start().await.unwrap();
-    let one = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
-    let two = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
+    let one = Site::with(&provider, OAuthBuilder::anonymous_users).await;
+    let two = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     // Ports do not separate cookies, so the browser has one jar for both.
     let (browser, elsewhere) = (Browser::of(&one), Browser::of(&two));
     let share =
@@ -173,7 +173,7 @@ async fn sc_11_two_processes_of_one_application() {
     let provider = TestProvider::start().await.unwrap();
     let (keys, storage) = (KeyRing::generate(), Setup::default().storage);
     let setup = || Setup { keys: keys.clone(), storage: storage.clone(), ..Setup::default() };
-    let start = || setup().start(|builder| builder.provider(provider.registration("acme")).each_browser_a_user());
+    let start = || setup().start(|builder| builder.provider(provider.registration("acme")).anonymous_users());
     let (one, two) = (start().await, start().await);
     let (browser, elsewhere) = (Browser::of(&one), Browser::of(&two));
     browser.login("acme").await;
@@ -184,7 +184,7 @@ async fn sc_11_two_processes_of_one_application() {
 #[tokio::test]
 async fn sc_12_a_visit_leaves_nothing() {
     let provider = TestProvider::start().await.unwrap();
-    let site = Site::with(&provider, OAuthBuilder::each_browser_a_user).await;
+    let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     for _ in 0..100 {
         let visitor = Browser::of(&site);
         for path in ["/", "/optional", "/required"] {
@@ -206,7 +206,7 @@ async fn processes(rings: impl IntoIterator<Item = KeyRing>) -> (TestProvider, V
     for keys in rings {
         let base = Some("https://app.example".to_owned());
         let setup = Setup { base, keys, storage: storage.clone(), ..Setup::default() };
-        let configure = |builder: OAuthBuilder| builder.provider(provider.registration("acme")).each_browser_a_user();
+        let configure = |builder: OAuthBuilder| builder.provider(provider.registration("acme")).anonymous_users();
         sites.push(setup.start(configure).await);
     }
     (provider, sites)

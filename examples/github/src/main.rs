@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let keys = KeyRing::parse(&env::var("OAUTH_DANCE_KEYS")?)?;
     let oauth = OAuth::builder("http://localhost:3000", storage, keys)
         .provider(GitHub::provider().client_from_env()?)
-        .each_browser_a_user()
+        .anonymous_users()
         .build()?;
     let app = Router::new().route("/", get(home)).merge(oauth.routes()).layer(oauth.layer()).with_state(oauth.clone());
     let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };

@@ -22,7 +22,7 @@ pub fn router(
     keys: KeyRing,
     github: Registration,
 ) -> Result<Router, ConfigError> {
-    let oauth = OAuth::builder(base_url, storage, keys).provider(github).each_browser_a_user().build()?;
+    let oauth = OAuth::builder(base_url, storage, keys).provider(github).anonymous_users().build()?;
     Ok(Router::new()
         .route("/", get(home))
         .route("/me", get(me))

@@ -23,7 +23,7 @@ pub fn router(base_url: &str, keys: KeyRing, github: Registration) -> Result<Rou
     let sessions = SessionManagerLayer::new(store.clone())
         .with_secure(base_url.starts_with("https:"))
         .with_same_site(SameSite::Lax);
-    let oauth = OAuth::per_request(base_url, keys).provider(github).each_browser_a_user().build()?;
+    let oauth = OAuth::per_request(base_url, keys).provider(github).anonymous_users().build()?;
     Ok(Router::new()
         .route("/me", get(me))
         .route("/forget", post(forget))

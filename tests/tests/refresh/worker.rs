@@ -258,7 +258,7 @@ fn root(mut error: &dyn std::error::Error) -> String {
 /// A configuration over a storage, with these providers.
 pub fn oauth(storage: impl TokenStorage, keys: &str, providers: &[At]) -> oauth_dance::OAuthBuilder {
     let builder = OAuth::builder("http://localhost:3000", storage, KeyRing::parse(keys).unwrap());
-    providers.iter().fold(builder.each_browser_a_user(), |builder, at| builder.provider(at.registration()))
+    providers.iter().fold(builder.anonymous_users(), |builder, at| builder.provider(at.registration()))
 }
 
 /// What was told of each user's token, in order.

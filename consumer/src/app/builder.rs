@@ -1,0 +1,278 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use oauth_dance_core::{Clock, KeyRing, MemoryStorage, Refresher, TokenStorage, Tokens};
+
+use super::hooks::{Hooks, NoHooks};
+use super::paths::Paths;
+use super::{Inner, OAuth, Tasks, UserSource};
+use crate::browser::anonymous::AnonymousUsers;
+use crate::browser::attempt::Attempts;
+use crate::browser::logout::LogoutState;
+use crate::browser::spent::SpentAttempts;
+use crate::browser::user::{ByExtractor, User, Users};
+use crate::client::stored;
+use crate::config::endpoint::PlainHttp;
+use crate::config::registration::Registration;
+use crate::error::ConfigError;
+use crate::protocol::http::{HttpClients, Limits};
+use crate::protocol::registered::Registered;
+
+/// Longer than any request takes, and any two answers of one browser are apart.
+const LEDGER_RETENTION: Duration = Duration::from_secs(600);
+
+/// A configuration that is not built yet; see [`OAuth::builder`].
+#[must_use]
+pub struct OAuthBuilder {
+    base_url: String,
+    tokens: Tokens,
+    ledger: Option<Tokens>,
+    per_request: bool,
+    keys: KeyRing,
+    registrations: Vec<Registration>,
+    users: Option<UserSource>,
+    hooks: Arc<dyn Hooks>,
+    login_path: String,
+    callback_path: String,
+    limits: Limits,
+    plain_http: Vec<String>,
+    retention: Option<Duration>,
+    clock: Clock,
+}
+
+impl OAuthBuilder {
+    pub(super) fn new(base_url: String, tokens: Tokens, keys: KeyRing) -> Self {
+        Self {
+            base_url,
+            tokens,
+            ledger: None,
+            per_request: false,
+            keys,
+            registrations: Vec::new(),
+            users: None,
+            hooks: Arc::new(NoHooks),
+            login_path: "/login/{provider}".to_owned(),
+            callback_path: "/login/{provider}/authorized".to_owned(),
+            limits: Limits::default(),
+            plain_http: Vec::new(),
+            retention: None,
+            clock: Clock::system(),
+        }
+    }
+
+    /// With the tokens of each request in place of one storage.
+    pub(super) fn for_each_request(self) -> Self {
+        Self { per_request: true, ..self }
+    }
+
+    /// Adds a provider.
+    pub fn provider(mut self, registration: Registration) -> Self {
+        self.registrations.push(registration);
+        self
+    }
+
+    /// Takes who is signed in from any axum extractor: a session, `axum-login`'s `AuthSession`, a user type of your own.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, OAuth, User};
+    /// use axum::http::HeaderMap;
+    ///
+    /// # let builder = OAuth::builder("http://localhost:3000", oauth_dance::MemoryStorage::new(), KeyRing::generate());
+    /// // Behind a proxy that authenticates and sets a header of its own:
+    /// let builder = builder.user(|headers: HeaderMap| async move {
+    ///     Some(User::new(headers.get("x-authenticated-user")?.to_str().ok()?))
+    /// });
+    /// # let _ = builder;
+    /// ```
+    pub fn user<E, F, Answer>(self, resolve: F) -> Self
+    where
+        E: FromRequestParts<()> + Send + 'static,
+        F: Fn(E) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = Option<User>> + Send + 'static,
+    {
+        self.users(ByExtractor::new(resolve))
+    }
+
+    /// Takes who is signed in from your own [`Users`].
+    pub fn users(self, users: impl Users) -> Self {
+        Self { users: Some(UserSource::Application(Box::new(users))), ..self }
+    }
+
+    /// For an application without user accounts: each browser is a user of its own, known by a sealed cookie that is set
+    /// when its first login ends and lasts 180 days. [`OAuth::layer`] lets the keys of that cookie be changed.
+    pub fn anonymous_users(self) -> Self {
+        let users = AnonymousUsers::new(self.keys.clone(), self.clock.clone());
+        Self { users: Some(UserSource::Anonymous(users)), ..self }
+    }
+
+    /// Takes part in the dance.
+    pub fn hooks(self, hooks: impl Hooks) -> Self {
+        Self { hooks: Arc::new(hooks), ..self }
+    }
+
+    /// Sets the login route's path. The default is `/login/{provider}`.
+    pub fn login_path(self, path: impl Into<String>) -> Self {
+        Self { login_path: path.into(), ..self }
+    }
+
+    /// Sets the callback route's path, on which redirect URIs are built. The default is `/login/{provider}/authorized`.
+    pub fn callback_path(self, path: impl Into<String>) -> Self {
+        Self { callback_path: path.into(), ..self }
+    }
+
+    /// Sets how long one call of a provider may take as a whole. The default is 20 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.limits.timeout = timeout;
+        self
+    }
+
+    /// Lets these hosts be reached by plain `http`, for development: a provider in another container or in the local network,
+    /// or this application on an address that a phone can open. Client secrets and tokens travel unencrypted there.
+    ///
+    /// Each is the name or the address of one host, without a port, such as `keycloak` or `192.168.1.5`. It holds for
+    /// everything that is configured (the base URL, redirect URIs, issuers, endpoints, API bases) and everything that an
+    /// issuer's metadata or a token response names. On this machine (`localhost`, `127.0.0.1`, `[::1]`) plain `http` is
+    /// allowed anyway. [`build`](Self::build) warns of it in the log.
+    ///
+    /// ```
+    /// use oauth_dance::{KeyRing, MemoryStorage, OAuth, Provider};
+    ///
+    /// # #[cfg(feature = "oidc")]
+    /// # fn main() -> Result<(), oauth_dance::ConfigError> {
+    /// let keycloak = Provider::openid("keycloak", "http://keycloak:8080/realms/dev");
+    /// let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    ///     .dangerously_allow_http(["keycloak"])
+    ///     .provider(keycloak.client("app", "secret"))
+    ///     .anonymous_users()
+    ///     .build()?;
+    /// # let _ = oauth;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "oidc"))]
+    /// # fn main() {}
+    /// ```
+    pub fn dangerously_allow_http<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.plain_http.extend(hosts.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets the most bytes of an API answer that are read. The default is 10 MiB.
+    pub fn max_response(mut self, bytes: usize) -> Self {
+        self.limits.max_response = bytes;
+        self
+    }
+
+    /// Sets how long the storage keeps a token after its last write. The default is until it is deleted.
+    pub fn retention(self, retain_for: Duration) -> Self {
+        Self { retention: Some(retain_for), ..self }
+    }
+
+    /// For [`OAuth::per_request`]: notes in this storage, for ten minutes and sealed, what became of each refresh token
+    /// and login attempt, so that both are redeemed once, however many requests and processes there are. A late answer
+    /// that gives a browser an older cookie again does no harm then.
+    ///
+    /// It should be shared by all processes. If it loses what it has, the requests of those minutes are as without a
+    /// ledger. It holds one record for each refresh of the last minutes, and none for a request that needs no refresh.
+    pub fn ledger(self, storage: impl TokenStorage) -> Self {
+        let ledger = Tokens::sealed(storage, self.keys.clone()).with_retention(LEDGER_RETENTION);
+        Self { ledger: Some(ledger), ..self }
+    }
+
+    /// Stores tokens **in plain text**; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is
+    /// refused then: a key that lies open beside its token protects nothing.
+    pub fn dangerous_plaintext_tokens(self) -> Self {
+        Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
+    }
+
+    /// Takes the time from another clock, for tests.
+    pub fn clock(self, clock: Clock) -> Self {
+        let builder = Self { clock, ..self };
+        match builder.users {
+            Some(UserSource::Anonymous(_)) => builder.anonymous_users(),
+            _ => builder,
+        }
+    }
+
+    /// Checks everything and puts it together.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the provider and the field.
+    pub fn build(mut self) -> Result<OAuth, ConfigError> {
+        if let Some(retain_for) = self.retention {
+            self.tokens = self.tokens.with_retention(retain_for);
+        }
+        if !self.plain_http.is_empty() {
+            tracing::warn!(hosts = ?self.plain_http, "secrets and tokens may travel to these hosts unencrypted");
+        }
+        let plain_http = PlainHttp::new(self.plain_http)?;
+        let paths = Paths::new(&self.base_url, &plain_http, self.login_path, self.callback_path)?;
+        let mut registered = BTreeMap::new();
+        for mut registration in self.registrations {
+            registration.plain_http = plain_http.clone();
+            let callback = paths.callback_url(registration.name());
+            let checked = Registered::check(registration, &callback)?;
+            if checked.dpop && !self.tokens.is_sealed() {
+                return Err(ConfigError::invalid(
+                    &checked.name,
+                    "dpop",
+                    "needs tokens to be sealed, for the key's sake",
+                ));
+            }
+            if let Some(other) = registered.insert(checked.name.clone(), Arc::new(checked)) {
+                return Err(ConfigError::DuplicateProvider { provider: other.name.clone() });
+            }
+        }
+        // Where processes do not share a storage, each spends the attempts that come back to it.
+        let notes = self.ledger.as_ref().unwrap_or(&self.tokens).storage();
+        let capabilities = notes.capabilities();
+        if self.ledger.is_some() && !capabilities.atomic {
+            return Err(ConfigError::Ledger { storage: capabilities.name });
+        }
+        let spent: Arc<dyn TokenStorage> = if capabilities.atomic && (capabilities.shared || self.ledger.is_some()) {
+            Arc::clone(notes)
+        } else {
+            Arc::new(MemoryStorage::new().with_clock(self.clock.clone()))
+        };
+        let hooks = Arc::clone(&self.hooks);
+        let mut refresher = Refresher::new()
+            .with_clock(self.clock.clone())
+            .with_request_timeout(self.limits.timeout)
+            .with_observer(move |key, event| {
+                stored::count(key, event);
+                hooks.refresh(key, event);
+            });
+        if let Some(ledger) = self.ledger {
+            refresher = refresher.with_ledger(ledger);
+        }
+        let inner = Inner {
+            registered,
+            refresher,
+            per_request: self.per_request,
+            keys_change: self.keys.has_older(),
+            users: self.users.ok_or(ConfigError::NoUsers)?,
+            hooks: self.hooks,
+            logouts: LogoutState::new(self.keys.clone(), paths.is_https()),
+            attempts: Attempts::new(self.keys.clone(), self.clock.clone(), paths.is_https()),
+            spent: SpentAttempts::new(spent, self.keys, self.limits.timeout),
+            logins: Tasks::default(),
+            http: HttpClients::new(self.limits, self.clock.clone())?,
+            paths,
+            clock: self.clock,
+        };
+        Ok(OAuth { inner: Arc::new(inner), tokens: self.tokens })
+    }
+}
+
+impl fmt::Debug for OAuthBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuthBuilder")
+            .field("base_url", &self.base_url)
+            .field("registrations", &self.registrations)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,258 @@
+//! What an application holds: its providers, its users' tokens, and how it is put together.
+
+pub(crate) mod accounts;
+mod background;
+mod builder;
+pub(crate) mod hooks;
+mod no_storage;
+pub(crate) mod paths;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use http::Extensions;
+use oauth_dance_core::{
+    Clock, Connection, KeyRing, Refresher, RequestStorage, Token, TokenKey, TokenStorage, Tokens, Versioned,
+};
+use url::Url;
+
+use self::hooks::Hooks;
+use self::no_storage::NoStorage;
+use self::paths::Paths;
+use crate::browser::anonymous::AnonymousUsers;
+use crate::browser::attempt::Attempts;
+use crate::browser::logout::LogoutState;
+use crate::browser::spent::SpentAttempts;
+use crate::browser::user::{User, Users};
+use crate::client::ApiClient;
+use crate::client::stored::StoredToken;
+use crate::error::ConnectError;
+use crate::protocol::http::HttpClients;
+use crate::protocol::oauth2::Revocation;
+use crate::protocol::oauth2::revoke::revoke_grant;
+use crate::protocol::registered::Registered;
+
+pub use builder::OAuthBuilder;
+pub(crate) use tasks::Tasks;
+
+/// How often a token may be replaced while it is being removed. A refresh writes twice.
+const MAX_REMOVE_RETRIES: usize = 8;
+
+/// The providers of an application, its users' tokens, and the dance between them.
+///
+/// Make one at start with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and put it into the router's
+/// state, from where the extractors take it. Cloning is cheap.
+#[derive(Clone)]
+pub struct OAuth {
+    pub(crate) inner: Arc<Inner>,
+    /// Outside of `inner`, since some are of one request only.
+    pub(crate) tokens: Tokens,
+}
+
+pub(crate) struct Inner {
+    pub(crate) registered: BTreeMap<String, Arc<Registered>>,
+    pub(crate) per_request: bool,
+    /// Whether an older key may have sealed something.
+    pub(crate) keys_change: bool,
+    pub(crate) users: UserSource,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) refresher: Refresher,
+    pub(crate) attempts: Attempts,
+    pub(crate) spent: SpentAttempts,
+    /// The logins in flight.
+    pub(crate) logins: Tasks,
+    pub(crate) logouts: LogoutState,
+    pub(crate) http: HttpClients,
+    pub(crate) paths: Paths,
+    pub(crate) clock: Clock,
+}
+
+/// Where the application knows from who the user is.
+pub(crate) enum UserSource {
+    Application(Box<dyn Users>),
+    Anonymous(AnonymousUsers),
+}
+
+impl OAuth {
+    /// Starts a configuration.
+    ///
+    /// `base_url` is where browsers reach the application, such as `https://app.example`; redirect URIs are built on it
+    /// and never on a request's headers, so it is right behind any proxy. It must be https, unless it is on this
+    /// machine. Tokens and cookies are sealed with `keys`.
+    pub fn builder(base_url: impl Into<String>, storage: impl TokenStorage, keys: KeyRing) -> OAuthBuilder {
+        OAuthBuilder::new(base_url.into(), Tokens::sealed(storage, keys.clone()), keys)
+    }
+
+    /// Starts a configuration where each request brings its own token storage, in its session or its cookies: a layer
+    /// outside of [`OAuth::routes`] and of every handler puts a [`RequestStorage`] into the request's extensions.
+    ///
+    /// Everything else is as in [`OAuth::builder`], but tokens are there in handlers only, by
+    /// [`Connected`](crate::Connected) and [`Connections`](crate::Connections). Without a request, as in a background job,
+    /// [`OAuth::client`], [`OAuth::connection`], [`OAuth::disconnect`] and [`OAuth::tokens`] answer with
+    /// [`StorageError::Unsupported`](oauth_dance_core::StorageError::Unsupported).
+    ///
+    /// Requests know nothing of each other: two at the same time redeem the same refresh token, and a login attempt is
+    /// spent once per process rather than once. Give it a [`ledger`](OAuthBuilder::ledger) where that matters.
+    pub fn per_request(base_url: impl Into<String>, keys: KeyRing) -> OAuthBuilder {
+        Self::builder(base_url, NoStorage, keys).for_each_request()
+    }
+
+    /// A client that acts for this user at this provider, with no request needed: for background jobs. An expired
+    /// access token is refreshed first.
+    ///
+    /// # Errors
+    /// [`ConnectError::NotConnected`] if the user has connected no account there; see [`ConnectError`] for the rest.
+    ///
+    /// # Cancel safety
+    /// A refresh runs in a task of its own: dropping this future does not lose the new token.
+    pub async fn client(&self, provider: &str, user: &User) -> Result<ApiClient, ConnectError> {
+        let registered = self.registered(provider)?.best_effort(&self.inner.http).await;
+        let stored = self.stored(registered, user.key(provider)?);
+        let token = stored.usable().await?;
+        Ok(ApiClient::of(stored, token))
+    }
+
+    /// What is stored for this user at this provider and how it stands, or `None` if nothing is stored. Asks the storage,
+    /// not the provider.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
+    pub async fn connection(&self, provider: &str, user: &User) -> Result<Option<Connection>, ConnectError> {
+        self.registered(provider)?;
+        Ok(self.inner.refresher.connection(&self.tokens, &user.key(provider)?).await?)
+    }
+
+    /// Waits until no login and no refresh is in flight in this process. Call it when the server has stopped, so that no new
+    /// token is lost, and bound the time it may take: while the storage is down, it waits for that.
+    ///
+    /// A login is in flight from the moment its callback spends the attempt to the moment its token is stored and its outcome
+    /// noted, also after the browser has gone.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use oauth_dance::OAuth;
+    ///
+    /// # async fn serve(listener: tokio::net::TcpListener, app: axum::Router, oauth: OAuth) -> std::io::Result<()> {
+    /// # let stopped = std::future::ready(());
+    /// axum::serve(listener, app).with_graceful_shutdown(stopped).await?;
+    /// if tokio::time::timeout(Duration::from_secs(10), oauth.finish()).await.is_err() {
+    ///     eprintln!("stopped before every token was stored");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn finish(&self) {
+        // The hook of a login may call an API, and so refresh a token.
+        self.inner.logins.all_ended().await;
+        self.inner.refresher.finish().await;
+    }
+
+    /// Forgets this user's token, then revokes it at the provider where that has a revocation endpoint (RFC 7009).
+    ///
+    /// The token is gone here even if the provider cannot be reached; [`Disconnected::revocation`] tells. One of a provider
+    /// that is not configured any more is forgotten too.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`] if no such provider is configured and nothing was stored;
+    /// [`ConnectError::Storage`], [`ConnectError::Key`].
+    pub async fn disconnect(&self, provider: &str, user: &User) -> Result<Disconnected, ConnectError> {
+        let (removed, token) = self.remove(&user.key(provider)?).await?;
+        let revocation = match (self.registered(provider), token) {
+            (Ok(registered), Some(Token::OAuth2(token))) => {
+                revoke_grant(&self.inner.http, &*registered.best_effort(&self.inner.http).await, &token).await
+            }
+            (Err(error), _) if !removed => return Err(error),
+            _ => Revocation::NotPossible,
+        };
+        tracing::info!(provider, removed, ?revocation, "disconnected");
+        Ok(Disconnected { removed, revocation })
+    }
+
+    /// Removes a token and hands it back: the very one that was there last, which a refresh may have just replaced.
+    async fn remove(&self, key: &TokenKey) -> Result<(bool, Option<Token>), ConnectError> {
+        for _ in 0..MAX_REMOVE_RETRIES {
+            match self.tokens.get(key).await {
+                Ok(Some(Versioned { value: token, version })) => {
+                    if self.tokens.delete(key, Some(version)).await? {
+                        return Ok((true, Some(token)));
+                    }
+                }
+                // What cannot be read can still be forgotten; it just cannot be revoked.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok((self.tokens.delete(key, None).await?, None))
+    }
+
+    /// The providers' names and titles, in the order of their names.
+    pub fn providers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.inner.registered.values().map(|registered| (registered.name.as_str(), registered.title.as_str()))
+    }
+
+    /// Where a browser starts the login at this provider: a path with any prefix of the base URL.
+    pub fn login_path(&self, provider: &str) -> String {
+        self.inner.paths.login(provider)
+    }
+
+    /// The redirect URI to register at this provider (RFC 6749 section 3.1.2).
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`].
+    pub fn redirect_uri(&self, provider: &str) -> Result<Url, ConnectError> {
+        Ok(self.registered(provider)?.redirect_uri.clone())
+    }
+
+    /// The typed token storage underneath.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Where the token of that key is, and what it is refreshed with.
+    pub(crate) fn stored(&self, registered: Arc<Registered>, key: TokenKey) -> StoredToken {
+        StoredToken {
+            refresher: self.inner.refresher.clone(),
+            tokens: self.tokens.clone(),
+            http: self.inner.http.clone(),
+            reseals: self.inner.per_request && self.inner.keys_change,
+            registered,
+            key,
+        }
+    }
+
+    /// The same with the tokens of a request. `None` if the request should bring a storage and does not.
+    pub(crate) fn in_request(&self, extensions: &Extensions) -> Option<Self> {
+        if !self.inner.per_request {
+            return Some(self.clone());
+        }
+        let storage = Arc::clone(extensions.get::<RequestStorage>()?.storage());
+        Some(Self { inner: Arc::clone(&self.inner), tokens: self.tokens.clone().with_storage(storage) })
+    }
+
+    pub(crate) fn registered(&self, provider: &str) -> Result<Arc<Registered>, ConnectError> {
+        self.inner.registered.get(provider).cloned().ok_or_else(|| ConnectError::UnknownProvider(provider.to_owned()))
+    }
+}
+
+impl fmt::Debug for OAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuth")
+            .field("providers", &self.inner.registered.keys())
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`OAuth::disconnect`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disconnected {
+    /// Whether a token was stored.
+    pub removed: bool,
+    /// What became of it at the provider.
+    pub revocation: Revocation,
+}
+
+#[cfg(test)]
+mod tests;

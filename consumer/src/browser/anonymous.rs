@@ -1,0 +1,91 @@
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue};
+use oauth_dance_core::{Clock, KeyRing, Timestamp, random_bytes};
+use serde::{Deserialize, Serialize};
+
+use super::cookies::{self, SealedCookies};
+use super::user::User;
+
+/// Followed by the id of the key that sealed it: two applications on one host, where ports do not separate cookies, have
+/// one each, and all processes of one application have the same.
+const PREFIX: &str = "oauth-dance-user-";
+const LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
+
+/// Each browser as a user of its own, known by a sealed cookie.
+pub(crate) struct AnonymousUsers {
+    keys: KeyRing,
+    clock: Clock,
+}
+
+/// Who a browser is. The cookie holds it sealed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AnonymousUser {
+    id: String,
+    since: u64,
+}
+
+impl AnonymousUser {
+    pub(crate) fn user(&self) -> User {
+        User::new(&self.id)
+    }
+}
+
+impl AnonymousUsers {
+    pub(crate) fn new(keys: KeyRing, clock: Clock) -> Self {
+        Self { keys, clock }
+    }
+
+    /// The user of this browser, unless it is a new one.
+    pub(crate) fn current(&self, headers: &HeaderMap, https: bool) -> Option<User> {
+        Some(self.find(headers, https)?.0.user())
+    }
+
+    /// A new user.
+    pub(crate) fn create(&self) -> AnonymousUser {
+        let id = format!("browser-{}", URL_SAFE_NO_PAD.encode(random_bytes::<16>()));
+        AnonymousUser { id, since: self.clock.now().as_unix_seconds() }
+    }
+
+    /// The cookie that makes a browser this user, for as long as they have left.
+    pub(crate) fn cookie(&self, identity: &AnonymousUser, https: bool) -> HeaderValue {
+        let cookies = self.cookies(https);
+        cookies.set(&self.name(&cookies), identity, LIFETIME.saturating_sub(self.age(identity)))
+    }
+
+    /// The headers that replace a cookie sealed by another key than the ring's first; none if there is nothing to replace.
+    pub(crate) fn renewed(&self, headers: &HeaderMap, https: bool) -> Vec<HeaderValue> {
+        let cookies = self.cookies(https);
+        match self.find(headers, https) {
+            Some((identity, name)) if name != self.name(&cookies) => {
+                vec![self.cookie(&identity, https), cookies.remove(name)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Who the browser is, and the name of the cookie that says so: the one sealed by the ring's first key if it is there.
+    fn find<'a>(&self, headers: &'a HeaderMap, https: bool) -> Option<(AnonymousUser, &'a str)> {
+        let cookies = self.cookies(https);
+        let (prefix, current) = (cookies.name(PREFIX), self.name(&cookies));
+        let known = cookies::all(headers).filter(|(name, _)| name.starts_with(&prefix)).filter_map(|(name, value)| {
+            let identity: AnonymousUser = cookies.read(name, value)?;
+            (self.age(&identity) < LIFETIME).then_some((identity, name))
+        });
+        known.max_by_key(|(_, name)| *name == current)
+    }
+
+    fn age(&self, identity: &AnonymousUser) -> Duration {
+        self.clock.now().saturating_since(Timestamp::from_unix_seconds(identity.since))
+    }
+
+    fn name(&self, cookies: &SealedCookies) -> String {
+        cookies.name(&format!("{PREFIX}{}", self.keys.primary_id()))
+    }
+
+    fn cookies(&self, https: bool) -> SealedCookies {
+        SealedCookies { keys: self.keys.clone(), purpose: "oauth-dance browser user", https }
+    }
+}

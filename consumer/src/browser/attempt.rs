@@ -1,0 +1,358 @@
+//! One attempt to log in: what must be the same when the browser comes back, in a sealed cookie of its own.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue};
+use oauth_dance_core::{Clock, DpopKey, KeyRing, Secret, Timestamp, random_bytes};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::cookies::{self, SealedCookies};
+use super::user::User;
+use crate::protocol::openid::AskedOfIdToken;
+
+/// How long a login may take.
+pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
+/// How much longer its cookie is there, by which a browser that repeats the callback is known.
+const REPEATABLE: Duration = Duration::from_secs(60);
+/// How many logins one browser can have under way, and how long their cookies may be together, of which proxies take 8 KiB
+/// with all others; the oldest give way.
+const MAX_PENDING: usize = 5;
+const MAX_BYTES: usize = 4096;
+const PREFIX: &str = "oauth-dance-login-";
+/// What a form said, from the `POST` to the `GET` that follows at once.
+const POSTED: &str = "oauth-dance-posted";
+const POSTED_LIFETIME: Duration = Duration::from_secs(60);
+const MAX_POSTED: usize = 1024;
+
+/// Starts attempts, and finds them again.
+pub(crate) struct Attempts {
+    cookies: SealedCookies,
+    clock: Clock,
+}
+
+/// What the callback needs of the login. It travels sealed, bound to its cookie's name, which is bound to the state.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Attempt {
+    /// What the callback names it by: `state`, or in OAuth 1.0a the temporary credentials' `oauth_token`.
+    pub(crate) state: String,
+    /// What proves at the token endpoint that both ends are one login: PKCE's verifier, or in OAuth 1.0a the temporary
+    /// credentials' secret.
+    pub(crate) verifier: String,
+    pub(crate) provider: String,
+    pub(crate) next: String,
+    /// The private key that the token will be bound to, if it will (RFC 9449 section 10).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dpop_key: Option<String>,
+    /// The scopes that were asked for, if they are others than the provider's usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scopes: Option<Vec<String>>,
+    /// Whether OpenID Connect was asked for, so that an ID token has to come.
+    #[serde(default)]
+    pub(crate) openid: bool,
+    /// What that ID token has to repeat (OpenID Connect Core section 3.1.2.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) nonce: Option<String>,
+    /// How many seconds ago the user may have signed in, if that was asked for (the same section).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_age: Option<u64>,
+    user: Option<(String, Option<String>)>,
+    since: u64,
+    /// Whether the response to its first callback has arrived at this browser, which brought the cookie that says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_spent: bool,
+}
+
+impl Attempt {
+    pub(crate) fn bind(&mut self, key: &DpopKey) {
+        self.dpop_key = Some(key.expose().to_owned());
+    }
+
+    pub(crate) fn dpop_key(&self) -> Option<DpopKey> {
+        DpopKey::parse(self.dpop_key.as_deref()?)
+    }
+
+    /// Makes it one of OpenID Connect, with a nonce of 256 random bits where the provider repeats it.
+    pub(crate) fn expect_id_token(&mut self, repeats_nonce: bool) {
+        self.openid = true;
+        self.nonce = repeats_nonce.then(|| URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
+    }
+
+    /// Takes from the parameters of the authorization request what the ID token will be checked against.
+    pub(crate) fn expect_sign_in_within(&mut self, max_age: Option<&String>) {
+        self.max_age = max_age.and_then(|seconds| seconds.trim().parse().ok());
+    }
+
+    pub(crate) fn asked_of_id_token(&self) -> AskedOfIdToken<'_> {
+        let signed_in_since = self.max_age.map(|max_age| self.since.saturating_sub(max_age));
+        AskedOfIdToken { nonce: self.nonce.as_deref(), signed_in_since }
+    }
+
+    pub(crate) fn is_of(&self, user: Option<&User>) -> bool {
+        let then = self.user.as_ref().map(|(id, tenant)| (id.as_str(), tenant.as_deref()));
+        then == user.map(|user| (user.id(), user.tenant()))
+    }
+}
+
+impl Attempts {
+    pub(crate) fn new(keys: KeyRing, clock: Clock, https: bool) -> Self {
+        Self { cookies: SealedCookies { keys, purpose: "oauth-dance login attempt", https }, clock }
+    }
+
+    /// A new attempt with a state of 256 random bits.
+    pub(crate) fn start(&self, provider: &str, verifier: &Secret, next: String, user: Option<&User>) -> Attempt {
+        self.start_as(URL_SAFE_NO_PAD.encode(random_bytes::<32>()), provider, verifier, next, user)
+    }
+
+    /// A new attempt that the provider has named.
+    pub(crate) fn start_as(
+        &self,
+        state: String,
+        provider: &str,
+        verifier: &Secret,
+        next: String,
+        user: Option<&User>,
+    ) -> Attempt {
+        Attempt {
+            state,
+            verifier: verifier.expose().to_owned(),
+            provider: provider.to_owned(),
+            next,
+            dpop_key: None,
+            scopes: None,
+            openid: false,
+            nonce: None,
+            max_age: None,
+            user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
+            since: self.clock.now().as_unix_seconds(),
+            is_spent: false,
+        }
+    }
+
+    /// Whether the callback may still spend it.
+    pub(crate) fn is_in_time(&self, attempt: &Attempt) -> bool {
+        self.clock.now().saturating_since(Timestamp::from_unix_seconds(attempt.since)) <= LIFETIME
+    }
+
+    /// The cookie of a new attempt, and the removal of older ones that there is no more room for.
+    pub(crate) fn remember(&self, attempt: &Attempt, headers: &HeaderMap) -> Vec<HeaderValue> {
+        let prefix = self.cookies.name(PREFIX);
+        let age = |attempt: Attempt| (!attempt.is_spent, attempt.since);
+        let mut pending: Vec<((bool, u64), &str, &str)> = cookies::all(headers)
+            .filter(|(name, _)| name.starts_with(&prefix))
+            .filter_map(|(name, value)| Some((age(self.cookies.read(name, value)?), name, value)))
+            .collect();
+        pending.sort_unstable_by(|one, other| other.cmp(one));
+        let newest = self.cookies.set(&self.name(&attempt.state), attempt, LIFETIME + REPEATABLE);
+        let mut bytes = newest.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().len();
+        let fits = |(_, name, value): &&((bool, u64), &str, &str)| {
+            bytes += "; ".len() + name.len() + "=".len() + value.len();
+            bytes <= MAX_BYTES
+        };
+        let kept = pending.iter().take(MAX_PENDING - 1).take_while(fits).count();
+        let mut set: Vec<_> = pending[kept..].iter().map(|(_, name, _)| self.cookies.remove(name)).collect();
+        set.push(newest);
+        set
+    }
+
+    /// The attempt that this browser started with that state.
+    pub(crate) fn find(&self, state: &str, headers: &HeaderMap) -> Option<Attempt> {
+        let name = self.name(state);
+        let attempt: Attempt = cookies::all(headers)
+            .filter(|(found, _)| *found == name)
+            .find_map(|(_, value)| self.cookies.read(&name, value))?;
+        (Secret::new(attempt.state.as_str()) == Secret::new(state)).then_some(attempt)
+    }
+
+    /// The cookie of an attempt whose callback has been answered: nothing of it is secret any more, and it is there for a
+    /// minute, for a browser that repeats the callback.
+    pub(crate) fn end(&self, attempt: &Attempt) -> HeaderValue {
+        let ended = Attempt {
+            state: attempt.state.clone(),
+            verifier: String::new(),
+            provider: attempt.provider.clone(),
+            next: String::new(),
+            dpop_key: None,
+            scopes: None,
+            openid: false,
+            nonce: None,
+            max_age: None,
+            user: None,
+            since: attempt.since,
+            is_spent: true,
+        };
+        self.cookies.set(&self.name(&attempt.state), &ended, REPEATABLE)
+    }
+
+    /// The header that makes the browser forget an attempt.
+    pub(crate) fn forget(&self, attempt: &Attempt) -> HeaderValue {
+        self.cookies.remove(&self.name(&attempt.state))
+    }
+
+    /// The cookie for what a provider said of the user in a form, beside what the callback passes on.
+    pub(crate) fn remember_posted(&self, state: &str, said: &str) -> Option<HeaderValue> {
+        let fits = said.len() <= MAX_POSTED;
+        fits.then(|| self.cookies.set(&self.cookies.name(POSTED), &(fingerprint(state), said), POSTED_LIFETIME))
+    }
+
+    /// What a provider said of the user in a form.
+    pub(crate) fn posted(&self, attempt: &Attempt, headers: &HeaderMap) -> Option<Secret> {
+        let name = self.cookies.name(POSTED);
+        let mut found = cookies::all(headers).filter(|(found, _)| *found == name);
+        let (state, said) = found.find_map(|(_, value)| self.cookies.read::<(String, String)>(&name, value))?;
+        (state == fingerprint(&attempt.state)).then(|| Secret::from(said))
+    }
+
+    /// The header that makes the browser forget it.
+    pub(crate) fn forget_posted(&self) -> HeaderValue {
+        self.cookies.remove(&self.cookies.name(POSTED))
+    }
+
+    fn name(&self, state: &str) -> String {
+        self.cookies.name(&format!("{PREFIX}{}", &fingerprint(state)[..16]))
+    }
+}
+
+/// Names a state without telling it.
+pub(crate) fn fingerprint(state: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(state))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use http::header;
+
+    use super::*;
+
+    pub(crate) fn attempts() -> (Attempts, Arc<AtomicU64>) {
+        let seconds = Arc::new(AtomicU64::new(1_000_000));
+        let reading = Arc::clone(&seconds);
+        let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
+        (Attempts::new(KeyRing::generate(), clock, true), seconds)
+    }
+
+    /// What a browser sends back after these headers.
+    fn jar(set: &[HeaderValue]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in set {
+            let pair = value.to_str().unwrap().split(';').next().unwrap().to_owned();
+            headers.append(header::COOKIE, pair.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn states_are_fresh_and_long() {
+        let (attempts, _) = attempts();
+        let states: std::collections::HashSet<_> =
+            (0..1000).map(|_| attempts.start("p", &"v".into(), "/".to_owned(), None).state).collect();
+        assert_eq!(states.len(), 1000);
+        assert!(states.iter().all(|state| state.len() == 43));
+    }
+
+    #[test]
+    fn the_cookie_hides_the_verifier_and_is_kept_strictly() {
+        let (attempts, _) = attempts();
+        let attempt = attempts.start("p", &"CANARY".into(), "/".to_owned(), None);
+        let cookie = attempts.remember(&attempt, &HeaderMap::new())[0].to_str().unwrap().to_owned();
+        for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=660"] {
+            assert!(cookie.contains(attribute), "{cookie}");
+        }
+        assert!(cookie.starts_with("__Host-") && !cookie.contains("Domain"), "{cookie}");
+        assert!(!cookie.contains("CANARY") && !cookie.contains(&attempt.state));
+        let value = cookie.split(['=', ';']).nth(1).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(value).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"CANARY"));
+    }
+
+    #[test]
+    fn only_the_same_browser_and_state_find_it() {
+        let (attempts, _) = attempts();
+        let one = attempts.start("p", &"1".into(), "/one".to_owned(), Some(&User::new("alice")));
+        let two = attempts.start("p", &"2".into(), "/two".to_owned(), None);
+        let mut set = attempts.remember(&one, &HeaderMap::new());
+        set.extend(attempts.remember(&two, &jar(&set)));
+        assert_eq!(attempts.find(&two.state, &jar(&set)).unwrap().next, "/two");
+        let found = attempts.find(&one.state, &jar(&set)).unwrap();
+        assert!(found.is_of(Some(&User::new("alice"))) && !found.is_of(None));
+        assert!(!found.is_of(Some(&User::new("alice").in_tenant("t"))));
+
+        assert!(attempts.find(&one.state, &HeaderMap::new()).is_none());
+        assert!(attempts.find(&one.state.to_lowercase(), &jar(&set)).is_none());
+        assert!(attempts.find(&format!("{}=", one.state), &jar(&set)).is_none());
+        assert!(attempts.find("", &jar(&set)).is_none());
+        let swapped = format!("{}={}", attempts.name(&one.state), "x".repeat(5000));
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, swapped.parse().unwrap());
+        assert!(attempts.find(&one.state, &headers).is_none());
+    }
+
+    #[test]
+    fn many_logins_at_once_do_not_fill_the_jar() {
+        assert_eq!(pending_of_many("/", 0), MAX_PENDING);
+        for (next, scopes) in [("/", 1024), (&*"x".repeat(768), 0), (&*"x".repeat(768), 1024)] {
+            assert!((1..MAX_PENDING).contains(&pending_of_many(next, scopes)), "{scopes}");
+        }
+    }
+
+    /// How many of fifty logins are kept, with this way back and so many bytes of scopes.
+    fn pending_of_many(next: &str, scopes: usize) -> usize {
+        let (attempts, seconds) = attempts();
+        let mut jar_now: Vec<HeaderValue> = Vec::new();
+        let mut last = None;
+        for _ in 0..50 {
+            seconds.fetch_add(1, Ordering::SeqCst);
+            let mut attempt = attempts.start("p", &"v".repeat(43).into(), next.to_owned(), None);
+            attempt.scopes = (scopes > 0).then(|| vec!["s".repeat(16); scopes / 16]);
+            for set in attempts.remember(&attempt, &jar(&jar_now)) {
+                let name = set.to_str().unwrap().split('=').next().unwrap().to_owned();
+                jar_now.retain(|kept| !kept.to_str().unwrap().starts_with(&format!("{name}=")));
+                if !set.to_str().unwrap().contains("Max-Age=0") {
+                    jar_now.push(set);
+                }
+            }
+            last = Some(attempt);
+        }
+        let size: usize = jar(&jar_now).values().map(|pair| pair.len() + "; ".len()).sum();
+        assert!(size <= MAX_BYTES + "; ".len(), "{size}");
+        assert!(attempts.find(&last.unwrap().state, &jar(&jar_now)).is_some());
+        jar_now.len()
+    }
+
+    #[test]
+    fn an_attempt_that_ended_gives_way_first() {
+        let (attempts, seconds) = attempts();
+        let mut set = Vec::new();
+        for _ in 0..MAX_PENDING {
+            seconds.fetch_add(1, Ordering::SeqCst);
+            let attempt = attempts.start("p", &"SECRET".into(), "/".to_owned(), None);
+            set.push((attempts.remember(&attempt, &HeaderMap::new()).pop().unwrap(), attempt));
+        }
+        let ended = attempts.end(&set[3].1);
+        assert!(ended.to_str().unwrap().contains("Max-Age=60;") || ended.to_str().unwrap().ends_with("Max-Age=60"));
+        set[3].0 = ended;
+        let headers = jar(&set.iter().map(|(cookie, _)| cookie.clone()).collect::<Vec<_>>());
+        let found = attempts.find(&set[3].1.state, &headers).unwrap();
+        assert!(found.is_spent && found.verifier.is_empty());
+
+        let next = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        let removed = attempts.remember(&next, &headers);
+        assert_eq!(removed.len(), 2);
+        assert!(removed[0].to_str().unwrap().starts_with(&attempts.name(&set[3].1.state)));
+    }
+
+    #[test]
+    fn an_attempt_is_in_time_for_ten_minutes() {
+        let (attempts, seconds) = attempts();
+        let attempt = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        seconds.fetch_add(600, Ordering::SeqCst);
+        assert!(attempts.is_in_time(&attempt));
+        seconds.fetch_add(1, Ordering::SeqCst);
+        assert!(!attempts.is_in_time(&attempt));
+    }
+}

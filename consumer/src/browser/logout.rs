@@ -1,0 +1,43 @@
+//! Where a browser goes that was sent to its provider to log out there.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderValue};
+use oauth_dance_core::{KeyRing, Secret};
+use sha2::{Digest as _, Sha256};
+
+use super::cookies::{self, SealedCookies};
+
+/// How long the provider may ask and the user think.
+const LIFETIME: Duration = Duration::from_secs(600);
+const PREFIX: &str = "oauth-dance-logout-";
+
+/// Where the browser goes after each logout in flight, in a sealed cookie of its own.
+pub(crate) struct LogoutState {
+    cookies: SealedCookies,
+}
+
+impl LogoutState {
+    pub(crate) fn new(keys: KeyRing, https: bool) -> Self {
+        Self { cookies: SealedCookies { keys, purpose: "oauth-dance logout", https } }
+    }
+
+    pub(crate) fn remember(&self, state: &str, next: &str) -> HeaderValue {
+        self.cookies.set(&self.name(state), &(state, next), LIFETIME)
+    }
+
+    /// Where this browser goes that was sent away with that state, and the header that makes it forget.
+    pub(crate) fn finish(&self, state: &str, headers: &HeaderMap) -> Option<(String, HeaderValue)> {
+        let name = self.name(state);
+        let mut found = cookies::all(headers).filter(|(found, _)| *found == name);
+        let (remembered, next): (String, String) = found.find_map(|(_, value)| self.cookies.read(&name, value))?;
+        (Secret::new(remembered) == Secret::new(state)).then(|| (next, self.cookies.remove(&name)))
+    }
+
+    fn name(&self, state: &str) -> String {
+        let fingerprint = URL_SAFE_NO_PAD.encode(Sha256::digest(state));
+        self.cookies.name(&format!("{PREFIX}{}", &fingerprint[..16]))
+    }
+}

@@ -1,0 +1,179 @@
+//! What an API's answer says about the token, and what comes of it.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use oauth_dance_core::{Rejection, Token};
+use serde::Deserialize;
+
+use super::{ApiClient, ApiResponse};
+use crate::error::{ConnectError, ConnectedRejection};
+use crate::protocol::http::challenge;
+use crate::protocol::oauth1;
+
+/// Reasons that are not the token's, with which an API may answer 401 all the same (RFC 6750 section 3.1, RFC 9449
+/// sections 7.1 and 9, RFC 9470 section 3). Another token would not help.
+const OTHER_REASONS: [&str; 5] = [
+    "insufficient_scope",
+    "invalid_request",
+    "use_dpop_nonce",
+    "invalid_dpop_proof",
+    "insufficient_user_authentication",
+];
+const INVALID_TOKEN: &str = "invalid_token";
+/// A JSON error is short; what is longer is something else.
+const MAX_ERROR: usize = 4096;
+/// A new token may not be known to every server of an API yet.
+const MOMENT: Duration = Duration::from_secs(60);
+
+/// What an answer says about the token that came with the request; `None` if it does not reject it.
+fn rejection(answer: &ApiResponse) -> Option<Rejection> {
+    let errors: Vec<String> = challenge::errors(answer.headers()).collect();
+    let is_unauthorized = answer.status() == StatusCode::UNAUTHORIZED;
+    let names_token = errors.iter().any(|error| error == INVALID_TOKEN)
+        || is_unauthorized && json_error(answer.bytes()).is_some_and(|error| error == INVALID_TOKEN);
+    let names_other = errors.iter().any(|error| OTHER_REASONS.contains(&error.as_str()));
+    match names_token {
+        true => answer.status().is_client_error().then_some(Rejection::InvalidToken),
+        false => (is_unauthorized && !names_other).then_some(Rejection::Unexplained),
+    }
+}
+
+/// The error of a body that is like a token endpoint's, as some APIs send in place of a challenge.
+fn json_error(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Error {
+        error: String,
+    }
+    let body = Some(body).filter(|body| body.len() <= MAX_ERROR)?;
+    serde_json::from_slice(body).ok().map(|Error { error }| error)
+}
+
+impl ApiClient {
+    /// Another token to send a request with that the API has rejected, if there is one.
+    ///
+    /// # Errors
+    /// [`ConnectedRejection`] if the token is at fault and only the user can help, which is stored then.
+    pub(crate) async fn replacement(&self, answer: &ApiResponse) -> Result<Option<Token>, ConnectedRejection> {
+        let Some(stored) = &self.stored else { return Ok(None) };
+        let replaced = match &*self.token {
+            Token::OAuth1(token) if self.is_refused(answer).await => stored.replace_refused(token).await,
+            Token::OAuth1(_) => return Ok(None),
+            token => match self.explained(answer).await {
+                Some(rejection) => stored.replace_rejected(token.secret(), rejection).await,
+                None => return Ok(None),
+            },
+        };
+        match replaced {
+            Ok(token) => Ok(token),
+            Err(error) if error.needs_login() => {
+                tracing::info!(
+                    provider = self.registered.name,
+                    "the API rejected the token, and there is no other one"
+                );
+                Err(self.rejected(error))
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(provider = self.registered.name, error, "a rejected token could not be replaced");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The response to a rejected token, for whoever the client was made for.
+    fn rejected(&self, error: ConnectError) -> ConnectedRejection {
+        ConnectedRejection::after_call(error, &self.registered.name, self.browser.clone())
+    }
+
+    /// What an answer says about the token, and if it gives no reason and the token cannot be refreshed, what the provider
+    /// says elsewhere.
+    async fn explained(&self, answer: &ApiResponse) -> Option<Rejection> {
+        let rejection = rejection(answer)?;
+        let is_refreshable = self.token.as_oauth2().is_some_and(|token| token.refresh_token.is_some());
+        if rejection == Rejection::InvalidToken || is_refreshable {
+            return Some(rejection);
+        }
+        let is_at_fault = match self.userinfo_rejects().await {
+            Some(rejects) => rejects,
+            None => !self.is_new(),
+        };
+        Some(if is_at_fault { Rejection::InvalidToken } else { Rejection::Unexplained })
+    }
+
+    /// Whether a provider of OAuth 1.0a refuses the token, rather than this request or this client.
+    async fn is_refused(&self, answer: &ApiResponse) -> bool {
+        match &answer.problem {
+            Some(problem) => oauth1::is_of_the_token(problem),
+            None if answer.status() != StatusCode::UNAUTHORIZED => false,
+            // Without a word it may be the client's key or clock, with which temporary credentials could not be had.
+            None => self.userinfo_rejects().await != Some(false) && self.client_is_accepted().await,
+        }
+    }
+
+    /// Whether the userinfo endpoint rejects the token too; `None` if there is none, or it cannot be asked.
+    async fn userinfo_rejects(&self) -> Option<bool> {
+        let endpoint = self.registered.userinfo_endpoint.clone()?;
+        let request = self.request_url(Method::GET, Ok(endpoint)).request.ok()?;
+        let answer = self.exchange(request, self.http.limits.max_response).await;
+        Some(answer.is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED))
+    }
+
+    async fn client_is_accepted(&self) -> bool {
+        let Some(client) = &self.registered.oauth1 else { return false };
+        oauth1::temporary_credentials(&self.http, client, &self.registered.redirect_uri, self.http.clock.now())
+            .await
+            .is_ok()
+    }
+
+    fn is_new(&self) -> bool {
+        let issued_at = self.token.as_oauth2().and_then(|token| token.issued_at);
+        issued_at.is_some_and(|issued_at| self.http.clock.now().saturating_since(issued_at) < MOMENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use http::{HeaderMap, HeaderValue, header};
+
+    use super::*;
+    use crate::protocol::http::Answer;
+
+    fn rejection_in(status: u16, challenge: &'static str, body: &'static str) -> Option<Rejection> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        let status = StatusCode::from_u16(status).unwrap();
+        let answer = Answer { status, headers, body: Bytes::from_static(body.as_bytes()), is_redirected: false };
+        rejection(&ApiResponse::new(answer, None))
+    }
+
+    #[test]
+    fn a_rejection_is_told_by_status_and_reason() {
+        use Rejection::{InvalidToken, Unexplained};
+
+        let invalid = "Bearer error=\"invalid_token\"";
+        for (status, challenge, body, expected) in [
+            (401, invalid, "", Some(InvalidToken)),
+            (403, invalid, "", Some(InvalidToken)),
+            (400, invalid, "", Some(InvalidToken)),
+            (200, invalid, "", None),
+            (503, invalid, "", None),
+            (401, "Bearer", "{\"error\":\"invalid_token\"}", Some(InvalidToken)),
+            (403, "", "{\"error\":\"invalid_token\"}", None),
+            (401, "", "", Some(Unexplained)),
+            (401, "Basic realm=\"x\"", "{\"message\":\"Bad credentials\"}", Some(Unexplained)),
+            (401, "Bearer error=\"unauthorized\"", "{\"error\":{\"code\":401}}", Some(Unexplained)),
+            (401, "DPoP error=\"invalid_token\", algs=\"ES256\"", "", Some(InvalidToken)),
+            (401, "DPoP error=\"use_dpop_nonce\"", "", None),
+            (401, "DPoP error=\"invalid_dpop_proof\"", "", None),
+            (401, "Bearer error=\"insufficient_scope\"", "", None),
+            (401, "Bearer error=\"insufficient_user_authentication\"", "", None),
+            (403, "Bearer error=\"insufficient_scope\"", "", None),
+            (403, "", "", None),
+            (404, "", "", None),
+        ] {
+            assert_eq!(rejection_in(status, challenge, body), expected, "{status} {challenge} {body}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! From a stored token to a usable one, by the refresh protocol of the core, and what that needs to know of a provider.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use oauth_dance_core::{
+    Lease, OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Refresher, Rejection, Secret, Token, TokenKey,
+    Tokens, Verdict,
+};
+
+use crate::error::{ConnectError, TokenEndpointError};
+use crate::protocol::http::HttpClients;
+use crate::protocol::oauth2::revoke::revoke_grant;
+use crate::protocol::oauth2::token_request;
+use crate::protocol::oauth2::token_response::Reading;
+use crate::protocol::registered::Registered;
+
+/// Where the token of one user at one provider is.
+#[derive(Clone)]
+pub(crate) struct StoredToken {
+    pub(crate) refresher: Refresher,
+    pub(crate) tokens: Tokens,
+    pub(crate) http: HttpClients,
+    /// Whether the token is sealed again if an older key sealed it, because no other process can list it to do so.
+    pub(crate) reseals: bool,
+    pub(crate) registered: Arc<Registered>,
+    pub(crate) key: TokenKey,
+}
+
+impl StoredToken {
+    /// A token that has not expired, refreshed if need be.
+    pub(crate) async fn usable(&self) -> Result<Token, ConnectError> {
+        self.reseal().await;
+        if self.registered.oauth1.is_some() {
+            return Ok(self.refresher.credentials(&self.tokens, &self.key).await?.into());
+        }
+        Ok(self.refresher.usable(&self.tokens, &self.key, &self.provider()).await?.into())
+    }
+
+    async fn reseal(&self) {
+        if !self.reseals {
+            return;
+        }
+        if let Err(error) = self.tokens.reseal(&self.key).await {
+            // Whatever it is, reading the token says it too.
+            tracing::debug!(error = &error as &dyn std::error::Error, "a token was not sealed again");
+        }
+    }
+
+    /// A token other than one that the API has rejected; `None` if that one stays in use.
+    pub(crate) async fn replace_rejected(
+        &self,
+        rejected: &Secret,
+        rejection: Rejection,
+    ) -> Result<Option<Token>, ConnectError> {
+        let (tokens, provider) = (&self.tokens, self.provider());
+        let replaced = self.refresher.replace_rejected(rejected, rejection, tokens, &self.key, &provider).await?;
+        Ok(replaced.map(Token::from))
+    }
+
+    /// Notes that the provider no longer accepts these token credentials, and returns others if such are stored by now.
+    pub(crate) async fn replace_refused(&self, refused: &OAuth1Token) -> Result<Option<Token>, ConnectError> {
+        self.refresher.mark_refused(refused, &self.tokens, &self.key).await?;
+        let stored = self.usable().await?;
+        Ok(Some(stored).filter(|stored| stored.as_oauth1() != Some(refused)))
+    }
+
+    /// What redeems its refresh token.
+    pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
+        let (http, registered) = (self.http.clone(), Arc::clone(&self.registered));
+        Arc::new(TokenEndpoint { http, registered, doubts: OnceLock::new() })
+    }
+}
+
+/// Counts what happened for whoever operates the application. The labels come from its configuration and this code.
+pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
+    let labels = [("provider", key.provider().to_owned()), ("event", event.name().to_owned())];
+    metrics::counter!("oauth_dance_refresh_events_total", &labels).increment(1);
+}
+
+/// Where one provider's refresh tokens are redeemed.
+struct TokenEndpoint {
+    http: HttpClients,
+    registered: Arc<Registered>,
+    /// What is doubtful about the token that was redeemed. One of these redeems one.
+    doubts: OnceLock<String>,
+}
+
+#[async_trait]
+impl Redeem for TokenEndpoint {
+    async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
+        let Some(refresh_token) = &token.refresh_token else {
+            return Err(RedeemError::NotRedeemed { cause: "there is no refresh token".to_owned(), retry_after: None });
+        };
+        let registered = self.registered.complete(&self.http).await;
+        let registered =
+            registered.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })?;
+        let http = self.http.within(lease);
+        match token_request::refresh(&http, &registered, token, refresh_token, http.clock.now()).await {
+            Ok(Reading { token, doubts }) => {
+                if !doubts.is_empty() {
+                    let _ = self.doubts.set(doubts.join(", "));
+                }
+                Ok(token)
+            }
+            Err(error) => {
+                let provider = &self.registered.name;
+                tracing::warn!(
+                    provider,
+                    error = &error as &dyn std::error::Error,
+                    "the refresh token was not redeemed"
+                );
+                Err(meaning(&error))
+            }
+        }
+    }
+
+    /// The ID token is looked at, but only kept where that is asked for.
+    fn to_store(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+        let id_token = new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.keep_id_token);
+        let mut kept = new.clone();
+        kept.id_token = id_token.cloned();
+        kept
+    }
+
+    async fn revoke(&self, token: &OAuth2Token) {
+        let registered = self.registered.best_effort(&self.http).await;
+        revoke_grant(&self.http, &registered, token).await;
+    }
+
+    async fn verify(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
+        let provider = &self.registered.name;
+        let doubts = self.doubts.get();
+        if let Some(doubts) = doubts {
+            tracing::error!(provider, doubts, "a refresh brought a token that is doubtful, and it was stored");
+        }
+        let said = || doubts.map_or(Verdict::Accepted, |doubts| Verdict::Unverified { cause: doubts.clone() });
+        // What the application named itself no ID token can repeat.
+        let verified = old.subject.as_ref().filter(|subject| !subject.issuer.is_empty());
+        let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return said() };
+        let http = &self.http;
+        let verdict = openid.look_at(subject, new, &self.registered.client_id, http, http.clock.now()).await;
+        if let Verdict::Unverified { cause } | Verdict::DifferentSubject { cause } = &verdict {
+            tracing::error!(provider, cause, "a refresh brought an ID token that is not right");
+        }
+        if verdict == Verdict::Accepted { said() } else { verdict }
+    }
+}
+
+/// Errors that pass by themselves (RFC 6749 section 4.1.2.1, RFC 8628 section 3.5).
+const PASSING: [&str; 4] = ["temporarily_unavailable", "server_error", "slow_down", "use_dpop_nonce"];
+/// Errors of the client and its registration (RFC 6749 section 5.2), and what GitHub, Slack and others call them.
+const OF_THE_CLIENT: [&str; 14] = [
+    "invalid_client",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_dpop_proof",
+    "invalid_redirect_uri",
+    "redirect_uri_mismatch",
+    "invalid_client_id",
+    "invalid_client_secret",
+    "bad_client_secret",
+    "bad_client_id",
+    "incorrect_client_credentials",
+    "client_not_found",
+    "invalid_credentials",
+    "unknown_client",
+];
+
+/// What an error of the token endpoint says about the refresh token.
+///
+/// The word of the provider that the grant is dead counts with any status. Everything else is seen by its status first: a
+/// gateway can answer for a provider that has spent the refresh token, in JSON too.
+fn meaning(error: &TokenEndpointError) -> RedeemError {
+    let cause = error.to_string();
+    let (status, code, retry_after) = match error {
+        error if error.needs_authorization() => return RedeemError::Dead { cause },
+        TokenEndpointError::LeaseOver => return RedeemError::LeaseExpired,
+        TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof => {
+            return RedeemError::NotRedeemed { cause, retry_after: None };
+        }
+        TokenEndpointError::Transport(_) | TokenEndpointError::Timeout | TokenEndpointError::Answer(_) => {
+            return RedeemError::Unknown { cause, retry_after: None };
+        }
+        TokenEndpointError::Refused { status, code, retry_after, .. } => (*status, Some(code.as_str()), *retry_after),
+        TokenEndpointError::Status { status, retry_after } => (*status, None, *retry_after),
+    };
+    match (status.as_u16(), code) {
+        // Looked at before the request is (RFC 6585 section 4, RFC 8470 section 5.2, RFC 9110 section 15.5.9).
+        (408 | 425 | 429, _) => RedeemError::NotRedeemed { cause, retry_after },
+        (300..400 | 500.., _) | (..300, None) => RedeemError::Unknown { cause, retry_after },
+        (_, Some(code)) if PASSING.contains(&code) => RedeemError::NotRedeemed { cause, retry_after },
+        (_, Some(code)) if OF_THE_CLIENT.contains(&code) => RedeemError::Misconfigured { cause: to_correct(&cause) },
+        (404 | 405 | 410 | 415, None) => RedeemError::Misconfigured { cause: to_correct(&cause) },
+        _ => RedeemError::Refused { cause, retry_after },
+    }
+}
+
+fn to_correct(cause: &str) -> String {
+    format!("{cause}; check the client's registration and the provider's endpoints in the configuration")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    fn refused(status: u16, code: &str, needs_authorization: bool) -> TokenEndpointError {
+        let status = StatusCode::from_u16(status).unwrap();
+        let retry_after = Some(Duration::from_secs(7));
+        TokenEndpointError::Refused {
+            code: code.to_owned(),
+            description: None,
+            status,
+            retry_after,
+            needs_authorization,
+        }
+    }
+
+    fn status(status: u16) -> TokenEndpointError {
+        let status = StatusCode::from_u16(status).unwrap();
+        TokenEndpointError::Status { status, retry_after: Some(Duration::from_secs(7)) }
+    }
+
+    #[test]
+    fn only_a_dead_grant_is_dead() {
+        for status in [200, 400, 401, 403, 429, 500, 503] {
+            assert!(matches!(meaning(&refused(status, "invalid_grant", true)), RedeemError::Dead { .. }), "{status}");
+        }
+        for other in
+            [refused(400, "invalid_request", false), refused(403, "access_denied", false), status(400), status(403)]
+        {
+            assert!(matches!(meaning(&other), RedeemError::Refused { retry_after: Some(_), .. }), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_fault_of_a_client_costs_no_user_anything() {
+        for code in OF_THE_CLIENT {
+            for status in [200, 400, 401, 403] {
+                assert!(matches!(meaning(&refused(status, code, false)), RedeemError::Misconfigured { .. }), "{code}");
+            }
+        }
+        for code in [404, 405, 410, 415] {
+            assert!(matches!(meaning(&status(code)), RedeemError::Misconfigured { .. }), "{code}");
+        }
+    }
+
+    /// A gateway answers in JSON too, and does not know whether the refresh token is spent.
+    #[test]
+    fn the_status_is_seen_before_the_error() {
+        for code in [300, 302, 500, 502, 503, 504, 599] {
+            for error in [status(code), refused(code, "temporarily_unavailable", false), refused(code, "x", false)] {
+                assert!(matches!(meaning(&error), RedeemError::Unknown { retry_after: Some(_), .. }), "{error:?}");
+            }
+        }
+        for code in [408, 425, 429] {
+            for error in [status(code), refused(code, "invalid_client", false)] {
+                assert!(matches!(meaning(&error), RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{error:?}");
+            }
+        }
+        for code in PASSING {
+            let error = meaning(&refused(400, code, false));
+            assert!(matches!(error, RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{code}");
+        }
+        assert!(matches!(meaning(&status(204)), RedeemError::Unknown { .. }));
+    }
+
+    #[test]
+    fn what_brought_no_answer_may_have_been_sent() {
+        let lost =
+            [TokenEndpointError::Timeout, TokenEndpointError::Transport("x".into()), TokenEndpointError::Answer("x")];
+        for lost in lost {
+            assert!(matches!(meaning(&lost), RedeemError::Unknown { .. }));
+        }
+        for unsent in [TokenEndpointError::Unreachable("x".into()), TokenEndpointError::Proof] {
+            assert!(matches!(meaning(&unsent), RedeemError::NotRedeemed { .. }));
+        }
+    }
+}

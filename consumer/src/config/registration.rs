@@ -1,0 +1,103 @@
+use std::env;
+
+use oauth_dance_core::Secret;
+
+use super::client_key::ClientKey;
+use super::endpoint::PlainHttp;
+use super::provider::Provider;
+use crate::error::ConfigError;
+
+/// A [`Provider`] and what it knows this application by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub(crate) provider: Provider,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: Option<Secret>,
+    /// What the secret is made of, in its place.
+    pub(crate) client_key: Option<ClientKey>,
+    pub(crate) redirect_uri: Option<String>,
+    /// The hosts that may be reached without TLS, which the builder knows.
+    pub(crate) plain_http: PlainHttp,
+}
+
+impl Registration {
+    /// Sends this redirect URI instead of the base URL with the callback path. It must lead to the callback route all
+    /// the same, for instance through a proxy that rewrites paths.
+    #[must_use]
+    pub fn with_redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
+        self.redirect_uri = Some(redirect_uri.into());
+        self
+    }
+
+    /// The provider's name in this application.
+    pub fn name(&self) -> &str {
+        &self.provider.name
+    }
+}
+
+impl Provider {
+    /// Registers this application's client, with the credentials that the provider issued (RFC 6749 section 2.2). For
+    /// OAuth 1.0a they are the client key and its shared secret; with RSA-SHA1 the secret is the private key in PEM.
+    pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Registration {
+        Registration {
+            provider: self,
+            client_id: client_id.into(),
+            client_secret: Some(client_secret.into()),
+            client_key: None,
+            redirect_uri: None,
+            plain_http: PlainHttp::default(),
+        }
+    }
+
+    /// Registers this application's client by its key, of which a client secret is made whenever one is needed.
+    ///
+    /// ```no_run
+    /// use oauth_dance::ClientKey;
+    /// use oauth_dance::presets::Apple;
+    ///
+    /// let key = std::fs::read_to_string("AuthKey_KEY1234567.p8")?;
+    /// let key = ClientKey::apple("TEAM123456", "KEY1234567", key);
+    /// let registration = Apple::provider().client_with_key("com.example.app", key);
+    /// # let _ = registration;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn client_with_key(self, client_id: impl Into<String>, key: ClientKey) -> Registration {
+        Registration { client_key: Some(key), ..self.public_client(client_id) }
+    }
+
+    /// Registers a public client, which has no secret; PKCE alone protects it.
+    pub fn public_client(self, client_id: impl Into<String>) -> Registration {
+        Registration {
+            provider: self,
+            client_id: client_id.into(),
+            client_secret: None,
+            client_key: None,
+            redirect_uri: None,
+            plain_http: PlainHttp::default(),
+        }
+    }
+
+    /// Registers the client named in the environment: for a provider `github`, `GITHUB_CLIENT_ID` and
+    /// `GITHUB_CLIENT_SECRET`. Without a secret it is a public client.
+    ///
+    /// # Errors
+    /// [`ConfigError::MissingVariable`] if there is no client id.
+    pub fn client_from_env(self) -> Result<Registration, ConfigError> {
+        let prefix: String = self
+            .name
+            .chars()
+            .map(|character| if character.is_ascii_alphanumeric() { character.to_ascii_uppercase() } else { '_' })
+            .collect();
+        let client_id = required_variable(&format!("{prefix}_CLIENT_ID"))?;
+        let client_secret = variable(&format!("{prefix}_CLIENT_SECRET")).map(Secret::from);
+        Ok(Registration { client_secret, ..self.public_client(client_id) })
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+pub(crate) fn required_variable(name: &str) -> Result<String, ConfigError> {
+    variable(name).ok_or_else(|| ConfigError::MissingVariable { variable: name.to_owned() })
+}

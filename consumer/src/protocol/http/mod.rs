@@ -1,0 +1,248 @@
+//! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which stays on its origin.
+
+pub(crate) mod challenge;
+pub(crate) mod decompress;
+pub(crate) mod document;
+pub(crate) mod endpoint;
+mod lease;
+mod nonces;
+pub(crate) mod refusal;
+mod resolver;
+mod send;
+pub(crate) mod text;
+
+use std::cell::Cell;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use oauth_dance_core::{BoxError, Clock, Lease};
+use reqwest::redirect::{Action, Attempt, Policy};
+use reqwest::{Body, Request, Response};
+
+use self::decompress::decompressed;
+use self::lease::LeasedBody;
+use self::nonces::Nonces;
+use self::resolver::ZoneResolver;
+use crate::config::hosts::Zone;
+use crate::error::ConfigError;
+
+const USER_AGENT: &str = concat!("oauth-dance/", env!("CARGO_PKG_VERSION"));
+/// The most that a compressed answer may become.
+const MAX_PLAIN: usize = 1024 * 1024;
+const MAX_REDIRECTS: usize = 5;
+
+tokio::task_local! {
+    /// Whether a redirect was followed for the request in progress.
+    static REDIRECTED: Cell<bool>;
+}
+
+/// How long calls may take and how much they may bring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// For the whole of one call: connecting, sending, and reading the answer.
+    pub(crate) timeout: Duration,
+    /// The most bytes of one API answer that are read.
+    pub(crate) max_response: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(20), max_response: 10 * 1024 * 1024 }
+    }
+}
+
+/// Neither client keeps cookies or decompresses, so answers are as large as they are read. What a token endpoint has
+/// compressed without being asked is undone afterwards; see [`decompressed`](decompress::decompressed).
+#[derive(Clone, Debug)]
+pub(crate) struct HttpClients {
+    pub(crate) token_endpoint: ByZone,
+    pub(crate) api: ByZone,
+    pub(crate) limits: Limits,
+    nonces: Arc<Nonces>,
+    pub(crate) clock: Clock,
+    /// Until when requests may leave, if they may not always.
+    lease: Option<Lease>,
+}
+
+impl HttpClients {
+    pub(crate) fn new(limits: Limits, clock: Clock) -> Result<Self, ConfigError> {
+        let clients = |redirects| ByZone::new(limits, redirects).map_err(|error| ConfigError::Http(error.into()));
+        let (token_endpoint, api) = (clients(Policy::none)?, clients(|| Policy::custom(stay_on_origin))?);
+        Ok(Self { token_endpoint, api, limits, nonces: Arc::default(), clock, lease: None })
+    }
+
+    /// The same clients, whose requests with a body leave only while this lease is not over.
+    pub(crate) fn within(&self, lease: &Lease) -> Self {
+        Self { lease: Some(lease.clone()), ..self.clone() }
+    }
+
+    /// Sends a request as it is, once.
+    pub(crate) async fn execute(
+        &self,
+        client: &reqwest::Client,
+        mut request: Request,
+        limit: usize,
+    ) -> Result<Answer, SendError> {
+        say_that_it_is_empty(&mut request);
+        if let (Some(lease), Some(bytes)) = (&self.lease, request.body().and_then(Body::as_bytes)) {
+            let leased = LeasedBody::new(bytes, lease.clone());
+            *request.body_mut() = Some(Body::wrap(leased));
+        }
+        let sending = async { (client.execute(request).await, REDIRECTED.with(Cell::get)) };
+        let (response, is_redirected) = REDIRECTED.scope(Cell::new(false), sending).await;
+        let response = response.map_err(SendError::Http)?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let (body, cut) = read_what_comes(response, limit).await;
+        let answer = Answer { status, headers, body: body.into(), is_redirected };
+        match cut {
+            None => Ok(answer),
+            Some(why) => Err(SendError::Cut { answer: Box::new(answer), why }),
+        }
+    }
+}
+
+/// A client for each zone that names may lead to. They share no connections. Most applications need the first only, so the
+/// others are made when they are.
+#[derive(Clone, Debug)]
+pub(crate) struct ByZone {
+    machine: reqwest::Client,
+    farther: Arc<[OnceLock<reqwest::Client>; 2]>,
+    limits: Limits,
+    redirects: fn() -> Policy,
+}
+
+impl ByZone {
+    fn new(limits: Limits, redirects: fn() -> Policy) -> reqwest::Result<Self> {
+        let machine = client(limits, redirects(), Zone::Machine)?;
+        Ok(Self { machine, farther: Arc::default(), limits, redirects })
+    }
+
+    /// The client for URLs of the configuration, whose names may lead anywhere.
+    pub(crate) fn configured(&self) -> &reqwest::Client {
+        &self.machine
+    }
+
+    /// The client whose names lead to no nearer zone than this.
+    pub(crate) fn to(&self, nearest: Zone) -> reqwest::Result<&reqwest::Client> {
+        let farther = match nearest {
+            Zone::Machine => return Ok(&self.machine),
+            Zone::Network => &self.farther[0],
+            Zone::Internet => &self.farther[1],
+        };
+        match farther.get() {
+            Some(client) => Ok(client),
+            None => {
+                let made = client(self.limits, (self.redirects)(), nearest)?;
+                Ok(farther.get_or_init(|| made))
+            }
+        }
+    }
+}
+
+fn client(limits: Limits, redirects: Policy, nearest: Zone) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .dns_resolver(ZoneResolver::system(nearest))
+        .redirect(redirects)
+        .referer(false)
+        // Another crate of the application may have switched these on for all.
+        .no_gzip()
+        .no_brotli()
+        .no_zstd()
+        .no_deflate()
+        .connect_timeout(limits.timeout.min(Duration::from_secs(10)))
+        .timeout(limits.timeout)
+        .build()
+}
+
+/// A redirect to another origin is not followed but returned: neither the token nor the body may go there.
+fn stay_on_origin(attempt: Attempt<'_>) -> Action {
+    let same_origin = attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
+    if !same_origin || attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.stop();
+    }
+    // An error says that the request was not sent by `HttpClients::execute`, which alone asks for it.
+    let _ = REDIRECTED.try_with(|redirected| redirected.set(true));
+    attempt.follow()
+}
+
+/// An answer, read whole.
+#[derive(Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// It comes from where a redirect led, so what was asked for may have been done before it.
+    pub(crate) is_redirected: bool,
+}
+
+/// Why there is no answer.
+pub(crate) enum SendError {
+    /// No proof could be made, so nothing was sent.
+    Proof,
+    Http(reqwest::Error),
+    /// An answer came, but not all of it was read.
+    Cut {
+        /// What was read.
+        answer: Box<Answer>,
+        /// Why it was no more.
+        why: ReadError,
+    },
+}
+
+impl Answer {
+    /// Its body without a content coding that nobody asked for.
+    pub(crate) fn plain(&self) -> Bytes {
+        decompressed(&self.headers, self.body.clone(), MAX_PLAIN)
+    }
+}
+
+/// Sets `Content-Length: 0` if a method that usually has a body has none (RFC 9110 section 8.6). The HTTP client leaves it
+/// out over HTTP/1.1, and some servers then answer 411.
+fn say_that_it_is_empty(request: &mut Request) {
+    let has_length =
+        [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));
+    let is_empty = request.body().is_none_or(|body| body.as_bytes().is_some_and(<[u8]>::is_empty));
+    if is_empty && !has_length && [Method::POST, Method::PUT, Method::PATCH].contains(request.method()) {
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+}
+
+/// Why a body could not be read.
+pub(crate) enum ReadError {
+    TooLarge,
+    Broken(reqwest::Error),
+}
+
+/// Reads a body, but no more than `limit` bytes of it.
+#[cfg(feature = "oidc")]
+pub(crate) async fn read_body(response: Response, limit: usize) -> Result<Bytes, ReadError> {
+    match read_what_comes(response, limit).await {
+        (body, None) => Ok(body.into()),
+        (_, Some(why)) => Err(why),
+    }
+}
+
+/// Reads a body until it ends, breaks or has reached `limit` bytes, and why it was not read to its end.
+async fn read_what_comes(mut response: Response, limit: usize) -> (Vec<u8>, Option<ReadError>) {
+    let mut body = Vec::new();
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return (body, None),
+            Err(error) => return (body, Some(ReadError::Broken(error))),
+        };
+        let room = limit - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            return (body, Some(ReadError::TooLarge));
+        }
+    }
+}
+
+/// The error without its URL, whose query may hold a secret.
+pub(crate) fn without_url(error: reqwest::Error) -> BoxError {
+    error.without_url().into()
+}

@@ -1,0 +1,77 @@
+//! Sends a request with a proof of the token's key where there is one (RFC 9449).
+
+use std::time::Instant;
+
+use http::{HeaderValue, StatusCode};
+use oauth_dance_core::Timestamp;
+use reqwest::{Request, RequestBuilder};
+
+use super::{Answer, HttpClients, SendError, challenge, refusal};
+use crate::error::TokenEndpointError;
+use crate::protocol::dpop::{Binding, Claims, PROOF, Signer};
+
+const NONCE_WANTED: &str = "use_dpop_nonce";
+
+impl HttpClients {
+    /// Sends a request and reads the answer, but no more than `limit` bytes of it.
+    ///
+    /// With a binding it carries a proof. If the server answers that it wants its nonce in there, which it says before it
+    /// does anything else (RFC 9449 sections 8 and 9), the request is sent once more, within the time of the first.
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        binding: Option<Binding<'_>>,
+        limit: usize,
+    ) -> Result<Answer, SendError> {
+        let (client, request) = request.build_split();
+        let request = request.map_err(SendError::Http)?;
+        let Some(binding) = binding else { return self.execute(&client, request, limit).await };
+
+        let signer = Signer::of(binding.key).ok_or(SendError::Proof)?;
+        let (start, timeout) = (Instant::now(), request.timeout().copied().unwrap_or(self.limits.timeout));
+        let url = request.url().clone();
+        let again = request.try_clone();
+        let first = self.proved(request, &signer, binding)?;
+        let answer = self.execute(&client, first, limit).await?;
+        let has_nonce = self.nonces.learn(&url, &answer.headers);
+
+        let left = timeout.saturating_sub(start.elapsed());
+        let Some(mut again) = again.filter(|_| has_nonce && !left.is_zero() && wants_nonce(&answer, self.clock.now()))
+        else {
+            return Ok(answer);
+        };
+        *again.timeout_mut() = Some(left);
+        let second = self.proved(again, &signer, binding)?;
+        let answer = self.execute(&client, second, limit).await?;
+        self.nonces.learn(&url, &answer.headers);
+        Ok(answer)
+    }
+
+    fn proved(&self, mut request: Request, signer: &Signer, binding: Binding<'_>) -> Result<Request, SendError> {
+        let nonce = self.nonces.of(request.url());
+        let claims = Claims {
+            method: request.method(),
+            url: request.url(),
+            access_token: binding.access_token,
+            nonce: nonce.as_deref(),
+            now: self.clock.now(),
+        };
+        let proof = signer.proof(&claims).ok_or(SendError::Proof)?;
+        let mut proof = HeaderValue::try_from(proof).map_err(|_| SendError::Proof)?;
+        proof.set_sensitive(true);
+        request.headers_mut().insert(PROOF, proof);
+        Ok(request)
+    }
+}
+
+/// Whether a server refuses a request for want of its nonce: an authorization server in the body (RFC 9449 section 8), a
+/// resource server in a challenge (section 9).
+fn wants_nonce(answer: &Answer, now: Timestamp) -> bool {
+    let refused = || match refusal::refused(answer.status, &answer.headers, &answer.plain(), &[], now) {
+        Some(TokenEndpointError::Refused { code, .. }) => code == NONCE_WANTED,
+        _ => false,
+    };
+    answer.status.is_client_error()
+        && (answer.status == StatusCode::UNAUTHORIZED && challenge::has_error(&answer.headers, NONCE_WANTED)
+            || refused())
+}

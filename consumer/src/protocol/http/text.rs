@@ -1,0 +1,16 @@
+//! Text from outside, made fit for a log and an error.
+
+pub(crate) const MAX_ERROR_TEXT: usize = 512;
+
+/// The text without these secrets.
+pub(crate) fn without_secrets(text: &str, secrets: &[&str]) -> String {
+    let secrets = secrets.iter().filter(|secret| !secret.is_empty());
+    secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+}
+
+/// Text from outside, fit for a log and an error: printable ASCII of a bounded length (RFC 6749 section 5.2).
+pub(crate) fn printable(text: &str) -> String {
+    let keep = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
+    let capped: String = text.chars().take(MAX_ERROR_TEXT).map(keep).collect();
+    capped
+}

@@ -1,0 +1,10 @@
+//! What is said to a provider, with neither a storage nor a router.
+//!
+//! Each room uses the ones before it: `dpop` and `http`, then `oauth1` and `openid`, then `registered`, then `oauth2`.
+
+pub(crate) mod dpop;
+pub(crate) mod http;
+pub(crate) mod oauth1;
+pub(crate) mod oauth2;
+pub(crate) mod openid;
+pub(crate) mod registered;

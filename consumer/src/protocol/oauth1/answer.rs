@@ -1,0 +1,234 @@
+//! Reads what providers of OAuth 1.0a answer: forms, whatever they are labelled as (RFC 5849 sections 2.1 and 2.3).
+//!
+//! What went wrong, no standard says; many providers follow the OAuth Problem Reporting extension.
+
+use http::{HeaderMap, StatusCode, header};
+use oauth_dance_core::{Extra, OAuth1Token, Timestamp};
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use crate::error::TokenEndpointError;
+use crate::protocol::http::document::Document;
+use crate::protocol::http::refusal::failed;
+use crate::protocol::http::text::{printable, without_secrets};
+
+/// What must not be said twice.
+const CREDENTIALS: [&str; 2] = ["oauth_token", "oauth_token_secret"];
+/// Temporary credentials travel in a cookie, of which there may be some.
+const MAX_TEMPORARY: usize = 256;
+/// An error of the protocol is short; what is longer is a page.
+const MAX_PROBLEM: usize = 4096;
+
+/// A form that was answered with a success.
+#[derive(Debug)]
+pub(super) struct Answer(Map<String, Value>);
+
+/// The form in an answer, or what went wrong. Where an error repeats a secret that was `sent`, it is left out.
+pub(super) fn read(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    sent: &[&str],
+    now: Timestamp,
+) -> Result<Answer, TokenEndpointError> {
+    let failed = failed(status, headers, now);
+    if let Some(Problem { code, advice }) = problem(headers, body, sent) {
+        let TokenEndpointError::Status { retry_after, .. } = failed else { return Err(failed) };
+        let needs_authorization = is_of_the_token(&code);
+        return Err(TokenEndpointError::Refused {
+            code,
+            description: advice,
+            status,
+            retry_after,
+            needs_authorization,
+        });
+    }
+    if !status.is_success() {
+        return Err(failed);
+    }
+    if CREDENTIALS.into_iter().any(|name| contradicts_itself(body, name)) {
+        return Err(TokenEndpointError::Answer("a parameter comes twice"));
+    }
+    Ok(Answer(Document::read(headers, body, false).members().cloned().unwrap_or_default()))
+}
+
+/// Whether a form has a field twice, with two values.
+fn contradicts_itself(body: &[u8], name: &str) -> bool {
+    let mut values =
+        form_urlencoded::parse(body.trim_ascii()).filter(|(found, _)| found == name).map(|(_, value)| value);
+    values.next().is_some_and(|first| values.any(|other| other != first))
+}
+
+impl Answer {
+    /// Temporary credentials (section 2.1). Without the confirmation the provider would not bind them to the callback,
+    /// nor send a verifier.
+    pub(super) fn temporary_credentials(mut self) -> Result<OAuth1Token, TokenEndpointError> {
+        let confirmed = self.take("oauth_callback_confirmed");
+        if !confirmed.is_some_and(|confirmed| confirmed.eq_ignore_ascii_case("true")) {
+            return Err(TokenEndpointError::Answer("it does not confirm the callback, as OAuth 1.0a has it"));
+        }
+        let credentials = self.token_credentials()?;
+        if credentials.token.expose().len().max(credentials.token_secret.expose().len()) > MAX_TEMPORARY {
+            return Err(TokenEndpointError::Answer("the temporary credentials are too long"));
+        }
+        Ok(credentials)
+    }
+
+    /// Token credentials (section 2.3), with what came besides, such as who the user is.
+    pub(super) fn token_credentials(mut self) -> Result<OAuth1Token, TokenEndpointError> {
+        let token = self.take("oauth_token").filter(|token| !token.is_empty());
+        let token = token.ok_or(TokenEndpointError::Answer("there is no oauth_token in it"))?;
+        let secret = self.take("oauth_token_secret");
+        let secret = secret.ok_or(TokenEndpointError::Answer("there is no oauth_token_secret in it"))?;
+        let mut credentials = OAuth1Token::new(token, secret);
+        credentials.extra = Extra::from(self.0);
+        Ok(credentials)
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        match self.0.remove(name)? {
+            Value::String(value) => Some(value),
+            Value::Bool(flag) => Some(flag.to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// What a provider says is wrong, fit for a log and an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) code: String,
+    advice: Option<String>,
+}
+
+/// Whether a problem is of the token, which is refused for good, rather than of this request or this client.
+pub(crate) fn is_of_the_token(problem: &str) -> bool {
+    matches!(problem, "token_revoked" | "token_expired" | "token_rejected" | "token_used")
+}
+
+/// The problem that an answer reports, in its `WWW-Authenticate` header or its body, without the secrets that were `sent`.
+pub(super) fn problem(headers: &HeaderMap, body: &[u8], sent: &[&str]) -> Option<Problem> {
+    let Problem { code, advice } = in_header(headers).or_else(|| in_body(body))?;
+    let tame = |text: String| printable(&without_secrets(&text, sent));
+    Some(Problem { code: tame(code), advice: advice.map(tame) })
+}
+
+fn in_body(body: &[u8]) -> Option<Problem> {
+    if body.len() > MAX_PROBLEM {
+        return None;
+    }
+    let value = |name: &str| {
+        let mut pairs = form_urlencoded::parse(body.trim_ascii());
+        pairs.find(|(found, _)| found == name).map(|(_, value)| value.into_owned())
+    };
+    let code = value("oauth_problem").filter(|code| !code.trim().is_empty())?;
+    Some(Problem { code, advice: value("oauth_problem_advice") })
+}
+
+fn in_header(headers: &HeaderMap) -> Option<Problem> {
+    let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+    challenges.filter_map(|challenge| challenge.trim_start().strip_prefix("OAuth ")).find_map(|challenge| {
+        let value = |name: &str| {
+            let pairs = challenge.split(',').filter_map(|pair| pair.trim().split_once('='));
+            let (_, value) = pairs.into_iter().find(|(found, _)| *found == name)?;
+            let decoded = percent_encoding::percent_decode_str(value.trim_matches('"'));
+            Some(decoded.decode_utf8_lossy().into_owned())
+        };
+        let code = value("oauth_problem").filter(|code| !code.trim().is_empty())?;
+        Some(Problem { code, advice: value("oauth_problem_advice") })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_ok(body: &str) -> Result<Answer, TokenEndpointError> {
+        read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], Timestamp::from_unix_seconds(0))
+    }
+
+    fn temporary(body: &str) -> Result<OAuth1Token, TokenEndpointError> {
+        read_ok(body)?.temporary_credentials()
+    }
+
+    #[test]
+    fn the_callback_must_be_confirmed() {
+        for confirmed in ["true", "True", "TRUE"] {
+            let body = format!(
+                "oauth_token=hh5s93j4hdidpola&oauth_token_secret=a%2Bb+c&oauth_callback_confirmed={confirmed}\n"
+            );
+            let credentials = temporary(&body).unwrap();
+            assert_eq!(credentials, OAuth1Token::new("hh5s93j4hdidpola", "a+b c"));
+        }
+        for unconfirmed in
+            ["", "&oauth_callback_confirmed=", "&oauth_callback_confirmed=false", "&oauth_callback_confirmed=1"]
+        {
+            let error = temporary(&format!("oauth_token=t&oauth_token_secret=s{unconfirmed}")).unwrap_err();
+            assert!(error.to_string().contains("confirm"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_twice_or_too_long_is_an_answer_that_cannot_be_used() {
+        for body in [
+            "oauth_token=&oauth_token_secret=s",
+            "oauth_token_secret=s",
+            "oauth_token=t",
+            "oauth_token=t&oauth_token=u&oauth_token_secret=s",
+            "",
+            "<html>",
+            "{\"oauth_token\":\"t\"}",
+        ] {
+            let error = read_ok(body).and_then(Answer::token_credentials);
+            assert!(matches!(error, Err(TokenEndpointError::Answer(_))), "{body}: {error:?}");
+        }
+        let long = format!("oauth_token={}&oauth_token_secret=s&oauth_callback_confirmed=true", "t".repeat(257));
+        assert!(matches!(temporary(&long), Err(TokenEndpointError::Answer(_))));
+    }
+
+    #[test]
+    fn what_comes_besides_is_kept() {
+        let answer = read_ok("oauth_token=t&oauth_token_secret=&user_id=38895958&screen_name=theSeanCook").unwrap();
+        let credentials = answer.token_credentials().unwrap();
+        assert_eq!(credentials.extra.get("user_id"), Some(&"38895958".into()));
+        assert!(!format!("{credentials:?}").contains("theSeanCook"));
+    }
+
+    #[test]
+    fn problems_are_found_in_headers_and_bodies() {
+        let body =
+            b"oauth_problem=timestamp_refused&oauth_acceptable_timestamps=1-2&oauth_problem_advice=set+the+clock";
+        let found = problem(&HeaderMap::new(), body, &[]).unwrap();
+        assert_eq!((found.code.as_str(), found.advice.as_deref()), ("timestamp_refused", Some("set the clock")));
+        assert!(!is_of_the_token(&found.code));
+
+        let mut headers = HeaderMap::new();
+        headers.append("www-authenticate", "Basic realm=\"x\"".parse().unwrap());
+        let challenge = "OAuth realm=\"https%3A%2F%2Fjira.example\", oauth_problem=\"token_rejected\"";
+        headers.append("www-authenticate", challenge.parse().unwrap());
+        let found = problem(&headers, b"", &[]).unwrap();
+        assert!(found.code == "token_rejected" && is_of_the_token(&found.code));
+
+        for none in ["", "{\"a\": \"oauth_problem=x\"}", "<html>oauth_problem=x"] {
+            assert_eq!(problem(&HeaderMap::new(), none.as_bytes(), &[]), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn refusals_keep_no_secret_and_no_surprise() {
+        let read = |status: u16, body: &str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            let now = Timestamp::from_unix_seconds(0);
+            read(status, &HeaderMap::new(), body.as_bytes(), &["S3CRET", ""], now).unwrap_err()
+        };
+        let refused = read(401, "oauth_problem=signature_invalid&oauth_problem_advice=key+S3CRET%0d%0a%3Cb%3E");
+        let TokenEndpointError::Refused { code, description, .. } = refused else { panic!("{refused:?}") };
+        assert_eq!((code.as_str(), description.as_deref()), ("signature_invalid", Some("key [secret]??<b>")));
+        for (status, body) in [(401, ""), (500, "<html>S3CRET</html>"), (302, ""), (400, "error=invalid_client")] {
+            let error = read(status, body);
+            assert!(matches!(error, TokenEndpointError::Status { .. }), "{error:?}");
+            assert!(!format!("{error:?} {error}").contains("S3CRET"));
+        }
+        assert!(matches!(read(200, "oauth_problem=token_used"), TokenEndpointError::Refused { .. }));
+    }
+}

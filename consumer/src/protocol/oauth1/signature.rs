@@ -1,0 +1,111 @@
+//! How a base string is signed (RFC 5849 sections 3.4.2 to 3.4.4).
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::digest::KeyInit;
+use hmac::{Hmac, Mac};
+use oauth_dance_core::Secret;
+#[cfg(feature = "rsa-sha1")]
+use rsa::signature::{SignatureEncoding as _, Signer as _};
+use sha1::Sha1;
+use sha2::Sha256;
+
+use super::base_string::encode;
+use crate::config::oauth1::SignatureMethod;
+
+/// A method with the client's secret for it.
+#[derive(Clone)]
+pub(super) enum Signer {
+    Shared {
+        method: SignatureMethod,
+        secret: Secret,
+    },
+    #[cfg(feature = "rsa-sha1")]
+    RsaSha1(Box<rsa::pkcs1v15::SigningKey<Sha1>>),
+    #[cfg(feature = "rsa-sha1")]
+    RsaSha256(Box<rsa::pkcs1v15::SigningKey<Sha256>>),
+}
+
+impl Signer {
+    /// Reads the secret, or says which field is wrong and why.
+    pub(super) fn new(method: SignatureMethod, secret: Secret) -> Result<Self, (&'static str, &'static str)> {
+        match method {
+            SignatureMethod::RsaSha1 | SignatureMethod::RsaSha256 => rsa(method, &secret),
+            _ => Ok(Self::Shared { method, secret }),
+        }
+    }
+
+    pub(super) fn method(&self) -> SignatureMethod {
+        match self {
+            Self::Shared { method, .. } => *method,
+            #[cfg(feature = "rsa-sha1")]
+            Self::RsaSha1(_) => SignatureMethod::RsaSha1,
+            #[cfg(feature = "rsa-sha1")]
+            Self::RsaSha256(_) => SignatureMethod::RsaSha256,
+        }
+    }
+
+    /// What must not be quoted back at us in an error.
+    pub(super) fn shared_secret(&self) -> &str {
+        match self {
+            Self::Shared { secret, .. } => secret.expose(),
+            #[cfg(feature = "rsa-sha1")]
+            Self::RsaSha1(_) | Self::RsaSha256(_) => "",
+        }
+    }
+
+    /// The signature, or `None` if the RSA key is too short for any.
+    pub(super) fn sign(&self, base_string: &str, token_secret: &str) -> Option<String> {
+        let (method, secret) = match self {
+            Self::Shared { method, secret } => (method, secret),
+            #[cfg(feature = "rsa-sha1")]
+            Self::RsaSha1(key) => return Some(STANDARD.encode(key.try_sign(base_string.as_bytes()).ok()?.to_bytes())),
+            #[cfg(feature = "rsa-sha1")]
+            Self::RsaSha256(key) => {
+                return Some(STANDARD.encode(key.try_sign(base_string.as_bytes()).ok()?.to_bytes()));
+            }
+        };
+        let key = format!("{}&{}", encode(secret.expose()), encode(token_secret));
+        Some(match method {
+            SignatureMethod::Plaintext => key,
+            SignatureMethod::HmacSha256 => STANDARD.encode(mac::<Hmac<Sha256>>(&key, base_string)),
+            _ => STANDARD.encode(mac::<Hmac<Sha1>>(&key, base_string)),
+        })
+    }
+}
+
+fn mac<M: Mac + KeyInit>(key: &str, text: &str) -> Vec<u8> {
+    #[expect(clippy::expect_used, reason = "RFC 2104 has keys of any length")]
+    let mut mac = <M as KeyInit>::new_from_slice(key.as_bytes()).expect("any key will do");
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().to_vec()
+}
+
+#[cfg(feature = "rsa-sha1")]
+fn rsa(method: SignatureMethod, private_key: &Secret) -> Result<Signer, (&'static str, &'static str)> {
+    use rsa::PrivateKey;
+    use rsa::pkcs1::DecodeRsaPrivateKey as _;
+    use rsa::pkcs1v15::SigningKey;
+    use rsa::pkcs8::DecodePrivateKey as _;
+
+    let pem = private_key.expose().trim();
+    let key = PrivateKey::from_pkcs8_pem(pem).ok().or_else(|| PrivateKey::from_pkcs1_pem(pem).ok());
+    let key = key.ok_or(("client_secret", "is not an RSA private key in PEM, PKCS #8 or PKCS #1"))?;
+    Ok(match method {
+        SignatureMethod::RsaSha256 => Signer::RsaSha256(Box::new(SigningKey::new(key))),
+        _ => Signer::RsaSha1(Box::new(SigningKey::new(key))),
+    })
+}
+
+#[cfg(not(feature = "rsa-sha1"))]
+fn rsa(_: SignatureMethod, _: &Secret) -> Result<Signer, (&'static str, &'static str)> {
+    Err(("signature_method", "signs by RSA, for which the feature `rsa-sha1` of oauth-dance is needed"))
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Signer").field(&self.method()).finish()
+    }
+}

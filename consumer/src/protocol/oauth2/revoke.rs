@@ -1,0 +1,91 @@
+//! Revokes tokens (RFC 7009).
+
+use http::{Method, StatusCode, header};
+use oauth_dance_core::{DpopKey, OAuth2Token, Secret};
+use url::Url;
+
+use super::authenticated::{basic, bound_to, client_secret, post, request};
+use crate::config::quirks::{RevocationRequest, TokenRequest};
+use crate::error::TokenEndpointError;
+use crate::protocol::dpop::Binding;
+use crate::protocol::http::endpoint::send;
+use crate::protocol::http::{Answer, HttpClients, refusal};
+use crate::protocol::registered::Registered;
+
+/// What became of a token at the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// The provider says that it is revoked.
+    Done,
+    /// There was no token, or the provider has no revocation endpoint.
+    NotPossible,
+    /// The provider could not be reached or refused: the token may live on there.
+    Failed,
+}
+
+/// Revokes the refresh token, with which the grant ends, and then the access token, which some providers let live on.
+pub(crate) async fn revoke_grant(http: &HttpClients, registered: &Registered, token: &OAuth2Token) -> Revocation {
+    let Some(endpoint) = &registered.revocation_endpoint else { return Revocation::NotPossible };
+    let key = token.dpop_key.as_ref();
+    let refresh_token = token.refresh_token.as_ref().map(|refresh_token| (refresh_token, "refresh_token"));
+    for (secret, hint) in refresh_token.into_iter().chain([(&token.access_token, "access_token")]) {
+        match revoke(http, registered, endpoint, secret, hint, key).await {
+            Ok(()) => {}
+            // It ended with the grant, and this provider calls that an error.
+            Err(TokenEndpointError::Status { status, .. } | TokenEndpointError::Refused { status, .. })
+                if status == StatusCode::BAD_REQUEST && hint == "access_token" && refresh_token.is_some() => {}
+            Err(error) => {
+                tracing::warn!(provider = registered.name, %error, "the token could not be revoked at the provider");
+                return Revocation::Failed;
+            }
+        }
+    }
+    Revocation::Done
+}
+
+/// Revokes a token (RFC 7009 section 2.1). Any 2xx is success, also for a token the provider never knew. Where the
+/// provider wants the access token alone, there is nothing to do for a refresh token.
+async fn revoke(
+    http: &HttpClients,
+    registered: &Registered,
+    endpoint: &Url,
+    token: &Secret,
+    hint: &str,
+    key: Option<&DpopKey>,
+) -> Result<(), TokenEndpointError> {
+    let form = [("token", token.expose()), ("token_type_hint", hint)];
+    let (binding, presented) = (bound_to(key), key.map(|key| Binding { key, access_token: Some(token) }));
+    let api = registered.present(token, key.is_some());
+    let api = api.ok_or(TokenEndpointError::Answer("no header can carry it"));
+    let answer = match registered.quirks.revocation {
+        RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form, key).await?,
+        _ if hint == "refresh_token" => return Ok(()),
+        RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json, key).await?,
+        RevocationRequest::Post => {
+            send(http, request(http, registered, Method::POST, endpoint)?.headers(api?), presented).await?
+        }
+        RevocationRequest::Delete => {
+            send(http, request(http, registered, Method::DELETE, endpoint)?.headers(api?), presented).await?
+        }
+        RevocationRequest::DeleteAsClient => {
+            let credentials = basic(&registered.client_id, client_secret(http, registered).expose());
+            let request = request(http, registered, Method::DELETE, endpoint)?;
+            let request = request.header(header::AUTHORIZATION, credentials);
+            send(http, request.json(&serde_json::json!({ "access_token": token.expose() })), binding).await?
+        }
+    };
+    let Answer { status, headers, .. } = &answer;
+    let is_standard = registered.quirks.revocation == RevocationRequest::Rfc7009;
+    if is_standard && status.is_success() {
+        return Ok(());
+    }
+    let client_secret = client_secret(http, registered);
+    let sent = [token.expose(), client_secret.expose()];
+    match refusal::refused(*status, headers, &answer.plain(), &sent, http.clock.now()) {
+        // It was revoked before, or has expired, and this provider calls that an error.
+        Some(TokenEndpointError::Refused { code, .. }) if code == "invalid_token" && status.is_client_error() => Ok(()),
+        Some(refused) => Err(refused),
+        None if status.is_success() => Ok(()),
+        None => Err(refusal::failed(*status, headers, http.clock.now())),
+    }
+}

@@ -1,0 +1,85 @@
+//! Requests of the token endpoint (RFC 6749 section 3.2): a code or a refresh token for a token.
+
+use oauth_dance_core::{DpopKey, Extra, OAuth2Token, Secret, Timestamp};
+
+use super::authenticated::{authenticated, bound_to, client_secret};
+use super::token_response::{self, Asked, Reading, Received};
+use crate::error::TokenEndpointError;
+use crate::protocol::http::endpoint::receive;
+use crate::protocol::http::{Answer, HttpClients};
+use crate::protocol::registered::Registered;
+
+/// Redeems an authorization code (RFC 6749 section 4.1.3 with RFC 7636 section 4.5) for a token bound to `key`, if there is
+/// one. Never retried once the provider has looked at it: a code works once.
+pub(crate) async fn exchange_code(
+    http: &HttpClients,
+    registered: &Registered,
+    code: &str,
+    verifier: &str,
+    key: Option<DpopKey>,
+    now: Timestamp,
+) -> Result<OAuth2Token, TokenEndpointError> {
+    let mut form =
+        vec![("grant_type", "authorization_code"), ("code", code), ("redirect_uri", registered.redirect_uri.as_str())];
+    if !registered.quirks.without_pkce {
+        form.push(("code_verifier", verifier));
+    }
+    form.extend(registered.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let format = registered.quirks.token_request;
+    let request = authenticated(http, registered, &registered.token_endpoint, &form, format)?;
+    let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
+    let client_secret = client_secret(http, registered);
+    let sent = [code, verifier, client_secret.expose()];
+    let asked = Asked { is_bound: key.is_some(), old: None, ..asked(registered, &sent, now) };
+    let Reading { mut token, .. } = read(&asked, &answer, cut)?;
+    token.dpop_key = key;
+    Ok(token)
+}
+
+/// Redeems a refresh token (RFC 6749 section 6) for a token bound to the same key. An answer without a refresh token or scope
+/// keeps the old one, and one without a lifetime gets the same as any that can be refreshed. A token that came with it is
+/// kept even if something about it is doubtful, because the refresh token may be spent.
+pub(crate) async fn refresh(
+    http: &HttpClients,
+    registered: &Registered,
+    old: &OAuth2Token,
+    refresh_token: &Secret,
+    now: Timestamp,
+) -> Result<Reading, TokenEndpointError> {
+    let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
+    let format = registered.quirks.token_request;
+    let key = registered.dpop_key(old.dpop_key.clone());
+    let request = authenticated(http, registered, &registered.refresh_endpoint, &form, format)?;
+    let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
+    let client_secret = client_secret(http, registered);
+    let sent = [refresh_token.expose(), client_secret.expose()];
+    let asked = Asked { is_bound: key.is_some(), old: Some(old), ..asked(registered, &sent, now) };
+    let Reading { mut token, doubts } = read(&asked, &answer, cut)?;
+    token.dpop_key = key;
+    token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
+    token.scope = token.scope.or_else(|| old.scope.clone());
+    token.subject.clone_from(&old.subject);
+    keep_api_base(registered, &mut token, old);
+    Ok(Reading { token, doubts })
+}
+
+/// What the answers of this provider are read with.
+fn asked<'a>(registered: &'a Registered, sent: &'a [&'a str], now: Timestamp) -> Asked<'a> {
+    let Registered { quirks, dead_grants, .. } = registered;
+    Asked { quirks, dead_grants, is_bound: false, old: None, sent, now }
+}
+
+fn read(asked: &Asked<'_>, answer: &Answer, cut: Option<TokenEndpointError>) -> Result<Reading, TokenEndpointError> {
+    let Answer { status, headers, .. } = answer;
+    token_response::read(asked, Received { status: *status, headers, body: &answer.plain(), cut })
+}
+
+/// Where this user's API is, some providers say only once.
+fn keep_api_base(registered: &Registered, token: &mut OAuth2Token, old: &OAuth2Token) {
+    let Some(member) = &registered.quirks.api_base_member else { return };
+    if let (None, Some(api_base)) = (token.extra.get(member), old.extra.get(member)) {
+        let mut extra = token.extra.as_map().clone();
+        extra.insert(member.clone(), api_base.clone());
+        token.extra = Extra::from(extra);
+    }
+}

@@ -1,0 +1,82 @@
+//! How long an access token lasts, by whatever member says it.
+
+use std::time::Duration;
+
+use oauth_dance_core::Timestamp;
+use serde_json::{Map, Value};
+use time::format_description::well_known::{Iso8601, Rfc3339};
+use time::{OffsetDateTime, PrimitiveDateTime};
+
+/// How long an access token is taken to last that can be refreshed and does not say. Short enough that a lost
+/// expiry costs little, and long enough not to refresh all the time.
+pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// What a token without a refresh token lasts at least, or it is taken not to say: a login that brings a token which has
+/// expired already leads to the next login at once.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
+/// What providers have besides the `expires_in` of RFC 6749: the instant, or under the last name either.
+const OTHER_MEMBERS: [&str; 4] = ["expires_at", "expiresAt", "expires_on", "expires"];
+/// Numbers from here on count from 1970, and do not last that long: 30 years.
+const FIRST_INSTANT: f64 = 946_684_800.0;
+/// Numbers from here on count milliseconds.
+const FIRST_IN_MILLISECONDS: f64 = 1e11;
+
+/// When a token expires that was received at `now`; `None` if its answer does not say. `own` is the provider's own member
+/// for it, which counts first.
+pub(super) fn expiry(
+    own: Option<&str>,
+    members: [&Map<String, Value>; 2],
+    can_be_refreshed: bool,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let find = |name: &str| members.into_iter().find_map(|members| members.get(name));
+    let own = own.and_then(find).and_then(|value| lifetime(value, now));
+    let standard = || find("expires_in").and_then(seconds).map(Duration::from_secs).filter(|left| !left.is_zero());
+    let other = || OTHER_MEMBERS.iter().find_map(|name| lifetime(find(name)?, now));
+    let said = own.or_else(standard).or_else(other);
+    let lifetime = match said {
+        said if can_be_refreshed => Some(said.unwrap_or(DEFAULT_LIFETIME)),
+        said => said.filter(|lifetime| *lifetime >= SHORTEST_LIFETIME),
+    };
+    lifetime.map(|lifetime| now.saturating_add(lifetime))
+}
+
+/// A lifetime in whole seconds: a number or a number in a string. Negative, absurd or unreadable ones count as missing.
+pub(in crate::protocol::oauth2) fn seconds(value: &Value) -> Option<u64> {
+    let seconds = number(value)?;
+    // The cast saturates, and `Timestamp` is bounded.
+    (seconds >= 0.0).then_some(seconds as u64)
+}
+
+fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
+}
+
+/// What is left until an instant, or of a number of seconds. What is over counts as missing: clocks differ.
+fn lifetime(value: &Value, now: Timestamp) -> Option<Duration> {
+    let now = Duration::from_secs(now.as_unix_seconds());
+    let instant = match number(value) {
+        Some(number) if number >= FIRST_IN_MILLISECONDS => Duration::try_from_secs_f64(number / 1000.0).ok()?,
+        Some(number) if number >= FIRST_INSTANT => Duration::try_from_secs_f64(number).ok()?,
+        Some(number) if number >= 1.0 => return Some(Duration::from_secs(number as u64)),
+        Some(_) => return None,
+        None => date(value.as_str()?.trim())?,
+    };
+    instant.checked_sub(now).filter(|left| left.as_secs() > 0).map(|left| Duration::from_secs(left.as_secs()))
+}
+
+/// A date of RFC 3339, of ISO 8601 without an offset, or of HTTP.
+fn date(text: &str) -> Option<Duration> {
+    let with_t = text.replacen(' ', "T", 1);
+    let parsed = OffsetDateTime::parse(&with_t, &Rfc3339)
+        .or_else(|_| OffsetDateTime::parse(&with_t, &Iso8601::PARSING))
+        .or_else(|_| PrimitiveDateTime::parse(&with_t, &Iso8601::PARSING).map(PrimitiveDateTime::assume_utc));
+    match parsed {
+        Ok(date) => u64::try_from(date.unix_timestamp()).ok().map(Duration::from_secs),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(std::time::UNIX_EPOCH).ok(),
+    }
+}

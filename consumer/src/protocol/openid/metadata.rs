@@ -1,0 +1,159 @@
+//! What an issuer says about itself (OpenID Connect Discovery section 3, RFC 8414 section 2).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use http::{StatusCode, header};
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::json;
+use crate::config::hosts::{KnownHosts, Zone};
+use crate::config::issuer::Issuer;
+use crate::config::provider::ClientAuthentication;
+use crate::error::DiscoveryError;
+use crate::protocol::http::text::printable;
+use crate::protocol::http::{HttpClients, ReadError, read_body, without_url};
+
+/// More than any issuer's metadata or keys have.
+const MAX_DOCUMENT: usize = 512 * 1024;
+
+/// The members that are needed here, each read by itself: what is wrong with one says nothing about the others.
+#[derive(Debug)]
+pub(crate) struct Metadata {
+    pub(crate) issuer: String,
+    /// Where it came from, which its URLs may not lead nearer than.
+    pub(crate) source: Zone,
+    /// Endpoints that somebody may need, or what is wrong with them.
+    needed: BTreeMap<&'static str, Result<Url, &'static str>>,
+    pub(crate) userinfo_endpoint: Option<Url>,
+    pub(crate) revocation_endpoint: Option<Url>,
+    pub(crate) end_session_endpoint: Option<Url>,
+    pub(crate) requires_pushed_requests: bool,
+    pub(crate) names_itself_in_callbacks: bool,
+    pub(crate) id_token_algorithms: Vec<String>,
+    token_endpoint_methods: Vec<String>,
+    revocation_endpoint_methods: Vec<String>,
+    code_challenge_methods: Vec<String>,
+}
+
+/// Endpoints without which something cannot be done at all.
+const NEEDED: [&str; 4] =
+    ["authorization_endpoint", "token_endpoint", "jwks_uri", "pushed_authorization_request_endpoint"];
+
+impl Metadata {
+    /// Reads metadata that came from `source`, and checks whose it is.
+    pub(crate) fn read(body: &[u8], issuer: &Issuer, hosts: &KnownHosts, source: Zone) -> Result<Self, DiscoveryError> {
+        let members = &json::members(body).ok_or(DiscoveryError::Answer("it is not a JSON object"))?;
+        let found = members.get("issuer").and_then(json::exact);
+        let found = found.ok_or(DiscoveryError::Answer("it does not name its issuer"))?;
+        if !issuer.is_described_by(found) {
+            let (expected, found) = (issuer.as_str().to_owned(), printable(found));
+            return Err(DiscoveryError::IssuerMismatch { expected, found });
+        }
+        let endpoint = |name: &str| match members.get(name) {
+            None | Some(Value::Null) => Err("is missing"),
+            Some(Value::String(text)) => hosts.parse(text.trim(), source),
+            Some(_) => Err("is not a text"),
+        };
+        let optional = |name: &'static str| match endpoint(name) {
+            Ok(url) => Some(url),
+            Err(problem) => {
+                if members.get(name).is_some_and(|value| !value.is_null()) {
+                    tracing::warn!(issuer = found, endpoint = name, problem, "an endpoint of an issuer is not used");
+                }
+                None
+            }
+        };
+        Ok(Self {
+            issuer: found.to_owned(),
+            source,
+            needed: NEEDED.into_iter().map(|name| (name, endpoint(name))).collect(),
+            userinfo_endpoint: optional("userinfo_endpoint"),
+            revocation_endpoint: optional("revocation_endpoint"),
+            end_session_endpoint: optional("end_session_endpoint"),
+            requires_pushed_requests: flag(members, "require_pushed_authorization_requests"),
+            names_itself_in_callbacks: flag(members, "authorization_response_iss_parameter_supported"),
+            id_token_algorithms: list(members, "id_token_signing_alg_values_supported"),
+            token_endpoint_methods: list(members, "token_endpoint_auth_methods_supported"),
+            revocation_endpoint_methods: list(members, "revocation_endpoint_auth_methods_supported"),
+            code_challenge_methods: list(members, "code_challenge_methods_supported"),
+        })
+    }
+
+    /// An endpoint that is needed.
+    pub(crate) fn endpoint(&self, endpoint: &'static str) -> Result<Url, DiscoveryError> {
+        let found = self.needed.get(endpoint).cloned().unwrap_or(Err("is not read"));
+        found.map_err(|problem| DiscoveryError::Endpoint { endpoint, problem })
+    }
+
+    /// How a client that is configured so authenticates at the token endpoint. The default is Basic.
+    pub(crate) fn token_endpoint_authentication(&self, configured: ClientAuthentication) -> ClientAuthentication {
+        match configured {
+            ClientAuthentication::Basic => offered(&self.token_endpoint_methods, configured),
+            ClientAuthentication::Body => configured,
+        }
+    }
+
+    /// How a client authenticates at the revocation endpoint: as at the token endpoint, if that is offered.
+    pub(crate) fn revocation_endpoint_authentication(&self, usual: ClientAuthentication) -> ClientAuthentication {
+        offered(&self.revocation_endpoint_methods, usual)
+    }
+
+    /// Whether it knows PKCE (RFC 7636), but not with S256.
+    pub(crate) fn refuses_s256(&self) -> bool {
+        let has = |method: &str| self.code_challenge_methods.iter().any(|found| found == method);
+        has("plain") && !has("S256")
+    }
+}
+
+/// Fetches a document, in bounded time and size and from nowhere else.
+pub(crate) async fn document(http: &HttpClients, url: &Url, nearest: Zone) -> Result<Bytes, DiscoveryError> {
+    let failed = |error: reqwest::Error| match error.is_timeout() {
+        true => DiscoveryError::Timeout,
+        false => DiscoveryError::Unreachable(Arc::new(without_url(error))),
+    };
+    let client = http.token_endpoint.to(nearest).map_err(failed)?;
+    let request = client.get(url.clone()).header(header::ACCEPT, "application/json");
+    let response = request.send().await.map_err(failed)?;
+    if response.status() != StatusCode::OK {
+        return Err(DiscoveryError::Status(response.status().as_u16()));
+    }
+    match read_body(response, MAX_DOCUMENT).await {
+        Ok(body) => Ok(body),
+        Err(ReadError::TooLarge) => Err(DiscoveryError::Answer("it is too large")),
+        Err(ReadError::Broken(error)) => Err(failed(error)),
+    }
+}
+
+fn flag(members: &Map<String, Value>, name: &str) -> bool {
+    match members.get(name) {
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::String(flag)) => flag.eq_ignore_ascii_case("true"),
+        _ => false,
+    }
+}
+
+/// The texts in a list. What is no list says nothing, and a text alone is a list of one.
+fn list(members: &Map<String, Value>, name: &str) -> Vec<String> {
+    let values = match members.get(name) {
+        Some(Value::Array(values)) => values.as_slice(),
+        Some(text @ Value::String(_)) => std::slice::from_ref(text),
+        _ => &[],
+    };
+    values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The usual method, or the other one if that alone is offered.
+fn offered(methods: &[String], usual: ClientAuthentication) -> ClientAuthentication {
+    let offers = |method: &str| methods.iter().any(|offered| offered == method);
+    match (offers("client_secret_basic"), offers("client_secret_post")) {
+        (true, false) => ClientAuthentication::Basic,
+        (false, true) => ClientAuthentication::Body,
+        _ => usual,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
+use url::Url;
+
+use super::cache::{Cached, Terms};
+use super::id_token::{self, Expected};
+use super::identity::Identity;
+use super::keys::KeySet;
+use super::metadata::document;
+use super::{AskedOfIdToken, json};
+use crate::config::hosts::{KnownHosts, Zone};
+use crate::config::issuer::Issuer;
+use crate::config::provider::Provider;
+use crate::error::ConfigError;
+use crate::error::{DiscoveryError, IdTokenError};
+use crate::protocol::http::HttpClients;
+
+pub(crate) use super::metadata::Metadata;
+
+const METADATA_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// So that a key which the issuer has withdrawn is not believed for longer.
+const KEYS_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// What is known of one provider's issuer.
+#[derive(Debug)]
+pub(crate) struct OpenId {
+    issuer: Issuer,
+    metadata_url: Url,
+    /// Which endpoints its metadata has to name.
+    discovered_endpoints: Vec<&'static str>,
+    hosts: KnownHosts,
+    metadata: Cached<Metadata>,
+    keys: Cached<KeySet>,
+}
+
+impl OpenId {
+    /// The issuer of a provider, if it names one that can have metadata.
+    pub(crate) fn of(provider: &Provider, hosts: &KnownHosts) -> Result<Option<Self>, ConfigError> {
+        let discovered_endpoints = provider.discovered_endpoints();
+        let Some(issuer) = &provider.issuer else {
+            let problem = "is empty, and there is no issuer whose metadata could tell";
+            let field = discovered_endpoints.first();
+            return field.map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)));
+        };
+        // Both are of the configuration, which may name any host.
+        let metadata_url = match &provider.metadata_url {
+            Some(url) => hosts.parse(url, Zone::Machine).map_err(|problem| (problem, "metadata_url")),
+            None => metadata_url(issuer, hosts).map_err(|problem| (problem, "issuer")),
+        };
+        match metadata_url {
+            Ok(metadata_url) => Ok(Some(Self {
+                issuer: Issuer::new(issuer),
+                metadata_url,
+                discovered_endpoints,
+                hosts: hosts.clone(),
+                metadata: Cached::new(METADATA_AGE),
+                keys: Cached::new(KEYS_AGE),
+            })),
+            Err((problem, field)) => Err(ConfigError::invalid(&provider.name, field, problem)),
+        }
+    }
+
+    /// What the configuration leaves to the metadata, if it leaves anything.
+    pub(crate) async fn discover(&self, http: &HttpClients) -> Result<Option<Arc<Metadata>>, DiscoveryError> {
+        if self.discovered_endpoints.is_empty() {
+            return Ok(None);
+        }
+        self.metadata(http, http.clock.now()).await.map(Some)
+    }
+
+    /// Fetches what [`verify`](Self::verify) needs, if it is not there yet.
+    pub(crate) async fn prepare(&self, http: &HttpClients, now: Timestamp) -> Result<(), DiscoveryError> {
+        let (metadata, url) = self.metadata_with_keys(http, now).await?;
+        self.keys.get(terms(http, now), self.fetch_keys(http, &metadata, url)).await.map(drop)
+    }
+
+    /// Who an ID token says it is, if it is to be believed. A refresh has `asked` for nothing.
+    pub(crate) async fn verify(
+        &self,
+        token: &OAuth2Token,
+        asked: AskedOfIdToken<'_>,
+        client_id: &str,
+        http: &HttpClients,
+        now: Timestamp,
+    ) -> Result<Identity, IdTokenError> {
+        let id_token = token.id_token.as_ref().ok_or(IdTokenError::Missing)?;
+        let (metadata, url) = self.metadata_with_keys(http, now).await?;
+        let expected = Expected {
+            issuer: &metadata.issuer,
+            algorithms: &metadata.id_token_algorithms,
+            client_id,
+            access_token: &token.access_token,
+            asked,
+            now,
+        };
+        let keys = self.keys.get(terms(http, now), self.fetch_keys(http, &metadata, url.clone())).await?;
+        match id_token::verify(id_token, &keys, &expected) {
+            // The issuer may have other keys by now.
+            Err(error @ (IdTokenError::UnknownKey | IdTokenError::Signature)) => {
+                let fetch = self.fetch_keys(http, &metadata, url);
+                match self.keys.instead_of(&keys, terms(http, now), fetch).await {
+                    Some(keys) => id_token::verify(id_token, &keys, &expected),
+                    None => Err(error),
+                }
+            }
+            verified => verified,
+        }
+    }
+
+    /// What the ID token of a refresh says about the new token (OpenID Connect Core section 12.2).
+    pub(crate) async fn look_at(
+        &self,
+        was: &Subject,
+        token: &OAuth2Token,
+        client_id: &str,
+        http: &HttpClients,
+        now: Timestamp,
+    ) -> Verdict {
+        let Some(id_token) = &token.id_token else { return Verdict::Accepted };
+        let foreign = || Verdict::DifferentSubject { cause: "the ID token is for a different subject".to_owned() };
+        match self.verify(token, AskedOfIdToken::default(), client_id, http, now).await {
+            Ok(identity) if identity.subject() == *was => Verdict::Accepted,
+            Ok(_) => foreign(),
+            // It is no proof of anything, but it came with the token, and it does not say what it should.
+            Err(_) if claimed(id_token).is_some_and(|subject| subject != *was) => foreign(),
+            Err(error) => Verdict::Unverified { cause: error.to_string() },
+        }
+    }
+
+    /// Where sessions at the provider are ended, if anywhere (OpenID Connect RP-Initiated Logout section 2.1).
+    pub(crate) async fn end_session_endpoint(
+        &self,
+        http: &HttpClients,
+        now: Timestamp,
+    ) -> Result<Option<Url>, DiscoveryError> {
+        Ok(self.metadata(http, now).await?.end_session_endpoint.clone())
+    }
+
+    async fn metadata(&self, http: &HttpClients, now: Timestamp) -> Result<Arc<Metadata>, DiscoveryError> {
+        self.metadata.get(terms(http, now), self.fetch_metadata(http)).await
+    }
+
+    /// The metadata, and where the keys are. Metadata that did not say it is not believed for a day.
+    async fn metadata_with_keys(
+        &self,
+        http: &HttpClients,
+        now: Timestamp,
+    ) -> Result<(Arc<Metadata>, Url), DiscoveryError> {
+        let metadata = self.metadata(http, now).await?;
+        let error = match metadata.endpoint("jwks_uri") {
+            Ok(url) => return Ok((metadata, url)),
+            Err(error) => error,
+        };
+        let newer = self.metadata.instead_of(&metadata, terms(http, now), self.fetch_metadata(http)).await;
+        let newer = newer.ok_or(error)?;
+        let url = newer.endpoint("jwks_uri")?;
+        Ok((newer, url))
+    }
+
+    fn fetch_metadata(
+        &self,
+        http: &HttpClients,
+    ) -> impl Future<Output = Result<Metadata, DiscoveryError>> + Send + 'static {
+        let (http, url, issuer) = (http.clone(), self.metadata_url.clone(), self.issuer.clone());
+        let (hosts, discovered_endpoints) = (self.hosts.clone(), self.discovered_endpoints.clone());
+        async move {
+            let body = document(&http, &url, Zone::Machine).await?;
+            let metadata = Metadata::read(&body, &issuer, &hosts, Zone::resolve(&url).await)?;
+            // What cannot be used is not cached.
+            discovered_endpoints.iter().try_for_each(|name| metadata.endpoint(name).map(drop))?;
+            Ok(metadata)
+        }
+    }
+
+    fn fetch_keys(
+        &self,
+        http: &HttpClients,
+        metadata: &Metadata,
+        url: Url,
+    ) -> impl Future<Output = Result<KeySet, DiscoveryError>> + Send + 'static {
+        let (http, nearest) = (http.clone(), self.hosts.nearest(&url, metadata.source));
+        async move { KeySet::read(&document(&http, &url, nearest).await?) }
+    }
+}
+
+fn terms(http: &HttpClients, now: Timestamp) -> Terms<'_> {
+    Terms { now, clock: &http.clock, timeout: http.limits.timeout }
+}
+
+/// Where an issuer's metadata is (OpenID Connect Discovery section 4).
+fn metadata_url(issuer: &str, hosts: &KnownHosts) -> Result<Url, &'static str> {
+    if Issuer::new(issuer).is_family() {
+        return Err("leaves the tenant open, so metadata_url has to say where its metadata is");
+    }
+    let mut url = hosts.parse(issuer, Zone::Machine)?;
+    if url.query().is_some() {
+        return Err("must not have a query");
+    }
+    url.set_path(&format!("{}/.well-known/openid-configuration", url.path().trim_end_matches('/')));
+    Ok(url)
+}
+
+fn claimed(id_token: &oauth_dance_core::Secret) -> Option<Subject> {
+    let claims = id_token::claims(id_token)?;
+    let text = |name: &str| claims.get(name).and_then(json::exact).map(str::to_owned);
+    Some(Subject { issuer: text("iss")?, subject: text("sub")? })
+}

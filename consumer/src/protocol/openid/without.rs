@@ -1,0 +1,69 @@
+//! In place of OpenID Connect without its cargo feature: no provider has an issuer that can be asked.
+
+use std::sync::Arc;
+
+use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
+use url::Url;
+
+use super::AskedOfIdToken;
+use super::identity::Identity;
+use crate::config::hosts::KnownHosts;
+use crate::config::provider::Provider;
+use crate::error::ConfigError;
+use crate::error::{DiscoveryError, IdTokenError};
+use crate::protocol::http::HttpClients;
+
+#[derive(Debug)]
+pub(crate) enum OpenId {}
+
+/// There is no metadata.
+#[derive(Debug)]
+pub(crate) enum Metadata {}
+
+impl OpenId {
+    pub(crate) fn of(provider: &Provider, _: &KnownHosts) -> Result<Option<Self>, ConfigError> {
+        let problem = "is empty, and to discover it from the issuer needs the cargo feature `oidc`";
+        provider
+            .discovered_endpoints()
+            .first()
+            .map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)))
+    }
+
+    pub(crate) async fn discover(&self, _: &HttpClients) -> Result<Option<Arc<Metadata>>, DiscoveryError> {
+        match *self {}
+    }
+
+    pub(crate) async fn prepare(&self, _: &HttpClients, _: Timestamp) -> Result<(), DiscoveryError> {
+        match *self {}
+    }
+
+    pub(crate) async fn verify(
+        &self,
+        _: &OAuth2Token,
+        _: AskedOfIdToken<'_>,
+        _: &str,
+        _: &HttpClients,
+        _: Timestamp,
+    ) -> Result<Identity, IdTokenError> {
+        match *self {}
+    }
+
+    pub(crate) async fn look_at(
+        &self,
+        _: &Subject,
+        _: &OAuth2Token,
+        _: &str,
+        _: &HttpClients,
+        _: Timestamp,
+    ) -> Verdict {
+        match *self {}
+    }
+
+    pub(crate) async fn end_session_endpoint(
+        &self,
+        _: &HttpClients,
+        _: Timestamp,
+    ) -> Result<Option<Url>, DiscoveryError> {
+        match *self {}
+    }
+}

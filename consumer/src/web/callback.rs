@@ -1,0 +1,220 @@
+//! The callback route: what the provider sends the browser back with.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use oauth_dance_core::{Precondition, Token};
+use url::form_urlencoded;
+
+use super::finish::{First, Login, without_fragment};
+use super::parameters::{PASSED_ON, Parameters};
+use super::{form, is_prefetch, private, split};
+use crate::app::hooks::Repeated;
+use crate::app::{OAuth, UserSource};
+use crate::browser::anonymous::AnonymousUser;
+use crate::browser::attempt::Attempt;
+use crate::browser::outcome::{Ended, Outcome};
+use crate::browser::user::User;
+use crate::error::LoginError;
+use crate::protocol::registered::Registered;
+
+pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
+    let (mut parts, query, _) = split(request);
+    let provider = super::provider_of(&mut parts).await;
+    let mut callback = Callback { cookies: oauth.renewed_cookies(&parts.headers), is_repeated: false };
+    let query = query.unwrap_or_default();
+    let outcome = callback.answer(&oauth, &provider, &query, &mut parts).await;
+    let mut response = match outcome {
+        Ok(response) => private(response),
+        Err(error) if callback.is_repeated => {
+            let registered = oauth.registered(&provider).ok();
+            oauth.failure(registered.as_deref(), &error, &parts).await
+        }
+        Err(error) => oauth.failed(&provider, &error, &parts).await,
+    };
+    for cookie in callback.cookies {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The redirect for a provider that sends the browser back by a form (OAuth 2.0 Form Post Response Mode). The form comes from
+/// another site, so the browser does not bring the attempt's cookie along; it does with the `GET` that follows.
+pub(super) async fn form_post_redirect(oauth: OAuth, request: Request) -> Response {
+    let (mut parts, _, body) = split(request);
+    let provider = super::provider_of(&mut parts).await;
+    let Some(registered) = oauth.registered(&provider).ok().filter(|registered| registered.quirks.form_post) else {
+        return private(StatusCode::METHOD_NOT_ALLOWED);
+    };
+    let form = match form(body).await {
+        Ok(form) => form,
+        Err(error) => return oauth.failed(&provider, &error, &parts).await,
+    };
+    let mut callback = registered.redirect_uri.clone();
+    let fields: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
+    callback.query_pairs_mut().extend_pairs(fields.iter().filter(|(name, _)| PASSED_ON.contains(&name.as_ref())));
+    let field = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
+    let mut response = private(Redirect::to(callback.as_str()));
+    if let (Some(state), Some(user)) = (field("state"), field("user")) {
+        let cookie = oauth.inner.attempts.remember_posted(state, user);
+        response.headers_mut().extend(cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+    }
+    response
+}
+
+/// One request of the callback route.
+struct Callback {
+    /// The `Set-Cookie` headers of its response, whatever comes of it.
+    cookies: Vec<HeaderValue>,
+    /// Whether another request has spent the attempt.
+    is_repeated: bool,
+}
+
+impl Callback {
+    async fn answer(
+        &mut self,
+        oauth: &OAuth,
+        provider: &str,
+        query: &str,
+        parts: &mut Parts,
+    ) -> Result<Response, LoginError> {
+        if is_prefetch(&parts.headers) {
+            return Err(LoginError::Prefetch);
+        }
+        let registered = oauth.registered_in(provider)?;
+        let parameters = Parameters::read(&registered, query)?;
+        let oauth = oauth.in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
+        let attempts = &oauth.inner.attempts;
+        let attempt = attempts.find(&parameters.state, &parts.headers);
+        let attempt = attempt.filter(|attempt| attempt.provider == provider).ok_or(LoginError::UnknownAttempt)?;
+        let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
+        let ready = match ready(&oauth, &registered, &attempt).await {
+            Ok(ready) => ready,
+            // A repeated callback needs nothing of the issuer.
+            Err(_) if oauth.inner.spent.is_spent(&attempt).await? => registered,
+            Err(error) => return Err(error),
+        };
+        let posted = attempts.posted(&attempt, &parts.headers);
+        self.cookies.extend(posted.as_ref().map(|_| attempts.forget_posted()));
+
+        let attempt = Arc::new(attempt);
+        let login = Login {
+            oauth: oauth.clone(),
+            registered: Arc::clone(&ready),
+            attempt: Arc::clone(&attempt),
+            parameters,
+            user: user.clone(),
+            posted,
+            parts: parts.clone(),
+        };
+        let first = match login.start().await {
+            // A callback that does not get to spend the attempt, because the storage is down, leaves the cookie alone.
+            Err(error) => {
+                self.cookies.extend(matches!(error, LoginError::Expired).then(|| attempts.forget(&attempt)));
+                return Err(error);
+            }
+            Ok(First::Repeated) => {
+                let repeat = Repeat { oauth: &oauth, registered: &ready, attempt: &attempt, user: user.as_ref() };
+                return self.repeat(repeat, parts).await;
+            }
+            Ok(First::Ended(ended)) => ended,
+        };
+        self.cookies.push(attempts.end(&attempt));
+        let (response, ended) = first?;
+        self.become_user(&oauth, ended.browser.as_ref());
+        Ok(response)
+    }
+
+    /// Answers with the outcome of the callback that came first.
+    async fn repeat(&mut self, repeat: Repeat<'_>, parts: &mut Parts) -> Result<Response, LoginError> {
+        let Repeat { oauth, registered, attempt, user } = repeat;
+        self.is_repeated = true;
+        super::count(&registered.name, "repeated");
+        let outcome = oauth.inner.spent.outcome(attempt).await;
+        tracing::info!(provider = registered.name, is_known = outcome.is_ok(), "login repeated");
+        let outcome = outcome?;
+        // A browser that the first response has reached says so with its cookie, and has everything.
+        let has_arrived = attempt.is_spent;
+        if !has_arrived {
+            self.cookies.push(oauth.inner.attempts.end(attempt));
+        }
+        let ended = match outcome {
+            Outcome::Ended(ended) => ended,
+            Outcome::Failed(failed) => return Err(failed.into()),
+        };
+        let redirect = without_fragment(registered, Redirect::to(&ended.location).into_response());
+        if has_arrived || !attempt.is_of(user) {
+            return Ok(redirect);
+        }
+        repeat.store(&ended).await?;
+        self.become_user(oauth, ended.browser.as_ref());
+        self.cookies.extend(ended.hook_cookies());
+        let whose = ended.user();
+        let login = Repeated { provider: &registered.name, user: whose.as_ref(), next: &ended.location, parts };
+        let response = oauth.inner.hooks.repeated(login).await.map_err(LoginError::Hook)?;
+        Ok(response.unwrap_or(redirect))
+    }
+
+    fn become_user(&mut self, oauth: &OAuth, browser: Option<&AnonymousUser>) {
+        if let (UserSource::Anonymous(users), Some(identity)) = (&oauth.inner.users, browser) {
+            self.cookies.push(users.cookie(identity, oauth.inner.paths.is_https()));
+        }
+    }
+}
+
+/// The registration with everything that the callback needs of the issuer: what an issuer that is down does not give, it
+/// does not give before anything is spent.
+async fn ready(oauth: &OAuth, registered: &Arc<Registered>, attempt: &Attempt) -> Result<Arc<Registered>, LoginError> {
+    if attempt.is_spent {
+        return Ok(Arc::clone(registered));
+    }
+    let registered = registered.complete(&oauth.inner.http).await?;
+    if let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) {
+        openid.prepare(&oauth.inner.http, oauth.inner.clock.now()).await?;
+    }
+    Ok(registered)
+}
+
+/// A callback that another one came before.
+#[derive(Clone, Copy)]
+struct Repeat<'a> {
+    oauth: &'a OAuth,
+    registered: &'a Registered,
+    attempt: &'a Attempt,
+    user: Option<&'a User>,
+}
+
+impl Repeat<'_> {
+    /// Stores the token in the storage of this request, where each request has its own: what the first one stored has gone
+    /// with its response.
+    async fn store(&self, ended: &Ended) -> Result<(), LoginError> {
+        let (oauth, provider) = (self.oauth, &self.registered.name);
+        if !oauth.inner.per_request || !ended.is_stored {
+            return Ok(());
+        }
+        let Some(user) = ended.user() else { return Ok(()) };
+        let Some(token) = oauth.inner.spent.handed_on(self.attempt).await? else { return Ok(()) };
+        let key = user.key(provider)?;
+        let issued_at = |token: &Token| token.as_oauth2().and_then(|token| token.issued_at);
+        match oauth.tokens.get(&key).await {
+            Ok(Some(found)) if issued_at(&found.value) >= issued_at(&token) => {}
+            _ => {
+                oauth.tokens.put(&key, &token, Precondition::Always).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OAuth {
+    /// The cookies of this browser that are sealed by an older key of the ring, sealed again.
+    pub(super) fn renewed_cookies(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
+        match &self.inner.users {
+            UserSource::Anonymous(users) => users.renewed(headers, self.inner.paths.is_https()),
+            UserSource::Application(_) => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::extract::{FromRef, FromRequestParts, OptionalFromRequestParts};
+use http::request::Parts;
+use oauth_dance_core::Connection;
+
+use super::logout::EndSession;
+use super::rejection::Browser;
+use crate::app::accounts::Account;
+use crate::app::{Disconnected, OAuth};
+use crate::browser::user::User;
+use crate::client::ApiClient;
+use crate::config::provider::ProviderName;
+use crate::error::{ConnectError, ConnectedRejection, Visitor};
+
+/// An extractor: the client of the signed-in user at the provider `P`, with a token that has not expired.
+///
+/// Where no account is connected, a browser is redirected to the login and comes back afterwards, and everything else
+/// gets 401 with a JSON body. `Option<Connected<P>>` is `None` then. An outage of the storage is an error for both.
+///
+/// It is the account without a name. Where a hook gives accounts names ([`Decision::as_account`](crate::Decision::as_account)),
+/// ask [`Connections::at_account`] for one.
+///
+/// ```
+/// use oauth_dance::presets::GitHub;
+/// use oauth_dance::{ApiError, Connected};
+///
+/// async fn required(github: Connected<GitHub>) -> Result<String, ApiError> {
+///     github.get("/user").send().await?.text()
+/// }
+///
+/// async fn optional(github: Option<Connected<GitHub>>) -> &'static str {
+///     if github.is_some() { "connected" } else { "not connected" }
+/// }
+/// # let _ = (required, optional);
+/// ```
+#[derive(Debug)]
+pub struct Connected<P> {
+    client: ApiClient,
+    provider: PhantomData<fn() -> P>,
+}
+
+impl<P> Connected<P> {
+    /// The client, to pass on.
+    pub fn into_client(self) -> ApiClient {
+        self.client
+    }
+}
+
+impl<P> Deref for Connected<P> {
+    type Target = ApiClient;
+
+    fn deref(&self) -> &ApiClient {
+        &self.client
+    }
+}
+
+impl<P, S> FromRequestParts<S> for Connected<P>
+where
+    P: ProviderName,
+    S: Send + Sync,
+    OAuth: FromRef<S>,
+{
+    type Rejection = ConnectedRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let connections = Connections::new(parts, OAuth::from_ref(state)).await?;
+        match connections.client(P::NAME).await {
+            Ok(client) => Ok(Self { client, provider: PhantomData }),
+            Err(error) => Err(connections.reject(P::NAME, error)),
+        }
+    }
+}
+
+impl<P, S> OptionalFromRequestParts<S> for Connected<P>
+where
+    P: ProviderName,
+    S: Send + Sync,
+    OAuth: FromRef<S>,
+{
+    type Rejection = ConnectedRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Self::Rejection> {
+        match <Self as FromRequestParts<S>>::from_request_parts(parts, state).await {
+            Ok(connected) => Ok(Some(connected)),
+            Err(rejection) if rejection.error().needs_login() => Ok(None),
+            Err(rejection) => Err(rejection),
+        }
+    }
+}
+
+/// An extractor: the connections of whoever is signed in, for providers known by name only at run time.
+///
+/// ```
+/// use axum::extract::Path;
+/// use oauth_dance::{ConnectError, ConnectedRejection, Connections};
+///
+/// async fn status(connections: Connections, Path(name): Path<String>) -> Result<String, ConnectedRejection> {
+///     let client = connections.client(&name).await.map_err(|error| connections.reject(&name, error))?;
+///     Ok(format!("{:?}", client.token().scope()))
+/// }
+/// # let _ = status;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connections {
+    oauth: OAuth,
+    user: Option<User>,
+    browser: Option<Arc<dyn Visitor>>,
+}
+
+impl Connections {
+    async fn new(parts: &mut Parts, oauth: OAuth) -> Result<Self, ConnectedRejection> {
+        let browser = Browser::of(parts, &oauth);
+        let failed = |error| ConnectedRejection::new(error, None, browser.clone());
+        let oauth = oauth.in_request(&parts.extensions).ok_or_else(|| failed(ConnectError::NoRequestStorage))?;
+        let user = oauth.current_user(parts).await.map_err(|error| failed(ConnectError::Users(error)))?;
+        Ok(Self { oauth, user, browser })
+    }
+
+    /// Who is signed in.
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// The same for one of several accounts of the signed-in user at a provider; see [`User::with_account`].
+    #[must_use]
+    pub fn at_account(&self, account: impl Into<String>) -> Self {
+        let user = self.user.clone().map(|user| user.with_account(account));
+        Self { user, ..self.clone() }
+    }
+
+    /// What the signed-in user has connected; see [`OAuth::accounts`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Where nobody is signed in, it is empty.
+    pub async fn accounts(&self) -> Result<Vec<Account>, ConnectError> {
+        match &self.user {
+            Some(user) => self.oauth.accounts(user).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// A client of the signed-in user at this provider; see [`OAuth::client`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] too where nobody is signed in.
+    pub async fn client(&self, provider: &str) -> Result<ApiClient, ConnectError> {
+        self.oauth.registered(provider)?;
+        let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
+        let client = self.oauth.client(provider, user).await?;
+        Ok(ApiClient { browser: self.browser.clone(), ..client })
+    }
+
+    /// What is stored for the signed-in user at this provider and how it stands; see [`OAuth::connection`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Where nobody is signed in, it is `None`.
+    pub async fn connection(&self, provider: &str) -> Result<Option<Connection>, ConnectError> {
+        self.oauth.registered(provider)?;
+        match &self.user {
+            Some(user) => self.oauth.connection(provider, user).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Forgets the signed-in user's token of this provider and revokes it there; see [`OAuth::disconnect`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] where nobody is signed in.
+    pub async fn disconnect(&self, provider: &str) -> Result<Disconnected, ConnectError> {
+        let Some(user) = &self.user else {
+            self.oauth.registered(provider)?;
+            return Err(ConnectError::NotConnected);
+        };
+        self.oauth.disconnect(provider, user).await
+    }
+
+    /// Sends the browser to the provider to end the signed-in user's session there too; see [`OAuth::end_session`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] where nobody is signed in.
+    pub async fn end_session(&self, provider: &str, next: &str) -> Result<Option<EndSession>, ConnectError> {
+        self.oauth.registered(provider)?;
+        let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
+        self.oauth.end_session(provider, user, next).await
+    }
+
+    /// The response to a [`ConnectError`]: the login for a browser that needs one, and otherwise a status with a page or JSON.
+    pub fn reject(&self, provider: &str, error: ConnectError) -> ConnectedRejection {
+        ConnectedRejection::as_of(error, provider, self.browser.clone(), self.oauth.inner.clock.now())
+    }
+}
+
+impl<S> FromRequestParts<S> for Connections
+where
+    S: Send + Sync,
+    OAuth: FromRef<S>,
+{
+    type Rejection = ConnectedRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        Self::new(parts, OAuth::from_ref(state)).await
+    }
+}

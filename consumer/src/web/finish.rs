@@ -1,0 +1,318 @@
+//! A login from its spent attempt to its stored token, in a task of its own that no browser can abort.
+//!
+//! The browser may go away at any time, or send the same callback twice and wait for the second answer only. So whatever
+//! spends the attempt and the code also stores the token, and notes the outcome for the callbacks that repeat it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Redirect, Response};
+use http::request::Parts;
+use http::{HeaderValue, header};
+use oauth_dance_core::{
+    OAuth2Token, Precondition, ScopeChange, Secret, StorageError, Subject, Token, TokenKey, TokensError,
+};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
+
+use super::parameters::Parameters;
+use crate::app::hooks::{Authorized, Decision};
+use crate::app::{OAuth, UserSource};
+use crate::browser::anonymous::AnonymousUser;
+use crate::browser::attempt::Attempt;
+use crate::browser::outcome::{Ended, Outcome};
+use crate::browser::user::User;
+use crate::client::ApiClient;
+use crate::error::LoginError;
+use crate::protocol::oauth1;
+use crate::protocol::oauth2::revoke::revoke_grant;
+use crate::protocol::oauth2::token_request;
+use crate::protocol::openid::identity::Identity;
+use crate::protocol::registered::Registered;
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// How long a storage that fails is tried, as a part of the time that a request to the provider may take.
+const RETRIED: u32 = 4;
+
+/// A callback that is about to spend its attempt.
+pub(super) struct Login {
+    pub(super) oauth: OAuth,
+    pub(super) registered: Arc<Registered>,
+    pub(super) attempt: Arc<Attempt>,
+    pub(super) parameters: Parameters,
+    /// Who is signed in.
+    pub(super) user: Option<User>,
+    /// What a form said of the user.
+    pub(super) posted: Option<Secret>,
+    pub(super) parts: Parts,
+}
+
+/// What became of a callback.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
+pub(super) enum First {
+    /// Another one has spent the attempt.
+    Repeated,
+    /// It has spent the attempt, and came to its end.
+    Ended(Result<(Response, Ended), LoginError>),
+}
+
+impl Login {
+    /// Starts it, and waits for it. Dropping the future aborts nothing.
+    pub(super) async fn start(self) -> Result<First, LoginError> {
+        let (answer, answered) = oneshot::channel();
+        let logins = self.oauth.inner.logins.clone();
+        logins.spawn(self.run(answer).in_current_span());
+        // It ends without an answer only with its runtime.
+        answered.await.unwrap_or(Err(LoginError::Interrupted))
+    }
+
+    async fn run(self, answer: oneshot::Sender<Result<First, LoginError>>) {
+        let inner = Arc::clone(&self.oauth.inner);
+        let is_in_time = inner.attempts.is_in_time(&self.attempt);
+        let had_one = self.has_token().await;
+        let spent = match inner.spent.spend(&self.attempt, is_in_time).await {
+            Ok(Some(spent)) => spent,
+            other => {
+                let _ = answer.send(other.map(|_| First::Repeated));
+                return;
+            }
+        };
+        // In a task of its own, a hook that panics leaves an outcome too.
+        let ended = tokio::spawn(self.finish(had_one).in_current_span()).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a login was cut off");
+            Err(LoginError::Interrupted)
+        });
+        let outcome = match &ended {
+            Ok((_, ended)) => Outcome::Ended(ended.clone()),
+            Err(error) => Outcome::failed(error),
+        };
+        let _ = answer.send(Ok(First::Ended(ended)));
+        inner.spent.end(spent, outcome).await;
+    }
+
+    /// Whether an earlier token of the signed-in user is known to be stored.
+    async fn has_token(&self) -> bool {
+        let key = self.user.as_ref().and_then(|user| user.key(&self.registered.name).ok());
+        let Some(key) = key else { return false };
+        matches!(self.oauth.tokens.get(&key).await, Ok(Some(_)))
+    }
+
+    /// Redeems the code, asks the hook, and stores the token. `had_one` says that there is an earlier token.
+    async fn finish(mut self, had_one: bool) -> Result<(Response, Ended), LoginError> {
+        // A browser that is a user of its own became one in another tab; nobody else has signed in.
+        let became_a_user = self.attempt.is_of(None) && matches!(self.oauth.inner.users, UserSource::Anonymous(_));
+        if !self.attempt.is_of(self.user.as_ref()) && !became_a_user {
+            return Err(LoginError::UserChanged);
+        }
+        let provider = self.registered.name.clone();
+        let code = self.parameters.granted(&self.registered)?;
+        let before = Before { oauth: &self.oauth, registered: &self.registered, attempt: &self.attempt };
+        let (mut token, identity) = before.redeem(&code).await?;
+        let said = Said { identity, posted: self.posted.take() };
+        let decision = before.decide(self.user.as_ref(), &token, said, &mut self.parts).await?;
+
+        let response = decision.response.unwrap_or_else(|| Redirect::to(&self.attempt.next).into_response());
+        let response = without_fragment(&self.registered, response);
+        let (mut user, mut browser) = (decision.user.or(self.user), None);
+        if decision.store {
+            let whose = whose(&self.oauth, user)?;
+            browser = whose.1;
+            let whose = decision.account.into_iter().fold(whose.0, User::with_account);
+            if let Token::OAuth2(token) = &mut token {
+                token.id_token = token.id_token.take().filter(|_| self.registered.keep_id_token);
+                token.subject = token.subject.take().or(decision.subject.map(named_by_application));
+            }
+            let storing = Storing { login: before, key: whose.key(&provider)?, token, had_one };
+            storing.store().await?;
+            user = Some(whose);
+        }
+        tracing::info!(provider, stored = decision.store, "login finished");
+        super::count(&provider, if decision.store { "stored" } else { "not_stored" });
+        let ended = Ended::new(&response, &self.attempt.next, user.as_ref());
+        Ok((response, Ended { browser, is_stored: decision.store, ..ended }))
+    }
+}
+
+/// What a login began with.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    oauth: &'a OAuth,
+    registered: &'a Arc<Registered>,
+    attempt: &'a Attempt,
+}
+
+impl Before<'_> {
+    /// The token, and who the provider says it is of.
+    async fn redeem(&self, code: &Secret) -> Result<(Token, Option<Identity>), LoginError> {
+        let Self { oauth, registered, attempt } = self;
+        let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
+        match &registered.oauth1 {
+            None => {
+                let key = registered.dpop_key(attempt.dpop_key());
+                let verifier = &attempt.verifier;
+                let mut token =
+                    token_request::exchange_code(http, registered, code.expose(), verifier, key, now).await?;
+                let identity = self.identify(&token).await?;
+                token.subject = identity.as_ref().map(Identity::subject);
+                Ok((token.into(), identity))
+            }
+            Some(client) => {
+                let endpoint = &registered.token_endpoint;
+                let temporary = oauth1::Credentials { token: &attempt.state, secret: &attempt.verifier };
+                let token = oauth1::token_credentials(http, client, endpoint, temporary, code.expose(), now).await?;
+                Ok((token.into(), None))
+            }
+        }
+    }
+
+    /// Who the ID token says it is, where OpenID Connect was asked for. Nothing goes on with one that is not believed.
+    async fn identify(&self, token: &OAuth2Token) -> Result<Option<Identity>, LoginError> {
+        let Self { oauth, registered, attempt } = self;
+        let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
+        let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
+        Ok(Some(openid.verify(token, attempt.asked_of_id_token(), &registered.client_id, http, now).await?))
+    }
+
+    async fn decide(
+        &self,
+        user: Option<&User>,
+        token: &Token,
+        said: Said,
+        parts: &mut Parts,
+    ) -> Result<Decision, LoginError> {
+        let login = Authorized {
+            provider: &self.attempt.provider,
+            user,
+            token,
+            asked: self.attempt.scopes.as_deref().unwrap_or(&self.registered.scopes),
+            identity: said.identity,
+            posted_user: said.posted,
+            client: ApiClient::new(self.oauth.inner.http.clone(), Arc::clone(self.registered), token.clone()),
+            parts,
+            next: &self.attempt.next,
+        };
+        let ScopeChange { missing, additional, .. } = login.scope_change();
+        if !missing.is_empty() || !additional.is_empty() {
+            let (provider, missing, additional) = (login.provider, missing.len(), additional.len());
+            tracing::info!(provider, missing, additional, "other scopes were granted than asked for");
+        }
+        self.oauth.inner.hooks.authorized(login).await.map_err(LoginError::Hook)
+    }
+}
+
+/// What the provider said of the user.
+struct Said {
+    identity: Option<Identity>,
+    posted: Option<Secret>,
+}
+
+/// A token that was redeemed and is not stored yet.
+struct Storing<'a> {
+    login: Before<'a>,
+    key: TokenKey,
+    token: Token,
+    /// Whether an earlier token is known.
+    had_one: bool,
+}
+
+impl Storing<'_> {
+    /// Stores it over whatever was there: a new login always wins.
+    async fn store(&self) -> Result<(), LoginError> {
+        let Before { oauth, attempt, .. } = self.login;
+        let mut is_handed_on = false;
+        if oauth.inner.per_request {
+            // The response may never arrive, and the storage of this request with it. A repeated callback stores it then.
+            let handed_on = oauth.inner.spent.hand_on(attempt, &self.token).await;
+            is_handed_on = handed_on.is_ok();
+            if let Err(error) = handed_on {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a token was not noted for a repeated callback"
+                );
+            }
+        }
+        match self.put().await {
+            Ok(()) => Ok(()),
+            // The browser has gone, and its storage with it.
+            Err(TokensError::Storage(StorageError::Unsupported(_))) if is_handed_on => Ok(()),
+            Err(error) => {
+                self.revoke().await;
+                Err(LoginError::Storage(error))
+            }
+        }
+    }
+
+    async fn put(&self) -> Result<(), TokensError> {
+        let Before { oauth, registered, .. } = self.login;
+        let give_up = Instant::now() + oauth.inner.http.limits.timeout / RETRIED;
+        let mut pause = FIRST_RETRY;
+        loop {
+            let written = if registered.quirks.new_login_ends_grant {
+                oauth.tokens.put(&self.key, &self.token, Precondition::Always).await
+            } else {
+                oauth.tokens.put_login(&self.key, &self.token).await
+            };
+            let error = match written {
+                Ok(_) => return Ok(()),
+                Err(error) if !may_pass(&error) || Instant::now() + pause > give_up => return Err(error),
+                Err(error) => error,
+            };
+            tracing::warn!(
+                provider = registered.name,
+                error = &error as &dyn std::error::Error,
+                "the token of a login is not stored yet; it is tried again"
+            );
+            sleep(pause).await;
+            pause = LONGEST_RETRY.min(pause * 2);
+        }
+    }
+
+    /// Revokes the token, which nothing holds any more, unless an earlier one may be of the same grant and end with it.
+    async fn revoke(&self) {
+        let Before { oauth, registered, .. } = self.login;
+        let Token::OAuth2(token) = &self.token else { return };
+        let limit = oauth.inner.http.limits.timeout;
+        let found = timeout(limit, oauth.tokens.get(&self.key)).await;
+        if self.had_one || matches!(found, Ok(Ok(Some(_)))) {
+            return;
+        }
+        let _ = timeout(limit, revoke_grant(&oauth.inner.http, registered, token)).await;
+    }
+}
+
+/// Whether the storage may answer otherwise when it is asked again.
+fn may_pass(error: &TokensError) -> bool {
+    let TokensError::Storage(error) = error else { return false };
+    matches!(error, StorageError::Unavailable { .. } | StorageError::Ambiguous { .. } | StorageError::Conflict)
+}
+
+/// Who gets the token, who may be a browser that becomes a user by it.
+fn whose(oauth: &OAuth, user: Option<User>) -> Result<(User, Option<AnonymousUser>), LoginError> {
+    match (user, &oauth.inner.users) {
+        (Some(user), _) => Ok((user, None)),
+        (None, UserSource::Anonymous(users)) => {
+            let identity = users.create();
+            Ok((identity.user(), Some(identity)))
+        }
+        (None, UserSource::Application(_)) => Err(LoginError::NoUser),
+    }
+}
+
+/// An account that the application names. No issuer vouches for it, so that no ID token is ever compared with it.
+fn named_by_application(account: String) -> Subject {
+    Subject { issuer: String::new(), subject: account }
+}
+
+/// For a provider that appends a fragment to the redirect URI, which browsers carry on to wherever the callback redirects
+/// to, unless that has one of its own (RFC 9110 section 10.2.2): an empty one.
+pub(super) fn without_fragment(registered: &Registered, mut response: Response) -> Response {
+    let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let location = location.filter(|location| registered.quirks.callback_fragment && !location.contains('#'));
+    let location = location.and_then(|location| HeaderValue::try_from(format!("{location}#")).ok());
+    if let Some(location) = location.filter(|_| response.status().is_redirection()) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}

@@ -1,0 +1,90 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{HeaderValue, Request, Response, header};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::app::OAuth;
+
+impl OAuth {
+    /// A layer for all pages of an application with [`anonymous_users`](crate::OAuthBuilder::anonymous_users).
+    ///
+    /// A browser is known by a sealed cookie that lasts 180 days. After a new key was put first into the ring, this issues
+    /// the cookie again at the browser's next visit, sealed by that key, so that the old key can be dropped sooner. Without
+    /// the layer only [logins](OAuth::routes) do, and the old key has to stay for 180 days. Such a response is
+    /// `Cache-Control: no-store`.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    ///
+    /// # fn example(oauth: oauth_dance::OAuth) {
+    /// let app: Router = Router::new()
+    ///     .route("/", get(|| async { "hello" }))
+    ///     .merge(oauth.routes())
+    ///     .layer(oauth.layer());
+    /// # let _ = app;
+    /// # }
+    /// ```
+    pub fn layer(&self) -> OAuthLayer {
+        OAuthLayer { oauth: self.clone() }
+    }
+}
+
+/// The layer of [`OAuth::layer`].
+#[derive(Clone, Debug)]
+pub struct OAuthLayer {
+    oauth: OAuth,
+}
+
+impl<S> Layer<S> for OAuthLayer {
+    type Service = OAuthService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        OAuthService { inner, oauth: self.oauth.clone() }
+    }
+}
+
+/// The service that [`OAuthLayer`] makes of another.
+#[derive(Clone, Debug)]
+pub struct OAuthService<S> {
+    inner: S,
+    oauth: OAuth,
+}
+
+impl<S, In, Out> Service<Request<In>> for OAuthService<S>
+where
+    S: Service<Request<In>, Response = Response<Out>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<In>) -> Self::Future {
+        let renewed = self.oauth.renewed_cookies(request.headers());
+        let response = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = response.await?;
+            let headers = response.headers_mut();
+            for cookie in renewed {
+                // What the response sets itself is newer.
+                if headers.get_all(header::SET_COOKIE).iter().all(|set| name(set) != name(&cookie)) {
+                    headers.append(header::SET_COOKIE, cookie);
+                    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                }
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// The name of the cookie that a header sets.
+fn name(cookie: &HeaderValue) -> Option<&[u8]> {
+    cookie.as_bytes().split(|byte| *byte == b'=').next()
+}

@@ -1,0 +1,152 @@
+//! The routes, the extractors and the pages: the login, its callback, and the logout.
+
+mod callback;
+pub(crate) mod extract;
+mod finish;
+mod layer;
+mod login;
+pub(crate) mod logout;
+mod pages;
+mod parameters;
+mod query;
+mod rejection;
+pub(crate) mod same_origin;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts as _, OriginalUri, RawPathParams, Request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, get, on};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use oauth_dance_core::BoxError;
+use tracing::Instrument as _;
+
+use crate::app::hooks::Failure;
+use crate::app::{OAuth, UserSource};
+use crate::browser::user::User;
+use crate::error::LoginError;
+use crate::protocol::registered::Registered;
+
+pub use layer::{OAuthLayer, OAuthService};
+
+/// Longer than any form of a provider; a code alone may have 4 KiB.
+const MAX_FORM: usize = 16 * 1024;
+
+impl OAuth {
+    /// The login and callback routes of every provider, for any router's state.
+    ///
+    /// * `GET /login/{provider}?next=/path` sends the browser to the provider, and afterwards to that path of this
+    ///   application. A request that another site made for somebody signed in gets a page that asks first; `POST` from
+    ///   the application's own pages goes straight on.
+    /// * `GET /login/{provider}/authorized` is where the provider sends it back. With `POST` one that answers by a form does,
+    ///   and the browser is sent on to the same with `GET`.
+    /// * `GET /login/{provider}/ended` is where it sends a browser whose session it has [ended](OAuth::end_session).
+    pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        let (login, callback, posted, ended) = (self.clone(), self.clone(), self.clone(), self.clone());
+        let login = move |request| login::handle(login, request).instrument(tracing::info_span!("login"));
+        let callback = move |request| callback::handle(callback, request).instrument(tracing::info_span!("callback"));
+        // HEAD must not spend a callback, so GET is registered without it.
+        let head = || async { StatusCode::METHOD_NOT_ALLOWED };
+        Router::new()
+            .route(
+                &self.inner.paths.login_route,
+                on(MethodFilter::GET.or(MethodFilter::POST), login).on(MethodFilter::HEAD, head),
+            )
+            .route(
+                &self.inner.paths.callback_route,
+                on(MethodFilter::GET, callback)
+                    .on(MethodFilter::POST, move |request| callback::form_post_redirect(posted, request))
+                    .on(MethodFilter::HEAD, head),
+            )
+            .route(&self.inner.paths.ended_route, get(move |request| logout::handle(ended, request)))
+    }
+
+    /// Who is signed in.
+    pub(crate) async fn current_user(&self, parts: &mut Parts) -> Result<Option<User>, BoxError> {
+        match &self.inner.users {
+            UserSource::Application(users) => users.current(parts).await,
+            UserSource::Anonymous(users) => Ok(users.current(&parts.headers, self.inner.paths.is_https())),
+        }
+    }
+
+    fn registered_in(&self, provider: &str) -> Result<Arc<Registered>, LoginError> {
+        self.registered(provider).map_err(|_| LoginError::UnknownProvider)
+    }
+
+    /// The application's page for a failure, or the plain one.
+    async fn failed(&self, provider: &str, error: &LoginError, parts: &Parts) -> Response {
+        let registered = self.inner.registered.get(provider).map(AsRef::as_ref);
+        let provider = registered.map(|registered| registered.name.as_str());
+        match error {
+            LoginError::Prefetch => tracing::debug!(provider, "a login was only prefetched"),
+            error => {
+                tracing::warn!(provider, code = error.code(), error = error as &dyn std::error::Error, "login failed");
+            }
+        }
+        count(provider.unwrap_or_default(), error.code());
+        self.failure(registered, error, parts).await
+    }
+
+    /// The page alone, of a failure that was logged and counted before.
+    async fn failure(&self, registered: Option<&Registered>, error: &LoginError, parts: &Parts) -> Response {
+        let provider = registered.map(|registered| registered.name.as_str());
+        let response = match self.inner.hooks.failed(Failure { provider, error, parts }).await {
+            Some(response) => response,
+            None => pages::failure(self, registered, error, &parts.headers),
+        };
+        private(response)
+    }
+}
+
+/// Whether the browser, or something in front of it, only looks ahead: nobody has asked for the page yet. Fetch and the
+/// Speculation Rules have `Sec-Purpose`, older browsers the others.
+fn is_prefetch(headers: &HeaderMap) -> bool {
+    let names = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
+    let values = names.into_iter().flat_map(|name| headers.get_all(name)).filter_map(|value| value.to_str().ok());
+    values
+        .map(str::to_ascii_lowercase)
+        .any(|value| ["prefetch", "prerender", "preview"].iter().any(|ahead| value.contains(ahead)))
+}
+
+/// Counts how logins end for whoever operates the application. The labels come from its configuration and this code.
+fn count(provider: &str, outcome: &'static str) {
+    metrics::counter!("oauth_dance_logins_total", "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// The provider in the route's path; empty if there is none, which no provider is called.
+async fn provider_of(parts: &mut Parts) -> String {
+    let Ok(params) = RawPathParams::from_request_parts(parts, &()).await else { return String::new() };
+    params.iter().find(|(name, _)| *name == "provider").map(|(_, value)| value.to_owned()).unwrap_or_default()
+}
+
+/// The form in a body.
+async fn form(body: Body) -> Result<String, LoginError> {
+    let form =
+        to_bytes(body, MAX_FORM).await.map_err(|_| LoginError::Malformed("the form is too long or incomplete"))?;
+    String::from_utf8(form.to_vec()).map_err(|_| LoginError::Malformed("the form is not UTF-8"))
+}
+
+/// Takes a request apart and its query out of it, where no hook or log can find a code or a state.
+fn split(request: Request) -> (Parts, Option<String>, Body) {
+    let (mut parts, body) = request.into_parts();
+    let query = parts.uri.query().map(str::to_owned);
+    parts.uri = without_query(&parts.uri);
+    parts.extensions.remove::<OriginalUri>();
+    (parts, query, body)
+}
+
+fn without_query(uri: &Uri) -> Uri {
+    uri.path().parse().unwrap_or_default()
+}
+
+/// A response that depends on who asks, and must not be kept or leak where it came from (RFC 9700 section 4.2.4).
+fn private(response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}

@@ -1,0 +1,134 @@
+//! The plain pages of the dance. They need no script, and every text in them is escaped.
+
+use std::fmt;
+
+use axum::Json;
+use axum::response::{Html, IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::json;
+
+use super::private;
+use super::rejection::accepts_html;
+use crate::app::OAuth;
+use crate::error::{ConnectError, LoginError};
+use crate::protocol::registered::Registered;
+
+const STYLE: &str = include_str!("pages.css");
+
+/// Says what went wrong and how to go on, in HTML or, for a program, in JSON.
+pub(super) fn failure(
+    oauth: &OAuth,
+    registered: Option<&Registered>,
+    error: &LoginError,
+    headers: &HeaderMap,
+) -> Response {
+    if !accepts_html(headers) {
+        let body = json!({ "error": error.code(), "message": error.to_string() });
+        return (error.status(), Json(body)).into_response();
+    }
+    let heading = match (registered, error) {
+        // Whatever came of it came with the first callback.
+        (_, LoginError::Spent) => "This login is over".to_owned(),
+        (_, LoginError::Interrupted) => "This login was interrupted".to_owned(),
+        (Some(registered), _) => format!("{} was not connected", registered.title),
+        (None, _) => "Not connected".to_owned(),
+    };
+    let again = match registered {
+        Some(registered) => {
+            let path = oauth.inner.paths.login(&registered.name);
+            format!("<a class=\"button\" href=\"{}\">Try again</a> ", Escaped(&path))
+        }
+        None => String::new(),
+    };
+    let body = format!(
+        "<p>{}.</p><p>{again}<a href=\"{}\">Go back</a></p>",
+        Escaped(&sentence(&error.to_string())),
+        Escaped(&oauth.inner.paths.home()),
+    );
+    (error.status(), page(&heading, &body)).into_response()
+}
+
+/// Says why a page cannot be shown that needs a connection, and offers the login at the provider if that would help.
+pub(crate) fn no_connection(oauth: &OAuth, error: &ConnectError, login: Option<(&str, &str)>) -> Response {
+    let title =
+        |provider: &str| oauth.registered(provider).map_or_else(|_| provider.to_owned(), |found| found.title.clone());
+    let (heading, button) = match login {
+        Some((provider, path)) => {
+            let title = title(provider);
+            let button = format!("<a class=\"button\" href=\"{}\">Connect {}</a> ", Escaped(path), Escaped(&title));
+            (format!("{title} is not connected"), button)
+        }
+        None => ("That did not work".to_owned(), String::new()),
+    };
+    let body = format!(
+        "<p>{}.</p><p>{button}<a href=\"{}\">Go back</a></p>",
+        Escaped(&sentence(&error.to_string())),
+        Escaped(&oauth.inner.paths.home()),
+    );
+    (error.status(), page(&heading, &body)).into_response()
+}
+
+/// Asks before it goes on, where another site sent the browser here.
+pub(super) fn confirm(oauth: &OAuth, registered: &Registered, next: &str) -> Response {
+    let heading = format!("Connect {}?", registered.title);
+    let body = format!(
+        "<p>Another site asks to connect your account at {} here. Go on only if you started this.</p>\
+         <form method=\"post\" action=\"{}\"><input type=\"hidden\" name=\"next\" value=\"{}\">\
+         <button class=\"button\">Connect {}</button> <a href=\"{}\">Cancel</a></form>",
+        Escaped(&registered.title),
+        Escaped(&oauth.inner.paths.login(&registered.name)),
+        Escaped(next),
+        Escaped(&registered.title),
+        Escaped(&oauth.inner.paths.home()),
+    );
+    // With `no-referrer` the form's `Origin` would be `null`, by which browsers without Fetch Metadata are told apart.
+    let mut response = private(page(&heading, &body));
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+fn page(heading: &str, body: &str) -> Response {
+    let heading = Escaped(heading);
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{heading}</title>\
+         <style>{STYLE}</style></head><body><main><h1>{heading}</h1>{body}</main></body></html>"
+    );
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy))], Html(html)).into_response()
+}
+
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(characters).collect()
+}
+
+/// Text made safe for HTML, in elements and quoted attributes.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                _ => write!(f, "{character}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_cannot_become_markup() {
+        assert_eq!(Escaped("<a href='x\"'>&").to_string(), "&lt;a href=&#39;x&quot;&#39;&gt;&amp;");
+    }
+}

@@ -1,0 +1,150 @@
+//! The response to a request whose user has no usable connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::OriginalUri;
+use axum::response::{IntoResponse, Redirect, Response};
+use cookie::{Cookie, SameSite};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde_json::json;
+use url::form_urlencoded;
+
+use super::pages;
+use crate::app::OAuth;
+use crate::browser::cookies;
+use crate::error::rejection::Inner;
+use crate::error::{ApiError, ConnectError, ConnectedRejection, Visitor};
+
+/// How long a browser that was sent to a login for a rejected token is not sent there for that again.
+const BETWEEN_LOGINS: Duration = Duration::from_secs(60);
+
+/// A browser to answer: it gets pages and redirects, and everything else JSON.
+#[derive(Clone, Debug)]
+pub(crate) struct Browser {
+    oauth: OAuth,
+    /// Where it comes back to after a login; `None` if it does not view a page.
+    come_back: Option<String>,
+    /// The cookies that say which logins it was sent to a moment ago.
+    sent_to: Vec<String>,
+}
+
+impl Browser {
+    /// `None` if whoever asks does not want pages.
+    pub(crate) fn of(parts: &Parts, oauth: &OAuth) -> Option<Arc<dyn Visitor>> {
+        if !accepts_html(&parts.headers) {
+            return None;
+        }
+        let is_page_view = matches!(parts.method, Method::GET | Method::HEAD);
+        let come_back = is_page_view.then(|| {
+            let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+            oauth.inner.paths.visible(uri.path_and_query().map_or("/", |path| path.as_str()))
+        });
+        let prefix = sent_to(oauth, "");
+        let names = cookies::all(&parts.headers).map(|(name, _)| name).filter(|name| name.starts_with(&prefix));
+        let sent_to = names.map(str::to_owned).collect();
+        Some(Arc::new(Self { oauth: oauth.clone(), come_back, sent_to }))
+    }
+
+    fn login(&self, provider: &str) -> String {
+        let login = self.oauth.login_path(provider);
+        let Some(next) = &self.come_back else { return login };
+        let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
+        format!("{login}?{query}")
+    }
+}
+
+impl IntoResponse for ConnectedRejection {
+    fn into_response(self) -> Response {
+        let Inner { error, browser, retry_after, .. } = &*self.0;
+        let mut response = match browser {
+            Some(browser) => browser.respond(&self),
+            None => {
+                log(error);
+                (error.status(), Json(json!({ "error": error.code(), "message": error.to_string() }))).into_response()
+            }
+        };
+        let retry_after = retry_after.as_ref().map(|seconds| (header::RETRY_AFTER, HeaderValue::from(*seconds)));
+        response.headers_mut().extend(retry_after);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+impl Visitor for Browser {
+    fn respond(&self, rejection: &ConnectedRejection) -> Response {
+        let Inner { error, provider, is_after_call, .. } = &*rejection.0;
+        match provider {
+            Some(provider) if error.needs_login() => to_login(self, provider, error, *is_after_call),
+            _ => {
+                log(error);
+                pages::no_connection(&self.oauth, error, None)
+            }
+        }
+    }
+}
+
+/// Sends a browser to the login, or offers it.
+fn to_login(browser: &Browser, provider: &str, error: &ConnectError, is_after_call: bool) -> Response {
+    let (login, cookie) = (browser.login(provider), sent_to(&browser.oauth, provider));
+    let was_sent = is_after_call && browser.sent_to.contains(&cookie);
+    if browser.come_back.is_none() || was_sent {
+        log(error);
+        return pages::no_connection(&browser.oauth, error, Some((provider, &login)));
+    }
+    let mut response = Redirect::to(&login).into_response();
+    if is_after_call {
+        let max_age = time::Duration::seconds(BETWEEN_LOGINS.as_secs().cast_signed());
+        let cookie = Cookie::build((cookie, "1"))
+            .path("/")
+            .http_only(true)
+            .secure(browser.oauth.inner.paths.is_https())
+            .same_site(SameSite::Lax)
+            .max_age(max_age)
+            .build();
+        // A name that is no header value is no provider's.
+        response
+            .headers_mut()
+            .extend(HeaderValue::try_from(cookie.to_string()).ok().map(|value| (header::SET_COOKIE, value)));
+    }
+    response
+}
+
+/// The cookie that says that a browser was sent to the login of a provider.
+fn sent_to(oauth: &OAuth, provider: &str) -> String {
+    let prefix = if oauth.inner.paths.is_https() { "__Host-" } else { "" };
+    format!("{prefix}oauth-dance-sent-to-{provider}")
+}
+
+fn log(error: &ConnectError) {
+    let (code, cause) = (error.code(), error as &dyn std::error::Error);
+    // That somebody has yet to connect their account is no trouble.
+    if error.needs_login() {
+        tracing::debug!(code, error = cause, "no client");
+    } else {
+        tracing::warn!(code, error = cause, "no client");
+    }
+}
+
+/// A failed call of a provider's API, when a handler returns it: 502, or 504 where it took too long. Where the user has to
+/// authorize again, it is what [`Connected`](crate::Connected) answers.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        tracing::warn!(error = &self as &dyn std::error::Error, "a call of a provider's API failed");
+        let (status, message) = (self.status(), self.to_string());
+        match self {
+            Self::NeedsAuthorization(rejection) => rejection.into_response(),
+            _ => {
+                let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+                (status, no_store, Json(json!({ "error": "api_failed", "message": message }))).into_response()
+            }
+        }
+    }
+}
+
+/// Whether whoever asks wants a page. A program that accepts anything gets JSON.
+pub(crate) fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/html"))
+}
