@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::{HeaderValue, header};
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
 use oauth_dance::{Authorized, BoxError, Decision, Failure, Hooks, OAuthBuilder, SignatureMethod, User};
 use oauth_dance_core::{Precondition, Record, TokenStorage as _};
 use serde_json::json;
@@ -84,7 +84,7 @@ impl Stage {
         let provider = TestProvider::start().await.unwrap();
         provider.configure(|settings| {
             settings.secret_prefix = MARKER.to_owned();
-            settings.clients.insert("acme client".to_owned(), Some(SECRET.to_owned()));
+            settings.clients.insert("acme client".to_owned(), Client::confidential(SECRET));
         });
         let (shown, storage) = (Shown::default(), Arc::new(FragileStorage::default()));
         let (hooks, kept) = (shown.clone(), storage.clone());
@@ -282,7 +282,7 @@ async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
         settings.secret_prefix = MARKER.to_owned();
-        settings.clients.insert("acme client".to_owned(), Some(SECRET.to_owned()));
+        settings.clients.insert("acme client".to_owned(), Client::confidential(SECRET));
     });
     let (shown, user) = (Shown::default(), User::new("alice"));
     let acme = provider.oauth1_provider("acme").with_signature_method(SignatureMethod::Plaintext);

@@ -8,22 +8,21 @@ mod storage;
 
 use std::future::IntoFuture as _;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::Router;
 use clap::Args;
-use oauth_dance::{BoxError, ConfigError, Provider, Registration};
-use oauth_dance_core::{TokenStorage, random_bytes};
+use oauth_dance::{BoxError, Clock, ConfigError, Registration};
+use oauth_dance_core::TokenStorage;
 use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
-use url::Url;
 
 use crate::CannotUse;
-use crate::provider::{self, LocalProvider};
+use crate::provider::LocalProvider;
 use config::Config;
 use storage::Storage;
 
@@ -163,32 +162,24 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, DemoError> {
     TcpListener::bind(address).await.map_err(|source| DemoError::Listen { address, source })
 }
 
-/// The provider that the demo brings along, on the port after the site's, or any if that is taken.
+/// The demo's own provider, on the port after the site's, or on any if that is in use. It is on loopback only, because its
+/// users and their password are public.
 async fn local_provider(site: SocketAddr, base_url: &str) -> Result<(Registration, TcpListener, Router), DemoError> {
-    let address = |port| SocketAddr::new(site.ip(), port);
-    let listener = match bind(address(site.port().saturating_add(1))).await {
+    let ip = match site.ip() {
+        ip if ip.is_loopback() => ip,
+        _ => {
+            tracing::warn!("the demo's own provider is reachable from this machine only; name others with --config");
+            Ipv4Addr::LOCALHOST.into()
+        }
+    };
+    let listener = match bind(SocketAddr::new(ip, site.port().saturating_add(1))).await {
         Ok(listener) => listener,
-        Err(_) => bind(address(0)).await?,
+        Err(_) => bind(SocketAddr::new(ip, 0)).await?,
     };
     let address = listener.local_addr().map_err(|error| DemoError::Serve(error.into()))?;
-    let issuer = format!("http://{address}");
-
-    let secret: String = random_bytes::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut provider = Provider::new("local", format!("{issuer}/authorize"), format!("{issuer}/token"));
-    provider.title = "Local provider".to_owned();
-    provider.revocation_endpoint = Some(format!("{issuer}/revoke"));
-    provider.userinfo_endpoint = Some(format!("{issuer}/userinfo"));
-    provider.api_base = Some(issuer.clone());
-    provider.issuer = Some(issuer.clone());
-    provider.requires_issuer = true;
-    provider.scopes = vec!["profile".to_owned(), "email".to_owned()];
-    let registration = provider.client("oauth-dance demo", secret.as_str());
-
     let redirect_uri = format!("{}/login/local/authorized", base_url.trim_end_matches('/'));
-    let issuer = Url::parse(&issuer).map_err(|error| DemoError::Serve(error.into()))?;
-    let known =
-        provider::Registration { client_id: "oauth-dance demo".to_owned(), client_secret: secret, redirect_uri };
-    Ok((registration, listener, LocalProvider::new(issuer, known).router()))
+    let provider = LocalProvider::new(&format!("http://{address}"), &redirect_uri, Clock::system());
+    Ok((provider.registration("local"), listener, provider.router()))
 }
 
 /// Serves everything until Ctrl-C, then lets requests under way finish.

@@ -1,16 +1,13 @@
 use askama::Template;
-use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
 use url::{Host, Origin, Url};
 
-use super::LocalProvider;
 use super::users::{PASSWORD, USERS, User};
 
 #[derive(Template)]
 #[template(path = "provider/login.html")]
 pub(super) struct LoginPage<'a> {
-    pub(super) query: &'a str,
     pub(super) csrf: &'a str,
     pub(super) client_id: &'a str,
     /// The user name of an attempt that just failed.
@@ -20,7 +17,6 @@ pub(super) struct LoginPage<'a> {
 #[derive(Template)]
 #[template(path = "provider/consent.html")]
 pub(super) struct ConsentPage<'a> {
-    pub(super) query: &'a str,
     pub(super) csrf: &'a str,
     pub(super) client_id: &'a str,
     pub(super) redirect_uri: &'a str,
@@ -29,112 +25,67 @@ pub(super) struct ConsentPage<'a> {
     pub(super) wants_email: bool,
 }
 
-/// An error that is shown to the user and told to nobody else.
+/// An error for the user alone.
 #[derive(Template)]
 #[template(path = "provider/error.html")]
-pub(super) struct ErrorPage {
-    status: StatusCode,
-    title: &'static str,
-    message: &'static str,
+pub(super) struct ErrorPage<'a> {
+    pub(super) title: &'a str,
+    pub(super) message: &'a str,
 }
 
-impl ErrorPage {
-    pub(super) fn bad_request(message: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, title: "This request cannot be answered", message }
+impl ErrorPage<'_> {
+    pub(super) const FOREIGN_FORM: Self = Self {
+        title: "This form did not come from here",
+        message: "Another site may have sent it, or your browser sent no cookie with it.",
+    };
+}
+
+/// The headers of every page: it is not stored, framed or sniffed, loads nothing from elsewhere, and is no referrer.
+pub(super) struct PageHeaders(String);
+
+impl PageHeaders {
+    /// Chromium applies `form-action` to the redirects that follow a form, so it contains the client's origin. If that
+    /// cannot be written as a source (IPv6, custom schemes), forms are not restricted.
+    pub(super) fn new(redirect_uri: &str) -> Self {
+        let policy = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+        Self(match Url::parse(redirect_uri).map(|target| target.origin()) {
+            Ok(origin @ Origin::Tuple(_, Host::Domain(_) | Host::Ipv4(_), _)) => {
+                format!("{policy}; form-action 'self' {}", origin.ascii_serialization())
+            }
+            _ => policy.to_owned(),
+        })
     }
 
-    pub(super) fn foreign_form() -> Self {
-        Self {
-            status: StatusCode::FORBIDDEN,
-            title: "This form is not one of ours",
-            message: "Another site may have sent it, or your browser sent no cookie along.",
+    pub(super) fn page(&self, status: StatusCode, page: &impl Template) -> Response<String> {
+        match page.render() {
+            Ok(html) => self.response(status, html),
+            Err(_) => self.response(StatusCode::INTERNAL_SERVER_ERROR, String::new()),
         }
     }
-}
 
-impl From<getrandom::Error> for ErrorPage {
-    fn from(_: getrandom::Error) -> Self {
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            title: "Something went wrong here",
-            message: "The system gave no random bytes. Try again.",
+    pub(super) fn response(&self, status: StatusCode, html: String) -> Response<String> {
+        const HEADERS: [(HeaderName, &str); 6] = [
+            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+            (header::CACHE_CONTROL, "no-store"),
+            (header::PRAGMA, "no-cache"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::X_FRAME_OPTIONS, "DENY"),
+        ];
+        let mut response = Response::new(html);
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.extend(HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        if let Ok(policy) = HeaderValue::try_from(&self.0) {
+            headers.insert(header::CONTENT_SECURITY_POLICY, policy);
         }
-    }
-}
-
-impl IntoResponse for LoginPage<'_> {
-    fn into_response(self) -> Response {
-        let status = match self.failed_username {
-            None => StatusCode::OK,
-            Some(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        };
-        render(status, &self)
-    }
-}
-
-impl IntoResponse for ConsentPage<'_> {
-    fn into_response(self) -> Response {
-        render(StatusCode::OK, &self)
-    }
-}
-
-impl IntoResponse for ErrorPage {
-    fn into_response(self) -> Response {
-        render(self.status, &self)
-    }
-}
-
-pub(super) async fn not_found() -> ErrorPage {
-    ErrorPage {
-        status: StatusCode::NOT_FOUND,
-        title: "There is no such page",
-        message: "The demo site sends you here when there is something to decide.",
+        response
     }
 }
 
 pub(super) async fn style() -> impl IntoResponse {
-    let content_type = [(header::CONTENT_TYPE, "text/css; charset=utf-8")];
-    let css = include_str!("../../templates/provider/style.css");
-    (content_type, css)
-}
-
-/// Headers of every response: nothing is stored, framed, sniffed or told to the next site.
-pub(super) async fn security_headers(State(provider): State<LocalProvider>, mut response: Response) -> Response {
-    let policy = content_security_policy(&provider.registration.redirect_uri);
-    let headers = response.headers_mut();
-    if let Ok(policy) = HeaderValue::try_from(policy) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-    }
-    let fixed = [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::PRAGMA, "no-cache"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-    ];
-    for (name, value) in fixed {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// Chromium holds the redirects that follow a form to `form-action` too, so the client's origin is in
-/// it; where that cannot be written as a source (IPv6, custom schemes), forms are left unrestricted.
-fn content_security_policy(redirect_uri: &str) -> String {
-    let base = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
-    match Url::parse(redirect_uri).map(|target| target.origin()) {
-        Ok(origin @ Origin::Tuple(_, Host::Domain(_) | Host::Ipv4(_), _)) => {
-            format!("{base}; form-action 'self' {}", origin.ascii_serialization())
-        }
-        _ => base.to_owned(),
-    }
-}
-
-fn render(status: StatusCode, page: &impl Template) -> Response {
-    match page.render() {
-        Ok(html) => (status, Html(html)).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (headers, include_str!("../../templates/provider/style.css"))
 }
 
 #[cfg(test)]
@@ -143,26 +94,25 @@ mod tests {
 
     #[test]
     fn forms_may_lead_to_the_client() {
-        let policy = content_security_policy("http://127.0.0.1:4000/callback?x=1");
+        let PageHeaders(policy) = PageHeaders::new("http://127.0.0.1:4000/callback?x=1");
         assert!(policy.ends_with("form-action 'self' http://127.0.0.1:4000"));
     }
 
     #[test]
-    fn an_origin_that_is_no_source_leaves_forms_alone() {
+    fn forms_are_unrestricted_when_an_origin_is_no_source() {
         for uri in ["http://[::1]:4000/", "app.example:/callback", "app://x", "no uri"] {
-            let policy = content_security_policy(uri);
-            assert!(!policy.contains("null"), "{policy}");
-            assert!(!policy.contains("["), "{policy}");
+            let PageHeaders(policy) = PageHeaders::new(uri);
+            assert!(!policy.contains("null") && !policy.contains('[') && !policy.contains("form-action"), "{policy}");
         }
-        assert!(!content_security_policy("http://[::1]:4000/").contains("form-action"));
     }
 
     #[test]
-    fn pages_escape_what_came_from_outside() {
+    fn pages_escape_outside_text() {
         let evil = "\"><script>alert('1')</script>";
-        let page = LoginPage { query: evil, csrf: evil, client_id: evil, failed_username: Some(evil) };
-        let html = page.to_string();
+        let html = LoginPage { csrf: evil, client_id: evil, failed_username: Some(evil) }.to_string();
         assert!(!html.contains("<script"), "{html}");
-        assert_eq!(html.matches("alert(&#39;1&#39;)").count(), 4, "{html}");
+        assert_eq!(html.matches("alert(&#39;1&#39;)").count(), 3, "{html}");
+        let html = ErrorPage { title: evil, message: evil }.to_string();
+        assert!(!html.contains("<script"), "{html}");
     }
 }

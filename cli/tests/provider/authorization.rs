@@ -1,6 +1,6 @@
 use reqwest::header;
 
-use crate::harness::{Answer, CHALLENGE, Provider, REDIRECT_URI, STATE, authorize, page, send, text};
+use crate::harness::{Answer, CHALLENGE, Provider, REDIRECT_URI, STATE, authorize, send, text};
 
 fn assert_told_to_user(answer: &Answer) {
     assert_eq!(answer.status, 400, "{}", answer.body);
@@ -103,8 +103,8 @@ async fn a_wrong_password_shows_the_form_again() {
     let mut browser = provider.browser();
     let csrf = browser.get(&authorize(&[])).await.csrf();
     for (username, password) in [("alice", "wrong"), ("<b>mallory", "dance"), ("alice", "")] {
-        let form = [("csrf", &*csrf), ("username", username), ("password", password)];
-        let answer = browser.post(&page("login"), &form).await;
+        let form = [("csrf", &*csrf), ("action", "login"), ("username", username), ("password", password)];
+        let answer = browser.post(&authorize(&[]), &form).await;
         assert_eq!(answer.status, 422);
         assert!(answer.body.contains("role=\"alert\""));
         assert!(!answer.body.contains("<b>"));
@@ -123,10 +123,10 @@ async fn forms_need_the_token_of_their_own_browser() {
     let mut browser = provider.browser();
     browser.sign_in("alice").await;
     for csrf in ["", "guess", &foreign] {
-        for path in ["login", "consent", "logout"] {
-            let form = [("csrf", csrf), ("decision", "allow"), ("username", "bob"), ("password", "dance")];
-            let answer = browser.post(&page(path), &form).await;
-            assert_eq!(answer.status, 403, "{path} with {csrf:?}");
+        for action in ["login", "allow", "logout"] {
+            let form = [("csrf", csrf), ("action", action), ("username", "bob"), ("password", "dance")];
+            let answer = browser.post(&authorize(&[]), &form).await;
+            assert_eq!(answer.status, 403, "{action} with {csrf:?}");
             assert!(!answer.headers.contains_key(header::LOCATION));
         }
     }
@@ -140,13 +140,13 @@ async fn a_stale_form_of_our_own_leads_to_the_step_that_is_right_now() {
     let mut browser = provider.browser();
     let stale = browser.get(&authorize(&[])).await.csrf();
     browser.sign_in("alice").await;
-    let form = [("csrf", &*stale), ("decision", "allow"), ("username", "bob"), ("password", "dance")];
     let issuer = &*provider.issuer;
-    for path in ["login", "consent", "logout"] {
+    for action in ["login", "allow", "logout"] {
+        let form = [("csrf", &*stale), ("action", action), ("username", "bob"), ("password", "dance")];
         for sign in [("sec-fetch-site", "same-origin"), ("origin", issuer)] {
-            let answer = browser.post_with(&page(path), &form, &[sign]).await;
-            assert_eq!(answer.status, 303, "{path} with {sign:?}");
-            assert_eq!(format!("/{}", answer.location()), authorize(&[]));
+            let answer = browser.post_with(&authorize(&[]), &form, &[sign]).await;
+            assert_eq!(answer.status, 303, "{action} with {sign:?}");
+            assert_eq!(answer.location(), authorize(&[]));
             assert!(!answer.headers.contains_key(header::SET_COOKIE));
         }
         for signs in [
@@ -156,8 +156,8 @@ async fn a_stale_form_of_our_own_leads_to_the_step_that_is_right_now() {
             &[("origin", "null")],
             &[("origin", "https://evil.example")],
         ] {
-            let answer = browser.post_with(&page(path), &form, signs).await;
-            assert_eq!(answer.status, 403, "{path} with {signs:?}");
+            let answer = browser.post_with(&authorize(&[]), &form, signs).await;
+            assert_eq!(answer.status, 403, "{action} with {signs:?}");
             assert!(!answer.headers.contains_key(header::LOCATION));
         }
     }
@@ -169,8 +169,8 @@ async fn a_stale_form_of_our_own_leads_to_the_step_that_is_right_now() {
 async fn a_browser_without_cookies_is_told_so() {
     let provider = Provider::start().await;
     let csrf = provider.browser().get(&authorize(&[])).await.csrf();
-    let form = [("csrf", &*csrf), ("username", "alice"), ("password", "dance")];
-    let answer = provider.browser().post_with(&page("login"), &form, &[("sec-fetch-site", "same-origin")]).await;
+    let form = [("csrf", &*csrf), ("action", "login"), ("username", "alice"), ("password", "dance")];
+    let answer = provider.browser().post_with(&authorize(&[]), &form, &[("sec-fetch-site", "same-origin")]).await;
     assert_eq!(answer.status, 403);
     assert!(answer.body.contains("no cookie"), "{}", answer.body);
 }
@@ -181,12 +181,10 @@ async fn a_form_cannot_change_the_request_into_a_bad_one() {
     let mut browser = provider.browser();
     browser.sign_in("alice").await;
     let csrf = browser.get(&authorize(&[])).await.csrf();
-    let form = [("csrf", &*csrf), ("decision", "allow")];
-    let evil = authorize(&[("redirect_uri", "https://evil.example/")]);
-    let answer = browser.post(&evil.replacen("authorize", "consent", 1), &form).await;
+    let form = [("csrf", &*csrf), ("action", "allow")];
+    let answer = browser.post(&authorize(&[("redirect_uri", "https://evil.example/")]), &form).await;
     assert_told_to_user(&answer);
-    let plain = authorize(&[("code_challenge_method", "plain")]);
-    let answer = browser.post(&plain.replacen("authorize", "consent", 1), &form).await;
+    let answer = browser.post(&authorize(&[("code_challenge_method", "plain")]), &form).await;
     assert_told_to_client(&answer, &provider, "invalid_request");
 }
 
@@ -205,7 +203,7 @@ async fn signing_in_replaces_the_session_and_signing_out_ends_it() {
     assert!(page_before.body.contains("<h1>Sign in</h1>"));
 
     let csrf = browser.get(&authorize(&[])).await.csrf();
-    let answer = browser.post(&page("logout"), &[("csrf", &csrf)]).await;
+    let answer = browser.post(&authorize(&[]), &[("csrf", &csrf), ("action", "logout")]).await;
     assert_eq!(answer.status, 303);
     let login = browser.get(&authorize(&[])).await;
     assert!(login.body.contains("<h1>Sign in</h1>"));

@@ -1,10 +1,9 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use oauth_dance_cli::provider::{LocalProvider, Registration};
+use oauth_dance::testing::TestClock;
+use oauth_dance_cli::provider::LocalProvider;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, header};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
@@ -12,16 +11,16 @@ use url::{Url, form_urlencoded};
 /// RFC 7636 appendix B.
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
-pub const CLIENT_ID: &str = "demo:client";
-pub const CLIENT_SECRET: &str = "s3cret %+ä";
+pub use oauth_dance_cli::provider::CLIENT_ID;
 pub const REDIRECT_URI: &str = "http://127.0.0.1:1/login/local/authorized?kept=yes";
 pub const STATE: &str = "state & \"more\" = ü";
 
 /// A provider that listens on a free port, with a clock the test moves.
 pub struct Provider {
     pub issuer: String,
+    pub secret: String,
     http: Client,
-    offset: Arc<AtomicU64>,
+    clock: TestClock,
 }
 
 /// A browser: it keeps the session cookie and follows no redirect by itself.
@@ -40,21 +39,9 @@ impl Provider {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
-        let offset = Arc::new(AtomicU64::new(0));
-        let clock = {
-            let offset = Arc::clone(&offset);
-            let start = SystemTime::now();
-            move || start + Duration::from_secs(offset.load(Ordering::SeqCst))
-        };
-        let registration = Registration {
-            client_id: CLIENT_ID.to_owned(),
-            client_secret: CLIENT_SECRET.to_owned(),
-            redirect_uri: REDIRECT_URI.to_owned(),
-        };
-        let router = LocalProvider::new(issuer.parse().unwrap(), registration)
-            .with_access_token_lifetime(Duration::from_secs(300))
-            .with_clock(clock)
-            .router();
+        let clock = TestClock::new();
+        let provider = LocalProvider::new(&issuer, REDIRECT_URI, clock.clock());
+        let (secret, router) = (provider.secret().expose().to_owned(), provider.router());
         tokio::spawn(async move { axum::serve(listener, router).await });
         let http = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -62,11 +49,11 @@ impl Provider {
             .no_proxy()
             .build()
             .unwrap();
-        Self { issuer, http, offset }
+        Self { issuer, secret, http, clock }
     }
 
     pub fn advance(&self, seconds: u64) {
-        self.offset.fetch_add(seconds, Ordering::SeqCst);
+        self.clock.advance(Duration::from_secs(seconds));
     }
 
     pub fn browser(&self) -> Browser<'_> {
@@ -88,7 +75,7 @@ impl Provider {
 
     pub async fn token(&self, form: &[(&str, &str)]) -> Answer {
         let request = self.post("/token", form);
-        send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, CLIENT_SECRET))).await
+        send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, &self.secret))).await
     }
 
     pub async fn redeem(&self, code: &str) -> Answer {
@@ -102,7 +89,7 @@ impl Provider {
 
     pub async fn revoke(&self, token: &str) -> Answer {
         let request = self.post("/revoke", &[("token", token)]);
-        send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, CLIENT_SECRET))).await
+        send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, &self.secret))).await
     }
 
     pub async fn userinfo(&self, access_token: &str) -> Answer {
@@ -145,17 +132,16 @@ impl Browser<'_> {
     /// Opens the login page and signs in.
     pub async fn sign_in(&mut self, username: &str) {
         let csrf = self.get(&authorize(&[])).await.csrf();
-        let form = [("csrf", &*csrf), ("username", username), ("password", "dance")];
-        let answer = self.post(&page("login"), &form).await;
+        let form = [("csrf", &*csrf), ("action", "login"), ("username", username), ("password", "dance")];
+        let answer = self.post(&authorize(&[]), &form).await;
         assert_eq!(answer.status, 303, "{}", answer.body);
-        assert!(answer.location().starts_with("authorize?"));
+        assert_eq!(answer.location(), authorize(&[]));
     }
 
     /// Opens the consent page and presses a button.
-    pub async fn decide(&mut self, decision: &str) -> Answer {
+    pub async fn decide(&mut self, action: &str) -> Answer {
         let csrf = self.get(&authorize(&[])).await.csrf();
-        let form = [("csrf", &*csrf), ("decision", decision)];
-        self.post(&page("consent"), &form).await
+        self.post(&authorize(&[]), &[("csrf", &*csrf), ("action", action)]).await
     }
 
     async fn send(&mut self, mut request: RequestBuilder) -> Answer {
@@ -230,11 +216,6 @@ pub fn authorize(changes: &[(&str, &str)]) -> String {
     form.retain(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
     form.extend(changes.iter().filter(|(_, value)| !value.is_empty()));
     format!("/authorize?{}", encode(&form))
-}
-
-/// The path of another page of the same authorization request.
-pub fn page(name: &str) -> String {
-    authorize(&[]).replacen("authorize", name, 1)
 }
 
 pub fn basic(id: &str, secret: &str) -> String {

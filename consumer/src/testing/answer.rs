@@ -9,18 +9,18 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use url::form_urlencoded;
 
+use super::reply::Reply;
 use super::wire::Connection;
 
 const CHUNK: usize = 64 * 1024;
 
 /// How a [`TestProvider`](super::TestProvider) answers one request.
 ///
-/// It starts from what is answered and adds how: `Answer::normal().lost()` does what is asked, and then the connection
-/// breaks before the answer is on it.
+/// A constructor says what the answer is, and methods say how it is sent: `Answer::normal().lost()` processes the request,
+/// and then the connection breaks before the answer is sent.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Answer {
@@ -59,12 +59,12 @@ impl fmt::Debug for BodyChange {
 }
 
 impl Answer {
-    /// Does what is asked and answers as a good provider does.
+    /// Processes the request and answers as a correct provider does.
     pub fn normal() -> Self {
         Self::new(Content::Normal)
     }
 
-    /// Does nothing and answers with this status and an empty body.
+    /// Ignores the request and answers with this status and an empty body.
     ///
     /// # Panics
     /// If it is not between 100 and 999.
@@ -72,33 +72,33 @@ impl Answer {
         Self::new(Content::Nothing).with_status(status)
     }
 
-    /// Does nothing and answers with this JSON and status 200.
+    /// Ignores the request and answers with this JSON and status 200.
     #[expect(clippy::needless_pass_by_value, reason = "so that it takes what `json!` makes")]
     pub fn json(value: Value) -> Self {
         Self::status(200).header("content-type", "application/json").body(value.to_string())
     }
 
-    /// Does nothing and answers with an error of RFC 6749 section 5.2.
+    /// Ignores the request and answers with an error of RFC 6749 section 5.2.
     pub fn error(status: u16, code: &str) -> Self {
         Self::status(status).header("content-type", "application/json").body(json!({ "error": code }).to_string())
     }
 
-    /// Does nothing and sends the client elsewhere.
+    /// Ignores the request and redirects.
     pub fn redirect(status: u16, location: &str) -> Self {
         Self::status(status).header("location", location)
     }
 
-    /// Does nothing and answers with a body of this many zeros, made while it is read.
+    /// Ignores the request and answers with a body of this many zeros, made while it is read.
     pub fn huge(bytes: u64) -> Self {
         Self::new(Content::Endless(bytes))
     }
 
-    /// Does nothing and answers with a body that does not end.
+    /// Ignores the request and answers with a body that does not end.
     pub fn endless() -> Self {
         Self::huge(u64::MAX)
     }
 
-    /// Closes the connection without doing or answering anything.
+    /// Ignores the request and closes the connection without an answer.
     pub fn closed() -> Self {
         Self::status(200).lost()
     }
@@ -119,7 +119,7 @@ impl Answer {
     ///
     /// # Panics
     /// If it is not between 100 and 999.
-    #[expect(clippy::expect_used, reason = "a test that asks for no status is wrong")]
+    #[expect(clippy::expect_used, reason = "a test with an invalid status is wrong")]
     pub fn with_status(self, status: u16) -> Self {
         let status = StatusCode::from_u16(status).expect("a status is between 100 and 999");
         Self { status: Some(status), ..self }
@@ -143,12 +143,12 @@ impl Answer {
         self
     }
 
-    /// Answers after a while.
+    /// Answers after a delay.
     pub fn after(self, delay: Duration) -> Self {
         Self { delivery: Delivery::After(delay), ..self }
     }
 
-    /// Sends the head at once, and of the body a byte at a time with a pause before each.
+    /// Sends the head at once, and then the body byte by byte with a pause before each.
     pub fn dripping(self, pause: Duration) -> Self {
         Self { delivery: Delivery::Drip(pause), ..self }
     }
@@ -158,12 +158,12 @@ impl Answer {
         Self { delivery: Delivery::CutShort, ..self }
     }
 
-    /// Does its work and then keeps the client waiting for ever.
+    /// Processes the request and never answers.
     pub fn hanging(self) -> Self {
         Self { delivery: Delivery::Never, ..self }
     }
 
-    /// Does its work and then closes the connection instead of answering.
+    /// Processes the request and closes the connection instead of answering.
     pub fn lost(self) -> Self {
         Self { delivery: Delivery::Lost, ..self }
     }
@@ -174,13 +174,13 @@ impl Answer {
 
     pub(super) async fn give(
         self,
-        usual: impl FnOnce() -> Usual,
+        normal: impl FnOnce() -> Reply,
         connection: &Connection,
         streamed: &Arc<AtomicU64>,
     ) -> Response {
         let mut answer = match &self.content {
-            Content::Normal => usual(),
-            Content::Nothing | Content::Endless(_) => Usual::empty(StatusCode::OK),
+            Content::Normal => normal(),
+            Content::Nothing | Content::Endless(_) => Reply::empty(StatusCode::OK),
         };
         self.change(&mut answer);
         match self.delivery {
@@ -201,8 +201,8 @@ impl Answer {
         response
     }
 
-    #[expect(clippy::expect_used, reason = "a test that asks for no header is wrong")]
-    fn change(&self, answer: &mut Usual) {
+    #[expect(clippy::expect_used, reason = "a test with an invalid header is wrong")]
+    fn change(&self, answer: &mut Reply) {
         if !self.members.is_empty()
             && let Ok(Value::Object(mut members)) = serde_json::from_slice(&answer.body)
         {
@@ -225,66 +225,6 @@ impl Answer {
                 value => answer.headers.insert(name, HeaderValue::try_from(value).expect("a header's value")),
             };
         }
-    }
-}
-
-/// What a good provider answers.
-pub(super) struct Usual {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Usual {
-    pub(super) fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Vec::new() }
-    }
-
-    #[expect(clippy::needless_pass_by_value, reason = "so that it takes what `json!` makes")]
-    pub(super) fn json(status: StatusCode, value: Value) -> Self {
-        Self { body: value.to_string().into_bytes(), ..Self::empty(status) }
-            .with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
-    }
-
-    pub(super) fn error(status: StatusCode, code: &str, description: &str) -> Self {
-        Self::json(status, json!({ "error": code, "error_description": description }))
-    }
-
-    /// A form, as answers of OAuth 1.0a are.
-    pub(super) fn form(status: StatusCode, pairs: &[(&str, &str)]) -> Self {
-        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        Self { body: form.into_bytes(), ..Self::empty(status) }
-            .with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
-    }
-
-    pub(super) fn invalid_request(description: &str) -> Self {
-        Self::error(StatusCode::BAD_REQUEST, "invalid_request", description)
-    }
-
-    /// A page whose form the browser sends on at once (OAuth 2.0 Form Post Response Mode).
-    pub(super) fn form_page(action: &str, fields: &[(&str, &str)]) -> Self {
-        let escape = |text: &str| text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
-        let input = |(name, value): &(&str, &str)| {
-            format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value))
-        };
-        let inputs: String = fields.iter().map(input).collect();
-        let form = format!("<form method=\"post\" action=\"{}\">{inputs}</form>", escape(action));
-        let page = format!("<!doctype html><body onload=\"document.forms[0].submit()\">{form}");
-        Self { body: page.into_bytes(), ..Self::empty(StatusCode::OK) }
-            .with_header(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))
-    }
-
-    pub(super) fn redirect(location: &str) -> Self {
-        match HeaderValue::try_from(location) {
-            Ok(location) => Self::empty(StatusCode::FOUND).with_header(header::LOCATION, location),
-            Err(_) => Self::invalid_request("the location cannot be sent"),
-        }
-    }
-
-    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
-        self
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{Clock, Timestamp};
 
-/// A clock that stands still until a test turns it. Clones turn together.
+/// A clock that stands still until a test advances it. Clones show the same time.
 #[derive(Clone, Debug)]
 pub struct TestClock(Arc<AtomicU64>);
 
@@ -14,19 +14,19 @@ impl TestClock {
         Self(Arc::new(AtomicU64::new(Clock::system().now().as_unix_seconds())))
     }
 
-    /// What to give to [`OAuthBuilder::clock`](crate::OAuthBuilder::clock) and
+    /// The clock to give to [`OAuthBuilder::clock`](crate::OAuthBuilder::clock) and
     /// [`MemoryStorage::with_clock`](crate::MemoryStorage::with_clock).
     pub fn clock(&self) -> Clock {
         let seconds = Arc::clone(&self.0);
         Clock::new(move || Timestamp::from_unix_seconds(seconds.load(Ordering::SeqCst)))
     }
 
-    /// Turns it on, in whole seconds.
+    /// Advances it, in whole seconds.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
     }
 
-    /// Turns it back, in whole seconds.
+    /// Sets it back, in whole seconds.
     pub fn turn_back(&self, by: Duration) {
         self.0.fetch_sub(by.as_secs(), Ordering::SeqCst);
     }

@@ -1,28 +1,32 @@
 //! What the provider has granted: codes, and families of tokens.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use oauth_dance_core::{OAuth2Token, Timestamp, random_bytes};
+use oauth_dance_core::{OAuth2Token, Secret, Timestamp, random_bytes};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Settings;
 
+/// How long a code can be redeemed.
+const CODE_LIFETIME: Duration = Duration::from_secs(60);
+
 /// What a [`TestProvider`](super::TestProvider) has done so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Codes given.
+    /// Codes issued.
     pub codes_issued: u64,
     /// Codes redeemed for a token.
     pub codes_redeemed: u64,
-    /// How often each refresh token was presented by the client it belongs to, whether or not that gave a token.
+    /// How often each refresh token was presented by its client, whether or not a token was issued for it.
     pub redemptions: BTreeMap<String, u64>,
-    /// Refreshes that gave a token.
+    /// Refreshes that issued a token.
     pub refreshes: u64,
-    /// Families revoked because a refresh token or a code came twice.
+    /// Families revoked because a refresh token or a code was presented twice.
     pub families_revoked: u64,
 }
 
@@ -32,12 +36,11 @@ pub(super) struct Grants {
     codes: HashMap<String, Code>,
     access_tokens: HashMap<String, AccessToken>,
     refresh_tokens: HashMap<String, RefreshToken>,
-    families: Vec<String>,
-    revoked: HashSet<usize>,
+    families: Vec<Family>,
     counters: Counters,
 }
 
-/// What an authorization request asked for, kept with its code.
+/// What was granted to a client, with the code that is bound to it.
 #[derive(Clone, Debug)]
 pub(super) struct Authorization {
     pub(super) client: String,
@@ -51,10 +54,29 @@ pub(super) struct Authorization {
     pub(super) nonce: Option<String>,
 }
 
+/// Who presents a code or a refresh token, and how the provider is set.
+pub(super) struct Redemption<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) client: &'a str,
+    /// The thumbprint of the key that the client proves.
+    pub(super) jkt: Option<&'a str>,
+}
+
 #[derive(Debug)]
 struct Code {
     authorization: Authorization,
+    expires_at: Timestamp,
     spent_for: Option<usize>,
+}
+
+/// One grant, with every token issued under it.
+#[derive(Debug)]
+struct Family {
+    client: String,
+    user: String,
+    scope: String,
+    expires_at: Option<Timestamp>,
+    revoked: bool,
 }
 
 #[derive(Debug)]
@@ -68,114 +90,137 @@ struct AccessToken {
 #[derive(Debug)]
 struct RefreshToken {
     family: usize,
-    client: String,
-    scope: String,
     spent: bool,
     jkt: Option<String>,
 }
 
-/// Why a grant is not redeemed: `invalid_grant` of RFC 6749 section 5.2.
-pub(super) struct InvalidGrant(pub(super) &'static str);
+/// Why nothing is issued (RFC 6749 section 5.2).
+pub(super) struct GrantError {
+    pub(super) code: &'static str,
+    pub(super) why: &'static str,
+}
+
+impl GrantError {
+    fn invalid_grant(why: &'static str) -> Self {
+        Self { code: "invalid_grant", why }
+    }
+}
+
+impl Family {
+    fn is_live(&self, now: Timestamp) -> bool {
+        !self.revoked && self.expires_at.is_none_or(|end| end > now)
+    }
+}
 
 impl Grants {
     pub(super) fn counters(&self) -> Counters {
         self.counters.clone()
     }
 
-    /// Keeps an authorization request, and returns the `request_uri` for it (RFC 9126 section 2.2).
-    pub(super) fn push(&mut self, settings: &Settings, params: Vec<(String, String)>) -> String {
+    /// Stores an authorization request, and returns the `request_uri` for it (RFC 9126 section 2.2).
+    pub(super) fn push(&mut self, settings: &Settings, parameters: Vec<(String, String)>) -> String {
         let request_uri = format!("urn:ietf:params:oauth:request_uri:{}", random(settings, "request"));
-        self.pushed.insert(request_uri.clone(), params);
+        self.pushed.insert(request_uri.clone(), parameters);
         request_uri
     }
 
-    /// The authorization request of a `request_uri`, once.
-    pub(super) fn pushed(&mut self, request_uri: &str) -> Option<Vec<(String, String)>> {
-        self.pushed.remove(request_uri)
+    /// The authorization request of a `request_uri`.
+    pub(super) fn pushed(&self, request_uri: &str) -> Option<Vec<(String, String)>> {
+        self.pushed.get(request_uri).cloned()
+    }
+
+    pub(super) fn forget_pushed(&mut self, request_uri: &str) {
+        self.pushed.remove(request_uri);
     }
 
     pub(super) fn code(&mut self, settings: &Settings, authorization: Authorization) -> String {
         let code = random(settings, "code");
-        self.codes.insert(code.clone(), Code { authorization, spent_for: None });
+        let expires_at = settings.clock.now().saturating_add(CODE_LIFETIME);
+        self.codes.insert(code.clone(), Code { authorization, expires_at, spent_for: None });
         self.counters.codes_issued += 1;
         code
     }
 
-    /// Redeems a code (RFC 6749 section 4.1.3, RFC 7636 section 4.6).
+    /// Redeems a code (RFC 6749 section 4.1.3, RFC 7636 section 4.6). A code that was redeemed before revokes its family. A
+    /// code with the wrong redirect URI, verifier or key is spent, so that no one can guess twice.
     pub(super) fn redeem_code(
         &mut self,
-        settings: &Settings,
-        client: &str,
+        by: &Redemption<'_>,
         code: &str,
         redirect_uri: &str,
         verifier: &str,
-        jkt: Option<&str>,
-    ) -> Result<OAuth2Token, InvalidGrant> {
-        let Some(Code { authorization, spent_for }) = self.codes.get(code) else {
-            return Err(InvalidGrant("there is no such code"));
+    ) -> Result<OAuth2Token, GrantError> {
+        let now = by.settings.clock.now();
+        let Some(found) = self.codes.get(code).filter(|found| found.authorization.client == by.client) else {
+            return Err(GrantError::invalid_grant("the code is unknown"));
         };
-        if let Some(family) = *spent_for {
+        if let Some(family) = found.spent_for {
             self.revoke_family(family);
-            return Err(InvalidGrant("the code was used before"));
+            return Err(GrantError::invalid_grant("the code was used before"));
         }
-        let authorization = authorization.clone();
-        if authorization.client != client || authorization.redirect_uri != redirect_uri {
-            return Err(InvalidGrant("the code belongs to another client or redirect URI"));
+        let wrong = if found.expires_at <= now {
+            Some("the code has expired")
+        } else {
+            found.authorization.mismatch(redirect_uri, verifier, by.jkt)
+        };
+        if let Some(why) = wrong {
+            self.codes.remove(code);
+            return Err(GrantError::invalid_grant(why));
         }
-        if authorization.challenge != challenge(verifier) {
-            return Err(InvalidGrant("the verifier does not match"));
-        }
-        if authorization.jkt.is_some() && authorization.jkt.as_deref() != jkt {
-            return Err(InvalidGrant("the code is bound to another key"));
-        }
-        let token = self.issue(settings, client, &authorization.user, &authorization.scope, jkt);
-        let family = self.families.len() - 1;
+        let (user, scope) = (found.authorization.user.clone(), found.authorization.scope.clone());
+        let token = self.issue(by, &user, &scope);
         if let Some(code) = self.codes.get_mut(code) {
-            code.spent_for = Some(family);
+            code.spent_for = Some(self.families.len() - 1);
         }
         self.counters.codes_redeemed += 1;
         Ok(token)
     }
 
     /// A token of a new family.
-    pub(super) fn issue(
-        &mut self,
-        settings: &Settings,
-        client: &str,
-        user: &str,
-        scope: &str,
-        jkt: Option<&str>,
-    ) -> OAuth2Token {
-        self.families.push(user.to_owned());
-        self.issue_in(self.families.len() - 1, settings, client, scope, jkt)
+    pub(super) fn issue(&mut self, by: &Redemption<'_>, user: &str, scope: &str) -> OAuth2Token {
+        let lifetime = by.settings.grant_lifetime;
+        self.families.push(Family {
+            client: by.client.to_owned(),
+            user: user.to_owned(),
+            scope: scope.to_owned(),
+            expires_at: lifetime.map(|lifetime| by.settings.clock.now().saturating_add(lifetime)),
+            revoked: false,
+        });
+        self.issue_in(self.families.len() - 1, by, scope)
     }
 
-    /// Redeems a refresh token (RFC 6749 section 6), or revokes its family if it was spent (RFC 9700 section 4.14.2).
+    /// Redeems a refresh token (RFC 6749 section 6), or revokes its family if it was spent (RFC 9700 section 4.14.2). The
+    /// access token may get less than the whole scope.
     pub(super) fn refresh(
         &mut self,
-        settings: &Settings,
-        client: &str,
+        by: &Redemption<'_>,
         refresh_token: &str,
-        jkt: Option<&str>,
-    ) -> Result<OAuth2Token, InvalidGrant> {
-        let Some(found) = self.refresh_tokens.get_mut(refresh_token).filter(|found| found.client == client) else {
-            return Err(InvalidGrant("there is no such refresh token"));
+        scope: Option<&str>,
+    ) -> Result<OAuth2Token, GrantError> {
+        let found = self.refresh_tokens.get_mut(refresh_token);
+        let Some(found) = found.filter(|found| self.families[found.family].client == by.client) else {
+            return Err(GrantError::invalid_grant("the refresh token is unknown"));
         };
         *self.counters.redemptions.entry(refresh_token.to_owned()).or_default() += 1;
-        let (family, scope) = (found.family, found.scope.clone());
+        let index = found.family;
+        let family = &self.families[index];
         if found.spent {
-            self.revoke_family(family);
-            return Err(InvalidGrant("the refresh token was used before"));
+            self.revoke_family(index);
+            return Err(GrantError::invalid_grant("the refresh token was used before"));
         }
-        if self.revoked.contains(&family) {
-            return Err(InvalidGrant("the grant was revoked"));
+        if !family.is_live(by.settings.clock.now()) {
+            return Err(GrantError::invalid_grant("the grant has ended"));
         }
-        if found.jkt.is_some() && found.jkt.as_deref() != jkt {
-            return Err(InvalidGrant("the refresh token is bound to another key"));
+        if found.jkt.is_some() && found.jkt.as_deref() != by.jkt {
+            return Err(GrantError::invalid_grant("the refresh token is bound to another key"));
         }
-        found.spent = settings.rotation;
-        let mut token = self.issue_in(family, settings, client, &scope, jkt);
-        if !settings.rotation {
+        let scope = scope.unwrap_or(&family.scope).to_owned();
+        if !is_within(&scope, &family.scope) {
+            return Err(GrantError { code: "invalid_scope", why: "the scope exceeds what was granted" });
+        }
+        found.spent = by.settings.rotation;
+        let mut token = self.issue_in(index, by, &scope);
+        if !by.settings.rotation {
             token.refresh_token = None;
         }
         self.counters.refreshes += 1;
@@ -184,47 +229,49 @@ impl Grants {
 
     /// What the authorization request of a code has for the ID token to repeat.
     #[cfg(feature = "oidc")]
-    pub(super) fn nonce_of(&self, code: &str) -> Option<&str> {
-        self.codes.get(code)?.authorization.nonce.as_deref()
+    pub(super) fn nonce_of(&self, code: &str) -> Option<String> {
+        self.codes.get(code)?.authorization.nonce.clone()
     }
 
-    /// Whose access token this is and for what scope, if it is a good one and bound to this key, or to none.
+    /// The user and scope of an access token that is live and bound to this key, or to none.
     pub(super) fn user_of(
         &self,
         settings: &Settings,
         access_token: &str,
         jkt: Option<&str>,
     ) -> Option<(String, String)> {
+        let now = settings.clock.now();
         let found = self.access_tokens.get(access_token).filter(|found| found.jkt.as_deref() == jkt)?;
-        let good = found.expires_at > settings.clock.now() && !self.revoked.contains(&found.family);
-        good.then(|| (self.families[found.family].clone(), found.scope.clone()))
+        let family = &self.families[found.family];
+        let is_live = found.expires_at > now && family.is_live(now);
+        is_live.then(|| (family.user.clone(), found.scope.clone()))
     }
 
-    /// Revokes an access token, or a refresh token with its whole family (RFC 7009 section 2.1).
-    pub(super) fn revoke(&mut self, token: &str) {
-        self.access_tokens.remove(token);
-        if let Some(found) = self.refresh_tokens.remove(token) {
-            self.revoked.insert(found.family);
+    /// Revokes a client's access token, or its refresh token with the whole family (RFC 7009 section 2.1).
+    pub(super) fn revoke(&mut self, client: &str, token: &str) {
+        let is_own = |family: usize| self.families[family].client == client;
+        if self.access_tokens.get(token).is_some_and(|found| is_own(found.family)) {
+            self.access_tokens.remove(token);
+        }
+        let family = self.refresh_tokens.get(token).map(|found| found.family).filter(|family| is_own(*family));
+        if let Some(family) = family {
+            self.refresh_tokens.remove(token);
+            self.families[family].revoked = true;
         }
     }
 
     pub(super) fn revoke_all_of(&mut self, user: &str) {
-        let families = self.families.iter().enumerate().filter(|(_, owner)| *owner == user).map(|(family, _)| family);
-        self.revoked.extend(families);
+        let families = self.families.iter_mut().filter(|family| family.user == user);
+        families.for_each(|family| family.revoked = true);
     }
 
     fn revoke_family(&mut self, family: usize) {
-        self.counters.families_revoked += u64::from(self.revoked.insert(family));
+        let was_revoked = std::mem::replace(&mut self.families[family].revoked, true);
+        self.counters.families_revoked += u64::from(!was_revoked);
     }
 
-    fn issue_in(
-        &mut self,
-        family: usize,
-        settings: &Settings,
-        client: &str,
-        scope: &str,
-        jkt: Option<&str>,
-    ) -> OAuth2Token {
+    fn issue_in(&mut self, family: usize, by: &Redemption<'_>, scope: &str) -> OAuth2Token {
+        let Redemption { settings, jkt, .. } = by;
         let jkt = jkt.map(str::to_owned);
         let access_token = random(settings, "access");
         let expires_at = settings.clock.now().saturating_add(settings.access_token_lifetime);
@@ -238,19 +285,70 @@ impl Grants {
         token.scope = Some(scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect());
         if settings.refresh_tokens {
             let refresh_token = random(settings, "refresh");
-            let record = RefreshToken { family, client: client.to_owned(), scope: scope.to_owned(), spent: false, jkt };
-            self.refresh_tokens.insert(refresh_token.clone(), record);
+            self.refresh_tokens.insert(refresh_token.clone(), RefreshToken { family, spent: false, jkt });
             token.refresh_token = Some(refresh_token.into());
         }
         token
     }
 }
 
-/// The S256 challenge of a verifier (RFC 7636 section 4.2).
-fn challenge(verifier: &str) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))
+impl Authorization {
+    /// What a token request has that differs from the authorization request.
+    fn mismatch(&self, redirect_uri: &str, verifier: &str, jkt: Option<&str>) -> Option<&'static str> {
+        if self.redirect_uri != redirect_uri {
+            return Some("the code is bound to another redirect URI");
+        }
+        if !proves(verifier, &self.challenge) {
+            return Some("the verifier does not match");
+        }
+        (self.jkt.is_some() && self.jkt.as_deref() != jkt).then_some("the code is bound to another key")
+    }
+}
+
+/// Whether a verifier is well-formed (RFC 7636 section 4.1) and has this S256 challenge (section 4.2).
+fn proves(verifier: &str, challenge: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let is_formed = (43..=128).contains(&verifier.len()) && verifier.bytes().all(is_allowed);
+    is_formed && Secret::new(URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))) == Secret::new(challenge)
+}
+
+/// Whether each name of a scope is in another.
+fn is_within(narrower: &str, scope: &str) -> bool {
+    let granted: Vec<_> = scope.split(' ').collect();
+    narrower.split(' ').all(|name| granted.contains(&name))
 }
 
 pub(super) fn random(settings: &Settings, kind: &str) -> String {
     format!("{}{kind}-{}", settings.secret_prefix, URL_SAFE_NO_PAD.encode(random_bytes::<24>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7636 appendix B.
+    const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+    #[test]
+    fn pkce_follows_the_rfc_vector() {
+        assert!(proves(VERIFIER, CHALLENGE));
+        assert!(!proves(&VERIFIER.replace('d', "e"), CHALLENGE));
+        assert!(!proves(CHALLENGE, CHALLENGE));
+    }
+
+    #[test]
+    fn nothing_is_proved_by_a_malformed_verifier() {
+        for verifier in ["short", &"a".repeat(129), &format!("{}+", &VERIFIER[1..])] {
+            let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+            assert!(!proves(verifier, &challenge), "{verifier}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_compared_by_name() {
+        assert!(is_within("email profile", "profile email"));
+        assert!(!is_within("mail", "profile email"));
+        assert!(!is_within("email admin", "profile email"));
+    }
 }

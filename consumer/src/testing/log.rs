@@ -5,9 +5,7 @@ use url::form_urlencoded;
 
 use super::endpoints::Endpoint;
 
-const MAX_BODY: usize = 64 * 1024 * 1024;
-
-/// A request that a [`TestProvider`](super::TestProvider) got. It shows secrets: for tests only.
+/// A request that a [`TestProvider`](super::TestProvider) received, with the secrets in it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoggedRequest {
@@ -17,23 +15,24 @@ pub struct LoggedRequest {
     pub method: Method,
     /// The path, without the query.
     pub path: String,
-    /// The query, decoded, in the order it came.
+    /// The query, decoded, in the order of arrival.
     pub query: Vec<(String, String)>,
     /// The headers.
     pub headers: HeaderMap,
-    /// The fields of the body if it was a form, decoded, in the order they came.
+    /// The fields of the body if it was a form, decoded, in the order of arrival.
     pub form: Vec<(String, String)>,
-    /// The body as it came.
+    /// The body as received.
     pub body: Bytes,
 }
 
 impl LoggedRequest {
-    pub(super) async fn read(request: Request) -> Self {
+    /// The whole request, unless its body is larger than this or ends early.
+    pub(super) async fn read(request: Request, max_body: usize) -> Option<Self> {
         let (parts, body) = request.into_parts();
-        let body = to_bytes(body, MAX_BODY).await.unwrap_or_default();
+        let body = to_bytes(body, max_body).await.ok()?;
         let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_form = content_type.is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
-        Self {
+        Some(Self {
             endpoint: Endpoint::of(parts.uri.path()),
             method: parts.method,
             path: parts.uri.path().to_owned(),
@@ -41,7 +40,7 @@ impl LoggedRequest {
             headers: parts.headers,
             form: if is_form { pairs(&body) } else { Vec::new() },
             body,
-        }
+        })
     }
 
     /// The value of a form field that came exactly once.
@@ -66,8 +65,14 @@ fn pairs(encoded: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(encoded).into_owned().collect()
 }
 
+/// The value of a parameter that comes once. An empty one counts as omitted (RFC 6749 section 3.1).
 pub(super) fn only<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    let mut found = pairs.iter().filter(|(found, _)| found == name);
+    let mut found = pairs.iter().filter(|(found, value)| found == name && !value.is_empty());
     let (_, value) = found.next()?;
     found.next().is_none().then_some(value)
+}
+
+/// Whether a parameter comes more than once (RFC 6749 section 3.1). `resource` may (RFC 8707 section 2).
+pub(super) fn repeats(pairs: &[(String, String)]) -> bool {
+    pairs.iter().any(|(name, _)| name != "resource" && pairs.iter().filter(|(other, _)| other == name).count() > 1)
 }

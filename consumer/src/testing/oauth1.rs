@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet};
 use http::{HeaderValue, Method, StatusCode, header};
 use oauth_dance_core::OAuth1Token;
 use percent_encoding::percent_decode_str;
-use serde_json::json;
 use url::Url;
 
-use super::answer::Usual;
-use super::endpoints::{Endpoint, echo, secret_of};
+use super::Settings;
+use super::endpoints::{Endpoint, Exchange};
 use super::grants::random;
 use super::log::LoggedRequest;
-use super::{Settings, Shared};
+use super::reply::Reply;
+use super::resource_owner::{AuthorizationRequest, Decision};
 use crate::config::oauth1::SignatureMethod;
 use crate::protocol::oauth1::expected_signature;
 
@@ -27,8 +27,9 @@ pub(super) struct Grants {
 #[derive(Debug)]
 struct Temporary {
     secret: String,
+    client: String,
     callback: String,
-    /// The verifier and who approved.
+    /// The verifier, and the user who approved.
     approved: Option<(String, String)>,
 }
 
@@ -59,102 +60,96 @@ struct Signed<'a> {
 /// What is wrong with a request, in the words of the OAuth Problem Reporting extension.
 type Refusal = &'static str;
 
-/// The answer to a request that is one of OAuth 1.0a.
-pub(super) fn usual(shared: &Shared, settings: &Settings, issuer: &str, request: &LoggedRequest) -> Option<Usual> {
+/// The reply to a request that is one of OAuth 1.0a.
+pub(super) fn reply(exchange: &Exchange<'_>) -> Option<Reply> {
+    let request = exchange.request;
     if request.path == "/oauth1/authorize" {
-        return Some(authorize(shared, settings, request));
+        return Some(authorize(exchange));
     }
     let signed = Signed::of(request);
     if signed.is_none() && !request.path.starts_with("/oauth1/") {
         return None;
     }
-    let answer = signed.ok_or("parameter_absent").and_then(|signed| match (request.endpoint, &request.method) {
-        (Endpoint::TemporaryCredentials, &Method::POST) => temporary_credentials(shared, settings, issuer, &signed),
-        (Endpoint::Token, &Method::POST) => token_credentials(shared, settings, issuer, &signed),
-        (Endpoint::Userinfo, &Method::GET) => {
-            let user = user(shared, settings, issuer, &signed)?;
-            Ok(Usual::json(StatusCode::OK, json!({ "sub": user })))
-        }
-        (Endpoint::Api, _) => {
-            let user = user(shared, settings, issuer, &signed)?;
-            Ok(Usual::json(StatusCode::OK, echo(request, &user, "")))
-        }
-        _ => Ok(Usual::empty(StatusCode::NOT_FOUND)),
+    let reply = signed.ok_or("parameter_absent").and_then(|signed| match (request.endpoint, &request.method) {
+        (Endpoint::TemporaryCredentials, &Method::POST) => temporary_credentials(exchange, &signed),
+        (Endpoint::Token, &Method::POST) => token_credentials(exchange, &signed),
+        (Endpoint::Userinfo, &Method::GET) => Ok(exchange.claims_of(&user(exchange, &signed)?, "")),
+        (Endpoint::Api, _) => Ok(exchange.echo(&user(exchange, &signed)?, "")),
+        _ => Ok(Reply::empty(StatusCode::NOT_FOUND)),
     });
-    Some(answer.unwrap_or_else(|problem| {
+    Some(reply.unwrap_or_else(|problem| {
         let challenge = format!("OAuth realm=\"test\", oauth_problem=\"{problem}\"");
-        let answer = Usual::form(StatusCode::UNAUTHORIZED, &[("oauth_problem", problem)]);
+        let reply = Reply::form(StatusCode::UNAUTHORIZED, &[("oauth_problem", problem)]);
         match HeaderValue::try_from(challenge) {
-            Ok(challenge) => answer.with_header(header::WWW_AUTHENTICATE, challenge),
-            Err(_) => answer,
+            Ok(challenge) => reply.with_header(header::WWW_AUTHENTICATE, challenge),
+            Err(_) => reply,
         }
     }))
 }
 
 /// Section 2.1.
-fn temporary_credentials(
-    shared: &Shared,
-    settings: &Settings,
-    issuer: &str,
-    signed: &Signed<'_>,
-) -> Result<Usual, Refusal> {
+fn temporary_credentials(exchange: &Exchange<'_>, signed: &Signed<'_>) -> Result<Reply, Refusal> {
+    let Exchange { shared, settings, .. } = exchange;
     let mut grants = shared.oauth1();
-    signed.check(&mut grants, settings, issuer, "")?;
-    let callback = signed.own("oauth_callback")?.to_owned();
+    signed.check(&mut grants, exchange, "")?;
+    let (client, callback) = (signed.own("oauth_consumer_key")?.to_owned(), signed.own("oauth_callback")?.to_owned());
+    if !settings.clients.get(&client).is_some_and(|found| found.allows(&callback)) {
+        return Err("parameter_rejected");
+    }
     let (token, secret) = (random(settings, "temporary"), random(settings, "temporary-secret"));
-    grants.temporary.insert(token.clone(), Temporary { secret: secret.clone(), callback, approved: None });
+    let temporary = Temporary { secret: secret.clone(), client, callback, approved: None };
+    grants.temporary.insert(token.clone(), temporary);
     let form = [("oauth_token", token.as_str()), ("oauth_token_secret", &secret), ("oauth_callback_confirmed", "true")];
-    Ok(Usual::form(StatusCode::OK, &form))
+    Ok(Reply::form(StatusCode::OK, &form))
 }
 
-/// Section 2.2. Everybody approves, unless the provider is set to refuse.
-fn authorize(shared: &Shared, settings: &Settings, request: &LoggedRequest) -> Usual {
-    let mut grants = shared.oauth1();
+/// Section 2.2.
+fn authorize(exchange: &Exchange<'_>) -> Reply {
+    let Exchange { shared, settings, request } = exchange;
     let token = request.parameter("oauth_token").unwrap_or_default();
-    let Some(temporary) = grants.temporary.get_mut(token) else {
-        return Usual::invalid_request("there are no such temporary credentials");
+    let found = shared.oauth1().temporary.get(token).map(|found| (found.client.clone(), found.callback.clone()));
+    let Some((client_id, redirect_uri)) = found else {
+        return exchange.show_error("The temporary credentials are unknown.");
     };
-    let Ok(mut callback) = Url::parse(&temporary.callback) else {
-        return Usual::invalid_request("the callback is not a URL");
+    let Ok(mut callback) = Url::parse(&redirect_uri) else {
+        return exchange.show_error("The callback is not a URL.");
     };
-    let answer = match &settings.refuses {
-        Some(problem) => ("oauth_problem", problem.clone()),
-        None => {
+    let asked = AuthorizationRequest { client_id: &client_id, redirect_uri: &redirect_uri, scope: "", http: request };
+    let (name, value) = match exchange.decide(&asked, &request.query) {
+        Decision::Ask(page) => return page.into(),
+        Decision::Deny(problem) => ("oauth_problem", problem),
+        Decision::Approve(user) => {
             let verifier = random(settings, "verifier");
-            let user = request.parameter("login_hint").unwrap_or(&settings.user);
-            temporary.approved = Some((verifier.clone(), user.to_owned()));
+            if let Some(temporary) = shared.oauth1().temporary.get_mut(token) {
+                temporary.approved = Some((verifier.clone(), user));
+            }
             ("oauth_verifier", verifier)
         }
     };
-    callback.query_pairs_mut().append_pair("oauth_token", token).append_pair(answer.0, &answer.1);
-    Usual::redirect(callback.as_str())
+    callback.query_pairs_mut().append_pair("oauth_token", token).append_pair(name, &value);
+    Reply::redirect(callback.as_str())
 }
 
 /// Section 2.3. Temporary credentials work once.
-fn token_credentials(
-    shared: &Shared,
-    settings: &Settings,
-    issuer: &str,
-    signed: &Signed<'_>,
-) -> Result<Usual, Refusal> {
-    let mut grants = shared.oauth1();
+fn token_credentials(exchange: &Exchange<'_>, signed: &Signed<'_>) -> Result<Reply, Refusal> {
+    let mut grants = exchange.shared.oauth1();
     let token = signed.own("oauth_token")?;
     let secret = grants.temporary.get(token).ok_or("token_rejected")?.secret.clone();
-    signed.check(&mut grants, settings, issuer, &secret)?;
+    signed.check(&mut grants, exchange, &secret)?;
     let verifier = signed.own("oauth_verifier")?;
     let approved = grants.temporary.remove(token).and_then(|temporary| temporary.approved);
     let (_, user) = approved.filter(|(expected, _)| expected == verifier).ok_or("verifier_invalid")?;
-    let granted = grants.issue(settings, &user);
+    let granted = grants.issue(exchange.settings, &user);
     let (token, secret) = (granted.token.expose(), granted.token_secret.expose());
-    Ok(Usual::form(StatusCode::OK, &[("oauth_token", token), ("oauth_token_secret", secret), ("user_id", &user)]))
+    Ok(Reply::form(StatusCode::OK, &[("oauth_token", token), ("oauth_token_secret", secret), ("user_id", &user)]))
 }
 
-/// Whose token credentials an API call is signed with.
-fn user(shared: &Shared, settings: &Settings, issuer: &str, signed: &Signed<'_>) -> Result<String, Refusal> {
-    let mut grants = shared.oauth1();
+/// The user whose token credentials sign an API call.
+fn user(exchange: &Exchange<'_>, signed: &Signed<'_>) -> Result<String, Refusal> {
+    let mut grants = exchange.shared.oauth1();
     let granted = grants.tokens.get(signed.own("oauth_token")?).ok_or("token_revoked")?;
     let (secret, user) = (granted.secret.clone(), granted.user.clone());
-    signed.check(&mut grants, settings, issuer, &secret)?;
+    signed.check(&mut grants, exchange, &secret)?;
     Ok(user)
 }
 
@@ -174,16 +169,18 @@ impl<'a> Signed<'a> {
     }
 
     /// Checks everything that section 3.2 asks a server to check.
-    fn check(&self, grants: &mut Grants, settings: &Settings, issuer: &str, token_secret: &str) -> Result<(), Refusal> {
-        let secret = secret_of(settings, self.own("oauth_consumer_key")?).flatten().ok_or("consumer_key_unknown")?;
+    fn check(&self, grants: &mut Grants, exchange: &Exchange<'_>, token_secret: &str) -> Result<(), Refusal> {
+        let client = exchange.settings.clients.get(self.own("oauth_consumer_key")?);
+        let secret = client.and_then(|client| client.secret.as_ref()).ok_or("consumer_key_unknown")?.expose();
         let known = [SignatureMethod::HmacSha1, SignatureMethod::HmacSha256, SignatureMethod::Plaintext];
         let method = self.own("oauth_signature_method")?;
         let method = known.into_iter().find(|known| known.as_str() == method).ok_or("signature_method_rejected")?;
-        let url = Url::parse(&format!("{issuer}{}", self.request.path)).map_err(|_| "parameter_rejected")?;
+        let url =
+            Url::parse(&format!("{}{}", exchange.issuer(), self.request.path)).map_err(|_| "parameter_rejected")?;
         let own = self.own.iter().filter(|(name, _)| !matches!(name.as_str(), "realm" | "oauth_signature"));
         let own = own.map(|(name, value)| (name.clone(), value.clone()));
         let parameters = self.request.query.iter().chain(&self.request.form).cloned().chain(own);
-        let expected = expected_signature((method, &secret, token_secret), &self.request.method, &url, parameters);
+        let expected = expected_signature((method, secret, token_secret), &self.request.method, &url, parameters);
         if expected.as_deref() != Some(self.own("oauth_signature")?) {
             return Err("signature_invalid");
         }

@@ -15,7 +15,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oauth_dance_core::OAuth2Token;
 use serde_json::{Map, Value, json};
 
-use super::{Settings, Shared, TestProvider, locked};
+use super::endpoints::Exchange;
+use super::grants::Redemption;
+use super::{TestProvider, locked};
 
 /// How long an ID token lasts, in seconds.
 const LIFETIME: u64 = 600;
@@ -77,7 +79,7 @@ pub enum IdTokenSignature {
 
 type Change = Box<dyn FnOnce(&mut IdToken) + Send>;
 
-/// The keys of a provider, and what is to go wrong with its next ID tokens.
+/// The keys of a provider, and the changes to its next ID tokens.
 #[derive(Default)]
 pub(super) struct OpenIdState {
     generation: u32,
@@ -97,7 +99,7 @@ impl TestProvider {
     /// ```
     /// # async fn example(provider: &oauth_dance::testing::TestProvider) {
     /// provider.next_id_token(|id_token| {
-    ///     id_token.claims.insert("aud".to_owned(), "somebody-else".into());
+    ///     id_token.claims.insert("aud".to_owned(), "another-client".into());
     /// });
     /// # }
     /// ```
@@ -105,7 +107,7 @@ impl TestProvider {
         locked(&self.shared.openid).changes.push_back(Box::new(change));
     }
 
-    /// Signs with new keys from now on, and forgets the old ones.
+    /// Signs with new keys from now on, and drops the old ones.
     pub fn rotate_keys(&self) {
         let mut state = locked(&self.shared.openid);
         state.generation += 1;
@@ -113,66 +115,41 @@ impl TestProvider {
     }
 }
 
-/// OpenID Connect Discovery section 3.
-pub(super) fn metadata(settings: &Settings, issuer: &str) -> Value {
-    json!({
-        "issuer": issuer,
-        "authorization_endpoint": format!("{issuer}/authorize"),
-        "token_endpoint": format!("{issuer}/token"),
-        "userinfo_endpoint": format!("{issuer}/userinfo"),
-        "revocation_endpoint": format!("{issuer}/revoke"),
-        "end_session_endpoint": format!("{issuer}/end_session"),
-        "jwks_uri": format!("{issuer}/jwks"),
-        "pushed_authorization_request_endpoint": format!("{issuer}/par"),
-        "require_pushed_authorization_requests": settings.requires_pushed_requests,
-        "response_types_supported": ["code"],
-        "response_modes_supported": ["query", "form_post"],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": [settings.id_token_algorithm.name()],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
-        "code_challenge_methods_supported": ["S256"],
-        "authorization_response_iss_parameter_supported": settings.issuer_parameter,
-    })
-}
-
 /// The key set (RFC 7517 section 5).
-pub(super) fn keys(shared: &Shared, settings: &Settings) -> Value {
-    let mut state = locked(&shared.openid);
-    let kid = state.kid(settings.id_token_algorithm);
-    json!({ "keys": [state.key(settings.id_token_algorithm).public(&kid)] })
+pub(super) fn keys(exchange: &Exchange<'_>) -> Value {
+    let algorithm = exchange.settings.id_token_algorithm;
+    let mut state = locked(&exchange.shared.openid);
+    let kid = state.kid(algorithm);
+    json!({ "keys": [state.key(algorithm).public(&kid)] })
 }
 
-/// A token with the ID token that comes with it (OpenID Connect Core section 2), if its scope asks for one.
-pub(super) fn with_id_token(
-    shared: &Shared,
-    settings: &Settings,
-    issuer: &str,
-    client: &str,
-    (user, nonce): (&str, Option<&str>),
-    mut token: OAuth2Token,
-) -> OAuth2Token {
+/// A token with its ID token (OpenID Connect Core section 2), if the scope asks for one.
+pub(super) fn with_id_token(exchange: &Exchange<'_>, by: &Redemption<'_>, mut token: OAuth2Token) -> OAuth2Token {
     if !token.scope.iter().flatten().any(|scope| scope == "openid") {
         return token;
     }
+    let Exchange { shared, settings, request } = exchange;
+    let (user, scope) = shared.grants().user_of(settings, token.access_token.expose(), by.jkt).unwrap_or_default();
     let algorithm = settings.id_token_algorithm;
-    let mut state = locked(&shared.openid);
     let now = settings.clock.now().as_unix_seconds();
     let mut claims = json!({
-        "iss": issuer,
+        "iss": exchange.issuer(),
         "sub": user,
-        "aud": client,
+        "aud": by.client,
         "exp": now + LIFETIME,
         "iat": now,
-        "email": format!("{user}@example.test"),
-        "email_verified": true,
-        "name": format!("{user} (name)"),
         "at_hash": at_hash(algorithm, token.access_token.expose()),
     });
-    if let Some(nonce) = nonce {
+    if let Some(nonce) = request.field("code").and_then(|code| shared.grants().nonce_of(code)) {
         claims["nonce"] = nonce.into();
     }
+    let about = settings.claims(&user, &scope).map_or_else(|| claims_about(&user), Value::from);
+    let mut state = locked(&shared.openid);
     let header = json!({ "typ": "JWT", "alg": algorithm.name(), "kid": state.kid(algorithm) });
-    let (Value::Object(header), Value::Object(claims)) = (header, claims) else { return token };
+    let (Value::Object(header), Value::Object(mut claims), Value::Object(about)) = (header, claims, about) else {
+        return token;
+    };
+    claims.extend(about);
     let mut id_token = IdToken { header, claims, signature: IdTokenSignature::Good };
     if let Some(change) = state.changes.pop_front() {
         change(&mut id_token);
@@ -189,6 +166,11 @@ pub(super) fn with_id_token(
     };
     token.id_token = Some(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)).into());
     token
+}
+
+/// What an ID token contains about a user if no resource owner knows the users.
+fn claims_about(user: &str) -> Value {
+    json!({ "email": format!("{user}@example.test"), "email_verified": true, "name": format!("{user} (name)") })
 }
 
 impl OpenIdState {

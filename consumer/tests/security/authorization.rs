@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
 use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth, OAuthBuilder, Provider};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -60,7 +60,7 @@ async fn ar_03_a_state_works_in_the_browser_that_started_it_only() {
 async fn ar_04_pkce_with_s256_always() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
-        settings.clients.insert("public".to_owned(), None);
+        settings.clients.insert("public".to_owned(), Client::public());
     });
     let registrations = [provider.registration("acme"), provider.provider("public").public_client("public")];
     let site = crate::support::Setup::default()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, LoggedRequest, TestProvider};
+use oauth_dance::testing::{Answer, Client, Endpoint, LoggedRequest, TestProvider};
 use oauth_dance::{ClientAuthentication, Failure, Hooks, LoginError, Provider, TokenEndpointError};
 use url::Url;
 
@@ -86,7 +86,7 @@ async fn ar_15_a_request_uri_works_once() {
 async fn tr_02_a_push_names_and_authenticates_the_client_once() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
-        settings.clients.insert("public".to_owned(), None);
+        settings.clients.insert("public".to_owned(), Client::public());
     });
     let mut body = pushing(&provider, "body");
     body.client_authentication = ClientAuthentication::Body;

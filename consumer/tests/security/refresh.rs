@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
 use oauth_dance::{ConnectError, ConnectionState, OAuth, User};
 use serde_json::Value;
 
@@ -234,7 +234,7 @@ async fn rf_09_a_wrong_client_secret_is_not_the_user_s_fault() {
 async fn rf_10_a_refresh_token_goes_back_where_it_came_from() {
     let (one, two) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
     two.configure(|settings| {
-        settings.clients.insert("two".to_owned(), Some("secret of two".to_owned()));
+        settings.clients.insert("two".to_owned(), Client::confidential("secret of two"));
     });
     let beta = two.provider("beta").client("two", "secret of two");
     let site = Site::with(&one, |builder| builder.provider(beta)).await;

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
 use oauth_dance::{ClientAuthentication, User};
 
 use crate::support::{Browser, Ear, Setup, Site, code_of, world};
@@ -14,7 +14,7 @@ async fn tr_01_basic_credentials_are_form_encoded() {
     let provider = TestProvider::start().await.unwrap();
     let secrets = [("a b:c", "p@ss+%é&="), ("plain", "a:b:c"), ("sl/ash", "%41%"), ("ü", "~-._*")];
     provider.configure(|settings| {
-        settings.clients = secrets.map(|(id, secret)| (id.to_owned(), Some(secret.to_owned()))).into();
+        settings.clients.extend(secrets.map(|(id, secret)| (id.to_owned(), Client::confidential(secret))));
     });
     for (id, secret) in secrets {
         let registration = provider.provider("acme").client(id, secret);
@@ -28,7 +28,7 @@ async fn tr_01_basic_credentials_are_form_encoded() {
 async fn tr_02_one_way_to_authenticate() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
-        settings.clients.insert("public".to_owned(), None);
+        settings.clients.insert("public".to_owned(), Client::public());
     });
     let mut body = provider.provider("body");
     body.client_authentication = ClientAuthentication::Body;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
 use oauth_dance::{BeforeLogin, BoxError, ConnectError, Due, Hooks, OAuth2Token, OAuthBuilder, Revocation, User};
 use oauth_dance_core::Precondition;
 
@@ -130,7 +130,7 @@ async fn mu_06_a_deleted_user_s_tokens_are_gone() {
 async fn mu_07_a_provider_can_be_there_twice() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
-        settings.clients.insert("second".to_owned(), Some("second secret".to_owned()));
+        settings.clients.insert("second".to_owned(), Client::confidential("second secret"));
     });
     let second = provider.provider("second").client("second", "second secret");
     let site = Site::with(&provider, |builder| builder.provider(second)).await;

@@ -1,0 +1,126 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{Clock, Secret};
+use serde_json::{Map, Value};
+
+use super::CLIENT;
+#[cfg(feature = "oidc")]
+use super::openid::SigningAlgorithm;
+use super::resource_owner::ResourceOwner;
+
+/// What a [`TestProvider`](super::TestProvider) does unless an answer is scripted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The user who approves a request without a `login_hint`. The default is `somebody`.
+    pub user: String,
+    /// The error code that every authorization is refused with; `None`, the default, approves.
+    pub refuses: Option<String>,
+    /// Decides on authorization requests instead of [`user`](Self::user) and [`refuses`](Self::refuses). The default is
+    /// none.
+    pub resource_owner: Option<Arc<dyn ResourceOwner>>,
+    /// How long access tokens last. The default is an hour.
+    pub access_token_lifetime: Duration,
+    /// How long a grant lasts, with every token issued under it. The default is without end.
+    pub grant_lifetime: Option<Duration>,
+    /// Whether it issues refresh tokens. The default is `true`.
+    pub refresh_tokens: bool,
+    /// Whether a refresh issues a new refresh token and spends the old one. The default is `true`.
+    pub rotation: bool,
+    /// The scopes it knows; a request that names none gets the first. Empty, the default, is any scope.
+    pub scopes: Vec<String>,
+    /// Whether the callback carries `iss` (RFC 9207). The default is `false`.
+    pub issuer_parameter: bool,
+    /// Whether it refuses authorization requests that were not pushed (RFC 9126 section 5). The default is `false`.
+    pub requires_pushed_requests: bool,
+    /// Whether it issues tokens only to clients that prove a key (RFC 9449). It binds tokens to a proved key in any case.
+    /// The default is `false`.
+    pub requires_dpop: bool,
+    /// The nonce that every proof must have, which every response carries. The default is none.
+    pub dpop_nonce: Option<String>,
+    /// The member `user` of a response by `response_mode=form_post`. The default is none.
+    pub posted_user: Option<String>,
+    /// The algorithm that signs ID tokens. The default is ES256.
+    #[cfg(feature = "oidc")]
+    pub id_token_algorithm: SigningAlgorithm,
+    /// The start of every code and token, so that a test can search for them. The default is empty.
+    pub secret_prefix: String,
+    /// The registered clients by their identifiers. The default is [`CLIENT`].
+    pub clients: HashMap<String, Client>,
+    /// The time. The default is the system's clock.
+    pub clock: Clock,
+    /// The largest body of a request, in bytes. The default is 64 MiB.
+    pub max_body: usize,
+    /// Whether it logs requests, with the secrets in them, and serves `/counters`. The default is `true`.
+    pub records_requests: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            user: "somebody".to_owned(),
+            refuses: None,
+            resource_owner: None,
+            access_token_lifetime: Duration::from_secs(3600),
+            grant_lifetime: None,
+            refresh_tokens: true,
+            rotation: true,
+            scopes: Vec::new(),
+            issuer_parameter: false,
+            requires_pushed_requests: false,
+            requires_dpop: false,
+            dpop_nonce: None,
+            posted_user: None,
+            #[cfg(feature = "oidc")]
+            id_token_algorithm: SigningAlgorithm::default(),
+            secret_prefix: String::new(),
+            clients: HashMap::from([(CLIENT.0.to_owned(), Client::confidential(CLIENT.1))]),
+            clock: Clock::system(),
+            max_body: 64 * 1024 * 1024,
+            records_requests: true,
+        }
+    }
+}
+
+impl Settings {
+    /// What the resource owner adds to `sub`, or `None` if there is no [`ResourceOwner`].
+    pub(super) fn claims(&self, user: &str, scope: &str) -> Option<Map<String, Value>> {
+        let owner = self.resource_owner.as_ref()?;
+        Some(owner.claims(user, &scope.split(' ').collect::<Vec<_>>()))
+    }
+
+    /// Whether every name in a scope is known here.
+    pub(super) fn knows(&self, scope: &str) -> bool {
+        self.scopes.is_empty() || scope.split(' ').all(|name| self.scopes.iter().any(|known| known == name))
+    }
+}
+
+/// A client that is registered with a [`TestProvider`](super::TestProvider).
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) secret: Option<Secret>,
+    redirect_uri: Option<String>,
+}
+
+impl Client {
+    /// A client that authenticates with a secret, and may use any redirect URI.
+    pub fn confidential(secret: impl Into<Secret>) -> Self {
+        Self { secret: Some(secret.into()), redirect_uri: None }
+    }
+
+    /// A client without a secret (RFC 6749 section 2.1), which may use any redirect URI.
+    pub fn public() -> Self {
+        Self { secret: None, redirect_uri: None }
+    }
+
+    /// Allows this redirect URI only, which requests must repeat byte for byte.
+    pub fn with_redirect_uri(self, uri: impl Into<String>) -> Self {
+        Self { redirect_uri: Some(uri.into()), ..self }
+    }
+
+    pub(super) fn allows(&self, redirect_uri: &str) -> bool {
+        self.redirect_uri.as_ref().is_none_or(|registered| registered == redirect_uri)
+    }
+}
