@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage};
 use tokio::time::timeout;
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
@@ -54,14 +55,15 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
         let when = if is_login { Precondition::Always } else { Precondition::Version(before) };
         cut(turn, on.storage().put(&key, &new, when)).await;
         let found = on.storage().get(&key).await?;
-        let mut found = found.ok_or_else(|| Stop::failed("get: the record is gone after a dropped put"))?;
+        let get = format!("turn {turn}: {} after a dropped {}", Call::get(&key), Call::put(&key, &new, when));
+        let mut found = found.ok_or_else(|| Stop::failed(format_args!("{get} is None: the record is gone")))?;
         let is_old = found.version == before && found.value == old;
         let left = found.value.retain_for.take();
         let is_kept = left.is_some_and(|left| left <= DAY && left >= DAY / 2);
         let is_new = found.version != before && found.value == new.clone().with_retain_for(None) && is_kept;
         ensure!(
             is_old || is_new,
-            "turn {turn}: get after a dropped put shows neither the old nor the new record: {}, retention {}",
+            "{get} is neither the old nor the new record: {}, retain_for {}",
             found.show(),
             left.show()
         );
@@ -71,7 +73,8 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
         // What was dropped may still arrive, but not over a write that came after it.
         let last = on.storage().put(&key, &Record::new("last"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, Some(last), "turn {turn}: get after the put that followed a dropped one");
+        let get = format!("turn {turn}: {}: the version of the put that followed a dropped one", Call::get(&key));
+        ensure_eq!(found, Some(last), "{get}");
     }
     Ok(())
 }
@@ -105,7 +108,8 @@ pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
     tokio::time::sleep(Duration::from_millis(300)).await;
     for (turn, key, last) in wanted {
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, last, "turn {turn}: get a while after the call that followed a dropped one: the version");
+        let get = format!("turn {turn}: {} a while after the call that followed a dropped one", Call::get(&key));
+        ensure_eq!(found, last, "{get}: the version");
     }
     Ok(())
 }
@@ -119,11 +123,12 @@ pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> 
         cut(turn, on.storage().delete(&key, Some(version))).await;
         let found = on.storage().get(&key).await?;
         let whole = found.as_ref().is_none_or(|found| found.version == version && found.value == Record::new("x"));
-        ensure!(whole, "turn {turn}: get after a dropped delete is {}", found.show());
+        let get = format!("turn {turn}: {} after a dropped delete", Call::get(&key));
+        ensure!(whole, "{get} is neither the record nothing else wrote nor None: {}", found.show());
         wait(settles).await;
         on.storage().put(&key, &Record::new("y"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.value.payload);
-        ensure_eq!(found, Some(b"y".to_vec()), "turn {turn}: get after the put that followed a dropped delete");
+        ensure_eq!(found, Some(b"y".to_vec()), "{get} and the put that followed it");
     }
     Ok(())
 }
@@ -144,7 +149,8 @@ pub async fn dropped_calls_leave_the_storage_usable(on: Arc<Subject>) -> Outcome
     for user in 0..5 {
         let key = crate::subject::key(&format!("user{user}"))?;
         let usable = timeout(on.harness().patience() / 3, use_once(on.storage().as_ref(), &key)).await;
-        usable.map_err(|_| Stop::failed(format_args!("a call hangs after {DROPS} dropped calls of each kind")))??;
+        let hangs = |_| Stop::failed(format_args!("{} hangs after {DROPS} dropped calls of each kind", on.in_flight()));
+        usable.map_err(hangs)??;
     }
     Ok(())
 }
@@ -233,26 +239,39 @@ async fn list_agrees(on: &Subject, key: &TokenKey, what: &str) -> Outcome {
     let found = on.storage().get(key).await?.map(|found| found.version);
     let listed = list_all(on.storage().as_ref(), &filter, 10).await?;
     let listed: Vec<_> = listed.into_iter().map(|entry| entry.version).collect();
-    ensure_eq!(listed, found.into_iter().collect::<Vec<_>>(), "{what}: list({}): the versions", key.show());
+    ensure_eq!(
+        listed,
+        found.into_iter().collect::<Vec<_>>(),
+        "{what}: list of ({}): the versions, compared with get",
+        key.show()
+    );
     Ok(())
 }
 
 /// Two handles read the same, and what they read is what a `put` compares with.
 async fn handles_agree(handles: &[Arc<dyn TokenStorage>], key: &TokenKey, turn: usize) -> Outcome {
     let (here, there) = (handles[0].get(key).await?, handles[1].get(key).await?);
-    ensure_eq!(here, there, "turn {turn}: get through the handle of a dropped call, and through another one");
+    let get = Call::get(key);
+    ensure!(
+        here == there,
+        "turn {turn}: {get} is {} through the handle of a dropped call, and {} through another one",
+        here.show(),
+        there.show()
+    );
     let when = here.map_or(Precondition::Absent, |found| Precondition::Version(found.version));
     let written = handles[0].put(key, &Record::new("next"), when).await;
     let holds = !matches!(written, Err(StorageError::Conflict));
-    ensure!(holds, "turn {turn}: put with what was read after a dropped call, {when:?}, is a Conflict");
+    let put = Call::put(key, &Record::new("next"), when);
+    ensure!(holds, "turn {turn}: {put} is a Conflict, with what get returned after a dropped call");
     written?;
     Ok(())
 }
 
 async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> Outcome {
     let version = storage.put(key, &Record::new("x"), Precondition::Absent).await?;
-    ensure!(storage.get(key).await?.is_some(), "the record is missing");
-    ensure!(storage.delete(key, Some(version)).await?, "the record cannot be deleted");
+    ensure!(storage.get(key).await?.is_some(), "{} after put, after dropped calls, is None", Call::get(key));
+    let delete = Call::delete(key, Some(version));
+    ensure_eq!(storage.delete(key, Some(version)).await?, true, "{delete} of a record, after dropped calls");
     Ok(())
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use oauth_dance_core::{Precondition, Record, StorageError, Version, Versioned};
 use tokio::task::JoinSet;
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::show::Show as _;
 use crate::subject::{Subject, key, rich};
 
 /// Of several that claim the same version at once, through any handle, one succeeds and the others get a `Conflict` at once.
@@ -31,11 +33,16 @@ pub async fn one_claim_wins(on: Arc<Subject>) -> Outcome {
                 Err(error) => return Err(error.into()),
             }
         }
-        ensure_eq!(won.len(), 1, "round {round}: winners of one version");
+        let what = format!("round {round}: 8 times put({}, {version:?}) at once", key.show());
+        ensure_eq!(won.len(), 1, "{what}: how many succeeded");
         let (index, version) = won[0];
         let found = on.storage().get(&key).await?;
         let claim = Record::new(format!("claimed by {index}"));
-        ensure_eq!(found, Some(Versioned::new(claim, version)), "round {round}: the claim that won");
+        ensure_eq!(
+            found,
+            Some(Versioned::new(claim, version)),
+            "get after {what}: the claim of the one that succeeded"
+        );
     }
     Ok(())
 }
@@ -47,11 +54,13 @@ pub async fn a_lost_claim_cannot_commit(on: Arc<Subject>) -> Outcome {
     let first = claim(&on, token).await?;
     let second = claim(&on, first).await?;
     let late = on.storage().put(&key, &rich("late"), Precondition::Version(first)).await;
-    ensure_error!(late, StorageError::Conflict, "a commit on a claim that was taken over");
-    ensure!(!on.storage().delete(&key, Some(first)).await?, "a claim that was taken over can delete");
+    let commit = Call::put(&key, &rich("late"), Precondition::Version(first));
+    ensure_error!(late, StorageError::Conflict, "{commit}, a claim that was taken over by {second:?}");
+    let delete = Call::delete(&key, Some(first));
+    ensure_eq!(on.storage().delete(&key, Some(first)).await?, false, "{delete}, a claim that was taken over");
     on.storage().put(&key, &rich("committed"), Precondition::Version(second)).await?;
     let found = on.storage().get(&key).await?.map(|found| found.value.payload);
-    ensure_eq!(found, Some(b"committed".to_vec()), "the record after the second holder's commit");
+    ensure_eq!(found, Some(b"committed".to_vec()), "{} after the second holder's commit", Call::get(&key));
     Ok(())
 }
 
@@ -60,10 +69,12 @@ pub async fn a_logout_beats_a_claim(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
     let claim = claim(&on, token).await?;
-    ensure!(on.storage().delete(&key, None).await?, "delete of a claimed record");
+    let delete = Call::delete(&key, None);
+    ensure_eq!(on.storage().delete(&key, None).await?, true, "{delete} of a claimed record");
+    let commit = Call::put(&key, &rich("refreshed"), Precondition::Version(claim));
     let late = on.storage().put(&key, &rich("refreshed"), Precondition::Version(claim)).await;
-    ensure_error!(late, StorageError::Conflict, "a commit after a delete");
-    ensure_eq!(on.storage().get(&key).await?, None, "the record after the late commit");
+    ensure_error!(late, StorageError::Conflict, "{commit} after {delete}");
+    ensure_eq!(on.storage().get(&key).await?, None, "get after {commit}, which was refused");
     Ok(())
 }
 
@@ -77,10 +88,11 @@ pub async fn a_new_login_beats_a_claim(on: Arc<Subject>) -> Outcome {
             on.storage().delete(&key, None).await?;
         }
         let login = on.storage().put(&key, &Record::new("new login"), Precondition::Always).await?;
+        let commit = Call::put(&key, &rich("refreshed"), Precondition::Version(claim));
         let late = on.storage().put(&key, &rich("refreshed"), Precondition::Version(claim)).await;
-        ensure_error!(late, StorageError::Conflict, "a commit after a new login");
-        let found = on.storage().get(&key).await?;
-        ensure_eq!(found, Some(Versioned::new(Record::new("new login"), login)), "the record after the late commit");
+        ensure_error!(late, StorageError::Conflict, "{commit} after another put, {login:?}");
+        let wanted = Some(Versioned::new(Record::new("new login"), login));
+        ensure_eq!(on.storage().get(&key).await?, wanted, "get after {commit}, which was refused");
     }
     Ok(())
 }
@@ -94,8 +106,10 @@ pub async fn held_claims_pin_nothing(on: Arc<Subject>) -> Outcome {
     }
     let bob = key("bob")?;
     let version = on.storage().put(&bob, &rich("x"), Precondition::Absent).await?;
-    ensure!(on.storage().get(&bob).await?.is_some(), "a record written beside 50 claims is missing");
-    ensure!(on.storage().delete(&bob, Some(version)).await?, "a record beside 50 claims cannot be deleted");
+    let get = Call::get(&bob);
+    ensure!(on.storage().get(&bob).await?.is_some(), "{get} after put, beside 50 claims, is None");
+    let delete = Call::delete(&bob, Some(version));
+    ensure_eq!(on.storage().delete(&bob, Some(version)).await?, true, "{delete} beside 50 claims");
     Ok(())
 }
 
@@ -117,7 +131,12 @@ pub async fn a_waiter_sees_the_commit(on: Arc<Subject>) -> Outcome {
         });
         let result = format!("refreshed {round}").into_bytes();
         on.storage().put(&key, &Record::new(result.clone()), Precondition::Version(claim)).await?;
-        ensure_eq!(waiting.await??, Some(result), "what the waiter saw next after the claim");
+        ensure_eq!(
+            waiting.await??,
+            Some(result),
+            "{} through another handle, the next after the claim",
+            Call::get(&key)
+        );
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use oauth_dance_core::{Precondition, Record, StorageError, Version, Versioned};
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
 use crate::subject::{Subject, key, rich};
@@ -13,9 +14,11 @@ use crate::subject::{Subject, key, rich};
 pub async fn absent_writes_only_where_nothing_is(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
-    let second = on.storage().put(&key, &Record::new("second"), Precondition::Absent).await;
-    ensure_error!(second, StorageError::Conflict, "put Absent over a record");
-    is_unchanged(&on, version).await
+    let second = Record::new("second");
+    let put = Call::put(&key, &second, Precondition::Absent);
+    let written = on.storage().put(&key, &second, Precondition::Absent).await;
+    ensure_error!(written, StorageError::Conflict, "{put} over a record");
+    is_unchanged(&on, version, &put).await
 }
 
 /// `put Version` writes over that version, and is a `Conflict` that changes nothing over any other.
@@ -25,9 +28,11 @@ pub async fn stale_versions_conflict_and_change_nothing(on: Arc<Subject>) -> Out
     let version = on.storage().put(&key, &rich("first"), Precondition::Version(stale)).await?;
     let others = on.storage().put(&crate::subject::key("bob")?, &rich("bob's"), Precondition::Always).await?;
     for wrong in [stale, others, Version::random(), Version::from_bytes([0; 16]), Version::from_bytes([0xff; 16])] {
-        let written = on.storage().put(&key, &Record::new("second"), Precondition::Version(wrong)).await;
-        ensure_error!(written, StorageError::Conflict, "put over a version that is not there");
-        is_unchanged(&on, version).await?;
+        let (second, when) = (Record::new("second"), Precondition::Version(wrong));
+        let put = Call::put(&key, &second, when);
+        let written = on.storage().put(&key, &second, when).await;
+        ensure_error!(written, StorageError::Conflict, "{put} where {version:?} is stored");
+        is_unchanged(&on, version, &put).await?;
     }
     Ok(())
 }
@@ -36,19 +41,11 @@ pub async fn stale_versions_conflict_and_change_nothing(on: Arc<Subject>) -> Out
 pub async fn a_version_of_nothing_conflicts(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     for wrong in [Version::random(), Version::from_bytes([0; 16])] {
-        let written = on.storage().put(&key, &rich("x"), Precondition::Version(wrong)).await;
-        ensure_error!(written, StorageError::Conflict, "put Version on a missing key");
-        ensure_eq!(on.storage().get(&key).await?, None, "the record after that");
-    }
-    Ok(())
-}
-
-/// `put Always` never conflicts, whatever is there.
-pub async fn always_never_conflicts(on: Arc<Subject>) -> Outcome {
-    let key = key("alice")?;
-    for payload in ["one", "two", "two", "three"] {
-        let version = on.storage().put(&key, &Record::new(payload), Precondition::Always).await?;
-        ensure_eq!(on.storage().get(&key).await?, Some(Versioned::new(Record::new(payload), version)), "the record");
+        let (record, when) = (rich("x"), Precondition::Version(wrong));
+        let put = Call::put(&key, &record, when);
+        let written = on.storage().put(&key, &record, when).await;
+        ensure_error!(written, StorageError::Conflict, "{put} where nothing is stored");
+        ensure_eq!(on.storage().get(&key).await?, None, "get after {put}, which was refused");
     }
     Ok(())
 }
@@ -56,18 +53,19 @@ pub async fn always_never_conflicts(on: Arc<Subject>) -> Outcome {
 /// `delete` of a version removes that version, and is `Ok(false)` and changes nothing for any other.
 pub async fn delete_of_a_version_spares_others(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
-    ensure!(!on.storage().delete(&key, Some(Version::random())).await?, "delete of a version of nothing");
+    let random = Version::random();
+    let delete = Call::delete(&key, Some(random));
+    ensure_eq!(on.storage().delete(&key, Some(random)).await?, false, "{delete} where nothing is stored");
     let stale = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Always).await?;
     for wrong in [stale, Version::random(), Version::from_bytes([0; 16])] {
-        ensure!(
-            !on.storage().delete(&key, Some(wrong)).await?,
-            "delete of another version says that it removed something"
-        );
-        is_unchanged(&on, version).await?;
+        let delete = Call::delete(&key, Some(wrong));
+        let removed = on.storage().delete(&key, Some(wrong)).await?;
+        ensure_eq!(removed, false, "{delete} where {version:?} is stored");
+        is_unchanged(&on, version, &delete).await?;
     }
-    ensure!(on.storage().delete(&key, Some(version)).await?, "delete of the stored version removed nothing");
-    ensure_eq!(on.storage().get(&key).await?, None, "the record after its version was deleted");
+    removes(&on, version).await?;
+    ensure_eq!(on.storage().get(&key).await?, None, "get after {}", Call::delete(&key, Some(version)));
     Ok(())
 }
 
@@ -81,9 +79,9 @@ pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
         let storage = &handles[round % 2];
         let when = [Precondition::Always, Precondition::Absent][usize::from(round % 3 == 0)];
         let version = storage.put(&key, &rich("the same"), when).await?;
-        ensure!(seen.insert(version), "round {round}: {version:?} was handed out before");
+        ensure!(seen.insert(version), "put({}), round {round}: it returned an earlier write's {version:?}", key.show());
         let again = storage.put(&key, &rich("the same"), Precondition::Version(version)).await?;
-        ensure!(seen.insert(again), "round {round}: {again:?} was handed out before");
+        ensure!(seen.insert(again), "put({}), round {round}: it returned an earlier write's {again:?}", key.show());
         if round % 3 == 2 {
             storage.delete(&key, None).await?;
         }
@@ -93,34 +91,25 @@ pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
 
 /// A write of the same bytes is a write: it has a version of its own, and the one before is void.
 pub async fn writing_the_same_bytes_is_a_write(on: Arc<Subject>) -> Outcome {
-    let plain = [Record::new("first"), rich("first").with_retain_for(None), Record::new("")];
+    let plain = [Record::new("first"), rich("first").with_retain_for(None), Record::new(""), rich("first")];
     for (index, record) in plain.into_iter().enumerate() {
         let key = key(&format!("user{index}"))?;
-        let mut before = on.storage().put(&key, &record, Precondition::Always).await?;
-        for is_conditional in [false, true, false] {
-            let when = if is_conditional { Precondition::Version(before) } else { Precondition::Always };
+        let mut before = on.storage().put(&key, &record, Precondition::Absent).await?;
+        for round in 0..6 {
+            let when = if round % 2 == 0 { Precondition::Always } else { Precondition::Version(before) };
             let version = on.storage().put(&key, &record, when).await?;
-            ensure!(version != before, "put({}) of the record that is stored returned its version", key.show());
+            let put = format!("{} over the same record", Call::put(&key, &record, when));
+            ensure!(version != before, "{put}: it returned the version of the write before");
             let stale = on.storage().put(&key, &Record::new("late"), Precondition::Version(before)).await;
-            ensure_error!(stale, StorageError::Conflict, "put over the version from before a write of the same record");
+            ensure_error!(stale, StorageError::Conflict, "put over the version from before {put}");
+            let removed = on.storage().delete(&key, Some(before)).await?;
+            ensure_eq!(removed, false, "delete of the version from before {put}");
             before = version;
         }
-        let found = on.storage().get(&key).await?;
-        ensure_eq!(found, Some(Versioned::new(record, before)), "get({}) after writes of the same record", key.show());
+        let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
+        ensure_eq!(found, Some((record.payload, before)), "{} after writes of the same record", Call::get(&key));
     }
-    let key = key("alice")?;
-    let record = rich("first");
-    let mut before = on.storage().put(&key, &record, Precondition::Absent).await?;
-    for round in 0..6 {
-        let when = if round % 2 == 0 { Precondition::Always } else { Precondition::Version(before) };
-        let version = on.storage().put(&key, &record, when).await?;
-        ensure!(version != before, "put of the same bytes returned the version of the write before");
-        let stale = on.storage().put(&key, &Record::new("late"), Precondition::Version(before)).await;
-        ensure_error!(stale, StorageError::Conflict, "put over the version from before a write of the same bytes");
-        ensure!(!on.storage().delete(&key, Some(before)).await?, "delete of the version from before such a write");
-        before = version;
-    }
-    is_unchanged(&on, before).await
+    Ok(())
 }
 
 /// All 16 bytes of a version count, in `put` and in `delete`: what differs in one bit is another version.
@@ -146,14 +135,16 @@ pub async fn every_byte_of_a_version_counts(on: Arc<Subject>) -> Outcome {
     wrong.extend([reversed, turned, [b'*'; 16], [b'0'; 16], [b' '; 16], 1_u128.to_be_bytes(), [0xff; 16]]);
     wrong.retain(|other| *other != bytes);
     for other in wrong.into_iter().map(Version::from_bytes) {
-        let written = on.storage().put(&key, &Record::new("second"), Precondition::Version(other)).await;
-        ensure_error!(written, StorageError::Conflict, "put over {other:?} where {version:?} is stored");
+        let (second, when) = (Record::new("second"), Precondition::Version(other));
+        let put = Call::put(&key, &second, when);
+        let written = on.storage().put(&key, &second, when).await;
+        ensure_error!(written, StorageError::Conflict, "{put} where {version:?} is stored");
+        let delete = Call::delete(&key, Some(other));
         let removed = on.storage().delete(&key, Some(other)).await?;
-        ensure!(!removed, "delete of {other:?} removed {version:?}");
+        ensure_eq!(removed, false, "{delete} where {version:?} is stored");
     }
-    is_unchanged(&on, version).await?;
-    ensure!(on.storage().delete(&key, Some(version)).await?, "delete of the stored version removed nothing");
-    Ok(())
+    is_unchanged(&on, version, "calls with other versions").await?;
+    removes(&on, version).await
 }
 
 /// A version from before a delete stays void after the key is written again, also with the same bytes.
@@ -164,12 +155,18 @@ pub async fn a_version_dies_with_its_record(on: Arc<Subject>) -> Outcome {
         dead.push(on.storage().put(&key, &rich("first"), Precondition::Absent).await?);
         on.storage().delete(&key, None).await?;
         let gone = *dead.last().unwrap_or(&Version::random());
-        let written = on.storage().put(&key, &Record::new("late"), Precondition::Version(gone)).await;
-        ensure_error!(written, StorageError::Conflict, "put over the version of a deleted record");
+        let (late, when) = (Record::new("late"), Precondition::Version(gone));
+        let written = on.storage().put(&key, &late, when).await;
+        ensure_error!(
+            written,
+            StorageError::Conflict,
+            "{}, the version of a deleted record",
+            Call::put(&key, &late, when)
+        );
     }
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
     all_void(&on, &dead, "a delete").await?;
-    is_unchanged(&on, version).await
+    is_unchanged(&on, version, "calls with versions from before a delete").await
 }
 
 /// A version from before the end of a retention, a purge or a new handle never holds again.
@@ -189,10 +186,11 @@ pub async fn a_version_never_holds_again(on: Arc<Subject>) -> Outcome {
         let when = if round % 2 == 0 { Precondition::Absent } else { Precondition::Always };
         let fresh = on.handles(2).await?.pop().unwrap_or_else(|| Arc::clone(storage));
         let version = fresh.put(&key, &rich("first"), when).await?;
-        ensure!(!dead.contains(&version), "put handed out {version:?} twice");
+        ensure!(!dead.contains(&version), "put({}): it returned an earlier write's {version:?}", key.show());
         all_void(&on, &dead, "the end of its retention").await?;
-        is_unchanged(&on, version).await?;
-        ensure!(storage.delete(&key, Some(version)).await?, "delete of the stored version removed nothing");
+        is_unchanged(&on, version, "calls with versions from before the end of a retention").await?;
+        let delete = Call::delete(&key, Some(version));
+        ensure_eq!(storage.delete(&key, Some(version)).await?, true, "{delete} where that version is stored");
         dead.push(version);
     }
     Ok(())
@@ -201,19 +199,35 @@ pub async fn a_version_never_holds_again(on: Arc<Subject>) -> Outcome {
 async fn all_void(on: &Subject, dead: &[Version], since: &str) -> Outcome {
     let key = key("alice")?;
     for old in dead {
-        let written = on.storage().put(&key, &Record::new("late"), Precondition::Version(*old)).await;
-        ensure_error!(written, StorageError::Conflict, "put over a version from before {since}");
-        ensure!(!on.storage().delete(&key, Some(*old)).await?, "delete of a version from before {since}");
+        let (late, when) = (Record::new("late"), Precondition::Version(*old));
+        let written = on.storage().put(&key, &late, when).await;
+        let put = Call::put(&key, &late, when);
+        ensure_error!(written, StorageError::Conflict, "{put}, a version from before {since}");
+        let delete = Call::delete(&key, Some(*old));
+        let removed = on.storage().delete(&key, Some(*old)).await?;
+        ensure_eq!(removed, false, "{delete}, a version from before {since}");
     }
     Ok(())
 }
 
+/// The stored version can be deleted.
+async fn removes(on: &Subject, version: Version) -> Outcome {
+    let key = key("alice")?;
+    let delete = Call::delete(&key, Some(version));
+    ensure_eq!(on.storage().delete(&key, Some(version)).await?, true, "{delete} where that version is stored");
+    Ok(())
+}
+
 /// The record is still `rich("first")` at this version.
-async fn is_unchanged(on: &Subject, version: Version) -> Outcome {
-    let mut found = on.storage().get(&key("alice")?).await?.ok_or_else(|| Stop::failed("the record is gone"))?;
+async fn is_unchanged(on: &Subject, version: Version, after: impl std::fmt::Display) -> Outcome {
+    let found = on.storage().get(&key("alice")?).await?;
+    let mut found = found.ok_or_else(|| Stop::failed(format_args!("get after {after}: the record is gone")))?;
     let wanted = rich("first");
     let left = found.value.retain_for.take();
-    ensure!(left.is_some_and(|left| left.as_secs() > 86_000), "the refused call changed the retention to {left:?}");
-    ensure_eq!(found, Versioned::new(wanted.with_retain_for(None), version), "the record after a refused call");
+    let unlimited = Versioned::new(wanted.clone().with_retain_for(None), version);
+    ensure_eq!(found, unlimited, "get after {after}, which must change nothing");
+    let is_same = left.is_some_and(|left| left.as_secs() > 86_000);
+    let (wanted, left) = (wanted.retain_for.show(), left.show());
+    ensure!(is_same, "get after {after}, which must change nothing: retain_for: expected {wanted}, found {left}");
     Ok(())
 }

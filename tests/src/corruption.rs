@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use oauth_dance_core::{Filter, Precondition, Record, StorageError, TokenKey, Version, Versioned};
 
+use crate::calls::{Call, pages};
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::paging::keys_are_listed;
 use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
 
@@ -15,7 +17,7 @@ pub async fn a_corrupt_record_is_told_as_such(on: Arc<Subject>) -> Outcome {
         is_corrupt(&on, &key("alice")?).await?;
     }
     let bob = on.storage().get(&key("bob")?).await?.map(|found| found.value.payload);
-    ensure_eq!(bob, Some(b"bob's".to_vec()), "get of the record beside a corrupt one");
+    ensure_eq!(bob, Some(b"bob's".to_vec()), "{} beside a corrupt record", Call::get(&key("bob")?));
     Ok(())
 }
 
@@ -23,15 +25,18 @@ pub async fn a_corrupt_record_is_told_as_such(on: Arc<Subject>) -> Outcome {
 pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<Subject>) -> Outcome {
     let (alice, carol) = (key("alice")?, key("carol")?);
     damage(&on, &alice).await?;
-    let version = on.storage().put(&alice, &Record::new("new"), Precondition::Always).await?;
-    let wanted = Versioned::new(Record::new("new"), version);
-    ensure_eq!(on.storage().get(&alice).await?, Some(wanted), "get after put Always over a corrupt record");
+    let new = Record::new("new");
+    let version = on.storage().put(&alice, &new, Precondition::Always).await?;
+    let put = Call::put(&alice, &new, Precondition::Always);
+    let wanted = Versioned::new(new, version);
+    ensure_eq!(on.storage().get(&alice).await?, Some(wanted), "get after {put} over a corrupt record");
     on.storage().put(&alice, &rich("again"), Precondition::Version(version)).await?;
 
     damage(&on, &carol).await?;
-    ensure!(on.storage().delete(&carol, None).await?, "delete of a corrupt record says that nothing was there");
-    ensure_eq!(on.storage().get(&carol).await?, None, "get after delete of a corrupt record");
-    ensure!(!on.storage().delete(&carol, None).await?, "delete finds a corrupt record that was deleted");
+    let delete = Call::delete(&carol, None);
+    ensure_eq!(on.storage().delete(&carol, None).await?, true, "{delete} of a corrupt record");
+    ensure_eq!(on.storage().get(&carol).await?, None, "get after {delete} of a corrupt record");
+    ensure_eq!(on.storage().delete(&carol, None).await?, false, "{delete} of a corrupt record, for the second time");
     on.storage().put(&carol, &Record::new("new"), Precondition::Absent).await?;
     Ok(())
 }
@@ -47,20 +52,32 @@ pub async fn conditions_do_not_hold_for_a_corrupt_record(on: Arc<Subject>) -> Ou
     ] {
         let written = on.storage().put(&alice, &rich("new"), when).await;
         let refused = matches!(written, Err(StorageError::Conflict | StorageError::Corrupt { .. }));
-        ensure!(refused, "put {when:?} over a corrupt record is {}", written.show());
+        let put = Call::put(&alice, &rich("x"), when);
+        ensure!(refused, "{put} over a corrupt record is {}", written.show());
         is_corrupt(&on, &alice).await?;
     }
     for only in [Version::random(), Version::from_bytes([0; 16])] {
         let removed = on.storage().delete(&alice, Some(only)).await;
         let refused = matches!(removed, Ok(false) | Err(StorageError::Corrupt { .. }));
-        ensure!(refused, "delete of another version over a corrupt record is {}", removed.show());
+        let delete = Call::delete(&alice, Some(only));
+        ensure!(refused, "{delete} of a corrupt record that had {before:?} is {}", removed.show());
         is_corrupt(&on, &alice).await?;
     }
     // Its own version may still be read, or not.
     match on.storage().delete(&alice, Some(before)).await {
-        Ok(true) => ensure_eq!(on.storage().get(&alice).await?, None, "get after delete of a corrupt record's version"),
+        Ok(true) => {
+            let get = Call::get(&alice);
+            ensure_eq!(
+                on.storage().get(&alice).await?,
+                None,
+                "{get} after delete of a corrupt record's version is Ok(true)"
+            );
+        }
         Ok(false) | Err(StorageError::Corrupt { .. }) => is_corrupt(&on, &alice).await?,
-        other => return Err(Stop::failed(format_args!("delete of a corrupt record's version is {}", other.show()))),
+        other => {
+            let delete = Call::delete(&alice, Some(before));
+            return Err(Stop::failed(format_args!("{delete} of a corrupt record is {}", other.show())));
+        }
     }
     on.storage().purge(100).await?;
     Ok(())
@@ -76,16 +93,16 @@ pub async fn a_corrupt_record_is_listed(on: Arc<Subject>) -> Outcome {
     let wanted: Vec<_> = ["a", "bob", "carol", "dave", "zoe"].into_iter().map(key).collect::<Outcome<_>>()?;
     for limit in [1, 2, 3, 100] {
         let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
-        let mut listed: Vec<_> = listed.into_iter().map(|entry| entry.key).collect();
-        listed.sort();
-        ensure_eq!(listed, wanted, "list in pages of {limit}: the keys, of which one has a corrupt record");
+        let listed = listed.into_iter().map(|entry| entry.key).collect();
+        let what = format!("{}, where the record of user \"carol\" is corrupt", pages(&Filter::everything(), limit));
+        keys_are_listed(listed, &wanted, &what)?;
     }
-    let mine = list_all(on.storage().as_ref(), &Filter::everything().tenant(None).user("carol"), 10).await?;
-    ensure_eq!(mine.len(), 1, "list: records of the user whose record is corrupt");
-    ensure!(
-        on.storage().delete(&key("carol")?, None).await?,
-        "delete of a listed corrupt record says that nothing was there"
-    );
+    let filter = Filter::everything().tenant(None).user("carol");
+    let mine = list_all(on.storage().as_ref(), &filter, 10).await?;
+    ensure_eq!(mine.len(), 1, "{}, where the one record is corrupt: how many", pages(&filter, 10));
+    let delete = Call::delete(&key("carol")?, None);
+    let removed = on.storage().delete(&key("carol")?, None).await?;
+    ensure_eq!(removed, true, "{delete} of a corrupt record, which list shows");
     Ok(())
 }
 
@@ -100,9 +117,9 @@ async fn damage(on: &Subject, target: &TokenKey) -> Outcome<Version> {
 async fn is_corrupt(on: &Subject, target: &TokenKey) -> Outcome {
     match on.storage().get(target).await {
         Err(StorageError::Corrupt { key, .. }) => {
-            ensure_eq!(*key, *target, "get of a corrupt record: the key that the error names");
+            ensure_eq!(*key, *target, "{} of a corrupt record: the key in the error", Call::get(target));
             Ok(())
         }
-        other => Err(Stop::failed(format_args!("get of a corrupt record is {}", other.show()))),
+        other => Err(Stop::failed(format_args!("{}, whose record is corrupt, is {}", Call::get(target), other.show()))),
     }
 }

@@ -1,6 +1,5 @@
 //! Two handles on one key at the same instant, thousands of times: what is wrong for less than a microsecond is found too.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::subject::{Subject, key};
@@ -54,8 +54,10 @@ pub async fn one_of_two_deletes_wins(on: Arc<Subject>) -> Outcome {
             move |storage: Arc<dyn TokenStorage>, key: TokenKey| async move { storage.delete(&key, only).await };
         let [one, other] = duel.at_once(delete, delete).await?;
         let (one, other) = (one?, other?);
-        ensure!(one != other, "round {round}: two deletes at once say {one} and {other}: one removed the record");
-        ensure_eq!(duel.handles[0].get(&duel.key).await?, None, "round {round}: get after both");
+        let both =
+            format!("round {round}: two times {} at once are Ok({one}) and Ok({other})", Call::delete(&duel.key, only));
+        ensure!(one != other, "{both}: exactly one must be Ok(true)");
+        ensure_eq!(duel.handles[0].get(&duel.key).await?, None, "get after {both}");
     }
     Ok(())
 }
@@ -74,12 +76,18 @@ pub async fn an_update_or_a_delete_wins(on: Arc<Subject>) -> Outcome {
         };
         let [written, deleted] = duel.at_once(write, delete).await?;
         let (written, deleted) = (written?, deleted?);
-        ensure!(
-            written != deleted,
-            "round {round}: put Version and delete at once: written {written}, deleted {deleted}"
+        let written_is = if written { "succeeded" } else { "is a Conflict" };
+        let both = format!(
+            "round {round}: put({}, {version:?}) {written_is} and delete of that version at once is Ok({deleted})",
+            duel.key.show()
         );
-        let found = duel.handles[0].get(&duel.key).await?;
-        ensure_eq!(found.is_some(), written, "round {round}: get: whether the record is there");
+        ensure!(written != deleted, "{both}: exactly one must succeed");
+        let is_there = duel.handles[0].get(&duel.key).await?.is_some();
+        ensure!(
+            is_there == written,
+            "{both}, and afterwards the record is {}",
+            if is_there { "there" } else { "gone" }
+        );
     }
     Ok(())
 }
@@ -97,7 +105,9 @@ pub async fn an_update_does_not_undo_a_write(on: Arc<Subject>) -> Outcome {
         ensure_eq!(
             found,
             Some(always),
-            "round {round}: get after put Version (written: {conditional}) and put Always at once: the version"
+            "round {round}: {} after put {version:?} ({}) and put Always (succeeded) at once: the version",
+            Call::get(&duel.key),
+            if conditional { "succeeded" } else { "a Conflict" }
         );
     }
     Ok(())
@@ -127,41 +137,6 @@ pub async fn writes_of_two_keys_are_both_kept(on: Arc<Subject>) -> Outcome {
             );
         }
     }
-    Ok(())
-}
-
-/// Every acknowledged write is there, and every acknowledged delete has happened, in thousands of them.
-pub async fn no_acknowledged_write_is_lost(on: Arc<Subject>) -> Outcome {
-    let clients = if on.capabilities().atomic { 8 } else { 1 };
-    let end = std::time::Instant::now() + TIME * 5;
-    on.together(0..clients, move |storage, client| async move {
-        let (key, mut versions) = (key(&format!("user{client}"))?, HashSet::new());
-        for number in 0..900 {
-            if number > 30 && std::time::Instant::now() > end {
-                break;
-            }
-            let record = Record::new(format!("write {number} of client {client}"));
-            let when = match (number % 3, storage.get(&key).await?) {
-                (1, Some(found)) => Precondition::Version(found.version),
-                (1, None) => Precondition::Absent,
-                _ => Precondition::Always,
-            };
-            let version = storage.put(&key, &record, when).await?;
-            ensure!(
-                versions.insert(version),
-                "put: write {number} of a key has the version of an earlier one, {version:?}"
-            );
-            let found = storage.get(&key).await?.map(|found| (found.value, found.version));
-            ensure_eq!(found, Some((record, version)), "get: an acknowledged write is lost, number {number}, {when:?}");
-            if number % 4 == 3 {
-                let only = (number % 8 == 3).then_some(version);
-                ensure!(storage.delete(&key, only).await?, "delete({only:?}) of a record just written");
-                ensure_eq!(storage.get(&key).await?, None, "get: an acknowledged delete is lost, number {number}");
-            }
-        }
-        Ok(())
-    })
-    .await?;
     Ok(())
 }
 
@@ -226,12 +201,20 @@ impl Duel {
             (Err(error), _) | (_, Err(error)) if error.is_retryable() => return Ok(()),
             _ => {
                 let answers = format_args!("{} and {}", one.show(), other.show()).to_string();
-                return Err(Stop::failed(format_args!("round {round}: two {what} at once are {answers}")));
+                let key = self.key.show();
+                return Err(Stop::failed(format_args!(
+                    "round {round}: two times {what} of ({key}) at once: {answers}"
+                )));
             }
         };
         let found = self.handles[0].get(&self.key).await?.map(|found| (found.value, found.version));
         let wanted = (Record::new(version.0), version.1);
-        ensure_eq!(found, Some(wanted), "round {round}: get after two {what} at once, of which one succeeded");
+        ensure_eq!(
+            found,
+            Some(wanted),
+            "round {round}: {} after two {what} at once, of which one succeeded",
+            Call::get(&self.key)
+        );
         Ok(())
     }
 }

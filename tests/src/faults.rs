@@ -2,15 +2,16 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, Version, Versioned};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::calls::Call;
 use crate::harness::Fault;
-use crate::outcome::{Outcome, Stop, chain, ensure, ensure_eq};
-use crate::show::Show as _;
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::show::{Show as _, error_name};
 use crate::subject::{Subject, key, rich};
 
 /// What was written before is there through a new pool, with its version and hints.
@@ -25,9 +26,10 @@ pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome 
     }
     on.storage().delete(&written[0].0, None).await?;
     let reopened = on.harness().reopen().await?;
-    ensure_eq!(reopened.get(&written[0].0).await?, None, "a deleted record after a restart");
+    let get = |key| format!("{} through a storage opened anew", Call::get(key));
+    ensure_eq!(reopened.get(&written[0].0).await?, None, "{}, deleted before", get(&written[0].0));
     for (key, record) in &written[1..] {
-        ensure_eq!(reopened.get(key).await?.as_ref(), Some(record), "a record after a restart");
+        ensure_eq!(reopened.get(key).await?.as_ref(), Some(record), "{}, written before", get(key));
     }
     Ok(())
 }
@@ -60,10 +62,11 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Out
     let written = writers.join_all().await;
     heal(&on).await?;
     for (key, acknowledged) in written {
-        let found = on.storage().get(&key).await?.ok_or_else(|| Stop::failed("a record is gone after the crash"))?;
-        let found: usize = std::str::from_utf8(&found.value.payload)?.parse()?;
-        let whole = (acknowledged..=acknowledged + 1).contains(&found);
-        ensure!(whole, "write {acknowledged} was the last acknowledged, and {found} is stored after the crash");
+        let found = on.storage().get(&key).await?;
+        let number = found.as_ref().and_then(|found| std::str::from_utf8(&found.value.payload).ok()?.parse().ok());
+        let whole = number.is_some_and(|number: usize| (acknowledged..=acknowledged + 1).contains(&number));
+        let get = Call::get(&key);
+        ensure!(whole, "{get} after the crash is {}, and write {acknowledged} was the last acknowledged", found.show());
     }
     works(&on).await
 }
@@ -87,13 +90,15 @@ pub async fn the_storage_recovers(on: Arc<Subject>) -> Outcome {
         let mut failing = JoinSet::new();
         for _ in 0..20 {
             let (storage, key) = (Arc::clone(on.storage()), key.clone());
-            failing.spawn(async move { storage.get(&key).await.is_err() });
+            failing.spawn(async move { storage.get(&key).await });
         }
-        let failed = in_time(&on, failing.join_all()).await?;
-        ensure!(failed.iter().all(|failed| *failed), "{fault:?}: a read succeeded during the fault");
+        let reads = in_time(&on, failing.join_all()).await?;
+        let get = Call::get(&key);
+        let answered = reads.iter().find(|read| read.is_ok());
+        ensure!(answered.is_none(), "{fault:?}: {get} during the fault is {}", answered.show());
         heal(&on).await?;
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, Some(version), "{fault:?}: the record after it ended");
+        ensure_eq!(found, Some(version), "{fault:?}: {get} after it ended: the version");
         works(&on).await?;
     }
     Ok(())
@@ -121,10 +126,12 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
             heal(&on).await?;
             let found = on.storage().get(&key).await?;
             let changed = found.as_ref().map(|found| found.version) != before;
-            let whole = found.is_none_or(|found| found.value.payload == if changed { "new" } else { "old" }.as_bytes());
-            ensure!(whole, "{fault:?}: get after put {name} shows neither the old nor the new record");
+            let wanted = if changed { "new" } else { "old" }.as_bytes();
+            let whole = found.as_ref().is_none_or(|found| found.value.payload == wanted);
+            let put = Call::put(&key, &rich("new"), when);
+            ensure!(whole, "{fault:?}: get after {put} is neither the old nor the new record: {}", found.show());
             let written = written?.map(|_| true);
-            is_honest(&written, changed, &format!("{fault:?}, put {name}"))?;
+            is_honest(&written, changed, &format!("{fault:?}: {put}"))?;
             if !changed && !matches!(written, Err(StorageError::Ambiguous { .. })) {
                 untouched.push((key, before));
             }
@@ -136,7 +143,7 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
         heal(&on).await?;
         let changed = on.storage().get(&key).await?.is_none();
         let deleted = deleted?;
-        is_honest(&deleted, changed, &format!("{fault:?}, delete"))?;
+        is_honest(&deleted, changed, &format!("{fault:?}: {}", Call::delete(&key, None)))?;
         if !changed && !matches!(deleted, Err(StorageError::Ambiguous { .. })) {
             untouched.push((key, Some(before)));
         }
@@ -144,7 +151,7 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
     sleep(Duration::from_millis(300)).await;
     for (key, before) in untouched {
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, before, "get({}) a while after a put or delete failed: the version", key.show());
+        ensure_eq!(found, before, "{} a while after a put or delete returned an error: the version", Call::get(&key));
     }
     Ok(())
 }
@@ -158,7 +165,7 @@ async fn reads_fail(on: &Subject, fault: Fault) -> Outcome {
     heal(on).await?;
     let found = found?;
     let fails = matches!(found, Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }));
-    ensure!(fails, "{fault:?}: get is {}", found.show());
+    ensure!(fails, "{fault:?}: {} is {}", Call::get(&key), found.show());
     Ok(())
 }
 
@@ -217,7 +224,8 @@ async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
             Err(StorageError::Unavailable { .. }) => {}
             Err(StorageError::Ambiguous { .. }) if writes => {}
             other => {
-                let of = if ["list", "purge"].contains(&name) { String::new() } else { format!(" ({})", key.show()) };
+                let of =
+                    if ["list", "purge"].contains(&name) { String::new() } else { format!(" of ({})", key.show()) };
                 let answer = other.map_or_else(|error| Err::<(), _>(error).show(), |answer| format!("Ok({answer})"));
                 return Err(Stop::failed(format_args!("{fault:?}: {name}{of} is {answer}")));
             }
@@ -260,14 +268,19 @@ async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
         false => Ok(1),
     };
     heal(on).await?;
-    for answer in [written, created, replaced] {
+    let puts = [
+        (Call::put(&alice, &large, Precondition::Version(version)), written),
+        (Call::put(&bob, &large, Precondition::Absent), created),
+        (Call::put(&alice, &large, Precondition::Always), replaced),
+    ];
+    for (put, answer) in puts {
         match answer {
             Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }) => {}
-            other => return Err(Stop::failed(format_args!("{fault:?}: put is {}", other.show()))),
+            other => return Err(Stop::failed(format_args!("{fault:?}: {put} is {}", other.show()))),
         }
     }
-    ensure!(!matches!(read, Ok(None)), "{fault:?}: get: a stored record reads as missing");
-    ensure!(!matches!(listed, Ok(0)), "{fault:?}: list: nothing is there");
+    ensure!(!matches!(read, Ok(None)), "{fault:?}: {}, a stored record, is None", Call::get(&alice));
+    ensure!(!matches!(listed, Ok(0)), "{fault:?}: list is empty, where 2 records are stored");
     let left = on.storage().get(&carol).await?.map(|found| found.version);
     match (&deleted, left) {
         (Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }), Some(found))
@@ -275,30 +288,35 @@ async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
         (Ok(true), None) if fault == Fault::Full => {}
         _ => {
             let left = if left.is_some() { "there" } else { "gone" };
+            let delete = Call::delete(&carol, None);
             return Err(Stop::failed(format_args!(
-                "{fault:?}: delete is {}, and the record is {left}",
+                "{fault:?}: {delete} is {}, and the record is {left}",
                 deleted.show()
             )));
         }
     }
-    for (what, answer) in [("nothing", nothing), ("another version", other)] {
+    for (delete, answer) in [(Call::delete(&missing, None), nothing), (Call::delete(&alice, Some(stale)), other)] {
         let right =
             matches!(answer, Ok(false) | Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }));
-        ensure!(right, "{fault:?}: delete of {what} is {}", answer.show());
+        ensure!(right, "{fault:?}: {delete}, where nothing is to be removed, is {}", answer.show());
     }
     let found = on.storage().get(&alice).await?.map(|found| (found.version, found.value.payload));
-    ensure_eq!(found, Some((version, b"before".to_vec())), "{fault:?}: the record afterwards");
-    ensure_eq!(on.storage().get(&bob).await?, None, "{fault:?}: the refused record afterwards");
+    ensure_eq!(found, Some((version, b"before".to_vec())), "{fault:?}: {} after it ended", Call::get(&alice));
+    let get = Call::get(&bob);
+    ensure_eq!(on.storage().get(&bob).await?, None, "{fault:?}: {get} after it ended, whose put was refused");
     works(on).await
 }
 
 /// Whether an answer fits to what became of the record.
 fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> Outcome {
     match answer {
-        Ok(true) => ensure!(changed, "{what}: Ok, and nothing changed"),
-        Ok(false) => ensure!(!changed, "{what}: Ok(false), and the record is gone"),
+        Ok(true) => ensure!(changed, "{what} is Ok, and nothing has changed"),
+        Ok(false) => ensure!(!changed, "{what} is Ok(false), and has removed the record"),
         Err(StorageError::Ambiguous { .. }) => {}
-        Err(error) => ensure!(!changed, "{what}: the record changed, and the error says {}", chain(error)),
+        Err(error) => {
+            let name = error_name(error);
+            ensure!(!changed, "{what} is {name}, which says that nothing has changed, and has changed the record");
+        }
     }
     Ok(())
 }
@@ -306,27 +324,38 @@ fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> 
 /// The answer of a call, if it comes within half of the harness's patience.
 async fn in_time<T>(on: &Subject, call: impl Future<Output = T>) -> Outcome<T> {
     let bound = on.harness().patience() / 2;
-    timeout(bound, call).await.map_err(|_| Stop::failed(format_args!("no answer within {bound:?}")))
+    timeout(bound, call)
+        .await
+        .map_err(|_| Stop::failed(format_args!("{} did not return within {bound:?}", on.in_flight())))
 }
 
 /// Ends the fault, and waits until the storage answers again.
 pub(crate) async fn heal(on: &Subject) -> Outcome {
     on.harness().heal().await?;
     let key = key("probe")?;
-    let answering = async {
-        while on.storage().get(&key).await.is_err() {
-            sleep(Duration::from_millis(20)).await;
+    let (bound, begun) = (on.harness().patience() / 3, Instant::now());
+    let get = Call::get(&key);
+    loop {
+        let left = bound.saturating_sub(begun.elapsed());
+        let found = timeout(left.max(Duration::from_millis(20)), on.storage().get(&key)).await;
+        match found {
+            Ok(Ok(_)) => return Ok(()),
+            _ if !left.is_zero() => sleep(Duration::from_millis(20)).await,
+            Ok(found) => {
+                return Err(Stop::failed(format_args!("{get} is {} {bound:?} after the fault ended", found.show())));
+            }
+            Err(_) => return Err(Stop::failed(format_args!("{get} did not return {bound:?} after the fault ended"))),
         }
-    };
-    let bound = on.harness().patience() / 3;
-    timeout(bound, answering).await.map_err(|_| Stop::failed(format_args!("no answer {bound:?} after the fault ended")))
+    }
 }
 
 async fn works(on: &Subject) -> Outcome {
     let key = key("works")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
-    ensure!(on.storage().get(&key).await?.is_some(), "a record written after the fault is missing");
-    ensure!(on.storage().delete(&key, Some(version)).await?, "a record written after the fault cannot be deleted");
+    let get = Call::get(&key);
+    ensure!(on.storage().get(&key).await?.is_some(), "{get} after the fault, and after put, is None");
+    let delete = Call::delete(&key, Some(version));
+    ensure_eq!(on.storage().delete(&key, Some(version)).await?, true, "{delete} after the fault");
     Ok(())
 }
 

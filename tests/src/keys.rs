@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Filter, Precondition, Record, StorageError, TokenKey, TokenStorage};
+use oauth_dance_core::{Filter, Precondition, Record, TokenKey};
 
+use crate::apart::are_apart;
+use crate::calls::Call;
 use crate::lookalikes;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{Outcome, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all};
 
@@ -207,7 +209,7 @@ pub async fn many_keys_are_all_kept(on: Arc<Subject>) -> Outcome {
     let count = written.len();
     on.together(written, move |storage, (key, record)| async move {
         let found = storage.get(&key).await?.map(|found| found.value.payload);
-        let what = format!("get({}) after {count} keys were written", key.show());
+        let what = format!("{} after {count} keys were written", Call::get(&key));
         ensure_eq!(found, Some(record.payload), "{what}");
         Ok(())
     })
@@ -218,6 +220,7 @@ pub async fn many_keys_are_all_kept(on: Arc<Subject>) -> Outcome {
 /// Two storages with different namespaces in one database do not see each other, also where one name begins the other.
 pub async fn namespaces_are_apart(on: Arc<Subject>) -> Outcome {
     let names = ["a", "ab", "a_b"];
+    let name = |index: usize| if index == 0 { "the first" } else { names[index - 1] };
     let mut storages = vec![Arc::clone(on.storage())];
     for name in names {
         storages.push(on.harness().sibling(name).await?);
@@ -232,18 +235,18 @@ pub async fn namespaces_are_apart(on: Arc<Subject>) -> Outcome {
     for (index, storage) in storages.iter().enumerate() {
         for user in users {
             let found = storage.get(&key(user)?).await?.map(|found| found.value.payload);
-            ensure_eq!(found, Some(format!("{index} {user}").into_bytes()), "namespace {index}");
+            let what = format!("{} in namespace {:?}", Call::get(&key(user)?), name(index));
+            ensure_eq!(found, Some(format!("{index} {user}").into_bytes()), "{what}");
         }
         if storage.capabilities().listable {
-            ensure_eq!(
-                list_all(storage.as_ref(), &Filter::everything(), 100).await?.len(),
-                3,
-                "records in namespace {index}"
-            );
+            let listed = list_all(storage.as_ref(), &Filter::everything(), 100).await?;
+            ensure_eq!(listed.len(), 3, "list in namespace {:?}: how many records, of 3 written", name(index));
         }
     }
     storages[1].delete(&key("alice")?, None).await?;
-    ensure!(storages[2].get(&key("alice")?).await?.is_some(), "a delete reached another namespace");
+    let found = storages[2].get(&key("alice")?).await?;
+    let delete = Call::delete(&key("alice")?, None);
+    ensure!(found.is_some(), "get in namespace \"ab\" after {delete} in namespace \"a\" is None");
     Ok(())
 }
 
@@ -258,20 +261,26 @@ pub async fn nobody_reads_anothers_record(on: Arc<Subject>) -> Outcome {
         match random.below(4) {
             0 => {
                 let removed = on.storage().delete(&key, None).await?;
-                ensure_eq!(removed, present[index], "step {step}: whether {:?} had a record", users[index]);
+                ensure_eq!(removed, present[index], "step {step}: {}", Call::delete(&key, None));
                 present[index] = false;
             }
             1 => {
-                let payload = format!("for {index}, step {step}");
+                let payload = format!("for {:?}, step {step}", users[index]);
                 on.storage().put(&key, &Record::new(payload), Precondition::Always).await?;
                 present[index] = true;
             }
             _ => {
                 let found = on.storage().get(&key).await?;
-                ensure_eq!(found.is_some(), present[index], "step {step}: whether {:?} has a record", users[index]);
-                let mine = format!("for {index},").into_bytes();
-                let foreign = found.filter(|found| !found.value.payload.starts_with(&mine));
-                ensure!(foreign.is_none(), "step {step}: {:?} reads what was written for another user", users[index]);
+                let get = Call::get(&key);
+                let state = if present[index] { "there" } else { "absent" };
+                ensure!(
+                    found.is_some() == present[index],
+                    "step {step}: {get} is {}, although the record is {state}",
+                    found.show()
+                );
+                let mine = format!("for {:?},", users[index]);
+                let is_mine = found.as_ref().is_none_or(|found| found.value.payload.starts_with(mine.as_bytes()));
+                ensure!(is_mine, "step {step}: {get} shows another user's record, {}", found.show());
             }
         }
     }
@@ -310,82 +319,4 @@ async fn groups_are_apart(on: &Subject, groups: &[&[&str]]) -> Outcome {
         are_apart(on, &keys.into_iter().collect::<Vec<_>>()).await?;
     }
     Ok(())
-}
-
-/// Writes the keys a record each, one after the other, and sees before that nothing is there; then reads and lists all;
-/// then deletes them in the same order, and sees that nothing is left. So each key is seen to be absent while each other
-/// one is there. A key may be too long, if all calls agree on it.
-async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
-    let mut random = on.random();
-    let mut order: Vec<_> = keys.iter().cloned().enumerate().collect();
-    for index in (1..order.len()).rev() {
-        order.swap(index, random.below(index + 1));
-    }
-    let written = on.together(order.clone(), |storage, (index, key)| async move {
-        is_absent(storage.as_ref(), &key).await?;
-        let accepted = create(storage.as_ref(), &key, index).await?;
-        Ok(accepted.then_some((index, key)))
-    });
-    let written: Vec<_> = written.await?.into_iter().flatten().collect();
-    let refused = order.into_iter().filter(|(index, _)| !written.iter().any(|(other, _)| other == index));
-    on.together(
-        refused.collect::<Vec<_>>(),
-        |storage, (_, key)| async move { is_absent(storage.as_ref(), &key).await },
-    )
-    .await?;
-
-    on.together(written.clone(), |storage, (index, key)| async move {
-        let found = storage.get(&key).await?.map(|found| found.value.payload);
-        ensure_eq!(found, Some(number(index)), "get({}), which has a record of its own", key.show());
-        Ok(())
-    })
-    .await?;
-    if on.capabilities().listable {
-        let listed = list_all(on.storage().as_ref(), &Filter::everything(), 50).await?;
-        let found: BTreeSet<_> = listed.iter().map(|entry| &entry.key).collect();
-        let missing: Vec<_> = written.iter().map(|(_, key)| key).filter(|key| !found.contains(key)).collect();
-        ensure!(missing.is_empty(), "list: not listed as they were written: {}", missing.show());
-        ensure_eq!(listed.len(), written.len(), "list: how many keys are listed");
-    }
-    on.together(written, |storage, (index, key)| async move {
-        let found = storage.get(&key).await?.map(|found| found.value.payload);
-        ensure_eq!(found, Some(number(index)), "get({}) after other keys were deleted", key.show());
-        ensure!(storage.delete(&key, None).await?, "delete({}): its record was gone already", key.show());
-        is_absent(storage.as_ref(), &key).await
-    })
-    .await?;
-    Ok(())
-}
-
-/// Creates the record of a key, unless it is too long.
-async fn create(storage: &dyn TokenStorage, key: &TokenKey, index: usize) -> Outcome<bool> {
-    match storage.put(key, &Record::new(number(index)), Precondition::Absent).await {
-        Ok(_) => Ok(true),
-        Err(StorageError::Conflict) => {
-            Err(Stop::failed(format_args!("put({}): it shares its record with another key", key.show())))
-        }
-        Err(StorageError::KeyTooLong { limit, length, .. }) => {
-            ensure!(length > limit, "put({}): {length} bytes are refused as more than {limit}", key.show());
-            let is_short = key.parts().iter().all(|part| part.len() <= 64) && key.len() <= ACCEPTED;
-            ensure!(!is_short, "put({}): a key is refused that every storage accepts", key.show());
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Nothing is read or removed under a key that has no record.
-async fn is_absent(storage: &dyn TokenStorage, key: &TokenKey) -> Outcome {
-    let found = storage.get(key).await;
-    let absent = matches!(found, Ok(None) | Err(StorageError::KeyTooLong { .. }));
-    ensure!(absent, "get({}), which has no record, is {}", key.show(), found.show());
-    let removed = storage.delete(key, None).await;
-    let absent = matches!(removed, Ok(false) | Err(StorageError::KeyTooLong { .. }));
-    ensure!(absent, "delete({}), which has no record, is {}", key.show(), removed.show());
-    Ok(())
-}
-
-/// The payload of one key's record.
-fn number(index: usize) -> Vec<u8> {
-    format!("record {index}").into_bytes()
 }

@@ -83,12 +83,15 @@
 //! # All properties
 #![doc = include_str!("../PROPERTIES.md")]
 
+mod apart;
+mod calls;
 pub mod cancellation;
 pub mod claims;
 pub mod conditions;
 pub mod corruption;
 pub mod duels;
 pub mod faults;
+pub mod filters;
 mod harness;
 pub mod histories;
 pub mod keys;
@@ -98,12 +101,14 @@ mod lookalikes;
 pub mod map;
 pub mod model;
 mod outcome;
+pub mod paging;
 pub mod payloads;
 pub mod process;
 mod properties;
 pub mod purging;
 pub mod races;
 mod recorder;
+pub mod renewal;
 mod report;
 pub mod retention;
 mod run;

@@ -1,63 +1,82 @@
 //! A storage is a map from keys to records.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use oauth_dance_core::{Precondition, Record, Timestamp, Versioned};
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, Version, Versioned};
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::show::Show as _;
 use crate::subject::{Subject, key, rich};
+
+/// How long writes are repeated to find one that is lost.
+const TIME: Duration = Duration::from_millis(1_500);
 
 /// The name that a storage declares is not empty, and what it declares does not change.
 pub async fn capabilities_are_steady(on: Arc<Subject>) -> Outcome {
     let first = on.capabilities();
-    ensure!(!first.name.is_empty(), "the storage has no name");
+    ensure!(!first.name.is_empty(), "capabilities(): the name is empty");
     on.storage().put(&key("alice")?, &Record::new("x"), Precondition::Always).await?;
-    ensure_eq!(on.capabilities(), first, "the capabilities changed after a write");
+    ensure_eq!(on.capabilities(), first, "capabilities() after a put");
     Ok(())
 }
 
 /// `get` of a key that was never written is `Ok(None)`.
 pub async fn missing_is_none(on: Arc<Subject>) -> Outcome {
-    ensure_eq!(on.storage().get(&key("nobody")?).await?, None, "an empty storage has a record");
-    on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
-    ensure_eq!(on.storage().get(&key("nobody")?).await?, None, "a key that was never written has a record");
+    let (nobody, alice) = (key("nobody")?, key("alice")?);
+    let get = Call::get(&nobody);
+    ensure_eq!(on.storage().get(&nobody).await?, None, "{get} of a new storage");
+    on.storage().put(&alice, &rich("written for alice"), Precondition::Always).await?;
+    ensure_eq!(on.storage().get(&nobody).await?, None, "{get}, where only {} was written", alice.show());
     Ok(())
 }
 
-/// What `put` wrote, `get` reads: the payload byte for byte, and every hint.
-pub async fn records_come_back_exactly(on: Arc<Subject>) -> Outcome {
-    let mut random = on.random();
-    for round in 0..40 {
-        let key = key(&format!("user{}", round % 4))?;
-        let length = random.below(on.fitting(3_000));
-        let expires_at = Timestamp::from_unix_seconds(random.next() % 253_402_300_800);
-        let key_id = format!("{:016x}", random.next());
-        let record = Record::new(random.bytes(length)).with_expires_at(Some(expires_at)).with_key_id(Some(key_id));
-        let version = on.storage().put(&key, &record, Precondition::Always).await?;
-        let found = on.storage().get(&key).await?;
-        ensure!(
-            found.as_ref().is_some_and(|found| found.value.payload == record.payload),
-            "the payload of {length} bytes came back changed"
-        );
-        ensure_eq!(found, Some(Versioned::new(record, version)), "round {round}");
+/// Reads after a write show that write, and reads after a delete show nothing: each of several.
+pub async fn a_read_shows_the_last_write(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    for round in 0..8 {
+        let payload = format!("write {round}").into_bytes();
+        on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
+        for read in 1..=3 {
+            let found = on.storage().get(&key).await?.map(|found| found.value.payload);
+            let wanted = Some(payload.clone());
+            ensure_eq!(found, wanted, "{}, number {read} after the put of write {round}", Call::get(&key));
+        }
+        if round % 3 == 2 {
+            on.storage().delete(&key, None).await?;
+            for read in 1..=3 {
+                let found = on.storage().get(&key).await?;
+                ensure_eq!(found, None, "{}, number {read} after a delete", Call::get(&key));
+            }
+        }
     }
     Ok(())
 }
 
 /// A hint that was not given is not there when the record is read.
 pub async fn absent_hints_stay_absent(on: Arc<Subject>) -> Outcome {
-    let key = key("alice")?;
     for chosen in 0..8 {
+        let key = key(&format!("user{chosen}"))?;
         let full = rich("payload");
         let record = Record::new("payload")
             .with_expires_at(full.expires_at.filter(|_| chosen & 1 != 0))
             .with_key_id(full.key_id.filter(|_| chosen & 2 != 0))
             .with_retain_for(full.retain_for.filter(|_| chosen & 4 != 0));
         on.storage().put(&key, &record, Precondition::Always).await?;
-        let found = on.storage().get(&key).await?.ok_or_else(|| Stop::failed("the record is missing"))?.value;
-        ensure_eq!(found.expires_at, record.expires_at, "expires_at");
-        ensure_eq!(found.key_id, record.key_id, "key_id");
-        ensure_eq!(found.retain_for.is_some(), record.retain_for.is_some(), "whether there is a retain_for");
+        let what = format!("{} after put of {}", Call::get(&key), record.show());
+        let found = on.storage().get(&key).await?;
+        let found = found.ok_or_else(|| Stop::failed(format_args!("{what} is None")))?.value;
+        ensure_eq!(found.expires_at, record.expires_at, "{what}: expires_at");
+        ensure_eq!(found.key_id, record.key_id, "{what}: key_id");
+        let (left, wanted) = (found.retain_for, record.retain_for);
+        ensure!(
+            left.is_some() == wanted.is_some(),
+            "{what}: retain_for: expected {}, found {}",
+            wanted.show(),
+            left.show()
+        );
     }
     Ok(())
 }
@@ -67,11 +86,13 @@ pub async fn a_write_replaces_the_whole_record(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let poor = Record::new("b");
     for when in 0..2 {
-        let first = on.storage().put(&key, &rich("a long payload"), Precondition::Always).await?;
+        let rich = rich("a long payload");
+        let first = on.storage().put(&key, &rich, Precondition::Always).await?;
         let when = if when == 0 { Precondition::Always } else { Precondition::Version(first) };
         let second = on.storage().put(&key, &poor, when).await?;
         let found = on.storage().get(&key).await?;
-        ensure_eq!(found, Some(Versioned::new(poor.clone(), second)), "something of the old record survived {when:?}");
+        let put = Call::put(&key, &poor, when);
+        ensure_eq!(found, Some(Versioned::new(poor.clone(), second)), "get after {put} over {}", rich.show());
     }
     Ok(())
 }
@@ -80,11 +101,23 @@ pub async fn a_write_replaces_the_whole_record(on: Arc<Subject>) -> Outcome {
 pub async fn reading_does_not_change_the_version(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
-    for _ in 0..3 {
+    for read in 1..=3 {
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, Some(version), "get shows another version than put returned");
+        let what = Call::get(&key);
+        ensure_eq!(found, Some(version), "{what}, number {read} after a put: the version, which put returned");
     }
     on.storage().put(&key, &rich("y"), Precondition::Version(version)).await?;
+    Ok(())
+}
+
+/// `put Always` never conflicts, whatever is there.
+pub async fn always_never_conflicts(on: Arc<Subject>) -> Outcome {
+    let key = key("alice")?;
+    for payload in ["one", "two", "two", "three"] {
+        on.storage().put(&key, &Record::new(payload), Precondition::Always).await?;
+    }
+    on.storage().delete(&key, None).await?;
+    on.storage().put(&key, &Record::new("four"), Precondition::Always).await?;
     Ok(())
 }
 
@@ -92,18 +125,20 @@ pub async fn reading_does_not_change_the_version(on: Arc<Subject>) -> Outcome {
 pub async fn delete_removes_the_record(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
-    ensure!(on.storage().delete(&key, None).await?, "delete of a record says that nothing was there");
-    ensure_eq!(on.storage().get(&key).await?, None, "a deleted record is still there");
+    let delete = Call::delete(&key, None);
+    ensure_eq!(on.storage().delete(&key, None).await?, true, "{delete} of a record");
+    ensure_eq!(on.storage().get(&key).await?, None, "get after {delete}");
     Ok(())
 }
 
 /// `delete` where nothing is, or nothing any more, is `Ok(false)`.
 pub async fn delete_of_nothing_is_false(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
-    ensure!(!on.storage().delete(&key, None).await?, "delete says it removed what was never there");
+    let delete = Call::delete(&key, None);
+    ensure_eq!(on.storage().delete(&key, None).await?, false, "{delete} of a key that was never written");
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     on.storage().delete(&key, None).await?;
-    ensure!(!on.storage().delete(&key, None).await?, "the second delete says that it removed something");
+    ensure_eq!(on.storage().delete(&key, None).await?, false, "{delete}, for the second time");
     Ok(())
 }
 
@@ -112,8 +147,77 @@ pub async fn a_deleted_key_can_be_written_again(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     on.storage().put(&key, &rich("old"), Precondition::Always).await?;
     on.storage().delete(&key, None).await?;
-    let version = on.storage().put(&key, &Record::new("new"), Precondition::Absent).await?;
+    let new = Record::new("new");
+    let version = on.storage().put(&key, &new, Precondition::Absent).await?;
     let found = on.storage().get(&key).await?;
-    ensure_eq!(found, Some(Versioned::new(Record::new("new"), version)), "the record written after a delete");
+    let put = Call::put(&key, &new, Precondition::Absent);
+    ensure_eq!(found, Some(Versioned::new(new, version)), "get after a delete and {put}");
+    Ok(())
+}
+
+/// Once `put` or `delete` returned, every handle on the same data sees it: in `get`, in `list` and in conditions.
+pub async fn writes_are_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
+    on.harness().reopen().await?;
+    let handles = on.recorded_handles(2).await?;
+    let key = key("alice")?;
+    for round in 0..30 {
+        let (writer, reader) = (round % 2, 1 - round % 2);
+        let what =
+            |call: &str| format!("{} through handle {reader} after {call} through handle {writer}", Call::get(&key));
+        let payload = format!("round {round}").into_bytes();
+        let when = if round % 5 == 0 { Precondition::Absent } else { Precondition::Always };
+        // Read before, so that what is remembered is out of date.
+        handles[reader].get(&key).await?;
+        let version = handles[writer].put(&key, &Record::new(payload.clone()), when).await?;
+        let found = handles[reader].get(&key).await?.map(|found| (found.value.payload, found.version));
+        ensure_eq!(found, Some((payload, version)), "{}", what("put"));
+        if on.capabilities().listable {
+            let page = handles[reader].list(&Filter::everything(), PageRequest::default()).await?;
+            let listed: Vec<_> = page.entries.into_iter().map(|entry| entry.version).collect();
+            ensure_eq!(
+                listed,
+                vec![version],
+                "list through handle {reader} after put through handle {writer}: versions"
+            );
+        }
+        if round % 5 == 4 {
+            handles[writer].delete(&key, None).await?;
+            ensure_eq!(handles[reader].get(&key).await?, None, "{}", what("delete"));
+        }
+    }
+    Ok(())
+}
+
+/// Every acknowledged write is there, and every acknowledged delete has happened, in thousands of them.
+pub async fn no_acknowledged_write_is_lost(on: Arc<Subject>) -> Outcome {
+    let clients = if on.capabilities().atomic { 8 } else { 1 };
+    let end = Instant::now() + TIME;
+    on.together(0..clients, move |storage, client| async move {
+        let (key, mut versions) = (key(&format!("user{client}"))?, HashSet::<Version>::new());
+        for number in 0..900 {
+            if number > 30 && Instant::now() > end {
+                break;
+            }
+            let record = Record::new(format!("write {number} of client {client}"));
+            let when = match (number % 3, storage.get(&key).await?) {
+                (1, Some(found)) => Precondition::Version(found.version),
+                (1, None) => Precondition::Absent,
+                _ => Precondition::Always,
+            };
+            let version = storage.put(&key, &record, when).await?;
+            let what = format!("{}, an acknowledged write", Call::put(&key, &record, when));
+            ensure!(versions.insert(version), "{what}, returned the version of an earlier write, {version:?}");
+            let found = storage.get(&key).await?.map(|found| (found.value, found.version));
+            ensure_eq!(found, Some((record, version)), "get after {what}");
+            if number % 4 == 3 {
+                let only = (number % 8 == 3).then_some(version);
+                let delete = Call::delete(&key, only);
+                ensure_eq!(storage.delete(&key, only).await?, true, "{delete} of a record just written");
+                ensure_eq!(storage.get(&key).await?, None, "get after {delete}, an acknowledged delete");
+            }
+        }
+        Ok(())
+    })
+    .await?;
     Ok(())
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use oauth_dance_core::{Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version};
 
+use crate::calls::{Call, pages};
 use crate::listing::are_listed;
 use crate::lookalikes;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
-use crate::show::{Show as _, text};
+use crate::show::{Show as _, difference};
 use crate::subject::{Random, Subject, list_all};
 
 /// How many histories are tried, how long each is, and how long all may take.
@@ -223,8 +224,8 @@ impl Player<'_> {
         let written = storage.put(key, &record, when).await;
         let ended = self.on.now();
         let current = self.current(key, begun, ended)?.map(|stored| stored.version);
-        let what =
-            format!("{}: put({}, {when:?}) where the model has {}", self.place(step), key.show(), current.show());
+        let put = Call::put(key, &record, when);
+        let what = format!("{}: {put} where {}", self.place(step), stored_is(current));
         match written {
             Ok(version) if when.holds_for(current) => {
                 let again = self.model.old.iter().any(|(owner, old)| owner == key && *old == version);
@@ -249,7 +250,7 @@ impl Player<'_> {
         let removed = storage.delete(key, only).await?;
         let current = self.current(key, begun, self.on.now())?.map(|stored| stored.version);
         let holds = current.is_some_and(|current| only.is_none_or(|only| only == current));
-        let what = format!("delete({}, {only:?}) where the model has {}", key.show(), current.show());
+        let what = format!("{} where {}", Call::delete(key, only), stored_is(current));
         ensure_eq!(removed, holds, "{}: {what}", self.place(step));
         if holds {
             self.model.records.remove(key);
@@ -263,7 +264,7 @@ impl Player<'_> {
         let found = storage.get(key).await?;
         let ended = self.on.now();
         let wanted = self.current(key, begun, ended)?;
-        let what = format!("{}: get({})", self.place(step), key.show());
+        let what = format!("{}: {}", self.place(step), Call::get(key));
         let (found, wanted) = match (found, wanted) {
             (None, None) => return Ok(()),
             (Some(found), Some(wanted)) => (found, wanted),
@@ -274,18 +275,19 @@ impl Player<'_> {
         };
         ensure!(
             found.value.payload == wanted.record.payload,
-            "{what}: the payload: expected {}, found {}",
-            text(&wanted.record.payload),
-            text(&found.value.payload)
+            "{what}: the payload: {}",
+            difference(&wanted.record.payload, &found.value.payload)
         );
         ensure_eq!(found.version, wanted.version, "{what}: the version");
         ensure_eq!(found.value.expires_at, wanted.record.expires_at, "{what}: expires_at");
         ensure_eq!(found.value.key_id, wanted.record.key_id, "{what}: key_id");
-        ensure_eq!(found.value.retain_for.is_some(), wanted.lasts().is_some(), "{what}: whether there is a retention");
+        let (left, lasts) = (found.value.retain_for, wanted.lasts());
+        let right = left.is_some() == lasts.is_some();
+        ensure!(right, "{what}: retain_for: written with {}, found {}", lasts.show(), left.show());
         if let (Some(left), Some(lasts)) = (found.value.retain_for, wanted.lasts()) {
             let least = lasts.saturating_sub(ended - wanted.written.0 + SECOND + LATE);
             let most = lasts.saturating_sub(begun.saturating_sub(wanted.written.1)) + SECOND + LATE;
-            ensure!(left >= least && left <= most.min(lasts), "{what}: the time left is {left:?}, of {lasts:?}");
+            ensure!(left >= least && left <= most.min(lasts), "{what}: retain_for: {left:?} left of {lasts:?}");
         }
         Ok(())
     }
@@ -308,7 +310,7 @@ impl Player<'_> {
         }
         wanted.retain(|entry| filter.matches(entry));
         wanted.sort_by(|one, other| one.key.cmp(&other.key));
-        are_listed(&listed, &wanted, &format!("{}: list in pages of {limit}", self.place(step)))
+        are_listed(&listed, &wanted, &format!("{}: {}", self.place(step), pages(&filter, limit)))
     }
 
     fn filter(&mut self) -> Filter {
@@ -342,4 +344,9 @@ impl Player<'_> {
     fn place(&self, step: usize) -> String {
         format!("history {}, step {step}", self.number)
     }
+}
+
+/// What the model has.
+fn stored_is(current: Option<Version>) -> String {
+    current.map_or_else(|| "nothing is stored".to_owned(), |version| format!("{version:?} is stored"))
 }

@@ -32,11 +32,14 @@ impl Stop {
     }
 }
 
-/// Any error where none was due is a failure, told with the errors underneath.
+/// Before an error that no property asked for. The run puts the call in its place.
+pub(crate) const UNEXPECTED: &str = "unexpected error: ";
+
+/// Any error that was not expected is a failure, reported with the errors underneath.
 impl<E: std::error::Error> From<E> for Stop {
     #[track_caller]
     fn from(error: E) -> Self {
-        Self::failed(format_args!("unexpected error: {}", chain(&error)))
+        Self::failed(format_args!("{UNEXPECTED}{}", chain(&error)))
     }
 }
 

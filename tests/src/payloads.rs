@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use oauth_dance_core::{Precondition, Record, StorageError, Timestamp};
+use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenKey};
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
-use crate::show::Show as _;
+use crate::show::{Show as _, difference};
 use crate::subject::{Subject, key, list_all, rich};
 
 /// A payload of any size up to the declared limit, or 1 MiB, comes back whole.
@@ -19,11 +20,7 @@ pub async fn sizes_are_exact(on: Arc<Subject>) -> Outcome {
     for size in sizes.into_iter().filter(|size| *size <= limit) {
         let key = key(&format!("user{size}"))?;
         let payload: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
-        on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
-        let found =
-            on.storage().get(&key).await?.ok_or_else(|| Stop::failed(format_args!("{size} bytes are missing")))?;
-        ensure_eq!(found.value.payload.len(), size, "length of a payload");
-        ensure!(found.value.payload == payload, "a payload of {size} bytes came back changed");
+        comes_back(&on, &key, &payload).await?;
     }
     Ok(())
 }
@@ -37,12 +34,21 @@ pub async fn too_large_is_refused(on: Arc<Subject>) -> Outcome {
     for size in [limit + 1, limit + 4_096, 2 * limit + 1_048_576] {
         match on.storage().put(&key, &Record::new(vec![b'x'; size]), Precondition::Always).await {
             Err(StorageError::TooLarge { size: told, limit: least }) => {
-                ensure_eq!((told, least), (size, limit), "size and limit in the error");
+                ensure_eq!(
+                    (told, least),
+                    (size, limit),
+                    "put({}) of {size} bytes: size and limit in TooLarge",
+                    key.show()
+                );
             }
-            other => return Err(Stop::failed(format_args!("put of {size} bytes is {}", other.show()))),
+            other => {
+                let put = format!("put({}) of {size} bytes, where {limit} is the declared limit,", key.show());
+                return Err(Stop::failed(format_args!("{put} is {}", other.show())));
+            }
         }
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
-        ensure_eq!(found, Some((small.payload.clone(), version)), "the record that was there before");
+        let what = format!("{} after put of {size} bytes was refused", Call::get(&key));
+        ensure_eq!(found, Some((small.payload.clone(), version)), "{what}");
     }
     Ok(())
 }
@@ -194,11 +200,11 @@ pub async fn instants_are_exact(on: Arc<Subject>) -> Outcome {
         let expires_at = Some(Timestamp::from_unix_seconds(seconds));
         on.storage().put(&key, &Record::new("x").with_expires_at(expires_at), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.and_then(|found| found.value.expires_at);
-        ensure_eq!(found, expires_at, "get: expires_at");
+        ensure_eq!(found, expires_at, "{} after put: expires_at", Call::get(&key));
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
             let listed: Vec<_> = listed.into_iter().map(|entry| entry.expires_at).collect();
-            ensure_eq!(listed, vec![expires_at], "list: expires_at");
+            ensure_eq!(listed, vec![expires_at], "list of the one record, of {}: expires_at", key.show());
         }
     }
     Ok(())
@@ -234,16 +240,17 @@ pub async fn key_ids_are_exact(on: Arc<Subject>) -> Outcome {
         let record = Record::new("x").with_key_id(Some(text.to_owned()));
         on.storage().put(&key, &record, Precondition::Always).await?;
         let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
-        ensure_eq!(found, record.key_id, "get: the key_id");
+        ensure_eq!(found, record.key_id, "{} after put: key_id", Call::get(&key));
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
             let listed: Vec<_> = listed.into_iter().map(|entry| entry.key_id).collect();
-            ensure_eq!(listed, vec![record.key_id], "list: the key_id");
+            ensure_eq!(listed, vec![record.key_id], "list of the one record, of {}: key_id", key.show());
         }
     }
     on.storage().put(&key, &Record::new("x").with_key_id(Some(String::new())), Precondition::Always).await?;
     let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
-    ensure!(found.as_deref().unwrap_or_default().is_empty(), "get: the empty key_id came back as {}", found.show());
+    let is_empty = found.as_deref().unwrap_or_default().is_empty();
+    ensure!(is_empty, "{} after put with an empty key_id: key_id is {}", Call::get(&key), found.show());
     Ok(())
 }
 
@@ -252,10 +259,30 @@ pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<Subject>) -> O
     let key = key("alice")?;
     let mut random = on.random();
     for length in [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000] {
-        let payload = random.bytes(on.fitting(length));
-        on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
-        let found = on.storage().get(&key).await?.map(|found| found.value.payload);
-        ensure!(found.as_ref() == Some(&payload), "get after put of {} bytes is {}", payload.len(), found.show());
+        comes_back(&on, &key, &random.bytes(on.fitting(length))).await?;
+    }
+    Ok(())
+}
+
+/// What `put` wrote, `get` reads: the payload byte for byte, and every hint.
+pub async fn records_come_back_exactly(on: Arc<Subject>) -> Outcome {
+    let mut random = on.random();
+    for round in 0..40 {
+        let key = key(&format!("user{}", round % 4))?;
+        let length = random.below(on.fitting(3_000));
+        let expires_at = Timestamp::from_unix_seconds(random.next() % 253_402_300_800);
+        let key_id = format!("{:016x}", random.next());
+        let record = Record::new(random.bytes(length)).with_expires_at(Some(expires_at)).with_key_id(Some(key_id));
+        let version = on.storage().put(&key, &record, Precondition::Always).await?;
+        let found = on.storage().get(&key).await?;
+        let put = Call::put(&key, &record, Precondition::Always);
+        let found = found.ok_or_else(|| Stop::failed(format_args!("get after {put} is None")))?;
+        let is_same = found.value.payload == record.payload;
+        ensure!(is_same, "get after {put}: the payload: {}", difference(&record.payload, &found.value.payload));
+        ensure_eq!(found.value.expires_at, record.expires_at, "get after {put}: expires_at");
+        ensure_eq!(found.value.key_id, record.key_id, "get after {put}: key_id");
+        ensure_eq!(found.version, version, "get after {put}: the version, which put returned");
+        ensure_eq!(found.value.retain_for, None, "get after {put}: retain_for");
     }
     Ok(())
 }
@@ -264,9 +291,18 @@ async fn come_back(on: &Subject, payloads: &[Vec<u8>]) -> Outcome {
     let key = key("alice")?;
     let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
     for payload in payloads.iter().filter(|payload| payload.len() <= limit) {
-        on.storage().put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
-        let found = on.storage().get(&key).await?.map(|found| found.value.payload);
-        ensure_eq!(found.as_ref(), Some(payload), "get: the payload");
+        comes_back(on, &key, payload).await?;
     }
+    Ok(())
+}
+
+/// Writes a payload and reads it.
+async fn comes_back(on: &Subject, key: &TokenKey, payload: &[u8]) -> Outcome {
+    let record = Record::new(payload);
+    on.storage().put(key, &record, Precondition::Always).await?;
+    let found = on.storage().get(key).await?.map(|found| found.value.payload);
+    let put = Call::put(key, &record, Precondition::Always);
+    let found = found.ok_or_else(|| Stop::failed(format_args!("get after {put} is None")))?;
+    ensure!(found == payload, "get after {put}: the payload: {}", difference(payload, &found));
     Ok(())
 }

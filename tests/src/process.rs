@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, TokenStorage};
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::races::{count, count_up};
+use crate::show::Show as _;
 use crate::subject::{Subject, key};
 
 /// The environment variable with the other process's job.
@@ -66,7 +68,9 @@ pub async fn no_update_is_lost_between_processes(on: Arc<Subject>) -> Outcome {
         let status = process.await??;
         ensure!(status.success(), "another process failed: {status}");
     }
-    ensure_eq!(count(on.storage().as_ref()).await?, (processes + 1) * rounds, "the counter");
+    let get = Call::get(&key("counter")?);
+    let what = format!("{get}, counted up by {} processes at once, {rounds} times each", processes + 1);
+    ensure_eq!(count(on.storage().as_ref()).await?, (processes + 1) * rounds, "{what}");
     Ok(())
 }
 
@@ -78,7 +82,12 @@ pub async fn writes_are_seen_by_other_processes(on: Arc<Subject>) -> Outcome {
         command.env(JOB, "count 1").stdin(Stdio::null()).stdout(Stdio::null());
         let status: ExitStatus = tokio::task::spawn_blocking(move || command.status()).await??;
         ensure!(status.success(), "another process failed: {status}");
-        ensure_eq!(count(on.storage().as_ref()).await?, 2 * round - 1, "what another process counted");
+        ensure_eq!(
+            count(on.storage().as_ref()).await?,
+            2 * round - 1,
+            "{} after another process counted it up",
+            Call::get(&key("counter")?)
+        );
         count_up(Arc::clone(on.storage()), 1).await?;
     }
     Ok(())
@@ -100,11 +109,15 @@ pub async fn acknowledged_writes_survive_a_kill(on: Arc<Subject>) -> Outcome {
         let storage = on.harness().reopen().await?;
         for slot in 0..SLOTS {
             let least = (1..=acknowledged).rev().find(|number| number % SLOTS == slot).unwrap_or_default();
-            let found = storage.get(&key(&format!("run {run}, slot {slot}"))?).await?;
-            let found =
-                found.ok_or_else(|| Stop::failed(format_args!("write {least} was acknowledged and is gone")))?;
-            let found: usize = std::str::from_utf8(&found.value.payload)?.parse()?;
-            ensure!(found >= least, "write {least} was acknowledged, and {found} is stored");
+            let key = key(&format!("run {run}, slot {slot}"))?;
+            let found = storage.get(&key).await?;
+            let number = found.as_ref().and_then(|found| std::str::from_utf8(&found.value.payload).ok()?.parse().ok());
+            let get = Call::get(&key);
+            ensure!(
+                number.is_some_and(|number: usize| number >= least),
+                "{get} after the kill is {}, and write {least} was acknowledged",
+                found.show()
+            );
         }
         storage.put(&key("after")?, &Record::new("x"), Precondition::Always).await?;
     }

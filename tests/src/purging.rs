@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, TokenStorage};
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::retention::is_there;
 use crate::subject::{Subject, kept_for, key, rich};
@@ -28,15 +29,15 @@ pub async fn purge_takes_only_what_is_past(on: Arc<Subject>) -> Outcome {
     }
     // A storage that removes them by itself may have done so at any time before.
     ensure!(purged <= 12, "purge says that it removed {purged} records, and 12 were past their retention");
-    ensure_eq!(on.storage().purge(100).await?, 0, "purge although nothing is left to remove");
+    ensure_eq!(on.storage().purge(100).await?, 0, "purge(100) where nothing is left to remove");
     for index in 0..12 {
         for user in ["kept", "plain"] {
-            ensure!(
-                is_there(&on, &key(&format!("{user}{index}"))?).await?,
-                "purge removed {user}{index}, which is to be kept"
-            );
+            let key = key(&format!("{user}{index}"))?;
+            let why = if user == "plain" { "has no retention" } else { "is far from the end of its retention" };
+            ensure!(is_there(&on, &key).await?, "{} after a purge is None, and {why}", Call::get(&key));
         }
-        ensure!(!is_there(&on, &key(&format!("past{index}"))?).await?, "purge brought past{index} back");
+        let past = key(&format!("past{index}"))?;
+        ensure!(!is_there(&on, &past).await?, "{} after a purge: a record with a retention of zero", Call::get(&past));
     }
     Ok(())
 }
@@ -51,12 +52,13 @@ pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
         for index in 0..3 {
             on.storage().put(&key(&format!("past{index}"))?, &kept_for("x", ZERO), Precondition::Always).await?;
         }
-        ensure_eq!(on.storage().purge(0).await?, 0, "purge(0)");
+        ensure_eq!(on.storage().purge(0).await?, 0, "purge(0) where 3 records are past their retention");
         let removed = on.storage().purge(limit).await?;
         ensure!(removed <= 3, "purge({limit}) says that it removed {removed} of 3");
         let rest = on.storage().purge(usize::MAX).await?;
         ensure!(removed + rest <= 3, "purge({limit}) and another one say that they removed {} of 3", removed + rest);
-        ensure!(is_there(&on, &plain).await?, "purge({limit}) removed a record without a retention");
+        let get = Call::get(&plain);
+        ensure!(is_there(&on, &plain).await?, "{get} after purge({limit}) is None, and has no retention");
     }
     Ok(())
 }
@@ -97,7 +99,11 @@ pub async fn purge_spares_what_is_written_meanwhile(on: Arc<Subject>) -> Outcome
         }
         purging.await??;
         for key in &keys {
-            ensure!(is_there(&on, key).await?, "round {round}: purge took a record that was written while it ran");
+            let get = Call::get(key);
+            ensure!(
+                is_there(&on, key).await?,
+                "round {round}: {get} is None: purge took what was written while it ran"
+            );
         }
     }
     Ok(())
@@ -134,7 +140,8 @@ pub async fn expired_records_are_not_cleared_over_new_ones(on: Arc<Subject>) -> 
         ensure_eq!(
             found,
             Some(version),
-            "round {round}: get of a record that was written over an expired one while get, list and delete met that"
+            "round {round}: {}, written over an expired record while get, list and delete met that: the version",
+            Call::get(&key)
         );
     }
     Ok(())

@@ -10,6 +10,7 @@ use oauth_dance_core::{
 };
 use tokio::task::JoinSet;
 
+use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
@@ -29,10 +30,15 @@ pub async fn one_creation_wins(on: Arc<Subject>) -> Outcome {
                 Err(error) => return Err(error.into()),
             }
         }
-        ensure_eq!(won.len(), 1, "round {round}: how many of 12 created the record");
+        let what = format!("round {round}: 12 times put({}, Absent) at once", key.show());
+        ensure_eq!(won.len(), 1, "{what}: how many succeeded");
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
         let (index, version) = won[0];
-        ensure_eq!(found, Some((index.to_string().into_bytes(), version)), "round {round}: the record created");
+        ensure_eq!(
+            found,
+            Some((index.to_string().into_bytes(), version)),
+            "get after {what}: the record of the one that succeeded"
+        );
     }
     Ok(())
 }
@@ -46,15 +52,17 @@ pub async fn racing_first_writes_all_succeed(on: Arc<Subject>) -> Outcome {
         let mut all = Vec::new();
         for (index, result) in at_once(&handles, &key, 12, Precondition::Always).await {
             let version = result?;
-            ensure!(versions.insert(version), "round {round}: two writes have one version");
+            let put = format!("put({}, Always)", key.show());
+            ensure!(versions.insert(version), "round {round}: {put}: two writes at once returned {version:?}");
             all.push((index.to_string().into_bytes(), version));
         }
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
-        let found = found.ok_or_else(|| Stop::failed("the record is missing"))?;
-        ensure!(all.contains(&found), "round {round}: get shows {}, which is none of the writes", found.show());
+        let what = format!("round {round}: {} after 12 times put Always at once", Call::get(&key));
+        let found = found.ok_or_else(|| Stop::failed(format_args!("{what} is None")))?;
+        ensure!(all.contains(&found), "{what} is {}, which none of them wrote", found.show());
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &Filter::everything().user(key.user()), 10).await?;
-            ensure_eq!(listed.len(), 1, "round {round}: entries of one key");
+            ensure_eq!(listed.len(), 1, "round {round}: list(user {:?}): how many records of one key", key.user());
         }
     }
     Ok(())
@@ -72,7 +80,9 @@ pub async fn no_update_is_lost(on: Arc<Subject>) -> Outcome {
     while let Some(counted) = counting.join_next().await {
         counted??;
     }
-    ensure_eq!(count(on.storage().as_ref()).await?, tasks * rounds, "the counter");
+    let get = Call::get(&key("counter")?);
+    let what = format!("{get}, counted up by {tasks} tasks at once, {rounds} times each, with put Version");
+    ensure_eq!(count(on.storage().as_ref()).await?, tasks * rounds, "{what}");
     Ok(())
 }
 
@@ -93,7 +103,8 @@ pub async fn one_delete_wins(on: Arc<Subject>) -> Outcome {
         for result in deleting.join_all().await {
             removed += usize::from(result?);
         }
-        ensure_eq!(removed, 1, "round {round}: how many were told that they removed the record");
+        let delete = Call::delete(&key, (round % 2 == 0).then_some(version));
+        ensure_eq!(removed, 1, "round {round}: 8 times {delete} at once: how many are Ok(true)");
     }
     Ok(())
 }
@@ -116,8 +127,18 @@ pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<Subject>) -> Outcom
             Err(error) => return Err(error.into()),
         };
         let deleted = deleting.await??;
-        ensure!(written != deleted, "round {round}: written {written}, deleted {deleted}");
-        ensure_eq!(on.storage().get(&key).await?.is_some(), written, "round {round}: whether the record is there");
+        let written_is = if written { "succeeded" } else { "is a Conflict" };
+        let both = format!(
+            "round {round}: put({}, {version:?}) {written_is} and delete of that version at once is Ok({deleted})",
+            key.show()
+        );
+        ensure!(written != deleted, "{both}: exactly one must succeed");
+        let is_there = on.storage().get(&key).await?.is_some();
+        ensure!(
+            is_there == written,
+            "{both}, and afterwards the record is {}",
+            if is_there { "there" } else { "gone" }
+        );
     }
     Ok(())
 }
@@ -181,27 +202,9 @@ pub async fn large_writes_exclude_each_other(on: Arc<Subject>) -> Outcome {
                     Err(error) => return Err(error.into()),
                 }
             }
-            ensure_eq!(won.len(), 1, "round {round}: how many of 4 writes of {size} bytes succeeded, {when:?}");
-            ensure_eq!(on.storage().get(&key).await?, won.pop(), "round {round}: get after writes of {size} bytes");
-        }
-    }
-    Ok(())
-}
-
-/// Once `put` or `delete` returned, every handle on the same data sees it.
-pub async fn writes_are_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
-    let one = Arc::clone(on.storage());
-    let other = on.harness().reopen().await?;
-    let key = key("alice")?;
-    for round in 0..30 {
-        let (writer, reader) = if round % 2 == 0 { (&one, &other) } else { (&other, &one) };
-        let payload = format!("round {round}").into_bytes();
-        let version = writer.put(&key, &Record::new(payload.clone()), Precondition::Always).await?;
-        let found = reader.get(&key).await?.map(|found| (found.value.payload, found.version));
-        ensure_eq!(found, Some((payload, version)), "round {round}: read through the other handle");
-        if round % 5 == 4 {
-            writer.delete(&key, None).await?;
-            ensure_eq!(reader.get(&key).await?, None, "round {round}: read through the other handle after a delete");
+            let put = format!("put({}, {size} bytes, {})", key.show(), when.show());
+            ensure_eq!(won.len(), 1, "round {round}: 4 times {put} at once: how many succeeded");
+            ensure_eq!(on.storage().get(&key).await?, won.pop(), "round {round}: get after 4 times {put} at once");
         }
     }
     Ok(())
@@ -219,8 +222,8 @@ pub async fn reads_do_not_go_back(on: Arc<Subject>) -> Outcome {
         reading.spawn(async move {
             let mut last = 0;
             while !done.load(Ordering::SeqCst) {
-                let now = number(storage.get(&key).await?.map(|found| found.value))?;
-                ensure!(now >= last, "generation {now} was read after {last}");
+                let now = number(&key, storage.get(&key).await?.map(|found| found.value))?;
+                ensure!(now >= last, "{}: write {now} was read after write {last} had been", Call::get(&key));
                 last = now;
                 tokio::task::yield_now().await;
             }
@@ -262,7 +265,7 @@ pub async fn keys_do_not_block_each_other(on: Arc<Subject>) -> Outcome {
     for _ in 0..20 {
         let version = on.storage().put(&calm, &rich("x"), Precondition::Always).await?;
         let found = on.storage().get(&calm).await?.map(|found| found.version);
-        ensure_eq!(found, Some(version), "a calm key beside busy ones");
+        ensure_eq!(found, Some(version), "{} after put, while other keys are written: the version", Call::get(&calm));
     }
     while let Some(finished) = busy.join_next().await {
         finished??;
@@ -277,7 +280,7 @@ pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> O
         loop {
             let found = storage.get(&key).await?;
             let when = found.as_ref().map_or(Precondition::Absent, |found| Precondition::Version(found.version));
-            let next = found.map_or(Ok(0), |found| number(Some(found.value)))? + 1;
+            let next = found.map_or(Ok(0), |found| number(&key, Some(found.value)))? + 1;
             match storage.put(&key, &Record::new(next.to_string()), when).await {
                 Ok(_) => break,
                 Err(StorageError::Conflict) => {}
@@ -292,12 +295,14 @@ pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> O
 
 /// Where that counter stands.
 pub(crate) async fn count(storage: &dyn TokenStorage) -> Outcome<usize> {
-    number(storage.get(&key("counter")?).await?.map(|found| found.value))
+    number(&key("counter")?, storage.get(&key("counter")?).await?.map(|found| found.value))
 }
 
-fn number(record: Option<Record>) -> Outcome<usize> {
-    let record = record.ok_or_else(|| Stop::failed("the record is missing"))?;
-    Ok(std::str::from_utf8(&record.payload)?.parse()?)
+fn number(key: &TokenKey, record: Option<Record>) -> Outcome<usize> {
+    let number = record.as_ref().and_then(|record| std::str::from_utf8(&record.payload).ok()?.parse().ok());
+    number.ok_or_else(|| {
+        Stop::failed(format_args!("{} is {}, and only numbers were written", Call::get(key), record.show()))
+    })
 }
 
 /// The same precondition from many tasks at once, each writing its own number.
@@ -331,10 +336,25 @@ async fn read_whole_generations(
     size: usize,
 ) -> Outcome {
     while !done.load(Ordering::SeqCst) {
-        let found = storage.get(&key).await?.ok_or_else(|| Stop::failed("the record is missing"))?.value;
+        let get = Call::get(&key);
+        let found = storage.get(&key).await?;
+        let gap = || Stop::failed(format_args!("{get}, which is written all the time and never deleted, is None"));
+        let found = found.ok_or_else(gap)?.value;
         let number = found.expires_at.map_or(0, Timestamp::as_unix_seconds);
-        ensure!(found == generation(number, size), "a read shows parts of several writes");
+        ensure!(
+            found == generation(number, size),
+            "{get} shows parts of several writes: the payload begins with write {} and ends with write {}, and the \
+             hints are of write {number} and {}",
+            part(found.payload.first_chunk()),
+            part(found.payload.rchunks(8).nth(1).and_then(<[u8]>::first_chunk)),
+            found.key_id.show()
+        );
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// The number of a write, read from a part of its payload.
+fn part(bytes: Option<&[u8; 8]>) -> String {
+    bytes.map_or_else(|| "?".to_owned(), |bytes| u64::from_be_bytes(*bytes).to_string())
 }

@@ -1,6 +1,8 @@
-//! Remembers the last calls, so that a failure names them.
+//! Remembers calls, so that a failure names them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,150 +11,196 @@ use oauth_dance_core::{
     Versioned,
 };
 
-use crate::show::{SHOWN, Show, text};
+use crate::calls::Call;
+use crate::outcome::chain;
+use crate::show::Show;
 
 /// How many calls a failure shows.
 const LAST: usize = 8;
+/// How many calls that returned an error are remembered.
+const ERRORS: usize = 32;
 
-/// The last calls of one property on its storages.
+/// The calls of one property on its storages.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    lines: Mutex<(u64, VecDeque<Line>)>,
+    calls: Mutex<Calls>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
+struct Calls {
+    count: u64,
+    in_flight: BTreeMap<u64, Line>,
+    last: VecDeque<(u64, Line)>,
+    /// Each with the text of its error.
+    failed: VecDeque<(String, String)>,
+    panicked: Option<String>,
+}
+
+#[derive(Clone, Debug)]
 struct Line {
-    number: u64,
     handle: usize,
     call: Call,
     answer: Option<String>,
 }
 
-#[derive(Debug)]
-enum Call {
-    Get(TokenKey),
-    /// The record's payload is shortened, and this is its length.
-    Put(TokenKey, Record, usize, Precondition),
-    Delete(TokenKey, Option<Version>),
-    List(Filter, usize, bool),
-    Purge(usize),
-}
-
 impl Log {
     /// The last calls in order, a line each.
-    pub(crate) fn tell(&self) -> String {
-        let lines = self.lines();
-        let told = lines.1.iter().map(|line| {
-            let answer = line.answer.as_deref().unwrap_or("not answered");
+    pub(crate) fn last_calls(&self) -> String {
+        let calls = self.calls();
+        let in_flight = calls.in_flight.iter().map(|(number, line)| (*number, line));
+        let mut lines: Vec<_> = calls.last.iter().map(|(number, line)| (*number, line)).chain(in_flight).collect();
+        lines.sort_by_key(|(number, _)| *number);
+        let shown = lines.iter().skip(lines.len().saturating_sub(LAST)).map(|(_, line)| {
             let handle = if line.handle == 0 { String::new() } else { format!(" (handle {})", line.handle) };
-            format!("\n  {}{handle} -> {answer}", line.call.show())
+            format!("\n  {}{handle} -> {}", line.call, line.answer.as_deref().unwrap_or("no answer yet"))
         });
-        told.collect()
+        shown.collect()
+    }
+
+    /// The call in flight that began first, and how many others there are.
+    pub(crate) fn in_flight(&self) -> Option<String> {
+        let calls = self.calls();
+        let first = calls.in_flight.values().next()?;
+        let others = calls.in_flight.len() - 1;
+        let others = if others > 0 { format!(" (and {others} other calls)") } else { String::new() };
+        Some(format!("{}{others}", first.call))
+    }
+
+    /// The last call that returned an error which ends the same way as this text.
+    pub(crate) fn call_with_error(&self, text: &str) -> Option<String> {
+        let calls = self.calls();
+        calls.failed.iter().rev().find(|(_, error)| text.contains(error)).map(|(call, _)| call.clone())
+    }
+
+    /// The last call that panicked.
+    pub(crate) fn panicked(&self) -> Option<String> {
+        self.calls().panicked.clone()
     }
 
     fn begin(&self, handle: usize, call: Call) -> u64 {
-        let mut lines = self.lines();
-        lines.0 += 1;
-        let number = lines.0;
-        lines.1.push_back(Line { number, handle, call, answer: None });
-        if lines.1.len() > LAST {
-            lines.1.pop_front();
-        }
+        let mut calls = self.calls();
+        calls.count += 1;
+        let number = calls.count;
+        calls.in_flight.insert(number, Line { handle, call, answer: None });
         number
     }
 
-    fn end<T: Show>(&self, number: u64, answer: &Result<T, StorageError>) {
-        let mut lines = self.lines();
-        if let Some(line) = lines.1.iter_mut().rev().find(|line| line.number == number) {
-            line.answer = Some(answer.show());
+    /// Notes the end of a call. One that is not remembered leaves nothing.
+    fn end(&self, number: u64, answer: Option<String>, is_remembered: bool) {
+        let mut calls = self.calls();
+        let Some(mut line) = calls.in_flight.remove(&number) else { return };
+        if !is_remembered {
+            return;
+        }
+        line.answer = answer;
+        calls.last.push_back((number, line));
+        if calls.last.len() > LAST {
+            calls.last.pop_front();
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, (u64, VecDeque<Line>)> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Show for Call {
-    fn show(&self) -> String {
-        match self {
-            Self::Get(key) => format!("get({})", key.show()),
-            Self::Put(key, record, length, when) => {
-                let long = if *length > SHOWN { format!(" of {length} bytes") } else { String::new() };
-                format!("put({}, {}{long}, {when:?})", key.show(), record.show())
-            }
-            Self::Delete(key, only) => format!("delete({}, {only:?})", key.show()),
-            Self::List(filter, limit, after) => {
-                let mut conditions = Vec::new();
-                for (name, value) in
-                    [("tenant", &filter.tenant), ("user", &filter.user), ("provider", &filter.provider)]
-                {
-                    conditions.extend(value.as_ref().map(|value| format!("{name} {}", text(value.as_bytes()))));
-                }
-                conditions.extend(filter.expiring_before.map(|at| format!("expiring before {}", at.as_unix_seconds())));
-                let page = if *after { "the next page" } else { "the first page" };
-                format!("list([{}], {page} of {limit})", conditions.join(", "))
-            }
-            Self::Purge(limit) => format!("purge({limit})"),
+    fn fail(&self, call: String, error: &StorageError) {
+        let mut calls = self.calls();
+        calls.failed.push_back((call, chain(error)));
+        if calls.failed.len() > ERRORS {
+            calls.failed.pop_front();
         }
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The same storage, with its calls remembered.
 pub(crate) fn recorded(inner: Arc<dyn TokenStorage>, log: &Arc<Log>, handle: usize) -> Arc<dyn TokenStorage> {
-    Arc::new(Recorded { inner, log: Arc::clone(log), handle })
+    Arc::new(Recorded { inner, log: Arc::clone(log), handle, remembers: true })
+}
+
+/// The same storage, with only those calls noted that are in flight or that returned an error: what answers at once is
+/// not held up by the log, so that calls can begin at the same time.
+pub(crate) fn watched(inner: Arc<dyn TokenStorage>, log: &Arc<Log>, handle: usize) -> Arc<dyn TokenStorage> {
+    Arc::new(Recorded { inner, log: Arc::clone(log), handle, remembers: false })
 }
 
 struct Recorded {
     inner: Arc<dyn TokenStorage>,
     log: Arc<Log>,
     handle: usize,
+    remembers: bool,
 }
 
 impl Recorded {
-    fn begin(&self, call: Call) -> u64 {
-        self.log.begin(self.handle, call)
+    async fn note<T: Show>(
+        &self,
+        call: impl Fn() -> Call,
+        answering: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let mut noted = Noted { of: self, number: None };
+        if self.remembers {
+            noted.number = Some(self.log.begin(self.handle, call()));
+        }
+        let mut answering = pin!(answering);
+        let answer = poll_fn(|context| {
+            let polled = answering.as_mut().poll(context);
+            if polled.is_pending() && noted.number.is_none() {
+                noted.number = Some(self.log.begin(self.handle, call()));
+            }
+            polled
+        })
+        .await;
+        if let Err(error) = &answer {
+            self.log.fail(call().to_string(), error);
+        }
+        if let Some(number) = noted.number.take() {
+            let shown = self.remembers.then(|| answer.show());
+            self.log.end(number, shown, self.remembers);
+        }
+        answer
+    }
+}
+
+/// A call in flight.
+struct Noted<'a> {
+    of: &'a Recorded,
+    number: Option<u64>,
+}
+
+/// It was dropped, or it panicked.
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let panics = std::thread::panicking();
+        if panics {
+            let mut calls = self.of.log.calls();
+            calls.panicked = calls.in_flight.get(&number).map(|line| line.call.to_string());
+        }
+        let end = if panics { "a panic" } else { "dropped" };
+        self.of.log.end(number, Some(end.to_owned()), self.of.remembers);
     }
 }
 
 #[async_trait]
 impl TokenStorage for Recorded {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        let number = self.begin(Call::Get(key.clone()));
-        let found = self.inner.get(key).await;
-        self.log.end(number, &found);
-        found
+        self.note(|| Call::get(key), self.inner.get(key)).await
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        let start = &record.payload[..record.payload.len().min(SHOWN)];
-        let brief = Record::new(start).with_expires_at(record.expires_at).with_key_id(record.key_id.clone());
-        let brief = brief.with_retain_for(record.retain_for);
-        let number = self.begin(Call::Put(key.clone(), brief, record.payload.len(), when));
-        let written = self.inner.put(key, record, when).await;
-        self.log.end(number, &written);
-        written
+        self.note(|| Call::put(key, record, when), self.inner.put(key, record, when)).await
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        let number = self.begin(Call::Delete(key.clone(), only));
-        let removed = self.inner.delete(key, only).await;
-        self.log.end(number, &removed);
-        removed
+        self.note(|| Call::delete(key, only), self.inner.delete(key, only)).await
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-        let number = self.begin(Call::List(filter.clone(), page.limit, page.after.is_some()));
-        let listed = self.inner.list(filter, page).await;
-        self.log.end(number, &listed);
-        listed
+        let (limit, is_later) = (page.limit, page.after.is_some());
+        self.note(|| Call::List(filter.clone(), limit, is_later), self.inner.list(filter, page)).await
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        let number = self.begin(Call::Purge(limit));
-        let purged = self.inner.purge(limit).await;
-        self.log.end(number, &purged);
-        purged
+        self.note(|| Call::Purge(limit), self.inner.purge(limit)).await
     }
 
     fn capabilities(&self) -> Capabilities {

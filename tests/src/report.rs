@@ -8,6 +8,7 @@ use std::time::Duration;
 use oauth_dance_core::{Clock, Timestamp};
 
 use crate::outcome::{Outcome, Stop};
+use crate::properties::bases;
 use crate::run::Property;
 
 /// How one storage did.
@@ -51,9 +52,30 @@ impl Report {
         self.stopped(|stop| if let Stop::NotApplicable(why) = stop { Some(why) } else { None })
     }
 
-    /// The properties that were broken, and how; the most telling first.
+    /// The properties that were broken, and how; the most telling first: before all others those that no other broken
+    /// property [explains](Self::explained_by).
     pub fn failed(&self) -> Vec<(&'static str, &str)> {
-        self.stopped(|stop| if let Stop::Failed(why) = stop { Some(why) } else { None })
+        let mut failed = self.stopped(|stop| if let Stop::Failed(why) = stop { Some(why) } else { None });
+        failed.sort_by_key(|(name, _)| self.explained_by(name).is_some());
+        failed
+    }
+
+    /// The broken property to read first, if one was broken that the property takes for granted.
+    pub fn explained_by(&self, property: &str) -> Option<&'static str> {
+        let find = |name: &str| crate::PROPERTIES.iter().find(|property| property.name == name);
+        let mut first = None;
+        let mut bases = bases(find(property)?);
+        while let Some(basis) =
+            crate::PROPERTIES.iter().find(|basis| bases.contains(basis.name) && self.has_failed(basis.name))
+        {
+            first = Some(basis.name);
+            bases = crate::properties::bases(basis);
+        }
+        first
+    }
+
+    fn has_failed(&self, property: &str) -> bool {
+        matches!(self.outcome(property), Some(Err(Stop::Failed(_))))
     }
 
     /// The properties that could not be tried because something is not there, and what.
@@ -88,7 +110,9 @@ impl Report {
             text += &format!("\n## {title}\n\n| property | why |\n| --- | --- |\n");
             for (name, why) in stops {
                 let why = why.lines().next().unwrap_or_default().replace('|', "\\|");
-                text += &format!("| `{name}` | {why} |\n");
+                let basis = self.explained_by(name).filter(|_| title == "Failed");
+                let basis = basis.map_or_else(String::new, |basis| format!(", after `{basis}`"));
+                text += &format!("| `{name}`{basis} | {why} |\n");
             }
         }
         text
@@ -130,7 +154,7 @@ impl Report {
     }
 }
 
-/// The counts on the first line, then what was not kept: failures first, the most telling of them at the top.
+/// The counts on the first line, then what was not shown to hold: failures first, the most telling of them at the top.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (not_applicable, failed, skipped) = (self.not_applicable(), self.failed(), self.skipped());
@@ -138,7 +162,9 @@ impl fmt::Display for Report {
         write!(f, ", {} skipped, {} failed", skipped.len(), failed.len())?;
         for (kind, stops) in [("FAILED", failed), ("skipped", skipped), ("not applicable", not_applicable)] {
             for (name, why) in stops {
-                write!(f, "\n  {kind}: {name}: {why}")?;
+                let basis = self.explained_by(name).filter(|_| kind == "FAILED");
+                let basis = basis.map_or_else(String::new, |basis| format!(" after {basis}"));
+                write!(f, "\n  {kind}{basis}: {name}: {why}")?;
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{Filter, Precondition, Record, StorageError, Timestamp, TokenKey, Versioned};
 
+use crate::calls::{Call, pages};
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
 use crate::subject::{Subject, kept_for, key, list_all, rich};
@@ -20,19 +21,21 @@ pub async fn an_expired_access_token_is_not_missing(on: Arc<Subject>) -> Outcome
     on.storage().put(&soon, &expiring, Precondition::Always).await?;
     on.pass(25).await?;
     on.storage().purge(100).await?;
-    ensure_eq!(
-        on.storage().get(&old).await?,
-        Some(Versioned::new(record.clone(), version)),
-        "get of a record whose access token expired long ago"
-    );
-    ensure!(on.storage().get(&soon).await?.is_some(), "get: a record is gone since its access token expired");
+    let found = on.storage().get(&old).await?;
+    let wanted = Some(Versioned::new(record.clone(), version));
+    ensure_eq!(found, wanted, "{}, whose access token expired in 1970, after a purge", Call::get(&old));
+    let found = on.storage().get(&soon).await?;
+    ensure!(found.is_some(), "{}, whose access token has just expired, is None", Call::get(&soon));
     if on.capabilities().listable {
         let listed = list_all(on.storage().as_ref(), &Filter::everything(), 10).await?;
-        ensure_eq!(listed.len(), 2, "list: records whose access tokens have expired");
+        ensure_eq!(listed.len(), 2, "list: how many records, of 2 whose access tokens have expired");
     }
-    ensure_error!(on.storage().put(&old, &record, Precondition::Absent).await, StorageError::Conflict, "put Absent");
+    let put = Call::put(&old, &record, Precondition::Absent);
+    let written = on.storage().put(&old, &record, Precondition::Absent).await;
+    ensure_error!(written, StorageError::Conflict, "{put} over a record whose access token has expired");
     on.storage().put(&old, &record, Precondition::Version(version)).await?;
-    ensure!(on.storage().delete(&soon, None).await?, "delete does not find a record whose access token expired");
+    let delete = Call::delete(&soon, None);
+    ensure_eq!(on.storage().delete(&soon, None).await?, true, "{delete} of a record whose access token has expired");
     Ok(())
 }
 
@@ -43,13 +46,15 @@ pub async fn retention_hides(on: Arc<Subject>) -> Outcome {
     on.storage().put(&short, &kept_for("x", one), Precondition::Always).await?;
     on.storage().put(&long, &kept_for("x", many), Precondition::Always).await?;
     on.pass(13).await?;
-    ensure_eq!(on.storage().get(&short).await?, None, "get of a record past its retention");
-    ensure!(on.storage().get(&long).await?.is_some(), "get: a record is gone long before its retention ends");
+    let get = Call::get(&short);
+    ensure_eq!(on.storage().get(&short).await?, None, "{get}, whose retention of {one:?} has ended");
+    let found = on.storage().get(&long).await?;
+    ensure!(found.is_some(), "{} is None, although its retention of {many:?} has just begun", Call::get(&long));
     if on.capabilities().listable {
         for filter in [Filter::everything(), Filter::everything().tenant(None).user("short")] {
             let listed = list_all(on.storage().as_ref(), &filter, 10).await?;
             let past: Vec<_> = listed.into_iter().filter(|entry| entry.key == short).collect();
-            ensure_eq!(past, vec![], "list: records past their retention");
+            ensure_eq!(past, vec![], "{}: records whose retention has ended", pages(&filter, 10));
         }
     }
     Ok(())
@@ -65,180 +70,21 @@ pub async fn past_retention_counts_as_absent(on: Arc<Subject>) -> Outcome {
         versions.push(on.storage().put(key, &kept_for("old", one), Precondition::Always).await?);
     }
     on.pass(13).await?;
-    let stale = on.storage().put(&keys[0], &Record::new("new"), Precondition::Version(versions[0])).await;
-    ensure_error!(stale, StorageError::Conflict, "put over the version of a record past its retention");
-    ensure_eq!(on.storage().get(&keys[0]).await?, None, "get after that put");
-    ensure!(!on.storage().delete(&keys[1], None).await?, "delete says that it removed a record past its retention");
-    ensure!(
-        !on.storage().delete(&keys[2], Some(versions[2])).await?,
-        "delete of the version of a record past its retention says that it removed something"
-    );
-    let version = on.storage().put(&keys[3], &Record::new("new"), Precondition::Absent).await?;
+    let (new, when) = (Record::new("new"), Precondition::Version(versions[0]));
+    let put = Call::put(&keys[0], &new, when);
+    let stale = on.storage().put(&keys[0], &new, when).await;
+    ensure_error!(stale, StorageError::Conflict, "{put}, the version of a record whose retention has ended");
+    ensure_eq!(on.storage().get(&keys[0]).await?, None, "get after {put}, which was refused");
+    for (key, only) in [(&keys[1], None), (&keys[2], Some(versions[2]))] {
+        let delete = Call::delete(key, only);
+        ensure_eq!(on.storage().delete(key, only).await?, false, "{delete} of a record whose retention has ended");
+    }
+    let put = Call::put(&keys[3], &new, Precondition::Absent);
+    let written = on.storage().put(&keys[3], &new, Precondition::Absent).await;
+    let refused = matches!(written, Err(StorageError::Conflict));
+    ensure!(!refused, "{put} is a Conflict, where the record's retention has ended");
     let found = on.storage().get(&keys[3]).await?;
-    ensure_eq!(found, Some(Versioned::new(Record::new("new"), version)), "get of a record created after a retention");
-    Ok(())
-}
-
-/// Every write sets the retention: none, longer and shorter all take effect, and nothing is inherited.
-pub async fn every_write_sets_the_retention(on: Arc<Subject>) -> Outcome {
-    let (short, long) = (on.units(2).await?, on.units(600).await?);
-    let unlimited = Record::new("x");
-    let cases = [
-        ("short to none", kept_for("x", short), unlimited.clone(), true),
-        ("short to long", kept_for("x", short), kept_for("x", long), true),
-        ("long to short", kept_for("x", long), kept_for("x", short), false),
-        ("none to short", unlimited, kept_for("x", short), false),
-    ];
-    for conditional in [false, true] {
-        for (name, first, second, _) in &cases {
-            let key = key(&format!("{name} {conditional}"))?;
-            let version = on.storage().put(&key, first, Precondition::Always).await?;
-            let when = if conditional { Precondition::Version(version) } else { Precondition::Always };
-            match on.storage().put(&key, second, when).await {
-                // A retention of two seconds may be over if that took more than one.
-                Err(StorageError::Conflict) if *first == kept_for("x", short) => {
-                    on.storage().put(&key, second, Precondition::Always).await?;
-                }
-                written => drop(written?),
-            }
-        }
-    }
-    on.pass(24).await?;
-    for conditional in [false, true] {
-        for (name, _, _, stays) in &cases {
-            let found = on.storage().get(&key(&format!("{name} {conditional}"))?).await?;
-            ensure_eq!(
-                found.is_some(),
-                *stays,
-                "get: whether the record is there whose retention went from {name}, conditional {conditional}"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// The retention counts from the last write, also if that wrote the same bytes or had a condition.
-pub async fn retention_counts_from_the_last_write(on: Arc<Subject>) -> Outcome {
-    let (three, most) = (on.units(3).await?, on.units(3).await? - Duration::from_secs(1));
-    let cases = ["the same bytes", "other bytes", "a version", "after a delete"];
-    for name in cases {
-        on.storage().put(&key(name)?, &kept_for("x", three), Precondition::Always).await?;
-    }
-    on.pass(17).await?;
-    let (written, mut versions) = (on.now(), Vec::new());
-    for name in cases {
-        let key = key(name)?;
-        let when = match (name, on.storage().get(&key).await?) {
-            ("a version", Some(found)) => Precondition::Version(found.version),
-            ("after a delete", _) => {
-                on.storage().delete(&key, None).await?;
-                Precondition::Absent
-            }
-            _ => Precondition::Always,
-        };
-        let record = kept_for(if name == "the same bytes" { "x" } else { "y" }, three);
-        versions.push(on.storage().put(&key, &record, when).await?);
-    }
-    on.pass(17).await?;
-    for (name, version) in cases.into_iter().zip(versions) {
-        let found = on.storage().get(&key(name)?).await?.map(|found| found.version);
-        // On a slow day the second retention may have ended as well.
-        if on.now() - written < most {
-            ensure_eq!(found, Some(version), "get: the record whose retention started again, {name}");
-        }
-    }
-    Ok(())
-}
-
-/// A record created after a delete does not inherit the retention of the one before.
-pub async fn retention_ends_with_the_record(on: Arc<Subject>) -> Outcome {
-    let one = on.units(1).await?;
-    let key = key("alice")?;
-    on.storage().put(&key, &kept_for("old", one), Precondition::Always).await?;
-    on.storage().delete(&key, None).await?;
-    on.storage().put(&key, &Record::new("new"), Precondition::Absent).await?;
-    on.pass(13).await?;
-    on.storage().purge(100).await?;
-    ensure!(on.storage().get(&key).await?.is_some(), "get: the retention of a deleted record took the next one away");
-    Ok(())
-}
-
-/// Nothing of a record past its retention survives in what replaces it: neither a hint nor the retention.
-pub async fn nothing_of_an_expired_record_survives(on: Arc<Subject>) -> Outcome {
-    let one = on.units(1).await?;
-    let poor = Record::new("b");
-    let old = rich("a long payload").with_retain_for(Some(one));
-    let names = ["Always", "Absent", "Always, purged", "Absent, purged"];
-    for name in names {
-        on.storage().put(&key(name)?, &old, Precondition::Always).await?;
-    }
-    on.pass(13).await?;
-    for name in names {
-        if name.ends_with("purged") {
-            on.storage().purge(100).await?;
-        }
-        let when = if name.starts_with("Always") { Precondition::Always } else { Precondition::Absent };
-        let version = on.storage().put(&key(name)?, &poor, when).await?;
-        let wanted = Versioned::new(poor.clone(), version);
-        ensure_eq!(on.storage().get(&key(name)?).await?, Some(wanted), "get after put {name} over an expired record");
-        if on.capabilities().listable {
-            let filter = Filter::everything().tenant(None).user(name);
-            let listed = list_all(on.storage().as_ref(), &filter, 10).await?;
-            let wanted = oauth_dance_core::Entry::new(key(name)?, version, &poor);
-            ensure_eq!(listed, vec![wanted], "list after put {name} over an expired record");
-        }
-    }
-    Ok(())
-}
-
-/// Calls that change nothing do not touch the retention: refused writes and deletes, reads, lists and purges.
-pub async fn a_refused_write_leaves_the_retention(on: Arc<Subject>) -> Outcome {
-    let (two, long) = (on.units(2).await?, on.units(600).await?);
-    let cases = ["put Absent", "put Version", "delete", "get", "list", "purge", "delete of another key"];
-    let (lasting, other) = (key("lasting")?, key("other")?);
-    let foreign = on.storage().put(&other, &Record::new("x"), Precondition::Always).await?;
-    on.storage().put(&lasting, &kept_for("x", long), Precondition::Always).await?;
-    for name in cases {
-        on.storage().put(&key(name)?, &kept_for("x", two), Precondition::Always).await?;
-    }
-    for tenths in [12, 12] {
-        for name in cases {
-            disturb(&on, name, foreign, long).await?;
-        }
-        let stale = on.storage().put(&lasting, &kept_for("y", two), Precondition::Version(foreign)).await;
-        ensure_error!(stale, StorageError::Conflict, "put over another key's version");
-        on.pass(tenths).await?;
-    }
-    for name in cases {
-        ensure_eq!(on.storage().get(&key(name)?).await?, None, "get of a record past its retention, after {name}");
-    }
-    ensure!(on.storage().get(&lasting).await?.is_some(), "get: a refused put shortened the retention");
-    Ok(())
-}
-
-/// Calls something that must not touch the retention of the record it is tried on.
-async fn disturb(on: &Subject, name: &str, foreign: oauth_dance_core::Version, long: Duration) -> Outcome {
-    let (storage, target, longer) = (on.storage(), key(name)?, kept_for("y", long));
-    match name {
-        // A retention of two seconds may be over by now, and then nothing is to be shown.
-        "put Absent" if storage.get(&target).await?.is_some() => {
-            drop(storage.put(&target, &longer, Precondition::Version(foreign)).await);
-            if on.can_move_time().await? {
-                let absent = storage.put(&target, &longer, Precondition::Absent).await;
-                ensure_error!(absent, StorageError::Conflict, "put Absent over a record");
-            }
-        }
-        "put Version" => drop(storage.put(&target, &longer, Precondition::Version(foreign)).await),
-        "delete" => drop(storage.delete(&target, Some(foreign)).await?),
-        "get" => drop(storage.get(&target).await?),
-        "list" if on.capabilities().listable => {
-            list_all(storage.as_ref(), &Filter::everything(), 3).await?;
-            list_all(storage.as_ref(), &Filter::everything().tenant(None).user(name), 3).await?;
-        }
-        "purge" => drop(storage.purge(0).await?),
-        "delete of another key" => drop(storage.delete(&key("nobody")?, None).await?),
-        _ => {}
-    }
+    ensure_eq!(found, Some(Versioned::new(new, written?)), "get after {put} over a record whose retention has ended");
     Ok(())
 }
 
@@ -252,57 +98,26 @@ pub async fn reading_tells_the_time_left(on: Arc<Subject>) -> Outcome {
     for handle in on.recorded_handles(2).await? {
         for _ in 0..2 {
             let asked = on.now();
-            let found = handle.get(&alice).await?.ok_or_else(|| Stop::failed("get: the record is missing"))?;
-            let left = found.value.retain_for.ok_or_else(|| Stop::failed("get: the record has lost its retention"))?;
+            let get = Call::get(&alice);
+            let found = handle.get(&alice).await?;
+            let left = found.as_ref().and_then(|found| found.value.retain_for);
+            let left = left.ok_or_else(|| {
+                let found = found.show();
+                Stop::failed(format_args!("{get}, written with a retention of {long:?}: retain_for: found {found}"))
+            })?;
             let (most, least) = (long.saturating_sub(asked - begun), long.saturating_sub(on.now() - begun));
             // A clock of whole seconds is off by less than one, at either end.
             let (most, least) =
                 (most + Duration::from_millis(2_100), least.saturating_sub(Duration::from_millis(1_100)));
             ensure!(
                 (least..=most.min(long)).contains(&left),
-                "get: {left:?} left of {long:?} that were written {:?} ago",
+                "{get}: retain_for: {left:?} left of {long:?}, written {:?} ago",
                 on.now() - begun
             );
             let unlimited = handle.get(&bob).await?.and_then(|found| found.value.retain_for);
-            ensure_eq!(unlimited, None, "get: the time left of a record without a retention");
+            ensure_eq!(unlimited, None, "{}, written without a retention: retain_for", Call::get(&bob));
             on.pass(6).await?;
         }
-    }
-    Ok(())
-}
-
-/// The end of a retention is seen through every handle, whichever wrote.
-pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
-    let two = on.units(2).await?;
-    let handles = on.recorded_handles(3).await?;
-    let mut versions = Vec::new();
-    for (index, handle) in handles.iter().enumerate() {
-        for (reader, reading) in handles.iter().enumerate() {
-            let key = key(&format!("by {index} for {reader}"))?;
-            versions.push(handle.put(&key, &kept_for("x", two), Precondition::Always).await?);
-            let found = reading.get(&key).await?;
-            let left = found.and_then(|found| found.value.retain_for);
-            ensure!(
-                left.is_some_and(|left| left <= two),
-                "get through handle {reader}: the time left is {}",
-                left.show()
-            );
-        }
-    }
-    on.pass(23).await?;
-    for (index, version) in (0..handles.len() * handles.len()).zip(versions) {
-        let (writer, reader) = (index / handles.len(), index % handles.len());
-        let key = key(&format!("by {writer} for {reader}"))?;
-        let reading = &handles[reader];
-        ensure_eq!(
-            reading.get(&key).await?,
-            None,
-            "get through handle {reader} after handle {writer}'s retention ended"
-        );
-        ensure!(!reading.delete(&key, Some(version)).await?, "delete removes what another handle's retention ended");
-        reading.put(&key, &Record::new("new"), Precondition::Absent).await?;
-        let found = handles[writer].get(&key).await?.map(|found| found.value);
-        ensure_eq!(found, Some(Record::new("new")), "get through the handle that wrote the expired record");
     }
     Ok(())
 }
@@ -314,7 +129,8 @@ pub async fn fractions_count_as_seconds(on: Arc<Subject>) -> Outcome {
     on.storage().put(&fraction, &record, Precondition::Always).await?;
     let found = on.storage().get(&fraction).await?.and_then(|found| found.value.retain_for);
     let whole = found.is_some_and(|left| (Duration::from_secs(50)..=Duration::from_secs(61)).contains(&left));
-    ensure!(whole, "get: the time left of 60.001 s just written is {}", found.show());
+    let get = Call::get(&fraction);
+    ensure!(whole, "{get}, just written with a retention of 60.001 s: retain_for is {}", found.show());
 
     for nanos in [900_000_000, 1, 1_000_000, 499_000_000, 999_999_999] {
         let (record, mut seen) = (kept_for("x", Duration::from_nanos(nanos)), false);
@@ -332,7 +148,8 @@ pub async fn fractions_count_as_seconds(on: Arc<Subject>) -> Outcome {
         }
         ensure!(
             seen || quick < 6,
-            "get: a record with a retention of {nanos} ns is over at once, {quick} times of {quick}"
+            "{} right after put with a retention of {nanos} ns is None, {quick} times of {quick}",
+            Call::get(&key)
         );
     }
     Ok(())
@@ -346,21 +163,26 @@ pub async fn zero_retention_is_over_at_once(on: Arc<Subject>) -> Outcome {
         let before = on.storage().put(&key, &rich("before"), Precondition::Always).await?;
         let when = if conditional { Precondition::Version(before) } else { Precondition::Always };
         let version = on.storage().put(&key, &zero, when).await?;
-        ensure_eq!(on.storage().get(&key).await?, None, "get after put {name} with a retention of zero");
+        let put = Call::put(&key, &zero, when);
+        ensure_eq!(on.storage().get(&key).await?, None, "get after {put}, a retention of zero");
         for old in [before, version] {
             let late = on.storage().put(&key, &rich("late"), Precondition::Version(old)).await;
-            ensure_error!(late, StorageError::Conflict, "put over a version from before a retention of zero");
-            ensure!(!on.storage().delete(&key, Some(old)).await?, "delete finds a record with a retention of zero");
+            ensure_error!(late, StorageError::Conflict, "put of {old:?} after {put}, a retention of zero");
         }
-        ensure!(!on.storage().delete(&key, None).await?, "delete finds a record with a retention of zero");
+        for only in [Some(before), Some(version), None] {
+            let delete = Call::delete(&key, only);
+            let removed = on.storage().delete(&key, only).await?;
+            ensure_eq!(removed, false, "{delete} after put {name} with a retention of zero");
+        }
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &Filter::everything(), 10).await?;
-            ensure_eq!(listed, vec![], "list after put {name} with a retention of zero");
+            ensure_eq!(listed, vec![], "list after {put}, a retention of zero");
         }
         on.storage().put(&key, &zero, Precondition::Absent).await?;
         let version = on.storage().put(&key, &Record::new("new"), Precondition::Absent).await?;
         let wanted = Versioned::new(Record::new("new"), version);
-        ensure_eq!(on.storage().get(&key).await?, Some(wanted), "get after put Absent where a retention was zero");
+        let found = on.storage().get(&key).await?;
+        ensure_eq!(found, Some(wanted), "{} after put Absent where a retention was zero", Call::get(&key));
         on.storage().delete(&key, None).await?;
     }
     Ok(())
@@ -400,14 +222,14 @@ pub async fn extreme_retentions_are_kept(on: Arc<Subject>) -> Outcome {
         }
         on.storage().purge(usize::MAX).await?;
         for (index, seconds) in retentions.iter().enumerate() {
-            let found = on.storage().get(&key(&format!("{seconds} s"))?).await?;
+            let key = key(&format!("{seconds} s"))?;
+            let get = Call::get(&key);
+            let found = on.storage().get(&key).await?;
             let lasts = *seconds > passed + 120;
             if lasts || seconds.saturating_add(60) < passed {
-                ensure_eq!(
-                    found.is_some(),
-                    lasts,
-                    "get: whether a record kept for {seconds} s is there after {passed} s"
-                );
+                let is = if found.is_some() { "is still there" } else { "is None" };
+                let right = found.is_some() == lasts;
+                ensure!(right, "{get} {is} after {passed} s, and was written with a retention of {seconds} s");
             }
             let Some(found) = found else { continue };
             let left = found.value.retain_for.map(|left| left.as_secs());
@@ -415,7 +237,11 @@ pub async fn extreme_retentions_are_kept(on: Arc<Subject>) -> Outcome {
             let exact = (seconds - seconds.min(&(passed + real)), seconds.saturating_sub(passed).saturating_add(2));
             let right = left.is_some_and(|left| (exact.0..=exact.1).contains(&left));
             // What ends after the year 9999 may be unlimited.
-            ensure!(right || index >= count, "get: {} s left of {seconds} s after {passed} s", left.show());
+            ensure!(
+                right || index >= count,
+                "{get} after {passed} s: retain_for: {} s left of {seconds} s",
+                left.show()
+            );
         }
     }
     Ok(())

@@ -11,12 +11,17 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::harness::{Answer, Harness};
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{Outcome, Stop, UNEXPECTED};
+use crate::recorder::Log;
 use crate::report::Report;
 use crate::subject::Subject;
 
 /// How long a maker, or a harness that cleans up, may take.
 const SET_UP: Duration = Duration::from_secs(60);
+/// Before the text of a panic in a property.
+const PANICKED: &str = "the property panicked: ";
+/// Before the time after which a property had not ended.
+const NOT_DONE: &str = "the property was not done after ";
 /// How many properties run at a time, unless libtest is told another number of threads.
 pub(crate) const SIDE_BY_SIDE: usize = 8;
 
@@ -27,6 +32,8 @@ pub struct Property {
     pub group: &'static str,
     /// The function's name.
     pub name: &'static str,
+    /// The properties that this one takes for granted, besides those of its group.
+    pub(crate) rests_on: &'static [&'static str],
     pub(crate) check: Check,
 }
 
@@ -73,7 +80,7 @@ impl Property {
             .and_then(std::convert::identity);
         let outcome = outcome.map_err(|stop| match stop {
             Stop::Failed(why) => {
-                let calls = subject.last_calls();
+                let (why, calls) = (headline(&why, subject.log()), subject.log().last_calls());
                 let calls = if calls.is_empty() { calls } else { format!("\nThe last calls were:{calls}") };
                 Stop::Failed(format!("{why}{calls}\nThe same choices again: CONFORMANCE_SEED={seed}"))
             }
@@ -138,7 +145,27 @@ fn next_turn(turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     runtime.block_on(Arc::clone(turns).acquire_owned()).ok()
 }
 
-/// Runs one task and tells a panic and a task that does not end as failures.
+/// What a failure says first: an error, a panic or a time-out with the call that it came from.
+fn headline(why: &str, log: &Log) -> String {
+    if let Some(error) = why.strip_prefix(UNEXPECTED) {
+        return match log.call_with_error(error) {
+            Some(call) => format!("{call} returned an error: {error}"),
+            None => match log.panicked() {
+                Some(call) if error.contains("panicked") => format!("{call}: {error}"),
+                _ => why.to_owned(),
+            },
+        };
+    }
+    if let Some(panic) = why.strip_prefix(PANICKED) {
+        return log.panicked().map_or_else(|| why.to_owned(), |call| format!("{call} panicked: {panic}"));
+    }
+    if let Some(time) = why.strip_prefix(NOT_DONE) {
+        return log.in_flight().map_or_else(|| why.to_owned(), |call| format!("{call} did not return within {time}"));
+    }
+    why.to_owned()
+}
+
+/// Runs one task, and reports a panic and a task that does not end as failures.
 fn wait<T: Send + 'static>(
     runtime: &Runtime,
     patience: Duration,

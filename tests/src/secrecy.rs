@@ -8,6 +8,7 @@ use oauth_dance_core::{
 };
 use serde_json::json;
 
+use crate::calls::Call;
 use crate::harness::Fault;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::{Show as _, error_name};
@@ -28,7 +29,8 @@ pub async fn tokens_come_back_whole(on: Arc<Subject>) -> Outcome {
     for tokens in [Tokens::sealed(Arc::clone(&storage), KeyRing::generate()), Tokens::dangerous_plaintext(storage)] {
         for token in [token(), oauth1.clone().into(), OAuth2Token::bearer("").into()] {
             let version = tokens.put(&key, &token, Precondition::Always).await?;
-            ensure_eq!(tokens.get(&key).await?, Some(Versioned::new(token, version)), "a token");
+            let found = tokens.get(&key).await?;
+            ensure_eq!(found, Some(Versioned::new(token, version)), "{} of a token after put", Call::get(&key));
         }
     }
     Ok(())
@@ -46,9 +48,12 @@ pub async fn sealed_tokens_leave_no_trace(on: Arc<Subject>) -> Outcome {
     }
     let dump = on.harness().raw_dump().await?;
     // Without this a dump of the wrong thing would prove everything.
-    ensure!(find(&dump, "MARKER-7e2b").is_some(), "the dump does not show what was stored unsealed");
+    ensure!(
+        find(&dump, "MARKER-7e2b").is_some(),
+        "the dump of the medium does not show the payload \"MARKER-7e2b\", which was put unsealed"
+    );
     if let Some(form) = find(&dump, CANARY) {
-        return Err(Stop::failed(format_args!("a sealed token is on the medium, {form}")));
+        return Err(Stop::failed(format_args!("the dump of the medium shows {CANARY:?} of a sealed token {form}")));
     }
     Ok(())
 }
@@ -72,7 +77,9 @@ pub async fn printing_shows_no_payload(on: Arc<Subject>) -> Outcome {
     let printed = on.harness().printed()?;
     for secret in [CANARY, RIM] {
         if let Some(form) = find(printed.as_bytes(), secret) {
-            return Err(Stop::failed(format_args!("the storage prints a payload or a part of it, {form}")));
+            return Err(Stop::failed(format_args!(
+                "{{:?}} of the storage, or its log, shows {secret:?} of a payload {form}"
+            )));
         }
     }
     Ok(())
@@ -102,13 +109,13 @@ pub async fn errors_show_no_payload(on: Arc<Subject>) -> Outcome {
         errors.extend(on.storage().get(&alice).await.err());
         errors.extend(on.storage().put(&alice, &secret, Precondition::Absent).await.err());
     }
-    ensure!(errors.len() >= 2, "there were hardly any errors to look at");
+    ensure!(errors.len() >= 2, "put over a record, Absent and with another version, returned {} errors", errors.len());
     for error in &errors {
         let told = format!("{error:?} {error:#?} {}", crate::outcome::chain(error));
         for secret in [CANARY, RIM] {
             if let Some(form) = find(told.as_bytes(), secret) {
                 let name = error_name(error);
-                return Err(Stop::failed(format_args!("an error shows the payload or a part of it, {form}: {name}")));
+                return Err(Stop::failed(format_args!("an error, {name}, shows {secret:?} of the payload {form}")));
             }
         }
     }
@@ -139,8 +146,10 @@ pub async fn sealed_records_are_bound_to_their_key(on: Arc<Subject>) -> Outcome 
         let mut changed = stolen.clone();
         changed.payload[index] ^= 1;
         on.storage().put(&alice, &changed, Precondition::Always).await?;
-        ensure!(tokens.get(&alice).await.is_err(), "a record opens with byte {index} changed");
-        ensure!(stored(&on, &alice).await? == changed, "a record that does not open was changed or removed");
+        let get = Call::get(&alice);
+        ensure!(tokens.get(&alice).await.is_err(), "{get} of a sealed token opens it with byte {index} changed");
+        let found = stored(&on, &alice).await?;
+        ensure!(found == changed, "{get} of a record that does not open: it was changed to {}", found.show());
     }
     Ok(())
 }
@@ -151,7 +160,9 @@ pub async fn equal_tokens_are_stored_differently(on: Arc<Subject>) -> Outcome {
     let mut seen = std::collections::HashSet::new();
     for user in ["alice", "bob", "alice"] {
         tokens.put(&key(user)?, &token(), Precondition::Always).await?;
-        ensure!(seen.insert(stored(&on, &key(user)?).await?.payload), "two writes of a token are stored alike");
+        let payload = stored(&on, &key(user)?).await?.payload;
+        let get = Call::get(&key(user)?);
+        ensure!(seen.insert(payload.clone()), "{get} shows the payload of an earlier put: {}", payload.show());
     }
     Ok(())
 }
@@ -161,15 +172,25 @@ pub async fn the_sealing_key_is_recorded(on: Arc<Subject>) -> Outcome {
     let rings = [KeyRing::generate(), KeyRing::generate()];
     for (user, ring) in ["alice", "bob"].into_iter().zip(&rings) {
         sealed(&on, ring.clone()).put(&key(user)?, &token(), Precondition::Always).await?;
-        ensure_eq!(stored(&on, &key(user)?).await?.key_id, Some(ring.primary_id()), "the key that sealed a record");
+        ensure_eq!(
+            stored(&on, &key(user)?).await?.key_id,
+            Some(ring.primary_id()),
+            "{}: key_id",
+            Call::get(&key(user)?)
+        );
     }
     if on.capabilities().listable {
         let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
         let ids: std::collections::BTreeSet<_> = listed.into_iter().filter_map(|entry| entry.key_id).collect();
-        ensure_eq!(ids, rings.iter().map(KeyRing::primary_id).collect(), "the keys in the list");
+        ensure_eq!(ids, rings.iter().map(KeyRing::primary_id).collect(), "list: the key_ids");
     }
     let error = sealed(&on, rings[1].clone()).get(&key("alice")?).await;
-    ensure_error!(error, TokensError::KeyUnavailable { .. }, "get without the key");
+    ensure_error!(
+        error,
+        TokensError::KeyUnavailable { .. },
+        "{} without the key that sealed it",
+        Call::get(&key("alice")?)
+    );
     Ok(())
 }
 
@@ -193,12 +214,17 @@ pub async fn resealing_loses_no_update(on: Arc<Subject>) -> Outcome {
         after.put(&key, &refreshed, Precondition::Always).await?;
         resealing.await??;
         let found = after.get(&key).await?.map(|found| found.value);
-        ensure_eq!(found, Some(refreshed), "round {round}: a token refreshed while it was sealed anew");
+        ensure_eq!(found, Some(refreshed), "round {round}: {} after a put while it was resealed", Call::get(&key));
     }
     before.put(&key, &token(), Precondition::Always).await?;
-    ensure!(after.reseal(&key).await?, "a record sealed with the older key was left");
-    ensure!(!after.reseal(&key).await?, "a record sealed with the first key was sealed anew");
-    ensure_eq!(after.get(&key).await?.map(|found| found.value), Some(token()), "the token sealed anew");
+    ensure!(after.reseal(&key).await?, "reseal({}) of a record sealed with the older key did nothing", key.show());
+    ensure!(!after.reseal(&key).await?, "reseal({}), for the second time, wrote again", key.show());
+    ensure_eq!(
+        after.get(&key).await?.map(|found| found.value),
+        Some(token()),
+        "{} after it was resealed",
+        Call::get(&key)
+    );
     Ok(())
 }
 
@@ -208,7 +234,7 @@ fn sealed(on: &Subject, ring: KeyRing) -> Tokens {
 
 async fn stored(on: &Subject, key: &TokenKey) -> Outcome<Record> {
     let found = on.storage().get(key).await?;
-    Ok(found.ok_or_else(|| Stop::failed(format_args!("the record of {key:?} is missing")))?.value)
+    Ok(found.ok_or_else(|| Stop::failed(format_args!("{} after put is None", Call::get(key))))?.value)
 }
 
 /// A token with the canary in all that is secret.

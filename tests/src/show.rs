@@ -27,6 +27,24 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     format!("\"{}\"{rest}", shown.escape_ascii())
 }
 
+/// How a payload differs from the one that was written: from the first byte that does.
+pub(crate) fn difference(wanted: &[u8], found: &[u8]) -> String {
+    if wanted.len().max(found.len()) <= SHOWN {
+        return format!("expected {}, found {}", text(wanted), text(found));
+    }
+    let lengths = match (wanted.len(), found.len()) {
+        (wanted, found) if wanted == found => format!("{wanted} bytes"),
+        (wanted, found) => format!("expected {wanted} bytes, found {found}"),
+    };
+    let first = wanted.iter().zip(found).position(|(one, other)| one != other);
+    let first = first.unwrap_or(wanted.len().min(found.len()));
+    let [wanted, found] = [wanted, found].map(|bytes| match &bytes[first..] {
+        [] => "the end".to_owned(),
+        rest => format!("\"{}\"", rest[..rest.len().min(16)].escape_ascii()),
+    });
+    format!("{lengths}; from byte {first}: expected {wanted}, found {found}")
+}
+
 macro_rules! shown_as_debug {
     ($($type:ty)+) => {
         $(impl Show for $type {
@@ -37,7 +55,7 @@ macro_rules! shown_as_debug {
     };
 }
 
-shown_as_debug!(bool usize u64 String Duration Timestamp Version Capabilities Token Precondition);
+shown_as_debug!(bool usize u64 String Duration Timestamp Version Capabilities Token);
 
 fn brief(value: &dyn Debug) -> String {
     let text = format!("{value:?}");
@@ -68,6 +86,16 @@ fn word(part: &str) -> String {
     format!("\"{}...{}\" ({} bytes)", start.escape_debug(), end.escape_debug(), part.len())
 }
 
+impl Show for Precondition {
+    fn show(&self) -> String {
+        match self {
+            Self::Always => "Always".to_owned(),
+            Self::Absent => "Absent".to_owned(),
+            Self::Version(version) => format!("{version:?}"),
+        }
+    }
+}
+
 impl Show for Record {
     fn show(&self) -> String {
         let mut shown = text(&self.payload);
@@ -86,8 +114,14 @@ impl Show for Record {
 
 impl Show for Entry {
     fn show(&self) -> String {
-        let (expires_at, key_id) = (self.expires_at.map(Timestamp::as_unix_seconds), &self.key_id);
-        format!("{{{}, {:?}, expires_at {expires_at:?}, key_id {key_id:?}}}", self.key.show(), self.version)
+        let mut shown = format!("{}, {:?}", self.key.show(), self.version);
+        if let Some(expires_at) = self.expires_at {
+            shown += &format!(", expires_at {}", expires_at.as_unix_seconds());
+        }
+        if let Some(key_id) = &self.key_id {
+            shown += &format!(", key_id {}", word(key_id));
+        }
+        format!("{{{shown}}}")
     }
 }
 
@@ -201,5 +235,16 @@ mod tests {
         let record = Record::new([1, 2]).with_key_id(Some("k".to_owned()));
         assert_eq!(Some(record).show(), r#"Some({"\x01\x02", key_id "k"})"#);
         assert_eq!(vec![b'x'; 3].show(), r#""xxx""#);
+    }
+
+    #[test]
+    fn long_payloads_are_compared_from_the_first_difference() {
+        let (wanted, mut found) = ([b'x'; 100], [b'x'; 100]);
+        found[90] = 0;
+        let same_length = r#"100 bytes; from byte 90: expected "xxxxxxxxxx", found "\x00xxxxxxxxx""#;
+        assert_eq!(difference(&wanted, &found), same_length);
+        let cut = r#"expected 100 bytes, found 98; from byte 98: expected "xx", found the end"#;
+        assert_eq!(difference(&wanted, &wanted[..98]), cut);
+        assert_eq!(difference(b"a", b""), r#"expected "a", found """#);
     }
 }

@@ -8,9 +8,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::calls::pages;
 use crate::harness::Harness;
 use crate::outcome::{Outcome, Stop, ensure};
-use crate::recorder::{Log, recorded};
+use crate::recorder::{Log, recorded, watched};
 
 /// How many calls of one property are in flight at once, so that a slow storage does not take long.
 const LANES: usize = 16;
@@ -72,14 +73,24 @@ impl Subject {
         *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = permit;
     }
 
-    /// The last calls, for a failure.
-    pub(crate) fn last_calls(&self) -> String {
-        self.log.tell()
+    /// The calls so far, for a failure.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
     }
 
-    /// As many handles on the same data, through pools of their own if the harness can open them. Their calls are not
-    /// remembered, because that would keep them from coming at the same time.
+    /// What has not returned, for a message about a time-out.
+    pub(crate) fn in_flight(&self) -> String {
+        self.log.in_flight().unwrap_or_else(|| "a call".to_owned())
+    }
+
+    /// As many handles on the same data, through pools of their own if the harness can open them. Of their calls only
+    /// those in flight and those that returned an error are remembered, so that they can begin at the same time.
     pub(crate) async fn handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
+        let handles = self.open(count).await?.into_iter().enumerate();
+        Ok(handles.map(|(number, handle)| watched(handle, &self.log, number)).collect())
+    }
+
+    async fn open(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
         let mut handles = vec![self.harness.storage()];
         while handles.len() < count {
             let next = match self.harness.reopen().await.map_err(Stop::from) {
@@ -93,7 +104,7 @@ impl Subject {
 
     /// Handles whose calls are remembered: for calls that come one after the other.
     pub(crate) async fn recorded_handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
-        let handles = self.handles(count).await?.into_iter().enumerate();
+        let handles = self.open(count).await?.into_iter().enumerate();
         Ok(handles.map(|(number, handle)| recorded(handle, &self.log, number)).collect())
     }
 
@@ -272,12 +283,13 @@ pub(crate) async fn list_all(storage: &dyn TokenStorage, filter: &Filter, limit:
     let (mut entries, mut after) = (Vec::new(), None);
     for _ in 0..10_000 {
         let page = storage.list(filter, PageRequest { after, limit }).await?;
-        ensure!(page.entries.len() <= limit.max(1), "list: a page of {limit} has {} entries", page.entries.len());
+        let count = page.entries.len();
+        ensure!(count <= limit.max(1), "{}: a page has {count} entries", pages(filter, limit));
         entries.extend(page.entries);
         let Some(next) = page.next else { return Ok(entries) };
         after = Some(next);
     }
-    Err(Stop::failed("list: there is a next page without end"))
+    Err(Stop::failed(format_args!("{}: there is always another page, after 10,000 of them", pages(filter, limit))))
 }
 
 /// SplitMix64: good enough to choose with, and the same on every machine.

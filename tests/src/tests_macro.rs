@@ -44,7 +44,7 @@ macro_rules! conformance_tests {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __tests {
-    ($($group:ident: $($name:ident)+;)+) => {
+    ($($group:ident $([$($basis:ident)+])?: $($name:ident $([$($own:ident)+])?)+;)+) => {
         $(mod $group {
             $(#[test]
             fn $name() {

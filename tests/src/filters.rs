@@ -1,0 +1,110 @@
+//! A filter chooses exactly the records that meet all of its conditions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use oauth_dance_core::{Entry, Filter, Precondition, Record, Timestamp, TokenKey};
+
+use crate::calls::pages;
+use crate::listing::{all, are_listed, many};
+use crate::outcome::{Outcome, ensure, ensure_eq};
+use crate::show::Show as _;
+use crate::subject::{Subject, key, list_all, rich};
+
+/// A filter and pages go together: the conditions hold on every page, and pages do not end early.
+pub async fn filters_hold_on_every_page(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    for index in 0..30 {
+        let key = TokenKey::new(["github", "google", "slack"][index % 3], format!("user{index:02}"))?;
+        on.storage().put(&key, &rich("x"), Precondition::Always).await?;
+    }
+    for limit in [1, 2, 3, 7, 10, 11] {
+        let filter = Filter::everything().provider("google");
+        let list = pages(&filter, limit);
+        let listed = list_all(on.storage().as_ref(), &filter, limit).await?;
+        let users: BTreeSet<_> = listed.iter().map(|entry| entry.key.user().to_owned()).collect();
+        let wrong = listed.iter().find(|entry| entry.key.provider() != "google");
+        ensure!(wrong.is_none(), "{list} shows a record of another provider: {}", wrong.show());
+        ensure_eq!(listed.len(), 10, "{list}: how many entries, of 10 records");
+        ensure_eq!(users.len(), 10, "{list}: how many different users");
+    }
+    Ok(())
+}
+
+/// Every condition of a filter is kept, alone and together with others.
+pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let mut entries = Vec::new();
+    for (index, key) in many()?.into_iter().enumerate() {
+        let expires_at = [None, Some(1_000), Some(1_002), Some(4_294_967_299)][index % 4];
+        let expires_at = expires_at.map(Timestamp::from_unix_seconds);
+        let record = Record::new("x").with_expires_at(expires_at);
+        let version = on.storage().put(&key, &record, Precondition::Always).await?;
+        entries.push(Entry::new(key, version, &record));
+    }
+    let mut filters = Vec::new();
+    // The last are beyond 32 bits.
+    let befores = [0, 1_000, 1_001, 1_003, 4_294_967_299, 4_294_967_300].map(Some);
+    let befores: Vec<Option<u64>> = [None].into_iter().chain(befores).collect();
+    for tenant in [None, Some(""), Some("acme"), Some("no such")] {
+        for user in [None, Some("alice"), Some("no such")] {
+            for provider in [None, Some("github"), Some("no such")] {
+                for before in befores.iter().copied() {
+                    let mut filter = Filter::everything();
+                    filter.tenant = tenant.map(str::to_owned);
+                    filter.user = user.map(str::to_owned);
+                    filter.provider = provider.map(str::to_owned);
+                    filter.expiring_before = before.map(Timestamp::from_unix_seconds);
+                    filters.push(filter);
+                }
+            }
+        }
+    }
+    for filter in filters {
+        let mut wanted: Vec<_> = entries.iter().filter(|entry| filter.matches(entry)).cloned().collect();
+        wanted.sort_by(|one, other| one.key.cmp(&other.key));
+        are_listed(&all(&on, &filter, 5).await?, &wanted, &pages(&filter, 5))?;
+    }
+    Ok(())
+}
+
+/// What a filter asks for is compared byte for byte: it is neither a pattern nor a prefix, and case matters.
+pub async fn filters_are_not_patterns(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let texts = [
+        "alice",
+        "Alice",
+        "alice ",
+        "álice",
+        "al",
+        "alicea",
+        "%",
+        "_____",
+        "*",
+        "a*",
+        "al[i]ce",
+        ".*",
+        "?????",
+        "al\\ice",
+        "' OR ''='",
+    ];
+    for text in texts {
+        for key in [key(text)?, TokenKey::new(text, "bob")?, key("bob")?.with_tenant(text)?] {
+            on.storage().put(&key, &rich("x"), Precondition::Absent).await?;
+        }
+    }
+    for text in texts {
+        for (part, filter) in [
+            ("user", Filter::everything().user(text)),
+            ("provider", Filter::everything().provider(text)),
+            ("tenant", Filter::everything().tenant(Some(text))),
+        ] {
+            let listed = all(&on, &filter, 10).await?;
+            let (right, wrong): (Vec<_>, Vec<_>) = listed.into_iter().partition(|entry| filter.matches(entry));
+            let list = pages(&filter, 10);
+            ensure!(wrong.is_empty(), "{list} shows a record of another {part}: {}", wrong[0].show());
+            ensure_eq!(right.len(), 1, "{list}: how many records, of one that was written");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! A list goes on from page to page, whatever changes in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use oauth_dance_core::{Cursor, Entry, Filter, PageRequest, Precondition, Record, StorageError, TokenKey, Version};
+
+use crate::calls::{Call, pages};
+use crate::listing::{all, are_listed, values};
+use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::show::Show as _;
+use crate::subject::{Subject, key, list_all, rich};
+
+/// A cursor that no storage handed out is `InvalidCursor`: neither the first page nor an empty one.
+pub async fn foreign_cursors_are_refused(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
+    let made_up = [
+        vec![],
+        vec![0],
+        vec![0xff],
+        vec![0; 3],
+        vec![0xff; 16],
+        vec![0xff; 61],
+        b"null".to_vec(),
+        b"'; DROP TABLE tokens; --".to_vec(),
+    ];
+    for bytes in made_up {
+        let after = Some(Cursor::from_bytes(bytes.clone()));
+        let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 10 }).await;
+        ensure_error!(page, StorageError::InvalidCursor, "list after the made-up cursor {}", bytes.show());
+    }
+    Ok(())
+}
+
+/// A list goes on after a record that was deleted meanwhile, with another limit, filter or handle.
+pub async fn a_list_goes_on_from_any_cursor(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let handles = on.recorded_handles(2).await?;
+    let keys: Vec<_> = (0..12).map(|index| key(&format!("user{index:02}"))).collect::<Outcome<_>>()?;
+    for key in &keys {
+        handles[0].put(key, &rich("x"), Precondition::Always).await?;
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    for turn in 0..100 {
+        let filter = if turn % 3 == 2 { Filter::everything().provider("github") } else { Filter::everything() };
+        let page = handles[turn % 2].list(&filter, PageRequest { after, limit: 1 + turn % 3 }).await?;
+        for entry in page.entries {
+            // All that was listed is deleted, the record of the cursor included.
+            let delete = Call::delete(&entry.key, Some(entry.version));
+            let removed = handles[0].delete(&entry.key, Some(entry.version)).await?;
+            ensure_eq!(removed, true, "{delete}, the version that list shows");
+            listed.push(entry.key);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    ensure!(after.is_none(), "list: there is always another page, after 100 of them");
+    keys_are_listed(listed, &keys, "list, with each record deleted once it was listed")
+}
+
+/// A record that is there throughout is listed exactly once, whatever is written and deleted between the pages.
+pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    // What comes and goes before the cursor must not cancel out.
+    for (round, (created, deleted)) in [(3, 0), (0, 3), (2, 2)].into_iter().enumerate() {
+        let name = |user: String| Outcome::Ok(TokenKey::new(format!("round{round}"), user)?);
+        let mut records = Vec::new();
+        for index in 0..40 {
+            records.push((name(format!("m{index:03}"))?, rich("x")));
+            records.push((name(format!("gone{index:03}"))?, rich("x")));
+        }
+        on.put_all(records).await?;
+        let filter = Filter::everything().provider(format!("round{round}"));
+        let (mut listed, mut after) = (Vec::new(), None);
+        for turn in 0.. {
+            ensure!(turn < 1_000, "{}: there is always another page, after 1,000 of them", pages(&filter, 5));
+            let page = on.storage().list(&filter, PageRequest { after, limit: 5 }).await?;
+            listed.extend(page.entries.into_iter().map(|entry| entry.key));
+            let Some(next) = page.next else { break };
+            after = Some(next);
+            for index in (0..created).filter(|_| turn < 30) {
+                let prefix = ["a", "z", "m0"][index];
+                on.storage().put(&name(format!("{prefix}new{turn}"))?, &rich("x"), Precondition::Always).await?;
+            }
+            for index in (0..deleted).map(|index| turn * deleted + index) {
+                on.storage().delete(&name(format!("gone{index:03}"))?, None).await?;
+            }
+            on.storage().put(&name(format!("m{:03}", turn * 7 % 40))?, &rich("again"), Precondition::Always).await?;
+        }
+        for index in 0..40 {
+            let key = name(format!("m{index:03}"))?;
+            let times = listed.iter().filter(|listed| **listed == key).count();
+            let list = pages(&filter, 5);
+            ensure_eq!(times, 1, "{list}: how often ({}) is listed, which was there throughout", key.show());
+        }
+    }
+    Ok(())
+}
+
+/// Each page shows what is stored when it is asked for: no record that was deleted since the first page, and none as it was.
+pub async fn later_pages_are_as_new_as_the_first(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let keys: Vec<_> = (0..9).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    for limit in [1, 2, 4] {
+        for key in &keys {
+            on.storage().put(key, &rich("x"), Precondition::Always).await?;
+        }
+        let mut page = on.storage().list(&Filter::everything(), PageRequest { after: None, limit }).await?;
+        let ahead: Vec<_> = keys.iter().filter(|key| page.entries.iter().all(|entry| entry.key != **key)).collect();
+        let mut wanted = BTreeMap::new();
+        for (index, key) in ahead.iter().enumerate() {
+            if index % 2 == 0 {
+                on.storage().delete(key, None).await?;
+                continue;
+            }
+            let record = Record::new("y");
+            let version = on.storage().put(key, &record, Precondition::Always).await?;
+            wanted.insert((*key).clone(), Entry::new((*key).clone(), version, &record));
+        }
+        let mut listed = BTreeMap::new();
+        while let Some(after) = page.next {
+            page = on.storage().list(&Filter::everything(), PageRequest { after: Some(after), limit }).await?;
+            listed.extend(page.entries.into_iter().map(|entry| (entry.key.clone(), entry)));
+        }
+        let what = format!("list: later pages of {limit}, after all that lay ahead was deleted or rewritten");
+        are_listed(&values(&listed), &values(&wanted), &what)?;
+    }
+    Ok(())
+}
+
+/// Records past their retention between live ones neither end the list early nor take a place on a page.
+pub async fn expired_records_do_not_end_a_list(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let one = on.units(1).await?;
+    let mut live = Vec::new();
+    for index in 0..10 {
+        live.push(key(&format!("m{index}5"))?);
+        for expired in 0..12 {
+            let time = if expired % 2 == 0 { Duration::ZERO } else { one };
+            let record = rich("x").with_retain_for(Some(time));
+            on.storage().put(&key(&format!("m{index}{expired}x"))?, &record, Precondition::Always).await?;
+        }
+        on.storage().put(&live[index], &rich("x"), Precondition::Always).await?;
+    }
+    on.pass(13).await?;
+    for limit in [1, 2, 3, 7, 10, 11, 100] {
+        for filter in [Filter::everything(), Filter::everything().provider("github").tenant(None)] {
+            let listed = all(&on, &filter, limit).await?;
+            let listed = listed.into_iter().map(|entry| entry.key).collect();
+            let what = format!("{} with expired records in between", pages(&filter, limit));
+            keys_are_listed(listed, &live, &what)?;
+        }
+    }
+    Ok(())
+}
+
+/// A user's long-lived record is listed after a short-lived one has ended, whichever was written last.
+pub async fn a_short_lived_record_takes_no_other_from_the_list(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let (one, long) = (on.units(1).await?, on.units(600).await?);
+    let short = rich("x").with_retain_for(Some(one));
+    let lasting = [Record::new("x"), rich("x").with_retain_for(Some(long))];
+    let mut wanted = Vec::new();
+    for (index, lasting) in lasting.iter().enumerate() {
+        for order in [[true, false], [false, true]] {
+            let user = format!("user{index}{}", order[0]);
+            let keys = [TokenKey::new("short", &user)?, TokenKey::new("long", &user)?];
+            for is_short in order {
+                let record = if is_short { &short } else { lasting };
+                on.storage().put(&keys[usize::from(!is_short)], record, Precondition::Always).await?;
+            }
+            wanted.push(keys[1].clone());
+        }
+    }
+    wanted.sort();
+    on.pass(13).await?;
+    on.storage().purge(100).await?;
+    for filter in [Filter::everything(), Filter::everything().tenant(None), Filter::everything().provider("long")] {
+        let listed = all(&on, &filter, 10).await?.into_iter().map(|entry| entry.key).collect();
+        let what = format!("{} after each user's short-lived record has ended", pages(&filter, 10));
+        keys_are_listed(listed, &wanted, &what)?;
+    }
+    for key in wanted {
+        let filter = Filter::everything().tenant(None).user(key.user());
+        let listed = all(&on, &filter, 10).await?.into_iter().map(|entry| entry.key).collect();
+        let what = format!("{} after the user's short-lived record has ended", pages(&filter, 10));
+        keys_are_listed(listed, &[key], &what)?;
+    }
+    Ok(())
+}
+
+/// A record that is rewritten all the time is listed exactly once, and so is what lies beside it.
+pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let handles = on.handles(2).await?;
+    let keys: Vec<_> = (0..6).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    for key in &keys {
+        on.storage().put(key, &rich("x"), Precondition::Always).await?;
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let (writer, target, stop) = (Arc::clone(&handles[1]), keys.clone(), Arc::clone(&done));
+    let writing = tokio::spawn(async move {
+        while !stop.load(Ordering::SeqCst) {
+            for key in &target[..3] {
+                let version = writer.put(key, &rich("y"), Precondition::Always).await?;
+                writer.put(key, &Record::new("z"), Precondition::Version(version)).await?;
+            }
+            tokio::task::yield_now().await;
+        }
+        Outcome::Ok(())
+    });
+    let mut checked = Ok(());
+    for round in on.rounds(300, Duration::from_millis(200)).await? {
+        let listed = list_all(handles[0].as_ref(), &Filter::everything(), 1 + round % 7).await;
+        checked = listed.and_then(|listed| {
+            let listed = listed.into_iter().map(|entry| entry.key).collect();
+            keys_are_listed(listed, &keys, &format!("round {round}: list while some of the records are rewritten"))
+        });
+        if checked.is_err() {
+            break;
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    writing.await??;
+    checked
+}
+
+/// These keys are listed, in any order and each once.
+#[track_caller]
+pub(crate) fn keys_are_listed(mut listed: Vec<TokenKey>, wanted: &[TokenKey], what: &str) -> Outcome {
+    listed.sort();
+    let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &Record::new(""));
+    let [listed, wanted] = [&listed, wanted].map(|keys| keys.iter().map(entry).collect::<Vec<_>>());
+    are_listed(&listed, &wanted, what)
+}

@@ -1,0 +1,225 @@
+//! Each write begins a retention of its own, and nothing else does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{Filter, Precondition, Record, StorageError, Versioned};
+
+use crate::calls::Call;
+use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::show::Show as _;
+use crate::subject::{Subject, kept_for, key, list_all, rich};
+
+/// Every write sets the retention: none, longer and shorter all take effect, and nothing is inherited.
+pub async fn every_write_sets_the_retention(on: Arc<Subject>) -> Outcome {
+    let (short, long) = (on.units(2).await?, on.units(600).await?);
+    let unlimited = Record::new("x");
+    let cases = [
+        ("short to none", kept_for("x", short), unlimited.clone(), true),
+        ("short to long", kept_for("x", short), kept_for("x", long), true),
+        ("long to short", kept_for("x", long), kept_for("x", short), false),
+        ("none to short", unlimited, kept_for("x", short), false),
+    ];
+    for conditional in [false, true] {
+        for (name, first, second, _) in &cases {
+            let key = key(&format!("{name} {conditional}"))?;
+            let version = on.storage().put(&key, first, Precondition::Always).await?;
+            let when = if conditional { Precondition::Version(version) } else { Precondition::Always };
+            match on.storage().put(&key, second, when).await {
+                // A retention of two seconds may be over if that took more than one.
+                Err(StorageError::Conflict) if *first == kept_for("x", short) => {
+                    on.storage().put(&key, second, Precondition::Always).await?;
+                }
+                written => drop(written?),
+            }
+        }
+    }
+    on.pass(24).await?;
+    for conditional in [false, true] {
+        for (name, _, _, stays) in &cases {
+            let key = key(&format!("{name} {conditional}"))?;
+            let is = if on.storage().get(&key).await?.is_some() { "still there" } else { "None" };
+            let wanted = if *stays { "still there" } else { "None" };
+            let when = if conditional { "Version" } else { "Always" };
+            ensure!(
+                is == wanted,
+                "{}: the record is {is}, and was to be {wanted}: a put {when} changed its retention from {name}",
+                Call::get(&key)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The retention counts from the last write, also if that wrote the same bytes or had a condition.
+pub async fn retention_counts_from_the_last_write(on: Arc<Subject>) -> Outcome {
+    let (two, most) = (on.units(2).await?, on.units(2).await? - Duration::from_secs(1));
+    let cases = ["the same bytes", "other bytes", "a version", "after a delete"];
+    for name in cases {
+        on.storage().put(&key(name)?, &kept_for("x", two), Precondition::Always).await?;
+    }
+    // Almost the first retention, and in the end all of it.
+    on.pass(12).await?;
+    let (written, mut versions) = (on.now(), Vec::new());
+    for name in cases {
+        let key = key(name)?;
+        let when = match (name, on.storage().get(&key).await?) {
+            ("a version", Some(found)) => Precondition::Version(found.version),
+            ("after a delete", _) => {
+                on.storage().delete(&key, None).await?;
+                Precondition::Absent
+            }
+            _ => Precondition::Always,
+        };
+        let record = kept_for(if name == "the same bytes" { "x" } else { "y" }, two);
+        versions.push(on.storage().put(&key, &record, when).await?);
+    }
+    on.pass(9).await?;
+    for (name, version) in cases.into_iter().zip(versions) {
+        let get = Call::get(&key(name)?);
+        let found = on.storage().get(&key(name)?).await?.map(|found| found.version);
+        // On a slow day the second retention may have ended as well.
+        if on.now() - written < most {
+            ensure_eq!(found, Some(version), "{get}, whose retention began again with the last put: the version");
+        }
+    }
+    Ok(())
+}
+
+/// A record created after a delete does not inherit the retention of the one before.
+pub async fn retention_ends_with_the_record(on: Arc<Subject>) -> Outcome {
+    let one = on.units(1).await?;
+    let key = key("alice")?;
+    on.storage().put(&key, &kept_for("old", one), Precondition::Always).await?;
+    on.storage().delete(&key, None).await?;
+    on.storage().put(&key, &Record::new("new"), Precondition::Absent).await?;
+    on.pass(13).await?;
+    on.storage().purge(100).await?;
+    let found = on.storage().get(&key).await?;
+    ensure!(found.is_some(), "{} is None: the retention of the record before, deleted since, took it", Call::get(&key));
+    Ok(())
+}
+
+/// Nothing of a record past its retention survives in what replaces it: neither a hint nor the retention.
+pub async fn nothing_of_an_expired_record_survives(on: Arc<Subject>) -> Outcome {
+    let one = on.units(1).await?;
+    let poor = Record::new("b");
+    let old = rich("a long payload").with_retain_for(Some(one));
+    let names = ["Always", "Absent", "Always, purged", "Absent, purged"];
+    for name in names {
+        on.storage().put(&key(name)?, &old, Precondition::Always).await?;
+    }
+    on.pass(13).await?;
+    for name in names {
+        if name.ends_with("purged") {
+            on.storage().purge(100).await?;
+        }
+        let when = if name.starts_with("Always") { Precondition::Always } else { Precondition::Absent };
+        let version = on.storage().put(&key(name)?, &poor, when).await?;
+        let wanted = Versioned::new(poor.clone(), version);
+        let put = Call::put(&key(name)?, &poor, when);
+        ensure_eq!(on.storage().get(&key(name)?).await?, Some(wanted), "get after {put} over an expired record");
+        if on.capabilities().listable {
+            let filter = Filter::everything().tenant(None).user(name);
+            let listed = list_all(on.storage().as_ref(), &filter, 10).await?;
+            let wanted = oauth_dance_core::Entry::new(key(name)?, version, &poor);
+            ensure_eq!(listed, vec![wanted], "list after {put} over an expired record");
+        }
+    }
+    Ok(())
+}
+
+/// Calls that change nothing do not touch the retention: refused writes and deletes, reads, lists and purges.
+pub async fn a_refused_write_leaves_the_retention(on: Arc<Subject>) -> Outcome {
+    let (two, long) = (on.units(2).await?, on.units(600).await?);
+    let cases = ["put Absent", "put Version", "delete", "get", "list", "purge", "delete of another key"];
+    let (lasting, other) = (key("lasting")?, key("other")?);
+    let foreign = on.storage().put(&other, &Record::new("x"), Precondition::Always).await?;
+    on.storage().put(&lasting, &kept_for("x", long), Precondition::Always).await?;
+    for name in cases {
+        on.storage().put(&key(name)?, &kept_for("x", two), Precondition::Always).await?;
+    }
+    for tenths in [12, 12] {
+        for name in cases {
+            disturb(&on, name, foreign, long).await?;
+        }
+        let stale = on.storage().put(&lasting, &kept_for("y", two), Precondition::Version(foreign)).await;
+        ensure_error!(stale, StorageError::Conflict, "put({}) of another key's version", lasting.show());
+        on.pass(tenths).await?;
+    }
+    let mut alive = Vec::new();
+    for name in cases {
+        alive.extend(on.storage().get(&key(name)?).await?.map(|_| name));
+    }
+    let calls = if alive.len() == cases.len() { "any call".to_owned() } else { alive.join(", ") };
+    let get = Call::get(&key(alive.first().unwrap_or(&cases[0]))?);
+    ensure!(alive.is_empty(), "{get}: the record is there after its retention of {two:?}, prolonged by {calls}");
+    let found = on.storage().get(&lasting).await?;
+    ensure!(found.is_some(), "{} is None: a refused put shortened its retention of {long:?}", Call::get(&lasting));
+    Ok(())
+}
+
+/// The end of a retention is seen through every handle, whichever wrote.
+pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
+    let two = on.units(2).await?;
+    let handles = on.recorded_handles(3).await?;
+    let mut versions = Vec::new();
+    for (index, handle) in handles.iter().enumerate() {
+        for (reader, reading) in handles.iter().enumerate() {
+            let key = key(&format!("by {index} for {reader}"))?;
+            versions.push(handle.put(&key, &kept_for("x", two), Precondition::Always).await?);
+            let found = reading.get(&key).await?;
+            let left = found.and_then(|found| found.value.retain_for);
+            ensure!(
+                left.is_some_and(|left| left <= two),
+                "{} through handle {reader}: retain_for is {}, of {two:?}",
+                Call::get(&key),
+                left.show()
+            );
+        }
+    }
+    on.pass(23).await?;
+    for (index, version) in (0..handles.len() * handles.len()).zip(versions) {
+        let (writer, reader) = (index / handles.len(), index % handles.len());
+        let key = key(&format!("by {writer} for {reader}"))?;
+        let reading = &handles[reader];
+        let through = format!("through handle {reader}, where the retention of handle {writer}'s put has ended");
+        ensure_eq!(reading.get(&key).await?, None, "{} {through}", Call::get(&key));
+        let delete = Call::delete(&key, Some(version));
+        ensure_eq!(reading.delete(&key, Some(version)).await?, false, "{delete} {through}");
+        reading.put(&key, &Record::new("new"), Precondition::Absent).await?;
+        let found = handles[writer].get(&key).await?.map(|found| found.value);
+        let get = Call::get(&key);
+        ensure_eq!(
+            found,
+            Some(Record::new("new")),
+            "{get} through handle {writer} after a put through handle {reader}"
+        );
+    }
+    Ok(())
+}
+
+/// Calls something that must not touch the retention of the record it is tried on.
+async fn disturb(on: &Subject, name: &str, foreign: oauth_dance_core::Version, long: Duration) -> Outcome {
+    let (storage, target, longer) = (on.storage(), key(name)?, kept_for("y", long));
+    match name {
+        // A retention of two seconds may be over by now, and then nothing is to be shown.
+        "put Absent" if storage.get(&target).await?.is_some() => {
+            drop(storage.put(&target, &longer, Precondition::Version(foreign)).await);
+            if on.can_move_time().await? {
+                let absent = storage.put(&target, &longer, Precondition::Absent).await;
+                ensure_error!(absent, StorageError::Conflict, "put({}) Absent over a record", target.show());
+            }
+        }
+        "put Version" => drop(storage.put(&target, &longer, Precondition::Version(foreign)).await),
+        "delete" => drop(storage.delete(&target, Some(foreign)).await?),
+        "get" => drop(storage.get(&target).await?),
+        "list" if on.capabilities().listable => {
+            list_all(storage.as_ref(), &Filter::everything().tenant(None).user(name), 3).await?;
+        }
+        "purge" => drop(storage.purge(0).await?),
+        "delete of another key" => drop(storage.delete(&key("nobody")?, None).await?),
+        _ => {}
+    }
+    Ok(())
+}
