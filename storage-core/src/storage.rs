@@ -63,9 +63,11 @@ use crate::time::Timestamp;
 /// * It starts with **each** write, on the storage's own clock, and lasts
 ///   [`retain_seconds`](Record::retain_seconds): whole seconds, rounded up. Reading, listing and refused calls do not
 ///   prolong it. It does not depend on the process or handle that wrote.
-/// * A storage whose clock counts whole seconds may end it up to one second early; none ends it late. So 900 ms last
-///   until the clock's next second at least, and **zero is over at once**: the write happens, replaces what was there
-///   and returns a version, and the key is absent.
+/// * A storage whose clock counts whole seconds counts from the second that has begun, so that a retention ends up to one
+///   second early. None ends earlier, and none late. A retention of less than a second is one second long: it ends when
+///   the clock's next second begins at the earliest, and is never over at once.
+/// * **A retention of zero is over at once**: the write happens, replaces what was there and returns a version, and the
+///   key is absent.
 /// * A record past its retention counts as absent in every call, purged or not.
 /// * A retention that ends after the year 9999 may be kept indefinitely; any shorter one is exact.
 ///
@@ -82,6 +84,8 @@ use crate::time::Timestamp;
 /// * An error other than [`StorageError::Ambiguous`] says that nothing has changed, and nothing changes later.
 ///   `get` and `list` return [`StorageError::Unavailable`] if their answer is cut off. `Ambiguous` is accepted there, and
 ///   means the same: a read changes nothing.
+/// * A storage that **repeats a call** by itself, because an answer was lost, returns what the call did: never `Conflict`,
+///   `Ok(false)` or `Ok(0)` because its first attempt had succeeded. If it cannot know, the call is `Ambiguous`.
 /// * A medium that is read-only or full refuses `put` and `delete` with [`StorageError::Unavailable`] or
 ///   [`StorageError::Misconfigured`]. A full one may still delete.
 /// * **Bounded time**: no call waits indefinitely for a server that does not answer.

@@ -80,7 +80,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
 }
 
 /// What was dropped takes effect soon or never: not over a later write, and not after a later delete.
-pub async fn nothing_dropped_takes_effect_late(on: Arc<Subject>) -> Outcome {
+pub async fn dropped_calls_take_no_late_effect(on: Arc<Subject>) -> Outcome {
     let mut wanted = Vec::new();
     let settles = time_to_settle(&on, 1).await?;
     for turn in on.rounds(DROPS, TIME).await? {
@@ -124,7 +124,7 @@ pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> 
         let found = on.storage().get(&key).await?;
         let whole = found.as_ref().is_none_or(|found| found.version == version && found.value == Record::new("x"));
         let get = format!("turn {turn}: {} after a dropped delete", Call::get(&key));
-        ensure!(whole, "{get} is neither the record nothing else wrote nor None: {}", found.show());
+        ensure!(whole, "{get} is neither the record nor None: {}", found.show());
         wait(settles).await;
         on.storage().put(&key, &Record::new("y"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.value.payload);
@@ -148,9 +148,14 @@ pub async fn dropped_calls_leave_the_storage_usable(on: Arc<Subject>) -> Outcome
     }
     for user in 0..5 {
         let key = crate::subject::key(&format!("user{user}"))?;
-        let usable = timeout(on.harness().patience() / 3, use_once(on.storage().as_ref(), &key)).await;
-        let hangs = |_| Stop::failed(format_args!("{} hangs after {DROPS} dropped calls of each kind", on.in_flight()));
-        usable.map_err(hangs)??;
+        let mut using = pin!(use_once(on.storage().as_ref(), &key));
+        match timeout(on.harness().patience() / 3, using.as_mut()).await {
+            Ok(used) => used?,
+            Err(_) => {
+                let call = on.in_flight();
+                return Err(Stop::failed(format_args!("{call} hangs after {DROPS} dropped calls of each kind")));
+            }
+        }
     }
     Ok(())
 }
@@ -189,7 +194,7 @@ pub async fn handles_agree_after_a_drop(on: Arc<Subject>) -> Outcome {
 }
 
 /// A `get` or `list` that is dropped at any point holds up no other one, neither a later one nor one that ran beside it.
-pub async fn a_dropped_read_holds_up_no_other(on: Arc<Subject>) -> Outcome {
+pub async fn a_dropped_read_does_not_block_others(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     let patience = on.harness().patience() / 3;

@@ -98,7 +98,7 @@ pub async fn a_new_login_beats_a_claim(on: Arc<Subject>) -> Outcome {
 }
 
 /// Held claims pin nothing: with 50 of them other keys are read and written as ever.
-pub async fn held_claims_pin_nothing(on: Arc<Subject>) -> Outcome {
+pub async fn held_claims_do_not_block_other_keys(on: Arc<Subject>) -> Outcome {
     for index in 0..50 {
         let key = key(&format!("user{index}"))?;
         let token = on.storage().put(&key, &rich("token"), Precondition::Absent).await?;
@@ -114,7 +114,7 @@ pub async fn held_claims_pin_nothing(on: Arc<Subject>) -> Outcome {
 }
 
 /// Whoever sees, through any handle, that a claim has ended sees what its holder committed.
-pub async fn a_waiter_sees_the_commit(on: Arc<Subject>) -> Outcome {
+pub async fn the_next_read_after_a_claim_sees_the_commit(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let handles = on.handles(2).await?;
     for round in 0..10 {

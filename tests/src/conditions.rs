@@ -11,7 +11,7 @@ use crate::show::Show as _;
 use crate::subject::{Subject, key, rich};
 
 /// `put Absent` writes where nothing is, and is a `Conflict` that changes nothing where something is.
-pub async fn absent_writes_only_where_nothing_is(on: Arc<Subject>) -> Outcome {
+pub async fn put_absent_conflicts_where_a_record_is_stored(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
     let second = Record::new("second");
@@ -38,7 +38,7 @@ pub async fn stale_versions_conflict_and_change_nothing(on: Arc<Subject>) -> Out
 }
 
 /// `put Version` where nothing is is a `Conflict`, and creates nothing.
-pub async fn a_version_of_nothing_conflicts(on: Arc<Subject>) -> Outcome {
+pub async fn put_version_conflicts_where_nothing_is_stored(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     for wrong in [Version::random(), Version::from_bytes([0; 16])] {
         let (record, when) = (rich("x"), Precondition::Version(wrong));
@@ -51,7 +51,7 @@ pub async fn a_version_of_nothing_conflicts(on: Arc<Subject>) -> Outcome {
 }
 
 /// `delete` of a version removes that version, and is `Ok(false)` and changes nothing for any other.
-pub async fn delete_of_a_version_spares_others(on: Arc<Subject>) -> Outcome {
+pub async fn delete_of_another_version_removes_nothing(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let random = Version::random();
     let delete = Call::delete(&key, Some(random));
@@ -90,7 +90,7 @@ pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
 }
 
 /// A write of the same bytes is a write: it has a version of its own, and the one before is void.
-pub async fn writing_the_same_bytes_is_a_write(on: Arc<Subject>) -> Outcome {
+pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<Subject>) -> Outcome {
     let plain = [Record::new("first"), rich("first").with_retain_for(None), Record::new(""), rich("first")];
     for (index, record) in plain.into_iter().enumerate() {
         let key = key(&format!("user{index}"))?;
@@ -148,7 +148,7 @@ pub async fn every_byte_of_a_version_counts(on: Arc<Subject>) -> Outcome {
 }
 
 /// A version from before a delete stays void after the key is written again, also with the same bytes.
-pub async fn a_version_dies_with_its_record(on: Arc<Subject>) -> Outcome {
+pub async fn a_version_is_void_after_a_delete(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let mut dead = Vec::new();
     for _ in 0..4 {
@@ -170,7 +170,7 @@ pub async fn a_version_dies_with_its_record(on: Arc<Subject>) -> Outcome {
 }
 
 /// A version from before the end of a retention, a purge or a new handle never holds again.
-pub async fn a_version_never_holds_again(on: Arc<Subject>) -> Outcome {
+pub async fn a_version_is_void_after_its_retention(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let handles = on.recorded_handles(2).await?;
     let mut dead = Vec::new();

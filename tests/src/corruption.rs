@@ -11,7 +11,7 @@ use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
 
 /// A record that cannot be read is `Corrupt`: not missing, not removed by being read, and in nobody else's way.
-pub async fn a_corrupt_record_is_told_as_such(on: Arc<Subject>) -> Outcome {
+pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<Subject>) -> Outcome {
     damage(&on, &key("alice")?).await?;
     for _ in 0..2 {
         is_corrupt(&on, &key("alice")?).await?;
@@ -42,7 +42,7 @@ pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<Subject>) -> O
 }
 
 /// A condition that cannot be seen to hold for a corrupt record refuses the call, and nothing changes.
-pub async fn conditions_do_not_hold_for_a_corrupt_record(on: Arc<Subject>) -> Outcome {
+pub async fn conditions_fail_for_a_corrupt_record(on: Arc<Subject>) -> Outcome {
     let alice = key("alice")?;
     let before = damage(&on, &alice).await?;
     for when in [

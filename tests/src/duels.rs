@@ -114,7 +114,7 @@ pub async fn an_update_does_not_undo_a_write(on: Arc<Subject>) -> Outcome {
 }
 
 /// Writes of two keys at the same instant are both there.
-pub async fn writes_of_two_keys_are_both_kept(on: Arc<Subject>) -> Outcome {
+pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     let other = key("bob")?;

@@ -1,6 +1,7 @@
 //! When the server fails, the storage says so, loses nothing, and works again afterwards.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -235,7 +236,7 @@ async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
 }
 
 /// Whether the storage has records to remove that are past their retention, and a call that does.
-async fn purges(on: &Subject) -> Outcome<bool> {
+pub(crate) async fn purges(on: &Subject) -> Outcome<bool> {
     let past = Record::new("x").with_retain_for(Some(Duration::ZERO));
     let mut removed = 0;
     for _ in 0..2 {
@@ -311,8 +312,11 @@ async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
 fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> Outcome {
     match answer {
         Ok(true) => ensure!(changed, "{what} is Ok, and nothing has changed"),
-        Ok(false) => ensure!(!changed, "{what} is Ok(false), and has removed the record"),
+        Ok(false) => return Err(Stop::failed(format_args!("{what} of a stored record is Ok(false)"))),
         Err(StorageError::Ambiguous { .. }) => {}
+        Err(StorageError::Conflict) => {
+            return Err(Stop::failed(format_args!("{what} is a Conflict, although its condition held")));
+        }
         Err(error) => {
             let name = error_name(error);
             ensure!(!changed, "{what} is {name}, which says that nothing has changed, and has changed the record");
@@ -322,11 +326,14 @@ fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> 
 }
 
 /// The answer of a call, if it comes within half of the harness's patience.
-async fn in_time<T>(on: &Subject, call: impl Future<Output = T>) -> Outcome<T> {
+pub(crate) async fn in_time<T>(on: &Subject, call: impl Future<Output = T>) -> Outcome<T> {
     let bound = on.harness().patience() / 2;
-    timeout(bound, call)
-        .await
-        .map_err(|_| Stop::failed(format_args!("{} did not return within {bound:?}", on.in_flight())))
+    let mut call = pin!(call);
+    match timeout(bound, call.as_mut()).await {
+        Ok(answer) => Ok(answer),
+        // The call is in flight until it is dropped, below.
+        Err(_) => Err(Stop::failed(format_args!("{} did not return within {bound:?}", on.in_flight()))),
+    }
 }
 
 /// Ends the fault, and waits until the storage answers again.

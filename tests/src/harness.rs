@@ -82,6 +82,7 @@ pub trait Harness: Send + Sync + 'static {
             Fault::Down => "make the server refuse connections",
             Fault::Silent => "make the server silent",
             Fault::CutReply => "cut the server's replies",
+            Fault::CutNextReply => "cut one reply of the server",
             Fault::Crash => "crash the server",
             Fault::ReadOnly => "make the server read-only",
             Fault::Full => "fill the medium",
@@ -124,6 +125,9 @@ pub enum Fault {
     Silent,
     /// It does what it is asked, but every connection breaks before the answer.
     CutReply,
+    /// It does what it is asked, and the connection breaks before the next answer, and before no other. A storage that
+    /// repeats the call by itself meets what its first attempt did.
+    CutNextReply,
     /// It is killed without warning (`kill -9`); [`Harness::heal`] starts it again.
     Crash,
     /// It reads and does not write.

@@ -123,7 +123,7 @@ pub async fn no_value_stands_for_none(on: Arc<Subject>) -> Outcome {
 }
 
 /// What looks like a number, a date or a truth value is a text.
-pub async fn numbers_are_texts(on: Arc<Subject>) -> Outcome {
+pub async fn numbers_are_compared_as_text(on: Arc<Subject>) -> Outcome {
     groups_are_apart(&on, lookalikes::NUMBERS).await
 }
 
@@ -196,7 +196,7 @@ pub async fn lengths_do_not_wrap(on: Arc<Subject>) -> Outcome {
 }
 
 /// However many keys there are, each has its own record, and none is dropped for another.
-pub async fn many_keys_are_all_kept(on: Arc<Subject>) -> Outcome {
+pub async fn no_record_is_evicted_for_another(on: Arc<Subject>) -> Outcome {
     on.needs_room()?;
     let mut written = Vec::new();
     for batch in on.rounds(16, Duration::from_millis(400)).await? {
@@ -251,7 +251,7 @@ pub async fn namespaces_are_apart(on: Arc<Subject>) -> Outcome {
 }
 
 /// In any history of writes and deletes, no user ever reads what was written for another.
-pub async fn nobody_reads_anothers_record(on: Arc<Subject>) -> Outcome {
+pub async fn no_user_reads_another_users_record(on: Arc<Subject>) -> Outcome {
     let users = ["alice", "Alice", "alice ", "bob", "bob:github", "%", "álice"];
     let mut random = on.random();
     let mut present = [false; 7];
@@ -272,10 +272,10 @@ pub async fn nobody_reads_anothers_record(on: Arc<Subject>) -> Outcome {
             _ => {
                 let found = on.storage().get(&key).await?;
                 let get = Call::get(&key);
-                let state = if present[index] { "there" } else { "absent" };
+                let state = if present[index] { "a record" } else { "no record" };
                 ensure!(
                     found.is_some() == present[index],
-                    "step {step}: {get} is {}, although the record is {state}",
+                    "step {step}: {get} is {}, and this user has {state}",
                     found.show()
                 );
                 let mine = format!("for {:?},", users[index]);

@@ -51,15 +51,16 @@
 //!
 //! # What a failure shows
 //!
-//! A failure names the call, the key and the record, and shows the last calls with their answers. Payloads are shown as text, with
-//! `\x` before each byte that is not ASCII, up to 64 bytes. If several properties fail, the summary lists the most informative
-//! first: a failure further up explains those below. Random choices come from a seed that every failure names; set
+//! The first line of a failure names the call, the key and the record; below it are the last calls with their answers. Payloads
+//! are shown as text, with `\x` before each byte that is not ASCII, up to 64 bytes. Each property states which more basic ones it
+//! takes for granted: if several fail, the summary lists those first that no other one explains, and names for each other one
+//! the failure to read before it ([`Report::explained_by`]). Random choices come from a seed that every failure names; set
 //! `CONFORMANCE_SEED` to repeat them.
 //!
 //! # How the tests run
 //!
 //! Each property has a harness of its own, so they run side by side, eight at a time unless `--test-threads` or
-//! `RUST_TEST_THREADS` says otherwise. A property that only waits for time to pass lets another one run. A storage in memory
+//! `RUST_TEST_THREADS` says otherwise. A property that only waits for time to pass gives its turn to another one. A storage in memory
 //! takes a few seconds, one whose calls take 10 ms less than a minute. Properties with many rounds try fewer of them on a slow
 //! storage. A run with filters runs the properties that they select.
 //!
@@ -109,6 +110,7 @@ pub mod purging;
 pub mod races;
 mod recorder;
 pub mod renewal;
+pub mod repeats;
 mod report;
 pub mod retention;
 mod run;

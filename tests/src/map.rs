@@ -15,7 +15,7 @@ use crate::subject::{Subject, key, rich};
 const TIME: Duration = Duration::from_millis(1_500);
 
 /// The name that a storage declares is not empty, and what it declares does not change.
-pub async fn capabilities_are_steady(on: Arc<Subject>) -> Outcome {
+pub async fn capabilities_do_not_change(on: Arc<Subject>) -> Outcome {
     let first = on.capabilities();
     ensure!(!first.name.is_empty(), "capabilities(): the name is empty");
     on.storage().put(&key("alice")?, &Record::new("x"), Precondition::Always).await?;
@@ -111,7 +111,7 @@ pub async fn reading_does_not_change_the_version(on: Arc<Subject>) -> Outcome {
 }
 
 /// `put Always` never conflicts, whatever is there.
-pub async fn always_never_conflicts(on: Arc<Subject>) -> Outcome {
+pub async fn put_always_never_conflicts(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     for payload in ["one", "two", "two", "three"] {
         on.storage().put(&key, &Record::new(payload), Precondition::Always).await?;

@@ -22,7 +22,7 @@ const LATE: Duration = Duration::from_millis(300);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// In any history of calls, one after the other and through several handles, every answer is that of the model.
-pub async fn any_history_has_the_right_answers(on: Arc<Subject>) -> Outcome {
+pub async fn random_histories_match_the_model(on: Arc<Subject>) -> Outcome {
     let handles = on.recorded_handles(3).await?;
     let can_move_time = on.can_move_time().await?;
     let mut random = on.random();

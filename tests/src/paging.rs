@@ -36,7 +36,7 @@ pub async fn foreign_cursors_are_refused(on: Arc<Subject>) -> Outcome {
 }
 
 /// A list goes on after a record that was deleted meanwhile, with another limit, filter or handle.
-pub async fn a_list_goes_on_from_any_cursor(on: Arc<Subject>) -> Outcome {
+pub async fn a_list_continues_from_any_cursor(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     let handles = on.recorded_handles(2).await?;
     let keys: Vec<_> = (0..12).map(|index| key(&format!("user{index:02}"))).collect::<Outcome<_>>()?;
@@ -103,7 +103,7 @@ pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
 }
 
 /// Each page shows what is stored when it is asked for: no record that was deleted since the first page, and none as it was.
-pub async fn later_pages_are_as_new_as_the_first(on: Arc<Subject>) -> Outcome {
+pub async fn later_pages_show_the_current_state(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     let keys: Vec<_> = (0..9).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
     for limit in [1, 2, 4] {
@@ -160,7 +160,7 @@ pub async fn expired_records_do_not_end_a_list(on: Arc<Subject>) -> Outcome {
 }
 
 /// A user's long-lived record is listed after a short-lived one has ended, whichever was written last.
-pub async fn a_short_lived_record_takes_no_other_from_the_list(on: Arc<Subject>) -> Outcome {
+pub async fn long_lived_records_stay_listed_after_short_ones(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     let (one, long) = (on.units(1).await?, on.units(600).await?);
     let short = rich("x").with_retain_for(Some(one));

@@ -10,11 +10,11 @@ macro_rules! __properties {
     ($with:ident) => {
         $crate::$with! {
             map:
-                capabilities_are_steady
+                capabilities_do_not_change
                 missing_is_none
-                delete_of_nothing_is_false
-                always_never_conflicts
-                a_read_shows_the_last_write [missing_is_none always_never_conflicts]
+                delete_of_nothing_is_false [delete_removes_the_record]
+                put_always_never_conflicts
+                a_read_shows_the_last_write [missing_is_none put_always_never_conflicts]
                 reading_does_not_change_the_version [a_read_shows_the_last_write]
                 delete_removes_the_record [a_read_shows_the_last_write]
                 absent_hints_stay_absent [a_read_shows_the_last_write]
@@ -28,7 +28,7 @@ macro_rules! __properties {
                 sizes_are_exact
                 too_large_is_refused
                 any_bytes_come_back [sizes_are_exact]
-                lookalikes_come_back [any_bytes_come_back]
+                payloads_that_look_encoded_come_back [any_bytes_come_back]
                 payloads_of_other_lengths_replace_each_other [sizes_are_exact any_bytes_come_back]
                 instants_are_exact [the_list_is_exact an_expired_access_token_is_not_missing]
                 key_ids_are_exact [the_list_is_exact]
@@ -38,77 +38,78 @@ macro_rules! __properties {
                 ];
             keys [map the_list_is_exact pages_of_any_size_cover_the_list]:
                 every_part_keeps_keys_apart
-                many_keys_are_all_kept [every_part_keeps_keys_apart]
-                case_spaces_and_accents_keep_keys_apart [many_keys_are_all_kept]
-                unicode_keeps_keys_apart [many_keys_are_all_kept case_spaces_and_accents_keep_keys_apart]
-                numbers_are_texts [many_keys_are_all_kept]
-                special_characters_are_data [many_keys_are_all_kept]
-                no_value_stands_for_none [many_keys_are_all_kept numbers_are_texts special_characters_are_data]
-                addresses_are_not_normalized [many_keys_are_all_kept case_spaces_and_accents_keep_keys_apart]
+                no_record_is_evicted_for_another [every_part_keeps_keys_apart]
+                case_spaces_and_accents_keep_keys_apart [no_record_is_evicted_for_another]
+                unicode_keeps_keys_apart [no_record_is_evicted_for_another case_spaces_and_accents_keep_keys_apart]
+                numbers_are_compared_as_text [no_record_is_evicted_for_another]
+                special_characters_are_data [no_record_is_evicted_for_another]
+                no_value_stands_for_none [no_record_is_evicted_for_another numbers_are_compared_as_text special_characters_are_data]
+                addresses_are_not_normalized [no_record_is_evicted_for_another case_spaces_and_accents_keep_keys_apart]
                 collations_do_not_apply_to_keys [
                     case_spaces_and_accents_keep_keys_apart unicode_keeps_keys_apart no_value_stands_for_none
                 ]
                 separators_keep_keys_apart [
-                    case_spaces_and_accents_keep_keys_apart unicode_keeps_keys_apart numbers_are_texts
+                    case_spaces_and_accents_keep_keys_apart unicode_keeps_keys_apart numbers_are_compared_as_text
                     special_characters_are_data no_value_stands_for_none addresses_are_not_normalized
                     collations_do_not_apply_to_keys
                 ]
-                long_keys_work_or_are_refused [many_keys_are_all_kept]
+                long_keys_work_or_are_refused [no_record_is_evicted_for_another]
                 keys_of_any_characters_work [
                     unicode_keeps_keys_apart special_characters_are_data long_keys_work_or_are_refused
                 ]
                 lengths_do_not_wrap [long_keys_work_or_are_refused]
                 namespaces_are_apart
-                nobody_reads_anothers_record [
+                no_user_reads_another_users_record [
                     case_spaces_and_accents_keep_keys_apart special_characters_are_data separators_keep_keys_apart
                 ];
             conditions [map]:
-                absent_writes_only_where_nothing_is [reading_tells_the_time_left]
-                a_version_of_nothing_conflicts
-                stale_versions_conflict_and_change_nothing [reading_tells_the_time_left]
-                delete_of_a_version_spares_others [reading_tells_the_time_left]
+                put_absent_conflicts_where_a_record_is_stored [get_returns_the_remaining_retention]
+                put_version_conflicts_where_nothing_is_stored
+                stale_versions_conflict_and_change_nothing [get_returns_the_remaining_retention]
+                delete_of_another_version_removes_nothing [get_returns_the_remaining_retention]
                 every_byte_of_a_version_counts [
-                    stale_versions_conflict_and_change_nothing delete_of_a_version_spares_others
+                    stale_versions_conflict_and_change_nothing delete_of_another_version_removes_nothing
                 ]
-                writing_the_same_bytes_is_a_write [
-                    stale_versions_conflict_and_change_nothing delete_of_a_version_spares_others
+                writing_the_same_bytes_makes_a_new_version [
+                    stale_versions_conflict_and_change_nothing delete_of_another_version_removes_nothing
                 ]
-                a_version_dies_with_its_record [a_version_of_nothing_conflicts delete_of_a_version_spares_others]
+                a_version_is_void_after_a_delete [put_version_conflicts_where_nothing_is_stored delete_of_another_version_removes_nothing]
                 versions_are_never_used_again [
-                    writing_the_same_bytes_is_a_write a_version_dies_with_its_record
-                    past_retention_counts_as_absent
+                    writing_the_same_bytes_makes_a_new_version a_version_is_void_after_a_delete
+                    an_expired_record_counts_as_absent
                 ]
-                a_version_never_holds_again [
+                a_version_is_void_after_its_retention [
                     versions_are_never_used_again zero_retention_is_over_at_once purge_accepts_every_limit
-                    past_retention_counts_as_absent every_write_sets_the_retention retention_ends_with_the_record
+                    an_expired_record_counts_as_absent every_write_sets_the_retention retention_ends_with_the_record
                     retention_is_seen_through_every_handle
                 ];
             retention [map the_list_is_exact]:
                 an_expired_access_token_is_not_missing
-                retention_hides
-                past_retention_counts_as_absent [retention_hides]
-                zero_retention_is_over_at_once [absent_writes_only_where_nothing_is]
-                fractions_count_as_seconds
-                reading_tells_the_time_left [retention_hides]
-                extreme_retentions_are_kept [
-                    reading_tells_the_time_left purge_takes_only_what_is_past purge_accepts_every_limit
+                records_are_hidden_after_their_retention
+                an_expired_record_counts_as_absent [records_are_hidden_after_their_retention]
+                zero_retention_is_over_at_once [put_absent_conflicts_where_a_record_is_stored]
+                fractional_retentions_round_up [get_returns_the_remaining_retention]
+                retention_is_exact_to_the_second [get_returns_the_remaining_retention]
+                get_returns_the_remaining_retention [records_are_hidden_after_their_retention]
+                long_retentions_do_not_overflow [
+                    get_returns_the_remaining_retention purge_removes_only_expired_records purge_accepts_every_limit
                 ];
-            renewal [map retention_hides the_list_is_exact]:
+            renewal [map records_are_hidden_after_their_retention the_list_is_exact]:
                 every_write_sets_the_retention
                 retention_counts_from_the_last_write [every_write_sets_the_retention]
                 retention_ends_with_the_record
-                nothing_of_an_expired_record_survives [past_retention_counts_as_absent]
-                a_refused_write_leaves_the_retention [
-                    absent_writes_only_where_nothing_is stale_versions_conflict_and_change_nothing
-                    delete_of_a_version_spares_others
+                nothing_of_an_expired_record_survives [an_expired_record_counts_as_absent]
+                refused_calls_do_not_change_the_retention [
+                    put_absent_conflicts_where_a_record_is_stored stale_versions_conflict_and_change_nothing
+                    delete_of_another_version_removes_nothing
                 ]
-                retention_is_seen_through_every_handle [past_retention_counts_as_absent];
+                retention_is_seen_through_every_handle [an_expired_record_counts_as_absent];
             purging [map zero_retention_is_over_at_once]:
-                purge_takes_only_what_is_past
+                purge_removes_only_expired_records
                 purge_accepts_every_limit
-                a_purge_below_its_limit_leaves_nothing [purge_takes_only_what_is_past purge_accepts_every_limit]
-                purge_spares_what_is_written_meanwhile [purge_takes_only_what_is_past]
-                expired_records_are_not_cleared_over_new_ones [past_retention_counts_as_absent];
+                purge_below_its_limit_leaves_nothing_expired [purge_removes_only_expired_records purge_accepts_every_limit]
+                purge_spares_records_written_meanwhile [purge_removes_only_expired_records]
+                clearing_an_expired_record_spares_a_new_one [an_expired_record_counts_as_absent];
             listing [map]:
                 an_undeclared_list_is_unsupported
                 the_list_is_exact
@@ -121,18 +122,18 @@ macro_rules! __properties {
                 filters_are_not_patterns;
             paging [map the_list_is_exact pages_of_any_size_cover_the_list]:
                 foreign_cursors_are_refused
-                a_list_goes_on_from_any_cursor
-                pages_are_stable_under_writes [a_list_goes_on_from_any_cursor]
-                later_pages_are_as_new_as_the_first
-                expired_records_do_not_end_a_list [retention_hides zero_retention_is_over_at_once]
-                a_short_lived_record_takes_no_other_from_the_list [retention_hides]
+                a_list_continues_from_any_cursor
+                pages_are_stable_under_writes [a_list_continues_from_any_cursor]
+                later_pages_show_the_current_state
+                expired_records_do_not_end_a_list [records_are_hidden_after_their_retention zero_retention_is_over_at_once]
+                long_lived_records_stay_listed_after_short_ones [records_are_hidden_after_their_retention]
                 a_record_is_listed_while_it_is_rewritten [no_read_is_torn];
             corruption [map]:
-                a_corrupt_record_is_told_as_such
-                a_corrupt_record_can_be_replaced_and_removed [a_corrupt_record_is_told_as_such]
-                conditions_do_not_hold_for_a_corrupt_record [
-                    a_corrupt_record_is_told_as_such stale_versions_conflict_and_change_nothing
-                    delete_of_a_version_spares_others
+                an_unreadable_record_is_reported_as_corrupt
+                a_corrupt_record_can_be_replaced_and_removed [an_unreadable_record_is_reported_as_corrupt]
+                conditions_fail_for_a_corrupt_record [
+                    an_unreadable_record_is_reported_as_corrupt stale_versions_conflict_and_change_nothing
+                    delete_of_another_version_removes_nothing
                 ]
                 a_corrupt_record_is_listed [the_list_is_exact];
             secrecy [map records_come_back_exactly]:
@@ -153,6 +154,8 @@ macro_rules! __properties {
                 an_error_means_old_or_new
                 read_only_is_an_error
                 a_full_medium_is_an_error;
+            repeats [map an_error_means_old_or_new]:
+                a_repeated_call_does_not_meet_its_own_effect;
             races [map conditions]:
                 one_creation_wins
                 racing_first_writes_all_succeed
@@ -169,28 +172,28 @@ macro_rules! __properties {
                 one_of_two_deletes_wins [one_delete_wins]
                 an_update_or_a_delete_wins [a_delete_and_a_write_exclude_each_other]
                 an_update_does_not_undo_a_write [no_update_is_lost]
-                writes_of_two_keys_are_both_kept;
+                simultaneous_writes_of_two_keys_both_persist;
             claims [map conditions]:
                 one_claim_wins [one_of_two_updates_wins]
                 a_lost_claim_cannot_commit
                 a_logout_beats_a_claim
                 a_new_login_beats_a_claim
-                held_claims_pin_nothing
-                a_waiter_sees_the_commit [no_read_is_torn];
+                held_claims_do_not_block_other_keys
+                the_next_read_after_a_claim_sees_the_commit [no_read_is_torn];
             cancellation [map]:
                 a_dropped_write_leaves_old_or_new
                 a_dropped_delete_leaves_the_record_or_nothing
-                nothing_dropped_takes_effect_late [a_dropped_write_leaves_old_or_new]
+                dropped_calls_take_no_late_effect [a_dropped_write_leaves_old_or_new]
                 the_list_agrees_after_a_drop [the_list_is_exact]
                 handles_agree_after_a_drop
-                a_dropped_read_holds_up_no_other
-                dropped_calls_leave_the_storage_usable [a_dropped_read_holds_up_no_other];
+                a_dropped_read_does_not_block_others
+                dropped_calls_leave_the_storage_usable [a_dropped_read_does_not_block_others];
             process [map conditions]:
                 no_update_is_lost_between_processes [no_update_is_lost]
                 writes_are_seen_by_other_processes
                 acknowledged_writes_survive_a_kill;
             model [map payloads keys conditions retention renewal purging listing filters paging]:
-                any_history_has_the_right_answers;
+                random_histories_match_the_model;
             histories [map conditions races duels]:
                 histories_are_linearizable
                 histories_with_faults_are_linearizable [an_error_means_old_or_new];

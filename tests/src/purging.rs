@@ -14,7 +14,7 @@ use crate::subject::{Subject, kept_for, key, rich};
 const ZERO: Duration = Duration::ZERO;
 
 /// `purge` removes nothing that is kept, at most as many as it may, and ends at 0.
-pub async fn purge_takes_only_what_is_past(on: Arc<Subject>) -> Outcome {
+pub async fn purge_removes_only_expired_records(on: Arc<Subject>) -> Outcome {
     let long = on.units(600).await?;
     for index in 0..12 {
         on.storage().put(&key(&format!("past{index}"))?, &kept_for("x", ZERO), Precondition::Always).await?;
@@ -64,7 +64,7 @@ pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
 }
 
 /// A purge that removes less than it may has left nothing, whatever the limit and wherever the records are.
-pub async fn a_purge_below_its_limit_leaves_nothing(on: Arc<Subject>) -> Outcome {
+pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<Subject>) -> Outcome {
     for limit in [1, 2, 5, 1 << 31, 1 << 32, usize::MAX] {
         for index in 0..4 {
             // Records that are kept, before, among and after those that are not.
@@ -87,7 +87,7 @@ pub async fn a_purge_below_its_limit_leaves_nothing(on: Arc<Subject>) -> Outcome
 }
 
 /// A purge does not take a record that is written again at the same time.
-pub async fn purge_spares_what_is_written_meanwhile(on: Arc<Subject>) -> Outcome {
+pub async fn purge_spares_records_written_meanwhile(on: Arc<Subject>) -> Outcome {
     let keys = (0..24).map(|index| key(&format!("user{index}"))).collect::<Outcome<Vec<_>>>()?;
     for round in on.rounds(40, Duration::from_millis(300)).await? {
         for key in &keys {
@@ -110,7 +110,7 @@ pub async fn purge_spares_what_is_written_meanwhile(on: Arc<Subject>) -> Outcome
 }
 
 /// No call that meets a record past its retention takes away one that is written at the same time.
-pub async fn expired_records_are_not_cleared_over_new_ones(on: Arc<Subject>) -> Outcome {
+pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     let key = key("alice")?;
     let handles = on.handles(2).await?;

@@ -130,7 +130,7 @@ pub async fn nothing_of_an_expired_record_survives(on: Arc<Subject>) -> Outcome 
 }
 
 /// Calls that change nothing do not touch the retention: refused writes and deletes, reads, lists and purges.
-pub async fn a_refused_write_leaves_the_retention(on: Arc<Subject>) -> Outcome {
+pub async fn refused_calls_do_not_change_the_retention(on: Arc<Subject>) -> Outcome {
     let (two, long) = (on.units(2).await?, on.units(600).await?);
     let cases = ["put Absent", "put Version", "delete", "get", "list", "purge", "delete of another key"];
     let (lasting, other) = (key("lasting")?, key("other")?);

@@ -224,6 +224,24 @@ mod tests {
     }
 
     #[test]
+    fn failures_that_no_other_explains_come_first() {
+        let mut report = Report::new("mine");
+        let names = ["a_version_is_void_after_its_retention", "zero_retention_is_over_at_once", "missing_is_none"];
+        for name in &names[..2] {
+            let property = crate::PROPERTIES.iter().find(|property| property.name == *name).unwrap();
+            report.add(property, Err(Stop::Failed("wrong".to_owned())), Duration::ZERO);
+        }
+        let failed: Vec<_> = report.failed().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(failed, [names[1], names[0]]);
+        assert_eq!(report.explained_by(names[0]), Some(names[1]));
+        assert_eq!(report.explained_by(names[1]), None);
+
+        let missing = crate::PROPERTIES.iter().find(|property| property.name == names[2]).unwrap();
+        report.add(missing, Err(Stop::Failed("wrong".to_owned())), Duration::ZERO);
+        assert_eq!(report.explained_by(names[1]), Some(names[2]), "what is most basic");
+    }
+
+    #[test]
     fn a_published_report_says_what_was_tested_and_what_failed() {
         let mut report = Report::new("mine");
         report.add(&crate::PROPERTIES[0], Ok(()), Duration::ZERO);

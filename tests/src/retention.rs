@@ -40,7 +40,7 @@ pub async fn an_expired_access_token_is_not_missing(on: Arc<Subject>) -> Outcome
 }
 
 /// A record past its retention is hidden from `get` and `list` at once, purged or not.
-pub async fn retention_hides(on: Arc<Subject>) -> Outcome {
+pub async fn records_are_hidden_after_their_retention(on: Arc<Subject>) -> Outcome {
     let (short, long) = (key("short")?, key("long")?);
     let (one, many) = (on.units(1).await?, on.units(600).await?);
     on.storage().put(&short, &kept_for("x", one), Precondition::Always).await?;
@@ -62,7 +62,7 @@ pub async fn retention_hides(on: Arc<Subject>) -> Outcome {
 
 /// A record past its retention counts as absent: it can be created again, its version is void, and there is nothing to
 /// delete.
-pub async fn past_retention_counts_as_absent(on: Arc<Subject>) -> Outcome {
+pub async fn an_expired_record_counts_as_absent(on: Arc<Subject>) -> Outcome {
     let one = on.units(1).await?;
     let keys = [key("a")?, key("b")?, key("c")?, key("d")?];
     let mut versions = Vec::new();
@@ -89,7 +89,7 @@ pub async fn past_retention_counts_as_absent(on: Arc<Subject>) -> Outcome {
 }
 
 /// A record that is read carries the time it has left, which reading does not prolong.
-pub async fn reading_tells_the_time_left(on: Arc<Subject>) -> Outcome {
+pub async fn get_returns_the_remaining_retention(on: Arc<Subject>) -> Outcome {
     let long = on.units(600).await?;
     let (alice, bob) = (key("alice")?, key("bob")?);
     let begun = on.now();
@@ -123,7 +123,7 @@ pub async fn reading_tells_the_time_left(on: Arc<Subject>) -> Outcome {
 }
 
 /// A fraction of a second counts as a whole one: no record with a retention is over at once, and none is unlimited.
-pub async fn fractions_count_as_seconds(on: Arc<Subject>) -> Outcome {
+pub async fn fractional_retentions_round_up(on: Arc<Subject>) -> Outcome {
     let fraction = key("fraction")?;
     let record = kept_for("x", Duration::from_millis(60_001));
     on.storage().put(&fraction, &record, Precondition::Always).await?;
@@ -155,12 +155,40 @@ pub async fn fractions_count_as_seconds(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
+/// A retention ends at its second: at most one second early, for a clock of whole seconds, and not late.
+pub async fn retention_is_exact_to_the_second(on: Arc<Subject>) -> Outcome {
+    if !on.can_move_time().await? {
+        return Err(Stop::not_applicable("the harness cannot move the clock"));
+    }
+    for seconds in [2, 3, 10, 59, 60, 61, 90, 600, 3_599, 3_601, 86_401] {
+        let key = key(&format!("{seconds} s"))?;
+        let retention = Duration::from_secs(seconds);
+        let begun = on.now();
+        on.storage().put(&key, &kept_for("x", retention), Precondition::Always).await?;
+        on.advance(retention - Duration::from_secs(2)).await?;
+        let found = on.storage().get(&key).await?;
+        let passed = on.now() - begun;
+        let early = found.is_none() && passed + Duration::from_secs(1) < retention;
+        ensure!(!early, "{} is None {passed:?} after put, a retention of {seconds} s", Call::get(&key));
+        on.advance(Duration::from_secs(2)).await?;
+        let mut found = on.storage().get(&key).await?;
+        if found.is_some() {
+            // The storage's clock may be a little behind.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            found = on.storage().get(&key).await?;
+        }
+        let (passed, late) = (on.now() - begun, found.is_some());
+        ensure!(!late, "{} shows the record {passed:?} after put, a retention of {seconds} s", Call::get(&key));
+    }
+    Ok(())
+}
+
 /// A retention of zero is over at once: the write replaces what was there, and the key is absent.
 pub async fn zero_retention_is_over_at_once(on: Arc<Subject>) -> Outcome {
     let zero = kept_for("gone", Duration::ZERO);
     for (name, conditional) in [("Always", false), ("Version", true)] {
         let key = key(name)?;
-        let before = on.storage().put(&key, &rich("before"), Precondition::Always).await?;
+        let before = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
         let when = if conditional { Precondition::Version(before) } else { Precondition::Always };
         let version = on.storage().put(&key, &zero, when).await?;
         let put = Call::put(&key, &zero, when);
@@ -189,7 +217,7 @@ pub async fn zero_retention_is_over_at_once(on: Arc<Subject>) -> Outcome {
 }
 
 /// Long retentions neither overflow nor are cut: 25, 31, 50 and 400 days, and what no clock counts to.
-pub async fn extreme_retentions_are_kept(on: Arc<Subject>) -> Outcome {
+pub async fn long_retentions_do_not_overflow(on: Arc<Subject>) -> Outcome {
     const DAY: u64 = 86_400;
     let can_move_time = on.can_move_time().await?;
     // Around what overflows as milliseconds of 32 bits, what memcached takes for an instant, and what cookies may have.
@@ -239,8 +267,8 @@ pub async fn extreme_retentions_are_kept(on: Arc<Subject>) -> Outcome {
             // What ends after the year 9999 may be unlimited.
             ensure!(
                 right || index >= count,
-                "{get} after {passed} s: retain_for: {} s left of {seconds} s",
-                left.show()
+                "{get} after {passed} s: retain_for: {} left of {seconds} s",
+                found.value.retain_for.show()
             );
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use oauth_dance_core::{
-    KeyRing, OAuth1Token, OAuth2Token, Precondition, Record, SealingKey, Timestamp, Token, TokenKey, Tokens,
-    TokensError, Version, Versioned,
+    KeyRing, OAuth1Token, OAuth2Token, Precondition, Record, SealingKey, StorageError, Timestamp, Token, TokenKey,
+    Tokens, TokensError, Version, Versioned,
 };
 use serde_json::json;
 
@@ -88,38 +88,46 @@ pub async fn printing_shows_no_payload(on: Arc<Subject>) -> Outcome {
 /// No error shows a payload, in `Display`, `Debug` or any source underneath.
 pub async fn errors_show_no_payload(on: Arc<Subject>) -> Outcome {
     let (alice, secret) = (key("alice")?, Record::new(format!("{RIM}{}{RIM}", CANARY.repeat(20))));
-    let mut errors = Vec::new();
+    let mut errors: Vec<(Call, StorageError)> = Vec::new();
     on.storage().put(&alice, &secret, Precondition::Always).await?;
-    errors.extend(on.storage().put(&alice, &secret, Precondition::Absent).await.err());
-    errors.extend(on.storage().put(&alice, &secret, Precondition::Version(Version::random())).await.err());
-    errors.extend(on.storage().put(&key(&"long".repeat(20_000))?, &secret, Precondition::Always).await.err());
+    for when in [Precondition::Absent, Precondition::Version(Version::random())] {
+        errors.extend(put_error(&on, &alice, &secret, when).await);
+    }
+    errors.extend(put_error(&on, &key(&"long".repeat(20_000))?, &secret, Precondition::Always).await);
     if let Some(limit) = on.capabilities().max_payload {
         let large = Record::new(CANARY.repeat(limit / CANARY.len() + 1));
-        errors.extend(on.storage().put(&alice, &large, Precondition::Always).await.err());
+        errors.extend(put_error(&on, &alice, &large, Precondition::Always).await);
     }
     for fault in [Fault::ReadOnly, Fault::Full, Fault::CutReply, Fault::Down] {
         if on.harness().inject(fault).await.is_ok() {
-            errors.extend(on.storage().put(&alice, &secret, Precondition::Always).await.err());
-            errors.extend(on.storage().get(&alice).await.err());
-            errors.extend(on.storage().delete(&alice, Some(Version::random())).await.err());
+            errors.extend(put_error(&on, &alice, &secret, Precondition::Always).await);
+            errors.extend(on.storage().get(&alice).await.err().map(|error| (Call::get(&alice), error)));
+            let (other, delete) = (Version::random(), |only| Call::delete(&alice, Some(only)));
+            errors.extend(on.storage().delete(&alice, Some(other)).await.err().map(|error| (delete(other), error)));
             on.harness().heal().await?;
         }
     }
     if on.harness().corrupt(&alice).await.is_ok() {
-        errors.extend(on.storage().get(&alice).await.err());
-        errors.extend(on.storage().put(&alice, &secret, Precondition::Absent).await.err());
+        errors.extend(on.storage().get(&alice).await.err().map(|error| (Call::get(&alice), error)));
+        errors.extend(put_error(&on, &alice, &secret, Precondition::Absent).await);
     }
     ensure!(errors.len() >= 2, "put over a record, Absent and with another version, returned {} errors", errors.len());
-    for error in &errors {
-        let told = format!("{error:?} {error:#?} {}", crate::outcome::chain(error));
+    for (call, error) in &errors {
+        let shown = format!("{error:?} {error:#?} {}", crate::outcome::chain(error));
         for secret in [CANARY, RIM] {
-            if let Some(form) = find(told.as_bytes(), secret) {
+            if let Some(form) = find(shown.as_bytes(), secret) {
                 let name = error_name(error);
-                return Err(Stop::failed(format_args!("an error, {name}, shows {secret:?} of the payload {form}")));
+                let what = format!("the error of {call}, {name}, shows {secret:?} of the payload {form}");
+                return Err(Stop::failed(what));
             }
         }
     }
     Ok(())
+}
+
+async fn put_error(on: &Subject, key: &TokenKey, record: &Record, when: Precondition) -> Option<(Call, StorageError)> {
+    let error = on.storage().put(key, record, when).await.err()?;
+    Some((Call::put(key, record, when), error))
 }
 
 /// A sealed record that is moved to another key, or changed by a byte, does not open there and is not taken for missing.

@@ -56,21 +56,49 @@ fn a_report_counts_what_is_missing_as_skipped() {
 }
 
 #[test]
-fn a_storage_that_blocks_its_thread_fails_in_time() {
+fn a_call_that_blocks_its_thread_is_named_in_time() {
     let begun = Instant::now();
-    let missing = PROPERTIES.iter().find(|property| property.name == "missing_is_none").unwrap();
-    let outcome = missing.run(|| async { Ok(Blocked) });
-    let Err(Stop::Failed(why)) = outcome else { panic!("{outcome:?}") };
-    assert!(why.contains("not done after 100ms") && why.contains("CONFORMANCE_SEED="), "{why}");
+    let why = failure_of(Broken::Blocks);
+    assert!(why.starts_with(r#"get(user "nobody", provider "github") did not return within 100ms"#), "{why}");
+    assert!(why.contains("CONFORMANCE_SEED="), "{why}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
-/// A storage whose thread never comes back.
-struct Blocked;
+#[test]
+fn an_unexpected_error_is_named_with_its_call() {
+    let why = failure_of(Broken::Fails);
+    let wanted = r#"get(user "nobody", provider "github") returned an error: the token storage is unavailable"#;
+    assert!(why.starts_with(wanted), "{why}");
+}
 
-impl Harness for Blocked {
+#[test]
+fn a_panic_is_named_with_its_call() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let why = failure_of(Broken::Panics);
+    std::panic::set_hook(told);
+    assert!(why.starts_with(r#"get(user "nobody", provider "github") panicked: no such column"#), "{why}");
+}
+
+fn failure_of(broken: Broken) -> String {
+    let missing = PROPERTIES.iter().find(|property| property.name == "missing_is_none").unwrap();
+    match missing.run(move || async move { Ok(broken) }) {
+        Err(Stop::Failed(why)) => why,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+/// A storage whose reads do this.
+#[derive(Clone, Copy)]
+enum Broken {
+    Blocks,
+    Fails,
+    Panics,
+}
+
+impl Harness for Broken {
     fn storage(&self) -> Arc<dyn TokenStorage> {
-        Arc::new(blocked::Storage)
+        Arc::new(broken::Storage(*self))
     }
 
     fn patience(&self) -> Duration {
@@ -78,20 +106,26 @@ impl Harness for Blocked {
     }
 }
 
-mod blocked {
+mod broken {
     use oauth_dance_conformance::async_trait;
     use oauth_dance_core::{
         Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version,
         Versioned,
     };
 
-    pub(super) struct Storage;
+    use super::Broken;
+
+    pub(super) struct Storage(pub(super) Broken);
 
     #[async_trait]
     impl TokenStorage for Storage {
         async fn get(&self, _: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-            loop {
-                std::thread::park();
+            match self.0 {
+                Broken::Blocks => loop {
+                    std::thread::park();
+                },
+                Broken::Fails => Err(StorageError::unavailable("connection refused")),
+                Broken::Panics => panic!("no such column"),
             }
         }
 
@@ -112,7 +146,7 @@ mod blocked {
         }
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities::new("blocked")
+            Capabilities::new("broken")
         }
     }
 }

@@ -23,12 +23,21 @@ pub(crate) struct Bench {
     server: Server,
     storage: Arc<dyn TokenStorage>,
     siblings: Mutex<HashMap<String, Server>>,
+    patience: Duration,
 }
 
 impl Bench {
     pub(crate) fn new(front: Front) -> Self {
         let server = Server::default();
-        Self { front, storage: front(server.clone()), server, siblings: Mutex::default() }
+        // Short, because some flaws use all of it.
+        let patience = Duration::from_secs(10);
+        Self { front, storage: front(server.clone()), server, siblings: Mutex::default(), patience }
+    }
+
+    /// For a storage that is to pass, also while the machine has other things to do.
+    #[allow(dead_code, reason = "broken storages are to fail")]
+    pub(crate) fn patient(self) -> Self {
+        Self { patience: Duration::from_secs(60), ..self }
     }
 }
 
@@ -84,7 +93,7 @@ impl Harness for Bench {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(10)
+        self.patience
     }
 }
 
@@ -135,12 +144,16 @@ impl Server {
         }
     }
 
-    fn answer<T>(&self, writes: bool, answer: T) -> Result<T, StorageError> {
-        match *self.fault.lock().unwrap() {
-            Some(Fault::CutReply) if writes => Err(StorageError::ambiguous("connection reset")),
-            Some(Fault::CutReply) => Err(StorageError::unavailable("connection reset")),
-            _ => Ok(answer),
+    /// What arrives of an answer, be it an error or not.
+    fn answer<T>(&self, writes: bool, answer: Result<T, StorageError>) -> Result<T, StorageError> {
+        let mut fault = self.fault.lock().unwrap();
+        match *fault {
+            Some(Fault::CutReply) => {}
+            Some(Fault::CutNextReply) => *fault = None,
+            _ => return answer,
         }
+        let reset = "connection reset";
+        Err(if writes { StorageError::ambiguous(reset) } else { StorageError::unavailable(reset) })
     }
 }
 
@@ -151,32 +164,34 @@ impl TokenStorage for Server {
         let found = self.memory().get(key).await?;
         let damaged = self.damaged.lock().unwrap().get(key).copied();
         match found {
-            Some(found) if Some(found.version) == damaged => Err(StorageError::corrupt(key, "damaged")),
-            found => self.answer(false, found),
+            Some(found) if Some(found.version) == damaged => {
+                self.answer(false, Err(StorageError::corrupt(key, "damaged")))
+            }
+            found => self.answer(false, Ok(found)),
         }
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
         self.reach(true).await?;
-        let version = self.memory().put(key, record, when).await?;
+        let version = self.memory().put(key, record, when).await;
         self.answer(true, version)
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         self.reach(true).await?;
-        let removed = self.memory().delete(key, only).await?;
+        let removed = self.memory().delete(key, only).await;
         self.answer(true, removed)
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         self.reach(false).await?;
-        let page = self.memory().list(filter, page).await?;
+        let page = self.memory().list(filter, page).await;
         self.answer(false, page)
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         self.reach(true).await?;
-        let purged = self.memory().purge(limit).await?;
+        let purged = self.memory().purge(limit).await;
         self.answer(true, purged)
     }
 

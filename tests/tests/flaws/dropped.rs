@@ -14,7 +14,7 @@ use super::{Notes, Read, Write, flaws, pause};
 const PIECE: usize = 65_536;
 
 flaws! {
-    SkipsTheSameRecord(()) caught by writing_the_same_bytes_is_a_write {
+    SkipsTheSameRecord(()) caught by writing_the_same_bytes_makes_a_new_version {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             match self.server.get(key).await? {
                 Some(found) if found.value == *record && when.holds_for(Some(found.version)) => Ok(found.version),
@@ -36,14 +36,14 @@ flaws! {
     }
 
     // A limit in 32 bits, with a sign.
-    PurgesNothingWithoutLimit(()) caught by a_purge_below_its_limit_leaves_nothing {
+    PurgesNothingWithoutLimit(()) caught by purge_below_its_limit_leaves_nothing_expired {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             self.server.purge(usize::try_from(limit as i32).unwrap_or(0)).await
         }
     }
 
     // All pages are cut from what the first one found.
-    ListsFromASnapshot(Mutex<Vec<Entry>>) caught by later_pages_are_as_new_as_the_first {
+    ListsFromASnapshot(Mutex<Vec<Entry>>) caught by later_pages_show_the_current_state {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let after = page.after.as_ref().map(Cursor::key).transpose()?;
             if after.is_none() {
@@ -92,7 +92,7 @@ flaws! {
     }
 
     // One read for all that ask for a key, and all wait for the one who asked first.
-    WaitsForTheFirstReader(Notes<TokenKey, ()>) caught by a_dropped_read_holds_up_no_other {
+    WaitsForTheFirstReader(Notes<TokenKey, ()>) caught by a_dropped_read_does_not_block_others {
         async fn get(&self, key: &TokenKey) -> Read {
             while self.own.lock().unwrap().contains_key(key) {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -29,7 +29,7 @@ flaws! {
         }
     }
 
-    DropsFractions(()) caught by fractions_count_as_seconds {
+    DropsFractions(()) caught by fractional_retentions_round_up {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let whole = record.retain_for.map(|kept| Duration::from_secs(kept.as_secs()));
             self.server.put(key, &record.clone().with_retain_for(whole), when).await
@@ -53,7 +53,7 @@ flaws! {
     }
 
     // Browsers cut the age of a cookie.
-    EndsAfter400Days(()) caught by extreme_retentions_are_kept {
+    EndsAfter400Days(()) caught by long_retentions_do_not_overflow {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let kept = record.retain_for.map(|kept| kept.min(Duration::from_secs(400 * 86_400)));
             self.server.put(key, &record.clone().with_retain_for(kept), when).await
@@ -61,14 +61,14 @@ flaws! {
     }
 
     // Milliseconds of 32 bits.
-    EndsWithin50Days(()) caught by extreme_retentions_are_kept {
+    EndsWithin50Days(()) caught by long_retentions_do_not_overflow {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let kept = record.retain_for.map(|kept| Duration::from_millis(u64::from(kept.as_millis() as u32)));
             self.server.put(key, &record.clone().with_retain_for(kept), when).await
         }
     }
 
-    ListingProlongs(()) caught by a_refused_write_leaves_the_retention {
+    ListingProlongs(()) caught by refused_calls_do_not_change_the_retention {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let page = self.server.list(filter, page).await?;
             for entry in &page.entries {
@@ -81,7 +81,7 @@ flaws! {
         }
     }
 
-    RefusedDeletesProlong(()) caught by a_refused_write_leaves_the_retention {
+    RefusedDeletesProlong(()) caught by refused_calls_do_not_change_the_retention {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let removed = self.server.delete(key, only).await?;
             if let (false, Some(found)) = (removed, self.server.get(key).await?) && found.value.retain_for.is_some() {
@@ -149,7 +149,7 @@ flaws! {
     }
 
     // Sees that a record has expired, and removes whatever is there a moment later.
-    ClearsWhatItReads(Notes<TokenKey, ()>) caught by expired_records_are_not_cleared_over_new_ones {
+    ClearsWhatItReads(Notes<TokenKey, ()>) caught by clearing_an_expired_record_spares_a_new_one {
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await?;
             if found.is_none() {

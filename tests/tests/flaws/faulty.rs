@@ -71,10 +71,38 @@ flaws! {
     }
 
     // Meets its own first attempt.
-    RetriesBlindly(()) caught by an_error_means_old_or_new {
+    RetriesBlindly(()) caught by a_repeated_call_does_not_meet_its_own_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             match self.server.put(key, record, when).await {
                 Err(StorageError::Ambiguous { .. }) => self.server.put(key, record, when).await,
+                written => written,
+            }
+        }
+    }
+
+    RetriesDeletesBlindly(()) caught by a_repeated_call_does_not_meet_its_own_effect {
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            match self.server.delete(key, only).await {
+                Err(StorageError::Ambiguous { .. }) => self.server.delete(key, only).await,
+                removed => removed,
+            }
+        }
+    }
+
+    RetriesPurgesBlindly(()) caught by a_repeated_call_does_not_meet_its_own_effect {
+        async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+            match self.server.purge(limit).await {
+                Err(StorageError::Ambiguous { .. }) => self.server.purge(limit).await,
+                removed => removed,
+            }
+        }
+    }
+
+    // Takes what it finds for its own write, and returns a version of its own making.
+    TakesALostAnswerForDone(()) caught by a_repeated_call_does_not_meet_its_own_effect {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            match self.server.put(key, record, when).await {
+                Err(StorageError::Ambiguous { .. }) if self.server.get(key).await.is_ok() => Ok(Version::random()),
                 written => written,
             }
         }

@@ -57,7 +57,7 @@ flaws! {
     }
 
     // A connection is held from a claim to its commit, and there are not many.
-    ClaimsHoldConnections(std::sync::atomic::AtomicUsize) caught by held_claims_pin_nothing {
+    ClaimsHoldConnections(std::sync::atomic::AtomicUsize) caught by held_claims_do_not_block_other_keys {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let is_claim = matches!(when, Precondition::Version(_));
             if is_claim && self.own.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 40 {
@@ -68,7 +68,7 @@ flaws! {
     }
 
     // Takes a word of its own for the mark of a deleted record.
-    HasATombstone(()) caught by lookalikes_come_back {
+    HasATombstone(()) caught by payloads_that_look_encoded_come_back {
         async fn get(&self, key: &TokenKey) -> Read {
             Ok(self.server.get(key).await?.filter(|found| found.value.payload != b"__deleted__"))
         }
@@ -102,7 +102,7 @@ flaws! {
     }
 
     // What is the same need not be written.
-    SkipsTheSameBytes(()) caught by writing_the_same_bytes_is_a_write {
+    SkipsTheSameBytes(()) caught by writing_the_same_bytes_makes_a_new_version {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if let Some(found) = self.server.get(key).await?
                 && when.holds_for(Some(found.version))
@@ -145,7 +145,7 @@ flaws! {
     }
 
     // A counter in the record, so that it begins again once the record has ended.
-    CountsWithinTheRecord(Notes<TokenKey, HashMap<Version, u64>>) caught by a_version_never_holds_again {
+    CountsWithinTheRecord(Notes<TokenKey, HashMap<Version, u64>>) caught by a_version_is_void_after_its_retention {
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await?;
             Ok(found.map(|found| Versioned::new(found.value, self.shown(key, found.version))))
@@ -182,7 +182,7 @@ flaws! {
     }
 
     // Keys are cleaned, but only together with a rare filter: found by no property of its own.
-    ForgetsHintsOfFewBytes(()) caught by any_history_has_the_right_answers {
+    ForgetsHintsOfFewBytes(()) caught by random_histories_match_the_model {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             if record.payload == b"the same" && matches!(when, Precondition::Version(_)) {

@@ -93,7 +93,7 @@ pub(crate) mod one_call {
         }
 
         // A cache that calls itself a storage.
-        KeepsTheLastThousand(Mutex<VecDeque<TokenKey>>) caught by many_keys_are_all_kept {
+        KeepsTheLastThousand(Mutex<VecDeque<TokenKey>>) caught by no_record_is_evicted_for_another {
             async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
                 let version = self.server.put(key, record, when).await?;
                 let oldest = {
@@ -127,7 +127,7 @@ other_keys! {
     ForgetsTheTenant caught by every_part_keeps_keys_apart: |[_, user, provider, account]| [String::new(), user, provider, account];
     ForgetsTheAccount caught by every_part_keeps_keys_apart: |[tenant, user, provider, _]| [tenant, user, provider, String::new()];
     OneProviderAUser caught by every_part_keeps_keys_apart: |[tenant, user, _, account]| [tenant, user, "any".to_owned(), account];
-    OneUserForAll caught by nobody_reads_anothers_record: |[tenant, _, provider, account]| [tenant, "any".to_owned(), provider, account];
+    OneUserForAll caught by no_user_reads_another_users_record: |[tenant, _, provider, account]| [tenant, "any".to_owned(), provider, account];
     CutsKeysAtNul caught by separators_keep_keys_apart: |parts| parts.map(|part| part.split('\0').next().unwrap_or_default().to_owned());
     CutsKeysAt255 caught by long_keys_work_or_are_refused: |parts| parts.map(|part| part.chars().take(255).collect());
     CutsKeysAt64 caught by long_keys_work_or_are_refused: |parts| parts.map(|part| part.chars().take(64).collect());
@@ -144,8 +144,8 @@ other_keys! {
     TakesDefaultForNoTenant caught by no_value_stands_for_none: |[tenant, user, provider, account]| [if tenant == "default" { String::new() } else { tenant }, user, provider, account];
     WritesNullForNoAccount caught by no_value_stands_for_none: |[tenant, user, provider, account]| [tenant, user, provider, if account.is_empty() { "null".to_owned() } else { account }];
     TakesZeroForNoAccount caught by no_value_stands_for_none: |[tenant, user, provider, account]| [tenant, user, provider, if account == "0" { String::new() } else { account }];
-    ReadsIntegers caught by numbers_are_texts: |parts| parts.map(|part| part.parse::<i64>().map_or(part, |number| number.to_string()));
-    ReadsFloats caught by numbers_are_texts: |parts| parts.map(|part| part.parse::<f64>().map_or(part, |number| number.to_string()));
+    ReadsIntegers caught by numbers_are_compared_as_text: |parts| parts.map(|part| part.parse::<i64>().map_or(part, |number| number.to_string()));
+    ReadsFloats caught by numbers_are_compared_as_text: |parts| parts.map(|part| part.parse::<f64>().map_or(part, |number| number.to_string()));
     DecodesForms caught by addresses_are_not_normalized: |parts| parts.map(|part| part.replace('+', " ").replace("%20", " "));
     FoldsDomains caught by addresses_are_not_normalized: |parts| parts.map(|part| match part.split_once('@') {
         Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
@@ -154,7 +154,7 @@ other_keys! {
     DropsTrailingSlashes caught by addresses_are_not_normalized: |parts| parts.map(|part| part.trim_end_matches('/').to_owned());
     CountsLengthsInAByte caught by lengths_do_not_wrap: |parts| counted(&parts, 1);
     CountsLengthsInTwoBytes caught by lengths_do_not_wrap: |parts| counted(&parts, 2);
-    HashesKeysTo20Bits caught by many_keys_are_all_kept: |parts| {
+    HashesKeysTo20Bits caught by no_record_is_evicted_for_another: |parts| {
         let hash = parts.join("\0").bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         [String::new(), (hash & 0xf_ffff).to_string(), "any".to_owned(), String::new()]
     };

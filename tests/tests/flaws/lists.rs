@@ -193,7 +193,7 @@ flaws! {
     }
 
     // A user's index that expires with what was written last.
-    IndexEndsWithTheLastRecord(Notes<String, Option<Timestamp>>) caught by a_short_lived_record_takes_no_other_from_the_list {
+    IndexEndsWithTheLastRecord(Notes<String, Option<Timestamp>>) caught by long_lived_records_stay_listed_after_short_ones {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let ends = record.retain_for.map(|kept| self.server.clock().now().saturating_add(kept));
             self.own.lock().unwrap().insert(key.user().to_owned(), ends);
@@ -217,7 +217,7 @@ flaws! {
     }
 
     // Looks for the cursor's record, to go on behind it.
-    EndsWhereTheCursorWasDeleted(()) caught by a_list_goes_on_from_any_cursor {
+    EndsWhereTheCursorWasDeleted(()) caught by a_list_continues_from_any_cursor {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             if let Some(cursor) = &page.after && self.server.get(&cursor.key()?).await?.is_none() {
                 return Ok(Page { entries: Vec::new(), next: None });

@@ -53,7 +53,7 @@ flaws! {
         }
     }
 
-    ListsNoEmptyPayloads(Notes<TokenKey, ()>) caught by any_history_has_the_right_answers {
+    ListsNoEmptyPayloads(Notes<TokenKey, ()>) caught by random_histories_match_the_model {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(filter, page).await?;
             let mut kept: Vec<Entry> = Vec::new();
@@ -94,7 +94,7 @@ flaws! {
     }
 
     // Remembers that there was nothing, also after it was written by another.
-    CachesWhatIsMissing(Notes<TokenKey, ()>) caught by any_history_has_the_right_answers {
+    CachesWhatIsMissing(Notes<TokenKey, ()>) caught by random_histories_match_the_model {
         async fn get(&self, key: &TokenKey) -> Read {
             if self.own.lock().unwrap().contains_key(key) {
                 return Ok(None);
@@ -113,7 +113,7 @@ flaws! {
     }
 
     // Retentions in minutes.
-    RetainsWholeMinutes(()) caught by any_history_has_the_right_answers {
+    RetainsWholeMinutes(()) caught by random_histories_match_the_model {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let kept = record.retain_for.map(|kept| Duration::from_secs(kept.as_secs().div_ceil(60).saturating_mul(60).max(1) - 1));
             self.server.put(key, &record.clone().with_retain_for(kept), when).await
@@ -134,7 +134,7 @@ flaws! {
         }
     }
 
-    DeleteOfAVersionIsAlwaysDone(()) caught by a_version_dies_with_its_record {
+    DeleteOfAVersionIsAlwaysDone(()) caught by a_version_is_void_after_a_delete {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             Ok(self.server.delete(key, only).await? || only.is_some())
         }

@@ -159,7 +159,7 @@ flaws! {
     }
 
     // Every other read is answered by a replica that is one write behind.
-    ReadsFromAReplica(Replica) caught by reads_do_not_go_back {
+    ReadsFromAReplica(Replica) caught by a_read_shows_the_last_write and reads_do_not_go_back {
         async fn get(&self, key: &TokenKey) -> Read {
             let behind = self.own.behind.lock().unwrap().get(key).cloned();
             match behind {
@@ -177,7 +177,7 @@ flaws! {
     }
 
     // Acknowledges first and writes later.
-    WritesBehind(()) caught by a_waiter_sees_the_commit {
+    WritesBehind(()) caught by the_next_read_after_a_claim_sees_the_commit {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let Precondition::Version(_) = when else { return self.server.put(key, record, when).await };
             if !when.holds_for(self.server.get(key).await?.map(|found| found.version)) {

@@ -87,7 +87,7 @@ flaws! {
     }
 
     // One file for everything: read, changed, written back.
-    WritesEverythingBack(Notes<TokenKey, ()>) caught by writes_of_two_keys_are_both_kept {
+    WritesEverythingBack(Notes<TokenKey, ()>) caught by simultaneous_writes_of_two_keys_both_persist {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let other = TokenKey::new("github", if key.user() == "bob" { "alice" } else { "bob" }).unwrap();
             let before = self.server.get(&other).await?;
@@ -103,7 +103,7 @@ flaws! {
     }
 
     // Does its work on a task of its own, which goes on when the caller has gone.
-    WritesOnAfterTheDrop(()) caught by nothing_dropped_takes_effect_late {
+    WritesOnAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let (server, key, record) = (self.server.clone(), key.clone(), record.clone());
             let writing = async move {
@@ -114,7 +114,7 @@ flaws! {
         }
     }
 
-    DeletesOnAfterTheDrop(()) caught by nothing_dropped_takes_effect_late {
+    DeletesOnAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let (server, key) = (self.server.clone(), key.clone());
             let deleting = async move {
@@ -212,7 +212,7 @@ flaws! {
         }
     }
 
-    CorruptIsAbsent(()) caught by conditions_do_not_hold_for_a_corrupt_record {
+    CorruptIsAbsent(()) caught by conditions_fail_for_a_corrupt_record {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let corrupt = matches!(self.server.get(key).await, Err(StorageError::Corrupt { .. }));
             let when = if corrupt && when == Precondition::Absent { Precondition::Always } else { when };

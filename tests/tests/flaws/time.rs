@@ -30,14 +30,14 @@ flaws! {
         }
     }
 
-    ForgetsTheRetention(()) caught by retention_hides {
+    ForgetsTheRetention(()) caught by records_are_hidden_after_their_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.server.put(key, &record.clone().with_retain_for(None), when).await
         }
     }
 
     // Keeps records long enough for the list to show those that `get` hides.
-    ListsWhatIsPast(Notes<TokenKey, Timestamp>) caught by retention_hides {
+    ListsWhatIsPast(Notes<TokenKey, Timestamp>) caught by records_are_hidden_after_their_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let ends = record.retain_for.map(|kept| self.server.clock().now().saturating_add(kept));
             let written = self.server.put(key, &record.clone().with_retain_for(None), when).await?;
@@ -93,7 +93,7 @@ flaws! {
     }
 
     // The row is still there, so creating fails.
-    PastIsInTheWay(Notes<TokenKey, ()>) caught by past_retention_counts_as_absent {
+    PastIsInTheWay(Notes<TokenKey, ()>) caught by an_expired_record_counts_as_absent {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if when == Precondition::Absent && self.own.lock().unwrap().contains_key(key) {
                 return Err(StorageError::Conflict);
@@ -113,7 +113,7 @@ flaws! {
     }
 
     // The row is still there, so an update by version brings it back.
-    RevivesThePast(Notes<TokenKey, Version>) caught by past_retention_counts_as_absent {
+    RevivesThePast(Notes<TokenKey, Version>) caught by an_expired_record_counts_as_absent {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let last = self.own.lock().unwrap().get(key).copied();
             let gone = self.server.get(key).await?.is_none();
@@ -133,7 +133,7 @@ flaws! {
     }
 
     // Prolongs first and compares afterwards.
-    RefusedWritesProlong(()) caught by a_refused_write_leaves_the_retention {
+    RefusedWritesProlong(()) caught by refused_calls_do_not_change_the_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if matches!(written, Err(StorageError::Conflict))
@@ -146,8 +146,25 @@ flaws! {
         }
     }
 
+    // Spreads the ends, so that not all come at once.
+    EndsSomewhatEarly(()) caught by retention_is_exact_to_the_second {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let spread = record.retain_for.map(|kept| kept - kept.min(Duration::from_secs(3)).min(kept / 20));
+            self.server.put(key, &record.clone().with_retain_for(spread), when).await
+        }
+    }
+
+    // A sweeper that comes every ten seconds, and hides nothing itself.
+    EndsLate(Notes<TokenKey, Timestamp>) caught by retention_is_exact_to_the_second {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let late = record.retain_for.filter(|kept| !kept.is_zero()).map(|kept| kept.saturating_add(Duration::from_secs(5)));
+            let record = record.clone().with_retain_for(late.or(record.retain_for));
+            self.server.put(key, &record, when).await
+        }
+    }
+
     // A session store's habit.
-    ReadingProlongs(Notes<TokenKey, Duration>) caught by reading_tells_the_time_left {
+    ReadingProlongs(Notes<TokenKey, Duration>) caught by get_returns_the_remaining_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await?;
             let mut notes = self.own.lock().unwrap();
@@ -167,7 +184,7 @@ flaws! {
         }
     }
 
-    TellsNoTimeLeft(()) caught by reading_tells_the_time_left {
+    TellsNoTimeLeft(()) caught by get_returns_the_remaining_retention {
         async fn get(&self, key: &TokenKey) -> Read {
             Ok(self.server.get(key).await?.map(|mut found| {
                 found.value.retain_for = found.value.retain_for.map(|_| Duration::from_secs(600));
@@ -177,21 +194,21 @@ flaws! {
     }
 
     // Seconds in 32 bits, signed.
-    LongRetentionsOverflow(()) caught by extreme_retentions_are_kept {
+    LongRetentionsOverflow(()) caught by long_retentions_do_not_overflow {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let kept = record.retain_seconds().map(|seconds| Duration::from_secs((seconds as i32).max(0) as u64));
             self.server.put(key, &record.clone().with_retain_for(kept), when).await
         }
     }
 
-    CountsMilliseconds(()) caught by retention_hides {
+    CountsMilliseconds(()) caught by records_are_hidden_after_their_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let kept = record.retain_for.map(|kept| kept / 1_000);
             self.server.put(key, &record.clone().with_retain_for(kept), when).await
         }
     }
 
-    PurgesWhatIsKept(()) caught by purge_takes_only_what_is_past {
+    PurgesWhatIsKept(()) caught by purge_removes_only_expired_records {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             for entry in self.server.list(&Filter::everything(), PageRequest { after: None, limit }).await?.entries {
                 let found = self.server.get(&entry.key).await?;
@@ -203,14 +220,14 @@ flaws! {
         }
     }
 
-    PurgesWithoutLimit(()) caught by purge_takes_only_what_is_past {
+    PurgesWithoutLimit(()) caught by purge_removes_only_expired_records {
         async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
             self.server.purge(usize::MAX).await
         }
     }
 
     // Chooses first, and deletes what it chose whatever it has become.
-    PurgesInTwoSteps(Notes<TokenKey, Timestamp>) caught by purge_spares_what_is_written_meanwhile {
+    PurgesInTwoSteps(Notes<TokenKey, Timestamp>) caught by purge_spares_records_written_meanwhile {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await?;
             let mut notes = self.own.lock().unwrap();

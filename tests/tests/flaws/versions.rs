@@ -39,7 +39,7 @@ flaws! {
     }
 
     // INSERT OR REPLACE.
-    CreatesOverWhatIsThere(()) caught by absent_writes_only_where_nothing_is {
+    CreatesOverWhatIsThere(()) caught by put_absent_conflicts_where_a_record_is_stored {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let when = if when == Precondition::Absent { Precondition::Always } else { when };
             self.server.put(key, record, when).await
@@ -47,7 +47,7 @@ flaws! {
     }
 
     // An upsert with a condition on the update alone.
-    CreatesForAVersion(()) caught by a_version_of_nothing_conflicts and a_logout_beats_a_claim {
+    CreatesForAVersion(()) caught by put_version_conflicts_where_nothing_is_stored and a_logout_beats_a_claim {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let missing = self.server.get(key).await?.is_none();
             let when = if missing && matches!(when, Precondition::Version(_)) { Precondition::Absent } else { when };
@@ -55,21 +55,21 @@ flaws! {
         }
     }
 
-    AlwaysIsAbsent(()) caught by always_never_conflicts {
+    AlwaysIsAbsent(()) caught by put_always_never_conflicts {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let when = if when == Precondition::Always { Precondition::Absent } else { when };
             self.server.put(key, record, when).await
         }
     }
 
-    DeletesAnyVersion(()) caught by delete_of_a_version_spares_others {
+    DeletesAnyVersion(()) caught by delete_of_another_version_removes_nothing {
         async fn delete(&self, key: &TokenKey, _only: Option<Version>) -> Result<bool, StorageError> {
             self.server.delete(key, None).await
         }
     }
 
     // The refused delete is reported as done.
-    SaysItDeletedAnotherVersion(()) caught by delete_of_a_version_spares_others {
+    SaysItDeletedAnotherVersion(()) caught by delete_of_another_version_removes_nothing {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let present = self.server.get(key).await?.is_some();
             self.server.delete(key, only).await?;
@@ -78,7 +78,7 @@ flaws! {
     }
 
     // Counts from 1 again after a delete.
-    CountsVersions(Numbers) caught by a_version_dies_with_its_record {
+    CountsVersions(Numbers) caught by a_version_is_void_after_a_delete {
         async fn get(&self, key: &TokenKey) -> Read {
             let numbers = self.own.lock().await;
             let found = self.server.memory().get(key).await?;
@@ -154,7 +154,7 @@ flaws! {
         }
     }
 
-    CorruptIsMissing(()) caught by a_corrupt_record_is_told_as_such {
+    CorruptIsMissing(()) caught by an_unreadable_record_is_reported_as_corrupt {
         async fn get(&self, key: &TokenKey) -> Read {
             match self.server.get(key).await {
                 Err(StorageError::Corrupt { .. }) => Ok(None),
@@ -163,7 +163,7 @@ flaws! {
         }
     }
 
-    CorruptIsDeleted(()) caught by a_corrupt_record_is_told_as_such {
+    CorruptIsDeleted(()) caught by an_unreadable_record_is_reported_as_corrupt {
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await;
             if matches!(found, Err(StorageError::Corrupt { .. })) {

@@ -98,7 +98,7 @@ flaws! {
     }
 
     // Takes what looks like JSON for JSON.
-    WritesJsonAnew(()) caught by lookalikes_come_back {
+    WritesJsonAnew(()) caught by payloads_that_look_encoded_come_back {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             if let Ok(value) = serde_json::from_slice::<serde_json::Value>(&record.payload) {
@@ -167,7 +167,7 @@ flaws! {
         }
     }
 
-    ChangesItsMind(std::sync::atomic::AtomicBool) caught by capabilities_are_steady {
+    ChangesItsMind(std::sync::atomic::AtomicBool) caught by capabilities_do_not_change {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.own.store(true, std::sync::atomic::Ordering::SeqCst);
             self.server.put(key, record, when).await

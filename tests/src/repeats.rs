@@ -1,0 +1,103 @@
+//! A storage that repeats a call by itself does not meet what its first attempt did.
+
+use std::sync::Arc;
+
+use oauth_dance_core::{Precondition, Record, StorageError, Versioned};
+
+use crate::calls::Call;
+use crate::faults::{heal, in_time, purges};
+use crate::harness::Fault;
+use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::show::{Show as _, error_name};
+use crate::subject::{Subject, key};
+
+/// A storage that repeats a call because an answer was lost returns what the call did, or `Ambiguous`: never `Conflict`,
+/// `Ok(false)` or `Ok(0)` because the first attempt had succeeded.
+pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<Subject>) -> Outcome {
+    let fault = Fault::CutNextReply;
+    for round in 0..3 {
+        for name in ["Always", "Absent", "Version"] {
+            let key = key(&format!("put {name} {round}"))?;
+            let when = match name {
+                "Always" => Precondition::Always,
+                "Absent" => Precondition::Absent,
+                _ => Precondition::Version(on.storage().put(&key, &Record::new("old"), Precondition::Always).await?),
+            };
+            let (new, put) = (Record::new("new"), Call::put(&key, &Record::new("new"), when));
+            on.harness().inject(fault).await?;
+            let written = in_time(&on, on.storage().put(&key, &new, when)).await;
+            heal(&on).await?;
+            let found = on.storage().get(&key).await?;
+            let is_new = found.as_ref().is_some_and(|found| found.value == new);
+            let what = format!("{put}, whose first answer was lost, is");
+            match written? {
+                Ok(version) => {
+                    ensure_eq!(found, Some(Versioned::new(new, version)), "get after {what} Ok({version:?})");
+                }
+                Err(StorageError::Ambiguous { .. }) => {}
+                Err(StorageError::Unavailable { .. }) if !is_new => {}
+                Err(error) => {
+                    return Err(Stop::failed(format_args!(
+                        "{what} {}, and get is {}",
+                        error_name(&error),
+                        found.show()
+                    )));
+                }
+            }
+        }
+        for is_conditional in [false, true] {
+            let key = key(&format!("delete {is_conditional} {round}"))?;
+            let version = on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
+            let only = is_conditional.then_some(version);
+            on.harness().inject(fault).await?;
+            let deleted = in_time(&on, on.storage().delete(&key, only)).await;
+            heal(&on).await?;
+            let is_there = on.storage().get(&key).await?.is_some();
+            let wrong = match deleted? {
+                Err(StorageError::Ambiguous { .. }) => None,
+                Ok(true) if !is_there => None,
+                Err(StorageError::Unavailable { .. }) if is_there => None,
+                other => Some(other),
+            };
+            if let Some(answer) = wrong {
+                let (delete, left) = (Call::delete(&key, only), if is_there { "there" } else { "gone" });
+                let what = format!("{delete} of a record, whose first answer was lost, is {}", answer.show());
+                return Err(Stop::failed(format_args!("{what}, and the record is {left}")));
+            }
+        }
+        a_repeated_read_is_right(&on, round).await?;
+        a_repeated_purge_is_right(&on).await?;
+    }
+    Ok(())
+}
+
+async fn a_repeated_read_is_right(on: &Subject, round: usize) -> Outcome {
+    let key = key(&format!("read {round}"))?;
+    let version = on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;
+    on.harness().inject(Fault::CutNextReply).await?;
+    let found = in_time(on, on.storage().get(&key)).await;
+    heal(on).await?;
+    match found? {
+        Ok(Some(found)) if found.version == version => Ok(()),
+        Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }) => Ok(()),
+        other => {
+            Err(Stop::failed(format_args!("{}, whose first answer was lost, is {}", Call::get(&key), other.show())))
+        }
+    }
+}
+
+/// What it says that it removed, and what the next one removes, are all.
+async fn a_repeated_purge_is_right(on: &Subject) -> Outcome {
+    if !purges(on).await? {
+        return Ok(());
+    }
+    on.harness().inject(Fault::CutNextReply).await?;
+    let removed = in_time(on, on.storage().purge(usize::MAX)).await;
+    heal(on).await?;
+    let rest = on.storage().purge(usize::MAX).await?;
+    if let Ok(removed) = removed? {
+        let count = "of 3 expired records, whose first answer was lost, is";
+        ensure!(removed + rest == 3, "purge({}) {count} Ok({removed}), and the next one is Ok({rest})", usize::MAX);
+    }
+    Ok(())
+}
