@@ -222,7 +222,7 @@ pub async fn reads_do_not_go_back(on: Arc<Subject>) -> Outcome {
         reading.spawn(async move {
             let mut last = 0;
             while !done.load(Ordering::SeqCst) {
-                let now = number(&key, storage.get(&key).await?.map(|found| found.value))?;
+                let now = number(&key, storage.get(&key).await?.as_ref().map(|found| &found.value))?;
                 ensure!(now >= last, "{}: write {now} was read after write {last} had been", Call::get(&key));
                 last = now;
                 tokio::task::yield_now().await;
@@ -280,7 +280,7 @@ pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> O
         loop {
             let found = storage.get(&key).await?;
             let when = found.as_ref().map_or(Precondition::Absent, |found| Precondition::Version(found.version));
-            let next = found.map_or(Ok(0), |found| number(&key, Some(found.value)))? + 1;
+            let next = found.map_or(Ok(0), |found| number(&key, Some(&found.value)))? + 1;
             match storage.put(&key, &Record::new(next.to_string()), when).await {
                 Ok(_) => break,
                 Err(StorageError::Conflict) => {}
@@ -295,11 +295,11 @@ pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> O
 
 /// Where that counter stands.
 pub(crate) async fn count(storage: &dyn TokenStorage) -> Outcome<usize> {
-    number(&key("counter")?, storage.get(&key("counter")?).await?.map(|found| found.value))
+    number(&key("counter")?, storage.get(&key("counter")?).await?.as_ref().map(|found| &found.value))
 }
 
-fn number(key: &TokenKey, record: Option<Record>) -> Outcome<usize> {
-    let number = record.as_ref().and_then(|record| std::str::from_utf8(&record.payload).ok()?.parse().ok());
+fn number(key: &TokenKey, record: Option<&Record>) -> Outcome<usize> {
+    let number = record.and_then(|record| std::str::from_utf8(&record.payload).ok()?.parse().ok());
     number.ok_or_else(|| {
         Stop::failed(format_args!("{} is {}, and only numbers were written", Call::get(key), record.show()))
     })
