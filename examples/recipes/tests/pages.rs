@@ -99,7 +99,7 @@ fn every_link_leads_somewhere() {
 
 /// The pages of the repository's root, and everything in `docs/`.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<_> = ["README.md", "SECURITY.md"].map(|name| root().join(name)).into();
+    let mut pages: Vec<_> = ["README.md", "SECURITY.md", "CONTRIBUTING.md"].map(|name| root().join(name)).into();
     for folder in ["docs", "docs/guide"] {
         let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
         pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
