@@ -46,9 +46,15 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `decompression` | yes | token responses are read if a server compresses them without being asked, as some gateways do |
+//! | `metrics` | no | counters of logins and refreshes, by the [`metrics`](https://docs.rs/metrics) crate |
+//! | `oauth1` | no | providers of OAuth 1.0a ([`Provider::oauth1`]), and the presets of such |
 //! | `oidc` | no | OpenID Connect: providers by their issuer alone ([`Provider::openid`]), and ID tokens verified ([`Identity`]) |
-//! | `rsa-sha1` | no | the signature methods RSA-SHA1 and RSA-SHA256 of OAuth 1.0a |
-//! | `testing` | no | a provider and a clock for the tests of an application: the module `testing` |
+//! | `rsa-sha1` | no | `oauth1`, with the signature methods RSA-SHA1 and RSA-SHA256 |
+//! | `testing` | no | `oauth1`, with a provider and a clock for the tests of an application: the module `testing` |
+//!
+//! All of them only add: OAuth 2.0 and its presets need none. A provider that needs a feature which is missing is an error at
+//! [`OAuthBuilder::build`], which names the feature.
 //!
 //! # Where to go next
 //!

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
 use oauth_dance_core::{Clock, DpopKey, KeyRing, Secret, Timestamp, random_bytes};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::cookies::{self, SealedCookies};
 use super::user::User;
@@ -217,7 +217,7 @@ impl Attempts {
 
 /// Names a state without telling it.
 pub(crate) fn fingerprint(state: &str) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(state))
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()))
 }
 
 #[cfg(test)]

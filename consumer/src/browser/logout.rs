@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
 use oauth_dance_core::{KeyRing, Secret};
-use sha2::{Digest as _, Sha256};
 
+use super::attempt::fingerprint;
 use super::cookies::{self, SealedCookies};
 
 /// How long the provider may ask and the user think.
@@ -37,7 +35,6 @@ impl LogoutState {
     }
 
     fn name(&self, state: &str) -> String {
-        let fingerprint = URL_SAFE_NO_PAD.encode(Sha256::digest(state));
-        self.cookies.name(&format!("{PREFIX}{}", &fingerprint[..16]))
+        self.cookies.name(&format!("{PREFIX}{}", &fingerprint(state)[..16]))
     }
 }

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::error::ConfigError;
 
 /// What OAuth 1.0a needs to know besides (RFC 5849).
+#[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OAuth1 {
@@ -43,6 +44,7 @@ impl OAuth1 {
 ///
 /// Only `RSA-SHA1` and `RSA-SHA256` prove anything that the provider could not forge; with them the client's secret is its
 /// private key.
+#[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[non_exhaustive]
 pub enum SignatureMethod {

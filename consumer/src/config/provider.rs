@@ -189,6 +189,8 @@ impl Provider {
     /// refreshed. There are no scopes; what providers have in their place goes into
     /// [`authorization_params`](Self::authorization_params).
     ///
+    /// Needs the cargo feature `oauth1`; without it such a registration is a [`ConfigError`](crate::ConfigError).
+    ///
     /// ```no_run
     /// use oauth_dance::{ApiError, Connected, Provider, ProviderName, SignatureMethod};
     ///
@@ -213,6 +215,8 @@ impl Provider {
     /// }
     /// # let _ = (registration, print);
     /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
+    #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
     pub fn oauth1(
         name: impl Into<String>,
         temporary_credentials_endpoint: impl Into<String>,
@@ -258,6 +262,7 @@ impl Provider {
     /// # #[cfg(not(feature = "oidc"))]
     /// # fn main() {}
     /// ```
+    #[cfg_attr(docsrs, doc(cfg(feature = "oidc")))]
     pub fn openid(name: impl Into<String>, issuer: impl Into<String>) -> Self {
         let mut provider = Self::new(name, "", "").with_scopes([OPENID_SCOPE]);
         provider.issuer = Some(issuer.into());

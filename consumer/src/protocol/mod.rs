@@ -4,6 +4,10 @@
 
 pub(crate) mod dpop;
 pub(crate) mod http;
+#[cfg(feature = "oauth1")]
+pub(crate) mod oauth1;
+#[cfg(not(feature = "oauth1"))]
+#[path = "oauth1/without.rs"]
 pub(crate) mod oauth1;
 pub(crate) mod oauth2;
 pub(crate) mod openid;

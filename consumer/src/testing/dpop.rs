@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::Settings;
 use super::log::LoggedRequest;
@@ -89,5 +89,5 @@ fn decoded(part: &str) -> Option<Vec<u8>> {
 }
 
 fn hash(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(text))
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()))
 }

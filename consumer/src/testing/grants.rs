@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oauth_dance_core::{OAuth2Token, Secret, Timestamp, random_bytes};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::Settings;
 
@@ -309,7 +309,7 @@ impl Authorization {
 fn proves(verifier: &str, challenge: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let is_formed = (43..=128).contains(&verifier.len()) && verifier.bytes().all(is_allowed);
-    is_formed && Secret::new(URL_SAFE_NO_PAD.encode(Sha256::digest(verifier))) == Secret::new(challenge)
+    is_formed && Secret::new(URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()))) == Secret::new(challenge)
 }
 
 /// Whether each name of a scope is in another.
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn nothing_is_proved_by_a_malformed_verifier() {
         for verifier in ["short", &"a".repeat(129), &format!("{}+", &VERIFIER[1..])] {
-            let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+            let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
             assert!(!proves(verifier, &challenge), "{verifier}");
         }
     }

@@ -1,6 +1,10 @@
 //! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which stays on its origin.
 
 pub(crate) mod challenge;
+#[cfg(feature = "decompression")]
+pub(crate) mod decompress;
+#[cfg(not(feature = "decompression"))]
+#[path = "as_received.rs"]
 pub(crate) mod decompress;
 pub(crate) mod document;
 pub(crate) mod endpoint;
@@ -120,6 +124,7 @@ impl ByZone {
     }
 
     /// The client for URLs of the configuration, whose names may lead anywhere.
+    #[cfg(feature = "oauth1")]
     pub(crate) fn configured(&self) -> &reqwest::Client {
         &self.machine
     }

@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::digest::KeyInit;
-use hmac::{Hmac, Mac};
 use oauth_dance_core::Secret;
 #[cfg(feature = "rsa-sha1")]
 use rsa::signature::{SignatureEncoding as _, Signer as _};
+#[cfg(feature = "rsa-sha1")]
 use sha1::Sha1;
+#[cfg(feature = "rsa-sha1")]
 use sha2::Sha256;
 
 use super::base_string::encode;
@@ -70,17 +71,14 @@ impl Signer {
         let key = format!("{}&{}", encode(secret.expose()), encode(token_secret));
         Some(match method {
             SignatureMethod::Plaintext => key,
-            SignatureMethod::HmacSha256 => STANDARD.encode(mac::<Hmac<Sha256>>(&key, base_string)),
-            _ => STANDARD.encode(mac::<Hmac<Sha1>>(&key, base_string)),
+            SignatureMethod::HmacSha256 => mac(hmac::HMAC_SHA256, &key, base_string),
+            _ => mac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &key, base_string),
         })
     }
 }
 
-fn mac<M: Mac + KeyInit>(key: &str, text: &str) -> Vec<u8> {
-    #[expect(clippy::expect_used, reason = "RFC 2104 has keys of any length")]
-    let mut mac = <M as KeyInit>::new_from_slice(key.as_bytes()).expect("any key will do");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
+fn mac(algorithm: hmac::Algorithm, key: &str, text: &str) -> String {
+    STANDARD.encode(hmac::sign(&hmac::Key::new(algorithm, key.as_bytes()), text.as_bytes()))
 }
 
 #[cfg(feature = "rsa-sha1")]

@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 ///     }
 /// }
 /// ```
+#[cfg_attr(docsrs, doc(cfg(feature = "oidc")))]
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
