@@ -33,7 +33,7 @@ pub mod demo;
 pub mod migrate;
 pub mod provider;
 
-pub use address::UnusableStorage;
+pub use address::CannotUse;
 
 /// Compiles what the README shows.
 #[cfg(doctest)]

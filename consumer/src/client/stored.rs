@@ -68,7 +68,7 @@ impl StoredToken {
     /// What redeems its refresh token.
     pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
         let (http, registered) = (self.http.clone(), Arc::clone(&self.registered));
-        Arc::new(TokenEndpoint { http, registered, doubts: OnceLock::new() })
+        Arc::new(TokenEndpoint { http, registered, complete: OnceLock::new(), doubts: OnceLock::new() })
     }
 }
 
@@ -86,19 +86,22 @@ pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
 struct TokenEndpoint {
     http: HttpClients,
     registered: Arc<Registered>,
+    complete: OnceLock<Arc<Registered>>,
     /// What is doubtful about the token that was redeemed. One of these redeems one.
     doubts: OnceLock<String>,
 }
 
 #[async_trait]
 impl Redeem for TokenEndpoint {
+    async fn prepare(&self) -> Result<(), RedeemError> {
+        self.complete().await.map(drop)
+    }
+
     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         let Some(refresh_token) = &token.refresh_token else {
             return Err(RedeemError::NotRedeemed { cause: "there is no refresh token".to_owned(), retry_after: None });
         };
-        let registered = self.registered.complete(&self.http).await;
-        let registered =
-            registered.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })?;
+        let registered = self.complete().await?;
         let http = self.http.within(lease);
         match token_request::refresh(&http, &registered, token, refresh_token, http.clock.now()).await {
             Ok(Reading { token, doubts }) => {
@@ -148,6 +151,19 @@ impl Redeem for TokenEndpoint {
             tracing::error!(provider, cause, "a refresh brought an ID token that is not right");
         }
         if verdict == Verdict::Accepted { said() } else { verdict }
+    }
+}
+
+impl TokenEndpoint {
+    /// The provider with what its metadata adds, fetched once.
+    async fn complete(&self) -> Result<Arc<Registered>, RedeemError> {
+        if let Some(complete) = self.complete.get() {
+            return Ok(Arc::clone(complete));
+        }
+        let complete = self.registered.complete(&self.http).await;
+        let complete =
+            complete.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })?;
+        Ok(Arc::clone(self.complete.get_or_init(|| complete)))
     }
 }
 

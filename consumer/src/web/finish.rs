@@ -71,7 +71,7 @@ impl Login {
     async fn run(self, answer: oneshot::Sender<Result<First, LoginError>>) {
         let inner = Arc::clone(&self.oauth.inner);
         let is_in_time = inner.attempts.is_in_time(&self.attempt);
-        let had_one = self.has_token().await;
+        let earlier = self.earlier().await;
         let spent = match inner.spent.spend(&self.attempt, is_in_time).await {
             Ok(Some(spent)) => spent,
             other => {
@@ -80,7 +80,7 @@ impl Login {
             }
         };
         // In a task of its own, a hook that panics leaves an outcome too.
-        let ended = tokio::spawn(self.finish(had_one).in_current_span()).await.unwrap_or_else(|error| {
+        let ended = tokio::spawn(self.finish(earlier).in_current_span()).await.unwrap_or_else(|error| {
             tracing::error!(%error, "a login was cut off");
             Err(LoginError::Interrupted)
         });
@@ -92,15 +92,19 @@ impl Login {
         inner.spent.end(spent, outcome).await;
     }
 
-    /// Whether an earlier token of the signed-in user is known to be stored.
-    async fn has_token(&self) -> bool {
+    /// What is known of an earlier token of the signed-in user.
+    async fn earlier(&self) -> Earlier {
         let key = self.user.as_ref().and_then(|user| user.key(&self.registered.name).ok());
-        let Some(key) = key else { return false };
-        matches!(self.oauth.tokens.get(&key).await, Ok(Some(_)))
+        let Some(key) = key else { return Earlier::Unknown };
+        match self.oauth.tokens.get(&key).await {
+            Ok(None) => Earlier::None(key),
+            Ok(Some(_)) => Earlier::Some,
+            Err(_) => Earlier::Unknown,
+        }
     }
 
-    /// Redeems the code, asks the hook, and stores the token. `had_one` says that there is an earlier token.
-    async fn finish(mut self, had_one: bool) -> Result<(Response, Ended), LoginError> {
+    /// Redeems the code, asks the hook, and stores the token.
+    async fn finish(mut self, earlier: Earlier) -> Result<(Response, Ended), LoginError> {
         // A browser that is a user of its own became one in another tab; nobody else has signed in.
         let became_a_user = self.attempt.is_of(None) && matches!(self.oauth.inner.users, UserSource::Anonymous(_));
         if !self.attempt.is_of(self.user.as_ref()) && !became_a_user {
@@ -108,23 +112,25 @@ impl Login {
         }
         let provider = self.registered.name.clone();
         let code = self.parameters.granted(&self.registered)?;
-        let before = Before { oauth: &self.oauth, registered: &self.registered, attempt: &self.attempt };
+        let before =
+            Before { oauth: &self.oauth, registered: &self.registered, attempt: &self.attempt, earlier: &earlier };
         let (mut token, identity) = before.redeem(&code).await?;
         let said = Said { identity, posted: self.posted.take() };
-        let decision = before.decide(self.user.as_ref(), &token, said, &mut self.parts).await?;
+        let decision = before.decide(self.user.as_ref(), &token, said, &mut self.parts).await;
+        let decision = before.or_revoke(&token, decision).await?;
 
         let response = decision.response.unwrap_or_else(|| Redirect::to(&self.attempt.next).into_response());
         let response = without_fragment(&self.registered, response);
         let (mut user, mut browser) = (decision.user.or(self.user), None);
         if decision.store {
-            let whose = whose(&self.oauth, user)?;
+            let whose = before.or_revoke(&token, whose(&self.oauth, user)).await?;
             browser = whose.1;
             let whose = decision.account.into_iter().fold(whose.0, User::with_account);
             if let Token::OAuth2(token) = &mut token {
                 token.id_token = token.id_token.take().filter(|_| self.registered.keep_id_token);
                 token.subject = token.subject.take().or(decision.subject.map(named_by_application));
             }
-            let storing = Storing { login: before, key: whose.key(&provider)?, token, had_one };
+            let storing = Storing { login: before, key: whose.key(&provider)?, token };
             storing.store().await?;
             user = Some(whose);
         }
@@ -141,12 +147,13 @@ struct Before<'a> {
     oauth: &'a OAuth,
     registered: &'a Arc<Registered>,
     attempt: &'a Attempt,
+    earlier: &'a Earlier,
 }
 
 impl Before<'_> {
     /// The token, and who the provider says it is of.
     async fn redeem(&self, code: &Secret) -> Result<(Token, Option<Identity>), LoginError> {
-        let Self { oauth, registered, attempt } = self;
+        let Self { oauth, registered, attempt, .. } = self;
         let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
         match &registered.oauth1 {
             None => {
@@ -154,9 +161,11 @@ impl Before<'_> {
                 let verifier = &attempt.verifier;
                 let mut token =
                     token_request::exchange_code(http, registered, code.expose(), verifier, key, now).await?;
-                let identity = self.identify(&token).await?;
-                token.subject = identity.as_ref().map(Identity::subject);
-                Ok((token.into(), identity))
+                let identity = self.identify(&token).await;
+                token.subject = identity.as_ref().ok().and_then(Option::as_ref).map(Identity::subject);
+                let token = Token::from(token);
+                let identity = self.or_revoke(&token, identity).await?;
+                Ok((token, identity))
             }
             Some(client) => {
                 let endpoint = &registered.token_endpoint;
@@ -169,7 +178,7 @@ impl Before<'_> {
 
     /// Who the ID token says it is, where OpenID Connect was asked for. Nothing goes on with one that is not believed.
     async fn identify(&self, token: &OAuth2Token) -> Result<Option<Identity>, LoginError> {
-        let Self { oauth, registered, attempt } = self;
+        let Self { oauth, registered, attempt, .. } = self;
         let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
         let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
         Ok(Some(openid.verify(token, attempt.asked_of_id_token(), &registered.client_id, http, now).await?))
@@ -200,6 +209,21 @@ impl Before<'_> {
         }
         self.oauth.inner.hooks.authorized(login).await.map_err(LoginError::Hook)
     }
+
+    /// Revokes a token that is not going to be stored, because this login has failed. Otherwise a provider that issues a
+    /// refresh token only once, such as Google, would issue none at the next login.
+    async fn or_revoke<T>(&self, token: &Token, step: Result<T, LoginError>) -> Result<T, LoginError> {
+        if step.is_err() && matches!(self.earlier, Earlier::None(_)) {
+            self.revoke(token).await;
+        }
+        step
+    }
+
+    async fn revoke(&self, token: &Token) {
+        let Token::OAuth2(token) = token else { return };
+        let http = &self.oauth.inner.http;
+        let _ = timeout(http.limits.timeout, revoke_grant(http, self.registered, token)).await;
+    }
 }
 
 /// What the provider said of the user.
@@ -213,8 +237,14 @@ struct Storing<'a> {
     login: Before<'a>,
     key: TokenKey,
     token: Token,
-    /// Whether an earlier token is known.
-    had_one: bool,
+}
+
+/// What is known of an earlier token. A provider may revoke it with a later one, if both are of the same grant.
+enum Earlier {
+    /// There was none under this key.
+    None(TokenKey),
+    Some,
+    Unknown,
 }
 
 impl Storing<'_> {
@@ -269,16 +299,20 @@ impl Storing<'_> {
         }
     }
 
-    /// Revokes the token, which nothing holds any more, unless an earlier one may be of the same grant and end with it.
+    /// Revokes the token, which nothing holds any more, if there is certainly no earlier one that may be of the same grant
+    /// and end with it. A storage that does not answer is no certainty.
     async fn revoke(&self) {
-        let Before { oauth, registered, .. } = self.login;
-        let Token::OAuth2(token) = &self.token else { return };
+        let Before { oauth, earlier, .. } = self.login;
         let limit = oauth.inner.http.limits.timeout;
-        let found = timeout(limit, oauth.tokens.get(&self.key)).await;
-        if self.had_one || matches!(found, Ok(Ok(Some(_)))) {
-            return;
+        let is_first = match (timeout(limit, oauth.tokens.get(&self.key)).await, earlier) {
+            (_, Earlier::Some) => false,
+            (Ok(Ok(found)), _) => found.is_none(),
+            (Ok(Err(_)) | Err(_), Earlier::None(key)) => *key == self.key,
+            (Ok(Err(_)) | Err(_), Earlier::Unknown) => false,
+        };
+        if is_first {
+            self.login.revoke(&self.token).await;
         }
-        let _ = timeout(limit, revoke_grant(&oauth.inner.http, registered, token)).await;
     }
 }
 

@@ -20,7 +20,7 @@ use axum::extract::{FromRequestParts as _, OriginalUri, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, get, on};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use oauth_dance_core::BoxError;
 use tracing::Instrument as _;
 
@@ -101,11 +101,11 @@ impl OAuth {
     }
 }
 
-/// Whether the browser, or something in front of it, only looks ahead: nobody has asked for the page yet. Fetch and the
-/// Speculation Rules have `Sec-Purpose`, older browsers the others.
+/// Whether the browser, or a script on the page, only fetches ahead: the user has not asked for the page yet. Fetch and the
+/// Speculation Rules have `Sec-Purpose`, older browsers `Purpose`, `X-Purpose` or `X-Moz`, and Turbo `X-Sec-Purpose`.
 fn is_prefetch(headers: &HeaderMap) -> bool {
-    let names = ["sec-purpose", "purpose", "x-purpose", "x-moz"];
-    let values = names.into_iter().flat_map(|name| headers.get_all(name)).filter_map(|value| value.to_str().ok());
+    let says_why = |name: &HeaderName| name.as_str().ends_with("purpose") || name == "x-moz";
+    let values = headers.iter().filter(|(name, _)| says_why(name)).filter_map(|(_, value)| value.to_str().ok());
     values
         .map(str::to_ascii_lowercase)
         .any(|value| ["prefetch", "prerender", "preview"].iter().any(|ahead| value.contains(ahead)))

@@ -36,12 +36,20 @@ impl Parameters {
         if code.as_ref().is_some_and(|code| code.len() > MAX_CODE) {
             return Err(LoginError::Malformed("the code is too long"));
         }
+        if code.is_none() && ["access_token", "id_token"].iter().any(|name| query::first(query, name).is_some()) {
+            return Err(LoginError::Malformed("there are tokens and no code"));
+        }
         // Facebook reports some errors without an `error`.
         let others = ["error_reason", "error_code", "error_message"].into_iter();
         let error = error.or_else(|| others.filter(|_| code.is_none()).find_map(|name| query::first(query, name)));
         let description = ["error_description", "error_message"].into_iter().find_map(|name| query::first(query, name));
+        let state = state.ok_or_else(|| match &error {
+            // Some providers leave the state out of a denial. There is no attempt to end then.
+            Some(code) if is_denial(code) => LoginError::Denied,
+            _ => LoginError::Malformed("there is no state"),
+        })?;
         Ok(Self {
-            state: state.ok_or(LoginError::Malformed("there is no state"))?,
+            state,
             code: code.map(Secret::from),
             error: error.map(|code| (printable(&code), description.map(|text| printable(&text)))),
             issuer,
@@ -82,7 +90,9 @@ impl Parameters {
         match self.error {
             Some((code, _)) if is_denial(&code) => Err(LoginError::Denied),
             Some((code, description)) => Err(LoginError::Provider { code, description }),
-            None => self.code.ok_or(LoginError::Malformed("there is neither an approval nor an error")),
+            None if registered.oauth1.is_some() => self.code.ok_or(LoginError::Malformed("there is no verifier")),
+            // WeChat reports a denial by the state alone.
+            None => self.code.ok_or(LoginError::Denied),
         }
     }
 }

@@ -155,3 +155,19 @@ async fn ds_04_logins_do_not_queue_for_an_issuer_that_hangs() {
     assert!(since.elapsed() < limit * 5, "{:?}", since.elapsed());
     assert_eq!(provider.requests_to(Endpoint::Metadata).len(), 1);
 }
+
+/// No request asks for it, and some gateways do it all the same.
+#[tokio::test]
+async fn compressed_metadata_and_keys_are_read() {
+    let gzip = |body: Vec<u8>| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &body).unwrap();
+        gzip.finish().unwrap()
+    };
+    let provider = TestProvider::start().await.unwrap();
+    let (site, _) = openid_site(&provider).await;
+    for endpoint in [Endpoint::Metadata, Endpoint::Keys] {
+        provider.next_answer(endpoint, Answer::normal().map_body(gzip).header("content-encoding", "gzip"));
+    }
+    assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
+}

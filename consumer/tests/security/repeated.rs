@@ -282,6 +282,59 @@ async fn a_storage_that_comes_back_in_time_gets_the_token() {
     assert!(provider.requests_to(Endpoint::Revocation).is_empty());
 }
 
+/// A hook that names the user. The storage goes down while it runs.
+struct Outage(Arc<FragileStorage>);
+
+#[async_trait::async_trait]
+impl Hooks for Outage {
+    async fn authorized(&self, _: Authorized<'_>) -> Result<Decision, BoxError> {
+        self.0.switch(true);
+        Ok(Decision::store().for_user(User::new("alice")))
+    }
+}
+
+/// At some providers one revocation ends every grant of the user, and the stored token with them.
+#[tokio::test]
+async fn an_outage_at_a_sign_in_revokes_nothing() {
+    let provider = TestProvider::start().await.unwrap();
+    let storage = Arc::new(FragileStorage::default());
+    let setup = Setup { storage: storage.clone(), ..Setup::default() };
+    let hooks = Outage(storage.clone());
+    let site = setup.start(|builder| builder.provider(provider.registration("acme")).hooks(hooks)).await;
+    provider.connect(&site.oauth, "acme", &User::new("alice")).await.unwrap();
+    let page = Browser::of(&site).login("acme").await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    storage.switch(false);
+    finished(&site).await;
+    assert_eq!(redeemed(&provider), 1);
+    assert!(provider.requests_to(Endpoint::Revocation).is_empty());
+}
+
+struct Fails;
+
+#[async_trait::async_trait]
+impl Hooks for Fails {
+    async fn authorized(&self, _: Authorized<'_>) -> Result<Decision, BoxError> {
+        Err("the application's database is down".into())
+    }
+}
+
+/// Some providers issue a refresh token at the first login only, and would issue none at the next.
+#[tokio::test]
+async fn a_first_token_that_a_hook_fails_for_is_revoked() {
+    let provider = TestProvider::start().await.unwrap();
+    let site = Site::with(&provider, |builder| builder.hooks(Fails)).await;
+    for (user, revoked) in [("alice", 2), ("bob", 0)] {
+        if user == "bob" {
+            provider.connect(&site.oauth, "acme", &User::new("bob")).await.unwrap();
+        }
+        provider.clear_requests();
+        Browser::signed_in(&site, user).login("acme").await;
+        finished(&site).await;
+        assert_eq!(provider.requests_to(Endpoint::Revocation).len(), revoked, "{user}");
+    }
+}
+
 #[tokio::test]
 async fn a_token_that_is_not_stored_is_revoked() {
     let provider = TestProvider::start().await.unwrap();

@@ -13,7 +13,7 @@ use crate::progress::{DeadReason, Progress, Stored, have_same_credentials};
 use crate::record::Version;
 use crate::scope_change::ScopeChange;
 use crate::storage::Precondition;
-use crate::token::{OAuth2Token, Token};
+use crate::token::{Extra, OAuth2Token, Token};
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const MAX_RETRY: Duration = Duration::from_secs(10);
@@ -23,7 +23,8 @@ impl Refresh {
     /// logged out or in: until then only this process has the new token, and the old refresh token is spent.
     pub(super) async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Outcome {
         let to_store = self.provider.to_store(&old, &redeemed);
-        let mut new = successor(&old, &old, &to_store);
+        let (mut parts, mut stored_token) = (Parts::All, old.clone());
+        let mut new = parts.of(&old, &stored_token, &to_store);
         let mut pause = FIRST_RETRY;
         loop {
             let stored = Stored { token: Token::OAuth2(new.clone()), progress: self.need.progress() };
@@ -51,7 +52,8 @@ impl Refresh {
                             }
                             // The application has changed the record, or another process has taken over our claim.
                             Relation::Predecessor => {
-                                (new, version) = (successor(&old, &token, &to_store), found.version);
+                                new = parts.of(&old, &token, &to_store);
+                                (stored_token, version) = (token, found.version);
                                 continue;
                             }
                             Relation::Unrelated => {
@@ -62,16 +64,14 @@ impl Refresh {
                     }
                     Err(error) => self.serve_from_memory(&new, &error),
                 },
-                // The members that the application added are given up first.
-                Err(error) if is_final(&error) && new != to_store => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a refreshed token is stored without the members that the application added"
-                    );
-                    new = to_store.clone();
-                    continue;
-                }
                 Err(error) if is_final(&error) => {
+                    let mut fewer = parts.fewer().map(|parts| (parts, parts.of(&old, &stored_token, &to_store)));
+                    if let Some((fewer, smaller)) = fewer.find(|(_, smaller)| *smaller != new) {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "a refreshed token is stored without some of its members");
+                        (parts, new) = (fewer, smaller);
+                        continue;
+                    }
                     self.give_up(old, version, &error).await;
                     return Ok(Refreshed { token: new, redeemed: true });
                 }
@@ -174,6 +174,35 @@ impl Refresh {
         let change = old.scope.as_ref().map(|scope| ScopeChange::between(scope, new.scope.as_deref()));
         if let Some(change) = change.filter(|change| !change.is_empty()) {
             self.observe(&RefreshEvent::ScopeChanged(change));
+        }
+    }
+}
+
+/// What is stored of a new token. A storage may be too small for all of it, and the refresh token matters most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Parts {
+    All,
+    /// Without the members that the application added.
+    Response,
+    /// Without the members that the response added.
+    AsBefore,
+    /// Without any further member.
+    Tokens,
+}
+
+impl Parts {
+    /// What to store instead if this is too large.
+    fn fewer(self) -> impl Iterator<Item = Self> {
+        [Self::Response, Self::AsBefore, Self::Tokens].into_iter().filter(move |fewer| *fewer > self)
+    }
+
+    fn of(self, old: &OAuth2Token, stored: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+        let tokens = || OAuth2Token { extra: Extra::default(), id_token: None, ..new.clone() };
+        match self {
+            Self::All => successor(old, stored, new),
+            Self::Response => new.clone(),
+            Self::AsBefore => OAuth2Token { id_token: stored.id_token.clone(), ..successor(old, stored, &tokens()) },
+            Self::Tokens => tokens(),
         }
     }
 }

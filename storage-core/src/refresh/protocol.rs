@@ -188,14 +188,7 @@ impl Refresh {
         if !self.is_in_time(&own.lease) {
             return Ok(Next::Reclaim(own));
         }
-        let redeemed = match timeout(self.policy.request_timeout(), self.provider.redeem(&old, &own.lease)).await {
-            Ok(redeemed) => redeemed,
-            Err(_) => Err(RedeemError::Unknown {
-                cause: "the provider did not respond in time".to_owned(),
-                retry_after: None,
-            }),
-        };
-        match redeemed {
+        match self.send(&old, &own.lease).await {
             Ok(mut new) => {
                 new.issued_at = Some(self.policy.clock.now());
                 Ok(Next::Done(self.commit(old, new, version).await))
@@ -207,6 +200,26 @@ impl Refresh {
                 Ok(self.store_failure(failed, old, own.id, version).await.map_or(Next::ReadAgain, Next::Done))
             }
         }
+    }
+
+    /// Sends one token request. Its time limit starts when everything that it needs is there.
+    async fn send(&self, old: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
+        let limit = self.policy.request_timeout();
+        match timeout(limit, self.provider.prepare()).await {
+            Ok(prepared) => prepared?,
+            Err(_) => {
+                let cause = "what the token request needs did not arrive in time".to_owned();
+                return Err(RedeemError::NotRedeemed { cause, retry_after: None });
+            }
+        }
+        if !self.is_in_time(lease) {
+            return Err(RedeemError::LeaseExpired);
+        }
+        let late = |_| {
+            let cause = "the provider did not respond in time".to_owned();
+            Err(RedeemError::Unknown { cause, retry_after: None })
+        };
+        timeout(limit, self.provider.redeem(old, lease)).await.unwrap_or_else(late)
     }
 
     pub(super) fn publish(&self, outcome: Outcome) {

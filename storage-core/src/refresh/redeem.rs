@@ -8,6 +8,18 @@ use crate::token::OAuth2Token;
 /// Redeems refresh tokens at one provider.
 #[async_trait]
 pub trait Redeem: Send + Sync + 'static {
+    /// Gets what a token request needs, such as the address of the token endpoint from the issuer's metadata.
+    ///
+    /// This is called before [`redeem`](Self::redeem). It has a time limit of its own, so that it takes no time from the token
+    /// request: a request that is cut off after it was sent may lose the only copy of a new refresh token. The default
+    /// does nothing.
+    ///
+    /// # Errors
+    /// [`RedeemError`], as for a token request that was not sent.
+    async fn prepare(&self) -> Result<(), RedeemError> {
+        Ok(())
+    }
+
     /// Redeems the refresh token of `token` and returns the complete new token.
     ///
     /// If the provider issued no new refresh token, the new token contains the old one (RFC 6749 section 6). It contains the key

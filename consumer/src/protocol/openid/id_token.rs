@@ -107,17 +107,17 @@ impl Claims {
         expected.filter(|expected| expected == found).ok_or_else(mismatch)
     }
 
-    /// Whether it is for this client. With several audiences, `azp` is who it was issued to.
+    /// Whether it is for this client. `azp`, if it is there, is who it was issued to.
     fn check_audience(&self, client_id: &str) -> Result<(), IdTokenError> {
         let audiences = match self.required("aud")? {
             Value::Array(audiences) => audiences.as_slice(),
             audience => std::slice::from_ref(audience),
         };
-        let authorized_party = self.get("azp");
-        let is_ours = audiences.iter().any(|audience| audience == client_id);
-        let is_for_another = authorized_party.is_some_and(|party| party != client_id);
-        let is_ambiguous = audiences.len() > 1 && authorized_party.is_none();
-        if !is_ours || is_for_another || is_ambiguous { Err(IdTokenError::Audience) } else { Ok(()) }
+        // Some issuers number their clients, and write it so.
+        let is_this_client = |party: &Value| subject_in(party).is_some_and(|party| party == client_id);
+        let is_ours = audiences.iter().any(is_this_client);
+        let is_for_another = self.get("azp").is_some_and(|party| !is_this_client(party));
+        if !is_ours || is_for_another { Err(IdTokenError::Audience) } else { Ok(()) }
     }
 
     /// Who it is, beyond doubt.

@@ -13,6 +13,7 @@ use crate::config::hosts::{KnownHosts, Zone};
 use crate::config::issuer::Issuer;
 use crate::config::provider::ClientAuthentication;
 use crate::error::DiscoveryError;
+use crate::protocol::http::decompress::decompressed;
 use crate::protocol::http::text::printable;
 use crate::protocol::http::{HttpClients, ReadError, read_body, without_url};
 
@@ -120,8 +121,9 @@ pub(crate) async fn document(http: &HttpClients, url: &Url, nearest: Zone) -> Re
     if response.status() != StatusCode::OK {
         return Err(DiscoveryError::Status(response.status().as_u16()));
     }
+    let headers = response.headers().clone();
     match read_body(response, MAX_DOCUMENT).await {
-        Ok(body) => Ok(body),
+        Ok(body) => Ok(decompressed(&headers, body, MAX_DOCUMENT)),
         Err(ReadError::TooLarge) => Err(DiscoveryError::Answer("it is too large")),
         Err(ReadError::Broken(error)) => Err(failed(error)),
     }

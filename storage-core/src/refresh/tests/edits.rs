@@ -314,6 +314,18 @@ async fn a_token_too_large_with_its_edits_is_stored_without() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_response_too_large_is_stored_without_its_members() {
+    let bench = Bench::expired().await;
+    edit(&bench, "note").await;
+    bench.provider.script([Behavior::GrantWithProfile]);
+    let process = bench.process();
+    process.storage.next_writes([Fault::None, Fault::TooLarge, Fault::TooLarge]);
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+    assert_eq!((bench.access().await, notes(&bench).await), ("access-0-1".to_owned(), vec!["note".to_owned()]));
+    assert_eq!(process.seen(), ["refreshed"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_never_stored_is_noted_beside_edits() {
     let bench = Bench::expired().await;
     let process = bench.process();

@@ -22,6 +22,8 @@ pub(crate) enum Behavior {
     Grant,
     /// Grants, without a new refresh token.
     GrantWithoutRotation,
+    /// Grants, with a member about the user.
+    GrantWithProfile,
     /// Grants, after this long.
     GrantAfter(Duration),
     /// Responds `invalid_grant` to any refresh token.
@@ -156,6 +158,10 @@ impl Redeem for Client {
                 new.expires_at = Some(self.clock.now().saturating_add(TOKEN_LIFETIME));
                 Ok(new)
             }
+            Behavior::GrantWithProfile => spend().map(|mut new| {
+                new.extra = serde_json::Map::from_iter([("profile".to_owned(), "large".into())]).into();
+                new
+            }),
             Behavior::GrantAfter(time) => {
                 sleep(time).await;
                 spend()

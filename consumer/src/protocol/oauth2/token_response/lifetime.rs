@@ -30,7 +30,7 @@ pub(super) fn expiry(
 ) -> Option<Timestamp> {
     let find = |name: &str| members.into_iter().find_map(|members| members.get(name));
     let own = own.and_then(find).and_then(|value| lifetime(value, now));
-    let standard = || find("expires_in").and_then(seconds).map(Duration::from_secs).filter(|left| !left.is_zero());
+    let standard = || expires_in(find("expires_in")?, now).filter(|left| !left.is_zero());
     let other = || OTHER_MEMBERS.iter().find_map(|name| lifetime(find(name)?, now));
     let said = own.or_else(standard).or_else(other);
     let lifetime = match said {
@@ -38,6 +38,14 @@ pub(super) fn expiry(
         said => said.filter(|lifetime| *lifetime >= SHORTEST_LIFETIME),
     };
     lifetime.map(|lifetime| now.saturating_add(lifetime))
+}
+
+/// A lifetime by the standard's member. A number that can only be an instant is one.
+fn expires_in(value: &Value, now: Timestamp) -> Option<Duration> {
+    match number(value) {
+        Some(number) if (FIRST_INSTANT..FIRST_IN_MILLISECONDS).contains(&number) => lifetime(value, now),
+        _ => seconds(value).map(Duration::from_secs),
+    }
 }
 
 /// A lifetime in whole seconds: a number or a number in a string. Negative, absurd or unreadable ones count as missing.
