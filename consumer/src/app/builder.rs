@@ -215,15 +215,15 @@ impl OAuthBuilder {
             registration.plain_http = plain_http.clone();
             let callback = paths.callback_url(registration.name());
             let checked = Registered::check(registration, &callback)?;
-            if checked.dpop && !self.tokens.is_sealed() {
+            if checked.declared.dpop && !self.tokens.is_sealed() {
                 return Err(ConfigError::invalid(
-                    &checked.name,
+                    &checked.declared.name,
                     "dpop",
                     "needs tokens to be sealed, for the key's sake",
                 ));
             }
-            if let Some(other) = registered.insert(checked.name.clone(), Arc::new(checked)) {
-                return Err(ConfigError::DuplicateProvider { provider: other.name.clone() });
+            if let Some(other) = registered.insert(checked.declared.name.clone(), checked) {
+                return Err(ConfigError::DuplicateProvider { provider: other.declared.name.clone() });
             }
         }
         // Where processes do not share a storage, each spends the attempts that come back to it.

@@ -52,7 +52,7 @@ pub struct OAuth {
 }
 
 pub(crate) struct Inner {
-    pub(crate) registered: BTreeMap<String, Arc<Registered>>,
+    pub(crate) registered: BTreeMap<String, Registered>,
     pub(crate) per_request: bool,
     /// Whether an older key may have sealed something.
     pub(crate) keys_change: bool,
@@ -161,7 +161,7 @@ impl OAuth {
         let (removed, token) = self.remove(&user.key(provider)?).await?;
         let revocation = match (self.registered(provider), token) {
             (Ok(registered), Some(Token::OAuth2(token))) => {
-                revoke_grant(&self.inner.http, &*registered.best_effort(&self.inner.http).await, &token).await
+                revoke_grant(&self.inner.http, &registered.best_effort(&self.inner.http).await, &token).await
             }
             (Err(error), _) if !removed => return Err(error),
             _ => Revocation::NotPossible,
@@ -188,7 +188,10 @@ impl OAuth {
 
     /// The providers' names and titles, in the order of their names.
     pub fn providers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.inner.registered.values().map(|registered| (registered.name.as_str(), registered.title.as_str()))
+        self.inner
+            .registered
+            .values()
+            .map(|registered| (registered.declared.name.as_str(), registered.declared.title.as_str()))
     }
 
     /// Where a browser starts the login at this provider: a path with any prefix of the base URL.
@@ -201,7 +204,7 @@ impl OAuth {
     /// # Errors
     /// [`ConnectError::UnknownProvider`].
     pub fn redirect_uri(&self, provider: &str) -> Result<Url, ConnectError> {
-        Ok(self.registered(provider)?.redirect_uri.clone())
+        Ok(self.registered(provider)?.endpoints.redirect.clone())
     }
 
     /// The typed token storage underneath.
@@ -210,7 +213,7 @@ impl OAuth {
     }
 
     /// Where the token of that key is, and what it is refreshed with.
-    pub(crate) fn stored(&self, registered: Arc<Registered>, key: TokenKey) -> StoredToken {
+    pub(crate) fn stored(&self, registered: Registered, key: TokenKey) -> StoredToken {
         StoredToken {
             refresher: self.inner.refresher.clone(),
             tokens: self.tokens.clone(),
@@ -230,7 +233,7 @@ impl OAuth {
         Some(Self { inner: Arc::clone(&self.inner), tokens: self.tokens.clone().with_storage(storage) })
     }
 
-    pub(crate) fn registered(&self, provider: &str) -> Result<Arc<Registered>, ConnectError> {
+    pub(crate) fn registered(&self, provider: &str) -> Result<Registered, ConnectError> {
         self.inner.registered.get(provider).cloned().ok_or_else(|| ConnectError::UnknownProvider(provider.to_owned()))
     }
 }

@@ -50,7 +50,7 @@ use crate::protocol::registered::Registered;
 #[derive(Clone)]
 pub struct ApiClient {
     pub(crate) http: HttpClients,
-    pub(crate) registered: Arc<Registered>,
+    pub(crate) registered: Registered,
     pub(crate) token: Arc<Token>,
     /// Where a rejected token is replaced; `None` for one that is not stored yet.
     pub(crate) stored: Option<StoredToken>,
@@ -60,13 +60,13 @@ pub struct ApiClient {
 
 impl ApiClient {
     /// A client with a token that is not stored.
-    pub(crate) fn new(http: HttpClients, registered: Arc<Registered>, token: Token) -> Self {
+    pub(crate) fn new(http: HttpClients, registered: Registered, token: Token) -> Self {
         Self { http, registered, token: Arc::new(token), stored: None, browser: None }
     }
 
     /// A client with a stored token.
     pub(crate) fn of(stored: StoredToken, token: Token) -> Self {
-        let client = Self::new(stored.http.clone(), Arc::clone(&stored.registered), token);
+        let client = Self::new(stored.http.clone(), stored.registered.clone(), token);
         Self { stored: Some(stored), ..client }
     }
 
@@ -77,7 +77,7 @@ impl ApiClient {
 
     /// The provider's name.
     pub fn provider(&self) -> &str {
-        &self.registered.name
+        &self.registered.declared.name
     }
 
     /// A `GET` request.
@@ -123,7 +123,7 @@ impl ApiClient {
 
     /// A `GET` request of the provider's userinfo endpoint: who the user is.
     pub fn userinfo(&self) -> ApiRequest {
-        let url = self.registered.userinfo_endpoint.clone().ok_or(ApiError::Url);
+        let url = self.registered.userinfo_endpoint().cloned().ok_or(ApiError::Url);
         self.request_url(Method::GET, url)
     }
 
@@ -150,10 +150,10 @@ impl ApiClient {
 
     /// Where the API is: for this user, if the provider said so with the token, and else for all users.
     fn api_base(&self) -> Option<Cow<'_, Url>> {
-        let member = self.registered.quirks.api_base_member.as_ref();
+        let member = self.registered.declared.quirks.api_base_member.as_ref();
         match member.and_then(|member| self.token.extra().get(member)) {
             Some(base) => self.registered.named_by_provider(base.as_str()?).map(Cow::Owned),
-            None => self.registered.api_base.as_ref().map(Cow::Borrowed),
+            None => self.registered.endpoints.api_base.as_ref().map(Cow::Borrowed),
         }
     }
 
@@ -214,7 +214,7 @@ impl ApiClient {
             _ => return Err(ApiError::TokenType),
         };
         let is_bound = token.dpop_key.is_some();
-        if !self.registered.quirks.accepts_bound(&token.token_type, is_bound) {
+        if !self.registered.declared.quirks.accepts_bound(&token.token_type, is_bound) {
             return Err(ApiError::TokenType);
         }
         self.registered.present(&token.access_token, is_bound).ok_or(ApiError::TokenType)
@@ -223,7 +223,7 @@ impl ApiClient {
 
 impl fmt::Debug for ApiClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiClient").field("provider", &self.registered.name).finish_non_exhaustive()
+        f.debug_struct("ApiClient").field("provider", &self.registered.declared.name).finish_non_exhaustive()
     }
 }
 

@@ -68,14 +68,18 @@ impl ApiClient {
             Ok(token) => Ok(token),
             Err(error) if error.needs_login() => {
                 tracing::info!(
-                    provider = self.registered.name,
+                    provider = self.registered.declared.name,
                     "the API rejected the token, and there is no other one"
                 );
                 Err(self.rejected(error))
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(provider = self.registered.name, error, "a rejected token could not be replaced");
+                tracing::warn!(
+                    provider = self.registered.declared.name,
+                    error,
+                    "a rejected token could not be replaced"
+                );
                 Ok(None)
             }
         }
@@ -83,7 +87,7 @@ impl ApiClient {
 
     /// The response to a rejected token, for whoever the client was made for.
     fn rejected(&self, error: ConnectError) -> ConnectedRejection {
-        ConnectedRejection::after_call(error, &self.registered.name, self.browser.clone())
+        ConnectedRejection::after_call(error, &self.registered.declared.name, self.browser.clone())
     }
 
     /// What an answer says about the token, and if it gives no reason and the token cannot be refreshed, what the provider
@@ -113,7 +117,7 @@ impl ApiClient {
 
     /// Whether the userinfo endpoint rejects the token too; `None` if there is none, or it cannot be asked.
     async fn userinfo_rejects(&self) -> Option<bool> {
-        let endpoint = self.registered.userinfo_endpoint.clone()?;
+        let endpoint = self.registered.userinfo_endpoint()?.clone();
         let request = self.request_url(Method::GET, Ok(endpoint)).request.ok()?;
         let answer = self.exchange(request, self.http.limits.max_response).await;
         Some(answer.is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED))
@@ -121,7 +125,7 @@ impl ApiClient {
 
     async fn client_is_accepted(&self) -> bool {
         let Some(client) = &self.registered.oauth1 else { return false };
-        oauth1::temporary_credentials(&self.http, client, &self.registered.redirect_uri, self.http.clock.now())
+        oauth1::temporary_credentials(&self.http, client, &self.registered.endpoints.redirect, self.http.clock.now())
             .await
             .is_ok()
     }

@@ -23,7 +23,7 @@ pub(crate) struct StoredToken {
     pub(crate) http: HttpClients,
     /// Whether the token is sealed again if an older key sealed it, because no other process can list it to do so.
     pub(crate) reseals: bool,
-    pub(crate) registered: Arc<Registered>,
+    pub(crate) registered: Registered,
     pub(crate) key: TokenKey,
 }
 
@@ -67,7 +67,7 @@ impl StoredToken {
 
     /// What redeems its refresh token.
     pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
-        let (http, registered) = (self.http.clone(), Arc::clone(&self.registered));
+        let (http, registered) = (self.http.clone(), self.registered.clone());
         Arc::new(TokenEndpoint { http, registered, complete: OnceLock::new(), doubts: OnceLock::new() })
     }
 }
@@ -85,8 +85,8 @@ pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
 /// Where one provider's refresh tokens are redeemed.
 struct TokenEndpoint {
     http: HttpClients,
-    registered: Arc<Registered>,
-    complete: OnceLock<Arc<Registered>>,
+    registered: Registered,
+    complete: OnceLock<Registered>,
     /// What is doubtful about the token that was redeemed. One of these redeems one.
     doubts: OnceLock<String>,
 }
@@ -111,7 +111,7 @@ impl Redeem for TokenEndpoint {
                 Ok(token)
             }
             Err(error) => {
-                let provider = &self.registered.name;
+                let provider = &self.registered.declared.name;
                 tracing::warn!(
                     provider,
                     error = &error as &dyn std::error::Error,
@@ -124,7 +124,8 @@ impl Redeem for TokenEndpoint {
 
     /// The ID token is looked at, but only kept where that is asked for.
     fn to_store(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
-        let id_token = new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.keep_id_token);
+        let id_token =
+            new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.declared.keep_id_token);
         let mut kept = new.clone();
         kept.id_token = id_token.cloned();
         kept
@@ -136,7 +137,7 @@ impl Redeem for TokenEndpoint {
     }
 
     async fn verify(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
-        let provider = &self.registered.name;
+        let provider = &self.registered.declared.name;
         let doubts = self.doubts.get();
         if let Some(doubts) = doubts {
             tracing::error!(provider, doubts, "a refresh brought a token that is doubtful, and it was stored");
@@ -156,14 +157,14 @@ impl Redeem for TokenEndpoint {
 
 impl TokenEndpoint {
     /// The provider with what its metadata adds, fetched once.
-    async fn complete(&self) -> Result<Arc<Registered>, RedeemError> {
+    async fn complete(&self) -> Result<Registered, RedeemError> {
         if let Some(complete) = self.complete.get() {
-            return Ok(Arc::clone(complete));
+            return Ok(complete.clone());
         }
         let complete = self.registered.complete(&self.http).await;
         let complete =
             complete.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })?;
-        Ok(Arc::clone(self.complete.get_or_init(|| complete)))
+        Ok(self.complete.get_or_init(|| complete).clone())
     }
 }
 

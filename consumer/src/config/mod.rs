@@ -1,5 +1,6 @@
 //! What an application declares, as data, and what can be checked without asking anyone.
 
+pub(crate) mod checked;
 pub(crate) mod client_key;
 pub(crate) mod dead_grant;
 pub(crate) mod endpoint;

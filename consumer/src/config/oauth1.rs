@@ -1,12 +1,11 @@
 //! What a provider of OAuth 1.0a needs besides.
 
-use serde::Deserialize;
-
-use crate::error::ConfigError;
+use serde::{Deserialize, Serialize};
 
 /// What OAuth 1.0a needs to know besides (RFC 5849).
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct OAuth1 {
     /// Where the dance starts (RFC 5849 section 2.1). Its query, if it has one, is signed and sent.
@@ -17,35 +16,12 @@ pub struct OAuth1 {
     pub realm: Option<String>,
 }
 
-impl OAuth1 {
-    /// What OAuth 1.0a needs, as the configuration has it and else the preset.
-    pub(crate) fn configured(
-        name: &str,
-        preset: Option<Self>,
-        endpoint: Option<String>,
-        method: Option<SignatureMethod>,
-        realm: Option<String>,
-    ) -> Result<Option<Self>, ConfigError> {
-        if preset.is_none() && endpoint.is_none() {
-            let field = "temporary_credentials_endpoint";
-            let asked = method.is_some() || realm.is_some();
-            return if asked { Err(ConfigError::missing(name, field)) } else { Ok(None) };
-        }
-        let preset = preset.unwrap_or_default();
-        Ok(Some(Self {
-            temporary_credentials_endpoint: endpoint.unwrap_or(preset.temporary_credentials_endpoint),
-            signature_method: method.unwrap_or(preset.signature_method),
-            realm: realm.or(preset.realm),
-        }))
-    }
-}
-
 /// How requests to a provider of OAuth 1.0a are signed.
 ///
 /// Only `RSA-SHA1` and `RSA-SHA256` prove anything that the provider could not forge; with them the client's secret is its
 /// private key.
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum SignatureMethod {
     /// `HMAC-SHA1` (RFC 5849 section 3.4.2), which every provider knows.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::dead_grant::DeadGrant;
 use super::issuer::OPENID_SCOPE;
@@ -41,7 +41,8 @@ pub trait ProviderName: Send + Sync + 'static {
 /// let registration = acme.client("our-client-id", "our-client-secret");
 /// # let _ = registration;
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default = "Provider::unnamed")]
 #[non_exhaustive]
 pub struct Provider {
     /// Its name in this application: part of the paths and of every storage key. Renaming it orphans its tokens.
@@ -134,7 +135,7 @@ pub struct Provider {
 
 /// How a refresh token is asked for. What is named here is asked for besides [`Provider::scopes`] and
 /// [`Provider::authorization_params`], so that changing those does not lose it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OfflineAccess {
@@ -183,6 +184,11 @@ impl Provider {
         }
     }
 
+    /// Nothing but the defaults.
+    fn unnamed() -> Self {
+        Self::new("", "", "")
+    }
+
     /// A provider of OAuth 1.0a (RFC 5849), which signs with HMAC-SHA1 unless told otherwise.
     ///
     /// Routes, extractors, hooks and storage are the same as for OAuth 2.0. Its tokens do not expire and are not
@@ -215,7 +221,6 @@ impl Provider {
     /// }
     /// # let _ = (registration, print);
     /// ```
-    #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
     #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
     pub fn oauth1(
         name: impl Into<String>,
@@ -292,7 +297,7 @@ impl Provider {
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749 section 2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuthentication {
     /// HTTP Basic, as the RFC prefers.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use oauth_dance_core::Secret;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
 use super::reserved;
@@ -13,7 +13,7 @@ use crate::error::ConfigError;
 /// Where a provider departs from RFC 6749, 6750, 7009 and 7636. Everything is off by default.
 ///
 /// [Presets](crate::presets) fill it in; for a provider of your own, set what it needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Quirks {
@@ -62,7 +62,7 @@ pub struct Quirks {
 }
 
 /// How requests of the token endpoint are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TokenRequest {
@@ -74,7 +74,7 @@ pub enum TokenRequest {
 }
 
 /// The header that presents the token to the API.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TokenHeader {
@@ -88,7 +88,7 @@ pub enum TokenHeader {
 }
 
 /// How a token is revoked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RevocationRequest {

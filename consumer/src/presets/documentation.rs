@@ -6,7 +6,7 @@ use std::path::Path;
 use super::all;
 use super::dead_grants::{self, Evidence, Shape};
 use super::table::{Pkce, Preset, Quirk, Refresh};
-use crate::config::provider::ClientAuthentication;
+use crate::config::provider::{ClientAuthentication, Provider};
 use crate::config::quirks::RevocationRequest;
 
 const INTRODUCTION: &str = "\
@@ -63,15 +63,16 @@ fn page() -> String {
     page.push_str("\n| Preset | Name | Default scopes | Client | PKCE | Refresh | Revocation | Source |\n");
     page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for preset in all() {
-        let title = if preset.verified { preset.title.to_owned() } else { format!("{} (not verified)", preset.title) };
+        let provider = template(preset);
+        let title = if preset.verified { provider.title.clone() } else { format!("{} (not verified)", provider.title) };
         let cells = [
             title,
             format!("`{}`", preset.name),
-            scopes(preset),
-            client(preset).to_owned(),
-            pkce(preset).to_owned(),
-            refresh(preset),
-            revocation(preset).to_owned(),
+            scopes(&provider),
+            client(&provider).to_owned(),
+            pkce(preset, &provider).to_owned(),
+            refresh(preset, &provider),
+            revocation(&provider).to_owned(),
             format!("[source]({})", preset.source),
         ];
         let _ = writeln!(page, "| {} |", cells.join(" | "));
@@ -82,8 +83,14 @@ fn page() -> String {
     page
 }
 
+/// The provider with its places still in braces.
+fn template(preset: &Preset) -> Provider {
+    preset.declared(&str::to_owned)
+}
+
 fn details(preset: &Preset) -> String {
-    let mut text = format!("\n## {}\n\n", preset.title);
+    let provider = template(preset);
+    let mut text = format!("\n## {}\n\n", provider.title);
     if !preset.note.is_empty() {
         let _ = writeln!(text, "{}\n", preset.note);
     }
@@ -96,23 +103,26 @@ fn details(preset: &Preset) -> String {
         let sandbox = place.sandbox.map(|sandbox| format!(", in the sandbox `{sandbox}`")).unwrap_or_default();
         let _ = writeln!(text, "- `{{{}}}` {default}{sandbox}", place.name);
     }
-    let mut url = |what: &str, url: Option<&str>| {
+    let mut url = |what: &str, url: Option<&String>| {
         if let Some(url) = url {
             let _ = writeln!(text, "- {what}: `{url}`");
         }
     };
-    url("temporary credentials endpoint", preset.oauth1.map(|signed| signed.temporary_credentials_endpoint));
-    url("authorization endpoint", Some(preset.authorization_endpoint));
-    url("token endpoint", Some(preset.token_endpoint));
-    url("revocation endpoint", preset.revocation_endpoint);
-    url("userinfo endpoint", preset.userinfo_endpoint);
-    url("API base", preset.api_base);
-    url("issuer", preset.issuer);
-    url("metadata", preset.metadata_url);
-    for (name, value) in preset.authorization_params {
+    url(
+        "temporary credentials endpoint",
+        provider.oauth1.as_ref().map(|oauth1| &oauth1.temporary_credentials_endpoint),
+    );
+    url("authorization endpoint", Some(&provider.authorization_endpoint));
+    url("token endpoint", Some(&provider.token_endpoint));
+    url("revocation endpoint", provider.revocation_endpoint.as_ref());
+    url("userinfo endpoint", provider.userinfo_endpoint.as_ref());
+    url("API base", provider.api_base.as_ref());
+    url("issuer", provider.issuer.as_ref());
+    url("metadata", provider.metadata_url.as_ref());
+    for (name, value) in &provider.authorization_params {
         let _ = writeln!(text, "- sends `{name}={value}`");
     }
-    for (name, value) in preset.api_headers {
+    for (name, value) in &provider.api_headers {
         let _ = writeln!(text, "- API calls carry `{name}: {value}`");
     }
     for line in preset.quirks.iter().filter_map(|quirk| quirk_line(*quirk)) {
@@ -147,27 +157,27 @@ fn answer(shape: &Shape) -> String {
     shape.status.map_or(members.clone(), |status| format!("status {status} with {members}"))
 }
 
-fn scopes(preset: &Preset) -> String {
-    let separator = if preset.scope_separator == ',' { ", with commas" } else { "" };
-    match preset.scopes {
+fn scopes(provider: &Provider) -> String {
+    let separator = if provider.scope_separator == ',' { ", with commas" } else { "" };
+    match provider.scopes.as_slice() {
         [] => "none".to_owned(),
         scopes => format!("`{}`{separator}", scopes.join(" ")),
     }
 }
 
-fn client(preset: &Preset) -> &'static str {
-    if let Some(signed) = preset.oauth1 {
-        return signed.method.as_str();
+fn client(provider: &Provider) -> &'static str {
+    if let Some(oauth1) = &provider.oauth1 {
+        return oauth1.signature_method.as_str();
     }
-    match preset.client_authentication {
+    match provider.client_authentication {
         ClientAuthentication::Basic => "HTTP Basic",
         ClientAuthentication::Body => "in the body",
     }
 }
 
-fn pkce(preset: &Preset) -> &'static str {
+fn pkce(preset: &Preset, provider: &Provider) -> &'static str {
     match preset.pkce {
-        _ if preset.oauth1.is_some() => "OAuth 1.0a",
+        _ if provider.oauth1.is_some() => "OAuth 1.0a",
         Pkce::Documented => "yes",
         Pkce::Undocumented => "sent, not documented",
         Pkce::OptIn => "no, only for public clients",
@@ -175,9 +185,9 @@ fn pkce(preset: &Preset) -> &'static str {
     }
 }
 
-fn refresh(preset: &Preset) -> String {
+fn refresh(preset: &Preset, provider: &Provider) -> String {
     match preset.refresh {
-        _ if preset.oauth1.is_some() => "not needed".to_owned(),
+        _ if provider.oauth1.is_some() => "not needed".to_owned(),
         Refresh::Always => "always".to_owned(),
         Refresh::Never => "never".to_owned(),
         Refresh::Registration => "as registered".to_owned(),
@@ -186,18 +196,14 @@ fn refresh(preset: &Preset) -> String {
     }
 }
 
-fn revocation(preset: &Preset) -> &'static str {
-    let own = preset.quirks.iter().find_map(|quirk| match quirk {
-        Quirk::Revocation(request) => Some(*request),
-        _ => None,
-    });
-    match (preset.revocation_endpoint, own) {
+fn revocation(provider: &Provider) -> &'static str {
+    match (&provider.revocation_endpoint, provider.quirks.revocation) {
         (None, _) => "none",
-        (Some(_), None | Some(RevocationRequest::Rfc7009)) => "RFC 7009",
-        (Some(_), Some(RevocationRequest::Json)) => "the access token as JSON",
-        (Some(_), Some(RevocationRequest::Post)) => "`POST` with the access token",
-        (Some(_), Some(RevocationRequest::Delete)) => "`DELETE` with the access token",
-        (Some(_), Some(RevocationRequest::DeleteAsClient)) => "`DELETE` by the client",
+        (Some(_), RevocationRequest::Rfc7009) => "RFC 7009",
+        (Some(_), RevocationRequest::Json) => "the access token as JSON",
+        (Some(_), RevocationRequest::Post) => "`POST` with the access token",
+        (Some(_), RevocationRequest::Delete) => "`DELETE` with the access token",
+        (Some(_), RevocationRequest::DeleteAsClient) => "`DELETE` by the client",
     }
 }
 

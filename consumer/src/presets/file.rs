@@ -1,21 +1,37 @@
-use std::collections::BTreeMap;
+//! Providers as a configuration file has them.
 
 use oauth_dance_core::Secret;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 use crate::config::client_key::ClientKey;
-use crate::config::dead_grant::DeadGrant;
-use crate::config::oauth1::{OAuth1, SignatureMethod};
-use crate::config::provider::{ClientAuthentication, OfflineAccess, Provider};
-use crate::config::quirks::Quirks;
+use crate::config::provider::Provider;
 use crate::config::registration::{Registration, required_variable};
 use crate::error::ConfigError;
 
+/// Other names that a file may have for a field.
+const ALIASES: [(&str, &str); 7] = [
+    ("request_token_url", "temporary_credentials_endpoint"),
+    ("authorization_url", "authorization_endpoint"),
+    ("token_url", "token_endpoint"),
+    ("access_token_url", "token_endpoint"),
+    ("revocation_url", "revocation_endpoint"),
+    ("userinfo_url", "userinfo_endpoint"),
+    ("base_url", "api_base"),
+];
+/// Fields of [`Provider::oauth1`], which a file has beside all others.
+const OF_OAUTH1: [&str; 3] = ["temporary_credentials_endpoint", "signature_method", "realm"];
+/// Fields of which those of the file are added to those of the preset.
+const ADDED: [&str; 4] = ["authorization_params", "api_headers", "dead_grants", "oauth1"];
+
 /// A [`Registration`] as a configuration file has it, in any format that serde reads.
 ///
-/// With `preset` the other fields change that preset; without it, `authorization_endpoint` and `token_endpoint` are
-/// required, or for an OpenID provider `issuer` alone. Credentials stand in the file or, better, in environment variables
-/// that the file names.
+/// Besides the fields here it has those of [`Provider`], by the same names, and `temporary_credentials_endpoint`,
+/// `signature_method` and `realm` for OAuth 1.0a. With `preset` they change that preset: `authorization_params`, `api_headers`
+/// and `dead_grants` are added to its own, and everything else replaces what it has. Without a preset,
+/// `authorization_endpoint` and `token_endpoint` are required, or for an OpenID provider `issuer` alone. Credentials stand in
+/// the file or, better, in environment variables that the file names.
 ///
 /// ```
 /// use oauth_dance::ProviderConfig;
@@ -27,7 +43,7 @@ use crate::error::ConfigError;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ProviderConfig {
     /// The [preset](crate::presets) to start from.
@@ -35,62 +51,6 @@ pub struct ProviderConfig {
     /// What fills in the preset's `{host}` or `{tenant}`, where it has one.
     #[serde(alias = "tenant")]
     pub host: Option<String>,
-    /// See [`Provider::title`].
-    pub title: Option<String>,
-    /// See [`OAuth1::temporary_credentials_endpoint`]; with it, or such a preset, it is a provider of OAuth 1.0a.
-    #[serde(alias = "request_token_url")]
-    pub temporary_credentials_endpoint: Option<String>,
-    /// See [`OAuth1::signature_method`].
-    pub signature_method: Option<SignatureMethod>,
-    /// See [`OAuth1::realm`].
-    pub realm: Option<String>,
-    /// See [`Provider::authorization_endpoint`].
-    #[serde(alias = "authorization_url")]
-    pub authorization_endpoint: Option<String>,
-    /// See [`Provider::token_endpoint`].
-    #[serde(alias = "token_url", alias = "access_token_url")]
-    pub token_endpoint: Option<String>,
-    /// See [`Provider::pushed_authorization_request_endpoint`].
-    pub pushed_authorization_request_endpoint: Option<String>,
-    /// See [`Provider::revocation_endpoint`].
-    #[serde(alias = "revocation_url")]
-    pub revocation_endpoint: Option<String>,
-    /// See [`Provider::userinfo_endpoint`].
-    #[serde(alias = "userinfo_url")]
-    pub userinfo_endpoint: Option<String>,
-    /// See [`Provider::api_base`].
-    #[serde(alias = "base_url")]
-    pub api_base: Option<String>,
-    /// See [`Provider::end_session_endpoint`].
-    pub end_session_endpoint: Option<String>,
-    /// See [`Provider::issuer`].
-    pub issuer: Option<String>,
-    /// See [`Provider::metadata_url`].
-    pub metadata_url: Option<String>,
-    /// See [`Provider::keep_id_token`].
-    pub keep_id_token: Option<bool>,
-    /// See [`Provider::requires_issuer`].
-    pub requires_issuer: Option<bool>,
-    /// See [`Provider::dpop`].
-    pub dpop: Option<bool>,
-    /// See [`Provider::scopes`].
-    pub scopes: Option<Vec<String>>,
-    /// See [`Provider::scope_separator`].
-    pub scope_separator: Option<char>,
-    /// See [`Provider::client_authentication`].
-    pub client_authentication: Option<ClientAuthentication>,
-    /// See [`Provider::authorization_params`]; added to those of the preset.
-    pub authorization_params: BTreeMap<String, String>,
-    /// See [`Provider::login_params`].
-    pub login_params: Option<Vec<String>>,
-    /// See [`Provider::offline_access`].
-    pub offline_access: Option<OfflineAccess>,
-    /// See [`Provider::api_headers`]; added to those of the preset.
-    pub api_headers: BTreeMap<String, String>,
-    /// See [`Provider::dead_grants`]; added to those of the preset.
-    pub dead_grants: Vec<DeadGrant>,
-    /// See [`Provider::quirks`]; in place of those of the preset, all of them.
-    pub quirks: Option<Quirks>,
     /// The client id, or the client key of OAuth 1.0a.
     #[serde(alias = "client_key")]
     pub client_id: Option<String>,
@@ -105,6 +65,9 @@ pub struct ProviderConfig {
     pub apple_key: Option<AppleKey>,
     /// See [`Registration::with_redirect_uri`].
     pub redirect_uri: Option<String>,
+    /// The fields of the provider, each of which has been read as one of [`Provider`] once.
+    #[serde(flatten, deserialize_with = "provider_fields")]
+    fields: Map<String, Value>,
 }
 
 /// A [key for Sign in with Apple](ClientKey::apple) as a configuration file has it.
@@ -136,58 +99,62 @@ impl ProviderConfig {
             (None, Some(variable)) => Some(required_variable(variable)?.into()),
             (None, None) => None,
         };
-
-        let is_issuer_alone =
-            self.preset.is_none() && self.authorization_endpoint.is_none() && self.token_endpoint.is_none();
-        let mut provider = match (&self.issuer, &self.host) {
-            (Some(issuer), None) if is_issuer_alone => Provider::openid(name, issuer),
-            _ => preset(name, self.preset, self.host)?,
-        };
-        provider.name = name.to_owned();
-        let discovers = self.issuer.is_some();
-        let required = |value: Option<String>, preset: String, field| match value {
-            Some(value) => Ok(value),
-            None if preset.is_empty() && !discovers => Err(ConfigError::missing(name, field)),
-            None => Ok(preset),
-        };
-        provider.authorization_endpoint =
-            required(self.authorization_endpoint, provider.authorization_endpoint, "authorization_endpoint")?;
-        provider.token_endpoint = required(self.token_endpoint, provider.token_endpoint, "token_endpoint")?;
-        provider.title = self.title.unwrap_or(provider.title);
-        provider.pushed_authorization_request_endpoint =
-            self.pushed_authorization_request_endpoint.or(provider.pushed_authorization_request_endpoint);
-        provider.revocation_endpoint = self.revocation_endpoint.or(provider.revocation_endpoint);
-        provider.userinfo_endpoint = self.userinfo_endpoint.or(provider.userinfo_endpoint);
-        provider.api_base = self.api_base.or(provider.api_base);
-        provider.end_session_endpoint = self.end_session_endpoint.or(provider.end_session_endpoint);
-        provider.issuer = self.issuer.or(provider.issuer);
-        provider.metadata_url = self.metadata_url.or(provider.metadata_url);
-        provider.keep_id_token = self.keep_id_token.unwrap_or(provider.keep_id_token);
-        provider.requires_issuer = self.requires_issuer.unwrap_or(provider.requires_issuer);
-        provider.dpop = self.dpop.unwrap_or(provider.dpop);
-        provider.scopes = self.scopes.unwrap_or(provider.scopes);
-        provider.scope_separator = self.scope_separator.unwrap_or(provider.scope_separator);
-        provider.client_authentication = self.client_authentication.unwrap_or(provider.client_authentication);
-        provider.authorization_params.extend(self.authorization_params);
-        provider.login_params = self.login_params.unwrap_or(provider.login_params);
-        provider.offline_access = self.offline_access.unwrap_or(provider.offline_access);
-        provider.api_headers.extend(self.api_headers);
-        provider.dead_grants.extend(self.dead_grants);
-        provider.quirks = self.quirks.unwrap_or(provider.quirks);
-        let endpoint = self.temporary_credentials_endpoint;
-        provider.oauth1 = OAuth1::configured(name, provider.oauth1, endpoint, self.signature_method, self.realm)?;
         let client_key = self.apple_key.map(|key| {
             let private_key = required_variable(&key.private_key_env)?;
             Ok(ClientKey::apple(key.team_id, key.key_id, private_key))
         });
         let client_key = client_key.transpose()?;
-        let registration = provider.public_client(client_id);
-        Ok(Registration { client_secret, client_key, redirect_uri: self.redirect_uri, ..registration })
+        let provider = declared(name, self.preset, self.host, self.fields)?;
+        Ok(Registration {
+            client_secret,
+            client_key,
+            redirect_uri: self.redirect_uri,
+            ..provider.public_client(client_id)
+        })
     }
 }
 
+/// The provider of that name with what the file changes.
+fn declared(
+    name: &str,
+    preset: Option<String>,
+    host: Option<String>,
+    fields: Map<String, Value>,
+) -> Result<Provider, ConfigError> {
+    let has = |field: &str| fields.contains_key(field);
+    let has_issuer = has("issuer");
+    let is_issuer_alone = has_issuer && preset.is_none() && !has("authorization_endpoint") && !has("token_endpoint");
+    let base = if is_issuer_alone && host.is_none() {
+        Provider::openid(name, "")
+    } else {
+        Provider { name: name.to_owned(), ..base(name, preset, host)? }
+    };
+    let unreadable = |_| ConfigError::invalid(name, "provider", "has a field that cannot be changed like this");
+    let provider = changed(base, fields).map_err(unreadable)?;
+    let endpoints =
+        [("authorization_endpoint", &provider.authorization_endpoint), ("token_endpoint", &provider.token_endpoint)];
+    let of_oauth1 = provider.oauth1.as_ref().map(|oauth1| (OF_OAUTH1[0], &oauth1.temporary_credentials_endpoint));
+    let required = endpoints.into_iter().filter(|_| !has_issuer).chain(of_oauth1);
+    let missing = required.into_iter().find(|(_, endpoint)| endpoint.is_empty()).map(|(field, _)| field);
+    missing.map_or(Ok(provider), |field| Err(ConfigError::missing(name, field)))
+}
+
+/// The provider with these fields in place of its own, or added to them.
+fn changed(provider: Provider, fields: Map<String, Value>) -> serde_json::Result<Provider> {
+    let mut changed = serde_json::to_value(provider)?;
+    for (field, value) in fields {
+        let is_added = ADDED.contains(&field.as_str());
+        match (&mut changed[&field], value) {
+            (Value::Object(own), Value::Object(more)) if is_added => own.extend(more),
+            (Value::Array(own), Value::Array(more)) if is_added => own.extend(more),
+            (own, value) => *own = value,
+        }
+    }
+    serde_json::from_value(changed)
+}
+
 /// What a configuration starts from.
-fn preset(name: &str, preset: Option<String>, host: Option<String>) -> Result<Provider, ConfigError> {
+fn base(name: &str, preset: Option<String>, host: Option<String>) -> Result<Provider, ConfigError> {
     let no_place = ConfigError::invalid(name, "host", "has no place in this preset, or there is no preset");
     match (preset, host) {
         (None, None) => Ok(Provider::new(name, "", "")),
@@ -200,13 +167,38 @@ fn preset(name: &str, preset: Option<String>, host: Option<String>) -> Result<Pr
     }
 }
 
-fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+/// Reads the fields that are not the file's own, by their usual names, each as [`Provider`] has it.
+fn provider_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
+    let (mut fields, mut oauth1) = (Map::new(), Map::new());
+    for (name, value) in
+        Map::<String, Value>::deserialize(deserializer)?.into_iter().filter(|(_, value)| !value.is_null())
+    {
+        let field = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name.as_str(), |(_, field)| field);
+        let fields = if OF_OAUTH1.contains(&field) { &mut oauth1 } else { &mut fields };
+        if ["name", "oauth1"].contains(&field) {
+            return Err(D::Error::custom(format_args!("unknown field `{field}`")));
+        }
+        if fields.insert(field.to_owned(), value).is_some() {
+            return Err(D::Error::custom(format_args!("duplicate field `{field}`")));
+        }
+    }
+    if !oauth1.is_empty() {
+        fields.insert("oauth1".to_owned(), oauth1.into());
+    }
+    Provider::deserialize(Value::Object(fields.clone())).map_err(D::Error::custom)?;
+    Ok(fields)
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.map(Secret::from))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::dead_grant::DeadGrant;
+    use crate::config::oauth1::SignatureMethod;
+    use crate::config::provider::ClientAuthentication;
 
     fn config(json: &str) -> ProviderConfig {
         serde_json::from_str(json).unwrap()
@@ -296,6 +288,42 @@ mod tests {
         let github = registration("github").provider.dead_grants;
         assert!(github.len() == 2 && github.contains(&expected), "besides what the preset knows");
         assert!(serde_json::from_str::<ProviderConfig>(r#"{"dead_grants": [{"member": {}}]}"#).is_err());
+    }
+
+    #[test]
+    fn a_field_has_its_aliases_and_comes_once() {
+        let twitch = |more: &str| {
+            let json = format!(r#"{{"preset": "twitch", "client_id": "id", {more}}}"#);
+            serde_json::from_str::<ProviderConfig>(&json).map(|config| config.registration("twitch").unwrap().provider)
+        };
+        let named =
+            twitch(r#""base_url": "https://a.example", "scopes": null, "api_headers": {"x-more": "1"}"#).unwrap();
+        assert_eq!(named.api_base.as_deref(), Some("https://a.example"));
+        assert_eq!(named.scopes, crate::presets::Twitch::provider().scopes, "null leaves it as it is");
+        assert_eq!(named.api_headers.len(), crate::presets::Twitch::provider().api_headers.len() + 1);
+        for wrong in [
+            r#""base_url": "https://a.example", "api_base": "https://b.example""#,
+            r#""name": "other""#,
+            r#""oauth1": {"realm": "r"}"#,
+            r#""scopes": "read""#,
+            r#""quirks": {"unknown": true}"#,
+        ] {
+            assert!(twitch(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Whatever a preset declares, a file can say and changes nothing.
+    #[test]
+    fn a_file_says_all_that_a_provider_declares() {
+        for preset in crate::presets::names().filter_map(crate::presets::find) {
+            let mut fields = serde_json::to_value(&preset).unwrap();
+            let object = fields.as_object_mut().unwrap();
+            let (name, oauth1) = (object.remove("name").unwrap(), object.remove("oauth1").unwrap());
+            object.extend(oauth1.as_object().cloned().unwrap_or_default());
+            object.insert("client_id".to_owned(), "id".into());
+            let config: ProviderConfig = serde_json::from_value(fields).unwrap();
+            assert_eq!(config.registration(name.as_str().unwrap()).unwrap().provider, preset);
+        }
     }
 
     #[test]

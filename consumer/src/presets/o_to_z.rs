@@ -1,6 +1,6 @@
 //! Okta to Zoom.
 
-use super::table::{Pkce, Place, Preset, Quirk, Refresh, Signed, is_fit, presets};
+use super::table::{Pkce, Place, Preset, Quirk, Refresh, Written, is_fit, presets};
 use crate::config::issuer::OPENID_SCOPE;
 use crate::config::oauth1::SignatureMethod;
 use crate::config::provider::{ClientAuthentication, Provider};
@@ -14,36 +14,38 @@ presets! {
     /// server, or one of its custom ones.
     Okta(at) {
         name: "okta",
-        title: "Okta",
         source: "https://developer.okta.com/docs/api/openapi/okta-oauth/oauth/tag/OrgAS",
         place: Some(Place { name: "host", default: None, sandbox: None }),
-        authorization_endpoint: "https://{host}/oauth2/v1/authorize",
-        token_endpoint: "https://{host}/oauth2/v1/token",
-        revocation_endpoint: Some("https://{host}/oauth2/v1/revoke"),
-        userinfo_endpoint: Some("https://{host}/oauth2/v1/userinfo"),
-        api_base: Some("https://{host}/api/v1"),
-        issuer: Some("https://{host}"),
-        scopes: &["openid", "email", "profile"],
         pkce: Pkce::Documented,
         refresh: Refresh::Scope("offline_access"),
+    } declares {
+        title: "Okta",
+        authorization_endpoint: "https://{host}/oauth2/v1/authorize",
+        token_endpoint: "https://{host}/oauth2/v1/token",
+        revocation_endpoint: "https://{host}/oauth2/v1/revoke",
+        userinfo_endpoint: "https://{host}/oauth2/v1/userinfo",
+        api_base: "https://{host}/api/v1",
+        issuer: "https://{host}",
+        scopes: ["openid", "email", "profile"],
     }
 
     /// [ORCID](https://info.orcid.org/documentation/api-tutorials/api-tutorial-get-and-authenticated-orcid-id/), the API of
     /// members. The token response names the person's iD as `orcid`.
     Orcid(provider, sandbox) {
         name: "orcid",
-        title: "ORCID",
         source: "https://info.orcid.org/ufaqs/how-can-i-revoke-tokens",
         unconfirmed: &["userinfo endpoint"],
         note: "The token response names the person's iD as orcid.",
         place: Some(Place { name: "host", default: Some("orcid.org"), sandbox: Some("sandbox.orcid.org") }),
+    } declares {
+        title: "ORCID",
         authorization_endpoint: "https://{host}/oauth/authorize",
         token_endpoint: "https://{host}/oauth/token",
-        revocation_endpoint: Some("https://{host}/oauth/revoke"),
-        userinfo_endpoint: Some("https://{host}/oauth/userinfo"),
-        api_base: Some("https://api.{host}/v3.0"),
-        issuer: Some("https://{host}"),
-        scopes: &["/authenticate"],
+        revocation_endpoint: "https://{host}/oauth/revoke",
+        userinfo_endpoint: "https://{host}/oauth/userinfo",
+        api_base: "https://api.{host}/v3.0",
+        issuer: "https://{host}",
+        scopes: ["/authenticate"],
         client_authentication: ClientAuthentication::Body,
     }
 
@@ -51,7 +53,6 @@ presets! {
     /// `master.apis.dev.openstreetmap.org`.
     OpenStreetMap(provider, at, sandbox) {
         name: "osm",
-        title: "OpenStreetMap",
         source: "https://wiki.openstreetmap.org/wiki/OAuth",
         unconfirmed: &["revocation endpoint"],
         place: Some(Place {
@@ -59,40 +60,42 @@ presets! {
             default: Some("www.openstreetmap.org"),
             sandbox: Some("master.apis.dev.openstreetmap.org"),
         }),
-        authorization_endpoint: "https://{host}/oauth2/authorize",
-        token_endpoint: "https://{host}/oauth2/token",
-        revocation_endpoint: Some("https://{host}/oauth2/revoke"),
-        userinfo_endpoint: Some("https://{host}/api/0.6/user/details.json"),
-        api_base: Some("https://{host}/api/0.6"),
-        scopes: &["read_prefs"],
         pkce: Pkce::Documented,
         refresh: Refresh::Never,
+    } declares {
+        title: "OpenStreetMap",
+        authorization_endpoint: "https://{host}/oauth2/authorize",
+        token_endpoint: "https://{host}/oauth2/token",
+        revocation_endpoint: "https://{host}/oauth2/revoke",
+        userinfo_endpoint: "https://{host}/api/0.6/user/details.json",
+        api_base: "https://{host}/api/0.6",
+        scopes: ["read_prefs"],
     }
 
     /// [Reddit](https://github.com/reddit-archive/reddit/wiki/OAuth2). It wants a `User-Agent` that tells the application,
     /// and best its author: `web:com.example.app:v1 (by /u/name)`, in `api_headers` and in the quirks' `token_headers`.
     Reddit(provider) {
         name: "reddit",
-        title: "Reddit",
         source: "https://github.com/reddit-archive/reddit/wiki/OAuth2",
         unconfirmed: &["revocation endpoint"],
         note: "Set a User-Agent that tells your application.",
+        refresh: Refresh::Param("duration", "permanent"),
+        quirks: &[Quirk::TokenEndpointHeader("user-agent", REDDIT_USER_AGENT)],
+    } declares {
+        title: "Reddit",
         authorization_endpoint: "https://www.reddit.com/api/v1/authorize",
         token_endpoint: "https://www.reddit.com/api/v1/access_token",
-        revocation_endpoint: Some("https://www.reddit.com/api/v1/revoke_token"),
-        userinfo_endpoint: Some("https://oauth.reddit.com/api/v1/me"),
-        api_base: Some("https://oauth.reddit.com"),
-        scopes: &["identity"],
-        refresh: Refresh::Param("duration", "permanent"),
-        api_headers: &[("user-agent", REDDIT_USER_AGENT)],
-        quirks: &[Quirk::TokenEndpointHeader("user-agent", REDDIT_USER_AGENT)],
+        revocation_endpoint: "https://www.reddit.com/api/v1/revoke_token",
+        userinfo_endpoint: "https://oauth.reddit.com/api/v1/me",
+        api_base: "https://oauth.reddit.com",
+        scopes: ["identity"],
+        api_headers: [("user-agent", REDDIT_USER_AGENT)],
     }
 
     /// [Salesforce](https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_endpoints.htm): paths are appended
     /// to the `instance_url` of each user's token. `at` takes a My Domain host.
     Salesforce(provider, at, sandbox) {
         name: "salesforce",
-        title: "Salesforce",
         source: "https://login.salesforce.com/.well-known/openid-configuration",
         note: "The API is where the user's token says. ID tokens are by the organization's own domain: name it with `at`, \
                and as the issuer, to have them verified.",
@@ -101,32 +104,35 @@ presets! {
             default: Some("login.salesforce.com"),
             sandbox: Some("test.salesforce.com"),
         }),
-        authorization_endpoint: "https://{host}/services/oauth2/authorize",
-        token_endpoint: "https://{host}/services/oauth2/token",
-        revocation_endpoint: Some("https://{host}/services/oauth2/revoke"),
-        userinfo_endpoint: Some("https://{host}/services/oauth2/userinfo"),
-        scopes: &["api", "openid"],
-        client_authentication: ClientAuthentication::Body,
         pkce: Pkce::Documented,
         refresh: Refresh::Scope("refresh_token"),
         quirks: &[Quirk::ApiBaseMember("instance_url")],
+    } declares {
+        title: "Salesforce",
+        authorization_endpoint: "https://{host}/services/oauth2/authorize",
+        token_endpoint: "https://{host}/services/oauth2/token",
+        revocation_endpoint: "https://{host}/services/oauth2/revoke",
+        userinfo_endpoint: "https://{host}/services/oauth2/userinfo",
+        scopes: ["api", "openid"],
+        client_authentication: ClientAuthentication::Body,
     }
 
     /// [Shopify](https://shopify.dev/docs/apps/build/authentication-authorization/authenticate-standalone-apps): one shop's
     /// Admin API. Paths begin with the version: `/2026-10/graphql.json`.
     Shopify(shop) {
         name: "shopify",
-        title: "Shopify",
         source: "https://shopify.dev/docs/apps/build/authentication-authorization/authenticate-standalone-apps",
         note: "API paths begin with the version. Tokens are asked to expire, as public apps must.",
         place: Some(Place { name: "shop", default: None, sandbox: None }),
+        quirks: &[Quirk::TokenParam("expiring", "1"), Quirk::TokenHeader("x-shopify-access-token")],
+    } declares {
+        title: "Shopify",
         authorization_endpoint: "https://{shop}.myshopify.com/admin/oauth/authorize",
         token_endpoint: "https://{shop}.myshopify.com/admin/oauth/access_token",
-        api_base: Some("https://{shop}.myshopify.com/admin/api"),
-        scopes: &["read_products"],
+        api_base: "https://{shop}.myshopify.com/admin/api",
+        scopes: ["read_products"],
         scope_separator: ',',
         client_authentication: ClientAuthentication::Body,
-        quirks: &[Quirk::TokenParam("expiring", "1"), Quirk::TokenHeader("x-shopify-access-token")],
     }
 
     /// [Slack](https://docs.slack.dev/authentication/installing-with-oauth): what the user's own token can do. A bot's token
@@ -135,17 +141,9 @@ presets! {
     /// PKCE is for apps that were registered as public clients; switch `without_pkce` off for those.
     Slack(provider) {
         name: "slack",
-        title: "Slack",
         source: "https://docs.slack.dev/reference/methods/oauth.v2.access",
         unconfirmed: &["form of the revocation request"],
         note: "PKCE is for apps registered as public clients (docs.slack.dev/authentication/using-pkce).",
-        authorization_endpoint: "https://slack.com/oauth/v2/authorize",
-        token_endpoint: "https://slack.com/api/oauth.v2.access",
-        revocation_endpoint: Some("https://slack.com/api/auth.revoke"),
-        userinfo_endpoint: Some("https://slack.com/api/auth.test"),
-        api_base: Some("https://slack.com/api"),
-        scopes: &["users:read"],
-        scope_separator: ',',
         pkce: Pkce::OptIn,
         refresh: Refresh::Registration,
         quirks: &[
@@ -155,184 +153,194 @@ presets! {
             Quirk::TokenType("bot"),
             Quirk::Revocation(RevocationRequest::Post),
         ],
+    } declares {
+        title: "Slack",
+        authorization_endpoint: "https://slack.com/oauth/v2/authorize",
+        token_endpoint: "https://slack.com/api/oauth.v2.access",
+        revocation_endpoint: "https://slack.com/api/auth.revoke",
+        userinfo_endpoint: "https://slack.com/api/auth.test",
+        api_base: "https://slack.com/api",
+        scopes: ["users:read"],
+        scope_separator: ',',
     }
 
     /// [Spotify](https://developer.spotify.com/documentation/web-api/tutorials/code-flow).
     Spotify(provider) {
         name: "spotify",
-        title: "Spotify",
         source: "https://developer.spotify.com/documentation/web-api/tutorials/code-pkce-flow",
         unconfirmed: &["token endpoint"],
+        pkce: Pkce::Documented,
+    } declares {
+        title: "Spotify",
         authorization_endpoint: "https://accounts.spotify.com/authorize",
         token_endpoint: "https://accounts.spotify.com/api/token",
-        userinfo_endpoint: Some("https://api.spotify.com/v1/me"),
-        api_base: Some("https://api.spotify.com/v1"),
-        pkce: Pkce::Documented,
+        userinfo_endpoint: "https://api.spotify.com/v1/me",
+        api_base: "https://api.spotify.com/v1",
     }
 
     /// [Strava](https://developers.strava.com/docs/authentication/). The user may grant less than was asked for.
     Strava(provider) {
         name: "strava",
-        title: "Strava",
         source: "https://developers.strava.com/docs/authentication/",
         unconfirmed: &["form of the revocation request"],
+        quirks: &[Quirk::Revocation(RevocationRequest::Post)],
+    } declares {
+        title: "Strava",
         authorization_endpoint: "https://www.strava.com/oauth/authorize",
         token_endpoint: "https://www.strava.com/api/v3/oauth/token",
-        revocation_endpoint: Some("https://www.strava.com/oauth/deauthorize"),
-        userinfo_endpoint: Some("https://www.strava.com/api/v3/athlete"),
-        api_base: Some("https://www.strava.com/api/v3"),
-        scopes: &["read"],
+        revocation_endpoint: "https://www.strava.com/oauth/deauthorize",
+        userinfo_endpoint: "https://www.strava.com/api/v3/athlete",
+        api_base: "https://www.strava.com/api/v3",
+        scopes: ["read"],
         scope_separator: ',',
         client_authentication: ClientAuthentication::Body,
-        authorization_params: &[("approval_prompt", "auto")],
-        quirks: &[Quirk::Revocation(RevocationRequest::Post)],
+        authorization_params: [("approval_prompt", "auto")],
     }
 
     /// [Trello](https://developer.atlassian.com/cloud/trello/guides/rest-api/authorization/), by OAuth 1.0a. What is asked for
     /// stands in `authorization_params`: `scope`, `expiration`, and `name` for the application's own.
     Trello(provider) {
         name: "trello",
-        title: "Trello",
         source: "https://developer.atlassian.com/cloud/trello/guides/rest-api/authorization",
         unconfirmed: &["signature method"],
         note: "What is asked for stands in authorization_params: scope, with commas, expiration, and name for the \
                application's own.",
+    } declares {
+        title: "Trello",
         authorization_endpoint: "https://trello.com/1/OAuthAuthorizeToken",
         token_endpoint: "https://trello.com/1/OAuthGetAccessToken",
-        userinfo_endpoint: Some("https://api.trello.com/1/members/me"),
-        api_base: Some("https://api.trello.com/1"),
-        authorization_params: &[("scope", "read"), ("expiration", "never")],
-        oauth1: Some(Signed {
-            temporary_credentials_endpoint: "https://trello.com/1/OAuthGetRequestToken",
-            method: SignatureMethod::HmacSha1,
-        }),
+        userinfo_endpoint: "https://api.trello.com/1/members/me",
+        api_base: "https://api.trello.com/1",
+        authorization_params: [("scope", "read"), ("expiration", "never")],
+        oauth1: (SignatureMethod::HmacSha1, "https://trello.com/1/OAuthGetRequestToken"),
     }
 
     /// [Tumblr](https://www.tumblr.com/docs/en/api/v2), by OAuth 1.0a.
     Tumblr(provider) {
         name: "tumblr",
-        title: "Tumblr",
         source: "https://www.tumblr.com/docs/en/api/v2",
         unconfirmed: &["endpoints"],
+        quirks: &[Quirk::CallbackFragment],
+    } declares {
+        title: "Tumblr",
         authorization_endpoint: "https://www.tumblr.com/oauth/authorize",
         token_endpoint: "https://www.tumblr.com/oauth/access_token",
-        userinfo_endpoint: Some("https://api.tumblr.com/v2/user/info"),
-        api_base: Some("https://api.tumblr.com/v2"),
-        quirks: &[Quirk::CallbackFragment],
-        oauth1: Some(Signed {
-            temporary_credentials_endpoint: "https://www.tumblr.com/oauth/request_token",
-            method: SignatureMethod::HmacSha1,
-        }),
+        userinfo_endpoint: "https://api.tumblr.com/v2/user/info",
+        api_base: "https://api.tumblr.com/v2",
+        oauth1: (SignatureMethod::HmacSha1, "https://www.tumblr.com/oauth/request_token"),
     }
 
     /// [Twitch](https://dev.twitch.tv/docs/authentication/).
     Twitch(provider) {
         name: "twitch",
-        title: "Twitch",
         source: "https://dev.twitch.tv/docs/authentication/revoke-tokens",
+    } declares {
+        title: "Twitch",
         authorization_endpoint: "https://id.twitch.tv/oauth2/authorize",
         token_endpoint: "https://id.twitch.tv/oauth2/token",
-        revocation_endpoint: Some("https://id.twitch.tv/oauth2/revoke"),
-        userinfo_endpoint: Some("https://api.twitch.tv/helix/users"),
-        api_base: Some("https://api.twitch.tv/helix"),
-        issuer: Some("https://id.twitch.tv/oauth2"),
-        scopes: &["user:read:email"],
+        revocation_endpoint: "https://id.twitch.tv/oauth2/revoke",
+        userinfo_endpoint: "https://api.twitch.tv/helix/users",
+        api_base: "https://api.twitch.tv/helix",
+        issuer: "https://id.twitch.tv/oauth2",
+        scopes: ["user:read:email"],
         client_authentication: ClientAuthentication::Body,
-        api_headers: &[("client-id", "{client_id}")],
+        api_headers: [("client-id", "{client_id}")],
     }
 
     /// [X](https://docs.x.com/fundamentals/authentication/oauth-2-0/user-access-token).
     X(provider) {
         name: "x",
-        title: "X",
         source: "https://docs.x.com/fundamentals/authentication/oauth-2-0/user-access-token",
         unconfirmed: &["revocation endpoint"],
-        authorization_endpoint: "https://x.com/i/oauth2/authorize",
-        token_endpoint: "https://api.x.com/2/oauth2/token",
-        revocation_endpoint: Some("https://api.x.com/2/oauth2/revoke"),
-        userinfo_endpoint: Some("https://api.x.com/2/users/me"),
-        api_base: Some("https://api.x.com/2"),
-        scopes: &["tweet.read", "users.read"],
         pkce: Pkce::Documented,
         refresh: Refresh::Scope("offline.access"),
+    } declares {
+        title: "X",
+        authorization_endpoint: "https://x.com/i/oauth2/authorize",
+        token_endpoint: "https://api.x.com/2/oauth2/token",
+        revocation_endpoint: "https://api.x.com/2/oauth2/revoke",
+        userinfo_endpoint: "https://api.x.com/2/users/me",
+        api_base: "https://api.x.com/2",
+        scopes: ["tweet.read", "users.read"],
     }
 
     /// [X](https://docs.x.com/fundamentals/authentication/api-reference), by OAuth 1.0a. The token comes with `user_id` and
     /// `screen_name`.
     XOAuth1(provider) {
         name: "x-oauth1",
-        title: "X (OAuth 1.0a)",
         source: "https://docs.x.com/fundamentals/authentication/api-reference",
         unconfirmed: &["userinfo endpoint"],
         note: "The token comes with user_id and screen_name.",
+    } declares {
+        title: "X (OAuth 1.0a)",
         authorization_endpoint: "https://api.x.com/oauth/authorize",
         token_endpoint: "https://api.x.com/oauth/access_token",
-        userinfo_endpoint: Some("https://api.x.com/2/users/me"),
-        api_base: Some("https://api.x.com/2"),
-        oauth1: Some(Signed {
-            temporary_credentials_endpoint: "https://api.x.com/oauth/request_token",
-            method: SignatureMethod::HmacSha1,
-        }),
+        userinfo_endpoint: "https://api.x.com/2/users/me",
+        api_base: "https://api.x.com/2",
+        oauth1: (SignatureMethod::HmacSha1, "https://api.x.com/oauth/request_token"),
     }
 
     /// [Xero](https://developer.xero.com/documentation/guides/oauth2/auth-flow/). Calls name the tenant in the header
     /// `xero-tenant-id`; `/connections` tells which there are.
     Xero(provider) {
         name: "xero",
-        title: "Xero",
         source: "https://developer.xero.com/documentation/oauth2/pkce-flow",
         unconfirmed: &["issuer", "revocation endpoint", "userinfo endpoint"],
         note: "Calls name the tenant in the header xero-tenant-id; /connections tells which there are.",
-        authorization_endpoint: "https://login.xero.com/identity/connect/authorize",
-        token_endpoint: "https://identity.xero.com/connect/token",
-        revocation_endpoint: Some("https://identity.xero.com/connect/revocation"),
-        userinfo_endpoint: Some("https://identity.xero.com/connect/userinfo"),
-        api_base: Some("https://api.xero.com"),
-        issuer: Some("https://identity.xero.com"),
-        scopes: &["openid", "profile", "email"],
         pkce: Pkce::Documented,
         refresh: Refresh::Scope("offline_access"),
+    } declares {
+        title: "Xero",
+        authorization_endpoint: "https://login.xero.com/identity/connect/authorize",
+        token_endpoint: "https://identity.xero.com/connect/token",
+        revocation_endpoint: "https://identity.xero.com/connect/revocation",
+        userinfo_endpoint: "https://identity.xero.com/connect/userinfo",
+        api_base: "https://api.xero.com",
+        issuer: "https://identity.xero.com",
+        scopes: ["openid", "profile", "email"],
     }
 
     /// [Zoho](https://www.zoho.com/accounts/protocol/oauth/web-server-applications.html): accounts of the United States, or
     /// with `at` those of another region, such as `accounts.zoho.eu`. The API is where the user's token says.
     Zoho(provider, at) {
         name: "zoho",
-        title: "Zoho",
         source: "https://www.zoho.com/accounts/protocol/oauth/use-access-token.html",
         unconfirmed: &["form of the revocation request"],
         note: "The API is where the user's token says.",
         place: Some(Place { name: "host", default: Some("accounts.zoho.com"), sandbox: None }),
-        authorization_endpoint: "https://{host}/oauth/v2/auth",
-        token_endpoint: "https://{host}/oauth/v2/token",
-        revocation_endpoint: Some("https://{host}/oauth/v2/token/revoke"),
-        api_base: Some("https://www.zohoapis.com"),
-        scopes: &["ZohoCRM.users.ALL"],
-        scope_separator: ',',
-        client_authentication: ClientAuthentication::Body,
         refresh: Refresh::Param("access_type", "offline"),
-        authorization_params: &[("prompt", "consent")],
         quirks: &[
             Quirk::TokenType("Zoho-oauthtoken"),
             Quirk::TokenScheme("Zoho-oauthtoken"),
             Quirk::ApiBaseMember("api_domain"),
             Quirk::LifetimeMember("expires_in_sec"),
         ],
+    } declares {
+        title: "Zoho",
+        authorization_endpoint: "https://{host}/oauth/v2/auth",
+        token_endpoint: "https://{host}/oauth/v2/token",
+        revocation_endpoint: "https://{host}/oauth/v2/token/revoke",
+        api_base: "https://www.zohoapis.com",
+        scopes: ["ZohoCRM.users.ALL"],
+        scope_separator: ',',
+        client_authentication: ClientAuthentication::Body,
+        authorization_params: [("prompt", "consent")],
     }
 
     /// [Zoom](https://developers.zoom.us/docs/integrations/oauth/). The app's registration names the scopes.
     Zoom(provider) {
         name: "zoom",
-        title: "Zoom",
         source: "https://developers.zoom.us/docs/integrations/oauth/",
         unconfirmed: &["userinfo endpoint"],
         note: "The app's registration names the scopes.",
+        pkce: Pkce::Documented,
+    } declares {
+        title: "Zoom",
         authorization_endpoint: "https://zoom.us/oauth/authorize",
         token_endpoint: "https://zoom.us/oauth/token",
-        revocation_endpoint: Some("https://zoom.us/oauth/revoke"),
-        userinfo_endpoint: Some("https://api.zoom.us/v2/users/me"),
-        api_base: Some("https://api.zoom.us/v2"),
-        pkce: Pkce::Documented,
+        revocation_endpoint: "https://zoom.us/oauth/revoke",
+        userinfo_endpoint: "https://api.zoom.us/v2/users/me",
+        api_base: "https://api.zoom.us/v2",
     }
 }
 

@@ -6,11 +6,10 @@ use crate::config::oauth1::{OAuth1, SignatureMethod};
 use crate::config::provider::{ClientAuthentication, OfflineAccess, Provider};
 use crate::config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 
-/// What differs between providers, as a table can hold it.
+/// What is known of a provider, and what it declares.
 #[derive(Clone, Copy)]
 pub(super) struct Preset {
     pub(super) name: &'static str,
-    pub(super) title: &'static str,
     /// The provider's public documentation that the entry was checked against.
     pub(super) source: &'static str,
     /// Whether what stands here was found in public, and nothing that says that the provider is gone.
@@ -20,34 +19,17 @@ pub(super) struct Preset {
     pub(super) unconfirmed: &'static [&'static str],
     /// What to know before using it, as a sentence or more.
     pub(super) note: &'static str,
-    /// What stands in braces in the URLs, and what it is unless somebody says.
+    /// What stands in braces in the URLs, and its default.
     pub(super) place: Option<Place>,
-    pub(super) authorization_endpoint: &'static str,
-    pub(super) token_endpoint: &'static str,
-    pub(super) revocation_endpoint: Option<&'static str>,
-    pub(super) userinfo_endpoint: Option<&'static str>,
-    pub(super) api_base: Option<&'static str>,
-    pub(super) issuer: Option<&'static str>,
-    /// Where the issuer's metadata is, if not where the standard has it.
-    pub(super) metadata_url: Option<&'static str>,
-    pub(super) scopes: &'static [&'static str],
-    pub(super) scope_separator: char,
-    pub(super) client_authentication: ClientAuthentication,
     pub(super) pkce: Pkce,
     pub(super) refresh: Refresh,
-    pub(super) authorization_params: &'static [(&'static str, &'static str)],
-    pub(super) api_headers: &'static [(&'static str, &'static str)],
     pub(super) quirks: &'static [Quirk],
-    /// For a provider of OAuth 1.0a.
-    pub(super) oauth1: Option<Signed>,
+    /// Sets the fields of the provider, in which `fill` fills in the place.
+    pub(super) declare: fn(&mut Provider, Fill<'_>),
 }
 
-/// What only a provider of OAuth 1.0a has.
-#[derive(Clone, Copy)]
-pub(super) struct Signed {
-    pub(super) temporary_credentials_endpoint: &'static str,
-    pub(super) method: SignatureMethod,
-}
+/// Fills in what stands in braces.
+pub(super) type Fill<'a> = &'a dyn Fn(&str) -> String;
 
 /// A part of the URLs that differs between installations, such as `{host}`.
 #[derive(Clone, Copy)]
@@ -109,28 +91,15 @@ pub(super) enum Quirk {
 impl Preset {
     pub(super) const DEFAULT: Self = Self {
         name: "",
-        title: "",
         source: "",
         verified: true,
         unconfirmed: &[],
         note: "",
         place: None,
-        authorization_endpoint: "",
-        token_endpoint: "",
-        revocation_endpoint: None,
-        userinfo_endpoint: None,
-        api_base: None,
-        issuer: None,
-        metadata_url: None,
-        scopes: &[],
-        scope_separator: ' ',
-        client_authentication: ClientAuthentication::Basic,
         pkce: Pkce::Undocumented,
         refresh: Refresh::Always,
-        authorization_params: &[],
-        api_headers: &[],
         quirks: &[],
-        oauth1: None,
+        declare: |_, _| {},
     };
 
     /// The provider as most know it. A place without a default stays in braces, which no registration accepts.
@@ -166,28 +135,65 @@ impl Preset {
                 self.note
             );
         }
-        let mut provider = Provider::new(self.name, fill(self.authorization_endpoint), fill(self.token_endpoint));
-        provider.title = self.title.to_owned();
-        provider.revocation_endpoint = self.revocation_endpoint.map(fill);
-        provider.userinfo_endpoint = self.userinfo_endpoint.map(fill);
-        provider.api_base = self.api_base.map(fill);
-        provider.issuer = self.issuer.map(fill);
-        provider.metadata_url = self.metadata_url.map(fill);
-        provider.scopes = self.scopes.iter().map(|scope| (*scope).to_owned()).collect();
-        provider.scope_separator = self.scope_separator;
-        provider.client_authentication = self.client_authentication;
-        provider.authorization_params = pairs(self.authorization_params);
+        self.declared(&fill)
+    }
+
+    /// The provider with its places filled in like this.
+    pub(super) fn declared(&self, fill: Fill<'_>) -> Provider {
+        let mut provider = Provider::new(self.name, "", "");
+        (self.declare)(&mut provider, fill);
         provider.offline_access = self.refresh.offline_access();
-        provider.api_headers = pairs(self.api_headers);
         provider.dead_grants = super::dead_grants::of(self.name);
         provider.quirks.without_pkce = matches!(self.pkce, Pkce::OptIn | Pkce::Refused);
         self.quirks.iter().for_each(|quirk| quirk.apply(&mut provider.quirks));
-        provider.oauth1 = self.oauth1.map(|Signed { temporary_credentials_endpoint, method }| OAuth1 {
-            temporary_credentials_endpoint: fill(temporary_credentials_endpoint),
-            signature_method: method,
-            realm: None,
-        });
         provider
+    }
+}
+
+/// What a table writes for a field of a [`Provider`].
+pub(super) trait Written<T> {
+    fn read(self, fill: Fill<'_>) -> T;
+}
+
+impl Written<String> for &str {
+    fn read(self, fill: Fill<'_>) -> String {
+        fill(self)
+    }
+}
+
+impl Written<Option<String>> for &str {
+    fn read(self, fill: Fill<'_>) -> Option<String> {
+        Some(fill(self))
+    }
+}
+
+impl<const N: usize> Written<Vec<String>> for [&str; N] {
+    fn read(self, _: Fill<'_>) -> Vec<String> {
+        self.map(str::to_owned).into()
+    }
+}
+
+impl<const N: usize> Written<BTreeMap<String, String>> for [(&str, &str); N] {
+    fn read(self, _: Fill<'_>) -> BTreeMap<String, String> {
+        pairs(&self)
+    }
+}
+
+impl Written<Option<OAuth1>> for (SignatureMethod, &str) {
+    fn read(self, fill: Fill<'_>) -> Option<OAuth1> {
+        Some(OAuth1 { temporary_credentials_endpoint: fill(self.1), signature_method: self.0, realm: None })
+    }
+}
+
+impl Written<Self> for char {
+    fn read(self, _: Fill<'_>) -> Self {
+        self
+    }
+}
+
+impl Written<Self> for ClientAuthentication {
+    fn read(self, _: Fill<'_>) -> Self {
+        self
     }
 }
 
@@ -235,18 +241,25 @@ pub(super) fn is_fit(value: &str) -> bool {
     !value.is_empty() && value.chars().all(fit)
 }
 
-/// The types of some presets, with `ALL` of them as data.
+/// The types of some presets, with `ALL` of them as data: what is known of each, and the fields that it `declares`.
 ///
 /// Behind a type's name stand the ways to make a [`Provider`] of it.
 macro_rules! presets {
-    ($($(#[$doc:meta])* $preset:ident($($constructor:ident),*) { $($field:ident: $value:expr),* $(,)? })*) => {
+    ($(
+        $(#[$doc:meta])* $preset:ident($($constructor:ident),*) { $($known:ident: $fact:expr),* $(,)? }
+        declares { $($field:ident: $value:expr),* $(,)? }
+    )*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, Debug)]
             pub struct $preset;
 
             impl $preset {
-                pub(super) const PRESET: Preset = Preset { $($field: $value,)* ..Preset::DEFAULT };
+                pub(super) const PRESET: Preset = Preset {
+                    $($known: $fact,)*
+                    declare: |provider, fill| { $(provider.$field = Written::read($value, fill);)* },
+                    ..Preset::DEFAULT
+                };
                 $(presets!(@$constructor);)*
             }
 

@@ -31,7 +31,7 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
         Ok(response) => private(response),
         Err(error) if callback.is_repeated => {
             let registered = oauth.registered(&provider).ok();
-            oauth.failure(registered.as_deref(), &error, &parts).await
+            oauth.failure(registered.as_ref(), &error, &parts).await
         }
         Err(error) => oauth.failed(&provider, &error, &parts).await,
     };
@@ -46,14 +46,15 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
 pub(super) async fn form_post_redirect(oauth: OAuth, request: Request) -> Response {
     let (mut parts, _, body) = split(request);
     let provider = super::provider_of(&mut parts).await;
-    let Some(registered) = oauth.registered(&provider).ok().filter(|registered| registered.quirks.form_post) else {
+    let Some(registered) = oauth.registered(&provider).ok().filter(|registered| registered.declared.quirks.form_post)
+    else {
         return private(StatusCode::METHOD_NOT_ALLOWED);
     };
     let form = match form(body).await {
         Ok(form) => form,
         Err(error) => return oauth.failed(&provider, &error, &parts).await,
     };
-    let mut callback = registered.redirect_uri.clone();
+    let mut callback = registered.endpoints.redirect.clone();
     let fields: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
     callback.query_pairs_mut().extend_pairs(fields.iter().filter(|(name, _)| PASSED_ON.contains(&name.as_ref())));
     let field = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
@@ -103,7 +104,7 @@ impl Callback {
         let attempt = Arc::new(attempt);
         let login = Login {
             oauth: oauth.clone(),
-            registered: Arc::clone(&ready),
+            registered: ready.clone(),
             attempt: Arc::clone(&attempt),
             parameters,
             user: user.clone(),
@@ -132,9 +133,9 @@ impl Callback {
     async fn repeat(&mut self, repeat: Repeat<'_>, parts: &mut Parts) -> Result<Response, LoginError> {
         let Repeat { oauth, registered, attempt, user } = repeat;
         self.is_repeated = true;
-        super::count(&registered.name, "repeated");
+        super::count(&registered.declared.name, "repeated");
         let outcome = oauth.inner.spent.outcome(attempt).await;
-        tracing::info!(provider = registered.name, is_known = outcome.is_ok(), "login repeated");
+        tracing::info!(provider = registered.declared.name, is_known = outcome.is_ok(), "login repeated");
         let outcome = outcome?;
         // A browser that the first response has reached says so with its cookie, and has everything.
         let has_arrived = attempt.is_spent;
@@ -153,7 +154,8 @@ impl Callback {
         self.become_user(oauth, ended.browser.as_ref());
         self.cookies.extend(ended.hook_cookies());
         let whose = ended.user();
-        let login = Repeated { provider: &registered.name, user: whose.as_ref(), next: &ended.location, parts };
+        let login =
+            Repeated { provider: &registered.declared.name, user: whose.as_ref(), next: &ended.location, parts };
         let response = oauth.inner.hooks.repeated(login).await.map_err(LoginError::Hook)?;
         Ok(response.unwrap_or(redirect))
     }
@@ -167,9 +169,9 @@ impl Callback {
 
 /// The registration with everything that the callback needs of the issuer: what an issuer that is down does not give, it
 /// does not give before anything is spent.
-async fn ready(oauth: &OAuth, registered: &Arc<Registered>, attempt: &Attempt) -> Result<Arc<Registered>, LoginError> {
+async fn ready(oauth: &OAuth, registered: &Registered, attempt: &Attempt) -> Result<Registered, LoginError> {
     if attempt.is_spent {
-        return Ok(Arc::clone(registered));
+        return Ok(registered.clone());
     }
     let registered = registered.complete(&oauth.inner.http).await?;
     if let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) {
@@ -191,7 +193,7 @@ impl Repeat<'_> {
     /// Stores the token in the storage of this request, where each request has its own: what the first one stored has gone
     /// with its response.
     async fn store(&self, ended: &Ended) -> Result<(), LoginError> {
-        let (oauth, provider) = (self.oauth, &self.registered.name);
+        let (oauth, provider) = (self.oauth, &self.registered.declared.name);
         if !oauth.inner.per_request || !ended.is_stored {
             return Ok(());
         }

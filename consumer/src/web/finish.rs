@@ -39,7 +39,7 @@ const RETRIED: u32 = 4;
 /// A callback that is about to spend its attempt.
 pub(super) struct Login {
     pub(super) oauth: OAuth,
-    pub(super) registered: Arc<Registered>,
+    pub(super) registered: Registered,
     pub(super) attempt: Arc<Attempt>,
     pub(super) parameters: Parameters,
     /// Who is signed in.
@@ -94,7 +94,7 @@ impl Login {
 
     /// What is known of an earlier token of the signed-in user.
     async fn earlier(&self) -> Earlier {
-        let key = self.user.as_ref().and_then(|user| user.key(&self.registered.name).ok());
+        let key = self.user.as_ref().and_then(|user| user.key(&self.registered.declared.name).ok());
         let Some(key) = key else { return Earlier::Unknown };
         match self.oauth.tokens.get(&key).await {
             Ok(None) => Earlier::None(key),
@@ -110,7 +110,7 @@ impl Login {
         if !self.attempt.is_of(self.user.as_ref()) && !became_a_user {
             return Err(LoginError::UserChanged);
         }
-        let provider = self.registered.name.clone();
+        let provider = self.registered.declared.name.clone();
         let code = self.parameters.granted(&self.registered)?;
         let before =
             Before { oauth: &self.oauth, registered: &self.registered, attempt: &self.attempt, earlier: &earlier };
@@ -127,7 +127,7 @@ impl Login {
             browser = whose.1;
             let whose = decision.account.into_iter().fold(whose.0, User::with_account);
             if let Token::OAuth2(token) = &mut token {
-                token.id_token = token.id_token.take().filter(|_| self.registered.keep_id_token);
+                token.id_token = token.id_token.take().filter(|_| self.registered.declared.keep_id_token);
                 token.subject = token.subject.take().or(decision.subject.map(named_by_application));
             }
             let storing = Storing { login: before, key: whose.key(&provider)?, token };
@@ -145,7 +145,7 @@ impl Login {
 #[derive(Clone, Copy)]
 struct Before<'a> {
     oauth: &'a OAuth,
-    registered: &'a Arc<Registered>,
+    registered: &'a Registered,
     attempt: &'a Attempt,
     earlier: &'a Earlier,
 }
@@ -168,7 +168,7 @@ impl Before<'_> {
                 Ok((token, identity))
             }
             Some(client) => {
-                let endpoint = &registered.token_endpoint;
+                let endpoint = registered.token_endpoint();
                 let temporary = oauth1::Credentials { token: &attempt.state, secret: &attempt.verifier };
                 let token = oauth1::token_credentials(http, client, endpoint, temporary, code.expose(), now).await?;
                 Ok((token.into(), None))
@@ -195,10 +195,10 @@ impl Before<'_> {
             provider: &self.attempt.provider,
             user,
             token,
-            asked: self.attempt.scopes.as_deref().unwrap_or(&self.registered.scopes),
+            asked: self.attempt.scopes.as_deref().unwrap_or(&self.registered.declared.scopes),
             identity: said.identity,
             posted_user: said.posted,
-            client: ApiClient::new(self.oauth.inner.http.clone(), Arc::clone(self.registered), token.clone()),
+            client: ApiClient::new(self.oauth.inner.http.clone(), self.registered.clone(), token.clone()),
             parts,
             next: &self.attempt.next,
         };
@@ -279,7 +279,7 @@ impl Storing<'_> {
         let give_up = Instant::now() + oauth.inner.http.limits.timeout / RETRIED;
         let mut pause = FIRST_RETRY;
         loop {
-            let written = if registered.quirks.new_login_ends_grant {
+            let written = if registered.declared.quirks.new_login_ends_grant {
                 oauth.tokens.put(&self.key, &self.token, Precondition::Always).await
             } else {
                 oauth.tokens.put_login(&self.key, &self.token).await
@@ -290,7 +290,7 @@ impl Storing<'_> {
                 Err(error) => error,
             };
             tracing::warn!(
-                provider = registered.name,
+                provider = registered.declared.name,
                 error = &error as &dyn std::error::Error,
                 "the token of a login is not stored yet; it is tried again"
             );
@@ -343,7 +343,7 @@ fn named_by_application(account: String) -> Subject {
 /// to, unless that has one of its own (RFC 9110 section 10.2.2): an empty one.
 pub(super) fn without_fragment(registered: &Registered, mut response: Response) -> Response {
     let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
-    let location = location.filter(|location| registered.quirks.callback_fragment && !location.contains('#'));
+    let location = location.filter(|location| registered.declared.quirks.callback_fragment && !location.contains('#'));
     let location = location.and_then(|location| HeaderValue::try_from(format!("{location}#")).ok());
     if let Some(location) = location.filter(|_| response.status().is_redirection()) {
         response.headers_mut().insert(header::LOCATION, location);

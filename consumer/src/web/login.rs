@@ -73,7 +73,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         provider,
         user: user.as_ref(),
         parts,
-        scopes: registered.scopes.clone(),
+        scopes: registered.declared.scopes.clone(),
         params: parameters(&registered, query, is_cross_site)?,
     };
     oauth.inner.hooks.before_login(&mut login).await.map_err(LoginError::Hook)?;
@@ -104,8 +104,8 @@ fn parameters(
     query: &str,
     is_cross_site: bool,
 ) -> Result<BTreeMap<String, String>, LoginError> {
-    let mut params = registered.authorization_params.clone();
-    for name in registered.login_params.iter().filter(|_| !is_cross_site) {
+    let mut params = registered.declared.authorization_params.clone();
+    for name in registered.declared.login_params.iter().filter(|_| !is_cross_site) {
         match query::one(query, name)? {
             Some(value) if value.len() > MAX_PARAMETER => return Err(LoginError::Malformed("a parameter is too long")),
             Some(value) => params.insert(name.clone(), value),
@@ -126,9 +126,9 @@ async fn begin(
 ) -> Result<(Attempt, Url), LoginError> {
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
     let verifier = Secret::new(verifier.secret().as_str());
-    let mut attempt = oauth.inner.attempts.start(&registered.name, &verifier, next, user);
+    let mut attempt = oauth.inner.attempts.start(&registered.declared.name, &verifier, next, user);
     let has_room = scopes.iter().map(String::len).sum::<usize>() <= MAX_SCOPES;
-    attempt.scopes = (scopes != registered.scopes && has_room).then(|| scopes.to_vec());
+    attempt.scopes = (scopes != registered.declared.scopes && has_room).then(|| scopes.to_vec());
     let key = registered.dpop_key(None);
     if let Some(key) = &key {
         attempt.bind(key);
@@ -136,15 +136,15 @@ async fn begin(
         params.insert("dpop_jkt".to_owned(), thumbprint);
     }
     if registered.openid.is_some() && scopes.iter().any(|scope| scope == OPENID_SCOPE) {
-        attempt.expect_id_token(!registered.quirks.without_nonce);
+        attempt.expect_id_token(!registered.declared.quirks.without_nonce);
         attempt.expect_sign_in_within(params.get("max_age"));
         params.extend(attempt.nonce.clone().map(|nonce| ("nonce".to_owned(), nonce)));
     }
-    if registered.quirks.form_post {
+    if registered.declared.quirks.form_post {
         params.insert("response_mode".to_owned(), "form_post".to_owned());
     }
     let (mut url, mut params) = authorization_request(registered, &attempt.state, challenge, scopes, params);
-    if let Some(endpoint) = &registered.pushed_authorization_request_endpoint {
+    if let Some(endpoint) = registered.pushed_authorization_request_endpoint() {
         let pushed = pushed_request::push(&oauth.inner.http, registered, endpoint, &params, key.as_ref()).await;
         let request_uri = pushed.map_err(LoginError::PushedRequest)?;
         params.retain(|(name, _)| name == "client_id");
@@ -164,11 +164,11 @@ async fn begin_oauth1(
     user: Option<&User>,
 ) -> Result<(Attempt, Url), LoginError> {
     let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
-    let redirect_uri = &registered.redirect_uri;
+    let redirect_uri = &registered.endpoints.redirect;
     let temporary = oauth1::temporary_credentials(http, client, redirect_uri, now).await?;
     let OAuth1Token { token, token_secret, .. } = temporary;
-    let url = oauth1::authorization_url(&registered.authorization_endpoint, &token, params);
+    let url = oauth1::authorization_url(registered.authorization_endpoint(), &token, params);
     let state = token.expose().to_owned();
-    let attempt = oauth.inner.attempts.start_as(state, &registered.name, &token_secret, next, user);
+    let attempt = oauth.inner.attempts.start_as(state, &registered.declared.name, &token_secret, next, user);
     Ok((attempt, url))
 }

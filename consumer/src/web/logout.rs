@@ -46,7 +46,7 @@ impl OAuth {
         next: &str,
     ) -> Result<Option<EndSession>, ConnectError> {
         let registered = self.registered(provider)?;
-        let endpoint = match (&registered.end_session_endpoint, &registered.openid) {
+        let endpoint = match (&registered.endpoints.end_session, &registered.openid) {
             (Some(endpoint), _) => Some(endpoint.clone()),
             (None, Some(openid)) => openid.end_session_endpoint(&self.inner.http, self.inner.clock.now()).await?,
             (None, None) => None,

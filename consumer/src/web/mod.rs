@@ -12,8 +12,6 @@ mod query;
 mod rejection;
 pub(crate) mod same_origin;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequestParts as _, OriginalUri, RawPathParams, Request};
@@ -72,14 +70,14 @@ impl OAuth {
         }
     }
 
-    fn registered_in(&self, provider: &str) -> Result<Arc<Registered>, LoginError> {
+    fn registered_in(&self, provider: &str) -> Result<Registered, LoginError> {
         self.registered(provider).map_err(|_| LoginError::UnknownProvider)
     }
 
     /// The application's page for a failure, or the plain one.
     async fn failed(&self, provider: &str, error: &LoginError, parts: &Parts) -> Response {
-        let registered = self.inner.registered.get(provider).map(AsRef::as_ref);
-        let provider = registered.map(|registered| registered.name.as_str());
+        let registered = self.inner.registered.get(provider);
+        let provider = registered.map(|registered| registered.declared.name.as_str());
         match error {
             LoginError::Prefetch => tracing::debug!(provider, "a login was only prefetched"),
             error => {
@@ -92,7 +90,7 @@ impl OAuth {
 
     /// The page alone, of a failure that was logged and counted before.
     async fn failure(&self, registered: Option<&Registered>, error: &LoginError, parts: &Parts) -> Response {
-        let provider = registered.map(|registered| registered.name.as_str());
+        let provider = registered.map(|registered| registered.declared.name.as_str());
         let response = match self.inner.hooks.failed(Failure { provider, error, parts }).await {
             Some(response) => response,
             None => pages::failure(self, registered, error, &parts.headers),

@@ -30,12 +30,12 @@ pub(super) fn failure(
         // Whatever came of it came with the first callback.
         (_, LoginError::Spent) => "This login is over".to_owned(),
         (_, LoginError::Interrupted) => "This login was interrupted".to_owned(),
-        (Some(registered), _) => format!("{} was not connected", registered.title),
+        (Some(registered), _) => format!("{} was not connected", registered.declared.title),
         (None, _) => "Not connected".to_owned(),
     };
     let again = match registered {
         Some(registered) => {
-            let path = oauth.inner.paths.login(&registered.name);
+            let path = oauth.inner.paths.login(&registered.declared.name);
             format!("<a class=\"button\" href=\"{}\">Try again</a> ", Escaped(&path))
         }
         None => String::new(),
@@ -50,8 +50,9 @@ pub(super) fn failure(
 
 /// Says why a page cannot be shown that needs a connection, and offers the login at the provider if that would help.
 pub(crate) fn no_connection(oauth: &OAuth, error: &ConnectError, login: Option<(&str, &str)>) -> Response {
-    let title =
-        |provider: &str| oauth.registered(provider).map_or_else(|_| provider.to_owned(), |found| found.title.clone());
+    let title = |provider: &str| {
+        oauth.registered(provider).map_or_else(|_| provider.to_owned(), |found| found.declared.title.clone())
+    };
     let (heading, button) = match login {
         Some((provider, path)) => {
             let title = title(provider);
@@ -70,15 +71,15 @@ pub(crate) fn no_connection(oauth: &OAuth, error: &ConnectError, login: Option<(
 
 /// Asks before it goes on, where another site sent the browser here.
 pub(super) fn confirm(oauth: &OAuth, registered: &Registered, next: &str) -> Response {
-    let heading = format!("Connect {}?", registered.title);
+    let heading = format!("Connect {}?", registered.declared.title);
     let body = format!(
         "<p>Another site asks to connect your account at {} here. Go on only if you started this.</p>\
          <form method=\"post\" action=\"{}\"><input type=\"hidden\" name=\"next\" value=\"{}\">\
          <button class=\"button\">Connect {}</button> <a href=\"{}\">Cancel</a></form>",
-        Escaped(&registered.title),
-        Escaped(&oauth.inner.paths.login(&registered.name)),
+        Escaped(&registered.declared.title),
+        Escaped(&oauth.inner.paths.login(&registered.declared.name)),
         Escaped(next),
-        Escaped(&registered.title),
+        Escaped(&registered.declared.title),
         Escaped(&oauth.inner.paths.home()),
     );
     // With `no-referrer` the form's `Origin` would be `null`, by which browsers without Fetch Metadata are told apart.

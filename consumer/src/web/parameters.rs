@@ -80,7 +80,7 @@ impl Parameters {
     pub(super) fn granted(self, registered: &Registered) -> Result<Secret, LoginError> {
         let is_expected = match (&registered.issuer, &self.issuer) {
             (Some(expected), Some(found)) => expected.is(found),
-            (_, None) => !registered.requires_issuer,
+            (_, None) => !registered.requires_issuer(),
             (None, Some(_)) => true,
         };
         if !is_expected {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::{Host, Url};
 
 use super::endpoint::{PlainHttp, parse_endpoint};
+use super::provider::Provider;
 
 /// Top-level names that lead into a private network, wherever they are resolved (RFC 6762, RFC 8375, ICANN's `.internal`).
 const PRIVATE_NAMES: [&str; 3] = ["internal", "local", "home.arpa"];
@@ -96,6 +97,24 @@ pub(crate) struct KnownHosts {
 }
 
 impl KnownHosts {
+    /// Every host that the configuration names.
+    pub(crate) fn of(provider: &Provider, plain_http: &PlainHttp) -> Self {
+        let endpoints = [&provider.authorization_endpoint, &provider.token_endpoint];
+        let optional = [
+            &provider.pushed_authorization_request_endpoint,
+            &provider.revocation_endpoint,
+            &provider.userinfo_endpoint,
+            &provider.api_base,
+            &provider.end_session_endpoint,
+            &provider.issuer,
+            &provider.metadata_url,
+            &provider.quirks.refresh_endpoint,
+        ];
+        let named = endpoints.into_iter().chain(optional.into_iter().flatten());
+        let urls: Vec<Url> = named.filter_map(|url| Url::parse(url).ok()).collect();
+        Self::new(plain_http, &urls)
+    }
+
     pub(crate) fn new<'a>(plain_http: &PlainHttp, configured: impl IntoIterator<Item = &'a Url>) -> Self {
         let hosts = configured.into_iter().filter_map(Url::host_str).map(str::to_owned);
         Self { plain_http: plain_http.clone(), configured: hosts.collect() }

@@ -44,7 +44,7 @@ impl Client {
     /// Checks what belongs to OAuth 1.0a of a registration.
     pub(crate) fn check(
         provider: &str,
-        oauth1: OAuth1,
+        oauth1: &OAuth1,
         key: &str,
         secret: Option<&Secret>,
         plain_http: &PlainHttp,
@@ -59,10 +59,10 @@ impl Client {
         let field = "temporary_credentials_endpoint";
         Ok(Self {
             key: key.to_owned(),
-            signer: Signer::new(signature_method, secret.clone())
+            signer: Signer::new(*signature_method, secret.clone())
                 .map_err(|(field, problem)| invalid(field, problem))?,
-            realm,
-            temporary_credentials_endpoint: parse_endpoint(&temporary_credentials_endpoint, plain_http)
+            realm: realm.clone(),
+            temporary_credentials_endpoint: parse_endpoint(temporary_credentials_endpoint, plain_http)
                 .map_err(|problem| invalid(field, problem))?,
         })
     }

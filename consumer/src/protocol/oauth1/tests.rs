@@ -17,7 +17,7 @@ fn try_client(method: SignatureMethod, key: &str, secret: &str) -> Result<Client
         signature_method: method,
         realm: Some("Photos".to_owned()),
     };
-    Client::check("photos", oauth1, key, Some(&secret.into()), &PlainHttp::default())
+    Client::check("photos", &oauth1, key, Some(&secret.into()), &PlainHttp::default())
 }
 
 /// The client of RFC 5849 section 1.2.
@@ -225,7 +225,7 @@ fn a_configuration_is_checked() {
     let registered = plain(&|_| {}).unwrap();
     assert!(!format!("{registered:?}").contains("S3CRET"));
     let params = [("perms".to_owned(), "read write".to_owned()), ("lang".to_owned(), "de".to_owned())];
-    let url = authorization_url(&registered.authorization_endpoint, &"a&b".into(), params);
+    let url = authorization_url(registered.authorization_endpoint(), &"a&b".into(), params);
     assert_eq!(url.as_str(), "https://photos.example.net/authorize?perms=read+write&lang=de&oauth_token=a%26b");
 
     let oauth1 =

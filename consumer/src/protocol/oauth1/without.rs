@@ -23,7 +23,7 @@ pub(crate) struct Credentials<'a> {
 impl Client {
     pub(crate) fn check(
         provider: &str,
-        _: OAuth1,
+        _: &OAuth1,
         _: &str,
         _: Option<&Secret>,
         _: &PlainHttp,

@@ -19,17 +19,17 @@ pub(crate) fn authorization_request(
     params: impl IntoIterator<Item = (String, String)>,
 ) -> (Url, Vec<(String, String)>) {
     let params: BTreeMap<String, String> = params.into_iter().collect();
-    let endpoint = without_parameters(&registered.authorization_endpoint, |name| params.contains_key(name));
+    let endpoint = without_parameters(registered.authorization_endpoint(), |name| params.contains_key(name));
     let client = BasicClient::new(ClientId::new(registered.client_id.clone()))
         .set_auth_uri(AuthUrl::from_url(without_parameters(&endpoint, |_| true)))
-        .set_redirect_uri(RedirectUrl::from_url(registered.redirect_uri.clone()));
+        .set_redirect_uri(RedirectUrl::from_url(registered.endpoints.redirect.clone()));
     let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned()));
-    if !registered.quirks.without_pkce {
+    if !registered.declared.quirks.without_pkce {
         request = request.set_pkce_challenge(challenge);
     }
     if !scopes.is_empty() {
-        let scopes = scopes.join(&registered.scope_separator.to_string());
-        request = match &registered.quirks.scope_parameter {
+        let scopes = scopes.join(&registered.declared.scope_separator.to_string());
+        request = match &registered.declared.quirks.scope_parameter {
             None => request.add_scope(Scope::new(scopes)),
             Some(parameter) => request.add_extra_param(parameter, scopes),
         };
@@ -55,7 +55,8 @@ mod tests {
         let verifier = oauth2::PkceCodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned());
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
         let params = [("prompt".to_owned(), "select account".to_owned())];
-        let (mut url, params) = authorization_request(&registered, "STATE", challenge, &registered.scopes, params);
+        let (mut url, params) =
+            authorization_request(&registered, "STATE", challenge, &registered.declared.scopes, params);
         assert_eq!(url.as_str(), "https://p.example/auth?tenant=a");
         url.query_pairs_mut().extend_pairs(params);
 

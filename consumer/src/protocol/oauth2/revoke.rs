@@ -25,7 +25,7 @@ pub enum Revocation {
 
 /// Revokes the refresh token, with which the grant ends, and then the access token, which some providers let live on.
 pub(crate) async fn revoke_grant(http: &HttpClients, registered: &Registered, token: &OAuth2Token) -> Revocation {
-    let Some(endpoint) = &registered.revocation_endpoint else { return Revocation::NotPossible };
+    let Some(endpoint) = registered.revocation_endpoint() else { return Revocation::NotPossible };
     let key = token.dpop_key.as_ref();
     let refresh_token = token.refresh_token.as_ref().map(|refresh_token| (refresh_token, "refresh_token"));
     for (secret, hint) in refresh_token.into_iter().chain([(&token.access_token, "access_token")]) {
@@ -35,7 +35,7 @@ pub(crate) async fn revoke_grant(http: &HttpClients, registered: &Registered, to
             Err(TokenEndpointError::Status { status, .. } | TokenEndpointError::Refused { status, .. })
                 if status == StatusCode::BAD_REQUEST && hint == "access_token" && refresh_token.is_some() => {}
             Err(error) => {
-                tracing::warn!(provider = registered.name, %error, "the token could not be revoked at the provider");
+                tracing::warn!(provider = registered.declared.name, %error, "the token could not be revoked at the provider");
                 return Revocation::Failed;
             }
         }
@@ -57,7 +57,7 @@ async fn revoke(
     let (binding, presented) = (bound_to(key), key.map(|key| Binding { key, access_token: Some(token) }));
     let api = registered.present(token, key.is_some());
     let api = api.ok_or(TokenEndpointError::Answer("no header can carry it"));
-    let answer = match registered.quirks.revocation {
+    let answer = match registered.declared.quirks.revocation {
         RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form, key).await?,
         _ if hint == "refresh_token" => return Ok(()),
         RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json, key).await?,
@@ -75,7 +75,7 @@ async fn revoke(
         }
     };
     let Answer { status, headers, .. } = &answer;
-    let is_standard = registered.quirks.revocation == RevocationRequest::Rfc7009;
+    let is_standard = registered.declared.quirks.revocation == RevocationRequest::Rfc7009;
     if is_standard && status.is_success() {
         return Ok(());
     }

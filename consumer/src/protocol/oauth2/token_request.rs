@@ -4,6 +4,7 @@ use oauth_dance_core::{DpopKey, Extra, OAuth2Token, Secret, Timestamp};
 
 use super::authenticated::{authenticated, bound_to, client_secret};
 use super::token_response::{self, Asked, Reading, Received};
+use crate::config::provider::Provider;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::endpoint::receive;
 use crate::protocol::http::{Answer, HttpClients};
@@ -19,14 +20,17 @@ pub(crate) async fn exchange_code(
     key: Option<DpopKey>,
     now: Timestamp,
 ) -> Result<OAuth2Token, TokenEndpointError> {
-    let mut form =
-        vec![("grant_type", "authorization_code"), ("code", code), ("redirect_uri", registered.redirect_uri.as_str())];
-    if !registered.quirks.without_pkce {
+    let mut form = vec![
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", registered.endpoints.redirect.as_str()),
+    ];
+    if !registered.declared.quirks.without_pkce {
         form.push(("code_verifier", verifier));
     }
-    form.extend(registered.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    let format = registered.quirks.token_request;
-    let request = authenticated(http, registered, &registered.token_endpoint, &form, format)?;
+    form.extend(registered.declared.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    let format = registered.declared.quirks.token_request;
+    let request = authenticated(http, registered, registered.token_endpoint(), &form, format)?;
     let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
     let client_secret = client_secret(http, registered);
     let sent = [code, verifier, client_secret.expose()];
@@ -47,9 +51,9 @@ pub(crate) async fn refresh(
     now: Timestamp,
 ) -> Result<Reading, TokenEndpointError> {
     let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-    let format = registered.quirks.token_request;
+    let format = registered.declared.quirks.token_request;
     let key = registered.dpop_key(old.dpop_key.clone());
-    let request = authenticated(http, registered, &registered.refresh_endpoint, &form, format)?;
+    let request = authenticated(http, registered, registered.refresh_endpoint(), &form, format)?;
     let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
     let client_secret = client_secret(http, registered);
     let sent = [refresh_token.expose(), client_secret.expose()];
@@ -65,7 +69,7 @@ pub(crate) async fn refresh(
 
 /// What the answers of this provider are read with.
 fn asked<'a>(registered: &'a Registered, sent: &'a [&'a str], now: Timestamp) -> Asked<'a> {
-    let Registered { quirks, dead_grants, .. } = registered;
+    let Provider { quirks, dead_grants, .. } = &registered.declared;
     Asked { quirks, dead_grants, is_bound: false, old: None, sent, now }
 }
 
@@ -76,7 +80,7 @@ fn read(asked: &Asked<'_>, answer: &Answer, cut: Option<TokenEndpointError>) -> 
 
 /// Where this user's API is, some providers say only once.
 fn keep_api_base(registered: &Registered, token: &mut OAuth2Token, old: &OAuth2Token) {
-    let Some(member) = &registered.quirks.api_base_member else { return };
+    let Some(member) = &registered.declared.quirks.api_base_member else { return };
     if let (None, Some(api_base)) = (token.extra.get(member), old.extra.get(member)) {
         let mut extra = token.extra.as_map().clone();
         extra.insert(member.clone(), api_base.clone());

@@ -8,10 +8,10 @@ use http::{StatusCode, header};
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::discovered::Discovered;
 use super::json;
 use crate::config::hosts::{KnownHosts, Zone};
 use crate::config::issuer::Issuer;
-use crate::config::provider::ClientAuthentication;
 use crate::error::DiscoveryError;
 use crate::protocol::http::decompress::decompressed;
 use crate::protocol::http::text::printable;
@@ -24,18 +24,13 @@ const MAX_DOCUMENT: usize = 512 * 1024;
 #[derive(Debug)]
 pub(crate) struct Metadata {
     pub(crate) issuer: String,
-    /// Where it came from, which its URLs may not lead nearer than.
-    pub(crate) source: Zone,
-    /// Endpoints that somebody may need, or what is wrong with them.
+    /// What fills in a registration.
+    pub(crate) discovered: Arc<Discovered>,
+    /// Endpoints without which something cannot be done, or what is wrong with them.
     needed: BTreeMap<&'static str, Result<Url, &'static str>>,
-    pub(crate) userinfo_endpoint: Option<Url>,
-    pub(crate) revocation_endpoint: Option<Url>,
     pub(crate) end_session_endpoint: Option<Url>,
     pub(crate) requires_pushed_requests: bool,
-    pub(crate) names_itself_in_callbacks: bool,
     pub(crate) id_token_algorithms: Vec<String>,
-    token_endpoint_methods: Vec<String>,
-    revocation_endpoint_methods: Vec<String>,
     code_challenge_methods: Vec<String>,
 }
 
@@ -67,18 +62,27 @@ impl Metadata {
                 None
             }
         };
-        Ok(Self {
-            issuer: found.to_owned(),
+        let requires_pushed_requests = flag(members, "require_pushed_authorization_requests");
+        let discovered = Discovered {
             source,
-            needed: NEEDED.into_iter().map(|name| (name, endpoint(name))).collect(),
+            authorization_endpoint: endpoint("authorization_endpoint").ok(),
+            token_endpoint: endpoint("token_endpoint").ok(),
+            pushed_authorization_request_endpoint: endpoint("pushed_authorization_request_endpoint")
+                .ok()
+                .filter(|_| requires_pushed_requests),
             userinfo_endpoint: optional("userinfo_endpoint"),
             revocation_endpoint: optional("revocation_endpoint"),
-            end_session_endpoint: optional("end_session_endpoint"),
-            requires_pushed_requests: flag(members, "require_pushed_authorization_requests"),
             names_itself_in_callbacks: flag(members, "authorization_response_iss_parameter_supported"),
-            id_token_algorithms: list(members, "id_token_signing_alg_values_supported"),
             token_endpoint_methods: list(members, "token_endpoint_auth_methods_supported"),
             revocation_endpoint_methods: list(members, "revocation_endpoint_auth_methods_supported"),
+        };
+        Ok(Self {
+            issuer: found.to_owned(),
+            discovered: Arc::new(discovered),
+            needed: NEEDED.into_iter().map(|name| (name, endpoint(name))).collect(),
+            end_session_endpoint: optional("end_session_endpoint"),
+            requires_pushed_requests,
+            id_token_algorithms: list(members, "id_token_signing_alg_values_supported"),
             code_challenge_methods: list(members, "code_challenge_methods_supported"),
         })
     }
@@ -87,19 +91,6 @@ impl Metadata {
     pub(crate) fn endpoint(&self, endpoint: &'static str) -> Result<Url, DiscoveryError> {
         let found = self.needed.get(endpoint).cloned().unwrap_or(Err("is not read"));
         found.map_err(|problem| DiscoveryError::Endpoint { endpoint, problem })
-    }
-
-    /// How a client that is configured so authenticates at the token endpoint. The default is Basic.
-    pub(crate) fn token_endpoint_authentication(&self, configured: ClientAuthentication) -> ClientAuthentication {
-        match configured {
-            ClientAuthentication::Basic => offered(&self.token_endpoint_methods, configured),
-            ClientAuthentication::Body => configured,
-        }
-    }
-
-    /// How a client authenticates at the revocation endpoint: as at the token endpoint, if that is offered.
-    pub(crate) fn revocation_endpoint_authentication(&self, usual: ClientAuthentication) -> ClientAuthentication {
-        offered(&self.revocation_endpoint_methods, usual)
     }
 
     /// Whether it knows PKCE (RFC 7636), but not with S256.
@@ -145,16 +136,6 @@ fn list(members: &Map<String, Value>, name: &str) -> Vec<String> {
         _ => &[],
     };
     values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// The usual method, or the other one if that alone is offered.
-fn offered(methods: &[String], usual: ClientAuthentication) -> ClientAuthentication {
-    let offers = |method: &str| methods.iter().any(|offered| offered == method);
-    match (offers("client_secret_basic"), offers("client_secret_post")) {
-        (true, false) => ClientAuthentication::Basic,
-        (false, true) => ClientAuthentication::Body,
-        _ => usual,
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "oidc")]
 mod cache;
+mod discovered;
 #[cfg(feature = "oidc")]
 mod id_token;
 pub(crate) mod identity;
@@ -17,7 +18,8 @@ mod provider;
 #[path = "without.rs"]
 mod provider;
 
-pub(crate) use provider::{Metadata, OpenId};
+pub(crate) use discovered::Discovered;
+pub(crate) use provider::OpenId;
 
 /// What an authorization request asked of the ID token that comes of it (Core section 3.1.2.1). A refresh asks nothing.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,19 +5,17 @@ use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
 use url::Url;
 
 use super::cache::{Cached, Terms};
+use super::discovered::Discovered;
 use super::id_token::{self, Expected};
 use super::identity::{Identity, subject_in};
 use super::keys::KeySet;
-use super::metadata::document;
+use super::metadata::{Metadata, document};
 use super::{AskedOfIdToken, json};
 use crate::config::hosts::{KnownHosts, Zone};
 use crate::config::issuer::Issuer;
 use crate::config::provider::Provider;
-use crate::error::ConfigError;
-use crate::error::{DiscoveryError, IdTokenError};
+use crate::error::{ConfigError, DiscoveryError, IdTokenError};
 use crate::protocol::http::HttpClients;
-
-pub(crate) use super::metadata::Metadata;
 
 const METADATA_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// So that a key which the issuer has withdrawn is not believed for longer.
@@ -30,6 +28,8 @@ pub(crate) struct OpenId {
     metadata_url: Url,
     /// Which endpoints its metadata has to name.
     discovered_endpoints: Vec<&'static str>,
+    has_pushed_endpoint: bool,
+    sends_pkce: bool,
     hosts: KnownHosts,
     metadata: Cached<Metadata>,
     keys: Cached<KeySet>,
@@ -54,6 +54,8 @@ impl OpenId {
                 issuer: Issuer::new(issuer),
                 metadata_url,
                 discovered_endpoints,
+                has_pushed_endpoint: provider.pushed_authorization_request_endpoint.is_some(),
+                sends_pkce: !provider.quirks.without_pkce,
                 hosts: hosts.clone(),
                 metadata: Cached::new(METADATA_AGE),
                 keys: Cached::new(KEYS_AGE),
@@ -63,11 +65,18 @@ impl OpenId {
     }
 
     /// What the configuration leaves to the metadata, if it leaves anything.
-    pub(crate) async fn discover(&self, http: &HttpClients) -> Result<Option<Arc<Metadata>>, DiscoveryError> {
+    pub(crate) async fn discover(&self, http: &HttpClients) -> Result<Option<Arc<Discovered>>, DiscoveryError> {
         if self.discovered_endpoints.is_empty() {
             return Ok(None);
         }
-        self.metadata(http, http.clock.now()).await.map(Some)
+        let metadata = self.metadata(http, http.clock.now()).await?;
+        if metadata.requires_pushed_requests && !self.has_pushed_endpoint {
+            metadata.endpoint("pushed_authorization_request_endpoint")?;
+        }
+        if metadata.refuses_s256() && self.sends_pkce {
+            return Err(DiscoveryError::Answer("it supports PKCE, but not S256"));
+        }
+        Ok(Some(Arc::clone(&metadata.discovered)))
     }
 
     /// Fetches what [`verify`](Self::verify) needs, if it is not there yet.
@@ -181,7 +190,7 @@ impl OpenId {
         metadata: &Metadata,
         url: Url,
     ) -> impl Future<Output = Result<KeySet, DiscoveryError>> + Send + 'static {
-        let (http, nearest) = (http.clone(), self.hosts.nearest(&url, metadata.source));
+        let (http, nearest) = (http.clone(), self.hosts.nearest(&url, metadata.discovered.source));
         async move { KeySet::read(&document(&http, &url, nearest).await?) }
     }
 }

@@ -6,6 +6,7 @@ use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
 use url::Url;
 
 use super::AskedOfIdToken;
+use super::discovered::Discovered;
 use super::identity::Identity;
 use crate::config::hosts::KnownHosts;
 use crate::config::provider::Provider;
@@ -16,10 +17,6 @@ use crate::protocol::http::HttpClients;
 #[derive(Debug)]
 pub(crate) enum OpenId {}
 
-/// There is no metadata.
-#[derive(Debug)]
-pub(crate) enum Metadata {}
-
 impl OpenId {
     pub(crate) fn of(provider: &Provider, _: &KnownHosts) -> Result<Option<Self>, ConfigError> {
         let problem = "is empty, and to discover it from the issuer needs the cargo feature `oidc`";
@@ -29,7 +26,7 @@ impl OpenId {
             .map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)))
     }
 
-    pub(crate) async fn discover(&self, _: &HttpClients) -> Result<Option<Arc<Metadata>>, DiscoveryError> {
+    pub(crate) async fn discover(&self, _: &HttpClients) -> Result<Option<Arc<Discovered>>, DiscoveryError> {
         match *self {}
     }
 

@@ -35,8 +35,12 @@ fn an_optional_member_ends_no_discovery() {
     {
         for member in ["userinfo_endpoint", "revocation_endpoint", "end_session_endpoint"] {
             let metadata = read(&json!({ member: bad }));
-            let found = [metadata.userinfo_endpoint, metadata.revocation_endpoint, metadata.end_session_endpoint];
-            assert_eq!(found.iter().flatten().count(), 2, "{member}: {bad}");
+            let found = [
+                &metadata.discovered.userinfo_endpoint,
+                &metadata.discovered.revocation_endpoint,
+                &metadata.end_session_endpoint,
+            ];
+            assert_eq!(found.into_iter().flatten().count(), 2, "{member}: {bad}");
         }
         for member in NEEDED {
             let metadata = read(&json!({ member: bad }));
@@ -55,7 +59,10 @@ fn an_optional_member_ends_no_discovery() {
             "scopes_supported",
         ] {
             let metadata = read(&json!({ member: bad }));
-            assert!(!metadata.requires_pushed_requests && !metadata.names_itself_in_callbacks, "{member}: {bad}");
+            assert!(
+                !metadata.requires_pushed_requests && !metadata.discovered.names_itself_in_callbacks,
+                "{member}: {bad}"
+            );
             assert!(!metadata.refuses_s256(), "{member}: {bad}");
         }
     }
@@ -76,7 +83,7 @@ fn a_flag_may_be_a_text() {
 
 #[test]
 fn the_client_authenticates_as_each_endpoint_offers_it() {
-    use ClientAuthentication::{Basic, Body};
+    use crate::config::provider::ClientAuthentication::{Basic, Body};
     for (token, revocation, expected) in [
         (json!(null), json!(null), (Basic, Basic)),
         (json!(["client_secret_post"]), json!(null), (Body, Body)),
@@ -89,9 +96,13 @@ fn the_client_authenticates_as_each_endpoint_offers_it() {
         let metadata = read(&json!({
             "token_endpoint_auth_methods_supported": token, "revocation_endpoint_auth_methods_supported": revocation,
         }));
-        let usual = metadata.token_endpoint_authentication(Basic);
-        assert_eq!((usual, metadata.revocation_endpoint_authentication(usual)), expected, "{token} {revocation}");
-        assert_eq!(metadata.token_endpoint_authentication(Body), Body, "it is configured");
+        let usual = metadata.discovered.token_endpoint_authentication(Basic);
+        assert_eq!(
+            (usual, metadata.discovered.revocation_endpoint_authentication(usual)),
+            expected,
+            "{token} {revocation}"
+        );
+        assert_eq!(metadata.discovered.token_endpoint_authentication(Body), Body, "it is configured");
     }
 }
 
@@ -117,7 +128,11 @@ fn metadata_leads_no_nearer_than_where_it_came_from() {
             }
             let members = json!({ "userinfo_endpoint": url, "revocation_endpoint": url, "end_session_endpoint": url });
             let metadata = read_from(source, &members).unwrap();
-            for found in [metadata.userinfo_endpoint, metadata.revocation_endpoint, metadata.end_session_endpoint] {
+            for found in [
+                &metadata.discovered.userinfo_endpoint,
+                &metadata.discovered.revocation_endpoint,
+                &metadata.end_session_endpoint,
+            ] {
                 assert_eq!(found.is_some(), source >= nearest, "{url} from {source:?}");
             }
         }
@@ -152,8 +167,11 @@ fn any_document_is_read() {
         match Metadata::read(bytes, &Issuer::new(ISSUER), &hosts(), Zone::Internet) {
             Ok(metadata) => {
                 let needed = NEEDED.iter().filter_map(|name| metadata.endpoint(name).ok());
-                let optional =
-                    [&metadata.userinfo_endpoint, &metadata.revocation_endpoint, &metadata.end_session_endpoint];
+                let optional = [
+                    &metadata.discovered.userinfo_endpoint,
+                    &metadata.discovered.revocation_endpoint,
+                    &metadata.end_session_endpoint,
+                ];
                 let mut all = needed.chain(optional.into_iter().flatten().cloned());
                 assert!(all.all(|url| url.scheme() == "https" && url.username().is_empty()), "{metadata:?}");
             }
