@@ -143,7 +143,7 @@ async fn begin(
     if registered.declared.quirks.form_post {
         params.insert("response_mode".to_owned(), "form_post".to_owned());
     }
-    let (mut url, mut params) = authorization_request(registered, &attempt.state, challenge, scopes, params);
+    let (mut url, mut params) = authorization_request(registered, &attempt.state, &challenge, scopes, params);
     if let Some(endpoint) = registered.pushed_authorization_request_endpoint() {
         let pushed = pushed_request::push(&oauth.inner.http, registered, endpoint, &params, key.as_ref()).await;
         let request_uri = pushed.map_err(LoginError::PushedRequest)?;

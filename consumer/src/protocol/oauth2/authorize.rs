@@ -2,42 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use oauth2::basic::BasicClient;
-use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope};
+use oauth2::PkceCodeChallenge;
 use url::Url;
 
 use crate::config::endpoint::without_parameters;
 use crate::protocol::registered::Registered;
 
-/// The authorization request (RFC 6749 section 4.1.1 with RFC 7636 section 4.3): the endpoint with what its own query keeps,
-/// and the parameters.
+/// The endpoint with what remains of its own query, and the parameters of the request.
 pub(crate) fn authorization_request(
     registered: &Registered,
     state: &str,
-    challenge: PkceCodeChallenge,
+    challenge: &PkceCodeChallenge,
     scopes: &[String],
-    params: impl IntoIterator<Item = (String, String)>,
+    more: BTreeMap<String, String>,
 ) -> (Url, Vec<(String, String)>) {
-    let params: BTreeMap<String, String> = params.into_iter().collect();
-    let endpoint = without_parameters(registered.authorization_endpoint(), |name| params.contains_key(name));
-    let client = BasicClient::new(ClientId::new(registered.client_id.clone()))
-        .set_auth_uri(AuthUrl::from_url(without_parameters(&endpoint, |_| true)))
-        .set_redirect_uri(RedirectUrl::from_url(registered.endpoints.redirect.clone()));
-    let mut request = client.authorize_url(|| CsrfToken::new(state.to_owned()));
-    if !registered.declared.quirks.without_pkce {
-        request = request.set_pkce_challenge(challenge);
+    let endpoint = without_parameters(registered.authorization_endpoint(), |name| more.contains_key(name));
+    let quirks = &registered.declared.quirks;
+    let scope = scopes.join(&registered.declared.scope_separator.to_string());
+    let mut params = vec![
+        ("response_type", "code"),
+        ("client_id", &registered.client_id),
+        ("state", state),
+        ("redirect_uri", registered.endpoints.redirect.as_str()),
+    ];
+    if !quirks.without_pkce {
+        params.extend([("code_challenge", challenge.as_str()), ("code_challenge_method", challenge.method().as_str())]);
     }
     if !scopes.is_empty() {
-        let scopes = scopes.join(&registered.declared.scope_separator.to_string());
-        request = match &registered.declared.quirks.scope_parameter {
-            None => request.add_scope(Scope::new(scopes)),
-            Some(parameter) => request.add_extra_param(parameter, scopes),
-        };
+        params.push((quirks.scope_parameter.as_deref().unwrap_or("scope"), &scope));
     }
-    for (name, value) in params {
-        request = request.add_extra_param(name, value);
-    }
-    (endpoint, request.url().0.query_pairs().into_owned().collect())
+    let params = params.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    (endpoint, params.chain(more).collect())
 }
 
 #[cfg(test)]
@@ -54,9 +49,9 @@ mod tests {
         let registered = Registered::check(provider.client("id", "s"), "https://app.example/callback").unwrap();
         let verifier = oauth2::PkceCodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned());
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
-        let params = [("prompt".to_owned(), "select account".to_owned())];
+        let more = BTreeMap::from([("prompt".to_owned(), "select account".to_owned())]);
         let (mut url, params) =
-            authorization_request(&registered, "STATE", challenge, &registered.declared.scopes, params);
+            authorization_request(&registered, "STATE", &challenge, &registered.declared.scopes, more);
         assert_eq!(url.as_str(), "https://p.example/auth?tenant=a");
         url.query_pairs_mut().extend_pairs(params);
 
