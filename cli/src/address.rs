@@ -1,4 +1,4 @@
-//! What of a storage's URL may be shown, and why nothing can be done with it.
+//! Which part of a storage's URL may be shown, and why a storage cannot be used.
 
 use std::io;
 use std::time::Duration;
@@ -9,20 +9,20 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-/// How long to wait for a server that does not even refuse.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait for a server that neither accepts nor refuses a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why a storage cannot be used. Nothing here shows a user name, a password or an option of its URL.
+/// Why a storage cannot be used. It shows no user name, password or option of the URL.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the storage {shown}")]
-pub struct CannotUse {
+pub struct UnusableStorage {
     shown: String,
     #[source]
     source: BoxError,
 }
 
-impl CannotUse {
-    /// Of a storage that cannot be reached, finds out why: a pool of connections says only that it waited in vain.
+impl UnusableStorage {
+    /// Finds out why a storage cannot be reached, because a connection pool reports a timeout only.
     pub(crate) async fn new(url: &str, error: StorageError) -> Self {
         let refused = match &error {
             StorageError::Unavailable { .. } => why_unreachable(url).await,
@@ -32,13 +32,13 @@ impl CannotUse {
     }
 }
 
-/// A URL's scheme: what is before its first colon, as long as that can be one.
+/// A URL's scheme: the longest start of the text that can be one.
 pub(crate) fn scheme(url: &str) -> &str {
     let end = url.find(|found: char| !found.is_ascii_alphanumeric() && !"+-.".contains(found)).unwrap_or(url.len());
     &url[..end]
 }
 
-/// A storage's URL without login and options. Where a password might be elsewhere than it belongs, the scheme only.
+/// A storage's URL without login and options. If a password may be in an unexpected place, the scheme only.
 fn without_secrets(url: &str) -> String {
     let scheme = scheme(url);
     let rest = url.get(scheme.len() + 1..).unwrap_or_default();
@@ -55,7 +55,7 @@ fn without_secrets(url: &str) -> String {
     format!("{scheme}://{hosts}{path}")
 }
 
-/// Why nobody answers at the host and port of a URL. `None` if somebody does, or it names several or none.
+/// Why no server can be reached at the host and port of a URL. `None` if one can, or if the URL names several or none.
 async fn why_unreachable(url: &str) -> Option<io::Error> {
     let url = Url::parse(url).ok()?;
     let default = match url.scheme() {
@@ -65,7 +65,7 @@ async fn why_unreachable(url: &str) -> Option<io::Error> {
         _ => return None,
     };
     let host = url.host_str().filter(|host| !host.is_empty())?.trim_matches(['[', ']']);
-    match timeout(PATIENCE, TcpStream::connect((host, url.port().unwrap_or(default)))).await {
+    match timeout(CONNECT_TIMEOUT, TcpStream::connect((host, url.port().unwrap_or(default)))).await {
         Ok(connected) => connected.err(),
         Err(_) => Some(io::ErrorKind::TimedOut.into()),
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_of_a_url() {
+    fn a_url_is_shown_without_secrets() {
         for (url, shown) in [
             ("postgres://user:SECRET@db.example:5433/app?sslmode=require", "postgres://db.example:5433/app"),
             ("postgres://db.example/app?user=u&password=SECRET", "postgres://db.example/app"),
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_is_all_that_can_be_one() {
+    fn a_scheme_ends_at_the_first_other_character() {
         assert_eq!(scheme("redis+cluster://a"), "redis+cluster");
         assert_eq!(scheme("tokens.db"), "tokens.db");
         assert_eq!(scheme("user@host:SECRET"), "user");
     }
 
     #[test]
-    fn no_password_is_shown_whatever_is_in_it() {
+    fn no_password_is_shown_with_any_character_in_it() {
         oauth_dance_fuzz::check("storage_url", |bytes| {
             let text = String::from_utf8_lossy(bytes);
             without_secrets(&text);

@@ -33,7 +33,7 @@ pub mod demo;
 pub mod migrate;
 pub mod provider;
 
-pub use address::CannotUse;
+pub use address::UnusableStorage;
 
 /// Compiles what the README shows.
 #[cfg(doctest)]

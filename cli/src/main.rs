@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use oauth_dance_cli::{demo, migrate};
 use tracing_subscriber::EnvFilter;
 
-/// Connect accounts elsewhere and keep their OAuth tokens.
+/// Connect users' accounts at other services and store their OAuth tokens
 #[derive(Parser)]
 #[command(name = "oauth-dance", version)]
 struct Arguments {
@@ -18,9 +18,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a site that shows the whole dance, with a provider of its own unless a config names others
+    /// Run a demo site that connects accounts, with its own provider unless a config file names others
     Demo(demo::Options),
-    /// Create the tables of a SQL database, show how they stand, or print their SQL
+    /// Create or update the token table of a SQL database, show its migrations, or print their SQL
     #[command(subcommand)]
     Migrate(migrate::Action),
 }
@@ -39,10 +39,10 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Logs to the standard error, from this level on unless `RUST_LOG` says otherwise.
+/// Logs to the standard error, from this level on unless `RUST_LOG` sets another.
 fn log(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    // Of a database's URL it logs the options it does not know, with their values.
+    // This target logs the values of unknown options of a database URL.
     let filter = match "sqlx_postgres::options::parse=off".parse() {
         Ok(silent) => filter.add_directive(silent),
         Err(_) => filter,
@@ -52,12 +52,12 @@ fn log(level: &str) {
 }
 
 fn failed(error: &dyn Error, code: u8) -> ExitCode {
-    eprintln!("oauth-dance: {}", in_one_line(error));
+    eprintln!("oauth-dance: {}", on_one_line(error));
     ExitCode::from(code)
 }
 
-/// The error and everything underneath it, without what a message repeats of its cause.
-fn in_one_line(error: &dyn Error) -> String {
+/// The error and its causes. A cause whose text is in the message already is left out.
+fn on_one_line(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,4 +1,4 @@
-//! The operator's tool: brings the table that keeps tokens up to date, or says how it stands, or prints the SQL.
+//! The operator's tool: migrates the token table, shows its migrations, or prints their SQL.
 
 mod sql;
 
@@ -13,26 +13,26 @@ use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::SqliteConnectOptions;
 
-use crate::address::{CannotUse, scheme};
+use crate::address::{UnusableStorage, scheme};
 
-/// What `oauth-dance migrate` is to do.
+/// An action of `oauth-dance migrate`.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Create the table or bring it up to date, and show what is there then; any number of processes may do so at once
+    /// Create or update the table, and show its migrations; several processes may do so at the same time
     Up(Database),
-    /// Show the migrations and change nothing; ends with 0 if the table is up to date, 1 if not, 2 on an error
+    /// Show the migrations and change nothing; exits with 0 if the table is up to date, 1 if not, 2 on an error
     Status(Database),
-    /// Print the SQL of all migrations, with what notes them as applied; for sqlite3, psql, or mariadb
+    /// Print the SQL of all migrations, which also records them as applied; for sqlite3, psql, or mariadb
     Sql(Sql),
 }
 
-/// Which table, in which database.
+/// A table in a database.
 #[derive(Args, Debug)]
 pub struct Database {
     /// sqlite:FILE, postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// Its name.
+    /// The table.
     #[command(flatten)]
     pub table: Table,
 }
@@ -40,24 +40,24 @@ pub struct Database {
 /// The name of a table.
 #[derive(Args, Debug)]
 pub struct Table {
-    /// The table that keeps the tokens [default: oauth_dance_tokens]
+    /// The table of the tokens [default: oauth_dance_tokens]
     #[arg(long = "table", value_name = "NAME")]
     pub name: Option<String>,
-    /// The schema it is in, on PostgreSQL; the database it is in, on MySQL
+    /// The schema of the table on PostgreSQL, or its database on MySQL
     #[arg(long, value_name = "NAME")]
     pub schema: Option<String>,
 }
 
-/// What SQL to print.
+/// The SQL to print.
 #[derive(Args, Debug)]
 pub struct Sql {
-    /// For which database
+    /// The database to print for
     #[arg(long, value_enum)]
     pub dialect: Dialect,
-    /// Leave out the migrations up to this one, which the database has
+    /// Omit the migrations up to this version, which the database has already
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     pub after: i64,
-    /// Its name.
+    /// The table.
     #[command(flatten)]
     pub table: Table,
 }
@@ -77,44 +77,44 @@ pub enum Dialect {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
-    /// It was not said where.
+    /// No database was named.
     #[error("name the database with --database-url or in DATABASE_URL")]
     NoUrl,
-    /// The URL is that of no database.
+    /// The URL is not that of a SQL database.
     #[error("there are no migrations for {scheme:?}; use sqlite:FILE, postgres://… or mysql://…")]
     UnknownDatabase {
-        /// What the URL begins with. What follows may be a password.
+        /// The scheme of the URL. The rest may contain a password.
         scheme: String,
     },
-    /// The table cannot be called that.
+    /// The name of the table is invalid.
     #[error(transparent)]
     Table(#[from] TableNameError),
-    /// A schema was named, where there are none.
-    #[error("SQLite has no schemas; leave the schema out")]
+    /// A schema was named for SQLite, which has none.
+    #[error("SQLite has no schemas; omit --schema")]
     NoSchemas,
     /// The database cannot be reached or used.
     #[error(transparent)]
-    Database(#[from] CannotUse),
-    /// A migration was applied that said something else.
+    Database(#[from] UnusableStorage),
+    /// A migration was applied with a different text.
     #[error(
-        "migration {version} was applied from another text than this release has; compare the table with `oauth-dance \
+        "migration {version} was applied with a different text than this release has; compare the table with `oauth-dance \
         migrate sql`, then correct the checksum in {bookkeeping}"
     )]
     Altered {
         /// The migration's number.
         version: i64,
-        /// The table where applied migrations are noted.
+        /// The table that records applied migrations.
         bookkeeping: String,
     },
-    /// What was to be printed was not.
+    /// The output could not be printed.
     #[error("cannot write to the standard output")]
     Print(#[from] io::Error),
 }
 
-/// Does it, and says with which code the program ends: 1 after a `status` of a table that is not up to date, else 0.
+/// Runs the action, and returns the exit code: 1 after a `status` of a table that is not up to date, else 0.
 ///
 /// # Errors
-/// [`MigrateError`], whose message and sources name cause and fix. The program should end with 2 then.
+/// [`MigrateError`], whose message and sources name cause and fix. The program should exit with 2 then.
 pub async fn run(action: Action) -> Result<ExitCode, MigrateError> {
     match action {
         Action::Up(database) => {
@@ -170,7 +170,7 @@ impl Dialect {
     }
 }
 
-/// Migrates a table if it is to be, and asks how it stands.
+/// Migrates a table if `up` is set, and returns its migrations.
 async fn in_database(url: &str, table: &TableName, up: bool) -> Result<Vec<Status>, MigrateError> {
     let done = match Dialect::of(url)? {
         Dialect::Sqlite => in_sqlite(url, table, up).await,
@@ -179,15 +179,15 @@ async fn in_database(url: &str, table: &TableName, up: bool) -> Result<Vec<Statu
     };
     match done {
         Ok(statuses) => Ok(statuses),
-        Err(error) => Err(CannotUse::new(url, error).await.into()),
+        Err(error) => Err(UnusableStorage::new(url, error).await.into()),
     }
 }
 
 async fn in_sqlite(url: &str, table: &TableName, up: bool) -> Result<Vec<Status>, StorageError> {
     let url = if up { url.to_owned() } else { without_creating(url) };
-    // A file's journal mode is the application's affair. The URL has been parsed once when this is called.
-    let as_it_is = |given| SqliteConnectOptions::from_str(&url).unwrap_or(given).disable_statement_logging();
-    let storage = SqliteStorage::connect_with(&url, as_it_is).await?.with_table(&table.to_string())?;
+    // The application decides on a file's journal mode. The URL was parsed successfully before this is called.
+    let unchanged = |given| SqliteConnectOptions::from_str(&url).unwrap_or(given).disable_statement_logging();
+    let storage = SqliteStorage::connect_with(&url, unchanged).await?.with_table(&table.to_string())?;
     if up {
         storage.migrate().await?;
     }
@@ -210,18 +210,18 @@ async fn in_mysql(url: &str, table: &TableName, up: bool) -> Result<Vec<Status>,
     storage.migrations().await
 }
 
-/// The URL of a file of SQLite that is not made where it is missing.
+/// The URL of a SQLite file that is not created if it is missing.
 fn without_creating(url: &str) -> String {
     match url.split_once('?') {
         None => format!("{url}?mode=rw"),
         Some((file, options)) => {
-            let kept = options.split('&').filter(|option| *option != "mode=rwc" && !option.is_empty());
-            format!("{file}?{}", kept.chain(["mode=rw"]).collect::<Vec<_>>().join("&"))
+            let others = options.split('&').filter(|option| *option != "mode=rwc" && !option.is_empty());
+            format!("{file}?{}", others.chain(["mode=rw"]).collect::<Vec<_>>().join("&"))
         }
     }
 }
 
-/// Prints the migrations, and says whether the table is up to date.
+/// Prints the migrations, and returns whether the table is up to date.
 fn show(statuses: &[Status], table: &TableName) -> Result<bool, MigrateError> {
     let width = statuses.iter().map(|status| status.description.len()).max().unwrap_or_default().max("migration".len());
     let mut out = io::stdout().lock();

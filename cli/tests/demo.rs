@@ -8,11 +8,11 @@ use tempfile::TempDir;
 use url::Url;
 
 #[test]
-fn an_unknown_storage_gets_a_list_of_those_there_are() {
+fn an_error_lists_the_storages_when_one_is_unknown() {
     for unknown in ["postgers://u:CANARY@127.0.0.1:1/d", "redis+x://u:CANARY@127.0.0.1:1", "tokens.db", ""] {
         let demo = demo(unknown);
         assert_eq!(demo.code, 1);
-        demo.assert_one_line(&["there is no storage"]);
+        demo.assert_one_line(&["unknown storage"]);
         for scheme in ["memory:", "sqlite:", "postgres:", "mysql:", "redis:", "redis+cluster:", "session:", "cookie:"] {
             demo.assert_one_line(&[scheme]);
         }
@@ -20,7 +20,7 @@ fn an_unknown_storage_gets_a_list_of_those_there_are() {
 }
 
 #[test]
-fn a_server_that_is_not_there_gets_one_line() {
+fn an_error_is_one_line_when_no_server_answers() {
     for url in [
         "postgres://u:CANARY@127.0.0.1:1/d",
         "postgres://u@127.0.0.1:1/d?password=CANARY",
@@ -36,14 +36,14 @@ fn a_server_that_is_not_there_gets_one_line() {
 }
 
 #[test]
-fn an_unknown_parameter_is_named_without_its_value() {
+fn an_unknown_parameter_is_shown_without_its_value() {
     let demo = demo("postgres://u@127.0.0.1:1/d?passwd=CANARY");
     assert_eq!(demo.code, 1);
     demo.assert_one_line(&["cannot use the storage", "127.0.0.1:1", "leave the parameter out", "`passwd`"]);
 }
 
 #[test]
-fn a_malformed_url_gets_one_line_that_quotes_nothing() {
+fn an_error_quotes_nothing_of_a_malformed_url() {
     for url in [
         "postgres://u:CAN/ARY@127.0.0.1:1/d",
         "mysql://u:CAN#ARY@127.0.0.1:1/d",
@@ -59,7 +59,7 @@ fn a_malformed_url_gets_one_line_that_quotes_nothing() {
 }
 
 #[test]
-fn a_wrong_password_gets_one_line() {
+fn an_error_is_one_line_when_a_password_is_wrong() {
     for url in ["POSTGRES_URL", "MYSQL_URL", "REDIS_URL"].into_iter().filter_map(backend) {
         let mut url = Url::parse(&url).unwrap();
         url.set_password(Some("CANARY")).unwrap();

@@ -128,7 +128,7 @@ fn printed_sql_leaves_out_what_is_there() {
 }
 
 #[test]
-fn a_user_without_rights_on_the_schema_sees_what_is_missing() {
+fn an_error_names_the_missing_right_on_a_schema() {
     let Some(url) = backend("POSTGRES_URL") else { return };
     let (schema, user) = (random_name(), random_name());
     let arguments = ["--schema", schema.as_str()];
@@ -206,7 +206,7 @@ fn the_journal_of_an_existing_file_stays_as_it_is() {
 }
 
 #[test]
-fn another_text_is_an_error() {
+fn an_error_is_reported_when_a_text_differs() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
     assert_eq!(migrate("up", &url, &[]).0, 0);
@@ -216,14 +216,14 @@ fn another_text_is_an_error() {
     let status = run(&["migrate", "status", "--database-url", &url], &[]);
     assert_eq!(status.code, 2);
     assert!(status.stdout.contains("altered"), "{}", status.stdout);
-    status.assert_one_line(&["migration 1 was applied from another text", "_oauth_dance_tokens_migrations"]);
+    status.assert_one_line(&["migration 1 was applied with a different text", "_oauth_dance_tokens_migrations"]);
     let up = run(&["migrate", "up", "--database-url", &url], &[]);
     assert_eq!(up.code, 2);
     up.assert_one_line(&["other text than this release has"]);
 }
 
 #[test]
-fn what_a_newer_release_applied_is_no_error() {
+fn migrations_of_a_newer_release_are_no_error() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
     assert_eq!(migrate("up", &url, &[]).0, 0);
@@ -233,8 +233,8 @@ fn what_a_newer_release_applied_is_no_error() {
         return;
     }
     for action in ["status", "up"] {
-        let (code, told) = migrate(action, &url, &[]);
-        assert!(code == 0 && told.contains("applied by a newer release"), "{code}: {told}");
+        let (code, shown) = migrate(action, &url, &[]);
+        assert!(code == 0 && shown.contains("applied by a newer release"), "{code}: {shown}");
     }
 }
 
@@ -249,7 +249,7 @@ fn the_environment_names_the_database() {
 }
 
 #[test]
-fn mistakes_get_one_line_without_the_password() {
+fn errors_are_one_line_without_the_password() {
     for (arguments, cause) in [
         (&["up"][..], "--database-url or in DATABASE_URL"),
         (&["up", "--database-url", "redis://u:CANARY@h/"], "no migrations for \"redis\""),
@@ -269,7 +269,7 @@ fn mistakes_get_one_line_without_the_password() {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_not_shown() {
+fn a_wrong_password_is_reported_and_not_shown() {
     for url in ["POSTGRES_URL", "MYSQL_URL"].into_iter().filter_map(backend) {
         let mut url = Url::parse(&url).unwrap();
         url.set_password(Some("CANARY")).unwrap();
@@ -279,7 +279,7 @@ fn a_wrong_password_is_told_and_not_shown() {
     }
 }
 
-/// Whatever the table is called: pending, up, up to date, and up again.
+/// Pending, up, up to date, and up again.
 fn from_nothing_to_up_to_date(url: &str, table: &[&str]) {
     if !url.starts_with("sqlite:") {
         assert_eq!(migrate("status", url, table), (1, PENDING.to_owned()));
@@ -293,7 +293,7 @@ fn run(first: &[&str], more: &[&str]) -> Run {
     Run::of(oauth_dance().args(first).args(more))
 }
 
-/// The code that the program ends with, and what it says, which is nothing on the standard error.
+/// The exit code and the output. The standard error must be empty.
 fn migrate(action: &str, url: &str, table: &[&str]) -> (i32, String) {
     let run = run(&["migrate", action, "--database-url", url], table);
     assert_eq!(run.stderr, "", "{action} ends with {}", run.code);

@@ -276,7 +276,7 @@ mod openid {
             let page = runtime.block_on(Browser::signed_in(&site, "alice").login("acme"));
             let identity = notes.identity();
             assert_eq!(identity.is_some(), page.status == StatusCode::SEE_OTHER, "{page:?}");
-            assert!(identity.is_none_or(|identity| identity.subject == "somebody"));
+            assert!(identity.is_none_or(|identity| identity.subject == "test-user"));
             assert_ne!(page.status, StatusCode::INTERNAL_SERVER_ERROR);
         });
     }

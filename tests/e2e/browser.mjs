@@ -61,7 +61,7 @@ async function connectCallDisconnect(context) {
   await look(page, 'consent');
   await allow(page);
   await step('shows the connection', () => control(page, /^disconnect\b/i).waitFor());
-  await step('tells controls of several providers apart', () => allNamed(page, /Local provider/));
+  await step('names the provider in every control', () => allNamed(page, /Local provider/));
   await look(page, 'after');
   report.cookies = (await context.cookies()).map(({ name, secure, httpOnly, sameSite }) => ({
     name, secure, httpOnly, sameSite,

@@ -1,4 +1,4 @@
-//! What the demo must not be talked into: forged, replayed, stolen and refused logins.
+//! What the demo must refuse: forged, replayed, stolen and denied logins.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -81,7 +81,7 @@ fn a_callback_without_a_code_is_refused() {
 }
 
 #[test]
-fn a_callback_is_worth_nothing_in_another_browser() {
+fn a_callback_is_refused_in_another_browser() {
     let Some(acme) = Acme::start() else { return };
     let (alice, bob) = (Browser::new(), Browser::new());
     let callback = acme.callback(&bob, "bob");
@@ -95,7 +95,7 @@ fn a_callback_is_worth_nothing_in_another_browser() {
 }
 
 #[test]
-fn a_refusal_is_told_and_changes_nothing() {
+fn a_denial_is_shown_and_changes_nothing() {
     let Some(acme) = Acme::start() else { return };
     let alice = Browser::new();
     let refuse = || {
@@ -114,7 +114,7 @@ fn a_refusal_is_told_and_changes_nothing() {
 }
 
 #[test]
-fn what_the_provider_says_is_shown_as_text() {
+fn errors_of_the_provider_are_shown_as_text() {
     let Some(acme) = Acme::start() else { return };
     let hostile = "<script>alert(1)</script>\r\nINFO forged line\0";
     for (error, description) in [("access_denied", hostile), ("server_error", hostile), (hostile, "why")] {
@@ -136,7 +136,7 @@ fn what_the_provider_says_is_shown_as_text() {
 }
 
 #[test]
-fn where_to_go_next_stays_on_the_site() {
+fn the_redirect_after_a_login_stays_on_the_site() {
     let Some(acme) = Acme::start() else { return };
     for next in ["https://evil.test/", "//evil.test", "/\\evil.test", "/\t/evil.test", "http:evil.test", "javascript:1"]
     {

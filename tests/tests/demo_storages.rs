@@ -1,4 +1,4 @@
-//! The demo on each storage it can be told to use: connect, call the API, start again.
+//! The demo on each storage that it supports: connect, call the API, start again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;

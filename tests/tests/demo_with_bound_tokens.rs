@@ -27,8 +27,8 @@ fn the_browser_carries_a_reference_and_the_token_has_a_key() {
 
     // The nonce was asked for once, and known from then on.
     let requests = acme.provider.log();
-    let told: Vec<_> = requests.iter().map(|request| (path(request), status(request))).collect();
-    assert_eq!(told, [("/request", 400), ("/request", 201), ("/token", 200), ("/me", 200)]);
+    let replies: Vec<_> = requests.iter().map(|request| (path(request), status(request))).collect();
+    assert_eq!(replies, [("/request", 400), ("/request", 201), ("/token", 200), ("/me", 200)]);
     assert_eq!(requests[0]["error"], "use_dpop_nonce");
     assert_eq!(requests[1]["authorization"], "Basic");
     assert_eq!((&requests[2]["tokenType"], &requests[3]["authorization"]), (&"DPoP".into(), &"DPoP".into()));

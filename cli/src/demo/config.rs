@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{DemoError, Options};
 
-/// Everything the demo needs to know, with every default filled in.
+/// The settings of the demo, with defaults filled in.
 pub(super) struct Config {
     pub(super) storage: String,
     pub(super) listen: SocketAddr,
@@ -21,7 +21,7 @@ pub(super) struct Config {
     pub(super) providers: Vec<Registration>,
 }
 
-/// The config file. Options of the command line win over it.
+/// The config file. Options of the command line override it.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -63,12 +63,12 @@ impl File {
         let wrong = |problem: String| DemoError::Config { path: path.to_owned(), problem };
         let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let file: Self = toml::from_str(&text).map_err(|error| {
-            // The whole message of the parser quotes the line, which may hold a client secret.
+            // The parser's full message quotes the line, which may contain a client secret.
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             wrong(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
         })?;
         if file.providers.is_empty() {
-            return Err(wrong("it names no provider; add a table [providers.NAME]".to_owned()));
+            return Err(wrong("the config names no provider; add a table [providers.NAME]".to_owned()));
         }
         Ok(file)
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_config_gets_one_clear_line_without_secrets() {
+    fn errors_are_one_line_without_secrets_if_config_is_wrong() {
         for (text, cause) in [
             ("", "names no provider"),
             ("[providers.x]\npreset = \"github\"\n", "client_id is missing"),
@@ -135,9 +135,8 @@ mod tests {
         }
     }
 
-    /// Whatever it says, it is a config or one line that names what is wrong.
     #[test]
-    fn any_config_is_read() {
+    fn every_config_is_valid_or_an_error_of_one_line() {
         oauth_dance_fuzz::check_some("demo_config", 200, Vec::new(), |bytes| {
             if let Err(error) = load(&String::from_utf8_lossy(bytes)) {
                 assert!(!error.to_string().contains('\n'), "{error}");

@@ -6,19 +6,19 @@ use oauth_dance_core::{KeyRing, SealingKey};
 
 use super::DemoError;
 
-/// The keys in a file, which is made with a new key if it does not exist. Only its owner may read it.
+/// Loads the keys of a file, or creates the file with a new key, readable by its owner only.
 pub(super) fn load_or_create(path: &Path) -> Result<KeyRing, DemoError> {
     let wrong = |problem: String| DemoError::Keys { path: path.to_owned(), problem };
     match create(path) {
-        Ok(()) => tracing::info!(file = %path.display(), "made a new sealing key"),
+        Ok(()) => tracing::info!(file = %path.display(), "created a new sealing key"),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(wrong(format!("cannot be made: {error}"))),
+        Err(error) => return Err(wrong(format!("cannot be created: {error}"))),
     }
     let text = fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     KeyRing::parse(&text).map_err(|error| wrong(format!("cannot be used: {error}")))
 }
 
-/// Makes the file whole or not at all: two processes that start at once end up with one key.
+/// Creates the complete file or none: two processes that start at the same time use the same key.
 fn create(path: &Path) -> io::Result<()> {
     if path.exists() {
         return Err(io::ErrorKind::AlreadyExists.into());
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_made_once_and_kept_private() {
+    fn a_key_is_created_once_and_is_readable_by_its_owner() {
         let folder = std::env::temp_dir().join(format!("oauth-dance-keys-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("keys");

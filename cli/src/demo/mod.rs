@@ -8,7 +8,7 @@ mod storage;
 
 use std::future::IntoFuture as _;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,43 +21,43 @@ use tokio::net::TcpListener;
 use tokio::signal;
 use tokio::sync::watch;
 
-use crate::CannotUse;
+use crate::UnusableStorage;
 use crate::provider::LocalProvider;
 use config::Config;
 use storage::Storage;
 
-/// How long requests under way may still take after Ctrl-C.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long requests in flight may take after Ctrl-C.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What `oauth-dance demo` is started with. What is not given here comes from the config, or has a default.
+/// Options of `oauth-dance demo`. One that is missing comes from the config file, or has a default.
 #[derive(Args, Debug, Default)]
 pub struct Options {
     /// A TOML file that names the providers
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where tokens are kept: sqlite:FILE, postgres://…, mysql://…, redis://…, redis+cluster://…, redis+sentinel://…,
+    /// Where tokens are stored: sqlite:FILE, postgres://…, mysql://…, redis://…, redis+cluster://…, redis+sentinel://…,
     /// rediss://…, memory:, session: or cookie: [default: sqlite:oauth-dance.sqlite]
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
-    /// The address to listen on; port 0 takes any free one [default: 127.0.0.1:3000]
+    /// The address to listen on; port 0 selects a free port [default: 127.0.0.1:3000]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Where browsers reach the site, on which redirect URIs are built [default: http://ADDR]
+    /// The URL at which browsers reach the site, and with which redirect URIs start [default: http://ADDR]
     #[arg(long, value_name = "URL")]
     pub base_url: Option<String>,
-    /// The file with the sealing keys; made with a new key if it does not exist [default: oauth-dance.key]
+    /// The file of the sealing keys; created with a new key if it does not exist [default: oauth-dance.key]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
-    /// How many seconds one call of a provider may take as a whole [default: 20]
+    /// The timeout of a request to a provider, in seconds [default: 20]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<NonZero<u32>>,
-    /// A host that may be reached without TLS, for development, such as keycloak or 192.168.1.5; may be repeated. Secrets and
-    /// tokens travel unencrypted there
+    /// A host to which plain HTTP is allowed, for development, such as keycloak or 192.168.1.5; can be repeated. Secrets and
+    /// tokens are sent to it unencrypted
     #[arg(long, value_name = "HOST")]
     pub dangerously_allow_http: Vec<String>,
 }
 
-/// Why the demo does not start or goes down.
+/// Why the demo does not start, or stops.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DemoError {
@@ -66,7 +66,7 @@ pub enum DemoError {
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong, in one line.
+        /// What is wrong, on one line.
         problem: String,
     },
     /// The providers cannot be used as configured.
@@ -80,24 +80,24 @@ pub enum DemoError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The storage URL says nothing known.
+    /// The storage URL has an unknown scheme.
     #[error(
-        "there is no storage {scheme:?}; use sqlite:FILE, postgres:, mysql:, redis:, redis+cluster:, redis+sentinel: \
-        (rediss: and its kin for TLS), memory:, session: or cookie:"
+        "unknown storage {scheme:?}; use sqlite:FILE, postgres:, mysql:, redis:, redis+cluster:, redis+sentinel: \
+        (rediss: and so on for TLS), memory:, session: or cookie:"
     )]
     UnknownStorage {
-        /// What the URL begins with. What follows may be a password.
+        /// The scheme of the URL. The rest may contain a password.
         scheme: String,
     },
     /// The storage cannot be opened.
     #[error(transparent)]
-    Storage(#[from] CannotUse),
-    /// The address cannot be listened on.
+    Storage(#[from] UnusableStorage),
+    /// The server cannot listen on the address.
     #[error("cannot listen on {address}; choose another address with --listen")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The error underneath.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -116,12 +116,12 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
     start(config, storage).await
 }
 
-/// Runs the demo on a storage of one's own until Ctrl-C, whatever `options` says of the storage.
+/// Runs the demo on this storage until Ctrl-C. The storage in `options` is ignored.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_on(tokens: impl TokenStorage, options: Options) -> Result<(), DemoError> {
-    start(Config::load(options)?, Storage::of(tokens, "in a storage of your own")).await
+    start(Config::load(options)?, Storage::of(tokens, "in a custom storage")).await
 }
 
 async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {
@@ -148,12 +148,12 @@ async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {
     }
     let oauth = builder.build()?;
     let site = site::router(oauth.clone(), storage.description);
-    servers.push((listener, storage.around(site, &base_url, keys)));
+    servers.push((listener, storage.layer(site, &base_url, keys)));
 
-    say(&format!("Open {base_url} in a browser. Ctrl-C stops."));
+    announce(&format!("Open {base_url} in a browser. Press Ctrl-C to stop."));
     let served = serve(servers).await;
-    if tokio::time::timeout(GRACE, oauth.finish()).await.is_err() {
-        tracing::warn!("a token could not be stored before the end");
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, oauth.finish()).await.is_err() {
+        tracing::warn!("stopped before every login and refresh in flight had stored its token");
     }
     served
 }
@@ -162,16 +162,12 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, DemoError> {
     TcpListener::bind(address).await.map_err(|source| DemoError::Listen { address, source })
 }
 
-/// The demo's own provider, on the port after the site's, or on any if that is in use. It is on loopback only, because its
-/// users and their password are public.
+/// The demo's own provider, on the port after the site's, or on any if that is in use.
 async fn local_provider(site: SocketAddr, base_url: &str) -> Result<(Registration, TcpListener, Router), DemoError> {
-    let ip = match site.ip() {
-        ip if ip.is_loopback() => ip,
-        _ => {
-            tracing::warn!("the demo's own provider is reachable from this machine only; name others with --config");
-            Ipv4Addr::LOCALHOST.into()
-        }
-    };
+    let ip = provider_ip(site.ip());
+    if ip != site.ip() {
+        tracing::warn!("the demo's own provider is reachable from this machine only; name others with --config");
+    }
     let listener = match bind(SocketAddr::new(ip, site.port().saturating_add(1))).await {
         Ok(listener) => listener,
         Err(_) => bind(SocketAddr::new(ip, 0)).await?,
@@ -182,21 +178,26 @@ async fn local_provider(site: SocketAddr, base_url: &str) -> Result<(Registratio
     Ok((provider.registration("local"), listener, provider.router()))
 }
 
-/// Serves everything until Ctrl-C, then lets requests under way finish.
+/// The provider is on loopback only, because its users and their password are public.
+fn provider_ip(site: IpAddr) -> IpAddr {
+    if site.is_loopback() { site } else { Ipv4Addr::LOCALHOST.into() }
+}
+
+/// Serves until Ctrl-C, then lets requests in flight finish.
 async fn serve(servers: Vec<(TcpListener, Router)>) -> Result<(), DemoError> {
     let (stop, stopped) = watch::channel(false);
     let mut running = tokio::task::JoinSet::new();
     for (listener, router) in servers {
         let mut stopped = stopped.clone();
         let shutdown = async move {
-            // An error says that the sender is gone, which is a reason to stop as well.
+            // An error means that the sender was dropped, which is a reason to stop too.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         running.spawn(axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future());
     }
 
     tokio::select! {
-        () = asked_to_stop() => tracing::info!("stopping"),
+        () = stop_requested() => tracing::info!("stopping"),
         Some(ended) = running.join_next() => return flatten(ended),
     }
     stop.send_replace(true);
@@ -206,10 +207,10 @@ async fn serve(servers: Vec<(TcpListener, Router)>) -> Result<(), DemoError> {
         }
         Ok(())
     };
-    match tokio::time::timeout(GRACE, finished).await {
+    match tokio::time::timeout(SHUTDOWN_TIMEOUT, finished).await {
         Ok(outcome) => outcome,
         Err(_) => {
-            tracing::warn!("some requests were cut off");
+            tracing::warn!("stopped before some requests were finished");
             Ok(())
         }
     }
@@ -223,7 +224,7 @@ fn flatten(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), 
 }
 
 /// Ctrl-C, or the signal that service managers send.
-async fn asked_to_stop() {
+async fn stop_requested() {
     let interrupted = async {
         if signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
@@ -246,8 +247,27 @@ async fn asked_to_stop() {
     }
 }
 
-/// Tells whoever started the program; a closed standard output is no reason to stop.
-fn say(line: &str) {
+/// Prints a line. A closed standard output is no reason to stop.
+fn announce(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_provider_is_on_loopback_wherever_the_site_is() {
+        for (site, provider) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.2", "127.0.0.2"),
+            ("::1", "::1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("::", "127.0.0.1"),
+            ("192.168.1.5", "127.0.0.1"),
+        ] {
+            assert_eq!(provider_ip(site.parse().unwrap()), provider.parse::<IpAddr>().unwrap(), "{site}");
+        }
+    }
 }

@@ -28,7 +28,7 @@ struct Card {
     title: String,
     login: String,
     connected: bool,
-    /// `good`, `warn` or nothing: how the badge looks.
+    /// The style of the badge: `good`, `warn` or none.
     tone: &'static str,
     badge: &'static str,
     detail: String,
@@ -44,7 +44,7 @@ impl ConnectionsPage {
 impl Card {
     fn new(oauth: &OAuth, row: &Row) -> Self {
         let (tone, badge, detail) = match &row.connection {
-            Ok(Some(connection)) => standing(connection),
+            Ok(Some(connection)) => describe(connection),
             Ok(None) => ("", "Not connected", "No token is stored for this browser.".to_owned()),
             Err(error) => ("warn", "Unreadable", format!("{error}.")),
         };
@@ -62,8 +62,8 @@ impl Card {
     }
 }
 
-/// The look of the badge, its text, and a sentence.
-fn standing(connection: &Connection) -> (&'static str, &'static str, String) {
+/// The style and the text of the badge, and a sentence.
+fn describe(connection: &Connection) -> (&'static str, &'static str, String) {
     let left = connection.token.expires_at().map(|expiry| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Duration::from_secs(expiry.as_unix_seconds().saturating_sub(now))
@@ -74,11 +74,11 @@ fn standing(connection: &Connection) -> (&'static str, &'static str, String) {
             ("warn", "Connect again", format!("{}.", capitalized(reason.describe())))
         }
         (ConnectionState::BackingOff { cause, .. }, _) => {
-            ("warn", "Waiting", format!("The token could not be refreshed ({cause}); it is tried again soon."))
+            ("warn", "Waiting", format!("The token could not be refreshed ({cause}); the next attempt follows soon."))
         }
         (ConnectionState::Refreshing, _) => ("good", "Connected", "The token is being refreshed.".to_owned()),
         (ConnectionState::OutcomeUnknown, _) => {
-            ("warn", "Connected", "A refresh was cut off; the next call tries once more.".to_owned())
+            ("warn", "Connected", "A refresh was interrupted; the next call tries again.".to_owned())
         }
         (_, None) => ("good", "Connected", "The access token does not expire.".to_owned()),
         (_, Some(Duration::ZERO)) => {
@@ -86,12 +86,12 @@ fn standing(connection: &Connection) -> (&'static str, &'static str, String) {
         }
         (_, Some(left)) => {
             let then = if refreshable { "is refreshed when needed" } else { "cannot be refreshed" };
-            ("good", "Connected", format!("The access token expires in {} and {then}.", spoken(left)))
+            ("good", "Connected", format!("The access token expires in {} and {then}.", in_words(left)))
         }
     }
 }
 
-/// How a connection stands, in one word for programs.
+/// The state of a connection as one word, for programs.
 pub(super) fn status(state: &ConnectionState) -> &'static str {
     match state {
         ConnectionState::Valid => "valid",
@@ -109,7 +109,7 @@ fn capitalized(text: &str) -> String {
     characters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(characters).collect()
 }
 
-fn spoken(duration: Duration) -> String {
+fn in_words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -145,7 +145,7 @@ impl<'a> ErrorPage<'a> {
     }
 
     fn heading(&self) -> &'static str {
-        if self.status == StatusCode::NOT_FOUND { "Not found" } else { "That did not work" }
+        if self.status == StatusCode::NOT_FOUND { "Not found" } else { "Something went wrong" }
     }
 }
 
@@ -182,10 +182,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_told_in_one_unit() {
+    fn durations_are_shown_in_one_unit() {
         for (seconds, expected) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 hours"), (172_800, "2 days")]
         {
-            assert_eq!(spoken(Duration::from_secs(seconds)), expected);
+            assert_eq!(in_words(Duration::from_secs(seconds)), expected);
         }
     }
 }

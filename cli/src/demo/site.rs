@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::pages::{self, CallPage, ConnectionsPage, ErrorPage};
 
-/// What every handler can reach.
+/// What every handler uses.
 #[derive(Clone)]
 struct Site {
     oauth: OAuth,
@@ -125,7 +125,7 @@ fn not_found(headers: &HeaderMap) -> Response {
     if wants_json(headers) {
         return (StatusCode::NOT_FOUND, Json(json!({ "error": "not_found" }))).into_response();
     }
-    ErrorPage::new(StatusCode::NOT_FOUND, "there is no such page").into_response()
+    ErrorPage::new(StatusCode::NOT_FOUND, "this page does not exist").into_response()
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
@@ -133,7 +133,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
     accepted.any(|value| value.contains("application/json") && !value.contains("text/html"))
 }
 
-/// Every page depends on who asks, needs nothing from elsewhere, and belongs in no frame.
+/// Every page differs by user, loads nothing from other origins, and must not be framed.
 async fn secure(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, &str); 5] = [
         (header::CACHE_CONTROL, "no-store"),

@@ -10,17 +10,17 @@ use tower_sessions::cookie::{Key, SameSite};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
 
 use super::DemoError;
-use crate::CannotUse;
+use crate::UnusableStorage;
 use crate::address::scheme;
 
-/// Where the tokens are, and what the page says of it.
+/// Where the tokens are stored, and how the page describes it.
 pub(super) struct Storage {
     place: Place,
     pub(super) description: &'static str,
 }
 
 enum Place {
-    /// In one storage for everybody.
+    /// In one storage for all browsers.
     Shared(Arc<dyn TokenStorage>),
     /// In the session of each browser.
     Session,
@@ -48,7 +48,7 @@ pub(super) async fn open(url: &str) -> Result<Storage, DemoError> {
     };
     match shared {
         Ok(storage) => Ok(storage),
-        Err(error) => Err(CannotUse::new(url, error).await.into()),
+        Err(error) => Err(UnusableStorage::new(url, error).await.into()),
     }
 }
 
@@ -73,8 +73,8 @@ async fn mysql(url: &str) -> Result<Storage, StorageError> {
 async fn redis(url: &str) -> Result<Storage, StorageError> {
     let storage = RedisStorage::connect(url).await?;
     let description = match storage.capabilities().durable {
-        true => "in Redis, on the disk before it is acknowledged",
-        false => "in Redis, as set up there: a crash may lose the last writes, or all",
+        true => "in Redis, on disk before a write is acknowledged",
+        false => "in Redis, as durable as its configuration: a crash may lose recent writes, or all",
     };
     Ok(Storage::of(storage, description))
 }
@@ -87,7 +87,7 @@ fn is_redis(scheme: &str) -> bool {
 }
 
 impl Storage {
-    /// One storage for everybody.
+    /// One storage for all browsers.
     pub(super) fn of(storage: impl TokenStorage, description: &'static str) -> Self {
         Self { place: Place::Shared(Arc::new(storage)), description }
     }
@@ -100,8 +100,8 @@ impl Storage {
         }
     }
 
-    /// Puts around the site what it needs to find its tokens.
-    pub(super) fn around(self, site: Router, base_url: &str, keys: KeyRing) -> Router {
+    /// Adds the layers through which the site finds its tokens.
+    pub(super) fn layer(self, site: Router, base_url: &str, keys: KeyRing) -> Router {
         match self.place {
             Place::Shared(_) => site,
             Place::Session => {

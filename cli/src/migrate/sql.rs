@@ -4,9 +4,9 @@ use oauth_dance_migrations::TableName;
 
 use super::Dialect;
 
-/// All migrations after a version in one script, and the notes that they are applied, as `migrate up` makes them.
+/// All migrations after a version in one script, which also records them as applied, as `migrate up` does.
 ///
-/// In one transaction where the database has such for tables.
+/// It is one transaction if the database has transactions for tables.
 pub(super) fn script(dialect: Dialect, table: &TableName, after: i64) -> String {
     let migrator = dialect.of_migrations().migrator(table);
     let bookkeeping = table.bookkeeping();
@@ -15,7 +15,7 @@ pub(super) fn script(dialect: Dialect, table: &TableName, after: i64) -> String 
     if let Some(schema) = table.schema().filter(|_| dialect == Dialect::Postgres) {
         line(&mut script, &format!("CREATE SCHEMA IF NOT EXISTS {schema};"));
     }
-    line(&mut script, "\n-- Notes what has been applied, for this program and the application.");
+    line(&mut script, "\n-- Records the applied migrations, for this program and the application.");
     line(&mut script, &format!("CREATE TABLE IF NOT EXISTS {bookkeeping} ({});", dialect.bookkeeping()));
 
     for migration in migrator.iter().filter(|migration| migration.version > after) {
@@ -64,7 +64,7 @@ impl Dialect {
         }
     }
 
-    /// The columns that sqlx gives to the table.
+    /// The columns of the table as sqlx creates it.
     fn bookkeeping(self) -> String {
         let (time, bytes) = match self {
             Self::Sqlite | Self::Mysql => ("TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", "BLOB"),

@@ -1,4 +1,4 @@
-/// A demo user. Everyone's password is [`PASSWORD`], which the login page shows.
+/// A demo user. The password of all of them is [`PASSWORD`], which the login page shows.
 #[derive(Debug, PartialEq)]
 pub(super) struct User {
     pub(super) username: &'static str,

@@ -30,7 +30,7 @@ impl Run {
     }
 }
 
-/// The program without what the tests' own environment would tell it.
+/// The program without the settings of the tests' own environment.
 pub fn oauth_dance() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oauth-dance"));
     command.env_remove("DATABASE_URL").env_remove("RUST_LOG").env("NO_PROXY", "127.0.0.1");
@@ -46,7 +46,7 @@ pub fn backend(variable: &str) -> Option<String> {
     url
 }
 
-/// Says loudly that a test cannot run.
+/// Reports that a test cannot run.
 ///
 /// # Panics
 /// With `REQUIRE_BACKENDS=1`.
@@ -57,7 +57,7 @@ pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr().lock(), "\nSKIP {test}: {why}\n");
 }
 
-/// A name for a table, schema or user that nobody else has.
+/// A unique name for a table, schema or user.
 pub fn random_name() -> String {
     format!("test_{:016x}", u64::from_le_bytes(oauth_dance_core::random_bytes()))
 }

@@ -2,13 +2,13 @@ use reqwest::header;
 
 use crate::harness::{Answer, CHALLENGE, Provider, REDIRECT_URI, STATE, authorize, send, text};
 
-fn assert_told_to_user(answer: &Answer) {
+fn assert_shown_to_user(answer: &Answer) {
     assert_eq!(answer.status, 400, "{}", answer.body);
     assert!(!answer.headers.contains_key(header::LOCATION));
     assert!(answer.header("content-type").starts_with("text/html"));
 }
 
-fn assert_told_to_client(answer: &Answer, provider: &Provider, error: &str) {
+fn assert_sent_to_client(answer: &Answer, provider: &Provider, error: &str) {
     assert_eq!(answer.status, 303, "{}", answer.body);
     assert!(answer.location().starts_with(&format!("{REDIRECT_URI}&")));
     assert_eq!(answer.query("error").as_deref(), Some(error));
@@ -44,12 +44,12 @@ async fn a_login_and_a_consent_give_a_code() {
 }
 
 #[tokio::test]
-async fn deny_tells_the_client() {
+async fn the_client_gets_an_error_when_the_user_denies() {
     let provider = Provider::start().await;
     let mut browser = provider.browser();
     browser.sign_in("alice").await;
     let answer = browser.decide("deny").await;
-    assert_told_to_client(&answer, &provider, "access_denied");
+    assert_sent_to_client(&answer, &provider, "access_denied");
 }
 
 #[tokio::test]
@@ -59,20 +59,20 @@ async fn a_wrong_redirect_uri_is_never_redirected_to() {
     let longer = format!("{REDIRECT_URI}/../evil");
     for wrong in ["", "https://evil.example/", shorter, &longer] {
         let answer = send(provider.get(&authorize(&[("redirect_uri", wrong)]))).await;
-        assert_told_to_user(&answer);
+        assert_shown_to_user(&answer);
         let broken = authorize(&[("redirect_uri", wrong), ("response_type", "token")]);
-        assert_told_to_user(&send(provider.get(&broken)).await);
+        assert_shown_to_user(&send(provider.get(&broken)).await);
     }
     let twice = authorize(&[("redirect_uri", REDIRECT_URI), ("redirect_uri", "https://e/")]);
-    assert_told_to_user(&send(provider.get(&twice)).await);
+    assert_shown_to_user(&send(provider.get(&twice)).await);
 }
 
 #[tokio::test]
-async fn an_unknown_client_is_told_to_the_user_only() {
+async fn an_unknown_client_is_an_error_for_the_user_only() {
     let provider = Provider::start().await;
     for wrong in ["", "someone-else"] {
         let answer = send(provider.get(&authorize(&[("client_id", wrong)]))).await;
-        assert_told_to_user(&answer);
+        assert_shown_to_user(&answer);
     }
 }
 
@@ -93,7 +93,7 @@ async fn other_errors_go_back_to_the_client() {
     ];
     for (error, changes) in cases {
         let answer = send(provider.get(&authorize(changes))).await;
-        assert_told_to_client(&answer, &provider, error);
+        assert_sent_to_client(&answer, &provider, error);
     }
 }
 
@@ -135,7 +135,7 @@ async fn forms_need_the_token_of_their_own_browser() {
 }
 
 #[tokio::test]
-async fn a_stale_form_of_our_own_leads_to_the_step_that_is_right_now() {
+async fn a_stale_form_leads_to_the_next_step() {
     let provider = Provider::start().await;
     let mut browser = provider.browser();
     let stale = browser.get(&authorize(&[])).await.csrf();
@@ -166,7 +166,7 @@ async fn a_stale_form_of_our_own_leads_to_the_step_that_is_right_now() {
 }
 
 #[tokio::test]
-async fn a_browser_without_cookies_is_told_so() {
+async fn a_page_explains_when_a_browser_sends_no_cookie() {
     let provider = Provider::start().await;
     let csrf = provider.browser().get(&authorize(&[])).await.csrf();
     let form = [("csrf", &*csrf), ("action", "login"), ("username", "alice"), ("password", "dance")];
@@ -183,9 +183,9 @@ async fn a_form_cannot_change_the_request_into_a_bad_one() {
     let csrf = browser.get(&authorize(&[])).await.csrf();
     let form = [("csrf", &*csrf), ("action", "allow")];
     let answer = browser.post(&authorize(&[("redirect_uri", "https://evil.example/")]), &form).await;
-    assert_told_to_user(&answer);
+    assert_shown_to_user(&answer);
     let answer = browser.post(&authorize(&[("code_challenge_method", "plain")]), &form).await;
-    assert_told_to_client(&answer, &provider, "invalid_request");
+    assert_sent_to_client(&answer, &provider, "invalid_request");
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn a_session_ends_after_twelve_hours() {
 }
 
 #[tokio::test]
-async fn the_cookie_is_the_providers_own_and_out_of_reach() {
+async fn the_cookie_is_named_by_port_and_unreadable_by_scripts() {
     let provider = Provider::start().await;
     let answer = send(provider.get(&authorize(&[]))).await;
     let port = provider.issuer.rsplit(':').next().unwrap();

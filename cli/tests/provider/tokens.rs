@@ -175,7 +175,7 @@ async fn userinfo_needs_a_bearer_token() {
 }
 
 #[tokio::test]
-async fn a_revoked_access_token_is_refused_and_the_grant_lives_on() {
+async fn the_grant_stays_when_an_access_token_is_revoked() {
     let provider = Provider::start().await;
     let tokens = provider.tokens().await;
     let access_token = text(&tokens["access_token"]);
@@ -219,7 +219,7 @@ async fn a_client_authenticates_by_body_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_fails_to_authenticate_gets_nothing_and_spends_nothing() {
+async fn a_code_stays_unspent_when_authentication_fails() {
     let provider = Provider::start().await;
     let code = provider.code().await;
     let form = code_grant(&code);

@@ -14,7 +14,7 @@ use super::resource_owner::ResourceOwner;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The user who approves a request without a `login_hint`. The default is `somebody`.
+    /// The user who approves a request without a `login_hint`. The default is `test-user`.
     pub user: String,
     /// The error code that every authorization is refused with; `None`, the default, approves.
     pub refuses: Option<String>,
@@ -60,7 +60,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            user: "somebody".to_owned(),
+            user: "test-user".to_owned(),
             refuses: None,
             resource_owner: None,
             access_token_lifetime: Duration::from_secs(3600),

@@ -53,7 +53,7 @@ async fn o1_01_the_temporary_secret_signs_the_token_request() {
     assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
     assert!(credentials(&site, "alice").await.is_some());
     let me = alice.get("/required").await;
-    assert_eq!((me.status, me.json()["sub"].as_str()), (StatusCode::OK, Some("somebody")));
+    assert_eq!((me.status, me.json()["sub"].as_str()), (StatusCode::OK, Some("test-user")));
 
     // The provider would have refused a signature by anything else.
     let forgotten = changed(|pairs| {
@@ -243,7 +243,7 @@ async fn o1_hooks_extractors_and_logout_are_the_same() {
     assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/login/acme?next=%2Frequired"));
     assert_eq!(alice.get("/optional").await.body, "not connected");
     assert_eq!(alice.login("acme").await.location(), "/welcome");
-    assert_eq!(*seen.0.lock().unwrap(), ["acme \"somebody\" \"somebody\" /login/acme/authorized"]);
+    assert_eq!(*seen.0.lock().unwrap(), ["acme \"test-user\" \"test-user\" /login/acme/authorized"]);
     assert_eq!(alice.get("/optional").await.body, "connected");
     assert_eq!(Browser::signed_in(&site, "bob").get("/optional").await.body, "not connected");
 

@@ -26,7 +26,7 @@ async fn login_with(
     let page = alice.login("acme").await;
     let Some(failure) = notes.failure() else {
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");
-        assert_eq!(notes.identity().unwrap().subject, "somebody");
+        assert_eq!(notes.identity().unwrap().subject, "test-user");
         site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
         return Ok(());
     };
@@ -127,8 +127,8 @@ async fn id_02_every_usual_algorithm_is_understood() {
         let page = Browser::signed_in(&site, "alice").login("acme").await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{algorithm:?}: {:?}", notes.failure());
         let identity = notes.identity().unwrap();
-        assert_eq!((identity.issuer.as_str(), identity.subject.as_str()), (provider.url(), "somebody"));
-        assert_eq!(identity.verified_email(), Some("somebody@example.test"));
+        assert_eq!((identity.issuer.as_str(), identity.subject.as_str()), (provider.url(), "test-user"));
+        assert_eq!(identity.verified_email(), Some("test-user@example.test"));
         site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
         // The same with the half of the hash that goes with each.
         let wrong = login_with(&(provider, site, notes), claim("at_hash", "LDktKdoQak3Pk0cnXxCltA")).await;
@@ -296,7 +296,7 @@ async fn id_06_userinfo_is_of_the_same_subject() {
     let (provider, site, _) = world().await;
     assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
     let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
-    assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "somebody");
+    assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "test-user");
     for other in [json!("mallory"), json!("SOMEBODY"), json!(7), Value::Null] {
         provider.next_answer(Endpoint::Userinfo, Answer::normal().member("sub", other));
         assert!(matches!(client.userinfo_claims().await, Err(ApiError::OtherSubject)));
@@ -312,7 +312,7 @@ async fn id_07_two_issuers_with_one_address_are_two_people() {
         let (_provider, site, notes) = world().await;
         assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
         let identity = notes.identity().unwrap();
-        assert_eq!(identity.email(), Some("somebody@example.test"));
+        assert_eq!(identity.email(), Some("test-user@example.test"));
         let kept = site.token("alice").await.unwrap().subject.unwrap();
         assert_eq!(kept, Subject { issuer: identity.issuer.clone(), subject: identity.subject.clone() });
         accounts.insert(identity.account());

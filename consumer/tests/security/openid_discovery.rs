@@ -137,7 +137,7 @@ async fn ar_15_requests_are_pushed_where_the_metadata_requires_it() {
         assert_eq!(authorization.query_pairs().any(|(name, _)| name == "request_uri"), required);
         let callback = alice.approve(&authorization).await;
         assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
-        assert_eq!(notes.identity().unwrap().subject, "somebody", "the nonce was pushed too");
+        assert_eq!(notes.identity().unwrap().subject, "test-user", "the nonce was pushed too");
     }
 }
 
@@ -271,7 +271,7 @@ async fn ft_15_an_issuer_that_is_down_at_start_stops_nothing() {
     assert_eq!(start(&site, &notes).await, Ok(()), "it came up");
     let page = Browser::signed_in(&site, "alice").login("acme").await;
     assert_eq!(page.status, StatusCode::SEE_OTHER);
-    assert_eq!(notes.identity().unwrap().subject, "somebody");
+    assert_eq!(notes.identity().unwrap().subject, "test-user");
 }
 
 #[tokio::test]

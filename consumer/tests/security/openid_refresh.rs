@@ -36,7 +36,7 @@ async fn id_08_a_refresh_keeps_who_it_is() {
         let (_provider, site, notes) = expired(keep).await;
         let before = site.token("alice").await.unwrap();
         let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
-        assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "somebody");
+        assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "test-user");
         let after = site.token("alice").await.unwrap();
         assert_ne!(after.access_token, before.access_token);
         assert_eq!(after.subject, before.subject);

@@ -34,7 +34,7 @@ impl DemoFiles {
         Self { directory: TempDir::new().unwrap(), port: free_port(), configured: false, storage: None }
     }
 
-    /// Keeps the tokens elsewhere than in a SQLite file.
+    /// Stores the tokens elsewhere than in a SQLite file.
     pub fn with_storage(self, url: &'static str) -> Self {
         Self { storage: Some(url), ..self }
     }
@@ -54,7 +54,7 @@ impl DemoFiles {
         self.with_provider_and(provider, "")
     }
 
-    /// The same with a configuration of one's own, in TOML.
+    /// The same with any configuration, in TOML.
     pub fn with_configuration(mut self, toml: &str) -> Self {
         fs::write(self.path("demo.toml"), toml).unwrap();
         self.configured = true;
