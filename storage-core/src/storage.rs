@@ -40,8 +40,9 @@ use crate::time::Timestamp;
 /// An implementation promises to all callers, in every process that uses the same data:
 ///
 /// ## Keys
-/// * Keys are compared **byte for byte**, in every call: no trimming, case folding, normalization, decoding or
-///   collation, and no value that stands for an absent tenant or account. Two different keys never share a record.
+/// * Keys are compared **byte for byte**, in every call and in every filter: no trimming, case folding, normalization,
+///   decoding or collation, and no value that stands for an absent tenant or account. Two different keys never share a
+///   record, a limit or a fault: what is too large or corrupt is so for one key alone.
 /// * A key that is too long is [`StorageError::KeyTooLong`] in `put`, never cut. `get` and `delete` of such a key return
 ///   that error as well, or `Ok(None)` and `Ok(false)`. A key of 96 bytes in all is always accepted if no part has
 ///   more than 64.
@@ -86,6 +87,8 @@ use crate::time::Timestamp;
 ///   means the same: a read changes nothing.
 /// * A storage that **repeats a call** by itself, because an answer was lost, returns what the call did: never `Conflict`,
 ///   `Ok(false)` or `Ok(0)` because its first attempt had succeeded. If it cannot know, the call is `Ambiguous`.
+/// * Once a call has returned, the storage sends nothing more for it. What a read shows after an `Ambiguous` call is not
+///   undone.
 /// * A medium that is read-only or full refuses `put` and `delete` with [`StorageError::Unavailable`] or
 ///   [`StorageError::Misconfigured`]. A full one may still delete.
 /// * **Bounded time**: no call waits indefinitely for a server that does not answer.

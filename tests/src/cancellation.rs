@@ -22,6 +22,8 @@ const TIME: Duration = Duration::from_millis(1_500);
 const IN_PROCESS: Duration = Duration::from_micros(150);
 /// How often reads after a dropped call are tried again until they agree.
 const SETTLES: usize = 16;
+/// How long the suite waits for what was dropped.
+const LATE: Duration = Duration::from_millis(1_800);
 /// The retention of [`rich`].
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -105,7 +107,8 @@ pub async fn dropped_calls_take_no_late_effect(on: Arc<Subject>) -> Outcome {
         };
         wanted.push((turn, key, last));
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    on.take_turn(None);
+    tokio::time::sleep(LATE).await;
     for (turn, key, last) in wanted {
         let found = on.storage().get(&key).await?.map(|found| found.version);
         let get = format!("turn {turn}: {} a while after the call that followed a dropped one", Call::get(&key));
@@ -277,6 +280,10 @@ async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> Outcome {
     ensure!(storage.get(key).await?.is_some(), "{} after put, after dropped calls, is None", Call::get(key));
     let delete = Call::delete(key, Some(version));
     ensure_eq!(storage.delete(key, Some(version)).await?, true, "{delete} of a record, after dropped calls");
+    storage.purge(10).await?;
+    if storage.capabilities().listable {
+        storage.list(&Filter::everything(), PageRequest::default()).await?;
+    }
     Ok(())
 }
 

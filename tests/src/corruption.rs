@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use oauth_dance_core::{Filter, Precondition, Record, StorageError, TokenKey, Version, Versioned};
+use oauth_dance_core::{Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, Version, Versioned};
 
 use crate::calls::{Call, pages};
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
@@ -10,12 +10,20 @@ use crate::paging::keys_are_listed;
 use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
 
-/// A record that cannot be read is `Corrupt`: not missing, not removed by being read, and in nobody else's way.
+/// A record that cannot be read is `Corrupt`: not missing, removed neither by a read nor by a purge, and no other record
+/// suffers from it.
 pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<Subject>) -> Outcome {
     damage(&on, &key("alice")?).await?;
+    let sibling = TokenKey::new("google", "alice")?;
+    on.storage().put(&sibling, &Record::new("another of alice's"), Precondition::Always).await?;
     for _ in 0..2 {
         is_corrupt(&on, &key("alice")?).await?;
+        on.storage().purge(usize::MAX).await?;
     }
+    is_corrupt(&on, &key("alice")?).await?;
+    let found = on.storage().get(&sibling).await?.map(|found| found.value.payload);
+    let get = Call::get(&sibling);
+    ensure_eq!(found, Some(b"another of alice's".to_vec()), "{get}, beside a corrupt record of the same user");
     let bob = on.storage().get(&key("bob")?).await?.map(|found| found.value.payload);
     ensure_eq!(bob, Some(b"bob's".to_vec()), "{} beside a corrupt record", Call::get(&key("bob")?));
     Ok(())
@@ -83,26 +91,45 @@ pub async fn conditions_fail_for_a_corrupt_record(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// A corrupt record is listed with its key, once, and hides no other record.
+/// A corrupt record is listed with its key, once, wherever it is and by every filter that its key meets, and hides no other
+/// record.
 pub async fn a_corrupt_record_is_listed(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
-    for user in ["a", "dave", "zoe"] {
-        on.storage().put(&key(user)?, &rich("x"), Precondition::Always).await?;
+    let keys = |users: &[&str]| users.iter().map(|user| key(user)).collect::<Outcome<Vec<_>>>();
+    let mut keys = keys(&["a", "bob", "carol", "dave", "erin", "zoe"])?;
+    keys.push(TokenKey::new("google", "carol")?);
+    keys.sort();
+    for key in &keys {
+        on.storage().put(key, &rich("x"), Precondition::Always).await?;
     }
-    damage(&on, &key("carol")?).await?;
-    let wanted: Vec<_> = ["a", "bob", "carol", "dave", "zoe"].into_iter().map(key).collect::<Outcome<_>>()?;
-    for limit in [1, 2, 3, 100] {
-        let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
-        let listed = listed.into_iter().map(|entry| entry.key).collect();
-        let what = format!("{}, where the record of user \"carol\" is corrupt", pages(&Filter::everything(), limit));
-        keys_are_listed(listed, &wanted, &what)?;
+    for target in &keys {
+        on.harness().corrupt(target).await?;
+        let place = format!("where the record of ({}) is corrupt", target.show());
+        for limit in [1, 2, 3, 100] {
+            let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
+            let listed = listed.into_iter().map(|entry| entry.key).collect();
+            keys_are_listed(listed, &keys, &format!("{}, {place}", pages(&Filter::everything(), limit)))?;
+        }
+        for filter in [
+            Filter::everything().tenant(None),
+            Filter::everything().user(target.user()),
+            Filter::everything().provider(target.provider()),
+            Filter::everything().tenant(None).user(target.user()).provider(target.provider()),
+        ] {
+            let listed =
+                list_all(on.storage().as_ref(), &filter, 2).await?.into_iter().map(|entry| entry.key).collect();
+            let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &Record::new(""));
+            let wanted: Vec<_> = keys.iter().filter(|key| filter.matches(&entry(key))).cloned().collect();
+            keys_are_listed(listed, &wanted, &format!("{}, {place}", pages(&filter, 2)))?;
+        }
+        // A hint that cannot be read is absent, and one that can be read is later.
+        let soon = Filter::everything().expiring_before(Timestamp::from_unix_seconds(1_000));
+        let listed = list_all(on.storage().as_ref(), &soon, 10).await?;
+        ensure_eq!(listed, vec![], "{}, {place}", pages(&soon, 10));
+        let delete = Call::delete(target, None);
+        ensure_eq!(on.storage().delete(target, None).await?, true, "{delete} of a corrupt record, which list shows");
+        on.storage().put(target, &rich("x"), Precondition::Absent).await?;
     }
-    let filter = Filter::everything().tenant(None).user("carol");
-    let mine = list_all(on.storage().as_ref(), &filter, 10).await?;
-    ensure_eq!(mine.len(), 1, "{}, where the one record is corrupt: how many", pages(&filter, 10));
-    let delete = Call::delete(&key("carol")?, None);
-    let removed = on.storage().delete(&key("carol")?, None).await?;
-    ensure_eq!(removed, true, "{delete} of a corrupt record, which list shows");
     Ok(())
 }
 

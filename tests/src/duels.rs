@@ -117,8 +117,9 @@ pub async fn an_update_does_not_undo_a_write(on: Arc<Subject>) -> Outcome {
 pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
-    let other = key("bob")?;
+    let others = neighbours()?;
     for round in on.rounds(ROUNDS, TIME).await? {
+        let other = others[round % others.len()].clone();
         let record = Record::new(format!("round {round}"));
         let (mine, theirs, bob) = (record.clone(), record.clone(), other.clone());
         let [one, two] = duel
@@ -138,6 +139,53 @@ pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<Subject>) -> O
         }
     }
     Ok(())
+}
+
+/// A write of one key and a delete of another at the same instant: both happen.
+pub async fn a_delete_does_not_undo_a_write_of_another_key(on: Arc<Subject>) -> Outcome {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    let others = neighbours()?;
+    for round in on.rounds(ROUNDS, TIME).await? {
+        let other = others[round % others.len()].clone();
+        duel.handles[0].put(&other, &Record::new("x"), Precondition::Always).await?;
+        let record = Record::new(format!("round {round}"));
+        let (mine, target) = (record.clone(), other.clone());
+        let [written, deleted] = duel
+            .at_once(
+                |storage, key| async move { storage.put(&key, &mine, Precondition::Always).await.map(Some) },
+                |storage, _| async move { storage.delete(&target, None).await.map(|_| None) },
+            )
+            .await?;
+        let (written, _) = (written?, deleted?);
+        let both = format!(
+            "round {round}: {} and {} at once",
+            Call::put(&duel.key, &record, Precondition::Always),
+            Call::delete(&other, None)
+        );
+        let found = duel.handles[0].get(&duel.key).await?.map(|found| found.version);
+        ensure_eq!(found, written, "{} after {both}: the version", Call::get(&duel.key));
+        ensure_eq!(duel.handles[0].get(&other).await?, None, "{} after {both}", Call::get(&other));
+    }
+    Ok(())
+}
+
+/// Two writes of one key at the same instant have two versions.
+pub async fn two_writes_at_once_have_two_versions(on: Arc<Subject>) -> Outcome {
+    let duel = Duel::new(&on, "alice").await?;
+    for round in on.rounds(ROUNDS, TIME).await? {
+        let [one, other] = duel.writes([Precondition::Always; 2]).await?;
+        let (one, other) = (one?, other?);
+        let key = duel.key.show();
+        ensure!(one != other, "round {round}: two times put({key}, Always) at once both returned {one:?}");
+    }
+    Ok(())
+}
+
+/// Keys that a storage may keep together with that of the duel.
+fn neighbours() -> Outcome<[TokenKey; 4]> {
+    let mine = key("alice")?;
+    Ok([key("bob")?, TokenKey::new("google", "alice")?, mine.clone().with_account("work")?, mine.with_tenant("acme")?])
 }
 
 /// Two handles on one key.

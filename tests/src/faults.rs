@@ -5,15 +5,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, Version, Versioned};
+use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, StorageError, Version, Versioned};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::calls::Call;
 use crate::harness::Fault;
+use crate::listing::are_listed;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
-use crate::subject::{Subject, key, rich};
+use crate::subject::{Subject, key, list_all, rich};
 
 /// What was written before is there through a new pool, with its version and hints.
 pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome {
@@ -31,6 +32,14 @@ pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome 
     ensure_eq!(reopened.get(&written[0].0).await?, None, "{}, deleted before", get(&written[0].0));
     for (key, record) in &written[1..] {
         ensure_eq!(reopened.get(key).await?.as_ref(), Some(record), "{}, written before", get(key));
+    }
+    if on.capabilities().listable {
+        let entry =
+            |(key, record): &(_, Versioned<Record>)| Entry::new(Clone::clone(key), record.version, &record.value);
+        let mut wanted: Vec<_> = written[1..].iter().map(entry).collect();
+        wanted.sort_by(|one, other| one.key.cmp(&other.key));
+        let listed = list_all(reopened.as_ref(), &Filter::everything(), 100).await?;
+        are_listed(&listed, &wanted, "list through a storage opened anew")?;
     }
     Ok(())
 }
@@ -58,7 +67,14 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Out
             (key, acknowledged)
         });
     }
-    sleep(Duration::from_millis(200)).await;
+    sleep(Duration::from_millis(150)).await;
+    let mut deleted = Vec::new();
+    for user in 0..12 {
+        let key = key(&format!("deleted{user}"))?;
+        on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;
+        on.storage().delete(&key, None).await?;
+        deleted.push(key);
+    }
     on.harness().inject(Fault::Crash).await?;
     let written = writers.join_all().await;
     heal(&on).await?;
@@ -68,6 +84,10 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Out
         let whole = number.is_some_and(|number: usize| (acknowledged..=acknowledged + 1).contains(&number));
         let get = Call::get(&key);
         ensure!(whole, "{get} after the crash is {}, and write {acknowledged} was the last acknowledged", found.show());
+    }
+    for key in deleted {
+        let found = on.storage().get(&key).await?;
+        ensure_eq!(found, None, "{} after the crash, deleted before it", Call::get(&key));
     }
     works(&on).await
 }
@@ -149,7 +169,8 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
             untouched.push((key, Some(before)));
         }
     }
-    sleep(Duration::from_millis(300)).await;
+    on.take_turn(None);
+    sleep(Duration::from_millis(1_200)).await;
     for (key, before) in untouched {
         let found = on.storage().get(&key).await?.map(|found| found.version);
         ensure_eq!(found, before, "{} a while after a put or delete returned an error: the version", Call::get(&key));

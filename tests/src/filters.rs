@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use oauth_dance_core::{Entry, Filter, Precondition, Record, Timestamp, TokenKey};
+use oauth_dance_core::{Entry, Filter, Precondition, Record, Timestamp, TokenKey, Version};
 
 use crate::calls::pages;
 use crate::listing::{all, are_listed, many};
+use crate::lookalikes;
 use crate::outcome::{Outcome, ensure, ensure_eq};
+use crate::paging::keys_are_listed;
 use crate::show::Show as _;
 use crate::subject::{Subject, key, list_all, rich};
 
@@ -64,6 +67,47 @@ pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
         let mut wanted: Vec<_> = entries.iter().filter(|entry| filter.matches(entry)).cloned().collect();
         wanted.sort_by(|one, other| one.key.cmp(&other.key));
         are_listed(&all(&on, &filter, 5).await?, &wanted, &pages(&filter, 5))?;
+    }
+    Ok(())
+}
+
+/// A filter compares like a key, byte for byte: it finds the one record and none that looks alike, and every record is
+/// listed without a filter. An empty user or provider finds nothing.
+pub async fn filters_tell_lookalikes_apart(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    for empty in [Filter::everything().user(""), Filter::everything().provider("")] {
+        on.storage().put(&key("bob")?, &rich("x"), Precondition::Always).await?;
+        ensure_eq!(all(&on, &empty, 10).await?, vec![], "{}: no key has an empty part there", pages(&empty, 10));
+    }
+    on.storage().delete(&key("bob")?, None).await?;
+    let groups: Vec<_> = lookalikes::ALL.iter().flat_map(|groups| groups.iter()).collect();
+    let first = on.random().below(groups.len());
+    for index in on.rounds(groups.len(), Duration::from_secs(2)).await? {
+        let mut texts: Vec<_> = groups[(first + index) % groups.len()].iter().filter(|text| text.len() <= 64).collect();
+        texts.retain(|text| !text.is_empty());
+        let parts = |text: &str| Outcome::Ok([key(text)?, TokenKey::new(text, "bob")?, key("bob")?.with_tenant(text)?]);
+        let mut keys = BTreeSet::new();
+        for text in &texts {
+            keys.extend(parts(text)?);
+        }
+        on.put_all(keys.iter().map(|key| (key.clone(), Record::new("x"))).collect()).await?;
+        let listed: Vec<_> = all(&on, &Filter::everything(), 100).await?.into_iter().map(|entry| entry.key).collect();
+        let keys: Vec<_> = keys.into_iter().collect();
+        keys_are_listed(listed, &keys, &pages(&Filter::everything(), 100))?;
+        for text in texts {
+            let filters = [
+                Filter::everything().user(*text),
+                Filter::everything().provider(*text),
+                Filter::everything().tenant(Some(text)),
+            ];
+            for filter in filters {
+                let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &Record::new(""));
+                let wanted: Vec<_> = keys.iter().filter(|key| filter.matches(&entry(key))).cloned().collect();
+                let listed = all(&on, &filter, 100).await?.into_iter().map(|entry| entry.key).collect();
+                keys_are_listed(listed, &wanted, &pages(&filter, 100))?;
+            }
+        }
+        on.together(keys, |storage, key| async move { Ok(storage.delete(&key, None).await?) }).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Filter, Precondition, Record, TokenKey};
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, TokenKey};
 
 use crate::apart::are_apart;
 use crate::calls::Call;
@@ -95,6 +95,15 @@ pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
             keys.insert(TokenKey::from_parts(format!("a{s}b"), "c", "d", "")?);
             keys.insert(TokenKey::from_parts("", s, s, "")?);
         }
+        // With an escape before the separator, which joins two parts unless it is escaped itself.
+        for e in ["\\", "%", "^", "~", "\"", "'", plain] {
+            keys.insert(TokenKey::from_parts("", format!("a{e}"), format!("b{plain}c"), "d")?);
+            keys.insert(TokenKey::from_parts("", format!("a{plain}b{e}"), "c", "d")?);
+            keys.insert(TokenKey::from_parts(format!("a{e}"), format!("b{plain}c"), "d", "")?);
+            keys.insert(TokenKey::from_parts(format!("a{plain}b{e}"), "c", "d", "")?);
+            keys.insert(TokenKey::from_parts("", "a", format!("b{e}"), format!("c{plain}d"))?);
+            keys.insert(TokenKey::from_parts("", "a", format!("b{plain}c{e}"), "d")?);
+        }
         keys.insert(TokenKey::from_parts("a", "b", "c", "")?);
         keys.insert(TokenKey::from_parts("", "a", "b", "c")?);
         are_apart(&on, &keys.into_iter().collect::<Vec<_>>()).await?;
@@ -120,6 +129,38 @@ pub async fn collations_do_not_apply_to_keys(on: Arc<Subject>) -> Outcome {
 /// No value stands for an absent part, for a default or for all: `default`, `null`, `-`, `*`, `0` are values like others.
 pub async fn no_value_stands_for_none(on: Arc<Subject>) -> Outcome {
     groups_are_apart(&on, lookalikes::STAND_INS).await
+}
+
+/// No word that the medium shows beside a record stands for an absent tenant or account.
+pub async fn no_stored_word_stands_for_none(on: Arc<Subject>) -> Outcome {
+    let alice = key("alice")?;
+    on.storage().put(&alice, &Record::new("x"), Precondition::Always).await?;
+    let mut shown = on.harness().raw_dump().await?;
+    if on.capabilities().listable {
+        on.storage().put(&key("bob")?, &Record::new("x"), Precondition::Always).await?;
+        let first = PageRequest { after: None, limit: 1 };
+        let next = on.storage().list(&Filter::everything(), first).await?.next;
+        shown.push(b'\n');
+        shown.extend(next.iter().flat_map(|next| next.as_bytes()));
+    }
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:#$@~".contains(byte);
+    let words: BTreeSet<_> = shown.split(|byte| !is_word(byte)).filter(|word| (1..=32).contains(&word.len())).collect();
+    for word in words.into_iter().take(2_000) {
+        let word = String::from_utf8_lossy(word).into_owned();
+        let trimmed = word.trim_matches(|letter: char| !letter.is_alphanumeric() && letter != '_').to_owned();
+        for text in BTreeSet::from([word, trimmed]).into_iter().filter(|text| !text.is_empty()) {
+            for other in [alice.clone().with_tenant(text.as_str())?, alice.clone().with_account(text.as_str())?] {
+                let found = on.storage().get(&other).await?;
+                let get = Call::get(&other);
+                ensure!(
+                    found.is_none(),
+                    "{get} shows the record of ({}); the key itself was never written",
+                    alice.show()
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What looks like a number, a date or a truth value is a text.

@@ -375,3 +375,41 @@ pub(crate) const SPECIAL: &[&[&str]] = &[
         "version", "a~", "a.json", "a",
     ],
 ];
+
+/// Texts of which one is a part of another, up to what may separate parts.
+pub(crate) const PARTS_OF_OTHERS: &[&[&str]] = &[
+    &["a", "a:", "a:b", ":a", "b:a", "ab", "a/", "a/b", "/a", "b/a", "a\0b", "a\0", "b\0a"],
+    &["a", "a.b", "a|b", "a-b", "a_b", "a b", "a#b", "a,b", "a;b", "a=b", "a@b", "a\u{1f}b", "a::b", "a\\b"],
+    // What a storage may take for a name of its own.
+    &[
+        "oauth-dance",
+        "oauth-dance:x",
+        "_system",
+        "__internal__",
+        "system",
+        "internal:x",
+        "$x",
+        ".x",
+        "~x",
+        "lock",
+        "lock:x",
+    ],
+    &[
+        "index",
+        "index:x",
+        "meta",
+        "__meta__",
+        "_id",
+        "schema_version",
+        "version",
+        "cursor",
+        "tmp",
+        "x.tmp",
+        "purge",
+        "all",
+    ],
+];
+
+/// All of them.
+pub(crate) const ALL: &[&[&[&str]]] =
+    &[CASE_SPACES_AND_ACCENTS, UNICODE, COLLATIONS, STAND_INS, NUMBERS, ADDRESSES, SPECIAL, PARTS_OF_OTHERS];

@@ -14,10 +14,12 @@ use crate::subject::{Subject, key, rich};
 /// How long writes are repeated to find one that is lost.
 const TIME: Duration = Duration::from_millis(1_500);
 
-/// The name that a storage declares is not empty, and what it declares does not change.
+/// The name that a storage declares is not empty, its `max_payload` is 1 KiB or more, and what it declares does not change.
 pub async fn capabilities_do_not_change(on: Arc<Subject>) -> Outcome {
     let first = on.capabilities();
     ensure!(!first.name.is_empty(), "capabilities(): the name is empty");
+    let limit = first.max_payload.unwrap_or(usize::MAX);
+    ensure!(limit >= 1_024, "capabilities(): max_payload is {limit}, and every storage accepts 1 KiB");
     on.storage().put(&key("alice")?, &Record::new("x"), Precondition::Always).await?;
     ensure_eq!(on.capabilities(), first, "capabilities() after a put");
     Ok(())

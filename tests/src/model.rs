@@ -40,16 +40,7 @@ pub async fn random_histories_match_the_model(on: Arc<Subject>) -> Outcome {
 
 /// A few keys that one storage or another takes for the same.
 fn keys(random: &mut Random) -> Outcome<Vec<TokenKey>> {
-    let groups = [
-        lookalikes::CASE_SPACES_AND_ACCENTS,
-        lookalikes::UNICODE,
-        lookalikes::COLLATIONS,
-        lookalikes::STAND_INS,
-        lookalikes::NUMBERS,
-        lookalikes::ADDRESSES,
-        lookalikes::SPECIAL,
-    ];
-    let group = groups[random.below(groups.len())];
+    let group = lookalikes::ALL[random.below(lookalikes::ALL.len())];
     let texts = group[random.below(group.len())];
     let mut keys = vec![TokenKey::new("github", "alice")?];
     for _ in 0..5 {

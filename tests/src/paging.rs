@@ -1,6 +1,6 @@
 //! A list goes on from page to page, whatever changes in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,6 +32,17 @@ pub async fn foreign_cursors_are_refused(on: Arc<Subject>) -> Outcome {
         let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 10 }).await;
         ensure_error!(page, StorageError::InvalidCursor, "list after the made-up cursor {}", bytes.show());
     }
+    on.storage().put(&key("bob")?, &rich("x"), Precondition::Always).await?;
+    let page = on.storage().list(&Filter::everything(), PageRequest { after: None, limit: 1 }).await?;
+    let Some(next) = page.next else { return Ok(()) };
+    // More than the storage wrote, and nothing that a text ends with.
+    for tail in [&[0xff][..], &[0xff; 16], &[0xfe, 0xff, 0]] {
+        let bytes = [next.as_bytes(), tail].concat();
+        let after = Some(Cursor::from_bytes(bytes.clone()));
+        let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 10 }).await;
+        let what = format!("list after a cursor of its own with {} behind it, {}", tail.to_vec().show(), bytes.show());
+        ensure_error!(page, StorageError::InvalidCursor, "{what}");
+    }
     Ok(())
 }
 
@@ -61,6 +72,87 @@ pub async fn a_list_continues_from_any_cursor(on: Arc<Subject>) -> Outcome {
     }
     ensure!(after.is_none(), "list: there is always another page, after 100 of them");
     keys_are_listed(listed, &keys, "list, with each record deleted once it was listed")
+}
+
+/// A list continues after any key: long ones, ones of any characters, and ones that read the same when joined.
+pub async fn a_list_continues_after_any_key(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let mut keys = BTreeSet::new();
+    for s in ["/", ":", "|", "#", "\0", "", " ", "\u{1f}"] {
+        keys.insert(TokenKey::from_parts("", format!("a{s}b"), "c", "")?);
+        keys.insert(TokenKey::from_parts("", "a", format!("b{s}c"), "")?);
+        keys.insert(TokenKey::from_parts("", "a", "b", format!("c{s}"))?);
+        keys.insert(TokenKey::from_parts("a", format!("b{s}"), "c", "")?);
+    }
+    for length in [1, 60, 126, 127, 128, 129, 200, 255, 256, 300, 1_000] {
+        keys.insert(key(&"k".repeat(length))?);
+        keys.insert(key("kim")?.with_account("é".repeat(length.div_ceil(2)))?);
+    }
+    for text in ["\u{80}", "ÿ", "中", "😀", "\u{10ffff}", "\u{fffd}", "\n", "\\", "%", "\u{7f}"] {
+        keys.insert(key(text)?);
+        keys.insert(TokenKey::new(text, "kim")?);
+    }
+    let mut wanted = Vec::new();
+    for key in keys {
+        match on.storage().put(&key, &Record::new("x"), Precondition::Always).await {
+            Ok(_) => wanted.push(key),
+            Err(StorageError::KeyTooLong { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for limit in [1, 2, 3] {
+        let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
+        let listed = listed.into_iter().map(|entry| entry.key).collect();
+        keys_are_listed(listed, &wanted, &pages(&Filter::everything(), limit))?;
+    }
+    Ok(())
+}
+
+/// A list continues after a record whose retention has ended since it was listed, purged or not.
+pub async fn a_list_continues_after_an_expired_record(on: Arc<Subject>) -> Outcome {
+    on.needs_list()?;
+    let one = on.units(1).await?;
+    let mut live = Vec::new();
+    for index in 0..6 {
+        let short = rich("x").with_retain_for(Some(one));
+        on.storage().put(&key(&format!("user{index}short"))?, &short, Precondition::Always).await?;
+        live.push(key(&format!("user{index}"))?);
+        on.storage().put(&live[index], &rich("x"), Precondition::Always).await?;
+    }
+    // A cursor behind each record, live and not.
+    let mut cursors = vec![None];
+    let mut seen = vec![BTreeSet::new()];
+    let begun = on.now();
+    while let Some(after) = cursors.last().cloned() {
+        let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 1 }).await?;
+        let mut so_far = seen.last().cloned().unwrap_or_default();
+        so_far.extend(page.entries.into_iter().map(|entry| entry.key));
+        let Some(next) = page.next else { break };
+        ensure!(cursors.len() < 100, "list(pages of 1): there is always another page, after 100 of them");
+        cursors.push(Some(next));
+        seen.push(so_far);
+    }
+    on.pass(13).await?;
+    for is_purged in [false, true] {
+        if is_purged {
+            on.storage().purge(usize::MAX).await?;
+        }
+        for (after, before) in cursors.iter().zip(&seen) {
+            let (mut listed, mut after) = (Vec::new(), after.clone());
+            for _ in 0..100 {
+                let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 3 }).await?;
+                listed.extend(page.entries.into_iter().map(|entry| entry.key));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            let wanted: Vec<_> = live.iter().filter(|key| !before.contains(*key)).cloned().collect();
+            let what = format!("list from a cursor of {:?} ago, since when records have expired", on.now() - begun);
+            keys_are_listed(listed, &wanted, &what)?;
+        }
+    }
+    Ok(())
 }
 
 /// A record that is there throughout is listed exactly once, whatever is written and deleted between the pages.

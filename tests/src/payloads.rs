@@ -1,10 +1,12 @@
 //! A payload is any bytes, up to the size that the storage declares.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenKey};
 
 use crate::calls::Call;
+use crate::lookalikes;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, difference};
 use crate::subject::{Subject, key, list_all, rich};
@@ -211,43 +213,31 @@ pub async fn instants_are_exact(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// A `key_id` is any text of at most 64 bytes, and is read and listed as it was written.
+/// A `key_id` is any text of at most 64 bytes, and is read and listed as it was written. A longer one too, or it is
+/// `TooLarge`.
 pub async fn key_ids_are_exact(on: Arc<Subject>) -> Outcome {
-    let key = key("alice")?;
-    let longest = "k".repeat(64);
-    let texts = [
-        "0123456789abcdef",
-        "ABCDEF",
-        "abcdef",
-        "Key",
-        " key ",
-        "0",
-        "007",
-        "1e5",
-        "null",
-        "none",
-        "default",
-        "-",
-        "a b",
-        "a/b:c=d",
-        "caf\u{e9}",
-        "\u{1f511}",
-        "'",
-        "%",
-        "\n",
-        &longest,
-    ];
-    for text in texts {
-        let record = Record::new("x").with_key_id(Some(text.to_owned()));
-        on.storage().put(&key, &record, Precondition::Always).await?;
-        let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
-        ensure_eq!(found, record.key_id, "{} after put: key_id", Call::get(&key));
-        if on.capabilities().listable {
-            let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
-            let listed: Vec<_> = listed.into_iter().map(|entry| entry.key_id).collect();
-            ensure_eq!(listed, vec![record.key_id], "list of the one record, of {}: key_id", key.show());
+    let mut texts: Vec<String> =
+        ["0123456789abcdef", "ABCDEF", "Key", " key ", "a/b:c=d", "'", "%", "\n", "a\0b", "\0"]
+            .map(str::to_owned)
+            .into();
+    let repeated = ["k", "%", "\u{e9}", "\0", " ", "/", "\u{1f511}"].into_iter().map(|one| one.repeat(64 / one.len()));
+    texts.extend(repeated);
+    let groups = lookalikes::ALL.iter().flat_map(|groups| groups.iter()).flat_map(|texts| texts.iter());
+    texts.extend(groups.filter(|text| text.len() <= 64 && !text.is_empty()).map(|text| (*text).to_owned()));
+    for index in on.rounds(texts.len(), Duration::from_millis(1_500)).await? {
+        key_id_comes_back(&on, &texts[index]).await?;
+    }
+    for length in [65, 100, 128, 255, 256, 257, 1_000, 5_000, 70_000] {
+        let record = Record::new("x").with_key_id(Some("k".repeat(length)));
+        match on.storage().put(&key("alice")?, &record, Precondition::Always).await {
+            Err(StorageError::TooLarge { .. }) => {}
+            written => {
+                written?;
+                key_id_comes_back(&on, &"k".repeat(length)).await?;
+            }
         }
     }
+    let key = key("alice")?;
     on.storage().put(&key, &Record::new("x").with_key_id(Some(String::new())), Precondition::Always).await?;
     let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
     let is_empty = found.as_deref().unwrap_or_default().is_empty();
@@ -255,12 +245,28 @@ pub async fn key_ids_are_exact(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
+async fn key_id_comes_back(on: &Subject, text: &str) -> Outcome {
+    let key = key("alice")?;
+    let record = Record::new("x").with_key_id(Some(text.to_owned()));
+    on.storage().put(&key, &record, Precondition::Always).await?;
+    let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
+    ensure_eq!(found, record.key_id, "{} after put: key_id", Call::get(&key));
+    if on.capabilities().listable {
+        let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
+        let listed: Vec<_> = listed.into_iter().map(|entry| entry.key_id).collect();
+        ensure_eq!(listed, vec![record.key_id], "list of the one record, of {}: key_id", key.show());
+    }
+    Ok(())
+}
+
 /// A payload leaves nothing of a longer one behind, and takes nothing of a shorter one along.
 pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
-    let mut random = on.random();
-    for length in [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000] {
-        comes_back(&on, &key, &random.bytes(on.fitting(length))).await?;
+    let small = [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000];
+    // For storages that divide a payload: fewer parts than before, and parts that are just full.
+    let large = [1_000_000, 66_000, 300_000, 131_073, 131_072, 65_537, 900_000, 65_536, 700_000, 262_145, 520_000, 2];
+    for (length, letter) in small.into_iter().chain(large).zip((b'a'..=b'z').cycle()) {
+        comes_back(&on, &key, &vec![letter; on.fitting(length)]).await?;
     }
     Ok(())
 }
@@ -284,6 +290,26 @@ pub async fn records_come_back_exactly(on: Arc<Subject>) -> Outcome {
         ensure_eq!(found.value.key_id, record.key_id, "get after {put}: key_id");
         ensure_eq!(found.version, version, "get after {put}: the version, which put returned");
         ensure_eq!(found.value.retain_for, None, "get after {put}: retain_for");
+    }
+    Ok(())
+}
+
+/// Large records are not evicted for others, and the records of one user have no limit together.
+pub async fn large_records_are_not_evicted(on: Arc<Subject>) -> Outcome {
+    on.needs_room()?;
+    let size = on.fitting(1_048_576);
+    let key = |index: usize| Outcome::Ok(TokenKey::new(format!("provider{index}"), "alice")?);
+    let record = |index: usize| Record::new(vec![b'a' + (index % 26) as u8; size]);
+    let mut count = 0;
+    for index in on.rounds(40, Duration::from_millis(300)).await? {
+        on.storage().put(&key(index)?, &record(index), Precondition::Always).await?;
+        count += 1;
+    }
+    for index in 0..count {
+        let found = on.storage().get(&key(index)?).await?.map(|found| found.value);
+        let what = format!("{} after {count} puts of {size} bytes each for this user", Call::get(&key(index)?));
+        let is_same = found.as_ref() == Some(&record(index));
+        ensure!(is_same, "{what}: expected {}, found {}", record(index).show(), found.show());
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ macro_rules! __properties {
                 payloads_of_other_lengths_replace_each_other [sizes_are_exact any_bytes_come_back]
                 instants_are_exact [the_list_is_exact an_expired_access_token_is_not_missing]
                 key_ids_are_exact [the_list_is_exact]
+                large_records_are_not_evicted [sizes_are_exact]
                 records_come_back_exactly [
                     any_bytes_come_back sizes_are_exact payloads_of_other_lengths_replace_each_other instants_are_exact
                     key_ids_are_exact
@@ -44,6 +45,7 @@ macro_rules! __properties {
                 numbers_are_compared_as_text [no_record_is_evicted_for_another]
                 special_characters_are_data [no_record_is_evicted_for_another]
                 no_value_stands_for_none [no_record_is_evicted_for_another numbers_are_compared_as_text special_characters_are_data]
+                no_stored_word_stands_for_none [no_value_stands_for_none]
                 addresses_are_not_normalized [no_record_is_evicted_for_another case_spaces_and_accents_keep_keys_apart]
                 collations_do_not_apply_to_keys [
                     case_spaces_and_accents_keep_keys_apart unicode_keeps_keys_apart no_value_stands_for_none
@@ -107,6 +109,8 @@ macro_rules! __properties {
             purging [map zero_retention_is_over_at_once]:
                 purge_removes_only_expired_records
                 purge_accepts_every_limit
+                purge_spares_live_records_of_any_retention [purge_removes_only_expired_records]
+                purge_removes_as_many_as_its_limit_allows [purge_accepts_every_limit]
                 purge_below_its_limit_leaves_nothing_expired [purge_removes_only_expired_records purge_accepts_every_limit]
                 purge_spares_records_written_meanwhile [purge_removes_only_expired_records]
                 clearing_an_expired_record_spares_a_new_one [an_expired_record_counts_as_absent];
@@ -119,10 +123,13 @@ macro_rules! __properties {
             filters [map every_part_keeps_keys_apart]:
                 filters_hold_on_every_page
                 filters_are_exact [filters_hold_on_every_page]
-                filters_are_not_patterns;
+                filters_are_not_patterns
+                filters_tell_lookalikes_apart [filters_are_not_patterns];
             paging [map the_list_is_exact pages_of_any_size_cover_the_list]:
                 foreign_cursors_are_refused
                 a_list_continues_from_any_cursor
+                a_list_continues_after_any_key [a_list_continues_from_any_cursor]
+                a_list_continues_after_an_expired_record [a_list_continues_from_any_cursor records_are_hidden_after_their_retention]
                 pages_are_stable_under_writes [a_list_continues_from_any_cursor]
                 later_pages_show_the_current_state
                 expired_records_do_not_end_a_list [records_are_hidden_after_their_retention zero_retention_is_over_at_once]
@@ -155,7 +162,8 @@ macro_rules! __properties {
                 read_only_is_an_error
                 a_full_medium_is_an_error;
             repeats [map an_error_means_old_or_new]:
-                a_repeated_call_does_not_meet_its_own_effect;
+                a_repeated_call_does_not_meet_its_own_effect
+                an_ambiguous_call_is_neither_undone_nor_repeated;
             races [map conditions]:
                 one_creation_wins
                 racing_first_writes_all_succeed
@@ -172,7 +180,9 @@ macro_rules! __properties {
                 one_of_two_deletes_wins [one_delete_wins]
                 an_update_or_a_delete_wins [a_delete_and_a_write_exclude_each_other]
                 an_update_does_not_undo_a_write [no_update_is_lost]
-                simultaneous_writes_of_two_keys_both_persist;
+                simultaneous_writes_of_two_keys_both_persist
+                a_delete_does_not_undo_a_write_of_another_key [simultaneous_writes_of_two_keys_both_persist]
+                two_writes_at_once_have_two_versions [racing_first_writes_all_succeed];
             claims [map conditions]:
                 one_claim_wins [one_of_two_updates_wins]
                 a_lost_claim_cannot_commit

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Precondition, Record, TokenStorage};
+use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage};
 
 use crate::calls::Call;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
@@ -59,6 +59,56 @@ pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
         ensure!(removed + rest <= 3, "purge({limit}) and another one say that they removed {} of 3", removed + rest);
         let get = Call::get(&plain);
         ensure!(is_there(&on, &plain).await?, "{get} after purge({limit}) is None, and has no retention");
+    }
+    Ok(())
+}
+
+/// A purge spares every live record, however short its retention is and however soon it ends.
+pub async fn purge_spares_live_records_of_any_retention(on: Arc<Subject>) -> Outcome {
+    let can_move_time = on.can_move_time().await?;
+    let retentions = [3, 4, 5, 10, 30, 59, 60, 61, 300, 3_600, 86_400];
+    for seconds in retentions {
+        let key = key(&format!("{seconds} s"))?;
+        let begun = on.now();
+        let retention = Duration::from_secs(seconds);
+        on.storage().put(&key, &kept_for("x", retention), Precondition::Always).await?;
+        on.storage().purge(usize::MAX).await?;
+        lives(&on, &key, begun, retention).await?;
+        if can_move_time {
+            // Two seconds before its end, for a clock of whole seconds.
+            on.advance(retention - Duration::from_secs(2)).await?;
+            on.storage().purge(usize::MAX).await?;
+            lives(&on, &key, begun, retention).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The record is there, unless its retention may have ended.
+async fn lives(on: &Subject, key: &TokenKey, begun: Duration, retention: Duration) -> Outcome {
+    let is_there = is_there(on, key).await?;
+    let passed = on.now() - begun;
+    let is_live = passed + Duration::from_secs(1) < retention;
+    ensure!(
+        is_there || !is_live,
+        "{} after a purge is None, {passed:?} after put with a retention of {retention:?}",
+        Call::get(key)
+    );
+    Ok(())
+}
+
+/// A purge removes more than a thousand expired records if its limit allows it.
+pub async fn purge_removes_as_many_as_its_limit_allows(on: Arc<Subject>) -> Outcome {
+    on.needs_room()?;
+    let keys: Vec<_> = (0..1_205).map(|index| key(&format!("past{index}"))).collect::<Outcome<_>>()?;
+    on.put_all(keys.iter().map(|key| (key.clone(), kept_for("x", ZERO))).collect()).await?;
+    for limit in [7, 26, 101, 400, 5_000] {
+        let removed = on.storage().purge(limit).await?;
+        ensure!(removed <= limit as u64, "purge({limit}) says that it removed {removed}");
+        if removed < limit as u64 {
+            let rest = on.storage().purge(5_000).await?;
+            ensure_eq!(rest, 0, "purge(5000) after purge({limit}) had removed {removed}, fewer than it may");
+        }
     }
     Ok(())
 }

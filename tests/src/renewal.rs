@@ -178,7 +178,18 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome
             );
         }
     }
-    on.pass(23).await?;
+    on.pass(12).await?;
+    // A handle that is opened while the retentions last, and does not begin them again.
+    let late = Arc::clone(&on.recorded_handles(2).await?[1]);
+    for index in 0..handles.len() * handles.len() {
+        late.get(&key(&format!("by {} for {}", index / handles.len(), index % handles.len()))?).await?;
+    }
+    on.pass(11).await?;
+    for index in 0..handles.len() * handles.len() {
+        let key = key(&format!("by {} for {}", index / handles.len(), index % handles.len()))?;
+        let get = Call::get(&key);
+        ensure_eq!(late.get(&key).await?, None, "{get} through a handle opened after the put, its retention has ended");
+    }
     for (index, version) in (0..handles.len() * handles.len()).zip(versions) {
         let (writer, reader) = (index / handles.len(), index % handles.len());
         let key = key(&format!("by {writer} for {reader}"))?;

@@ -1,8 +1,10 @@
 //! A storage that repeats a call by itself does not meet what its first attempt did.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, StorageError, Versioned};
+use tokio::time::sleep;
 
 use crate::calls::Call;
 use crate::faults::{heal, in_time, purges};
@@ -10,6 +12,9 @@ use crate::harness::Fault;
 use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
 use crate::subject::{Subject, key};
+
+/// How long the suite waits for what a storage does after a call has returned.
+const LATE: Duration = Duration::from_millis(1_500);
 
 /// A storage that repeats a call because an answer was lost returns what the call did, or `Ambiguous`: never `Conflict`,
 /// `Ok(false)` or `Ok(0)` because the first attempt had succeeded.
@@ -98,6 +103,49 @@ async fn a_repeated_purge_is_right(on: &Subject) -> Outcome {
     if let Ok(removed) = removed? {
         let count = "of 3 expired records, whose first answer was lost, is";
         ensure!(removed + rest == 3, "purge({}) {count} Ok({removed}), and the next one is Ok({rest})", usize::MAX);
+    }
+    Ok(())
+}
+
+/// What was seen after a call whose answer was lost is not undone, and the call is not repeated later, over what came after
+/// it.
+pub async fn an_ambiguous_call_is_neither_undone_nor_repeated(on: Arc<Subject>) -> Outcome {
+    let mut settled = Vec::new();
+    for index in 0..8 {
+        let key = key(&format!("user{index}"))?;
+        let new = Record::new(format!("new {index}"));
+        let old = on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
+        on.harness().inject(Fault::CutReply).await?;
+        // Its answer is lost, whatever it is.
+        let call = match index / 2 {
+            0 => {
+                drop(in_time(&on, on.storage().put(&key, &new, Precondition::Always)).await?);
+                Call::put(&key, &new, Precondition::Always)
+            }
+            1 => {
+                let when = Precondition::Version(old);
+                drop(in_time(&on, on.storage().put(&key, &new, when)).await?);
+                Call::put(&key, &new, when)
+            }
+            _ => {
+                let only = (index / 2 == 3).then_some(old);
+                drop(in_time(&on, on.storage().delete(&key, only)).await?);
+                Call::delete(&key, only)
+            }
+        };
+        heal(&on).await?;
+        let mut seen = on.storage().get(&key).await?.map(|found| found.version);
+        if index % 2 == 1 {
+            seen = Some(on.storage().put(&key, &Record::new("newer"), Precondition::Always).await?);
+        }
+        settled.push((key, call, seen));
+    }
+    on.take_turn(None);
+    sleep(LATE).await;
+    for (key, call, seen) in settled {
+        let found = on.storage().get(&key).await?.map(|found| found.version);
+        let get = Call::get(&key);
+        ensure_eq!(found, seen, "{get} {LATE:?} after {call}, whose answer was lost: the version seen before");
     }
     Ok(())
 }
