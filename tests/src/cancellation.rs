@@ -1,4 +1,4 @@
-//! Whoever drops a call, as a web server does when its client hangs up, does no harm.
+//! Dropping a call does no harm. A web server does so when its client disconnects.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -81,7 +81,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// What was dropped takes effect soon or never: not over a later write, and not after a later delete.
+/// A dropped call takes effect soon or never: not over a later write, and not after a later delete.
 pub async fn dropped_calls_take_no_late_effect(on: Arc<Subject>) -> Outcome {
     let mut wanted = Vec::new();
     let settles = time_to_settle(&on, 1).await?;
@@ -196,7 +196,7 @@ pub async fn handles_agree_after_a_drop(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// A `get` or `list` that is dropped at any point holds up no other one, neither a later one nor one that ran beside it.
+/// A `get` or `list` that is dropped at any point blocks no other one, neither a later one nor one that ran at the same time.
 pub async fn a_dropped_read_does_not_block_others(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;

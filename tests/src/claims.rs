@@ -97,7 +97,7 @@ pub async fn a_new_login_beats_a_claim(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Held claims pin nothing: with 50 of them other keys are read and written as ever.
+/// Held claims block no other key: with 50 of them other keys are read and written as before.
 pub async fn held_claims_do_not_block_other_keys(on: Arc<Subject>) -> Outcome {
     for index in 0..50 {
         let key = key(&format!("user{index}"))?;
@@ -113,7 +113,7 @@ pub async fn held_claims_do_not_block_other_keys(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Whoever sees, through any handle, that a claim has ended sees what its holder committed.
+/// The first read, through any handle, that no longer returns a claim returns what its holder committed.
 pub async fn the_next_read_after_a_claim_sees_the_commit(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let handles = on.handles(2).await?;

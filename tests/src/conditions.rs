@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
 use crate::subject::{Subject, key, rich};
 
-/// `put Absent` writes where nothing is, and is a `Conflict` that changes nothing where something is.
+/// `put Absent` writes if the key has no record, and is a `Conflict` that changes nothing if it has one.
 pub async fn put_absent_conflicts_where_a_record_is_stored(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
@@ -37,7 +37,7 @@ pub async fn stale_versions_conflict_and_change_nothing(on: Arc<Subject>) -> Out
     Ok(())
 }
 
-/// `put Version` where nothing is is a `Conflict`, and creates nothing.
+/// `put Version` of a key without a record is a `Conflict`, and creates nothing.
 pub async fn put_version_conflicts_where_nothing_is_stored(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     for wrong in [Version::random(), Version::from_bytes([0; 16])] {
@@ -89,7 +89,7 @@ pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// A write of the same bytes is a write: it has a version of its own, and the one before is void.
+/// A write of the same bytes makes a new version, and the one before is void.
 pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<Subject>) -> Outcome {
     let plain = [Record::new("first"), rich("first").with_retain_for(None), Record::new(""), rich("first")];
     for (index, record) in plain.into_iter().enumerate() {

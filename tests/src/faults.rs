@@ -1,4 +1,4 @@
-//! When the server fails, the storage says so, loses nothing, and works again afterwards.
+//! If the server fails, the storage returns errors, loses nothing, and works again afterwards.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
 use crate::subject::{Subject, key, list_all, rich};
 
-/// What was written before is there through a new pool, with its version and hints.
+/// What was written before a restart is read and listed through a new pool, with its version and hints.
 pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome {
     let mut written = Vec::new();
     for index in 0..20 {
@@ -28,7 +28,7 @@ pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome 
     }
     on.storage().delete(&written[0].0, None).await?;
     let reopened = on.harness().reopen().await?;
-    let get = |key| format!("{} through a storage opened anew", Call::get(key));
+    let get = |key| format!("{} through a storage opened again", Call::get(key));
     ensure_eq!(reopened.get(&written[0].0).await?, None, "{}, deleted before", get(&written[0].0));
     for (key, record) in &written[1..] {
         ensure_eq!(reopened.get(key).await?.as_ref(), Some(record), "{}, written before", get(key));
@@ -39,13 +39,13 @@ pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome 
         let mut wanted: Vec<_> = written[1..].iter().map(entry).collect();
         wanted.sort_by(|one, other| one.key.cmp(&other.key));
         let listed = list_all(reopened.as_ref(), &Filter::everything(), 100).await?;
-        are_listed(&listed, &wanted, "list through a storage opened anew")?;
+        are_listed(&listed, &wanted, "list through a storage opened again")?;
     }
     Ok(())
 }
 
-/// When the server crashes in the middle of writes (`kill -9`), nothing that was acknowledged is lost, and the same
-/// storage works again once the server does.
+/// When the server crashes in the middle of writes (`kill -9`), no acknowledged write or delete is lost, and
+/// the same storage works again once the server does.
 pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Outcome {
     if !on.capabilities().durable {
         return Err(Stop::not_applicable("not durable"));
@@ -92,7 +92,7 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Out
     works(&on).await
 }
 
-/// While the server is down every call is an error soon: never `Ok(None)`, `Ok(false)`, an empty page or a conflict.
+/// While the server is down every call returns an error soon: never `Ok(None)`, `Ok(false)`, an empty page or a conflict.
 pub async fn an_outage_is_an_error(on: Arc<Subject>) -> Outcome {
     every_call_fails(on, Fault::Down).await
 }
@@ -125,8 +125,8 @@ pub async fn the_storage_recovers(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// If a call fails the record is the old or the new one, and the error does not claim otherwise: only `Ambiguous` may
-/// have changed anything.
+/// After a failed call the record is the old or the new one, and only an `Ambiguous` call may have changed it, now or
+/// later.
 pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
     let mut untouched = Vec::new();
     for fault in [Fault::CutReply, Fault::Down, Fault::Silent] {
@@ -191,12 +191,12 @@ async fn reads_fail(on: &Subject, fault: Fault) -> Outcome {
     Ok(())
 }
 
-/// A server that only reads refuses writes with an error that says so, and loses nothing.
+/// If the server is read-only, every write returns an error, and nothing is lost.
 pub async fn read_only_is_an_error(on: Arc<Subject>) -> Outcome {
     refuses_writes(&on, Fault::ReadOnly).await
 }
 
-/// A full medium refuses writes with an error that says so, and loses nothing.
+/// If the medium is full, every write returns an error, and nothing is lost.
 pub async fn a_full_medium_is_an_error(on: Arc<Subject>) -> Outcome {
     refuses_writes(&on, Fault::Full).await
 }

@@ -1,4 +1,4 @@
-//! A filter chooses exactly the records that meet all of its conditions.
+//! A filter selects exactly the records that meet all of its conditions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub async fn filters_hold_on_every_page(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Every condition of a filter is kept, alone and together with others.
+/// Every condition of a filter holds for every entry, alone and together with others.
 pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     let mut entries = Vec::new();

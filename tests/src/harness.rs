@@ -37,7 +37,7 @@ pub fn server_from_env(name: &str) -> Answer<String> {
     }
 }
 
-/// One set of stored data, empty at first and seen by nobody else, and what a test can do to it.
+/// One set of stored data, empty at first and used by no other property, and what a test can do to it.
 ///
 /// Only [`storage`](Self::storage) is required, and every storage that is [`Clone`] is a harness already (put one that is
 /// not into an [`Arc`]). Each further method makes more properties applicable.

@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
 use crate::show::Show;
 use crate::subject::{Subject, key, list_all, rich};
 
-/// A storage that does not declare `list` answers `Unsupported`, and not an empty page.
+/// `list` of a storage that does not declare it is `Unsupported`, and not an empty page.
 pub async fn an_undeclared_list_is_unsupported(on: Arc<Subject>) -> Outcome {
     if on.capabilities().listable {
         return Err(crate::Stop::not_applicable("listable"));
@@ -21,7 +21,7 @@ pub async fn an_undeclared_list_is_unsupported(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// The list holds every record once with its version and hints, and nothing that was deleted.
+/// `list` returns every record once, with its version and hints, and no deleted one.
 pub async fn the_list_is_exact(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     // One page, and keys that no storage takes for another: filters, pages and keys have properties of their own.
@@ -95,7 +95,7 @@ pub async fn long_lists_are_whole(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// All of a user's records can be found and removed, and nobody else's go with them.
+/// All records of a user can be listed and removed, and no other user's record is removed with them.
 pub async fn a_user_can_be_removed(on: Arc<Subject>) -> Outcome {
     on.needs_list()?;
     for key in many()? {
@@ -146,8 +146,8 @@ pub(crate) fn are_listed(listed: &[Entry], wanted: &[Entry], what: &str) -> Outc
         ("listed twice", twice.map(|(_, entry)| format!("({})", entry.key.show())).collect()),
     ];
     let differences: Vec<_> = differences.iter().filter(|(_, those)| !those.is_empty()).collect();
-    let told: Vec<_> = differences.iter().map(|(name, those)| format!("{name}: {}", some(those))).collect();
-    ensure!(told.is_empty(), "{what}: {}", told.join("; "));
+    let shown: Vec<_> = differences.iter().map(|(name, those)| format!("{name}: {}", some(those))).collect();
+    ensure!(shown.is_empty(), "{what}: {}", shown.join("; "));
     Ok(())
 }
 

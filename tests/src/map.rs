@@ -35,7 +35,7 @@ pub async fn missing_is_none(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Reads after a write show that write, and reads after a delete show nothing: each of several.
+/// Every `get` after a `put` returns its record, and every `get` after a `delete` is `None`: each of several.
 pub async fn a_read_shows_the_last_write(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     for round in 0..8 {
@@ -133,7 +133,7 @@ pub async fn delete_removes_the_record(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// `delete` where nothing is, or nothing any more, is `Ok(false)`.
+/// `delete` of a key that has no record, or no longer has one, is `Ok(false)`.
 pub async fn delete_of_nothing_is_false(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let delete = Call::delete(&key, None);

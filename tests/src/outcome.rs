@@ -3,10 +3,10 @@ use std::panic::Location;
 
 use crate::harness::HarnessError;
 
-/// How one property ended: kept, or a [`Stop`].
+/// How one property ended: it holds, or a [`Stop`].
 pub type Outcome<T = ()> = Result<T, Stop>;
 
-/// Why a property was not shown to be kept.
+/// Why a property was not shown to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {

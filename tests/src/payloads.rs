@@ -36,9 +36,9 @@ pub async fn too_large_is_refused(on: Arc<Subject>) -> Outcome {
     let version = on.storage().put(&key, &small, Precondition::Always).await?;
     for size in [limit + 1, limit + 4_096, 2 * limit + 1_048_576] {
         match on.storage().put(&key, &Record::new(vec![b'x'; size]), Precondition::Always).await {
-            Err(StorageError::TooLarge { size: told, limit: least }) => {
+            Err(StorageError::TooLarge { size: reported, limit: least }) => {
                 ensure_eq!(
-                    (told, least),
+                    (reported, least),
                     (size, limit),
                     "put({}) of {size} bytes: size and limit in TooLarge",
                     key.show()
@@ -259,7 +259,7 @@ async fn key_id_comes_back(on: &Subject, text: &str) -> Outcome {
     Ok(())
 }
 
-/// A payload leaves nothing of a longer one behind, and takes nothing of a shorter one along.
+/// A payload that replaces a longer or a shorter one comes back with its own length and bytes.
 pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<Subject>) -> Outcome {
     let key = key("alice")?;
     let small = [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000];
@@ -294,7 +294,7 @@ pub async fn records_come_back_exactly(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Large records are not evicted for others, and the records of one user have no limit together.
+/// No large record is evicted for another, and there is no limit for all records of a user together.
 pub async fn large_records_are_not_evicted(on: Arc<Subject>) -> Outcome {
     on.needs_room()?;
     let size = on.fitting(1_048_576);

@@ -1,4 +1,4 @@
-//! Properties that need another process, and that process's side of them.
+//! Properties that need another process, and what that process does.
 //!
 //! A harness that can start one returns a [`Command`] from [`Harness::process`](crate::Harness::process). The program
 //! opens the same data and calls [`work`]; what it is to do stands in its environment.
@@ -74,7 +74,7 @@ pub async fn no_update_is_lost_between_processes(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// What another process was told to be written is seen here at once, and the other way round.
+/// A write that was acknowledged in one process is seen at once in another.
 pub async fn writes_are_seen_by_other_processes(on: Arc<Subject>) -> Outcome {
     needs_shared(&on)?;
     for round in 1..=3 {

@@ -13,7 +13,7 @@ use crate::subject::{Subject, kept_for, key, rich};
 /// A retention that is over at once.
 const ZERO: Duration = Duration::ZERO;
 
-/// `purge` removes nothing that is kept, at most as many as it may, and ends at 0.
+/// `purge` removes only records past their retention, at most `limit` of them, and returns 0 once none is left.
 pub async fn purge_removes_only_expired_records(on: Arc<Subject>) -> Outcome {
     let long = on.units(600).await?;
     for index in 0..12 {
@@ -113,11 +113,11 @@ pub async fn purge_removes_as_many_as_its_limit_allows(on: Arc<Subject>) -> Outc
     Ok(())
 }
 
-/// A purge that removes less than it may has left nothing, whatever the limit and wherever the records are.
+/// A purge that removes fewer records than its limit leaves no expired one, whatever the limit and wherever the records are.
 pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<Subject>) -> Outcome {
     for limit in [1, 2, 5, 1 << 31, 1 << 32, usize::MAX] {
         for index in 0..4 {
-            // Records that are kept, before, among and after those that are not.
+            // Live records before, among and after expired ones.
             for (user, record) in [("a", Record::new("x")), ("m", kept_for("x", ZERO)), ("z", Record::new("x"))] {
                 on.storage().put(&key(&format!("{user}{index}"))?, &record, Precondition::Always).await?;
             }
@@ -136,7 +136,7 @@ pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<Subject>) -> O
     Ok(())
 }
 
-/// A purge does not take a record that is written again at the same time.
+/// A purge does not remove a record that is written again at the same time.
 pub async fn purge_spares_records_written_meanwhile(on: Arc<Subject>) -> Outcome {
     let keys = (0..24).map(|index| key(&format!("user{index}"))).collect::<Outcome<Vec<_>>>()?;
     for round in on.rounds(40, Duration::from_millis(300)).await? {
@@ -159,7 +159,7 @@ pub async fn purge_spares_records_written_meanwhile(on: Arc<Subject>) -> Outcome
     Ok(())
 }
 
-/// No call that meets a record past its retention takes away one that is written at the same time.
+/// No call that finds an expired record removes one that is written at the same time.
 pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     let key = key("alice")?;

@@ -86,7 +86,7 @@ pub async fn no_update_is_lost(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Of many that delete one record at once exactly one is told that it removed it.
+/// Of many deletes of one record at once exactly one is `Ok(true)`.
 pub async fn one_delete_wins(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     let handles = on.handles(4).await?;
@@ -143,7 +143,7 @@ pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<Subject>) -> Outcom
     Ok(())
 }
 
-/// No reader ever sees one write's payload with another one's hints, nor a part of a payload.
+/// No read returns the payload of one write with the hints of another, a part of a payload, or nothing in between.
 pub async fn no_read_is_torn(on: Arc<Subject>) -> Outcome {
     let handles = on.handles(3).await?;
     // Some storages divide what is large, and others only what is larger still.
@@ -210,7 +210,7 @@ pub async fn large_writes_exclude_each_other(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Once a handle has shown a write it does not go back to an earlier one.
+/// Once a handle has returned a write it does not return an earlier one.
 pub async fn reads_do_not_go_back(on: Arc<Subject>) -> Outcome {
     let handles = on.handles(3).await?;
     let key = key("alice")?;
@@ -245,7 +245,7 @@ pub async fn reads_do_not_go_back(on: Arc<Subject>) -> Outcome {
     Ok(written?)
 }
 
-/// Tasks that write two keys in opposite orders do not wait for each other for ever, and a busy key does not hold up another.
+/// Tasks that write two keys in opposite orders do not deadlock, and a busy key does not block another.
 pub async fn keys_do_not_block_each_other(on: Arc<Subject>) -> Outcome {
     let handles = on.handles(4).await?;
     let (one, two, calm) = (key("one")?, key("two")?, key("calm")?);
@@ -320,7 +320,7 @@ async fn at_once(
     writing.join_all().await
 }
 
-/// A record whose every part tells the number of its write.
+/// A record of which every part shows the number of its write.
 fn generation(number: u64, size: usize) -> Record {
     let mut payload = number.to_be_bytes().repeat(size / 8 + 1);
     payload.truncate(size);

@@ -1,4 +1,4 @@
-//! Each write begins a retention of its own, and nothing else does.
+//! Each write begins a retention of its own, and no other call begins or prolongs one.
 
 use std::sync::Arc;
 use std::time::Duration;

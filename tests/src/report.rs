@@ -42,7 +42,7 @@ impl Report {
         self.outcomes.get(property).map(|(_, took)| *took)
     }
 
-    /// How many properties were kept.
+    /// How many properties hold.
     pub fn passed(&self) -> usize {
         self.outcomes.values().filter(|(outcome, _)| outcome.is_ok()).count()
     }

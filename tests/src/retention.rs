@@ -1,4 +1,4 @@
-//! A record is kept as long as it asked for, and whether its access token has expired does not matter.
+//! A record is stored as long as its retention lasts, whether or not its access token has expired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub async fn an_expired_access_token_is_not_missing(on: Arc<Subject>) -> Outcome
     Ok(())
 }
 
-/// A record past its retention is hidden from `get` and `list` at once, purged or not.
+/// `get` and `list` do not return a record past its retention, purged or not.
 pub async fn records_are_hidden_after_their_retention(on: Arc<Subject>) -> Outcome {
     let (short, long) = (key("short")?, key("long")?);
     let (one, many) = (on.units(1).await?, on.units(600).await?);
@@ -88,7 +88,7 @@ pub async fn an_expired_record_counts_as_absent(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// A record that is read carries the time it has left, which reading does not prolong.
+/// `get` returns the time that is left of the retention, and does not prolong it.
 pub async fn get_returns_the_remaining_retention(on: Arc<Subject>) -> Outcome {
     let long = on.units(600).await?;
     let (alice, bob) = (key("alice")?, key("bob")?);
@@ -122,7 +122,7 @@ pub async fn get_returns_the_remaining_retention(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// A fraction of a second counts as a whole one: no record with a retention is over at once, and none is unlimited.
+/// A fraction of a second counts as a whole second: no such retention is over at once, and none is unlimited.
 pub async fn fractional_retentions_round_up(on: Arc<Subject>) -> Outcome {
     let fraction = key("fraction")?;
     let record = kept_for("x", Duration::from_millis(60_001));

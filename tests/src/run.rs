@@ -22,7 +22,7 @@ const SET_UP: Duration = Duration::from_secs(60);
 const PANICKED: &str = "the property panicked: ";
 /// Before the time after which a property had not ended.
 const NOT_DONE: &str = "the property was not done after ";
-/// How many properties run at a time, unless libtest is told another number of threads.
+/// How many properties run at a time, unless libtest is given another number of threads.
 pub(crate) const SIDE_BY_SIDE: usize = 8;
 
 /// One promise of a storage, with the name of the function that checks it.
@@ -194,6 +194,6 @@ fn seed() -> u64 {
 
 /// Says something that libtest does not swallow.
 pub(crate) fn say(line: &str) {
-    // There is nobody left to tell if the standard error is gone.
+    // There is no one left to inform if the standard error is gone.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

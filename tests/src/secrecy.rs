@@ -1,4 +1,4 @@
-//! With a key ring nothing secret reaches the storage, and the storage tells nothing of what it was given.
+//! With a key ring nothing secret reaches the storage, and the storage shows nothing of what it was given.
 
 use std::sync::Arc;
 
@@ -176,7 +176,7 @@ pub async fn equal_tokens_are_stored_differently(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Every sealed record tells, when read and when listed, which key sealed it.
+/// `get` and `list` return the id of the key that sealed a record.
 pub async fn the_sealing_key_is_recorded(on: Arc<Subject>) -> Outcome {
     let rings = [KeyRing::generate(), KeyRing::generate()];
     for (user, ring) in ["alice", "bob"].into_iter().zip(&rings) {
@@ -203,7 +203,7 @@ pub async fn the_sealing_key_is_recorded(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-/// Sealing records anew while they are written loses no write, and can be repeated.
+/// Resealing records while they are written loses no write, and can be repeated.
 pub async fn resealing_loses_no_update(on: Arc<Subject>) -> Outcome {
     on.needs_atomic()?;
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
@@ -214,7 +214,7 @@ pub async fn resealing_loses_no_update(on: Arc<Subject>) -> Outcome {
         before.put(&key, &token(), Precondition::Always).await?;
         let (resealing, target) = (after.clone(), key.clone());
         let resealing = tokio::spawn(async move { resealing.reseal(&target).await });
-        // So that the refresh comes before, between and after the steps of sealing anew.
+        // So that the refresh comes before, between and after the steps of resealing.
         for _ in 0..round / 2 {
             tokio::task::yield_now().await;
         }

@@ -74,7 +74,7 @@ fn what_notices_each_broken_storage() {
 /// Does something with each case, two at a time, in silence.
 fn of_each<C: Copy + Send + Sync, T: Send>(cases: &[C], work: impl Fn(&C) -> T + Sync) -> Vec<(C, T)> {
     // A storage that panics is caught; the backtrace would hide the table.
-    let told = std::panic::take_hook();
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -89,7 +89,7 @@ fn of_each<C: Copy + Send + Sync, T: Send>(cases: &[C], work: impl Fn(&C) -> T +
             });
         }
     });
-    std::panic::set_hook(told);
+    std::panic::set_hook(hook);
     let mut done = done.into_inner().unwrap();
     done.sort_by_key(|(index, ..)| *index);
     done.into_iter().map(|(_, case, found)| (case, found)).collect()

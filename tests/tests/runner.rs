@@ -26,17 +26,17 @@ mod nowhere {
 #[test]
 fn a_missing_server_is_a_loud_skip() {
     let output = run_again("0");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
-    assert_eq!(told.matches("SKIP runner::nowhere: NO_SUCH_SERVER_URL is not set").count(), 1, "{told}");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output_text}");
+    assert_eq!(output_text.matches("SKIP runner::nowhere: NO_SUCH_SERVER_URL is not set").count(), 1, "{output_text}");
 }
 
 #[test]
 fn a_missing_server_fails_where_backends_are_required() {
     let output = run_again("1");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(!output.status.success(), "{told}");
-    assert!(told.contains("NO_SUCH_SERVER_URL is not set, and REQUIRE_BACKENDS=1 asks for it"), "{told}");
+    let output_text = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{output_text}");
+    assert!(output_text.contains("NO_SUCH_SERVER_URL is not set, and REQUIRE_BACKENDS=1 asks for it"), "{output_text}");
 }
 
 /// Runs some of the tests above without their server.
@@ -73,10 +73,10 @@ fn an_unexpected_error_is_named_with_its_call() {
 
 #[test]
 fn a_panic_is_named_with_its_call() {
-    let told = std::panic::take_hook();
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let why = failure_of(Broken::Panics);
-    std::panic::set_hook(told);
+    std::panic::set_hook(hook);
     assert!(why.starts_with(r#"get(user "nobody", provider "github") panicked: no such column"#), "{why}");
 }
 

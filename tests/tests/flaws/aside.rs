@@ -63,7 +63,7 @@ flaws! {
         }
     }
 
-    // A word that nobody guesses, and that every dump shows.
+    // A word that no one guesses, and that every dump shows.
     HasAWordForNone(()) caught by no_stored_word_stands_for_none {
         async fn get(&self, key: &TokenKey) -> Read {
             let account = key.account().filter(|account| *account != "zzPlain");
@@ -230,7 +230,7 @@ flaws! {
         }
     }
 
-    // Restores the old record, because nobody has said that the new one arrived.
+    // Restores the old record, because no answer said that the new one arrived.
     RollsBackLater(()) caught by an_ambiguous_call_is_neither_undone_nor_repeated {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let before = self.server.memory().get(key).await?;

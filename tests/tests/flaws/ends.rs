@@ -92,7 +92,7 @@ flaws! {
         }
     }
 
-    // The end is kept by who wrote.
+    // The end is known to the handle that wrote.
     EndsInTheHandleOnly(Notes<TokenKey, Timestamp>) caught by retention_is_seen_through_every_handle {
         async fn get(&self, key: &TokenKey) -> Read {
             let now = self.server.clock().now();

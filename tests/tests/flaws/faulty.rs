@@ -1,4 +1,4 @@
-//! Wrong when the server fails, and about what may be told.
+//! Wrong when the server fails, and about what may be shown.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -195,7 +195,7 @@ flaws! {
         }
     }
 
-    // Two locks in the order of the calls: the second of two opposite orders waits for ever.
+    // Two locks in the order of the calls: the second of two opposite orders deadlocks.
     LocksInAnyOrder(Locks) caught by keys_do_not_block_each_other {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let (first, second) = if key.user() == "one" { (&self.own.0, &self.own.1) } else { (&self.own.1, &self.own.0) };
@@ -220,7 +220,7 @@ flaws! {
         }
     }
 
-    // Two writers at once, and both are told that they were first.
+    // Two writers at once, and both are first.
     LinearizableButForDeletes(Notes<TokenKey, Version>) caught by histories_are_linearizable {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let present = self.server.get(key).await?.is_some_and(|found| only.is_none_or(|only| only == found.version));

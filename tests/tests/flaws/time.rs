@@ -1,4 +1,4 @@
-//! Wrong about how long a record is kept.
+//! Wrong about how long a record is stored.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ flaws! {
         }
     }
 
-    // A key of its own for the retention, which nobody deletes.
+    // A key of its own for the retention, which is never deleted.
     RetentionOutlivesTheRecord(Notes<TokenKey, Timestamp>) caught by retention_ends_with_the_record {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await?;

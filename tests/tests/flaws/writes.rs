@@ -144,7 +144,7 @@ flaws! {
         }
     }
 
-    // Marks as deleted, and forgets to look at the mark.
+    // Marks as deleted, and forgets the mark in a read.
     DeletesNothing(()) caught by delete_removes_the_record {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let found = self.server.get(key).await?;

@@ -14,6 +14,8 @@ use oauth_dance_core::{
 /// File names have at most 255 characters, and a key takes two for a byte and 32 for the lengths.
 const LONGEST_KEY: usize = 100;
 const LARGEST: usize = 2_000_000;
+/// Its length is written as one byte.
+const LONGEST_KEY_ID: usize = 200;
 
 /// What a [`Folder`] does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,9 @@ impl TokenStorage for Folder {
         let (key, record) = (fitting(key)?, record.clone());
         if record.payload.len() > LARGEST {
             return Err(StorageError::TooLarge { size: record.payload.len(), limit: LARGEST });
+        }
+        if let Some(id) = record.key_id.as_ref().filter(|id| id.len() > LONGEST_KEY_ID) {
+            return Err(StorageError::TooLarge { size: id.len(), limit: LONGEST_KEY_ID });
         }
         self.alone(move |folder| {
             let current = match folder.read(&key) {
