@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Filter, PageRequest, Precondition, Record, TokenKey};
+use oauth_dance_core::{Cursor, Filter, PageRequest, Precondition, Record, TokenKey};
 
 use crate::apart::are_apart;
 use crate::calls::Call;
@@ -141,7 +141,7 @@ pub async fn no_stored_word_stands_for_none(on: Arc<Subject>) -> Outcome {
         let first = PageRequest { after: None, limit: 1 };
         let next = on.storage().list(&Filter::everything(), first).await?.next;
         shown.push(b'\n');
-        shown.extend(next.iter().flat_map(|next| next.as_bytes()));
+        shown.extend(next.iter().flat_map(Cursor::as_bytes));
     }
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.:#$@~".contains(byte);
     let words: BTreeSet<_> = shown.split(|byte| !is_word(byte)).filter(|word| (1..=32).contains(&word.len())).collect();

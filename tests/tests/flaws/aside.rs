@@ -21,7 +21,7 @@ flaws! {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             let parts = record.payload.len() / 100_000;
-            if let Some(old) = self.own.lock().unwrap().get(key) && parts > 0 && record.payload.len() % 100_000 != 0 {
+            if let Some(old) = self.own.lock().unwrap().get(key) && parts > 0 && !record.payload.len().is_multiple_of(100_000) {
                 record.payload.extend(old.get((parts + 1) * 100_000..).unwrap_or_default());
             }
             let version = self.server.put(key, &record, when).await?;
