@@ -18,8 +18,8 @@ changed on the `Provider` that a preset gives, and a provider that is not here c
 *Source* is the provider's public documentation that the entry was checked against in November 2026; nobody has logged in at
 all of these providers with it. What was not seen there is named below. *PKCE* is always sent, unless it says no. *Refresh* is
 when there is a refresh token; what asks for it is asked for, besides the scopes. A provider of OAuth 1.0a has none of these;
-it needs the cargo feature `oauth1`, and *Client* says how its requests are signed. `{…}` is filled in by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`,
-or by `host` in a configuration.
+it needs the cargo feature `oauth1`, and *Client* says how its requests are signed. `{…}` is filled in by the preset's
+functions, such as `GitLab::at(\"gitlab.example.com\")`, or by `host` in a configuration.
 
 ## A dead grant
 

@@ -47,15 +47,17 @@ impl Exchange<'_> {
             None => return Reply::invalid_request("grant_type is required"),
         };
         match granted {
-            Ok(token) => self.token_response(&by, token),
+            Ok(token) => {
+                #[cfg(feature = "oidc")]
+                let token = openid::with_id_token(self, &by, token);
+                self.token_response(&by, &token)
+            }
             Err(GrantError { code, why }) => Reply::bad_request(code, why),
         }
     }
 
     /// RFC 6749 section 5.1.
-    fn token_response(&self, by: &Redemption<'_>, token: OAuth2Token) -> Reply {
-        #[cfg(feature = "oidc")]
-        let token = openid::with_id_token(self, by, token);
+    fn token_response(&self, by: &Redemption<'_>, token: &OAuth2Token) -> Reply {
         let mut members = Map::new();
         let mut member = |name: &str, value: Value| members.insert(name.to_owned(), value);
         member("access_token", token.access_token.expose().into());
