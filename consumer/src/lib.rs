@@ -109,7 +109,7 @@ pub use config::provider::{ClientAuthentication, OfflineAccess, Provider, Provid
 pub use config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use config::registration::Registration;
 pub use error::{
-    ApiError, ConfigError, ConnectError, ConnectedRejection, DiscoveryError, IdTokenError, LoginError,
+    ApiError, ConfigError, ConnectError, ConnectedRejection, DiscoveryError, Fault, IdTokenError, LoginError,
     TokenEndpointError,
 };
 pub use presets::file::{AppleKey, ProviderConfig};

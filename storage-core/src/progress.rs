@@ -10,6 +10,8 @@ use crate::token::Token;
 pub(crate) const MIN_REFUSALS: u32 = 3;
 /// Longer than a typical provider incident, because an application may email its users when it asks them.
 pub(crate) const MIN_REFUSAL_PERIOD: Duration = Duration::from_secs(12 * 3600);
+/// The same for responses that are neither a token nor a refusal. A server that fails for everyone is repaired within days.
+pub(crate) const MIN_UNUSABLE_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The longest `Retry-After` of a provider that is obeyed.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -65,6 +67,8 @@ pub(crate) struct Tries {
     pub(crate) maybe_spent: bool,
     /// The tries that the provider definitely refused with an unknown error.
     pub(crate) refused: Option<Refusals>,
+    /// The tries whose response was neither a token nor a refusal.
+    pub(crate) unusable: Option<Refusals>,
 }
 
 /// Consecutive refusals of one refresh token.
@@ -86,8 +90,8 @@ impl Refusals {
     }
 
     /// Whether the user is asked to authorize again, although the refresh token may still be valid.
-    pub(crate) fn are_enough(&self) -> bool {
-        self.count >= MIN_REFUSALS && self.last.saturating_since(self.since) >= MIN_REFUSAL_PERIOD
+    fn are_enough(&self, period: Duration) -> bool {
+        self.count >= MIN_REFUSALS && self.last.saturating_since(self.since) >= period
     }
 }
 
@@ -96,9 +100,16 @@ impl Tries {
         self.refused = Some(Refusals::plus_one(self.refused, now));
     }
 
-    /// Since when the provider has refused the refresh token, if this is long enough to ask the user.
+    pub(crate) fn unusable_at(&mut self, now: Timestamp) {
+        self.unusable = Some(Refusals::plus_one(self.unusable, now));
+    }
+
+    /// Since when the provider has refused the refresh token, or responded without a token, if this is long enough to ask the
+    /// user.
     pub(crate) fn needs_user_since(&self) -> Option<Timestamp> {
-        self.refused.filter(Refusals::are_enough).map(|refusals| refusals.since)
+        let refused = self.refused.filter(|refused| refused.are_enough(MIN_REFUSAL_PERIOD));
+        let unusable = || self.unusable.filter(|unusable| unusable.are_enough(MIN_UNUSABLE_PERIOD));
+        refused.or_else(unusable).map(|refusals| refusals.since)
     }
 }
 
@@ -112,8 +123,8 @@ pub enum DeadReason {
     /// The provider does not accept the refresh token, and the response to an earlier refresh was lost. That response may have
     /// contained its successor.
     ResponseLost,
-    /// The provider has refused the refresh token several times over a long period, with unknown errors. The refresh token is
-    /// retained and retried from time to time. If the provider accepts it, the connection works again.
+    /// The provider has refused the refresh token several times over a long period, with unknown errors, or has responded with
+    /// neither a token nor a refusal for a week. The refresh token is retained and retried from time to time. If the provider accepts it, the connection works again.
     RefusedRepeatedly,
     /// The access token has expired, and the provider issued no refresh token.
     NoRefreshToken,

@@ -59,7 +59,7 @@ pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensErr
 fn format(stored: &Stored) -> u64 {
     match (&stored.token, &stored.progress) {
         (_, Progress::Claimed(Claim { tries, .. }) | Progress::BackingOff(BackOff { tries, .. }))
-            if tries.refused.is_some() =>
+            if tries.refused.is_some() || tries.unusable.is_some() =>
         {
             3
         }
@@ -207,6 +207,8 @@ enum Refresh {
         maybe_spent: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refused: Option<Refused>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unusable: Option<Refused>,
     },
     BackOff {
         until: u64,
@@ -215,6 +217,8 @@ enum Refresh {
         maybe_spent: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refused: Option<Refused>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unusable: Option<Refused>,
     },
     Dead {
         reason: Reason,
@@ -236,6 +240,10 @@ impl From<Refusals> for Refused {
         let Refusals { count, since, last } = refusals;
         Self { count, since: since.as_unix_seconds(), last: last.as_unix_seconds() }
     }
+}
+
+fn tries(failed: u32, maybe_spent: bool, refused: Option<Refused>, unusable: Option<Refused>) -> Tries {
+    Tries { failed, maybe_spent, refused: refused.map(Refusals::from), unusable: unusable.map(Refusals::from) }
 }
 
 impl From<Refused> for Refusals {
@@ -268,6 +276,7 @@ impl Refresh {
                 failed: tries.failed,
                 maybe_spent: tries.maybe_spent,
                 refused: tries.refused.map(Refused::from),
+                unusable: tries.unusable.map(Refused::from),
             },
             Progress::BackingOff(BackOff { until, cause, tries }) => Self::BackOff {
                 until: until.as_unix_seconds(),
@@ -275,6 +284,7 @@ impl Refresh {
                 failed: tries.failed,
                 maybe_spent: tries.maybe_spent,
                 refused: tries.refused.map(Refused::from),
+                unusable: tries.unusable.map(Refused::from),
             },
             Progress::Dead { reason, since } => Self::Dead {
                 reason: match reason {
@@ -293,16 +303,16 @@ impl Refresh {
 impl From<Refresh> for Progress {
     fn from(refresh: Refresh) -> Self {
         match refresh {
-            Refresh::Claim { id, since, lease_ms, failed, maybe_spent, refused } => Self::Claimed(Claim {
+            Refresh::Claim { id, since, lease_ms, failed, maybe_spent, refused, unusable } => Self::Claimed(Claim {
                 id,
                 since: Timestamp::from_unix_seconds(since),
                 lease: Duration::from_millis(lease_ms),
-                tries: Tries { failed, maybe_spent, refused: refused.map(Refusals::from) },
+                tries: tries(failed, maybe_spent, refused, unusable),
             }),
-            Refresh::BackOff { until, cause, failed, maybe_spent, refused } => Self::BackingOff(BackOff {
+            Refresh::BackOff { until, cause, failed, maybe_spent, refused, unusable } => Self::BackingOff(BackOff {
                 until: Timestamp::from_unix_seconds(until),
                 cause,
-                tries: Tries { failed, maybe_spent, refused: refused.map(Refusals::from) },
+                tries: tries(failed, maybe_spent, refused, unusable),
             }),
             Refresh::Replaced {} => Self::Replaced,
             Refresh::Dead { reason, since } => Self::Dead {
@@ -342,7 +352,8 @@ mod tests {
         for failed in [0, 1, u32::MAX] {
             for maybe_spent in [false, true] {
                 let refused = Refusals { count: failed, since: instants[0], last: instants[3] };
-                let tries = Tries { failed, maybe_spent, refused: (failed > 0).then_some(refused) };
+                let unusable = (failed > 1).then_some(refused);
+                let tries = Tries { failed, maybe_spent, refused: (failed > 0).then_some(refused), unusable };
                 for instant in instants {
                     for cause in ["", "503", "\0\"\\\u{1F511}\n"] {
                         all.push(Progress::BackingOff(BackOff { until: instant, cause: cause.to_owned(), tries }));
@@ -391,6 +402,8 @@ mod tests {
         let mut tries = Tries::default();
         let back_off = |tries| Progress::BackingOff(BackOff { until: now, cause: String::new(), tries });
         assert!(encode(&key(), &stored(back_off(tries))).starts_with(br#"{"format":1,"#));
+        tries.unusable_at(now);
+        assert!(encode(&key(), &stored(back_off(tries))).starts_with(br#"{"format":3,"#));
         tries.refused_at(now);
         for progress in [back_off(tries), Progress::Claimed(Claim::new(now, Duration::ZERO, tries))] {
             assert!(encode(&key(), &stored(progress)).starts_with(br#"{"format":3,"#));

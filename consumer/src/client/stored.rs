@@ -8,7 +8,7 @@ use oauth_dance_core::{
     Tokens, Verdict,
 };
 
-use crate::error::{ConnectError, TokenEndpointError};
+use crate::error::{ConnectError, Fault, TokenEndpointError};
 use crate::protocol::http::HttpClients;
 use crate::protocol::oauth2::revoke::revoke_grant;
 use crate::protocol::oauth2::token_request;
@@ -168,51 +168,39 @@ impl TokenEndpoint {
     }
 }
 
-/// Errors that pass by themselves (RFC 6749 section 4.1.2.1, RFC 8628 section 3.5).
-const PASSING: [&str; 4] = ["temporarily_unavailable", "server_error", "slow_down", "use_dpop_nonce"];
-/// Errors of the client and its registration (RFC 6749 section 5.2), and what GitHub, Slack and others call them.
-const OF_THE_CLIENT: [&str; 14] = [
-    "invalid_client",
-    "unauthorized_client",
-    "unsupported_grant_type",
-    "invalid_dpop_proof",
-    "invalid_redirect_uri",
-    "redirect_uri_mismatch",
-    "invalid_client_id",
-    "invalid_client_secret",
-    "bad_client_secret",
-    "bad_client_id",
-    "incorrect_client_credentials",
-    "client_not_found",
-    "invalid_credentials",
-    "unknown_client",
-];
+/// What a server says of itself with a status that is not its own (RFC 6749 section 4.1.2.1).
+const SERVER_ERROR: &str = "server_error";
 
 /// What an error of the token endpoint says about the refresh token.
 ///
 /// The word of the provider that the grant is dead counts with any status. Everything else is seen by its status first: a
 /// gateway can answer for a provider that has spent the refresh token, in JSON too.
-fn meaning(error: &TokenEndpointError) -> RedeemError {
+pub(crate) fn meaning(error: &TokenEndpointError) -> RedeemError {
     let cause = error.to_string();
-    let (status, code, retry_after) = match error {
+    let (status, fault, retry_after) = match error {
         error if error.needs_authorization() => return RedeemError::Dead { cause },
         TokenEndpointError::LeaseOver => return RedeemError::LeaseExpired,
         TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof => {
             return RedeemError::NotRedeemed { cause, retry_after: None };
         }
-        TokenEndpointError::Transport(_) | TokenEndpointError::Timeout | TokenEndpointError::Answer(_) => {
+        TokenEndpointError::Transport(_) | TokenEndpointError::Timeout => {
             return RedeemError::Unknown { cause, retry_after: None };
         }
-        TokenEndpointError::Refused { status, code, retry_after, .. } => (*status, Some(code.as_str()), *retry_after),
+        TokenEndpointError::Answer(_) => return RedeemError::Unusable { cause, retry_after: None },
+        TokenEndpointError::Refused { code, retry_after, .. } if code == SERVER_ERROR => {
+            return RedeemError::Unusable { cause, retry_after: *retry_after };
+        }
+        TokenEndpointError::Refused { status, fault, retry_after, .. } => (*status, Some(*fault), *retry_after),
         TokenEndpointError::Status { status, retry_after } => (*status, None, *retry_after),
     };
-    match (status.as_u16(), code) {
+    match (status.as_u16(), fault) {
         // Looked at before the request is (RFC 6585 section 4, RFC 8470 section 5.2, RFC 9110 section 15.5.9).
         (408 | 425 | 429, _) => RedeemError::NotRedeemed { cause, retry_after },
-        (300..400 | 500.., _) | (..300, None) => RedeemError::Unknown { cause, retry_after },
-        (_, Some(code)) if PASSING.contains(&code) => RedeemError::NotRedeemed { cause, retry_after },
-        (_, Some(code)) if OF_THE_CLIENT.contains(&code) => RedeemError::Misconfigured { cause: to_correct(&cause) },
-        (404 | 405 | 410 | 415, None) => RedeemError::Misconfigured { cause: to_correct(&cause) },
+        (300..=399 | 500.., _) | (..300, None) => RedeemError::Unusable { cause, retry_after },
+        (_, Some(Fault::Passing)) => RedeemError::NotRedeemed { cause, retry_after },
+        (_, Some(Fault::Client)) => RedeemError::Misconfigured { cause: to_correct(&cause) },
+        // Without a word these are about the client and its endpoint (RFC 6749 section 5.2).
+        (401 | 404 | 405 | 410 | 415, None) => RedeemError::Misconfigured { cause: to_correct(&cause) },
         _ => RedeemError::Refused { cause, retry_after },
     }
 }
@@ -229,16 +217,10 @@ mod tests {
 
     use super::*;
 
-    fn refused(status: u16, code: &str, needs_authorization: bool) -> TokenEndpointError {
+    fn refused(status: u16, code: &str, fault: Fault) -> TokenEndpointError {
         let status = StatusCode::from_u16(status).unwrap();
         let retry_after = Some(Duration::from_secs(7));
-        TokenEndpointError::Refused {
-            code: code.to_owned(),
-            description: None,
-            status,
-            retry_after,
-            needs_authorization,
-        }
+        TokenEndpointError::Refused { code: code.to_owned(), description: None, status, retry_after, fault }
     }
 
     fn status(status: u16) -> TokenEndpointError {
@@ -249,23 +231,30 @@ mod tests {
     #[test]
     fn only_a_dead_grant_is_dead() {
         for status in [200, 400, 401, 403, 429, 500, 503] {
-            assert!(matches!(meaning(&refused(status, "invalid_grant", true)), RedeemError::Dead { .. }), "{status}");
+            let error = refused(status, "invalid_grant", Fault::Grant);
+            assert!(matches!(meaning(&error), RedeemError::Dead { .. }), "{status}");
         }
-        for other in
-            [refused(400, "invalid_request", false), refused(403, "access_denied", false), status(400), status(403)]
-        {
+        let unknown = |status, code| refused(status, code, Fault::Unknown);
+        let others = [
+            unknown(400, "invalid_request"),
+            unknown(403, "access_denied"),
+            unknown(404, "unspecified"),
+            unknown(200, "unspecified"),
+            status(400),
+            status(403),
+        ];
+        for other in others {
             assert!(matches!(meaning(&other), RedeemError::Refused { retry_after: Some(_), .. }), "{other:?}");
         }
     }
 
     #[test]
     fn the_fault_of_a_client_costs_no_user_anything() {
-        for code in OF_THE_CLIENT {
-            for status in [200, 400, 401, 403] {
-                assert!(matches!(meaning(&refused(status, code, false)), RedeemError::Misconfigured { .. }), "{code}");
-            }
+        for status in [200, 400, 401, 403, 404] {
+            let error = meaning(&refused(status, "invalid_client", Fault::Client));
+            assert!(matches!(error, RedeemError::Misconfigured { .. }), "{status}");
         }
-        for code in [404, 405, 410, 415] {
+        for code in [401, 404, 405, 410, 415] {
             assert!(matches!(meaning(&status(code)), RedeemError::Misconfigured { .. }), "{code}");
         }
     }
@@ -274,27 +263,26 @@ mod tests {
     #[test]
     fn the_status_is_seen_before_the_error() {
         for code in [300, 302, 500, 502, 503, 504, 599] {
-            for error in [status(code), refused(code, "temporarily_unavailable", false), refused(code, "x", false)] {
-                assert!(matches!(meaning(&error), RedeemError::Unknown { retry_after: Some(_), .. }), "{error:?}");
+            for error in [status(code), refused(code, "x", Fault::Passing), refused(code, "x", Fault::Client)] {
+                assert!(matches!(meaning(&error), RedeemError::Unusable { retry_after: Some(_), .. }), "{error:?}");
             }
         }
         for code in [408, 425, 429] {
-            for error in [status(code), refused(code, "invalid_client", false)] {
+            for error in [status(code), refused(code, "invalid_client", Fault::Client)] {
                 assert!(matches!(meaning(&error), RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{error:?}");
             }
         }
-        for code in PASSING {
-            let error = meaning(&refused(400, code, false));
-            assert!(matches!(error, RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{code}");
-        }
-        assert!(matches!(meaning(&status(204)), RedeemError::Unknown { .. }));
+        let error = meaning(&refused(400, "slow_down", Fault::Passing));
+        assert!(matches!(error, RedeemError::NotRedeemed { retry_after: Some(_), .. }));
+        let error = meaning(&refused(400, SERVER_ERROR, Fault::Unknown));
+        assert!(matches!(error, RedeemError::Unusable { retry_after: Some(_), .. }));
+        assert!(matches!(meaning(&status(204)), RedeemError::Unusable { .. }));
+        assert!(matches!(meaning(&TokenEndpointError::Answer("x")), RedeemError::Unusable { .. }));
     }
 
     #[test]
     fn what_brought_no_answer_may_have_been_sent() {
-        let lost =
-            [TokenEndpointError::Timeout, TokenEndpointError::Transport("x".into()), TokenEndpointError::Answer("x")];
-        for lost in lost {
+        for lost in [TokenEndpointError::Timeout, TokenEndpointError::Transport("x".into())] {
             assert!(matches!(meaning(&lost), RedeemError::Unknown { .. }));
         }
         for unsent in [TokenEndpointError::Unreachable("x".into()), TokenEndpointError::Proof] {

@@ -31,9 +31,8 @@ pub enum TokenEndpointError {
         status: StatusCode,
         /// How long to wait before trying again, as the provider asks.
         retry_after: Option<Duration>,
-        /// Whether it says that the grant is dead, in the words of RFC 6749 or in the provider's own; see
-        /// [`DeadGrant`](crate::DeadGrant).
-        needs_authorization: bool,
+        /// What is at fault.
+        fault: Fault,
     },
     /// An answer that is neither a token nor an error of the protocol.
     #[error("the provider answered with status {status}")]
@@ -54,10 +53,24 @@ pub enum TokenEndpointError {
     LeaseOver,
 }
 
+/// What is at fault if the provider refuses a token request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The grant: it is dead, in the words of RFC 6749 or in the provider's own; see [`DeadGrant`](crate::DeadGrant).
+    Grant,
+    /// The client, its credentials or its registration (`invalid_client`), also if it redeems the token of another client.
+    Client,
+    /// Something that passes by itself, such as a rate limit.
+    Passing,
+    /// The answer does not say it.
+    Unknown,
+}
+
 impl TokenEndpointError {
     /// Whether the grant is dead: only the user can help, by authorizing again.
     pub fn needs_authorization(&self) -> bool {
-        matches!(self, Self::Refused { needs_authorization: true, .. })
+        matches!(self, Self::Refused { fault: Fault::Grant, .. })
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -10,7 +10,7 @@ pub(crate) mod rejection;
 use http::StatusCode;
 use oauth_dance_core::{StorageError, TokensError};
 
-pub use call::{ApiError, TokenEndpointError};
+pub use call::{ApiError, Fault, TokenEndpointError};
 pub use config::ConfigError;
 pub use connect::ConnectError;
 pub use login::LoginError;

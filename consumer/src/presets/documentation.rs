@@ -26,11 +26,13 @@ functions, such as `GitLab::at(\"gitlab.example.com\")`, or by `host` in a confi
 A refresh token that is invalid, expired or revoked is answered with `invalid_grant` (RFC 6749 section 5.2), and its user has
 to authorize again. That word always counts: with any status, in an object or a list, in any case. Some providers have other
 words, which are data of the preset and named below with the place they are known from; *not found* says that neither the
-documentation nor a report was found that shows the answer, so that the standard's word alone is known. Of a provider that nobody knows, a sentence that says that the
-refresh token is invalid, expired, revoked or unknown, and nothing else, counts too, with status 200, 400, 401, 403 or 422.
+documentation nor a report was found that shows the answer, so that the standard's word alone is known. Of a provider that
+is not known, a sentence that says that the refresh token is invalid, expired, revoked or unknown, and nothing else, counts
+too, with status 200 or any of 400 to 499 but 408, 425 and 429. An answer with an access token in it never counts, whatever it says.
 
 Every other refusal costs no user their connection at once: it is tried again, and what comes of one that does not end is in
-[operating it](operating.md). Errors of the client, such as `invalid_client`, never do.
+[operating it](operating.md). Errors of the client never do: `invalid_client` in any spelling, a sentence about the client or
+its secret, status 401 that says nothing of the grant, and `invalid_grant` for the refresh token of another client.
 
 For a provider of your own, say what its documentation shows: the status, if it matters, and members of the answer that must
 all be as given. A dot leads into an object, and into each item of a list; `*` at the end of a value stands for anything. What

@@ -463,6 +463,8 @@ fn a_dead_grant_is_known_for_each_provider_that_has_its_own_words() {
         ("zoho", 200, r#"{"error":"invalid_client"}"#),
         ("zoom", 400, r#"{"reason":"Invalid client_id or client_secret","error":"invalid_client"}"#),
         ("gitlab", 403, r#"{"error":"unauthorized_client"}"#),
+        ("hubspot", 400, r#"{"status":"BAD_REFRESH_TOKEN","message":"refresh token was not issued to this client"}"#),
+        ("google", 401, r#"{"error":"disabled_client","error_description":"The OAuth client was disabled."}"#),
     ] {
         assert!(!is_dead(preset, status, body), "{preset} {body}");
     }

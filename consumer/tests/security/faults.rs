@@ -366,7 +366,7 @@ async fn ft_11_refresh_tokens() {
         ("refresh_token_missing", Answer::normal().without("refresh_token"), none()),
         ("refresh_token_null", with(Value::Null), none()),
         ("refresh_token_empty", with("".into()), none()),
-        ("refresh_token_number", with(7.into()), none()),
+        ("refresh_token_number", with(7.into()), token(|token, _, _| token.refresh_token == Some("7".into()))),
     ])
     .await;
 }
@@ -402,7 +402,8 @@ async fn ft_13_tr_15_refusals() {
             Expected::Error("refused: OAuthException"),
         ),
         ("error_number", Answer::json(json!({"error": 7})), Expected::Error("refused: unspecified")),
-        ("error_with_token", Answer::normal().member("error", "denied"), kept("refused: denied")),
+        ("error_with_token", Answer::normal().member("error", "denied"), any_token()),
+        ("error_that_is_dead_with_token", Answer::normal().member("error", "invalid_grant"), any_token()),
         ("error_that_is_none", Answer::normal().member("error", ""), any_token()),
         ("error_that_is_zero", Answer::normal().member("error", 0), any_token()),
         ("error_that_is_a_list", Answer::normal().member("error", json!([])), any_token()),
@@ -427,9 +428,9 @@ async fn ft_13_tr_15_refusals() {
         (
             "error_401_bearer",
             Answer::status(401).header("www-authenticate", "Bearer error=\"invalid_client\""),
-            Expected::Error("status 401"),
+            Expected::Error("refused: invalid_client"),
         ),
-        ("error_403_json", status(403, "{\"message\":\"blocked\"}"), Expected::Error("status 403")),
+        ("error_403_json", status(403, "{\"message\":\"blocked\"}"), Expected::Error("refused: unspecified")),
     ])
     .await;
 }

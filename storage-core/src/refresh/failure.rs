@@ -30,15 +30,19 @@ impl Refresh {
         }
     }
 
-    /// Only a definite refusal of the refresh token counts towards asking the user to authorize again.
+    /// A definite refusal of the refresh token counts towards asking the user to authorize again. A response without a token
+    /// counts too, over a longer period.
     fn failed_temporarily(&self, error: &RedeemError, mut tries: Tries) -> Failed {
         let was_enough = tries.needs_user_since().is_some();
-        if matches!(error, RedeemError::Refused { .. }) {
-            tries.refused_at(self.policy.clock.now());
+        let now = self.policy.clock.now();
+        match error {
+            RedeemError::Refused { .. } => tries.refused_at(now),
+            RedeemError::Unusable { .. } => tries.unusable_at(now),
+            _ => {}
         }
         let until = self.policy.back_off(&tries, error.retry_after());
         tries.failed = tries.failed.saturating_add(1);
-        tries.maybe_spent |= matches!(error, RedeemError::Unknown { .. });
+        tries.maybe_spent |= matches!(error, RedeemError::Unknown { .. } | RedeemError::Unusable { .. });
 
         let cause = error.to_string();
         let mut events = vec![match error {

@@ -111,9 +111,14 @@ impl RedeemOnce {
             (Ok(found), _) => return Ok(found),
             (Err(RefreshError::NotConnected), Some(Ok(token))) => token,
             // The error of the provider is more precise than the state of the entry.
-            (Err(_), Some(Err(error @ (RedeemError::Refused { .. } | RedeemError::Misconfigured { .. })))) => {
-                return Err(error);
-            }
+            (
+                Err(_),
+                Some(Err(
+                    error @ (RedeemError::Refused { .. }
+                    | RedeemError::Misconfigured { .. }
+                    | RedeemError::Unusable { .. }),
+                )),
+            ) => return Err(error),
             (Err(error), _) => return Err(self.classify(error)),
         };
         // The ledger lost the entry meanwhile. It is written again for other requests.

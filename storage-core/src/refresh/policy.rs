@@ -80,7 +80,8 @@ impl Policy {
     /// When to retry after these failures. `retry_after` is what the provider asked for; the later of the two counts.
     pub(crate) fn back_off(&self, tries: &Tries, retry_after: Option<Duration>) -> Timestamp {
         let doubled = FIRST_BACK_OFF.saturating_mul(1 << tries.failed.min(16));
-        let max = if tries.refused.is_some() { MAX_BACK_OFF_REFUSED } else { MAX_BACK_OFF };
+        let is_rare = tries.refused.is_some() || tries.needs_user_since().is_some();
+        let max = if is_rare { MAX_BACK_OFF_REFUSED } else { MAX_BACK_OFF };
         let pause = self.jitter(doubled.min(max));
         let asked =
             retry_after.map_or(Duration::ZERO, |asked| asked.min(MAX_RETRY_AFTER) + self.jitter(FIRST_BACK_OFF));

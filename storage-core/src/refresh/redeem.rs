@@ -102,7 +102,16 @@ pub enum RedeemError {
         /// How long the provider asks the client to wait.
         retry_after: Option<Duration>,
     },
-    /// The request may have reached the provider, but no usable response arrived. The refresh token may be spent.
+    /// The provider responded, but with a server error (5xx) or with a success that contains no token. The refresh token may
+    /// be spent. If this goes on, the user is asked to authorize again, later than after refusals.
+    #[error("{cause}")]
+    Unusable {
+        /// What the provider said.
+        cause: String,
+        /// How long the provider asks the client to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The request may have reached the provider, but no response arrived. The refresh token may be spent.
     #[error("{cause}")]
     Unknown {
         /// What happened.
@@ -122,6 +131,7 @@ impl RedeemError {
             Self::Dead { .. } | Self::Misconfigured { .. } | Self::LeaseExpired => None,
             Self::Refused { retry_after, .. }
             | Self::NotRedeemed { retry_after, .. }
+            | Self::Unusable { retry_after, .. }
             | Self::Unknown { retry_after, .. } => *retry_after,
         }
     }

@@ -7,10 +7,14 @@ use http::{HeaderMap, header};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
+use super::text::bare_name;
+
 /// What some APIs put in front of JSON, so that no script can include it.
 const GUARDS: [&str; 5] = [")]}',", ")]}'", "while(1);", "for(;;);", "throw 1;"];
-/// The fields that tell a form from any other text.
-const FORM_FIELDS: [&str; 4] = ["access_token", "error", "oauth_token", "oauth_problem"];
+/// The fields that tell a form from any other text, in any spelling.
+const FORM_FIELDS: [&str; 5] = ["accesstoken", "refreshtoken", "error", "oauthtoken", "oauthproblem"];
+/// A longer name is not that of a function around JSON.
+const MAX_FUNCTION: usize = 64;
 /// How many places in a text are tried for the beginning of an object.
 const MAX_BEGINNINGS: usize = 16;
 
@@ -28,6 +32,11 @@ impl Document {
     pub(crate) fn read(headers: &HeaderMap, body: &[u8], is_cut: bool) -> Self {
         let text = text(headers, body);
         Self::of(&text, is_cut, true)
+    }
+
+    /// Reads what a string holds.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self::of(text, false, true)
     }
 
     fn of(text: &str, is_cut: bool, may_be_quoted: bool) -> Self {
@@ -101,8 +110,16 @@ fn labelled(headers: &HeaderMap) -> Option<&'static Encoding> {
 fn without_guards(text: &str) -> &str {
     let is_noise = |c: char| c.is_whitespace() || matches!(c, '\u{feff}' | '\0');
     let text = text.trim_matches(is_noise);
-    let unguarded = GUARDS.iter().find_map(|guard| text.strip_prefix(guard));
+    let unguarded = GUARDS.iter().find_map(|guard| text.strip_prefix(guard)).or_else(|| in_function(text));
     unguarded.unwrap_or(text).trim_start_matches(is_noise)
+}
+
+/// What stands in a function call, as JSONP has it.
+fn in_function(text: &str) -> Option<&str> {
+    let (name, inside) = text.split_once('(').filter(|(name, _)| name.len() <= MAX_FUNCTION)?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.');
+    let is_call = !name.trim().is_empty() && name.trim().chars().all(is_name) && inside.trim_start().starts_with('{');
+    is_call.then_some(inside)
 }
 
 /// The fields of a form, whose last one may be cut off.
@@ -116,7 +133,7 @@ fn form(text: &str, is_cut: bool) -> Option<Map<String, Value>> {
     for (name, value) in form_urlencoded::parse(whole.as_bytes()) {
         insert(&mut fields, name.into_owned(), value.into_owned().into());
     }
-    FORM_FIELDS.iter().any(|name| fields.contains_key(*name)).then_some(fields)
+    fields.keys().any(|name| FORM_FIELDS.contains(&bare_name(name).as_str())).then_some(fields)
 }
 
 struct Object<'a> {

@@ -14,6 +14,7 @@ pub(crate) mod refusal;
 mod resolver;
 mod send;
 pub(crate) mod text;
+mod words;
 
 use std::cell::Cell;
 use std::sync::{Arc, OnceLock};

@@ -4,31 +4,36 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 use oauth_dance_core::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::challenge;
 use super::document::Document;
-use super::text::{printable, without_secrets};
+use super::text::{MAX_ERROR_TEXT, bare_name, printable, without_secrets};
+use super::words::{self, MAX_SENTENCE};
 use crate::config::dead_grant::DeadGrant;
-use crate::error::TokenEndpointError;
+use crate::error::{Fault, TokenEndpointError};
 
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// How deep inside an answer an error is looked for.
 const MAX_DEPTH: usize = 5;
-/// What is longer is not the sentence that is looked for.
-const MAX_SENTENCE: usize = 200;
+/// How many texts of an answer are compared.
+const MAX_WORDS: usize = 100;
 /// Words that stand in `error` where there is none.
 const NO_ERROR: [&str; 9] = ["", "0", "false", "null", "nil", "none", "no", "ok", "success"];
 /// Members that hold a code, in the order in which they are looked at.
 const CODES: [&str; 11] =
     ["error", "error_code", "errorCode", "errorType", "type", "code", "status", "name", "reason", "key", "errors"];
 /// Members that hold a sentence.
-const SENTENCES: [&str; 9] = [
+const SENTENCES: [&str; 12] = [
     "error_description",
     "errorDescription",
     "message",
     "description",
     "detail",
     "error_message",
+    "errorMessage",
+    "error_msg",
+    "errmsg",
     "msg",
     "reason",
     "title",
@@ -59,49 +64,149 @@ pub(crate) struct Answered<'a> {
 }
 
 impl Answered<'_> {
-    /// The error in an answer: the one of RFC 6749 section 5.2, also with status 200 (GitHub), as an object (Facebook) or in
-    /// a list, or with another status what the provider has in its place. Where it repeats a secret that was `sent`, that is
-    /// left out, once everything is compared.
+    /// The error of RFC 6749 section 5.2 in an answer, also with status 200 (GitHub), as an object (Facebook) or in a list,
+    /// or with another status what the provider has in its place. Any secret that was `sent` is left out of it, once
+    /// everything is compared.
+    fn error(self, sent: &[&str], now: Timestamp) -> Option<TokenEndpointError> {
+        let is_one = self.has_error() || !self.status.is_success() && self.says_anything();
+        is_one.then(|| self.as_error(&[], sent, now))
+    }
+
+    /// What an answer without a token says of it. With status 200 anything that is said is an error then.
     pub(crate) fn refusal(self, dead: &[DeadGrant], sent: &[&str], now: Timestamp) -> Option<TokenEndpointError> {
-        let is_dead = self.is_dead(dead);
+        let is_one = self.has_error() || self.says_anything() || self.fault(dead) == Fault::Grant;
+        is_one.then(|| self.as_error(dead, sent, now))
+    }
+
+    /// Whether there is an `error` that is one.
+    pub(crate) fn has_error(self) -> bool {
+        self.document.members().and_then(|members| members.get("error")).is_some_and(says_something)
+    }
+
+    fn says_anything(self) -> bool {
         let value = &self.document.value;
-        let members = self.document.members();
-        let has_error = members.and_then(|members| members.get("error")).is_some_and(says_something);
-        let code = (has_error || !self.status.is_success()).then(|| code(value, 0)).flatten();
-        if !is_dead && !has_error && code.is_none() {
-            return None;
-        }
-        let code = code.unwrap_or(if is_dead { "invalid_grant" } else { "unspecified" });
+        let is_error = |(name, value): (&String, &Value)| bare_name(name).contains("err") && says_something(value);
+        let has_number = self.document.members().is_some_and(|members| members.iter().any(is_error));
+        code(value, 0).is_some()
+            || sentence(value).is_some_and(|sentence| !is_good(sentence))
+            || has_number
+            || self.challenged().is_some()
+    }
+
+    fn as_error(self, dead: &[DeadGrant], sent: &[&str], now: Timestamp) -> TokenEndpointError {
+        let value = &self.document.value;
+        let fault = self.fault(dead);
+        let challenged = self.challenged();
+        let code = code(value, 0).or(challenged.as_deref());
+        let code = code.unwrap_or(if fault == Fault::Grant { "invalid_grant" } else { "unspecified" });
         let tame = |text: &str| printable(&without_secrets(text, sent));
-        Some(TokenEndpointError::Refused {
+        TokenEndpointError::Refused {
             code: if STANDARD.contains(&code) { code.to_owned() } else { tame(code) },
             description: sentence(value).map(tame),
             status: self.status,
             retry_after: retry_after(self.headers, now),
-            needs_authorization: is_dead,
-        })
+            fault,
+        }
     }
 
-    fn is_dead(self, dead: &[DeadGrant]) -> bool {
+    /// The error of a challenge, with which some servers answer as a resource server would (RFC 6750 section 3).
+    fn challenged(self) -> Option<String> {
+        challenge::errors(self.headers).find(|error| !error.is_empty())
+    }
+
+    /// What is at fault. Of a grant of another client every provider says that it is invalid. Then counts what this provider
+    /// is known to say, then the words of the standard, then sentences.
+    fn fault(self, dead: &[DeadGrant]) -> Fault {
         let value = &self.document.value;
-        says_invalid_grant(value, 0)
-            || in_challenge(self.headers)
-            || dead.iter().any(|dead| dead.is(self.status, value))
-            || self.says_so_in_words()
+        let words = self.words();
+        let any = |is: fn(&str) -> bool| words.iter().any(|text| is(text));
+        if any(words::is_of_another_client) {
+            return Fault::Client;
+        }
+        let is_known = dead.iter().any(|dead| dead.is(self.status, value));
+        if is_known || any(words::says_invalid_grant) || is_xml_invalid_grant(value) {
+            return Fault::Grant;
+        }
+        if any(words::is_passing) {
+            return Fault::Passing;
+        }
+        if self.says_so_in_words(&words) {
+            return Fault::Grant;
+        }
+        // RFC 6749 section 5.2 has status 401 for the client alone.
+        let is_of_grant = any(words::is_of_grant);
+        let is_of_endpoint = match self.status.as_u16() {
+            401 => !is_of_grant || self.asks_for_client(),
+            404 | 410 => !is_of_grant,
+            405 | 415 => true,
+            _ => false,
+        };
+        if is_of_endpoint || any(words::is_of_client) { Fault::Client } else { Fault::Unknown }
+    }
+
+    /// Whether the client is asked to authenticate by HTTP Basic (RFC 6749 section 5.2).
+    fn asks_for_client(self) -> bool {
+        let mut challenges = self.headers.get_all(header::WWW_AUTHENTICATE).iter();
+        challenges.any(|value| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic")))
     }
 
     /// Whether a provider that has no word for it says in a sentence, and nothing else, that the refresh token is of no use.
-    fn says_so_in_words(self) -> bool {
-        let is_refusal = self.status.is_success() || matches!(self.status.as_u16(), 400 | 401 | 403 | 422);
-        let Some(members) = self.document.members().filter(|_| is_refusal) else { return false };
-        let is_said = |value: &Value| matches!(value, Value::String(text) if means_useless(text));
-        let holds = |members: &Map<String, Value>| {
-            let named = CODES.iter().chain(&SENTENCES).filter_map(|name| members.get(*name));
-            named.into_iter().any(is_said)
+    fn says_so_in_words(self, all: &[String]) -> bool {
+        let is_refusal = match self.status.as_u16() {
+            408 | 425 | 429 => false,
+            status => self.status.is_success() || (400..500).contains(&status),
         };
-        let other = code(&self.document.value, 0).is_some_and(is_of_something_else);
-        !other && (holds(members) || members.get("error").and_then(Value::as_object).is_some_and(holds))
+        let is_other = || {
+            code(&self.document.value, 0).is_some_and(words::is_of_something_else)
+                || all.iter().any(|text| words::is_of_client(text))
+        };
+        is_refusal && all.iter().any(|text| words::means_useless(text)) && !is_other()
     }
+
+    /// What an answer says in a code or a sentence, whatever it is wrapped in.
+    fn words(self) -> Vec<String> {
+        let mut words: Vec<String> = challenge::errors(self.headers).collect();
+        match &self.document.value {
+            Value::String(text) if text.len() <= MAX_SENTENCE && !text.starts_with('<') => words.push(text.clone()),
+            Value::String(_) => {}
+            value => collect_words(value, false, 0, &mut words),
+        }
+        words
+    }
+}
+
+/// Adds each text in a member that says what is wrong.
+fn collect_words(value: &Value, is_named: bool, depth: usize, words: &mut Vec<String>) {
+    match value {
+        _ if depth > MAX_DEPTH || words.len() >= MAX_WORDS => {}
+        Value::String(text) if is_named => words.push(text.chars().take(MAX_ERROR_TEXT).collect()),
+        Value::Array(items) => items.iter().for_each(|item| collect_words(item, is_named, depth + 1, words)),
+        Value::Object(members) => {
+            members.iter().for_each(|(name, value)| collect_words(value, is_speaking(name), depth + 1, words));
+        }
+        _ => {}
+    }
+}
+
+/// Whether a member of this name says what is wrong.
+fn is_speaking(name: &str) -> bool {
+    const PARTS: [&str; 16] = [
+        "err", "code", "message", "msg", "desc", "reason", "detail", "title", "status", "resource", "field", "param",
+        "fault", "hint", "issue", "problem",
+    ];
+    const WHOLE: [&str; 3] = ["type", "name", "key"];
+    let name = bare_name(name);
+    let is_address = ["uri", "url", "link", "href"].iter().any(|part| name.contains(part));
+    !is_address && (WHOLE.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part)))
+}
+
+fn is_xml_invalid_grant(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.starts_with('<') && text.contains(">invalid_grant<"))
+}
+
+/// Whether a sentence says that all is well.
+fn is_good(sentence: &str) -> bool {
+    NO_ERROR.iter().any(|none| sentence.trim().eq_ignore_ascii_case(none))
 }
 
 /// The error that an answer reports by its body, as some revocation endpoints do whatever its status.
@@ -112,7 +217,7 @@ pub(crate) fn refused(
     sent: &[&str],
     now: Timestamp,
 ) -> Option<TokenEndpointError> {
-    Answered { status, headers, document: &Document::read(headers, body, false) }.refusal(&[], sent, now)
+    Answered { status, headers, document: &Document::read(headers, body, false) }.error(sent, now)
 }
 
 /// The answer's error as far as its status tells.
@@ -144,7 +249,12 @@ pub(crate) fn says_something(value: &Value) -> bool {
         Value::Number(number) => number.as_f64() != Some(0.0),
         Value::String(text) => !NO_ERROR.iter().any(|none| text.trim().eq_ignore_ascii_case(none)),
         Value::Array(items) => items.iter().any(says_something),
-        Value::Object(members) => members.values().any(says_something),
+        Value::Object(members) => {
+            // An identifier of the request says nothing.
+            let named = CODES.iter().chain(&SENTENCES).filter_map(|name| members.get(*name));
+            let named: Vec<_> = named.collect();
+            if named.is_empty() { members.values().any(says_something) } else { named.into_iter().any(says_something) }
+        }
     }
 }
 
@@ -171,65 +281,4 @@ fn sentence(value: &Value) -> Option<&str> {
 
 fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
-}
-
-/// Whether `invalid_grant` is the code of an answer, whatever it is wrapped in.
-fn says_invalid_grant(value: &Value, depth: usize) -> bool {
-    match value {
-        _ if depth > MAX_DEPTH => false,
-        Value::String(text) => {
-            let text = text.trim().trim_matches('"');
-            let is_xml = depth == 0 && text.starts_with('<') && text.contains(">invalid_grant<");
-            is_xml || plain(text) == "invalid grant"
-        }
-        Value::Array(items) => items.iter().any(|item| says_invalid_grant(item, depth + 1)),
-        Value::Object(members) => members.iter().any(|(name, value)| {
-            let is_wrapper = value.is_object() || value.is_array();
-            let is_code = ["error", "code"].into_iter().any(|part| name.to_ascii_lowercase().contains(part));
-            let is_known = is_code || CODES.contains(&name.as_str()) || SENTENCES.contains(&name.as_str());
-            (is_wrapper || is_known) && says_invalid_grant(value, depth + 1)
-        }),
-        _ => false,
-    }
-}
-
-/// Some servers answer as a resource server would (RFC 6750 section 3).
-fn in_challenge(headers: &HeaderMap) -> bool {
-    let mut challenges = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    challenges
-        .any(|challenge| challenge.contains("error=\"invalid_grant\"") || challenge.contains("error=invalid_grant"))
-}
-
-/// Whether the error is of the client or of the server, and speaks of a refresh token for another reason.
-fn is_of_something_else(code: &str) -> bool {
-    let code = plain(code);
-    ["client", "grant type", "scope", "server", "unavailable", "slow down", "dpop", "rate", "limit"]
-        .into_iter()
-        .any(|other| code.contains(other))
-}
-
-/// Whether a text says that the refresh token is of no use, and only that.
-fn means_useless(text: &str) -> bool {
-    const SUBJECTS: [&str; 5] = ["", "the ", "this ", "your ", "the provided "];
-    const STATES: [&str; 8] =
-        ["invalid", "expired", "revoked", "not valid", "no longer valid", "not found", "unknown", "already used"];
-    const VERBS: [&str; 6] = [" ", " is ", " was ", " has ", " has been ", " has already been "];
-    if text.len() > MAX_SENTENCE {
-        return false;
-    }
-    let text = plain(text);
-    let first = text.split(". ").next().unwrap_or_default().trim_end_matches('.');
-    let is_state = |text: &str| text.split(" or ").all(|state| STATES.contains(&state.trim_start_matches("has been ")));
-    let before = first.strip_suffix(" refresh token").is_some_and(is_state);
-    let after = SUBJECTS.iter().any(|subject| {
-        let rest = first.strip_prefix(subject).and_then(|rest| rest.strip_prefix("refresh token"));
-        rest.is_some_and(|rest| VERBS.iter().any(|verb| rest.strip_prefix(verb).is_some_and(is_state)))
-    });
-    before || after || first == "bad refresh token"
-}
-
-/// In small letters, with spaces for what else stands between words.
-fn plain(text: &str) -> String {
-    let words = text.trim().trim_end_matches(['!', ';', ':']).replace(['_', '-'], " ").to_ascii_lowercase();
-    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }

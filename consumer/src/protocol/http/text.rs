@@ -14,3 +14,8 @@ pub(crate) fn printable(text: &str) -> String {
     let capped: String = text.chars().take(MAX_ERROR_TEXT).map(keep).collect();
     capped
 }
+
+/// A name in small letters, without what separates its words.
+pub(crate) fn bare_name(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}

@@ -7,7 +7,7 @@ use oauth_dance_core::{Extra, OAuth1Token, Timestamp};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use crate::error::TokenEndpointError;
+use crate::error::{Fault, TokenEndpointError};
 use crate::protocol::http::document::Document;
 use crate::protocol::http::refusal::failed;
 use crate::protocol::http::text::{printable, without_secrets};
@@ -34,13 +34,13 @@ pub(super) fn read(
     let failed = failed(status, headers, now);
     if let Some(Problem { code, advice }) = problem(headers, body, sent) {
         let TokenEndpointError::Status { retry_after, .. } = failed else { return Err(failed) };
-        let needs_authorization = is_of_the_token(&code);
+        let fault = if is_of_the_token(&code) { Fault::Grant } else { Fault::Unknown };
         return Err(TokenEndpointError::Refused {
             code,
             description: advice,
             status,
             retry_after,
-            needs_authorization,
+            fault,
         });
     }
     if !status.is_success() {

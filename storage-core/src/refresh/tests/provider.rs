@@ -34,6 +34,8 @@ pub(crate) enum Behavior {
     },
     /// Refuses the refresh token with an unknown error.
     RefuseUnexplained,
+    /// Responds with status 500 without checking the refresh token.
+    Break,
     /// Responds `invalid_client`.
     Misconfigured,
     /// The request is lost in transit.
@@ -171,6 +173,7 @@ impl Redeem for Client {
             Behavior::RefuseUnexplained => {
                 Err(RedeemError::Refused { cause: "unauthorized_client".to_owned(), retry_after: None })
             }
+            Behavior::Break => Err(RedeemError::Unusable { cause: "500".to_owned(), retry_after: None }),
             Behavior::Misconfigured => Err(RedeemError::Misconfigured { cause: "invalid_client".to_owned() }),
             Behavior::LoseRequest => Err(RedeemError::Unknown { cause: "reset".to_owned(), retry_after: None }),
             Behavior::SpendAndLose => {

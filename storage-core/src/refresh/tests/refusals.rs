@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::bench::{Bench, Process};
 use super::provider::Behavior;
 use crate::progress::Progress;
-use crate::progress::{MIN_REFUSAL_PERIOD, MIN_REFUSALS};
+use crate::progress::{MIN_REFUSAL_PERIOD, MIN_REFUSALS, MIN_UNUSABLE_PERIOD};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent};
 use crate::time::Timestamp;
 
@@ -129,6 +129,46 @@ async fn nothing_but_a_definite_refusal_counts() {
         bench.provider.script([Behavior::RefuseUnexplained]);
         assert!(asks_the_user(&process).await.is_some(), "{answer:?}");
     }
+}
+
+/// A provider that fails for one user permanently: it is asked no more often than after refusals, and never given up.
+#[tokio::test(start_paused = true)]
+async fn the_user_is_asked_after_a_week_of_broken_answers() {
+    let bench = Bench::expired().await;
+    let (process, since) = (bench.process(), bench.now());
+    bench.provider.script([Behavior::Break; 10_000]);
+    let start = tokio::time::Instant::now();
+    while start.elapsed() < MIN_UNUSABLE_PERIOD - HOURS {
+        assert_eq!(asks_the_user(&process).await, None);
+        sleep(HOURS).await;
+    }
+    sleep(HOURS).await;
+    assert_eq!(asks_the_user(&process).await, Some(since));
+    let expected = ConnectionState::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, since };
+    assert_eq!(process.connection().await.unwrap().state, expected);
+    assert_eq!(process.seen().iter().filter(|name| **name == "needs_authorization").count(), 1);
+    let calls = bench.provider.calls_and_replays().0;
+    for _ in 0..60 {
+        assert_eq!(asks_the_user(&process).await, Some(since));
+        sleep(Duration::from_secs(60)).await;
+    }
+    assert!(bench.provider.calls_and_replays().0 <= calls + 2, "it is tried about once an hour");
+    bench.provider.state().script.clear();
+    sleep(HOURS).await;
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+    assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_days_of_broken_answers_ask_nobody() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    bench.provider.script([Behavior::Break; 40]);
+    for _ in 0..40 {
+        assert_eq!(asks_the_user(&process).await, None);
+        sleep(HOURS).await;
+    }
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 use time::format_description::well_known::{Iso8601, Rfc3339};
 use time::{OffsetDateTime, PrimitiveDateTime};
 
+use super::members::spelled;
+
 /// How long an access token is taken to last that can be refreshed and does not say. Short enough that a lost
 /// expiry costs little, and long enough not to refresh all the time.
 pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
@@ -14,7 +16,7 @@ pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 /// expired already leads to the next login at once.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
 /// What providers have besides the `expires_in` of RFC 6749: the instant, or under the last name either.
-const OTHER_MEMBERS: [&str; 4] = ["expires_at", "expiresAt", "expires_on", "expires"];
+const OTHER_MEMBERS: [&str; 3] = ["expires_at", "expires_on", "expires"];
 /// Numbers from here on count from 1970, and do not last that long: 30 years.
 const FIRST_INSTANT: f64 = 946_684_800.0;
 /// Numbers from here on count milliseconds.
@@ -24,11 +26,11 @@ const FIRST_IN_MILLISECONDS: f64 = 1e11;
 /// for it, which counts first.
 pub(super) fn expiry(
     own: Option<&str>,
-    members: [&Map<String, Value>; 2],
+    members: [&Map<String, Value>; 3],
     can_be_refreshed: bool,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let find = |name: &str| members.into_iter().find_map(|members| members.get(name));
+    let find = |name: &str| members.into_iter().find_map(|members| spelled(members, name));
     let own = own.and_then(find).and_then(|value| lifetime(value, now));
     let standard = || expires_in(find("expires_in")?, now).filter(|left| !left.is_zero());
     let other = || OTHER_MEMBERS.iter().find_map(|name| lifetime(find(name)?, now));

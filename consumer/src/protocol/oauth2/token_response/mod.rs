@@ -4,10 +4,12 @@
 //! else, errors with status 200, numbers as strings, members that nobody needs in any shape. All of that is understood
 //! here, and nothing that is not a token is ever taken for one. No error quotes the body.
 //!
-//! At a login an answer that contradicts itself is refused: the user is there and can try again. After a refresh token was
-//! sent it may be spent, so whatever holds a new access token is kept, and what is doubtful about it is reported.
+//! A success with an access token in it is one, whatever stands beside the token: no words inside it are a refusal. At a
+//! login a token that cannot be presented is refused, because the user can try again. After a refresh token was sent it may
+//! be spent, so whatever holds a new access token is stored, and what is doubtful about it is reported.
 
 mod lifetime;
+mod members;
 #[cfg(test)]
 mod tests;
 
@@ -16,21 +18,19 @@ use std::time::Duration;
 use axum::body::Bytes;
 use http::{HeaderMap, StatusCode};
 use oauth_dance_core::{Extra, OAuth2Token, Secret, Timestamp};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub(super) use self::lifetime::seconds;
+use self::members::{Found, Members, secret};
 use crate::config::dead_grant::DeadGrant;
 use crate::config::quirks::Quirks;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::document::Document;
 use crate::protocol::http::refusal::{self, Answered, failed};
 
-/// How deep inside of an answer a token is looked for.
-const MAX_DEPTH: usize = 3;
 /// How long a new refresh token is left alone that came without a usable access token.
 const PAUSE: Duration = Duration::from_secs(60);
-/// What a token response says of a token (RFC 6749 section 5.1, OpenID Connect Core section 3.1.3.3).
-const TOKEN_MEMBERS: [&str; 6] = ["access_token", "token_type", "refresh_token", "id_token", "scope", "expires_in"];
+const WITH_ERROR: &str = "it came with an error";
 
 /// What was asked of a token endpoint, and how its provider answers.
 #[derive(Clone, Copy)]
@@ -63,62 +63,87 @@ pub(crate) struct Reading {
 }
 
 /// The token in an answer of the token endpoint, or what went wrong.
+///
+/// An answer with an access token is no refusal, whatever else it says.
 pub(crate) fn read(asked: &Asked<'_>, received: Received<'_>) -> Result<Reading, TokenEndpointError> {
     let Received { status, headers, body, cut } = received;
     let document = Document::read(headers, body, cut.is_some());
+    let behind_noise = || Document::behind_noise(headers, body).filter(|_| document.value.is_string());
+    let document = behind_noise().unwrap_or(document);
     let answered = Answered { status, headers, document: &document };
-    let refused = answered.refusal(asked.dead_grants, asked.sent, asked.now);
-    if let Some(old) = asked.old
-        && !refused.as_ref().is_some_and(TokenEndpointError::needs_authorization)
-    {
-        let behind_noise = || Members::of(asked.quirks, Document::behind_noise(headers, body)?.members()?.clone());
-        let found = document.members().and_then(|members| Members::of(asked.quirks, members.clone()));
-        let is_clean = status.is_success() && refused.is_none();
-        let kept = found.or_else(behind_noise).and_then(|members| keep(asked, old, members, is_clean));
-        if let Some(mut reading) = kept {
-            let doubts = [
-                (refused.is_some(), "it came with an error"),
-                (!status.is_success(), "it came with a status that is no success"),
-                (cut.is_some(), "the answer was cut off"),
-            ];
-            reading.doubts.extend(doubts.into_iter().filter_map(|(is_so, doubt)| is_so.then_some(doubt)));
-            return Ok(reading);
+    let found = Found::within(asked, &document.value);
+    let is_success = status.is_success();
+    let no_token = match found {
+        Found::One(members) | Found::None(members) if asked.old.is_some() => {
+            let kept = keep(asked, &members, &answered, cut.is_some());
+            kept.ok_or_else(|| without_token(&members, asked.is_bound))
         }
-    }
-    if let Some(refused) = refused {
+        Found::One(members) if is_success && document.is_whole => return at_login(asked, &members, &answered),
+        Found::One(members) | Found::None(members) => Err(without_token(&members, asked.is_bound)),
+        Found::Several if is_success => return Err(TokenEndpointError::Answer("it holds several access tokens")),
+        Found::Several => Err(TokenEndpointError::Answer("it is no success")),
+    };
+    let no_token = match no_token {
+        Ok(reading) => return Ok(reading),
+        Err(error) => error,
+    };
+    if let Some(refused) = answered.refusal(asked.dead_grants, asked.sent, asked.now) {
         return Err(refused);
     }
-    if !status.is_success() {
+    if !is_success {
         return Err(failed(status, headers, asked.now));
     }
     if let Some(cut) = cut.filter(|_| !document.is_whole) {
         return Err(cut);
     }
-    let unreadable = TokenEndpointError::Answer("it is neither a JSON object nor a form");
-    let members = document.members().filter(|_| document.is_whole).ok_or(unreadable)?;
-    let members = Members::of(asked.quirks, members.clone()).unwrap_or_default();
-    let token_type = members.token_type();
-    if asked.is_bound && !token_type.is_some_and(Quirks::is_bound) {
-        return Err(TokenEndpointError::Answer("the token type is not DPoP"));
-    }
-    let access_token = members.access_token()?;
-    if !asked.is_bound && !token_type.is_none_or(|token_type| asked.quirks.accepts(token_type)) {
-        return Err(TokenEndpointError::Answer("the token type is none that can be presented"));
-    }
-    Ok(Reading { token: token(asked, members, access_token), doubts: Vec::new() })
+    let is_readable = document.is_whole && document.members().is_some();
+    Err(if is_readable { no_token } else { TokenEndpointError::Answer("it is neither a JSON object nor a form") })
 }
 
-/// What is kept of an answer after a refresh token was sent. One that is not `is_clean` must hold a token that is new, and
-/// not alone: an error may repeat what it is about.
-fn keep(asked: &Asked<'_>, old: &OAuth2Token, members: Members, is_clean: bool) -> Option<Reading> {
-    let access_token = members.access_token().ok().or_else(|| members.number("access_token"));
+/// The token of a login, at which what contradicts itself costs nothing but another try.
+fn at_login(asked: &Asked<'_>, members: &Members, answered: &Answered<'_>) -> Result<Reading, TokenEndpointError> {
+    let unusable = |problem| Err(TokenEndpointError::Answer(problem));
+    let access_token = members.access_token()?;
+    let has_error = answered.has_error();
+    if has_error && asked.sent.contains(&access_token.expose()) {
+        return answered.refusal(asked.dead_grants, asked.sent, asked.now).map_or_else(|| unusable("it repeats what was sent"), Err);
+    }
+    let token_type = members.token_type();
+    if asked.is_bound && !token_type.is_some_and(Quirks::is_bound) {
+        return unusable("the token type is not DPoP");
+    }
+    if !asked.is_bound && !token_type.is_none_or(|token_type| asked.quirks.accepts(token_type)) {
+        return unusable("the token type is none that can be presented");
+    }
+    let doubts = has_error.then_some(WITH_ERROR).into_iter().collect();
+    Ok(Reading { token: token(asked, members, access_token), doubts })
+}
+
+fn without_token(members: &Members, is_bound: bool) -> TokenEndpointError {
+    match members.access_token() {
+        Err(error) => error,
+        Ok(_) if is_bound => TokenEndpointError::Answer("the token type is not DPoP"),
+        Ok(_) => TokenEndpointError::Answer("it repeats the old access token"),
+    }
+}
+
+/// What is kept of an answer after a refresh token was sent. Beside an error it must hold a token that is new, because an
+/// error may repeat what it is about; with a status that is no success it must not be alone either.
+fn keep(asked: &Asked<'_>, members: &Members, answered: &Answered<'_>, is_cut: bool) -> Option<Reading> {
+    let old = asked.old?;
+    let (has_error, is_success) = (answered.has_error(), answered.status.is_success());
+    let access_token = members.access_token().ok();
+    let refresh_token = secret(members.token.get("refresh_token"));
     let is_new =
         access_token.as_ref().is_some_and(|new| *new != old.access_token && !asked.sent.contains(&new.expose()));
     let is_said = |name: &str| members.token.get(name).is_some_and(refusal::says_something);
     let is_in_company = ["refresh_token", "expires_in", "token_type"].into_iter().any(is_said);
-    if !(is_clean || is_new && is_in_company) {
-        return None;
-    }
+    let has_new_refresh_token = refresh_token.as_ref().is_some_and(|new| Some(new) != old.refresh_token.as_ref());
+    let counts = match (is_success, has_error) {
+        (true, false) => true,
+        (true, true) => is_new || access_token.is_some() && has_new_refresh_token,
+        (false, _) => is_new && is_in_company,
+    };
     let token_type = members.token_type();
     let doubts = [
         (asked.is_bound && !token_type.is_some_and(Quirks::is_bound), "it is not said to be bound to the key"),
@@ -126,139 +151,46 @@ fn keep(asked: &Asked<'_>, old: &OAuth2Token, members: Members, is_clean: bool) 
             !asked.is_bound && !token_type.is_none_or(|token_type| asked.quirks.accepts(token_type)),
             "its type is none that can be presented",
         ),
-        (members.access_token().is_err(), "its access token is not one"),
+        (access_token.is_none(), "its access token is not one"),
+        (has_error, WITH_ERROR),
+        (!is_success, "it came with a status that is no success"),
+        (is_cut, "the answer was cut off"),
     ];
     let doubts = doubts.into_iter().filter_map(|(is_so, doubt)| is_so.then_some(doubt)).collect();
+    if !counts {
+        return None;
+    }
     let Some(access_token) = access_token else {
-        let refresh_token = secret(members.token.get("refresh_token"))?;
-        let is_new = old.refresh_token.as_ref() != Some(&refresh_token);
         let mut token = old.clone();
-        token.refresh_token = Some(refresh_token);
+        token.refresh_token = refresh_token;
         token.expires_at = Some(asked.now.saturating_add(PAUSE));
-        return is_new.then_some(Reading { token, doubts });
+        return has_new_refresh_token.then_some(Reading { token, doubts });
     };
     Some(Reading { token: token(asked, members, access_token), doubts })
 }
 
-/// A token response taken apart: what it says of the user's token, and the rest.
-#[derive(Default)]
-struct Members {
-    token: Map<String, Value>,
-    extra: Map<String, Value>,
-}
-
-impl Members {
-    /// Takes the token from the object inside that the provider has for it, from the answer itself, or from the only object
-    /// inside that holds one. What stands beside it is no less kept. `None` if there is no access token at all.
-    fn of(quirks: &Quirks, mut extra: Map<String, Value>) -> Option<Self> {
-        let own = quirks.token_member.as_ref().and_then(|name| extra.get_mut(name)).and_then(Value::as_object_mut);
-        if let Some(own) = own.filter(|own| holds_token(own)) {
-            let token = take_token(own);
-            return Some(Self { token, extra });
-        }
-        if extra.contains_key("access_token") || holds_token(&extra) {
-            return Some(Self { token: take_token(&mut extra), extra });
-        }
-        let mut paths = Vec::new();
-        token_paths(&extra, &mut Vec::new(), &mut paths);
-        let [path] = paths.as_slice() else {
-            let token = take_token(&mut extra);
-            return token.contains_key("refresh_token").then_some(Self { token, extra });
-        };
-        let inside = path.iter().try_fold(&mut extra, |members, name| members.get_mut(name)?.as_object_mut())?;
-        let token = take_token(inside);
-        Some(Self { token, extra })
-    }
-
-    fn access_token(&self) -> Result<Secret, TokenEndpointError> {
-        let unusable = |problem| Err(TokenEndpointError::Answer(problem));
-        match self.token.get("access_token") {
-            Some(Value::String(token)) => match token.trim() {
-                "" => unusable("the access token is empty"),
-                token if token.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) => Ok(token.into()),
-                _ => unusable("the access token has characters no header can carry"),
-            },
-            Some(Value::Null) | None => unusable("there is no access token in it"),
-            Some(_) => unusable("the access token is not a string"),
-        }
-    }
-
-    /// A token that is written as a number.
-    fn number(&self, name: &str) -> Option<Secret> {
-        self.token.get(name)?.as_u64().map(|number| number.to_string().into())
-    }
-
-    /// What kind of token it is; `None` if that is not said, or not in a word.
-    fn token_type(&self) -> Option<&str> {
-        self.token.get("token_type")?.as_str().map(str::trim).filter(|token_type| !token_type.is_empty())
-    }
-}
-
-fn holds_token(members: &Map<String, Value>) -> bool {
-    ["access_token", "accessToken"].iter().any(|name| members.get(*name).is_some_and(|token| !token.is_null()))
-}
-
-/// The ways to objects inside that hold an access token.
-fn token_paths(members: &Map<String, Value>, path: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
-    if path.len() == MAX_DEPTH {
-        return;
-    }
-    for (name, value) in members {
-        let Value::Object(inside) = value else { continue };
-        path.push(name.clone());
-        if holds_token(inside) {
-            paths.push(path.clone());
-        } else {
-            token_paths(inside, path, paths);
-        }
-        path.pop();
-    }
-}
-
-/// Takes what the standards have, or, where nothing is called as they call it, the same in camel case.
-fn take_token(members: &mut Map<String, Value>) -> Map<String, Value> {
-    let is_standard = members.contains_key("access_token");
-    let mut take = |name: &str| {
-        if is_standard || members.contains_key(name) {
-            return members.remove(name);
-        }
-        let (first, second) = name.split_once('_')?;
-        let (initial, rest) = second.split_at_checked(1)?;
-        members.remove(&format!("{first}{}{rest}", initial.to_ascii_uppercase()))
-    };
-    TOKEN_MEMBERS.iter().filter_map(|name| Some(((*name).to_owned(), take(name)?))).collect()
-}
-
-fn token(asked: &Asked<'_>, members: Members, access_token: Secret) -> OAuth2Token {
-    let token_type = members.token_type().unwrap_or("Bearer").to_owned();
-    let Members { token: mut members, extra } = members;
+fn token(asked: &Asked<'_>, members: &Members, access_token: Secret) -> OAuth2Token {
     let mut token = OAuth2Token::bearer(access_token);
-    token.token_type = token_type;
+    token.token_type = members.token_type().unwrap_or("Bearer").to_owned();
+    let Members { token: members, beside, extra } = members;
     token.refresh_token = secret(members.get("refresh_token"));
     token.id_token = secret(members.get("id_token"));
-    token.scope = members.remove("scope").and_then(scope);
+    token.scope = members.get("scope").and_then(scope);
     let can_be_refreshed = token.refresh_token.is_some() || asked.old.is_some();
     let own = asked.quirks.lifetime_member.as_deref();
-    token.expires_at = lifetime::expiry(own, [&members, &extra], can_be_refreshed, asked.now);
+    token.expires_at = lifetime::expiry(own, [members, beside, extra], can_be_refreshed, asked.now);
     token.issued_at = Some(asked.now);
-    token.extra = Extra::from(extra);
+    token.extra = Extra::from(extra.clone());
     token
 }
 
-/// A string that is not empty and was read without gaps; anything else counts as missing.
-fn secret(value: Option<&Value>) -> Option<Secret> {
-    let text = value?.as_str()?;
-    let is_usable = !text.trim().is_empty() && !text.contains([char::REPLACEMENT_CHARACTER, '\0']);
-    is_usable.then(|| text.into())
-}
-
 /// Scopes as a list: a string with spaces or commas, or an array. Anything else counts as missing.
-fn scope(value: Value) -> Option<Vec<String>> {
+fn scope(value: &Value) -> Option<Vec<String>> {
     let split = |text: &str| -> Vec<String> {
         text.split(|c: char| c.is_ascii_whitespace() || c == ',').filter(|s| !s.is_empty()).map(str::to_owned).collect()
     };
     match value {
-        Value::String(text) => Some(split(&text)),
+        Value::String(text) => Some(split(text)),
         Value::Array(items) => Some(items.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
         _ => None,
     }

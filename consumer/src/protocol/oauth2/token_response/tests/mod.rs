@@ -2,9 +2,11 @@
 
 mod corpus;
 mod login;
+mod meaning;
 mod mutated;
 mod refresh;
 mod refusals;
+mod wrapped;
 
 use super::*;
 

@@ -21,6 +21,11 @@ fn a_token_is_kept_whatever_is_wrong_beside_it() {
         (200, r#"{"access_token":"new","refresh_token":"r2","x"#, 0),
         (200, "<b>Warning</b>: deprecated {$x} in token.php\n{\"access_token\":\"new\",\"refresh_token\":\"r2\"}\n", 0),
         (200, r#"{"data":{"access_token":"new","refresh_token":"r2"}}"#, 0),
+        (200, r#"{"access_token":"new","refresh_token":"r2","message":"Refresh token revoked"}"#, 0),
+        (200, r#"{"access_token":"new","refresh_token":"r2","linked":[{"id":1,"error":"invalid_grant"}]}"#, 0),
+        (200, r#"{"access_token":"new","refresh_token":"r2","error":"invalid_grant"}"#, 1),
+        (400, r#"{"access_token":"new","refresh_token":"r2","error":"invalid_grant"}"#, 2),
+        (200, r#"{"access_token":"new","refresh_token":"r2","error":{"code":"ok","message":"","log_id":"2022"}}"#, 0),
         (200, "access_token=new&refresh_token=r2&error=odd", 1),
     ] {
         let Reading { token, doubts: found } = kept(status, body);
@@ -62,12 +67,14 @@ fn an_error_that_repeats_what_was_sent_is_no_token() {
         (500, r#"{"access_token":"alone"}"#),
         (400, r#"{"error":"odd","access_token":"alone"}"#),
         (200, r#"{"error":"odd","access_token":"old-access","expires_in":60}"#),
+        (200, r#"{"error":"odd","access_token":"old-access","refresh_token":"old-refresh"}"#),
         (200, r#"{"access_token":"cut o"#),
         (200, r#"{"one":{"access_token":"a"},"two":{"access_token":"b"}}"#),
         (200, "<script>{\"access_token\":\"a\"}</script>"),
         (200, "<html>access_token=x</html>"),
-        (400, r#"{"error":"invalid_grant","access_token":"new","refresh_token":"r2"}"#),
-        (200, r#"{"error":"invalid_grant","access_token":"new","refresh_token":"r2"}"#),
+        (400, r#"{"error":"invalid_grant","access_token":"old-access","refresh_token":"r2"}"#),
+        (400, r#"{"error":"invalid_grant","access_token":"alone"}"#),
+        (200, r#"{"error":"invalid_grant","access_token":"old-refresh"}"#),
     ] {
         assert!(refresh(status, body.as_bytes()).is_err(), "{status} {body}");
     }

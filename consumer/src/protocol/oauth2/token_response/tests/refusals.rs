@@ -104,6 +104,11 @@ fn a_sentence_that_the_refresh_token_is_of_no_use_counts() {
         (400, r#"{"error":{"message":"refresh token was revoked","code":17}}"#),
         (200, r#"{"ok":false,"error":"invalid_refresh_token"}"#),
         (422, r#"{"message":"Refresh token not found"}"#),
+        (404, r#"{"message":"Refresh token not found"}"#),
+        (410, r#"{"error":{"message":"The refresh token has expired"}}"#),
+        (200, r#"{"errcode":61023,"errmsg":"refresh_token is invalid hint: [Iq5ta10ge8]"}"#),
+        (200, r#"{"data":{"error_code":10010,"description":"Refresh token expired"},"message":"error"}"#),
+        (200, r#"{"code":"IllegalRefreshToken","message":"The specified refresh token is invalid or expired"}"#),
         (400, r#"{"error":"invalid_token","error_description":"Refresh token expired"}"#),
     ] {
         assert!(error(status, body.as_bytes()).needs_authorization(), "{body}");

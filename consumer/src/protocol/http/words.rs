@@ -1,0 +1,159 @@
+//! What the words of a refusal are about, in codes and in sentences.
+
+/// What is longer is not the sentence that is looked for.
+pub(super) const MAX_SENTENCE: usize = 200;
+/// Words for the client. What a provider calls an app is one too.
+const CLIENT: [&str; 12] = [
+    "client",
+    "clients",
+    "clientid",
+    "clientsecret",
+    "application",
+    "app",
+    "appid",
+    "appkey",
+    "appsecret",
+    "consumer",
+    "secret",
+    "secrets",
+];
+/// Words for the grant and for whose it is.
+const GRANT: [&str; 12] = [
+    "token", "tokens", "refreshtoken", "refresh", "grant", "session", "user", "account", "consent", "revoked", "expired",
+    "deauthorized",
+];
+/// Sentences that name the client and speak of the request.
+const NOT_OF_CLIENT: [&str; 4] = ["client error", "bad client request", "application error", "client request"];
+/// Errors of the client that do not name it (RFC 6749 section 5.2, RFC 9449 section 5).
+const OF_CLIENT: [&str; 8] = [
+    "unsupported grant type",
+    "unauthorized grant type",
+    "invalid dpop proof",
+    "invalid redirect uri",
+    "redirect uri mismatch",
+    "invalid credentials",
+    "bad credentials",
+    "incorrect credentials",
+];
+
+/// Whether a text is `invalid_grant`, or says it with more around it. An invalid grant type is something else.
+pub(super) fn says_invalid_grant(text: &str) -> bool {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let small = text.to_ascii_lowercase();
+    let is_word = |word: &str| {
+        small.match_indices(word).any(|(at, _)| {
+            let (before, after) = (&small[..at], &small[at + word.len()..]);
+            !before.ends_with(is_name) && !after.starts_with(is_name) && !after.trim_start().starts_with("type")
+        })
+    };
+    ["invalid_grant", "invalid-grant", "invalidgrant"].into_iter().any(is_word) || {
+        let rest = plain(text).strip_prefix("invalid grant").map(str::to_owned);
+        rest.is_some_and(|rest| !rest.starts_with([' ', 's']) && !rest.starts_with(char::is_alphanumeric))
+    }
+}
+
+/// Whether a text says that the grant is another client's. RFC 6749 section 5.2 names that last in the sentence for
+/// everything that `invalid_grant` may mean, which many servers repeat.
+pub(super) fn is_of_another_client(text: &str) -> bool {
+    const PHRASES: [&str; 10] = [
+        "match",
+        "another client",
+        "another application",
+        "other client",
+        "different client",
+        "different application",
+        "wrong client",
+        "not issued to",
+        "not issued for",
+        "belong",
+    ];
+    let text = plain(text);
+    let is_everything = ["expired", "revoked"].iter().any(|state| text.contains(state));
+    !is_everything && has_any(&text, &CLIENT) && PHRASES.iter().any(|phrase| text.contains(phrase))
+}
+
+/// Whether a text speaks of the client, and of no grant.
+pub(super) fn is_of_client(text: &str) -> bool {
+    let text = plain(text);
+    OF_CLIENT.iter().any(|code| text.starts_with(code))
+        || has_any(&text, &CLIENT) && !has_any(&text, &GRANT) && !NOT_OF_CLIENT.iter().any(|other| text.contains(other))
+}
+
+/// Whether a text speaks of the grant, of one of its tokens, or of whose it is.
+pub(super) fn is_of_grant(text: &str) -> bool {
+    has_any(&plain(text), &GRANT)
+}
+
+/// Whether a text says that it passes by itself (RFC 6749 section 4.1.2.1, RFC 8628 section 3.5, RFC 9449 section 8).
+pub(super) fn is_passing(text: &str) -> bool {
+    const PHRASES: [&str; 8] = [
+        "temporarily",
+        "slow down",
+        "use dpop nonce",
+        "too many requests",
+        "rate limit",
+        "ratelimit",
+        "throttl",
+        "quota exceeded",
+    ];
+    let text = plain(text);
+    PHRASES.iter().any(|phrase| text.contains(phrase))
+}
+
+/// Whether the error is of the client or of the server, and speaks of a refresh token for another reason.
+pub(super) fn is_of_something_else(code: &str) -> bool {
+    let code = plain(code);
+    ["client", "grant type", "scope", "server", "unavailable", "slow down", "dpop", "rate", "limit"]
+        .into_iter()
+        .any(|other| code.contains(other))
+}
+
+/// Whether a text says that the refresh token is of no use, and only that.
+pub(super) fn means_useless(text: &str) -> bool {
+    const SUBJECTS: [&str; 7] = ["", "the ", "this ", "your ", "the provided ", "the specified ", "the given "];
+    const STATES: [&str; 9] = [
+        "invalid",
+        "illegal",
+        "expired",
+        "revoked",
+        "not valid",
+        "no longer valid",
+        "not found",
+        "unknown",
+        "already used",
+    ];
+    const VERBS: [&str; 6] = [" ", " is ", " was ", " has ", " has been ", " has already been "];
+    /// What an explanation begins with.
+    const ENDS: [&str; 6] = [". ", ": ", "; ", " (", " [", " hint"];
+    if text.len() > MAX_SENTENCE {
+        return false;
+    }
+    let text = plain(text);
+    let end = ENDS.iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
+    let first = text[..end].trim_end_matches('.');
+    let is_state = |text: &str| text.split(" or ").all(|state| STATES.contains(&state.trim_start_matches("has been ")));
+    let before = first.strip_suffix(" refresh token").is_some_and(is_state);
+    let after = SUBJECTS.iter().any(|subject| {
+        let rest = first.strip_prefix(subject).and_then(|rest| rest.strip_prefix("refresh token"));
+        rest.is_some_and(|rest| VERBS.iter().any(|verb| rest.strip_prefix(verb).is_some_and(is_state)))
+    });
+    before || after || first == "bad refresh token"
+}
+
+/// In small letters, with spaces for what else stands between words.
+pub(super) fn plain(text: &str) -> String {
+    let mut words = String::with_capacity(text.len());
+    let mut was_small = false;
+    for c in text.trim().trim_end_matches(['!', ';', ':']).chars() {
+        if was_small && c.is_ascii_uppercase() {
+            words.push(' ');
+        }
+        was_small = c.is_ascii_lowercase();
+        words.push(if matches!(c, '_' | '-') { ' ' } else { c.to_ascii_lowercase() });
+    }
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn has_any(plain: &str, words: &[&str]) -> bool {
+    plain.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| words.contains(&word))
+}
