@@ -1,12 +1,15 @@
 //! Targets for bytes from outside that are read in private. Each panics if a property does not hold.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use oauth_dance_core::{OAuth2Token, Timestamp};
 use url::Url;
 
 use crate::app::paths::Paths;
 use crate::config::endpoint::PlainHttp;
+use crate::config::quirks::Quirks;
 use crate::protocol::http::challenge;
+use crate::protocol::oauth2::token_response::{self, Asked, Received};
 
 /// A header value that can be sent, out of whatever bytes.
 fn header_value(bytes: &[u8]) -> HeaderValue {
@@ -49,6 +52,39 @@ pub fn next_paths(bytes: &[u8]) {
     }
 }
 
+/// Whatever stands around a token and whatever the status of a success is, the token is read, and no word is a refusal.
+pub fn token_surroundings(bytes: &[u8]) {
+    // Without the letter there is no second token in it.
+    let text = serde_json::Value::from(String::from_utf8_lossy(bytes).replace(['k', 'K'], "_"));
+    let mut old = OAuth2Token::bearer("old-access");
+    old.refresh_token = Some("old-refresh".into());
+    let token = r#""access_token":"new-access","refresh_token":"new-refresh""#;
+    let surroundings = [
+        format!(r#"{{"error":{text},{token}}}"#),
+        format!(r#"{{{token},"message":{text},"errors":[{text}]}}"#),
+        format!(r#"{{"message":{text},"data":[{{{token},"error":{text}}}]}}"#),
+        format!(r#"{{"status":{text},"body":{}}}"#, serde_json::Value::from(format!("{{{token}}}"))),
+    ];
+    for body in surroundings {
+        let body = body.into();
+        let quirks = Quirks::default();
+        for old in [None, Some(&old)] {
+            let asked = Asked {
+                quirks: &quirks,
+                dead_grants: &[],
+                is_bound: false,
+                old,
+                sent: &["old-refresh"],
+                now: Timestamp::from_unix_seconds(1),
+            };
+            let received = Received { status: StatusCode::OK, headers: &HeaderMap::new(), body: &body, cut: None };
+            let token = token_response::read(&asked, received).unwrap().token;
+            assert_eq!(token.access_token.expose(), "new-access");
+            assert_eq!(token.refresh_token, Some("new-refresh".into()));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use oauth_dance_fuzz::check;
@@ -58,6 +94,11 @@ mod tests {
     #[test]
     fn challenges_are_read() {
         check("challenges", challenges);
+    }
+
+    #[test]
+    fn a_token_is_read_in_all_surroundings() {
+        check("token_answers", token_surroundings);
     }
 
     #[test]

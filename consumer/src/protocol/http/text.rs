@@ -17,5 +17,14 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// A name in small letters, without what separates its words.
 pub(crate) fn bare_name(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    letters(name).collect()
+}
+
+/// Whether two names differ in nothing but case and what separates their words.
+pub(crate) fn is_spelling(one: &str, other: &str) -> bool {
+    letters(one).eq(letters(other))
+}
+
+fn letters(name: &str) -> impl Iterator<Item = char> {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase())
 }

@@ -136,7 +136,7 @@ async fn nothing_but_a_definite_refusal_counts() {
 async fn the_user_is_asked_after_a_week_of_broken_answers() {
     let bench = Bench::expired().await;
     let (process, since) = (bench.process(), bench.now());
-    bench.provider.script([Behavior::Break; 10_000]);
+    bench.provider.script(std::iter::repeat_n(Behavior::Break, 10_000));
     let start = tokio::time::Instant::now();
     while start.elapsed() < MIN_UNUSABLE_PERIOD - HOURS {
         assert_eq!(asks_the_user(&process).await, None);
@@ -153,7 +153,7 @@ async fn the_user_is_asked_after_a_week_of_broken_answers() {
         sleep(Duration::from_secs(60)).await;
     }
     assert!(bench.provider.calls_and_replays().0 <= calls + 2, "it is tried about once an hour");
-    bench.provider.state().script.clear();
+    bench.provider.state().scripted.clear();
     sleep(HOURS).await;
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
     assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);

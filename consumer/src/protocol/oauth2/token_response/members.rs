@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::Asked;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::document::Document;
-use crate::protocol::http::text::bare_name;
+use crate::protocol::http::text::is_spelling;
 
 /// How deep inside an answer a token is looked for.
 const MAX_DEPTH: usize = 5;
@@ -150,7 +150,10 @@ fn best(holders: &[Holder], own: Option<&str>) -> Best {
 fn holders(answer: &Value) -> Vec<Holder> {
     let mut found = Vec::new();
     visit(answer, &mut Vec::new(), &mut |members, path| {
-        let Some((rank, access_token)) = access_token_of(members).filter(|_| found.len() < MAX_HOLDERS) else { return };
+        if found.len() >= MAX_HOLDERS {
+            return;
+        }
+        let Some((rank, access_token)) = access_token_of(members) else { return };
         let has_refresh_token = usable(members, "refresh_token").is_some();
         found.push(Holder { path: pointer(path), depth: path.len(), rank, access_token, has_refresh_token });
     });
@@ -199,9 +202,9 @@ fn take_token(members: &mut Map<String, Value>) -> Map<String, Value> {
 fn take_elsewhere(answer: &mut Value, name: &str, sent: &[&str]) -> Option<Value> {
     let mut found: Vec<(String, String, String)> = Vec::new();
     visit(answer, &mut Vec::new(), &mut |members, path| {
-        if access_token_of(members).is_none()
-            && found.len() < MAX_HOLDERS
+        if found.len() < MAX_HOLDERS
             && let Some(key) = usable(members, name)
+            && access_token_of(members).is_none()
             && let Some(text) = text_of(&members[&key]).filter(|text| !sent.contains(&text.as_str()))
         {
             found.push((pointer(path), key, text));
@@ -230,8 +233,7 @@ fn key_of(members: &Map<String, Value>, name: &str, counts: impl Fn(&Value) -> b
     if members.get(name).is_some_and(&counts) {
         return Some(name.to_owned());
     }
-    let plain = bare_name(name);
-    members.iter().find(|(key, value)| bare_name(key) == plain && counts(value)).map(|(key, _)| key.clone())
+    members.iter().find(|(key, value)| is_spelling(key, name) && counts(value)).map(|(key, _)| key.clone())
 }
 
 /// A token as text: a string, a number, or an object or a list around one.
