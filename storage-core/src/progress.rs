@@ -140,7 +140,7 @@ impl DeadReason {
             Self::ResponseLost => {
                 "the provider's response to an earlier refresh was lost, and the new refresh token with it"
             }
-            Self::RefusedRepeatedly => "the provider refused the refresh token repeatedly, with an unknown error",
+            Self::RefusedRepeatedly => "the provider has issued no token for a long time, for an unknown reason",
             Self::NoRefreshToken => "the access token has expired, and the provider issued no refresh token",
             Self::Rejected => "the provider's API rejected the access token, and the token could not be refreshed",
         }

@@ -53,7 +53,7 @@ pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensErr
 }
 
 /// The format in which a record is written:
-/// * 3 while the provider refuses the refresh token with an unknown error;
+/// * 3 while the provider refuses the refresh token with an unknown error, or responds with neither a token nor a refusal;
 /// * 2 for a token with a `subject` or a `dpop_key`, that the API rejected, or that replaced a rejected one;
 /// * 1 for all others.
 fn format(stored: &Stored) -> u64 {

@@ -68,7 +68,7 @@ async fn rf_04_an_answer_without_one_keeps_the_old() {
         Answer::normal(),
         Answer::normal().member("refresh_token", Value::Null),
         Answer::normal().member("refresh_token", ""),
-        Answer::normal().member("refresh_token", 7),
+        Answer::normal().member("refresh_token", 0),
     ] {
         provider.next_token_answer(answer);
         site.oauth.client("acme", &alice()).await.unwrap();

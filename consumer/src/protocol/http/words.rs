@@ -19,7 +19,17 @@ const CLIENT: [&str; 12] = [
 ];
 /// Words for the grant and for whose it is.
 const GRANT: [&str; 12] = [
-    "token", "tokens", "refreshtoken", "refresh", "grant", "session", "user", "account", "consent", "revoked", "expired",
+    "token",
+    "tokens",
+    "refreshtoken",
+    "refresh",
+    "grant",
+    "session",
+    "user",
+    "account",
+    "consent",
+    "revoked",
+    "expired",
     "deauthorized",
 ];
 /// Sentences that name the client and speak of the request.

@@ -35,13 +35,7 @@ pub(super) fn read(
     if let Some(Problem { code, advice }) = problem(headers, body, sent) {
         let TokenEndpointError::Status { retry_after, .. } = failed else { return Err(failed) };
         let fault = if is_of_the_token(&code) { Fault::Grant } else { Fault::Unknown };
-        return Err(TokenEndpointError::Refused {
-            code,
-            description: advice,
-            status,
-            retry_after,
-            fault,
-        });
+        return Err(TokenEndpointError::Refused { code, description: advice, status, retry_after, fault });
     }
     if !status.is_success() {
         return Err(failed);

@@ -35,7 +35,11 @@ pub(crate) async fn exchange_code(
     let client_secret = client_secret(http, registered);
     let sent = [code, verifier, client_secret.expose()];
     let asked = Asked { is_bound: key.is_some(), old: None, ..asked(registered, &sent, now) };
-    let Reading { mut token, .. } = read(&asked, &answer, cut)?;
+    let Reading { mut token, doubts } = read(&asked, &answer, cut)?;
+    if !doubts.is_empty() {
+        let doubts = doubts.join(", ");
+        tracing::warn!(provider = registered.declared.name, doubts, "a login brought a token that is doubtful");
+    }
     token.dpop_key = key;
     Ok(token)
 }

@@ -262,3 +262,20 @@ async fn a_ledger_is_not_listed_and_holds_no_plain_names() {
     let record = bench.shared.get(&raw[0].key).await.unwrap().unwrap().value;
     assert!(record.retain_for.is_some_and(|left| left <= Duration::from_secs(600)));
 }
+
+/// The entry of the ledger is forgotten in between, so the record of the request counts.
+#[tokio::test(start_paused = true)]
+async fn broken_responses_count_through_a_ledger() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    let request = request(&process, &token).await;
+    bench.provider.script(std::iter::repeat_n(Behavior::Break, 100));
+    let mut last = request.usable().await;
+    for _ in 0..4 * 7 {
+        assert!(matches!(last, Err(RefreshError::BackingOff { .. })), "{last:?}");
+        sleep(Duration::from_secs(6 * 3600)).await;
+        last = request.usable().await;
+    }
+    let expected = DeadReason::RefusedRepeatedly;
+    assert!(matches!(last, Err(RefreshError::NeedsAuthorization { reason, .. }) if reason == expected), "{last:?}");
+}

@@ -106,7 +106,9 @@ fn at_login(asked: &Asked<'_>, members: &Members, answered: &Answered<'_>) -> Re
     let access_token = members.access_token()?;
     let has_error = answered.has_error();
     if has_error && asked.sent.contains(&access_token.expose()) {
-        return answered.refusal(asked.dead_grants, asked.sent, asked.now).map_or_else(|| unusable("it repeats what was sent"), Err);
+        return answered
+            .refusal(asked.dead_grants, asked.sent, asked.now)
+            .map_or_else(|| unusable("it repeats what was sent"), Err);
     }
     let token_type = members.token_type();
     if asked.is_bound && !token_type.is_some_and(Quirks::is_bound) {

@@ -82,8 +82,14 @@ fn the_fault_of_the_client_is_found_in_every_spelling() {
     all_mean(
         "Misconfigured",
         &[
-            (401, r#"{"message":"Authorization Error","errors":[{"resource":"Application","field":"","code":"invalid"}]}"#),
-            (400, r#"{"message":"Bad Request","errors":[{"resource":"Application","field":"client_id","code":"invalid"}]}"#),
+            (
+                401,
+                r#"{"message":"Authorization Error","errors":[{"resource":"Application","field":"","code":"invalid"}]}"#,
+            ),
+            (
+                400,
+                r#"{"message":"Bad Request","errors":[{"resource":"Application","field":"client_id","code":"invalid"}]}"#,
+            ),
             (403, r#"{"status":403,"message":"invalid client secret"}"#),
             (400, r#"{"status":400,"message":"missing client secret"}"#),
             (401, r#"{"error":"disabled_client","error_description":"The OAuth client was disabled."}"#),
