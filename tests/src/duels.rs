@@ -13,7 +13,7 @@ use crate::show::Show as _;
 use crate::subject::{Subject, key};
 
 /// How many rounds one property tries, if there is time.
-const ROUNDS: usize = 2_000;
+const ROUNDS: usize = 1_500;
 /// How long it tries.
 const TIME: Duration = Duration::from_millis(300);
 /// How often the two look for each other before they let others run.

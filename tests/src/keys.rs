@@ -99,6 +99,8 @@ pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
         for e in ["\\", "%", "^", "~", "\"", "'", plain] {
             keys.insert(TokenKey::from_parts("", format!("a{e}"), format!("b{plain}c"), "d")?);
             keys.insert(TokenKey::from_parts("", format!("a{plain}b{e}"), "c", "d")?);
+        }
+        for e in ["\\", plain] {
             keys.insert(TokenKey::from_parts(format!("a{e}"), format!("b{plain}c"), "d", "")?);
             keys.insert(TokenKey::from_parts(format!("a{plain}b{e}"), "c", "d", "")?);
             keys.insert(TokenKey::from_parts("", "a", format!("b{e}"), format!("c{plain}d"))?);
