@@ -275,7 +275,7 @@ fn a_wrong_password_is_reported_and_not_shown() {
         url.set_password(Some("CANARY")).unwrap();
         let run = run(&["migrate", "status", "--database-url", url.as_str()], &[]);
         assert_eq!(run.code, 2);
-        run.assert_one_line(&["the server refuses this user or password"]);
+        run.assert_one_line(&["the server rejects this user"]);
     }
 }
 

@@ -3,9 +3,10 @@
 //!
 //! # When to use it
 //!
-//! An application calls `migrate()` of its storage in [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) and does not need
-//! this crate. An operator can use `oauth-dance migrate` of [`oauth-dance-cli`](https://docs.rs/oauth-dance-cli). Use this crate
-//! to print the SQL, or to apply it with a migration tool of your own.
+//! An application calls `migrate()` of its storage in [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) and does
+//! not need this crate. An operator can use `oauth-dance migrate` of
+//! [`oauth-dance-cli`](https://docs.rs/oauth-dance-cli). Use this crate to print the SQL, or to apply it with a
+//! migration tool of your own.
 //!
 //! # Example
 //!
@@ -21,10 +22,10 @@
 //!
 //! # What migrations promise
 //!
-//! * What was applied is recorded in a table of their own (`_oauth_dance_tokens_migrations`), never in `_sqlx_migrations`, so
-//!   the tables can share a database with the application's own migrations.
-//! * They only add. A release that does not know the newest migration continues to work, so that replicas can be upgraded one
-//!   by one.
+//! * What was applied is recorded in a table of their own (`_oauth_dance_tokens_migrations`), never in
+//!   `_sqlx_migrations`, so the tables can share a database with the application's own migrations.
+//! * They only add. A release that does not know the newest migration continues to work, so that replicas can be
+//!   upgraded one by one.
 //!
 //! # Features
 //!
@@ -40,8 +41,8 @@
 //!
 //! * [`Dialect`]: the migrations as text, or as a [`Migrator`](sqlx::migrate::Migrator) of sqlx.
 //! * [`Status`]: how a database compares with this release.
-//! * [Migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md): upgrades, permissions, and an
-//!   operator's commands.
+//! * [Migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md): upgrades, permissions, and
+//!   an operator's commands.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "mysql")]
@@ -51,7 +52,7 @@ mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #[cfg_attr(
     not(any(feature = "sqlite", feature = "mysql")),
-    allow(dead_code, reason = "PostgreSQL reads and applies migrations in its own way")
+    allow(dead_code, reason = "the code for PostgreSQL reads and applies migrations differently")
 )]
 mod run;
 mod table;
@@ -91,11 +92,11 @@ impl Dialect {
         }
     }
 
-    /// The migrations for one table, to be run with sqlx.
+    /// A migrator of sqlx for one table.
     ///
-    /// It keeps its own bookkeeping table, and passes over migrations that only a newer release knows. Prefer
-    /// `migrate_sqlite` and its siblings where several processes may start at once: sqlx itself takes no lock on SQLite
-    /// and MariaDB, and keeps the one on PostgreSQL if a migration fails.
+    /// It uses a separate bookkeeping table, and ignores migrations of a newer release. If several processes may start
+    /// at the same time, prefer `migrate_sqlite`, `migrate_postgres` or `migrate_mysql`: sqlx itself takes no lock on
+    /// SQLite and MariaDB, and does not release its lock on PostgreSQL if a migration fails.
     pub fn migrator(self, table: &TableName) -> Migrator {
         let migrations = self.migrations().iter().map(|migration| migration.to_sqlx(table)).collect();
         let mut migrator = Migrator::with_migrations(migrations);
@@ -105,51 +106,51 @@ impl Dialect {
     }
 }
 
-/// One file of SQL.
+/// One SQL file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
-    /// Its number, from 1.
+    /// The number of the migration, counted from 1.
     pub version: i64,
-    /// What it does, in a few words.
+    /// What the migration does, in a few words.
     pub description: &'static str,
     text: &'static str,
 }
 
 impl Migration {
-    /// The SQL for a table of this name. With the default name it is the file's text, byte for byte.
+    /// The SQL for a table of this name. With the default name, it is the text of the file.
     pub fn sql(&self, table: &TableName) -> String {
-        // Git may have checked the file out with other line endings; the checksum must not depend on it.
+        // The checksum must not depend on the line endings with which Git checked the file out.
         table.write_into(&self.text.replace("\r\n", "\n"))
     }
 
     fn to_sqlx(self, table: &TableName) -> SqlxMigration {
-        // Safe: the text is ours, and a table name holds letters, digits and underscores only.
+        // Safe, because the text is a constant, and a table name consists of letters, digits and underscores.
         let sql = AssertSqlSafe(self.sql(table)).into_sql_str();
         SqlxMigration::new(self.version, Cow::Borrowed(self.description), MigrationType::Simple, sql, false)
     }
 }
 
-/// A migration, and whether the database has it.
+/// A migration and its state in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// The migration's number.
+    /// The number of the migration.
     pub version: i64,
-    /// What it does; empty if only a newer release knows.
+    /// What the migration does. Empty for a migration of a newer release.
     pub description: &'static str,
-    /// How the database stands to it.
+    /// The state in the database.
     pub state: State,
 }
 
-/// How a database stands to a migration.
+/// The state of a migration in a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
-    /// Not there yet.
+    /// Not applied yet.
     Pending,
     /// Applied.
     Applied,
-    /// Applied from a file with other text than this release has.
+    /// Applied from a file that differs from the file of this release.
     Altered,
     /// Applied by a newer release.
     Newer,

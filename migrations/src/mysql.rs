@@ -7,23 +7,23 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row as _};
 use crate::run::{is_current, pending};
 use crate::{Dialect, Status, TableName};
 
-/// How long to try again what another process, or another node, was doing at the same time.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long migrations are retried that conflict with another process or node.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Brings a table of MySQL or MariaDB up to date. Does nothing if it is; safe from any number of processes at once, also
-/// on several nodes of a Galera cluster.
+/// Creates or updates a table on MySQL or MariaDB. Does nothing if the table is current. Any number of processes may
+/// call this at the same time, even on several nodes of a Galera cluster.
 ///
-/// These databases cannot undo a change of a table. Each migration is therefore one that can be run twice, and is
-/// noted as applied once it is. A lock makes processes on one server wait for each other. Nodes of a Galera
-/// cluster know nothing of each other's locks: there the one that comes second finds that the first was faster, and
-/// looks again.
+/// These databases cannot roll back a change of a table. Each migration is therefore idempotent, and is recorded as
+/// applied after it has run. A lock serializes the processes on one server. Nodes of a Galera cluster do not see each
+/// other's locks. If another node migrates at the same time, this one detects the conflict and starts over.
 ///
-/// Close the connection if this is not awaited to its end: it holds a lock.
+/// If this future is dropped, close the connection, because it holds a lock.
 ///
 /// # Errors
-/// What sqlx says, and a time-out if another process has been migrating for a minute.
+/// The error of sqlx, or a timeout if another process has been migrating for a minute.
 pub async fn migrate_mysql(connection: &mut MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
-    // The lock's name is one for the whole server, and short; two tables that share one wait for each other.
+    // The name of the lock is short, and shared by the whole server. Two tables with the same lock name wait for each
+    // other.
     const LOCK: &str = "SELECT GET_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))), 60)";
     const UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))))";
 
@@ -44,30 +44,30 @@ pub async fn migrate_mysql(connection: &mut MySqlConnection, table: &TableName) 
     Ok(())
 }
 
-/// Every migration of MySQL or MariaDB that this release or the database knows, oldest first. Changes nothing.
+/// Returns every migration for MySQL and MariaDB of this release and of the database, oldest first. Changes nothing.
 ///
 /// # Errors
-/// What sqlx says. A database without the bookkeeping table has all migrations pending, which is no error.
+/// The error of sqlx. A missing bookkeeping table is not an error: all migrations are pending then.
 pub async fn status_mysql(connection: &mut MySqlConnection, table: &TableName) -> Result<Vec<Status>, MigrateError> {
     crate::run::status(Dialect::MySql, connection, table).await
 }
 
-/// Applies what is pending, as often as another node comes in between.
+/// Applies the pending migrations, and starts over if another node interferes.
 async fn apply_until_current(connection: &mut MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
     let start = Instant::now();
     loop {
         let Err(error) = apply(connection, table).await else { return Ok(()) };
-        if !is_overtaken(&error) || start.elapsed() > PATIENCE {
+        if !is_conflict(&error) || start.elapsed() > RETRY_TIMEOUT {
             return Err(error);
         }
-        // The server waits, which needs no runtime here; each node for another time.
+        // The server waits, so that no runtime is needed here. The time is random, so that nodes do not collide again.
         sqlx::raw_sql("DO SLEEP(0.05 + 0.2 * RAND())").execute(&mut *connection).await?;
     }
 }
 
 async fn apply(connection: &mut MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
     for migration in pending(Dialect::MySql, connection, table).await? {
-        // Not `apply`, which notes a migration as failed before it starts and gives up for good if it finds that.
+        // Not `apply`, which records a migration as failed before it starts, and never retries a failed one.
         let applied = sqlx::raw_sql(migration.sql.clone()).execute(&mut *connection).await;
         applied.map_err(|error| MigrateError::ExecuteMigration(error, migration.version))?;
         connection.skip(&table.bookkeeping(), &migration).await?;
@@ -75,20 +75,21 @@ async fn apply(connection: &mut MySqlConnection, table: &TableName) -> Result<()
     Ok(())
 }
 
-/// Whether another process may have been faster, on this node or on another one.
-fn is_overtaken(error: &MigrateError) -> bool {
+/// Whether another process may have migrated at the same time, on this node or another.
+fn is_conflict(error: &MigrateError) -> bool {
     let (MigrateError::Execute(sqlx::Error::Database(error))
     | MigrateError::ExecuteMigration(sqlx::Error::Database(error), _)) = error
     else {
         return false;
     };
     let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
-    // The table, the column, the index or the note is there already; a deadlock, a lock, a certification or a change of the
-    // table by another node; a node that is not ready.
+    // The table, column, index or bookkeeping row exists already; a deadlock, a lock timeout, a certification failure
+    // or a change of the table by another node; or a node that is not ready.
     matches!(number, 1020 | 1022 | 1047 | 1050 | 1060 | 1061 | 1062 | 1180 | 1205 | 1213 | 1317 | 1412 | 1615 | 3101)
 }
 
-/// On a Galera node makes this connection wait, before it reads, for what other nodes have done. Returns what was set.
+/// On a Galera node, makes this connection wait for the writes of other nodes before it reads. Returns the previous
+/// setting.
 async fn wait_for_nodes(connection: &mut MySqlConnection) -> Result<Option<u64>, MigrateError> {
     const QUESTION: &str = "SHOW VARIABLES WHERE Variable_name IN ('wsrep_on', 'wsrep_sync_wait')";
 

@@ -4,14 +4,14 @@ use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 use crate::run::{all_applied, compare, is_missing_table};
 use crate::{Dialect, Status, TableName};
 
-/// Brings a table of PostgreSQL up to date, with the schema if the name has one. Does nothing if it is; safe from any
-/// number of processes at once, and through a pooler.
+/// Creates or updates a table on PostgreSQL, and its schema if the name has one. Does nothing if the table is current.
+/// Any number of processes may call this at the same time, and through a pooler.
 ///
-/// Everything happens in one message of the simple query protocol, which is one transaction: a pooler runs it on one
-/// connection of the server, and no lock or prepared statement is left there.
+/// Everything happens in one message of the simple query protocol, which is one transaction. A pooler runs it on one
+/// server connection, and leaves no lock or prepared statement there.
 ///
 /// # Errors
-/// What sqlx says. Nothing has changed then.
+/// The error of sqlx. Nothing has changed in this case.
 pub async fn migrate_postgres(connection: &mut PgConnection, table: &TableName) -> Result<(), MigrateError> {
     let applied = applied(connection, table).await?;
     if let Some(failed) = applied.iter().find(|migration| !migration.success) {
@@ -24,10 +24,10 @@ pub async fn migrate_postgres(connection: &mut PgConnection, table: &TableName) 
     Ok(())
 }
 
-/// Every migration of PostgreSQL that this release or the database knows, oldest first. Changes nothing.
+/// Returns every migration for PostgreSQL of this release and of the database, oldest first. Changes nothing.
 ///
 /// # Errors
-/// What sqlx says. A database without the bookkeeping table has all migrations pending, which is no error.
+/// The error of sqlx. A missing bookkeeping table is not an error: all migrations are pending then.
 pub async fn status_postgres(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Status>, MigrateError> {
     Ok(statuses(table, applied(connection, table).await?))
 }
@@ -62,11 +62,12 @@ fn statuses(table: &TableName, applied: Vec<Applied>) -> Vec<Status> {
     compare(Dialect::Postgres, table, applied.collect())
 }
 
-/// Takes the lock, and applies what the bookkeeping table lacks then. The table is the one that sqlx makes.
+/// Builds the script, which takes the lock and then applies the pending migrations. The bookkeeping table is the same
+/// as that of sqlx.
 fn script(table: &TableName) -> String {
     let bookkeeping = table.bookkeeping();
     let schema = table.schema().map(|schema| {
-        // Not `CREATE SCHEMA IF NOT EXISTS`, for which one needs the right to create schemas also where it exists.
+        // Not `CREATE SCHEMA IF NOT EXISTS`, which needs the privilege to create schemas even if the schema exists.
         format!(
             "IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{schema}') THEN CREATE SCHEMA {schema}; END IF;"
         )
@@ -89,7 +90,8 @@ fn script(table: &TableName) -> String {
             END IF;"
         ));
     }
-    // Committed reads see what another process did until it gave the lock back. A large table may take its time.
+    // Read committed sees everything that another process did before it released the lock. A large table may need much
+    // time.
     format!(
         "SET LOCAL transaction_isolation = 'read committed';
         SET LOCAL statement_timeout = 0;

@@ -4,10 +4,11 @@ use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration};
 
 use crate::{Dialect, State, Status, TableName};
 
-/// Brings a table of SQLite up to date. Does nothing if it is; safe from any number of processes at once.
+/// Creates or updates a table on SQLite. Does nothing if the table is current. Any number of processes may call this at
+/// the same time.
 ///
 /// # Errors
-/// What sqlx says. Nothing has changed then.
+/// The error of sqlx. Nothing has changed in this case.
 #[cfg(feature = "sqlite")]
 pub async fn migrate_sqlite(connection: &mut sqlx::SqliteConnection, table: &TableName) -> Result<(), MigrateError> {
     use sqlx::Connection as _;
@@ -15,7 +16,8 @@ pub async fn migrate_sqlite(connection: &mut sqlx::SqliteConnection, table: &Tab
     if is_current(Dialect::Sqlite, connection, table).await? {
         return Ok(());
     }
-    // The write lock, taken at once: of two processes that both found nothing applied, the second would fail.
+    // The write lock is taken immediately. Otherwise, of two processes that find no applied migration, the second would
+    // fail.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for migration in pending(Dialect::Sqlite, &mut *transaction, table).await? {
         transaction.apply(&table.bookkeeping(), &migration).await?;
@@ -23,10 +25,10 @@ pub async fn migrate_sqlite(connection: &mut sqlx::SqliteConnection, table: &Tab
     Ok(transaction.commit().await?)
 }
 
-/// Every migration of SQLite that this release or the database knows, oldest first. Changes nothing.
+/// Returns every migration for SQLite of this release and of the database, oldest first. Changes nothing.
 ///
 /// # Errors
-/// What sqlx says. A database without the bookkeeping table has all migrations pending, which is no error.
+/// The error of sqlx. A missing bookkeeping table is not an error: all migrations are pending then.
 #[cfg(feature = "sqlite")]
 pub async fn status_sqlite(
     connection: &mut sqlx::SqliteConnection,
@@ -35,7 +37,7 @@ pub async fn status_sqlite(
     status(Dialect::Sqlite, connection, table).await
 }
 
-/// Whether nothing has to be applied. Then nothing is locked either, and no right to create tables needed.
+/// Whether no migration is pending. In this case nothing is locked, and no privilege to create tables is needed.
 pub(crate) async fn is_current<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
@@ -44,8 +46,8 @@ pub(crate) async fn is_current<C: Migrate>(
     all_applied(&status(dialect, connection, table).await?)
 }
 
-/// What has to be applied, after what `Migrator::run` checks. That itself is not `Send` enough to be awaited in a
-/// spawned task.
+/// Returns the pending migrations, after the same checks as `Migrator::run`. The future of `Migrator::run` is not
+/// `Send`, so it cannot run in a spawned task.
 pub(crate) async fn pending<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
@@ -82,7 +84,7 @@ pub(crate) async fn status<C: Migrate>(
     Ok(compare(dialect, table, applied))
 }
 
-/// What this release knows beside what a database has applied.
+/// Compares the migrations of this release with the applied ones of a database.
 pub(crate) fn compare(dialect: Dialect, table: &TableName, applied: Vec<AppliedMigration>) -> Vec<Status> {
     let mut checksums: BTreeMap<_, _> = applied.into_iter().map(|found| (found.version, found.checksum)).collect();
     let mut statuses = Vec::new();
@@ -99,10 +101,10 @@ pub(crate) fn compare(dialect: Dialect, table: &TableName, applied: Vec<AppliedM
     statuses
 }
 
-/// Whether nothing has to be applied.
+/// Whether no migration is pending.
 ///
 /// # Errors
-/// [`MigrateError::VersionMismatch`] if a migration was applied with another text.
+/// [`MigrateError::VersionMismatch`] if an applied migration differs from the file of this release.
 pub(crate) fn all_applied(statuses: &[Status]) -> Result<bool, MigrateError> {
     if let Some(altered) = statuses.iter().find(|status| status.state == State::Altered) {
         return Err(MigrateError::VersionMismatch(altered.version));
@@ -112,6 +114,6 @@ pub(crate) fn all_applied(statuses: &[Status]) -> Result<bool, MigrateError> {
 
 pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
-    // The codes of PostgreSQL and MySQL; SQLite has one for all mistakes.
+    // The codes of PostgreSQL and MySQL. SQLite has one code for all SQL errors.
     matches!(error.code().as_deref(), Some("42P01" | "42S02")) || error.message().starts_with("no such table")
 }

@@ -2,14 +2,14 @@ use std::fmt;
 use std::str::FromStr;
 
 const DEFAULT: &str = "oauth_dance_tokens";
-/// With `_` before and `_migrations` behind it still fits PostgreSQL's 63 bytes.
-const LONGEST: usize = 48;
+/// With the prefix `_` and the suffix `_migrations`, such a name still fits the 63 bytes of PostgreSQL.
+const MAX_LENGTH: usize = 48;
 
-/// The name of the table that keeps the tokens, `oauth_dance_tokens` unless the application chooses another: `tokens`, or
-/// `auth.tokens` in a schema of PostgreSQL or a database of MySQL.
+/// The name of the token table. The default is `oauth_dance_tokens`. An application may choose another name such as
+/// `tokens`, or `auth.tokens` in a schema of PostgreSQL or a database of MySQL.
 ///
-/// Each part is of lower-case letters, digits and underscores, does not start with a digit and has at most 48 of them,
-/// so that it means the same table everywhere without quotes.
+/// Each part consists of at most 48 lower-case letters, digits and underscores, and does not start with a digit. Such a
+/// name identifies the same table on all databases without quotes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TableName {
     schema: Option<String>,
@@ -22,13 +22,13 @@ impl TableName {
         self.schema.as_deref()
     }
 
-    /// The name of the table where applied migrations are noted: `_oauth_dance_tokens_migrations` for the default.
+    /// The name of the table that records applied migrations. For the default, it is `_oauth_dance_tokens_migrations`.
     pub fn bookkeeping(&self) -> String {
         self.in_schema(&format!("_{}_migrations", self.name))
     }
 
-    /// Puts this name where a text has the default one. Indexes, which are named after the table, are never
-    /// named with their schema.
+    /// Replaces the default name in a text by this name. The names of indexes start with the table name, and never
+    /// contain a schema.
     pub(crate) fn write_into(&self, sql: &str) -> String {
         let full = self.to_string();
         let mut pieces = sql.split(DEFAULT);
@@ -72,14 +72,14 @@ impl FromStr for TableName {
 fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let starts_well = name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
-    starts_well && name.len() <= LONGEST && name.bytes().all(allowed)
+    starts_well && name.len() <= MAX_LENGTH && name.bytes().all(allowed)
 }
 
-/// Why something is not a [`TableName`].
+/// Why a text is not a [`TableName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a table name: use at most {LONGEST} lower-case letters, digits and underscores, not starting with a \
-    digit; where there are schemas, one of the same kind and a dot may come before"
+    "{0:?} is not a table name: use at most {MAX_LENGTH} lower-case letters, digits and underscores, not starting with a \
+    digit; on databases with schemas, a schema name of the same form and a dot may precede it"
 )]
 pub struct TableNameError(String);
 
@@ -88,12 +88,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_need_quotes_are_refused() {
-        let longest = format!("{0}.{0}", "a".repeat(LONGEST));
+    fn names_that_need_quotes_are_rejected() {
+        let longest = format!("{0}.{0}", "a".repeat(MAX_LENGTH));
         for good in ["tokens", "_t2", "auth.tokens", &longest] {
             assert_eq!(good.parse::<TableName>().unwrap().to_string(), good);
         }
-        let too_long = "a".repeat(LONGEST + 1);
+        let too_long = "a".repeat(MAX_LENGTH + 1);
         let bad_schema = format!("{too_long}.t");
         let bad =
             ["", "2fa", "Tokens", "a b", "a;drop", "a\"b", "a.", ".a", "a.b.c", "ü", "a\0", &too_long, &bad_schema];

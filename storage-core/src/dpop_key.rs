@@ -6,16 +6,16 @@ use crate::random::random_bytes;
 use crate::secret::Secret;
 
 const LENGTH: usize = 32;
-/// How many points the curve P-256 has (FIPS 186-5, SP 800-186 section 3.2.1.3). Private keys are below it.
+/// The order of the curve P-256 (FIPS 186-5, SP 800-186 section 3.2.1.3). Private keys are smaller.
 const ORDER: [u8; LENGTH] = [
     0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
     0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
-/// The private key that a token is bound to (RFC 9449), on the curve P-256 for signatures of the kind ES256.
+/// The private key that a token is bound to (RFC 9449), on the curve P-256 for ES256 signatures.
 ///
-/// It never prints, and its memory is overwritten on drop. It is stored sealed with its token, so that every process can
-/// use and refresh that token.
+/// `Debug` never shows it, and its memory is overwritten on drop. It is stored together with its token, sealed, so that
+/// every process can use and refresh the token.
 ///
 /// ```
 /// use oauth_dance_core::DpopKey;
@@ -30,7 +30,7 @@ pub struct DpopKey(Secret);
 impl DpopKey {
     /// A new random key.
     pub fn generate() -> Self {
-        // Nearly always the first candidate will do (FIPS 186-5 section A.2.2).
+        // The first candidate is almost always valid (FIPS 186-5 section A.2.2).
         loop {
             let candidate: Zeroizing<[u8; LENGTH]> = Zeroizing::new(random_bytes());
             if is_private_key(&candidate) {
@@ -39,15 +39,15 @@ impl DpopKey {
         }
     }
 
-    /// Reads a private key as a JSON Web Key has it in `d` (RFC 7518 section 6.2.2.1): 32 bytes in base64url without
-    /// padding. `None` if it is none.
+    /// Parses a private key in the format of the member `d` of a JSON Web Key (RFC 7518 section 6.2.2.1): 32 bytes in
+    /// base64url without padding. `None` if the text is not a private key.
     pub fn parse(d: &str) -> Option<Self> {
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(d).ok()?);
         let bytes: &[u8; LENGTH] = bytes.as_slice().try_into().ok()?;
         is_private_key(bytes).then(|| Self(Secret::new(d)))
     }
 
-    /// The private key itself, as [`parse`](Self::parse) reads it. Never pass it to a log, an error or a URL.
+    /// The private key in the format of [`parse`](Self::parse). Never pass it to a log, an error or a URL.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_private_keys_of_the_curve_are_keys() {
+    fn parse_accepts_only_private_keys_of_the_curve() {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let mut last = ORDER;
         last[LENGTH - 1] -= 1;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_fresh_and_do_not_print() {
+    fn keys_are_random_and_are_not_printed() {
         let (one, two) = (DpopKey::generate(), DpopKey::generate());
         assert_ne!(one, two);
         assert_eq!(format!("{one:?}"), "DpopKey([secret])");

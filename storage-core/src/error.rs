@@ -1,147 +1,148 @@
 use crate::key::TokenKey;
 
-/// The error underneath, whatever its type.
+/// An underlying error of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What went wrong in a [`TokenStorage`](crate::TokenStorage), told by what the caller can do about it.
+/// An error of a [`TokenStorage`](crate::TokenStorage), classified by what the caller can do about it.
 ///
-/// No variant carries a payload, and none means "there is no token": that is `Ok(None)`.
+/// No variant contains a payload. No variant means that there is no token, because that is `Ok(None)`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The precondition did not hold and nothing was changed. Read again and decide anew.
-    #[error("another write came first")]
+    /// The precondition did not hold, and nothing has changed. Read the record again before the next write.
+    #[error("another writer changed the record first; read it again and retry")]
     Conflict,
-    /// The storage cannot be reached, is too busy, or has no room. Nothing has changed; try again later.
+    /// The storage is unreachable, overloaded or full. Nothing has changed. Try again later.
     #[error("the token storage is unavailable; try again later")]
     Unavailable {
-        /// The error underneath.
+        /// The underlying error.
         #[source]
         source: BoxError,
     },
-    /// The connection broke after a write was sent: it was done wholly or not at all. Read to find out.
-    #[error("the token storage broke off during a write, which was done wholly or not at all")]
+    /// The connection broke after a write was sent. The write took effect completely or not at all. Read the record to
+    /// find out.
+    #[error("the connection to the token storage broke during a write, which took effect completely or not at all")]
     Ambiguous {
-        /// The error underneath.
+        /// The underlying error.
         #[source]
         source: BoxError,
     },
-    /// What is stored under this key cannot be read. It was left as it is.
-    #[error("the stored record of {key} is corrupt")]
+    /// The record under this key cannot be read. It is unchanged.
+    #[error("the stored record of {key} is corrupt; delete it or store a new token")]
     Corrupt {
-        /// Where it is stored.
+        /// The key of the record.
         key: Box<TokenKey>,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         #[source]
         source: BoxError,
     },
-    /// A part of the key is longer than this storage can keep apart.
-    #[error("the {part} of the token key has {length} bytes, and this storage takes at most {limit}")]
+    /// A part of the key is too long for this storage.
+    #[error("the {part} of the token key has {length} bytes, but this storage accepts at most {limit}")]
     KeyTooLong {
         /// Which part of the key.
         part: &'static str,
-        /// Its length in bytes.
+        /// The length of that part in bytes.
         length: usize,
-        /// The most this storage takes, in bytes.
+        /// The maximum in bytes.
         limit: usize,
     },
-    /// The payload is larger than this storage takes. What was stored before is untouched.
-    #[error("the record has {size} bytes, and this storage takes at most {limit}")]
+    /// The payload is too large for this storage. The stored record is unchanged.
+    #[error("the record has {size} bytes, but this storage accepts at most {limit}")]
     TooLarge {
-        /// Size of the payload in bytes.
+        /// The size of the payload in bytes.
         size: usize,
-        /// The most this storage takes, in bytes.
+        /// The maximum in bytes.
         limit: usize,
     },
-    /// This storage cannot do that at all; [`capabilities`](crate::TokenStorage::capabilities) says so beforehand.
+    /// This storage does not support the operation, as its [`capabilities`](crate::TokenStorage::capabilities) declare.
     #[error("this token storage does not support {0}")]
     Unsupported(&'static str),
-    /// The cursor did not come from this storage.
-    #[error("this is not a cursor of this storage; start again from the first page")]
+    /// This storage did not issue the cursor.
+    #[error("the list cursor is not from this storage; start again from the first page")]
     InvalidCursor,
-    /// The storage refuses, and will until somebody changes its set-up: a table is missing, credentials are wrong, or it
-    /// may not be written to. Nothing has changed.
-    #[error("the token storage is not set up: {advice}")]
+    /// The storage rejects the call until its configuration is corrected: a table is missing, the credentials are
+    /// wrong, or writes are not permitted. Nothing has changed.
+    #[error("the token storage is misconfigured: {advice}")]
     Misconfigured {
         /// What to do about it.
         advice: String,
-        /// The error underneath.
+        /// The underlying error.
         #[source]
         source: BoxError,
     },
 }
 
 impl StorageError {
-    /// An [`Unavailable`](Self::Unavailable) with its cause.
+    /// Creates an [`Unavailable`](Self::Unavailable) error with its cause.
     pub fn unavailable(source: impl Into<BoxError>) -> Self {
         Self::Unavailable { source: source.into() }
     }
 
-    /// An [`Ambiguous`](Self::Ambiguous) with its cause.
+    /// Creates an [`Ambiguous`](Self::Ambiguous) error with its cause.
     pub fn ambiguous(source: impl Into<BoxError>) -> Self {
         Self::Ambiguous { source: source.into() }
     }
 
-    /// A [`Corrupt`](Self::Corrupt) record with what is wrong with it.
+    /// Creates a [`Corrupt`](Self::Corrupt) error with what is wrong with the record.
     pub fn corrupt(key: &TokenKey, source: impl Into<BoxError>) -> Self {
         Self::Corrupt { key: Box::new(key.clone()), source: source.into() }
     }
 
-    /// Whether the same call may succeed later with nothing else changed.
+    /// Whether the same call may succeed later without any other change.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 }
 
-/// What went wrong between a [`Token`](crate::Token) and its storage.
+/// An error of [`Tokens`](crate::Tokens).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokensError {
-    /// The storage itself failed.
+    /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The record was sealed with a key that is not in the key ring. It is intact: add the key to read it.
+    /// The record is sealed with a key that is not in the key ring. The record is intact. Add the key to read it.
     #[error(
-        "the token of {key} is sealed with key {key_id}, which is not in the key ring; add that key as an older one"
+        "the token of {key} is sealed with key {key_id}, which is not in the key ring; add that key as an older key"
     )]
     KeyUnavailable {
-        /// Where it is stored.
+        /// The key of the record.
         key: Box<TokenKey>,
-        /// The missing key.
+        /// The id of the missing key.
         key_id: String,
     },
-    /// The record was changed, or moved here from another key, since it was sealed. It was left as it is.
-    #[error("the token of {key} was altered since it was sealed, or belongs to another key")]
+    /// The record was altered after it was sealed, or was moved from another key. It is unchanged.
+    #[error("the token of {key} was altered after it was sealed, or was moved from another key; reconnect the account")]
     Tampered {
-        /// Where it is stored.
+        /// The key of the record.
         key: Box<TokenKey>,
     },
-    /// The record is not sealed, and this handle reads sealed records only.
-    #[error("the token of {key} is stored in plain text, and only sealed tokens are accepted here")]
+    /// The record is not sealed, but this handle only reads sealed records.
+    #[error("the token of {key} is stored in plain text, but only sealed tokens are accepted; reconnect the account")]
     NotSealed {
-        /// Where it is stored.
+        /// The key of the record.
         key: Box<TokenKey>,
     },
-    /// The record is sealed, and this handle was made without a key ring.
-    #[error("the token of {key} is sealed, and there is no key ring to open it with")]
+    /// The record is sealed, but this handle has no key ring.
+    #[error("the token of {key} is sealed, but there is no key ring to open it; configure the key ring")]
     NoKeyRing {
-        /// Where it is stored.
+        /// The key of the record.
         key: Box<TokenKey>,
     },
-    /// A newer release wrote the record. It was left as it is.
-    #[error("the token of {key} has format {found}, written by a newer release; upgrade to read it")]
+    /// A newer release wrote the record. It is unchanged.
+    #[error("the token of {key} has format {found}, which a newer release wrote; upgrade to read it")]
     NewerFormat {
-        /// Where it is stored.
+        /// The key of the record.
         key: Box<TokenKey>,
-        /// The format's number.
+        /// The number of the format.
         found: u64,
     },
-    /// The payload is not a token. It was left as it is.
+    /// The payload is not a token. The record is unchanged.
     #[error("the stored token of {key} cannot be read: {reason}")]
     Malformed {
-        /// Where it is stored.
+        /// The key of the record.
         key: Box<TokenKey>,
-        /// Which rule it breaks. Never quotes the payload.
+        /// Why the payload is not a token. Never quotes the payload.
         reason: &'static str,
     },
 }

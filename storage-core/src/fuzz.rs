@@ -1,11 +1,11 @@
-//! Targets for bytes from outside: records, keys and key rings. Each panics if a property does not hold.
+//! Fuzz targets for untrusted bytes: records, keys and key rings. Each panics if a property does not hold.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use crate::key::TokenKey;
 use crate::seal::{KeyRing, SealingKey};
 use crate::wire;
 
-/// A ring, and something that it sealed.
+/// A ring, and the parameters of the data that it sealed.
 const RING: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const PURPOSE: &str = "fuzz";
 const BOUND_TO: &[u8] = b"alice";
@@ -15,7 +15,7 @@ fn has_no_canary(error: &(impl std::fmt::Debug + std::fmt::Display)) {
     assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
 }
 
-/// What can be read is written as it was read, and errors quote nothing.
+/// A record that decodes round-trips, and errors quote nothing.
 pub fn stored_record(bytes: &[u8]) {
     let key = TokenKey::new("example", "alice").unwrap();
     match wire::decode(&key, bytes) {
@@ -24,7 +24,7 @@ pub fn stored_record(bytes: &[u8]) {
     }
 }
 
-/// Nothing opens but what was sealed, to the byte.
+/// Only the exact sealed bytes open.
 pub fn sealed_record(bytes: &[u8]) {
     let ring = KeyRing::new(SealingKey::parse(RING).unwrap());
     if let Ok(plain) = ring.open(PURPOSE, BOUND_TO, bytes) {
@@ -33,14 +33,14 @@ pub fn sealed_record(bytes: &[u8]) {
     assert!(ring.open(PURPOSE, b"bob", bytes).is_err() && ring.open("other", BOUND_TO, bytes).is_err());
 }
 
-/// Something sealed by the ring.
+/// Data that the ring sealed.
 fn sealed() -> Vec<u8> {
     let hex =
         "015d4e661c3df90f1e0df305367c29584a7e727f88cb1e58beba98ae957d499f6448e75b2b128e969d203477155f0ea12813228efeba";
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// One encoding for each key.
+/// Each key has exactly one encoding.
 pub fn token_key(bytes: &[u8]) {
     match TokenKey::from_bytes(bytes) {
         Ok(key) => assert_eq!(key.to_bytes(), bytes),
@@ -48,7 +48,7 @@ pub fn token_key(bytes: &[u8]) {
     }
 }
 
-/// What is read is the same keys, and errors quote nothing.
+/// Neither a parsed key ring nor an error shows a key.
 pub fn key_ring(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     match KeyRing::parse(&text) {
@@ -64,23 +64,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stored_records_are_read() {
+    fn stored_record_target_holds() {
         check("stored_record", stored_record);
     }
 
     #[test]
-    fn sealed_records_are_read() {
+    fn sealed_record_target_holds() {
         check_with("sealed_record", vec![sealed()], sealed_record);
     }
 
     #[test]
-    fn token_keys_are_read() {
+    fn token_key_target_holds() {
         let keys = [TokenKey::new("example", "alice"), TokenKey::from_parts("t", "u", "p", "a")];
         check_with("token_key", keys.map(|key| key.unwrap().to_bytes()).to_vec(), token_key);
     }
 
     #[test]
-    fn key_rings_are_read() {
+    fn key_ring_target_holds() {
         check("key_ring", key_ring);
     }
 }

@@ -1,14 +1,14 @@
 use std::fmt;
 
-/// The tenant of [`TokenKey::for_attempt`].
+/// The tenant of keys for login attempts.
 const ATTEMPTS: &str = "oauth-dance:attempts";
-/// The tenant of [`TokenKey::for_generation`].
+/// The tenant of keys for ledger entries.
 const GENERATIONS: &str = "oauth-dance:generations";
 
-/// Whose token: a provider and a user, and where needed a tenant and one of several accounts.
+/// Identifies a token: a provider and a user, and optionally a tenant and an account.
 ///
-/// Keys are compared byte for byte, with no trimming, case folding or Unicode normalization: `"alice"`,
-/// `"Alice"` and `"alice "` are three users. The order is that of the parts' bytes.
+/// Keys are compared byte for byte, without trimming, case folding or Unicode normalization: `"alice"`, `"Alice"` and
+/// `"alice "` are three users. Keys are ordered by the bytes of their parts.
 ///
 /// ```
 /// use oauth_dance_core::TokenKey;
@@ -20,7 +20,7 @@ const GENERATIONS: &str = "oauth-dance:generations";
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenKey {
-    // An absent tenant or account is the empty string, which `with_tenant` and `with_account` refuse.
+    // An absent tenant or account is the empty string, which `with_tenant` and `with_account` reject.
     tenant: String,
     user: String,
     provider: String,
@@ -28,11 +28,11 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// The token of `user` at `provider`.
+    /// The key of a user's token at a provider.
     ///
     /// # Errors
-    /// [`KeyError::Empty`] if either is empty: an anonymous visitor needs an identifier of their own,
-    /// or all of them would share one token.
+    /// [`KeyError::Empty`] if either is empty. Give each anonymous visitor an identifier, because visitors without one
+    /// would share a token.
     pub fn new(provider: impl Into<String>, user: impl Into<String>) -> Result<Self, KeyError> {
         Ok(Self {
             tenant: String::new(),
@@ -42,68 +42,68 @@ impl TokenKey {
         })
     }
 
-    /// The same user of another tenant is another key.
+    /// Sets the tenant. Keys of different tenants are different, even for the same user.
     ///
     /// # Errors
-    /// [`KeyError::Empty`] if it is empty; leave it out instead.
+    /// [`KeyError::Empty`] if the tenant is empty. Do not call this for users without a tenant.
     pub fn with_tenant(mut self, tenant: impl Into<String>) -> Result<Self, KeyError> {
         self.tenant = not_empty("tenant", tenant.into())?;
         Ok(self)
     }
 
-    /// One of several accounts that the user has at the provider.
+    /// Sets the account, if the user has several accounts at the provider.
     ///
     /// # Errors
-    /// [`KeyError::Empty`] if it is empty; leave it out instead.
+    /// [`KeyError::Empty`] if the account is empty. Do not call this for users with one account.
     pub fn with_account(mut self, account: impl Into<String>) -> Result<Self, KeyError> {
         self.account = not_empty("account", account.into())?;
         Ok(self)
     }
 
-    /// The key under which a spent login attempt is recorded. Such a record belongs to no user and holds no token. For the crates
-    /// of this workspace only.
+    /// The key under which a spent login attempt is recorded. Such a record belongs to no user and holds no token. For
+    /// the crates of this workspace only.
     ///
     /// # Errors
-    /// [`KeyError::Empty`], as in [`TokenKey::new`].
+    /// [`KeyError::Empty`], as for [`TokenKey::new`].
     #[doc(hidden)]
     pub fn for_attempt(provider: impl Into<String>, attempt: impl Into<String>) -> Result<Self, KeyError> {
         Self::new(provider, attempt)?.with_tenant(ATTEMPTS)
     }
 
-    /// Where a ledger keeps the successor of a spent token, by a hash of that; see
+    /// The key under which a ledger stores the successor of a spent token. `hash` is a hash of the spent token; see
     /// [`Refresher::with_ledger`](crate::Refresher::with_ledger).
     pub(crate) fn for_generation(provider: impl Into<String>, hash: impl Into<String>) -> Result<Self, KeyError> {
         Self::new(provider, hash)?.with_tenant(GENERATIONS)
     }
 
-    /// Whether what is kept there is in no user's name, but notes of this library for some minutes.
+    /// Whether the record belongs to no user: this library stores it for some minutes for its own purposes.
     pub(crate) fn is_internal(&self) -> bool {
         self.tenant == ATTEMPTS || self.tenant == GENERATIONS
     }
 
-    /// The provider's name in this application.
+    /// The name of the provider in this application.
     pub fn provider(&self) -> &str {
         &self.provider
     }
 
-    /// The application's identifier of the user. Never empty.
+    /// The identifier of the user in this application. Never empty.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The tenant, where the application has several.
+    /// The tenant, if the application has several.
     pub fn tenant(&self) -> Option<&str> {
         present(&self.tenant)
     }
 
-    /// The account, where the user has several at one provider.
+    /// The account, if the user has several at one provider.
     pub fn account(&self) -> Option<&str> {
         present(&self.account)
     }
 
-    /// The canonical encoding: tenant, user, provider and account, each as a 32-bit big-endian length
-    /// in bytes and its UTF-8 bytes. Two different keys never have the same encoding. It is what
-    /// sealing binds a record to, and what a key-value storage may use as its key.
+    /// The canonical encoding: tenant, user, provider and account, each as a 32-bit big-endian length in bytes followed
+    /// by its UTF-8 bytes. Two different keys never have the same encoding. Sealing binds a record to this encoding,
+    /// and a key-value storage may use it as its key.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(16 + self.len());
         for part in self.parts() {
@@ -114,10 +114,10 @@ impl TokenKey {
         bytes
     }
 
-    /// Reads what [`TokenKey::to_bytes`] wrote.
+    /// Decodes the result of [`TokenKey::to_bytes`].
     ///
     /// # Errors
-    /// [`KeyError::Malformed`] for anything else.
+    /// [`KeyError::Malformed`] for all other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
         let mut rest = bytes;
         let [tenant, user, provider, account] =
@@ -128,7 +128,7 @@ impl TokenKey {
         Self::from_parts(tenant, user, provider, account)
     }
 
-    /// Puts a key together from columns, where an absent tenant or account is the empty string.
+    /// Builds a key from its parts. The empty string means an absent tenant or account.
     ///
     /// # Errors
     /// [`KeyError::Empty`] if the user or the provider is empty.
@@ -142,19 +142,19 @@ impl TokenKey {
         Ok(Self { tenant: tenant.into(), account: account.into(), ..key })
     }
 
-    /// Tenant, user, provider and account, in the order of the canonical encoding; absent ones are empty.
+    /// Tenant, user, provider and account, in the order of the canonical encoding. Absent parts are empty.
     pub fn parts(&self) -> [&str; 4] {
         [&self.tenant, &self.user, &self.provider, &self.account]
     }
 
-    /// The length of all parts together, in bytes.
+    /// The total length of all parts in bytes.
     #[expect(clippy::len_without_is_empty, reason = "a key is never empty")]
     pub fn len(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }
 }
 
-/// `provider/user`, with the tenant and account where there are any; control characters are escaped.
+/// Shows the provider and the user, and the tenant and account if present. Control characters are escaped.
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "provider {:?}, user {:?}", self.provider, self.user)?;
@@ -174,17 +174,15 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// Why something is not a [`TokenKey`].
+/// Why a value is not a [`TokenKey`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// A part that must say something is empty.
-    #[error(
-        "the {0} of a token key is empty; give every user, anonymous visitors included, an identifier of their own"
-    )]
+    /// A required part is empty.
+    #[error("the {0} of a token key is empty; give every user an identifier, including anonymous visitors")]
     Empty(&'static str),
     /// The bytes are not the canonical encoding of a key.
-    #[error("these bytes are not an encoded token key")]
+    #[error("the bytes are not an encoded token key")]
     Malformed,
 }
 
@@ -210,9 +208,9 @@ mod tests {
 
     use super::*;
 
-    /// Every key over a small alphabet of separators and letters, all four parts, lengths 0 to 2.
+    /// Checks every key over a small alphabet of separators and letters, for all four parts with lengths 0 to 2.
     #[test]
-    fn the_encoding_is_injective_and_reversible() {
+    fn encoding_is_injective_and_reversible() {
         let alphabet = ["", "a", ":", "/", "\0", "a:", ":a", "\0\0", "é"];
         let mut seen = HashMap::new();
         for tenant in alphabet {
@@ -221,7 +219,7 @@ mod tests {
                     for account in alphabet {
                         let key = TokenKey::from_parts(tenant, *user, *provider, account).unwrap();
                         assert_eq!(TokenKey::from_bytes(&key.to_bytes()).unwrap(), key);
-                        assert_eq!(seen.insert(key.to_bytes(), key), None, "two keys have one encoding");
+                        assert_eq!(seen.insert(key.to_bytes(), key), None, "two keys have the same encoding");
                     }
                 }
             }
@@ -229,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_parts_are_refused() {
+    fn empty_parts_are_rejected() {
         assert_eq!(TokenKey::new("github", ""), Err(KeyError::Empty("user")));
         assert_eq!(TokenKey::new("", "alice"), Err(KeyError::Empty("provider")));
         assert_eq!(TokenKey::new("github", "alice").unwrap().with_tenant(""), Err(KeyError::Empty("tenant")));
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_not_a_key() {
+    fn malformed_bytes_are_rejected() {
         let good = TokenKey::new("github", "alice").unwrap().to_bytes();
         for cut in 0..good.len() {
             assert_eq!(TokenKey::from_bytes(&good[..cut]), Err(KeyError::Malformed));

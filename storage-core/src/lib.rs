@@ -1,12 +1,12 @@
-//! The storage contract of [`oauth-dance`](https://docs.rs/oauth-dance), and what stands on it: OAuth tokens, sealing, and a
-//! refresh that redeems each refresh token once. No web framework and no database.
+//! The storage contract of [`oauth-dance`](https://docs.rs/oauth-dance), and what stands on it: OAuth tokens, sealing,
+//! and a refresh that redeems each refresh token once. No web framework and no database.
 //!
 //! # When to use it
 //!
-//! * To **write a token storage**: implement [`TokenStorage`], whose page is the whole contract. [`storage`] shows a complete
-//!   implementation, and [`oauth-dance-conformance`](https://docs.rs/oauth-dance-conformance) tests yours.
-//! * To **work with stored tokens outside of a web application**, for example in a migration or an administrator's tool: use
-//!   [`Tokens`].
+//! * To **write a token storage**: implement [`TokenStorage`], whose page is the whole contract. [`storage`] shows a
+//!   complete implementation, and [`oauth-dance-conformance`](https://docs.rs/oauth-dance-conformance) tests yours.
+//! * To **work with stored tokens outside of a web application**, for example in a migration or an administrator's
+//!   tool: use [`Tokens`].
 //!
 //! A web application depends on `oauth-dance`, which re-exports what it needs, and on the crate of a storage, such as
 //! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis).
@@ -33,11 +33,11 @@
 //!
 //! # Two layers
 //!
-//! * [`TokenStorage`] stores **opaque bytes under a key, with compare-and-swap**: six methods, which know nothing about OAuth.
-//!   [`MemoryStorage`] is the reference.
-//! * [`Tokens`] is the typed handle above any storage. It encodes a [`Token`] and seals it with a [`KeyRing`]. When it reads a
-//!   token, it verifies that the record belongs to the requested key. [`Refresher`] refreshes tokens, each exactly once, on any
-//!   storage and with any number of processes.
+//! * [`TokenStorage`] stores **opaque bytes under a key, with compare-and-swap**: six methods, which know nothing about
+//!   OAuth. [`MemoryStorage`] is the reference.
+//! * [`Tokens`] is the typed handle above any storage. It encodes a [`Token`] and seals it with a [`KeyRing`]. When it
+//!   reads a token, it verifies that the record belongs to the requested key. [`Refresher`] refreshes tokens, each
+//!   exactly once, on any storage and with any number of processes.
 //!
 //! # Where to go next
 //!

@@ -1,4 +1,4 @@
-//! Storing the token of a login, and what it retains of the one before.
+//! Stores the token of a login, which may retain the refresh token of the previous one.
 
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
@@ -8,31 +8,32 @@ use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// How often a record may change between reading and writing it. A refresh writes twice.
-const MOST_CHANGED: usize = 8;
+/// How often the write is tried that conflicts with other writers. A refresh writes twice.
+const MAX_WRITES: usize = 8;
 
 impl Tokens {
-    /// Stores the token that a login brought. It replaces whatever is stored, but for the refresh token of the same
-    /// account.
+    /// Stores the token of a login. It replaces the stored token, except for a refresh token of the same account.
     ///
-    /// Some providers give a refresh token once, at the first login, and none afterwards. A token without one therefore
-    /// retains the stored one if both have the same [`subject`](OAuth2Token::subject) and the same
-    /// [`dpop_key`](OAuth2Token::dpop_key), and the provider has not refused it. The write is conditional: what a refresh
-    /// stores meanwhile is read again, a refresh in flight goes on, and after a logout nothing is retained.
+    /// Some providers issue a refresh token at the first login only. A new token without a refresh token therefore
+    /// retains the stored one, if both tokens have the same [`subject`](OAuth2Token::subject) and the same
+    /// [`dpop_key`](OAuth2Token::dpop_key), and the provider has not refused the stored refresh token.
     ///
-    /// Use [`put`](Self::put) where an earlier grant ends with a new login.
+    /// The write is conditional. If a refresh stores a token meanwhile, that token is read again. A refresh in flight
+    /// continues. After a logout, nothing is retained.
+    ///
+    /// Use [`put`](Self::put) if a new login ends the earlier grant at the provider.
     ///
     /// # Errors
     /// [`TokensError::Storage`]. A stored record that cannot be read is replaced.
     ///
     /// # Cancel safety
-    /// Dropping this future leaves the old or the new token stored.
+    /// Dropping this future leaves either the old or the new token stored.
     pub async fn put_login(&self, key: &TokenKey, token: &Token) -> Result<Version, TokensError> {
         let Token::OAuth2(new) = token else { return self.put(key, token, Precondition::Always).await };
         if new.refresh_token.is_some() || new.subject.is_none() {
             return self.put(key, token, Precondition::Always).await;
         }
-        for _ in 0..MOST_CHANGED {
+        for _ in 0..MAX_WRITES {
             let found = match self.load(key).await {
                 Err(TokensError::Storage(error)) if !matches!(error, StorageError::Corrupt { .. }) => {
                     return Err(error.into());
@@ -51,8 +52,8 @@ impl Tokens {
     }
 }
 
-/// The new token with the stored refresh token, if it may have it, and the version to write it over. A refresh in flight
-/// and an answer that was lost are still true of that refresh token.
+/// Adds the stored refresh token to the new token if it may be retained. Returns the record and the version to replace.
+/// The state of a refresh in flight and of a lost response is retained, because it describes that refresh token.
 fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Version)> {
     let Versioned { value: Stored { token: Token::OAuth2(old), progress }, version } = found else { return None };
     let is_same = old.subject == new.subject && old.dpop_key == new.dpop_key;
@@ -61,7 +62,7 @@ fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Vers
         Progress::Claimed(Claim { tries, .. }) | Progress::BackingOff(BackOff { tries, .. }) => {
             (tries.needs_user_since().is_some(), progress)
         }
-        // The rest is about the old access token.
+        // The other states describe the old access token.
         Progress::Idle | Progress::Replaced => (false, Progress::Idle),
     };
     if !is_same || is_refused {
@@ -69,7 +70,7 @@ fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Vers
     }
     let mut token = new.clone();
     token.refresh_token = Some(old.refresh_token?);
-    // One that can be refreshed is refreshed in time, so it needs a time.
+    // A token that can be refreshed needs an expiry, so that it is refreshed in time.
     let lifetime = old.expires_at.zip(old.issued_at).map(|(expires_at, since)| expires_at.saturating_since(since));
     let usual = lifetime.zip(new.issued_at).map(|(lifetime, now)| now.saturating_add(lifetime));
     token.expires_at = token.expires_at.or(usual);
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_same_account_retains_its_refresh_token() {
+    async fn refresh_token_is_retained_for_the_same_account() {
         let mut bound = token("new", None, Some("alice"));
         bound.dpop_key = Some(DpopKey::generate());
         let cases = [
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_subject_nothing_is_the_same() {
+    async fn nothing_is_retained_without_a_subject() {
         let (tokens, key) = tokens();
         tokens.put(&key, &token("old", Some("old"), None).into(), Precondition::Always).await.unwrap();
         tokens.put_login(&key, &token("new", None, None).into()).await.unwrap();
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_refresh_token_is_not_retained() {
+    async fn refused_refresh_token_is_not_retained() {
         let since = Timestamp::from_unix_seconds(1);
         let mut tries = Tries::default();
         for day in 0..30 {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refresh_in_flight_goes_on_under_a_login() {
+    async fn refresh_in_flight_continues_after_a_login() {
         let (tokens, key) = tokens();
         let old = Token::OAuth2(token("old", Some("old"), Some("alice")));
         let lease = std::time::Duration::from_secs(30);
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_logout_nothing_is_retained() {
+    async fn nothing_is_retained_after_a_logout() {
         let (tokens, key) = tokens();
         tokens.put(&key, &token("old", Some("old"), Some("alice")).into(), Precondition::Always).await.unwrap();
         tokens.delete(&key, None).await.unwrap();

@@ -12,41 +12,41 @@ use crate::record::{Record, Version, Versioned};
 use crate::storage::{Capabilities, Entry, Filter, Page, PageRequest, Precondition, TokenStorage};
 use crate::time::{Clock, Timestamp};
 
-/// Keeps records in the process's memory: the reference for every other storage, and right for tests.
+/// Stores records in memory. It is the reference for all other storages, and suitable for tests.
 ///
-/// Clones share the records. They are gone when the process ends.
+/// Clones share the records. The records are lost when the process ends.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStorage {
-    records: Arc<Mutex<BTreeMap<TokenKey, Kept>>>,
+    records: Arc<Mutex<BTreeMap<TokenKey, Stored>>>,
     clock: Clock,
 }
 
 impl MemoryStorage {
-    /// An empty storage on the system's clock.
+    /// An empty storage on the system clock.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same records with retention counted on another clock.
+    /// The same records, with retention measured on another clock.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    fn records(&self) -> MutexGuard<'_, BTreeMap<TokenKey, Kept>> {
-        // No code below can panic between two changes that belong together.
+    fn records(&self) -> MutexGuard<'_, BTreeMap<TokenKey, Stored>> {
+        // No code that holds the lock can panic halfway through a change.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Clone, Debug)]
-struct Kept {
+struct Stored {
     record: Record,
     version: Version,
     retain_until: Option<Timestamp>,
 }
 
-impl Kept {
+impl Stored {
     fn is_live(&self, now: Timestamp) -> bool {
         self.retain_until.is_none_or(|until| until > now)
     }
@@ -56,25 +56,25 @@ impl Kept {
 impl TokenStorage for MemoryStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let now = self.clock.now();
-        let Some(kept) = self.records().get(key).filter(|kept| kept.is_live(now)).cloned() else {
+        let Some(stored) = self.records().get(key).filter(|stored| stored.is_live(now)).cloned() else {
             return Ok(None);
         };
-        let left = kept.retain_until.map(|until| until.saturating_since(now));
-        Ok(Some(Versioned::new(kept.record.with_retain_for(left), kept.version)))
+        let left = stored.retain_until.map(|until| until.saturating_since(now));
+        Ok(Some(Versioned::new(stored.record.with_retain_for(left), stored.version)))
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
         let now = self.clock.now();
         let retain_until = record.retain_seconds().map(|seconds| now.saturating_add(Duration::from_secs(seconds)));
-        let kept = Kept { record: record.clone(), version: Version::random(), retain_until };
-        let version = kept.version;
+        let stored = Stored { record: record.clone(), version: Version::random(), retain_until };
+        let version = stored.version;
 
         let mut records = self.records();
-        let current = records.get(key).filter(|kept| kept.is_live(now)).map(|kept| kept.version);
+        let current = records.get(key).filter(|stored| stored.is_live(now)).map(|stored| stored.version);
         if !when.holds_for(current) {
             return Err(StorageError::Conflict);
         }
-        records.insert(key.clone(), kept);
+        records.insert(key.clone(), stored);
         Ok(version)
     }
 
@@ -98,8 +98,8 @@ impl TokenStorage for MemoryStorage {
         let records = self.records();
         let matching = records
             .range((start, Bound::Unbounded))
-            .filter(|(_, kept)| kept.is_live(now))
-            .map(|(key, kept)| Entry::new(key.clone(), kept.version, &kept.record))
+            .filter(|(_, stored)| stored.is_live(now))
+            .map(|(key, stored)| Entry::new(key.clone(), stored.version, &stored.record))
             .filter(|entry| filter.matches(entry));
         Ok(Page::collect(matching, page.limit))
     }
@@ -107,10 +107,10 @@ impl TokenStorage for MemoryStorage {
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         let now = self.clock.now();
         let mut records = self.records();
-        let dead: Vec<_> =
-            records.iter().filter(|(_, kept)| !kept.is_live(now)).map(|(key, _)| key.clone()).take(limit).collect();
+        let expired: Vec<_> =
+            records.iter().filter(|(_, stored)| !stored.is_live(now)).map(|(key, _)| key.clone()).take(limit).collect();
         let mut purged = 0;
-        for key in dead {
+        for key in expired {
             purged += u64::from(records.remove(&key).is_some());
         }
         Ok(purged)
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn preconditions_guard_every_write() {
+    async fn preconditions_apply_to_every_write() {
         let storage = MemoryStorage::new();
         let key = TokenKey::new("github", "alice").unwrap();
         let record = Record::new("one");
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn retention_hides_before_the_purge_frees() {
+    async fn records_past_retention_are_hidden_before_purge() {
         let (storage, seconds) = with_time();
         let key = TokenKey::new("github", "alice").unwrap();
         let record = Record::new("short").with_retain_for(Some(Duration::from_millis(59_001)));
@@ -173,13 +173,13 @@ mod tests {
         assert_eq!(storage.purge(10).await.unwrap(), 0);
 
         storage.put(&key, &record, Precondition::Always).await.unwrap();
-        storage.put(&key, &Record::new("for good"), Precondition::Always).await.unwrap();
+        storage.put(&key, &Record::new("without retention"), Precondition::Always).await.unwrap();
         seconds.fetch_add(1_000_000, Ordering::SeqCst);
-        assert!(storage.get(&key).await.unwrap().is_some(), "a write replaces the retention too");
+        assert!(storage.get(&key).await.unwrap().is_some(), "a write replaces the retention as well");
     }
 
     #[tokio::test]
-    async fn pages_cover_everything_once() {
+    async fn pages_list_every_record_once() {
         let storage = MemoryStorage::new();
         for user in 0..25 {
             let key = TokenKey::new("github", format!("user{user}")).unwrap();

@@ -44,7 +44,8 @@ pub(crate) struct Claim {
     pub(crate) id: u64,
     /// When the claim was written, on its owner's clock. Other processes may use this for display and for guesses only.
     pub(crate) since: Timestamp,
-    /// How long other processes respect the claim. Each measures the time on its own clock, from when it first sees the claim.
+    /// How long other processes respect the claim. Each measures the time on its own clock, from when it first sees the
+    /// claim.
     pub(crate) lease: Duration,
     pub(crate) tries: Tries,
 }
@@ -117,14 +118,15 @@ impl Tries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadReason {
-    /// The provider no longer accepts the refresh token, or the access token if there is no refresh token. It was revoked, has
-    /// expired, or was never valid.
+    /// The provider no longer accepts the refresh token, or the access token if there is no refresh token. It was
+    /// revoked, has expired, or was never valid.
     Refused,
-    /// The provider does not accept the refresh token, and the response to an earlier refresh was lost. That response may have
-    /// contained its successor.
+    /// The provider does not accept the refresh token, and the response to an earlier refresh was lost. That response
+    /// may have contained its successor.
     ResponseLost,
-    /// The provider has refused the refresh token several times over a long period, with unknown errors, or has responded with
-    /// neither a token nor a refusal for a week. The refresh token is retained and retried from time to time. If the provider accepts it, the connection works again.
+    /// The provider has refused the refresh token several times over a long period, with unknown errors, or has responded
+    /// with neither a token nor a refusal for a week. The refresh token is retained and retried from time to time. If
+    /// the provider accepts it, the connection works again.
     RefusedRepeatedly,
     /// The access token has expired, and the provider issued no refresh token.
     NoRefreshToken,
@@ -152,8 +154,8 @@ impl Stored {
         Self { token, progress: Progress::Idle }
     }
 
-    /// The same record with a token that the application changed. The state of the refresh is retained unless the refresh
-    /// token is another one.
+    /// The same record with a token that the application changed. The state of the refresh is retained unless the
+    /// refresh token is another one.
     pub(crate) fn with_token(self, token: Token) -> Self {
         let progress = match self.progress {
             _ if !have_same_credentials(&self.token, &token) => Progress::Idle,
@@ -180,15 +182,15 @@ impl Claim {
 }
 
 impl BackOff {
-    /// Whether the refresh must not be retried yet. An `until` that is further away than any provider may ask for comes from a
-    /// wrong clock, and is ignored so that it does not lock the user out.
+    /// Whether the refresh must not be retried yet. An `until` that is further away than any provider may ask for comes
+    /// from a wrong clock, and is ignored so that it does not lock the user out.
     pub(crate) fn is_in_force(&self, now: Timestamp) -> bool {
         self.until > now && self.until.saturating_since(now) <= MAX_RETRY_AFTER * 2
     }
 }
 
-/// Whether the state of one token's refresh applies to the other: both have the same refresh token, or none and the same
-/// access token.
+/// Whether the state of one token's refresh applies to the other: both have the same refresh token, or none and the
+/// same access token.
 pub(crate) fn have_same_credentials(one: &Token, other: &Token) -> bool {
     match (one, other) {
         (Token::OAuth2(one), Token::OAuth2(other)) => {

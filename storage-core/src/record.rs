@@ -4,40 +4,41 @@ use std::time::Duration;
 use crate::random::random_bytes;
 use crate::time::Timestamp;
 
-/// What a storage keeps under a key: opaque bytes, and hints that an operator can query.
+/// The content of a storage under a key: opaque bytes, and hints that an operator can query.
 ///
-/// The payload is the truth. The hints are copies of what the layer above knows, in the clear, so that a
-/// storage can answer "which records expire soon" and "which still use that key" without opening anything.
+/// The payload is authoritative. The hints are plaintext copies of facts inside it. With them a storage can find the
+/// records that expire soon, or those that still use an old key, without opening a payload.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// The bytes to keep, exactly.
+    /// The bytes to store, unchanged.
     pub payload: Vec<u8>,
-    /// When the access token inside expires. It says nothing about how long to keep the record:
-    /// an expired access token is what a refresh starts from.
+    /// When the access token expires. This does not limit the retention of the record, because a refresh starts from an
+    /// expired access token.
     pub expires_at: Option<Timestamp>,
-    /// How long to keep the record, counted from this write **on the storage's own clock**, in whole
-    /// seconds (a fraction counts as a second). A storage whose clock has whole seconds may end it up to a second early.
-    /// Zero is over at once. `None` keeps it until it is deleted. A record that is read carries the time it has left.
+    /// How long the storage retains the record after this write, **on the storage's own clock**, in whole seconds. A
+    /// fraction counts as a second. A storage whose clock counts whole seconds may end the retention up to one second
+    /// early. Zero ends at once. `None` retains the record until it is deleted. A record that was read holds the
+    /// remaining time.
     pub retain_for: Option<Duration>,
-    /// Which key of the key ring sealed the payload, in 64 bytes at most. `None` if it is not sealed.
+    /// Which key of the key ring sealed the payload, in at most 64 bytes. `None` if the payload is not sealed.
     pub key_id: Option<String>,
 }
 
 impl Record {
-    /// A record of these bytes, without hints, kept until it is deleted.
+    /// A record of these bytes without hints, retained until it is deleted.
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), expires_at: None, retain_for: None, key_id: None }
     }
 
-    /// Sets when the access token inside expires.
+    /// Sets when the access token expires.
     #[must_use]
     pub fn with_expires_at(mut self, expires_at: Option<Timestamp>) -> Self {
         self.expires_at = expires_at;
         self
     }
 
-    /// Sets how long the storage keeps the record.
+    /// Sets how long the storage retains the record.
     #[must_use]
     pub fn with_retain_for(mut self, retain_for: Option<Duration>) -> Self {
         self.retain_for = retain_for;
@@ -51,14 +52,14 @@ impl Record {
         self
     }
 
-    /// [`Record::retain_for`] in whole seconds, rounded up: what a storage adds to its clock.
+    /// [`Record::retain_for`] in whole seconds, rounded up. A storage adds this to its clock.
     pub fn retain_seconds(&self) -> Option<u64> {
         let retain_for = self.retain_for?;
         Some(retain_for.as_secs().saturating_add(u64::from(retain_for.subsec_nanos() > 0)))
     }
 }
 
-/// Shows the payload's length only: without sealing it is a token.
+/// Shows only the length of the payload, because an unsealed payload is a token.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")
@@ -70,11 +71,11 @@ impl fmt::Debug for Record {
     }
 }
 
-/// Names one write of one key. Compared for equality only, and never handed out twice for a key,
-/// not even after the record was deleted or the storage restarted.
+/// Identifies one write of one key. Versions are compared for equality only. A version is never used twice for a key,
+/// not even after the record was deleted or the storage was restarted.
 ///
-/// [`Version::random`] on every write is enough to keep that promise and needs no state. A storage
-/// with revisions of its own may use those, if they are never reused.
+/// [`Version::random`] on every write fulfils this promise without any state. A storage with its own revision numbers
+/// may use those, if they are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version([u8; 16]);
 
@@ -84,12 +85,12 @@ impl Version {
         Self(random_bytes())
     }
 
-    /// The version as a storage keeps it.
+    /// The version that has these stored bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes to keep.
+    /// The bytes to store.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -101,17 +102,18 @@ impl fmt::Debug for Version {
     }
 }
 
-/// Something read from a storage, with the version to name in the next conditional write.
+/// A value that was read from a storage, with its version for the next conditional write. The struct is exhaustive, so
+/// that a storage can write it as a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versioned<T> {
-    /// What was read.
+    /// The value.
     pub value: T,
-    /// Which write it came from.
+    /// The version of the value.
     pub version: Version,
 }
 
 impl<T> Versioned<T> {
-    /// Puts both together.
+    /// Combines a value and its version.
     pub const fn new(value: T, version: Version) -> Self {
         Self { value, version }
     }

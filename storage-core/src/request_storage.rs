@@ -3,15 +3,15 @@ use std::sync::Arc;
 
 use crate::storage::TokenStorage;
 
-/// The token storage that one request brings with it, because it lives in that request's session or cookies.
+/// The token storage of one request, which stores tokens in the session or the cookies of that request.
 ///
-/// A middleware makes one for each request and puts it into the request's extensions, where whatever needs the tokens
-/// of this request finds it. It is of no use after the response was sent: keep none of it.
+/// A middleware creates one for each request and inserts it into the extensions of the request. The handlers of the
+/// request use it from there. Do not use it after the response was sent.
 ///
 /// ```
 /// use oauth_dance_core::{MemoryStorage, RequestStorage, TokenStorage};
 ///
-/// // What a middleware does:
+/// // In a middleware:
 /// # #[derive(Default)] struct Extensions(Option<RequestStorage>);
 /// # impl Extensions { fn insert(&mut self, it: RequestStorage) { self.0 = Some(it) } }
 /// # let mut extensions = Extensions::default();

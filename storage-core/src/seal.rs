@@ -14,15 +14,17 @@ use crate::random::random_bytes;
 const KEY_LENGTH: usize = 32;
 const KEY_ID_LENGTH: usize = 8;
 const NONCE_LENGTH: usize = 24;
-/// First byte of everything sealed: the scheme, XChaCha20-Poly1305 with a key id of 8 bytes.
+/// The first byte of sealed data. It identifies the scheme: XChaCha20-Poly1305 with a key id of 8 bytes.
 const SCHEME: u8 = 1;
 const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 
-/// The keys that seal tokens and cookies: the first one writes, all of them read.
+/// The keys that seal tokens and cookies. The first key, the primary key, seals. All keys open.
 ///
-/// Sealing is XChaCha20-Poly1305 with a random 192-bit nonce, so no key wears out by use. To rotate, add the
-/// new key to all processes as an older one, then put it first and re-seal what is stored
-/// ([`Tokens::reseal_all`](crate::Tokens::reseal_all) has the steps), then drop the old one.
+/// Sealing is authenticated encryption with XChaCha20-Poly1305. Its nonce is random and has 192 bits, so the number of
+/// messages per key is practically unlimited.
+///
+/// To rotate keys, add the new key to all processes as an older key. Then make it the first key and reseal the stored
+/// tokens. Finally remove the old key. [`Tokens::reseal_all`](crate::Tokens::reseal_all) describes the steps.
 ///
 /// ```
 /// use oauth_dance_core::{KeyRing, SealingKey};
@@ -39,17 +41,17 @@ const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 pub struct KeyRing(Arc<Vec<SealingKey>>);
 
 impl KeyRing {
-    /// A ring of one key.
+    /// A ring with one key.
     pub fn new(primary: SealingKey) -> Self {
         Self(Arc::new(vec![primary]))
     }
 
-    /// A ring of one new key. What it seals is lost with the process: for tests.
+    /// A ring with one new key. For tests, because sealed data cannot be opened after the process ends.
     pub fn generate() -> Self {
         Self::new(SealingKey::generate())
     }
 
-    /// The same ring with one more key that only reads.
+    /// Adds a key that only opens.
     #[must_use]
     pub fn with_older(self, key: SealingKey) -> Self {
         let mut keys = self.0.as_ref().clone();
@@ -57,11 +59,11 @@ impl KeyRing {
         Self(Arc::new(keys))
     }
 
-    /// Reads a ring from text: a key a line, as [`SealingKey::encode`] writes it, the writing key first. Empty lines
-    /// and lines that start with `#` are passed over.
+    /// Parses a ring from text with one key per line, as [`SealingKey::encode`] writes it. The first key is the primary
+    /// key. Empty lines and lines that start with `#` are ignored.
     ///
     /// # Errors
-    /// [`KeyRingError`], with the line's number and never its text.
+    /// [`KeyRingError`], which contains the line number and never the text.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut keys = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -77,24 +79,25 @@ impl KeyRing {
         Ok(Self(Arc::new(keys)))
     }
 
-    /// The id of the key that writes, as stored in [`Record::key_id`](crate::Record::key_id).
+    /// The id of the primary key, as [`Record::key_id`](crate::Record::key_id) stores it.
     pub fn primary_id(&self) -> String {
         hex(&self.primary().id())
     }
 
-    /// Whether there is more than one key in it, as while keys are changed.
+    /// Whether the ring has more than one key, which is the case during a rotation.
     pub fn has_older(&self) -> bool {
         self.0.len() > 1
     }
 
-    /// Whether something sealed was sealed by the key that writes.
+    /// Whether the primary key sealed this data.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
         sealed.get(1..1 + KEY_ID_LENGTH).is_some_and(|id| *id == self.primary().id())
     }
 
-    /// Seals `plain` for one purpose, bound to whatever it must not be moved away from.
+    /// Seals `plain` for one purpose, bound to the context that it must not be moved away from.
     ///
-    /// The answer is the scheme's number (1 byte), the key's id (8), the nonce (24), and the ciphertext with its tag.
+    /// The result consists of the scheme (1 byte), the key id (8 bytes), the nonce (24 bytes), and the ciphertext with
+    /// its tag.
     pub fn seal(&self, purpose: &str, bound_to: &[u8], plain: &[u8]) -> Vec<u8> {
         let key = self.primary();
         let nonce: [u8; NONCE_LENGTH] = random_bytes();
@@ -112,10 +115,10 @@ impl KeyRing {
         sealed
     }
 
-    /// Opens what [`KeyRing::seal`] made for the same purpose and binding, with whichever key of the ring sealed it.
+    /// Opens the result of [`KeyRing::seal`] for the same purpose and context. Any key of the ring may have sealed it.
     ///
     /// # Errors
-    /// [`OpenError`]; there is no fallback of any kind.
+    /// [`OpenError`]. There is no fallback.
     pub fn open(&self, purpose: &str, bound_to: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (header, ciphertext) = sealed.split_first_chunk::<HEADER_LENGTH>().ok_or(OpenError::NotSealed)?;
         let (scheme, rest) = header.split_first().ok_or(OpenError::NotSealed)?;
@@ -134,7 +137,7 @@ impl KeyRing {
     }
 
     fn primary(&self) -> &SealingKey {
-        // Every constructor puts in at least one key.
+        // Every constructor adds at least one key.
         &self.0[0]
     }
 }
@@ -164,18 +167,18 @@ impl SealingKey {
         Self(Zeroizing::new(random_bytes()))
     }
 
-    /// Reads 32 bytes in base64, of either alphabet, with or without padding.
+    /// Parses 32 bytes in base64.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok().map(Zeroizing::new)?;
         Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
     }
 
-    /// The key in base64, to be kept in a file or a secret manager. It is the secret itself.
+    /// The key in base64, to be stored in a file or a secret manager. The result is secret.
     pub fn encode(&self) -> Zeroizing<String> {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0.as_slice()))
     }
 
-    /// A name computed from the key, so that no two keys are ever called the same.
+    /// An id that is derived from the key, so that different keys have different ids.
     fn id(&self) -> [u8; KEY_ID_LENGTH] {
         let digest = Sha256::new().chain_update(b"oauth-dance key id").chain_update(self.0.as_slice()).finalize();
         let mut id = [0; KEY_ID_LENGTH];
@@ -189,43 +192,43 @@ impl SealingKey {
     }
 }
 
-/// Shows the key's id, which may be logged.
+/// Shows the key id, which may be logged.
 impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SealingKey({})", hex(&self.id()))
     }
 }
 
-/// Why text is not a key ring.
+/// Why a text is not a key ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRingError {
-    /// There is no key in it.
-    #[error("no key found; put one key of 32 bytes in base64 on a line")]
+    /// The text contains no key.
+    #[error("the key ring contains no key; write one key of 32 bytes in base64 per line")]
     Empty,
     /// A line is not a key.
-    #[error("line {line} is not a key of 32 bytes in base64")]
+    #[error("line {line} of the key ring is not a key of 32 bytes in base64; correct or remove it")]
     BadKey {
-        /// The line's number, from 1.
+        /// The line number, counted from 1.
         line: usize,
     },
 }
 
-/// Why something sealed could not be opened.
+/// Why sealed data could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// It is nothing that a key ring ever sealed.
-    #[error("not sealed by a key ring")]
+    /// The data is not the output of a key ring.
+    #[error("the data was not sealed by a key ring")]
     NotSealed,
-    /// It was sealed with a key that is not in the ring.
-    #[error("sealed with key {key_id}, which is not in the key ring")]
+    /// The data is sealed with a key that is not in the ring.
+    #[error("the data is sealed with key {key_id}, which is not in the key ring; add that key as an older key")]
     KeyUnavailable {
-        /// The missing key.
+        /// The id of the missing key.
         key_id: String,
     },
-    /// It was changed, or is presented for another purpose or binding than it was sealed for.
-    #[error("altered since it was sealed, or sealed for something else")]
+    /// The data was altered, or is opened for another purpose or context than it was sealed for.
+    #[error("the data was altered after it was sealed, or was sealed for another purpose")]
     Tampered,
 }
 
@@ -243,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_changed_byte_is_noticed() {
+    fn any_changed_byte_is_detected() {
         let ring = KeyRing::generate();
         let sealed = ring.seal("test", b"here", b"secret");
         for index in 0..sealed.len() {
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn purpose_and_binding_are_kept_apart() {
+    fn purpose_and_context_are_not_interchangeable() {
         let ring = KeyRing::generate();
         let sealed = ring.seal("ab", b"c", b"secret");
         assert_eq!(ring.open("a", b"bc", &sealed), Err(OpenError::Tampered));
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_named() {
+    fn error_names_the_missing_key() {
         let ring = KeyRing::generate();
         let sealed = ring.seal("test", b"", b"secret");
         let missing = KeyRing::generate().open("test", b"", &sealed);
@@ -275,13 +278,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_texts_seal_differently() {
+    fn equal_plaintexts_seal_differently() {
         let ring = KeyRing::generate();
         assert_ne!(ring.seal("test", b"", b"secret"), ring.seal("test", b"", b"secret"));
     }
 
     #[test]
-    fn a_ring_is_read_from_text() {
+    fn ring_is_parsed_from_text() {
         let (new, old) = (SealingKey::generate(), SealingKey::generate());
         let text = format!("# new\n{}\n\n# old\n {} \n", *new.encode(), *old.encode());
         let ring = KeyRing::parse(&text).unwrap();
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_do_not_print() {
+    fn debug_output_contains_no_key() {
         let key = SealingKey::generate();
         let ring = KeyRing::new(key.clone());
         let printed = format!("{key:?} {ring:?}");

@@ -2,11 +2,10 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A string that must never be printed: an access token, a refresh token, a client secret.
+/// A string that must never be printed, such as an access token, a refresh token or a client secret.
 ///
-/// `Debug` shows a placeholder, there is no `Display` and no `Serialize`, and the memory is
-/// overwritten on drop. [`Secret::expose`] is the only way to the text, so that a review can
-/// find every place a secret leaves by searching for one word.
+/// `Debug` shows a placeholder, and there is no `Display` and no `Serialize`. The memory is overwritten on drop. Only
+/// [`Secret::expose`] returns the text, so a review finds every use of a secret by searching for one word.
 ///
 /// ```
 /// use oauth_dance_core::Secret;
@@ -35,7 +34,7 @@ impl Secret {
     }
 }
 
-/// Compares without stopping at the first difference, so that the time taken tells nothing of the text.
+/// Compares in constant time for texts of equal length, so that the duration reveals nothing about the text.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.0.as_bytes(), other.0.as_bytes());

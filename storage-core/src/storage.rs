@@ -1,10 +1,10 @@
-//! The [`TokenStorage`] contract, and a complete storage that keeps it.
+//! The [`TokenStorage`] contract, and a complete storage that fulfils it.
 //!
-//! # Writing a storage of your own
+//! # How to write a storage
 //!
-//! Everything a storage must do is on the page of [`TokenStorage`]. This one keeps records in a map; a real one
-//! does the same with its database's own compare-and-swap. [`Version::random`] on each write keeps the
-//! promise about versions, [`Cursor::after`] the one about pages. The conformance suite is run on it.
+//! The page of [`TokenStorage`] lists everything that a storage must do. The example below stores records in a map. A
+//! storage on a database does the same with the database's own compare-and-swap. Call [`Version::random`] on each write
+//! to fulfil the promise about versions, and [`Cursor::after`] for pages. The conformance suite runs on this example.
 //!
 #![doc = "```"]
 #![doc = include_str!("storage_example.rs")]
@@ -32,134 +32,139 @@ use crate::key::TokenKey;
 use crate::record::{Record, Version, Versioned};
 use crate::time::Timestamp;
 
-/// Keeps opaque bytes under a [`TokenKey`], with compare-and-swap. Encoding, sealing, expiry policy and refresh
-/// are built above it, once for every storage.
+/// Stores opaque bytes under a [`TokenKey`], with compare-and-swap. Encoding, sealing and refresh are built on top of
+/// it, once for all storages.
 ///
 /// # Contract
 ///
-/// An implementation promises to all callers, in every process that uses the same data:
+/// An implementation makes these promises to all callers, in every process that uses the same data:
 ///
 /// ## Keys
 /// * Keys are compared **byte for byte**, in every call and in every filter: no trimming, case folding, normalization,
-///   decoding or collation, and no value that stands for an absent tenant or account. Two different keys never share a
-///   record, a limit or a fault: what is too large or corrupt is so for one key alone.
-/// * A key that is too long is [`StorageError::KeyTooLong`] in `put`, never cut. `get` and `delete` of such a key return
-///   that error as well, or `Ok(None)` and `Ok(false)`. A key of 96 bytes in all is always accepted if no part has
-///   more than 64.
+///   decoding or collation, and no value that represents an absent tenant or account. Two different keys never share a
+///   record, a limit or a fault: a record that is too large or corrupt affects its own key only.
+/// * `put` returns [`StorageError::KeyTooLong`] for a key that is too long, and never truncates it. `get` and `delete`
+///   of such a key return the same error, or `Ok(None)` and `Ok(false)`. A key of at most 96 bytes in total is always
+///   accepted if no part has more than 64 bytes.
 ///
 /// ## Records
-/// * **A write replaces the whole record** at once: payload, hints and retention. Nothing of the old one survives, also
-///   not of one that is past its retention, and no reader ever sees a mixture or a gap.
-/// * A payload is any bytes, the empty one included, up to [`Capabilities::max_payload`], which is at least 1 KiB.
-/// * A [`key_id`](Record::key_id) is any text of at most 64 bytes; a storage may accept more, and returns
-///   [`StorageError::TooLarge`] for what it does not accept. It may report an empty `key_id` as `None`.
+/// * **A write replaces the whole record** atomically: payload, hints and retention. Nothing of the old record
+///   survives, even if that record is past its retention. No reader ever sees a mixture of both or a gap between them.
+/// * A payload is any sequence of bytes, including none, up to [`Capabilities::max_payload`], which is at least 1 KiB.
+/// * A [`key_id`](Record::key_id) is any text of at most 64 bytes. A storage may accept longer ones, and returns
+///   [`StorageError::TooLarge`] for those it does not accept. It may report an empty `key_id` as `None`.
 /// * **A missing record is `Ok(None)`**. A record whose access token has expired is *not* missing.
-/// * Nothing is dropped to make room.
+/// * A storage never drops a record to make room for another.
 ///
 /// ## Versions
-/// * Every write has a new version, also one of the same bytes. A version is never used again for its key: not after a
-///   delete, the end of a retention, a purge or a restart. All 16 bytes count, in `put` and in `delete`.
+/// * Every write creates a new version, even a write of the same bytes. A version is never reused for its key: not
+///   after a delete, the end of a retention, a purge or a restart. `put` and `delete` compare all 16 bytes.
 ///
 /// ## Retention
-/// * It starts with **each** write, on the storage's own clock, and lasts
-///   [`retain_seconds`](Record::retain_seconds): whole seconds, rounded up. Reading, listing and refused calls do not
-///   prolong it. It does not depend on the process or handle that wrote.
-/// * A storage whose clock counts whole seconds counts from the second that has begun, so that a retention ends up to one
-///   second early. None ends earlier, and none late. A retention of less than a second is one second long: it ends when
-///   the clock's next second begins at the earliest, and is never over at once.
-/// * **A retention of zero is over at once**: the write happens, replaces what was there and returns a version, and the
-///   key is absent.
-/// * A record past its retention counts as absent in every call, purged or not.
-/// * A retention that ends after the year 9999 may be kept indefinitely; any shorter one is exact.
+/// * The retention starts with **each** write, on the storage's own clock, and lasts
+///   [`retain_seconds`](Record::retain_seconds): whole seconds, rounded up. Reads, lists and rejected calls do not
+///   prolong it. It does not depend on the process or handle that wrote the record.
+/// * A storage whose clock counts whole seconds counts from the second that has begun, so that a retention ends up to
+///   one second early. No storage ends it earlier, and none ends it late. A retention of less than a second is one
+///   second long: it ends when the clock's next second begins at the earliest, and never at once.
+/// * **A retention of zero ends at once**: the write happens, replaces the old record and returns a version, and the key
+///   is absent.
+/// * A record past its retention counts as absent in every call, whether it was purged or not.
+/// * A retention that ends after the year 9999 may last indefinitely. Any shorter one is exact.
 ///
 /// ## Corrupt records
-/// * `get` of a record that cannot be read is [`StorageError::Corrupt`], and the record stays.
-/// * `put` with [`Precondition::Always`] replaces it and `delete` without a version removes it: `Ok(true)`.
-/// * [`Precondition::Absent`] does not hold for it. A version holds only if the stored version can still be read and is
-///   that one. Otherwise `put` returns `Conflict` or `Corrupt` and `delete` `Ok(false)` or `Corrupt`, and nothing changes.
-/// * `list` lists it with its key, so that it can be removed with its user. Hints that cannot be read are absent; a
-///   version that cannot be read is replaced by a new one, which matches nothing. It never hides another record.
+/// * `get` of a record that cannot be read returns [`StorageError::Corrupt`], and the record remains.
+/// * `put` with [`Precondition::Always`] replaces a corrupt record. `delete` without a version removes it and returns
+///   `Ok(true)`.
+/// * [`Precondition::Absent`] does not hold for a corrupt record. A version holds only if the stored version is
+///   readable and equal. Otherwise `put` returns `Conflict` or `Corrupt`, `delete` returns `Ok(false)` or `Corrupt`,
+///   and nothing changes.
+/// * `list` lists a corrupt record with its key, so that it can be removed together with its user. Unreadable hints are
+///   absent. An unreadable version is replaced by a new one that matches nothing. A corrupt record never hides another
+///   record.
 ///
 /// ## Failures
-/// * **An outage is an error**, never `Ok(None)`, `Ok(false)`, `Ok(0)` or an empty page, and never an answer from memory.
-/// * An error other than [`StorageError::Ambiguous`] says that nothing has changed, and nothing changes later.
-///   `get` and `list` return [`StorageError::Unavailable`] if their answer is cut off. `Ambiguous` is accepted there, and
-///   means the same: a read changes nothing.
-/// * A storage that **repeats a call** by itself, because an answer was lost, returns what the call did: never `Conflict`,
-///   `Ok(false)` or `Ok(0)` because its first attempt had succeeded. If it cannot know, the call is `Ambiguous`.
-/// * Once a call has returned, the storage sends nothing more for it. What a read shows after an `Ambiguous` call is not
-///   undone.
-/// * A medium that is read-only or full refuses `put` and `delete` with [`StorageError::Unavailable`] or
-///   [`StorageError::Misconfigured`]. A full one may still delete.
-/// * **Bounded time**: no call waits indefinitely for a server that does not answer.
+/// * **An outage is an error**, never `Ok(None)`, `Ok(false)`, `Ok(0)` or an empty page, and never a cached result.
+/// * Any error other than [`StorageError::Ambiguous`] means that nothing has changed, and that nothing changes later.
+///   `get` and `list` return [`StorageError::Unavailable`] if the connection breaks before their response is complete.
+///   `Ambiguous` is accepted there and means the same, because a read changes nothing.
+/// * A storage that **retries a call** internally, because a response was lost, returns the result of the call. It never
+///   returns `Conflict`, `Ok(false)` or `Ok(0)` because its first try has succeeded. If it cannot know the result, the
+///   call is `Ambiguous`.
+/// * After a call has returned, the storage sends nothing more for it. The state that a read shows after an `Ambiguous`
+///   call is not undone.
+/// * A medium that is read-only or full rejects `put` and `delete` with [`StorageError::Unavailable`] or
+///   [`StorageError::Misconfigured`]. A full medium may still delete.
+/// * **Bounded time**: no call waits indefinitely for a server that does not respond.
 ///
 /// ## Concurrency
-/// * **Read your writes**: once `put` or `delete` returned, every later call through any handle sees it.
-/// * **Cancel safety**: dropping a future at any point leaves the old or the new record, whole; holds no lock,
-///   connection or transaction; and leaves the storage usable. A call that was dropped takes effect as fast as if it had
+/// * **Read your writes**: after `put` or `delete` has returned, every later call through any handle sees the change.
+/// * **Cancel safety**: dropping a future at any point leaves either the old or the new record, complete. It holds no
+///   lock, connection or transaction, and the storage remains usable. A dropped call takes effect as fast as if it had
 ///   not been dropped, or never.
 ///
 /// ## Secrecy
-/// * **Nothing of the payload** appears in `Debug`, errors, logs or metrics, in any notation.
-/// * What is deleted, replaced or purged is not returned by any call. Whether its bytes leave the medium is not
-///   promised: files, logs and backups may hold them. Seal payloads with a [`KeyRing`](crate::KeyRing).
+/// * **No part of the payload** appears in `Debug` output, errors, logs or metrics, in any encoding.
+/// * No call returns a record that was deleted, replaced or purged. Its bytes may remain on the medium: in files, logs
+///   and backups. Seal payloads with a [`KeyRing`](crate::KeyRing).
 ///
-/// What a storage cannot do it says in [`capabilities`](Self::capabilities), and answers with
-/// [`StorageError::Unsupported`].
+/// A storage declares in [`capabilities`](Self::capabilities) what it supports, and returns
+/// [`StorageError::Unsupported`] for the rest.
 ///
-/// Put the implementation behind an `Arc` to share it: `Arc<dyn TokenStorage>` is a storage too.
+/// To share a storage, put it into an `Arc`: `Arc<dyn TokenStorage>` is a storage as well.
 #[async_trait]
 pub trait TokenStorage: Send + Sync + 'static {
-    /// Reads the record of a key with its version, or `None` if there is none. The record's
-    /// [`retain_for`](Record::retain_for) is the time it has left.
+    /// Reads the record of a key with its version, or returns `None` if there is none. The record's
+    /// [`retain_for`](Record::retain_for) is its remaining retention.
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError>;
 
-    /// Writes a record if the precondition holds, and returns its new version. A record past its retention counts as
-    /// absent. [`Precondition::Always`] never conflicts.
+    /// Writes a record if the precondition holds, and returns its new version. A stored record past its retention
+    /// counts as absent. [`Precondition::Always`] never conflicts.
     ///
-    /// Where [`Capabilities::atomic`] is not declared, preconditions still hold for writes that come one after another.
+    /// A storage without [`Capabilities::atomic`] still enforces preconditions for sequential writes.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] if the precondition does not hold; then nothing has changed.
+    /// [`StorageError::Conflict`] if the precondition does not hold. Nothing has changed in this case.
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError>;
 
-    /// Removes the record of a key, with `only` set only if it still has that version. `true` says that this call
-    /// removed it; `false` that nothing (more) to remove was there.
+    /// Removes the record of a key. If `only` is set, removes the record only if it has that version. Returns whether
+    /// this call removed a record.
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError>;
 
-    /// Lists what is stored, without payloads, page by page in an order of the storage's own.
+    /// Lists the stored records without their payloads, page by page, in an order that the storage chooses.
     ///
-    /// Across all pages every record that matches and was there throughout is listed exactly once, whatever is
-    /// written meanwhile, the record itself and that of the cursor included. Each page shows what is stored when it is
-    /// asked for. A cursor is good for any filter and limit,
-    /// through any handle on the same data.
+    /// Across all pages, every matching record that exists throughout is listed exactly once, whatever is written
+    /// meanwhile. This includes writes of the record itself and of the cursor's record. Each page shows what is stored
+    /// at the time of its call. A cursor is valid for any filter and limit, through any handle on the same data.
     ///
     /// # Errors
-    /// [`StorageError::InvalidCursor`] for bytes that this kind of storage cannot have made, empty ones included.
+    /// [`StorageError::InvalidCursor`] for bytes that this kind of storage cannot have issued, including none.
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError>;
 
-    /// Removes at most `limit` records past their retention, and returns how many. 0 removes nothing; any limit up to
-    /// `usize::MAX` is accepted. Such records are hidden already; a storage that removes them by itself returns 0.
-    /// Fewer than `limit` are removed only if no more are past their retention.
+    /// Removes at most `limit` records past their retention, and returns their number. These records are hidden
+    /// already. A storage that removes them automatically returns 0.
+    ///
+    /// Any limit from 0 to `usize::MAX` is accepted. Fewer than `limit` records are removed only if no more are past
+    /// their retention.
     async fn purge(&self, limit: usize) -> Result<u64, StorageError>;
 
-    /// What this storage, as it is set up, can and cannot do.
+    /// What this storage supports in its present configuration.
     fn capabilities(&self) -> Capabilities;
 }
 
-/// What must be so for a `put` to happen.
+/// The condition for a `put`. The enum is exhaustive, because a storage has to implement every precondition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
-    /// Write whatever is there.
+    /// Write unconditionally.
     Always,
-    /// Write only if nothing is there.
+    /// Write only if no record is stored.
     Absent,
-    /// Write only over this version.
+    /// Write only if the stored record has this version.
     Version(Version),
 }
 
 impl Precondition {
-    /// Whether it holds where `current` is the version stored now.
+    /// Whether the condition holds if `current` is the stored version.
     pub fn holds_for(self, current: Option<Version>) -> bool {
         match self {
             Self::Always => true,
@@ -169,7 +174,7 @@ impl Precondition {
     }
 }
 
-/// Which records to list. Every condition set must hold.
+/// Which records to list. A record has to meet every condition that is set.
 ///
 /// ```
 /// use oauth_dance_core::Filter;
@@ -180,23 +185,23 @@ impl Precondition {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Filter {
-    /// Only this tenant, where the empty string means "without a tenant"; `None` means all tenants.
+    /// Only this tenant. The empty string means "without a tenant", and `None` means all tenants.
     pub tenant: Option<String>,
-    /// Only this user. Without [`tenant`](Self::tenant) it is the user of that name in *every* tenant.
+    /// Only this user. Without [`tenant`](Self::tenant), this matches the user of that name in *every* tenant.
     pub user: Option<String>,
     /// Only this provider.
     pub provider: Option<String>,
-    /// Only records whose access token expires strictly before this. Those that never expire are left out.
+    /// Only records whose access token expires strictly before this instant. Records without an expiry are left out.
     pub expiring_before: Option<Timestamp>,
 }
 
 impl Filter {
-    /// No condition.
+    /// A filter without conditions.
     pub fn everything() -> Self {
         Self::default()
     }
 
-    /// Only this tenant, or with `None` only records without a tenant.
+    /// Only this tenant. `None` selects the records without a tenant.
     #[must_use]
     pub fn tenant(mut self, tenant: Option<&str>) -> Self {
         self.tenant = Some(tenant.unwrap_or_default().to_owned());
@@ -217,7 +222,7 @@ impl Filter {
         self
     }
 
-    /// Only records whose access token expires strictly before this.
+    /// Only records whose access token expires strictly before this instant.
     #[must_use]
     pub fn expiring_before(mut self, instant: Timestamp) -> Self {
         self.expiring_before = Some(instant);
@@ -235,33 +240,33 @@ impl Filter {
     }
 }
 
-/// Which page of a list: where to go on, and how many entries at most.
+/// Which page of a list to return. The struct is exhaustive, so that callers can write it as a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// [`Page::next`] of the page before, or `None` for the first.
+    /// [`Page::next`] of the previous page, or `None` for the first page.
     pub after: Option<Cursor>,
-    /// The most entries to return; 0 counts as 1. A storage may return fewer.
+    /// The maximum number of entries. 0 counts as 1. A storage may return fewer.
     pub limit: usize,
 }
 
-/// The first page, of 100 entries.
+/// The first page, with at most 100 entries.
 impl Default for PageRequest {
     fn default() -> Self {
         Self { after: None, limit: 100 }
     }
 }
 
-/// One page of a list.
+/// One page of a list. The struct is exhaustive, so that a storage can write it as a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// What was found. May be empty although more pages follow.
+    /// The entries. May be empty although more pages follow.
     pub entries: Vec<Entry>,
-    /// Where the next page starts; `None` says that this was the last.
+    /// Where the next page starts. `None` means that this is the last page.
     pub next: Option<Cursor>,
 }
 
 impl Page {
-    /// Cuts a page out of entries that come in the order of their keys.
+    /// Builds a page from matching entries in the order of their keys.
     pub fn collect(entries: impl IntoIterator<Item = Entry>, limit: usize) -> Self {
         let limit = limit.max(1);
         let mut entries: Vec<_> = entries.into_iter().take(limit.saturating_add(1)).collect();
@@ -272,17 +277,17 @@ impl Page {
     }
 }
 
-/// One record in a list: its key, version and hints, without the payload.
+/// A listed record: its key, version and hints, without the payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// Where it is stored.
+    /// The key of the record.
     pub key: TokenKey,
-    /// Which write it came from.
+    /// The version of the record.
     pub version: Version,
-    /// When the access token inside expires.
+    /// When the access token expires.
     pub expires_at: Option<Timestamp>,
-    /// Which key of the key ring sealed it.
+    /// Which key of the key ring sealed the record.
     pub key_id: Option<String>,
 }
 
@@ -293,12 +298,12 @@ impl Entry {
     }
 }
 
-/// Where a list goes on. Opaque to callers: hand it back as it came.
+/// The position at which a list continues. Callers treat it as opaque and pass it back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(Vec<u8>);
 
 impl Cursor {
-    /// The cursor of a storage that lists in the order of the keys: go on after this one.
+    /// A cursor for storages that list in the order of the keys. The list continues after this key.
     pub fn after(key: &TokenKey) -> Self {
         Self(key.to_bytes())
     }
@@ -306,45 +311,45 @@ impl Cursor {
     /// The key of [`Cursor::after`].
     ///
     /// # Errors
-    /// [`StorageError::InvalidCursor`] if it was not made by that function.
+    /// [`StorageError::InvalidCursor`] if another function made the cursor.
     pub fn key(&self) -> Result<TokenKey, StorageError> {
         TokenKey::from_bytes(&self.0).map_err(|_| StorageError::InvalidCursor)
     }
 
-    /// A cursor of the storage's own making.
+    /// A cursor in a format that the storage defines.
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes it was made of.
+    /// The bytes of the cursor.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// What a storage declares of itself. Everything not declared is `false` or unlimited.
+/// What a storage declares about itself. The defaults are `false` and unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// The storage's name, for logs and tables.
+    /// The name of the storage, for logs and reports.
     pub name: &'static str,
-    /// A write that was acknowledged survives a crash of the application and of the storage's server.
+    /// An acknowledged write survives a crash of the application and of the storage's server.
     pub durable: bool,
-    /// Several processes can use the same data at once.
+    /// Several processes can use the same data at the same time.
     pub shared: bool,
-    /// Preconditions hold against every concurrent writer.
+    /// Preconditions are enforced against every concurrent writer.
     pub atomic: bool,
     /// `list` works.
     pub listable: bool,
-    /// A write is taken only until the response of the request that brought the storage has left: nothing may be left to
-    /// be written in the background.
+    /// The storage belongs to one request, and accepts writes only until the response of that request is sent. No write
+    /// may be left to the background.
     pub request_bound: bool,
-    /// The most bytes a payload may have, 1 KiB at least; `None` says that a mebibyte at least is accepted.
+    /// The maximum size of a payload in bytes, at least 1 KiB. `None` means that at least 1 MiB is accepted.
     pub max_payload: Option<usize>,
 }
 
 impl Capabilities {
-    /// A storage that declares nothing yet.
+    /// The defaults under this name.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -364,7 +369,7 @@ impl Capabilities {
         self
     }
 
-    /// Declares that processes can share the data.
+    /// Declares that several processes can share the data.
     #[must_use]
     pub const fn with_shared(mut self, shared: bool) -> Self {
         self.shared = shared;
@@ -385,14 +390,14 @@ impl Capabilities {
         self
     }
 
-    /// Declares that writes are taken only until the response has left.
+    /// Declares that the storage belongs to one request.
     #[must_use]
     pub const fn with_request_bound(mut self, request_bound: bool) -> Self {
         self.request_bound = request_bound;
         self
     }
 
-    /// Declares the largest payload, in bytes.
+    /// Declares the maximum size of a payload in bytes.
     #[must_use]
     pub const fn with_max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = Some(bytes);

@@ -8,22 +8,22 @@ use oauth_dance_core::{
 
 #[derive(Default)]
 struct MyStorage {
-    records: Mutex<BTreeMap<TokenKey, Kept>>,
+    records: Mutex<BTreeMap<TokenKey, Stored>>,
     clock: Clock,
 }
 
 #[derive(Clone)]
-struct Kept {
+struct Stored {
     record: Record,
     version: Version,
     retain_until: Option<Timestamp>,
 }
 
 impl MyStorage {
-    fn with_live<T>(&self, change: impl FnOnce(&mut BTreeMap<TokenKey, Kept>) -> T) -> T {
+    fn with_live<T>(&self, change: impl FnOnce(&mut BTreeMap<TokenKey, Stored>) -> T) -> T {
         let mut records = self.records.lock().expect("no holder of this lock panics");
         let now = self.clock.now();
-        records.retain(|_, kept| kept.retain_until.is_none_or(|until| until > now));
+        records.retain(|_, stored| stored.retain_until.is_none_or(|until| until > now));
         change(&mut records)
     }
 }
@@ -32,9 +32,9 @@ impl MyStorage {
 impl TokenStorage for MyStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let now = self.clock.now();
-        let Some(kept) = self.with_live(|records| records.get(key).cloned()) else { return Ok(None) };
-        let left = kept.retain_until.map(|until| until.saturating_since(now));
-        Ok(Some(Versioned::new(kept.record.with_retain_for(left), kept.version)))
+        let Some(stored) = self.with_live(|records| records.get(key).cloned()) else { return Ok(None) };
+        let left = stored.retain_until.map(|until| until.saturating_since(now));
+        Ok(Some(Versioned::new(stored.record.with_retain_for(left), stored.version)))
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
@@ -42,18 +42,18 @@ impl TokenStorage for MyStorage {
         let seconds = record.retain_seconds().map(Duration::from_secs);
         let retain_until = seconds.map(|seconds| self.clock.now().saturating_add(seconds));
         self.with_live(|records| {
-            if !when.holds_for(records.get(key).map(|kept| kept.version)) {
+            if !when.holds_for(records.get(key).map(|stored| stored.version)) {
                 return Err(StorageError::Conflict);
             }
             let version = Version::random();
-            records.insert(key.clone(), Kept { record: record.clone(), version, retain_until });
+            records.insert(key.clone(), Stored { record: record.clone(), version, retain_until });
             Ok(version)
         })
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         Ok(self.with_live(|records| match records.get(key) {
-            Some(kept) if only.is_none_or(|version| version == kept.version) => records.remove(key).is_some(),
+            Some(stored) if only.is_none_or(|version| version == stored.version) => records.remove(key).is_some(),
             _ => false,
         }))
     }
@@ -64,14 +64,14 @@ impl TokenStorage for MyStorage {
             let matching = records
                 .iter()
                 .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
-                .map(|(key, kept)| Entry::new(key.clone(), kept.version, &kept.record))
+                .map(|(key, stored)| Entry::new(key.clone(), stored.version, &stored.record))
                 .filter(|entry| filter.matches(entry));
             Ok(Page::collect(matching, page.limit))
         })
     }
 
     async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
-        Ok(0) // nothing past its retention outlives the next call of any kind
+        Ok(0) // every call removes the records past their retention
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -2,18 +2,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The last second of the year 9999, the largest instant every database and format here can hold.
+/// The last second of the year 9999: the latest instant that all databases and formats here can store.
 const LAST: u64 = 253_402_300_799;
 
 /// An instant in whole seconds since 1970-01-01T00:00:00Z.
 ///
-/// Values are bounded to the years 1970 to 9999, so that arithmetic cannot overflow whatever a
-/// provider puts into `expires_in`.
+/// Values are limited to the years 1970 to 9999, so that arithmetic cannot overflow for any `expires_in` of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The instant this many seconds after the Unix epoch, at most the end of the year 9999.
+    /// The instant this many seconds after the Unix epoch, but at most the end of the year 9999.
     pub const fn from_unix_seconds(seconds: u64) -> Self {
         if seconds > LAST { Self(LAST) } else { Self(seconds) }
     }
@@ -23,31 +22,31 @@ impl Timestamp {
         self.0
     }
 
-    /// Seconds since the Unix epoch as databases take them. Never negative.
+    /// Seconds since the Unix epoch, in the type that databases use. Never negative.
     pub const fn as_unix_seconds_signed(self) -> i64 {
-        // Lossless: `from_unix_seconds` bounds the value far below `i64::MAX`.
+        // Lossless, because `from_unix_seconds` limits the value to far below `i64::MAX`.
         self.0 as i64
     }
 
-    /// What a database gave back, or `None` for a value no [`Timestamp`] can have.
+    /// Converts a value from a database. `None` if it is out of the range of a [`Timestamp`].
     pub fn from_unix_seconds_signed(seconds: i64) -> Option<Self> {
         let seconds = u64::try_from(seconds).ok()?;
         (seconds <= LAST).then_some(Self(seconds))
     }
 
-    /// This instant moved on by whole seconds, at most to the end of the year 9999.
+    /// This instant plus whole seconds, but at most the end of the year 9999.
     #[must_use]
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self::from_unix_seconds(self.0.saturating_add(duration.as_secs()))
     }
 
-    /// How long after `earlier` this instant is; zero if it is not.
+    /// The time from `earlier` until this instant, or zero if `earlier` is later.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Where the current time comes from: the system, or a test.
+/// A source of the current time: the system clock, or a test clock.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -65,7 +64,7 @@ impl Timestamp {
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The system's clock.
+    /// The system clock.
     pub fn system() -> Self {
         Self::new(|| {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -73,7 +72,7 @@ impl Clock {
         })
     }
 
-    /// A clock of the caller's own, for tests and simulations.
+    /// A custom clock, for tests and simulations.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

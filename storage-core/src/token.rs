@@ -6,9 +6,9 @@ use crate::dpop_key::DpopKey;
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
-/// What a provider gave us to act for a user.
+/// The credentials that a provider issued to act on behalf of a user.
 ///
-/// It is deliberately not `Serialize`: only [`Tokens`](crate::Tokens) writes it out, sealed.
+/// The type is not `Serialize` on purpose: only [`Tokens`](crate::Tokens) serializes it, sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Token {
@@ -19,7 +19,7 @@ pub enum Token {
 }
 
 impl Token {
-    /// When the access token expires, as far as the provider said.
+    /// When the access token expires. `None` if the provider did not report it.
     pub fn expires_at(&self) -> Option<Timestamp> {
         match self {
             Self::OAuth2(token) => token.expires_at,
@@ -27,12 +27,12 @@ impl Token {
         }
     }
 
-    /// The scopes that were granted; `None` if the provider did not say, and always for OAuth 1.0a, which has none.
+    /// The granted scopes. `None` if the provider did not report them, and always for OAuth 1.0a, which has no scopes.
     pub fn scope(&self) -> Option<&[String]> {
         self.as_oauth2()?.scope.as_deref()
     }
 
-    /// What is sent to act for the user: `access_token` or `oauth_token`.
+    /// The value that API requests carry: `access_token` or `oauth_token`.
     pub fn secret(&self) -> &Secret {
         match self {
             Self::OAuth2(token) => &token.access_token,
@@ -40,7 +40,7 @@ impl Token {
         }
     }
 
-    /// Everything else the provider sent with the token, such as who the user is.
+    /// All other members of the token response, such as an id of the user.
     pub fn extra(&self) -> &Extra {
         match self {
             Self::OAuth2(token) => &token.extra,
@@ -48,7 +48,7 @@ impl Token {
         }
     }
 
-    /// The OAuth 2.0 token, if it is one.
+    /// The token, if it is an OAuth 2.0 token.
     pub fn as_oauth2(&self) -> Option<&OAuth2Token> {
         match self {
             Self::OAuth2(token) => Some(token),
@@ -56,7 +56,7 @@ impl Token {
         }
     }
 
-    /// The OAuth 1.0a token, if it is one.
+    /// The token, if it is an OAuth 1.0a token.
     pub fn as_oauth1(&self) -> Option<&OAuth1Token> {
         match self {
             Self::OAuth1(token) => Some(token),
@@ -77,35 +77,36 @@ impl From<OAuth1Token> for Token {
     }
 }
 
-/// An OAuth 2.0 token response, with the relative `expires_in` turned into an instant (RFC 6749 section 5.1).
+/// An OAuth 2.0 token response (RFC 6749 section 5.1). The relative `expires_in` is converted to an instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OAuth2Token {
     /// The access token.
     pub access_token: Secret,
-    /// How to present it, as the provider wrote it; usually `Bearer`, and `DPoP` where it is bound to a key.
+    /// The token type in the notation of the provider: usually `Bearer`, or `DPoP` if the token is bound to a key.
     pub token_type: String,
-    /// What to refresh it with, where the provider gave one.
+    /// The refresh token, if the provider issued one.
     pub refresh_token: Option<Secret>,
-    /// The OpenID Connect ID token, as received. Nothing here says that it was verified.
+    /// The OpenID Connect ID token as received. It was not necessarily verified.
     pub id_token: Option<Secret>,
-    /// Whom an ID token that was verified named when this token's grant began; or, with an empty issuer, the account that
-    /// the application named.
+    /// The subject of the verified ID token at the login that started this grant. If the issuer is empty, the account
+    /// that the application identified.
     pub subject: Option<Subject>,
-    /// The scopes that were granted; `None` if the provider did not say.
+    /// The granted scopes. `None` if the provider did not report them.
     pub scope: Option<Vec<String>>,
-    /// When the access token expires; `None` if the provider did not say.
+    /// When the access token expires. `None` if the provider did not report it.
     pub expires_at: Option<Timestamp>,
-    /// When the access token was received, on this application's clock.
+    /// When the access token was received, on the clock of this application.
     pub issued_at: Option<Timestamp>,
-    /// The key that the access token is bound to (RFC 9449), and the refresh token of a client without a secret.
+    /// The key that the access token is bound to (RFC 9449). For a client without a secret, the refresh token is bound
+    /// to it too.
     pub dpop_key: Option<DpopKey>,
-    /// Everything else the provider sent.
+    /// All other members of the token response.
     pub extra: Extra,
 }
 
 impl OAuth2Token {
-    /// A bearer token that does not expire, to be filled in field by field.
+    /// A bearer token without an expiry. Set the other fields as needed.
     pub fn bearer(access_token: impl Into<Secret>) -> Self {
         Self {
             access_token: access_token.into(),
@@ -121,22 +122,23 @@ impl OAuth2Token {
         }
     }
 
-    /// Whether the access token has expired at this instant, as far as the provider said.
+    /// Whether the access token has expired at this instant. `false` if the provider reported no expiry.
     pub fn is_expired_at(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|expiry| expiry <= now)
     }
 }
 
-/// Somebody at a provider: the two together are never given to anybody else (OpenID Connect Core section 5.7).
+/// A user at an OpenID provider. The pair is unique and is never reassigned (OpenID Connect Core section 5.7). The
+/// struct is exhaustive, because these two claims alone identify a user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
-    /// The issuer, `iss`.
+    /// The issuer (`iss`).
     pub issuer: String,
-    /// Who it is there, `sub`.
+    /// The identifier of the user at the issuer (`sub`).
     pub subject: String,
 }
 
-/// Token credentials of OAuth 1.0a (RFC 5849 section 2.3). They do not expire by themselves.
+/// Token credentials of OAuth 1.0a (RFC 5849 section 2.3). They have no expiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OAuth1Token {
@@ -144,25 +146,25 @@ pub struct OAuth1Token {
     pub token: Secret,
     /// `oauth_token_secret`.
     pub token_secret: Secret,
-    /// Everything else the provider sent.
+    /// All other members of the token response.
     pub extra: Extra,
 }
 
 impl OAuth1Token {
-    /// The credentials alone.
+    /// Credentials without extra members.
     pub fn new(token: impl Into<Secret>, token_secret: impl Into<Secret>) -> Self {
         Self { token: token.into(), token_secret: token_secret.into(), extra: Extra::default() }
     }
 }
 
-/// Members of a token response that no standard names, kept as they came.
+/// The members of a token response that no standard defines, unchanged.
 ///
-/// `Debug` shows their names only: providers put tokens of other kinds in here.
+/// `Debug` shows only their names, because some providers send further tokens here.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Extra(Map<String, Value>);
 
 impl Extra {
-    /// The value of one member.
+    /// The value of a member.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
@@ -172,7 +174,7 @@ impl Extra {
         self.0.keys().map(String::as_str)
     }
 
-    /// All members as the JSON object they are.
+    /// All members as a JSON object.
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }

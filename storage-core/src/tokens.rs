@@ -18,9 +18,9 @@ pub use reseal::{ResealFailure, ResealReport};
 
 const PURPOSE: &str = "oauth-dance token record";
 
-/// The typed handle to a [`TokenStorage`]: puts [`Token`]s in and takes them out, sealed.
+/// The typed handle to a [`TokenStorage`]. It writes and reads [`Token`]s, sealed.
 ///
-/// Cloning is cheap and shares the storage. Every call is one call of the storage, and as cancel safe as that; only a
+/// Cloning is cheap and shares the storage. Each call is one call of the storage, with the same cancel safety. Only a
 /// conditional [`put`](Self::put) and [`reseal`](Self::reseal) read the record first.
 #[derive(Clone)]
 pub struct Tokens {
@@ -36,25 +36,25 @@ enum Sealing {
 }
 
 impl Tokens {
-    /// Tokens are sealed with this key ring, and only sealed tokens are read.
+    /// Seals tokens with this key ring, and reads only sealed tokens.
     pub fn sealed(storage: impl TokenStorage, ring: KeyRing) -> Self {
         Self { storage: Arc::new(storage), sealing: Sealing::Sealed(ring), retain_for: None }
     }
 
-    /// Tokens are stored **in plain text**: whoever reads the storage or a backup of it can act as your users. A
-    /// [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text beside its token, and binds nothing any more.
+    /// Stores tokens **in plain text**: anyone who can read the storage or a backup of it can act as your users. A
+    /// [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text beside its token, and no longer protects it.
     pub fn dangerous_plaintext(storage: impl TokenStorage) -> Self {
         Self { storage: Arc::new(storage), sealing: Sealing::Plaintext, retain_for: None }
     }
 
-    /// Sets how long the storage keeps a token after its last write. The default is until it is deleted.
-    /// Choose more than the time after which the provider lets an unused refresh token expire.
+    /// Sets how long the storage retains a token after its last write. By default, it is retained until it is deleted.
+    /// Choose more than the idle time after which the provider expires a refresh token.
     #[must_use]
     pub fn with_retention(self, retain_for: Duration) -> Self {
         Self { retain_for: Some(retain_for), ..self }
     }
 
-    /// The same handle, sealing and retention over another storage.
+    /// The same sealing and retention on another storage.
     #[must_use]
     pub fn with_storage(self, storage: Arc<dyn TokenStorage>) -> Self {
         Self { storage, ..self }
@@ -65,32 +65,33 @@ impl Tokens {
         matches!(self.sealing, Sealing::Sealed(_))
     }
 
-    /// The storage underneath.
+    /// The underlying storage.
     pub fn storage(&self) -> &Arc<dyn TokenStorage> {
         &self.storage
     }
 
-    /// Reads a token with its version, or `None` if there is none. An expired access token is returned too.
+    /// Reads a token with its version, or returns `None` if there is none. An expired access token is returned as well.
     ///
     /// # Errors
-    /// [`TokensError`]; a token that cannot be read is never reported as missing, and never removed.
+    /// [`TokensError`]. A token that cannot be read is never reported as missing, and never removed.
     pub async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Token>>, TokensError> {
         Ok(self.load(key).await?.map(|found| Versioned::new(found.value.token, found.version)))
     }
 
     /// Writes a token if the precondition holds, and returns its new version.
     ///
-    /// To change a stored token, [`get`](Self::get) it and write it with [`Precondition::Version`]. A refresh that is in
-    /// progress goes on, and so does everything else that is known about refreshing it: the new token is stored over this
-    /// one, with the members of [`extra`](crate::OAuth2Token::extra) that the provider does not replace. Only a token with
-    /// another refresh token starts with nothing known. For this the record is read once more.
+    /// To change a stored token, read it with [`get`](Self::get) and write it with [`Precondition::Version`]. This
+    /// reads the record once more, because the state of its refresh is retained. A refresh in flight continues: it
+    /// stores the refreshed token together with the members of [`extra`](crate::OAuth2Token::extra) that the provider
+    /// does not replace. Only a token with another refresh token starts with a new state.
     ///
-    /// With [`Precondition::Always`] it is a new login, which beats a refresh in progress: whatever stood in the way of
-    /// refreshing the old token is forgotten with it.
+    /// A write with [`Precondition::Always`] is a new login. It wins over a refresh in flight, and discards the state
+    /// of the old token's refresh.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition does not hold. A record that cannot be
-    /// read is not replaced on the condition of its version: [`TokensError`], as in [`get`](Self::get).
+    /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition does not hold. If the stored
+    /// record cannot be read, a write with its version returns the error of [`get`](Self::get), and the record is
+    /// unchanged.
     pub async fn put(&self, key: &TokenKey, token: &Token, when: Precondition) -> Result<Version, TokensError> {
         let Precondition::Version(version) = when else {
             return self.save(key, &Stored::idle(token.clone()), when).await;
@@ -103,7 +104,8 @@ impl Tokens {
         }
     }
 
-    /// Removes a token, with `only` set only if it still has that version. `true` says that this call removed it.
+    /// Removes a token. If `only` is set, removes it only if it has that version. Returns whether this call removed a
+    /// token.
     ///
     /// # Errors
     /// [`TokensError::Storage`].
@@ -111,8 +113,8 @@ impl Tokens {
         Ok(self.storage.delete(key, only).await?)
     }
 
-    /// Lists tokens without opening them, page by page. A page may hold fewer entries than asked for, or none,
-    /// although more follow.
+    /// Lists tokens without opening them, page by page. A page may have fewer entries than requested, or none, although
+    /// more pages follow.
     ///
     /// # Errors
     /// [`TokensError::Storage`].
@@ -122,7 +124,7 @@ impl Tokens {
         Ok(page)
     }
 
-    /// Reads a token and where its refresh stands.
+    /// Reads a token and the state of its refresh.
     pub(crate) async fn load(&self, key: &TokenKey) -> Result<Option<Versioned<Stored>>, TokensError> {
         let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
             return Ok(None);
@@ -130,17 +132,17 @@ impl Tokens {
         Ok(Some(Versioned::new(self.open(key, &record)?, version)))
     }
 
-    /// Writes both.
+    /// Writes a token and the state of its refresh.
     pub(crate) async fn save(
         &self,
         key: &TokenKey,
         stored: &Stored,
         when: Precondition,
     ) -> Result<Version, TokensError> {
-        Ok(self.storage.put(key, &self.close(key, stored), when).await?)
+        Ok(self.storage.put(key, &self.seal(key, stored), when).await?)
     }
 
-    fn close(&self, key: &TokenKey, stored: &Stored) -> Record {
+    fn seal(&self, key: &TokenKey, stored: &Stored) -> Record {
         let plain = wire::encode(key, stored);
         let payload = match &self.sealing {
             Sealing::Sealed(ring) => ring.seal(PURPOSE, &key.to_bytes(), &plain),
@@ -170,15 +172,15 @@ impl Tokens {
     }
 }
 
-/// What a record holds in plain text.
+/// Opens the payload of a record.
 fn unseal(ring: &KeyRing, key: &TokenKey, record: &Record) -> Result<Zeroizing<Vec<u8>>, TokensError> {
-    let key_of_it = || Box::new(key.clone());
+    let boxed_key = || Box::new(key.clone());
     if wire::is_plain(&record.payload) {
-        return Err(TokensError::NotSealed { key: key_of_it() });
+        return Err(TokensError::NotSealed { key: boxed_key() });
     }
     ring.open(PURPOSE, &key.to_bytes(), &record.payload).map_err(|error| match error {
-        OpenError::KeyUnavailable { key_id } => TokensError::KeyUnavailable { key: key_of_it(), key_id },
-        OpenError::NotSealed | OpenError::Tampered => TokensError::Tampered { key: key_of_it() },
+        OpenError::KeyUnavailable { key_id } => TokensError::KeyUnavailable { key: boxed_key(), key_id },
+        OpenError::NotSealed | OpenError::Tampered => TokensError::Tampered { key: boxed_key() },
     })
 }
 
@@ -206,8 +208,8 @@ mod tests {
         TokenKey::new("github", "alice").unwrap()
     }
 
-    /// A token with every field set.
-    fn rich() -> Token {
+    /// A token in which every field is set.
+    fn full_token() -> Token {
         let mut token = OAuth2Token::bearer("CANARY-access");
         token.token_type = "bearer".to_owned();
         token.refresh_token = Some("CANARY-refresh".into());
@@ -224,12 +226,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_token_comes_back_as_it_was() {
+    async fn every_token_round_trips() {
         let mut oauth1 = OAuth1Token::new("token", "secret");
         oauth1.extra = Extra::from(json!({"screen_name": "alice"}).as_object().unwrap().clone());
         let mut unscoped = OAuth2Token::bearer("");
         unscoped.scope = Some(Vec::new());
-        let all = [rich(), oauth1.into(), unscoped.into(), OAuth2Token::bearer("\0\u{1F511}\r\n\"").into()];
+        let all = [full_token(), oauth1.into(), unscoped.into(), OAuth2Token::bearer("\0\u{1F511}\r\n\"").into()];
 
         for tokens in [
             Tokens::sealed(MemoryStorage::new(), KeyRing::generate()),
@@ -244,11 +246,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_secret_is_stored_or_printed() {
+    async fn no_secret_is_stored_or_printed() {
         let storage = MemoryStorage::new();
         let ring = KeyRing::generate();
         let tokens = Tokens::sealed(storage.clone(), ring.clone());
-        tokens.put(&key(), &rich(), Precondition::Always).await.unwrap();
+        tokens.put(&key(), &full_token(), Precondition::Always).await.unwrap();
 
         let record = storage.get(&key()).await.unwrap().unwrap().value;
         assert!(!String::from_utf8_lossy(&record.payload).contains("CANARY"));
@@ -259,9 +261,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_moved_to_another_key_does_not_open() {
-        for (tokens, storage) in both_ways() {
-            tokens.put(&key(), &rich(), Precondition::Always).await.unwrap();
+    async fn record_moved_to_another_key_is_rejected() {
+        for (tokens, storage) in sealed_and_plain() {
+            tokens.put(&key(), &full_token(), Precondition::Always).await.unwrap();
             let stolen = storage.get(&key()).await.unwrap().unwrap().value;
             let bob = TokenKey::new("github", "bob").unwrap();
             storage.put(&bob, &stolen, Precondition::Always).await.unwrap();
@@ -271,67 +273,72 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sealed_and_plain_never_stand_in_for_each_other() {
+    async fn sealed_and_plain_records_are_not_interchangeable() {
         let storage = MemoryStorage::new();
         let sealed = Tokens::sealed(storage.clone(), KeyRing::generate());
         let plain = Tokens::dangerous_plaintext(storage);
-        plain.put(&key(), &rich(), Precondition::Always).await.unwrap();
+        plain.put(&key(), &full_token(), Precondition::Always).await.unwrap();
         assert!(matches!(sealed.get(&key()).await, Err(TokensError::NotSealed { .. })));
-        sealed.put(&key(), &rich(), Precondition::Always).await.unwrap();
+        sealed.put(&key(), &full_token(), Precondition::Always).await.unwrap();
         assert!(matches!(plain.get(&key()).await, Err(TokensError::NoKeyRing { .. })));
     }
 
     #[tokio::test]
-    async fn another_storage_is_sealed_and_kept_as_the_first() {
+    async fn another_storage_has_the_same_sealing() {
         let (one, two) = (MemoryStorage::new(), MemoryStorage::new());
         let tokens = Tokens::sealed(one.clone(), KeyRing::generate()).with_retention(Duration::from_secs(60));
-        tokens.clone().with_storage(Arc::new(two.clone())).put(&key(), &rich(), Precondition::Always).await.unwrap();
+        tokens
+            .clone()
+            .with_storage(Arc::new(two.clone()))
+            .put(&key(), &full_token(), Precondition::Always)
+            .await
+            .unwrap();
         assert_eq!(tokens.get(&key()).await.unwrap(), None);
 
         let record = two.get(&key()).await.unwrap().unwrap().value;
         assert!(record.retain_for.is_some() && record.key_id.is_some());
         one.put(&key(), &record, Precondition::Always).await.unwrap();
-        assert_eq!(tokens.get(&key()).await.unwrap().unwrap().value, rich());
+        assert_eq!(tokens.get(&key()).await.unwrap().unwrap().value, full_token());
     }
 
     #[tokio::test]
-    async fn resealing_moves_to_the_first_key_and_keeps_the_rest() {
+    async fn reseal_uses_the_first_key_and_retains_the_rest() {
         let storage = MemoryStorage::new();
         let old = SealingKey::generate();
         let before = Tokens::sealed(storage.clone(), KeyRing::new(old.clone())).with_retention(Duration::from_secs(60));
-        before.put(&key(), &rich(), Precondition::Always).await.unwrap();
+        before.put(&key(), &full_token(), Precondition::Always).await.unwrap();
 
         let ring = KeyRing::new(SealingKey::generate()).with_older(old);
         let after = Tokens::sealed(storage.clone(), ring.clone());
         assert!(after.reseal(&key()).await.unwrap());
-        assert!(!after.reseal(&key()).await.unwrap(), "nothing is left to do");
+        assert!(!after.reseal(&key()).await.unwrap(), "the record is sealed with the first key already");
         let record = storage.get(&key()).await.unwrap().unwrap().value;
         assert_eq!(record.key_id, Some(ring.primary_id()));
         assert!(record.retain_for.is_some_and(|left| left <= Duration::from_secs(60)));
-        assert_eq!(after.get(&key()).await.unwrap().unwrap().value, rich());
+        assert_eq!(after.get(&key()).await.unwrap().unwrap().value, full_token());
         assert!(matches!(before.get(&key()).await, Err(TokensError::KeyUnavailable { .. })));
     }
 
     #[tokio::test]
-    async fn whatever_is_stored_gives_a_typed_error_and_stays() {
-        let good = wire::encode(&key(), &Stored::idle(rich())).to_vec();
+    async fn unreadable_records_are_typed_errors_and_remain() {
+        let good = wire::encode(&key(), &Stored::idle(full_token())).to_vec();
         let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":2", "\"format\":4");
         let garbage: Vec<Vec<u8>> =
             vec![vec![], vec![0], b"{".to_vec(), b"{}".to_vec(), b"null".to_vec(), vec![1; 500], good[..40].to_vec()];
-        for (tokens, storage) in both_ways() {
+        for (tokens, storage) in sealed_and_plain() {
             for payload in &garbage {
                 storage.put(&key(), &Record::new(payload.clone()), Precondition::Always).await.unwrap();
                 assert!(tokens.get(&key()).await.is_err(), "{payload:?}");
                 assert_eq!(storage.get(&key()).await.unwrap().unwrap().value.payload, *payload);
             }
         }
-        let (plain, storage) = both_ways().pop().unwrap();
+        let (plain, storage) = sealed_and_plain().pop().unwrap();
         storage.put(&key(), &Record::new(newer), Precondition::Always).await.unwrap();
         let error = plain.get(&key()).await.unwrap_err();
         assert!(matches!(error, TokensError::NewerFormat { found: 4, .. }), "{error:?}");
     }
 
-    fn both_ways() -> Vec<(Tokens, MemoryStorage)> {
+    fn sealed_and_plain() -> Vec<(Tokens, MemoryStorage)> {
         let (one, two) = (MemoryStorage::new(), MemoryStorage::new());
         vec![(Tokens::sealed(one.clone(), KeyRing::generate()), one), (Tokens::dangerous_plaintext(two.clone()), two)]
     }

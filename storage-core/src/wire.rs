@@ -1,4 +1,5 @@
-//! The stored format of a token: a JSON document that also contains the key it belongs to, and the state of its refresh.
+//! The stored format of a token: a JSON document that also contains the key it belongs to, and the state of its
+//! refresh.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 
-/// The newest format. It is raised whenever an older release could not read a record, or would lose a part of it in rewriting
-/// the record. Each record is written in the lowest format that has all its members.
+/// The newest format. It is raised whenever an older release could not read a record, or would lose a part of it in
+/// rewriting the record. Each record is written in the lowest format that has all its members.
 const FORMAT: u64 = 3;
 
 /// Whether a payload is a document of this module, and not sealed.

@@ -1,4 +1,4 @@
-//! Refreshing on real threads: many expiries, one redemption each, whatever the threads do in between.
+//! Refreshes on real threads: one redemption for each of many expiries.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
@@ -51,11 +51,11 @@ impl Redeem for Provider {
     }
 
     async fn revoke(&self, _: &OAuth2Token) {
-        panic!("nobody logs out")
+        panic!("no token is revoked in this test")
     }
 }
 
-/// Lets every caller of every process come at once, expiry after expiry. Some do not wait for their answer.
+/// Runs all callers of all processes at the same time, for one expiry after another. Some callers are dropped.
 async fn expire(expiries: u32, processes: usize, callers: usize) {
     let provider = Arc::new(Provider::default());
     let key = TokenKey::new("example", "alice").unwrap();
@@ -91,7 +91,7 @@ async fn expire(expiries: u32, processes: usize, callers: usize) {
         refresher.finish().await;
     }
     assert_eq!(provider.generation.load(Ordering::SeqCst), expiries, "redemptions");
-    assert_eq!(provider.replays.load(Ordering::SeqCst), 0, "refresh tokens sent twice");
+    assert_eq!(provider.replays.load(Ordering::SeqCst), 0, "replayed refresh tokens");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

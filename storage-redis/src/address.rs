@@ -7,34 +7,34 @@ use crate::link::Target;
 
 const SENTINEL_PORT: u16 = 26379;
 
-/// Which servers a URL names.
+/// The servers that a URL names.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
-    /// One primary, by name or through Sentinels.
+    /// One primary, by its address or through Sentinels.
     One(Target),
-    /// One server of a Cluster, and maybe others.
+    /// One server of a Cluster, and possibly others.
     Cluster(ConnectionInfo, Vec<ConnectionInfo>),
 }
 
-/// Who knows where the primary is.
+/// The Sentinels that know the address of the primary.
 #[derive(Clone, Debug)]
 pub(crate) struct Sentinels {
     pub(crate) addresses: Vec<ConnectionInfo>,
     pub(crate) name: String,
-    /// The primary's user, password and database, with the address of a Sentinel.
+    /// The user, password and database of the primary, with the address of a Sentinel.
     pattern: ConnectionInfo,
 }
 
-/// What is wrong with a URL. It quotes nothing of it: a password may be anywhere in a malformed one.
+/// Why a URL is rejected. The error quotes nothing, because a malformed URL may contain the password anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
-    #[error("it has no scheme of Redis")]
+    #[error("the URL does not have a Redis scheme")]
     Scheme,
-    #[error("it is no URL of one or more servers")]
+    #[error("the URL does not name one or more servers")]
     Malformed,
-    #[error("after the Sentinels it lacks the primary's name")]
+    #[error("the URL lacks the name of the primary after the Sentinels")]
     NoName,
-    #[error("a Cluster has no numbered databases")]
+    #[error("the URL of a Cluster names a database, but a Cluster has no numbered databases")]
     Database,
 }
 
@@ -54,12 +54,12 @@ impl Address {
     }
 }
 
-/// Hosts, ports and paths, without who logs in.
+/// Shows hosts, ports and paths, without user and password.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(Target::Primary(server) | Target::Node(server)) => write!(f, "{}", server.addr()),
-            Self::One(Target::Watched(sentinels)) => {
+            Self::One(Target::Sentinels(sentinels)) => {
                 write!(f, "{} at", sentinels.name)?;
                 sentinels.addresses.iter().try_for_each(|sentinel| write!(f, " {}", sentinel.addr()))
             }
@@ -72,13 +72,13 @@ impl fmt::Display for Address {
 }
 
 impl Sentinels {
-    /// The primary at the address that a Sentinel gave.
+    /// The primary at the address that a Sentinel reported.
     pub(crate) fn server(&self, (host, port): (String, u16)) -> ConnectionInfo {
         at(&self.pattern, host, port)
     }
 }
 
-/// The same log-in at another address.
+/// The same credentials at another address.
 pub(crate) fn at(pattern: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
     let address = match pattern.addr() {
         ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
@@ -89,7 +89,7 @@ pub(crate) fn at(pattern: &ConnectionInfo, host: String, port: u16) -> Connectio
     pattern.clone().set_addr(address)
 }
 
-/// A server's host and port; empty for a socket's path.
+/// The host and port of a server. Empty for the path of a socket.
 pub(crate) fn host_and_port(server: &ConnectionInfo) -> (&str, u16) {
     match server.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
@@ -117,7 +117,7 @@ fn sentinel(base: &str, rest: &str) -> Result<Address, AddressError> {
     }
     let addresses = parts.hosts().map(|host| {
         let server = server(&format!("{base}://{host}/"))?;
-        // The crate's default is a server's port, which nobody writes out for a Sentinel.
+        // The default port of the redis crate is that of a server, and not that of a Sentinel.
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
         let name = host_and_port(&server).0.to_owned();
         Ok(if has_port { server } else { at(&server, name, SENTINEL_PORT) })
@@ -126,7 +126,7 @@ fn sentinel(base: &str, rest: &str) -> Result<Address, AddressError> {
     let first = parts.hosts().next().unwrap_or_default();
     let pattern = server(&format!("{base}://{}{first}/{}", parts.login, more.trim_start_matches('/')))?;
     let sentinels = Sentinels { addresses, name: name.to_owned(), pattern };
-    Ok(Address::One(Target::Watched(Arc::new(sentinels))))
+    Ok(Address::One(Target::Sentinels(Arc::new(sentinels))))
 }
 
 /// `//[user[:password]@]host[:port][,host[:port]]…[/path]`
@@ -154,7 +154,7 @@ impl<'a> Parts<'a> {
 
 fn server(url: &str) -> Result<ConnectionInfo, AddressError> {
     let server = url.into_connection_info().map_err(|_| AddressError::Malformed)?;
-    // RESP3 is how a closed connection makes itself known before the next request.
+    // With RESP3, a closed connection is reported before the next request.
     let settings = server.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     Ok(server.set_redis_settings(settings))
 }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server() {
+    fn url_of_one_server_is_parsed() {
         for url in ["redis://u:p%40@h:7000/3", "valkey://u:p%40@h:7000/3"] {
             let Address::One(Target::Primary(server)) = parse(url) else { panic!("{url}") };
             assert_eq!(host_and_port(&server), ("h", 7000));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_has_one_login_for_all() {
+    fn cluster_servers_share_the_credentials() {
         let Address::Cluster(one, mut servers) = parse("redis+cluster://u:p@a:7000,[::1]:7001,c") else { panic!() };
         servers.push(one);
         let addresses: Vec<_> = servers.iter().map(host_and_port).collect();
@@ -191,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn sentinels_do_not_get_the_primarys_login() {
-        let Address::One(Target::Watched(sentinels)) = parse("redis+sentinel://u:p@a,b:5000,[::1]/main/2") else {
+    fn sentinels_do_not_get_the_primarys_credentials() {
+        let Address::One(Target::Sentinels(sentinels)) = parse("redis+sentinel://u:p@a,b:5000,[::1]/main/2") else {
             panic!()
         };
         let addresses: Vec<_> = sentinels.addresses.iter().map(host_and_port).collect();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn other_urls_are_refused_without_being_quoted() {
+    fn invalid_urls_are_rejected_without_quoting_them() {
         for (url, error) in [
             ("localhost", AddressError::Scheme),
             ("http://localhost", AddressError::Scheme),

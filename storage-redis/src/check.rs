@@ -8,42 +8,42 @@ use crate::error::Failure;
 use crate::layout::{Bucket, Layout};
 use crate::servers::Servers;
 
-/// A name that no record has, for commands that are to change nothing.
-const NOBODY: &str = "check";
+/// A name that no record has, for commands that must not change anything.
+const NO_RECORD: &str = "check";
 
-/// What a check insists on.
+/// What a check covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// That the commands are there and permitted. The prefix may not be chosen yet.
+    /// The commands exist and are permitted. The prefix may not be set yet.
     Commands,
-    /// The same on the keys of the prefix.
+    /// The commands are permitted on the keys of the prefix.
     CommandsAndKeys,
 }
 
-/// What a server does not let this user do.
+/// What this user is not permitted to do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Denied {
     /// Commands that the access rules deny.
     commands: BTreeSet<String>,
-    /// Commands that the access rules permit, but not on our keys.
+    /// Commands that the access rules do not permit on the keys of the prefix.
     on_keys: BTreeSet<String>,
-    /// Commands that the server does not have: renamed, disabled, or hidden by a proxy.
+    /// Commands that do not exist, because they are renamed, disabled or blocked by a proxy.
     missing: BTreeSet<String>,
 }
 
-/// Tries each command that tokens need, on every server, so that it changes nothing.
+/// Tries each command that the storage needs on every server, without changing anything.
 ///
 /// # Errors
-/// [`StorageError::Misconfigured`] that names what is missing.
+/// [`StorageError::Misconfigured`], which names what is missing.
 pub(crate) async fn check(servers: &Servers, layout: &Layout, scope: Scope) -> Result<(), StorageError> {
     let mut denied = Denied::default();
     let buckets = Bucket::all().map(|bucket| (bucket, layout.slot(bucket)));
     for (link, bucket, deadline) in servers.each(buckets).await.map_err(Failure::of_read)? {
         let commands = commands(layout, bucket, servers.is_cluster());
         let requests: Vec<_> = commands.iter().map(|(_, command)| command.clone()).collect();
-        let answers = link.send(&requests, deadline).await.map_err(Failure::of_read)?;
-        for ((name, _), answer) in commands.iter().zip(&answers) {
-            denied.note(name, answer);
+        let replies = link.send(&requests, deadline).await.map_err(Failure::of_read)?;
+        for ((name, _), reply) in commands.iter().zip(&replies) {
+            denied.add(name, reply);
         }
     }
     if scope == Scope::Commands {
@@ -55,9 +55,9 @@ pub(crate) async fn check(servers: &Servers, layout: &Layout, scope: Scope) -> R
     Err(StorageError::Misconfigured { advice: denied.advice(layout), source: Box::new(denied) })
 }
 
-/// Each command with its name. On these keys and this member none of them changes anything.
+/// All commands with their names. None of them changes anything on these keys and this member.
 fn commands(layout: &Layout, bucket: Bucket, cluster: bool) -> Vec<(&'static str, Cmd)> {
-    let (record, index, deadlines) = (layout.record(bucket, NOBODY), layout.index(bucket), layout.deadlines(bucket));
+    let (record, index, deadlines) = (layout.record(bucket, NO_RECORD), layout.index(bucket), layout.deadlines(bucket));
     let mut commands: Vec<(&'static str, Cmd)> = [
         ("GET", vec![record.as_str()]),
         ("GETRANGE", vec![&record, "0", "0"]),
@@ -66,12 +66,12 @@ fn commands(layout: &Layout, bucket: Bucket, cluster: bool) -> Vec<(&'static str
         ("PEXPIREAT", vec![&record, "1"]),
         ("DEL", vec![&record]),
         ("TIME", vec![]),
-        ("ZADD", vec![&index, "XX", "0", NOBODY]),
-        ("ZREM", vec![&index, NOBODY]),
+        ("ZADD", vec![&index, "XX", "0", NO_RECORD]),
+        ("ZREM", vec![&index, NO_RECORD]),
         ("ZLEXCOUNT", vec![&index, "-", "-"]),
         ("ZRANGEBYLEX", vec![&index, "-", "-"]),
-        ("ZADD", vec![&deadlines, "XX", "0", NOBODY]),
-        ("ZREM", vec![&deadlines, NOBODY]),
+        ("ZADD", vec![&deadlines, "XX", "0", NO_RECORD]),
+        ("ZREM", vec![&deadlines, NO_RECORD]),
         ("ZCOUNT", vec![&deadlines, "-inf", "-inf"]),
         ("ZRANGEBYSCORE", vec![&deadlines, "-inf", "-inf"]),
         ("EVAL", vec!["return 0", "3", &record, &index, &deadlines]),
@@ -80,7 +80,7 @@ fn commands(layout: &Layout, bucket: Bucket, cluster: bool) -> Vec<(&'static str
     .map(|(name, arguments)| (name, redis::cmd(name).arg(arguments).clone()))
     .into();
     if cluster {
-        // It counts for the next command only.
+        // ASKING applies to the next command only.
         commands.push(("ASKING", redis::cmd("ASKING")));
         commands.push(("EXISTS", redis::cmd("EXISTS").arg(&record).clone()));
     }
@@ -88,9 +88,9 @@ fn commands(layout: &Layout, bucket: Bucket, cluster: bool) -> Vec<(&'static str
 }
 
 impl Denied {
-    /// Only what is refused for good counts: a server that is full or has become a replica says so when it is written to.
-    fn note(&mut self, name: &str, answer: &Value) {
-        let Value::ServerError(error) = answer else { return };
+    /// Only permanent rejections count. A server that is full or has become a replica reports that on a write.
+    fn add(&mut self, name: &str, reply: &Value) {
+        let Value::ServerError(error) = reply else { return };
         let message = error.details().unwrap_or_default().to_lowercase();
         let commands = match error.code() {
             "NOPERM" if message.contains("access") => &mut self.on_keys,
@@ -108,14 +108,15 @@ impl Denied {
         let mut advice = Vec::new();
         if !self.commands.is_empty() {
             let rules: Vec<_> = self.commands.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
-            advice.push(format!("permit the commands to this user: ACL SETUSER … {}", rules.join(" ")));
+            advice.push(format!("permit these commands for this user: ACL SETUSER … {}", rules.join(" ")));
         }
         if !self.on_keys.is_empty() {
-            advice.push(format!("permit the keys of the prefix to this user: ACL SETUSER … ~{{{prefix}:*"));
+            advice.push(format!("permit the keys of the prefix for this user: ACL SETUSER … ~{{{prefix}:*"));
         }
         if !self.missing.is_empty() {
             advice.push(
-                "enable the commands that the server or a proxy before it does not have (`rename-command`)".to_owned(),
+                "enable the commands that the server, or a proxy in front of it, does not have (`rename-command`)"
+                    .to_owned(),
             );
         }
         advice.join("; ")

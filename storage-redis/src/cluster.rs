@@ -6,31 +6,31 @@ use redis::{Cmd, ConnectionInfo, Value};
 use tokio::time::Instant;
 
 use crate::address::{at, host_and_port};
-use crate::error::{Cause, Failure, UNEXPECTED, refused};
+use crate::error::{Cause, Failure, UNEXPECTED, rejected};
 use crate::link::{Link, Options, Target};
 use crate::setup::text;
 
 const SLOTS: usize = 16384;
-/// How many servers are asked for the map at once.
-const ASKED_AT_ONCE: usize = 4;
+/// How many servers are asked for the slot map at the same time.
+const PARALLEL_QUERIES: usize = 4;
 
-/// Which server of a Cluster serves which slot, as far as is known.
+/// The known map from slots to the servers of a Cluster.
 ///
-/// The crate's own cluster client is not used because it sends a request again whose connection broke, and a write that
-/// is done twice is not what its caller asked for.
+/// The cluster client of the redis crate is not used, because it resends a request whose connection broke. A write
+/// could then be executed twice.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     seeds: Vec<Node>,
     pattern: ConnectionInfo,
     options: Options,
     map: Mutex<Map>,
-    /// Held while the map is asked for.
+    /// Held while the map is refreshed.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Map {
-    /// Counts how often it was asked for.
+    /// Counts the refreshes.
     generation: u64,
     links: HashMap<Node, Arc<Link>>,
     /// The server of each slot.
@@ -57,7 +57,7 @@ impl Cluster {
         cluster
     }
 
-    /// The server of a slot, and the generation of the map that says so.
+    /// The server of a slot, and the generation of the map.
     pub(crate) async fn route(&self, slot: u16, deadline: Instant) -> Result<(Arc<Link>, u64), Failure> {
         let (known, generation) = self.known(slot);
         if let Some(link) = known {
@@ -70,7 +70,7 @@ impl Cluster {
         }
     }
 
-    /// Notes that a slot is served elsewhere.
+    /// Records that a slot has moved to another server.
     pub(crate) fn moved(&self, slot: u16, node: Node) {
         let link = self.node(node);
         if let Some(owner) = self.map().owners.get_mut(usize::from(slot)) {
@@ -85,7 +85,7 @@ impl Cluster {
         Arc::clone(map.links.entry(node).or_insert_with(|| Arc::new(Link::new(Target::Node(server), self.options))))
     }
 
-    /// Asks for the map anew, unless somebody did since `generation`.
+    /// Refreshes the map, unless it was refreshed since `generation`.
     pub(crate) async fn refresh(&self, generation: u64, deadline: Instant) -> Result<(), Failure> {
         let _one_at_a_time = self.refreshing.lock().await;
         let servers: Vec<_> = {
@@ -125,25 +125,26 @@ impl Cluster {
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {
-        // No code here can panic between two changes that belong together.
+        // No code that holds the lock can panic halfway through a change.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The server in the message of MOVED and ASK: `3999 127.0.0.1:6381`. Without a host it is the one that answered.
-pub(crate) fn redirection(message: &str, answered_by: &Link) -> Option<Node> {
+/// The server in the message of MOVED and ASK, such as `3999 127.0.0.1:6381`. Without a host, it is the server that
+/// responded.
+pub(crate) fn redirection(message: &str, responder: &Link) -> Option<Node> {
     let (_, address) = message.split_once(' ')?;
     let (host, port) = address.rsplit_once(':')?;
-    let host = if host.is_empty() { answered_by.host() } else { host };
+    let host = if host.is_empty() { responder.host() } else { host };
     Some((host.to_owned(), port.parse().ok()?))
 }
 
 type Range = (u16, u16, Node);
 
-/// Asks a few servers at once, then others, until one has answered.
+/// Asks a few servers at a time, until one has responded.
 async fn ask_any(servers: &[Arc<Link>], deadline: Instant) -> Result<Vec<Range>, Failure> {
     let mut failure = Failure::Unchanged(Cause::Other("no server of the Cluster is known"));
-    for some in servers.chunks(ASKED_AT_ONCE) {
+    for some in servers.chunks(PARALLEL_QUERIES) {
         match select_ok(some.iter().map(|link| Box::pin(ask(link, deadline)))).await {
             Ok((ranges, _)) => return Ok(ranges),
             Err(error) => failure = error,
@@ -152,16 +153,16 @@ async fn ask_any(servers: &[Arc<Link>], deadline: Instant) -> Result<Vec<Range>,
     Err(failure)
 }
 
-/// Asks a server who serves which slots.
+/// Asks a server for the slot map.
 async fn ask(link: &Link, deadline: Instant) -> Result<Vec<Range>, Failure> {
     let mut question: Cmd = redis::cmd("CLUSTER");
     question.arg("SLOTS");
-    let answers = link.send(&[question], deadline).await.map_err(|failure| match failure {
-        Failure::Unanswered(cause) => Failure::Unchanged(cause),
+    let replies = link.send(&[question], deadline).await.map_err(|failure| match failure {
+        Failure::NoReply(cause) => Failure::Unchanged(cause),
         other => other,
     })?;
-    match answers.as_slice() {
-        [Value::ServerError(error)] => Err(match refused(error) {
+    match replies.as_slice() {
+        [Value::ServerError(error)] => Err(match rejected(error) {
             Failure::Misconfigured(_, cause) => Failure::Misconfigured(NO_CLUSTER, cause),
             other => other,
         }),
@@ -174,14 +175,14 @@ async fn ask(link: &Link, deadline: Instant) -> Result<Vec<Range>, Failure> {
     }
 }
 
-const NO_CLUSTER: &str = "the server does not say which slots a Cluster has; write `redis://` for a single server, or permit `CLUSTER SLOTS`";
+const NO_CLUSTER: &str = "the server does not report the slots of a Cluster; write `redis://` for a single server, or permit `CLUSTER SLOTS`";
 
-/// First slot, last slot, primary, replicas…
+/// Reads first slot, last slot, primary and replicas.
 fn read_range(range: &Value, link: &Link) -> Option<Range> {
     let Value::Array(parts) = range else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else { return None };
     let [host, Value::Int(port), ..] = primary.as_slice() else { return None };
-    // A server that does not know how it is called is where the answer came from.
+    // A server without a known host is the one that responded.
     let host = text(host).filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| link.host().to_owned());
     Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, (host, u16::try_from(*port).ok()?)))
 }
@@ -190,7 +191,7 @@ impl Link {
     fn host(&self) -> &str {
         match self.target() {
             Target::Node(server) | Target::Primary(server) => host_and_port(server).0,
-            Target::Watched(_) => "",
+            Target::Sentinels(_) => "",
         }
     }
 }

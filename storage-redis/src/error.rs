@@ -1,13 +1,13 @@
 use oauth_dance_core::StorageError;
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
 
-/// What is underneath an error of this crate. It carries nothing of what was sent or stored.
+/// The cause of an error of this crate. It contains nothing that was sent or stored.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Cause {
-    #[error("there was no answer in time")]
+    #[error("the server did not respond in time")]
     TimedOut,
-    #[error("the server answered {code}: {message}")]
-    Answer { code: String, message: String },
+    #[error("the server returned the error {code}: {message}")]
+    ErrorReply { code: String, message: String },
     #[error("the connection failed: {kind:?}")]
     Connection {
         kind: ErrorKind,
@@ -18,33 +18,33 @@ pub(crate) enum Cause {
     Other(&'static str),
 }
 
-/// How a request failed, told by what is known of its effect.
+/// How a request failed, classified by what is known about its effect.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// It changed nothing; it may succeed later.
+    /// Nothing has changed, and a later request may succeed.
     Unchanged(Cause),
-    /// It was sent, and whether it was done is not known.
-    Unanswered(Cause),
-    /// It changed nothing: the key holds another type of value.
+    /// The request was sent, but whether it took effect is unknown.
+    NoReply(Cause),
+    /// Nothing has changed, because the key holds another type of value.
     WrongType(Cause),
-    /// It changed nothing, and will not until somebody does what the advice says.
+    /// Nothing has changed. The request fails until the configuration is corrected as the advice says.
     Misconfigured(&'static str, Cause),
 }
 
 impl Failure {
-    /// What the caller of a read is told.
+    /// The error of a read.
     pub(crate) fn of_read(self) -> StorageError {
         match self {
-            Self::Unchanged(cause) | Self::Unanswered(cause) => StorageError::unavailable(cause),
+            Self::Unchanged(cause) | Self::NoReply(cause) => StorageError::unavailable(cause),
             Self::WrongType(cause) => misconfigured(NOT_OURS, cause),
             Self::Misconfigured(advice, cause) => misconfigured(advice, cause),
         }
     }
 
-    /// What the caller of a write is told.
+    /// The error of a write.
     pub(crate) fn of_write(self) -> StorageError {
         match self {
-            Self::Unanswered(cause) => StorageError::ambiguous(cause),
+            Self::NoReply(cause) => StorageError::ambiguous(cause),
             other => other.of_read(),
         }
     }
@@ -54,86 +54,85 @@ fn misconfigured(advice: &str, cause: Cause) -> StorageError {
     StorageError::Misconfigured { advice: advice.to_owned(), source: Box::new(cause) }
 }
 
-/// What an error that the server answered asks for. Whatever it answers, it has not done what it was asked.
+/// How to react to an error that the server returned. A request that returns an error had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The slot has moved: ask there, now and later.
+pub(crate) enum Reaction {
+    /// The slot has moved. Send this and later requests to its new server.
     Moved,
-    /// The slot is being moved: ask there, this time.
+    /// The slot is being moved. Send this request to its new server.
     Ask,
-    /// Ask again in a moment.
-    Again,
-    /// It is no primary any more, or not yet: look for who is.
+    /// Retry soon.
+    RetrySoon,
+    /// The server is not the primary. Find the primary.
     NotPrimary,
-    /// It does not know the script.
+    /// The server does not know the script. Send its text.
     NoScript,
     /// The key holds another type of value.
     WrongType,
-    /// Try again later.
-    Later,
-    /// Nothing helps but another set-up.
-    Advice(&'static str),
+    /// The server is temporarily unable. The caller may try again later.
+    Unavailable,
+    /// The configuration has to be corrected.
+    Misconfigured(&'static str),
 }
 
-const NOT_OURS: &str = "something else is stored under this prefix; choose another";
-const LOG_IN: &str = "the server refuses the user name or password; correct those in the URL";
-const PERMIT: &str =
-    "the server's access rules deny this user a command or key that tokens need; see the crate's documentation";
-const MEMORY_FULL: &str = "the server has used up its `maxmemory`; raise it, or delete something";
-const CANNOT_SAVE: &str = "the server cannot save to disk and refuses writes; look at its log and its disk";
+const NOT_OURS: &str = "other data is stored under this prefix; choose another prefix";
+const LOG_IN: &str = "the server rejects the user name or password; correct them in the URL";
+const PERMIT: &str = "the access rules of the server deny this user a required command or key; grant the permissions in the crate's documentation";
+const MEMORY_FULL: &str = "the server has reached its `maxmemory`; raise the limit, or delete data";
+const CANNOT_SAVE: &str = "the server cannot save to disk and rejects writes; check its log and its disk";
 const USE_CLUSTER: &str = "the server is part of a Cluster; write `redis+cluster://` in the URL";
 const TOO_OLD: &str =
-    "the server, or a proxy before it, does not speak RESP3 (`HELLO 3`); use Redis 6 or newer, or Valkey";
-const WRONG_DATABASE: &str = "the server refuses the database; correct its number in the URL";
+    "the server, or a proxy in front of it, does not support RESP3 (`HELLO 3`); use Redis 6 or newer, or Valkey";
+const WRONG_DATABASE: &str = "the server rejects the database; correct its number in the URL";
 const PROTECTED: &str =
-    "the server runs in protected mode and takes connections of its own machine only; give it a password, or bind it";
-const NO_COMMANDS: &str = "the server refuses a command that tokens need; see the error underneath";
+    "the server runs in protected mode and only accepts local connections; set a password, or configure `bind`";
+const NO_COMMANDS: &str = "the server rejects a required command; see the cause";
 
-/// What an error answer asks for.
-pub(crate) fn verdict(code: &str, message: &str) -> Verdict {
+/// How to react to an error of the server.
+pub(crate) fn reaction_to(code: &str, message: &str) -> Reaction {
     match code {
-        "MOVED" => Verdict::Moved,
-        "ASK" => Verdict::Ask,
-        "TRYAGAIN" => Verdict::Again,
-        "READONLY" | "CLUSTERDOWN" | "MASTERDOWN" => Verdict::NotPrimary,
-        "NOSCRIPT" => Verdict::NoScript,
-        "WRONGTYPE" => Verdict::WrongType,
-        "LOADING" | "BUSY" | "NOREPLICAS" | "UNBLOCKED" => Verdict::Later,
-        "OOM" => Verdict::Advice(MEMORY_FULL),
-        "MISCONF" => Verdict::Advice(CANNOT_SAVE),
-        "NOAUTH" | "WRONGPASS" => Verdict::Advice(LOG_IN),
-        "NOPERM" => Verdict::Advice(PERMIT),
-        "DENIED" => Verdict::Advice(PROTECTED),
-        "NOPROTO" => Verdict::Advice(TOO_OLD),
+        "MOVED" => Reaction::Moved,
+        "ASK" => Reaction::Ask,
+        "TRYAGAIN" => Reaction::RetrySoon,
+        "READONLY" | "CLUSTERDOWN" | "MASTERDOWN" => Reaction::NotPrimary,
+        "NOSCRIPT" => Reaction::NoScript,
+        "WRONGTYPE" => Reaction::WrongType,
+        "LOADING" | "BUSY" | "NOREPLICAS" | "UNBLOCKED" => Reaction::Unavailable,
+        "OOM" => Reaction::Misconfigured(MEMORY_FULL),
+        "MISCONF" => Reaction::Misconfigured(CANNOT_SAVE),
+        "NOAUTH" | "WRONGPASS" => Reaction::Misconfigured(LOG_IN),
+        "NOPERM" => Reaction::Misconfigured(PERMIT),
+        "DENIED" => Reaction::Misconfigured(PROTECTED),
+        "NOPROTO" => Reaction::Misconfigured(TOO_OLD),
         "ERR" if message.contains("can't run this command") || message.contains("can't access") => {
-            Verdict::Advice(PERMIT)
+            Reaction::Misconfigured(PERMIT)
         }
-        "ERR" if message.contains("max number of clients") => Verdict::Later,
-        "ERR" if message.to_ascii_lowercase().contains("unknown command 'hello'") => Verdict::Advice(TOO_OLD),
-        // Redis 6 puts what a command in a script was answered into the message.
+        "ERR" if message.contains("max number of clients") => Reaction::Unavailable,
+        "ERR" if message.to_ascii_lowercase().contains("unknown command 'hello'") => Reaction::Misconfigured(TOO_OLD),
+        // Redis 6 puts the error of a command in a script into the message.
         "ERR" if message.starts_with("Error running script") => match nested(message) {
-            Some(code) => verdict(code, ""),
-            None => Verdict::Advice(NO_COMMANDS),
+            Some(code) => reaction_to(code, ""),
+            None => Reaction::Misconfigured(NO_COMMANDS),
         },
-        _ => Verdict::Advice(NO_COMMANDS),
+        _ => Reaction::Misconfigured(NO_COMMANDS),
     }
 }
 
-/// The code of the error inside another one's message, with or without the protocol's `-` before it.
+/// The code of an error inside the message of another error, with or without the prefix `-` of the protocol.
 fn nested(message: &str) -> Option<&str> {
     let words = message.split(' ').map(|word| word.trim_start_matches('-'));
     words.skip(1).find(|word| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase()))
 }
 
 impl Cause {
-    /// What the server answered, without what it quotes of the request.
-    pub(crate) fn answer(error: &ServerError) -> Self {
+    /// The error of the server, without what it quotes of the request.
+    pub(crate) fn error_reply(error: &ServerError) -> Self {
         let message = error.details().unwrap_or_default();
         let message = message.split_once(", with args beginning with").map_or(message, |(message, _)| message);
-        Self::Answer { code: error.code().to_owned(), message: message.to_owned() }
+        Self::ErrorReply { code: error.code().to_owned(), message: message.to_owned() }
     }
 
-    /// What became of a connection. An answer that cannot be parsed could be quoted in the error, so that is left out.
+    /// The error of a connection. A reply that cannot be parsed is left out, because the error could quote it.
     pub(crate) fn connection(source: RedisError) -> Self {
         match source.kind() {
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => UNEXPECTED,
@@ -142,12 +141,12 @@ impl Cause {
     }
 }
 
-/// What is wrong with an answer of another shape than the command's.
-pub(crate) const UNEXPECTED: Cause = Cause::Other("the server's answer is not what the command returns");
+/// A reply that does not match its command.
+pub(crate) const UNEXPECTED: Cause = Cause::Other("the reply of the server does not match the command");
 
-/// An error of opening a connection: nothing was asked for yet.
+/// Converts an error while a connection was opened. No request has been sent.
 pub(crate) fn cannot_open(error: RedisError) -> Failure {
-    let answered = match error.kind() {
+    let reply = match error.kind() {
         ErrorKind::RESP3NotSupported => return Failure::Misconfigured(TOO_OLD, Cause::connection(error)),
         ErrorKind::AuthenticationFailed => return Failure::Misconfigured(LOG_IN, Cause::connection(error)),
         ErrorKind::InvalidClientConfig | ErrorKind::Client => {
@@ -156,8 +155,8 @@ pub(crate) fn cannot_open(error: RedisError) -> Failure {
         ErrorKind::Server(_) | ErrorKind::Extension => ServerError::try_from(error),
         _ => Err(error),
     };
-    // To choose the database is the one thing that the crate asks in words of its own.
-    if let Err(error) = &answered
+    // SELECT is the only command for which the redis crate replaces the error text.
+    if let Err(error) = &reply
         && let ErrorKind::Server(kind) = error.kind()
     {
         let cause = Cause::Connection { kind: error.kind(), source: error.clone() };
@@ -167,26 +166,28 @@ pub(crate) fn cannot_open(error: RedisError) -> Failure {
             _ => {}
         }
     }
-    match answered {
-        Ok(answer) => refused(&answer),
+    match reply {
+        Ok(error) => rejected(&error),
         Err(error) => Failure::Unchanged(Cause::connection(error)),
     }
 }
 
-/// An error answer that nothing more can be done about here.
-pub(crate) fn refused(answer: &ServerError) -> Failure {
-    let cause = Cause::answer(answer);
-    match verdict(answer.code(), answer.details().unwrap_or_default()) {
-        Verdict::Advice(advice) => Failure::Misconfigured(advice, cause),
-        Verdict::Moved | Verdict::Ask => Failure::Misconfigured(USE_CLUSTER, cause),
-        Verdict::WrongType => Failure::WrongType(cause),
-        Verdict::Again | Verdict::NotPrimary | Verdict::NoScript | Verdict::Later => Failure::Unchanged(cause),
+/// Converts an error of the server that cannot be handled here.
+pub(crate) fn rejected(error: &ServerError) -> Failure {
+    let cause = Cause::error_reply(error);
+    match reaction_to(error.code(), error.details().unwrap_or_default()) {
+        Reaction::Misconfigured(advice) => Failure::Misconfigured(advice, cause),
+        Reaction::Moved | Reaction::Ask => Failure::Misconfigured(USE_CLUSTER, cause),
+        Reaction::WrongType => Failure::WrongType(cause),
+        Reaction::RetrySoon | Reaction::NotPrimary | Reaction::NoScript | Reaction::Unavailable => {
+            Failure::Unchanged(cause)
+        }
     }
 }
 
-/// The number that is the whole answer.
+/// Reads a reply that is one number.
 pub(crate) fn integer(values: &[Value]) -> Result<i64, Failure> {
-    if let [Value::Int(number)] = values { Ok(*number) } else { Err(Failure::Unanswered(UNEXPECTED)) }
+    if let [Value::Int(number)] = values { Ok(*number) } else { Err(Failure::NoReply(UNEXPECTED)) }
 }
 
 #[cfg(test)]
@@ -194,32 +195,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_quotes_of_a_request_is_left_out() {
-        let answer = b"-ERR unknown command 'EVALSHA', with args beginning with: '1f', '3', 'secret'\r\n";
-        let Ok(Value::ServerError(error)) = redis::parse_redis_value(answer) else { panic!() };
-        assert_eq!(Cause::answer(&error).to_string(), "the server answered ERR: unknown command 'EVALSHA'");
-        let Failure::Misconfigured(advice, cause) = refused(&error) else { panic!() };
-        assert!(advice.contains("refuses a command") && !format!("{cause:?}").contains("secret"));
+    fn quoted_requests_are_left_out_of_errors() {
+        let reply = b"-ERR unknown command 'EVALSHA', with args beginning with: '1f', '3', 'secret'\r\n";
+        let Ok(Value::ServerError(error)) = redis::parse_redis_value(reply) else { panic!() };
+        assert_eq!(
+            Cause::error_reply(&error).to_string(),
+            "the server returned the error ERR: unknown command 'EVALSHA'"
+        );
+        let Failure::Misconfigured(advice, cause) = rejected(&error) else { panic!() };
+        assert!(advice.contains("rejects a required command") && !format!("{cause:?}").contains("secret"));
     }
 
     #[test]
-    fn answers_are_told_apart() {
+    fn errors_are_classified() {
         let nested =
             |inner| format!("Error running script (call to f_0a1b): @user_script:28: @user_script: 28: -{inner}");
-        let advice = |verdict| matches!(verdict, Verdict::Advice(advice) if advice == MEMORY_FULL);
-        assert!(advice(verdict("OOM", "command not allowed when used memory > 'maxmemory'.")));
-        assert!(advice(verdict("ERR", &nested("-OOM command not allowed when used memory > 'maxmemory'."))));
+        let advice = |reaction| matches!(reaction, Reaction::Misconfigured(advice) if advice == MEMORY_FULL);
+        assert!(advice(reaction_to("OOM", "command not allowed when used memory > 'maxmemory'.")));
+        assert!(advice(reaction_to("ERR", &nested("-OOM command not allowed when used memory > 'maxmemory'."))));
         assert_eq!(
-            verdict("ERR", &nested("-READONLY You can't write against a read only replica.")),
-            Verdict::NotPrimary
+            reaction_to("ERR", &nested("-READONLY You can't write against a read only replica.")),
+            Reaction::NotPrimary
         );
-        assert_eq!(verdict("ERR", &nested("WRONGTYPE Operation against a key")), Verdict::WrongType);
-        assert_eq!(verdict("LOADING", "Redis is loading the dataset in memory"), Verdict::Later);
-        assert_eq!(verdict("NOPERM", ""), Verdict::Advice(PERMIT));
-        assert_eq!(verdict("DENIED", "Redis is running in protected mode"), Verdict::Advice(PROTECTED));
+        assert_eq!(reaction_to("ERR", &nested("WRONGTYPE Operation against a key")), Reaction::WrongType);
+        assert_eq!(reaction_to("LOADING", "Redis is loading the dataset in memory"), Reaction::Unavailable);
+        assert_eq!(reaction_to("NOPERM", ""), Reaction::Misconfigured(PERMIT));
+        assert_eq!(reaction_to("DENIED", "Redis is running in protected mode"), Reaction::Misconfigured(PROTECTED));
         let denied = "The user executing the script can't run this command or subcommand script: 5a";
-        assert_eq!(verdict("ERR", denied), Verdict::Advice(PERMIT));
-        assert_eq!(verdict("ERR", "unknown command 'EVALSHA'"), Verdict::Advice(NO_COMMANDS));
-        assert_eq!(verdict("ERR", "unknown command 'HELLO'"), Verdict::Advice(TOO_OLD));
+        assert_eq!(reaction_to("ERR", denied), Reaction::Misconfigured(PERMIT));
+        assert_eq!(reaction_to("ERR", "unknown command 'EVALSHA'"), Reaction::Misconfigured(NO_COMMANDS));
+        assert_eq!(reaction_to("ERR", "unknown command 'HELLO'"), Reaction::Misconfigured(TOO_OLD));
     }
 }

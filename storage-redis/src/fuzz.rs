@@ -1,10 +1,10 @@
-//! Targets for addresses and records. Each panics if a property does not hold.
+//! Fuzz targets for addresses and records. Each panics if a property does not hold.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use crate::address::Address;
 use crate::record;
 
-/// No password is shown, wherever it stands and whatever is in it.
+/// No password is shown, wherever it is and whatever it contains.
 pub fn redis_address(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let urls = [
@@ -15,7 +15,7 @@ pub fn redis_address(bytes: &[u8]) {
     ];
     for (index, url) in urls.iter().enumerate() {
         let shown = match Address::parse(url) {
-            // What follows an `@` of the password is taken for the host.
+            // The text after an `@` in the password is parsed as the host.
             Ok(_) if index > 0 && text.contains(['@', '/', '?', '#']) => continue,
             Ok(address) => address.to_string(),
             Err(error) => format!("{error} {error:?}"),
@@ -24,7 +24,7 @@ pub fn redis_address(bytes: &[u8]) {
     }
 }
 
-/// A record is read, is over, or is an error.
+/// A record is readable, past its retention, or an error.
 pub fn redis_record(bytes: &[u8]) {
     if let Ok(Some(found)) = record::read(bytes.to_vec(), 1_700_000_000_000) {
         assert!(bytes.ends_with(&found.value.payload));
@@ -38,12 +38,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read() {
+    fn redis_address_target_holds() {
         check("redis_address", redis_address);
     }
 
     #[test]
-    fn records_are_read() {
+    fn redis_record_target_holds() {
         check("redis_record", redis_record);
     }
 }

@@ -1,33 +1,33 @@
 use oauth_dance_core::{KeyError, StorageError, TokenKey};
 
-/// How many buckets the records of one prefix are spread over.
+/// The number of buckets for the records of one prefix.
 pub(crate) const BUCKETS: u16 = 256;
-/// The most bytes a part of a token key may have.
+/// The maximum size of a part of a token key in bytes.
 const MAX_PART: usize = 16 * 1024;
-/// The most bytes a prefix may have.
+/// The maximum size of a prefix in bytes.
 const MAX_PREFIX: usize = 64;
 
-/// The names of everything stored under one prefix.
+/// The names of all keys under one prefix.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     prefix: String,
 }
 
-/// Records and the two sorted sets about them that share a hash slot.
+/// A group of records with two sorted sets. They share a hash slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bucket(u16);
 
-/// Where one record is.
+/// The location of a record.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) bucket: Bucket,
-    /// The record's name in the sorted sets of its bucket.
+    /// The name of the record in the sorted sets of its bucket.
     pub(crate) member: String,
 }
 
 impl Layout {
     /// # Errors
-    /// The advice for a prefix that could not be kept apart from others, or would break the hash tag.
+    /// The advice for a prefix that could collide with another one, or would break the hash tag.
     pub(crate) fn new(prefix: &str) -> Result<Self, &'static str> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(plain) {
@@ -45,17 +45,17 @@ impl Layout {
         format!("{{{}}}:{member}", self.tag(bucket))
     }
 
-    /// The sorted set of all members of a bucket, all with score 0, so that their order is that of their bytes.
+    /// The sorted set of all members of a bucket. All have the score 0, so that they are ordered by their bytes.
     pub(crate) fn index(&self, bucket: Bucket) -> String {
         format!("{{{}}}/index", self.tag(bucket))
     }
 
-    /// The sorted set of those members of a bucket that have a retention, scored by when it ends.
+    /// The sorted set of the members of a bucket that have a retention. The score is its end.
     pub(crate) fn deadlines(&self, bucket: Bucket) -> String {
         format!("{{{}}}/deadlines", self.tag(bucket))
     }
 
-    /// The slot of a Cluster that everything of a bucket is in.
+    /// The Cluster slot of all keys of a bucket.
     pub(crate) fn slot(&self, bucket: Bucket) -> u16 {
         crc16(self.tag(bucket).as_bytes()) % 16384
     }
@@ -79,7 +79,7 @@ impl Bucket {
 
 impl Place {
     /// # Errors
-    /// [`StorageError::KeyTooLong`] where a part is longer than anything that identifies a person.
+    /// [`StorageError::KeyTooLong`] if a part is too long.
     pub(crate) fn of(key: &TokenKey) -> Result<Self, StorageError> {
         let parts = key.parts();
         for (part, name) in parts.iter().zip(["tenant", "user", "provider", "account"]) {
@@ -92,17 +92,17 @@ impl Place {
     }
 }
 
-/// Reads what [`Place::of`] wrote.
+/// Decodes a member that [`Place::of`] built.
 pub(crate) fn key_of(member: &str) -> Result<TokenKey, KeyError> {
     let parts: Vec<_> = member.split(':').map(unescape).collect::<Option<_>>().ok_or(KeyError::Malformed)?;
     let [tenant, user, provider, account] = <[String; 4]>::try_from(parts).map_err(|_| KeyError::Malformed)?;
     let key = TokenKey::from_parts(tenant, user, provider, account)?;
-    // Only one spelling of each key is ours.
+    // Each key has only one valid encoding.
     if key.parts().map(escape).join(":") == member { Ok(key) } else { Err(KeyError::Malformed) }
 }
 
-/// Percent-encodes all but letters, digits, `-`, `.`, `_`, `~` and `@`, so that no separator, hash tag or glob of the
-/// server is left and the names can still be read and typed.
+/// Percent-encodes all characters except letters, digits, `-`, `.`, `_`, `~` and `@`. The result contains no separator,
+/// hash tag or glob of the server, and is still readable.
 pub(crate) fn escape(part: &str) -> String {
     use std::fmt::Write as _;
 
@@ -111,14 +111,14 @@ pub(crate) fn escape(part: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
             escaped.push(char::from(byte));
         } else {
-            // Writing to a string never fails.
+            // A write to a string never fails.
             let _ = write!(escaped, "%{byte:02X}");
         }
     }
     escaped
 }
 
-/// Reads what [`escape`] wrote, or `None` for what it never writes.
+/// Decodes the result of [`escape`]. `None` for an invalid encoding.
 pub(crate) fn unescape(escaped: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped.as_bytes();
@@ -135,7 +135,7 @@ pub(crate) fn unescape(escaped: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The checksum that Redis Cluster makes slots of (CRC-16/XMODEM).
+/// The checksum from which Redis Cluster computes slots (CRC-16/XMODEM).
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// Every key over a small alphabet of separators, globs and tags.
+    /// Checks every key over a small alphabet of separators, globs and tags.
     #[test]
     fn names_are_injective_and_reversible() {
         let alphabet = ["", "a", "A", ":", "%", "%3A", "{a}", "}", "*", "\0", "é", "a:", "/index"];
@@ -170,9 +170,9 @@ mod tests {
                         assert_eq!(
                             name.matches(['{', '}', '*', '\0']).count(),
                             2,
-                            "{name} has a tag or glob of its own"
+                            "{name} contains another tag or a glob"
                         );
-                        assert_eq!(seen.insert(name, key), None, "two keys have one name");
+                        assert_eq!(seen.insert(name, key), None, "two keys have the same name");
                     }
                 }
             }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn other_members_are_not_keys() {
+    fn invalid_members_are_rejected() {
         for member in [
             "",
             ":",
@@ -194,13 +194,13 @@ mod tests {
             ":é:b:",
             ":%FF:b:",
         ] {
-            assert!(key_of(member).is_err(), "{member:?} is read as a key");
+            assert!(key_of(member).is_err(), "{member:?} is accepted as a key");
         }
         assert!(key_of(":alice:github:").is_ok());
     }
 
     #[test]
-    fn slots_are_those_of_the_server() {
+    fn slots_match_those_of_the_server() {
         // CLUSTER KEYSLOT of "123456789" and "{oauth-dance:2a}/index".
         assert_eq!(crc16(b"123456789") % 16384, 12739);
         let layout = Layout::new("oauth-dance").unwrap();
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_spread_over_a_cluster_and_users_over_buckets() {
+    fn buckets_and_users_are_spread_evenly() {
         let layout = Layout::new("oauth-dance").unwrap();
         for nodes in [3, 6, 10] {
             let mut load = vec![0; nodes];
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_that_break_tags_are_refused() {
+    fn prefixes_that_break_tags_are_rejected() {
         for prefix in ["", "{a", "a}", "a b", "é", "a*", &"x".repeat(65)] {
             assert!(Layout::new(prefix).is_err(), "{prefix:?}");
         }

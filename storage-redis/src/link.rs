@@ -18,46 +18,46 @@ use crate::setup::{Setup, questions};
 /// How many requests may queue for the socket before further ones wait.
 const QUEUE: usize = 1024;
 
-/// A connection idle for longer is tested before something is sent on it that must not be sent twice: servers, proxies
-/// and firewalls close such ones, some without a word.
-const QUIET: Duration = Duration::from_millis(500);
+/// A connection that was idle for longer is tested before a write. Servers, proxies and firewalls close idle
+/// connections, some of them silently, and a write must not be sent twice.
+const MAX_IDLE: Duration = Duration::from_millis(500);
 /// How long such a test may take.
 const TEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a link leads to.
+/// The server that a link connects to.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// A server that has to be a primary.
+    /// A server that must be a primary.
     Primary(ConnectionInfo),
-    /// A server of a Cluster, which says itself where to ask instead.
+    /// A server of a Cluster, which redirects requests if necessary.
     Node(ConnectionInfo),
-    /// The server that Sentinels say is the primary.
-    Watched(Arc<Sentinels>),
+    /// The primary according to Sentinels.
+    Sentinels(Arc<Sentinels>),
 }
 
-/// How links behave.
+/// The options of a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// The longest an operation takes.
+    /// The timeout of an operation.
     pub(crate) timeout: Duration,
-    /// Not to use a server that may drop records to make room.
+    /// Whether to reject a server that may evict records.
     pub(crate) refuse_eviction: bool,
 }
 
-/// One connection to a server, opened when it is first needed and again once it broke. All requests share it.
+/// One connection to a server. It is opened when it is first needed, and again after it broke. All requests share it.
 #[derive(Debug)]
 pub(crate) struct Link {
     target: Target,
     options: Options,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<LinkState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Counts what was opened, so that a late failure takes away its own attempt only.
+struct LinkState {
+    /// Counts the attempts to connect, so that a late failure discards only its own connection.
     attempts: u64,
     current: Option<Opening>,
-    /// What the server said when it was last connected to.
+    /// The settings that the server reported at the last connect.
     setup: Option<Setup>,
     warned: bool,
 }
@@ -69,8 +69,8 @@ struct Open {
     attempt: u64,
     connection: MultiplexedConnection,
     closed: Arc<AtomicBool>,
-    /// When the server last answered.
-    heard: Arc<Mutex<Instant>>,
+    /// When the server last responded.
+    last_reply: Arc<Mutex<Instant>>,
 }
 
 impl Link {
@@ -82,49 +82,49 @@ impl Link {
         &self.target
     }
 
-    /// What the server said when it was last connected to.
+    /// The settings that the server reported at the last connect.
     pub(crate) fn setup(&self) -> Option<Setup> {
         self.state().setup.clone()
     }
 
-    /// Connects, unless that is done.
+    /// Connects, unless a connection is open.
     pub(crate) async fn open(&self, deadline: Instant) -> Result<(), Failure> {
         self.opened(deadline).await.map(drop)
     }
 
-    /// Sends commands in one go, and returns an answer for each. Errors that the server answered are among them.
+    /// Sends commands in one batch, and returns a reply for each. Error replies are included.
     ///
-    /// Dropping the future after the commands were handed to the connection lets them be done unseen.
+    /// If the future is dropped after the commands were handed to the connection, they are still executed.
     pub(crate) async fn send(&self, commands: &[Cmd], deadline: Instant) -> Result<Vec<Value>, Failure> {
         let open = self.opened(deadline).await?;
-        let cause = match timeout_at(deadline, answers(open.connection, commands)).await {
-            Ok(Ok(answers)) => {
-                *lock(&open.heard) = Instant::now();
-                return Ok(answers);
+        let cause = match timeout_at(deadline, replies(open.connection, commands)).await {
+            Ok(Ok(replies)) => {
+                *lock(&open.last_reply) = Instant::now();
+                return Ok(replies);
             }
             Ok(Err(error)) => Cause::connection(error),
             Err(_) => Cause::TimedOut,
         };
-        // Whatever else was sent on it ends as it may; nothing new is sent on it.
+        // No new request is sent on this connection. Earlier requests may still end.
         forget(&self.state, open.attempt);
-        Err(Failure::Unanswered(cause))
+        Err(Failure::NoReply(cause))
     }
 
-    /// Tests a connection that was idle for a moment, and opens another one if it is gone.
+    /// Tests a connection that was idle, and opens another one if it is broken.
     pub(crate) async fn test(&self, deadline: Instant) -> Result<(), Failure> {
         let open = self.opened(deadline).await?;
-        if lock(&open.heard).elapsed() < QUIET {
+        if lock(&open.last_reply).elapsed() < MAX_IDLE {
             return Ok(());
         }
-        // A command that a user of ours may run in any case.
-        let answered = self.send(&[redis::cmd("TIME")], deadline.min(Instant::now() + TEST_TIMEOUT)).await;
-        if answered.is_err() {
+        // A command that the user must be permitted to run anyway.
+        let tested = self.send(&[redis::cmd("TIME")], deadline.min(Instant::now() + TEST_TIMEOUT)).await;
+        if tested.is_err() {
             self.opened(deadline).await?;
         }
         Ok(())
     }
 
-    /// Opens a new connection for the next request.
+    /// Makes the next request open a new connection.
     pub(crate) fn reopen(&self) {
         self.state().current = None;
     }
@@ -151,7 +151,7 @@ impl Link {
         opening
     }
 
-    /// Connects in a task of its own: whoever waits for it may be gone before it is done.
+    /// Connects in a separate task, because the callers may be dropped before it is done.
     fn start(&self, attempt: u64) -> Opening {
         let (target, options, state) = (self.target.clone(), self.options, Arc::clone(&self.state));
         let connecting = tokio::spawn(async move {
@@ -163,44 +163,48 @@ impl Link {
             if opened.is_err() {
                 forget(&state, attempt);
             }
-            let heard = Arc::new(Mutex::new(Instant::now()));
-            opened.map(|(connection, closed)| Open { attempt, connection, closed, heard })
+            let last_reply = Arc::new(Mutex::new(Instant::now()));
+            opened.map(|(connection, closed)| Open { attempt, connection, closed, last_reply })
         });
         connecting.map(|ended| ended.unwrap_or(Err(Failure::Unchanged(GONE)))).boxed().shared()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         lock(&self.state)
     }
 }
 
-const GONE: Cause = Cause::Other("the runtime that was connecting has ended");
-const REPLICA: &str = "the server is a read-only replica; name the primary, or let Sentinel find it (redis+sentinel:)";
-const EVICTS: &str = "the server may drop tokens to make room; set its `maxmemory-policy` to `noeviction`";
+const GONE: Cause = Cause::Other("the runtime that opened the connection has ended");
+const REPLICA: &str =
+    "the server is a read-only replica; name the primary in the URL, or use Sentinel (redis+sentinel:)";
+const EVICTS: &str = "the server may evict tokens to free memory; set its `maxmemory-policy` to `noeviction`";
 
-/// What is wrong with a server that answers writes with READONLY.
+/// The failure of a server that returns READONLY for writes.
 pub(crate) fn read_only(cause: Cause) -> Failure {
     Failure::Misconfigured(REPLICA, cause)
 }
 
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code here can panic between two changes that belong together.
+    // No code that holds the lock can panic halfway through a change.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn forget(state: &Mutex<State>, attempt: u64) {
+fn forget(state: &Mutex<LinkState>, attempt: u64) {
     let mut state = lock(state);
     if state.attempts == attempt {
         state.current = None;
     }
 }
 
-/// Notes how a server is set up, and refuses or warns of one that may drop tokens.
-fn admit(state: &Mutex<State>, options: Options, setup: Setup) -> Result<(), Failure> {
+/// Records the settings of a server, and warns about or rejects a server that may evict tokens.
+fn admit(state: &Mutex<LinkState>, options: Options, setup: Setup) -> Result<(), Failure> {
     let mut state = lock(state);
     if let Some(policy) = &setup.evicts_by {
         if options.refuse_eviction {
-            return Err(Failure::Misconfigured(EVICTS, Cause::Other("it is set to evict")));
+            return Err(Failure::Misconfigured(
+                EVICTS,
+                Cause::Other("the eviction policy of the server drops records"),
+            ));
         }
         if !state.warned {
             tracing::warn!(%policy, "{EVICTS}");
@@ -219,23 +223,23 @@ async fn connect(target: &Target, options: Options) -> Result<Connected, Failure
         Target::Primary(server) => {
             let connected = dial(server).await?;
             if connected.2.primary == Some(false) {
-                return Err(read_only(Cause::Other("it says that it is a replica")));
+                return Err(read_only(Cause::Other("the server reports that it is a replica")));
             }
             Ok(connected)
         }
-        Target::Watched(sentinels) => find_primary(sentinels, options).await,
+        Target::Sentinels(sentinels) => find_primary(sentinels, options).await,
     }
 }
 
-/// Asks one Sentinel after the other until one knows a server that says itself that it is the primary.
+/// Asks one Sentinel after the other, until one names a server that reports that it is the primary.
 async fn find_primary(sentinels: &Sentinels, options: Options) -> Result<Connected, Failure> {
-    let mut failure = Failure::Unchanged(Cause::Other("no Sentinel is named in the URL"));
+    let mut failure = Failure::Unchanged(Cause::Other("the URL names no Sentinel"));
     for sentinel in &sentinels.addresses {
         let step = options.timeout / 6;
         let found = timeout(step, async { dial(&sentinels.server(ask(sentinel, &sentinels.name).await?)).await });
         match found.await {
             Ok(Ok(connected)) if connected.2.primary != Some(false) => return Ok(connected),
-            Ok(Ok(_)) => failure = Failure::Unchanged(Cause::Other("a failover is under way")),
+            Ok(Ok(_)) => failure = Failure::Unchanged(Cause::Other("a failover is in progress")),
             Ok(Err(error)) => failure = error,
             Err(_) => failure = Failure::Unchanged(Cause::TimedOut),
         }
@@ -243,20 +247,20 @@ async fn find_primary(sentinels: &Sentinels, options: Options) -> Result<Connect
     Err(failure)
 }
 
-/// Asks a Sentinel where the primary is.
+/// Asks a Sentinel for the address of the primary.
 async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Failure> {
     const UNKNOWN: Cause = Cause::Other("the Sentinel knows no primary of this name");
 
     let (mut connection, _) = open_connection(sentinel).await?;
     let mut question = redis::cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    let answer = connection.send_packed_command(&question).await;
-    let answer = answer.map_err(|error| Failure::Unchanged(Cause::connection(error)))?;
-    if let Value::ServerError(error) = &answer {
-        return Err(crate::error::refused(error));
+    let reply = connection.send_packed_command(&question).await;
+    let reply = reply.map_err(|error| Failure::Unchanged(Cause::connection(error)))?;
+    if let Value::ServerError(error) = &reply {
+        return Err(crate::error::rejected(error));
     }
-    let Value::Array(parts) = answer else {
-        return Err(Failure::Misconfigured("correct the primary's name in the URL", UNKNOWN));
+    let Value::Array(parts) = reply else {
+        return Err(Failure::Misconfigured("correct the name of the primary in the URL", UNKNOWN));
     };
     let parts: Vec<_> = parts.iter().filter_map(crate::setup::text).collect();
     let [host, port] = parts.as_slice() else { return Err(Failure::Unchanged(crate::error::UNEXPECTED)) };
@@ -266,15 +270,15 @@ async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Fai
 
 async fn dial(server: &ConnectionInfo) -> Result<Connected, Failure> {
     let (connection, closed) = open_connection(server).await?;
-    let answers = answers(connection.clone(), &questions()).await;
-    let answers = answers.map_err(|error| Failure::Unchanged(Cause::connection(error)))?;
-    Ok((connection, closed, Setup::read(&answers)))
+    let replies = replies(connection.clone(), &questions()).await;
+    let replies = replies.map_err(|error| Failure::Unchanged(Cause::connection(error)))?;
+    Ok((connection, closed, Setup::read(&replies)))
 }
 
-async fn answers(mut connection: MultiplexedConnection, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
-    // A single command, which may hold a large payload, need not be copied into a batch.
+async fn replies(mut connection: MultiplexedConnection, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+    // A single command, which may contain a large payload, is not copied into a batch.
     if let [command] = commands {
-        return connection.send_packed_command(command).await.map(|answer| vec![answer]);
+        return connection.send_packed_command(command).await.map(|reply| vec![reply]);
     }
     let mut batch = Pipeline::with_capacity(commands.len());
     for command in commands {
@@ -283,18 +287,18 @@ async fn answers(mut connection: MultiplexedConnection, commands: &[Cmd]) -> Red
     connection.send_packed_commands(&batch, 0, commands.len()).await
 }
 
-/// Opens a connection, with a mark that is set once it is closed.
+/// Opens a connection. The flag is set when it is closed.
 async fn open_connection(server: &ConnectionInfo) -> Result<(MultiplexedConnection, Arc<AtomicBool>), Failure> {
     let closed = Arc::new(AtomicBool::new(false));
-    let witness = Witness(Arc::clone(&closed));
-    // Time-outs are kept here: the crate's own would not tell what was sent from what was not.
+    let flag = ClosedFlag(Arc::clone(&closed));
+    // Timeouts are measured here, because those of the redis crate do not report whether a request was sent.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(QUEUE)
         .set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
-                witness.0.store(true, Ordering::Release);
+                flag.0.store(true, Ordering::Release);
             }
             Ok::<(), ()>(())
         });
@@ -304,7 +308,7 @@ async fn open_connection(server: &ConnectionInfo) -> Result<(MultiplexedConnecti
             let stream = crate::tls::connect(host, *port).await?;
             let connected = MultiplexedConnection::new_with_config(server.redis_settings(), stream, config);
             let (connection, driver) = connected.await.map_err(cannot_open)?;
-            // It ends with the last copy of the connection.
+            // The driver ends with the last clone of the connection.
             tokio::spawn(driver);
             connection
         }
@@ -317,13 +321,13 @@ async fn open_connection(server: &ConnectionInfo) -> Result<(MultiplexedConnecti
     Ok((connection, closed))
 }
 
-const CHECKED_TLS: &str = "remove `#insecure` from the URL, and switch the feature `tls` on";
-const UNCHECKED: Cause = Cause::Other("TLS is spoken with its certificate checked, or not at all");
+const CHECKED_TLS: &str = "remove `#insecure` from the URL, and enable the feature `tls`";
+const UNCHECKED: Cause = Cause::Other("TLS without verification of the certificate is not supported");
 
-/// Held by the task that drives a connection: it ends with the connection, or with the task's runtime.
-struct Witness(Arc<AtomicBool>);
+/// Held by the task that drives a connection. It is dropped with the connection, or with the runtime of the task.
+struct ClosedFlag(Arc<AtomicBool>);
 
-impl Drop for Witness {
+impl Drop for ClosedFlag {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Release);
     }

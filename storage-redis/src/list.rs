@@ -11,29 +11,30 @@ use crate::record::{HEADER_GUESS, Header};
 use crate::servers::{Request, Servers};
 use crate::setup::text;
 
-/// The most entries of one page, whatever was asked for.
+/// The maximum number of entries of one page.
 const MAX_PAGE: usize = 1000;
 
-/// What is still to be listed of one bucket's index, in ZRANGEBYLEX's words.
+/// The range of one bucket's index that is still to be listed, in the syntax of ZRANGEBYLEX.
 struct Span {
     bucket: Bucket,
     first: String,
     last: String,
-    /// How many there were when it was counted, or a guess.
+    /// The number of members at the last count, or a guess.
     count: usize,
 }
 
-/// A list in the making.
+/// The state of one list call.
 struct Lister<'a> {
     servers: &'a Servers,
     layout: &'a Layout,
     filter: &'a Filter,
-    /// The conditions on keys alone.
+    /// The conditions of the filter that concern keys only.
     by_key: Filter,
     spans: VecDeque<Span>,
 }
 
-/// Walks the indexes in the order of buckets and members, which no write changes: so nothing is left out or repeated.
+/// Walks the indexes in the order of buckets and members. No write changes this order, so no entry is skipped or
+/// repeated.
 pub(crate) async fn list(
     servers: &Servers,
     layout: &Layout,
@@ -52,7 +53,7 @@ pub(crate) async fn list(
 
 impl Lister<'_> {
     async fn page(&mut self, limit: usize) -> Result<Page, Failure> {
-        let patience = Instant::now() + self.servers.options().timeout / 2;
+        let give_up = Instant::now() + self.servers.options().timeout / 2;
         let mut entries = Vec::new();
         let mut visited: Option<TokenKey> = None;
         self.skip_empty().await?;
@@ -71,28 +72,28 @@ impl Lister<'_> {
             if matching.len() == 0 {
                 visited = last.or(visited);
             }
-            let enough = entries.len() == limit || Instant::now() > patience;
+            let enough = entries.len() == limit || Instant::now() > give_up;
             if let Some(visited) = visited.as_ref().filter(|_| enough) {
                 return Ok(Page { next: Some(Cursor::after(visited)), entries });
             }
         }
     }
 
-    /// How many keys to look at: one more than needed tells whether another page follows, and where not every
-    /// key matches, the more are looked at together the better.
+    /// How many keys to fetch. One more than needed shows whether another page follows. If not every key matches, a
+    /// larger batch is more efficient.
     fn stride(&self, needed: usize) -> usize {
         let every_key_matches = self.filter.expiring_before.is_none() && is_range(self.filter);
         if every_key_matches { needed + 1 } else { MAX_PAGE }
     }
 
-    /// Leaves out the buckets with nothing in range, all in one go.
+    /// Drops the buckets without members in range, with one batch of requests.
     async fn skip_empty(&mut self) -> Result<(), Failure> {
         if self.spans.len() < 2 {
             return Ok(());
         }
         let counts = try_join_all(self.spans.iter().map(|span| async {
-            let answers = self.ask(span.bucket, self.command("ZLEXCOUNT", span)).await?;
-            integer(&answers)
+            let replies = self.ask(span.bucket, self.command("ZLEXCOUNT", span)).await?;
+            integer(&replies)
         }));
         let counts = counts.await?;
         for (span, count) in self.spans.iter_mut().zip(counts) {
@@ -102,7 +103,7 @@ impl Lister<'_> {
         Ok(())
     }
 
-    /// The next keys in the indexes, about as many as wanted.
+    /// Fetches the next keys from the indexes, about as many as wanted.
     async fn keys(&mut self, wanted: usize) -> Result<Vec<TokenKey>, Failure> {
         let mut expected = 0;
         let ahead = self.spans.iter().take_while(|span| {
@@ -136,12 +137,15 @@ impl Lister<'_> {
     fn readable(&self, member: &str) -> Option<TokenKey> {
         let key = key_of(member).ok();
         if key.is_none() {
-            tracing::warn!(prefix = self.layout.prefix(), "left a name out of a list: it is no token key");
+            tracing::warn!(
+                prefix = self.layout.prefix(),
+                "a name was left out of a list, because it is not a valid token key"
+            );
         }
         key
     }
 
-    /// The entries of keys that match and still have a record.
+    /// Fetches the entries of the keys that match and still have a record.
     async fn entries(&self, keys: Vec<TokenKey>) -> Result<Vec<Entry>, Failure> {
         let matching = keys.into_iter().map(damaged).filter(|entry| self.by_key.matches(entry));
         let found = try_join_all(matching.map(|entry| self.entry(entry.key))).await?;
@@ -186,7 +190,7 @@ impl Lister<'_> {
     }
 }
 
-/// Whether the keys that a filter matches are next to each other in the indexes.
+/// Whether the keys that match a filter are contiguous in the indexes.
 fn is_range(filter: &Filter) -> bool {
     match (&filter.tenant, &filter.user, &filter.provider) {
         (_, None, None) | (Some(_), Some(_), _) => true,
@@ -194,9 +198,9 @@ fn is_range(filter: &Filter) -> bool {
     }
 }
 
-/// What is to be listed: the buckets where something may match, each from where the list goes on.
+/// The ranges to list: all buckets with possible matches, each from the position of the cursor.
 fn spans(filter: &Filter, after: Option<&Place>) -> VecDeque<Span> {
-    // The parts that every match begins with. After the separator `:` the next byte is `;`.
+    // The common prefix of all matches. `;` is the byte after the separator `:`.
     let parts = [&filter.tenant, &filter.user, &filter.provider];
     let common: String = parts.into_iter().map_while(Option::as_deref).map(|part| escape(part) + ":").collect();
     let (start, last) = match common.strip_suffix(':') {
@@ -216,13 +220,13 @@ fn spans(filter: &Filter, after: Option<&Place>) -> VecDeque<Span> {
         .collect()
 }
 
-/// The entry of a record that cannot be read: without hints, and with a version that matches nothing.
+/// The entry of an unreadable record: without hints, and with a version that matches nothing.
 fn damaged(key: TokenKey) -> Entry {
     Entry::new(key, Version::random(), &Record::new(""))
 }
 
-fn members(answers: &[Value]) -> Result<Vec<String>, Failure> {
-    match answers {
+fn members(replies: &[Value]) -> Result<Vec<String>, Failure> {
+    match replies {
         [Value::Array(members)] => {
             members.iter().map(text).collect::<Option<_>>().ok_or(Failure::Unchanged(UNEXPECTED))
         }
@@ -252,17 +256,17 @@ mod tests {
     }
 
     #[test]
-    fn a_list_goes_on_after_the_cursor() {
+    fn list_continues_after_the_cursor() {
         let key = TokenKey::new("git", "alice").unwrap();
         let bucket = Place::of(&key).unwrap().bucket;
         let left = 256 - Bucket::all().position(|other| other == bucket).unwrap();
         let all = ranges(&Filter::everything(), Some(&key));
         assert_eq!((all.len(), all[0].0.as_str()), (left, "(:alice:git:"));
         assert!(all[1..].iter().all(|(first, _)| first == "-"));
-        // A filter of later names starts at its own beginning.
+        // A filter for later names starts at its own beginning.
         let later = ranges(&Filter::everything().tenant(Some("z")), Some(&key));
         assert_eq!(later[0].0, "[z:");
-        // Every record of another user is in another bucket or before the cursor: nothing is left.
+        // Every record of another user is in another bucket or before the cursor, so nothing is left.
         let other = Filter::everything().tenant(None).user("bob");
         assert!(ranges(&other, Some(&TokenKey::new("git", "zoe").unwrap())).len() <= 1);
     }

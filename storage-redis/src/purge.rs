@@ -7,7 +7,7 @@ use crate::script::{Call, PURGE};
 use crate::servers::{Request, Servers};
 use crate::storage::milliseconds;
 
-/// Forgets at most `limit` records that the server has expired, and returns how many.
+/// Removes the names of at most `limit` records that the server has expired, and returns their number.
 pub(crate) async fn purge(servers: &Servers, layout: &Layout, limit: usize) -> Result<u64, Failure> {
     let now = now(servers, layout).await?;
     let due = try_join_all(Bucket::all().map(|bucket| count_due(servers, layout, bucket, now))).await?;
@@ -20,15 +20,15 @@ pub(crate) async fn purge(servers: &Servers, layout: &Layout, limit: usize) -> R
             shares.push((bucket, share));
         }
     }
-    let forgotten = shares.into_iter().map(|(bucket, share)| forget(servers, layout, bucket, share));
-    Ok(try_join_all(forgotten).await?.into_iter().sum())
+    let removed = shares.into_iter().map(|(bucket, share)| remove(servers, layout, bucket, share));
+    Ok(try_join_all(removed).await?.into_iter().sum())
 }
 
-/// The clock of one of the servers. Each one that forgets something looks at its own once more.
+/// The clock of one of the servers. Each script reads the clock of its own server again.
 async fn now(servers: &Servers, layout: &Layout) -> Result<u64, Failure> {
     let slot = Bucket::all().next().map(|bucket| layout.slot(bucket)).unwrap_or_default();
-    let answers = servers.ask(slot, Request::Read(&[redis::cmd("TIME")])).await?;
-    answers.first().and_then(milliseconds).ok_or(Failure::Unchanged(UNEXPECTED))
+    let replies = servers.ask(slot, Request::Read(&[redis::cmd("TIME")])).await?;
+    replies.first().and_then(milliseconds).ok_or(Failure::Unchanged(UNEXPECTED))
 }
 
 async fn count_due(servers: &Servers, layout: &Layout, bucket: Bucket, now: u64) -> Result<u64, Failure> {
@@ -37,13 +37,13 @@ async fn count_due(servers: &Servers, layout: &Layout, bucket: Bucket, now: u64)
     number(&servers.ask(layout.slot(bucket), Request::Read(&[count])).await?)
 }
 
-async fn forget(servers: &Servers, layout: &Layout, bucket: Bucket, most: u64) -> Result<u64, Failure> {
-    let (index, deadlines, most) = (layout.index(bucket), layout.deadlines(bucket), most.to_string());
+async fn remove(servers: &Servers, layout: &Layout, bucket: Bucket, limit: u64) -> Result<u64, Failure> {
+    let (index, deadlines, limit) = (layout.index(bucket), layout.deadlines(bucket), limit.to_string());
     let keys = [index.as_bytes(), deadlines.as_bytes()];
-    let call = Call { source: &PURGE, keys: &keys, arguments: &[most.as_bytes()] };
+    let call = Call { source: &PURGE, keys: &keys, arguments: &[limit.as_bytes()] };
     number(&servers.ask(layout.slot(bucket), Request::Write(&call)).await?)
 }
 
-fn number(answers: &[Value]) -> Result<u64, Failure> {
-    u64::try_from(integer(answers)?).map_err(|_| Failure::Unanswered(UNEXPECTED))
+fn number(replies: &[Value]) -> Result<u64, Failure> {
+    u64::try_from(integer(replies)?).map_err(|_| Failure::NoReply(UNEXPECTED))
 }

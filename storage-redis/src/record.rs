@@ -4,16 +4,16 @@ use oauth_dance_core::{Entry, Record, Timestamp, TokenKey, Version, Versioned};
 
 use crate::layout::{escape, unescape};
 
-/// What every record of this format begins with.
+/// The first word of every record in this format.
 const FORMAT: &str = "v1";
-/// What stands for a hint that is not there.
+/// Represents an absent hint.
 const ABSENT: &str = "-";
-/// How much of a record a list reads at first: more than any header with a key id of common length.
+/// How many bytes of a record a list reads first: more than a header with a key id of the usual length.
 pub(crate) const HEADER_GUESS: usize = 256;
 
-/// The line before a payload: format, version, access token's expiry in seconds, the retention's end in milliseconds
-/// on the server's clock, and `=` with the key id. For example
-/// `v1 0f1e2d3c4b5a69788796a5b4c3d2e1f0 1767225600 - =2f9a`.
+/// The line before a payload: format, version, expiry of the access token in seconds, end of the retention in
+/// milliseconds on the server's clock, and `=` with the key id. For example: `v1 0f1e2d3c4b5a69788796a5b4c3d2e1f0
+/// 1767225600 - =2f9a`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     version: Version,
@@ -22,7 +22,7 @@ pub(crate) struct Header {
     key_id: Option<String>,
 }
 
-/// What a put hands to the server, which writes the retention's end between the two.
+/// The two parts of a header. The server inserts the end of the retention between them.
 pub(crate) struct HeaderHalves {
     pub(crate) before_deadline: String,
     pub(crate) after_deadline: String,
@@ -31,9 +31,9 @@ pub(crate) struct HeaderHalves {
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RecordError {
-    #[error("there is no header line")]
+    #[error("the record has no header line")]
     NoHeader,
-    #[error("the header line is not of a known format")]
+    #[error("the header line of the record has an unknown format")]
     BadHeader,
     #[error("the key holds another type of value than a string")]
     WrongType,
@@ -47,13 +47,13 @@ impl HeaderHalves {
     }
 }
 
-/// What a record of this version begins with, and no other.
+/// The beginning of a record of this version, and of no other.
 pub(crate) fn opening(version: &Version) -> String {
     format!("{FORMAT} {:032x}", u128::from_be_bytes(*version.as_bytes()))
 }
 
 impl Header {
-    /// Reads the header, and returns it with where the payload starts.
+    /// Reads the header, and returns it with the offset of the payload.
     pub(crate) fn read(stored: &[u8]) -> Result<(Self, usize), RecordError> {
         let end = stored.iter().position(|byte| *byte == b'\n').ok_or(RecordError::NoHeader)?;
         let line = std::str::from_utf8(&stored[..end]).map_err(|_| RecordError::BadHeader)?;
@@ -88,7 +88,7 @@ impl Header {
     }
 }
 
-/// Reads a whole record at an instant of the server's clock, in milliseconds. `None` if its retention is over.
+/// Reads a record at an instant of the server's clock, in milliseconds. `None` if its retention has ended.
 pub(crate) fn read(mut stored: Vec<u8>, now: u64) -> Result<Option<Versioned<Record>>, RecordError> {
     let (header, start) = Header::read(&stored)?;
     let left = match header.deadline {
@@ -101,7 +101,7 @@ pub(crate) fn read(mut stored: Vec<u8>, now: u64) -> Result<Option<Versioned<Rec
     Ok(Some(Versioned::new(record, header.version)))
 }
 
-/// A number or its absence; `None` for anything else.
+/// A number or its absence. `None` if the text is invalid.
 fn number(text: &str) -> Option<Option<u64>> {
     if text == ABSENT { Some(None) } else { text.parse().ok().map(Some) }
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back() {
+    fn record_round_trips() {
         let version = Version::random();
         for key_id in [None, Some(""), Some("-"), Some("a b\n=%é")] {
             for expires_at in
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn retention_ends_on_the_millisecond() {
+    fn retention_is_exact_to_the_millisecond() {
         let (record, version) = (Record::new("x"), Version::random());
         let left = |now| read(stored(&record, &version, "5000"), now).unwrap().map(|found| found.value.retain_for);
         assert_eq!(left(3500), Some(Some(Duration::from_millis(1500))));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_not_a_record() {
+    fn malformed_records_are_rejected() {
         let good = stored(&Record::new(""), &Version::random(), "12");
         for cut in 0..good.len() {
             assert_eq!(read(good[..cut].to_vec(), 0), Err(RecordError::NoHeader));

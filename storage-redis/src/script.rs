@@ -6,10 +6,10 @@ use redis::{Cmd, Script};
 pub(crate) static PUT: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/put.lua")));
 /// Removes a record.
 pub(crate) static DELETE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/delete.lua")));
-/// Tidies a bucket.
+/// Removes the names of expired records from a bucket.
 pub(crate) static PURGE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/purge.lua")));
 
-/// A script, which the server knows by its hash once it has seen its text.
+/// A script. A server that has seen its text knows it by its hash.
 pub(crate) struct Source {
     text: &'static str,
     hash: String,
@@ -29,12 +29,12 @@ impl Source {
 }
 
 impl Call<'_> {
-    /// The call of a script that the server knows.
+    /// The call by the hash, for a server that knows the script.
     pub(crate) fn by_hash(&self) -> Cmd {
         self.command("EVALSHA", &self.source.hash)
     }
 
-    /// The same with the text, from which the server knows it.
+    /// The call by the text. The server knows the hash afterwards.
     pub(crate) fn by_text(&self) -> Cmd {
         self.command("EVAL", self.source.text)
     }

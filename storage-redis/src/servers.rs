@@ -7,17 +7,17 @@ use tokio::time::{Instant, sleep};
 
 use crate::address::Address;
 use crate::cluster::{Cluster, redirection};
-use crate::error::{Cause, Failure, Verdict, refused, verdict};
+use crate::error::{Cause, Failure, Reaction, reaction_to, rejected};
 use crate::layout::Bucket;
 use crate::link::{Link, Options, Target, read_only};
 use crate::script::Call;
 
-/// How often a request follows where it is sent on to.
-const REDIRECTIONS: u32 = 8;
+/// How many redirections a request follows.
+const MAX_REDIRECTIONS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_millis(200);
 
-/// The servers that the data is on.
+/// The servers that hold the data.
 #[derive(Debug)]
 pub(crate) struct Servers {
     kind: Kind,
@@ -30,7 +30,7 @@ enum Kind {
     Cluster(Box<Cluster>),
 }
 
-/// What is asked of the server of a slot. The first command alone names keys.
+/// A request to the server of a slot. Only the first command names keys.
 #[derive(Clone, Copy)]
 pub(crate) enum Request<'a> {
     /// Commands that change nothing.
@@ -39,11 +39,11 @@ pub(crate) enum Request<'a> {
     Write(&'a Call<'a>),
 }
 
-/// What a request has met with so far.
-struct Course {
+/// The state of one request: its retries and redirections so far.
+struct Retries {
     deadline: Instant,
-    /// Until when it is tried again.
-    patience: Instant,
+    /// Until when the request is retried.
+    retry_until: Instant,
     pause: Duration,
     redirections: u32,
     resent: bool,
@@ -80,7 +80,7 @@ impl Servers {
         matches!(self.kind, Kind::Cluster(_))
     }
 
-    /// Each server that holds data, with the first of these buckets that it has, and until when to ask it.
+    /// Returns each server that holds data, with the first of these buckets on it and the deadline for requests.
     pub(crate) async fn each(
         &self,
         buckets: impl Iterator<Item = (Bucket, u16)>,
@@ -99,81 +99,83 @@ impl Servers {
         Ok(found)
     }
 
-    /// Whether what was acknowledged survives, as far as the servers have said.
+    /// Whether acknowledged writes are durable according to the servers.
     ///
-    /// Replicas are sent a write after it is acknowledged. Where one of them takes over by itself, the last writes go.
+    /// A write is replicated after it is acknowledged. If a replica takes over automatically, the last writes are lost.
     pub(crate) fn are_durable(&self) -> bool {
         match &self.kind {
             Kind::One(link) => {
                 let writes_through = link.setup().is_some_and(|setup| setup.writes_through);
-                writes_through && !matches!(link.target(), Target::Watched(_))
+                writes_through && !matches!(link.target(), Target::Sentinels(_))
             }
             Kind::Cluster(cluster) => {
                 let owners = cluster.owners();
-                let keeps =
+                let is_durable =
                     |link: &Arc<Link>| link.setup().is_some_and(|setup| setup.writes_through && setup.replicas == 0);
-                !owners.is_empty() && owners.iter().all(keeps)
+                !owners.is_empty() && owners.iter().all(is_durable)
             }
         }
     }
 
-    /// Has a request done by the server of a slot, wherever that is by now, and returns its answers.
+    /// Sends a request to the server of a slot, and returns its replies. Follows the slot if it has moved.
     ///
-    /// What certainly changed nothing is tried again where that may help, for half of the time-out.
+    /// A request that certainly had no effect is retried for half of the timeout, if a retry may help.
     pub(crate) async fn ask(&self, slot: u16, request: Request<'_>) -> Result<Vec<Value>, Failure> {
-        let mut course = Course::new(self.options.timeout);
+        let mut retries = Retries::new(self.options.timeout);
         let mut commands = request.commands();
-        let mut instead = None;
+        let mut redirected = None;
         loop {
-            let asking = instead.take();
+            let asking = redirected.take();
             let (link, generation) = match (&asking, &self.kind) {
                 (Some(link), _) => (Arc::clone(link), None),
                 (None, Kind::One(link)) => (Arc::clone(link), None),
                 (None, Kind::Cluster(cluster)) => {
-                    let (link, generation) = cluster.route(slot, course.deadline).await?;
+                    let (link, generation) = cluster.route(slot, retries.deadline).await?;
                     (link, Some(generation))
                 }
             };
             if matches!(request, Request::Write(_)) {
-                // What goes wrong here goes wrong below, too.
-                let _ = link.test(course.deadline).await;
+                // An error here would occur again below.
+                let _ = link.test(retries.deadline).await;
             }
-            let answers = match send(&link, &commands, asking.is_some(), course.deadline).await {
-                Ok(answers) => answers,
+            let replies = match send(&link, &commands, asking.is_some(), retries.deadline).await {
+                Ok(replies) => replies,
                 Err(failure) => {
-                    course.may_repeat(failure, request, &self.kind)?;
-                    self.look_again(generation, &course).await?;
+                    retries.may_repeat(failure, request, &self.kind)?;
+                    self.refresh_map(generation, &retries).await?;
                     continue;
                 }
             };
-            let Some(error) = answers.iter().find_map(server_error) else { return Ok(answers) };
-            match verdict(error.code(), error.details().unwrap_or_default()) {
-                Verdict::NoScript => commands = request.commands_with_text(error)?,
-                Verdict::Moved | Verdict::Ask => instead = self.follow(slot, error, &link, &mut course)?,
-                Verdict::Again => course.wait(refused(error)).await?,
-                Verdict::NotPrimary => {
+            let Some(error) = replies.iter().find_map(server_error) else { return Ok(replies) };
+            match reaction_to(error.code(), error.details().unwrap_or_default()) {
+                Reaction::NoScript => commands = request.commands_with_text(error)?,
+                Reaction::Moved | Reaction::Ask => redirected = self.follow(slot, error, &link, &mut retries)?,
+                Reaction::RetrySoon => retries.wait(rejected(error)).await?,
+                Reaction::NotPrimary => {
                     link.reopen();
-                    course.wait(self.not_primary(error)).await?;
-                    self.look_again(generation, &course).await?;
+                    retries.wait(self.not_primary(error)).await?;
+                    self.refresh_map(generation, &retries).await?;
                 }
-                Verdict::WrongType | Verdict::Later | Verdict::Advice(_) => return Err(refused(error)),
+                Reaction::WrongType | Reaction::Unavailable | Reaction::Misconfigured(_) => {
+                    return Err(rejected(error));
+                }
             }
         }
     }
 
-    /// Follows a redirection: returns the link to use instead, once, or notes where the slot is from now on.
+    /// Follows a redirection. Returns the link for this request only, or records the new server of the slot.
     fn follow(
         &self,
         slot: u16,
         error: &ServerError,
         link: &Link,
-        course: &mut Course,
+        retries: &mut Retries,
     ) -> Result<Option<Arc<Link>>, Failure> {
-        let Kind::Cluster(cluster) = &self.kind else { return Err(refused(error)) };
-        course.redirections += 1;
+        let Kind::Cluster(cluster) = &self.kind else { return Err(rejected(error)) };
+        retries.redirections += 1;
         let node =
-            redirection(error.details().unwrap_or_default(), link).filter(|_| course.redirections <= REDIRECTIONS);
-        let Some(node) = node else { return Err(Failure::Unchanged(Cause::answer(error))) };
+            redirection(error.details().unwrap_or_default(), link).filter(|_| retries.redirections <= MAX_REDIRECTIONS);
+        let Some(node) = node else { return Err(Failure::Unchanged(Cause::error_reply(error))) };
         if error.code() == "ASK" {
             return Ok(Some(cluster.node(node)));
         }
@@ -181,10 +183,10 @@ impl Servers {
         Ok(None)
     }
 
-    /// Finds out anew who serves what, in a Cluster.
-    async fn look_again(&self, generation: Option<u64>, course: &Course) -> Result<(), Failure> {
+    /// Refreshes the slot map of a Cluster.
+    async fn refresh_map(&self, generation: Option<u64>, retries: &Retries) -> Result<(), Failure> {
         match (&self.kind, generation) {
-            (Kind::Cluster(cluster), Some(generation)) => cluster.refresh(generation, course.deadline).await,
+            (Kind::Cluster(cluster), Some(generation)) => cluster.refresh(generation, retries.deadline).await,
             _ => Ok(()),
         }
     }
@@ -192,9 +194,9 @@ impl Servers {
     fn not_primary(&self, error: &ServerError) -> Failure {
         match &self.kind {
             Kind::One(link) if matches!(link.target(), Target::Primary(_)) && error.code() == "READONLY" => {
-                read_only(Cause::answer(error))
+                read_only(Cause::error_reply(error))
             }
-            _ => Failure::Unchanged(Cause::answer(error)),
+            _ => Failure::Unchanged(Cause::error_reply(error)),
         }
     }
 }
@@ -207,21 +209,21 @@ impl Request<'_> {
         }
     }
 
-    /// The same for a server that does not know the script.
+    /// The commands for a server that does not know the script.
     fn commands_with_text(&self, error: &ServerError) -> Result<Vec<Cmd>, Failure> {
         match self {
-            Self::Read(_) => Err(refused(error)),
+            Self::Read(_) => Err(rejected(error)),
             Self::Write(call) => Ok(vec![call.by_text()]),
         }
     }
 }
 
-impl Course {
+impl Retries {
     fn new(timeout: Duration) -> Self {
         let start = Instant::now();
         Self {
             deadline: start + timeout,
-            patience: start + timeout / 2,
+            retry_until: start + timeout / 2,
             pause: FIRST_PAUSE,
             redirections: 0,
             resent: false,
@@ -229,41 +231,41 @@ impl Course {
         }
     }
 
-    /// Waits a moment before another try; fails where that would take too long or does not help.
+    /// Pauses before a retry. Fails if a retry does not help or would take too long.
     async fn wait(&mut self, failure: Failure) -> Result<(), Failure> {
-        if matches!(failure, Failure::Misconfigured(..)) || Instant::now() + self.pause > self.patience {
+        if matches!(failure, Failure::Misconfigured(..)) || Instant::now() + self.pause > self.retry_until {
             return Err(failure);
         }
         sleep(self.pause).await;
-        self.pause = LONGEST_PAUSE.min(self.pause * 2);
+        self.pause = MAX_PAUSE.min(self.pause * 2);
         Ok(())
     }
 
-    /// Whether a request that got no answers may be sent again, on another connection; fails if not.
+    /// Permits a retry of a request without replies on another connection. Fails if a retry is not permitted.
     fn may_repeat(&mut self, failure: Failure, request: Request<'_>, kind: &Kind) -> Result<(), Failure> {
         let first_time = match (&failure, request) {
-            // The connection broke. A read can be repeated; a write may have been done.
-            (Failure::Unanswered(_), Request::Read(_)) => !std::mem::replace(&mut self.resent, true),
-            // There was no connection to send on. In a Cluster another server may have taken over.
+            // The connection broke. A read can be repeated. A write may have taken effect.
+            (Failure::NoReply(_), Request::Read(_)) => !std::mem::replace(&mut self.resent, true),
+            // No connection could be opened. In a Cluster, another server may have taken over.
             (Failure::Unchanged(_), _) => {
                 matches!(kind, Kind::Cluster(_)) && !std::mem::replace(&mut self.refreshed, true)
             }
             _ => false,
         };
-        if first_time && Instant::now() < self.patience { Ok(()) } else { Err(failure) }
+        if first_time && Instant::now() < self.retry_until { Ok(()) } else { Err(failure) }
     }
 }
 
-/// Sends commands; to a server that is about to take over a slot, each with ASKING before it.
+/// Sends commands. For a server that is about to take over a slot, ASKING precedes each command.
 async fn send(link: &Link, commands: &[Cmd], asking: bool, deadline: Instant) -> Result<Vec<Value>, Failure> {
     if !asking {
         return link.send(commands, deadline).await;
     }
-    let announced: Vec<_> = commands.iter().flat_map(|command| [redis::cmd("ASKING"), command.clone()]).collect();
-    let answers = link.send(&announced, deadline).await?;
-    Ok(answers.into_iter().skip(1).step_by(2).collect())
+    let with_asking: Vec<_> = commands.iter().flat_map(|command| [redis::cmd("ASKING"), command.clone()]).collect();
+    let replies = link.send(&with_asking, deadline).await?;
+    Ok(replies.into_iter().skip(1).step_by(2).collect())
 }
 
-fn server_error(answer: &Value) -> Option<&ServerError> {
-    if let Value::ServerError(error) = answer { Some(error) } else { None }
+fn server_error(reply: &Value) -> Option<&ServerError> {
+    if let Value::ServerError(error) = reply { Some(error) } else { None }
 }

@@ -2,20 +2,20 @@ use std::collections::HashMap;
 
 use redis::{Cmd, Value};
 
-/// What a server says about itself, as far as it lets us ask.
+/// The settings of a server, as far as this user is permitted to read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Setup {
-    /// `None` if it does not say.
+    /// Whether the server is a primary. `None` if it is unknown.
     pub(crate) primary: Option<bool>,
-    /// How many replicas it has.
+    /// The number of replicas.
     pub(crate) replicas: u64,
-    /// A write is on the disk before it is acknowledged.
+    /// Whether a write is on disk before it is acknowledged.
     pub(crate) writes_through: bool,
-    /// The policy by which it may drop records to make room.
+    /// The policy by which the server may evict records.
     pub(crate) evicts_by: Option<String>,
 }
 
-/// What [`Setup::read`] reads the answers to.
+/// The commands whose replies [`Setup::read`] reads.
 pub(crate) fn questions() -> [Cmd; 2] {
     let mut fsync = redis::cmd("CONFIG");
     fsync.arg("GET").arg("appendfsync");
@@ -23,9 +23,9 @@ pub(crate) fn questions() -> [Cmd; 2] {
 }
 
 impl Setup {
-    /// A server that refuses a question is taken for one that promises nothing.
-    pub(crate) fn read(answers: &[Value]) -> Self {
-        let [info, fsync] = answers else { return Self::default() };
+    /// If the server rejects a command, the worst case is assumed.
+    pub(crate) fn read(replies: &[Value]) -> Self {
+        let [info, fsync] = replies else { return Self::default() };
         let info = text(info).unwrap_or_default();
         let facts: HashMap<_, _> = info.lines().filter_map(|line| line.trim_end().split_once(':')).collect();
         let is = |name: &str, value: &str| facts.get(name).is_some_and(|found| *found == value);
@@ -40,18 +40,18 @@ impl Setup {
     }
 }
 
-/// The value of a setting.
-fn value_of(answer: &Value) -> Option<String> {
-    match answer {
+/// The value of a setting in a reply of CONFIG GET.
+fn value_of(reply: &Value) -> Option<String> {
+    match reply {
         Value::Map(settings) => text(&settings.first()?.1),
         Value::Array(settings) => text(settings.get(1)?),
         _ => None,
     }
 }
 
-/// An answer that is text.
-pub(crate) fn text(answer: &Value) -> Option<String> {
-    match answer {
+/// A reply that is text.
+pub(crate) fn text(reply: &Value) -> Option<String> {
+    match reply {
         Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
         Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone()),
         _ => None,
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn durability_takes_both_settings() {
+    fn durability_requires_both_settings() {
         assert!(read("aof_enabled:1\r\n", "always").writes_through);
         assert!(!read("aof_enabled:0\r\n", "always").writes_through);
         assert!(!read("aof_enabled:1\r\n", "everysec").writes_through);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_matters_only_under_a_limit() {
+    fn eviction_policy_counts_only_with_a_limit() {
         let evicts_by = |info| read(info, "always").evicts_by;
         assert_eq!(evicts_by("maxmemory:1000\r\nmaxmemory_policy:allkeys-lru\r\n").as_deref(), Some("allkeys-lru"));
         assert_eq!(evicts_by("maxmemory_policy:volatile-ttl\r\n").as_deref(), Some("volatile-ttl"));

@@ -21,12 +21,12 @@ use crate::script::{Call, DELETE, PUT};
 use crate::servers::{Request, Servers};
 use crate::{DEFAULT_PREFIX, DEFAULT_TIMEOUT, MAX_PAYLOAD};
 
-/// The longest retention that is told from none: longer ones, of thousands of years, end then.
-const LONGEST_RETENTION: u64 = 253_402_300_799;
+/// The longest retention in seconds. Longer ones, of thousands of years, are shortened to it.
+const MAX_RETENTION: u64 = 253_402_300_799;
 
-/// Keeps tokens on Redis or Valkey: on one server, on whichever is the primary according to Sentinels, or in a Cluster.
+/// Stores tokens on Redis or Valkey: on one server, on the primary according to Sentinels, or in a Cluster.
 ///
-/// Clones share their connections. See the [crate's page](crate) for URLs, the data's layout and the guarantees.
+/// Clones share their connections. The [crate page](crate) describes the URLs, the stored data and the guarantees.
 #[derive(Clone)]
 pub struct RedisStorage {
     address: Address,
@@ -35,8 +35,8 @@ pub struct RedisStorage {
 }
 
 impl RedisStorage {
-    /// Connects to the server or servers that a [URL](crate#urls) names, asks how they are set up, and tries each command
-    /// that tokens need. Which keys are permitted is for [`check`](Self::check) to find out, once the prefix is set.
+    /// Connects to the servers that a [URL](crate#urls) names, reads their settings, and tries each command that the
+    /// storage needs. Call [`check`](Self::check) after the prefix is set, to verify the permitted keys.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
@@ -48,22 +48,23 @@ impl RedisStorage {
     /// ```
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong, or the server refuses us or a command, which the error names,
-    /// [`StorageError::Unavailable`] if it cannot be reached. An application that wants to start before its Redis does uses [`lazy`](Self::lazy).
+    /// [`StorageError::Misconfigured`] if the URL is wrong, or if the server rejects the user or a command, which the
+    /// error names. [`StorageError::Unavailable`] if the server cannot be reached. Use [`lazy`](Self::lazy) if the
+    /// application may start before its server.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         let storage = Self::lazy(url)?;
         storage.check_for(Scope::Commands).await?;
         Ok(storage)
     }
 
-    /// Connects when the storage is first used. Until then [`capabilities`](TokenStorage::capabilities) says that it is
-    /// not durable.
+    /// Connects when the storage is first used. Until then, [`capabilities`](TokenStorage::capabilities) does not
+    /// declare it durable.
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] if the URL is wrong.
     pub fn lazy(url: &str) -> Result<Self, StorageError> {
         let address = Address::parse(url).map_err(|error| StorageError::Misconfigured {
-            advice: "correct the server's URL; see the crate's documentation for its forms".to_owned(),
+            advice: "correct the server URL; the crate's documentation lists the valid forms".to_owned(),
             source: Box::new(error),
         })?;
         let layout = Layout::new(DEFAULT_PREFIX).map_err(bad_prefix)?;
@@ -71,35 +72,37 @@ impl RedisStorage {
         Ok(Self { servers: Arc::new(Servers::new(address.clone(), options)), address, layout })
     }
 
-    /// Keeps the records apart from those under other prefixes, of the same servers; `oauth-dance` unless set.
+    /// Sets the prefix of all keys. Records under different prefixes are separate, even on the same servers. The
+    /// default is `oauth-dance`.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] unless it is of 1 to 64 letters, digits and `-`, `.`, `_` or `:`.
+    /// [`StorageError::Misconfigured`] unless the prefix consists of 1 to 64 letters, digits and `-`, `.`, `_` or `:`.
     pub fn with_prefix(self, prefix: &str) -> Result<Self, StorageError> {
         Ok(Self { layout: Layout::new(prefix).map_err(bad_prefix)?, ..self })
     }
 
-    /// Sets the longest an operation takes; [`DEFAULT_TIMEOUT`] unless set. Connects anew, when it is next used.
+    /// Sets the timeout of an operation. The default is [`DEFAULT_TIMEOUT`]. The next use opens new connections.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         let options = Options { timeout, ..self.servers.options() };
         self.with_options(options)
     }
 
-    /// Refuses a server whose `maxmemory-policy` lets it drop records to make room, instead of logging a warning: every
-    /// operation is [`StorageError::Misconfigured`] then. Connects anew, when it is next used.
+    /// Rejects a server whose `maxmemory-policy` permits eviction, instead of logging a warning. Every operation is
+    /// [`StorageError::Misconfigured`] then. The next use opens new connections.
     #[must_use]
     pub fn without_eviction(self) -> Self {
         let options = Options { refuse_eviction: true, ..self.servers.options() };
         self.with_options(options)
     }
 
-    /// Connects to every server that holds data, unless that is done, and learns how they are set up: whether writes
-    /// are durable, whether records may be dropped to make room, and whether this user may do all that tokens need. Each
-    /// command is tried on the keys of the prefix, in a way that changes nothing.
+    /// Connects to every server that holds data, and verifies its settings: whether writes are durable, whether records
+    /// may be evicted, and whether this user has all necessary permissions. Each command is tried on the keys of the
+    /// prefix, without changing anything.
     ///
     /// # Errors
-    /// As the other operations; [`StorageError::Misconfigured`] names the commands and keys that the user lacks.
+    /// The same as for the other operations. [`StorageError::Misconfigured`] names the commands and keys that are not
+    /// permitted.
     pub async fn check(&self) -> Result<(), StorageError> {
         self.check_for(Scope::CommandsAndKeys).await
     }
@@ -134,11 +137,11 @@ impl TokenStorage for RedisStorage {
         let place = Place::of(key)?;
         let mut get = redis::cmd("GET");
         get.arg(self.layout.record(place.bucket, &place.member));
-        // A record carries the end of its retention, so that both are of one write; the time is only compared with it.
+        // The record contains the end of its retention, so both come from one write. The time is only compared with it.
         let request = [get, redis::cmd("TIME")];
-        let answers = self.servers.ask(self.layout.slot(place.bucket), Request::Read(&request)).await;
-        let answers = answers.map_err(|failure| unreadable(failure, key, Failure::of_read))?;
-        match <[Value; 2]>::try_from(answers) {
+        let replies = self.servers.ask(self.layout.slot(place.bucket), Request::Read(&request)).await;
+        let replies = replies.map_err(|failure| unreadable(failure, key, Failure::of_read))?;
+        match <[Value; 2]>::try_from(replies) {
             Ok([Value::Nil, _]) => Ok(None),
             Ok([Value::BulkString(stored), time]) => {
                 let now = milliseconds(&time).ok_or_else(|| StorageError::unavailable(UNEXPECTED))?;
@@ -160,7 +163,7 @@ impl TokenStorage for RedisStorage {
             Precondition::Absent => "absent".to_owned(),
             Precondition::Version(current) => opening(&current),
         };
-        let retention = record.retain_seconds().map(|seconds| (seconds.min(LONGEST_RETENTION) * 1000).to_string());
+        let retention = record.retain_seconds().map(|seconds| (seconds.min(MAX_RETENTION) * 1000).to_string());
         let arguments: [&[u8]; 6] = [
             condition.as_bytes(),
             halves.before_deadline.as_bytes(),
@@ -187,7 +190,7 @@ impl TokenStorage for RedisStorage {
         list::list(&self.servers, &self.layout, filter, page).await
     }
 
-    /// The server frees expired records by itself. This removes what the list still knows of them.
+    /// The server removes expired records automatically. This removes their names from the index.
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         purge::purge(&self.servers, &self.layout, limit).await.map_err(Failure::of_write)
     }
@@ -214,10 +217,13 @@ impl fmt::Debug for RedisStorage {
 }
 
 fn bad_prefix(advice: &'static str) -> StorageError {
-    StorageError::Misconfigured { advice: advice.to_owned(), source: "the prefix would not keep records apart".into() }
+    StorageError::Misconfigured {
+        advice: advice.to_owned(),
+        source: "the prefix contains characters that are not permitted, or is too long".into(),
+    }
 }
 
-/// The error of an operation on one record.
+/// Converts the failure of an operation on one record.
 fn unreadable(failure: Failure, key: &TokenKey, otherwise: fn(Failure) -> StorageError) -> StorageError {
     match failure {
         Failure::WrongType(_) => StorageError::corrupt(key, RecordError::WrongType),
@@ -225,7 +231,7 @@ fn unreadable(failure: Failure, key: &TokenKey, otherwise: fn(Failure) -> Storag
     }
 }
 
-/// The server's clock, from its answer to TIME: seconds and microseconds.
+/// Reads the server's clock from a reply of TIME: seconds and microseconds.
 pub(crate) fn milliseconds(time: &Value) -> Option<u64> {
     let Value::Array(parts) = time else { return None };
     let parts: Vec<u64> = parts.iter().filter_map(|part| crate::setup::text(part)?.parse().ok()).collect();

@@ -11,27 +11,26 @@ use tokio_rustls::client::TlsStream;
 
 use crate::error::{Cause, Failure};
 
-const NOT_TRUSTED: &str = "the server offers no TLS, or a certificate that is not trusted for this host; \
+const NOT_TRUSTED: &str = "the server does not support TLS, or its certificate is not trusted for this host; \
     correct the host, or name the file with its root certificate in `SSL_CERT_FILE`";
 const NO_ROOTS: &str =
-    "this machine has no root certificates; install them, or name a file with them in `SSL_CERT_FILE`";
+    "this machine has no root certificates; install them, or name a file with root certificates in `SSL_CERT_FILE`";
 
-/// Connects to a server that speaks TLS, with a configuration of this connection's own.
+/// Connects to a server by TLS, with a configuration for this connection only.
 ///
-/// The crate's own way takes the provider of cryptography that is set for the whole process, and to set one is up to the
-/// application.
+/// The redis crate uses the cryptography provider of the whole process, and only the application should set that.
 pub(crate) async fn connect(host: &str, port: u16) -> Result<TlsStream<TcpStream>, Failure> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-        Failure::Misconfigured("correct the server's URL", Cause::Other("its host cannot have a certificate"))
+        Failure::Misconfigured("correct the server URL", Cause::Other("a certificate cannot be issued for this host"))
     })?;
     let config = tokio::task::spawn_blocking(config).await.unwrap_or_else(|_| Err(no_roots()))?;
     let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(refused)
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(rejected)
 }
 
-/// Reads the system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name: anew for each connection, so
-/// that new ones are noticed.
+/// Reads the system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. They are read again for
+/// each connection, so that changes take effect.
 fn config() -> Result<ClientConfig, Failure> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -45,15 +44,15 @@ fn config() -> Result<ClientConfig, Failure> {
 }
 
 fn no_roots() -> Failure {
-    Failure::Misconfigured(NO_ROOTS, Cause::Other("there is no root certificate to check the server's with"))
+    Failure::Misconfigured(NO_ROOTS, Cause::Other("there is no root certificate to verify the server with"))
 }
 
 fn unreachable(error: io::Error) -> Failure {
     Failure::Unchanged(Cause::connection(RedisError::from(error)))
 }
 
-fn refused(error: io::Error) -> Failure {
-    // How rustls says that it does not understand or does not trust a server.
+fn rejected(error: io::Error) -> Failure {
+    // rustls reports a server that does not support TLS, or is not trusted, in this way.
     if error.kind() == io::ErrorKind::InvalidData {
         return Failure::Misconfigured(NOT_TRUSTED, Cause::connection(RedisError::from(error)));
     }

@@ -28,7 +28,7 @@ async fn list(storage: &RedisStorage, limit: usize) -> Vec<TokenKey> {
     }
 }
 
-/// Where the storage keeps a user's records: the slot and the names.
+/// The slot and the names of a user's records.
 fn slot_of(cluster: &Cluster, name: &str) -> u16 {
     let found = cluster.servers.iter().find_map(|server| {
         let keys: Vec<String> = server.ask(&["KEYS", &format!("*:{name}:github:")]);
@@ -38,7 +38,7 @@ fn slot_of(cluster: &Cluster, name: &str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_spread_and_every_operation_works() {
+async fn every_operation_works_across_the_cluster() {
     let cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let storage = RedisStorage::connect(&cluster.url()).await.unwrap();
     assert!(storage.capabilities().durable);
@@ -66,7 +66,7 @@ async fn records_spread_and_every_operation_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_are_exact_while_others_write() {
+async fn lists_are_exact_during_writes() {
     let cluster = server_or_skip!(Cluster::start(&[]));
     let storage = RedisStorage::connect(&cluster.url()).await.unwrap();
     let there: BTreeSet<_> = (0..200).map(|index| user(format!("there{index}"))).collect();
@@ -103,9 +103,9 @@ async fn lists_are_exact_while_others_write() {
     assert!(writers.join_all().await.into_iter().sum::<usize>() > 200);
 }
 
-/// The slot of many records is moved key by key, as `redis-cli --cluster reshard` does, under writes.
+/// The slot of many records is moved key by key during writes, like `redis-cli --cluster reshard` does.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slot_is_moved_under_writes() {
+async fn writes_continue_while_a_slot_moves() {
     let cluster = server_or_skip!(Cluster::start(&[]));
     let storage = RedisStorage::connect(&cluster.url()).await.unwrap();
     let accounts: Vec<_> = (0..40).map(|index| user("alice").with_account(format!("{index}")).unwrap()).collect();
@@ -153,7 +153,7 @@ async fn a_slot_is_moved_under_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_and_started_again_is_found() {
+async fn restarted_server_is_found() {
     let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let storage = RedisStorage::connect(&cluster.url()).await.unwrap();
     let keys: Vec<_> = (0..60).map(|index| user(format!("user{index}"))).collect();
@@ -184,9 +184,9 @@ async fn a_server_that_is_killed_and_started_again_is_found() {
     assert_eq!(list(&storage, 50).await.len(), 60);
 }
 
-/// A replica takes over where its primary died, and nobody tells the storage.
+/// A replica takes over from its dead primary, and the storage has to discover it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_takes_over() {
+async fn replica_that_takes_over_is_used() {
     let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let replica = Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]).unwrap();
     replica.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &cluster.servers[1].port.to_string()]);

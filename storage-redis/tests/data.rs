@@ -1,4 +1,4 @@
-//! What is stored, and what it costs, on one server.
+//! The stored data and the round trips on one server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -30,7 +30,7 @@ async fn list(storage: &RedisStorage, filter: &Filter, limit: usize) -> Vec<Toke
 }
 
 #[tokio::test]
-async fn a_record_can_be_read_in_the_servers_own_client() {
+async fn record_is_readable_in_the_servers_client() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let key = user("alice@example.com").with_tenant("a:b").unwrap();
@@ -80,7 +80,7 @@ async fn keys_and_payloads_are_bytes() {
 }
 
 #[tokio::test]
-async fn retention_runs_on_the_server_and_leaves_nothing_behind() {
+async fn retention_ends_on_the_server_without_remains() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let kept_for = |seconds| Record::new("x").with_retain_for(Some(Duration::from_secs(seconds)));
@@ -105,7 +105,7 @@ async fn retention_runs_on_the_server_and_leaves_nothing_behind() {
     let mut purged = storage.purge(5).await.unwrap();
     assert_eq!(purged, 5, "no more than it may");
     purged += storage.purge(100).await.unwrap();
-    // short2 was written again and short3 deleted; writes to a bucket tidy it as well.
+    // short2 was written again, short3 was deleted, and writes to a bucket remove expired names as well.
     assert!((15..=17).contains(&purged), "{purged}");
     assert_eq!(storage.purge(100).await.unwrap(), 0);
     for key in ["short0", "long", "short2"] {
@@ -114,9 +114,9 @@ async fn retention_runs_on_the_server_and_leaves_nothing_behind() {
     assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "something is left behind");
 }
 
-/// Without a purge too: every write of a bucket takes along some of what expired there.
+/// Even without a purge: every write to a bucket removes some expired names.
 #[tokio::test]
-async fn expired_attempts_do_not_pile_up() {
+async fn expired_attempts_do_not_accumulate() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let kept = Record::new("x").with_retain_for(Some(Duration::from_secs(1)));
@@ -135,12 +135,12 @@ async fn expired_attempts_do_not_pile_up() {
 }
 
 #[tokio::test]
-async fn every_operation_takes_one_round_trip_and_a_page_three() {
+async fn operations_take_the_documented_round_trips() {
     let server = server_or_skip!(Server::start(&[]));
     let proxy = Proxy::before(server.port).await;
     let storage = RedisStorage::connect(&proxy.url()).await.unwrap();
     let record = Record::new("x").with_retain_for(Some(Duration::from_secs(100)));
-    // The server learns the scripts.
+    // The server gets the scripts.
     let first = storage.put(&user("alice"), &record, Precondition::Always).await.unwrap();
     storage.delete(&user("nobody"), None).await.unwrap();
     proxy.round_trips();
@@ -164,14 +164,14 @@ async fn every_operation_takes_one_round_trip_and_a_page_three() {
     proxy.round_trips();
     let page = storage.list(&Filter::everything(), PageRequest::default()).await.unwrap();
     assert_eq!(page.entries.len(), 100);
-    // Large answers may come in parts.
+    // Large replies may arrive in parts.
     assert!((3..=8).contains(&proxy.round_trips()), "list");
     storage.list(&Filter::everything().tenant(None).user("bob"), PageRequest::default()).await.unwrap();
     assert_eq!(proxy.round_trips(), 2, "list of one user");
 }
 
 #[tokio::test]
-async fn the_server_may_forget_the_scripts() {
+async fn scripts_are_resent_when_the_server_lost_them() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     for round in 0..3 {
@@ -183,7 +183,7 @@ async fn the_server_may_forget_the_scripts() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_corrupt_and_stays() {
+async fn unreadable_record_is_corrupt_and_remains() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let keys = ["text", "list", "good"].map(user);
@@ -217,7 +217,7 @@ async fn what_cannot_be_read_is_corrupt_and_stays() {
 }
 
 #[tokio::test]
-async fn prefixes_and_databases_are_apart() {
+async fn prefixes_and_databases_are_separate() {
     let server = server_or_skip!(Server::start(&[]));
     let plain = RedisStorage::connect(&server.url()).await.unwrap();
     let others = [
@@ -238,7 +238,7 @@ async fn prefixes_and_databases_are_apart() {
 }
 
 #[tokio::test]
-async fn a_long_list_with_few_matches_is_exact() {
+async fn long_list_with_few_matches_is_exact() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let soon = Timestamp::from_unix_seconds(1_000);
@@ -260,9 +260,9 @@ async fn a_long_list_with_few_matches_is_exact() {
     assert_eq!(all.len(), 3000);
 }
 
-/// More records than are looked at in one go, all of one user and so in one bucket.
+/// More records than one batch, all of one user and therefore in one bucket.
 #[tokio::test]
-async fn a_long_list_of_one_user_is_exact() {
+async fn long_list_of_one_user_is_exact() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     for index in 0..2500 {
@@ -271,7 +271,7 @@ async fn a_long_list_of_one_user_is_exact() {
         let expiry = (index != 0).then_some(Timestamp::from_unix_seconds(1_000));
         storage.put(&key, &Record::new("x").with_expires_at(expiry), Precondition::Absent).await.unwrap();
     }
-    // The first name in order does not expire, so that a page takes a second look into the same bucket.
+    // The first name in order does not expire, so that a page needs a second batch from the same bucket.
     let expiring = Filter::everything().tenant(None).user("alice").expiring_before(Timestamp::from_unix_seconds(1_001));
     let listed = list(&storage, &expiring, 1000).await;
     assert_eq!((listed.len(), listed.iter().collect::<BTreeSet<_>>().len()), (2499, 2499));

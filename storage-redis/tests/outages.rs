@@ -1,4 +1,4 @@
-//! A server that is killed, stopped, cut off or still loading.
+//! A server that is killed, suspended, disconnected or still loading.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -20,7 +20,7 @@ async fn write(storage: &RedisStorage, name: &str) -> Result<Version, StorageErr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
+async fn killed_server_loses_no_acknowledged_write() {
     let mut server = server_or_skip!(Server::start_durable());
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     assert!(storage.capabilities().durable);
@@ -64,9 +64,9 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     }
 }
 
-/// A write on a connection that broke while nobody used it was certainly not sent.
+/// A write on a connection that broke while idle was certainly not sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_write_after_a_restart_succeeds() {
+async fn first_write_after_a_restart_succeeds() {
     let mut server = server_or_skip!(Server::start_durable());
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     for _ in 0..5 {
@@ -81,7 +81,7 @@ async fn the_first_write_after_a_restart_succeeds() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_an_error_at_once() {
+async fn unreachable_server_is_an_immediate_error() {
     let mut server = server_or_skip!(Server::start(&[]));
     server.kill();
     let start = Instant::now();
@@ -102,7 +102,7 @@ async fn a_server_that_is_not_there_is_an_error_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_server_is_an_error_in_time() {
+async fn unresponsive_server_is_an_error_within_the_timeout() {
     let server = server_or_skip!(Server::start(&[]));
     let timeout = Duration::from_millis(600);
     let storage = RedisStorage::connect(&server.url()).await.unwrap().with_timeout(timeout);
@@ -117,7 +117,7 @@ async fn a_silent_server_is_an_error_in_time() {
     assert!(matches!(listed, Err(StorageError::Unavailable { .. })), "{listed:?}");
     assert!((timeout..timeout * 4).contains(&took), "{took:?}");
 
-    // The new connection is accepted by the system but not by the server.
+    // The operating system accepts the new connection, but the server does not.
     let start = Instant::now();
     let written = write(&storage, "alice").await;
     assert!(matches!(written, Err(StorageError::Unavailable { .. })), "it was not sent: {written:?}");
@@ -127,11 +127,11 @@ async fn a_silent_server_is_an_error_in_time() {
 }
 
 #[tokio::test]
-async fn a_write_without_an_answer_is_ambiguous_and_not_repeated() {
+async fn write_without_a_response_is_ambiguous_and_not_resent() {
     let server = server_or_skip!(Server::start(&[]));
     let proxy = Proxy::before(server.port).await;
     let storage = RedisStorage::connect(&proxy.url()).await.unwrap();
-    // The server learns the scripts.
+    // The server gets the scripts.
     storage.delete(&user("alice"), None).await.unwrap();
     let version = write(&storage, "alice").await.unwrap();
 
@@ -151,7 +151,7 @@ async fn a_write_without_an_answer_is_ambiguous_and_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_loading_is_unavailable() {
+async fn loading_server_is_unavailable() {
     let mut server = server_or_skip!(Server::start(&["--appendonly", "yes", "--key-load-delay", "200"]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let record = Record::new(vec![b'x'; 4096]);
@@ -193,9 +193,9 @@ async fn dropped_calls_leave_the_storage_usable() {
     assert!(clients.lines().count() <= 2, "connections are left behind: {clients}");
 }
 
-/// An application may use one storage from several runtimes, one after the other.
+/// An application may use one storage from several runtimes in sequence.
 #[test]
-fn a_storage_outlives_the_runtime_it_connected_on() {
+fn storage_works_after_its_first_runtime_has_ended() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::lazy(&server.url()).unwrap();
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Servers that are set up in a way tokens cannot be kept on, or refuse writes.
+//! Servers with unsuitable settings, and servers that reject writes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -19,7 +19,7 @@ async fn write(storage: &RedisStorage, name: &str) -> Result<Version, StorageErr
     storage.put(&user(name), &Record::new("x"), Precondition::Always).await
 }
 
-/// The advice of an error that somebody has to do something about.
+/// The advice of a `Misconfigured` error.
 fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
     match answer {
         Err(StorageError::Misconfigured { advice, .. }) => advice,
@@ -28,7 +28,7 @@ fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
 }
 
 #[tokio::test]
-async fn a_replica_is_refused() {
+async fn replica_is_rejected() {
     let primary = server_or_skip!(Server::start(&[]));
     let replica = Server::start(&["--replicaof", "127.0.0.1", &primary.port.to_string()]).unwrap();
     let connected = RedisStorage::connect(&replica.url()).await;
@@ -36,7 +36,7 @@ async fn a_replica_is_refused() {
     let storage = RedisStorage::lazy(&replica.url()).unwrap();
     assert!(advice(storage.get(&user("alice")).await).contains("read-only replica"), "it may be behind");
 
-    // A primary that becomes a replica under our hands, and a primary again.
+    // A primary becomes a replica, and then a primary again.
     let storage = RedisStorage::connect(&primary.url()).await.unwrap();
     let version = write(&storage, "alice").await.unwrap();
     primary.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
@@ -48,7 +48,7 @@ async fn a_replica_is_refused() {
 }
 
 #[tokio::test]
-async fn a_full_memory_is_refused_and_loses_nothing() {
+async fn full_memory_is_an_error_and_loses_no_record() {
     let server = server_or_skip!(Server::start(&["--maxmemory-policy", "noeviction"]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let version = write(&storage, "alice").await.unwrap();
@@ -65,7 +65,7 @@ async fn a_full_memory_is_refused_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_wants_replicas_is_unavailable_without() {
+async fn server_without_required_replicas_is_unavailable() {
     let server = server_or_skip!(Server::start(&["--min-replicas-to-write", "1"]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let refused = write(&storage, "alice").await;
@@ -74,7 +74,7 @@ async fn a_server_that_wants_replicas_is_unavailable_without() {
 }
 
 #[tokio::test]
-async fn log_ins_and_permissions_are_told_apart_from_outages() {
+async fn rejected_users_are_distinct_from_outages() {
     let server = server_or_skip!(Server::start(&["--requirepass", "right-password"]));
     let without = server.url().replace(":right-password@", "");
     let wrong = server.url().replace("right-password", "wrong-password");
@@ -94,7 +94,7 @@ async fn log_ins_and_permissions_are_told_apart_from_outages() {
 }
 
 #[tokio::test]
-async fn the_documented_permissions_are_enough_and_needed() {
+async fn documented_permissions_are_sufficient_and_necessary() {
     let server = server_or_skip!(Server::start(&[]));
     let rules =
         include_str!("../src/lib.rs").lines().find_map(|line| line.strip_prefix("//! ACL SETUSER tokens ")).unwrap();
@@ -133,7 +133,7 @@ async fn the_documented_permissions_are_enough_and_needed() {
     assert!(without > 10);
 }
 
-/// What a check says of a user with these rules, and what connecting does.
+/// The results of a check and of a connect for a user with these rules.
 async fn checked(server: &Server, rules: &[&str]) -> (Result<(), String>, Result<(), String>) {
     server.ask::<()>(&[&["ACL", "SETUSER", "tokens", "reset", "on", ">pw"], rules].concat());
     let text = |answer: Result<(), StorageError>| match answer {
@@ -147,7 +147,7 @@ async fn checked(server: &Server, rules: &[&str]) -> (Result<(), String>, Result
 }
 
 #[tokio::test]
-async fn a_check_names_what_a_user_may_not() {
+async fn check_names_missing_permissions() {
     let server = server_or_skip!(Server::start(&[]));
     let needed = [
         "get",
@@ -178,7 +178,7 @@ async fn a_check_names_what_a_user_may_not() {
         };
         assert!(only(check.unwrap_err()) && only(connected.unwrap_err()), "{name}");
     }
-    // A prefix may still be chosen after connecting, and the check insists on it.
+    // The prefix may be set after the connect, and the check verifies it.
     for pattern in ["~oauth-dance:*", "~other*", "%R~{oauth-dance:*", "%W~{oauth-dance:*", "~{oauth-dance:*}:*"] {
         let (check, connected) = checked(&server, &[pattern, "+@all"]).await;
         let text = check.unwrap_err();
@@ -195,7 +195,7 @@ async fn a_check_names_what_a_user_may_not() {
 }
 
 #[tokio::test]
-async fn a_check_changes_nothing_that_is_there() {
+async fn check_changes_no_data() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let record = Record::new("x").with_retain_for(Some(std::time::Duration::from_secs(1000)));
@@ -211,7 +211,7 @@ async fn a_check_changes_nothing_that_is_there() {
 }
 
 #[tokio::test]
-async fn disabled_commands_are_named() {
+async fn check_names_disabled_commands() {
     for name in ["EVAL", "EVALSHA", "TIME", "ZADD"] {
         let server = server_or_skip!(Server::start(&["--rename-command", name, ""]));
         for refused in [
@@ -226,7 +226,7 @@ async fn disabled_commands_are_named() {
 }
 
 #[tokio::test]
-async fn every_server_of_a_cluster_is_checked() {
+async fn check_covers_every_server_of_a_cluster() {
     let cluster = server_or_skip!(Cluster::start(&[]));
     for server in &cluster.servers {
         for other in &cluster.servers {
@@ -240,7 +240,7 @@ async fn every_server_of_a_cluster_is_checked() {
 }
 
 #[tokio::test]
-async fn a_policy_that_evicts_is_warned_of_or_refused() {
+async fn eviction_policy_is_a_warning_or_an_error() {
     let server = server_or_skip!(Server::start(&["--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru"]));
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
@@ -265,7 +265,7 @@ async fn a_policy_that_evicts_is_warned_of_or_refused() {
 }
 
 #[tokio::test]
-async fn durability_is_what_the_server_is_set_up_for() {
+async fn durability_follows_the_settings_of_the_server() {
     for (arguments, durable) in [
         (&[][..], false),
         (&["--appendonly", "yes", "--appendfsync", "everysec"], false),
@@ -278,7 +278,7 @@ async fn durability_is_what_the_server_is_set_up_for() {
         storage.check().await.unwrap();
         assert_eq!(storage.capabilities().durable, durable, "{arguments:?}");
     }
-    // Who may not ask declares nothing.
+    // A user without permission to read the settings declares nothing.
     let server = Server::start_durable().unwrap();
     server.ask::<()>(&["ACL", "SETUSER", "blind", "on", ">pw", "~*", "+@all", "-config"]);
     let storage = RedisStorage::connect(&format!("redis://blind:pw@127.0.0.1:{}/", server.port)).await.unwrap();
@@ -287,7 +287,7 @@ async fn durability_is_what_the_server_is_set_up_for() {
 }
 
 #[tokio::test]
-async fn a_url_of_the_wrong_kind_is_told() {
+async fn url_of_the_wrong_kind_is_reported() {
     let server = server_or_skip!(Server::start(&[]));
     let cluster = RedisStorage::connect(&format!("redis+cluster://{}", server.address())).await;
     assert!(advice(cluster).contains("redis://"));
@@ -312,7 +312,7 @@ async fn a_url_of_the_wrong_kind_is_told() {
 }
 
 #[tokio::test]
-async fn something_elses_keys_are_left_alone() {
+async fn keys_of_other_applications_are_unchanged() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     write(&storage, "alice").await.unwrap();
@@ -324,7 +324,7 @@ async fn something_elses_keys_are_left_alone() {
     assert!(advice(storage.list(&Filter::everything(), PageRequest::default()).await).contains("prefix"));
 }
 
-/// What was logged.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -15,7 +15,7 @@ fn user(name: &str) -> TokenKey {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writes_go_on_where_the_replica_took_over() {
+async fn writes_continue_after_a_failover() {
     let mut pair = server_or_skip!(Pair::start());
     let storage = RedisStorage::connect(&pair.url()).await.unwrap();
     assert!(!storage.capabilities().durable, "the last writes before a failover may be lost");
@@ -39,7 +39,7 @@ async fn writes_go_on_where_the_replica_took_over() {
                     counted += 1;
                 }
                 Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }) => errors += 1,
-                // A write without an answer was done, or the new primary had not got one.
+                // A write without a response took effect, or the new primary had not received it.
                 Err(StorageError::Conflict) => {}
                 Err(other) => panic!("{other:?}"),
             }
@@ -60,7 +60,7 @@ async fn writes_go_on_where_the_replica_took_over() {
     let found: Option<String> = pair.servers[1].ask::<Vec<String>>(&["KEYS", "*:counter:*"]).pop();
     assert!(found.is_some(), "the writes are not on the new primary");
 
-    // The old primary comes back, and is made a replica.
+    // The old primary returns, and becomes a replica.
     pair.servers[0].start_again();
     pair.servers[0].wait_until_it_answers();
     eventually("the old primary is a replica", async || {
@@ -72,9 +72,9 @@ async fn writes_go_on_where_the_replica_took_over() {
     assert!(storage.get(&user("after")).await.unwrap().is_some());
 }
 
-/// A failover that somebody orders: the old primary lives on and says READONLY.
+/// A manual failover: the old primary still runs, and returns READONLY.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ordered_failover_is_followed() {
+async fn manual_failover_is_followed() {
     let pair = server_or_skip!(Pair::start());
     let storage = RedisStorage::connect(&pair.url()).await.unwrap();
     storage.put(&user("before"), &Record::new("x"), Precondition::Absent).await.unwrap();
@@ -94,7 +94,7 @@ async fn an_ordered_failover_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sentinel_may_be_missing_and_a_name_wrong() {
+async fn missing_sentinel_works_and_wrong_name_is_an_error() {
     let mut pair = server_or_skip!(Pair::start());
     pair.sentinels[0].kill();
     let storage = RedisStorage::connect(&pair.url()).await.unwrap();

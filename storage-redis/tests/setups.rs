@@ -1,4 +1,4 @@
-//! Servers as they are set up elsewhere, where everything has to work.
+//! Servers with other configurations, in which everything has to work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -22,10 +22,10 @@ async fn works(storage: &RedisStorage) {
     }
 }
 
-/// `timeout 1` in a server's configuration. The connection is closed while this thread, which alone runs everything, waits:
-/// so nothing has noticed before the write.
+/// `timeout 1` in the configuration of a server. The connection is closed while the only thread of the test sleeps,
+/// so the closed connection is not noticed before the write.
 #[tokio::test]
-async fn idle_connections_the_server_closes_harm_no_write() {
+async fn writes_succeed_after_the_server_closed_idle_connections() {
     let server = server_or_skip!(Server::start(&["--timeout", "1"]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     for round in 0..3 {
@@ -44,7 +44,7 @@ async fn idle_connections_the_server_closes_harm_no_write() {
 }
 
 #[tokio::test]
-async fn addresses_of_ipv6_are_taken() {
+async fn ipv6_addresses_are_accepted() {
     let server = server_or_skip!(Server::start(&["--bind", "127.0.0.1", "::1"]));
     works(&RedisStorage::connect(&format!("redis://[::1]:{}/", server.port)).await.unwrap()).await;
     let refused = RedisStorage::connect("redis://[::1]:1/").await;
@@ -52,7 +52,7 @@ async fn addresses_of_ipv6_are_taken() {
 }
 
 #[tokio::test]
-async fn a_cluster_may_have_addresses_of_ipv6() {
+async fn cluster_with_ipv6_addresses_works() {
     let cluster = server_or_skip!(Cluster::start(&["--bind", "127.0.0.1", "::1", "--cluster-announce-ip", "::1"]));
     let slots: redis::Value = cluster.servers[0].ask(&["CLUSTER", "SLOTS"]);
     assert!(format!("{slots:?}").contains("::1"), "{slots:?}");
@@ -60,7 +60,7 @@ async fn a_cluster_may_have_addresses_of_ipv6() {
 }
 
 #[tokio::test]
-async fn databases_are_apart_and_have_to_exist() {
+async fn databases_are_separate_and_must_exist() {
     let server = server_or_skip!(Server::start(&["--databases", "4"]));
     let [one, three] = [1, 3].map(|database| format!("{}{database}", server.url()));
     let one = RedisStorage::connect(&one).await.unwrap();
@@ -73,7 +73,7 @@ async fn databases_are_apart_and_have_to_exist() {
 }
 
 #[tokio::test]
-async fn a_server_without_resp3_is_refused() {
+async fn server_without_resp3_is_rejected() {
     let server = server_or_skip!(Server::start(&["--rename-command", "HELLO", ""]));
     let refused = RedisStorage::connect(&server.url()).await;
     let Err(StorageError::Misconfigured { advice, .. }) = refused else { panic!("{refused:?}") };

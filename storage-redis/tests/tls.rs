@@ -1,4 +1,4 @@
-//! A server that speaks TLS.
+//! A server with TLS.
 
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
@@ -16,7 +16,7 @@ use support::Server;
 const URL: &str = "TEST_REDIS_TLS_URL";
 
 #[test]
-fn the_certificate_is_checked() {
+fn certificate_is_verified() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     let file = |name: &str| folder.path().join(name).display().to_string();
@@ -32,7 +32,7 @@ fn the_certificate_is_checked() {
         "no",
     ]));
     let url = format!("rediss://127.0.0.1:{port}/");
-    // The roots are the environment's, which a process must not change under its own feet.
+    // The root certificates come from the environment, which a process must not change at run time.
     let connect = |roots: &str| {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args(["connect", "--exact", "--ignored", "--nocapture"]).env(URL, &url).env("SSL_CERT_FILE", roots);
@@ -48,7 +48,7 @@ fn the_certificate_is_checked() {
     assert!(!stranger.status.success() && error.to_lowercase().contains("certificate"), "{error}");
 }
 
-/// Not a test: what the other one starts with root certificates of its own.
+/// Not a test. The other test runs this with different root certificates.
 #[tokio::test]
 #[ignore = "started by the other test"]
 async fn connect() {
@@ -60,7 +60,7 @@ async fn connect() {
     storage.put(&key, &Record::new("x"), Precondition::Absent).await.unwrap();
     assert!(matches!(storage.put(&key, &Record::new("y"), Precondition::Absent).await, Err(StorageError::Conflict)));
 
-    // What holds for the whole process is the application's to choose, before and afterwards.
+    // The application may choose the provider of the process, before and afterwards.
     assert!(CryptoProvider::get_default().is_none(), "a provider was chosen for the whole process");
     aws_lc_rs::default_provider().install_default().unwrap();
     RedisStorage::connect(&url).await.unwrap().get(&key).await.unwrap().unwrap();

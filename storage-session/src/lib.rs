@@ -1,17 +1,19 @@
-//! Token storages of [`oauth-dance`](https://docs.rs/oauth-dance) that belong to one browser: for an application that has
-//! sessions, and for one that stores nothing on the server.
+//! Token storages of [`oauth-dance`](https://docs.rs/oauth-dance) that belong to one browser: for an application that
+//! has sessions, and for one that stores nothing on the server.
 //!
 //! # When to use it
 //!
-//! * [`CookieTokens`] stores a browser's tokens in an encrypted cookie of that browser: nothing to operate, a few kilobytes.
+//! * [`CookieTokens`] stores a browser's tokens in an encrypted cookie of that browser: nothing to operate, a few
+//!   kilobytes.
 #![cfg_attr(
     any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"),
     doc = "* [`SessionTokens`] stores them in the application's session store, in the visitor's session."
 )]
 //!
-//! Tokens of a browser are available in its requests only. Background jobs, lists of users, and refreshing a token exactly once on
-//! any number of replicas all need a shared storage, such as [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or
-//! [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis). For the last of these a *ledger* is enough: see `OAuthBuilder::ledger`.
+//! Tokens of a browser are available in its requests only. Background jobs, lists of users, and refreshing a token
+//! exactly once on any number of replicas all need a shared storage, such as
+//! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis).
+//! For the last of these a *ledger* is enough: see `OAuthBuilder::ledger`.
 //!
 //! # Example
 //!
@@ -57,7 +59,8 @@
     any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"),
     doc = "* [`SessionTokens`]: which stores it works with, and what it needs of a session."
 )]
-//! * [Sessions and cookies](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md#sessions-and-cookies): what is lost
+//! * [Sessions and
+//!   cookies](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md#sessions-and-cookies): what is lost
 //!   if a response never reaches the browser, and how the ledger helps.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -65,9 +68,9 @@ mod cookie;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use cookie::fuzz;
-mod kept;
 #[cfg(any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"))]
 mod session;
+mod stored;
 
 pub use cookie::{CookieTokens, CookieTokensService, InvalidCookieName};
 #[cfg(any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"))]

@@ -24,13 +24,13 @@ fn app(tokens: CookieTokens) -> Router {
     routes().layer(tokens)
 }
 
-/// A browser of an application with these keys, and a limit that takes three chunks.
+/// A browser of an application with these keys, and a limit of three chunks.
 async fn browser(keys: &KeyRing) -> Browser {
     Browser::new(&serve(app(CookieTokens::new(BASE, keys.clone()).with_limit(12_288))).await, true)
 }
 
 #[tokio::test]
-async fn a_record_lives_in_the_browser() {
+async fn record_is_stored_in_the_browser() {
     let browser = browser(&KeyRing::generate()).await;
     assert_eq!(browser.get("/get/alice").await.body, "none");
     assert_eq!(browser.get("/put/alice/100").await.body, "put");
@@ -45,7 +45,7 @@ async fn a_record_lives_in_the_browser() {
 }
 
 #[tokio::test]
-async fn a_cookie_of_an_older_key_is_sealed_again() {
+async fn cookie_of_an_older_key_is_resealed() {
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
     let before = browser(&KeyRing::new(old.clone())).await;
     before.get("/put/alice/5000").await;
@@ -63,7 +63,7 @@ async fn a_cookie_of_an_older_key_is_sealed_again() {
 }
 
 #[tokio::test]
-async fn the_attributes_are_strict_on_set_and_on_removal() {
+async fn cookie_attributes_are_strict_on_set_and_removal() {
     let browser = browser(&KeyRing::generate()).await;
     let set = browser.get("/put/alice/10").await;
     let [cookie] = set.set_cookies()[..] else { panic!("{set:?}") };
@@ -75,7 +75,7 @@ async fn the_attributes_are_strict_on_set_and_on_removal() {
     let expected = format!("{NAME}.0=; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=0");
     assert_eq!(removal.set_cookies(), [expected]);
     let cached = browser.get("/put-cached/alice/10").await;
-    assert_eq!(cached.header("cache-control"), "no-store", "no cache may hand it to somebody else");
+    assert_eq!(cached.header("cache-control"), "no-store", "no cache may serve it to another user");
 
     let plain = serve(app(CookieTokens::new("http://localhost:3000", KeyRing::generate()))).await;
     let browser = Browser::new(&plain, false);
@@ -86,7 +86,7 @@ async fn the_attributes_are_strict_on_set_and_on_removal() {
 }
 
 #[tokio::test]
-async fn nothing_is_set_where_nothing_changed() {
+async fn no_cookie_is_set_without_a_change() {
     let browser = browser(&KeyRing::generate()).await;
     for path in ["/idle", "/get/alice", "/delete/alice", "/put/alice/999999"] {
         let page = browser.get(path).await;
@@ -99,14 +99,14 @@ async fn nothing_is_set_where_nothing_changed() {
 }
 
 #[tokio::test]
-async fn what_was_written_is_set_whatever_the_status() {
+async fn written_tokens_are_set_for_any_status() {
     let browser = browser(&KeyRing::generate()).await;
     let page = browser.get("/put-500/alice/10").await;
     assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(browser.get("/get/alice").await.body, "10");
 }
 
-/// From one chunk to three and back: every response leaves exactly the chunks of its own set.
+/// From one chunk to three and back: every response leaves exactly the chunks of its set.
 #[tokio::test]
 async fn chunks_grow_and_shrink() {
     let browser = browser(&KeyRing::generate()).await;
@@ -122,7 +122,7 @@ async fn chunks_grow_and_shrink() {
 }
 
 #[tokio::test]
-async fn only_a_whole_set_is_joined_and_only_own_cookies_are_cleared() {
+async fn only_complete_sets_join_and_own_cookies_are_cleared() {
     let browser = browser(&KeyRing::generate()).await;
     browser.get("/put/alice/8000").await;
     let old = browser.cookies();
@@ -162,12 +162,12 @@ async fn only_a_whole_set_is_joined_and_only_own_cookies_are_cleared() {
         let expected: Vec<_> = cleared.iter().map(|index| format!("{NAME}.{index}")).collect();
         assert_eq!(names, expected, "{cookies}");
         assert!(page.set_cookies().iter().all(|set| set.ends_with("; Max-Age=0")));
-        assert!(browser.ask("/idle", cookies.as_bytes()).await.set_cookies().is_empty(), "nobody asked for tokens");
+        assert!(browser.ask("/idle", cookies.as_bytes()).await.set_cookies().is_empty(), "the tokens were not used");
     }
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_refused_and_the_old_stays() {
+async fn too_large_token_is_rejected_and_the_old_remains() {
     let url = serve(app(CookieTokens::new(BASE, KeyRing::generate()))).await;
     let browser = Browser::new(&url, true);
     assert_eq!(browser.get("/put/alice/2000").await.body, "put");
@@ -186,9 +186,9 @@ async fn what_does_not_fit_is_refused_and_the_old_stays() {
     assert!(long.body.starts_with("KeyTooLong"), "{long:?}");
 }
 
-/// Whatever a browser may send is no token and no error.
+/// Malformed cookies are neither tokens nor errors.
 #[tokio::test]
-async fn garbage_is_absent() {
+async fn malformed_cookie_counts_as_absent() {
     let browser = browser(&KeyRing::generate()).await;
     browser.get("/put/alice/10").await;
     let good = browser.cookie_header();
@@ -221,7 +221,7 @@ async fn garbage_is_absent() {
 }
 
 #[tokio::test]
-async fn older_keys_read_and_the_first_writes() {
+async fn older_keys_open_and_the_first_key_seals() {
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
     let before = browser(&KeyRing::new(old.clone())).await;
     before.get("/put/alice/10").await;
@@ -234,7 +234,7 @@ async fn older_keys_read_and_the_first_writes() {
 
     let after = browser(&KeyRing::new(new)).await;
     *after.jar.lock().unwrap() = both.cookies();
-    assert_eq!(after.get("/get/alice").await.body, "10", "the write has sealed everything anew");
+    assert_eq!(after.get("/get/alice").await.body, "10", "the write has resealed everything");
 
     let without = browser(&KeyRing::generate()).await;
     *without.jar.lock().unwrap() = after.cookies();
@@ -246,7 +246,7 @@ async fn older_keys_read_and_the_first_writes() {
 }
 
 #[tokio::test]
-async fn a_cookie_is_bound_to_its_name() {
+async fn cookie_is_bound_to_its_name() {
     let keys = KeyRing::generate();
     let first = browser(&keys).await;
     first.get("/put/alice/10").await;
@@ -262,7 +262,7 @@ async fn a_cookie_is_bound_to_its_name() {
 }
 
 #[tokio::test]
-async fn a_record_ends_with_its_lifetime_whatever_the_browser_keeps() {
+async fn record_ends_with_its_lifetime_for_any_browser() {
     let seconds = Arc::new(AtomicU64::new(1_000_000));
     let reading = Arc::clone(&seconds);
     let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
@@ -279,9 +279,9 @@ async fn a_record_ends_with_its_lifetime_whatever_the_browser_keeps() {
     assert_eq!(browser.get("/get/bob").await.body, "20");
 }
 
-/// Nothing of a token is in the cookie that a browser, or its owner, can read.
+/// The cookie contains no part of a token in readable form.
 #[tokio::test]
-async fn the_cookie_tells_nothing() {
+async fn cookie_reveals_nothing() {
     let browser = browser(&KeyRing::generate()).await;
     browser.get("/put/alice-the-user/300").await;
     let texts = browser.cookie_header();
@@ -295,9 +295,9 @@ async fn the_cookie_tells_nothing() {
     assert_ne!(texts, other.cookie_header());
 }
 
-/// A write that no response can carry any more is refused, not lost in silence.
+/// A write after the response is rejected, and not lost silently.
 #[tokio::test]
-async fn writing_too_late_is_an_error() {
+async fn write_after_the_response_is_an_error() {
     let (answers, mut results) = tokio::sync::mpsc::unbounded_channel();
     let late = move |Extension(storage): Extension<RequestStorage>, Path(hang): Path<bool>| async move {
         tokio::spawn(async move {

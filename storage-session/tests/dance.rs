@@ -1,4 +1,4 @@
-//! The whole dance where every request brings its own storage: connect, call, refresh, disconnect.
+//! The whole dance with request-bound storages: connect, call, refresh, disconnect.
 #![cfg(all(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -52,7 +52,7 @@ async fn disconnect(connections: Connections, Path(name): Path<String>) -> Resul
     Ok(format!("{} {:?}", done.removed, done.revocation))
 }
 
-/// What a background job would do.
+/// Calls the API like a background job.
 async fn job(State(oauth): State<OAuth>) -> String {
     let alice = User::new("alice");
     let error = oauth.client("acme", &alice).await.unwrap_err();
@@ -65,7 +65,7 @@ async fn job(State(oauth): State<OAuth>) -> String {
     }
 }
 
-/// Where the tokens are.
+/// Where the tokens are stored.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Cookie,
@@ -132,12 +132,12 @@ async fn world_of(kind: Kind, provider: Arc<TestProvider>, keys: KeyRing) -> Wor
 }
 
 impl World {
-    /// Goes to the provider and comes back; the answer of the callback.
+    /// Logs in at the provider. Returns the response of the callback.
     async fn login(&self, name: &str) -> Page {
         self.browser.get(&self.callback(name).await).await
     }
 
-    /// The callback of a login that is done but for that.
+    /// The callback URL of a login that is complete except for the callback.
     async fn callback(&self, name: &str) -> String {
         let start = self.browser.get(&format!("/login/{name}?next=/me")).await;
         assert_eq!(start.status, StatusCode::SEE_OTHER, "{start:?}");
@@ -149,7 +149,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn the_key_of_a_bound_token_is_where_the_token_is() {
+async fn dpop_key_is_stored_with_its_token() {
     for kind in ALL {
         let world = world(kind).await;
         let clock = world.clock.clock();
@@ -161,7 +161,7 @@ async fn the_key_of_a_bound_token_is_where_the_token_is() {
         }
         let requests = [Endpoint::Token, Endpoint::Userinfo].map(|endpoint| world.provider.requests_to(endpoint));
         assert_eq!(requests.each_ref().map(Vec::len), [3, 3]);
-        // The head of a proof holds the public key and nothing else that differs.
+        // The header of a proof contains the public key, and nothing else that differs.
         let head = |request: &LoggedRequest| request.header("dpop").unwrap().split_once('.').unwrap().0.to_owned();
         let heads: HashSet<String> = requests.iter().flatten().map(head).collect();
         assert_eq!(heads.len(), 1, "one key from the login on");
@@ -186,7 +186,7 @@ async fn connect_call_refresh_disconnect() {
         for _ in 0..3 {
             assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
         }
-        assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 3, "two logins, one refresh that was kept");
+        assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 3, "two logins, one stored refresh");
         assert_eq!(world.provider.counters().families_revoked, 0);
 
         assert_eq!(world.browser.get("/disconnect/acme").await.body, "true Done");
@@ -196,10 +196,10 @@ async fn connect_call_refresh_disconnect() {
     }
 }
 
-/// A token that is about to expire is refreshed in the background where that can be kept, and otherwise before the
-/// response: the new token is not lost, and the spent refresh token not sent again.
+/// A token that is about to expire is refreshed in the background if the result can be stored, and otherwise before the
+/// response. The new token is not lost, and the spent refresh token is not sent again.
 #[tokio::test]
-async fn a_refresh_ahead_of_time_is_kept() {
+async fn early_refresh_is_stored() {
     for kind in ALL {
         let world = world(kind).await;
         world.login("acme").await;
@@ -217,10 +217,10 @@ async fn a_refresh_ahead_of_time_is_kept() {
     }
 }
 
-/// A refreshed token that does not fit is good for the request that got it. The next one knows that only a login helps:
+/// A refreshed token that does not fit is used for its own request. The next request knows that only a login helps:
 /// it neither waits nor sends the spent refresh token.
 #[tokio::test]
-async fn a_refreshed_token_too_large_for_a_cookie_ends_the_connection() {
+async fn too_large_refreshed_token_ends_the_connection() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     world.clock.advance(Duration::from_secs(3601));
@@ -233,16 +233,16 @@ async fn a_refreshed_token_too_large_for_a_cookie_ends_the_connection() {
     assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
 }
 
-/// A browser that goes away during a refresh leaves no task behind that tries to store the token for ever.
+/// A browser that disconnects during a refresh leaves no task that retries the write indefinitely.
 #[tokio::test]
-async fn a_browser_that_goes_away_leaves_nothing_behind() {
+async fn disconnected_browser_leaves_no_token() {
     for kind in ALL {
         let world = world(kind).await;
         world.login("acme").await;
         world.clock.advance(Duration::from_secs(3601));
         world.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
         assert!(tokio::time::timeout(Duration::from_millis(100), world.browser.get("/me")).await.is_err());
-        tokio::time::timeout(Duration::from_secs(5), world.oauth.finish()).await.expect("no refresh is under way");
+        tokio::time::timeout(Duration::from_secs(5), world.oauth.finish()).await.expect("no refresh is in flight");
         assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2);
         if kind != Kind::Cookie {
             assert_eq!(world.browser.get("/me").await.status, StatusCode::OK, "a session has stored it all the same");
@@ -252,7 +252,7 @@ async fn a_browser_that_goes_away_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn other_browsers_have_none_of_it() {
+async fn other_browsers_have_no_access() {
     for kind in ALL {
         let world = world(kind).await;
         world.login("acme").await;
@@ -262,9 +262,9 @@ async fn other_browsers_have_none_of_it() {
     }
 }
 
-/// The tokens of one user are no good to whoever is signed in next in the same browser.
+/// The next user of the same browser cannot use the tokens of the previous one.
 #[tokio::test]
-async fn the_next_user_of_a_browser_has_none_of_it() {
+async fn next_user_of_a_browser_has_no_access() {
     for kind in ALL {
         let world = world(kind).await;
         world.login("acme").await;
@@ -276,7 +276,7 @@ async fn the_next_user_of_a_browser_has_none_of_it() {
 }
 
 #[tokio::test]
-async fn a_callback_works_once() {
+async fn callback_works_once() {
     let world = world(Kind::Cookie).await;
     let cookies_of_the_start = {
         let start = world.browser.get("/login/acme").await;
@@ -293,10 +293,10 @@ async fn a_callback_works_once() {
     assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1);
 }
 
-/// The first response may be lost with the cookie or the session in it, as where a provider's page goes to the callback
+/// The first response may be lost with its cookie or session, for example if a provider's page opens the callback
 /// twice and cancels the first request.
 #[tokio::test]
-async fn a_repeated_callback_stores_what_was_lost() {
+async fn repeated_callback_stores_a_lost_token() {
     for kind in ALL {
         let world = world(kind).await;
         let callback = world.callback("acme").await;
@@ -308,16 +308,16 @@ async fn a_repeated_callback_stores_what_was_lost() {
         assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"somebody"}"#);
         assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1);
 
-        // A browser that has the response gets nothing once more: a logout stays one.
+        // A browser that has received the response gets the token only once, so a logout is final.
         assert!(world.browser.get("/disconnect/acme").await.body.starts_with("true"));
         assert_eq!(world.browser.get(&callback).await.status, StatusCode::SEE_OTHER);
         assert_eq!(world.browser.get("/status/acme").await.body, "not connected");
     }
 }
 
-/// The browser hangs up while the code is redeemed: there is no response any more that a token could be written to.
+/// The browser disconnects while the code is redeemed, so no response can carry the token.
 #[tokio::test]
-async fn a_callback_left_in_the_middle_is_not_lost() {
+async fn abandoned_callback_is_not_lost() {
     for kind in ALL {
         let world = world(kind).await;
         let callback = world.callback("acme").await;
@@ -330,9 +330,9 @@ async fn a_callback_left_in_the_middle_is_not_lost() {
     }
 }
 
-/// The token is sealed inside of the cookie, and both by the keys that are changed.
+/// The token is sealed inside of the cookie, and both use the rotated keys.
 #[tokio::test]
-async fn keys_of_a_cookie_can_be_changed() {
+async fn cookie_keys_can_be_rotated() {
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
     let both = KeyRing::new(new.clone()).with_older(old.clone());
     let provider = Arc::new(TestProvider::start().await.unwrap());
@@ -349,9 +349,9 @@ async fn keys_of_a_cookie_can_be_changed() {
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
 }
 
-/// A token that does not fit ends in an error page, with the old one in place: no endless login.
+/// A token that does not fit results in an error page, and the old one remains. There is no login loop.
 #[tokio::test]
-async fn a_token_too_large_for_a_cookie_says_so() {
+async fn token_too_large_for_a_cookie_is_reported() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     let before = world.browser.get("/me").await.body;
@@ -363,7 +363,7 @@ async fn a_token_too_large_for_a_cookie_says_so() {
 }
 
 #[tokio::test]
-async fn without_the_layer_the_error_names_the_fix() {
+async fn missing_layer_is_an_error_that_names_the_fix() {
     let world = world(Kind::Nowhere).await;
     for path in ["/me", "/status/acme", "/login/acme", "/disconnect/acme"] {
         let page = world.browser.get(path).await;
@@ -378,7 +378,7 @@ async fn without_the_layer_the_error_names_the_fix() {
 }
 
 #[tokio::test]
-async fn a_job_is_told_that_tokens_are_in_requests_only() {
+async fn background_job_gets_an_error_about_requests() {
     for kind in ALL {
         let world = world(kind).await;
         let advice = world.browser.get("/job").await.body;

@@ -1,4 +1,4 @@
-//! Tabs of one browser that refresh one token, with a ledger between them and without.
+//! Tabs of one browser refresh the same token, with and without a ledger.
 #![cfg(feature = "tower-sessions-0_15")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -84,13 +84,13 @@ impl World {
         self.share_cookies();
     }
 
-    /// The browser is one, wherever its requests are answered.
+    /// Both processes serve the same browser.
     fn share_cookies(&self) {
         let jar = self.processes[0].jar.lock().unwrap().clone();
         *self.processes[1].jar.lock().unwrap() = jar;
     }
 
-    /// That many requests at the same time; their statuses.
+    /// Sends this many concurrent requests. Returns their statuses.
     async fn tabs(&self, many: usize) -> Vec<StatusCode> {
         self.provider.next_token_answer(Answer::normal().after(Duration::from_millis(200)));
         let mut tabs = JoinSet::new();
@@ -119,17 +119,17 @@ async fn two_tabs_share_one_redemption() {
     }
 }
 
-/// What is declared of tokens in requests, and why there is a ledger.
+/// The declared limit of tokens in requests, and the reason for a ledger.
 #[tokio::test]
-async fn without_a_ledger_two_tabs_end_the_grant() {
+async fn two_tabs_lose_the_grant_without_a_ledger() {
     let world = World::new(Kind::Cookie, None).await;
     world.tabs(10).await;
     assert_eq!(world.provider.counters().families_revoked, 1);
 }
 
-/// Two answers come in the wrong order: the older cookie is what the browser has in the end.
+/// Two responses arrive in the wrong order, so the browser has the older cookie.
 #[tokio::test]
-async fn an_older_cookie_catches_up() {
+async fn older_cookie_catches_up() {
     let ledger: Arc<dyn TokenStorage> = Arc::new(MemoryStorage::new());
     let world = World::new(Kind::Cookie, Some(ledger)).await;
     let browser = &world.processes[0];
@@ -148,9 +148,9 @@ async fn an_older_cookie_catches_up() {
     assert_eq!((world.refreshes(), world.provider.counters().families_revoked), (3, 0));
 }
 
-/// A request whose answer never reaches the browser.
+/// The response to a request never reaches the browser.
 #[tokio::test]
-async fn a_lost_cookie_loses_no_token() {
+async fn lost_cookie_loses_no_token() {
     let world = World::new(Kind::Cookie, Some(Arc::new(MemoryStorage::new()))).await;
     let browser = &world.processes[0];
     let before = browser.jar.lock().unwrap().clone();
@@ -161,7 +161,7 @@ async fn a_lost_cookie_loses_no_token() {
 }
 
 #[tokio::test]
-async fn a_callback_works_once_in_all_processes() {
+async fn callback_works_once_across_processes() {
     let world = World::new(Kind::Cookie, Some(Arc::new(MemoryStorage::new()))).await;
     let (one, two) = (&world.processes[0], &world.processes[1]);
     let start = one.get("/login/acme").await;
@@ -177,9 +177,9 @@ async fn a_callback_works_once_in_all_processes() {
     assert_eq!(world.provider.requests_to(Endpoint::Token).len(), before + 1);
 }
 
-/// Such as one that is of one request itself.
+/// For example, a request-bound storage.
 #[tokio::test]
-async fn a_ledger_has_to_be_atomic() {
+async fn ledger_without_atomic_writes_is_rejected() {
     let builder = || OAuth::per_request(BASE, KeyRing::generate()).anonymous_users();
     let of_a_request = Arc::clone(builder().build().unwrap().tokens().storage());
     let refused = builder().ledger(of_a_request).build().unwrap_err();

@@ -4,7 +4,7 @@
 
 mod support;
 
-/// The same for each release, whose types are different ones of the same names.
+/// The same tests for each release, whose types have the same names but are different.
 macro_rules! release {
     ($module:ident, $tower_sessions:ident) => {
         mod $module {
@@ -24,7 +24,7 @@ macro_rules! release {
 
             use super::support::{Browser, Page, key, payload, routes, serve};
 
-            /// A session store that tests look into, and that fails on demand.
+            /// A session store that tests can inspect, and that fails on demand.
             #[derive(Clone, Debug, Default)]
             struct Store {
                 records: Arc<Mutex<HashMap<Id, Record>>>,
@@ -36,9 +36,9 @@ macro_rules! release {
                 #[default]
                 None,
                 Down,
-                /// Sessions are read and written, but no records of tokens are read.
+                /// Sessions work, but reads of token records fail.
                 TokensNotRead,
-                /// Nor are they written.
+                /// Writes of token records fail.
                 TokensNotWritten,
             }
 
@@ -76,7 +76,7 @@ macro_rules! release {
 
                 async fn save(&self, record: &Record) -> Result<()> {
                     self.check(if is_vault(record) { Fault::TokensNotWritten } else { Fault::Down })?;
-                    // As the Redis store does it: what is not there is not written.
+                    // Like the Redis store, this only writes existing records.
                     if let Some(there) = self.records.lock().unwrap().get_mut(&record.id) {
                         *there = record.clone();
                     }
@@ -86,7 +86,7 @@ macro_rules! release {
                 async fn load(&self, id: &Id) -> Result<Option<Record>> {
                     self.check(Fault::Down)?;
                     let found = self.records.lock().unwrap().get(id).cloned();
-                    // Long enough for others to write in between.
+                    // Long enough for other requests to write meanwhile.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     self.check(if found.as_ref().is_some_and(is_vault) { Fault::TokensNotRead } else { Fault::Down })?;
                     Ok(found)
@@ -99,13 +99,13 @@ macro_rules! release {
                 }
             }
 
-            /// Routes that use the session for the application's own sake.
+            /// Routes that use the session for the application itself.
             fn own_routes() -> Router {
                 async fn visit(session: Session) -> &'static str {
                     session.insert("visited", true).await.unwrap();
                     "visited"
                 }
-                /// Reads the session at once, and writes it back much later.
+                /// Reads the session immediately, and writes it back much later.
                 async fn slow(session: Session) -> &'static str {
                     let _: Option<bool> = session.get("visited").await.unwrap();
                     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -151,7 +151,7 @@ macro_rules! release {
             }
 
             #[tokio::test]
-            async fn a_record_lives_as_the_session_does() {
+            async fn record_is_available_as_long_as_its_session() {
                 let (store, browser) = start().await;
                 assert_eq!(browser.get("/get/alice").await.body, "none");
                 assert!(store.ids().is_empty() && browser.names().is_empty(), "a visit alone leaves nothing");
@@ -169,9 +169,9 @@ macro_rules! release {
                 assert_eq!(browser.get("/get/bob").await.body, "none");
             }
 
-            /// A request that is slow writes its old session back over what others wrote meanwhile.
+            /// A slow request overwrites the session with its old content.
             #[tokio::test]
-            async fn a_slow_request_erases_nothing() {
+            async fn slow_request_overwrites_no_token() {
                 let (_, browser) = start().await;
                 browser.get("/put/alice/10").await;
                 let browser = Arc::new(browser);
@@ -194,7 +194,7 @@ macro_rules! release {
             }
 
             #[tokio::test]
-            async fn requests_at_once_lose_nothing() {
+            async fn concurrent_requests_lose_no_token() {
                 let (_, browser) = start().await;
                 browser.get("/put/first/1").await;
                 let browser = Arc::new(browser);
@@ -213,7 +213,7 @@ macro_rules! release {
             }
 
             #[tokio::test]
-            async fn what_was_written_is_kept_whatever_the_status() {
+            async fn written_tokens_are_stored_for_any_status() {
                 let (_, browser) = start().await;
                 browser.get("/put/alice/10").await;
                 let page = browser.get("/put-500/alice/20").await;
@@ -221,9 +221,9 @@ macro_rules! release {
                 assert_eq!(browser.get("/get/alice").await.body, "20");
             }
 
-            /// A login ends the session id that somebody else may have planted; a refresh does not.
+            /// A login replaces the session id, which an attacker may have fixed. A refresh does not.
             #[tokio::test]
-            async fn a_login_cycles_the_session_id() {
+            async fn login_cycles_the_session_id() {
                 let (store, browser) = start().await;
                 browser.get("/visit").await;
                 let (before, ids) = (session_of(&browser), store.ids());
@@ -241,9 +241,9 @@ macro_rules! release {
                 }
             }
 
-            /// tower-sessions sets no cookie on a server error: a new id there would throw the visitor out.
+            /// tower-sessions sets no cookie on a server error, so a new id would end the visitor's session.
             #[tokio::test]
-            async fn a_server_error_keeps_the_session() {
+            async fn server_error_retains_the_session() {
                 let (_, browser) = start().await;
                 browser.get("/visit").await;
                 browser.get("/put/alice/10").await;
@@ -254,7 +254,7 @@ macro_rules! release {
             }
 
             #[tokio::test]
-            async fn an_outage_is_an_error_and_not_a_missing_token() {
+            async fn outage_is_an_error_and_not_a_missing_token() {
                 let (store, browser) = start().await;
                 browser.get("/put/alice/10").await;
                 for fault in [Fault::Down, Fault::TokensNotRead] {
@@ -275,7 +275,7 @@ macro_rules! release {
             }
 
             #[tokio::test]
-            async fn what_was_damaged_in_the_store_is_corrupt_and_stays() {
+            async fn damaged_record_in_the_store_is_corrupt_and_remains() {
                 let (store, browser) = start().await;
                 browser.get("/put/alice/10").await;
                 browser.get("/put/bob/20").await;
@@ -291,7 +291,7 @@ macro_rules! release {
                     assert!(page.body.starts_with("Corrupt"), "{page:?}");
                     assert_eq!(browser.get("/get/bob").await.body, "20");
                     browser.get("/refresh/bob/20").await;
-                    assert_eq!(store.vaults()[0].data[damaged], value, "it stays as it is");
+                    assert_eq!(store.vaults()[0].data[damaged], value, "the record is unchanged");
                 }
                 assert_eq!(browser.get("/put/alice/30").await.body, "put", "a new login goes over it");
                 assert_eq!(browser.get("/get/alice").await.body, "30");
@@ -299,9 +299,9 @@ macro_rules! release {
                 assert_eq!(browser.get("/delete/alice").await.body, "true");
             }
 
-            /// The Redis store does not write what is not there: a record that expired is made anew.
+            /// The Redis store only writes existing records, so an expired record is created again.
             #[tokio::test]
-            async fn tokens_that_the_store_dropped_can_be_stored_again() {
+            async fn dropped_tokens_can_be_stored_again() {
                 let (store, browser) = start().await;
                 browser.get("/put/alice/10").await;
                 let vault = store.vaults()[0].id;
@@ -313,7 +313,7 @@ macro_rules! release {
             }
 
             #[tokio::test]
-            async fn using_tokens_prolongs_them() {
+            async fn use_of_tokens_prolongs_their_lifetime() {
                 let store = Store::default();
                 let tokens = SessionTokens::new(store.clone()).with_lifetime(Duration::from_secs(1000));
                 let browser = start_with(&store, tokens).await;
@@ -336,9 +336,9 @@ macro_rules! release {
                 assert!(is_prolonged());
             }
 
-            /// Without the session manager outside, or with the one of another release, the error says so.
+            /// The error reports a missing session manager, or one of another release.
             #[tokio::test]
-            async fn a_missing_session_names_the_fix() {
+            async fn missing_session_is_an_error_that_names_the_fix() {
                 let store = Store::default();
                 let url = serve(routes().layer(SessionTokens::new(store))).await;
                 let page: Page = Browser::new(&url, false).get("/get/alice").await;
@@ -348,9 +348,9 @@ macro_rules! release {
                 );
             }
 
-            /// The task that refreshes outlives its request.
+            /// The task of the refresh outlives its request.
             #[tokio::test]
-            async fn a_write_after_the_response_is_kept() {
+            async fn write_after_the_response_is_stored() {
                 let store = Store::default();
                 let (answers, mut results) = tokio::sync::mpsc::unbounded_channel();
                 let late = move |Extension(storage): Extension<RequestStorage>| async move {

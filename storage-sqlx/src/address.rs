@@ -2,35 +2,35 @@ use std::time::Duration;
 
 use url::Url;
 
-/// What a kind of database takes in its URL.
+/// The URL parameters that a kind of database supports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameters {
-    /// Those that sqlx understands.
-    pub(crate) of_sqlx: &'static [&'static str],
-    /// What else may be asked for, because it is so anyway: parameters and their values.
-    pub(crate) given: &'static [(&'static str, &'static [&'static str])],
+    /// The parameters that sqlx supports.
+    pub(crate) sqlx: &'static [&'static str],
+    /// Parameters that have no effect with these values, because the storage behaves that way already.
+    pub(crate) implied: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// A URL that sqlx understands wholly. It ignores a parameter that it does not know, and logs its value.
+/// A URL in which sqlx supports every parameter. sqlx ignores unknown parameters, and logs their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) url: String,
-    /// The longest to wait for a connection.
+    /// How long to wait for a connection.
     pub(crate) connect_timeout: Option<Duration>,
 }
 
-/// What is wrong with a URL. It quotes no value: a password may be anywhere in a malformed one.
+/// Why a URL is rejected. The error quotes no value, because a malformed URL may contain the password anywhere.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
-    #[error("it names several hosts")]
+    #[error("the URL names several hosts")]
     SeveralHosts,
-    #[error("its parameter `{0}` is unknown to this storage")]
+    #[error("the URL parameter `{0}` is unknown to this storage")]
     Unknown(String),
-    #[error("this storage does not support the value of its parameter `{0}`")]
+    #[error("this storage does not support the value of the URL parameter `{0}`")]
     Value(String),
-    #[error("there is a `?` or `#` and no parameter behind it")]
+    #[error("the URL contains a `?` or `#` that is not followed by a parameter")]
     NoParameter,
-    #[error("it is malformed: {0}")]
+    #[error("the URL is malformed: {0}")]
     Malformed(#[from] url::ParseError),
 }
 
@@ -38,21 +38,21 @@ impl AddressError {
     pub(crate) const fn advice(&self) -> &'static str {
         match self {
             Self::SeveralHosts => {
-                "name one host in the database's URL: a name or a proxy that follows the primary, or a pooler"
+                "name one host in the database URL: a host name or a proxy that follows the primary, or a pooler"
             }
-            Self::Unknown(_) | Self::Value(_) => "leave the parameter out of the database's URL, or correct it",
+            Self::Unknown(_) | Self::Value(_) => "remove the parameter from the database URL, or correct it",
             Self::NoParameter | Self::Malformed(_) => {
-                "correct the database's URL; write `?`, `#`, `@` and `/` in a password as %3F, %23, %40 and %2F"
+                "correct the database URL; write `?`, `#`, `@` and `/` in a password as %3F, %23, %40 and %2F"
             }
         }
     }
 }
 
 impl Address {
-    /// Reads a URL, and takes out what sqlx does not understand.
+    /// Parses a URL, and removes the parameters that sqlx does not support.
     ///
     /// # Errors
-    /// [`AddressError`], also for whatever would be ignored.
+    /// [`AddressError`], even for parameters that sqlx would ignore.
     pub(crate) fn parse(text: &str, parameters: Parameters) -> Result<Self, AddressError> {
         if hosts(text).contains(',') {
             return Err(AddressError::SeveralHosts);
@@ -61,7 +61,7 @@ impl Address {
         if url.fragment().is_some() {
             return Err(AddressError::NoParameter);
         }
-        let mut kept = Vec::new();
+        let mut passed_on = Vec::new();
         let mut connect_timeout = None;
         for (name, value) in url.query_pairs() {
             match (&*name, &*value) {
@@ -70,12 +70,12 @@ impl Address {
                     let seconds = value.parse().map_err(|_| AddressError::Value(name.into_owned()))?;
                     connect_timeout = Some(Duration::from_secs(seconds)).filter(|limit| !limit.is_zero());
                 }
-                (known, _) if parameters.passes_on(known) => kept.push((name.into_owned(), value.into_owned())),
-                (known, value) if parameters.gives(known, value) => {}
-                (known, _) if parameters.given.iter().any(|(given, _)| *given == known) => {
+                (known, _) if parameters.passes_on(known) => passed_on.push((name.into_owned(), value.into_owned())),
+                (known, value) if parameters.implies(known, value) => {}
+                (known, _) if parameters.implied.iter().any(|(implied, _)| *implied == known) => {
                     return Err(AddressError::Value(name.into_owned()));
                 }
-                // The rest of a password would look like this.
+                // This may be the rest of a password.
                 (part, _) if !is_name(part) || text.split_once('?').is_some_and(|(_, query)| query.contains('@')) => {
                     return Err(AddressError::NoParameter);
                 }
@@ -83,8 +83,8 @@ impl Address {
             }
         }
         url.set_query(None);
-        if !kept.is_empty() {
-            url.query_pairs_mut().extend_pairs(kept);
+        if !passed_on.is_empty() {
+            url.query_pairs_mut().extend_pairs(passed_on);
         }
         Ok(Self { url: url.into(), connect_timeout })
     }
@@ -92,22 +92,22 @@ impl Address {
 
 impl Parameters {
     fn passes_on(&self, name: &str) -> bool {
-        self.of_sqlx.contains(&name) || (self.of_sqlx.contains(&"options") && name.starts_with("options["))
+        self.sqlx.contains(&name) || (self.sqlx.contains(&"options") && name.starts_with("options["))
     }
 
-    fn gives(&self, name: &str, value: &str) -> bool {
-        self.given
-            .iter()
-            .any(|(given, values)| *given == name && values.iter().any(|possible| possible.eq_ignore_ascii_case(value)))
+    fn implies(&self, name: &str, value: &str) -> bool {
+        self.implied.iter().any(|(implied, values)| {
+            *implied == name && values.iter().any(|possible| possible.eq_ignore_ascii_case(value))
+        })
     }
 }
 
-/// The address within the brackets that a URL has around one of IPv6, and any other host as it is.
+/// Removes the brackets around an IPv6 address. Other hosts are unchanged.
 pub(crate) fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host)
 }
 
-/// What stands between the login and the path.
+/// The part of a URL between the credentials and the path.
 fn hosts(text: &str) -> &str {
     let rest = text.split_once("://").map_or("", |(_, rest)| rest);
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
@@ -124,14 +124,14 @@ mod tests {
     use super::*;
 
     const SOME: Parameters =
-        Parameters { of_sqlx: &["sslmode", "host", "port", "options"], given: &[("binding", &["off", "prefer"])] };
+        Parameters { sqlx: &["sslmode", "host", "port", "options"], implied: &[("binding", &["off", "prefer"])] };
 
     fn error(url: &str) -> AddressError {
         Address::parse(url, SOME).unwrap_err()
     }
 
     #[test]
-    fn parameters_of_sqlx_are_passed_on() {
+    fn sqlx_parameters_are_passed_on() {
         for (url, passed_on, seconds) in [
             ("postgres://u:p@h:1/d", "postgres://u:p@h:1/d", None),
             ("postgres://u@h/d?sslmode=require&binding=Prefer", "postgres://u@h/d?sslmode=require", None),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_ignored_is_refused() {
+    fn unsupported_parameters_are_rejected() {
         for url in ["postgres://a,b/d", "postgres://u:p@a:1,b:2/d", "postgres:///d?host=a,b", "postgres://h/d?port=1,2"]
         {
             assert_eq!(error(url), AddressError::SeveralHosts, "{url}");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_of_a_password_is_not_quoted() {
+    fn parts_of_a_password_are_not_quoted() {
         for url in [
             "postgres://u:pa?canary@h/d",
             "postgres://u:pa?canary&x@h/d",
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_are_of_the_url_and_not_of_the_host() {
+    fn brackets_are_removed_from_ipv6_hosts() {
         assert_eq!(without_brackets("[::1]"), "::1");
         assert_eq!(without_brackets("db.example"), "db.example");
         assert_eq!(hosts("postgres://u:p,q@[::1]:5432/d,e?x=a,b"), "[::1]:5432");

@@ -8,70 +8,72 @@ use tokio::time::{Instant, timeout};
 use crate::DEFAULT_TIMEOUT;
 use crate::dialect::Dialect;
 
-/// A connection idle for longer is tested before it is used: servers, proxies and firewalls close such ones without a
-/// word, some after two seconds, and a write that is sent on one is ambiguous.
-const QUIET: Duration = Duration::from_millis(500);
+/// A connection that was idle for longer is tested before use. Servers, proxies and firewalls close idle connections
+/// silently, some of them after two seconds, and a write on a closed connection is ambiguous.
+const MAX_IDLE: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection that a statement runs on. Dropped in the middle, on a time-out or because the caller gave up, it is
-/// closed rather than handed to the next one with half an answer in it.
+/// A connection that runs a statement. If it is dropped before the statement has ended, because of a timeout or a
+/// dropped caller, the connection is closed, because it may contain the rest of a response.
 pub(crate) struct InUse<DB: Dialect> {
     connection: PoolConnection<DB>,
-    fine: bool,
+    is_clean: bool,
 }
 
 impl<DB: Dialect> InUse<DB> {
     pub(crate) fn new(connection: PoolConnection<DB>) -> Self {
-        // Without a server there is nothing between a statement and its answer that could break.
-        Self { connection, fine: !DB::REMOTE }
+        // A database without a server has no connection that could break.
+        Self { connection, is_clean: !DB::REMOTE }
     }
 
     pub(crate) fn get(&mut self) -> &mut DB::Connection {
         &mut self.connection
     }
 
-    pub(crate) fn is_fine(&mut self) {
-        self.fine = true;
+    pub(crate) fn mark_clean(&mut self) {
+        self.is_clean = true;
     }
 }
 
 impl<DB: Dialect> Drop for InUse<DB> {
     fn drop(&mut self) {
-        if !self.fine {
+        if !self.is_clean {
             self.connection.close_on_drop();
         }
     }
 }
 
-/// When a connection last broke: what was opened before may be broken too, and is looked at before it is used again.
+/// When a connection of a pool last broke. All connections that were opened before are suspect, and are tested before
+/// their next use.
 ///
-/// A ping before every use costs a round trip each; this one costs none while all is well.
+/// A ping before every use would cost a round trip each time. This costs none as long as no connection breaks.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Doubts(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Suspicion(Arc<Mutex<Option<Instant>>>);
 
-impl Doubts {
-    pub(crate) fn arise(&self) {
+impl Suspicion {
+    pub(crate) fn mark_suspect(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    fn concern(&self, connection: &PoolConnectionMetadata) -> bool {
-        let arisen = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.idle_for >= arisen.map_or(QUIET, |arisen| QUIET.min(arisen.elapsed()))
+    fn is_suspect(&self, connection: &PoolConnectionMetadata) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.idle_for >= since.map_or(MAX_IDLE, |since| MAX_IDLE.min(since.elapsed()))
     }
 
-    /// The options of a pool that tests its connections when there is doubt, and waits no longer than this for one.
-    pub(crate) fn watch<DB: Dialect>(&self, limit: Option<Duration>) -> PoolOptions<DB> {
-        let doubts = self.clone();
+    /// The options of a pool that tests suspect connections, and waits for a connection no longer than `limit`.
+    pub(crate) fn pool_options<DB: Dialect>(&self, limit: Option<Duration>) -> PoolOptions<DB> {
+        let suspicion = self.clone();
         PoolOptions::new()
             .acquire_timeout(limit.unwrap_or(DEFAULT_TIMEOUT / 2))
             .test_before_acquire(false)
             .before_acquire(move |connection: &mut DB::Connection, metadata| {
-                let doubtful = doubts.concern(&metadata);
+                let is_suspect = suspicion.is_suspect(&metadata);
                 Box::pin(async move {
-                    if !doubtful {
+                    if !is_suspect {
                         return Ok(true);
                     }
-                    // An error, and not `false`, which would say good-bye to a server that may not be there.
+                    // An error and not `false`, because `false` would send a closing message to a server that may be
+                    // gone.
                     timeout(PING_TIMEOUT, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
                     Ok(true)
                 })

@@ -6,10 +6,10 @@ use futures_util::stream::BoxStream;
 use sqlx::Either;
 use sqlx::error::DatabaseError;
 
-use crate::error::Failure;
+use crate::error::ErrorClass;
 use crate::sql::Texts;
 
-/// One value for a `?` of a statement.
+/// A value for one `?` of a statement.
 #[derive(Clone, Copy)]
 pub(crate) enum Bind<'a> {
     Bytes(&'a [u8]),
@@ -18,42 +18,42 @@ pub(crate) enum Bind<'a> {
     OptionalNumber(Option<i64>),
 }
 
-/// What came back from a statement.
-pub(crate) struct Outcome<DB: sqlx::Database> {
+/// The result of a statement.
+pub(crate) struct StatementResult<DB: sqlx::Database> {
     pub(crate) rows: Vec<DB::Row>,
     pub(crate) affected: u64,
 }
 
-/// What a database is asked for, in types that are the same for all of them.
+/// What differs between the databases, in common types.
 pub(crate) trait Dialect: sqlx::Database {
-    /// The name in `Capabilities`.
+    /// The name in [`Capabilities`](oauth_dance_core::Capabilities).
     const STORAGE_NAME: &'static str;
-    /// Whether connections reach a server, and are closed when there is doubt about them.
+    /// Whether the database is a server. Connections to a server are closed if their state is unknown.
     const REMOTE: bool;
     const TEXTS: Texts;
-    /// What [`look_up`](Self::look_up) remembers.
-    type LookUps: Default + std::fmt::Debug + Send + Sync + 'static;
+    /// The state of [`lookup`](Self::lookup) between calls.
+    type LookupState: Default + std::fmt::Debug + Send + Sync + 'static;
 
-    /// What an error of the database means.
-    fn failure(error: &dyn DatabaseError) -> Failure;
+    /// Classifies an error of the database.
+    fn classify(error: &dyn DatabaseError) -> ErrorClass;
 
-    /// How many rows a statement changed.
+    /// The number of rows that a statement changed.
     fn changed(done: &Self::QueryResult) -> u64;
 
-    /// Runs one statement to its end.
+    /// Runs one statement to completion.
     fn run(
         connection: &mut Self::Connection,
         sql: &Arc<str>,
         binds: &[Bind<'_>],
-    ) -> impl Future<Output = Result<Outcome<Self>, sqlx::Error>> + Send;
+    ) -> impl Future<Output = Result<StatementResult<Self>, sqlx::Error>> + Send;
 
-    /// Runs the read of one record, which is most of what a storage does, and may be the same each time.
-    fn look_up(
+    /// Reads one record. This is the most frequent operation of a storage, and always the same statement.
+    fn lookup(
         connection: &mut Self::Connection,
         sql: &Arc<str>,
         binds: &[Bind<'_>],
-        _state: &Self::LookUps,
-    ) -> impl Future<Output = Result<Outcome<Self>, sqlx::Error>> + Send {
+        _state: &Self::LookupState,
+    ) -> impl Future<Output = Result<StatementResult<Self>, sqlx::Error>> + Send {
         Self::run(connection, sql, binds)
     }
 
@@ -65,11 +65,11 @@ pub(crate) trait Dialect: sqlx::Database {
 /// A row, or the end of a statement.
 type Part<DB> = Either<<DB as sqlx::Database>::QueryResult, <DB as sqlx::Database>::Row>;
 
-/// Collects what came back from a statement.
+/// Collects the result of a statement.
 pub(crate) async fn collect<DB: Dialect>(
     mut results: BoxStream<'_, Result<Part<DB>, sqlx::Error>>,
-) -> Result<Outcome<DB>, sqlx::Error> {
-    let mut outcome = Outcome { rows: Vec::new(), affected: 0 };
+) -> Result<StatementResult<DB>, sqlx::Error> {
+    let mut outcome = StatementResult { rows: Vec::new(), affected: 0 };
     while let Some(result) = results.try_next().await? {
         match result {
             Either::Left(done) => outcome.affected += DB::changed(&done),
@@ -79,15 +79,15 @@ pub(crate) async fn collect<DB: Dialect>(
     Ok(outcome)
 }
 
-/// [`Dialect::run`] by a statement that is prepared once on each connection. It reads the same for each database and
-/// differs in types only, as the other macro here.
+/// Implements [`Dialect::run`] with a statement that is prepared once on each connection. The implementations differ in
+/// their types only.
 macro_rules! run_prepared {
     () => {
         async fn run(
             connection: &mut Self::Connection,
             sql: &std::sync::Arc<str>,
             binds: &[crate::dialect::Bind<'_>],
-        ) -> Result<crate::dialect::Outcome<Self>, sqlx::Error> {
+        ) -> Result<crate::dialect::StatementResult<Self>, sqlx::Error> {
             use sqlx::{Arguments as _, Executor as _};
 
             let mut arguments = <Self as sqlx::Database>::Arguments::default();
@@ -100,7 +100,7 @@ macro_rules! run_prepared {
                 }
                 .map_err(sqlx::Error::Encode)?;
             }
-            // Safe: made of constants and a table name of letters, digits and underscores.
+            // Safe, because the text consists of constants and a table name of letters, digits and underscores.
             let sql = sqlx::AssertSqlSafe(std::sync::Arc::clone(sql));
             crate::dialect::collect(connection.fetch_many(sqlx::query_with(sql, arguments))).await
         }
@@ -108,7 +108,7 @@ macro_rules! run_prepared {
 }
 pub(crate) use run_prepared;
 
-/// The methods of [`Dialect`] that read a column.
+/// Implements the methods of [`Dialect`] that read a column.
 macro_rules! read_columns {
     () => {
         fn bytes(row: &Self::Row, column: usize) -> Result<Vec<u8>, sqlx::Error> {

@@ -9,32 +9,32 @@ use oauth_dance_migrations::TableName;
 use sqlx::Pool;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::connection::{Doubts, InUse};
-use crate::dialect::{Bind, Dialect, Outcome};
-use crate::error::{Failure, TimedOut, failure, source, unchanged};
+use crate::connection::{InUse, Suspicion};
+use crate::dialect::{Bind, Dialect, StatementResult};
+use crate::error::{ErrorClass, TimedOut, classify, source, unchanged};
 use crate::page::{PageQuery, RawKey};
 use crate::record::{key_binds, read_entry, read_record, record_binds};
 use crate::sql::Statements;
 use crate::{DEFAULT_TIMEOUT, MAX_PAYLOAD};
 
-/// The most entries of one page, whatever was asked for.
+/// The maximum number of entries of one page.
 const MAX_PAGE: usize = 1000;
-/// The most records that one statement purges.
+/// The maximum number of records that one statement purges.
 const PURGE_BATCH: usize = 1000;
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// The storage of every database: what differs between them is in [`Dialect`].
+/// The storage of every database. The differences are in [`Dialect`].
 pub(crate) struct Engine<DB: Dialect> {
     readers: Pool<DB>,
     writers: Pool<DB>,
     table: TableName,
-    /// What every statement begins with.
-    opening: &'static str,
+    /// The prefix of every statement.
+    prefix: &'static str,
     statements: Arc<Statements>,
     timeout: Duration,
-    doubts: Doubts,
-    look_ups: Arc<DB::LookUps>,
+    suspicion: Suspicion,
+    lookups: Arc<DB::LookupState>,
     capabilities: Capabilities,
 }
 
@@ -44,12 +44,12 @@ impl<DB: Dialect> Engine<DB> {
         Self {
             readers,
             writers,
-            opening: "",
+            prefix: "",
             statements: Arc::new(Statements::new(&DB::TEXTS, &table, "")),
             table,
             timeout: DEFAULT_TIMEOUT,
-            doubts: Doubts::default(),
-            look_ups: Arc::default(),
+            suspicion: Suspicion::default(),
+            lookups: Arc::default(),
             capabilities: Capabilities::new(DB::STORAGE_NAME)
                 .with_durable(durable)
                 .with_shared(shared)
@@ -60,24 +60,24 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     pub(crate) fn with_table(self, table: TableName) -> Self {
-        let statements = Arc::new(Statements::new(&DB::TEXTS, &table, self.opening));
-        Self { statements, table, look_ups: Arc::default(), ..self }
+        let statements = Arc::new(Statements::new(&DB::TEXTS, &table, self.prefix));
+        Self { statements, table, lookups: Arc::default(), ..self }
     }
 
-    /// Begins every statement with something.
+    /// Sets the prefix of every statement.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
-    pub(crate) fn with_opening(self, opening: &'static str) -> Self {
-        let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, opening));
-        Self { statements, opening, look_ups: Arc::default(), ..self }
+    pub(crate) fn with_prefix(self, prefix: &'static str) -> Self {
+        let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, prefix));
+        Self { statements, prefix, lookups: Arc::default(), ..self }
     }
 
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
 
-    /// Tells a pool's own check when to look.
-    pub(crate) fn with_doubts(self, doubts: Doubts) -> Self {
-        Self { doubts, ..self }
+    /// Shares the suspicion with the check of a pool.
+    pub(crate) fn with_suspicion(self, suspicion: Suspicion) -> Self {
+        Self { suspicion, ..self }
     }
 
     pub(crate) fn table(&self) -> &TableName {
@@ -98,7 +98,7 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     pub(crate) async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        let found = self.run(Effect::LookUp, &self.statements.get, &key_binds(key)?).await?;
+        let found = self.run(Effect::Lookup, &self.statements.get, &key_binds(key)?).await?;
         let Some(row) = found.rows.first() else { return Ok(None) };
         read_record::<DB>(row).map(Some).map_err(|error| StorageError::corrupt(key, error))
     }
@@ -144,7 +144,7 @@ impl<DB: Dialect> Engine<DB> {
         let limit = page.limit.clamp(1, MAX_PAGE);
         let mut found = Page { entries: Vec::new(), next: None };
 
-        // One row more than asked for tells whether another page follows.
+        // One row more than requested shows whether another page follows.
         let Some(query) = PageQuery::new::<DB>(&self.statements.list, filter, after.as_ref(), limit as i64 + 1) else {
             return Ok(found);
         };
@@ -154,7 +154,9 @@ impl<DB: Dialect> Engine<DB> {
             found.next = (rows.len() > limit).then(|| raw.to_cursor());
             match raw.to_key() {
                 Some(key) => found.entries.push(read_entry::<DB>(key, row)),
-                None => tracing::warn!(table = %self.table, ?raw, "left a row out of a list: its key is no token key"),
+                None => {
+                    tracing::warn!(table = %self.table, ?raw, "a row was left out of a list, because its key is not a valid token key")
+                }
             }
         }
         Ok(found)
@@ -165,9 +167,10 @@ impl<DB: Dialect> Engine<DB> {
         let mut left = limit;
         while left > 0 {
             let batch = left.min(PURGE_BATCH);
-            let freed = self.run(Effect::Write, &self.statements.purge, &[Bind::Number(batch as i64)]).await?.affected;
-            purged += freed;
-            if freed < batch as u64 {
+            let removed =
+                self.run(Effect::Write, &self.statements.purge, &[Bind::Number(batch as i64)]).await?.affected;
+            purged += removed;
+            if removed < batch as u64 {
                 break;
             }
             left -= batch;
@@ -175,9 +178,14 @@ impl<DB: Dialect> Engine<DB> {
         Ok(purged)
     }
 
-    /// Runs one statement. Tries again what changed nothing and may succeed in a moment, for half of the time-out, so
+    /// Runs one statement. A statement that had no effect and may succeed soon is retried for half of the timeout, so
     /// that the last try has the other half.
-    async fn run(&self, effect: Effect, sql: &Arc<str>, binds: &[Bind<'_>]) -> Result<Outcome<DB>, StorageError> {
+    async fn run(
+        &self,
+        effect: Effect,
+        sql: &Arc<str>,
+        binds: &[Bind<'_>],
+    ) -> Result<StatementResult<DB>, StorageError> {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut reconnected = false;
@@ -188,20 +196,22 @@ impl<DB: Dialect> Engine<DB> {
             };
             let in_time = start.elapsed() < self.timeout / 2;
             match (error, effect) {
-                (Attempt::Busy(_), _) if in_time => {}
-                (Attempt::Broken(_), Effect::LookUp | Effect::Read) if in_time && !reconnected => reconnected = true,
-                (Attempt::Busy(error) | Attempt::Unchanged(error), _) => return Err(unchanged::<DB>(error)),
-                (Attempt::Unsent, _) | (Attempt::Unanswered, Effect::LookUp | Effect::Read) => {
+                (AttemptError::Busy(_), _) if in_time => {}
+                (AttemptError::Broken(_), Effect::Lookup | Effect::Read) if in_time && !reconnected => {
+                    reconnected = true
+                }
+                (AttemptError::Busy(error) | AttemptError::Unchanged(error), _) => return Err(unchanged::<DB>(error)),
+                (AttemptError::NotSent, _) | (AttemptError::TimedOut, Effect::Lookup | Effect::Read) => {
                     return Err(StorageError::unavailable(TimedOut));
                 }
-                (Attempt::Broken(error), Effect::LookUp | Effect::Read) => {
+                (AttemptError::Broken(error), Effect::Lookup | Effect::Read) => {
                     return Err(StorageError::unavailable(source(error)));
                 }
-                (Attempt::Broken(error), Effect::Write) => return Err(StorageError::ambiguous(source(error))),
-                (Attempt::Unanswered, Effect::Write) => return Err(StorageError::ambiguous(TimedOut)),
+                (AttemptError::Broken(error), Effect::Write) => return Err(StorageError::ambiguous(source(error))),
+                (AttemptError::TimedOut, Effect::Write) => return Err(StorageError::ambiguous(TimedOut)),
             }
             sleep(pause).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
+            pause = MAX_PAUSE.min(pause * 2);
         }
     }
 
@@ -211,64 +221,64 @@ impl<DB: Dialect> Engine<DB> {
         sql: &Arc<str>,
         binds: &[Bind<'_>],
         deadline: Instant,
-    ) -> Result<Outcome<DB>, Attempt> {
+    ) -> Result<StatementResult<DB>, AttemptError> {
         let pool = match effect {
-            Effect::LookUp | Effect::Read => &self.readers,
+            Effect::Lookup | Effect::Read => &self.readers,
             Effect::Write => &self.writers,
         };
         let mut connection = match timeout_at(deadline, pool.acquire()).await {
             Ok(Ok(connection)) => InUse::new(connection),
-            Ok(Err(error)) => return Err(Attempt::Unchanged(error)),
-            Err(_) => return Err(Attempt::Unsent),
+            Ok(Err(error)) => return Err(AttemptError::Unchanged(error)),
+            Err(_) => return Err(AttemptError::NotSent),
         };
-        let answer = async {
+        let statement = async {
             match effect {
-                Effect::LookUp => DB::look_up(connection.get(), sql, binds, &self.look_ups).await,
+                Effect::Lookup => DB::lookup(connection.get(), sql, binds, &self.lookups).await,
                 Effect::Read | Effect::Write => DB::run(connection.get(), sql, binds).await,
             }
         };
-        let error = match timeout_at(deadline, answer).await {
+        let error = match timeout_at(deadline, statement).await {
             Ok(Ok(outcome)) => {
-                connection.is_fine();
+                connection.mark_clean();
                 return Ok(outcome);
             }
             Ok(Err(error)) => error,
             Err(_) => {
-                self.doubts.arise();
-                return Err(Attempt::Unanswered);
+                self.suspicion.mark_suspect();
+                return Err(AttemptError::TimedOut);
             }
         };
-        Err(match failure::<DB>(&error) {
-            Failure::Busy => {
-                connection.is_fine();
-                Attempt::Busy(error)
+        Err(match classify::<DB>(&error) {
+            ErrorClass::Busy => {
+                connection.mark_clean();
+                AttemptError::Busy(error)
             }
-            Failure::Misconfigured(_) => {
-                connection.is_fine();
-                Attempt::Unchanged(error)
+            ErrorClass::Misconfigured(_) => {
+                connection.mark_clean();
+                AttemptError::Unchanged(error)
             }
-            // Not used again: it may lead to a server that has become a replica.
-            Failure::Unavailable | Failure::ReadOnly(_) => Attempt::Unchanged(error),
-            Failure::Broken => {
-                self.doubts.arise();
-                Attempt::Broken(error)
+            // The connection is not used again, because its server may have become a replica.
+            ErrorClass::Unavailable | ErrorClass::ReadOnly(_) => AttemptError::Unchanged(error),
+            ErrorClass::Broken => {
+                self.suspicion.mark_suspect();
+                AttemptError::Broken(error)
             }
         })
     }
 }
 
-// Not derived: `DB` itself need not be `Clone`.
+// Not derived, because `DB` is not `Clone`.
 impl<DB: Dialect> Clone for Engine<DB> {
     fn clone(&self) -> Self {
         Self {
             readers: self.readers.clone(),
             writers: self.writers.clone(),
             table: self.table.clone(),
-            opening: self.opening,
+            prefix: self.prefix,
             statements: Arc::clone(&self.statements),
             timeout: self.timeout,
-            doubts: self.doubts.clone(),
-            look_ups: Arc::clone(&self.look_ups),
+            suspicion: self.suspicion.clone(),
+            lookups: Arc::clone(&self.lookups),
             capabilities: self.capabilities,
         }
     }
@@ -283,26 +293,26 @@ impl<DB: Dialect> fmt::Debug for Engine<DB> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     /// The read of one record.
-    LookUp,
+    Lookup,
     Read,
     Write,
 }
 
-/// How one try of a statement failed.
-enum Attempt {
-    /// No connection came free in time.
-    Unsent,
-    /// The database refused for the moment.
+/// Why one try of a statement failed.
+enum AttemptError {
+    /// No connection became available in time.
+    NotSent,
+    /// The database rejected the statement temporarily.
     Busy(sqlx::Error),
-    /// The database refused, or there was no connection to send on.
+    /// The database rejected the statement, or no connection could be opened.
     Unchanged(sqlx::Error),
-    /// The connection broke after sending.
+    /// The connection broke after the statement was sent.
     Broken(sqlx::Error),
-    /// No answer came in time.
-    Unanswered,
+    /// No response arrived in time.
+    TimedOut,
 }
 
-/// Implements [`TokenStorage`](oauth_dance_core::TokenStorage) for a type with an [`Engine`] inside.
+/// Implements [`TokenStorage`](oauth_dance_core::TokenStorage) for a type with a field `engine`.
 macro_rules! token_storage {
     ($Storage:ty) => {
         #[async_trait::async_trait]

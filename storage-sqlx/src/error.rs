@@ -8,61 +8,62 @@ use crate::address::AddressError;
 use crate::dialect::Dialect;
 
 pub(crate) const RUN_MIGRATIONS: &str =
-    "the table is missing or older than this release; run the migrations, with `migrate()` or by hand";
+    "the table is missing or older than this release; run the migrations with `migrate()` or by hand";
 
 const NO_TLS: &str =
-    "the server offers no TLS, or a certificate that is not trusted; see the URL's sslmode or ssl-mode";
+    "the server does not support TLS, or its certificate is not trusted; check `sslmode` or `ssl-mode` in the URL";
 
-/// What an error means for what happens next.
+/// What an error means for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// Nothing changed, and the same statement may succeed in a moment: it is tried again.
+pub(crate) enum ErrorClass {
+    /// Nothing has changed, and the same statement may succeed soon. It is retried.
     Busy,
-    /// The connection is gone. What was sent on it may have been done.
+    /// The connection is broken. The statement may have taken effect.
     Broken,
-    /// Nothing changed; try again later.
+    /// Nothing has changed. Try again later.
     Unavailable,
-    /// Nothing changes until the set-up does, as the advice says.
+    /// Nothing has changed. The statement fails until the configuration is corrected as the advice says.
     Misconfigured(&'static str),
-    /// The same of a server that takes no writes. Another connection may lead to one that does.
+    /// The server does not accept writes. Another connection may reach a server that does.
     ReadOnly(&'static str),
 }
 
-pub(crate) fn failure<DB: Dialect>(error: &sqlx::Error) -> Failure {
+pub(crate) fn classify<DB: Dialect>(error: &sqlx::Error) -> ErrorClass {
     match error {
-        sqlx::Error::Database(error) => DB::failure(error.as_ref()),
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Failure::Broken,
-        sqlx::Error::Tls(_) => Failure::Misconfigured(NO_TLS),
-        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => Failure::Misconfigured(
-            "the database's URL or options are wrong, or do not fit the server; the cause is underneath",
+        sqlx::Error::Database(error) => DB::classify(error.as_ref()),
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => ErrorClass::Broken,
+        sqlx::Error::Tls(_) => ErrorClass::Misconfigured(NO_TLS),
+        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => ErrorClass::Misconfigured(
+            "the database URL or the connection options are wrong, or do not match the server; see the cause",
         ),
         sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::ColumnDecode { .. }
-        | sqlx::Error::TypeNotFound { .. } => Failure::Misconfigured(RUN_MIGRATIONS),
-        _ => Failure::Unavailable,
+        | sqlx::Error::TypeNotFound { .. } => ErrorClass::Misconfigured(RUN_MIGRATIONS),
+        _ => ErrorClass::Unavailable,
     }
 }
 
-/// An error of a statement that changed nothing.
+/// Converts the error of a statement that changed nothing.
 pub(crate) fn unchanged<DB: Dialect>(error: sqlx::Error) -> StorageError {
-    let failure = match &error {
-        // How rustls says that it does not trust a certificate.
-        sqlx::Error::Io(io) if io.kind() == ErrorKind::InvalidData => Failure::Misconfigured(NO_TLS),
-        error => failure::<DB>(error),
+    let class = match &error {
+        // rustls reports an untrusted certificate in this way.
+        sqlx::Error::Io(io) if io.kind() == ErrorKind::InvalidData => ErrorClass::Misconfigured(NO_TLS),
+        error => classify::<DB>(error),
     };
-    match failure {
-        Failure::Misconfigured(advice) | Failure::ReadOnly(advice) => {
+    match class {
+        ErrorClass::Misconfigured(advice) | ErrorClass::ReadOnly(advice) => {
             StorageError::Misconfigured { advice: advice.to_owned(), source: source(error) }
         }
-        Failure::Busy | Failure::Broken | Failure::Unavailable => StorageError::unavailable(source(error)),
+        ErrorClass::Busy | ErrorClass::Broken | ErrorClass::Unavailable => StorageError::unavailable(source(error)),
     }
 }
 
-/// The error underneath, without what could quote a row: PostgreSQL's errors carry the failing row as a detail.
+/// The underlying error without anything that could quote a row. The errors of PostgreSQL contain the failing row as a
+/// detail.
 pub(crate) fn source(error: sqlx::Error) -> BoxError {
     match error {
-        sqlx::Error::Database(error) => Box::new(DatabaseFailure {
+        sqlx::Error::Database(error) => Box::new(ReportedError {
             code: error.code().map(std::borrow::Cow::into_owned).unwrap_or_default(),
             message: error.message().to_owned(),
         }),
@@ -70,31 +71,31 @@ pub(crate) fn source(error: sqlx::Error) -> BoxError {
     }
 }
 
-/// What the database answered.
+/// The error that the database reported.
 #[derive(Debug, thiserror::Error)]
-#[error("the database answered {code}: {message}")]
-struct DatabaseFailure {
+#[error("the database reported error {code}: {message}")]
+struct ReportedError {
     code: String,
     message: String,
 }
 
-/// There was no answer in time.
+/// The database did not respond in time.
 #[derive(Debug, thiserror::Error)]
-#[error("the database did not answer in time")]
+#[error("the database did not respond in time")]
 pub(crate) struct TimedOut;
 
-/// An error of the migrations.
+/// Converts an error of the migrations.
 pub(crate) fn migration<DB: Dialect>(error: MigrateError) -> StorageError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => unchanged::<DB>(error),
         altered @ MigrateError::VersionMismatch(_) => StorageError::Misconfigured {
-            advice: "a migration was applied from a file with other text than this release has; \
-                compare the schema with the file, then correct the bookkeeping table"
+            advice: "an applied migration differs from the file of this release; compare the schema with the file, then correct \
+                the bookkeeping table"
                 .to_owned(),
             source: Box::new(altered),
         },
         dirty @ MigrateError::Dirty(_) => StorageError::Misconfigured {
-            advice: "a migration stopped half-way; finish it by hand, then correct the bookkeeping table".to_owned(),
+            advice: "a migration was interrupted; complete it by hand, then correct the bookkeeping table".to_owned(),
             source: Box::new(dirty),
         },
         other => StorageError::unavailable(other),

@@ -1,12 +1,12 @@
-//! Targets for database URLs. Each panics if a property does not hold.
+//! Fuzz targets for database URLs. Each panics if a property does not hold.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use crate::address::{Address, Parameters};
 
 const PARAMETERS: Parameters =
-    Parameters { of_sqlx: &["host", "port", "sslmode", "password"], given: &[("charset", &["utf8mb4"])] };
+    Parameters { sqlx: &["host", "port", "sslmode", "password"], implied: &[("charset", &["utf8mb4"])] };
 
-/// A URL is read whole or is an error that shows no value.
+/// A URL is parsed completely, or is an error that shows no value.
 pub fn sql_address(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let urls = [
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read() {
+    fn sql_address_target_holds() {
         check("sql_address", sql_address);
     }
 }

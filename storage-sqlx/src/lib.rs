@@ -8,8 +8,8 @@
 //! | `PostgresStorage` | `postgres` | several machines share the tokens, and you run PostgreSQL 11 or newer |
 //! | `MySqlStorage` | `mysql` | the same with MySQL 8.0, MariaDB 10.5 or newer, or a Galera cluster |
 //!
-//! The features are independent of each other. `postgres` and `mysql` include TLS. If tokens may be lost with a server's memory,
-//! [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis) takes one round trip less.
+//! The features are independent of each other. `postgres` and `mysql` include TLS. If tokens may be lost with a
+//! server's memory, [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis) takes one round trip less.
 //!
 //! # Example
 //!
@@ -31,23 +31,24 @@
 //! # }
 //! ```
 //!
-//! An application gives the storage to `OAuth::builder` of `oauth-dance` instead of [`Tokens`](oauth_dance_core::Tokens). Each
-//! storage opens its own pool (`connect`) or uses the application's (`from_pool`).
+//! An application gives the storage to `OAuth::builder` of `oauth-dance` instead of
+//! [`Tokens`](oauth_dance_core::Tokens). Each storage opens its own pool (`connect`) or uses the application's
+//! (`from_pool`).
 //!
 //! # What all of them do
 //!
-//! * **One statement for each operation**, on the database's own clock. No transaction can stay open: a future that is dropped
-//!   at any point leaves the old or the new record, and no lock.
-//! * **Time-outs**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but not answered in time
-//!   is `Ambiguous`; any other is `Unavailable`. After "busy", a deadlock or a lost serialization race, which change nothing, the
-//!   statement is repeated for up to half of that time.
-//! * **Keys** are binary columns, compared byte for byte. Tenant, provider and account take up to 255 bytes and a user up to
-//!   1023, as much as an index can hold on each of the databases. A payload takes [`MAX_PAYLOAD`] bytes.
-//! * **No secret is logged**: the statement log of sqlx is off for connections made here, and errors contain the database's code
-//!   and message only. On PostgreSQL the key and the sealed payload are part of a statement's text, which a server, or an
-//!   application with a pool of its own, may log.
-//! * **Unreadable rows** affect no others. `get` returns `Corrupt`. `list` shows such a row with a version that matches nothing
-//!   and without the hints that cannot be read; `delete` and `put` work. A row whose key is not a
+//! * **One statement for each operation**, on the database's own clock. No transaction can stay open: a future that is
+//!   dropped at any point leaves the old or the new record, and no lock.
+//! * **Time-outs**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but not answered
+//!   in time is `Ambiguous`; any other is `Unavailable`. After "busy", a deadlock or a lost serialization race, which
+//!   change nothing, the statement is repeated for up to half of that time.
+//! * **Keys** are binary columns, compared byte for byte. Tenant, provider and account take up to 255 bytes and a user
+//!   up to 1023, as much as an index can hold on each of the databases. A payload takes [`MAX_PAYLOAD`] bytes.
+//! * **No secret is logged**: the statement log of sqlx is off for connections made here, and errors contain the
+//!   database's code and message only. On PostgreSQL the key and the sealed payload are part of a statement's text,
+//!   which a server, or an application with a pool of its own, may log.
+//! * **Unreadable rows** affect no others. `get` returns `Corrupt`. `list` shows such a row with a version that matches
+//!   nothing and without the hints that cannot be read; `delete` and `put` work. A row whose key is not a
 //!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists, with a warning in the log.
 //!
 //! # Where to go next
@@ -59,7 +60,7 @@
 
 #![cfg_attr(
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(dead_code, unused_imports, unused_macros, reason = "what the dialects share, not each of them needs")
+    allow(dead_code, unused_imports, unused_macros, reason = "not every dialect needs all that the dialects share")
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -103,15 +104,15 @@ pub use postgres::PostgresStorage;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStorage;
 
-/// The longest an operation takes, unless set otherwise.
+/// The default timeout of an operation.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest a server works on a statement, on connections made here: less, so that it is the server who says that
-/// nothing was done.
+/// The statement timeout on the server, on connections that this crate opens. It is shorter than [`DEFAULT_TIMEOUT`],
+/// so that the server reports that the statement had no effect.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The most bytes a payload may have: small enough for the packet limits that databases come with.
+/// The maximum size of a payload in bytes. It fits the default packet limits of the databases.
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 
 /// Compiles the example of the README.

@@ -2,17 +2,17 @@ use crate::dialect::Bind;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Writes values into a statement for PostgreSQL, each in place of a `?`.
+/// Replaces each `?` of a statement for PostgreSQL by a value.
 ///
-/// A value becomes digits within quotes, whatever it is: there is nothing to escape, and nothing that a setting of the
-/// session changes, such as `standard_conforming_strings`.
+/// Every value becomes digits within quotes. Nothing needs escaping, and no setting of the session changes the meaning,
+/// such as `standard_conforming_strings`.
 ///
 /// # Errors
-/// If there are more or fewer values than places.
+/// An error if the numbers of values and placeholders differ.
 pub(crate) fn with_literals(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
-    let places = sql.matches('?').count();
-    if places != binds.len() {
-        return Err(sqlx::Error::InvalidArgument(format!("{} values for {places} places", binds.len())));
+    let placeholders = sql.matches('?').count();
+    if placeholders != binds.len() {
+        return Err(sqlx::Error::InvalidArgument(format!("{} values for {placeholders} placeholders", binds.len())));
     }
     let bytes: usize = binds.iter().map(|bind| bind.bytes().map_or(0, <[u8]>::len)).sum();
     let mut written = String::with_capacity(sql.len() + 2 * bytes + 40 * binds.len());
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_digits_within_quotes() {
+    fn values_become_quoted_digits() {
         let every: Vec<_> = (0..=255).collect();
         let binds = [
             Bind::Bytes(b"'; DROP TABLE x; --\\?"),
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_too_few_or_many_is_an_error() {
+    fn wrong_number_of_values_is_an_error() {
         for values in [&[][..], &[Bind::Number(1); 2]] {
             assert!(with_literals("DELETE FROM x WHERE y = ?", values).is_err());
         }

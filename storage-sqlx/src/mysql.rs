@@ -12,138 +12,140 @@ use sqlx::mysql::{MySql, MySqlDatabaseError, MySqlPool, MySqlQueryResult};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::connection::{Doubts, InUse};
+use crate::connection::{InUse, Suspicion};
 use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
-use crate::error::{Failure, RUN_MIGRATIONS, TimedOut, bad_name, migration, unchanged};
+use crate::error::{ErrorClass, RUN_MIGRATIONS, TimedOut, bad_name, migration, unchanged};
 use crate::mysql_server::{CAUSAL, PayloadLimit, Reads, Server, set_up};
 use crate::mysql_url::options;
 use crate::sql::{After, Texts};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
-/// Keeps tokens in an InnoDB table of MySQL or MariaDB.
+/// Stores tokens in an InnoDB table of MySQL or MariaDB.
 ///
-/// Durable as far as the server is: with `innodb_flush_log_at_trx_commit` other than 1 it is not.
+/// The storage is as durable as the server. The server is not durable if `innodb_flush_log_at_trx_commit` is not 1.
 ///
 /// # Size
-/// A payload has to fit a packet of the server with its key. The declared
-/// [`max_payload`](oauth_dance_core::Capabilities) is therefore less than [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) where the
-/// server's `max_allowed_packet` is less than about that, and a larger one is [`StorageError::TooLarge`]. It is that of the
-/// connections made so far; one that is raised later is noticed when the application starts again.
+/// A payload and its key have to fit one packet of the server. If the server's `max_allowed_packet` is smaller than
+/// [`MAX_PAYLOAD`](crate::MAX_PAYLOAD), the declared [`max_payload`](oauth_dance_core::Capabilities) is smaller too. A
+/// larger payload is [`StorageError::TooLarge`]. The limit is the lowest of the connections so far. If the server's
+/// limit is raised later, restart the application.
 ///
 /// # Galera
-/// A node of a Galera cluster (MariaDB Galera Cluster, Percona XtraDB Cluster) applies what others acknowledged a moment
-/// later. So that every node may be asked, each statement first waits until its node has what the cluster had when the
-/// statement came (`wsrep_sync_wait = 7`). That costs a message between the nodes for each operation, and more where a node
-/// has fallen behind; it is not done on other servers. [`connect`](Self::connect) sets it on its connections, and
-/// with [`from_pool`](Self::from_pool) it is asked for with each statement, which MariaDB alone can do: with Percona's
-/// cluster the pool has to set it.
+/// A node of a Galera cluster (MariaDB Galera Cluster, Percona XtraDB Cluster) applies the acknowledged writes of other
+/// nodes with a delay. So that the application can use every node, each statement first waits until its node has all
+/// writes that the cluster had when the statement arrived (`wsrep_sync_wait = 7`). This costs a message between the
+/// nodes for each operation, and more if a node is behind. It is not done on other servers.
+///
+/// [`connect`](Self::connect) sets this on its connections. With [`from_pool`](Self::from_pool), each statement sets
+/// it, which only MariaDB supports. With Percona XtraDB Cluster, the pool has to set it.
 #[derive(Clone, Debug)]
 pub struct MySqlStorage {
     engine: Engine<MySql>,
-    /// The same with statements that wait for other nodes' writes.
+    /// The engine whose statements wait for the writes of other nodes.
     causal: Engine<MySql>,
     limit: PayloadLimit,
-    /// What is known of the server, asked when the storage is first used.
+    /// How the server reads. It is asked when the storage is first used.
     reads: Arc<OnceCell<Reads>>,
 }
 
 impl MySqlStorage {
-    /// Connects with a pool of its own, of at most ten connections:
-    /// `mysql://user:password@host/database?ssl-mode=verify_identity`. Then [`migrate`](Self::migrate).
+    /// Connects with a new pool of at most ten connections. The URL has the form
+    /// `mysql://user:password@host/database?ssl-mode=verify_identity`. Call [`migrate`](Self::migrate) next.
     ///
-    /// On these connections the server stops waiting for a lock after four seconds, and MariaDB stops any statement
-    /// after eight.
+    /// On these connections, the server waits at most four seconds for a lock, and MariaDB stops a statement after
+    /// eight seconds.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong, names several hosts or an option that is not known, or the
-    /// server refuses the user, [`StorageError::Unavailable`] if the server cannot be reached.
+    /// [`StorageError::Misconfigured`] if the URL is wrong, names several hosts or contains an unknown option, or if
+    /// the server rejects the user. [`StorageError::Unavailable`] if the server cannot be reached.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let (doubts, limit) = (Doubts::default(), PayloadLimit::default());
+        let (suspicion, limit) = (Suspicion::default(), PayloadLimit::default());
         let known = limit.clone();
         let (options, wait) = options(url)?;
-        let pool = doubts.watch(wait).after_connect(move |connection, _| {
+        let pool = suspicion.pool_options(wait).after_connect(move |connection, _| {
             let known = known.clone();
             Box::pin(async move { set_up(connection, &known).await })
         });
         let pool = pool.connect_with(options).await.map_err(unchanged::<MySql>)?;
         let reads = Arc::new(OnceCell::new_with(Some(Reads::Current)));
-        Ok(Self { limit, reads, ..Self::on(Engine::new(pool.clone(), pool, true, true).with_doubts(doubts)) })
+        Ok(Self { limit, reads, ..Self::on(Engine::new(pool.clone(), pool, true, true).with_suspicion(suspicion)) })
     }
 
-    /// Uses the application's pool as it is. Set `innodb_lock_wait_timeout` there, and leave `test_before_acquire` on.
+    /// Uses a pool of the application. Set `innodb_lock_wait_timeout` on its connections, and leave
+    /// `test_before_acquire` on.
     pub fn from_pool(pool: MySqlPool) -> Self {
         Self::on(Engine::new(pool.clone(), pool, true, true))
     }
 
     fn on(engine: Engine<MySql>) -> Self {
-        let causal = engine.clone().with_opening(CAUSAL);
+        let causal = engine.clone().with_prefix(CAUSAL);
         Self { engine, causal, limit: PayloadLimit::default(), reads: Arc::default() }
     }
 
     /// Uses another table than `oauth_dance_tokens`: `tokens`, or `auth.tokens` in another database of the server.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] unless each part is of at most 48 lower-case letters, digits and underscores
-    /// and does not start with a digit.
+    /// [`StorageError::Misconfigured`] unless each part consists of at most 48 lower-case letters, digits and
+    /// underscores, and does not start with a digit.
     pub fn with_table(self, name: &str) -> Result<Self, StorageError> {
         let table: TableName = name.parse().map_err(bad_name)?;
         let causal = self.causal.with_table(table.clone());
         Ok(Self { engine: self.engine.with_table(table), causal, ..self })
     }
 
-    /// Sets the longest an operation takes.
+    /// Sets the timeout of an operation.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { engine: self.engine.with_timeout(timeout), causal: self.causal.with_timeout(timeout), ..self }
     }
 
-    /// Creates the table or brings it up to date. Does nothing if it is; safe from any number of processes at once, also on
-    /// several nodes of a Galera cluster.
+    /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
+    /// may call this at the same time, even on several nodes of a Galera cluster.
     ///
     /// # Errors
-    /// As the other operations. What was done until then is noted, and the next call goes on from there.
+    /// The same as for the other operations. Completed migrations are recorded, and the next call continues after them.
     pub async fn migrate(&self) -> Result<(), StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<MySql>)?;
-        // It has a lock and another time limit, also if this is never awaited to its end.
+        // The connection has a lock and another time limit, even if this future is dropped.
         connection.close_on_drop();
         let no_limit = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!100100 , max_statement_time = 0 */";
         sqlx::raw_sql(no_limit).execute(&mut *connection).await.map_err(unchanged::<MySql>)?;
         migrate_mysql(&mut connection, self.engine.table()).await.map_err(migration::<MySql>)
     }
 
-    /// The migrations and whether the database has them. Changes nothing.
+    /// Returns all migrations and their state in the database. Changes nothing.
     ///
     /// # Errors
-    /// As the other operations.
+    /// The same as for the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<MySql>)?;
         status_mysql(&mut connection, self.engine.table()).await.map_err(migration::<MySql>)
     }
 
-    /// Closes the connections once what runs on them has ended. Operations fail from then on.
+    /// Closes the connections after their running statements have ended. Later operations fail.
     pub async fn close(&self) {
         self.engine.close().await;
     }
 
-    /// The engine whose statements see every acknowledged write, on this server.
+    /// The engine whose statements see every acknowledged write on this server.
     async fn ready(&self) -> Result<&Engine<MySql>, StorageError> {
-        match self.reads.get_or_try_init(|| self.ask()).await? {
+        match self.reads.get_or_try_init(|| self.ask_server()).await? {
             Reads::Current => Ok(&self.engine),
-            Reads::CurrentIfAsked => Ok(&self.causal),
-            Reads::Old => Err(StorageError::Misconfigured {
-                advice: "set `wsrep_sync_wait = 7` on the pool's connections, in its `after_connect`".to_owned(),
-                source: "a node of this Galera cluster may not have yet what another one acknowledged".into(),
+            Reads::CurrentWithPrefix => Ok(&self.causal),
+            Reads::Stale => Err(StorageError::Misconfigured {
+                advice: "set `wsrep_sync_wait = 7` on the connections of the pool, in its `after_connect`".to_owned(),
+                source: "a node of this Galera cluster may lack writes that another node has acknowledged".into(),
             }),
         }
     }
 
-    /// Asks the server of the application's pool how it is set up.
-    async fn ask(&self) -> Result<Reads, StorageError> {
+    /// Reads the settings of the server of an application pool.
+    async fn ask_server(&self) -> Result<Reads, StorageError> {
         let asked = timeout(DEFAULT_TIMEOUT / 2, async {
             let mut connection = InUse::new(self.engine.writers().acquire().await?);
             let server = Server::ask(connection.get()).await?;
-            connection.is_fine();
+            connection.mark_clean();
             Ok(server)
         });
         let server = asked.await.map_err(|_| StorageError::unavailable(TimedOut))?.map_err(unchanged::<MySql>)?;
@@ -185,7 +187,7 @@ impl TokenStorage for MySqlStorage {
 }
 
 impl Dialect for MySql {
-    type LookUps = ();
+    type LookupState = ();
 
     const STORAGE_NAME: &'static str = "MySQL";
     const REMOTE: bool = true;
@@ -198,9 +200,9 @@ impl Dialect for MySql {
             ON DUPLICATE KEY UPDATE \
                 version = VALUES(version), payload = VALUES(payload), expires_at = VALUES(expires_at), \
                 retain_until = VALUES(retain_until), key_id = VALUES(key_id), updated_at = VALUES(updated_at)",
-        // The number of rows does not tell a new record from one left as it was: sqlx asks for rows found, not changed,
-        // and both are 1. So what is left notes a 1 as the id of the last insert, which comes back with the answer;
-        // a table without AUTO_INCREMENT has 0 otherwise. The retention decides and is therefore assigned last.
+        // The number of rows does not distinguish a new record from an unchanged one, because sqlx asks for found rows,
+        // and both are 1. An unchanged record therefore sets the last insert id to 1, which the response contains. A
+        // table without AUTO_INCREMENT returns 0 otherwise. The retention decides, so it is assigned last.
         put_absent: "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
                 tenant, user_id, provider, account, created_at, updated_at) \
             VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
@@ -217,23 +219,28 @@ impl Dialect for MySql {
         only_primary: "",
     };
 
-    fn failure(error: &dyn DatabaseError) -> Failure {
+    fn classify(error: &dyn DatabaseError) -> ErrorClass {
         let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
         match number {
-            // Record changed since it was read, lock wait time-out, deadlock; a group of servers rolled it back.
-            1020 | 1205 | 1213 | 3101 => Failure::Busy,
-            // A Galera node rolled it back: the commit failed with InnoDB's code for a deadlock.
-            1180 if error.message().contains("149") => Failure::Busy,
-            // The server is shut down under the statement, broke the connection off, or failed in the middle of a commit.
-            1053 | 1152 | 1158..=1161 | 1180 | 1184 | 1927 => Failure::Broken,
-            1054 | 1146 => Failure::Misconfigured(RUN_MIGRATIONS),
-            1142 | 1143 | 1370 => Failure::Misconfigured("the database user lacks a right on the table"),
-            1044 | 1045 | 1698 => Failure::Misconfigured("the server refuses this user or password"),
-            1049 => Failure::Misconfigured("there is no database of this name"),
-            1153 => Failure::Misconfigured("raise the server's max_allowed_packet to 16 MiB"),
-            1290 | 1836 => Failure::ReadOnly("the server is read-only; name the primary in the URL"),
-            // Among them 1047, of a Galera node that has lost or not yet joined the others.
-            _ => Failure::Unavailable,
+            // The record changed since it was read, a lock wait timeout, a deadlock, or a rollback by group
+            // replication.
+            1020 | 1205 | 1213 | 3101 => ErrorClass::Busy,
+            // A Galera node rolled the statement back: the commit failed with InnoDB's code for a deadlock.
+            1180 if error.message().contains("149") => ErrorClass::Busy,
+            // The server was shut down during the statement, closed the connection, or failed during a commit.
+            1053 | 1152 | 1158..=1161 | 1180 | 1184 | 1927 => ErrorClass::Broken,
+            1054 | 1146 => ErrorClass::Misconfigured(RUN_MIGRATIONS),
+            1142 | 1143 | 1370 => {
+                ErrorClass::Misconfigured("the database user lacks a privilege on the table; grant it")
+            }
+            1044 | 1045 | 1698 => {
+                ErrorClass::Misconfigured("the server rejects this user or password; correct them in the URL")
+            }
+            1049 => ErrorClass::Misconfigured("there is no database of this name; create it, or correct the URL"),
+            1153 => ErrorClass::Misconfigured("raise the server's max_allowed_packet to 16 MiB"),
+            1290 | 1836 => ErrorClass::ReadOnly("the server is read-only; name the primary in the URL"),
+            // This includes 1047, of a Galera node that is not connected to the cluster.
+            _ => ErrorClass::Unavailable,
         }
     }
 

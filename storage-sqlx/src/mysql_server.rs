@@ -6,13 +6,13 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::{MAX_PAYLOAD, STATEMENT_TIMEOUT};
 
-/// `wsrep_sync_wait` before every kind of statement that a storage runs: reads (1), updates and deletes (2), inserts (4).
-/// A conditional write compares with what it reads, so it must not read what is old either.
-const BEFORE_ALL: u64 = 7;
-/// What a packet holds beside the payload: the key, the key id and the protocol's own. More than enough.
-const BESIDE_PAYLOAD: usize = 8 * 1024;
+/// The `wsrep_sync_wait` for all kinds of statements that a storage runs: reads (1), updates and deletes (2), inserts
+/// (4). A conditional write must not compare with an outdated version either.
+const SYNC_WAIT_ALL: u64 = 7;
+/// The space in a packet for everything except the payload: the key, the key id and the protocol. More than enough.
+const PACKET_OVERHEAD: usize = 8 * 1024;
 
-/// What a connection says of its server.
+/// The settings of a server, as one of its connections reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     packet: usize,
@@ -22,15 +22,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Asks a connection.
+    /// Reads the settings through a connection.
     ///
     /// # Errors
-    /// What sqlx says.
+    /// The error of sqlx.
     pub(crate) async fn ask(connection: &mut MySqlConnection) -> Result<Self, sqlx::Error> {
         const QUESTION: &str = "SHOW VARIABLES WHERE Variable_name IN \
             ('max_allowed_packet', 'version', 'wsrep_on', 'wsrep_sync_wait')";
 
-        // Not prepared: older servers, and proxies, take it as text only.
+        // Not prepared, because older servers and proxies only accept it as text.
         let rows: Vec<MySqlRow> = sqlx::raw_sql(QUESTION).fetch_all(connection).await?;
         let text = |row: &MySqlRow, column: usize| row.try_get_unchecked::<String, _>(column).unwrap_or_default();
         let value = |name: &str| rows.iter().find(|row| text(row, 0) == name).map(|row| text(row, 1));
@@ -43,36 +43,36 @@ impl Server {
         })
     }
 
-    /// The most bytes of a payload that fit one packet with everything beside it.
+    /// The maximum size of a payload that fits one packet.
     pub(crate) fn max_payload(&self) -> usize {
-        MAX_PAYLOAD.min(self.packet.saturating_sub(BESIDE_PAYLOAD))
+        MAX_PAYLOAD.min(self.packet.saturating_sub(PACKET_OVERHEAD))
     }
 
-    /// How its statements see what other nodes have acknowledged.
+    /// Whether statements see the acknowledged writes of other nodes.
     pub(crate) fn reads(&self) -> Reads {
-        match (self.galera && self.sync_wait & BEFORE_ALL != BEFORE_ALL, self.mariadb) {
+        match (self.galera && self.sync_wait & SYNC_WAIT_ALL != SYNC_WAIT_ALL, self.mariadb) {
             (false, _) => Reads::Current,
-            (true, true) => Reads::CurrentIfAsked,
-            (true, false) => Reads::Old,
+            (true, true) => Reads::CurrentWithPrefix,
+            (true, false) => Reads::Stale,
         }
     }
 }
 
-/// What a statement on a connection sees of writes that other servers have acknowledged.
+/// Which acknowledged writes of other nodes a statement sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
     /// All of them.
     Current,
-    /// All of them with [`CAUSAL`] before the statement.
-    CurrentIfAsked,
-    /// Those that have arrived.
-    Old,
+    /// All of them, if [`CAUSAL`] precedes the statement.
+    CurrentWithPrefix,
+    /// Only those that have arrived at the node.
+    Stale,
 }
 
-/// Makes one statement of MariaDB wait until its node has what the cluster had.
+/// Makes one statement of MariaDB wait until its node has all writes of the cluster.
 pub(crate) const CAUSAL: &str = "SET STATEMENT wsrep_sync_wait = 7 FOR ";
 
-/// The least that connections have said of the payload they take.
+/// The lowest payload limit that a connection has reported.
 #[derive(Clone, Debug)]
 pub(crate) struct PayloadLimit(Arc<AtomicUsize>);
 
@@ -92,16 +92,16 @@ impl PayloadLimit {
     }
 }
 
-/// Sets a new connection up: limits on how long a statement takes, and on Galera that no node reads what is old.
+/// Configures a new connection: time limits for statements, and on Galera the wait for other nodes.
 ///
 /// # Errors
-/// What sqlx says.
+/// The error of sqlx.
 pub(crate) async fn set_up(connection: &mut MySqlConnection, limit: &PayloadLimit) -> Result<(), sqlx::Error> {
     let server = Server::ask(connection).await?;
     limit.lower(server.max_payload());
     let causal =
-        if server.galera { format!(", wsrep_sync_wait = {}", server.sync_wait | BEFORE_ALL) } else { String::new() };
-    // What stands between /*M! and */ only MariaDB runs.
+        if server.galera { format!(", wsrep_sync_wait = {}", server.sync_wait | SYNC_WAIT_ALL) } else { String::new() };
+    // Only MariaDB executes the text between /*M! and */.
     let settings = format!(
         "SET SESSION innodb_lock_wait_timeout = {}{causal} /*M!100100 , max_statement_time = {} */",
         STATEMENT_TIMEOUT.as_secs() / 2,
@@ -118,19 +118,19 @@ mod tests {
     const PLAIN: Server = Server { packet: 16 << 20, galera: false, sync_wait: 0, mariadb: true };
 
     #[test]
-    fn a_payload_leaves_room_in_its_packet() {
+    fn max_payload_leaves_space_in_the_packet() {
         assert_eq!(PLAIN.max_payload(), MAX_PAYLOAD);
-        assert_eq!(Server { packet: 1 << 20, ..PLAIN }.max_payload(), (1 << 20) - BESIDE_PAYLOAD);
+        assert_eq!(Server { packet: 1 << 20, ..PLAIN }.max_payload(), (1 << 20) - PACKET_OVERHEAD);
         assert_eq!(Server { packet: 1024, ..PLAIN }.max_payload(), 0);
     }
 
     #[test]
-    fn only_galera_may_read_what_is_old() {
+    fn only_galera_reads_may_be_stale() {
         assert_eq!(PLAIN.reads(), Reads::Current);
         let galera = Server { galera: true, ..PLAIN };
         for sync_wait in [0, 1, 3, 8] {
-            assert_eq!(Server { sync_wait, ..galera.clone() }.reads(), Reads::CurrentIfAsked);
-            assert_eq!(Server { sync_wait, mariadb: false, ..galera.clone() }.reads(), Reads::Old);
+            assert_eq!(Server { sync_wait, ..galera.clone() }.reads(), Reads::CurrentWithPrefix);
+            assert_eq!(Server { sync_wait, mariadb: false, ..galera.clone() }.reads(), Reads::Stale);
         }
         assert_eq!(Server { sync_wait: 15, mariadb: false, ..galera }.reads(), Reads::Current);
     }

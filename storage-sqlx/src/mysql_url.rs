@@ -9,7 +9,7 @@ use crate::address::{Address, Parameters, without_brackets};
 use crate::error::{bad_address, unchanged};
 
 const PARAMETERS: Parameters = Parameters {
-    of_sqlx: &[
+    sqlx: &[
         "charset",
         "collation",
         "socket",
@@ -25,13 +25,13 @@ const PARAMETERS: Parameters = Parameters {
         "timezone",
         "time-zone",
     ],
-    given: &[],
+    implied: &[],
 };
 
-/// Reads the URL of a server, and the longest to wait for a connection.
+/// Parses the URL of a server. Returns the options, and how long to wait for a connection.
 ///
 /// # Errors
-/// [`StorageError::Misconfigured`] for what is no URL, and for what would be ignored: several hosts, unknown options.
+/// [`StorageError::Misconfigured`] if the URL is malformed, names several hosts, or contains an unknown option.
 pub(crate) fn options(url: &str) -> Result<(MySqlConnectOptions, Option<Duration>), StorageError> {
     let address = Address::parse(url, PARAMETERS).map_err(bad_address)?;
     let options = MySqlConnectOptions::from_str(&address.url).map_err(unchanged::<MySql>)?.disable_statement_logging();
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_ipv6_lose_their_brackets() {
+    fn ipv6_hosts_have_no_brackets() {
         for (url, host, port) in [
             ("mysql://u:p@[::1]:3307/app", "::1", 3307),
             ("mysql://[2001:db8::7]/app?ssl-mode=REQUIRED", "2001:db8::7", 3306),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_ignored_is_refused_by_name() {
+    fn unknown_options_are_rejected_by_name() {
         for option in ["ssl_mode", "connectTimeout", "failover", "useSSL"] {
             let refused = options(&format!("mysql://u:SECRET@a/app?charset=utf8mb4&{option}=SECRET")).unwrap_err();
             let printed = format!("{refused:?} {refused}");

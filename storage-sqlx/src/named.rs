@@ -7,21 +7,21 @@ use sqlx::error::DatabaseError;
 use crate::dialect::Bind;
 use crate::literal::{push_hex, with_literals};
 
-/// A statement that PostgreSQL prepares under a name made of the statement's own text.
+/// A prepared statement of PostgreSQL whose name is derived from its text.
 ///
-/// One name can therefore mean no two statements, on whichever connection of the server a pooler runs it: it means this one,
-/// or nothing, which is an error before anything runs.
+/// A name therefore never identifies two different statements, on whichever server connection a pooler runs it. It
+/// identifies this statement or none, and an unknown name is an error before anything runs.
 #[derive(Debug)]
 pub(crate) struct Named {
     name: String,
-    /// The statement that runs it, with a `?` for each value.
+    /// The statement that executes it, with a `?` for each value.
     call: String,
-    /// The types of the parameters, and the text.
+    /// The types of the parameters and the text.
     definition: String,
 }
 
 impl Named {
-    /// Takes the text with a `?` for each value.
+    /// Derives the name from a text with a `?` for each value.
     pub(crate) fn new(text: &str, binds: &[Bind<'_>]) -> Self {
         let types: Vec<_> = binds.iter().map(|bind| bind.sql_type()).collect();
         let mut definition = format!("({}) AS ", types.join(", "));
@@ -38,58 +38,61 @@ impl Named {
     }
 
     /// # Errors
-    /// If there are more or fewer values than places.
+    /// An error if the numbers of values and placeholders differ.
     pub(crate) fn execute(&self, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
         with_literals(&self.call, binds)
     }
 
-    /// What gives the name its meaning where an error says that it has none, or that its meaning is out of date.
+    /// The statement that prepares the name if the error says that it is unknown, or that removes it if the error says
+    /// that it is outdated. `None` for any other error.
     ///
-    /// `None` if the error is another one. It has no values in it: the server retains the whole message.
+    /// The statement contains no values, because the server retains its whole text.
     pub(crate) fn remedy(&self, error: &dyn DatabaseError) -> Option<String> {
         match error.code().as_deref() {
             // No such statement.
             Some("26000") => Some(format!("PREPARE {} {}", self.name, self.definition)),
-            // A column has another type than when it was prepared.
+            // The type of a column has changed since the statement was prepared.
             Some("0A000") => Some(format!("DEALLOCATE {}", self.name)),
             _ => None,
         }
     }
 }
 
-/// The name of a table's read, and whether it is worth a try. One that the server does not know costs two more messages and a
-/// line in its log, and behind a pooler that clears its connections the server knows none.
+/// The name of the statement that reads a record, and whether to try it.
+///
+/// An unknown name costs two more messages and a line in the server's log. Behind a pooler that resets its connections,
+/// the server knows no name.
 #[derive(Debug)]
-pub(crate) struct LookUpName {
+pub(crate) struct LookupName {
     credit: AtomicI64,
-    /// Made once, because every read of a table is the same text with values of the same types.
+    /// Computed once, because every read of a table has the same text and the same types.
     named: OnceLock<Named>,
 }
 
-impl LookUpName {
-    /// How many reads pay for one unknown name.
+impl LookupName {
+    /// The number of reads that compensate for one unknown name.
     const PRICE: i64 = 100;
-    /// Enough for every connection of a large pool, one after another.
-    const MOST: i64 = 200 * Self::PRICE;
+    /// Enough for every connection of a large pool, one after the other.
+    const MAX_CREDIT: i64 = 200 * Self::PRICE;
 
     pub(crate) fn of(&self, text: &str, binds: &[Bind<'_>]) -> &Named {
         self.named.get_or_init(|| Named::new(text, binds))
     }
 
-    /// Counts a read, and says whether it may try the name.
-    pub(crate) fn try_one(&self) -> bool {
-        let earn = |credit: i64| Some((credit + 1).min(Self::MOST));
+    /// Counts a read, and returns whether it may try the name.
+    pub(crate) fn may_try(&self) -> bool {
+        let earn = |credit: i64| Some((credit + 1).min(Self::MAX_CREDIT));
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn).is_ok_and(|credit| credit >= Self::PRICE)
     }
 
-    pub(crate) fn unknown(&self) {
+    pub(crate) fn report_unknown(&self) {
         self.credit.fetch_sub(Self::PRICE, Ordering::Relaxed);
     }
 }
 
-impl Default for LookUpName {
+impl Default for LookupName {
     fn default() -> Self {
-        Self { credit: AtomicI64::new(Self::MOST), named: OnceLock::new() }
+        Self { credit: AtomicI64::new(Self::MAX_CREDIT), named: OnceLock::new() }
     }
 }
 
@@ -100,7 +103,7 @@ mod tests {
     const BINDS: [Bind<'static>; 2] = [Bind::Bytes(b"a"), Bind::Number(1)];
 
     #[test]
-    fn another_text_has_another_name() {
+    fn different_texts_have_different_names() {
         let one = Named::new("SELECT a FROM b WHERE c = ? LIMIT ?", &BINDS);
         assert_eq!(one.definition, "(pg_catalog.bytea, pg_catalog.int8) AS SELECT a FROM b WHERE c = $1 LIMIT $2");
         assert_eq!(
@@ -118,16 +121,16 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_tried_ever_less() {
-        let names = LookUpName::default();
+    fn unknown_names_are_tried_less_often() {
+        let names = LookupName::default();
         let mut tries = 0;
         for _ in 0..100_000 {
-            if names.try_one() {
-                names.unknown();
+            if names.may_try() {
+                names.report_unknown();
                 tries += 1;
             }
         }
         assert!((1000..1300).contains(&tries), "{tries}");
-        assert!((0..200).filter(|_| names.try_one()).count() > 90, "known again, tried again");
+        assert!((0..200).filter(|_| names.may_try()).count() > 90, "a name that is known again is tried again");
     }
 }

@@ -5,8 +5,8 @@ use oauth_dance_core::{Cursor, Filter, StorageError, TokenKey};
 use crate::dialect::{Bind, Dialect};
 use crate::sql::{After, EXPIRING_BEFORE, IN_ORDER, IN_ORDER_IN_TENANT, PROVIDER, TENANT, USER};
 
-/// The key of a row as its four columns have it. Whoever edits a table by hand can leave a key there that is no
-/// [`TokenKey`], and a list has to go on behind it.
+/// The key of a row as its four columns hold it. A table that was edited by hand can contain a key that is not a valid
+/// [`TokenKey`], and a list has to continue after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RawKey([Vec<u8>; 4]);
 
@@ -21,18 +21,18 @@ impl RawKey {
         TokenKey::from_parts(tenant.ok()?, user.ok()?, provider.ok()?, account.ok()?).ok()
     }
 
-    /// Each part with its length before it.
+    /// Each part preceded by its length.
     pub(crate) fn to_cursor(&self) -> Cursor {
         let mut bytes = Vec::new();
         for part in &self.0 {
-            // No column holds 4 GiB.
+            // No column can hold 4 GiB.
             bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
             bytes.extend_from_slice(part);
         }
         Cursor::from_bytes(bytes)
     }
 
-    /// Reads what [`RawKey::to_cursor`] wrote.
+    /// Decodes the result of [`RawKey::to_cursor`].
     pub(crate) fn from_cursor(cursor: &Cursor) -> Result<Self, StorageError> {
         let mut rest = cursor.as_bytes();
         let mut parts: [Vec<u8>; 4] = Default::default();
@@ -50,7 +50,7 @@ impl RawKey {
     }
 }
 
-/// The statement of one page: the conditions that the filter has, and no others, so that the database can choose an
+/// The statement for one page. It contains only the conditions that the filter sets, so that the database can choose an
 /// index.
 pub(crate) struct PageQuery<'a> {
     pub(crate) sql: String,
@@ -58,7 +58,7 @@ pub(crate) struct PageQuery<'a> {
 }
 
 impl<'a> PageQuery<'a> {
-    /// `None` if nothing can follow `after`.
+    /// `None` if no row can follow `after`.
     pub(crate) fn new<DB: Dialect>(
         list: &str,
         filter: &'a Filter,

@@ -3,12 +3,12 @@ use oauth_dance_core::{BoxError, Entry, Record, StorageError, Timestamp, TokenKe
 use crate::MAX_PAYLOAD;
 use crate::dialect::{Bind, Dialect};
 
-/// The most bytes of tenant, user, provider and account: together they fit an index entry of PostgreSQL (2704 bytes)
-/// and of InnoDB (3072 bytes).
+/// The maximum sizes of tenant, user, provider and account in bytes. Together they fit an index entry of PostgreSQL
+/// (2704 bytes) and of InnoDB (3072 bytes).
 const LIMITS: [(&str, usize); 4] = [("tenant", 255), ("user", 1023), ("provider", 255), ("account", 255)];
 const MAX_KEY_ID: usize = 255;
 
-/// A key as the values for its columns.
+/// Converts a key to the values of its columns.
 ///
 /// # Errors
 /// [`StorageError::KeyTooLong`].
@@ -22,14 +22,14 @@ pub(crate) fn key_binds(key: &TokenKey) -> Result<[Bind<'_>; 4], StorageError> {
     Ok(parts.map(|part| Bind::Bytes(part.as_bytes())))
 }
 
-/// A record as the values for its columns, with the time to keep it to be added to the database's clock.
+/// Converts a record to the values of its columns. The statement adds the retention to the database's clock.
 ///
 /// # Errors
 /// [`StorageError::TooLarge`].
 pub(crate) fn record_binds<'a>(record: &'a Record, version: &'a Version) -> Result<[Bind<'a>; 5], StorageError> {
     check_size(record.payload.len(), MAX_PAYLOAD)?;
     check_size(record.key_id.as_ref().map_or(0, String::len), MAX_KEY_ID)?;
-    // Past the year 9999 is as good as for ever, and nothing overflows when the clock is added.
+    // Limited to the year 9999, so that the sum with the clock cannot overflow.
     let retain = record.retain_seconds().map(|seconds| Timestamp::from_unix_seconds(seconds).as_unix_seconds_signed());
     Ok([
         Bind::Bytes(version.as_bytes()),
@@ -44,10 +44,10 @@ fn check_size(size: usize, limit: usize) -> Result<(), StorageError> {
     if size > limit { Err(StorageError::TooLarge { size, limit }) } else { Ok(()) }
 }
 
-/// Reads version, payload, expiry, time left and key id.
+/// Reads version, payload, expiry, remaining retention and key id.
 ///
 /// # Errors
-/// What is wrong with the row.
+/// An error that says what is wrong with the row.
 pub(crate) fn read_record<DB: Dialect>(row: &DB::Row) -> Result<Versioned<Record>, BoxError> {
     let version = version(&DB::bytes(row, 0)?)?;
     let left = DB::optional_number(row, 3)?.map(seconds).transpose()?;
@@ -58,8 +58,8 @@ pub(crate) fn read_record<DB: Dialect>(row: &DB::Row) -> Result<Versioned<Record
     Ok(Versioned::new(record, version))
 }
 
-/// The entry of a list from version, expiry and key id, at columns 4 to 6. A hint that cannot be read is left out,
-/// and an unreadable version becomes one that matches nothing: the record is there, and reading it says what is wrong.
+/// Reads a list entry from version, expiry and key id in columns 4 to 6. Unreadable hints are left out, and an
+/// unreadable version is replaced by one that matches nothing. A read of the record reports what is wrong.
 pub(crate) fn read_entry<DB: Dialect>(key: TokenKey, row: &DB::Row) -> Entry {
     let version = DB::bytes(row, 4).ok().and_then(|bytes| version(&bytes).ok());
     let expires_at = DB::optional_number(row, 5).ok().flatten().and_then(Timestamp::from_unix_seconds_signed);
@@ -69,15 +69,15 @@ pub(crate) fn read_entry<DB: Dialect>(key: TokenKey, row: &DB::Row) -> Entry {
 }
 
 fn version(bytes: &[u8]) -> Result<Version, BoxError> {
-    let bytes = bytes.try_into().map_err(|_| format!("its version has {} bytes instead of 16", bytes.len()))?;
+    let bytes = bytes.try_into().map_err(|_| format!("the version has {} bytes instead of 16", bytes.len()))?;
     Ok(Version::from_bytes(bytes))
 }
 
 fn instant(seconds: i64) -> Result<Timestamp, BoxError> {
     Timestamp::from_unix_seconds_signed(seconds)
-        .ok_or_else(|| format!("its expiry, {seconds} s, is not between 1970 and 9999").into())
+        .ok_or_else(|| format!("the expiry, {seconds} s, is not between the years 1970 and 9999").into())
 }
 
 fn seconds(left: i64) -> Result<u64, BoxError> {
-    u64::try_from(left).map_err(|_| format!("its retention, {left} s from now, is no length of time").into())
+    u64::try_from(left).map_err(|_| format!("the remaining retention, {left} s, is negative").into())
 }

@@ -2,32 +2,34 @@ use std::sync::Arc;
 
 use oauth_dance_migrations::TableName;
 
-/// What the databases write differently. Every statement has `{table}` for the table and `{now}` for the database's
-/// clock in seconds, and takes its values at `?`, each once: first those of the record (version, payload, expiry,
-/// retention, key id), then those of the key (tenant, user, provider, account), then others.
+/// The SQL that differs between the databases.
+///
+/// In each statement, `{table}` is the table and `{now}` is the database's clock in seconds. Each `?` is one value:
+/// first those of the record (version, payload, expiry, retention, key id), then those of the key (tenant, user,
+/// provider, account), then others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Texts {
-    /// Seconds since 1970 on the database's clock, the same throughout a statement.
+    /// Seconds since 1970 on the database's clock. The value is constant during a statement.
     pub(crate) now: &'static str,
-    /// Insert, or replace what is there.
+    /// Inserts or replaces a record.
     pub(crate) put_always: &'static str,
-    /// Insert, or replace what is there if it is past its retention.
+    /// Inserts a record, or replaces one that is past its retention.
     pub(crate) put_absent: &'static str,
-    /// Delete at most `?` records past their retention.
+    /// Deletes at most `?` records past their retention.
     pub(crate) purge: &'static str,
-    /// Where lists go on.
+    /// How a list continues after a key.
     pub(crate) after: After,
-    /// A condition of reads that is an error on a server that only follows another one, and may be behind.
+    /// A condition for reads that is an error on a replica, which may be behind the primary.
     pub(crate) only_primary: &'static str,
 }
 
-/// How a database is told to start in the middle of its index.
+/// The condition with which a list continues in the middle of an index.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum After {
-    /// As rows are compared.
+    /// A comparison of rows.
     Rows,
-    /// Spelled out, column by column: MySQL and MariaDB would read everything before a row, too. Each value but the last
-    /// stands there twice.
+    /// A comparison column by column, because MySQL and MariaDB would otherwise read all rows before the key. Each
+    /// value except the last occurs twice.
     Columns,
 }
 
@@ -42,14 +44,15 @@ const DELETE: &str = "DELETE FROM {table} WHERE {key} AND {live}";
 const DELETE_VERSION: &str = "DELETE FROM {table} WHERE {key} AND version = ? AND {live}";
 const LIST: &str = "SELECT tenant, user_id, provider, account, version, expires_at, key_id FROM {table} WHERE {live}";
 
-/// The conditions a list is put together from, and its end.
+/// The conditions of a list, and its end.
 pub(crate) const TENANT: &str = " AND tenant = ?";
 pub(crate) const USER: &str = " AND user_id = ?";
 pub(crate) const PROVIDER: &str = " AND provider = ?";
 pub(crate) const EXPIRING_BEFORE: &str = " AND expires_at < ?";
 pub(crate) const IN_ORDER: &str = " ORDER BY tenant, user_id, provider, account LIMIT ?";
 
-/// With the tenant given it is compared and sorted by no more, which keeps SQLite and MariaDB from using the index.
+/// The order of a list in one tenant. Sorting by the tenant as well would prevent SQLite and MariaDB from using the
+/// index.
 pub(crate) const IN_ORDER_IN_TENANT: &str = " ORDER BY user_id, provider, account LIMIT ?";
 
 impl After {
@@ -85,11 +88,11 @@ pub(crate) struct Statements {
 }
 
 impl Statements {
-    /// The statements for a table, each with `opening` before it.
-    pub(crate) fn new(texts: &Texts, table: &TableName, opening: &str) -> Self {
+    /// The statements for a table, each preceded by `prefix`.
+    pub(crate) fn new(texts: &Texts, table: &TableName, prefix: &str) -> Self {
         let table = table.to_string();
         let fill = |text: &str| {
-            let text = format!("{opening}{text}").replace("{key}", KEY).replace("{live}", LIVE);
+            let text = format!("{prefix}{text}").replace("{key}", KEY).replace("{live}", LIVE);
             text.replace("{now}", texts.now).replace("{table}", &table)
         };
         let read = |text: &str| fill(&format!("{text}{}", texts.only_primary));

@@ -20,37 +20,40 @@ use tokio::time::{Instant, sleep};
 
 use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
-use crate::error::{Failure, RUN_MIGRATIONS, bad_name, failure, migration, unchanged};
+use crate::error::{ErrorClass, RUN_MIGRATIONS, bad_name, classify, migration, unchanged};
 use crate::sql::{After, Texts};
 use crate::sqlite_file::{OpenFiles, refuse_links, warn_of_shares};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
-/// Connections that read. Each one is a thread; more of them than cores gain nothing.
+/// The number of connections for reads. Each one is a thread, so more of them than cores gain nothing.
 const READERS: u32 = 4;
-/// How long SQLite itself waits for another process's write: less than [`DEFAULT_TIMEOUT`], so that it answers first.
+/// How long SQLite itself waits for the write of another process. It is shorter than [`DEFAULT_TIMEOUT`], so that
+/// SQLite reports the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
-/// How often to try again to put a new file into WAL mode, for which SQLite does not wait.
+/// The pause between tries to set a new file to WAL mode, for which SQLite does not wait.
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 
-/// Keeps tokens in a SQLite file, which any number of processes on one machine may share.
+/// Stores tokens in a SQLite file, which any number of processes on one machine may share.
 ///
 /// # Durability
-/// An acknowledged write survives the application's crash, and with SQLite's own default (`synchronous = FULL`), which
-/// [`connect`](Self::connect) leaves alone, also a power cut. A refresh token that the provider has replaced cannot be
-/// had again, so that is worth an fsync a write. Where it is not, [`connect_with`](Self::connect_with) sets `NORMAL`: writes are
-/// two to three times faster and a power cut may cost the last of them.
+/// An acknowledged write survives a crash of the application. With SQLite's default (`synchronous = FULL`), which
+/// [`connect`](Self::connect) retains, it also survives a power failure. This costs an fsync per write, but a refresh
+/// token that the provider has replaced cannot be obtained again. With [`connect_with`](Self::connect_with) you can
+/// choose `NORMAL`: writes are two to three times faster, and a power failure may lose the last of them.
 ///
 /// # Connections
-/// Writes queue for one connection, because SQLite lets one writer in at a time and its own way of waiting is to
-/// sleep and ask again; reads have a few connections that no write holds up (WAL).
+/// All writes use one connection, because SQLite permits one writer at a time and waits for a lock by polling. Reads
+/// use a few other connections, which writes do not block (WAL).
 ///
-/// # A file that is lost
-/// A file that is deleted, moved or replaced under a running application, for example by a restored backup, can still be
-/// written to, and what is written is gone at the next start. So every operation looks first whether the path still leads
-/// to the file that was opened, and with [`connect`](Self::connect) also to its log, and a write looks again before it is
-/// acknowledged. It is [`StorageError::Misconfigured`] if not, and everything goes on once the file is back. On systems
-/// other than Unix only a file that is gone is noticed. A backup that is copied *into* the open file is not noticed: stop the
-/// application first, or use SQLite's own `.restore`.
+/// # Lost files
+/// A file can be deleted, moved or replaced while the application runs, for example by a restored backup. The
+/// application could still write to the open file, but those writes would be lost at the next start. Therefore every
+/// operation first verifies that the path still leads to the open file, and with [`connect`](Self::connect) also to its
+/// log. A write verifies this again before it is acknowledged. If the file is lost, operations return
+/// [`StorageError::Misconfigured`] until the file is back.
+///
+/// On systems other than Unix, only a missing file is detected. A backup that is copied *into* the open file is not
+/// detected. Stop the application first, or use the `.restore` command of SQLite.
 #[derive(Clone, Debug)]
 pub struct SqliteStorage {
     engine: Engine<Sqlite>,
@@ -59,25 +62,26 @@ pub struct SqliteStorage {
     anchor: Anchor,
 }
 
-/// A connection that stays open and is never used. The pools may close theirs at any time, and SQLite deletes the log with
-/// the last one, so that a log that is gone would not mean that it was lost.
+/// A connection that stays open and is never used. The pools may close their connections at any time, and SQLite
+/// deletes the log with the last connection. As long as the anchor is open, a missing log means that the log was lost.
 type Anchor = Arc<Mutex<Option<SqliteConnection>>>;
 
 impl SqliteStorage {
-    /// Opens the file that a URL names, `sqlite:tokens.db` or `sqlite:///var/lib/app/tokens.db`. A missing file is
-    /// created, readable by its owner only, unless the URL has a `mode` other than `rwc`; then [`migrate`](Self::migrate).
+    /// Opens the file that the URL names: `sqlite:tokens.db` or `sqlite:///var/lib/app/tokens.db`. Call
+    /// [`migrate`](Self::migrate) next.
     ///
-    /// `sqlite::memory:` is a database of this storage and its clones only, gone when they are.
+    /// A missing file is created, readable by its owner only, unless the URL has a `mode` other than `rwc`.
+    /// `sqlite::memory:` is a private database of this storage and its clones, which is lost when they are dropped.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong or the file cannot be opened, is no database or has several hard
-    /// links, [`StorageError::Unavailable`] if another process keeps it locked.
+    /// [`StorageError::Misconfigured`] if the URL is wrong, or if the file cannot be opened, is not a database or has
+    /// several hard links. [`StorageError::Unavailable`] if another process has locked the file.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         Self::connect_with(url, |options| options).await
     }
 
-    /// The same with some of sqlx's options changed. They come with WAL, a busy time-out of four seconds and no
-    /// statement log.
+    /// The same as [`connect`](Self::connect), with changed sqlx options. The defaults are WAL mode, a busy timeout of
+    /// four seconds and no statement log.
     ///
     /// ```
     /// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
@@ -91,7 +95,7 @@ impl SqliteStorage {
     /// ```
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// The same as for [`connect`](Self::connect).
     pub async fn connect_with(
         url: &str,
         change: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
@@ -107,7 +111,7 @@ impl SqliteStorage {
             create_private(options.get_filename());
         }
 
-        // Never closed, because that is the end of a database in memory.
+        // Connections are never closed, because an in-memory database ends with its connection.
         let pool = SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
         let options = change(options);
         refuse_links(options.get_filename())?;
@@ -126,19 +130,20 @@ impl SqliteStorage {
         Ok(Self { engine: Engine::new(readers, writers, true, true), files: Some(files), anchor })
     }
 
-    /// Uses the application's pool, for reads and writes alike. WAL and a busy time-out are the pool's own affair.
+    /// Uses a pool of the application, for both reads and writes. Set WAL mode and a busy timeout on the pool.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] for a pool of several connections to `:memory:`, which may be a database each;
-    /// otherwise as [`connect`](Self::connect).
+    /// [`StorageError::Misconfigured`] for a pool with several connections to `:memory:`, because each may be a
+    /// separate database. Otherwise the same as for [`connect`](Self::connect).
     pub async fn from_pool(pool: SqlitePool) -> Result<Self, StorageError> {
         let path = file_of(&pool).await?;
         if path.is_none() && pool.options().get_max_connections() > 1 {
             return Err(StorageError::Misconfigured {
-                advice: "give a pool to an in-memory database `max_connections(1)`, no idle time-out and no \
-                    maximal lifetime, or use a file"
-                    .to_owned(),
-                source: "each connection to an in-memory database may be a database of its own".into(),
+                advice:
+                    "set `max_connections(1)`, no idle timeout and no maximum lifetime on the pool of an in-memory \
+                    database, or use a file"
+                        .to_owned(),
+                source: "each connection to an in-memory database may be a separate database".into(),
             });
         }
         let files = path.map(|path| OpenFiles::of(&path, pool.connect_options().get_filename())).transpose()?;
@@ -149,8 +154,8 @@ impl SqliteStorage {
     /// Uses another table than `oauth_dance_tokens`.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] unless it is of at most 48 lower-case letters, digits and underscores and does
-    /// not start with a digit.
+    /// [`StorageError::Misconfigured`] unless the name consists of at most 48 lower-case letters, digits and
+    /// underscores, and does not start with a digit.
     pub fn with_table(self, name: &str) -> Result<Self, StorageError> {
         let table: TableName = name.parse().map_err(bad_name)?;
         if table.schema().is_some() {
@@ -159,16 +164,17 @@ impl SqliteStorage {
         Ok(Self { engine: self.engine.with_table(table), ..self })
     }
 
-    /// Sets the longest an operation takes.
+    /// Sets the timeout of an operation.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { engine: self.engine.with_timeout(timeout), ..self }
     }
 
-    /// Creates the table or brings it up to date. Does nothing if it is; safe from any number of processes at once.
+    /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
+    /// may call this at the same time.
     ///
     /// # Errors
-    /// As the other operations. Nothing has changed then.
+    /// The same as for the other operations. Nothing has changed in this case.
     pub async fn migrate(&self) -> Result<(), StorageError> {
         self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
@@ -176,17 +182,17 @@ impl SqliteStorage {
         self.confirm()
     }
 
-    /// The migrations and whether the database has them. Changes nothing.
+    /// Returns all migrations and their state in the database. Changes nothing.
     ///
     /// # Errors
-    /// As the other operations.
+    /// The same as for the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
         status_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)
     }
 
-    /// Closes the connections once what runs on them has ended. Operations fail from then on.
+    /// Closes the connections after their running statements have ended. Later operations fail.
     pub async fn close(&self) {
         self.engine.close().await;
         let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -195,17 +201,17 @@ impl SqliteStorage {
         }
     }
 
-    /// The files to look for. A closed database has no log, and its operations fail by themselves.
+    /// The files to verify. A closed database has no log, and its operations fail anyway.
     fn watched(&self) -> Option<&OpenFiles> {
         self.files.as_ref().filter(|_| !self.engine.writers().is_closed())
     }
 
-    /// Whether the database is still the one at its path, before something is done with it.
+    /// Verifies before an operation that the path still leads to the open database.
     fn check(&self) -> Result<(), StorageError> {
         self.watched().map_or(Ok(()), OpenFiles::check)
     }
 
-    /// The same before a write is acknowledged.
+    /// Verifies the same before a write is acknowledged.
     fn confirm(&self) -> Result<(), StorageError> {
         self.watched().map_or(Ok(()), OpenFiles::confirm)
     }
@@ -249,14 +255,14 @@ impl TokenStorage for SqliteStorage {
     }
 }
 
-/// The log is there from the first read on, for as long as this connection is.
+/// Opens the anchor. The log exists from the first read on, as long as this connection is open.
 async fn anchor(options: &SqliteConnectOptions) -> Result<Anchor, sqlx::Error> {
     let mut connection = options.connect().await?;
     sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&mut connection).await?;
     Ok(Arc::new(Mutex::new(Some(connection))))
 }
 
-/// Whether a missing file is ours to create: without a `mode`, and with the one that says so.
+/// Whether a missing file is created: if the URL has no `mode`, or the mode `rwc`.
 fn may_create(url: &str) -> bool {
     let path = url.trim_start_matches("sqlite://").trim_start_matches("sqlite:");
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
@@ -264,15 +270,15 @@ fn may_create(url: &str) -> bool {
     !path.is_empty() && path != ":memory:" && !query.split('&').any(other_mode)
 }
 
-/// The file of a database. `None` if it is in memory, or in a temporary file of one connection.
+/// The file of a database. `None` if the database is in memory, or in a temporary file of one connection.
 async fn file_of(pool: &SqlitePool) -> Result<Option<PathBuf>, StorageError> {
     let file = sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'").fetch_one(pool).await;
     let file: Option<String> = file.map_err(unchanged::<Sqlite>)?;
     Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
 }
 
-/// Creates a missing file that only its owner may read. SQLite gives the files beside it the same permissions.
-/// What goes wrong here goes wrong again when SQLite opens it, which knows better what to say.
+/// Creates a missing file that only its owner may read. SQLite gives its other files the same permissions. Errors are
+/// ignored here, because SQLite reports them more precisely when it opens the file.
 fn create_private(path: &Path) {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -286,7 +292,7 @@ async fn open(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result
     loop {
         match pool.clone().connect_with(options.clone()).await {
             Ok(pool) => return Ok(pool),
-            Err(error) if failure::<Sqlite>(&error) == Failure::Busy && Instant::now() < deadline => {
+            Err(error) if classify::<Sqlite>(&error) == ErrorClass::Busy && Instant::now() < deadline => {
                 sleep(WAL_PAUSE).await;
             }
             Err(error) => return Err(unchanged::<Sqlite>(error)),
@@ -295,7 +301,7 @@ async fn open(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result
 }
 
 impl Dialect for Sqlite {
-    type LookUps = ();
+    type LookupState = ();
 
     const STORAGE_NAME: &'static str = "SQLite";
     const REMOTE: bool = false;
@@ -308,29 +314,31 @@ impl Dialect for Sqlite {
             ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
             SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
                 retain_until = excluded.retain_until, key_id = excluded.key_id, updated_at = excluded.updated_at",
-        put_absent: "INSERT INTO {table} AS kept (version, payload, expires_at, retain_until, key_id, \
+        put_absent: "INSERT INTO {table} AS existing (version, payload, expires_at, retain_until, key_id, \
                 tenant, user_id, provider, account, created_at, updated_at) \
             VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
             ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
             SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
                 retain_until = excluded.retain_until, key_id = excluded.key_id, \
                 created_at = excluded.created_at, updated_at = excluded.updated_at \
-            WHERE kept.retain_until <= {now}",
+            WHERE existing.retain_until <= {now}",
         purge: "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE retain_until <= {now} LIMIT ?)",
         after: After::Rows,
         only_primary: "",
     };
 
-    fn failure(error: &dyn DatabaseError) -> Failure {
+    fn classify(error: &dyn DatabaseError) -> ErrorClass {
         let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
-        // The low byte is the result code, the rest says more about it.
+        // The low byte is the result code. The other bytes extend it.
         match code & 0xff {
-            1 if error.message().starts_with("no such") => Failure::Misconfigured(RUN_MIGRATIONS),
-            5 | 6 => Failure::Busy,
-            8 => Failure::Misconfigured("the database file or its folder is read-only"),
-            11 | 26 => Failure::Misconfigured("the file is damaged or no SQLite database"),
-            14 => Failure::Misconfigured("the database file cannot be opened; check its path and permissions"),
-            _ => Failure::Unavailable,
+            1 if error.message().starts_with("no such") => ErrorClass::Misconfigured(RUN_MIGRATIONS),
+            5 | 6 => ErrorClass::Busy,
+            8 => ErrorClass::Misconfigured("the database file or its folder is read-only; correct the permissions"),
+            11 | 26 => ErrorClass::Misconfigured(
+                "the file is damaged or not a SQLite database; check the path, or restore a backup",
+            ),
+            14 => ErrorClass::Misconfigured("the database file cannot be opened; check its path and permissions"),
+            _ => ErrorClass::Unavailable,
         }
     }
 

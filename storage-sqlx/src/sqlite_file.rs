@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 
 use oauth_dance_core::StorageError;
 
-/// The files of an open database, by which they are found again: a file that was deleted or replaced can still be written
-/// to by those who have it open, and nobody else ever sees what was written.
+/// Identifies the files of an open database, to detect that they were deleted or replaced. A process could still write
+/// to such a file, but no later process would see those writes.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenFiles {
-    /// The database, and beside it the log and its index where SQLite uses them.
+    /// The database, and its log and log index if SQLite uses them.
     files: Vec<(PathBuf, Identity)>,
 }
 
-/// Which file it is, whatever its name: device and inode. The number is not given to another file while this one is open.
+/// Identifies a file independently of its name: device and inode. The inode is not reused while the file is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity(u64, u64);
 
-/// What became of a file.
+/// What happened to a file.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
     #[error("{} was deleted or moved while the application had it open", .0.display())]
@@ -30,33 +30,33 @@ enum Lost {
 }
 
 const RESTART: &str = "put the database file back together with its -wal and -shm files, or restart the application to \
-    use the file that is there now; until then nothing is read or written, because a write to the lost file would be \
-    acknowledged and never seen again";
-const ONE_NAME: &str = "give the database file one name and delete the other hard links, or make a copy or a symbolic link \
-    of it: SQLite keeps the latest writes in a log beside the name that a file was opened by, and two names would \
-    have a log each, which destroys the database";
+    use the file that is there now; until then nothing is read or written, because writes to the lost file would be \
+    lost";
+const ONE_NAME: &str = "delete all hard links of the database file except one, or use a copy or a symbolic link: SQLite stores \
+    the latest writes in a log beside the name of the file, and two names would have two logs, which corrupts the \
+    database";
 
 impl OpenFiles {
-    /// Notes which files an open database has: `path` as SQLite calls it, `asked_for` as the application does, which may be
-    /// a symbolic link.
+    /// Records the files of an open database. `path` is the path that SQLite reports, and `requested` is the path that
+    /// the application gave, which may be a symbolic link.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the database file has several hard links, or is gone already.
-    pub(crate) fn of(path: &Path, asked_for: &Path) -> Result<Self, StorageError> {
+    /// [`StorageError::Misconfigured`] if the database file has several hard links or is missing.
+    pub(crate) fn of(path: &Path, requested: &Path) -> Result<Self, StorageError> {
         refuse_links(path)?;
         let metadata = fs::metadata(path).map_err(|error| refuse(RESTART, lost(path, error)))?;
         let database = identity(&metadata);
         let mut files = vec![(path.to_owned(), database)];
-        // The application may change its folder, and the link may be made to lead elsewhere.
-        let asked_for = std::path::absolute(asked_for).unwrap_or_else(|_| path.to_owned());
-        if asked_for != path && fs::metadata(&asked_for).is_ok_and(|found| identity(&found) == database) {
-            files.push((asked_for, database));
+        // The application may change its working directory, and the link may be changed.
+        let requested = std::path::absolute(requested).unwrap_or_else(|_| path.to_owned());
+        if requested != path && fs::metadata(&requested).is_ok_and(|found| identity(&found) == database) {
+            files.push((requested, database));
         }
         Ok(Self { files })
     }
 
-    /// The same with the files of the write-ahead log, if there are any. Only for one who has a connection open all the
-    /// time: the last one that is closed deletes them.
+    /// Adds the files of the write-ahead log, if they exist. The caller must have a connection open all the time,
+    /// because the last closed connection deletes them.
     #[must_use]
     pub(crate) fn with_log(mut self) -> Self {
         if let Some((database, _)) = self.files.first().cloned() {
@@ -70,18 +70,18 @@ impl OpenFiles {
         self
     }
 
-    /// Whether the files are where they were.
+    /// Verifies that all files are still in place.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if one of them is not. Nothing has changed.
+    /// [`StorageError::Misconfigured`] if a file is lost. Nothing has changed.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
         self.first_lost().map_or(Ok(()), |lost| Err(refuse(RESTART, lost)))
     }
 
-    /// The same after a write.
+    /// Verifies the same after a write.
     ///
     /// # Errors
-    /// [`StorageError::Ambiguous`] if one of them is not: the write may have gone to a file that nobody else sees.
+    /// [`StorageError::Ambiguous`] if a file is lost, because the write may have gone to a lost file.
     pub(crate) fn confirm(&self) -> Result<(), StorageError> {
         self.first_lost().map_or(Ok(()), |lost| Err(StorageError::ambiguous(lost)))
     }
@@ -95,7 +95,7 @@ impl OpenFiles {
     }
 }
 
-/// Refuses a file with several hard links, before SQLite opens it by one of its names.
+/// Rejects a file with several hard links before SQLite opens it.
 ///
 /// # Errors
 /// [`StorageError::Misconfigured`].
@@ -106,20 +106,20 @@ pub(crate) fn refuse_links(path: &Path) -> Result<(), StorageError> {
     }
 }
 
-/// Warns of a file on a network share, which works from one machine only, if at all.
+/// Logs a warning for a file on a network share, which works from one machine only, if at all.
 pub(crate) fn warn_of_shares(path: &Path) {
     let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
     if let Some(kind) = share(&mounts, path) {
         tracing::warn!(
             path = %path.display(),
             file_system = kind,
-            "the SQLite file is on a network share: machines that share it do not see each other's locks and destroy it; use \
-            it from one machine, or a database server"
+            "the SQLite file is on a network share: machines that share it do not see each other's locks and corrupt it; use \
+            it from one machine only, or use a database server"
         );
     }
 }
 
-/// The file system of a path if it is a network's, from Linux's list of what is mounted where.
+/// The file system of a path if it is a network file system, according to the mount table of Linux.
 fn share<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
     const SHARES: [&str; 11] =
         ["9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"];
@@ -128,7 +128,7 @@ fn share<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
         let (mount, source) = line.split_once(" - ")?;
         Some((Path::new(mount.split(' ').nth(4)?), source.split(' ').next()?))
     });
-    // What is mounted last at a place hides what was there before.
+    // The last mount at a path hides earlier ones.
     let (_, kind) =
         mounts.filter(|(place, _)| path.starts_with(place)).max_by_key(|(place, _)| place.components().count())?;
     SHARES.contains(&kind).then_some(kind)
@@ -159,7 +159,7 @@ fn links(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(metadata)
 }
 
-/// Elsewhere only a file that is gone is noticed. Windows does not let an open one be deleted or replaced.
+/// On other systems, only a missing file is detected. Windows does not permit to delete or replace an open file.
 #[cfg(not(unix))]
 fn identity(_: &Metadata) -> Identity {
     Identity(0, 0)
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_told_from_disks() {
+    fn network_shares_are_recognized() {
         let mounts = "21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
             40 21 0:50 / /mnt/share rw - nfs4 files:/export rw\n\
             41 40 8:2 / /mnt/share/disk rw master:3 - xfs /dev/sdb1 rw\n\

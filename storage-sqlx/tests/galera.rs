@@ -17,7 +17,7 @@ use oauth_dance_sqlx::MySqlStorage;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, MySqlPool};
 use tokio::task::JoinSet;
 
-/// A database of one test's own.
+/// A database for one test.
 struct Cluster {
     nodes: Vec<String>,
     proxy: String,
@@ -38,7 +38,7 @@ impl Cluster {
         let mut first = MySqlConnection::connect(nodes.split(' ').next().unwrap()).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {database}"))).execute(&mut first).await.unwrap();
         for node in &cluster.nodes {
-            // A table of one node is there on others a moment later, and a database too.
+            // A table or database that one node creates appears on other nodes with a delay.
             until(async || MySqlConnection::connect(node).await.is_ok()).await;
         }
         Some(cluster)
@@ -59,7 +59,7 @@ impl Cluster {
     }
 }
 
-/// Unlike other servers, these are started only if they are asked for by name.
+/// Unlike other servers, these are only started on request.
 fn skip<T>(variable: &str) -> Option<T> {
     assert!(std::env::var_os("REQUIRE_GALERA").is_none(), "{variable} is not set; see tests/servers/start");
     println!("SKIPPED: {variable} is not set; run: eval \"$(tests/servers/start galera)\"");
@@ -75,7 +75,7 @@ async fn until(mut reached: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_node_migrates_at_once() {
+async fn all_nodes_can_migrate_concurrently() {
     for _ in 0..10 {
         let Some(cluster) = Cluster::empty().await else { return };
         let mut tasks = JoinSet::new();
@@ -97,7 +97,7 @@ async fn every_node_migrates_at_once() {
     }
 }
 
-/// What one node acknowledged, all others know: reads and conditions.
+/// All nodes see the writes that one node acknowledged, in reads and conditions.
 async fn nodes_agree(storages: &[MySqlStorage]) {
     for round in 0..100 {
         let [here, there, elsewhere] = storages else { panic!("three nodes") };
@@ -121,7 +121,7 @@ async fn nodes_agree(storages: &[MySqlStorage]) {
     }
 }
 
-/// Gives the appliers of every node something to do, so that they are behind.
+/// Gives the appliers of every node work, so that the nodes are behind.
 fn keep_busy(cluster: &Cluster) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for (number, node) in cluster.nodes.clone().into_iter().enumerate() {
@@ -137,7 +137,7 @@ fn keep_busy(cluster: &Cluster) -> JoinSet<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_know_what_another_acknowledged() {
+async fn nodes_see_writes_that_another_acknowledged() {
     let Some(cluster) = Cluster::empty().await else { return };
     let storages = cluster.storages().await;
     storages[0].migrate().await.unwrap();
@@ -148,7 +148,7 @@ async fn nodes_know_what_another_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn application_pools_know_it_too() {
+async fn application_pools_see_writes_of_other_nodes() {
     let Some(cluster) = Cluster::empty().await else { return };
     let pools = cluster.nodes.iter().map(|node| MySqlPool::connect_lazy(node).unwrap());
     let storages: Vec<_> = pools.map(MySqlStorage::from_pool).collect();
@@ -162,9 +162,9 @@ async fn application_pools_know_it_too() {
     cluster.remove().await;
 }
 
-/// Increments of one counter through all nodes meet each other in certification, and are exact.
+/// Concurrent increments of one counter through all nodes conflict in certification, and are exact.
 #[tokio::test(flavor = "multi_thread")]
-async fn certification_conflicts_are_conflicts() {
+async fn certification_failures_are_conflicts() {
     let Some(cluster) = Cluster::empty().await else { return };
     let storages = cluster.storages().await;
     storages[0].migrate().await.unwrap();
@@ -183,9 +183,9 @@ async fn certification_conflicts_are_conflicts() {
     cluster.remove().await;
 }
 
-/// Kills the nodes one after the other under writes through the proxy: nothing acknowledged is lost.
+/// Kills one node after the other during writes through the proxy: no acknowledged write is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_node_loses_nothing() {
+async fn killed_node_loses_no_acknowledged_write() {
     let Some(cluster) = Cluster::empty().await else { return };
     MySqlStorage::connect(&cluster.nodes[0]).await.unwrap().migrate().await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -218,7 +218,7 @@ async fn is_ready(node: &str) -> bool {
     storage.get(&key("nobody")).await.is_ok()
 }
 
-/// Kills a node and leaves it dead for two seconds.
+/// Kills a node, and restarts it after two seconds.
 async fn restart(number: u32) {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/servers/restart");
     let mut restart = Command::new(script);
@@ -227,7 +227,7 @@ async fn restart(number: u32) {
     assert!(status.unwrap().success());
 }
 
-/// Writes a chain of versions, each over the one before, through whatever happens. Returns the last one.
+/// Writes a chain of versions, each over the previous one, through all faults. Returns the last one.
 async fn write_on(
     storage: MySqlStorage,
     writer: usize,
@@ -242,7 +242,7 @@ async fn write_on(
                 last = version;
                 written.fetch_add(1, Ordering::SeqCst);
             }
-            // What has changed nothing is just written again.
+            // A write without an effect is repeated.
             Err(StorageError::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
             Err(StorageError::Ambiguous { .. }) => {
                 last = loop {
@@ -259,13 +259,13 @@ async fn write_on(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_not_ready_is_unavailable() {
+async fn node_that_is_not_ready_is_unavailable() {
     let Some(cluster) = Cluster::empty().await else { return };
     let storage = MySqlStorage::connect(&cluster.nodes[0]).await.unwrap();
     storage.migrate().await.unwrap();
     let theirs = MySqlStorage::from_pool(MySqlPool::connect(&cluster.nodes[0]).await.unwrap());
     let version = theirs.put(&key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
-    // It refuses reads and writes as one that has lost the others (1047), and takes administrators.
+    // The node rejects reads and writes like a disconnected one (1047), but accepts administrators.
     let mut administrator = MySqlConnection::connect(&cluster.nodes[0]).await.unwrap();
     let set = async |connection: &mut MySqlConnection, reject: &str| {
         let sql = format!("SET GLOBAL wsrep_reject_queries = {reject}");

@@ -1,4 +1,4 @@
-//! MySQL and MariaDB: every case in a database of its own, on the server that MYSQL_URL names.
+//! MySQL and MariaDB: every case in a new database, on the server that MYSQL_URL names.
 #![cfg(feature = "mysql")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
 
@@ -112,7 +112,7 @@ fn advice(error: StorageError) -> String {
 }
 
 #[tokio::test]
-async fn connections_are_encrypted_and_certificates_checked() {
+async fn connections_are_encrypted_and_verified() {
     let Some(database) = Database::empty().await else { return };
     let url = database.url().replace("ssl-mode=DISABLED", "ssl-mode=REQUIRED");
     let storage = MySqlStorage::connect(&url).await.unwrap();
@@ -127,9 +127,9 @@ async fn connections_are_encrypted_and_certificates_checked() {
     let only_encrypted = format!("mysql://{}:x@{host}", database.0.database);
     MySqlStorage::connect(&only_encrypted).await.unwrap();
     let plain = MySqlStorage::connect(&only_encrypted.replace("REQUIRED", "DISABLED")).await.unwrap_err();
-    assert!(advice(plain).contains("refuses"), "a server that insists on TLS has been talked to without");
+    assert!(advice(plain).contains("rejects"), "a server that insists on TLS has been talked to without");
 
-    // The server's certificate signs itself.
+    // The server's certificate is self-signed.
     let error = MySqlStorage::connect(&url.replace("REQUIRED", "VERIFY_IDENTITY")).await.unwrap_err();
     assert!(advice(error).contains("TLS"));
     database.on_server(format!("DROP USER {}@127.0.0.1", database.0.database)).await;
@@ -137,7 +137,7 @@ async fn connections_are_encrypted_and_certificates_checked() {
 }
 
 #[tokio::test]
-async fn a_wrong_set_up_says_what_to_do() {
+async fn misconfiguration_errors_say_what_to_do() {
     let Some(database) = Database::empty().await else { return };
     let url = database.url();
     let connect = async |url: &str| MySqlStorage::connect(url).await.unwrap_err();
@@ -153,7 +153,7 @@ async fn a_wrong_set_up_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn the_table_may_be_in_another_database() {
+async fn table_in_another_database_works() {
     let (Some(here), Some(there)) = (Database::empty().await, Database::empty().await) else { return };
     let storage = here.connect().await.with_table(&format!("{}.tokens", there.0.database)).unwrap();
     storage.migrate().await.unwrap();
@@ -165,7 +165,7 @@ async fn the_table_may_be_in_another_database() {
 }
 
 #[tokio::test]
-async fn the_application_needs_no_right_to_create_tables() {
+async fn application_needs_no_privilege_to_create_tables() {
     let Some(database) = Database::empty().await else { return };
     let owner = database.connect().await;
     let name = &database.0.database;
@@ -192,11 +192,11 @@ async fn the_application_needs_no_right_to_create_tables() {
 }
 
 #[tokio::test]
-async fn a_migration_cut_off_half_way_is_finished() {
+async fn interrupted_migration_is_completed() {
     let Some(database) = Database::empty().await else { return };
     let storage = database.connect().await;
     storage.migrate().await.unwrap();
-    // As if the process had been killed between the table and the note about it.
+    // As if the process had been killed between creating the table and recording it.
     database.execute("DELETE FROM _oauth_dance_tokens_migrations").await;
     storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
     storage.migrate().await.unwrap();
@@ -205,7 +205,7 @@ async fn a_migration_cut_off_half_way_is_finished() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_application_pool_works_as_well() {
+async fn application_pool_works() {
     let Some(database) = Database::empty().await else { return };
     let storage = MySqlStorage::from_pool(sqlx::MySqlPool::connect(&database.url()).await.unwrap());
     storage.migrate().await.unwrap();

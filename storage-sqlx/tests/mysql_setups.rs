@@ -1,4 +1,4 @@
-//! MySQL and MariaDB as they are set up elsewhere, on servers of these tests' own.
+//! MySQL and MariaDB with other configurations, on private servers of these tests.
 #![cfg(feature = "mysql")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
@@ -26,7 +26,7 @@ fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
     }
 }
 
-/// The longest key there is, with a payload of some size and the longest key id.
+/// The longest key and key id, with a payload of a given size.
 fn longest_key() -> TokenKey {
     TokenKey::from_parts("t".repeat(255), "u".repeat(1023), "p".repeat(255), "a".repeat(255)).unwrap()
 }
@@ -36,7 +36,7 @@ fn of_size(bytes: usize) -> Record {
 }
 
 #[tokio::test]
-async fn a_payload_has_to_fit_a_packet() {
+async fn payload_larger_than_a_packet_is_too_large() {
     let Some(server) = mariadb("--max-allowed-packet=1M") else { return };
     let own = MySqlStorage::connect(&server.url).await.unwrap();
     own.migrate().await.unwrap();
@@ -62,7 +62,7 @@ async fn a_payload_has_to_fit_a_packet() {
 }
 
 #[tokio::test]
-async fn addresses_of_ipv6_are_taken() {
+async fn ipv6_addresses_are_accepted() {
     let Some(server) = mariadb("--bind-address=*") else { return };
     let mut connection = MySqlConnection::connect(&server.url).await.unwrap();
     for sql in ["CREATE USER far@'::1' IDENTIFIED BY 'pw'", "GRANT ALL ON oauth_dance.* TO far@'::1'"] {
@@ -76,7 +76,7 @@ async fn addresses_of_ipv6_are_taken() {
 }
 
 #[tokio::test]
-async fn several_hosts_and_unknown_options_are_refused() {
+async fn several_hosts_and_unknown_options_are_rejected() {
     let Ok(url) = std::env::var("MYSQL_URL") else { return cases::skip::<()>("MYSQL_URL").unwrap_or_default() };
     let (login, server) = url.split_once('@').unwrap();
     let (host, rest) = server.split_once('/').unwrap();
@@ -89,17 +89,17 @@ async fn several_hosts_and_unknown_options_are_refused() {
     for option in ["ssl_mode=VERIFY_IDENTITY", "useSSL=true", "connectTimeout=1"] {
         let refused = MySqlStorage::connect(&format!("{url}&{option}")).await;
         assert!(format!("{refused:?}").contains(option.split('=').next().unwrap()), "{refused:?}");
-        assert!(advice(refused).contains("leave the parameter out"));
+        assert!(advice(refused).contains("remove the parameter"));
     }
 }
 
 #[tokio::test]
-async fn a_read_only_server_says_so() {
+async fn read_only_server_is_reported() {
     let Some(server) = mariadb("") else { return };
     let storage = MySqlStorage::connect(&server.url).await.unwrap();
     storage.migrate().await.unwrap();
     let mut administrator = MySqlConnection::connect(&server.url).await.unwrap();
-    // Who has all rights may write to a read-only server; applications have fewer.
+    // A user with all privileges may write to a read-only server. Applications have fewer privileges.
     for sql in [
         "CREATE USER app@127.0.0.1 IDENTIFIED BY 'pw'",
         "GRANT SELECT, INSERT, UPDATE, DELETE ON oauth_dance.* TO app@127.0.0.1",
@@ -115,9 +115,9 @@ async fn a_read_only_server_says_so() {
     storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
 }
 
-/// A proxy that closes connections after two seconds: the next write is as good as any.
+/// A proxy closes connections after two seconds, and the next write succeeds.
 #[tokio::test]
-async fn idle_connections_cut_by_a_proxy_harm_no_write() {
+async fn writes_succeed_after_a_proxy_closed_idle_connections() {
     let Ok(url) = std::env::var("MYSQL_URL") else { return cases::skip::<()>("MYSQL_URL").unwrap_or_default() };
     let proxy = PrivateServer::start("haproxy", "PROXIED_MYSQL_URL", "MYSQL_URL", &[("MYSQL_URL", &url)]).unwrap();
     let table = format!("idle_{}", cases::hex(&oauth_dance_core::random_bytes::<6>()));
@@ -131,7 +131,7 @@ async fn idle_connections_cut_by_a_proxy_harm_no_write() {
             readers.spawn(async move { storage.get(&key("alice")).await.unwrap() });
         }
         readers.join_all().await;
-        // HAProxy has no clock that could be turned.
+        // HAProxy has no clock that a test could control.
         tokio::time::sleep(Duration::from_millis(2300)).await;
         for write in 0..8 {
             let written = storage.put(&key("alice"), &Record::new("x"), Precondition::Version(last)).await;

@@ -1,5 +1,5 @@
-//! PostgreSQL behind PgBouncer in transaction mode, where each statement of a client may run on another connection of the
-//! server: every case in a database of its own, through the PgBouncer that PGBOUNCER_URL names.
+//! PostgreSQL behind PgBouncer in transaction mode, where each statement of a client may run on another connection of
+//! the server: every case in a new database, through the PgBouncer that PGBOUNCER_URL names.
 #![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
 
@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-/// A database that tests reach through PgBouncer, and by itself.
+/// A database that tests reach through PgBouncer and directly.
 struct Database {
     pooled: Server,
     direct: Server,
@@ -30,7 +30,7 @@ impl Database {
         PgConnection::connect(&self.direct.database_url()).await.unwrap()
     }
 
-    /// As applications have them: with sqlx's own names for statements.
+    /// A pool like that of an application, with the statement names of sqlx.
     fn pool(&self) -> PgPool {
         let options: PgConnectOptions = self.url().parse().unwrap();
         PgPoolOptions::new().max_connections(10).connect_lazy_with(options.extra_float_digits(None))
@@ -120,7 +120,7 @@ impl cases::Remote for Database {
 run_remote_cases!(Database);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_read_runs_the_statement_of_another() {
+async fn read_never_runs_the_statement_of_another_client() {
     let Some(database) = Database::empty().await else { return };
     let direct = PostgresStorage::connect(&database.direct.database_url()).await.unwrap();
     direct.migrate().await.unwrap();
@@ -163,7 +163,7 @@ async fn no_read_runs_the_statement_of_another() {
 }
 
 #[tokio::test]
-async fn statement_mode_works_too() {
+async fn statement_mode_works() {
     let Some(server) = Server::named_by("PGBOUNCER_URL") else { return };
     let url = server.url.replace("/postgres?", "/statement_mode?");
     let storage = PostgresStorage::connect(&url).await.unwrap().with_table(&server.database).unwrap();
@@ -191,7 +191,7 @@ async fn statement_mode_works_too() {
 }
 
 #[tokio::test]
-async fn what_pgbouncer_refuses_names_the_fix() {
+async fn pgbouncer_errors_name_the_fix() {
     let Some(database) = Database::empty().await else { return };
     let advice = |result: Result<PostgresStorage, StorageError>| match result.unwrap_err() {
         StorageError::Misconfigured { advice, .. } => advice,
@@ -199,13 +199,13 @@ async fn what_pgbouncer_refuses_names_the_fix() {
     };
     let url = database.url();
     let options = PostgresStorage::connect(&format!("{url}&options=-c%20work_mem=1MB")).await;
-    assert!(advice(options).contains("leave `options` out"));
+    assert!(advice(options).contains("remove `options`"));
     let wrong = PostgresStorage::connect(&url.replacen("oauth_dance:", "oauth_dance:wrong", 1)).await;
     assert!(advice(wrong).contains("password"));
     let unknown = PostgresStorage::connect(&url.replacen("oauth_dance:", "nobody:", 1)).await;
     assert!(advice(unknown).contains("user"));
 
-    // As applications have their pool until they read the advice.
+    // A pool like that of an application which has not followed the advice.
     let pool = PgPool::connect_lazy(&url).unwrap();
     match PostgresStorage::from_pool(pool).get(&key("alice")).await {
         Err(StorageError::Misconfigured { advice, .. }) => assert!(advice.contains("extra_float_digits(None)")),

@@ -1,4 +1,4 @@
-//! PostgreSQL: every case in a database of its own, on the server that POSTGRES_URL names.
+//! PostgreSQL: every case in a new database, on the server that POSTGRES_URL names.
 #![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
 
@@ -112,7 +112,7 @@ fn advice(error: StorageError) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lost_serialization_races_are_tried_again() {
+async fn serialization_failures_are_retried() {
     let Some(database) = Database::empty().await else { return };
     let storage = database.connect().await;
     storage.migrate().await.unwrap();
@@ -137,7 +137,7 @@ async fn lost_serialization_races_are_tried_again() {
     tasks.join_all().await;
     assert_eq!(storage.get(&cases::key("counter")).await.unwrap().unwrap().value.payload, b"200");
 
-    // A write that waits for a row loses its race for certain when that row has changed.
+    // A write that waits for a row certainly fails if the row has changed.
     let others = sqlx::PgPool::connect(&database.url()).await.unwrap();
     let mut change = others.begin().await.unwrap();
     sqlx::raw_sql("UPDATE oauth_dance_tokens SET created_at = 0").execute(&mut *change).await.unwrap();
@@ -158,7 +158,7 @@ async fn lost_serialization_races_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_transaction_of_the_application_stays_its_own() {
+async fn transactions_of_the_application_are_unaffected() {
     let Some(database) = Database::empty().await else { return };
     let pool = sqlx::PgPool::connect(&database.url()).await.unwrap();
     let storage = PostgresStorage::from_pool(pool.clone());
@@ -176,7 +176,7 @@ async fn a_transaction_of_the_application_stays_its_own() {
 }
 
 #[tokio::test]
-async fn connections_are_encrypted_and_certificates_checked() {
+async fn connections_are_encrypted_and_verified() {
     let Some(database) = Database::empty().await else { return };
     let url = database.url().replace("sslmode=disable", "sslmode=require");
     let storage = PostgresStorage::connect(&url).await.unwrap();
@@ -187,14 +187,14 @@ async fn connections_are_encrypted_and_certificates_checked() {
     assert_eq!(database.execute(plain).await, 0);
     assert_eq!(database.execute(&plain.replace("NOT ssl", "ssl")).await, 1);
 
-    // The server's certificate signs itself.
+    // The server's certificate is self-signed.
     let error = PostgresStorage::connect(&url.replace("require", "verify-full")).await.unwrap_err();
     assert!(advice(error).contains("TLS"));
     database.remove().await;
 }
 
 #[tokio::test]
-async fn a_wrong_set_up_says_what_to_do() {
+async fn misconfiguration_errors_say_what_to_do() {
     let Some(database) = Database::empty().await else { return };
     let url = database.url();
     let connect = async |url: &str| PostgresStorage::connect(url).await.unwrap_err();
@@ -210,7 +210,7 @@ async fn a_wrong_set_up_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_schema_is_created_where_it_is_missing() {
+async fn missing_schema_is_created() {
     let Some(database) = Database::empty().await else { return };
     let plain = database.connect().await;
     plain.migrate().await.unwrap();
@@ -226,7 +226,7 @@ async fn a_schema_is_created_where_it_is_missing() {
 }
 
 #[tokio::test]
-async fn the_application_needs_no_right_to_create_tables() {
+async fn application_needs_no_privilege_to_create_tables() {
     let Some(database) = Database::empty().await else { return };
     let owner = database.connect().await;
     let role = format!("{}_app", database.0.database);

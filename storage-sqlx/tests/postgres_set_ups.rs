@@ -1,7 +1,7 @@
-//! PostgreSQL as it is set up elsewhere: settings of the server, the database and the user, proxies, a standby.
+//! PostgreSQL with other configurations: settings of the server, the database and the user, proxies, a standby.
 //!
-//! Each set-up either works as any other, or is an error that says what to change. None loses a record, and none shows one
-//! as missing.
+//! Each configuration works, or is an error that says what to change. None loses a record, and none reports an existing
+//! record as missing.
 #![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
 #![allow(dead_code, unused_imports, unused_macros, reason = "the cases are those of other files")]
@@ -18,7 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A database of its own, on the server that a variable names.
+/// A new database on the server that a variable names.
 struct Database(Server);
 
 impl Database {
@@ -44,7 +44,7 @@ impl Database {
         self.execute(&format!("ALTER DATABASE {} SET {setting}", self.0.database)).await;
     }
 
-    /// By a pool of the storage's own, and by one of the application.
+    /// Storages on their own pool and on an application pool.
     async fn both(&self) -> [PostgresStorage; 2] {
         let options: PgConnectOptions = self.url().parse().unwrap();
         let pool = PgPoolOptions::new().max_connections(2).connect_lazy_with(options);
@@ -69,7 +69,7 @@ fn advice(result: Result<impl std::fmt::Debug, StorageError>) -> String {
     }
 }
 
-/// Every statement there is, with bytes that mean something to SQL.
+/// Runs every statement with bytes that are special in SQL.
 async fn works(storage: &PostgresStorage) {
     storage.migrate().await.unwrap();
     storage.migrate().await.unwrap();
@@ -106,7 +106,7 @@ async fn works(storage: &PostgresStorage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn settings_of_a_session_change_nothing() {
+async fn session_settings_have_no_effect() {
     let Some(database) = Database::new().await else { return };
     for setting in [
         "standard_conforming_strings = off",
@@ -140,7 +140,7 @@ async fn settings_of_a_session_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_encoding_of_a_database_works() {
+async fn every_database_encoding_works() {
     for encoding in ["LATIN1", "SQL_ASCII", "EUC_JP"] {
         let end = format!("ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'");
         let Some(database) = Database::with("POSTGRES_URL", &end).await else { return };
@@ -152,7 +152,7 @@ async fn every_encoding_of_a_database_works() {
     }
 }
 
-/// One connection, as the application's own.
+/// An application pool with one connection.
 async fn one_connection(url: &str) -> (PgPool, PostgresStorage) {
     let pool = PgPoolOptions::new().max_connections(1).connect(url).await.unwrap();
     (pool.clone(), PostgresStorage::from_pool(pool))
@@ -165,7 +165,7 @@ async fn prepared(pool: &PgPool) -> Vec<(String, String, i64)> {
 }
 
 #[tokio::test]
-async fn a_statement_is_named_by_its_text() {
+async fn statement_name_is_derived_from_its_text() {
     let Some(database) = Database::new().await else { return };
     let (pool, storage) = one_connection(&database.url()).await;
     works(&storage).await;
@@ -183,7 +183,7 @@ async fn a_statement_is_named_by_its_text() {
 }
 
 #[tokio::test]
-async fn a_read_is_planned_once_and_by_its_key() {
+async fn read_is_planned_once_with_the_primary_key() {
     let Some(database) = Database::new().await else { return };
     let (pool, storage) = one_connection(&database.url()).await;
     storage.migrate().await.unwrap();
@@ -207,7 +207,7 @@ async fn a_read_is_planned_once_and_by_its_key() {
 }
 
 #[tokio::test]
-async fn a_read_goes_on_when_its_name_is_of_no_use() {
+async fn read_succeeds_when_its_name_is_unknown() {
     let Some(database) = Database::new().await else { return };
     let (pool, storage) = one_connection(&database.url()).await;
     let on_connection = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_read_goes_on_when_its_name_is_of_no_use() {
         }
     }
 
-    // A column of another type, and back.
+    // Changes the type of a column, and changes it back.
     on_connection("ALTER TABLE oauth_dance_tokens ALTER key_id TYPE text USING NULL").await;
     for _ in 0..3 {
         assert!(matches!(storage.get(&key("alice")).await, Ok(_) | Err(StorageError::Corrupt { .. })));
@@ -236,7 +236,7 @@ async fn a_read_goes_on_when_its_name_is_of_no_use() {
     on_connection("ALTER TABLE oauth_dance_tokens ALTER key_id TYPE bytea USING NULL").await;
     assert_eq!(payload().await.unwrap(), b"x");
 
-    // Another table of the name, by another search_path and in its place.
+    // Another table of the same name, by another search_path and as a replacement.
     on_connection("CREATE SCHEMA other; CREATE TABLE other.oauth_dance_tokens (LIKE oauth_dance_tokens)").await;
     for (path, found) in [("other", None), ("public", Some(b"x".to_vec())), ("other, public", None)] {
         on_connection(&format!("SET search_path = {path}")).await;
@@ -253,7 +253,7 @@ async fn a_read_goes_on_when_its_name_is_of_no_use() {
 }
 
 #[tokio::test]
-async fn rows_hidden_after_a_read_are_an_error() {
+async fn rows_hidden_after_the_first_read_are_an_error() {
     let Some(database) = Database::new().await else { return };
     let (pool, storage) = one_connection(&database.url()).await;
     let on_connection = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
@@ -263,7 +263,7 @@ async fn rows_hidden_after_a_read_are_an_error() {
     on_connection(&format!("CREATE ROLE {role}; GRANT ALL ON oauth_dance_tokens TO {role}")).await;
     let hide = "CREATE POLICY few ON oauth_dance_tokens USING (user_id = 'bob')";
     on_connection(hide).await;
-    // Prepared by a role to which no policy applies, and by one to which it does.
+    // Prepared by a role without a policy, and by one with a policy.
     for first in ["RESET ROLE", &format!("SET ROLE {role}")] {
         on_connection(&format!("DEALLOCATE ALL; ALTER TABLE oauth_dance_tokens DISABLE ROW LEVEL SECURITY; {first}"))
             .await;
@@ -279,7 +279,7 @@ async fn rows_hidden_after_a_read_are_an_error() {
             assert!(storage.get(&key("alice")).await.unwrap().is_some());
         }
     }
-    // Prepared with the rows left out, by someone who set nothing.
+    // Prepared by a client without settings, with the hidden rows left out.
     let (name, statement, _) = prepared(&pool).await.remove(0);
     let (_, prepare) = statement.split_once("PREPARE").unwrap();
     on_connection(&format!("SET ROLE {role}; DEALLOCATE {name}; PREPARE{prepare}")).await;
@@ -290,7 +290,7 @@ async fn rows_hidden_after_a_read_are_an_error() {
 }
 
 #[tokio::test]
-async fn hidden_rows_are_an_error() {
+async fn rows_hidden_by_row_level_security_are_an_error() {
     let Some(database) = Database::new().await else { return };
     let [owner, _] = database.both().await;
     owner.migrate().await.unwrap();
@@ -324,7 +324,7 @@ async fn hidden_rows_are_an_error() {
 }
 
 #[tokio::test]
-async fn a_search_path_without_schemas_names_the_fix() {
+async fn search_path_without_schemas_names_the_fix() {
     let Some(database) = Database::new().await else { return };
     for path in ["''", "elsewhere", "pg_catalog"] {
         database.set(&format!("search_path = {path}")).await;
@@ -343,7 +343,7 @@ async fn a_search_path_without_schemas_names_the_fix() {
 }
 
 #[tokio::test]
-async fn another_table_of_this_name_is_no_storage() {
+async fn different_table_of_the_same_name_is_rejected() {
     let Some(database) = Database::new().await else { return };
     for columns in [
         "id integer",
@@ -366,7 +366,7 @@ async fn another_table_of_this_name_is_no_storage() {
 }
 
 #[tokio::test]
-async fn a_read_only_database_names_the_fix() {
+async fn read_only_database_names_the_fix() {
     let Some(database) = Database::new().await else { return };
     let [writer, _] = database.both().await;
     writer.migrate().await.unwrap();
@@ -384,7 +384,7 @@ async fn a_read_only_database_names_the_fix() {
 }
 
 #[tokio::test]
-async fn a_standby_is_neither_read_nor_written() {
+async fn standby_is_rejected_for_reads_and_writes() {
     let Some(standby) = Server::named_by("POSTGRES_STANDBY_URL") else { return };
     let Some(primary) = Database::with("POSTGRES_HAPROXY_URL", "").await else { return };
     let writer = PostgresStorage::connect(&primary.url()).await.unwrap();
@@ -392,7 +392,7 @@ async fn a_standby_is_neither_read_nor_written() {
     writer.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
     let url = standby.url.replace("/postgres?", &format!("/{}?", primary.0.database));
     let storage = loop {
-        // The standby follows in a moment.
+        // The standby follows with a delay.
         match PostgresStorage::connect(&url).await {
             Ok(storage) if storage.migrate().await.is_ok() => break storage,
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -408,14 +408,14 @@ async fn a_standby_is_neither_read_nor_written() {
     primary.remove().await;
 }
 
-/// The proxy cuts them after two seconds.
+/// The proxy closes them after two seconds.
 #[tokio::test]
-async fn the_first_write_after_a_cut_is_done() {
+async fn first_write_after_a_broken_connection_succeeds() {
     let Some(database) = Database::with("POSTGRES_HAPROXY_URL", "").await else { return };
     for storage in database.both().await {
         storage.migrate().await.unwrap();
         for round in 0..2 {
-            // Several connections, each of which is cut.
+            // Several connections, each of which is closed.
             let version = storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
             let reads = (0..8).map(|_| async { storage.get(&key("alice")).await.unwrap().unwrap() });
             futures_util::future::join_all(reads).await;
@@ -431,7 +431,7 @@ async fn the_first_write_after_a_cut_is_done() {
 }
 
 #[tokio::test]
-async fn an_ipv6_address_in_a_url_is_reached() {
+async fn ipv6_address_in_a_url_works() {
     let Some(database) = Database::new().await else { return };
     let url = database.url();
     let (login, rest) = url.split_once("@127.0.0.1:").unwrap();
@@ -458,7 +458,7 @@ async fn an_ipv6_address_in_a_url_is_reached() {
 }
 
 #[tokio::test]
-async fn a_url_with_what_is_not_supported_is_refused() {
+async fn unsupported_url_parameters_are_rejected() {
     for (url, fix) in [
         ("postgres://u:p@a,b/d", "one host"),
         ("postgres://u:p@a:5432,b:5433/d?target_session_attrs=read-write", "one host"),

@@ -1,4 +1,4 @@
-//! PostgreSQL and MariaDB killed in the middle of writes, on servers of this test's own.
+//! PostgreSQL and MariaDB are killed during writes, on private servers of this test.
 #![cfg(all(feature = "postgres", feature = "mysql"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
 
@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 const WRITERS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_loses_nothing_acknowledged() {
+async fn postgres_crash_loses_no_acknowledged_write() {
     let Some(server) = PrivateServer::start("postgres", "POSTGRES_URL", "POSTGRES_URL", &[]) else { return };
     let storage = PostgresStorage::connect(&server.url).await.unwrap();
     storage.migrate().await.unwrap();
@@ -27,7 +27,7 @@ async fn postgres_loses_nothing_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mariadb_loses_nothing_acknowledged() {
+async fn mariadb_crash_loses_no_acknowledged_write() {
     let Some(server) = PrivateServer::start("mariadb", "MYSQL_URL", "MYSQL_URL", &[]) else { return };
     let storage = MySqlStorage::connect(&server.url).await.unwrap();
     storage.migrate().await.unwrap();
@@ -74,7 +74,7 @@ struct Chain {
     ambiguous: u32,
 }
 
-/// Writes a chain of versions, each over the one before, through whatever happens.
+/// Writes a chain of versions, each over the previous one, through all faults.
 async fn write_on(storage: impl TokenStorage, writer: usize, stop: Arc<AtomicBool>, written: Arc<AtomicU32>) -> Chain {
     let key = TokenKey::new("github", format!("user{writer}")).unwrap();
     let mut number = 0_u32;
@@ -91,7 +91,7 @@ async fn write_on(storage: impl TokenStorage, writer: usize, stop: Arc<AtomicBoo
             Err(StorageError::Unavailable { .. }) => {}
             Err(StorageError::Ambiguous { .. }) => {
                 chain.ambiguous += 1;
-                // "Read to find out": the old record or the new one, and nothing else.
+                // A read returns either the old record or the new one.
                 let found = loop {
                     if let Ok(found) = storage.get(&chain.key).await {
                         break found.expect("a record is gone");

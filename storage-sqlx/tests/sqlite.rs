@@ -1,7 +1,7 @@
 //! SQLite: every case on a real file.
 #![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
-// What only servers need.
+// For servers only.
 #![allow(dead_code, unused_imports, unused_macros)]
 
 mod cases;

@@ -38,7 +38,7 @@ async fn locked(folder: &Path) -> SqliteConnection {
     connection
 }
 
-/// This test's file as another process, which runs one of the ignored tests below.
+/// Runs one of the ignored tests below in another process.
 fn child(test: &str, url: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
@@ -53,7 +53,7 @@ fn child_url() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs as another process of `two_processes_increment_exactly`"]
+#[ignore = "runs as another process of `increments_of_two_processes_are_exact`"]
 async fn child_that_increments() {
     let storage = ready(&child_url()).await;
     let mut tasks = tokio::task::JoinSet::new();
@@ -69,7 +69,7 @@ async fn child_that_increments() {
 }
 
 #[tokio::test]
-#[ignore = "runs as another process of `what_was_acknowledged_survives_a_kill`"]
+#[ignore = "runs as another process of `acknowledged_writes_survive_a_kill`"]
 async fn child_that_writes() {
     let storage = ready(&child_url()).await;
     for number in 0_u64.. {
@@ -96,7 +96,7 @@ async fn increment(storage: &SqliteStorage) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_processes_increment_exactly() {
+async fn increments_of_two_processes_are_exact() {
     let folder = tempfile::tempdir().unwrap();
     let url = url(folder.path());
     let storage = ready(&url).await;
@@ -116,7 +116,7 @@ async fn two_processes_increment_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_processes_start_on_a_new_file() {
+async fn eight_processes_can_create_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     let url = url(folder.path());
     let children: Vec<_> = (0..8).map(|_| child("child_that_starts", &url)).collect();
@@ -129,7 +129,7 @@ async fn eight_processes_start_on_a_new_file() {
 }
 
 #[tokio::test]
-#[ignore = "runs as another process of `eight_processes_start_on_a_new_file`"]
+#[ignore = "runs as another process of `eight_processes_can_create_the_same_file`"]
 async fn child_that_starts() {
     let storage = ready(&child_url()).await;
     let user = std::process::id().to_string();
@@ -137,7 +137,7 @@ async fn child_that_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_a_kill() {
+async fn acknowledged_writes_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let url = url(folder.path());
     let mut child = child("child_that_writes", &url);
@@ -145,7 +145,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while written.len() < 200 {
         let line = lines.next().unwrap().unwrap();
-        // The test runner writes its own words before the first.
+        // The test runner prints before the first line.
         if let Some((_, words)) = line.split_once("written ") {
             let (number, version) = words.split_once(' ').unwrap();
             written.push((number.to_owned(), version.to_owned()));
@@ -163,7 +163,7 @@ async fn what_was_acknowledged_survives_a_kill() {
 }
 
 #[tokio::test]
-async fn a_reopened_file_has_everything() {
+async fn reopened_file_has_all_records() {
     let folder = tempfile::tempdir().unwrap();
     let record = Record::new("x").with_key_id(Some("k".into()));
     let storage = ready(&url(folder.path())).await;
@@ -178,7 +178,7 @@ async fn a_reopened_file_has_everything() {
 }
 
 #[tokio::test]
-async fn a_short_lock_is_waited_for_and_does_not_stop_reads() {
+async fn short_lock_delays_writes_but_not_reads() {
     let folder = tempfile::tempdir().unwrap();
     let storage = ready(&url(folder.path())).await;
     storage.put(&key("alice"), &Record::new("old"), Precondition::Always).await.unwrap();
@@ -197,9 +197,9 @@ async fn a_short_lock_is_waited_for_and_does_not_stop_reads() {
 }
 
 #[tokio::test]
-async fn a_long_lock_is_unavailable_within_the_time_out() {
+async fn long_lock_is_unavailable_within_the_timeout() {
     let folder = tempfile::tempdir().unwrap();
-    // SQLite's own patience first, then ours with an application's pool that has none.
+    // First SQLite's busy timeout, then the timeout of the storage with an application pool without one.
     let wait = |options: SqliteConnectOptions| options.busy_timeout(Duration::from_millis(300));
     let own = SqliteStorage::connect_with(&url(folder.path()), wait).await.unwrap();
     own.migrate().await.unwrap();
@@ -216,22 +216,22 @@ async fn a_long_lock_is_unavailable_within_the_time_out() {
         assert!((0.4..1.2).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
 
         lock.close().await.unwrap();
-        assert_eq!(storage.get(&key("alice")).await.unwrap(), None, "it was told that nothing changed");
+        assert_eq!(storage.get(&key("alice")).await.unwrap(), None, "the error says that nothing has changed");
         storage.put(&key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
         assert!(storage.delete(&key("alice"), None).await.unwrap());
     }
 }
 
 #[tokio::test]
-async fn a_write_without_an_answer_is_ambiguous() {
+async fn write_without_a_response_is_ambiguous() {
     let folder = tempfile::tempdir().unwrap();
     let storage = ready(&url(folder.path())).await.with_timeout(Duration::from_millis(300));
     let lock = locked(folder.path()).await;
-    // SQLite goes on waiting for the lock when we no longer do.
+    // SQLite still waits for the lock after the storage has timed out.
     let error = storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap_err();
     assert!(matches!(error, StorageError::Ambiguous { .. }), "{error:?}");
     assert!(!error.is_retryable());
-    // The next one waits for the connection, so it was never sent.
+    // The next write waits for the connection, so it was never sent.
     let error = storage.put(&key("bob"), &Record::new("x"), Precondition::Always).await.unwrap_err();
     assert!(matches!(error, StorageError::Unavailable { .. }), "{error:?}");
 
@@ -245,7 +245,7 @@ async fn a_write_without_an_answer_is_ambiguous() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_new_file_is_private() {
+async fn new_file_is_readable_by_its_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
 
     for query in ["", "?mode=rwc", "?cache=private&mode=rwc"] {
@@ -260,7 +260,7 @@ async fn a_new_file_is_private() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn memory_is_one_database() {
+async fn memory_url_is_one_database() {
     for url in ["sqlite::memory:", "sqlite://?mode=memory&cache=private", "sqlite::memory:?cache=private"] {
         let storage = ready(url).await;
         let mut tasks = tokio::task::JoinSet::new();
@@ -282,7 +282,7 @@ async fn memory_is_one_database() {
 }
 
 #[tokio::test]
-async fn a_pool_of_several_memories_is_refused() {
+async fn memory_pool_with_several_connections_is_rejected() {
     for options in [SqliteConnectOptions::new(), "sqlite::memory:".parse().unwrap()] {
         let several = SqlitePoolOptions::new().max_connections(2).connect_with(options.clone()).await.unwrap();
         let refused = SqliteStorage::from_pool(several).await;
@@ -297,7 +297,7 @@ async fn a_pool_of_several_memories_is_refused() {
 }
 
 #[tokio::test]
-async fn an_application_pool_on_a_file_is_durable_and_shared() {
+async fn application_pool_on_a_file_is_durable_and_shared() {
     let folder = tempfile::tempdir().unwrap();
     let options = SqliteConnectOptions::new().filename(folder.path().join("tokens.db")).create_if_missing(true);
     let pool = SqlitePoolOptions::new().connect_with(options).await.unwrap();
@@ -309,7 +309,7 @@ async fn an_application_pool_on_a_file_is_durable_and_shared() {
 }
 
 #[tokio::test]
-async fn a_wrong_set_up_says_what_to_do() {
+async fn misconfiguration_errors_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let advice = |error: StorageError| match error {
         StorageError::Misconfigured { advice, .. } => advice,
@@ -327,7 +327,7 @@ async fn a_wrong_set_up_says_what_to_do() {
     let text = folder.path().join("notes.txt");
     std::fs::write(&text, "this is no database, it is a text of more than a hundred bytes ".repeat(50)).unwrap();
     let error = SqliteStorage::connect(&format!("sqlite:{}", text.display())).await.unwrap_err();
-    assert!(advice(error).contains("no SQLite database"));
+    assert!(advice(error).contains("not a SQLite database"));
 
     let storage = ready(&url(folder.path())).await;
     storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
@@ -342,7 +342,7 @@ async fn a_wrong_set_up_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_unavailable_and_keeps_the_old_record() {
+async fn full_disk_is_unavailable_and_retains_the_record() {
     let folder = tempfile::tempdir().unwrap();
     let storage = ready(&url(folder.path())).await;
     let version = storage.put(&key("alice"), &Record::new("old"), Precondition::Always).await.unwrap();

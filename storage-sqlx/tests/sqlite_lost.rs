@@ -1,4 +1,4 @@
-//! SQLite: a file that is deleted, moved, replaced or linked under a running application.
+//! SQLite: a file is deleted, moved, replaced or linked while the application runs.
 #![cfg(all(feature = "sqlite", unix))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -19,7 +19,7 @@ fn url(path: &Path) -> String {
     format!("sqlite:{}", path.display())
 }
 
-/// A folder with an open database in it, which has one record.
+/// A folder with an open database that has one record.
 async fn open() -> (TempDir, PathBuf, SqliteStorage) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data").join("tokens.db");
@@ -30,7 +30,7 @@ async fn open() -> (TempDir, PathBuf, SqliteStorage) {
     (folder, path, storage)
 }
 
-/// What a database of another time looks like.
+/// A database from another time.
 async fn another(folder: &Path) -> PathBuf {
     let path = folder.join("backup.db");
     let storage = SqliteStorage::connect(&url(&path)).await.unwrap();
@@ -46,9 +46,9 @@ fn refused<T: std::fmt::Debug>(what: &str, answer: Result<T, StorageError>, name
     assert!(source.to_string().contains(names), "{what}: {source} does not name {names}");
 }
 
-/// The connections of the pool end with the runtime that made them, and SQLite deletes the log with the last one.
+/// The connections of a pool end with their runtime, and SQLite deletes the log with the last connection.
 #[test]
-fn a_storage_outlives_the_runtime_that_opened_it() {
+fn storage_works_after_its_first_runtime_has_ended() {
     let in_a_runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     for _ in 0..20 {
         let (_folder, _, storage) = in_a_runtime().block_on(open());
@@ -58,7 +58,7 @@ fn a_storage_outlives_the_runtime_that_opened_it() {
     }
 }
 
-/// Every operation says that the file is lost.
+/// Every operation reports that the file is lost.
 async fn is_lost(storage: &SqliteStorage, names: &str) {
     for when in [Precondition::Always, Precondition::Absent] {
         refused("put", storage.put(&key("bob"), &Record::new("x"), when).await, names);
@@ -79,14 +79,14 @@ async fn works(storage: &SqliteStorage) {
 }
 
 #[tokio::test]
-async fn a_deleted_file_takes_no_writes() {
+async fn deleted_file_rejects_writes() {
     let (_folder, path, storage) = open().await;
     fs::remove_file(&path).unwrap();
     is_lost(&storage, "tokens.db was deleted").await;
 }
 
 #[tokio::test]
-async fn a_deleted_and_created_file_takes_no_writes() {
+async fn recreated_file_rejects_writes() {
     let (_folder, path, storage) = open().await;
     for suffix in ["", "-wal", "-shm"] {
         fs::remove_file(format!("{}{suffix}", path.display())).unwrap();
@@ -100,14 +100,14 @@ async fn a_deleted_and_created_file_takes_no_writes() {
 }
 
 #[tokio::test]
-async fn a_restored_backup_is_noticed() {
+async fn restored_backup_is_detected() {
     let (folder, path, storage) = open().await;
     fs::rename(another(folder.path()).await, &path).unwrap();
     is_lost(&storage, "tokens.db was replaced").await;
 }
 
 #[tokio::test]
-async fn a_moved_folder_works_again_when_it_is_back() {
+async fn moved_folder_works_again_when_it_is_back() {
     let (folder, path, storage) = open().await;
     let (here, there) = (path.parent().unwrap(), folder.path().join("elsewhere"));
     for _ in 0..2 {
@@ -119,7 +119,7 @@ async fn a_moved_folder_works_again_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_removed_log_takes_no_writes() {
+async fn removed_log_rejects_writes() {
     for suffix in ["-wal", "-shm"] {
         let (_folder, path, storage) = open().await;
         fs::remove_file(format!("{}{suffix}", path.display())).unwrap();
@@ -128,14 +128,14 @@ async fn a_removed_log_takes_no_writes() {
 }
 
 #[tokio::test]
-async fn a_link_that_leads_elsewhere_is_noticed() {
+async fn changed_symbolic_link_is_detected() {
     let (folder, path, storage) = open().await;
     storage.close().await;
     let link = folder.path().join("current");
     symlink(path.parent().unwrap(), &link).unwrap();
     let storage = SqliteStorage::connect(&url(&link.join("tokens.db"))).await.unwrap();
     works(&storage).await;
-    // The file's own name and the link are one database.
+    // The name of the file and the link identify the same database.
     let direct = SqliteStorage::connect(&url(&path)).await.unwrap();
     direct.put(&key("dave"), &Record::new("x"), Precondition::Absent).await.unwrap();
     assert!(storage.get(&key("dave")).await.unwrap().is_some());
@@ -150,7 +150,7 @@ async fn a_link_that_leads_elsewhere_is_noticed() {
 }
 
 #[tokio::test]
-async fn several_hard_links_are_refused() {
+async fn several_hard_links_are_rejected() {
     let (folder, path, storage) = open().await;
     let other = folder.path().join("other.db");
     fs::hard_link(&path, &other).unwrap();
@@ -159,7 +159,7 @@ async fn several_hard_links_are_refused() {
         let Err(StorageError::Misconfigured { advice, source }) = refused else { panic!("{refused:?}") };
         assert!(advice.contains("hard links") && source.to_string().contains("has 2 names"), "{advice}: {source}");
     }
-    // A link that a backup makes for a moment stops nobody who has it open.
+    // A temporary hard link of a backup does not affect open storages.
     works(&storage).await;
     storage.close().await;
     let refused = SqliteStorage::from_pool(sqlx::SqlitePool::connect(&url(&other)).await.unwrap()).await;
@@ -169,7 +169,7 @@ async fn several_hard_links_are_refused() {
 }
 
 #[tokio::test]
-async fn an_application_pool_notices_too() {
+async fn application_pool_detects_lost_files() {
     for journal in [SqliteJournalMode::Wal, SqliteJournalMode::Delete] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokens.db");
@@ -185,9 +185,9 @@ async fn an_application_pool_notices_too() {
     }
 }
 
-/// Whatever was acknowledged is there for one who opens the file afterwards, however the file was replaced meanwhile.
+/// Every acknowledged write is readable after the file is reopened, however it was replaced meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_write_is_acknowledged_into_nowhere() {
+async fn no_write_to_a_lost_file_is_acknowledged() {
     for round in 0..20 {
         let (folder, path, storage) = open().await;
         let moved = folder.path().join("moved");

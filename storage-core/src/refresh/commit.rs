@@ -19,8 +19,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
 impl Refresh {
-    /// Stores the new token over the claim under which it was redeemed. Returns only when the token is stored or the user has
-    /// logged out or in: until then only this process has the new token, and the old refresh token is spent.
+    /// Stores the new token over the claim under which it was redeemed. Returns only when the token is stored or the
+    /// user has logged out or in: until then only this process has the new token, and the old refresh token is spent.
     pub(super) async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Outcome {
         let to_store = self.provider.to_store(&old, &redeemed);
         let (mut parts, mut stored_token) = (Parts::All, old.clone());
@@ -178,20 +178,20 @@ impl Refresh {
     }
 }
 
-/// What is stored of a new token. A storage may be too small for all of it, and the refresh token matters most.
+/// Which parts of a new token are stored. If the whole token is too large for the storage, the refresh token matters most.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Parts {
     All,
-    /// Without the members that the application added.
+    /// All parts except the members that the application added.
     Response,
-    /// Without the members that the response added.
+    /// All parts except the members that the response added.
     AsBefore,
-    /// Without any further member.
+    /// No extra members.
     Tokens,
 }
 
 impl Parts {
-    /// What to store instead if this is too large.
+    /// The smaller selections to try if this one is too large.
     fn fewer(self) -> impl Iterator<Item = Self> {
         [Self::Response, Self::AsBefore, Self::Tokens].into_iter().filter(move |fewer| *fewer > self)
     }

@@ -22,8 +22,8 @@ pub enum ConnectionState {
     Expiring,
     /// A refresh is in flight.
     Refreshing,
-    /// A refresh was interrupted after the refresh token may have been spent. The next use sends the refresh token once more, and
-    /// the response shows whether it was.
+    /// A refresh was interrupted after the refresh token may have been spent. The next use sends the refresh token once
+    /// more, and the response shows whether it was.
     OutcomeUnknown,
     /// The last refresh failed for a reason that may be temporary.
     BackingOff {

@@ -37,14 +37,14 @@ enum Which {
 }
 
 impl Due {
-    /// Tokens whose access token has expired or expires within this time, which is at most a quarter of the token's lifetime.
-    /// For connections that must always be ready: tokens are refreshed even if they are not used.
+    /// Tokens whose access token has expired or expires within this time, which is at most a quarter of the token's
+    /// lifetime. For connections that must always be ready: tokens are refreshed even if they are not used.
     pub fn expiring_within(time: Duration) -> Self {
         Self::new(Which::Expiring(time))
     }
 
-    /// Tokens whose access token has expired and that were not refreshed for this long. Choose less than the idle time after
-    /// which the provider expires a refresh token.
+    /// Tokens whose access token has expired and that were not refreshed for this long. Choose less than the idle time
+    /// after which the provider expires a refresh token.
     pub fn idle_for(time: Duration) -> Self {
         Self::new(Which::Idle(time))
     }
@@ -89,8 +89,8 @@ pub struct DueReport {
     pub refreshed: u64,
     /// Tokens that another process refreshed meanwhile.
     pub adopted: u64,
-    /// Tokens that were listed and not refreshed, because they are not due yet, have no known provider, are backing off, are
-    /// refreshed by another process, or need their user.
+    /// Tokens that were listed and not refreshed, because they are not due yet, have no known provider, are backing
+    /// off, are refreshed by another process, or need their user.
     pub skipped: u64,
     /// Tokens that could not be refreshed or read.
     pub failed: u64,
@@ -115,14 +115,15 @@ struct Pass {
 }
 
 impl Refresher {
-    /// Refreshes all tokens that are due, in one pass. Each token is refreshed exactly once, however many processes do the same.
+    /// Refreshes all tokens that are due, in one pass. Each token is refreshed exactly once, however many processes do
+    /// the same.
     ///
-    /// `provider` returns the provider that redeems the token of a key. Tokens for which it returns `None` are skipped. Tokens
-    /// whose users must authorize again are still listed and read in each pass.
+    /// `provider` returns the provider that redeems the token of a key. Tokens for which it returns `None` are skipped.
+    /// Tokens whose users must authorize again are still listed and read in each pass.
     ///
     /// # Errors
-    /// [`RefreshError::Storage`] if the storage cannot list. A token that cannot be read or refreshed is counted in the report, and
-    /// the pass continues.
+    /// [`RefreshError::Storage`] if the storage cannot list. A token that cannot be read or refreshed is counted in the
+    /// report, and the pass continues.
     ///
     /// # Cancel safety
     /// The same as for [`usable`](Self::usable).
@@ -156,8 +157,8 @@ impl Refresher {
         Ok(pass.report)
     }
 
-    /// Calls [`refresh_due`](Self::refresh_due) repeatedly, with pauses of about `period`, until the future is dropped. Dropping
-    /// it loses no token.
+    /// Calls [`refresh_due`](Self::refresh_due) repeatedly, with pauses of about `period`, until the future is dropped.
+    /// Dropping it loses no token.
     pub async fn keep_refreshing(
         &self,
         tokens: &Tokens,

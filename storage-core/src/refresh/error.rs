@@ -19,7 +19,8 @@ pub enum RefreshError {
         /// Since when this is known.
         since: Timestamp,
     },
-    /// The access token has expired and could not be refreshed. The stored token is unchanged. The refresh is retried later.
+    /// The access token has expired and could not be refreshed. The stored token is unchanged. The refresh is retried
+    /// later.
     #[error("the token could not be refreshed ({cause}); the refresh is retried later")]
     BackingOff {
         /// When the refresh is retried.

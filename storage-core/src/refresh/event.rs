@@ -21,16 +21,16 @@ pub enum RefreshEvent {
         /// What failed.
         cause: String,
     },
-    /// The provider refused the refresh token with an unknown error. The refresh token is retained, and the refresh is retried
-    /// later.
+    /// The provider refused the refresh token with an unknown error. The refresh token is retained, and the refresh is
+    /// retried later.
     Refused {
         /// When the refresh is retried.
         until: Timestamp,
         /// What the provider reported.
         cause: String,
     },
-    /// The token could not be refreshed because the client's configuration is wrong. No connection is lost, but no token of this
-    /// provider is refreshed until an operator corrects the configuration.
+    /// The token could not be refreshed because the client's configuration is wrong. No connection is lost, but no
+    /// token of this provider is refreshed until an operator corrects the configuration.
     Misconfigured {
         /// When the refresh is retried.
         until: Timestamp,
@@ -42,7 +42,8 @@ pub enum RefreshEvent {
         /// Why.
         reason: DeadReason,
     },
-    /// The token was refreshed, but the storage does not accept it. It is served from memory while the write is retried.
+    /// The token was refreshed, but the storage does not accept it. It is served from memory while the write is
+    /// retried.
     NotStored,
     /// The user logged out during the refresh. The new token was dropped, and revoked if possible.
     Dropped,

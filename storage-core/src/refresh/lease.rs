@@ -11,11 +11,12 @@ const CLOCK_RESOLUTION: Duration = Duration::from_secs(1);
 
 /// The period during which the owner of a claim may send the refresh token.
 ///
-/// A process can be suspended for longer than its lease, by a signal or with its virtual machine. Another process has taken the
-/// claim over by then. Check [`is_expired`](Self::is_expired) as late as possible before a token request leaves.
+/// A process can be suspended for longer than its lease, by a signal or with its virtual machine. Another process has
+/// taken the claim over by then. Check [`is_expired`](Self::is_expired) as late as possible before a token request
+/// leaves.
 ///
-/// A lease is measured on two clocks: on Linux, the monotonic clock stops while the machine is suspended, and the wall clock
-/// does not.
+/// A lease is measured on two clocks: on Linux, the monotonic clock stops while the machine is suspended, and the wall
+/// clock does not.
 #[derive(Clone, Debug)]
 pub struct Lease {
     clock: Clock,
@@ -30,8 +31,8 @@ impl Lease {
         Self { clock: clock.clone(), start: Instant::now(), wall_clock_start: clock.now(), length }
     }
 
-    /// Whether another process may have taken over before a request that leaves now arrives. If so, do not send the request,
-    /// and return [`RedeemError::LeaseExpired`](super::RedeemError::LeaseExpired).
+    /// Whether another process may have taken over before a request that leaves now arrives. If so, do not send the
+    /// request, and return [`RedeemError::LeaseExpired`](super::RedeemError::LeaseExpired).
     pub fn is_expired(&self) -> bool {
         !self.has_left(MAX_TRANSIT)
     }

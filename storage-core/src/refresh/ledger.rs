@@ -1,9 +1,9 @@
 //! Redeems each refresh token once if tokens are stored in requests, whose storages are independent of each other.
 //!
-//! Two concurrent requests of one browser carry the same cookie, and therefore the same refresh token. A ledger is a storage that
-//! all requests share. It stores the successor of each spent token for some minutes, sealed, under a hash of the spent token.
-//! The same protocol writes it: one request redeems the refresh token, and the others adopt the result. So does a late request
-//! from a browser that received the responses in the wrong order.
+//! Two concurrent requests of one browser carry the same cookie, and therefore the same refresh token. A ledger is a
+//! storage that all requests share. It stores the successor of each spent token for some minutes, sealed, under a hash
+//! of the spent token. The same protocol writes it: one request redeems the refresh token, and the others adopt the
+//! result. So does a late request from a browser that received the responses in the wrong order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -65,9 +65,9 @@ impl Redeem for RedeemOnce {
 
 /// The provider behind one entry of the ledger.
 ///
-/// The ledger stores a new token completely and without verification, so that the old one is not redeemed again. The owner of
-/// the connection verifies the token. If an entry disappears, the ledger lost it and no user logged out. The token is therefore
-/// returned from memory, and not revoked.
+/// The ledger stores a new token completely and without verification, so that the old one is not redeemed again. The
+/// owner of the connection verifies the token. If an entry disappears, the ledger lost it and no user logged out. The
+/// token is therefore returned from memory, and not revoked.
 struct LedgerProvider {
     provider: Arc<dyn Redeem>,
     /// The extra members of the token in the request, for a provider that needs them.

@@ -66,8 +66,9 @@ impl Policy {
 
     /// Whether a token should be refreshed now, because it expires within `margin`.
     ///
-    /// The margin is at most a quarter of the token's lifetime. Its second half is random, so that tokens that were issued
-    /// together are not refreshed together. The random value is derived from the token, so that all processes agree on it.
+    /// The margin is at most a quarter of the token's lifetime. Its second half is random, so that tokens that were
+    /// issued together are not refreshed together. The random value is derived from the token, so that all processes
+    /// agree on it.
     pub(crate) fn is_due(&self, token: &OAuth2Token, now: Timestamp, margin: Duration) -> bool {
         let Some(expires_at) = token.expires_at else { return false };
         let lifetime = token.issued_at.map_or(Duration::MAX, |issued_at| expires_at.saturating_since(issued_at));

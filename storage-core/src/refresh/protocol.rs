@@ -88,8 +88,8 @@ impl Refresh {
         Err(RefreshError::Busy)
     }
 
-    /// Writes a claim. Returns the inner `Err` with a token that already meets the need. `own` is a claim of this process under
-    /// which nothing was sent.
+    /// Writes a claim. Returns the inner `Err` with a token that already meets the need. `own` is a claim of this
+    /// process under which nothing was sent.
     async fn claim(&self, mut own: Option<OwnClaim>) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
         let mut give_up = Instant::now() + self.policy.max_wait();
         let mut watched: Option<(u64, Instant)> = None;
@@ -202,13 +202,13 @@ impl Refresh {
         }
     }
 
-    /// Sends one token request. Its time limit starts when everything that it needs is there.
+    /// Sends one token request. Its timeout starts after the preparation.
     async fn send(&self, old: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         let limit = self.policy.request_timeout();
         match timeout(limit, self.provider.prepare()).await {
             Ok(prepared) => prepared?,
             Err(_) => {
-                let cause = "what the token request needs did not arrive in time".to_owned();
+                let cause = "the data for the token request did not arrive in time".to_owned();
                 return Err(RedeemError::NotRedeemed { cause, retry_after: None });
             }
         }

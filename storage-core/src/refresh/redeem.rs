@@ -8,11 +8,11 @@ use crate::token::OAuth2Token;
 /// Redeems refresh tokens at one provider.
 #[async_trait]
 pub trait Redeem: Send + Sync + 'static {
-    /// Gets what a token request needs, such as the address of the token endpoint from the issuer's metadata.
+    /// Fetches the data for a token request, such as the address of the token endpoint from the issuer's metadata.
     ///
-    /// This is called before [`redeem`](Self::redeem). It has a time limit of its own, so that it takes no time from the token
-    /// request: a request that is cut off after it was sent may lose the only copy of a new refresh token. The default
-    /// does nothing.
+    /// This is called before [`redeem`](Self::redeem), with a separate timeout. It therefore does not shorten the token
+    /// request: a request that is interrupted after it was sent may lose the only copy of a new refresh token. The
+    /// default does nothing.
     ///
     /// # Errors
     /// [`RedeemError`], as for a token request that was not sent.
@@ -22,9 +22,9 @@ pub trait Redeem: Send + Sync + 'static {
 
     /// Redeems the refresh token of `token` and returns the complete new token.
     ///
-    /// If the provider issued no new refresh token, the new token contains the old one (RFC 6749 section 6). It contains the key
-    /// it is bound to, if any. The implementation must not retry, except for a request that the provider rejected before it
-    /// evaluated the refresh token (RFC 9449 section 8).
+    /// If the provider issued no new refresh token, the new token contains the old one (RFC 6749 section 6). It
+    /// contains the key it is bound to, if any. The implementation must not retry, except for a request that the
+    /// provider rejected before it evaluated the refresh token (RFC 9449 section 8).
     ///
     /// Check [`lease`](Lease::is_expired) directly before the request leaves, ideally after the connection is open.
     ///
@@ -32,8 +32,8 @@ pub trait Redeem: Send + Sync + 'static {
     /// [`RedeemError`], classified by what it means for the refresh token.
     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError>;
 
-    /// Revokes a new token that must not be used, because its user has logged out meanwhile or it is for a different subject.
-    /// Best effort.
+    /// Revokes a new token that must not be used, because its user has logged out meanwhile or it is for a different
+    /// subject. Best effort.
     async fn revoke(&self, token: &OAuth2Token);
 
     /// Returns the part of a new token that is stored and returned to callers. The default is the whole token.
@@ -42,8 +42,8 @@ pub trait Redeem: Send + Sync + 'static {
         new.clone()
     }
 
-    /// Verifies a new token as the provider issued it. This is called after the token was stored, so that a failed check cannot
-    /// lose the token. The default accepts every token.
+    /// Verifies a new token as the provider issued it. This is called after the token was stored, so that a failed
+    /// check cannot lose the token. The default accepts every token.
     async fn verify(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
         let _ = (old, new);
         Verdict::Accepted
@@ -78,8 +78,8 @@ pub enum RedeemError {
         /// What the provider reported.
         cause: String,
     },
-    /// The provider refused the refresh token with an unknown error. The grant may be invalid, or the fault may be temporary.
-    /// The refresh token is not spent.
+    /// The provider refused the refresh token with an unknown error. The grant may be invalid, or the fault may be
+    /// temporary. The refresh token is not spent.
     #[error("{cause}")]
     Refused {
         /// What the provider reported.
@@ -87,8 +87,8 @@ pub enum RedeemError {
         /// How long the provider asks the client to wait.
         retry_after: Option<Duration>,
     },
-    /// The client or its configuration is at fault (`invalid_client`). The grant is unaffected, and the refresh token is not
-    /// spent.
+    /// The client or its configuration is at fault (`invalid_client`). The grant is unaffected, and the refresh token
+    /// is not spent.
     #[error("{cause}")]
     Misconfigured {
         /// What the provider reported, and what to correct.

@@ -23,8 +23,8 @@ use crate::tokens::Tokens;
 /// A callback for events.
 pub(super) type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
 
-/// Returns usable tokens, and refreshes them if necessary. Each refresh token is redeemed exactly once, however many callers and
-/// processes ask at the same time.
+/// Returns usable tokens, and refreshes them if necessary. Each refresh token is redeemed exactly once, however many
+/// callers and processes ask at the same time.
 ///
 /// Cloning is cheap. Clones share the refreshes in flight. The [module](crate::refresh) describes the protocol.
 #[derive(Clone)]
@@ -55,8 +55,8 @@ impl Refresher {
         self
     }
 
-    /// Sets how long before its expiry an access token is refreshed. The time is chosen between a half and the whole of this
-    /// margin, and is at most a quarter of the token's lifetime.
+    /// Sets how long before its expiry an access token is refreshed. The time is chosen between a half and the whole of
+    /// this margin, and is at most a quarter of the token's lifetime.
     #[must_use]
     pub fn with_margin(mut self, margin: Duration) -> Self {
         self.policy.margin = margin;
@@ -71,12 +71,12 @@ impl Refresher {
 
     /// Redeems each refresh token once even if the storage is [bound to a request](crate::Capabilities::request_bound).
     ///
-    /// The ledger stores the successor of each spent token under a hash of the spent token. All processes have to share the
-    /// ledger. Its [retention](Tokens::with_retention) limits how late a request with an old cookie may arrive; choose a few
-    /// minutes.
+    /// The ledger stores the successor of each spent token under a hash of the spent token. All processes have to share
+    /// the ledger. Its [retention](Tokens::with_retention) limits how late a request with an old cookie may arrive;
+    /// choose a few minutes.
     ///
-    /// Without a ledger, two concurrent requests of one browser redeem the same refresh token. A provider that rotates refresh
-    /// tokens then revokes the grant.
+    /// Without a ledger, two concurrent requests of one browser redeem the same refresh token. A provider that rotates
+    /// refresh tokens then revokes the grant.
     #[must_use]
     pub fn with_ledger(self, ledger: Tokens) -> Self {
         Self { ledger: Some(ledger), ..self }
@@ -84,8 +84,8 @@ impl Refresher {
 
     /// Returns an access token that has not expired.
     ///
-    /// A token that has expired is refreshed first. A token that is about to expire is returned as it is, and refreshed in the
-    /// background. If the storage is bound to a request, both are refreshed first.
+    /// A token that has expired is refreshed first. A token that is about to expire is returned as it is, and refreshed
+    /// in the background. If the storage is bound to a request, both are refreshed first.
     ///
     /// # Errors
     /// [`RefreshError`].
@@ -160,7 +160,8 @@ impl Refresher {
         Ok(Some(Connection { token, state }))
     }
 
-    /// Waits until no refresh is in flight in this process. Call this before the process exits, so that no new token is lost.
+    /// Waits until no refresh is in flight in this process. Call this before the process exits, so that no new token is
+    /// lost.
     ///
     /// While the storage is down, this waits until it is back. Set a timeout.
     pub async fn finish(&self) {
@@ -183,12 +184,14 @@ impl Refresher {
                     Err(_) => return Err(RefreshError::Interrupted),
                 };
                 match found {
-                    // No refresh can return a better token than one that was just redeemed, even one without a lifetime.
+                    // No refresh can return a better token than one that was just redeemed, even one without a
+                    // lifetime.
                     Some(Ok(found)) if found.redeemed && is_new || need.is_met_by(&found.token, &self.policy) => {
                         return Ok(found);
                     }
                     Some(Err(error)) => return Err(error),
-                    // The refresh was started for a weaker need than this caller's. The next one can start when it has ended.
+                    // The refresh was started for a weaker need than this caller's. The next one can start when it has
+                    // ended.
                     _ => while outcome.changed().await.is_ok() {},
                 }
             }

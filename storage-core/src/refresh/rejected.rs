@@ -14,10 +14,11 @@ use crate::time::Timestamp;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// The minimum age at which a token is replaced after an unexplained rejection, or a quarter of its lifetime if that is less.
-const MIN_AGE: Duration = Duration::from_secs(60);
-/// The minimum age at which a token that replaced a rejected one is replaced itself, or a quarter of its lifetime if that is
+/// The minimum age at which a token is replaced after an unexplained rejection, or a quarter of its lifetime if that is
 /// less.
+const MIN_AGE: Duration = Duration::from_secs(60);
+/// The minimum age at which a token that replaced a rejected one is replaced itself, or a quarter of its lifetime if
+/// that is less.
 const MIN_REPLACEMENT_AGE: Duration = Duration::from_secs(600);
 /// How often a write is tried that conflicts with other writers.
 const MAX_WRITES: usize = 5;
@@ -33,8 +34,8 @@ pub enum Rejection {
 }
 
 impl Refresher {
-    /// Replaces an access token that the provider's API has rejected. Returns the stored token if another one is stored by
-    /// now, or a refreshed token. Returns `None` if the rejected token stays in use.
+    /// Replaces an access token that the provider's API has rejected. Returns the stored token if another one is stored
+    /// by now, or a refreshed token. Returns `None` if the rejected token stays in use.
     ///
     /// The rejected token stays in use in three cases:
     ///
@@ -42,11 +43,11 @@ impl Refresher {
     /// * It replaced another rejected token within the last ten minutes.
     /// * It cannot be refreshed, and the rejection is unexplained.
     ///
-    /// Both periods are at most a quarter of the token's lifetime. An API that rejects every token therefore causes one refresh
-    /// in ten minutes, however many calls and processes there are, if its tokens live for at least 40 minutes.
+    /// Both periods are at most a quarter of the token's lifetime. An API that rejects every token therefore causes one
+    /// refresh in ten minutes, however many calls and processes there are, if its tokens live for at least 40 minutes.
     ///
-    /// An invalid token that cannot be refreshed is marked [`DeadReason::Rejected`] until the user authorizes again. The token
-    /// itself remains stored.
+    /// An invalid token that cannot be refreshed is marked [`DeadReason::Rejected`] until the user authorizes again.
+    /// The token itself remains stored.
     ///
     /// # Errors
     /// [`RefreshError::NeedsAuthorization`] if the token cannot be replaced; [`RefreshError`] as for any refresh.
@@ -125,8 +126,8 @@ impl Refresher {
     }
 }
 
-/// Whether a token is too new to be replaced. An `issued_at` in the future comes from another clock, so the absolute distance
-/// counts.
+/// Whether a token is too new to be replaced. An `issued_at` in the future comes from another clock, so the absolute
+/// distance counts.
 fn is_recent(token: &OAuth2Token, progress: &Progress, rejection: Rejection, now: Timestamp) -> bool {
     let interval = match (progress, rejection) {
         (Progress::Replaced, _) => MIN_REPLACEMENT_AGE,

@@ -1,7 +1,7 @@
 //! Merges a new token into the stored record, which the application may have changed since the claim.
 //!
-//! The refresh token in the record decides. A record that still holds the redeemed refresh token waits for its successor,
-//! whatever else has changed in it.
+//! The refresh token in the record decides. A record that still holds the redeemed refresh token waits for its
+//! successor, whatever else has changed in it.
 
 use crate::token::{Extra, OAuth2Token};
 

@@ -1,4 +1,4 @@
-//! Sealing what is stored with another key, while everything runs.
+//! Reseals stored tokens with another key while the application runs.
 
 use super::{PURPOSE, Sealing, Tokens, unseal};
 use crate::error::{StorageError, TokensError};
@@ -6,49 +6,49 @@ use crate::key::TokenKey;
 use crate::record::Versioned;
 use crate::storage::{Filter, PageRequest, Precondition};
 
-/// How many records that were left alone a report names.
-const MOST_NAMED: usize = 1000;
-/// How often a record is tried that others write at the same time.
-const MOST_CONFLICTS: usize = 10;
+/// The maximum number of failures in a report.
+const MAX_FAILURES: usize = 1000;
+/// How often a write is retried that conflicts with other writers.
+const MAX_RETRIES: usize = 10;
 
-/// What [`Tokens::reseal_all`] did.
+/// The result of [`Tokens::reseal_all`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ResealReport {
-    /// Records that were sealed with the first key.
+    /// Records that were resealed with the first key.
     pub resealed: u64,
-    /// Records that were sealed with it already, or were deleted meanwhile.
+    /// Records that were sealed with the first key already, or were deleted meanwhile.
     pub current: u64,
-    /// Records that were left as they are, because they cannot be opened or the storage failed.
+    /// Records that could not be resealed, because they cannot be opened or the storage failed. They are unchanged.
     pub failed: u64,
-    /// The first thousand of those.
+    /// The first thousand of these failures.
     pub failures: Vec<ResealFailure>,
 }
 
-/// A record that was left as it is, and why.
+/// A record that could not be resealed. It is unchanged.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ResealFailure {
-    /// Where it is stored.
+    /// The key of the record.
     pub key: TokenKey,
-    /// Why. [`TokensError::KeyUnavailable`] names the key that is missing.
+    /// Why it could not be resealed. [`TokensError::KeyUnavailable`] names the missing key.
     pub error: TokensError,
 }
 
 impl ResealReport {
-    /// Whether nothing was left to do: every record had been sealed with the first key before. Only then can older keys be
-    /// dropped.
+    /// Whether every record had been sealed with the first key before this call. Only then may the older keys be
+    /// removed.
     pub fn is_done(&self) -> bool {
         self.resealed == 0 && self.failed == 0
     }
 }
 
 impl Tokens {
-    /// Seals one record with the ring's first key if it is sealed with another, and returns whether it did. A refresh that
-    /// is in progress goes on.
+    /// Reseals one record with the first key of the ring if another key sealed it, and returns whether it did. A
+    /// refresh in flight continues.
     ///
     /// # Errors
-    /// [`TokensError`], as in [`Tokens::get`]; the record is left as it is.
+    /// [`TokensError`], as for [`Tokens::get`]. The record is unchanged in this case.
     pub async fn reseal(&self, key: &TokenKey) -> Result<bool, TokensError> {
         let mut conflicts = 0;
         loop {
@@ -59,29 +59,32 @@ impl Tokens {
             if record.key_id == self.key_id() {
                 return Ok(false);
             }
-            // The bytes inside stay as they are, also those that a newer release wrote.
+            // The plaintext is not decoded, because a newer release may have written it.
             let plain = unseal(ring, key, &record)?;
             let mut resealed = record.clone().with_key_id(self.key_id());
             resealed.payload = ring.seal(PURPOSE, &key.to_bytes(), &plain);
             match self.storage.put(key, &resealed, Precondition::Version(version)).await {
                 Ok(_) => return Ok(true),
-                // Whoever wrote it meanwhile may have used another key.
-                Err(StorageError::Conflict) if conflicts < MOST_CONFLICTS => conflicts += 1,
+                // The other writer may have used another key.
+                Err(StorageError::Conflict) if conflicts < MAX_RETRIES => conflicts += 1,
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Seals every listed record with the ring's first key, page by page, and goes on after those that it cannot open.
-    /// Safe beside refreshes, logins, logouts and other calls of it: every write is conditional. What was done stays done,
-    /// so a call that was cut off is resumed by another one.
+    /// Reseals every listed record with the first key of the ring, page by page. Records that cannot be opened are
+    /// counted and skipped.
     ///
-    /// To change the key of processes that run all the time takes three steps, each on all of them before the next:
+    /// Every write is conditional, so this is safe concurrently with refreshes, logins, logouts and other calls of this
+    /// function. If a call is interrupted, call it again.
     ///
-    /// 1. The new key is added as an older one: everyone can read what it will seal.
-    /// 2. It is put first, and the old one after it. Then this is called until the report [is
+    /// Rotating the key of running processes takes three steps. Complete each step on all processes before the next
+    /// one:
+    ///
+    /// 1. Add the new key as an older key, so that every process can open what it will seal.
+    /// 2. Make the new key the first one, and the old key an older one. Then call this function until the report [is
     ///    done](ResealReport::is_done).
-    /// 3. The old key is dropped.
+    /// 3. Remove the old key.
     ///
     /// ```
     /// use oauth_dance_core::{Filter, KeyRing, MemoryStorage, SealingKey, Tokens};
@@ -91,8 +94,8 @@ impl Tokens {
     /// # let (old, new, storage) = (SealingKey::generate(), SealingKey::generate(), MemoryStorage::new());
     /// let tokens = Tokens::sealed(storage, KeyRing::new(new).with_older(old));
     /// let report = tokens.reseal_all(&Filter::everything()).await?;
-    /// for left in &report.failures {
-    ///     eprintln!("{} was left alone: {}", left.key, left.error);
+    /// for failure in &report.failures {
+    ///     eprintln!("{} could not be resealed: {}", failure.key, failure.error);
     /// }
     /// assert!(report.is_done());
     /// # Ok(())
@@ -100,8 +103,8 @@ impl Tokens {
     /// ```
     ///
     /// # Errors
-    /// [`TokensError::Storage`] if the storage cannot list. What the [ledger](crate::Refresher::with_ledger) holds is not
-    /// listed; it is gone after the ledger's retention.
+    /// [`TokensError::Storage`] if the storage cannot list. The entries of a [ledger](crate::Refresher::with_ledger)
+    /// are not listed. They disappear after the ledger's retention.
     pub async fn reseal_all(&self, filter: &Filter) -> Result<ResealReport, TokensError> {
         let mut report = ResealReport::default();
         let mut page = PageRequest::default();
@@ -129,7 +132,7 @@ impl Tokens {
 impl ResealReport {
     fn add_failure(&mut self, key: TokenKey, error: TokensError) {
         self.failed += 1;
-        if self.failures.len() < MOST_NAMED {
+        if self.failures.len() < MAX_FAILURES {
             self.failures.push(ResealFailure { key, error });
         }
     }
@@ -164,9 +167,9 @@ mod tests {
         }
     }
 
-    /// Two processes, which are restarted one after the other at each step.
+    /// Two processes, of which one is restarted after the other in each step.
     #[tokio::test]
-    async fn three_steps_change_the_key_of_running_processes() {
+    async fn three_steps_rotate_the_key_of_running_processes() {
         let storage = MemoryStorage::new();
         let (old, new) = (SealingKey::generate(), SealingKey::generate());
         let steps = [
@@ -195,19 +198,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_put_first_at_once_locks_the_others_out() {
+    async fn rotation_in_one_step_locks_out_other_processes() {
         let storage = MemoryStorage::new();
         let (old, new) = (SealingKey::generate(), SealingKey::generate());
         let behind = Tokens::sealed(storage.clone(), KeyRing::new(old.clone()));
         put(&Tokens::sealed(storage, KeyRing::new(new).with_older(old)), 0).await;
         assert!(
             matches!(behind.get(&key(0)).await, Err(TokensError::KeyUnavailable { .. })),
-            "why there are three steps"
+            "this is why the rotation has three steps"
         );
     }
 
     #[tokio::test]
-    async fn what_cannot_be_opened_is_reported_and_left() {
+    async fn unreadable_records_are_reported_and_unchanged() {
         let storage = MemoryStorage::new();
         let (old, new) = (SealingKey::generate(), SealingKey::generate());
         let before = Tokens::sealed(storage.clone(), KeyRing::new(old.clone()));
@@ -234,7 +237,7 @@ mod tests {
         assert_eq!((report.resealed, report.current, report.failed), (6, 0, 4));
         assert!(!report.is_done());
         let mut failures = report.failures;
-        failures.sort_by_key(|left| left.key.user().to_owned());
+        failures.sort_by_key(|failure| failure.key.user().to_owned());
         let [missing, plain, moved, garbage] = failures.try_into().unwrap();
         assert!(matches!((missing.key, missing.error), (at, TokensError::KeyUnavailable { .. }) if at == key(3)));
         assert!(matches!((plain.key, plain.error), (at, TokensError::NotSealed { .. }) if at == key(4)));
@@ -248,7 +251,7 @@ mod tests {
 
     /// A newer release runs beside this one.
     #[tokio::test]
-    async fn what_is_inside_is_not_looked_at() {
+    async fn reseal_does_not_decode_the_plaintext() {
         let storage = MemoryStorage::new();
         let (old, new) = (SealingKey::generate(), SealingKey::generate());
         let ring = KeyRing::new(new).with_older(old.clone());

@@ -26,7 +26,7 @@ impl Cluster {
     }
 
     pub fn url(&self) -> String {
-        // One name must do; it is the last, so that every slot of others has to be learnt.
+        // One address must be enough. It is the last, so that the slots of the others have to be discovered.
         format!("redis+cluster://{}", self.servers[2].address())
     }
 
@@ -43,7 +43,7 @@ impl Cluster {
         }
     }
 
-    /// The server that has a slot, and another one.
+    /// The server of a slot, and another one.
     pub fn owner_and_other(&self, slot: u16) -> (&Server, &Server) {
         let owner = self.servers.iter().position(|server| {
             let nodes: String = server.ask(&["CLUSTER", "NODES"]);
@@ -57,7 +57,7 @@ impl Cluster {
         (&self.servers[owner], &self.servers[(owner + 1) % 3])
     }
 
-    /// Begins to move a slot.
+    /// Starts to move a slot.
     pub fn begin_move(&self, slot: u16, from: &Server, to: &Server) {
         let (from_id, to_id): (String, String) = (from.ask(&["CLUSTER", "MYID"]), to.ask(&["CLUSTER", "MYID"]));
         to.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from_id]);
@@ -72,7 +72,7 @@ impl Cluster {
         }
     }
 
-    /// Ends the move: nothing of the slot must be left.
+    /// Ends the move. The slot must be empty.
     pub fn end_move(&self, slot: u16, to: &Server) {
         let to_id: String = to.ask(&["CLUSTER", "MYID"]);
         to.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &to_id]);

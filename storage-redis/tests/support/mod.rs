@@ -1,7 +1,7 @@
 //! Private servers for the tests, each on a free port of 127.0.0.1 with its data in a temporary folder.
 //!
-//! They need the program `redis-server` or `valkey-server`, or what `REDIS_SERVER` names. Without it the tests print
-//! `SKIP` and pass, and fail where `REQUIRE_BACKENDS=1`.
+//! They need the program `redis-server` or `valkey-server`, or the one that `REDIS_SERVER` names. Without it the tests
+//! print `SKIP` and pass, or fail if `REQUIRE_BACKENDS=1`.
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "every test file uses a part")]
 
@@ -17,7 +17,7 @@ pub use server::{Server, free_port, program};
 
 use std::time::{Duration, Instant};
 
-/// Ends a test that cannot run, loudly; fails where servers are required.
+/// Reports a test that cannot run. Fails if servers are required.
 #[macro_export]
 macro_rules! server_or_skip {
     ($started:expr) => {
@@ -31,7 +31,7 @@ macro_rules! server_or_skip {
     };
 }
 
-/// Repeats something until it is so, at most for 20 seconds.
+/// Polls a condition until it holds, for at most 20 seconds.
 pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !so().await {

@@ -23,7 +23,7 @@ impl Pair {
         format!("redis+sentinel://{}/tokens", addresses.join(","))
     }
 
-    /// Until the Sentinels know each other and the replica.
+    /// Waits until the Sentinels know each other and the replica.
     fn wait_until_watched(&self) {
         let start = std::time::Instant::now();
         loop {

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Stands between storage and server, and counts what goes through.
+/// A proxy between storage and server, which counts round trips.
 pub struct Proxy {
     pub port: u16,
     cut: Arc<AtomicBool>,
@@ -32,13 +32,13 @@ impl Proxy {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// From now on the server gets what is sent and the client gets no answer: its connection is closed instead.
+    /// From now on, requests reach the server, and the connection is closed instead of a reply.
     pub fn cut_replies(&self, cut: bool) {
         self.cut.store(cut, Ordering::SeqCst);
     }
 
-    /// How often something was sent to the server since this was last asked: one after the other, that is how many
-    /// round trips there were.
+    /// The number of requests to the server since the last call. For sequential requests, this is the number of
+    /// round trips.
     pub fn round_trips(&self) -> usize {
         self.batches.swap(0, Ordering::SeqCst)
     }
@@ -53,7 +53,7 @@ impl Drop for Proxy {
 async fn serve(mut client: TcpStream, server: u16, cut: &AtomicBool, batches: &AtomicUsize) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let (mut from_client, mut from_server) = (vec![0; 65536], vec![0; 65536]);
-    // Whether the server has been heard since the client last sent something: then what the client sends is new.
+    // Whether the server has replied since the client last sent data. If so, the next data is a new request.
     let mut answered = true;
     loop {
         tokio::select! {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use redis::{Connection, FromRedisValue};
 use tempfile::TempDir;
 
-/// One server of the tests' own.
+/// One private server of the tests.
 pub struct Server {
     child: Option<Child>,
     arguments: Vec<String>,
@@ -15,7 +15,7 @@ pub struct Server {
     password: Option<String>,
 }
 
-/// The server's program, or `None` if there is none.
+/// The program of the server, or `None` if there is none.
 pub fn program() -> Option<PathBuf> {
     let named = std::env::var("REDIS_SERVER").ok().filter(|name| !name.is_empty());
     let names = named.map_or_else(|| vec!["redis-server".to_owned(), "valkey-server".to_owned()], |name| vec![name]);
@@ -36,7 +36,7 @@ impl Server {
         Some(Self::start_on(free_port(), arguments))
     }
 
-    /// A server whose every write is on the disk before it is acknowledged.
+    /// A server that writes to disk before it acknowledges.
     pub fn start_durable() -> Option<Self> {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
@@ -71,11 +71,11 @@ impl Server {
         self.folder.path()
     }
 
-    /// Starts the program on the same port and data, and does not wait for it.
+    /// Starts the program on the same port and data, without waiting for it.
     pub fn start_again(&mut self) {
         let mut command = Command::new(program().unwrap());
         let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        // A configuration file of its own makes the server a Sentinel.
+        // A separate configuration file makes the server a Sentinel.
         if let Some(file) = self.arguments.iter().find(|argument| argument.ends_with(".conf")) {
             command.arg(self.folder.path().join(file));
         }
@@ -120,14 +120,14 @@ impl Server {
         assert!(Command::new("kill").args([&format!("-{name}"), &id.to_string()]).status().unwrap().success());
     }
 
-    /// Has the server do something, behind the storage's back.
+    /// Runs a command on the server, on a separate connection.
     pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
-        // It may be loading what it got from its primary.
+        // The server may be loading data from its primary.
         self.wait_until_it_answers();
         self.try_ask(command).expect("the server does not answer")
     }
 
-    /// The same, if the server is there: one that takes over from its primary drops its connections.
+    /// The same, if the server is reachable. A server that takes over from its primary drops its connections.
     pub fn try_ask<T: FromRedisValue>(&self, command: &[&str]) -> Option<T> {
         let mut connection = self.try_connect()?;
         redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).ok()
@@ -139,7 +139,7 @@ impl Server {
         Some(connection)
     }
 
-    /// Every key and its value, as `redis-cli` would show them.
+    /// Every key and its value, in the format of `redis-cli`.
     pub fn dump(&self) -> Vec<u8> {
         let mut dump = Vec::new();
         for key in self.ask::<Vec<String>>(&["KEYS", "*"]) {

@@ -1,7 +1,7 @@
-//! A text of any length as the values of a few cookies, and back.
+//! Splits a text of any length into the values of a few cookies, and joins them.
 //!
-//! Every value starts with the generation of its set and the number of chunks in it, so that chunks of different responses
-//! are never joined. Whether a joined set is genuine is for the seal to tell, which covers all of it.
+//! Every value starts with the generation of its set and the number of chunks in the set, so that chunks of different
+//! responses are never joined. The seal covers the whole text, and shows whether a joined text is genuine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,25 +11,25 @@ use http::HeaderMap;
 use http::header::COOKIE;
 use oauth_dance_core::random_bytes;
 
-/// Name, value and attributes of a cookie together: what every browser keeps (RFC 6265 section 6.1).
+/// The total size of name, value and attributes of a cookie that every browser supports (RFC 6265 section 6.1).
 const COOKIE_SIZE: usize = 4096;
-const MOST_CHUNKS: usize = 32;
-/// The most that all chunks together can have.
-pub(super) const MOST: usize = MOST_CHUNKS * COOKIE_SIZE;
+const MAX_CHUNKS: usize = 32;
+/// The maximum size of all chunks together.
+pub(super) const MAX_SIZE: usize = MAX_CHUNKS * COOKIE_SIZE;
 /// 48 random bits in base64.
 const GENERATION: usize = 8;
-/// Generation and count, the latter in two digits.
+/// The generation, and the count in two digits.
 const PREFIX: usize = GENERATION + 2;
 
 /// The chunks of one cookie.
 pub(super) struct Chunks<'a> {
     /// The name without the number.
     pub(super) name: &'a str,
-    /// The length of the attributes that follow the value.
+    /// The length of the attributes after the value.
     pub(super) attributes: usize,
 }
 
-/// What names a set of chunks written together.
+/// Identifies a set of chunks that one response wrote.
 pub(super) type Generation = [u8; GENERATION];
 
 pub(super) fn new_generation() -> Generation {
@@ -40,15 +40,15 @@ pub(super) fn new_generation() -> Generation {
 }
 
 impl Chunks<'_> {
-    /// How long a text may be so that its chunks take at most `limit` bytes of a `Cookie` header.
+    /// The maximum length of a text whose chunks take at most `limit` bytes of a `Cookie` header.
     pub(super) fn capacity(&self, limit: usize) -> usize {
         let (room, overhead) = (self.room(), self.overhead());
-        let whole = (limit / (overhead + room)).min(MOST_CHUNKS);
-        let rest = if whole < MOST_CHUNKS { (limit % (overhead + room)).saturating_sub(overhead) } else { 0 };
+        let whole = (limit / (overhead + room)).min(MAX_CHUNKS);
+        let rest = if whole < MAX_CHUNKS { (limit % (overhead + room)).saturating_sub(overhead) } else { 0 };
         whole * room + rest
     }
 
-    /// Cuts a text of at most [`Chunks::capacity`]: the cookies' names and values.
+    /// Splits a text of at most [`Chunks::capacity`] bytes. Returns the names and values of the cookies.
     pub(super) fn split(&self, generation: Generation, text: &str) -> Vec<(String, String)> {
         let generation = String::from_utf8_lossy(&generation);
         let count = text.len().div_ceil(self.room());
@@ -61,8 +61,8 @@ impl Chunks<'_> {
             .collect()
     }
 
-    /// Every whole set among what was received. Chunks that are missing, twice there with two values, of another set, or
-    /// beyond the count make none.
+    /// Joins every complete set of the received chunks. A set is incomplete if a chunk is missing or has two different
+    /// values. Chunks of other sets and chunks beyond the count are ignored.
     pub(super) fn join(received: &[(usize, String)]) -> Vec<(Generation, String)> {
         let mut sets: BTreeMap<(Generation, usize), Vec<BTreeSet<&str>>> = BTreeMap::new();
         for (index, value) in received {
@@ -73,7 +73,7 @@ impl Chunks<'_> {
         whole.map(|((generation, _), set)| (generation, set.into_iter().flatten().collect())).collect()
     }
 
-    /// All chunks in a request, by their number.
+    /// All chunks in a request with their numbers.
     pub(super) fn received(&self, headers: &HeaderMap) -> Vec<(usize, String)> {
         let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
         pairs.filter_map(|pair| self.chunk(pair.trim_ascii())).collect()
@@ -83,16 +83,16 @@ impl Chunks<'_> {
         let number = pair.strip_prefix(self.name.as_bytes())?.strip_prefix(b".")?;
         let (digits, value) = number.split_at(number.iter().position(|byte| *byte == b'=')?);
         let digits = std::str::from_utf8(digits).ok()?;
-        let index = digits.parse::<usize>().ok().filter(|index| *index < MOST_CHUNKS && index.to_string() == digits)?;
+        let index = digits.parse::<usize>().ok().filter(|index| *index < MAX_CHUNKS && index.to_string() == digits)?;
         Some((index, String::from_utf8_lossy(&value[1..]).into_owned()))
     }
 
-    /// How much of the text one cookie takes.
+    /// How many bytes of the text fit in one cookie.
     fn room(&self) -> usize {
         COOKIE_SIZE.saturating_sub(self.name.len() + ".00=".len() + PREFIX + self.attributes).max(1)
     }
 
-    /// What a chunk takes of the header beside its part of the text.
+    /// How many bytes of the header a chunk needs besides its text.
     fn overhead(&self) -> usize {
         self.name.len() + ".00=; ".len() + PREFIX
     }
@@ -102,7 +102,7 @@ fn read(value: &str) -> Option<(Generation, usize, &str)> {
     let (generation, rest) = value.as_bytes().split_first_chunk()?;
     let (count, chunk) = rest.split_first_chunk::<2>()?;
     let count = std::str::from_utf8(count).ok().filter(|count| count.bytes().all(|byte| byte.is_ascii_digit()))?;
-    let count = count.parse().ok().filter(|count| (1..=MOST_CHUNKS).contains(count))?;
+    let count = count.parse().ok().filter(|count| (1..=MAX_CHUNKS).contains(count))?;
     Some((*generation, count, std::str::from_utf8(chunk).ok()?))
 }
 
@@ -121,8 +121,8 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_split_is_joined_and_fits() {
-        for limit in [200, 4_000, 4_096, 6_144, 12_288, MOST] {
+    fn split_texts_are_joined_and_fit_the_limit() {
+        for limit in [200, 4_000, 4_096, 6_144, 12_288, MAX_SIZE] {
             let capacity = CHUNKS.capacity(limit);
             for length in [1, 10, capacity / 2, capacity - 1, capacity] {
                 let text = "x".repeat(length);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_a_whole_set_is_joined() {
+    fn only_complete_sets_are_joined() {
         let text: String = ('a'..='z').cycle().take(10_000).collect();
         let set = CHUNKS.split(new_generation(), &text);
         assert_eq!(set.len(), 3);
@@ -149,7 +149,7 @@ mod tests {
         let mut shuffled = set.clone();
         shuffled.reverse();
         shuffled.push(set[1].clone());
-        assert_eq!(Chunks::join(&received(&shuffled)), whole, "neither their order nor a repetition matters");
+        assert_eq!(Chunks::join(&received(&shuffled)), whole, "order and repetition do not matter");
         let foreign =
             ["__Host-name", "__Host-name.", "__Host-name.x", "__Host-name_9", "__Host-name.03", "__Host-name.+1"]
                 .map(|name| (name.to_owned(), set[0].1.clone()));
@@ -160,7 +160,7 @@ mod tests {
 
         let swapped = [(&set[0].0, &set[1].1), (&set[1].0, &set[0].1), (&set[2].0, &set[2].1)];
         let joined = Chunks::join(&received(&swapped.map(|(name, value)| (name.clone(), value.clone()))));
-        assert!(joined != whole, "the seal tells these apart");
+        assert!(joined != whole, "only the seal distinguishes these");
         for missing in 0..3 {
             let mut rest = set.clone();
             rest.remove(missing);
@@ -170,14 +170,14 @@ mod tests {
         let mixed = [set[0].clone(), other[1].clone(), set[2].clone()];
         assert!(Chunks::join(&received(&mixed)).is_empty());
         let both = Chunks::join(&received(&[&set[..], &other[..]].concat()));
-        assert_eq!(both.len(), 2, "two whole sets are two");
+        assert_eq!(both.len(), 2, "two complete sets are both joined");
         let mut twice = set;
         twice.push((twice[1].0.clone(), twice[1].1.replace('m', "M")));
         assert!(Chunks::join(&received(&twice)).is_empty());
     }
 
     #[test]
-    fn garbage_is_nothing() {
+    fn malformed_chunks_are_ignored() {
         for value in
             ["", "x", "AAAAAAAA", "AAAAAAAA00", "AAAAAAAA99x", "AAAAAAAA+1x", "\u{fffd}AAAAAAA01x", "AAAAAAAA02x"]
         {

@@ -1,4 +1,4 @@
-//! Targets for what browsers send back. Each panics if a property does not hold.
+//! Fuzz targets for cookies that browsers send. Each panics if a property does not hold.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use http::{HeaderMap, HeaderValue, header};
@@ -6,19 +6,19 @@ use oauth_dance_core::{KeyRing, SealingKey, Timestamp};
 
 use super::chunks::{Chunks, new_generation};
 use super::records::Records;
-use crate::kept::Kept;
+use crate::stored::StoredRecord;
 
 const CHUNKS: Chunks<'static> = Chunks { name: "tokens", attributes: 60 };
 const RING: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 fn received(cookies: &[u8]) -> Vec<(usize, String)> {
-    let kept: Vec<u8> = cookies.iter().copied().filter(|byte| *byte == b'\t' || !byte.is_ascii_control()).collect();
+    let valid: Vec<u8> = cookies.iter().copied().filter(|byte| *byte == b'\t' || !byte.is_ascii_control()).collect();
     let mut headers = HeaderMap::new();
-    headers.insert(header::COOKIE, HeaderValue::from_bytes(&kept).unwrap());
+    headers.insert(header::COOKIE, HeaderValue::from_bytes(&valid).unwrap());
     CHUNKS.received(&headers)
 }
 
-/// Whatever was received joins to nothing that opens, and every text comes back from its chunks.
+/// No received chunks join to a text that opens, and every text round-trips through its chunks.
 pub fn token_cookies(bytes: &[u8]) {
     let keys = KeyRing::new(SealingKey::parse(RING).unwrap());
     for (generation, text) in Chunks::join(&received(bytes)) {
@@ -31,13 +31,13 @@ pub fn token_cookies(bytes: &[u8]) {
     assert_eq!(joined.into_iter().map(|(_, joined)| joined).collect::<String>(), text);
 }
 
-/// What is read of a record is written as it was, but for instants that no clock can show.
+/// A record that decodes round-trips, except for instants out of range.
 pub fn kept_record(bytes: &[u8]) {
-    if let Some(kept) = Kept::from_bytes(bytes) {
-        let written = kept.to_bytes();
+    if let Some(stored) = StoredRecord::from_bytes(bytes) {
+        let written = stored.to_bytes();
         assert_eq!((written.len(), &written[..17]), (bytes.len(), &bytes[..17]));
-        assert_eq!(Kept::from_bytes(&written).unwrap().to_bytes(), written);
-        kept.read(Timestamp::from_unix_seconds(1_700_000_000));
+        assert_eq!(StoredRecord::from_bytes(&written).unwrap().to_bytes(), written);
+        stored.read(Timestamp::from_unix_seconds(1_700_000_000));
     }
 }
 
@@ -49,14 +49,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_cookies_are_read() {
+    fn token_cookies_target_holds() {
         check("token_cookies", token_cookies);
     }
 
     #[test]
-    fn kept_records_are_read() {
+    fn kept_record_target_holds() {
         let now = Timestamp::from_unix_seconds(1_700_000_000);
         let record = Record::new("payload").with_expires_at(Some(now)).with_key_id(Some("key".to_owned()));
-        check_with("kept_record", vec![Kept::new(&record, now).to_bytes()], kept_record);
+        check_with("kept_record", vec![StoredRecord::new(&record, now).to_bytes()], kept_record);
     }
 }

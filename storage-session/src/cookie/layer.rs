@@ -20,7 +20,7 @@ impl<S> Layer<S> for CookieTokens {
     }
 }
 
-/// The service that [`CookieTokens`] makes of another.
+/// The [`Service`] of the layer [`CookieTokens`]. It is public so that the type of a stack of services can be named.
 #[derive(Clone, Debug)]
 pub struct CookieTokensService<S> {
     inner: S,
@@ -44,14 +44,14 @@ where
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
         let storage = CookieStorage::new(Arc::clone(&self.config), request.headers());
         request.extensions_mut().insert(RequestStorage::new(storage.clone()));
-        // The one that is ready does the work; its clone gets ready for the next call.
+        // The ready service handles this call. Its clone becomes ready for the next call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         Box::pin(async move {
-            let leaving = Leaving(storage);
+            let guard = CloseOnDrop(storage);
             let mut response = inner.call(request).await?;
             let headers = response.headers_mut();
-            for cookie in leaving.0.leave() {
+            for cookie in guard.0.close() {
                 headers.append(SET_COOKIE, cookie);
                 headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             }
@@ -60,11 +60,11 @@ where
     }
 }
 
-/// A request that ends without a response has left too.
-struct Leaving(CookieStorage);
+/// Closes the storage even if the request ends without a response.
+struct CloseOnDrop(CookieStorage);
 
-impl Drop for Leaving {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.close();
     }
 }

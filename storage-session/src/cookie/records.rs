@@ -7,50 +7,49 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oauth_dance_core::{KeyRing, OpenError, TokenKey};
 
 use super::chunks::Generation;
-use crate::kept::{Kept, push_part, take_part};
+use crate::stored::{StoredRecord, push_part, take_part};
 
 const PURPOSE: &str = "oauth-dance token cookie";
 const FORMAT: u8 = 1;
-/// What sealing adds: scheme, key id, nonce and tag.
-const SEAL: usize = 1 + 8 + 24 + 16;
-/// The longest key that the declared size of a payload leaves room for, and the longest that is taken.
-pub(super) const KEY: usize = 256;
-/// What a record takes beside its payload: two lengths, the key with its four lengths, and the hints with a key id of 64
-/// bytes.
-const RECORD: usize = 4 + (16 + KEY) + 4 + (1 + 16 + 3 * 8 + 4 + 64);
+/// The overhead of sealing: scheme, key id, nonce and tag.
+const SEAL_OVERHEAD: usize = 1 + 8 + 24 + 16;
+/// The maximum length of a key. The declared maximum size of a payload leaves space for it.
+pub(super) const MAX_KEY: usize = 256;
+/// The overhead of a record: two lengths, the key with its four lengths, and the hints with a key id of 64 bytes.
+const RECORD_OVERHEAD: usize = 4 + (16 + MAX_KEY) + 4 + (1 + 16 + 3 * 8 + 4 + 64);
 
 #[derive(Clone, Default)]
-pub(super) struct Records(pub(super) BTreeMap<TokenKey, Kept>);
+pub(super) struct Records(pub(super) BTreeMap<TokenKey, StoredRecord>);
 
 impl Records {
-    /// The text of a cookie: sealed, bound to the cookie's name and its generation.
+    /// Seals the records for a cookie, bound to its name and generation.
     pub(super) fn seal(&self, keys: &KeyRing, name: &str, generation: Generation) -> String {
         let mut plain = vec![FORMAT];
-        for (key, kept) in &self.0 {
+        for (key, stored) in &self.0 {
             push_part(&mut plain, &key.to_bytes());
-            push_part(&mut plain, &kept.to_bytes());
+            push_part(&mut plain, &stored.to_bytes());
         }
         URL_SAFE_NO_PAD.encode(keys.seal(PURPOSE, &bound_to(name, generation), &plain))
     }
 
-    /// What [`Records::seal`] wrote under this name and generation.
+    /// Opens the result of [`Records::seal`] for this name and generation.
     pub(super) fn open(keys: &KeyRing, name: &str, generation: Generation, text: &str) -> Result<Self, OpenError> {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::NotSealed)?;
         let plain = keys.open(PURPOSE, &bound_to(name, generation), &sealed)?;
-        // Sealed here, but by a release with another format: there is nothing else to be done with it.
+        // The text was sealed by a release with another format, and cannot be used.
         Self::read(&plain).ok_or(OpenError::NotSealed)
     }
 
-    /// Whether the key that seals now has sealed this text.
+    /// Whether the primary key sealed this text.
     pub(super) fn is_current(keys: &KeyRing, text: &str) -> bool {
         URL_SAFE_NO_PAD.decode(text).is_ok_and(|sealed| keys.is_current(&sealed))
     }
 
-    /// How long the text of these records is.
+    /// The length of the sealed text of these records.
     pub(super) fn sealed_length(&self) -> usize {
-        let length = |(key, kept): (&TokenKey, &Kept)| 4 + key.to_bytes().len() + 4 + kept.to_bytes().len();
+        let length = |(key, stored): (&TokenKey, &StoredRecord)| 4 + key.to_bytes().len() + 4 + stored.to_bytes().len();
         let plain = 1 + self.0.iter().map(length).sum::<usize>();
-        (SEAL + plain).saturating_mul(4).div_ceil(3)
+        (SEAL_OVERHEAD + plain).saturating_mul(4).div_ceil(3)
     }
 
     fn read(plain: &[u8]) -> Option<Self> {
@@ -58,15 +57,15 @@ impl Records {
         let mut records = BTreeMap::new();
         while !rest.is_empty() {
             let key = TokenKey::from_bytes(take_part(&mut rest)?).ok()?;
-            records.insert(key, Kept::from_bytes(take_part(&mut rest)?)?);
+            records.insert(key, StoredRecord::from_bytes(take_part(&mut rest)?)?);
         }
         Some(Self(records))
     }
 }
 
-/// How large the payload of a single record may be so that the text has at most this length, whatever its key.
+/// The maximum size of a payload for which the text of a single record has at most this length, whatever its key.
 pub(super) fn max_payload(text: usize) -> usize {
-    (text / 4 * 3).saturating_sub(SEAL + 1 + RECORD)
+    (text / 4 * 3).saturating_sub(SEAL_OVERHEAD + 1 + RECORD_OVERHEAD)
 }
 
 fn bound_to(name: &str, generation: Generation) -> Vec<u8> {
@@ -83,11 +82,11 @@ mod tests {
         let key = TokenKey::new("p".repeat(64), "u".repeat(64)).unwrap();
         let key = key.with_tenant("t".repeat(64)).unwrap().with_account("a".repeat(64)).unwrap();
         let record = Record::new(vec![7; payload]).with_key_id(Some("k".repeat(64)));
-        Records(BTreeMap::from([(key, Kept::new(&record, Timestamp::from_unix_seconds(1)))]))
+        Records(BTreeMap::from([(key, StoredRecord::new(&record, Timestamp::from_unix_seconds(1)))]))
     }
 
     #[test]
-    fn the_lengths_told_are_right() {
+    fn reported_lengths_are_correct() {
         let keys = KeyRing::generate();
         for text in [2_000, 2_001, 2_002, 2_003, 5_000] {
             let payload = max_payload(text);
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_name_generation_and_keys_open_it() {
+    fn cookie_opens_only_with_its_name_and_generation() {
         let keys = KeyRing::generate();
         let sealed = records(10).seal(&keys, "name", *b"AAAAAAAA");
         let open =

@@ -11,41 +11,41 @@ use oauth_dance_core::{
 
 use super::CookieTokens;
 use super::chunks::{Chunks, new_generation};
-use super::records::{KEY, Records, max_payload};
-use crate::kept::Kept;
+use super::records::{MAX_KEY, Records, max_payload};
+use crate::stored::StoredRecord;
 
-/// The tokens in the cookies of one request, and what its response is to set.
+/// The tokens in the cookies of one request, and the cookies that its response will set.
 #[derive(Clone)]
 pub(super) struct CookieStorage {
     config: Arc<CookieTokens>,
     name: Arc<str>,
     attributes: Arc<str>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RequestState>>,
 }
 
-struct State {
+struct RequestState {
     received: Vec<(usize, String)>,
-    /// `None` until somebody asks.
+    /// The decoded records. `None` until they are first used.
     records: Option<Records>,
-    /// What was received makes no sense, and never will.
-    is_broken: bool,
-    /// An older key has sealed what was received.
+    /// The received cookies are invalid.
+    is_invalid: bool,
+    /// An older key sealed the received cookies.
     is_outdated: bool,
     is_changed: bool,
-    has_left: bool,
+    is_closed: bool,
 }
 
-/// What a browser sent.
+/// The decoded cookies of a browser.
 struct Opened {
     records: Records,
     is_outdated: bool,
 }
 
-impl State {
+impl RequestState {
     /// The records that are not past their retention.
     fn live(&self, now: Timestamp) -> Records {
         let mut records = self.records.clone().unwrap_or_default();
-        records.0.retain(|_, kept| kept.is_live(now));
+        records.0.retain(|_, stored| stored.is_live(now));
         records
     }
 }
@@ -55,24 +55,24 @@ impl CookieStorage {
         let name: Arc<str> = config.full_name().into();
         let secure = if config.https { "; Secure" } else { "" };
         let attributes: Arc<str> = format!("; HttpOnly; SameSite=Lax{secure}; Path=/; Max-Age=").into();
-        let state = State {
+        let state = RequestState {
             received: Vec::new(),
             records: None,
-            is_broken: false,
+            is_invalid: false,
             is_outdated: false,
             is_changed: false,
-            has_left: false,
+            is_closed: false,
         };
         let storage = Self { config, name, attributes, state: Arc::new(Mutex::new(state)) };
         storage.state().received = storage.chunks().received(headers);
         storage
     }
 
-    /// Ends the request: the `Set-Cookie` headers of its response. What is written later is refused.
-    pub(super) fn leave(&self) -> Vec<HeaderValue> {
+    /// Ends the request, and returns the `Set-Cookie` headers of its response. Later writes are rejected.
+    pub(super) fn close(&self) -> Vec<HeaderValue> {
         let mut state = self.state();
-        let has_left = std::mem::replace(&mut state.has_left, true);
-        if has_left || !(state.is_changed || state.is_broken || state.is_outdated) {
+        let was_closed = std::mem::replace(&mut state.is_closed, true);
+        if was_closed || !(state.is_changed || state.is_invalid || state.is_outdated) {
             return Vec::new();
         }
         let records = state.records.clone().unwrap_or_default();
@@ -98,7 +98,7 @@ impl CookieStorage {
     }
 
     fn chunks(&self) -> Chunks<'_> {
-        // Ten digits for the age, of which there are never more than eight.
+        // Ten digits for the `Max-Age`, which never has more than eight.
         Chunks { name: &self.name, attributes: self.attributes.len() + 10 }
     }
 
@@ -106,19 +106,19 @@ impl CookieStorage {
         self.chunks().capacity(self.config.limit)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code below can panic between two changes that belong together.
+    fn state(&self) -> MutexGuard<'_, RequestState> {
+        // No code that holds the lock can panic halfway through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the browser sent, without what is past its time.
+    /// Decodes the cookies of the browser, without the records whose lifetime has ended.
     fn open(&self, received: &[(usize, String)], now: Timestamp) -> Result<Option<Opened>, OpenError> {
         let (mut newest, mut missing_key): (Option<(_, Opened)>, _) = (None, None);
         for (generation, text) in Chunks::join(received) {
             match Records::open(&self.config.keys, &self.name, generation, &text) {
                 Ok(mut records) => {
-                    let written_at = records.0.values().map(|kept| kept.written_at).max();
-                    records.0.retain(|_, kept| now.saturating_since(kept.written_at) < self.config.lifetime);
+                    let written_at = records.0.values().map(|stored| stored.written_at).max();
+                    records.0.retain(|_, stored| now.saturating_since(stored.written_at) < self.config.lifetime);
                     if newest.as_ref().is_none_or(|(other, _)| *other < written_at) {
                         let is_outdated = !Records::is_current(&self.config.keys, &text);
                         newest = Some((written_at, Opened { records, is_outdated }));
@@ -135,8 +135,8 @@ impl CookieStorage {
         }
     }
 
-    /// The state with its records read.
-    fn opened(&self, now: Timestamp) -> MutexGuard<'_, State> {
+    /// The state, with decoded records.
+    fn opened(&self, now: Timestamp) -> MutexGuard<'_, RequestState> {
         let mut state = self.state();
         if state.records.is_some() {
             return state;
@@ -147,12 +147,12 @@ impl CookieStorage {
                 records
             }
             Ok(None) => {
-                state.is_broken = !state.received.is_empty();
+                state.is_invalid = !state.received.is_empty();
                 Records::default()
             }
-            // Another process may have that key: it stays where it is.
+            // The cookie remains, because another process may have the missing key.
             Err(error) => {
-                tracing::warn!(%error, "a token cookie cannot be read and is taken as absent");
+                tracing::warn!(%error, "a token cookie cannot be read and counts as absent");
                 Records::default()
             }
         };
@@ -160,10 +160,12 @@ impl CookieStorage {
         state
     }
 
-    /// Takes over the records with a change, if they fit and the response has not left.
-    fn change(&self, state: &mut State, records: Records) -> Result<(), StorageError> {
-        if state.has_left {
-            return Err(StorageError::Unsupported("writing once the response has left or the browser has gone"));
+    /// Replaces the records, unless the response was sent.
+    fn change(&self, state: &mut RequestState, records: Records) -> Result<(), StorageError> {
+        if state.is_closed {
+            return Err(StorageError::Unsupported(
+                "a write after the response was sent or the browser has disconnected",
+            ));
         }
         state.records = Some(records);
         state.is_changed = true;
@@ -189,22 +191,22 @@ impl TokenStorage for CookieStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let now = self.config.clock.now();
         let mut records = self.opened(now).live(now);
-        Ok(records.0.remove(key).map(|kept| kept.read(now)))
+        Ok(records.0.remove(key).map(|stored| stored.read(now)))
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        if key.len() > KEY {
-            return Err(StorageError::KeyTooLong { part: "whole", length: key.len(), limit: KEY });
+        if key.len() > MAX_KEY {
+            return Err(StorageError::KeyTooLong { part: "whole", length: key.len(), limit: MAX_KEY });
         }
         let now = self.config.clock.now();
         let mut state = self.opened(now);
         let mut records = state.live(now);
-        if !when.holds_for(records.0.get(key).map(|kept| kept.version)) {
+        if !when.holds_for(records.0.get(key).map(|stored| stored.version)) {
             return Err(StorageError::Conflict);
         }
-        let kept = Kept::new(record, now);
-        let version = kept.version;
-        records.0.insert(key.clone(), kept);
+        let stored = StoredRecord::new(record, now);
+        let version = stored.version;
+        records.0.insert(key.clone(), stored);
         self.fits(record.payload.len(), &records)?;
         self.change(&mut state, records)?;
         Ok(version)
@@ -214,7 +216,7 @@ impl TokenStorage for CookieStorage {
         let now = self.config.clock.now();
         let mut state = self.opened(now);
         let mut records = state.live(now);
-        if records.0.get(key).is_none_or(|kept| only.is_some_and(|version| version != kept.version)) {
+        if records.0.get(key).is_none_or(|stored| only.is_some_and(|version| version != stored.version)) {
             return Ok(false);
         }
         records.0.remove(key);
@@ -223,11 +225,11 @@ impl TokenStorage for CookieStorage {
     }
 
     async fn list(&self, _filter: &Filter, _page: PageRequest) -> Result<Page, StorageError> {
-        Err(StorageError::Unsupported("listing: it sees the tokens of one browser only"))
+        Err(StorageError::Unsupported("list, because it sees the tokens of one browser only"))
     }
 
     async fn purge(&self, _limit: usize) -> Result<u64, StorageError> {
-        Ok(0) // what is past its retention is left out of the next cookie
+        Ok(0) // the next cookie contains no records past their retention
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -19,7 +19,7 @@ impl<S> Layer<S> for SessionTokens {
     }
 }
 
-/// The service that [`SessionTokens`] makes of another.
+/// The [`Service`] of the layer [`SessionTokens`]. It is public so that the type of a stack of services can be named.
 #[derive(Clone, Debug)]
 pub struct SessionTokensService<S> {
     inner: S,
@@ -45,12 +45,12 @@ where
         let session = self.config.sessions.of(request.extensions());
         let storage = SessionStorage::new(Arc::clone(&self.config), session);
         request.extensions_mut().insert(RequestStorage::new(storage.clone()));
-        // The one that is ready does the work; its clone gets ready for the next call.
+        // The ready service handles this call. Its clone becomes ready for the next call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         Box::pin(async move {
             let response = inner.call(request).await?;
-            // A session that gets a new id and no cookie is lost, and tower-sessions sets none on a server error.
+            // tower-sessions sets no cookie on a server error. A session with a new id and no cookie would be lost.
             if !response.status().is_server_error() {
                 storage.cycle_id_after_login().await;
             }

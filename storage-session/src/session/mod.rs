@@ -1,4 +1,4 @@
-//! Tokens in a session store, found from the visitor's session.
+//! Tokens in a session store, referenced by the visitor's session.
 
 mod layer;
 mod release;
@@ -15,13 +15,13 @@ pub use layer::SessionTokensService;
 pub use release::AnySessionStore;
 use vault::Sessions;
 
-/// Longer than most sessions last; whoever uses their tokens prolongs it.
-const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Longer than most sessions last. Each use of the tokens prolongs it.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// A layer that keeps each visitor's tokens in the application's session store, of tower-sessions 0.14 or 0.15.
+/// A layer that stores each visitor's tokens in the application's session store, with tower-sessions 0.14 or 0.15.
 ///
-/// Use it with `OAuth::per_request`, outside of its routes and of every handler that asks for tokens, and inside of the
-/// `SessionManagerLayer`. It takes the same store:
+/// Use it with `OAuth::per_request`. The layer must be outside of the OAuth routes and of every handler that needs
+/// tokens, and inside of the `SessionManagerLayer`. Both layers use the same store:
 #[cfg_attr(feature = "tower-sessions-0_15", doc = "```")]
 #[cfg_attr(not(feature = "tower-sessions-0_15"), doc = "```ignore")]
 /// use axum::{Router, routing::get};
@@ -40,73 +40,73 @@ const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// # let _ = app;
 /// ```
 ///
-/// The session's cookie must be `SameSite=Lax`: with `Strict`, which is the default there, browsers do not send it on the
-/// way back from a provider, and the login ends in a new session.
+/// The session cookie must be `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send the cookie when the
+/// provider redirects back, and the login ends in a new session.
 ///
-/// # What it survives
+/// # Concurrent requests
 ///
-/// A request of tower-sessions writes its whole session back when it ends, over whatever another request wrote meanwhile. So
-/// the tokens are in a record of their own, to which the session only points. It is written at once by every `put` and
-/// `delete`, and by nothing else: a slow request cannot bring an old token back, and a refreshed token is not lost where the
-/// response is an error or the browser has gone.
+/// At the end of a request, tower-sessions writes the whole session back, and overwrites what another request wrote meanwhile. The
+/// tokens are therefore stored in a separate record, and the session only contains its id. Every `put` and `delete` writes the record
+/// immediately, and nothing else writes it. A slow request cannot restore an old token, and a refreshed token is not lost if the
+/// response is an error or the browser has disconnected.
 ///
-/// A login, which is a `put` with [`Precondition::Always`](oauth_dance_core::Precondition::Always), gives the session a new
-/// id once its response is ready, as a defence against session fixation. It does not where the response is a server error:
-/// tower-sessions does not set the cookie then, and the visitor would be left without a session.
+/// A login is a `put` with [`Precondition::Always`](oauth_dance_core::Precondition::Always). It gives the session a new id after its
+/// response is ready, as a defence against session fixation. It does not do so if the response is a server error, because
+/// tower-sessions sets no cookie then, and the visitor would lose the session.
 ///
 /// # Limits
 ///
-/// * **Not atomic**, for a session store knows no conditional write. Within one process, writers of a visitor's tokens wait
-///   for each other all the same; what another process writes in the same moment may be lost. With a
-///   [ledger](oauth_dance_core::Refresher::with_ledger) refresh tokens are redeemed once all the same.
-/// * **A login ends the session id** under requests that are under way. Such a request finds no tokens any more; if it
-///   writes to its session, it may put the browser back to one without them, and the visitor connects again. The same goes
-///   for two first logins of a visitor at the same moment.
-/// * **Durable and shared** as the store is, which cannot tell: neither is declared unless you say so.
+/// * **Not atomic**, because a session store has no conditional writes. Within one process, writers of a visitor's tokens are
+///   serialized. A concurrent write of another process may be lost. With a [ledger](oauth_dance_core::Refresher::with_ledger), each
+///   refresh token is still redeemed once.
+/// * **A login ends the session id** of concurrent requests. Such a request finds no tokens. If it writes to its session, it may reset
+///   the browser to a session without tokens, and the visitor has to connect again. The same applies to two concurrent first logins
+///   of a visitor.
+/// * **Durable and shared** are properties of the store, which does not report them. They are declared only if you declare them.
 /// * **Not listable**: each request sees the tokens of its own session only.
-/// * A session that is flushed or expires takes the way to its tokens with it. The record itself, sealed, stays in the store
-///   until its [lifetime](Self::with_lifetime) ends; disconnect first to have the tokens deleted and revoked.
+/// * When a session is flushed or expires, its tokens become unreachable. Their sealed record remains in the store until its
+///   [lifetime](Self::with_lifetime) ends. Disconnect first to delete and revoke the tokens.
 #[derive(Clone)]
 pub struct SessionTokens {
     sessions: Arc<dyn Sessions>,
-    turns: vault::Turns,
+    locks: vault::WriteLocks,
     capabilities: Capabilities,
     lifetime: Duration,
     clock: Clock,
 }
 
 impl SessionTokens {
-    /// Tokens in this session store, which must be the `SessionManagerLayer`'s.
+    /// Stores tokens in this session store, which must be the one of the `SessionManagerLayer`.
     pub fn new<Release>(store: impl AnySessionStore<Release>) -> Self {
         Self {
             sessions: store.into_sessions().0,
-            turns: vault::Turns::default(),
+            locks: vault::WriteLocks::default(),
             capabilities: Capabilities::new("session"),
-            lifetime: LIFETIME,
+            lifetime: DEFAULT_LIFETIME,
             clock: Clock::system(),
         }
     }
 
-    /// Declares that processes share the session store, as one in a database.
+    /// Declares that several processes share the session store, such as one in a database.
     #[must_use]
     pub fn with_shared_store(self) -> Self {
         Self { capabilities: self.capabilities.with_shared(true), ..self }
     }
 
-    /// Declares that what the session store acknowledged survives a crash.
+    /// Declares that acknowledged writes of the session store survive a crash.
     #[must_use]
     pub fn with_durable_store(self) -> Self {
         Self { capabilities: self.capabilities.with_durable(true), ..self }
     }
 
-    /// Sets how long the session store keeps the tokens of a visitor who does not use them. It must be longer than sessions
-    /// live. The default is 90 days.
+    /// Sets how long the session store retains unused tokens. It must be longer than the lifetime of sessions. The
+    /// default is 90 days.
     #[must_use]
     pub fn with_lifetime(self, lifetime: Duration) -> Self {
         Self { lifetime, ..self }
     }
 
-    /// Takes the time that retention is counted on from another clock, for tests.
+    /// Measures retention on another clock, for tests.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }

@@ -1,18 +1,18 @@
-//! The releases of tower-sessions, whose types have the same names and are not the same.
+//! The supported releases of tower-sessions. Their types have the same names, but are different.
 
 use std::sync::Arc;
 
 use super::vault::Sessions;
 
-/// A session store of any supported release of tower-sessions. Implemented for all of them; `Release` is found by the
-/// compiler.
+/// A session store of any supported release of tower-sessions. It is implemented for all such stores. The compiler
+/// infers `Release`.
 pub trait AnySessionStore<Release>: sealed::Sealed<Release> {
     #[doc(hidden)]
     fn into_sessions(self) -> AnySessions;
 }
 
 #[doc(hidden)]
-#[allow(missing_debug_implementations, reason = "it is nobody's to see")]
+#[allow(missing_debug_implementations, reason = "not part of the public API")]
 pub struct AnySessions(pub(super) Arc<dyn Sessions>);
 
 mod sealed {
@@ -33,10 +33,10 @@ macro_rules! release {
             use $core::session::{Error, Id, Record, Session as TowerSession};
             use $core::session_store::{Error as StoreError, SessionStore};
 
-            use super::super::vault::{Data, Failure, Session, Sessions, VaultId};
+            use super::super::vault::{Data, Session, Sessions, StoreFailure, VaultId};
             use super::{AnySessionStore, AnySessions, sealed};
 
-            /// Names this release.
+            /// Identifies this release.
             #[derive(Debug)]
             pub struct Release;
 
@@ -64,11 +64,11 @@ macro_rules! release {
 
             #[async_trait]
             impl<S: SessionStore> Session for InRequest<S> {
-                async fn value(&self, name: &str) -> Result<Option<Value>, Failure> {
+                async fn value(&self, name: &str) -> Result<Option<Value>, StoreFailure> {
                     self.session.get_value(name).await.map_err(in_session)
                 }
 
-                async fn set_value(&self, name: &str, value: Value) -> Result<(), Failure> {
+                async fn set_value(&self, name: &str, value: Value) -> Result<(), StoreFailure> {
                     self.session.insert_value(name, value).await.map(drop).map_err(in_session)
                 }
 
@@ -76,23 +76,23 @@ macro_rules! release {
                     self.session.id().is_some()
                 }
 
-                async fn cycle_id(&self) -> Result<(), Failure> {
+                async fn cycle_id(&self) -> Result<(), StoreFailure> {
                     self.session.cycle_id().await.map_err(in_session)
                 }
 
-                async fn load(&self, id: VaultId) -> Result<Option<(Data, Duration)>, Failure> {
+                async fn load(&self, id: VaultId) -> Result<Option<(Data, Duration)>, StoreFailure> {
                     let Some(record) = self.store.load(&Id(id)).await.map_err(in_store)? else { return Ok(None) };
                     let left = record.expiry_date - OffsetDateTime::now_utc();
                     Ok(Some((record.data, left.try_into().unwrap_or_default())))
                 }
 
-                async fn create(&self, data: Data, lifetime: Duration) -> Result<VaultId, Failure> {
+                async fn create(&self, data: Data, lifetime: Duration) -> Result<VaultId, StoreFailure> {
                     let mut record = Record { id: Id::default(), data, expiry_date: in_future(lifetime) };
                     self.store.create(&mut record).await.map_err(in_store)?;
                     Ok(record.id.0)
                 }
 
-                async fn save(&self, id: VaultId, data: Data, lifetime: Duration) -> Result<(), Failure> {
+                async fn save(&self, id: VaultId, data: Data, lifetime: Duration) -> Result<(), StoreFailure> {
                     let record = Record { id: Id(id), data, expiry_date: in_future(lifetime) };
                     self.store.save(&record).await.map_err(in_store)
                 }
@@ -103,17 +103,17 @@ macro_rules! release {
                 OffsetDateTime::now_utc().checked_add(lifetime).unwrap_or(OffsetDateTime::now_utc())
             }
 
-            fn in_session(error: Error) -> Failure {
+            fn in_session(error: Error) -> StoreFailure {
                 match error {
                     Error::Store(error) => in_store(error),
-                    error => Failure::Unreadable(error.into()),
+                    error => StoreFailure::Unreadable(error.into()),
                 }
             }
 
-            fn in_store(error: StoreError) -> Failure {
+            fn in_store(error: StoreError) -> StoreFailure {
                 match error {
-                    StoreError::Decode(_) => Failure::Unreadable(error.into()),
-                    error => Failure::Store(error.into()),
+                    StoreError::Decode(_) => StoreFailure::Unreadable(error.into()),
+                    error => StoreFailure::Store(error.into()),
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What is needed of a session and its store, in no release's terms.
+//! The interface to a session and its store, independent of the release of tower-sessions.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -21,56 +21,56 @@ pub(crate) trait Sessions: Send + Sync {
 #[async_trait]
 pub(crate) trait Session: Send + Sync {
     /// A value in the session.
-    async fn value(&self, name: &str) -> Result<Option<Value>, Failure>;
+    async fn value(&self, name: &str) -> Result<Option<Value>, StoreFailure>;
 
-    /// Sets a value in the session, which is saved when the request ends well.
-    async fn set_value(&self, name: &str, value: Value) -> Result<(), Failure>;
+    /// Sets a value in the session, which is saved when the request succeeds.
+    async fn set_value(&self, name: &str, value: Value) -> Result<(), StoreFailure>;
 
-    /// Whether it is in the store already.
+    /// Whether the session is in the store already.
     fn is_known(&self) -> bool;
 
-    /// Gives it a new id.
-    async fn cycle_id(&self) -> Result<(), Failure>;
+    /// Gives the session a new id.
+    async fn cycle_id(&self) -> Result<(), StoreFailure>;
 
-    /// A record of the store beside the sessions, and how long it has left.
-    async fn load(&self, id: VaultId) -> Result<Option<(Data, Duration)>, Failure>;
+    /// Loads a token record of the store, with its remaining lifetime.
+    async fn load(&self, id: VaultId) -> Result<Option<(Data, Duration)>, StoreFailure>;
 
-    /// Makes such a record, with an id that nobody can guess.
-    async fn create(&self, data: Data, lifetime: Duration) -> Result<VaultId, Failure>;
+    /// Creates a token record with an unguessable id.
+    async fn create(&self, data: Data, lifetime: Duration) -> Result<VaultId, StoreFailure>;
 
-    /// Writes one that is there.
-    async fn save(&self, id: VaultId, data: Data, lifetime: Duration) -> Result<(), Failure>;
+    /// Writes an existing token record.
+    async fn save(&self, id: VaultId, data: Data, lifetime: Duration) -> Result<(), StoreFailure>;
 }
 
 /// The id of a record that holds tokens.
 pub(crate) type VaultId = i128;
 pub(crate) type Data = HashMap<String, Value>;
 
-/// What went wrong in a session store.
+/// An error of a session store.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// It did not answer as it should.
+pub(crate) enum StoreFailure {
+    /// The store failed.
     Store(BoxError),
-    /// What it has cannot be read.
+    /// The stored data cannot be read.
     Unreadable(BoxError),
 }
 
-/// Lets writers of one process come one after the other: those of one record share a turn, others seldom do.
+/// Serializes the writers of each record in this process. Different records rarely share a lock.
 #[derive(Clone)]
-pub(crate) struct Turns {
-    turns: Arc<[Mutex<()>; 64]>,
+pub(crate) struct WriteLocks {
+    locks: Arc<[Mutex<()>; 64]>,
     hasher: RandomState,
 }
 
-impl Default for Turns {
+impl Default for WriteLocks {
     fn default() -> Self {
-        Self { turns: Arc::new([const { Mutex::const_new(()) }; 64]), hasher: RandomState::new() }
+        Self { locks: Arc::new([const { Mutex::const_new(()) }; 64]), hasher: RandomState::new() }
     }
 }
 
-impl Turns {
-    pub(crate) async fn take(&self, id: VaultId) -> MutexGuard<'_, ()> {
-        let index = self.hasher.hash_one(id) % self.turns.len() as u64;
-        self.turns[index as usize].lock().await
+impl WriteLocks {
+    pub(crate) async fn lock(&self, id: VaultId) -> MutexGuard<'_, ()> {
+        let index = self.hasher.hash_one(id) % self.locks.len() as u64;
+        self.locks[index as usize].lock().await
     }
 }

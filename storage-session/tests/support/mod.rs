@@ -1,4 +1,4 @@
-//! An application that reads and writes records as it is told, and a browser with a strict jar.
+//! An application that reads and writes records on request, and a browser with a strict cookie jar.
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use axum::{Extension, Router};
 use oauth_dance_core::{Precondition, Record, RequestStorage, StorageError, TokenKey};
 use tokio::net::TcpListener;
 
-/// Routes that do one thing with the storage of their request. Their answer is what it said.
+/// Routes that run one operation on the storage of their request, and return its result.
 pub fn routes() -> Router {
     Router::new()
         .route("/idle", get(|| async { "idle" }))
@@ -30,7 +30,7 @@ pub fn key(user: &str) -> TokenKey {
     TokenKey::new("github", user).unwrap()
 }
 
-/// A payload that tells its size and is not all the same.
+/// A payload that contains its size and varying bytes.
 pub fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|index| (index % 251) as u8).collect()
 }
@@ -53,7 +53,7 @@ async fn put(Extension(storage): Extension<RequestStorage>, Path((user, size)): 
     }
 }
 
-/// Writes what is not there yet, which is no login.
+/// Writes a new record, without a login.
 async fn create(Extension(storage): Extension<RequestStorage>, Path((user, size)): Path<(String, usize)>) -> Response {
     match storage.storage().put(&key(&user), &Record::new(payload(size)), Precondition::Absent).await {
         Ok(_) => "created".into_response(),
@@ -69,7 +69,7 @@ async fn put_and_cache(storage: Extension<RequestStorage>, path: Path<(String, u
     ([(header::CACHE_CONTROL, "public, max-age=600")], put(storage, path).await).into_response()
 }
 
-/// Writes over the version that is there, as the refresh of a token does.
+/// Replaces the stored version, like a refresh.
 async fn refresh(Extension(storage): Extension<RequestStorage>, Path((user, size)): Path<(String, usize)>) -> Response {
     let found = storage.storage().get(&key(&user)).await.unwrap().unwrap();
     let when = Precondition::Version(found.version);
@@ -90,7 +90,7 @@ fn failed(error: &StorageError) -> Response {
     (StatusCode::INSUFFICIENT_STORAGE, format!("{error:?}")).into_response()
 }
 
-/// Serves an application on a port of its own.
+/// Serves an application on a free port.
 pub async fn serve(app: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -98,7 +98,7 @@ pub async fn serve(app: Router) -> String {
     url
 }
 
-/// A browser that keeps cookies as RFC 6265bis tells it to, and follows no redirect by itself.
+/// A browser that stores cookies according to RFC 6265bis, and does not follow redirects.
 pub struct Browser {
     http: reqwest::Client,
     url: String,
@@ -114,7 +114,7 @@ pub struct Page {
 }
 
 impl Browser {
-    /// A browser of an application that listens at `url`. With `https` a proxy in between ends TLS.
+    /// A browser of an application at `url`. With `https`, a proxy terminates TLS.
     pub fn new(url: &str, https: bool) -> Self {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { http, url: url.to_owned(), https, jar: Mutex::default() }
@@ -128,14 +128,14 @@ impl Browser {
         self.get_with(path, &self.cookie_header()).await
     }
 
-    /// Asks with these cookies, and keeps those of the answer.
+    /// Sends a request with the stored cookies, and stores those of the response.
     pub async fn get_with(&self, path: &str, cookies: &str) -> Page {
         let page = self.ask(path, cookies.as_bytes()).await;
         self.keep(&page);
         page
     }
 
-    /// Asks with these cookies and keeps nothing.
+    /// Sends a request with these cookies, and stores nothing.
     pub async fn ask(&self, path: &str, cookies: &[u8]) -> Page {
         let path = path.strip_prefix(&self.url).unwrap_or(path);
         let mut request = self.http.get(format!("{}{path}", self.url)).header(header::ACCEPT, "text/html");
@@ -147,7 +147,7 @@ impl Browser {
         Page { status, headers, body: response.text().await.unwrap() }
     }
 
-    /// Asks for a page, and hangs up without an answer once this is so.
+    /// Requests a page, and disconnects when the condition holds.
     pub async fn hang_up(&self, path: &str, when: impl Fn() -> bool) {
         use tokio::io::AsyncWriteExt as _;
 

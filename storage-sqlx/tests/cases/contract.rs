@@ -8,7 +8,7 @@ use oauth_dance_core::{
 
 use super::{Database, kept_for, key, ready};
 
-pub async fn every_field_comes_back<D: Database>(database: &D) {
+pub async fn every_field_round_trips<D: Database>(database: &D) {
     let storage = ready(database).await;
     let key = key("alice");
     assert_eq!(storage.get(&key).await.unwrap(), None);
@@ -47,7 +47,7 @@ pub async fn every_field_comes_back<D: Database>(database: &D) {
     }
 }
 
-pub async fn preconditions_guard_every_write<D: Database>(database: &D) {
+pub async fn preconditions_apply_to_every_write<D: Database>(database: &D) {
     let storage = ready(database).await;
     let key = key("alice");
     let (one, two) = (Record::new("one"), Record::new("two").with_key_id(Some("2".into())));
@@ -79,7 +79,7 @@ pub async fn preconditions_guard_every_write<D: Database>(database: &D) {
     assert!(storage.delete(&key, None).await.unwrap());
 }
 
-pub async fn a_write_replaces_everything<D: Database>(database: &D) {
+pub async fn write_replaces_the_whole_record<D: Database>(database: &D) {
     let storage = ready(database).await;
     let rich = Record::new("a long payload")
         .with_expires_at(Some(Timestamp::from_unix_seconds(1)))
@@ -95,8 +95,8 @@ pub async fn a_write_replaces_everything<D: Database>(database: &D) {
     }
 }
 
-/// A write changes the row in its place: when the account was connected stays, and so does what an operator added.
-pub async fn a_write_keeps_the_row<D: Database>(database: &D) {
+/// A write updates the row in place: its creation time and columns that an operator added are retained.
+pub async fn write_updates_the_row_in_place<D: Database>(database: &D) {
     let storage = ready(database).await;
     let key = key("alice");
     let first = storage.put(&key, &Record::new("1"), Precondition::Absent).await.unwrap();
@@ -109,7 +109,7 @@ pub async fn a_write_keeps_the_row<D: Database>(database: &D) {
     assert_eq!(database.execute(kept).await, 1);
 }
 
-pub async fn versions_never_come_again<D: Database>(database: &D) {
+pub async fn versions_are_never_reused<D: Database>(database: &D) {
     let storage = ready(database).await;
     let (key, record) = (key("alice"), Record::new("same"));
     let mut seen = HashSet::new();
@@ -122,7 +122,7 @@ pub async fn versions_never_come_again<D: Database>(database: &D) {
     }
 }
 
-pub async fn retention_hides_and_purge_frees<D: Database>(database: &D) {
+pub async fn retention_hides_and_purge_removes_records<D: Database>(database: &D) {
     let storage = ready(database).await;
     let key = key("alice");
     let version = storage.put(&key, &kept_for(60), Precondition::Always).await.unwrap();
@@ -142,7 +142,7 @@ pub async fn retention_hides_and_purge_frees<D: Database>(database: &D) {
     assert_eq!(storage.purge(10).await.unwrap(), 1);
     assert_eq!(storage.purge(10).await.unwrap(), 0);
 
-    // Each way to write over what is past its retention.
+    // Each way to replace a record that is past its retention.
     for when in [Precondition::Absent, Precondition::Always] {
         storage.put(&key, &kept_for(60), Precondition::Always).await.unwrap();
         database.execute(pass).await;
@@ -154,7 +154,7 @@ pub async fn retention_hides_and_purge_frees<D: Database>(database: &D) {
     }
 
     storage.put(&key, &kept_for(0), Precondition::Always).await.unwrap();
-    assert_eq!(storage.get(&key).await.unwrap(), None, "kept for no time");
+    assert_eq!(storage.get(&key).await.unwrap(), None, "a retention of zero ends at once");
 }
 
 pub async fn purge_is_bounded_and_exact<D: Database>(database: &D) {
@@ -175,7 +175,7 @@ pub async fn purge_is_bounded_and_exact<D: Database>(database: &D) {
     assert_eq!(left.len(), 6);
 }
 
-pub async fn similar_keys_are_apart<D: Database>(database: &D) {
+pub async fn similar_keys_are_separate<D: Database>(database: &D) {
     let storage = ready(database).await;
     let parts = [
         "alice",
@@ -238,7 +238,7 @@ pub async fn similar_keys_are_apart<D: Database>(database: &D) {
     }
 }
 
-pub async fn long_keys_are_refused_not_cut<D: Database>(database: &D) {
+pub async fn long_keys_are_rejected_and_not_truncated<D: Database>(database: &D) {
     let storage = ready(database).await;
     let with = |tenant: usize, user: usize, provider: usize, account: usize| {
         TokenKey::from_parts("t".repeat(tenant), "u".repeat(user), "p".repeat(provider), "a".repeat(account)).unwrap()
@@ -270,7 +270,7 @@ pub async fn long_keys_are_refused_not_cut<D: Database>(database: &D) {
     }
 }
 
-pub async fn large_payloads_are_refused<D: Database>(database: &D) {
+pub async fn large_payloads_are_rejected<D: Database>(database: &D) {
     let storage = ready(database).await;
     let (key, limit) = (key("alice"), storage.capabilities().max_payload.unwrap());
     let old = Record::new("old");

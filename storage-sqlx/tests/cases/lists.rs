@@ -6,7 +6,7 @@ use oauth_dance_core::{
 
 use super::{Database, key, ready};
 
-/// Every entry of a filter, by pages of this size.
+/// Lists all entries of a filter, with pages of this size.
 pub async fn list_all(storage: &impl TokenStorage, filter: &Filter, limit: usize) -> Vec<TokenKey> {
     let (mut keys, mut page) = (Vec::new(), PageRequest { after: None, limit });
     for _ in 0..10_000 {
@@ -60,7 +60,7 @@ pub async fn filters_select_exactly<D: Database>(database: &D) {
     }
 }
 
-pub async fn pages_cover_everything_once<D: Database>(database: &D) {
+pub async fn pages_list_every_record_once<D: Database>(database: &D) {
     let storage = ready(database).await;
     let here: BTreeSet<_> = (0..97).map(|user| key(&format!("stays{user}"))).collect();
     for key in &here {
@@ -73,7 +73,7 @@ pub async fn pages_cover_everything_once<D: Database>(database: &D) {
     let zero = storage.list(&Filter::everything(), PageRequest { after: None, limit: 0 }).await.unwrap();
     assert_eq!(zero.entries.len(), 1, "a page has room for one at least");
 
-    // While others are written, rewritten and deleted before, between and behind.
+    // While other records are written, replaced and deleted before, between and after them.
     let writer = {
         let (storage, here) = (storage.clone(), here.clone());
         tokio::spawn(async move {
@@ -97,7 +97,7 @@ pub async fn pages_cover_everything_once<D: Database>(database: &D) {
     writer.abort();
 }
 
-pub async fn pages_go_on_in_a_tenant<D: Database>(database: &D) {
+pub async fn pages_continue_within_a_tenant<D: Database>(database: &D) {
     let storage = ready(database).await;
     let in_tenant = |tenant: &str, user: usize| TokenKey::from_parts(tenant, format!("u{user:02}"), "p", "").unwrap();
     for tenant in ["", "a", "b"] {
@@ -110,7 +110,7 @@ pub async fn pages_go_on_in_a_tenant<D: Database>(database: &D) {
         assert_eq!(list_all(&storage, &Filter::everything().tenant(wanted), 3).await, expected);
     }
 
-    // A cursor is a place among all keys, also for another filter.
+    // A cursor is a position among all keys, even for another filter.
     let all = PageRequest { after: None, limit: 15 };
     let middle = storage.list(&Filter::everything(), all).await.unwrap().next;
     for (tenant, first, rest) in
@@ -123,7 +123,7 @@ pub async fn pages_go_on_in_a_tenant<D: Database>(database: &D) {
     }
 }
 
-pub async fn foreign_cursors_are_refused<D: Database>(database: &D) {
+pub async fn foreign_cursors_are_rejected<D: Database>(database: &D) {
     let storage = ready(database).await;
     let good = Cursor::after(&key("alice"));
     let mut bad = vec![vec![], vec![0; 15], vec![0xff; 16], [good.as_bytes(), b"x"].concat()];

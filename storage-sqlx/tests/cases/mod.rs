@@ -1,4 +1,4 @@
-//! What every database here must do, each case on an empty table of its own.
+//! The cases that every database must pass, each on a new empty table.
 
 mod contract;
 mod lists;
@@ -26,10 +26,10 @@ pub use schema::*;
 pub trait Database: Sized + Send + Sync + 'static {
     type Storage: TokenStorage + Clone;
 
-    /// An empty database without the table, or `None` where there is no server to have one on.
+    /// An empty database without the table, or `None` if there is no server.
     async fn empty() -> Option<Self>;
 
-    /// A storage on a pool of its own.
+    /// A storage with a new pool.
     async fn connect(&self) -> Self::Storage;
 
     fn migrate(storage: &Self::Storage) -> impl Future<Output = Result<(), StorageError>> + Send;
@@ -38,25 +38,25 @@ pub trait Database: Sized + Send + Sync + 'static {
 
     fn with_table(storage: Self::Storage, name: &str) -> Self::Storage;
 
-    /// Runs SQL by another way than the storage's; returns the rows it changed.
+    /// Runs SQL on a separate connection. Returns the number of changed rows.
     async fn execute(&self, sql: &str) -> u64;
 
-    /// The application's own migrations, in sqlx's own table.
+    /// The migrations of an application, recorded in the table of sqlx.
     async fn migrate_application(&self);
 
-    /// SQL that makes the table refuse every row.
+    /// SQL that makes the table reject every row.
     const REFUSE_ROWS: &str;
 
-    /// Bytes as a literal of this dialect.
+    /// A literal of this dialect for bytes.
     fn literal(bytes: &[u8]) -> String {
         format!("X'{}'", hex(bytes))
     }
 
-    /// Removes it, if it is not gone with this object.
+    /// Removes the database, unless dropping this object does.
     async fn remove(self) {}
 }
 
-/// Migrations of the application's own, whose version is none of ours.
+/// Migrations of an application, with a version that this crate does not use.
 pub fn application_migrations() -> Migrator {
     let sql = "CREATE TABLE notes (id INTEGER PRIMARY KEY)".into_sql_str();
     Migrator::with_migrations(vec![Migration::new(7, "notes".into(), MigrationType::Simple, sql, false)])
@@ -66,7 +66,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Says that a test is left out, past the test runner, which keeps what a test prints to itself.
+/// Reports that a test is skipped. Writes to the terminal directly, because the test runner captures the output of
+/// tests.
 pub fn skip<T>(variable: &str) -> Option<T> {
     assert!(std::env::var_os("REQUIRE_BACKENDS").is_none(), "{variable} is not set; see tests/servers/start");
     let name = std::thread::current().name().unwrap_or_default().to_owned();
@@ -81,7 +82,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// `None`, and words about it, if the environment names none.
+    /// `None`, with a message, if the environment names no server.
     pub fn named_by(variable: &str) -> Option<Self> {
         let url = std::env::var(variable).ok().or_else(|| skip(variable))?;
         let database = format!("test_{}", hex(&oauth_dance_core::random_bytes::<6>()));
@@ -95,7 +96,7 @@ impl Server {
     }
 }
 
-/// A storage with its table.
+/// A storage with a migrated table.
 pub async fn ready<D: Database>(database: &D) -> D::Storage {
     let storage = database.connect().await;
     D::migrate(&storage).await.unwrap();
@@ -121,16 +122,16 @@ macro_rules! run_cases {
     )*};
     ($Database:ty) => {
         run_cases!($Database:
-            every_field_comes_back preconditions_guard_every_write a_write_replaces_everything a_write_keeps_the_row
-            versions_never_come_again retention_hides_and_purge_frees purge_is_bounded_and_exact
-            similar_keys_are_apart long_keys_are_refused_not_cut large_payloads_are_refused
-            filters_select_exactly pages_cover_everything_once pages_go_on_in_a_tenant foreign_cursors_are_refused
-            corrupt_rows_harm_no_other a_row_without_a_key_is_left_out a_missing_table_says_so
-            nothing_secret_is_printed
-            increments_are_exact one_creator_wins parallel_puts_make_one_row reads_are_never_torn
-            dropped_futures_leave_old_or_new purge_never_takes_a_renewed_record other_pools_read_what_was_written
-            migrating_twice_changes_nothing many_migrate_at_once the_application_migrates_beside_us
-            tables_are_apart migrating_keeps_what_is_there
+            every_field_round_trips preconditions_apply_to_every_write write_replaces_the_whole_record write_updates_the_row_in_place
+            versions_are_never_reused retention_hides_and_purge_removes_records purge_is_bounded_and_exact
+            similar_keys_are_separate long_keys_are_rejected_and_not_truncated large_payloads_are_rejected
+            filters_select_exactly pages_list_every_record_once pages_continue_within_a_tenant foreign_cursors_are_rejected
+            corrupt_rows_do_not_affect_other_rows row_without_a_valid_key_is_left_out missing_table_is_reported
+            no_secret_is_printed
+            increments_are_exact one_creator_wins concurrent_puts_create_one_row reads_are_never_torn
+            dropped_futures_leave_old_or_new purge_never_removes_a_renewed_record other_pools_see_acknowledged_writes
+            migrating_twice_changes_nothing concurrent_migrations_succeed application_migrations_do_not_interfere
+            tables_are_separate migration_retains_existing_records
         );
     };
 }
@@ -140,9 +141,9 @@ macro_rules! run_remote_cases {
     ($Database:ty) => {
         run_cases!($Database);
         run_cases!($Database:
-            an_outage_is_an_error_within_the_time_out broken_idle_connections_are_not_noticed
-            a_lost_answer_is_ambiguous no_connection_is_lost_to_silence connections_are_kept
-            a_held_row_is_unavailable_and_delays_no_other
+            outage_is_an_error_within_the_timeout broken_idle_connections_cause_no_error
+            lost_response_is_ambiguous silent_server_leaks_no_connection connections_are_reused
+            locked_row_is_unavailable_and_delays_no_other
         );
     };
 }

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use super::proxy::{Proxy, Way};
 use super::{Database, key, ready};
 
-/// A database behind a network.
+/// A database on a server.
 pub trait Remote: Database {
     fn url(&self) -> String;
 
@@ -14,10 +14,10 @@ pub trait Remote: Database {
 
     fn with_timeout(storage: Self::Storage, timeout: Duration) -> Self::Storage;
 
-    /// Ends every session of this database but its own.
+    /// Ends all other sessions of this database.
     async fn end_sessions(&self);
 
-    /// A transaction that has a record locked until it is dropped.
+    /// A transaction that locks a record until it is dropped.
     type Transaction;
     async fn hold(&self, key: &TokenKey) -> Self::Transaction;
 }
@@ -30,7 +30,7 @@ async fn behind_proxy<R: Remote>(database: &R) -> (Proxy, R::Storage) {
     (proxy, R::with_timeout(R::open(&url).await.unwrap(), TIMEOUT))
 }
 
-/// Leaves this many connections idle in the pool, on each of which every statement has run.
+/// Leaves this many idle connections in the pool. Every statement has run on each of them.
 async fn warm_up<S: TokenStorage + Clone>(storage: &S, connections: usize) {
     let mut tasks = JoinSet::new();
     for number in 0..connections {
@@ -48,7 +48,7 @@ async fn warm_up<S: TokenStorage + Clone>(storage: &S, connections: usize) {
     tasks.join_all().await;
 }
 
-pub async fn an_outage_is_an_error_within_the_time_out<R: Remote>(database: &R) {
+pub async fn outage_is_an_error_within_the_timeout<R: Remote>(database: &R) {
     let (proxy, storage) = behind_proxy(database).await;
     storage.put(&key("alice"), &Record::new("old"), Precondition::Always).await.unwrap();
     warm_up(&storage, 4).await;
@@ -90,7 +90,7 @@ async fn eventually<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
     panic!("still not so after ten seconds");
 }
 
-pub async fn broken_idle_connections_are_not_noticed<R: Remote>(database: &R) {
+pub async fn broken_idle_connections_cause_no_error<R: Remote>(database: &R) {
     let (proxy, storage) = behind_proxy(database).await;
     let storage = R::with_timeout(storage, Duration::from_secs(5));
     let broken = || async {
@@ -102,7 +102,7 @@ pub async fn broken_idle_connections_are_not_noticed<R: Remote>(database: &R) {
 
     broken().await;
     for _ in 0..20 {
-        assert_eq!(storage.get(&key("nobody")).await.unwrap(), None, "a read is sent again");
+        assert_eq!(storage.get(&key("nobody")).await.unwrap(), None, "a read is repeated");
     }
 
     broken().await;
@@ -119,7 +119,7 @@ pub async fn broken_idle_connections_are_not_noticed<R: Remote>(database: &R) {
     }
 }
 
-pub async fn a_lost_answer_is_ambiguous<R: Remote>(database: &R) {
+pub async fn lost_response_is_ambiguous<R: Remote>(database: &R) {
     let (proxy, storage) = behind_proxy(database).await;
     let direct = database.connect().await;
     for way in [Way::Cut, Way::Unanswered] {
@@ -136,7 +136,7 @@ pub async fn a_lost_answer_is_ambiguous<R: Remote>(database: &R) {
             ("absent", Precondition::Absent),
             ("version", Precondition::Version(versions[2])),
         ] {
-            // What gets lost is the answer to the write itself, and not to a look at the connection before it.
+            // The response to the write itself is lost, and not that to the test of the connection.
             warm_up(&storage, 10).await;
             proxy.set(way);
             let start = Instant::now();
@@ -155,13 +155,13 @@ pub async fn a_lost_answer_is_ambiguous<R: Remote>(database: &R) {
     }
 }
 
-pub async fn no_connection_is_lost_to_silence<R: Remote>(database: &R) {
+pub async fn silent_server_leaks_no_connection<R: Remote>(database: &R) {
     let (proxy, storage) = behind_proxy(database).await;
     for way in [Way::Silent, Way::Abandoned] {
         proxy.set(Way::Open);
         warm_up(&storage, 10).await;
         proxy.set(way);
-        // More than the pool has, half of them dropped by their callers.
+        // More calls than the pool has connections. Half of them are dropped.
         let mut tasks = JoinSet::new();
         for number in 0..40 {
             let storage = storage.clone();
@@ -186,7 +186,7 @@ pub async fn no_connection_is_lost_to_silence<R: Remote>(database: &R) {
     }
 }
 
-pub async fn connections_are_kept<R: Remote>(database: &R) {
+pub async fn connections_are_reused<R: Remote>(database: &R) {
     let (proxy, storage) = behind_proxy(database).await;
     warm_up(&storage, 4).await;
     let before = proxy.connections();
@@ -201,7 +201,7 @@ pub async fn connections_are_kept<R: Remote>(database: &R) {
     assert_eq!(proxy.connections(), before, "a connection was opened for no reason");
 }
 
-pub async fn a_held_row_is_unavailable_and_delays_no_other<R: Remote>(database: &R) {
+pub async fn locked_row_is_unavailable_and_delays_no_other<R: Remote>(database: &R) {
     let storage = ready(database).await;
     storage.put(&key("held"), &Record::new("old"), Precondition::Always).await.unwrap();
     let held = database.hold(&key("held")).await;
@@ -217,7 +217,7 @@ pub async fn a_held_row_is_unavailable_and_delays_no_other<R: Remote>(database: 
     }
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 
-    // The server gives up before we do, and says that nothing was done.
+    // The server times out first, and reports that nothing has changed.
     let error = write.await.unwrap().unwrap_err();
     assert!(matches!(error, StorageError::Unavailable { .. }), "{error:?}");
     assert!(start.elapsed() < Duration::from_secs(10));

@@ -4,31 +4,31 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, tcp};
 use tokio::sync::watch;
 
-/// What the way to the server is like.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// As it should be.
+    /// Normal.
     Open,
-    /// Requests arrive, and answers never come: nobody notices.
+    /// Requests arrive, and responses never do. Neither side notices.
     Unanswered,
-    /// Requests arrive, and the connection breaks instead of an answer.
+    /// Requests arrive, and the connection breaks instead of a response.
     Cut,
     /// Nothing arrives and nothing breaks.
     Silent,
-    /// The same for connections of before, for ever, while new ones are as they should be.
+    /// The same for existing connections, permanently. New connections work.
     Abandoned,
-    /// All connections are broken, and new ones are at once.
+    /// All connections break, and new ones break immediately.
     Down,
 }
 
-/// A way to a server that can be blocked.
+/// A proxy with which tests block the network to a server.
 pub struct Proxy {
     way: watch::Sender<Way>,
     connections: Arc<Mutex<usize>>,
 }
 
 impl Proxy {
-    /// Listens before the server of a URL, and returns the URL that leads through here.
+    /// Listens in front of the server of a URL, and returns the URL of the proxy.
     pub async fn before(url: &str) -> (Self, String) {
         let (start, rest) = url.rsplit_once("@127.0.0.1:").expect("a server of this machine");
         let (port, end) = rest.split_once('/').unwrap();
@@ -54,7 +54,7 @@ impl Proxy {
         self.way.send(way).unwrap();
     }
 
-    /// How many connections there have been.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         *self.connections.lock().unwrap()
     }
@@ -78,7 +78,7 @@ async fn carry(client: TcpStream, server: u16, since: Way, mut way: watch::Recei
     }
 }
 
-/// Carries bytes on: holds them back on some ways, and ends instead on others.
+/// Forwards bytes, or holds them back, or ends, depending on the state of the network.
 async fn copy(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{Database, kept_for, key, ready};
 
-/// Adds one to the number under a key, by compare-and-swap. Returns how many conflicts it took.
+/// Increments the number under a key by compare-and-swap. Returns the number of conflicts.
 pub async fn increment(storage: &impl TokenStorage) -> u32 {
     let key = key("counter");
     for conflicts in 0.. {
@@ -79,7 +79,7 @@ pub async fn one_creator_wins<D: Database>(database: &D) {
     }
 }
 
-pub async fn parallel_puts_make_one_row<D: Database>(database: &D) {
+pub async fn concurrent_puts_create_one_row<D: Database>(database: &D) {
     let storage = ready(database).await;
     let mut tasks = JoinSet::new();
     for writer in 0..50 {
@@ -95,7 +95,7 @@ pub async fn parallel_puts_make_one_row<D: Database>(database: &D) {
 
 pub async fn reads_are_never_torn<D: Database>(database: &D) {
     let storage = ready(database).await;
-    // Every column of one write says the same generation.
+    // Every column of one write contains the same generation.
     let generation = |number: u64| {
         Record::new(number.to_string().repeat(500))
             .with_expires_at(Some(Timestamp::from_unix_seconds(number)))
@@ -134,7 +134,7 @@ pub async fn dropped_futures_leave_old_or_new<D: Database>(database: &D) {
         }
         let _ = polled_at_most(round % 5, storage.get(&key)).await;
 
-        // Conditional on what is found, so that a write still on its way cannot come later unnoticed.
+        // Conditional, so that a delayed write cannot take effect later unnoticed.
         let found = storage.get(&key).await.unwrap().unwrap();
         if found.value == new {
             done += 1;
@@ -164,7 +164,7 @@ pub async fn dropped_futures_leave_old_or_new<D: Database>(database: &D) {
         .expect("no connection is lost");
 }
 
-/// Polls a future that often and drops it then, wherever it is.
+/// Polls a future this many times, and drops it.
 async fn polled_at_most<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut polls = 0..times;
@@ -176,7 +176,7 @@ async fn polled_at_most<F: Future>(times: usize, future: F) -> Option<F::Output>
     .await
 }
 
-pub async fn purge_never_takes_a_renewed_record<D: Database>(database: &D) {
+pub async fn purge_never_removes_a_renewed_record<D: Database>(database: &D) {
     let storage = ready(database).await;
     for round in 0..20 {
         let keys: Vec<_> = (0..10).map(|user| key(&format!("r{round}u{user}"))).collect();
@@ -198,7 +198,7 @@ pub async fn purge_never_takes_a_renewed_record<D: Database>(database: &D) {
     }
 }
 
-pub async fn other_pools_read_what_was_written<D: Database>(database: &D) {
+pub async fn other_pools_see_acknowledged_writes<D: Database>(database: &D) {
     let (one, other) = (ready(database).await, database.connect().await);
     for round in 0..100 {
         let version = one.put(&key("x"), &Record::new(round.to_string()), Precondition::Always).await.unwrap();

@@ -4,7 +4,7 @@ use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, 
 
 use super::{Database, key, list_all, ready};
 
-pub async fn corrupt_rows_harm_no_other<D: Database>(database: &D) {
+pub async fn corrupt_rows_do_not_affect_other_rows<D: Database>(database: &D) {
     let storage = ready(database).await;
     let damages = [
         ("version", D::literal(b"short")),
@@ -42,7 +42,7 @@ pub async fn corrupt_rows_harm_no_other<D: Database>(database: &D) {
         assert!(storage.delete(&bad, None).await.unwrap(), "{damage}");
         assert_eq!(storage.get(&bad).await.unwrap(), None);
 
-        // Only a write over it makes it readable again.
+        // Only a new write makes the record readable again.
         storage.put(&bad, &Record::new("x"), Precondition::Always).await.unwrap();
         database.execute(&damage).await;
         storage.put(&bad, &Record::new("mended"), Precondition::Always).await.unwrap();
@@ -50,7 +50,7 @@ pub async fn corrupt_rows_harm_no_other<D: Database>(database: &D) {
     }
 }
 
-pub async fn a_row_without_a_key_is_left_out<D: Database>(database: &D) {
+pub async fn row_without_a_valid_key_is_left_out<D: Database>(database: &D) {
     let storage = ready(database).await;
     for user in ["a", "c", "e"] {
         storage.put(&key(user), &Record::new("x"), Precondition::Always).await.unwrap();
@@ -71,7 +71,7 @@ pub async fn a_row_without_a_key_is_left_out<D: Database>(database: &D) {
     }
 }
 
-pub async fn a_missing_table_says_so<D: Database>(database: &D) {
+pub async fn missing_table_is_reported<D: Database>(database: &D) {
     let storage = database.connect().await;
     let key = key("alice");
     let errors = [
@@ -89,7 +89,7 @@ pub async fn a_missing_table_says_so<D: Database>(database: &D) {
     assert_eq!(storage.get(&key).await.unwrap(), None, "the same object works once the table is there");
 }
 
-pub async fn nothing_secret_is_printed<D: Database>(database: &D) {
+pub async fn no_secret_is_printed<D: Database>(database: &D) {
     let storage = ready(database).await;
     let (key, secret) = (key("alice"), Record::new("gho_canary"));
     let mut printed = format!("{:?} {secret:?}", storage.capabilities());
@@ -99,7 +99,7 @@ pub async fn nothing_secret_is_printed<D: Database>(database: &D) {
     database.execute("UPDATE oauth_dance_tokens SET expires_at = -1").await;
     printed += &format!("{:?}", storage.get(&key).await);
 
-    // PostgreSQL quotes a row that it refuses.
+    // PostgreSQL quotes a row that it rejects.
     database.execute("DELETE FROM oauth_dance_tokens").await;
     database.execute(D::REFUSE_ROWS).await;
     let refused = storage.put(&key, &secret, Precondition::Always).await.unwrap_err();

@@ -16,7 +16,7 @@ pub async fn migrating_twice_changes_nothing<D: Database>(database: &D) {
     D::migrate(&storage).await.unwrap();
     assert_eq!(D::applied(&storage).await, after);
 
-    // A newer release was here; this one goes on working.
+    // A newer release has migrated the table, and this one still works.
     let newer = format!(
         "INSERT INTO _oauth_dance_tokens_migrations (version, description, success, checksum, execution_time) \
         VALUES (9999, 'from the future', TRUE, {}, 0)",
@@ -35,7 +35,7 @@ pub async fn migrating_twice_changes_nothing<D: Database>(database: &D) {
     assert!(matches!(error, oauth_dance_core::StorageError::Misconfigured { .. }), "{error:?}");
 }
 
-pub async fn many_migrate_at_once<D: Database>(database: &D) {
+pub async fn concurrent_migrations_succeed<D: Database>(database: &D) {
     for round in 0..4 {
         let mut tasks = JoinSet::new();
         for _ in 0..8 {
@@ -51,13 +51,13 @@ pub async fn many_migrate_at_once<D: Database>(database: &D) {
         let storage = database.connect().await;
         storage.put(&key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
         database.execute("DROP TABLE oauth_dance_tokens").await;
-        // Once from nothing at all, and once with the bookkeeping of an older release.
+        // Once from an empty database, and once with the bookkeeping of an older release.
         let then = if round % 2 == 0 { "DELETE FROM" } else { "DROP TABLE" };
         database.execute(&format!("{then} _oauth_dance_tokens_migrations")).await;
     }
 }
 
-pub async fn the_application_migrates_beside_us<D: Database>(database: &D) {
+pub async fn application_migrations_do_not_interfere<D: Database>(database: &D) {
     database.migrate_application().await;
     let storage = ready(database).await;
     database.migrate_application().await;
@@ -67,7 +67,7 @@ pub async fn the_application_migrates_beside_us<D: Database>(database: &D) {
     assert_eq!(database.execute("UPDATE _sqlx_migrations SET execution_time = 1").await, 1, "only its own row");
 }
 
-pub async fn tables_are_apart<D: Database>(database: &D) {
+pub async fn tables_are_separate<D: Database>(database: &D) {
     let one = ready(database).await;
     let mut others = Vec::new();
     for name in ["a", "ab", "oauth_dance_tokens2", &"t".repeat(48)] {
@@ -87,7 +87,7 @@ pub async fn tables_are_apart<D: Database>(database: &D) {
     assert!(others[1].get(&key("alice")).await.unwrap().is_some());
 }
 
-pub async fn migrating_keeps_what_is_there<D: Database>(database: &D) {
+pub async fn migration_retains_existing_records<D: Database>(database: &D) {
     let storage = ready(database).await;
     let record = Record::new("kept").with_key_id(Some("k".into()));
     let version = storage.put(&key("alice"), &record, Precondition::Absent).await.unwrap();

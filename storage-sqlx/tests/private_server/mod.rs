@@ -1,11 +1,11 @@
-//! A server of one test's own, started by the project's script.
+//! A private server of one test, started by the project's script.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::cases;
 
-/// Stopped with this object.
+/// The server is stopped when this object is dropped.
 pub struct PrivateServer {
     pub kind: &'static str,
     folder: String,
@@ -13,9 +13,10 @@ pub struct PrivateServer {
 }
 
 impl PrivateServer {
-    /// Starts a server whose script exports this variable, with others set. `None` if the test run has none of its `like`.
+    /// Starts a server whose script exports this variable, with others set. `None` if the test run has no server of its
+    /// kind.
     pub fn start(kind: &'static str, variable: &str, like: &str, set: &[(&str, &str)]) -> Option<Self> {
-        // Where a test run has no such server, there need not be the means to start one either.
+        // If a test run has no such server, it may lack the programs to start one.
         if std::env::var_os(like).is_none() {
             return cases::skip(like);
         }
@@ -30,7 +31,7 @@ impl PrivateServer {
         Some(Self { kind, folder: export("SERVERS_FOLDER"), url: export(variable) })
     }
 
-    /// Kills it and leaves it dead for a second.
+    /// Kills the server, and restarts it after a second.
     pub async fn crash(&self) {
         let mut restart = Command::new(script("restart"));
         restart.args([self.kind, "1"]).env("SERVERS_FOLDER", &self.folder);

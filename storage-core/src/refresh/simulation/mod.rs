@@ -1,5 +1,6 @@
-//! A simulation of the protocol in virtual time, with fault injection. A seed determines everything: when the application edits
-//! its tokens, processes crash or are suspended, the storage breaks connections, and the provider loses responses.
+//! A simulation of the protocol in virtual time, with fault injection. A seed determines everything: when the
+//! application edits its tokens, processes crash or are suspended, the storage breaks connections, and the provider
+//! loses responses.
 //!
 //! * `OAUTH_DANCE_SEED=123` runs one seed only.
 //! * `OAUTH_DANCE_TRACE=1` prints what happens.

@@ -92,8 +92,8 @@ impl Oracle {
         self.report.not_sent += 1;
     }
 
-    /// A token request reaches the provider. Returns the new token if the provider grants one. `earliest` is the minimum age of
-    /// a token that is refreshed.
+    /// A token request reaches the provider. Returns the new token if the provider grants one. `earliest` is the
+    /// minimum age of a token that is refreshed.
     pub(super) fn spend(&mut self, now: Duration, id: TokenId, earliest: Duration) -> Option<TokenId> {
         self.note(now, ("spend", id));
         let grant = &mut self.grants[id.0];

@@ -34,14 +34,14 @@ impl Bench {
         }
     }
 
-    /// With alice connected.
+    /// A bench where alice is connected.
     pub(crate) async fn connected() -> Self {
         let bench = Self::new();
         bench.login().await;
         bench
     }
 
-    /// With alice connected and her access token expired.
+    /// A bench where alice is connected and her access token has expired.
     pub(crate) async fn expired() -> Self {
         let bench = Self::connected().await;
         advance(TOKEN_LIFETIME).await;
@@ -58,7 +58,7 @@ impl Bench {
         assert!(self.tokens().delete(&self.key, None).await.unwrap());
     }
 
-    /// Puts a record as it is.
+    /// Stores a record unconditionally.
     pub(crate) async fn store(&self, stored: &Stored) {
         self.tokens().save(&self.key, stored, Precondition::Always).await.unwrap();
     }
@@ -75,7 +75,7 @@ impl Bench {
         }
     }
 
-    /// A way to the storage that never fails.
+    /// A connection to the storage that never fails.
     pub(crate) fn tokens(&self) -> Tokens {
         Tokens::dangerous_plaintext(self.shared.clone())
     }
@@ -84,7 +84,7 @@ impl Bench {
         self.clock(0).now()
     }
 
-    /// Moves with tokio's clock, this many seconds beside the true time.
+    /// A clock that advances with tokio's clock, with a skew in seconds.
     pub(crate) fn clock(&self, skew: i64) -> Clock {
         let start = self.start;
         let base = 1_700_000_000_u64.checked_add_signed(skew).unwrap();
@@ -150,7 +150,7 @@ impl Process {
         Ok(token.map(|token| token.access_token.expose().to_owned()))
     }
 
-    /// `usable` in a task of its own.
+    /// Calls `usable` in a new task.
     pub(crate) fn spawn_usable(&self) -> tokio::task::JoinHandle<Result<String, RefreshError>> {
         let process = self.clone();
         tokio::spawn(async move { process.usable().await })
@@ -164,23 +164,23 @@ impl Process {
         self.events.lock().unwrap().clone()
     }
 
-    /// The names of what was observed.
+    /// The names of the observed events.
     pub(crate) fn seen(&self) -> Vec<&'static str> {
         self.events().iter().map(RefreshEvent::name).collect()
     }
 
-    /// The process ends: nothing it does has an effect any more.
+    /// Kills the process: nothing it does has an effect afterwards.
     pub(crate) fn die(&self) {
         self.storage.die();
     }
 
     pub(crate) async fn finish(&self) {
         self.refresher.finish().await;
-        assert_eq!(self.refresher.in_flight.count(), 0, "nothing is left on the list");
+        assert_eq!(self.refresher.in_flight.count(), 0, "no refresh is in flight");
     }
 }
 
-/// How long `work` took on tokio's clock.
+/// Runs `work`, and measures its duration on tokio's clock.
 pub(crate) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let start = Instant::now();
     let result = work.await;

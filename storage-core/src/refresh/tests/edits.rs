@@ -1,4 +1,4 @@
-//! What the application writes itself while a refresh is in progress: nothing of either is lost.
+//! The application edits a token during a refresh: neither the edit nor the refreshed token is lost.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,12 +29,12 @@ async fn write(bench: &Bench, token: OAuth2Token, version: Version) -> Result<Ve
 
 fn noted(mut token: OAuth2Token, note: &str) -> OAuth2Token {
     let mut members = token.extra.as_map().clone();
-    members.insert(note.to_owned(), "kept".into());
+    members.insert(note.to_owned(), "value".into());
     token.extra = Extra::from(members);
     token
 }
 
-/// Changes one member of what is stored, as an application does.
+/// Changes one member of the stored token, as an application does.
 async fn edit(bench: &Bench, note: &str) {
     let (token, version) = read(bench).await;
     write(bench, noted(token, note), version).await.unwrap();
@@ -48,12 +48,12 @@ fn is_conflict<T>(outcome: &Result<T, TokensError>) -> bool {
     matches!(outcome, Err(TokensError::Storage(StorageError::Conflict)))
 }
 
-/// From before the claim is acknowledged to just before the commit.
+/// Moments from before the claim is acknowledged until just before the commit.
 const MOMENTS: [Duration; 4] =
     [Duration::from_micros(3500), Duration::from_millis(50), LATENCY, Duration::from_millis(203)];
 
 #[tokio::test(start_paused = true)]
-async fn edits_during_a_refresh_are_kept_with_its_token() {
+async fn edits_during_a_refresh_are_retained() {
     for moment in MOMENTS {
         let bench = Bench::expired().await;
         let (process, other) = (bench.process(), bench.process());
@@ -76,7 +76,7 @@ async fn edits_during_a_refresh_are_kept_with_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_before_a_refresh_outlives_it() {
+async fn edit_before_a_refresh_is_retained() {
     let bench = Bench::expired().await;
     edit(&bench, "before").await;
     let process = bench.process();
@@ -86,7 +86,7 @@ async fn an_edit_before_a_refresh_outlives_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_was_read_too_early_is_a_conflict() {
+async fn edit_of_an_outdated_version_conflicts() {
     let bench = Bench::expired().await;
     let (before_claim, first) = read(&bench).await;
     let process = bench.process();
@@ -100,12 +100,12 @@ async fn a_token_that_was_read_too_early_is_a_conflict() {
     assert_eq!(bench.access().await, "access-0-1");
     bench.logout().await;
     let (token, version) = (OAuth2Token::bearer("back"), second);
-    assert!(is_conflict(&write(&bench, token, version).await), "nothing comes back after a logout");
+    assert!(is_conflict(&write(&bench, token, version).await), "no token is stored after a logout");
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_refresh_token_beats_a_refresh() {
+async fn another_refresh_token_wins_over_a_refresh() {
     for refresh_token in [Some("another"), None] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -124,7 +124,7 @@ async fn another_refresh_token_beats_a_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_access_token_does_not_lose_the_successor() {
+async fn successor_is_stored_over_another_access_token() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let caller = process.spawn_usable();
@@ -139,7 +139,7 @@ async fn another_access_token_does_not_lose_the_successor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_during_a_refresh_that_fails_is_kept() {
+async fn edit_is_retained_when_the_refresh_fails() {
     let answers =
         [Behavior::Dead, Behavior::Refuse { retry_after: None }, Behavior::LoseRequest, Behavior::SpendAndLose];
     for answer in answers {
@@ -161,25 +161,29 @@ async fn an_edit_during_a_refresh_that_fails_is_kept() {
             _ => panic!("{answer:?} {progress:?}"),
         }
         edit(&bench, "three").await;
-        assert_eq!(bench.stored().await.unwrap().value.progress, progress, "an edit changes nothing about it");
+        assert_eq!(bench.stored().await.unwrap().value.progress, progress, "an edit does not change the state");
         assert_eq!(bench.provider.calls_and_replays(), (1, 0));
 
         let (mut token, version) = read(&bench).await;
         token.refresh_token = Some("another".into());
         write(&bench, token, version).await.unwrap();
-        assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle, "it says nothing about another one");
+        assert_eq!(
+            bench.stored().await.unwrap().value.progress,
+            Progress::Idle,
+            "the state does not apply to another refresh token"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_beside_a_commit_that_was_cut_off_loses_nothing() {
+async fn edit_is_retained_when_a_commit_is_interrupted() {
     let later = Duration::from_millis(20);
     for fault in [Fault::ResponseLost, Fault::RequestLost, Fault::DelayedWrite(later), Fault::SlowResponse(later)] {
         let bench = Bench::expired().await;
         let process = bench.process();
         process.storage.next_writes([Fault::None, fault]);
         let caller = process.spawn_usable();
-        // The commit has been cut off, and is tried again only after this.
+        // The commit was interrupted, and is retried only after this.
         sleep(Duration::from_millis(215)).await;
         edit(&bench, "note").await;
         assert_eq!(caller.await.unwrap().unwrap(), "access-0-1", "{fault:?}");
@@ -191,7 +195,7 @@ async fn an_edit_beside_a_commit_that_was_cut_off_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_beside_a_claim_that_was_cut_off_loses_nothing() {
+async fn edit_is_retained_when_a_claim_is_interrupted() {
     for fault in [Fault::ResponseLost, Fault::RequestLost, Fault::DelayedWrite(Duration::from_millis(20))] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -206,7 +210,7 @@ async fn an_edit_beside_a_claim_that_was_cut_off_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn edits_do_not_make_an_abandoned_claim_last() {
+async fn edits_do_not_prolong_an_abandoned_claim() {
     let bench = Bench::expired().await;
     let dead = bench.process();
     dead.storage.next_writes([Fault::DieAfter]);
@@ -219,14 +223,14 @@ async fn edits_do_not_make_an_abandoned_claim_last() {
         edit(&bench, &second.to_string()).await;
     }
     sleep(Duration::from_secs(3)).await;
-    assert!(caller.is_finished(), "a lease after it was first seen");
+    assert!(caller.is_finished(), "the claim is taken over one lease after it was first seen");
     assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
     assert_eq!((next.seen(), notes(&bench).await.len()), (vec!["taken_over", "refreshed"], 29));
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_while_a_token_is_served_from_memory_is_kept() {
+async fn edit_is_retained_while_a_token_is_in_memory() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let caller = process.spawn_usable();
@@ -241,7 +245,7 @@ async fn an_edit_while_a_token_is_served_from_memory_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_connection_stays_dead_when_it_is_edited() {
+async fn dead_connection_stays_dead_when_edited() {
     let bench = Bench::expired().await;
     bench.provider.script([Behavior::Dead]);
     let process = bench.process();
@@ -262,7 +266,7 @@ async fn expect_dead(process: &Process) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_write_on_a_version_reads_the_record_first() {
+async fn only_conditional_writes_read_the_record_first() {
     let bench = Bench::connected().await;
     let process = bench.process();
     let reads = || process.storage.read.load(Ordering::SeqCst);
@@ -280,7 +284,7 @@ async fn only_a_write_on_a_version_reads_the_record_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reseal_during_a_refresh_keeps_it() {
+async fn refresh_continues_after_a_reseal() {
     for (answer, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
         let bench = Bench::expired().await;
         let (old, new) = (SealingKey::generate(), SealingKey::generate());
@@ -303,7 +307,7 @@ async fn a_reseal_during_a_refresh_keeps_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_too_large_with_its_edits_is_stored_without() {
+async fn edits_are_dropped_when_the_token_is_too_large() {
     let bench = Bench::expired().await;
     edit(&bench, "note").await;
     let process = bench.process();
@@ -314,7 +318,7 @@ async fn a_token_too_large_with_its_edits_is_stored_without() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_too_large_is_stored_without_its_members() {
+async fn members_are_dropped_when_the_response_is_too_large() {
     let bench = Bench::expired().await;
     edit(&bench, "note").await;
     bench.provider.script([Behavior::GrantWithProfile]);
@@ -326,7 +330,7 @@ async fn a_response_too_large_is_stored_without_its_members() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_never_stored_is_noted_beside_edits() {
+async fn spent_token_is_marked_when_it_is_never_stored() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let slow = Fault::SlowRequest(Duration::from_secs(1));

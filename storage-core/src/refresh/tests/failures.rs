@@ -1,4 +1,4 @@
-//! A provider or a storage that fails.
+//! Failures of the provider and of the storage.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn until_of(process: &Process) -> Timestamp {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_grant_costs_one_call_until_the_next_login() {
+async fn dead_grant_causes_one_call_until_the_next_login() {
     let bench = Bench::expired().await;
     let processes = [bench.process(), bench.process()];
     bench.provider.script([Behavior::Dead]);
@@ -44,13 +44,13 @@ async fn a_dead_grant_costs_one_call_until_the_next_login() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_loser_of_a_grant_adopts_the_winner() {
+async fn loser_of_a_race_adopts_the_winners_token() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Dead]);
     let caller = process.spawn_usable();
     sleep(LATENCY).await;
-    // Somebody who does not follow the protocol was faster.
+    // A writer that does not follow the protocol was faster.
     let mut winner = bench.provider.login(&bench.clock(0));
     winner.access_token = "winner".into();
     bench.store(&crate::progress::Stored::idle(winner.into())).await;
@@ -60,7 +60,7 @@ async fn the_loser_of_a_grant_adopts_the_winner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_is_down_is_left_alone_longer_each_time_and_costs_no_token() {
+async fn back_off_grows_while_the_provider_is_down() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Refuse { retry_after: None }; 12]);
@@ -68,7 +68,7 @@ async fn a_provider_that_is_down_is_left_alone_longer_each_time_and_costs_no_tok
     for call in 1..=12 {
         let until = until_of(&process).await;
         pauses.push(until.saturating_since(bench.now()).as_secs());
-        assert_eq!(until_of(&process).await, until, "nobody asks again before");
+        assert_eq!(until_of(&process).await, until, "no request is sent before");
         assert_eq!(bench.provider.calls_and_replays(), (call, 0));
         advance(until.saturating_since(bench.now())).await;
     }
@@ -81,11 +81,11 @@ async fn a_provider_that_is_down_is_left_alone_longer_each_time_and_costs_no_tok
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_provider_says_how_long_up_to_an_hour() {
+async fn retry_after_is_obeyed_up_to_an_hour() {
     for (asked, least, most) in [(90, 90, 93), (7, 7, 10), (0, 1, 4), (1_000_000, 3600, 3603)] {
         let bench = Bench::expired().await;
         let process = bench.process();
-        // Late within a second, so that a fraction cut off would show.
+        // Late within a second, so that a truncated fraction would be noticed.
         sleep(Duration::from_millis(790)).await;
         bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(asked)) }]);
         until_of(&process).await;
@@ -101,7 +101,7 @@ async fn the_provider_says_how_long_up_to_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_valid_token_is_served_while_the_provider_is_down() {
+async fn valid_token_is_served_while_the_provider_is_down() {
     let bench = Bench::connected().await;
     let process = bench.process();
     bench.provider.script([Behavior::Refuse { retry_after: None }; 100]);
@@ -118,7 +118,7 @@ async fn a_valid_token_is_served_while_the_provider_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_named_and_then_known() {
+async fn lost_response_is_reported_and_resolved() {
     for (answer, expected) in [(Behavior::LoseRequest, None), (Behavior::SpendAndLose, Some(DeadReason::ResponseLost))]
     {
         let bench = Bench::expired().await;
@@ -138,7 +138,7 @@ async fn a_lost_answer_is_named_and_then_known() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_never_answers_is_cut_off() {
+async fn unresponsive_provider_times_out() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Hang]);
@@ -147,7 +147,7 @@ async fn a_provider_that_never_answers_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_back_off_by_a_broken_clock_locks_nobody_out() {
+async fn back_off_of_a_wrong_clock_locks_no_user_out() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let mut stored = bench.stored().await.unwrap().value;
@@ -159,7 +159,7 @@ async fn a_back_off_by_a_broken_clock_locks_nobody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_takes_no_writes_is_found_out_before_anything_is_spent() {
+async fn read_only_storage_is_detected_before_redemption() {
     let bench = Bench::expired().await;
     let process = bench.process();
     process.storage.set_down(true);
@@ -172,7 +172,7 @@ async fn a_storage_that_takes_no_writes_is_found_out_before_anything_is_spent() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_cannot_be_stored_is_served_and_stored_once_the_storage_is_back() {
+async fn unstored_token_is_served_and_stored_later() {
     for reads_too in [false, true] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -195,7 +195,7 @@ async fn a_token_that_cannot_be_stored_is_served_and_stored_once_the_storage_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_kept_in_memory_gives_way_to_a_logout_and_a_login() {
+async fn logout_and_login_win_over_a_token_in_memory() {
     for login in [false, true] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -219,7 +219,7 @@ async fn a_token_kept_in_memory_gives_way_to_a_logout_and_a_login() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_was_cut_off_is_looked_up() {
+async fn interrupted_claim_is_read_again() {
     let lost = [
         vec![Fault::RequestLost],
         vec![Fault::ResponseLost],
@@ -240,7 +240,7 @@ async fn a_claim_that_was_cut_off_is_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_was_cut_off_is_looked_up() {
+async fn interrupted_commit_is_read_again() {
     let lost =
         [Fault::RequestLost, Fault::ResponseLost, Fault::DelayedWrite(Duration::from_millis(60)), Fault::Unavailable];
     for fault in lost {
@@ -250,13 +250,13 @@ async fn a_commit_that_was_cut_off_is_looked_up() {
         assert_eq!(process.usable().await.unwrap(), "access-0-1");
         process.finish().await;
         assert_eq!(bench.access().await, "access-0-1", "{fault:?}");
-        assert_eq!(process.seen().last(), Some(&"refreshed"), "{fault:?}: its own write is no stranger's");
+        assert_eq!(process.seen().last(), Some(&"refreshed"), "{fault:?}: the process recognizes its own write");
         assert_eq!(bench.provider.calls_and_replays(), (1, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_took_too_long_is_renewed_before_it_is_used() {
+async fn slow_claim_is_renewed_before_use() {
     for slow in [Fault::SlowResponse(Duration::from_secs(11)), Fault::SlowRequest(Duration::from_secs(11))] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -270,7 +270,7 @@ async fn a_claim_that_took_too_long_is_renewed_before_it_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_is_always_too_slow_or_cut_off_ends_in_busy_without_a_call() {
+async fn slow_storage_ends_as_busy_without_a_call() {
     for fault in [Fault::SlowResponse(Duration::from_secs(11)), Fault::RequestLost, Fault::ResponseLost] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -280,13 +280,13 @@ async fn a_storage_that_is_always_too_slow_or_cut_off_ends_in_busy_without_a_cal
             Fault::ResponseLost => assert!(outcome.is_ok(), "the claim is found"),
             _ => assert!(matches!(outcome, Err(RefreshError::Busy)), "{outcome:?}"),
         }
-        assert!(process.storage.read.load(std::sync::atomic::Ordering::SeqCst) < 400, "it does not spin");
+        assert!(process.storage.read.load(std::sync::atomic::Ordering::SeqCst) < 400, "the process does not spin");
         assert_eq!(bench.provider.calls_and_replays().0, u32::from(matches!(fault, Fault::ResponseLost)));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_say_what_failed_and_until_when() {
+async fn events_report_the_cause_and_the_retry_time() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Refuse { retry_after: None }, Behavior::Dead]);
@@ -303,7 +303,7 @@ async fn events_say_what_failed_and_until_when() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_in_doubt_is_kept_and_told_of() {
+async fn unverified_token_is_used_and_reported() {
     let bench = Bench::expired().await;
     bench.provider.state().verdict = Some(Verdict::Unverified { cause: "no keys".to_owned() });
     let process = bench.process();
@@ -316,7 +316,7 @@ async fn a_token_in_doubt_is_kept_and_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_elses_token_is_deleted_and_revoked() {
+async fn token_of_a_different_subject_is_revoked() {
     let bench = Bench::expired().await;
     bench.provider.state().verdict = Some(Verdict::DifferentSubject { cause: "another subject".to_owned() });
     let process = bench.process();

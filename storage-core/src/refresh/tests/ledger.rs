@@ -1,4 +1,4 @@
-//! Tokens that live in requests, and the ledger that makes their redemptions exact.
+//! Tokens in requests, and the ledger with which each refresh token is redeemed once.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn request(process: &Process, token: &OAuth2Token) -> Process {
     Process { tokens, ..process.clone() }
 }
 
-/// A process whose ledger is the storage that all share, with ten minutes of memory.
+/// A process whose ledger is the shared storage, with a retention of ten minutes.
 fn with_ledger(process: Process) -> Process {
     let ledger = process.tokens.clone().with_retention(Duration::from_secs(600));
     Process { refresher: process.refresher.clone().with_ledger(ledger), ..process }
@@ -38,9 +38,9 @@ async fn expired() -> (Bench, OAuth2Token) {
     (bench, token)
 }
 
-/// What is declared of such storages, and why there is a ledger.
+/// The declared limit of such storages, and the reason for a ledger.
 #[tokio::test(start_paused = true)]
-async fn without_a_ledger_two_requests_at_once_end_the_grant() {
+async fn concurrent_requests_lose_the_grant_without_a_ledger() {
     let (bench, token) = expired().await;
     let process = bench.process();
     let (one, two) = (request(&process, &token).await, request(&process, &token).await);
@@ -49,15 +49,15 @@ async fn without_a_ledger_two_requests_at_once_end_the_grant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_requests_of_a_browser_share_one_redemption() {
+async fn requests_of_one_browser_share_one_redemption() {
     let (bench, token) = expired().await;
     let processes: Vec<_> = (0..4).map(|_| with_ledger(bench.process())).collect();
     let mut requests = Vec::new();
     for number in 0..40 {
         requests.push(request(&processes[number % 4], &token).await);
     }
-    let under_way: Vec<_> = requests.iter().map(Process::spawn_usable).collect();
-    for usable in under_way {
+    let in_flight: Vec<_> = requests.iter().map(Process::spawn_usable).collect();
+    for usable in in_flight {
         assert_eq!(usable.await.unwrap().unwrap(), "access-0-1");
     }
     for request in &requests {
@@ -69,9 +69,9 @@ async fn all_requests_of_a_browser_share_one_redemption() {
     }
 }
 
-/// Answers came in the wrong order, so the browser is several generations behind.
+/// Responses arrived in the wrong order, so the browser is several generations behind.
 #[tokio::test(start_paused = true)]
-async fn an_older_generation_finds_the_newest() {
+async fn older_generation_finds_the_newest() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
     let mut newest = token.clone();
@@ -86,7 +86,7 @@ async fn an_older_generation_finds_the_newest() {
     assert_eq!(late.usable().await.unwrap(), "access-0-3");
     assert_eq!((bench.provider.calls_and_replays()), (calls, 0));
 
-    // The newest has expired too: it is redeemed once, from however far behind one asks.
+    // The newest token has expired as well. It is redeemed once, however old the token of the request is.
     advance(TOKEN_LIFETIME / 2).await;
     let (late, current) = (request(&process, &token).await, request(&process, &newest).await);
     let (one, two) = tokio::join!(late.usable(), current.usable());
@@ -95,29 +95,29 @@ async fn an_older_generation_finds_the_newest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_cut_off_loses_nothing() {
+async fn interrupted_request_loses_no_token() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
     let cut = request(&process, &token).await;
-    let under_way = cut.spawn_usable();
+    let in_flight = cut.spawn_usable();
     sleep(Duration::from_millis(50)).await;
-    under_way.abort();
+    in_flight.abort();
     process.finish().await;
-    // Its cookie never reached the browser.
+    // The cookie of that request never reached the browser.
     assert_eq!(request(&process, &token).await.usable().await.unwrap(), "access-0-1");
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_dies_while_it_redeems_is_taken_over_from() {
+async fn process_that_dies_while_redeeming_is_taken_over() {
     let (bench, token) = expired().await;
     let (dying, other) = (with_ledger(bench.process()), with_ledger(bench.process()));
     bench.provider.script([Behavior::LoseRequest]);
     let dead = request(&dying, &token).await;
-    let under_way = dead.spawn_usable();
+    let in_flight = dead.spawn_usable();
     sleep(Duration::from_millis(50)).await;
     dying.die();
-    under_way.abort();
+    in_flight.abort();
 
     let waiting = request(&other, &token).await;
     let mut found = waiting.usable().await;
@@ -133,7 +133,7 @@ async fn a_process_that_dies_while_it_redeems_is_taken_over_from() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_redeemed_while_the_ledger_is_down() {
+async fn no_token_is_redeemed_while_the_ledger_is_down() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
     process.storage.set_down(true);
@@ -149,7 +149,7 @@ async fn nothing_is_redeemed_while_the_ledger_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_fails_after_the_redemption_is_written_later() {
+async fn ledger_that_fails_after_redemption_is_written_later() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
     process.storage.next_writes([Fault::None, Fault::None, Fault::Unavailable, Fault::Unavailable]);
@@ -161,7 +161,7 @@ async fn a_ledger_that_fails_after_the_redemption_is_written_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_grant_costs_one_call() {
+async fn dead_grant_in_a_ledger_causes_one_call() {
     let (bench, token) = expired().await;
     bench.provider.script([Behavior::Dead]);
     let process = with_ledger(bench.process());
@@ -176,7 +176,7 @@ async fn a_dead_grant_costs_one_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_is_down_is_left_alone_by_all_requests() {
+async fn all_requests_back_off_while_the_provider_is_down() {
     let (bench, token) = expired().await;
     bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(60)) }]);
     let process = with_ledger(bench.process());
@@ -189,9 +189,9 @@ async fn a_provider_that_is_down_is_left_alone_by_all_requests() {
     assert_eq!(request(&process, &token).await.usable().await.unwrap(), "access-0-1");
 }
 
-/// A token that the API rejected before its time, by two tabs.
+/// Two tabs report a token that the API rejected before its expiry.
 #[tokio::test(start_paused = true)]
-async fn a_rejected_token_is_replaced_once() {
+async fn rejected_token_is_replaced_once() {
     let bench = Bench::new();
     let token = bench.provider.login(&bench.clock(0));
     let process = with_ledger(bench.process());
@@ -202,7 +202,7 @@ async fn a_rejected_token_is_replaced_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_without_rotation_is_asked_once_for_each_generation() {
+async fn each_generation_is_redeemed_once_without_rotation() {
     let (bench, mut token) = expired().await;
     let process = with_ledger(bench.process());
     for generation in 1..4 {
@@ -216,27 +216,27 @@ async fn a_provider_without_rotation_is_asked_once_for_each_generation() {
     }
 }
 
-/// Such as one in a server that was emptied while the provider was asked.
+/// For example, a server whose data was deleted during the token request.
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_forgets_loses_no_token() {
+async fn lost_ledger_entries_lose_no_token() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
     let (one, two) = (request(&process, &token).await, request(&process, &token).await);
-    let under_way = one.spawn_usable();
+    let in_flight = one.spawn_usable();
     sleep(LATENCY + LATENCY / 2).await;
     let entries = bench.shared.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries;
     assert_eq!(bench.provider.state().redemptions, 1);
     assert!(bench.shared.delete(&entries[0].key, None).await.unwrap());
 
-    assert_eq!(under_way.await.unwrap().unwrap(), "access-0-1");
+    assert_eq!(in_flight.await.unwrap().unwrap(), "access-0-1");
     assert_eq!(two.usable().await.unwrap(), "access-0-1");
     assert_eq!(bench.provider.calls_and_replays(), (1, 0));
     assert!(bench.provider.state().revoked.is_empty());
 }
 
-/// Every tab finds out by itself, and the old refresh token is not sent again for it.
+/// Every tab detects this, and the old refresh token is not sent again.
 #[tokio::test(start_paused = true)]
-async fn somebody_elses_token_is_kept_by_no_request() {
+async fn token_of_a_different_subject_is_never_stored() {
     let (bench, token) = expired().await;
     bench.provider.state().verdict = Some(Verdict::DifferentSubject { cause: "another subject".to_owned() });
     let process = with_ledger(bench.process());
@@ -249,9 +249,9 @@ async fn somebody_elses_token_is_kept_by_no_request() {
     assert!(process.seen().contains(&"different_subject"));
 }
 
-/// The notes in the ledger are nobody's tokens: they are not listed, and go by themselves.
+/// The entries of a ledger belong to no user. They are not listed, and expire on their own.
 #[tokio::test(start_paused = true)]
-async fn a_ledger_is_not_listed_and_holds_no_plain_names() {
+async fn ledger_is_not_listed_and_contains_no_plain_names() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
     request(&process, &token).await.usable().await.unwrap();

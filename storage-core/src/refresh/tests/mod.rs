@@ -1,15 +1,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
+mod due;
 mod edits;
 mod failures;
-mod fleet;
-mod flights;
+mod in_flight;
 mod ledger;
 mod once;
 mod provider;
 mod races;
 mod refusals;
 mod rejected;
-mod standstill;
 mod storage;
+mod suspensions;

@@ -1,4 +1,4 @@
-//! One redemption, whoever asks.
+//! One redemption for any number of callers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const BEFORE_MARGIN: Duration = Duration::from_secs(3600 - 61);
 const WITHIN_MARGIN: Duration = Duration::from_secs(3600 - 29);
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_token_is_used_as_it_is() {
+async fn fresh_token_is_returned_unchanged() {
     let bench = Bench::connected().await;
     let process = bench.process();
     advance(BEFORE_MARGIN).await;
@@ -21,7 +21,7 @@ async fn a_fresh_token_is_used_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_about_to_expire_is_served_and_refreshed_behind_it_once() {
+async fn expiring_token_is_served_and_refreshed_once() {
     let bench = Bench::connected().await;
     let process = bench.process();
     advance(WITHIN_MARGIN).await;
@@ -35,7 +35,7 @@ async fn a_token_about_to_expire_is_served_and_refreshed_behind_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_token_is_refreshed_first() {
+async fn expired_token_is_refreshed_first() {
     let bench = Bench::expired().await;
     let process = bench.process();
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
@@ -57,7 +57,7 @@ async fn many_callers_share_one_redemption() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_processes_share_one_redemption_and_the_others_adopt() {
+async fn many_processes_share_one_redemption() {
     let bench = Bench::expired().await;
     let processes: Vec<_> = (0..8).map(|_| bench.process()).collect();
     let callers: Vec<_> = processes.iter().flat_map(|process| (0..5).map(|_| process.spawn_usable())).collect();
@@ -71,7 +71,7 @@ async fn many_processes_share_one_redemption_and_the_others_adopt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clocks_ten_minutes_apart_cost_no_token() {
+async fn clocks_ten_minutes_apart_lose_no_token() {
     let bench = Bench::connected().await;
     let (ahead, behind) = (bench.process_with_skew(600), bench.process_with_skew(-600));
     for _ in 0..600 {
@@ -80,7 +80,7 @@ async fn clocks_ten_minutes_apart_cost_no_token() {
         sleep(Duration::from_secs(60)).await;
     }
     let state = bench.provider.state();
-    // Ten hours, and every refresh may come up to twenty minutes early.
+    // Ten hours, in which every refresh may be up to twenty minutes early.
     assert!((10..=15).contains(&state.redemptions), "{}", state.redemptions);
     assert_eq!((state.calls, state.replays), (state.redemptions, 0));
 }
@@ -90,13 +90,13 @@ async fn only_the_rejected_token_is_replaced() {
     let bench = Bench::connected().await;
     let process = bench.process();
     assert_eq!(process.refresh_rejected("access-0-0").await.unwrap(), "access-0-1");
-    assert_eq!(process.refresh_rejected("access-0-0").await.unwrap(), "access-0-1", "it is another already");
+    assert_eq!(process.refresh_rejected("access-0-0").await.unwrap(), "access-0-1", "another token is stored already");
     process.finish().await;
     assert_eq!(bench.provider.state().calls, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_rejections_of_one_token_force_one_refresh() {
+async fn many_rejections_of_one_token_cause_one_refresh() {
     let bench = Bench::connected().await;
     let processes: Vec<_> = (0..4).map(|_| bench.process()).collect();
     let callers: Vec<_> = processes
@@ -111,7 +111,7 @@ async fn many_rejections_of_one_token_force_one_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_token_that_stays_is_kept() {
+async fn unrotated_refresh_token_is_retained() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::GrantWithoutRotation, Behavior::GrantWithoutRotation]);
@@ -125,7 +125,7 @@ async fn a_refresh_token_that_stays_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_do_not_wait_for_each_other() {
+async fn refreshes_of_different_keys_are_independent() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::GrantAfter(Duration::from_secs(10)), Behavior::Grant]);

@@ -22,7 +22,7 @@ pub(crate) enum Behavior {
     Grant,
     /// Grants, without a new refresh token.
     GrantWithoutRotation,
-    /// Grants, with a member about the user.
+    /// Grants, with an extra member.
     GrantWithProfile,
     /// Grants, after this long.
     GrantAfter(Duration),

@@ -1,4 +1,4 @@
-//! Crashes, logouts and logins in the middle of a refresh.
+//! Crashes, logouts and logins during a refresh.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::token::Token;
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// A process that dies where `kill` says, a second into its refresh at the latest.
+/// A process that dies when `kill` says, at most one second into its refresh.
 async fn victim(bench: &Bench, kill: impl FnOnce(&Process)) -> Process {
     let process = bench.process();
     kill(&process);
-    assert!(timeout(Duration::from_secs(1), process.usable()).await.is_err(), "it does not survive");
+    assert!(timeout(Duration::from_secs(1), process.usable()).await.is_err(), "the process dies");
     process.die();
     process
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_before_the_claim_costs_nothing() {
+async fn crash_before_the_claim_loses_nothing() {
     let bench = Bench::expired().await;
     victim(&bench, |process| process.storage.next_writes([Fault::DieBefore])).await;
     let (token, took) = timed(bench.process().usable()).await;
@@ -33,7 +33,7 @@ async fn a_crash_before_the_claim_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_after_the_claim_costs_one_lease_on_the_waiters_own_clock() {
+async fn crash_after_the_claim_delays_by_one_lease() {
     for skew in [0, -600, 600] {
         let bench = Bench::expired().await;
         victim(&bench, |process| process.storage.next_writes([Fault::DieAfter])).await;
@@ -47,7 +47,7 @@ async fn a_crash_after_the_claim_costs_one_lease_on_the_waiters_own_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_after_sending_ends_in_a_named_state_after_one_more_try() {
+async fn crash_after_sending_is_reported_after_one_retry() {
     let bench = Bench::expired().await;
     bench.provider.script([Behavior::Hang]);
     victim(&bench, |_| {}).await;
@@ -61,7 +61,7 @@ async fn a_crash_after_sending_ends_in_a_named_state_after_one_more_try() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_after_receiving_ends_the_same_way() {
+async fn crash_after_receiving_is_reported_after_one_retry() {
     let bench = Bench::expired().await;
     victim(&bench, |process| process.storage.next_writes([Fault::None, Fault::DieBefore])).await;
     expect_dead(&bench.process(), DeadReason::ResponseLost).await;
@@ -69,7 +69,7 @@ async fn a_crash_after_receiving_ends_the_same_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_after_the_commit_costs_nothing() {
+async fn crash_after_the_commit_loses_nothing() {
     let bench = Bench::expired().await;
     victim(&bench, |process| process.storage.next_writes([Fault::None, Fault::DieAfter])).await;
     let (token, took) = timed(bench.process().usable()).await;
@@ -86,7 +86,7 @@ async fn expect_dead(process: &Process, expected: DeadReason) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_of_many_waiters_takes_over() {
+async fn exactly_one_waiter_takes_over() {
     let bench = Bench::expired().await;
     victim(&bench, |process| process.storage.next_writes([Fault::DieAfter])).await;
     let waiters: Vec<_> = (0..8).map(|_| bench.process()).collect();
@@ -98,7 +98,7 @@ async fn one_of_many_waiters_takes_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_longer_than_ones_own_is_waited_for_and_ends() {
+async fn longer_lease_of_another_process_is_respected() {
     let bench = Bench::expired().await;
     for (lease, expected) in [(120, 120), (u64::MAX / 1000, 610)] {
         let mut stored = bench.stored().await.unwrap().value;
@@ -120,7 +120,7 @@ async fn a_lease_longer_than_ones_own_is_waited_for_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_is_longer_than_the_request_whatever_is_set() {
+async fn lease_is_always_longer_than_the_request() {
     for timeout in [0, 1, 20, 10_000_000, u64::MAX] {
         let bench = Bench::expired().await;
         let mut process = bench.process();
@@ -129,7 +129,7 @@ async fn the_lease_is_longer_than_the_request_whatever_is_set() {
         let caller = process.spawn_usable();
         sleep(LATENCY / 2).await;
         let Some(Progress::Claimed(claim)) = bench.stored().await.map(|found| found.value.progress) else {
-            assert_eq!(timeout, 0, "only a request without time is over by now");
+            assert_eq!(timeout, 0, "only a request with a timeout of zero has ended by now");
             continue;
         };
         let (outcome, took) = timed(caller).await;
@@ -139,10 +139,10 @@ async fn the_lease_is_longer_than_the_request_whatever_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_logout_during_a_refresh_drops_and_revokes_its_token() {
+async fn logout_during_a_refresh_revokes_the_new_token() {
     let bench = Bench::expired().await;
     let process = bench.process();
-    // The revocation never ends, and nobody waits for it.
+    // The revocation never ends, and no caller waits for it.
     bench.provider.script([Behavior::Grant, Behavior::Hang]);
     let caller = process.spawn_usable();
     sleep(LATENCY).await;
@@ -157,7 +157,7 @@ async fn a_logout_during_a_refresh_drops_and_revokes_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_during_a_refresh_wins_and_nothing_is_revoked() {
+async fn login_during_a_refresh_wins_without_revocation() {
     for logout_first in [false, true] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -176,7 +176,7 @@ async fn a_login_during_a_refresh_wins_and_nothing_is_revoked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_beats_a_refresh_that_fails() {
+async fn login_wins_over_a_refresh_that_fails() {
     let answers = [Behavior::Dead, Behavior::Refuse { retry_after: None }, Behavior::LoseRequest];
     for answer in answers {
         let bench = Bench::expired().await;
@@ -192,7 +192,7 @@ async fn a_login_beats_a_refresh_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_logout_during_a_refresh_that_fails_stays() {
+async fn logout_stands_when_the_refresh_fails() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Dead]);
@@ -204,10 +204,10 @@ async fn a_logout_during_a_refresh_that_fails_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_taken_for_dead_but_lives_still_stores_the_successor() {
+async fn owner_of_a_lost_claim_still_stores_the_successor() {
     let bench = Bench::expired().await;
     let (slow, other) = (bench.process(), bench.process());
-    // Cut off from the storage while it has the only good token.
+    // The process loses the storage while it has the only valid token.
     slow.storage.next_writes([Fault::None, Fault::SlowRequest(Duration::from_secs(60))]);
     let first = slow.spawn_usable();
     sleep(Duration::from_secs(1)).await;
@@ -219,7 +219,7 @@ async fn who_was_taken_for_dead_but_lives_still_stores_the_successor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_sealed_anew_during_a_refresh_disturbs_nothing() {
+async fn reseal_during_a_refresh_changes_nothing() {
     for (answer, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -237,7 +237,7 @@ async fn a_record_sealed_anew_during_a_refresh_disturbs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_refreshed_says_so() {
+async fn tokens_that_cannot_be_refreshed_are_reported() {
     let bench = Bench::new();
     let process = bench.process();
     assert!(matches!(process.usable().await, Err(RefreshError::NotConnected)));
@@ -261,7 +261,7 @@ async fn what_cannot_be_refreshed_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreadable_record_is_an_error_and_stays() {
+async fn unreadable_record_is_an_error_and_remains() {
     let bench = Bench::expired().await;
     let process = bench.process();
     let record = crate::Record::new("{garbage");

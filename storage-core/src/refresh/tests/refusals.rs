@@ -1,4 +1,4 @@
-//! Refusals whose meaning nobody knows, and faults of the configuration.
+//! Refusals with unknown errors, and errors of the configuration.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// Longer than any pause between two tries.
 const HOURS: Duration = Duration::from_secs(2 * 3600);
 
-/// Whether the user is asked.
+/// Whether the user is asked to authorize again.
 async fn asks_the_user(process: &Process) -> Option<Timestamp> {
     match process.usable().await {
         Err(RefreshError::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, since }) => Some(since),
@@ -23,7 +23,7 @@ async fn asks_the_user(process: &Process) -> Option<Timestamp> {
     }
 }
 
-/// A connection that was refused for half a day, as it stands then.
+/// A connection whose refresh token was refused for half a day.
 async fn refused_for_long() -> (Bench, Process, Timestamp) {
     let bench = Bench::expired().await;
     let (process, since) = (bench.process(), bench.now());
@@ -32,15 +32,15 @@ async fn refused_for_long() -> (Bench, Process, Timestamp) {
         assert_eq!(asks_the_user(&process).await, None);
         sleep(HOURS).await;
     }
-    assert!(matches!(process.connection().await.unwrap().state, ConnectionState::Expiring), "tried at the next use");
+    assert!(matches!(process.connection().await.unwrap().state, ConnectionState::Expiring), "the next use retries");
     assert!(asks_the_user(&process).await.is_some());
     (bench, process, since)
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_user_is_asked_after_refusals_over_half_a_day() {
+async fn user_is_asked_after_refusals_over_half_a_day() {
     let (bench, process, since) = refused_for_long().await;
-    assert_eq!(asks_the_user(&process).await, Some(since), "in between the provider is left alone");
+    assert_eq!(asks_the_user(&process).await, Some(since), "the provider is not asked in between");
     assert_eq!(bench.provider.calls_and_replays(), (7, 0));
     let expected = ConnectionState::NeedsAuthorization { reason: DeadReason::RefusedRepeatedly, since };
     assert_eq!(process.connection().await.unwrap().state, expected);
@@ -50,7 +50,7 @@ async fn the_user_is_asked_after_refusals_over_half_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_try_that_succeeds_makes_all_valid_again() {
+async fn success_after_refusals_restores_the_connection() {
     let (bench, process, _) = refused_for_long().await;
     bench.provider.script([Behavior::RefuseUnexplained; 2]);
     for _ in 0..2 {
@@ -65,11 +65,11 @@ async fn a_try_that_succeeds_makes_all_valid_again() {
     sleep(HOURS).await;
     assert_eq!(bench.process().usable().await.unwrap(), "access-0-1");
     assert_eq!(process.connection().await.unwrap().state, ConnectionState::Valid);
-    assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle, "it starts from the beginning");
+    assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle, "the refusals are reset");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_ends_the_refusals_and_an_edit_does_not() {
+async fn login_resets_refusals_and_an_edit_does_not() {
     let (bench, process, since) = refused_for_long().await;
     let found = bench.tokens().get(&bench.key).await.unwrap().unwrap();
     let when = crate::Precondition::Version(found.version);
@@ -80,7 +80,7 @@ async fn a_login_ends_the_refusals_and_an_edit_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_refusals_in_a_short_time_ask_nobody() {
+async fn many_refusals_in_a_short_time_do_not_ask_the_user() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::RefuseUnexplained; 1000]);
@@ -94,7 +94,7 @@ async fn many_refusals_in_a_short_time_ask_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn few_refusals_over_a_long_time_ask_nobody() {
+async fn few_refusals_over_a_long_time_do_not_ask_the_user() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::RefuseUnexplained; 10]);
@@ -106,7 +106,7 @@ async fn few_refusals_over_a_long_time_ask_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_but_a_definite_refusal_counts() {
+async fn only_definite_refusals_count() {
     let passing = [Behavior::Misconfigured, Behavior::LoseRequest, Behavior::Refuse { retry_after: None }];
     for answer in passing {
         let bench = Bench::expired().await;
@@ -118,7 +118,7 @@ async fn nothing_but_a_definite_refusal_counts() {
         }
         assert_eq!(process.usable().await.unwrap(), "access-0-1", "{answer:?}");
 
-        // In between refusals they neither count nor start over.
+        // Between refusals, these failures neither count nor reset the count.
         let bench = Bench::expired().await;
         let process = bench.process();
         bench.provider.script([Behavior::RefuseUnexplained, answer, answer, Behavior::RefuseUnexplained, answer]);
@@ -172,7 +172,7 @@ async fn a_few_days_of_broken_answers_ask_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_configuration_costs_nobody_a_connection() {
+async fn wrong_configuration_loses_no_connection() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Misconfigured; 500]);
@@ -182,11 +182,11 @@ async fn a_wrong_configuration_costs_nobody_a_connection() {
         sleep(Duration::from_secs(301)).await;
     }
     assert_eq!(process.seen(), vec!["misconfigured"; 500]);
-    assert_eq!(process.usable().await.unwrap(), "access-0-1", "within minutes of its correction");
+    assert_eq!(process.usable().await.unwrap(), "access-0-1", "the connection works minutes after the correction");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_takeover_keeps_the_refusals() {
+async fn refusals_survive_a_takeover() {
     let (bench, process, since) = refused_for_long().await;
     sleep(HOURS).await;
     let dying = bench.process();

@@ -1,4 +1,4 @@
-//! An access token that the provider's API rejects before it expires.
+//! The provider's API rejects an access token before its expiry.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent, Re
 
 const BOTH: [Rejection; 2] = [Rejection::Unexplained, Rejection::InvalidToken];
 
-/// A token of an hour, half of which is over.
+/// A token with a lifetime of one hour, halfway through it.
 async fn half_used() -> Bench {
     let bench = Bench::connected().await;
     advance(Duration::from_secs(1800)).await;
@@ -28,7 +28,7 @@ async fn without_refresh_token() -> Bench {
     bench
 }
 
-/// Calls an API that rejects every token, and expects that none is dead for it.
+/// Calls an API that rejects every token, and expects that no connection is marked dead.
 async fn rejected_call(process: &Process, rejection: Rejection) {
     let used = process.usable().await.unwrap();
     process.replace_rejected(&used, rejection).await.unwrap();
@@ -44,7 +44,7 @@ async fn expect_rejected(process: &Process) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_that_rejects_all_costs_one_refresh_at_a_time() {
+async fn api_that_rejects_all_tokens_causes_few_refreshes() {
     for rejection in BOTH {
         let bench = half_used().await;
         let processes = [bench.process(), bench.process(), bench.process()];
@@ -60,7 +60,7 @@ async fn an_api_that_rejects_all_costs_one_refresh_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_token_stays_if_no_reason_is_given() {
+async fn new_token_stays_after_an_unexplained_rejection() {
     let bench = Bench::connected().await;
     let process = bench.process();
     for skew in [0, -30, 30] {
@@ -69,14 +69,14 @@ async fn a_new_token_stays_if_no_reason_is_given() {
     }
     assert_eq!(bench.provider.calls_and_replays().0, 0);
     let replaced = process.replace_rejected("access-0-0", Rejection::InvalidToken).await.unwrap();
-    assert_eq!(replaced.as_deref(), Some("access-0-1"), "invalid_token says more");
+    assert_eq!(replaced.as_deref(), Some("access-0-1"), "invalid_token is explained");
     assert_eq!(process.replace_rejected("access-0-1", Rejection::InvalidToken).await.unwrap(), None);
     assert_eq!(bench.provider.calls_and_replays().0, 1);
 }
 
 /// The clock was a year ahead when the token was issued.
 #[tokio::test(start_paused = true)]
-async fn a_token_of_the_future_is_not_new_until_then() {
+async fn token_issued_in_the_future_is_not_always_new() {
     let bench = Bench::connected().await;
     let behind = bench.process_with_skew(-31_536_000);
     let replaced = behind.replace_rejected("access-0-0", Rejection::Unexplained).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_token_of_the_future_is_not_new_until_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_grant_waits_for_its_user_although_unexpired() {
+async fn revoked_grant_needs_authorization_before_expiry() {
     for rejection in BOTH {
         let bench = half_used().await;
         let (process, other) = (bench.process(), bench.process());
@@ -105,9 +105,9 @@ async fn a_revoked_grant_waits_for_its_user_although_unexpired() {
     }
 }
 
-/// Its refresh token was found dead in the background. Until the API says more, the access token is good.
+/// A background refresh found that the refresh token is dead. The access token is used until the API rejects it.
 #[tokio::test(start_paused = true)]
-async fn a_dead_refresh_token_serves_until_the_api_rejects() {
+async fn access_token_is_used_until_the_api_rejects_it() {
     let bench = Bench::connected().await;
     let process = bench.process();
     let stored = bench.stored().await.unwrap().value;
@@ -117,11 +117,11 @@ async fn a_dead_refresh_token_serves_until_the_api_rejects() {
     assert!(process.replace_rejected("access-0-0", Rejection::Unexplained).await.is_err());
     expect_rejected(&process).await;
     assert_eq!(bench.provider.calls_and_replays().0, 0);
-    assert_eq!(process.events(), [], "that the user has to authorize was known before");
+    assert_eq!(process.events(), [], "the need to authorize was reported before");
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_refresh_token_only_a_reason_is_the_end() {
+async fn explained_rejection_ends_an_unrefreshable_token() {
     let bench = without_refresh_token().await;
     let (process, other) = (bench.process(), bench.process());
     advance(Duration::from_secs(1800)).await;
@@ -138,7 +138,7 @@ async fn without_refresh_token_only_a_reason_is_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_may_yet_succeed_is_not_the_end() {
+async fn rejection_is_not_final_while_a_refresh_may_succeed() {
     let bench = half_used().await;
     let process = bench.process();
     bench.provider.script([Behavior::Refuse { retry_after: None }]);
@@ -153,7 +153,7 @@ async fn a_refresh_that_may_yet_succeed_is_not_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_takes_no_mark_changes_no_answer() {
+async fn failed_mark_does_not_change_the_result() {
     let bench = without_refresh_token().await;
     let process = bench.process();
     process.storage.next_writes([Fault::Unavailable]);
@@ -165,7 +165,7 @@ async fn a_storage_that_takes_no_mark_changes_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_login_beats_the_mark_of_a_rejected_token() {
+async fn login_wins_over_the_mark_of_a_rejected_token() {
     let bench = without_refresh_token().await;
     let process = bench.process();
     process.storage.next_writes([Fault::SlowRequest(Duration::from_secs(1))]);

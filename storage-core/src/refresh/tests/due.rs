@@ -1,4 +1,4 @@
-//! Renewing what is due by any number of replicas.
+//! Any number of replicas refresh the tokens that are due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ fn key(provider: &str, user: usize) -> TokenKey {
     TokenKey::new(provider, format!("user{user}")).unwrap()
 }
 
-/// Connects so many users of a provider.
+/// Connects this many users of a provider.
 async fn connect(bench: &Bench, provider: &str, users: usize) {
     for user in 0..users {
         let token = bench.provider.login(&bench.clock(0));
@@ -39,9 +39,9 @@ fn report(refreshed: u64, adopted: u64, skipped: u64, failed: u64, postponed: u6
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_at_the_same_work_redeem_every_token_once() {
+async fn concurrent_replicas_redeem_every_token_once() {
     let bench = Bench::new();
-    // More than a page.
+    // More than one page.
     connect(&bench, "example", 250).await;
     advance(TOKEN_LIFETIME - Duration::from_secs(60)).await;
     let due = Due::expiring_within(MINUTES);
@@ -50,11 +50,11 @@ async fn replicas_at_the_same_work_redeem_every_token_once() {
     assert_eq!(a.refreshed + b.refreshed + c.refreshed, 250);
     assert_eq!((a.failed, b.failed, c.failed), (0, 0, 0));
     assert_eq!(bench.provider.calls_and_replays(), (250, 0));
-    assert_eq!(pass(&replicas[0], &due).await, DueReport::default(), "nothing is left to do");
+    assert_eq!(pass(&replicas[0], &due).await, DueReport::default(), "no token is due");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_due_or_not_wanted_is_left_alone() {
+async fn tokens_not_due_or_not_selected_are_skipped() {
     let bench = Bench::new();
     connect(&bench, "example", 3).await;
     connect(&bench, "other", 3).await;
@@ -71,7 +71,7 @@ async fn what_is_not_due_or_not_wanted_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_that_live_shortly_are_not_refreshed_over_and_over() {
+async fn short_lived_tokens_are_not_refreshed_repeatedly() {
     let bench = Bench::new();
     connect(&bench, "example", 5).await;
     advance(TOKEN_LIFETIME).await;
@@ -82,7 +82,7 @@ async fn tokens_that_live_shortly_are_not_refreshed_over_and_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_cannot_be_helped_costs_no_call() {
+async fn tokens_that_cannot_be_refreshed_cause_no_call() {
     let bench = Bench::new();
     connect(&bench, "example", 5).await;
     advance(TOKEN_LIFETIME).await;
@@ -108,13 +108,13 @@ async fn whoever_cannot_be_helped_costs_no_call() {
 
     let process = bench.process();
     let found = pass(&process, &Due::expiring_within(MINUTES)).await;
-    assert_eq!(found, report(2, 0, 4, 1, 0), "the idle one, and the one whose owner is dead");
+    assert_eq!(found, report(2, 0, 4, 1, 0), "the idle token, and the one with an abandoned claim");
     assert_eq!(bench.provider.calls_and_replays(), (2, 0));
     assert_eq!(bench.shared.get(&key("example", 6)).await.unwrap().unwrap().value.payload, garbage.payload);
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_provider_is_asked_at_its_rate() {
+async fn rate_applies_to_each_provider() {
     let bench = Bench::new();
     connect(&bench, "example", 20).await;
     advance(TOKEN_LIFETIME).await;
@@ -133,7 +133,7 @@ async fn each_provider_is_asked_at_its_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_are_refreshed_at_once_than_allowed() {
+async fn concurrency_is_limited() {
     let bench = Bench::new();
     connect(&bench, "example", 12).await;
     advance(TOKEN_LIFETIME).await;
@@ -145,7 +145,7 @@ async fn no_more_are_refreshed_at_once_than_allowed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_keeps_failing_is_left_alone_until_the_next_pass() {
+async fn failing_provider_is_skipped_until_the_next_pass() {
     let bench = Bench::new();
     connect(&bench, "example", 50).await;
     advance(TOKEN_LIFETIME).await;
@@ -162,7 +162,7 @@ async fn a_provider_that_keeps_failing_is_left_alone_until_the_next_pass() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unused_refresh_tokens_are_kept_from_idling_out() {
+async fn unused_refresh_tokens_do_not_expire() {
     let day = Duration::from_secs(86_400);
     let bench = Bench::new();
     connect(&bench, "example", 4).await;
@@ -180,7 +180,7 @@ async fn unused_refresh_tokens_are_kept_from_idling_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storage_that_is_down_is_an_error_and_one_lost_read_is_not() {
+async fn outage_is_an_error_but_one_failed_read_is_not() {
     let bench = Bench::new();
     connect(&bench, "example", 3).await;
     advance(TOKEN_LIFETIME).await;
@@ -194,7 +194,7 @@ async fn a_storage_that_is_down_is_an_error_and_one_lost_read_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_that_never_stop_keep_tokens_fresh_and_can_be_dropped() {
+async fn keep_refreshing_can_be_dropped_at_any_time() {
     let bench = Bench::new();
     connect(&bench, "example", 10).await;
     let replicas = [bench.process(), bench.process()];

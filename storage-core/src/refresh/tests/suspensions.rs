@@ -1,4 +1,4 @@
-//! A process that stands still with a claim in hand: stopped by a signal, or in a virtual machine that was suspended.
+//! A process is suspended while it owns a claim, by a signal or with its virtual machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::token::Token;
 /// Longer than a lease.
 const MINUTE: u64 = 60;
 
-/// A process whose wall clock can move on although its monotonic clock does not, as after a suspension.
+/// A process whose wall clock advances while its monotonic clock stands still, as during a suspension.
 fn suspendable(bench: &Bench) -> (Process, Arc<AtomicU64>) {
     let jumped = Arc::new(AtomicU64::new(0));
     let (jump, clock) = (Arc::clone(&jumped), bench.clock(0));
@@ -25,13 +25,13 @@ fn suspendable(bench: &Bench) -> (Process, Arc<AtomicU64>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_suspended_before_sending_finds_the_successor() {
+async fn suspended_process_finds_the_successor() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
     let caller = process.spawn_usable();
     sleep(LATENCY / 2).await;
     jumped.store(MINUTE, Ordering::SeqCst);
-    // Another machine, which was awake, has taken over and redeemed the refresh token meanwhile.
+    // Another machine took over and redeemed the refresh token meanwhile.
     let awake = bench.process();
     let claimed = bench.stored().await.unwrap().value;
     bench.store(&Stored::idle(claimed.token)).await;
@@ -41,7 +41,7 @@ async fn who_was_suspended_before_sending_finds_the_successor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_suspended_before_sending_claims_again() {
+async fn suspended_process_claims_again() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
     let caller = process.spawn_usable();
@@ -49,12 +49,12 @@ async fn who_was_suspended_before_sending_claims_again() {
     jumped.store(MINUTE, Ordering::SeqCst);
     let (outcome, took) = timed(caller).await;
     assert_eq!(outcome.unwrap().unwrap(), "access-0-1");
-    assert!(took < Duration::from_secs(1), "nobody waits for a claim of one's own: {took:?}");
+    assert!(took < Duration::from_secs(1), "a process does not wait for its own claim: {took:?}");
     assert_eq!((bench.provider.calls_and_replays(), process.seen()), ((1, 0), vec!["refreshed"]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_that_is_made_again_was_not_sent() {
+async fn renewed_claim_was_not_sent() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
     bench.provider.script([super::provider::Behavior::Dead]);
@@ -69,7 +69,7 @@ async fn a_claim_that_is_made_again_was_not_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_logout_during_a_suspension_wins() {
+async fn logout_during_a_suspension_wins() {
     let bench = Bench::expired().await;
     let (process, jumped) = suspendable(&bench);
     let caller = process.spawn_usable();
@@ -81,7 +81,7 @@ async fn a_logout_during_a_suspension_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_never_stands_still_ends_as_busy() {
+async fn repeated_suspensions_end_as_busy() {
     let bench = Bench::expired().await;
     let steps = AtomicU64::new(0);
     let clock = bench.clock(0);
@@ -101,7 +101,7 @@ async fn a_clock_that_never_stands_still_ends_as_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_ends_on_the_clock_that_is_further() {
+async fn lease_ends_on_the_clock_that_is_ahead() {
     let length = Duration::from_secs(30);
     for (steady, wall, expected) in
         [(0, 0, false), (27, 26, false), (28, 28, true), (0, 27, true), (28, 0, true), (0, 3600, true)]
@@ -114,6 +114,6 @@ async fn a_lease_ends_on_the_clock_that_is_further() {
         seconds.fetch_add(wall, Ordering::SeqCst);
         assert_eq!(lease.is_expired(), expected, "{steady} {wall}");
         seconds.store(0, Ordering::SeqCst);
-        assert_eq!(lease.is_expired(), steady >= 28, "a wall clock that was set back says nothing");
+        assert_eq!(lease.is_expired(), steady >= 28, "a wall clock that was set back is ignored");
     }
 }

@@ -1,4 +1,4 @@
-//! The task of its own: what happens to it when callers, the application and the runtime go.
+//! The task of a refresh: what happens when callers, the application or the runtime end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::storage::Fault;
 use crate::refresh::{Lease, RedeemError, RefreshError, Refresher};
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_dropped_at_any_moment_loses_nothing() {
+async fn dropping_a_caller_at_any_time_loses_no_token() {
     for moment in 0..260 {
         let bench = Bench::expired().await;
         let process = bench.process();
@@ -26,7 +26,7 @@ async fn a_caller_dropped_at_any_moment_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn finishing_waits_for_the_refreshes_under_way() {
+async fn finish_waits_for_refreshes_in_flight() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::GrantAfter(Duration::from_secs(5))]);
@@ -39,7 +39,7 @@ async fn finishing_waits_for_the_refreshes_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_panic_the_next_caller_goes_on_once_the_lease_is_over() {
+async fn next_caller_succeeds_after_a_panic() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Panic]);
@@ -55,7 +55,7 @@ async fn after_a_panic_the_next_caller_goes_on_once_the_lease_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_observer_costs_no_token() {
+async fn panic_of_the_observer_loses_no_token() {
     let bench = Bench::expired().await;
     let mut process = bench.process();
     process.refresher = process.refresher.with_observer(|_, _| panic!("a bug in the application's observer"));
@@ -66,7 +66,7 @@ async fn a_panic_of_the_observer_costs_no_token() {
 }
 
 #[test]
-fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
+fn shut_down_runtime_is_an_error_and_no_deadlock() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
     let bench = runtime.block_on(Bench::connected());
     let handle = runtime.handle().clone();
@@ -85,20 +85,20 @@ fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_joins_a_refresh_for_less_than_they_need_gets_one_of_their_own() {
+async fn caller_with_a_stronger_need_gets_another_refresh() {
     let bench = Bench::expired().await;
     let process = bench.process();
     process.storage.next_writes([Fault::None, Fault::Unavailable, Fault::Unavailable]);
-    assert_eq!(process.usable().await.unwrap(), "access-0-1", "served while it is not stored");
+    assert_eq!(process.usable().await.unwrap(), "access-0-1", "the unstored token is served");
     assert_eq!(process.refresher.in_flight.count(), 1);
-    // The API rejects even that one: what is under way now does not help.
+    // The API rejects even that token, so the refresh in flight does not help.
     assert_eq!(process.refresh_rejected("access-0-1").await.unwrap(), "access-0-2");
     process.finish().await;
     assert_eq!(bench.provider.calls_and_replays(), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_provider_that_gives_the_same_access_token_again_is_asked_once() {
+async fn unchanged_access_token_causes_one_call() {
     struct Same;
     #[async_trait::async_trait]
     impl crate::Redeem for Same {
@@ -120,7 +120,7 @@ async fn a_provider_that_gives_the_same_access_token_again_is_asked_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_ends_in_bounded_time_whatever_hangs() {
+async fn caller_returns_in_bounded_time_whatever_hangs() {
     let bench = Bench::expired().await;
     let process = bench.process();
     process.storage.next_writes([Fault::DieBefore]);
@@ -130,7 +130,7 @@ async fn a_caller_ends_in_bounded_time_whatever_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_left_behind_is_taken_over_while_the_old_token_is_still_served() {
+async fn abandoned_claim_is_taken_over_in_the_background() {
     let bench = Bench::connected().await;
     let (dead, mut alive) = (bench.process(), bench.process());
     alive.refresher = alive.refresher.with_margin(Duration::from_secs(300));
@@ -144,14 +144,14 @@ async fn a_claim_left_behind_is_taken_over_while_the_old_token_is_still_served()
 }
 
 #[tokio::test(start_paused = true)]
-async fn storages_of_single_requests_never_share_an_outcome() {
+async fn request_bound_storages_never_share_an_outcome() {
     let bench = Bench::expired().await;
     let process = bench.process();
     process.usable().await.unwrap();
     process.finish().await;
     let provider = Arc::clone(&process.provider);
     for number in 1..50 {
-        // Each storage may well get the address of the one before.
+        // A storage may get the address of the previous one.
         let own = crate::Tokens::dangerous_plaintext(crate::MemoryStorage::new());
         let mut token = bench.provider.login(&bench.clock(0));
         token.expires_at = Some(bench.now());

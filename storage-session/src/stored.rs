@@ -1,4 +1,4 @@
-//! A record as it is written down, in a session or a cookie: its version, its hints and its payload.
+//! The stored format of a record in a session or a cookie: its version, hints and payload.
 
 use std::time::Duration;
 
@@ -7,35 +7,35 @@ use oauth_dance_core::{Record, Timestamp, Version, Versioned};
 const FORMAT: u8 = 1;
 const NONE: u64 = u64::MAX;
 
-/// A record with what a storage must know of it.
+/// A record with its version, the time of its write and the end of its retention.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct StoredRecord {
     pub(crate) version: Version,
     pub(crate) written_at: Timestamp,
     record: Record,
     retain_until: Option<Timestamp>,
 }
 
-impl Kept {
-    /// A record written now.
+impl StoredRecord {
+    /// A record that is written now.
     pub(crate) fn new(record: &Record, now: Timestamp) -> Self {
         let retain_until = record.retain_seconds().map(|seconds| now.saturating_add(Duration::from_secs(seconds)));
         Self { version: Version::random(), written_at: now, record: record.clone().with_retain_for(None), retain_until }
     }
 
-    /// Whether it is still to be kept.
+    /// Whether the record is not past its retention.
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         self.retain_until.is_none_or(|until| until > now)
     }
 
-    /// The record as a reader gets it.
+    /// The record for a reader.
     pub(crate) fn read(self, now: Timestamp) -> Versioned<Record> {
         let left = self.retain_until.map(|until| until.saturating_since(now));
         Versioned::new(self.record.with_retain_for(left), self.version)
     }
 
-    /// The format's number (1 byte), the version (16), the instants of writing, expiry and retention (8 each), the key id
-    /// with its length (1), and the payload.
+    /// Encodes the record: the format (1 byte), the version (16 bytes), the instants of the write, the expiry and the
+    /// end of the retention (8 bytes each), the key id with its length, and the payload.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let instant = |instant: Option<Timestamp>| instant.map_or(NONE, Timestamp::as_unix_seconds).to_be_bytes();
         let key_id = self.record.key_id.as_deref().unwrap_or_default().as_bytes();
@@ -49,7 +49,7 @@ impl Kept {
         bytes
     }
 
-    /// Reads [`Kept::to_bytes`]; `None` for anything else.
+    /// Decodes the result of [`StoredRecord::to_bytes`]. `None` if the bytes are invalid.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&FORMAT, rest) = bytes.split_first()? else { return None };
         let (version, rest) = rest.split_first_chunk()?;
@@ -63,14 +63,14 @@ impl Kept {
     }
 }
 
-/// Appends a part with its length before it.
+/// Appends a part, preceded by its length.
 pub(crate) fn push_part(bytes: &mut Vec<u8>, part: &[u8]) {
-    // Nothing that is written down here comes near 4 GiB.
+    // No part here is close to 4 GiB.
     bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
     bytes.extend_from_slice(part);
 }
 
-/// Takes a part of [`push_part`] off.
+/// Takes a part that [`push_part`] appended.
 pub(crate) fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, tail) = rest.split_first_chunk()?;
     let (part, tail) = tail.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
@@ -88,12 +88,12 @@ fn take_instant(rest: &[u8]) -> Option<(Option<Timestamp>, &[u8])> {
 mod tests {
     use super::*;
 
-    fn kept(record: &Record) -> Kept {
-        Kept::new(record, Timestamp::from_unix_seconds(1_000))
+    fn stored(record: &Record) -> StoredRecord {
+        StoredRecord::new(record, Timestamp::from_unix_seconds(1_000))
     }
 
     #[test]
-    fn every_field_comes_back() {
+    fn every_field_round_trips() {
         let hints = [
             Record::new([]),
             Record::new([0, 1, 255]).with_expires_at(Some(Timestamp::from_unix_seconds(0))),
@@ -101,9 +101,9 @@ mod tests {
             Record::new("x").with_retain_for(Some(Duration::MAX)),
         ];
         for record in hints {
-            let kept = kept(&record);
-            let read = Kept::from_bytes(&kept.to_bytes()).unwrap();
-            assert!(read == kept, "{record:?}");
+            let written = stored(&record);
+            let read = StoredRecord::from_bytes(&written.to_bytes()).unwrap();
+            assert!(read == written, "{record:?}");
             let now = Timestamp::from_unix_seconds(1_000);
             let found = read.read(now).value;
             assert_eq!((found.payload, found.key_id), (record.payload, record.key_id));
@@ -113,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn other_bytes_are_no_record() {
-        let bytes = kept(&Record::new([])).to_bytes();
+    fn malformed_bytes_are_rejected() {
+        let bytes = stored(&Record::new([])).to_bytes();
         for length in 0..bytes.len() {
-            assert!(Kept::from_bytes(&bytes[..length]).is_none(), "cut to {length}");
+            assert!(StoredRecord::from_bytes(&bytes[..length]).is_none(), "cut to {length}");
         }
         let mut newer = bytes;
         newer[0] = 2;
-        assert!(Kept::from_bytes(&newer).is_none());
+        assert!(StoredRecord::from_bytes(&newer).is_none());
     }
 }
