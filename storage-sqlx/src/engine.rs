@@ -155,7 +155,7 @@ impl<DB: Dialect> Engine<DB> {
             match raw.to_key() {
                 Some(key) => found.entries.push(read_entry::<DB>(key, row)),
                 None => {
-                    tracing::warn!(table = %self.table, ?raw, "a row was left out of a list, because its key is not a valid token key")
+                    tracing::warn!(table = %self.table, ?raw, "a row with an invalid key was left out of a list");
                 }
             }
         }
@@ -198,7 +198,7 @@ impl<DB: Dialect> Engine<DB> {
             match (error, effect) {
                 (AttemptError::Busy(_), _) if in_time => {}
                 (AttemptError::Broken(_), Effect::Lookup | Effect::Read) if in_time && !reconnected => {
-                    reconnected = true
+                    reconnected = true;
                 }
                 (AttemptError::Busy(error) | AttemptError::Unchanged(error), _) => return Err(unchanged::<DB>(error)),
                 (AttemptError::NotSent, _) | (AttemptError::TimedOut, Effect::Lookup | Effect::Read) => {

@@ -172,7 +172,9 @@ mod tests {
         let both = Chunks::join(&received(&[&set[..], &other[..]].concat()));
         assert_eq!(both.len(), 2, "two complete sets are both joined");
         let mut twice = set;
-        twice.push((twice[1].0.clone(), twice[1].1.replace('m', "M")));
+        let (name, value) = twice[1].clone();
+        let (prefix, chunk) = value.split_at(PREFIX);
+        twice.push((name, format!("{prefix}{}", chunk.replace('m', "M"))));
         assert!(Chunks::join(&received(&twice)).is_empty());
     }
 
