@@ -150,12 +150,19 @@ fn tests() -> BTreeSet<String> {
             tests.extend(functions(&fs::read_to_string(file).unwrap()));
         }
     }
-    let mut group = String::new();
+    let (mut group, mut is_basis) = (String::new(), false);
     for line in read("tests/src/properties.rs").lines().map(str::trim) {
-        if let Some(name) = line.strip_suffix(':') {
+        // In brackets stands what a property takes for granted.
+        if is_basis {
+            is_basis = !line.starts_with(']');
+            continue;
+        }
+        is_basis = line.ends_with('[');
+        let name = line.split(" [").next().unwrap_or_default().trim_end_matches([';', ':']);
+        if line.ends_with(':') {
             name.clone_into(&mut group);
         } else if !group.is_empty() {
-            tests.insert(format!("{group}::{}", line.trim_end_matches(';')));
+            tests.insert(format!("{group}::{name}"));
         }
         if line == "}" {
             group.clear();
