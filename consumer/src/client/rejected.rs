@@ -5,8 +5,10 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use oauth_dance_core::{Rejection, Token};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{ApiClient, ApiResponse};
+use crate::config::dead_grant::DeadGrant;
 use crate::error::{ConnectError, ConnectedRejection};
 use crate::protocol::http::challenge;
 use crate::protocol::oauth1;
@@ -26,8 +28,12 @@ const MAX_ERROR: usize = 4096;
 /// A new token may not be known to every server of an API yet.
 const MOMENT: Duration = Duration::from_secs(60);
 
-/// What an answer says about the token that came with the request; `None` if it does not reject it.
-fn rejection(answer: &ApiResponse) -> Option<Rejection> {
+/// What an answer says about the token that came with the request; `None` if it does not reject it. `known` is how this
+/// provider's API says so in its own words.
+fn rejection(answer: &ApiResponse, known: &[DeadGrant]) -> Option<Rejection> {
+    if is_known(answer, known) {
+        return Some(Rejection::InvalidToken);
+    }
     let errors: Vec<String> = challenge::errors(answer.headers()).collect();
     let is_unauthorized = answer.status() == StatusCode::UNAUTHORIZED;
     let names_token = errors.iter().any(|error| error == INVALID_TOKEN)
@@ -37,6 +43,16 @@ fn rejection(answer: &ApiResponse) -> Option<Rejection> {
         true => answer.status().is_client_error().then_some(Rejection::InvalidToken),
         false => (is_unauthorized && !names_other).then_some(Rejection::Unexplained),
     }
+}
+
+fn is_known(answer: &ApiResponse, known: &[DeadGrant]) -> bool {
+    let body = answer.bytes();
+    if known.is_empty() || body.len() > MAX_ERROR {
+        return false;
+    }
+    let text = || json!({ "body": String::from_utf8_lossy(body) });
+    let body = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_else(text);
+    known.iter().any(|known| known.is(answer.status(), &body))
 }
 
 /// The error of a body that is like a token endpoint's, as some APIs send in place of a challenge.
@@ -93,7 +109,7 @@ impl ApiClient {
     /// What an answer says about the token, and if it gives no reason and the token cannot be refreshed, what the provider
     /// says elsewhere.
     async fn explained(&self, answer: &ApiResponse) -> Option<Rejection> {
-        let rejection = rejection(answer)?;
+        let rejection = rejection(answer, &self.registered.declared.rejected_tokens)?;
         let is_refreshable = self.token.as_oauth2().is_some_and(|token| token.refresh_token.is_some());
         if rejection == Rejection::InvalidToken || is_refreshable {
             return Some(rejection);
@@ -120,7 +136,8 @@ impl ApiClient {
         let endpoint = self.registered.userinfo_endpoint()?.clone();
         let request = self.request_url(Method::GET, Ok(endpoint)).request.ok()?;
         let answer = self.exchange(request, self.http.limits.max_response).await;
-        Some(answer.is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED))
+        let known = &self.registered.declared.rejected_tokens;
+        Some(answer.is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED || is_known(&answer, known)))
     }
 
     async fn client_is_accepted(&self) -> bool {
@@ -149,7 +166,19 @@ mod tests {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         let status = StatusCode::from_u16(status).unwrap();
         let answer = Answer { status, headers, body: Bytes::from_static(body.as_bytes()), is_redirected: false };
-        rejection(&ApiResponse::new(answer, None))
+        rejection(&ApiResponse::new(answer, None), &crate::presets::Slack::provider().rejected_tokens)
+    }
+
+    #[test]
+    fn a_provider_has_its_own_words_for_a_rejection() {
+        for (status, body, expected) in [
+            (200, "{\"ok\":false,\"error\":\"token_revoked\"}", Some(Rejection::InvalidToken)),
+            (200, "{\"ok\":true,\"error\":\"token_revoked\"}", None),
+            (200, "{\"ok\":false,\"error\":\"channel_not_found\"}", None),
+            (200, "token_revoked", None),
+        ] {
+            assert_eq!(rejection_in(status, "", body), expected, "{body}");
+        }
     }
 
     #[test]

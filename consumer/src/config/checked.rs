@@ -171,7 +171,8 @@ fn check_texts(declared: &Provider) -> Result<(), ConfigError> {
     if declared.dpop && declared.quirks.token_header != TokenHeader::Bearer {
         return invalid("dpop", "presents the token in a header of its own, so `token_header` cannot be set");
     }
-    declared.dead_grants.iter().try_for_each(|dead| dead.check(&declared.name))
+    declared.dead_grants.iter().try_for_each(|dead| dead.check(&declared.name, "dead_grants"))?;
+    declared.rejected_tokens.iter().try_for_each(|rejected| rejected.check(&declared.name, "rejected_tokens"))
 }
 
 /// The first field that is set and does nothing in OAuth 1.0a.
@@ -186,6 +187,7 @@ fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
         ("dpop", provider.dpop),
         ("offline_access", provider.offline_access != OfflineAccess::NotAsked),
         ("dead_grants", !provider.dead_grants.is_empty()),
+        ("rejected_tokens", !provider.rejected_tokens.is_empty()),
         ("quirks", of_both != Quirks::default()),
     ]
     .into_iter()

@@ -57,8 +57,8 @@ impl DeadGrant {
     }
 
     /// Refuses what would take every answer, or none, for a dead grant.
-    pub(crate) fn check(&self, provider: &str) -> Result<(), ConfigError> {
-        let invalid = |problem| Err(ConfigError::invalid(provider, "dead_grants", problem));
+    pub(crate) fn check(&self, provider: &str, field: &'static str) -> Result<(), ConfigError> {
+        let invalid = |problem| Err(ConfigError::invalid(provider, field, problem));
         if self.members.is_empty() {
             return invalid("has one without members, which every answer would be");
         }
@@ -152,11 +152,11 @@ mod tests {
     #[test]
     fn one_that_would_be_every_answer_is_refused() {
         let none: [(&str, &str); 0] = [];
-        assert!(DeadGrant::new(none).check("acme").is_err());
+        assert!(DeadGrant::new(none).check("acme", "dead_grants").is_err());
         for (path, value) in [("", "x"), ("a..b", "x"), ("a.", "x"), ("error", ""), ("error", "*"), ("error", " ")] {
-            assert!(DeadGrant::new([(path, value)]).check("acme").is_err(), "{path} {value}");
+            assert!(DeadGrant::new([(path, value)]).check("acme", "dead_grants").is_err(), "{path} {value}");
         }
-        assert!(DeadGrant::new([("error", "x")]).with_status(0).check("acme").is_err());
-        assert!(DeadGrant::new([("error", "x")]).with_status(403).check("acme").is_ok());
+        assert!(DeadGrant::new([("error", "x")]).with_status(0).check("acme", "dead_grants").is_err());
+        assert!(DeadGrant::new([("error", "x")]).with_status(403).check("acme", "dead_grants").is_ok());
     }
 }

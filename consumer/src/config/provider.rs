@@ -127,6 +127,9 @@ pub struct Provider {
     pub api_headers: BTreeMap<String, String>,
     /// How the provider says that a refresh token is of no use any more, if not by `invalid_grant`.
     pub dead_grants: Vec<DeadGrant>,
+    /// How the API says that the access token is no longer valid, if not by status 401 or the error `invalid_token` (RFC 6750
+    /// section 3.1). The form is that of [`dead_grants`](Self::dead_grants); the member `body` is a response that is not JSON.
+    pub rejected_tokens: Vec<DeadGrant>,
     /// Where the provider departs from the standards.
     pub quirks: Quirks,
     /// What makes it a provider of OAuth 1.0a in place of OAuth 2.0; see [`Provider::oauth1`].
@@ -179,6 +182,7 @@ impl Provider {
             offline_access: OfflineAccess::NotAsked,
             api_headers: BTreeMap::new(),
             dead_grants: Vec::new(),
+            rejected_tokens: Vec::new(),
             quirks: Quirks::default(),
             oauth1: None,
         }

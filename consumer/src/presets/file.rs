@@ -23,13 +23,13 @@ const ALIASES: [(&str, &str); 7] = [
 /// Fields of [`Provider::oauth1`], which a file has beside all others.
 const OF_OAUTH1: [&str; 3] = ["temporary_credentials_endpoint", "signature_method", "realm"];
 /// Fields of which those of the file are added to those of the preset.
-const ADDED: [&str; 4] = ["authorization_params", "api_headers", "dead_grants", "oauth1"];
+const ADDED: [&str; 5] = ["authorization_params", "api_headers", "dead_grants", "rejected_tokens", "oauth1"];
 
 /// A [`Registration`] as a configuration file has it, in any format that serde reads.
 ///
 /// Besides the fields here it has those of [`Provider`], by the same names, and `temporary_credentials_endpoint`,
 /// `signature_method` and `realm` for OAuth 1.0a. With `preset` they change that preset: `authorization_params`, `api_headers`
-/// and `dead_grants` are added to its own, and everything else replaces what it has. Without a preset,
+/// `dead_grants` and `rejected_tokens` are added to its own, and everything else replaces what it has. Without a preset,
 /// `authorization_endpoint` and `token_endpoint` are required, or for an OpenID provider `issuer` alone. Credentials stand in
 /// the file or, better, in environment variables that the file names.
 ///

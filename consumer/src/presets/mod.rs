@@ -38,6 +38,7 @@ mod documentation;
 pub(crate) mod file;
 mod g_to_n;
 mod o_to_z;
+mod rejected_tokens;
 mod table;
 #[cfg(test)]
 mod tests;

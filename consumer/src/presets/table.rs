@@ -144,6 +144,7 @@ impl Preset {
         (self.declare)(&mut provider, fill);
         provider.offline_access = self.refresh.offline_access();
         provider.dead_grants = super::dead_grants::of(self.name);
+        provider.rejected_tokens = super::rejected_tokens::of(self.name);
         provider.quirks.without_pkce = matches!(self.pkce, Pkce::OptIn | Pkce::Refused);
         self.quirks.iter().for_each(|quirk| quirk.apply(&mut provider.quirks));
         provider
