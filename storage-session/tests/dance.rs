@@ -156,7 +156,7 @@ async fn dpop_key_is_stored_with_its_token() {
         world.provider.configure(|settings| settings.clock = clock);
         assert_eq!(world.login("bound").await.status, StatusCode::SEE_OTHER);
         for _ in 0..3 {
-            assert_eq!(world.browser.get("/me/bound").await.body, r#"{"sub":"somebody"}"#);
+            assert_eq!(world.browser.get("/me/bound").await.body, r#"{"sub":"test-user"}"#);
             world.clock.advance(Duration::from_secs(3601));
         }
         let requests = [Endpoint::Token, Endpoint::Userinfo].map(|endpoint| world.provider.requests_to(endpoint));
@@ -176,7 +176,7 @@ async fn connect_call_refresh_disconnect() {
         assert!(first.header("location").starts_with("/login/acme?next="), "{first:?}");
         let callback = world.login("acme").await;
         assert_eq!((callback.status, callback.header("location")), (StatusCode::SEE_OTHER, "/me"), "{callback:?}");
-        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"somebody"}"#);
+        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"test-user"}"#);
         world.login("other").await;
         for name in ["acme", "other"] {
             assert_eq!(world.browser.get(&format!("/status/{name}")).await.body, "connected");
@@ -224,7 +224,7 @@ async fn too_large_refreshed_token_ends_the_connection() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     world.clock.advance(Duration::from_secs(3601));
-    world.provider.next_token_answer(Answer::normal().member("more", "x".repeat(65_536)));
+    world.provider.next_token_answer(Answer::normal().member("refresh_token", "x".repeat(65_536)));
     assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
     let next = world.browser.get("/me").await;
     assert!(next.header("location").starts_with("/login/acme?next="), "{next:?}");
@@ -305,7 +305,7 @@ async fn repeated_callback_stores_a_lost_token() {
             StatusCode::SEE_OTHER
         );
         assert_eq!(world.browser.get(&callback).await.header("location"), "/me");
-        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"somebody"}"#);
+        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"test-user"}"#);
         assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1);
 
         // A browser that has received the response gets the token only once, so a logout is final.
@@ -324,7 +324,7 @@ async fn abandoned_callback_is_not_lost() {
         world.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
         world.browser.hang_up(&callback, || !world.provider.requests_to(Endpoint::Token).is_empty()).await;
         assert_eq!(world.browser.get(&callback).await.header("location"), "/me");
-        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"somebody"}"#);
+        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"test-user"}"#);
         assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1);
         assert!(world.provider.requests_to(Endpoint::Revocation).is_empty());
     }
@@ -343,7 +343,7 @@ async fn cookie_keys_can_be_rotated() {
             None => assert_eq!(world.login("acme").await.status, StatusCode::SEE_OTHER),
             Some(jar) => *world.browser.jar.lock().unwrap() = jar,
         }
-        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"somebody"}"#);
+        assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"test-user"}"#);
         jar = Some(world.browser.cookies());
     }
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
@@ -355,7 +355,7 @@ async fn token_too_large_for_a_cookie_is_reported() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     let before = world.browser.get("/me").await.body;
-    world.provider.next_token_answer(Answer::normal().member("more", "x".repeat(65_536)));
+    world.provider.next_token_answer(Answer::normal().member("refresh_token", "x".repeat(65_536)));
     let failed = world.login("acme").await;
     assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR, "{failed:?}");
     assert!(failed.body.contains("token storage failed"), "{failed:?}");
