@@ -39,7 +39,7 @@
 //!
 //! # Where to go next
 //!
-//! * [`Dialect`]: the migrations as text, or as a [`Migrator`](sqlx::migrate::Migrator) of sqlx.
+//! * [`Dialect`]: the migrations as text, or as a [`Migrator`] of sqlx.
 //! * [`Status`]: how a database compares with this release.
 //! * [Migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md): upgrades, permissions, and
 //!   an operator's commands.
