@@ -1,4 +1,4 @@
-//! Renewing tokens that nobody asks for at the moment.
+//! Refreshes tokens that no request asks for at the moment.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ impl OAuth {
     /// report, told to [`Hooks::refresh`](crate::Hooks::refresh), and stops no other.
     ///
     /// # Cancel safety
-    /// Dropping this future starts no more refreshes; those under way end in tasks of their own.
+    /// Dropping this future starts no more refreshes; those in flight end in tasks of their own.
     pub async fn refresh_due(&self, due: &Due) -> Result<DueReport, ConnectError> {
         let find = |key: &TokenKey| self.redeemer(key);
         Ok(self.inner.refresher.refresh_due(&self.tokens, due, find).await?)
     }
 
-    /// Calls [`refresh_due`](Self::refresh_due) for ever, with pauses of about `period`: a task for any number of
+    /// Calls [`refresh_due`](Self::refresh_due) indefinitely, with pauses of about `period`: a task for any number of
     /// replicas.
     ///
     /// ```

@@ -40,7 +40,7 @@ pub trait Hooks: Send + Sync + 'static {
         Ok(())
     }
 
-    /// After the provider gave a token and before it is stored: may look at the identity behind it, say whose it is,
+    /// After the provider gave a token and before it is stored: may check the identity behind it, say whose it is,
     /// refuse to store it, and choose where the browser goes.
     ///
     /// It runs in a task of its own, to its end also if the browser has gone. So it sees the request's extensions, but no
@@ -118,7 +118,7 @@ impl Hooks for NoHooks {}
 /// #[async_trait::async_trait]
 /// impl Hooks for AskAgain {
 ///     async fn before_login(&self, login: &mut BeforeLogin<'_>) -> Result<(), BoxError> {
-///         // Somebody who has an account connected is about to connect another one: let them choose.
+///         // A user with a connected account is about to connect another one: let them choose.
 ///         if login.provider == "google" && login.user.is_some() {
 ///             login.params.insert("prompt".to_owned(), "select_account".to_owned());
 ///         }
@@ -133,7 +133,7 @@ impl Hooks for NoHooks {}
 pub struct BeforeLogin<'a> {
     /// The provider's name.
     pub provider: &'a str,
-    /// Who is signed in, if anybody.
+    /// The signed-in user, if there is one.
     pub user: Option<&'a User>,
     /// The request.
     pub parts: &'a Parts,
@@ -150,7 +150,7 @@ pub struct BeforeLogin<'a> {
 pub struct Authorized<'a> {
     /// The provider's name.
     pub provider: &'a str,
-    /// Who is signed in, if anybody.
+    /// The signed-in user, if there is one.
     pub user: Option<&'a User>,
     /// The token as the provider gave it. Its [scope](Token::scope) is what was granted, which may be less than was asked
     /// for.
@@ -160,8 +160,8 @@ pub struct Authorized<'a> {
     /// Who the provider says it is, if the login asked for the scope `openid` of a provider with an issuer: its ID token was
     /// verified. `None` otherwise, and without the cargo feature `oidc`.
     pub identity: Option<Identity>,
-    /// What a provider that answers by a form says of the user there, as it came. Anybody could have written it: it is for
-    /// filling in a profile, and nothing to know somebody by. Apple sends a JSON object with the name, the first time only.
+    /// What a provider that answers by a form says of the user there, as it came. It is not verified: it is for
+    /// filling in a profile, and identifies no user. Apple sends a JSON object with the name, the first time only.
     pub posted_user: Option<Secret>,
     /// A client with this token, to ask who the user is. Nothing is stored yet.
     pub client: ApiClient,

@@ -17,7 +17,7 @@ use crate::protocol::openid::AskedOfIdToken;
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
 /// How much longer its cookie is there, by which a browser that repeats the callback is known.
 const REPEATABLE: Duration = Duration::from_secs(60);
-/// How many logins one browser can have under way, and how long their cookies may be together, of which proxies take 8 KiB
+/// How many logins one browser can have in progress, and how long their cookies may be together, of which proxies take 8 KiB
 /// with all others; the oldest give way.
 const MAX_PENDING: usize = 5;
 const MAX_BYTES: usize = 4096;

@@ -18,7 +18,7 @@ pub struct User {
 
 impl User {
     /// The user with this identifier. It is part of the storage key: use one that never changes and is never given
-    /// to somebody else, such as a primary key; not an e-mail address.
+    /// to another user, such as a primary key; not an e-mail address.
     pub fn new(id: impl Into<String>) -> Self {
         Self { id: id.into(), tenant: None, account: None }
     }

@@ -101,7 +101,7 @@ impl ApiClient {
         }
     }
 
-    /// The response to a rejected token, for whoever the client was made for.
+    /// The response to a rejected token, for the browser or program that the client was made for.
     fn rejected(&self, error: ConnectError) -> ConnectedRejection {
         ConnectedRejection::after_call(error, &self.registered.declared.name, self.browser.clone())
     }

@@ -76,7 +76,7 @@ impl ApiRequest {
     /// Sends the request and reads the whole answer, whatever its status.
     ///
     /// If the API rejects the token, it is replaced by the one that is stored by now, or by a refreshed one, and the request
-    /// is sent again, whatever its method: the API has looked at the token first and done nothing. Once a redirect was
+    /// is sent again, whatever its method: the API verified the token first and did nothing else. Once a redirect was
     /// followed the request may have been done, and is not sent again.
     ///
     /// The API rejects the token if it answers 401, unless it names a reason that is not the token's, such as

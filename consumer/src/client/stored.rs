@@ -72,7 +72,7 @@ impl StoredToken {
     }
 }
 
-/// Counts what happened for whoever operates the application. The labels come from its configuration and this code.
+/// Counts refresh events, for the operator of the application. The labels come from its configuration and this code.
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing counts"))]
 pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
     #[cfg(feature = "metrics")]
@@ -122,7 +122,7 @@ impl Redeem for TokenEndpoint {
         }
     }
 
-    /// The ID token is looked at, but only kept where that is asked for.
+    /// The ID token is verified, but only stored if that is configured.
     fn to_store(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
         let id_token =
             new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.declared.keep_id_token);
@@ -147,7 +147,7 @@ impl Redeem for TokenEndpoint {
         let verified = old.subject.as_ref().filter(|subject| !subject.issuer.is_empty());
         let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return said() };
         let http = &self.http;
-        let verdict = openid.look_at(subject, new, &self.registered.client_id, http, http.clock.now()).await;
+        let verdict = openid.verify_refresh(subject, new, &self.registered.client_id, http, http.clock.now()).await;
         if let Verdict::Unverified { cause } | Verdict::DifferentSubject { cause } = &verdict {
             tracing::error!(provider, cause, "a refresh brought an ID token that is not right");
         }

@@ -81,7 +81,7 @@ pub struct Provider {
     pub keep_id_token: bool,
     /// Refuse a callback without `iss`, for a provider that announces to send it (RFC 9207 section 2.4).
     pub requires_issuer: bool,
-    /// Bind tokens to a key, so that they are of no use to whoever steals them without it (RFC 9449). Off by default.
+    /// Bind tokens to a key, so that a stolen token is of no use without it (RFC 9449). Off by default.
     ///
     /// Every login makes a key of its own (ES256), which is stored sealed with the token. A provider that answers with a
     /// token which is not bound is refused. Tokens from before it was switched on are bound when they are refreshed, and
@@ -109,8 +109,8 @@ pub struct Provider {
     /// in there once more (`prompt=login`, `max_age=0`), or in a stronger way (`acr_values`; OpenID Connect Core section
     /// 3.1.2.1).
     ///
-    /// None by default, and never for a request that another site made the browser send. Whoever is at the browser can
-    /// write any value, which [`Hooks::before_login`](crate::Hooks::before_login) gets to see.
+    /// None by default, and never for a request that another site made the browser send. The user can write
+    /// any value, which [`Hooks::before_login`](crate::Hooks::before_login) gets to see.
     ///
     /// ```
     /// use oauth_dance::presets::Google;

@@ -112,8 +112,8 @@ pub enum ApiError {
     /// No whole answer came within the time-out.
     #[error("the provider's API did not answer in time")]
     Timeout,
-    /// The userinfo endpoint tells of somebody else than the token is of.
-    #[error("the userinfo endpoint tells of somebody else")]
+    /// The userinfo response is for a different subject than the token.
+    #[error("the userinfo response is for a different subject than the token; reconnect the account")]
     OtherSubject,
     /// The answer is larger than the limit.
     #[error("the answer is larger than {limit} bytes")]

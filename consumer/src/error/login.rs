@@ -24,7 +24,7 @@ pub enum LoginError {
     #[error("the request is malformed: {0}")]
     Malformed(&'static str),
     /// This browser started no login with that `state`, or has finished it.
-    #[error("this browser has no login under way that this callback belongs to; start again")]
+    #[error("this browser has no login in progress that this callback belongs to; start again")]
     UnknownAttempt,
     /// The login was started too long ago.
     #[error("the login took too long; start again")]
@@ -45,14 +45,14 @@ pub enum LoginError {
         /// The status of that error.
         status: StatusCode,
     },
-    /// Somebody else is signed in now than when the login was started.
+    /// Another user is signed in now than when the login was started.
     #[error("another user is signed in now than when the login was started")]
     UserChanged,
     /// Tokens are kept in a storage of each request, and this request brings none.
     #[error("{NO_REQUEST_STORAGE}")]
     NoRequestStorage,
-    /// Nobody is signed in, and no hook said whose token it is.
-    #[error("nobody is signed in to connect the account to")]
+    /// No user is signed in, and no hook said whose token it is.
+    #[error("no user is signed in to connect the account to")]
     NoUser,
     /// `iss` in the callback is not the provider's issuer (RFC 9207), or is missing although it was announced. They must be
     /// equal to the last slash.

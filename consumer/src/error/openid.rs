@@ -60,14 +60,14 @@ pub enum IdTokenError {
     Issuer {
         /// The issuer in the metadata.
         expected: String,
-        /// The issuer in the ID token, which nobody has verified: capped and in printable ASCII.
+        /// The issuer in the ID token, which is not verified: capped and in printable ASCII.
         found: String,
     },
     /// It is for another client, also where `azp` says so.
     #[error("the ID token is for another client")]
     Audience,
-    /// It names nobody.
-    #[error("the ID token names nobody")]
+    /// It has no subject.
+    #[error("the ID token has no subject")]
     Subject,
     /// It has expired.
     #[error("the ID token has expired")]

@@ -21,7 +21,7 @@ pub(super) struct Known {
 pub(super) enum Evidence {
     /// The provider's documentation says it.
     Documented(&'static str),
-    /// Whoever ran into it has published the answer.
+    /// A user of the provider has published the answer.
     Reported(&'static str),
     /// Other clients compare it like this; neither a page of the provider nor a report was found that shows it.
     Clients,

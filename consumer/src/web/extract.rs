@@ -91,7 +91,7 @@ where
     }
 }
 
-/// An extractor: the connections of whoever is signed in, for providers known by name only at run time.
+/// An extractor: the connections of the signed-in user, for providers known by name only at run time.
 ///
 /// ```
 /// use axum::extract::Path;
@@ -134,7 +134,7 @@ impl Connections {
     /// What the signed-in user has connected; see [`OAuth::accounts`].
     ///
     /// # Errors
-    /// [`ConnectError`]. Where nobody is signed in, it is empty.
+    /// [`ConnectError`]. If no user is signed in, it is empty.
     pub async fn accounts(&self) -> Result<Vec<Account>, ConnectError> {
         match &self.user {
             Some(user) => self.oauth.accounts(user).await,
@@ -145,7 +145,7 @@ impl Connections {
     /// A client of the signed-in user at this provider; see [`OAuth::client`].
     ///
     /// # Errors
-    /// [`ConnectError`]; [`ConnectError::NotConnected`] too where nobody is signed in.
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] too if no user is signed in.
     pub async fn client(&self, provider: &str) -> Result<ApiClient, ConnectError> {
         self.oauth.registered(provider)?;
         let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
@@ -156,7 +156,7 @@ impl Connections {
     /// What is stored for the signed-in user at this provider and how it stands; see [`OAuth::connection`].
     ///
     /// # Errors
-    /// [`ConnectError`]. Where nobody is signed in, it is `None`.
+    /// [`ConnectError`]. If no user is signed in, it is `None`.
     pub async fn connection(&self, provider: &str) -> Result<Option<Connection>, ConnectError> {
         self.oauth.registered(provider)?;
         match &self.user {
@@ -168,7 +168,7 @@ impl Connections {
     /// Forgets the signed-in user's token of this provider and revokes it there; see [`OAuth::disconnect`].
     ///
     /// # Errors
-    /// [`ConnectError`]; [`ConnectError::NotConnected`] where nobody is signed in.
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] if no user is signed in.
     pub async fn disconnect(&self, provider: &str) -> Result<Disconnected, ConnectError> {
         let Some(user) = &self.user else {
             self.oauth.registered(provider)?;
@@ -180,7 +180,7 @@ impl Connections {
     /// Sends the browser to the provider to end the signed-in user's session there too; see [`OAuth::end_session`].
     ///
     /// # Errors
-    /// [`ConnectError`]; [`ConnectError::NotConnected`] where nobody is signed in.
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] if no user is signed in.
     pub async fn end_session(&self, provider: &str, next: &str) -> Result<Option<EndSession>, ConnectError> {
         self.oauth.registered(provider)?;
         let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;

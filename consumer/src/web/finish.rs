@@ -105,7 +105,7 @@ impl Login {
 
     /// Redeems the code, asks the hook, and stores the token.
     async fn finish(mut self, earlier: Earlier) -> Result<(Response, Ended), LoginError> {
-        // A browser that is a user of its own became one in another tab; nobody else has signed in.
+        // A browser that is a user of its own became one in another tab; no other user has signed in.
         let became_a_user = self.attempt.is_of(None) && matches!(self.oauth.inner.users, UserSource::Anonymous(_));
         if !self.attempt.is_of(self.user.as_ref()) && !became_a_user {
             return Err(LoginError::UserChanged);

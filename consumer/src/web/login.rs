@@ -58,7 +58,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     let next = oauth.inner.paths.local(query::one(query, "next")?.as_deref());
     let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
 
-    // Connecting an account to somebody signed in changes their account: another site may not start that alone.
+    // Connecting an account to a signed-in user changes their account: another site may not start that alone.
     let is_cross_site = is_cross_site(&parts.headers, &oauth.inner.paths.origin());
     if is_cross_site {
         if parts.method == Method::POST {

@@ -29,7 +29,7 @@ impl OAuth {
     /// use oauth_dance::{ConnectedRejection, Connections, SameOrigin};
     ///
     /// async fn logout(_: SameOrigin, connections: Connections) -> Result<Response, ConnectedRejection> {
-    ///     // A provider that is down keeps nobody from logging out here.
+    ///     // A provider that is down does not prevent the logout here.
     ///     let there = connections.end_session("acme", "/goodbye").await.ok().flatten();
     ///     connections.disconnect("acme").await.map_err(|error| connections.reject("acme", error))?;
     ///     Ok(there.map_or_else(|| Redirect::to("/goodbye").into_response(), IntoResponse::into_response))

@@ -37,7 +37,7 @@ impl OAuth {
     /// The login and callback routes of every provider, for any router's state.
     ///
     /// * `GET /login/{provider}?next=/path` sends the browser to the provider, and afterwards to that path of this
-    ///   application. A request that another site made for somebody signed in gets a page that asks first; `POST` from
+    ///   application. A request that another site made for a signed-in user gets a page that asks first; `POST` from
     ///   the application's own pages goes straight on.
     /// * `GET /login/{provider}/authorized` is where the provider sends it back. With `POST` one that answers by a form does,
     ///   and the browser is sent on to the same with `GET`.
@@ -109,7 +109,7 @@ fn is_prefetch(headers: &HeaderMap) -> bool {
         .any(|value| ["prefetch", "prerender", "preview"].iter().any(|ahead| value.contains(ahead)))
 }
 
-/// Counts how logins end for whoever operates the application. The labels come from its configuration and this code.
+/// Counts how logins end, for the operator of the application. The labels come from its configuration and this code.
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing counts"))]
 fn count(provider: &str, outcome: &'static str) {
     #[cfg(feature = "metrics")]

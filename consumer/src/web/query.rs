@@ -1,4 +1,4 @@
-//! Query parameters that may come from anybody.
+//! Query parameters, which are not trusted.
 
 use url::form_urlencoded;
 

@@ -32,7 +32,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// `None` if whoever asks does not want pages.
+    /// `None` if the request does not accept pages.
     pub(crate) fn of(parts: &Parts, oauth: &OAuth) -> Option<Arc<dyn Visitor>> {
         if !accepts_html(&parts.headers) {
             return None;
@@ -120,7 +120,7 @@ fn sent_to(oauth: &OAuth, provider: &str) -> String {
 
 fn log(error: &ConnectError) {
     let (code, cause) = (error.code(), error as &dyn std::error::Error);
-    // That somebody has yet to connect their account is no trouble.
+    // A user who has not connected an account yet is no failure.
     if error.needs_login() {
         tracing::debug!(code, error = cause, "no client");
     } else {
@@ -144,7 +144,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Whether whoever asks wants a page. A program that accepts anything gets JSON.
+/// Whether the request accepts a page. A program that accepts anything gets JSON.
 pub(crate) fn accepts_html(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/html"))
 }

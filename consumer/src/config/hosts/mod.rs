@@ -120,7 +120,7 @@ impl KnownHosts {
         Self { plain_http: plain_http.clone(), configured: hosts.collect() }
     }
 
-    /// A URL that somebody in `source` names. It leads to a host of the configuration, or no nearer than its source.
+    /// A URL that a document from `source` names. It leads to a host of the configuration, or no nearer than its source.
     pub(crate) fn parse(&self, text: &str, source: Zone) -> Result<Url, &'static str> {
         let url = parse_endpoint(text, &self.plain_http)?;
         match Zone::of(&url) {

@@ -23,7 +23,7 @@ pub(crate) async fn send(
 }
 
 /// Sends a request and reads as much of the answer as comes, with why it is not whole if it is not. It ends a little
-/// before whoever waits for it gives up, so that nothing that has been read is lost.
+/// before the caller gives up, so that nothing that has been read is lost.
 pub(crate) async fn receive(
     http: &HttpClients,
     request: RequestBuilder,

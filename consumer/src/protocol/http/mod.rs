@@ -199,7 +199,7 @@ pub(crate) enum SendError {
 }
 
 impl Answer {
-    /// Its body without a content coding that nobody asked for.
+    /// Its body without a content coding that was not asked for.
     pub(crate) fn plain(&self) -> Bytes {
         decompressed(&self.headers, self.body.clone(), MAX_PLAIN)
     }

@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 5;
 const MAX_WORDS: usize = 100;
 /// Words that stand in `error` where there is none.
 const NO_ERROR: [&str; 9] = ["", "0", "false", "null", "nil", "none", "no", "ok", "success"];
-/// Members that hold a code, in the order in which they are looked at.
+/// Members that hold a code, in the order in which they are read.
 const CODES: [&str; 11] =
     ["error", "error_code", "errorCode", "errorType", "type", "code", "status", "name", "reason", "key", "errors"];
 /// Members that hold a sentence.

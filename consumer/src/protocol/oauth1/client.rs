@@ -69,7 +69,7 @@ impl Client {
 
     /// Signs an API call as it is about to be sent: its query, and its body if that is a form (section 3.4.1.3.1).
     ///
-    /// A signature is good for one request, so that a repeated one is signed anew.
+    /// A signature is good for one request, so that a repeated one is signed again.
     pub(crate) fn sign(
         &self,
         request: RequestBuilder,

@@ -17,7 +17,8 @@ use crate::protocol::registered::Registered;
 const MAX_REQUEST_URI: usize = 2048;
 
 /// Pushes the parameters of an authorization request, and returns the `request_uri` that stands for them (RFC 9126
-/// sections 2.1 and 2.2). It is used at once, works once, and whoever knows it can use it, so it is kept like a secret.
+/// sections 2.1 and 2.2). It is used at once, works once, and is handled like a secret, because knowing it is enough to use
+/// it.
 pub(crate) async fn push(
     http: &HttpClients,
     registered: &Registered,

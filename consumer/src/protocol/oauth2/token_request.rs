@@ -11,7 +11,7 @@ use crate::protocol::http::{Answer, HttpClients};
 use crate::protocol::registered::Registered;
 
 /// Redeems an authorization code (RFC 6749 section 4.1.3 with RFC 7636 section 4.5) for a token bound to `key`, if there is
-/// one. Never retried once the provider has looked at it: a code works once.
+/// one. Never retried once the provider has seen it: a code works once.
 pub(crate) async fn exchange_code(
     http: &HttpClients,
     registered: &Registered,

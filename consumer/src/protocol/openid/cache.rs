@@ -88,7 +88,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
     ///
     /// # Cancel safety
     /// As [`get`](Self::get).
-    pub(super) async fn instead_of(
+    pub(super) async fn newer_than(
         &self,
         old: &Arc<T>,
         terms: Terms<'_>,

@@ -50,7 +50,7 @@ pub(super) fn verify(id_token: &Secret, keys: &KeySet, expected: &Expected<'_>) 
     Ok(Identity::new(issuer, subject, claims.0))
 }
 
-/// The claims as they stand there. They are nobody's yet.
+/// The claims as they stand there. They are not verified yet.
 pub(super) fn claims(id_token: &Secret) -> Option<Map<String, Value>> {
     Signed::read(id_token.expose())?.claims()
 }

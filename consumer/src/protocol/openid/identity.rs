@@ -3,9 +3,9 @@ use std::fmt;
 use oauth_dance_core::Subject;
 use serde_json::{Map, Value};
 
-/// Who somebody is at an OpenID provider, as a verified ID token says (OpenID Connect Core section 2).
+/// Who a user is at an OpenID provider, as a verified ID token says (OpenID Connect Core section 2).
 ///
-/// The issuer and the subject together are who it is: both never change and are never given to anybody else (section
+/// The issuer and the subject together are who it is: both never change and are never given to another user (section
 /// 5.7). Everything else may change hands, an e-mail address above all, so it is nothing to find an account by.
 ///
 /// ```
@@ -63,7 +63,7 @@ impl Identity {
         (plain && !local.is_empty() && !domain.is_empty() && !domain.contains('@')).then_some(email)
     }
 
-    /// The e-mail address as it came, which may be anybody's.
+    /// The e-mail address as it came, which is not verified.
     pub fn email(&self) -> Option<&str> {
         self.text("email")
     }

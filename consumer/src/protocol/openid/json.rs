@@ -1,4 +1,4 @@
-//! JSON from outside, read so that what nobody needs cannot spoil what somebody does.
+//! JSON from outside, read so that a member that is not needed cannot spoil one that is.
 
 use std::collections::HashMap;
 

@@ -109,7 +109,7 @@ impl OpenId {
             // The issuer may have other keys by now.
             Err(error @ (IdTokenError::UnknownKey | IdTokenError::Signature)) => {
                 let fetch = self.fetch_keys(http, &metadata, url);
-                match self.keys.instead_of(&keys, terms(http, now), fetch).await {
+                match self.keys.newer_than(&keys, terms(http, now), fetch).await {
                     Some(keys) => id_token::verify(id_token, &keys, &expected),
                     None => Err(error),
                 }
@@ -119,7 +119,7 @@ impl OpenId {
     }
 
     /// What the ID token of a refresh says about the new token (OpenID Connect Core section 12.2).
-    pub(crate) async fn look_at(
+    pub(crate) async fn verify_refresh(
         &self,
         was: &Subject,
         token: &OAuth2Token,
@@ -163,7 +163,7 @@ impl OpenId {
             Ok(url) => return Ok((metadata, url)),
             Err(error) => error,
         };
-        let newer = self.metadata.instead_of(&metadata, terms(http, now), self.fetch_metadata(http)).await;
+        let newer = self.metadata.newer_than(&metadata, terms(http, now), self.fetch_metadata(http)).await;
         let newer = newer.ok_or(error)?;
         let url = newer.endpoint("jwks_uri")?;
         Ok((newer, url))

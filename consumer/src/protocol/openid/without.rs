@@ -45,7 +45,7 @@ impl OpenId {
         match *self {}
     }
 
-    pub(crate) async fn look_at(
+    pub(crate) async fn verify_refresh(
         &self,
         _: &Subject,
         _: &OAuth2Token,

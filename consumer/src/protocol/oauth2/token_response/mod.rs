@@ -1,7 +1,7 @@
 //! Reads what token endpoints really answer.
 //!
 //! RFC 6749 section 5 asks for JSON with a few well-typed members. Providers send forms, JSON labelled as something
-//! else, errors with status 200, numbers as strings, members that nobody needs in any shape. All of that is understood
+//! else, errors with status 200, numbers as strings, members in any shape that are not needed. All of that is understood
 //! here, and nothing that is not a token is ever taken for one. No error quotes the body.
 //!
 //! A success with an access token in it is one, whatever stands beside the token: no words inside it are a refusal. At a

@@ -29,7 +29,7 @@ impl World {
         self.cached.get(terms, self.counted(fetch)).await.map(|document| *document)
     }
 
-    async fn instead_of(
+    async fn newer_than(
         &self,
         old: u32,
         fetch: impl Future<Output = Result<u32, DiscoveryError>> + Send + 'static,
@@ -37,7 +37,7 @@ impl World {
         let clock = self.clock.clock();
         let terms = Terms { now: clock.now(), clock: &clock, timeout: LIMIT };
         let known = lock(&self.cached.state).any().filter(|known| **known == old).unwrap_or_else(|| Arc::new(old));
-        self.cached.instead_of(&known, terms, self.counted(fetch)).await.map(|document| *document)
+        self.cached.newer_than(&known, terms, self.counted(fetch)).await.map(|document| *document)
     }
 
     fn counted(
@@ -195,14 +195,14 @@ async fn an_old_document_serves_while_a_fetch_hangs() {
 async fn a_document_is_replaced_early_once_a_minute() {
     let world = World::new();
     world.get(async { Ok(1) }).await.unwrap();
-    assert_eq!(world.instead_of(1, async { Ok(2) }).await, Some(2));
-    assert_eq!(world.instead_of(1, never()).await, Some(2), "it is there already");
+    assert_eq!(world.newer_than(1, async { Ok(2) }).await, Some(2));
+    assert_eq!(world.newer_than(1, never()).await, Some(2), "it is there already");
     world.advance(59);
-    assert_eq!(world.instead_of(2, never()).await, None);
+    assert_eq!(world.newer_than(2, never()).await, None);
     world.advance(1);
-    assert_eq!(world.instead_of(2, async { Err(DOWN) }).await, None);
+    assert_eq!(world.newer_than(2, async { Err(DOWN) }).await, None);
     world.advance(60);
-    assert_eq!(world.instead_of(2, async { Ok(3) }).await, Some(3));
+    assert_eq!(world.newer_than(2, async { Ok(3) }).await, Some(3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,6 +213,6 @@ async fn callers_share_one_early_fetch() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         Ok(2)
     };
-    let (one, two) = tokio::join!(world.instead_of(1, slow), world.instead_of(1, never()));
+    let (one, two) = tokio::join!(world.newer_than(1, slow), world.newer_than(1, never()));
     assert_eq!((one, two), (Some(2), Some(2)));
 }
