@@ -120,6 +120,8 @@ pub use web::logout::EndSession;
 pub use web::same_origin::{CrossSiteRejection, SameOrigin};
 pub use web::{OAuthLayer, OAuthService};
 
+/// For the traits of this crate that an application implements, such as [`Hooks`].
+pub use oauth_dance_core::async_trait;
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, MemoryStorage,
     OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealFailure, ResealReport,

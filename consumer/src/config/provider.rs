@@ -303,6 +303,7 @@ impl Provider {
 /// How a client authenticates at the token endpoint (RFC 6749 section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ClientAuthentication {
     /// HTTP Basic, as the RFC prefers.
     #[serde(alias = "client_secret_basic")]

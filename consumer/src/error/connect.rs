@@ -111,7 +111,7 @@ impl From<RefreshError> for ConnectError {
             RefreshError::Busy => Self::Busy,
             RefreshError::WrongKind => Self::WrongKind,
             RefreshError::Storage(error) => Self::Storage(error),
-            _ => Self::Interrupted,
+            RefreshError::Interrupted => Self::Interrupted,
         }
     }
 }

@@ -5,8 +5,10 @@ use crate::progress::{BackOff, DeadReason};
 use crate::time::Timestamp;
 
 /// Why there is no usable token.
+///
+/// This enum is exhaustive on purpose: each variant asks its caller for something else, so a new one must not be mistaken for an
+/// old one.
 #[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum RefreshError {
     /// No token is stored under the key.
     #[error("no token is stored for this user; the user must authorize first")]

@@ -14,6 +14,7 @@ use crate::protocol::registered::Registered;
 
 /// What became of a token at the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Revocation {
     /// The provider says that it is revoked.
     Done,
