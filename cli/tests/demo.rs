@@ -39,7 +39,7 @@ fn an_error_is_one_line_when_no_server_answers() {
 fn an_unknown_parameter_is_shown_without_its_value() {
     let demo = demo("postgres://u@127.0.0.1:1/d?passwd=CANARY");
     assert_eq!(demo.code, 1);
-    demo.assert_one_line(&["cannot use the storage", "127.0.0.1:1", "leave the parameter out", "`passwd`"]);
+    demo.assert_one_line(&["cannot use the storage", "127.0.0.1:1", "remove the parameter", "`passwd`"]);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn an_error_is_one_line_when_a_password_is_wrong() {
         url.set_password(Some("CANARY")).unwrap();
         let demo = demo(url.as_str());
         assert_eq!(demo.code, 1);
-        demo.assert_one_line(&["the server refuses"]);
+        demo.assert_one_line(&["the server rejects"]);
     }
 }
 

@@ -219,7 +219,7 @@ fn an_error_is_reported_when_a_text_differs() {
     status.assert_one_line(&["migration 1 was applied with a different text", "_oauth_dance_tokens_migrations"]);
     let up = run(&["migrate", "up", "--database-url", &url], &[]);
     assert_eq!(up.code, 2);
-    up.assert_one_line(&["other text than this release has"]);
+    up.assert_one_line(&["differs from the file of this release"]);
 }
 
 #[test]

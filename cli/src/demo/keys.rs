@@ -60,7 +60,7 @@ mod tests {
 
         fs::write(&path, "CANARY\n").unwrap();
         let error = load_or_create(&path).unwrap_err().to_string();
-        assert!(error.contains("line 1 is not a key") && !error.contains("CANARY"), "{error}");
+        assert!(error.contains("line 1 of the key ring is not a key") && !error.contains("CANARY"), "{error}");
         fs::remove_dir_all(&folder).unwrap();
     }
 }
