@@ -1,6 +1,6 @@
-//! A token storage of one's own: on [redb], an embedded key-value database in a single file.
+//! A custom token storage on [redb], an embedded key-value database in a single file.
 //!
-//! Everything a storage must do is on the page of [`TokenStorage`]; `tests/conformance.rs` proves that this one does it.
+//! [`TokenStorage`] documents everything that a storage must do, and `tests/conformance.rs` tests this one.
 //!
 //! [redb]: https://docs.rs/redb
 
@@ -20,7 +20,7 @@ type Row<'a> = (u128, Option<u64>, Option<u64>, Option<&'a str>, &'a [u8]);
 
 const TOKENS: TableDefinition<'static, &[u8], Row<'static>> = TableDefinition::new("tokens");
 
-/// Keeps tokens in a redb file, which one process at a time can open.
+/// Stores tokens in a redb file, which only one process at a time can open.
 #[derive(Clone, Debug)]
 pub struct RedbStorage {
     database: Arc<Database>,
@@ -31,7 +31,7 @@ impl RedbStorage {
     /// Opens a file, or creates it.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the file cannot be opened or is something else.
+    /// [`StorageError::Misconfigured`] if the file cannot be opened or is not a redb file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         let advice = "give the path of a redb file that no other process has open, or of none yet".to_owned();
         let database =
@@ -39,8 +39,8 @@ impl RedbStorage {
         Ok(Self { database: Arc::new(database), clock: Clock::system() })
     }
 
-    /// Runs one write transaction on a thread where it may wait for the disk. What it wrote is on the disk when this
-    /// returns, and nothing is if it fails or the process dies before.
+    /// Runs one write transaction on a thread that may wait for the disk. When this returns, the data is on the disk.
+    /// If `change` fails or the process dies before, nothing is written.
     async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Table<'_, &'static [u8], Row<'static>>, Timestamp) -> Result<T, StorageError>
@@ -57,7 +57,8 @@ impl RedbStorage {
         task.await.map_err(StorageError::ambiguous)?
     }
 
-    /// Runs one read transaction likewise. A file that was never written to has no table yet: `None`.
+    /// Runs one read transaction in the same way. A file without writes has no table yet, and the result is the
+    /// default.
     async fn read<T: Default + Send + 'static>(
         &self,
         look: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], Row<'static>>, Timestamp) -> Result<T, StorageError>
@@ -131,14 +132,14 @@ impl TokenStorage for RedbStorage {
             let mut entries = Vec::new();
             for row in table.range::<&[u8]>((start, Bound::Unbounded)).map_err(StorageError::unavailable)? {
                 let (key, row) = row.map_err(StorageError::unavailable)?;
-                // Only this storage writes the table, and only such keys.
+                // Only this storage writes the table, and it writes only valid keys.
                 let Ok(key) = TokenKey::from_bytes(key.value()) else { continue };
                 let Some(found) = live(row.value(), now) else { continue };
                 let entry = Entry::new(key, found.version, &found.value);
                 if filter.matches(&entry) {
                     entries.push(entry);
                 }
-                // One more than asked for tells that another page follows.
+                // One more entry than requested means that another page follows.
                 if entries.len() > limit.max(1) {
                     break;
                 }
@@ -167,7 +168,7 @@ impl TokenStorage for RedbStorage {
     }
 }
 
-/// The record of a row, unless it is past its retention.
+/// The record of a row, unless its retention has ended.
 fn live((version, expires_at, retain_until, key_id, payload): Row<'_>, now: Timestamp) -> Option<Versioned<Record>> {
     let left = retain_until.map(|until| Timestamp::from_unix_seconds(until).saturating_since(now));
     let record = Record::new(payload)
@@ -178,7 +179,7 @@ fn live((version, expires_at, retain_until, key_id, payload): Row<'_>, now: Time
     is_live.then(|| Versioned::new(record, Version::from_bytes(version.to_be_bytes())))
 }
 
-/// The version stored now, if there is a record.
+/// The stored version, if there is a record.
 fn current(
     table: &Table<'_, &'static [u8], Row<'static>>,
     key: &[u8],

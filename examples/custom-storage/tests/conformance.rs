@@ -1,4 +1,4 @@
-//! Everything the contract asks for, one test a property.
+//! Tests the whole contract, with one test for each property.
 
 use oauth_dance_example_custom_storage::RedbStorage;
 

@@ -1,4 +1,4 @@
-//! Visitors without accounts: each browser is a user of its own.
+//! Visitors without accounts: each browser is a separate user.
 //!
 //! Nothing is stored and no cookie is set before a visitor connects. Then the browser gets a sealed cookie that names it;
 //! the token itself stays on the server.
@@ -15,7 +15,7 @@ use oauth_dance::{
 /// The application.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     base_url: &str,
     storage: impl TokenStorage,
@@ -32,7 +32,7 @@ pub fn router(
         .with_state(oauth))
 }
 
-/// For everybody.
+/// For all visitors.
 async fn home(github: Option<Connected<GitHub>>) -> &'static str {
     if github.is_some() { "You are connected." } else { "Connect at /login/github." }
 }
@@ -42,7 +42,7 @@ async fn me(github: Connected<GitHub>) -> Result<String, ApiError> {
     github.userinfo().send().await?.success()?.text()
 }
 
-/// Forgets the token and revokes it at the provider.
+/// Deletes the token and revokes it at the provider.
 async fn forget(_: SameOrigin, connections: Connections) -> Result<Redirect, ConnectedRejection> {
     connections.disconnect("github").await.map_err(|error| connections.reject("github", error))?;
     Ok(Redirect::to("/"))

@@ -1,4 +1,4 @@
-//! Users sign in to the application as they always did, and connect accounts elsewhere to theirs.
+//! Users sign in to the application as before, and connect accounts elsewhere to their account.
 
 use async_trait::async_trait;
 use axum::Router;
@@ -15,7 +15,7 @@ use crate::sessions::{self, SignedIn};
 /// The application. `own_pages` has the sign-in, at `/sign-in`.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     base_url: &str,
     storage: impl TokenStorage,
@@ -58,7 +58,7 @@ impl Hooks for MembersOnly {
     async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
         match failure.error {
             LoginError::Hook(error) if error.is::<NotSignedIn>() => Some(Redirect::to("/sign-in").into_response()),
-            // They signed out while they were at the provider.
+            // The user signed out while they were at the provider.
             LoginError::NoUser => Some(Redirect::to("/sign-in").into_response()),
             _ => None,
         }

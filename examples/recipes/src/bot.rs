@@ -1,4 +1,4 @@
-//! One token for the whole application, as a bot has: an administrator connects it, and it works for everybody.
+//! One token for the whole application, for a bot: an administrator connects it, and it works for all users.
 
 use std::error::Error;
 use std::fmt;
@@ -17,7 +17,7 @@ use oauth_dance::{
 use crate::people::Id;
 use crate::sessions::{self, SignedIn};
 
-/// Whose token it is: nobody's in particular.
+/// The owner of the token: the bot, and no particular person.
 pub fn bot() -> User {
     User::new("bot")
 }
@@ -25,7 +25,7 @@ pub fn bot() -> User {
 /// The application. Only this administrator can connect the bot. `own_pages` has the sign-in.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     base_url: &str,
     storage: impl TokenStorage,
@@ -49,25 +49,25 @@ pub fn router(
         .layer(sessions::layer(base_url)))
 }
 
-/// Anybody makes the bot say something. A background job would do the same.
+/// Any visitor can make the bot post a message. A background job would do the same.
 async fn announce(State(oauth): State<OAuth>) -> Result<String, Unavailable> {
     let slack = oauth.client("slack", &bot()).await?;
     let answer = slack.post("/chat.postMessage").json(&serde_json::json!({ "text": "hello" })).send().await?;
     Ok(answer.success()?.text()?)
 }
 
-/// Whether it is connected, for anybody.
+/// Shows to any visitor whether the bot is connected.
 async fn state(State(oauth): State<OAuth>) -> Result<&'static str, Unavailable> {
     Ok(if oauth.connection("slack", &bot()).await?.is_some() { "connected" } else { "not connected" })
 }
 
-/// For the administrator only: to everybody else nobody is signed in.
+/// For the administrator only. For all others, no user is signed in.
 async fn disconnect(_: SameOrigin, connections: Connections) -> Result<Redirect, ConnectedRejection> {
     connections.disconnect("slack").await.map_err(|error| connections.reject("slack", error))?;
     Ok(Redirect::to("/bot"))
 }
 
-/// The bot does not work: no visitor can do anything about it, so nobody is sent to a login.
+/// The bot does not work. No visitor can repair it, so no visitor is sent to a login.
 struct Unavailable(BoxError);
 
 impl From<ConnectError> for Unavailable {

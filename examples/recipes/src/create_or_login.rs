@@ -1,4 +1,4 @@
-//! Users sign in *by* an account elsewhere: who comes for the first time becomes a user.
+//! Users sign in *with* an account elsewhere. The first login creates the user.
 
 use async_trait::async_trait;
 use axum::extract::FromRequestParts as _;
@@ -18,7 +18,7 @@ use crate::sessions::{self, SignedIn};
 /// The application.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     base_url: &str,
     storage: impl TokenStorage,
@@ -50,7 +50,7 @@ async fn home(SignedIn(id): SignedIn, Extension(people): Extension<People>) -> S
     }
 }
 
-/// Finds whose login it is, or creates them, and signs them in. Who is signed in already links one more account.
+/// Finds or creates the user and signs them in. A user who is already signed in links one more account.
 #[derive(Clone, Debug)]
 pub struct CreateOrLogin {
     /// The application's users.
@@ -80,7 +80,7 @@ impl Hooks for CreateOrLogin {
         Ok(Decision::store().for_user(sessions::user(id)))
     }
 
-    /// The session that was signed in went with a response that never arrived, so this one is.
+    /// The response with the signed-in session never arrived, so this session is signed in.
     async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
         if let Some(user) = login.user {
             let session = Session::from_request_parts(login.parts, &()).await.map_err(|(_, why)| why)?;
@@ -90,11 +90,11 @@ impl Hooks for CreateOrLogin {
     }
 }
 
-/// Who it is at the provider: by the verified ID token where there is one, and else by asking its API. Decide once for
-/// each provider, for the two are called differently.
+/// The user's identity at the provider: from the verified ID token if there is one, and otherwise from the API. Use one
+/// of the two for each provider and stay with it, because their identifiers differ.
 ///
 /// # Errors
-/// If the provider does not say.
+/// If the provider does not return it.
 pub async fn who(login: &Authorized<'_>) -> Result<Identity, BoxError> {
     let provider = login.provider.to_owned();
     if let Some(identity) = &login.identity {

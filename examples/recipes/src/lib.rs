@@ -1,20 +1,20 @@
-//! One module for each way an application can have users. Each builds a whole router, and `tests/recipes.rs` drives it
-//! like a browser, against a provider of its own.
+//! One module for each way an application can have users. Each builds a complete router, and `tests/recipes.rs` drives
+//! it like a browser, against a test provider.
 //!
 //! | what you have | recipe |
 //! | --- | --- |
-//! | visitors, and no accounts | [`anonymous`] |
-//! | users who sign in as they always did, and connect accounts elsewhere | [`association`] |
-//! | users who sign in *by* an account elsewhere | [`create_or_login`] |
-//! | the same, who link and unlink more accounts | [`linking`] |
+//! | visitors without accounts | [`anonymous`] |
+//! | users who sign in as before, and connect accounts elsewhere | [`association`] |
+//! | users who sign in *with* an account elsewhere | [`create_or_login`] |
+//! | the same users, who also link and unlink more accounts | [`linking`] |
 //! | several providers for each user, and several accounts at each | [`several`] |
-//! | one token for the whole application, as a bot has | [`bot`] |
-//! | tenants, each on a host of its own | [`tenants`] |
+//! | one token for the whole application, for a bot | [`bot`] |
+//! | tenants, each on its own host | [`tenants`] |
 //! | `axum-login` | [`with_axum_login`] |
-//! | tower-sessions, and nothing else to keep tokens in | [`sessions_alone`] |
+//! | tower-sessions, and no other storage for tokens | [`sessions_alone`] |
 //!
-//! [`people`] and [`sessions`] stand for what an application has already: a table of users, and a session that says who
-//! is signed in. What is taken as `own_pages` stands for the rest of it, its own sign-in included.
+//! [`people`] and [`sessions`] represent what an application already has: a table of users, and a session with the
+//! signed-in user. The argument `own_pages` represents the rest of it, including its own sign-in.
 
 pub mod anonymous;
 pub mod association;

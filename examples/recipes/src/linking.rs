@@ -16,7 +16,7 @@ use crate::sessions::{self, SignedIn};
 /// The application.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     base_url: &str,
     storage: impl TokenStorage,
@@ -40,8 +40,8 @@ pub fn router(
         .layer(sessions::layer(base_url)))
 }
 
-/// What is linked. A page would have a form for each provider: `<form method="post" action="/login/github">` to link, and
-/// `<form method="post" action="/unlink/github">` to unlink.
+/// Lists the linked accounts. A page would have a form for each provider: `<form method="post" action="/login/github">`
+/// to link, and `<form method="post" action="/unlink/github">` to unlink.
 async fn accounts(SignedIn(id): SignedIn, Extension(people): Extension<People>) -> Response {
     let Some(id) = id else { return Redirect::to("/login/github?next=/accounts").into_response() };
     let identities = people.identities(id);
@@ -49,7 +49,8 @@ async fn accounts(SignedIn(id): SignedIn, Extension(people): Extension<People>) 
     lines.join("\n").into_response()
 }
 
-/// Forgets the token and revokes it at the provider, and no longer signs in by that account; but never by none at all.
+/// Deletes the token, revokes it at the provider, and removes the account as a way to sign in, unless it is the last
+/// one.
 async fn unlink(
     _: SameOrigin,
     SignedIn(id): SignedIn,
@@ -63,7 +64,7 @@ async fn unlink(
         return Ok(last.into_response());
     }
     connections.disconnect(&provider).await.map_err(|error| connections.reject(&provider, error))?;
-    // Asked again in the same step, for two requests may be under way.
+    // Checked again in the same step, because two requests may be in progress.
     if !people.unlink(id, &provider) {
         return Ok(last.into_response());
     }

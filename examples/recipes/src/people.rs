@@ -1,4 +1,4 @@
-//! Stands for the application's own tables: its users, and the accounts elsewhere that each of them signs in by.
+//! Represents the application's own tables: its users, and the accounts elsewhere that each of them signs in with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A user's primary key.
 pub type Id = u64;
 
-/// Who somebody is at a provider: its name here, and what it calls them, which it never gives to anybody else.
+/// A user's identity at a provider: the provider's name, and its identifier, which it never gives to another user.
 ///
-/// An e-mail address is neither. Many providers let people write any address into their profile, so whoever associates
-/// users by it hands accounts out.
+/// Do not use an e-mail address. Many providers let people write any address into their profile, so an application that
+/// finds users by address gives accounts away.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     /// The provider's name in this application.
@@ -24,7 +24,7 @@ pub struct People(Arc<Mutex<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    /// A primary key is never given out twice.
+    /// A primary key is never used twice.
     last: Id,
     users: BTreeSet<Id>,
     /// Unique by identity.
@@ -32,12 +32,12 @@ struct Tables {
 }
 
 impl People {
-    /// A new user.
+    /// Creates a user.
     pub fn create(&self) -> Id {
         self.tables().create()
     }
 
-    /// Whose identity this is, or a new user whose it is from now on. Two logins at once make one user.
+    /// Returns the user with this identity, or creates one. Two concurrent logins create one user.
     pub fn find_or_create(&self, identity: Identity) -> Id {
         let mut tables = self.tables();
         if let Some(id) = tables.identities.get(&identity) {
@@ -48,8 +48,8 @@ impl People {
         id
     }
 
-    /// Gives an identity to a user who is there already. `false`: it is somebody else's, or the user has another one at
-    /// this provider.
+    /// Gives an identity to an existing user. `false`: it is another user's, or the user has another one at this
+    /// provider.
     pub fn link(&self, id: Id, identity: Identity) -> bool {
         let mut tables = self.tables();
         let has_another = |(found, owner): (&Identity, &Id)| {
@@ -61,7 +61,7 @@ impl People {
         *tables.identities.entry(identity).or_insert(id) == id
     }
 
-    /// Takes the identity at one provider from a user. `false`: it is the last one, and the user could never sign in again.
+    /// Removes a user's identity at one provider. `false`: it is the last one, and the user could never sign in again.
     pub fn unlink(&self, id: Id, provider: &str) -> bool {
         let mut tables = self.tables();
         if !tables.has_others(id, provider) {
@@ -76,25 +76,25 @@ impl People {
         self.tables().has_others(id, provider)
     }
 
-    /// Every identity of a user.
+    /// All identities of a user.
     pub fn identities(&self, id: Id) -> Vec<Identity> {
         let tables = self.tables();
         tables.identities.iter().filter(|(_, owner)| **owner == id).map(|(identity, _)| identity.clone()).collect()
     }
 
-    /// Whether there is such a user.
+    /// Whether the user exists.
     pub fn exists(&self, id: Id) -> bool {
         self.tables().users.contains(&id)
     }
 
-    /// Deletes a user. Their tokens go by `OAuth::accounts` and `OAuth::disconnect`.
+    /// Deletes a user. Delete their tokens with `OAuth::accounts` and `OAuth::disconnect`.
     pub fn delete(&self, id: Id) {
         let mut tables = self.tables();
         tables.users.remove(&id);
         tables.identities.retain(|_, owner| *owner != id);
     }
 
-    /// How many users there are.
+    /// The number of users.
     pub fn count(&self) -> usize {
         self.tables().users.len()
     }

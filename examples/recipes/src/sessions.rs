@@ -1,4 +1,4 @@
-//! Stands for the application's own sessions: here tower-sessions, with the signed-in user's id in them.
+//! Represents the application's own sessions: tower-sessions that contain the signed-in user's id.
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -11,27 +11,28 @@ use crate::people::Id;
 
 const USER: &str = "user";
 
-/// Sessions in memory; take a store that lasts.
+/// Sessions in memory. Use a durable store in production.
 ///
-/// The cookie is `SameSite=Lax`: with `Strict`, which is the default of tower-sessions, browsers do not send it on the way
-/// back from a provider.
+/// The cookie is `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send it on the way back
+/// from a provider.
 pub fn layer(base_url: &str) -> SessionManagerLayer<MemoryStore> {
     layer_on(MemoryStore::default(), base_url)
 }
 
-/// The same in this store.
+/// The same, with the given store.
 pub fn layer_on(store: MemoryStore, base_url: &str) -> SessionManagerLayer<MemoryStore> {
     SessionManagerLayer::new(store).with_secure(base_url.starts_with("https:")).with_same_site(SameSite::Lax)
 }
 
-/// An extractor: who is signed in, if anybody. A session that cannot be read is an error, and never a visitor.
+/// An extractor for the signed-in user, if there is one. A session that cannot be read is an error, and never a
+/// visitor.
 ///
-/// Where users can be deleted, look here whether there still is such a one.
+/// If users can be deleted, check here that the user still exists.
 #[derive(Clone, Copy, Debug)]
 pub struct SignedIn(pub Option<Id>);
 
 impl SignedIn {
-    /// The same for the library: what its tokens are stored under.
+    /// The same user for the library, which stores tokens under it.
     pub fn user(self) -> Option<User> {
         self.0.map(user)
     }
@@ -47,7 +48,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SignedIn {
     }
 }
 
-/// Signs a user in. The session gets a new id, so that one that somebody planted before is worth nothing.
+/// Signs a user in. The session gets a new id, so that a session planted by an attacker is worthless.
 ///
 /// # Errors
 /// If the session store fails.
@@ -56,7 +57,7 @@ pub async fn sign_in(session: &Session, id: Id) -> Result<(), session::Error> {
     session.insert(USER, id).await
 }
 
-/// Signs whoever it is out. Their tokens stay: background jobs go on working for them.
+/// Signs the user out. Their tokens stay, and background jobs continue to use them.
 ///
 /// # Errors
 /// If the session store fails.
@@ -64,7 +65,7 @@ pub async fn sign_out(session: &Session) -> Result<(), session::Error> {
     session.flush().await
 }
 
-/// What tokens are stored under: the primary key, which never changes and is never given to anybody else.
+/// Tokens are stored under the primary key, which never changes and is never given to another user.
 pub fn user(id: Id) -> User {
     User::new(id.to_string())
 }

@@ -1,7 +1,7 @@
-//! Tower-sessions, and nothing else to keep tokens in: they live in the visitor's session.
+//! Tower-sessions without another storage: tokens are stored in the visitor's session.
 //!
-//! Good for a site whose visitors act in their own requests only. Background jobs, lists, and a refresh that is done once
-//! on any number of replicas need a storage that everybody shares.
+//! Use it for a site that needs tokens only in the visitors' own requests. Background jobs, lists, and a refresh that
+//! is done once on any number of replicas need a shared storage.
 
 use axum::Router;
 use axum::response::Redirect;
@@ -17,7 +17,7 @@ use tower_sessions::{MemoryStore, SessionManagerLayer};
 /// The application. The session gets a new id when a token is put into it.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(base_url: &str, keys: KeyRing, github: Registration) -> Result<Router, ConfigError> {
     let store = MemoryStore::default();
     let sessions = SessionManagerLayer::new(store.clone())

@@ -1,6 +1,6 @@
 //! Several providers for each user, several accounts at each of them, and one page for all.
 //!
-//! An account is stored under the provider's own name of it, beside the others.
+//! Each account is stored under the provider's own identifier of it.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ use crate::sessions::{self, SignedIn};
 /// The application. `own_pages` has the sign-in.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     base_url: &str,
     storage: impl TokenStorage,
@@ -46,7 +46,7 @@ pub fn router(
         .layer(sessions::layer(base_url)))
 }
 
-/// Keeps each account that a user connects. Logging in with the same one again renews its token.
+/// Stores each account that a user connects. Another login with the same account replaces its token.
 struct EveryAccount;
 
 #[async_trait]
@@ -58,7 +58,7 @@ impl Hooks for EveryAccount {
     }
 }
 
-/// Each account of the user, and how the connection to it stands.
+/// Each account of the user, and the state of its connection.
 async fn all(State(oauth): State<OAuth>, connections: Connections) -> Result<String, ConnectedRejection> {
     let mut page = String::new();
     let accounts = connections.accounts().await.map_err(|error| connections.reject("", error))?;
@@ -71,13 +71,13 @@ async fn all(State(oauth): State<OAuth>, connections: Connections) -> Result<Str
             Some(_) => "connected",
         };
         let name = account.user.account().unwrap_or_default();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(page, "{} {name}: {stands}", account.provider);
     }
     Ok(page)
 }
 
-/// A call of whichever account the path names; another user's cannot be named.
+/// Calls the API with the account in the path. A path cannot name another user's account.
 async fn me(
     connections: Connections,
     Path((provider, account)): Path<(String, String)>,

@@ -1,8 +1,8 @@
-//! Tenants, each on a host of its own, with its own client at the provider and its own users.
+//! Tenants, each on its own host, with its own client at the provider and its own users.
 //!
-//! A redirect URI and its cookies belong to one host, so each tenant has an `OAuth` of its own. Storage and keys are the
-//! same for all of them; the tenant is a part of every key in the storage. The session store is the same too, so a session
-//! says which tenant it is of: else a user of one could send it to another, where the same primary key is somebody else.
+//! A redirect URI and its cookies belong to one host, so each tenant has its own `OAuth`. All tenants share the storage
+//! and the keys, and the tenant is a part of every key in the storage. They also share the session store, so a session
+//! contains its tenant. Otherwise a user could send it to another tenant, where the same primary key is another person.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::sessions;
 
 const MEMBER: &str = "member";
 
-/// A tenant as the configuration has it.
+/// The configuration of a tenant.
 #[derive(Debug)]
 pub struct Tenant {
     /// Its name, which never changes.
     pub name: &'static str,
-    /// Where browsers reach it.
+    /// The URL that browsers open.
     pub base_url: String,
     /// Its client at the provider.
     pub github: Registration,
@@ -37,10 +37,10 @@ pub struct Tenant {
     pub own_pages: Router,
 }
 
-/// The application of all tenants. A host that is nobody's is not served.
+/// The application of all tenants. A host that belongs to no tenant is not served.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     storage: &Arc<dyn TokenStorage>,
     keys: &KeyRing,
@@ -63,7 +63,7 @@ async fn serve(hosts: Arc<BTreeMap<String, Router>>, request: Request) -> Respon
     router.clone().oneshot(request).await.into_response()
 }
 
-/// Host and port as browsers send them.
+/// Host and port, as browsers send them.
 fn host(base_url: &str) -> String {
     let url = Url::parse(base_url).ok();
     let host = url.as_ref().map(|url| url[url::Position::BeforeHost..url::Position::AfterPort].to_owned());
@@ -102,7 +102,7 @@ pub async fn sign_in(session: &Session, tenant: &str, id: Id) -> Result<(), sess
     session.insert(MEMBER, (tenant, id)).await
 }
 
-/// Who is signed in, and at which tenant.
+/// The signed-in user and their tenant.
 struct Member(Option<(String, Id)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Member {

@@ -1,4 +1,4 @@
-//! With `axum-login`: it knows who is signed in, and a login at a provider signs them in.
+//! With `axum-login`: it manages the signed-in user, and a login at a provider signs the user in.
 
 use std::convert::Infallible;
 
@@ -26,7 +26,7 @@ type AuthSession = axum_login::AuthSession<Backend>;
 /// The application.
 ///
 /// # Errors
-/// What is wrong with the configuration.
+/// If the configuration is wrong.
 pub fn router(
     base_url: &str,
     storage: impl TokenStorage,
@@ -62,7 +62,7 @@ async fn sign_out(_: SameOrigin, mut auth: AuthSession) -> Result<Redirect, Stat
     Ok(Redirect::to("/"))
 }
 
-/// Signs whoever logged in at the provider in here.
+/// Signs the user in after their login at the provider.
 struct SignIn;
 
 #[async_trait]
@@ -77,13 +77,13 @@ impl Hooks for SignIn {
             return Ok(Decision::store());
         }
         let Some(person) = auth.authenticate(identity).await? else { return Ok(Decision::discard()) };
-        // A new id for the session. `login` gives none to one that somebody was signed in with, though they be deleted now.
+        // Gives the session a new id. `login` does not do so if a user was signed in to it before, even a deleted one.
         auth.session.cycle_id().await?;
         auth.login(&person).await?;
         Ok(Decision::store().for_user(sessions::user(person.id)))
     }
 
-    /// The session that was signed in went with a response that never arrived, so this one is.
+    /// The response with the signed-in session never arrived, so this session is signed in.
     async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
         let Some(user) = login.user else { return Ok(None) };
         let mut auth = AuthSession::from_request_parts(login.parts, &()).await.map_err(|(_, why)| why)?;
@@ -95,7 +95,7 @@ impl Hooks for SignIn {
     }
 }
 
-/// A user, as `axum-login` sees one.
+/// A user for `axum-login`.
 #[derive(Clone, Debug)]
 pub struct Person {
     id: Id,
@@ -108,13 +108,13 @@ impl AuthUser for Person {
         self.id
     }
 
-    /// What must stay the same for a session to stay good. It is no token: those change with every refresh.
+    /// A session is valid only while this stays the same. Do not use a token, because tokens change with every refresh.
     fn session_auth_hash(&self) -> &[u8] {
         b"1"
     }
 }
 
-/// The application's users, as `axum-login` asks for them.
+/// The application's users for `axum-login`.
 #[derive(Clone, Debug)]
 pub struct Backend {
     people: People,

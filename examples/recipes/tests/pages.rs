@@ -1,4 +1,4 @@
-//! What the pages in `docs/` name is there: tests, and the places that links lead to.
+//! Checks that everything the pages in `docs/` name exists: tests, and the targets of links.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +62,7 @@ fn the_code_of_every_page_is_compiled() {
     }
 }
 
-/// The codes of errors, in the table of the page that speaks of them.
+/// Each error code is in the table of its page.
 #[test]
 fn every_code_of_an_error_is_listed() {
     let sources = rust_files(&root().join("consumer/src"));
@@ -107,7 +107,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// A row of a table whose last column is headed `tests`. It names some there, or says in a sentence why there is none.
+/// A row of a table whose last column is `tests`. The cell names tests, or explains in a sentence why there is none.
 struct Row {
     text: String,
     /// The last cell.
@@ -127,7 +127,7 @@ fn rows(page: &str) -> Vec<Row> {
         if cell == "tests" {
             counts = true;
         } else if counts && !cell.starts_with("---") {
-            // Names in a row, or a sentence.
+            // Names separated by commas, or a sentence.
             let names = cell.split(", ").map(|name| Some(name.strip_prefix('`')?.strip_suffix('`')?.to_owned()));
             let tests = names.collect::<Option<Vec<_>>>().unwrap_or_default();
             rows.push(Row { text: line.to_owned(), tests, cell });
@@ -136,8 +136,8 @@ fn rows(page: &str) -> Vec<Row> {
     rows
 }
 
-/// Every test of the workspace: functions by their name; properties of the conformance suite, of the refresh between
-/// processes and of the databases with their group before it.
+/// Every test of the workspace. Functions are named as they are. Properties of the conformance suite, of the refresh
+/// between processes and of the databases have their group as a prefix.
 fn tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for folder in ["cli", "consumer", "examples", "migrations", "storage-core", "storage-redis", "storage-session"] {
@@ -152,7 +152,7 @@ fn tests() -> BTreeSet<String> {
     }
     let (mut group, mut is_basis) = (String::new(), false);
     for line in read("tests/src/properties.rs").lines().map(str::trim) {
-        // In brackets stands what a property takes for granted.
+        // The brackets contain the properties that a property depends on.
         if is_basis {
             is_basis = !line.starts_with(']');
             continue;
@@ -179,7 +179,7 @@ fn tests() -> BTreeSet<String> {
     tests
 }
 
-/// The names of the functions that have a test attribute.
+/// The names of the functions with a test attribute.
 fn functions(source: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut is_test = false;
@@ -209,14 +209,14 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The targets of links in a page, apart from those on the web.
+/// The targets of links in a page, without those on the web.
 fn links(page: &str) -> Vec<String> {
     let page = prose(page);
     let targets = page.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0));
     targets.filter(|target| !target.contains("://")).map(str::to_owned).collect()
 }
 
-/// What headings can be linked by.
+/// The anchors of the headings.
 fn slugs(page: &str) -> BTreeSet<String> {
     let slug = |heading: &str| {
         let text = heading.trim_start_matches('#').trim().to_lowercase();

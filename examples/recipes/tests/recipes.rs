@@ -1,4 +1,4 @@
-//! Each recipe as a visitor sees it.
+//! Each recipe, as a visitor sees it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod browser;
@@ -28,7 +28,7 @@ async fn provider() -> (TestProvider, Registration) {
     (provider, github)
 }
 
-/// The sign-in of an application, as a test needs it: whoever one says.
+/// The sign-in of an application for tests: it signs in any user that the test names.
 fn own_pages() -> Router {
     let sign_in = |session: Session, Path(id): Path<Id>| async move {
         sessions::sign_in(&session, id).await.unwrap();
@@ -42,7 +42,7 @@ fn is_user(page: &Page, who: &str) -> bool {
     page.status == StatusCode::OK && page.body == format!(r#"{{"sub":"{who}"}}"#)
 }
 
-/// The cookie of a session, by whatever name.
+/// The value of the session's cookie.
 fn session_id(browser: &Browser) -> String {
     browser.cookies().get("id").cloned().expect("there is a session")
 }
@@ -121,7 +121,7 @@ async fn a_login_creates_a_user_once() {
     again.log_in("github", "alice").await;
     assert_eq!(again.get("/").await.body, "You are user 1, with 1 ways to sign in.");
 
-    // Another provider's users are others, whatever address they say they have.
+    // A user of another provider is another user, even with the same address.
     for _ in 0..2 {
         provider.next_answer(Endpoint::Userinfo, Answer::normal().member("email", "alice@example.com"));
     }
@@ -151,7 +151,7 @@ async fn a_login_with_an_id_token_is_by_what_was_verified() {
     assert!(provider.requests_to(Endpoint::Userinfo).is_empty());
 }
 
-/// A page that makes a session of a visitor.
+/// A page that creates a session for a visitor.
 fn cart() -> Router {
     Router::new().route("/cart", post(|session: Session| async move { session.insert("cart", 1).await.unwrap() }))
 }
@@ -172,7 +172,7 @@ async fn a_login_gives_the_session_a_new_id() {
     assert_a_planted_session_is_worth_nothing(&app.unwrap(), "/me", r#"{"sub":"alice"}"#).await;
 }
 
-/// Session fixation: somebody puts a session of theirs into the victim's browser, and waits until that signs in.
+/// Session fixation: an attacker puts their session into the victim's browser, and waits until the victim signs in.
 async fn assert_a_planted_session_is_worth_nothing(app: &Router, page: &str, signed_in: &str) {
     let (mut attacker, mut victim) = (Browser::of(app, BASE), Browser::of(app, BASE));
     attacker.post("/cart").await;
@@ -311,7 +311,7 @@ async fn tenants_are_apart() {
     let storage: Arc<dyn TokenStorage> = Arc::new(MemoryStorage::new());
     let app = tenants::router(&storage, &KeyRing::generate(), [tenant("one", one), tenant("two", two)]).unwrap();
 
-    // The same primary key is another person at each.
+    // The same primary key is a different person at each tenant.
     let (mut alice, mut alan) = (Browser::of(&app, one), Browser::of(&app, two));
     alice.post("/sign-in/1").await;
     alan.post("/sign-in/1").await;
@@ -355,7 +355,7 @@ async fn axum_login_knows_who_is_signed_in() {
     assert_eq!(people.count(), 2);
 }
 
-/// A session that is somebody's who is gone looks like a visitor's, and may have been planted like one.
+/// The session of a deleted user looks like a visitor's, and may have been planted like one.
 #[tokio::test]
 async fn a_session_of_a_deleted_user_gets_a_new_id_too() {
     let (_provider, github) = provider().await;

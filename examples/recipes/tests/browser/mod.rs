@@ -1,4 +1,4 @@
-//! A browser with one application open: it keeps cookies for each host, and sends what browsers send.
+//! A browser with one application open. It stores cookies for each host, and sends what browsers send.
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub struct Browser {
     provider: reqwest::Client,
 }
 
-/// An answer, read whole.
+/// A complete response.
 #[derive(Debug)]
 pub struct Page {
     pub status: StatusCode,
@@ -50,12 +50,12 @@ impl Browser {
         self.send(Method::POST, path, "same-origin").await
     }
 
-    /// What a form on another site makes the browser send.
+    /// Sends what a form on another site makes the browser send.
     pub async fn post_from_elsewhere(&mut self, path: &str) -> Page {
         self.send(Method::POST, path, "cross-site").await
     }
 
-    /// Logs in at a provider, where `who` is somebody, and comes back; the callback's answer.
+    /// Logs in at a provider as `who`, comes back, and returns the callback's response.
     pub async fn log_in(&mut self, provider: &str, who: &str) -> Page {
         self.log_in_from(&format!("/login/{provider}"), who).await
     }
