@@ -175,11 +175,11 @@ async fn application_needs_no_privilege_to_create_tables() {
     let (_, host) = url.split_once('@').unwrap();
     let url = format!("mysql://{name}:app@{host}");
     let storage = MySqlStorage::connect(&url).await.unwrap();
-    assert!(advice(storage.migrate().await.unwrap_err()).contains("right"));
+    assert!(advice(storage.migrate().await.unwrap_err()).contains("privilege"));
 
     owner.migrate().await.unwrap();
     let put = storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Always).await;
-    assert!(advice(put.unwrap_err()).contains("right"));
+    assert!(advice(put.unwrap_err()).contains("privilege"));
     database.on_server(format!("GRANT INSERT, UPDATE, DELETE ON {name}.oauth_dance_tokens TO {name}@127.0.0.1")).await;
     let storage = MySqlStorage::connect(&url).await.unwrap();
     storage.migrate().await.unwrap();

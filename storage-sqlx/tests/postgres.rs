@@ -235,10 +235,10 @@ async fn application_needs_no_privilege_to_create_tables() {
         .await;
     let (_, host) = database.0.database_url().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let storage = PostgresStorage::connect(&format!("postgres://{role}:app@{host}")).await.unwrap();
-    assert!(advice(storage.migrate().await.unwrap_err()).contains("right"));
+    assert!(advice(storage.migrate().await.unwrap_err()).contains("privilege"));
 
     owner.migrate().await.unwrap();
-    assert!(advice(storage.get(&cases::key("alice")).await.unwrap_err()).contains("right"));
+    assert!(advice(storage.get(&cases::key("alice")).await.unwrap_err()).contains("privilege"));
     database
         .execute(&format!(
             "GRANT SELECT, INSERT, UPDATE, DELETE ON oauth_dance_tokens TO {role}; \
