@@ -36,6 +36,8 @@ pub(super) struct RedeemOnce {
 
 #[async_trait]
 impl Redeem for RedeemOnce {
+    // `prepare` does nothing here: the ledger may have the successor already, for which the provider is not needed.
+
     /// The given lease is not used. The lease on the ledger entry counts.
     async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
         let mut token = token.clone();
@@ -83,6 +85,10 @@ impl LedgerProvider {
 
 #[async_trait]
 impl Redeem for LedgerProvider {
+    async fn prepare(&self) -> Result<(), RedeemError> {
+        self.provider.prepare().await
+    }
+
     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         let token = OAuth2Token { extra: self.extra.clone(), ..token.clone() };
         let redeemed = self.provider.redeem(&token, lease).await;

@@ -49,6 +49,18 @@ async fn concurrent_requests_lose_the_grant_without_a_ledger() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_request_is_prepared_behind_a_ledger_too() {
+    let (bench, token) = expired().await;
+    let process = with_ledger(bench.process());
+    request(&process, &token).await.usable().await.unwrap();
+    assert_eq!(bench.provider.state().prepared, 1);
+
+    // The ledger has the successor, so the provider is not needed.
+    request(&process, &token).await.usable().await.unwrap();
+    assert_eq!(bench.provider.state().prepared, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_of_one_browser_share_one_redemption() {
     let (bench, token) = expired().await;
     let processes: Vec<_> = (0..4).map(|_| with_ledger(bench.process())).collect();

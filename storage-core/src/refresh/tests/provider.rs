@@ -56,6 +56,8 @@ pub(crate) struct Provider {
 pub(crate) struct State {
     grants: Vec<Grant>,
     pub(crate) scripted: VecDeque<Behavior>,
+    /// How often a token request was prepared.
+    pub(crate) prepared: u32,
     /// Token requests that were sent.
     pub(crate) calls: u32,
     pub(crate) redemptions: u32,
@@ -136,6 +138,11 @@ pub(crate) struct Client {
 
 #[async_trait]
 impl Redeem for Client {
+    async fn prepare(&self) -> Result<(), RedeemError> {
+        self.provider.state().prepared += 1;
+        Ok(())
+    }
+
     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
         let refresh_token = token.refresh_token.as_ref().map(Secret::expose).unwrap();
         let behavior = {
