@@ -56,7 +56,7 @@ impl Report {
     /// property [explains](Self::explained_by).
     pub fn failed(&self) -> Vec<(&'static str, &str)> {
         let mut failed = self.stopped(|stop| if let Stop::Failed(why) = stop { Some(why) } else { None });
-        failed.sort_by_key(|(name, _)| self.explained_by(name).is_some());
+        failed.sort_by_cached_key(|(name, _)| self.explained_by(name).is_some());
         failed
     }
 
@@ -64,12 +64,12 @@ impl Report {
     pub fn explained_by(&self, property: &str) -> Option<&'static str> {
         let find = |name: &str| crate::PROPERTIES.iter().find(|property| property.name == name);
         let mut first = None;
-        let mut bases = bases(find(property)?);
+        let mut below = bases(find(property)?);
         while let Some(basis) =
-            crate::PROPERTIES.iter().find(|basis| bases.contains(basis.name) && self.has_failed(basis.name))
+            crate::PROPERTIES.iter().find(|basis| below.contains(basis.name) && self.has_failed(basis.name))
         {
             first = Some(basis.name);
-            bases = crate::properties::bases(basis);
+            below = bases(basis);
         }
         first
     }

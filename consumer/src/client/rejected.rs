@@ -46,13 +46,15 @@ fn rejection(answer: &ApiResponse, known: &[DeadGrant]) -> Option<Rejection> {
 }
 
 fn is_known(answer: &ApiResponse, known: &[DeadGrant]) -> bool {
-    let body = answer.bytes();
-    if known.is_empty() || body.len() > MAX_ERROR {
+    let (status, body) = (answer.status(), answer.bytes());
+    // Most answers have another status, and are not read for this.
+    let mut known = known.iter().filter(|known| known.status.is_none_or(|expected| status == expected)).peekable();
+    if known.peek().is_none() || body.len() > MAX_ERROR {
         return false;
     }
     let text = || json!({ "body": String::from_utf8_lossy(body) });
     let body = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_else(text);
-    known.iter().any(|known| known.is(answer.status(), &body))
+    known.any(|known| known.is(status, &body))
 }
 
 /// The error of a body that is like a token endpoint's, as some APIs send in place of a challenge.

@@ -117,13 +117,13 @@ impl Login {
         let (mut token, identity) = before.redeem(&code).await?;
         let said = Said { identity, posted: self.posted.take() };
         let decision = before.decide(self.user.as_ref(), &token, said, &mut self.parts).await;
-        let decision = before.or_revoke(&token, decision).await?;
+        let decision = before.or_revoke(token.as_oauth2(), decision).await?;
 
         let response = decision.response.unwrap_or_else(|| Redirect::to(&self.attempt.next).into_response());
         let response = without_fragment(&self.registered, response);
         let (mut user, mut browser) = (decision.user.or(self.user), None);
         if decision.store {
-            let whose = before.or_revoke(&token, whose(&self.oauth, user)).await?;
+            let whose = before.or_revoke(token.as_oauth2(), whose(&self.oauth, user)).await?;
             browser = whose.1;
             let whose = decision.account.into_iter().fold(whose.0, User::with_account);
             if let Token::OAuth2(token) = &mut token {
@@ -161,11 +161,9 @@ impl Before<'_> {
                 let verifier = &attempt.verifier;
                 let mut token =
                     token_request::exchange_code(http, registered, code.expose(), verifier, key, now).await?;
-                let identity = self.identify(&token).await;
-                token.subject = identity.as_ref().ok().and_then(Option::as_ref).map(Identity::subject);
-                let token = Token::from(token);
-                let identity = self.or_revoke(&token, identity).await?;
-                Ok((token, identity))
+                let identity = self.or_revoke(Some(&token), self.identify(&token).await).await?;
+                token.subject = identity.as_ref().map(Identity::subject);
+                Ok((token.into(), identity))
             }
             Some(client) => {
                 let endpoint = registered.token_endpoint();
@@ -212,15 +210,16 @@ impl Before<'_> {
 
     /// Revokes a token that is not going to be stored, because this login has failed. Otherwise a provider that issues a
     /// refresh token only once, such as Google, would issue none at the next login.
-    async fn or_revoke<T>(&self, token: &Token, step: Result<T, LoginError>) -> Result<T, LoginError> {
+    async fn or_revoke<T>(&self, token: Option<&OAuth2Token>, step: Result<T, LoginError>) -> Result<T, LoginError> {
         if step.is_err() && matches!(self.earlier, Earlier::None(_)) {
             self.revoke(token).await;
         }
         step
     }
 
-    async fn revoke(&self, token: &Token) {
-        let Token::OAuth2(token) = token else { return };
+    /// Revokes a token of OAuth 2.0. One of OAuth 1.0a cannot be revoked.
+    async fn revoke(&self, token: Option<&OAuth2Token>) {
+        let Some(token) = token else { return };
         let http = &self.oauth.inner.http;
         let _ = timeout(http.limits.timeout, revoke_grant(http, self.registered, token)).await;
     }
@@ -303,15 +302,16 @@ impl Storing<'_> {
     /// and end with it. A storage that does not answer is no certainty.
     async fn revoke(&self) {
         let Before { oauth, earlier, .. } = self.login;
+        if matches!(earlier, Earlier::Some) {
+            return;
+        }
         let limit = oauth.inner.http.limits.timeout;
-        let is_first = match (timeout(limit, oauth.tokens.get(&self.key)).await, earlier) {
-            (_, Earlier::Some) => false,
-            (Ok(Ok(found)), _) => found.is_none(),
-            (Ok(Err(_)) | Err(_), Earlier::None(key)) => *key == self.key,
-            (Ok(Err(_)) | Err(_), Earlier::Unknown) => false,
+        let is_first = match timeout(limit, oauth.tokens.get(&self.key)).await {
+            Ok(Ok(found)) => found.is_none(),
+            Ok(Err(_)) | Err(_) => matches!(earlier, Earlier::None(key) if *key == self.key),
         };
         if is_first {
-            self.login.revoke(&self.token).await;
+            self.login.revoke(self.token.as_oauth2()).await;
         }
     }
 }

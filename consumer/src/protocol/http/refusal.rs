@@ -69,13 +69,14 @@ impl Answered<'_> {
     /// everything is compared.
     fn error(self, sent: &[&str], now: Timestamp) -> Option<TokenEndpointError> {
         let is_one = self.has_error() || !self.status.is_success() && self.says_anything();
-        is_one.then(|| self.as_error(&[], sent, now))
+        is_one.then(|| self.as_error(self.fault(&[]), sent, now))
     }
 
     /// What an answer without a token says of it. With status 200 anything that is said is an error then.
     pub(crate) fn refusal(self, dead: &[DeadGrant], sent: &[&str], now: Timestamp) -> Option<TokenEndpointError> {
-        let is_one = self.has_error() || self.says_anything() || self.fault(dead) == Fault::Grant;
-        is_one.then(|| self.as_error(dead, sent, now))
+        let fault = self.fault(dead);
+        let is_one = fault == Fault::Grant || self.has_error() || self.says_anything();
+        is_one.then(|| self.as_error(fault, sent, now))
     }
 
     /// Whether there is an `error` that is one.
@@ -93,9 +94,8 @@ impl Answered<'_> {
             || self.challenged().is_some()
     }
 
-    fn as_error(self, dead: &[DeadGrant], sent: &[&str], now: Timestamp) -> TokenEndpointError {
+    fn as_error(self, fault: Fault, sent: &[&str], now: Timestamp) -> TokenEndpointError {
         let value = &self.document.value;
-        let fault = self.fault(dead);
         let challenged = self.challenged();
         let code = code(value, 0).or(challenged.as_deref());
         let code = code.unwrap_or(if fault == Fault::Grant { "invalid_grant" } else { "unspecified" });
