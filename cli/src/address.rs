@@ -30,6 +30,11 @@ impl UnusableStorage {
         };
         Self { shown: without_secrets(url), source: refused.map_or_else(|| error.into(), BoxError::from) }
     }
+
+    /// How messages show a storage: its URL without user name, password and options.
+    pub(crate) fn shown(url: &str) -> String {
+        without_secrets(url)
+    }
 }
 
 /// A URL's scheme: the longest start of the text that can be one.

@@ -23,6 +23,7 @@
 //! # Where to go next
 //!
 //! * [`demo`]: a site that lists providers, connects and disconnects accounts, and calls APIs.
+//! * [`operate`]: the operator's commands on stored tokens.
 //! * [`migrate`]: creates the tables of a SQL database, shows their state, or prints their SQL.
 //! * [The demo with your providers](https://github.com/oauth-dance/oauth-dance#the-demo-with-your-providers).
 //!
@@ -30,10 +31,19 @@
 
 mod address;
 pub mod demo;
+mod exit;
+mod keys;
 pub mod migrate;
+mod open;
+pub mod operate;
+mod output;
+mod progress;
 pub mod provider;
 
 pub use address::UnusableStorage;
+pub use keys::{KeyArgs, KeysError};
+pub use open::{Place, StorageArgs};
+pub use output::OutputArgs;
 
 /// Compiles what the README shows.
 #[cfg(doctest)]

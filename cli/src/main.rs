@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oauth_dance_cli::{demo, migrate};
+use oauth_dance_cli::{demo, migrate, operate};
 use tracing_subscriber::EnvFilter;
 
 /// Connect users' accounts at other services and store their OAuth tokens
@@ -23,6 +23,8 @@ enum Command {
     /// Create or update the token table of a SQL database, show its migrations, or print their SQL
     #[command(subcommand)]
     Migrate(migrate::Action),
+    #[command(flatten)]
+    Operate(operate::Command),
 }
 
 #[tokio::main]
@@ -35,6 +37,10 @@ async fn main() -> ExitCode {
         Command::Migrate(action) => {
             log("warn");
             migrate::run(action).await.unwrap_or_else(|error| failed(&error, 2))
+        }
+        Command::Operate(command) => {
+            log("warn");
+            operate::run(command).await.unwrap_or_else(|error| failed(&error, 2))
         }
     }
 }

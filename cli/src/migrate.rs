@@ -4,16 +4,14 @@ mod sql;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::str::FromStr as _;
 
 use clap::{Args, Subcommand, ValueEnum};
 use oauth_dance_core::StorageError;
 use oauth_dance_migrations::{State, Status, TableName, TableNameError};
-use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::SqliteConnectOptions;
+use oauth_dance_sqlx::{MySqlStorage, PostgresStorage};
 
 use crate::address::{UnusableStorage, scheme};
+use crate::open::{existing_sqlite, sqlite_as_it_is};
 
 /// An action of `oauth-dance migrate`.
 #[derive(Debug, Subcommand)]
@@ -38,7 +36,7 @@ pub struct Database {
 }
 
 /// The name of a table.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Table {
     /// The table of the tokens [default: oauth_dance_tokens]
     #[arg(long = "table", value_name = "NAME")]
@@ -145,7 +143,7 @@ impl Database {
 }
 
 impl Table {
-    fn parse(&self, dialect: Dialect) -> Result<TableName, MigrateError> {
+    pub(crate) fn parse(&self, dialect: Dialect) -> Result<TableName, MigrateError> {
         let name = self.name.clone().unwrap_or_else(|| TableName::default().to_string());
         let table: TableName = match &self.schema {
             Some(schema) => format!("{schema}.{name}").parse()?,
@@ -159,7 +157,7 @@ impl Table {
 }
 
 impl Dialect {
-    fn of(url: &str) -> Result<Self, MigrateError> {
+    pub(crate) fn of(url: &str) -> Result<Self, MigrateError> {
         let scheme = scheme(url);
         match scheme {
             "sqlite" => Ok(Self::Sqlite),
@@ -184,10 +182,8 @@ async fn in_database(url: &str, table: &TableName, up: bool) -> Result<Vec<Statu
 }
 
 async fn in_sqlite(url: &str, table: &TableName, up: bool) -> Result<Vec<Status>, StorageError> {
-    let url = if up { url.to_owned() } else { without_creating(url) };
-    // The application decides on a file's journal mode. The URL was parsed successfully before this is called.
-    let unchanged = |given| SqliteConnectOptions::from_str(&url).unwrap_or(given).disable_statement_logging();
-    let storage = SqliteStorage::connect_with(&url, unchanged).await?.with_table(&table.to_string())?;
+    let storage = if up { sqlite_as_it_is(url).await? } else { existing_sqlite(url).await? };
+    let storage = storage.with_table(&table.to_string())?;
     if up {
         storage.migrate().await?;
     }
@@ -208,17 +204,6 @@ async fn in_mysql(url: &str, table: &TableName, up: bool) -> Result<Vec<Status>,
         storage.migrate().await?;
     }
     storage.migrations().await
-}
-
-/// The URL of a SQLite file that is not created if it is missing.
-fn without_creating(url: &str) -> String {
-    match url.split_once('?') {
-        None => format!("{url}?mode=rw"),
-        Some((file, options)) => {
-            let others = options.split('&').filter(|option| *option != "mode=rwc" && !option.is_empty());
-            format!("{file}?{}", others.chain(["mode=rw"]).collect::<Vec<_>>().join("&"))
-        }
-    }
 }
 
 /// Prints the migrations, and returns whether the table is up to date.

@@ -12,6 +12,7 @@ use tower_sessions::{MemoryStore, SessionManagerLayer};
 use super::DemoError;
 use crate::UnusableStorage;
 use crate::address::scheme;
+use crate::open::is_redis;
 
 /// Where the tokens are stored, and how the page describes it.
 pub(super) struct Storage {
@@ -77,13 +78,6 @@ async fn redis(url: &str) -> Result<Storage, StorageError> {
         false => "in Redis, as durable as its configuration: a crash may lose recent writes, or all",
     };
     Ok(Storage::of(storage, description))
-}
-
-fn is_redis(scheme: &str) -> bool {
-    let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
-    let named =
-        matches!(base, "redis" | "rediss" | "valkey" | "valkeys") && matches!(kind, "" | "cluster" | "sentinel");
-    named || scheme == "unix"
 }
 
 impl Storage {

@@ -2,8 +2,12 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
+pub mod storages;
+
 use std::io::Write as _;
 use std::process::Command;
+
+use serde_json::Value;
 
 /// How a run of the program ended.
 pub struct Run {
@@ -21,9 +25,15 @@ impl Run {
 
     /// One line of the program's own on the standard error, with these words and without a password of the tests.
     pub fn assert_one_line(&self, words: &[&str]) {
-        let Self { stdout, stderr, .. } = self;
+        let Self { stderr, .. } = self;
         assert!(stderr.starts_with("oauth-dance: ") && stderr.matches('\n').count() == 1, "{stderr}");
         assert!(words.iter().all(|word| stderr.contains(word)), "{words:?} are not in: {stderr}");
+        self.assert_no_secret();
+    }
+
+    /// No part of a token, key or password of the tests is printed.
+    pub fn assert_no_secret(&self) {
+        let Self { stdout, stderr, .. } = self;
         for part in ["CANARY", "CAN", "ARY"] {
             assert!(!stderr.contains(part) && !stdout.contains(part), "{stdout}{stderr}");
         }
@@ -33,8 +43,22 @@ impl Run {
 /// The program without the settings of the tests' own environment.
 pub fn oauth_dance() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oauth-dance"));
-    command.env_remove("DATABASE_URL").env_remove("RUST_LOG").env("NO_PROXY", "127.0.0.1");
+    command.env_remove("DATABASE_URL").env_remove("OAUTH_DANCE_STORAGE").env_remove("OAUTH_DANCE_KEYS");
+    command.env_remove("RUST_LOG").env("NO_PROXY", "127.0.0.1");
     command
+}
+
+/// The JSON objects of the output, which contains no secret.
+pub fn objects(run: &Run) -> Vec<Value> {
+    run.assert_no_secret();
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The values of one column, in the order of the users.
+pub fn column(run: &Run, name: &str) -> Vec<Value> {
+    let mut objects = objects(run);
+    objects.sort_by_key(|object| object["user"].to_string());
+    objects.iter().map(|object| object[name].clone()).collect()
 }
 
 /// The server that a variable names.

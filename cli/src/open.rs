@@ -1,0 +1,216 @@
+//! Opens the storage that an operator names.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use clap::Args;
+use oauth_dance_core::{StorageError, TokenStorage};
+use oauth_dance_migrations::{State, TableName};
+use oauth_dance_redis::RedisStorage;
+use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
+
+use crate::UnusableStorage;
+use crate::address::scheme;
+use crate::migrate::{Dialect, Table};
+use crate::operate::OperateError;
+
+/// Where the tokens are stored.
+#[derive(Args, Clone, Debug)]
+pub struct StorageArgs {
+    /// sqlite:FILE, postgres://USER:PASSWORD@HOST/DATABASE, mysql://…, redis://…, redis+cluster://… or
+    /// redis+sentinel://…
+    #[arg(long = "storage", value_name = "URL", env = "OAUTH_DANCE_STORAGE", hide_env_values = true)]
+    pub url: Option<String>,
+    /// The place in the storage.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Where in a storage the tokens are.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Place {
+    /// The table.
+    #[command(flatten)]
+    pub table: Table,
+    /// The prefix of all keys in Redis [default: oauth-dance]
+    #[arg(long, value_name = "NAME")]
+    pub prefix: Option<String>,
+}
+
+/// What a command is going to do with a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It reads only, so that a user without the permission to write can do so.
+    Read,
+    /// It writes, so that a missing permission is better found before the first change.
+    Write,
+}
+
+/// An open storage.
+pub(crate) struct Opened {
+    pub(crate) storage: Arc<dyn TokenStorage>,
+    pub(crate) server: Server,
+    url: String,
+}
+
+/// The storage by its type, for what only this type can do.
+#[derive(Clone)]
+pub(crate) enum Server {
+    Sqlite(SqliteStorage),
+    Postgres(PostgresStorage),
+    MySql(MySqlStorage),
+    Redis(RedisStorage),
+}
+
+impl StorageArgs {
+    pub(crate) async fn open(&self, access: Access) -> Result<Opened, OperateError> {
+        let url = self.url.as_deref().filter(|url| !url.is_empty()).ok_or(OperateError::NoStorage)?;
+        open(url, &self.place, access).await
+    }
+}
+
+/// Opens a storage, whose table must be up to date. Creates and migrates nothing.
+pub(crate) async fn open(url: &str, place: &Place, access: Access) -> Result<Opened, OperateError> {
+    let target = Target::parse(url, place)?;
+    let opened = connect(url, &target, access).await;
+    let server = match opened {
+        Ok(server) => server,
+        Err(error) => return Err(UnusableStorage::new(url, error).await.into()),
+    };
+    let opened = Opened { storage: server.storage(), server, url: url.to_owned() };
+    opened.check_migrations().await?;
+    Ok(opened)
+}
+
+/// A place that exists in this kind of storage.
+enum Target {
+    Sql(Dialect, TableName),
+    Redis(Option<String>),
+}
+
+impl Target {
+    fn parse(url: &str, place: &Place) -> Result<Self, OperateError> {
+        let scheme = scheme(url);
+        if is_redis(scheme) {
+            return match (&place.table.name, &place.table.schema) {
+                (None, None) => Ok(Self::Redis(place.prefix.clone())),
+                _ => Err(OperateError::Inapplicable { option: "table and --schema", storage: "Redis" }),
+            };
+        }
+        let unknown = |_| OperateError::UnknownStorage { scheme: scheme.to_owned() };
+        let dialect = Dialect::of(url).map_err(unknown)?;
+        if place.prefix.is_some() {
+            return Err(OperateError::Inapplicable { option: "prefix", storage: "a SQL database" });
+        }
+        Ok(Self::Sql(dialect, place.table.parse(dialect)?))
+    }
+}
+
+async fn connect(url: &str, target: &Target, access: Access) -> Result<Server, StorageError> {
+    Ok(match target {
+        Target::Sql(Dialect::Sqlite, table) => {
+            Server::Sqlite(existing_sqlite(url).await?.with_table(&table.to_string())?)
+        }
+        Target::Sql(Dialect::Postgres, table) => {
+            Server::Postgres(PostgresStorage::connect(url).await?.with_table(&table.to_string())?)
+        }
+        Target::Sql(Dialect::Mysql, table) => {
+            Server::MySql(MySqlStorage::connect(url).await?.with_table(&table.to_string())?)
+        }
+        Target::Redis(prefix) => {
+            let mut storage = RedisStorage::lazy(url)?;
+            if let Some(prefix) = prefix {
+                storage = storage.with_prefix(prefix)?;
+            }
+            if access == Access::Write {
+                storage.check().await?;
+            }
+            Server::Redis(storage)
+        }
+    })
+}
+
+/// Opens a SQLite file that exists.
+pub(crate) async fn existing_sqlite(url: &str) -> Result<SqliteStorage, StorageError> {
+    sqlite_as_it_is(&without_creating(url)).await
+}
+
+/// Opens a SQLite file without a change of its journal mode, on which the application decides.
+pub(crate) async fn sqlite_as_it_is(url: &str) -> Result<SqliteStorage, StorageError> {
+    // `connect_with` has parsed the URL successfully before it calls this.
+    let unchanged = |given| SqliteConnectOptions::from_str(url).unwrap_or(given).disable_statement_logging();
+    SqliteStorage::connect_with(url, unchanged).await
+}
+
+/// The URL of a SQLite file that is not created if it is missing.
+fn without_creating(url: &str) -> String {
+    let (file, options) = url.split_once('?').unwrap_or((url, ""));
+    let creates = |option: &&str| *option != "mode=rwc" && !option.is_empty();
+    let mut options: Vec<_> = options.split('&').filter(creates).collect();
+    if !options.iter().any(|option| option.starts_with("mode=")) {
+        options.push("mode=rw");
+    }
+    format!("{file}?{}", options.join("&"))
+}
+
+/// Whether a URL with this scheme names Redis or Valkey.
+pub(crate) fn is_redis(scheme: &str) -> bool {
+    let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
+    let named =
+        matches!(base, "redis" | "rediss" | "valkey" | "valkeys") && matches!(kind, "" | "cluster" | "sentinel");
+    named || scheme == "unix"
+}
+
+impl Opened {
+    /// The error of a command that uses this storage: it names the storage, and why its server cannot be reached.
+    pub(crate) async fn explain(&self, error: StorageError) -> OperateError {
+        UnusableStorage::new(&self.url, error).await.into()
+    }
+
+    /// Rejects a table that is missing or that an older release has made.
+    async fn check_migrations(&self) -> Result<(), OperateError> {
+        let statuses = match &self.server {
+            Server::Sqlite(storage) => storage.migrations().await,
+            Server::Postgres(storage) => storage.migrations().await,
+            Server::MySql(storage) => storage.migrations().await,
+            Server::Redis(_) => return Ok(()),
+        };
+        // A user who may not read the record of the migrations may still read tokens.
+        let Ok(statuses) = statuses else { return Ok(()) };
+        match statuses.iter().any(|status| status.state == State::Pending) {
+            true => Err(OperateError::NotMigrated { storage: UnusableStorage::shown(&self.url) }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Server {
+    fn storage(&self) -> Arc<dyn TokenStorage> {
+        match self {
+            Self::Sqlite(storage) => Arc::new(storage.clone()),
+            Self::Postgres(storage) => Arc::new(storage.clone()),
+            Self::MySql(storage) => Arc::new(storage.clone()),
+            Self::Redis(storage) => Arc::new(storage.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_never_created() {
+        for (url, opened) in [
+            ("sqlite:a.db", "sqlite:a.db?mode=rw"),
+            ("sqlite:a.db?mode=rwc", "sqlite:a.db?mode=rw"),
+            ("sqlite:a.db?cache=private&mode=rwc", "sqlite:a.db?cache=private&mode=rw"),
+            ("sqlite:a.db?mode=ro", "sqlite:a.db?mode=ro"),
+            ("sqlite:a.db?", "sqlite:a.db?mode=rw"),
+        ] {
+            assert_eq!(without_creating(url), opened);
+        }
+    }
+}

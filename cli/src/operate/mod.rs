@@ -1,0 +1,106 @@
+//! The operator's commands on stored tokens. Each works on every storage that lists, and none prints a token or a key.
+
+mod expiring;
+mod list;
+mod records;
+mod show;
+mod stats;
+mod verify;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::UnusableStorage;
+use crate::exit::Exit;
+use crate::keys::KeysError;
+use crate::migrate::MigrateError;
+
+pub use expiring::ExpiringOptions;
+pub use list::ListOptions;
+pub use show::ShowOptions;
+pub use stats::StatsOptions;
+pub use verify::VerifyOptions;
+
+/// An operator's command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the stored tokens without opening them; with --state, open each and show its state
+    List(ListOptions),
+    /// Show everything about the tokens of one user except their secrets
+    Show(ShowOptions),
+    /// Count the tokens of each provider by their state
+    Stats(StatsOptions),
+    /// List the tokens that expire soon, and whether they can be refreshed
+    Expiring(ExpiringOptions),
+    /// Open every token without showing it, and list those that cannot be read; exits with 1 if there are any
+    Verify(VerifyOptions),
+}
+
+/// Why a command did not run to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OperateError {
+    /// No storage was named.
+    #[error("name the storage with --storage or in OAUTH_DANCE_STORAGE")]
+    NoStorage,
+    /// The URL is not that of a storage that lists.
+    #[error(
+        "unknown storage {scheme:?}; use sqlite:FILE, postgres://…, mysql://…, redis://…, redis+cluster://… or \
+        redis+sentinel://… (rediss and so on for TLS)"
+    )]
+    UnknownStorage {
+        /// The scheme of the URL. The rest may contain a password.
+        scheme: String,
+    },
+    /// The storage has no such place.
+    #[error("--{option} does not apply to {storage}; omit it")]
+    Inapplicable {
+        /// The option.
+        option: &'static str,
+        /// The kind of storage.
+        storage: &'static str,
+    },
+    /// The place of the table is invalid.
+    #[error(transparent)]
+    Table(#[from] MigrateError),
+    /// The table is missing, or an older release has made it.
+    #[error(
+        "the table in {storage} is missing or older than this release; correct --table and --schema, or run \
+        `oauth-dance migrate up`"
+    )]
+    NotMigrated {
+        /// The storage, without secrets.
+        storage: String,
+    },
+    /// The storage cannot be reached or used.
+    #[error(transparent)]
+    Storage(#[from] UnusableStorage),
+    /// The keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The output could not be printed.
+    #[error("cannot write to the standard output")]
+    Print(#[from] io::Error),
+}
+
+/// Runs a command, and returns its exit code: 0 if all is done and nothing was found, 1 if something was found or a part
+/// could not be done.
+///
+/// # Errors
+/// [`OperateError`], whose message and sources name cause and fix. The program should exit with 2 then.
+pub async fn run(command: Command) -> Result<ExitCode, OperateError> {
+    let exit = match command {
+        Command::List(options) => list::run(&options).await,
+        Command::Show(options) => show::run(&options).await,
+        Command::Stats(options) => stats::run(&options).await,
+        Command::Expiring(options) => expiring::run(&options).await,
+        Command::Verify(options) => verify::run(&options).await,
+    };
+    match exit {
+        // The reader has seen enough, like `head`.
+        Err(OperateError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done.into()),
+        exit => exit.map(ExitCode::from),
+    }
+}

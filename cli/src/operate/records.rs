@@ -1,0 +1,166 @@
+//! Walks through the records of a storage, and opens them without showing a token.
+
+use std::sync::Arc;
+
+use clap::Args;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use oauth_dance_core::{
+    Connection, ConnectionState, Cursor, Entry, Filter, PageRequest, RefreshError, Refresher, StorageError, TokenKey,
+    Tokens, TokensError,
+};
+use serde_json::Value;
+
+use super::OperateError;
+use crate::open::Opened;
+
+/// As many entries as a storage lists at once.
+const PAGE: usize = 1000;
+/// How many records of a page are read at the same time.
+const READS: usize = 8;
+
+/// Which records a command is about. All conditions must hold.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FilterArgs {
+    /// Only this tenant; "" selects the records without a tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Only this user, in every tenant unless --tenant is given
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
+    /// Only this provider
+    #[arg(long, value_name = "NAME")]
+    pub provider: Option<String>,
+}
+
+impl FilterArgs {
+    pub(super) fn filter(&self) -> Filter {
+        let mut filter = Filter::everything();
+        filter.tenant.clone_from(&self.tenant);
+        filter.user.clone_from(&self.user);
+        filter.provider.clone_from(&self.provider);
+        filter
+    }
+}
+
+/// The records of a storage, one page after the other.
+pub(super) struct Pages<'a> {
+    opened: &'a Opened,
+    /// Lists only. Leaves out the records that belong to no user.
+    tokens: Tokens,
+    filter: Filter,
+    /// Where the next page starts; the outer `None` means that there is none.
+    next: Option<Option<Cursor>>,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn new(opened: &'a Opened, filter: Filter) -> Self {
+        let tokens = Tokens::dangerous_plaintext(Arc::clone(&opened.storage));
+        Self { opened, tokens, filter, next: Some(None) }
+    }
+
+    /// The next page, which may be empty, or `None` after the last.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Entry>>, OperateError> {
+        let Some(after) = self.next.take() else { return Ok(None) };
+        match self.tokens.list(&self.filter, PageRequest { after, limit: PAGE }).await {
+            Ok(page) => {
+                self.next = page.next.map(Some);
+                Ok(Some(page.entries))
+            }
+            Err(TokensError::Storage(error)) => Err(self.opened.explain(error).await),
+            Err(other) => Err(self.opened.explain(StorageError::unavailable(other)).await),
+        }
+    }
+}
+
+/// What a record turned out to be.
+#[derive(Debug)]
+pub(super) enum Examined {
+    /// It was removed since it was listed.
+    Gone,
+    /// It can be read.
+    Readable(Box<Connection>),
+    /// It cannot be read.
+    Unreadable(TokensError),
+}
+
+/// Opens the records of a page, in their order.
+pub(super) async fn examine_all(
+    opened: &Opened,
+    tokens: &Tokens,
+    page: &[Entry],
+) -> Result<Vec<Examined>, OperateError> {
+    let refresher = Refresher::new();
+    let reads = page.iter().map(|entry| examine(&refresher, tokens, &entry.key));
+    match stream::iter(reads).buffered(READS).try_collect().await {
+        Ok(examined) => Ok(examined),
+        Err(error) => Err(opened.explain(error).await),
+    }
+}
+
+/// Opens a record, which sends nothing to a provider.
+async fn examine(refresher: &Refresher, tokens: &Tokens, key: &TokenKey) -> Result<Examined, StorageError> {
+    let error = match refresher.connection(tokens, key).await {
+        Ok(Some(connection)) => return Ok(Examined::Readable(Box::new(connection))),
+        Ok(None) => return Ok(Examined::Gone),
+        Err(RefreshError::Storage(error)) => error,
+        Err(other) => return Err(StorageError::unavailable(other)),
+    };
+    match Arc::try_unwrap(error) {
+        Ok(TokensError::Storage(error @ StorageError::Corrupt { .. })) => Ok(Examined::Unreadable(error.into())),
+        Ok(TokensError::Storage(error)) => Err(error),
+        Ok(unreadable) => Ok(Examined::Unreadable(unreadable)),
+        Err(shared) => Err(StorageError::unavailable(shared)),
+    }
+}
+
+impl Examined {
+    /// The state and its reason, in the words of the documentation.
+    pub(super) fn state(&self) -> [Value; 2] {
+        let connection = match self {
+            Self::Gone => return ["removed".into(), Value::Null],
+            Self::Unreadable(error) => return ["unreadable".into(), problem(error).into()],
+            Self::Readable(connection) => connection,
+        };
+        let reason = match &connection.state {
+            ConnectionState::BackingOff { cause, .. } => Some(cause.clone()),
+            ConnectionState::NeedsAuthorization { reason, .. } => Some(reason.describe().to_owned()),
+            _ => None,
+        };
+        [state_name(&connection.state).into(), reason.into()]
+    }
+}
+
+/// The name of a state in the output.
+pub(super) fn state_name(state: &ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Valid => "valid",
+        ConnectionState::Expiring => "expiring",
+        ConnectionState::Refreshing => "refreshing",
+        ConnectionState::OutcomeUnknown => "outcome_unknown",
+        ConnectionState::BackingOff { .. } => "backing_off",
+        ConnectionState::NeedsAuthorization { .. } => "needs_authorization",
+        _ => "unknown",
+    }
+}
+
+/// What is wrong with a record, without its key, which is printed beside it.
+pub(super) fn problem(error: &TokensError) -> String {
+    match error {
+        TokensError::KeyUnavailable { key_id, .. } => format!("sealed with key {key_id}, which is not in the key ring"),
+        TokensError::Tampered { .. } => "altered after it was sealed, or moved from another key".to_owned(),
+        TokensError::NotSealed { .. } => "stored in plain text".to_owned(),
+        TokensError::NoKeyRing { .. } => "sealed, but no key ring is given".to_owned(),
+        TokensError::NewerFormat { found, .. } => format!("written by a newer release, in format {found}"),
+        TokensError::Malformed { reason, .. } => format!("not a token: {reason}"),
+        TokensError::Storage(error) => match std::error::Error::source(error) {
+            Some(source) => format!("corrupt: {source}"),
+            None => "corrupt".to_owned(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Tenant, user, provider and account of a record, in this order.
+pub(super) fn who(key: &TokenKey) -> [Value; 4] {
+    [key.tenant().into(), key.user().into(), key.provider().into(), key.account().into()]
+}

@@ -1,0 +1,77 @@
+use clap::Args;
+use oauth_dance_core::TokensError;
+use serde_json::Value;
+
+use super::OperateError;
+use super::records::{Examined, FilterArgs, Pages, examine_all, problem, who};
+use crate::exit::Exit;
+use crate::keys::KeyArgs;
+use crate::open::{Access, StorageArgs};
+use crate::output::{OutputArgs, Rows};
+use crate::progress::Progress;
+
+const COLUMNS: [&str; 6] = ["tenant", "user", "provider", "account", "problem", "detail"];
+
+/// The options of `oauth-dance verify`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: can every token be opened with the new key alone?
+  oauth-dance verify --storage postgres://db/app --key-file new-key")]
+pub struct VerifyOptions {
+    /// The storage.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// Which records.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// The keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Exits with 1 if a record cannot be read.
+pub(super) async fn run(options: &VerifyOptions) -> Result<Exit, OperateError> {
+    let keys = options.keys.require()?;
+    let opened = options.storage.open(Access::Read).await?;
+    let tokens = keys.tokens(&opened.storage);
+    let mut rows = Rows::new(options.output, &COLUMNS);
+    let mut pages = Pages::new(&opened, options.filter.filter());
+    let mut progress = Progress::new("verified");
+    let mut unreadable = 0_u64;
+    while let Some(page) = pages.next().await? {
+        let mut found: Vec<Vec<Value>> = Vec::new();
+        for (entry, examined) in page.iter().zip(examine_all(&opened, &tokens, &page).await?) {
+            if let Examined::Unreadable(error) = examined {
+                let mut row = Vec::from(who(&entry.key));
+                row.extend([kind(&error).into(), problem(&error).into()]);
+                found.push(row);
+            }
+        }
+        progress.add(page.len() as u64);
+        unreadable += found.len() as u64;
+        if !found.is_empty() {
+            progress.suspend(|| rows.print(&found))?;
+        }
+    }
+    let verified = progress.done();
+    drop(progress);
+    if unreadable > 0 {
+        rows.finish()?;
+    }
+    eprintln!("verified {verified} records, of which {unreadable} cannot be read");
+    Ok(Exit::found(unreadable > 0))
+}
+
+/// The name of a problem, for programs.
+fn kind(error: &TokensError) -> &'static str {
+    match error {
+        TokensError::KeyUnavailable { .. } | TokensError::NoKeyRing { .. } => "unknown_key",
+        TokensError::Tampered { .. } => "altered_or_moved",
+        TokensError::NotSealed { .. } => "not_sealed",
+        TokensError::NewerFormat { .. } => "newer_format",
+        TokensError::Malformed { .. } | TokensError::Storage(_) => "corrupt",
+        _ => "unreadable",
+    }
+}

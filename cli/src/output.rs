@@ -1,0 +1,169 @@
+//! Prints results: a table for people, or one JSON object on each line for programs.
+
+use std::io::{self, BufWriter, Stdout, StdoutLock, Write};
+
+use clap::Args;
+use oauth_dance_core::Timestamp;
+use serde::Serializer as _;
+use serde::ser::SerializeMap as _;
+use serde_json::Value;
+
+/// How results are printed.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct OutputArgs {
+    /// Print one JSON object on each line instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints rows as they come, page by page, so that the memory does not depend on their number.
+pub(crate) struct Rows<W: Write = BufWriter<StdoutLock<'static>>> {
+    columns: &'static [&'static str],
+    widths: Vec<usize>,
+    json: bool,
+    out: W,
+}
+
+impl Rows {
+    pub(crate) fn new(output: OutputArgs, columns: &'static [&'static str]) -> Self {
+        Self::to(BufWriter::new(Stdout::lock(&io::stdout())), output, columns)
+    }
+}
+
+impl<W: Write> Rows<W> {
+    fn to(out: W, output: OutputArgs, columns: &'static [&'static str]) -> Self {
+        Self { columns, widths: Vec::new(), json: output.json, out }
+    }
+
+    /// Prints a page of rows. The first page decides on the width of the columns, and later ones may widen them.
+    pub(crate) fn print(&mut self, page: &[Vec<Value>]) -> io::Result<()> {
+        if self.json {
+            return page.iter().try_for_each(|row| self.object(row));
+        }
+        let texts: Vec<Vec<String>> = page.iter().map(|row| row.iter().map(text).collect()).collect();
+        let is_first = self.widths.is_empty();
+        if is_first {
+            self.widths = self.columns.iter().map(|name| name.chars().count()).collect();
+        }
+        for row in &texts {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        if is_first {
+            let names: Vec<_> = self.columns.iter().map(|name| (*name).replace('_', " ")).collect();
+            self.line(&names)?;
+        }
+        texts.iter().try_for_each(|row| self.line(row))
+    }
+
+    /// Prints the names of the columns if there was no row.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.print(&[])?;
+        self.out.flush()
+    }
+
+    fn line(&mut self, cells: &[String]) -> io::Result<()> {
+        let padded = cells.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:width$}"));
+        let line = padded.collect::<Vec<_>>().join("  ");
+        writeln!(self.out, "{}", line.trim_end())
+    }
+
+    fn object(&mut self, row: &[Value]) -> io::Result<()> {
+        let mut serializer = serde_json::Serializer::new(&mut self.out);
+        let mut object = serializer.serialize_map(Some(row.len()))?;
+        for (name, value) in self.columns.iter().zip(row) {
+            object.serialize_entry(name, value)?;
+        }
+        object.end()?;
+        writeln!(self.out)
+    }
+}
+
+/// Prints one result: a line for each field, or one JSON object.
+pub(crate) fn print_fields(output: OutputArgs, fields: &[(&str, Value)]) -> io::Result<()> {
+    let mut out = BufWriter::new(Stdout::lock(&io::stdout()));
+    if output.json {
+        let mut serializer = serde_json::Serializer::new(&mut out);
+        let mut object = serializer.serialize_map(Some(fields.len()))?;
+        fields.iter().try_for_each(|(name, value)| object.serialize_entry(name, value))?;
+        object.end()?;
+        writeln!(out)?;
+    } else {
+        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        for (name, value) in fields {
+            writeln!(out, "{:width$}  {}", name.replace('_', " "), text(value))?;
+        }
+    }
+    out.flush()
+}
+
+/// Separates two results of [`print_fields`].
+pub(crate) fn blank_line() -> io::Result<()> {
+    writeln!(io::stdout().lock())
+}
+
+/// An instant as RFC 3339 writes it, or null.
+pub(crate) fn time(instant: Option<Timestamp>) -> Value {
+    let text = |instant: Timestamp| {
+        let since_epoch = std::time::Duration::from_secs(instant.as_unix_seconds());
+        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since_epoch).to_string()
+    };
+    instant.map(text).into()
+}
+
+/// A value in a table. A name from a storage may contain anything, so what a terminal would act upon is escaped.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::String(text) => visible(text),
+        other => other.to_string(),
+    }
+}
+
+/// The text with control and format characters escaped, such as those that change the direction of writing.
+pub(crate) fn visible(text: &str) -> String {
+    text.chars().flat_map(|c| if c == '\'' || c == '"' { vec![c] } else { c.escape_debug().collect() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn printed(json: bool, pages: &[Vec<Vec<Value>>]) -> String {
+        let mut out = Vec::new();
+        let mut rows = Rows::to(&mut out, OutputArgs { json }, &["user", "key_id", "size"]);
+        pages.iter().for_each(|page| rows.print(page).unwrap());
+        rows.finish().unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_table_is_aligned_within_a_page() {
+        let pages = [vec![vec![json!("alice"), json!(null), json!(7)]], vec![vec![json!("bo"), json!("k"), json!(10)]]];
+        assert_eq!(printed(false, &pages), "user   key id  size\nalice  -       7\nbo     k       10\n");
+    }
+
+    #[test]
+    fn column_names_are_printed_without_rows() {
+        assert_eq!(printed(false, &[]), "user  key id  size\n");
+        assert_eq!(printed(true, &[]), "");
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_in_order() {
+        let page = vec![vec![json!("a\nb"), json!(null), json!(7)]; 2];
+        let line = "{\"user\":\"a\\nb\",\"key_id\":null,\"size\":7}\n";
+        assert_eq!(printed(true, &[page]), line.repeat(2));
+    }
+
+    #[test]
+    fn names_cannot_control_a_terminal() {
+        let page = vec![vec![json!("\u{1b}[2J\n\u{202e}évil'\""), json!(null), json!(1)]];
+        let table = printed(false, &[page]);
+        assert!(table.contains(r#"\u{1b}[2J\n\u{202e}évil'""#), "{table}");
+    }
+}
