@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use crate::address::Address;
-use crate::record;
+use crate::record::Stored;
 
 /// No password is shown, wherever it is and whatever it contains.
 pub fn redis_address(bytes: &[u8]) {
@@ -26,7 +26,7 @@ pub fn redis_address(bytes: &[u8]) {
 
 /// A record is readable, past its retention, or an error.
 pub fn redis_record(bytes: &[u8]) {
-    if let Ok(Some(found)) = record::read(bytes.to_vec(), 1_700_000_000_000) {
+    if let Ok(Some(found)) = Stored::read(bytes.to_vec()).map(|stored| stored.at(1_700_000_000_000)) {
         assert!(bytes.ends_with(&found.value.payload));
     }
 }

@@ -1,4 +1,5 @@
 use oauth_dance_core::{KeyError, StorageError, TokenKey};
+use redis::Cmd;
 
 /// The number of buckets for the records of one prefix.
 pub(crate) const BUCKETS: u16 = 256;
@@ -43,6 +44,13 @@ impl Layout {
     /// The key that holds a record.
     pub(crate) fn record(&self, bucket: Bucket, member: &str) -> String {
         format!("{{{}}}:{member}", self.tag(bucket))
+    }
+
+    /// The command that reads a record.
+    pub(crate) fn get(&self, place: &Place) -> Cmd {
+        let mut get = redis::cmd("GET");
+        get.arg(self.record(place.bucket, &place.member));
+        get
     }
 
     /// The sorted set of all members of a bucket. All have the score 0, so that they are ordered by their bytes.

@@ -47,10 +47,12 @@
 //!
 //! # Round trips
 //!
-//! `get`, `put` and `delete` take one each, conditions included. A server that does not have a script yet is sent it in
-//! a second one, and a connection that was idle for half a second is tested by one before a write. A page of a list
-//! takes three, or two if the filter names tenant and user; a `purge` takes three. All requests share one connection to
-//! each server.
+//! `get`, `put` and `delete` take one each, conditions included. `get` is a plain `GET`. Only a record with a retention
+//! also needs the server's time: it is read together with the record if the record that was read last had a retention,
+//! and otherwise in a second round trip. A server that does not have a script yet is sent it in a second one, and a
+//! connection that was idle for half a second is tested by one before a write. A page of a list takes three, or two if
+//! the filter names tenant and user; a `purge` takes three. All requests share one connection to each server, and do not
+//! wait for each other's replies.
 //!
 //! # What is stored
 //!

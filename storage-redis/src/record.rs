@@ -45,6 +45,11 @@ impl HeaderHalves {
         let key_id = record.key_id.as_ref().map_or(ABSENT.to_owned(), |id| format!("={}", escape(id)));
         Self { before_deadline: format!("{} {expires_at} ", opening(version)), after_deadline: format!(" {key_id}\n") }
     }
+
+    /// The record without a retention.
+    pub(crate) fn without_retention(&self, payload: &[u8]) -> Vec<u8> {
+        [self.before_deadline.as_bytes(), ABSENT.as_bytes(), self.after_deadline.as_bytes(), payload].concat()
+    }
 }
 
 /// The beginning of a record of this version, and of no other.
@@ -88,17 +93,39 @@ impl Header {
     }
 }
 
-/// Reads a record at an instant of the server's clock, in milliseconds. `None` if its retention has ended.
-pub(crate) fn read(mut stored: Vec<u8>, now: u64) -> Result<Option<Versioned<Record>>, RecordError> {
-    let (header, start) = Header::read(&stored)?;
-    let left = match header.deadline {
-        Some(deadline) if deadline <= now => return Ok(None),
-        deadline => deadline.map(|deadline| Duration::from_millis(deadline - now)),
-    };
-    stored.drain(..start);
-    let record =
-        Record::new(stored).with_expires_at(header.expires_at).with_retain_for(left).with_key_id(header.key_id);
-    Ok(Some(Versioned::new(record, header.version)))
+/// A record as it is stored, with its header read.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    header: Header,
+    bytes: Vec<u8>,
+    /// Where the payload starts.
+    start: usize,
+}
+
+impl Stored {
+    pub(crate) fn read(bytes: Vec<u8>) -> Result<Self, RecordError> {
+        let (header, start) = Header::read(&bytes)?;
+        Ok(Self { header, bytes, start })
+    }
+
+    /// The end of the retention in milliseconds on the server's clock.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.header.deadline
+    }
+
+    /// The record at an instant of the server's clock, in milliseconds. `None` if its retention has ended.
+    pub(crate) fn at(mut self, now: u64) -> Option<Versioned<Record>> {
+        let left = match self.header.deadline {
+            Some(deadline) if deadline <= now => return None,
+            deadline => deadline.map(|deadline| Duration::from_millis(deadline - now)),
+        };
+        self.bytes.drain(..self.start);
+        let record = Record::new(self.bytes)
+            .with_expires_at(self.header.expires_at)
+            .with_retain_for(left)
+            .with_key_id(self.header.key_id);
+        Some(Versioned::new(record, self.header.version))
+    }
 }
 
 /// A number or its absence. `None` if the text is invalid.
@@ -109,6 +136,10 @@ fn number(text: &str) -> Option<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(bytes: Vec<u8>, now: u64) -> Result<Option<Versioned<Record>>, RecordError> {
+        Stored::read(bytes).map(|stored| stored.at(now))
+    }
 
     fn stored(record: &Record, version: &Version, deadline: &str) -> Vec<u8> {
         let halves = HeaderHalves::new(record, version);

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -201,19 +202,19 @@ impl Servers {
     }
 }
 
-impl Request<'_> {
-    fn commands(&self) -> Vec<Cmd> {
+impl<'a> Request<'a> {
+    fn commands(&self) -> Cow<'a, [Cmd]> {
         match self {
-            Self::Read(commands) => commands.to_vec(),
-            Self::Write(call) => vec![call.by_hash()],
+            Self::Read(commands) => Cow::Borrowed(commands),
+            Self::Write(call) => Cow::Owned(vec![call.by_hash()]),
         }
     }
 
     /// The commands for a server that does not know the script.
-    fn commands_with_text(&self, error: &ServerError) -> Result<Vec<Cmd>, Failure> {
+    fn commands_with_text(&self, error: &ServerError) -> Result<Cow<'a, [Cmd]>, Failure> {
         match self {
             Self::Read(_) => Err(rejected(error)),
-            Self::Write(call) => Ok(vec![call.by_text()]),
+            Self::Write(call) => Ok(Cow::Owned(vec![call.by_text()])),
         }
     }
 }

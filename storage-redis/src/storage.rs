@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use crate::layout::{Layout, Place};
 use crate::link::Options;
 use crate::list;
 use crate::purge;
-use crate::record::{HeaderHalves, RecordError, opening, read};
+use crate::record::{HeaderHalves, RecordError, Stored, opening};
 use crate::script::{Call, DELETE, PUT};
 use crate::servers::{Request, Servers};
 use crate::{DEFAULT_PREFIX, DEFAULT_TIMEOUT, MAX_PAYLOAD};
@@ -32,6 +33,8 @@ pub struct RedisStorage {
     address: Address,
     servers: Arc<Servers>,
     layout: Layout,
+    /// Whether a record is read together with the time, because the record that was read last has a retention.
+    reads_time: Arc<AtomicBool>,
 }
 
 impl RedisStorage {
@@ -69,7 +72,12 @@ impl RedisStorage {
         })?;
         let layout = Layout::new(DEFAULT_PREFIX).map_err(bad_prefix)?;
         let options = Options { timeout: DEFAULT_TIMEOUT, refuse_eviction: false };
-        Ok(Self { servers: Arc::new(Servers::new(address.clone(), options)), address, layout })
+        Ok(Self {
+            servers: Arc::new(Servers::new(address.clone(), options)),
+            address,
+            layout,
+            reads_time: Arc::default(),
+        })
     }
 
     /// Sets the prefix of all keys. Records under different prefixes are separate, even on the same servers. The
@@ -116,6 +124,30 @@ impl RedisStorage {
         Self { servers: Arc::new(Servers::new(self.address.clone(), options)), ..self }
     }
 
+    /// Reads a record. Only a record with a retention needs the time: if the record that was read last had none, GET is
+    /// sent alone.
+    async fn read(&self, place: &Place) -> Result<Result<Option<Versioned<Record>>, RecordError>, Failure> {
+        let (slot, get) = (self.layout.slot(place.bucket), self.layout.get(place));
+        if !self.reads_time.load(Ordering::Relaxed) {
+            let replies = self.servers.ask(slot, Request::Read(std::slice::from_ref(&get))).await?;
+            match found(replies.into_iter().next())? {
+                Ok(Some(stored)) if stored.deadline().is_some() => self.reads_time.store(true, Ordering::Relaxed),
+                // Without a retention, it is the same record at any time.
+                other => return Ok(other.map(|stored| stored.and_then(|stored| stored.at(0)))),
+            }
+        }
+        // The record contains the end of its retention. It is read together with the time, so that no other record can
+        // take its place before the time is known.
+        let replies = self.servers.ask(slot, Request::Read(&[get, redis::cmd("TIME")])).await?;
+        let [stored, time] = <[Value; 2]>::try_from(replies).map_err(|_| Failure::NoReply(UNEXPECTED))?;
+        let now = milliseconds(&time).ok_or(Failure::NoReply(UNEXPECTED))?;
+        let stored = found(Some(stored))?;
+        if let Ok(Some(stored)) = &stored {
+            self.reads_time.store(stored.deadline().is_some(), Ordering::Relaxed);
+        }
+        Ok(stored.map(|stored| stored.and_then(|stored| stored.at(now))))
+    }
+
     /// Calls a script on a record.
     async fn call(
         &self,
@@ -135,20 +167,8 @@ impl RedisStorage {
 impl TokenStorage for RedisStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let place = Place::of(key)?;
-        let mut get = redis::cmd("GET");
-        get.arg(self.layout.record(place.bucket, &place.member));
-        // The record contains the end of its retention, so both come from one write. The time is only compared with it.
-        let request = [get, redis::cmd("TIME")];
-        let replies = self.servers.ask(self.layout.slot(place.bucket), Request::Read(&request)).await;
-        let replies = replies.map_err(|failure| unreadable(failure, key, Failure::of_read))?;
-        match <[Value; 2]>::try_from(replies) {
-            Ok([Value::Nil, _]) => Ok(None),
-            Ok([Value::BulkString(stored), time]) => {
-                let now = milliseconds(&time).ok_or_else(|| StorageError::unavailable(UNEXPECTED))?;
-                read(stored, now).map_err(|error| StorageError::corrupt(key, error))
-            }
-            _ => Err(StorageError::unavailable(UNEXPECTED)),
-        }
+        let read = self.read(&place).await.map_err(|failure| unreadable(failure, key, Failure::of_read))?;
+        read.map_err(|error| StorageError::corrupt(key, error))
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
@@ -157,22 +177,31 @@ impl TokenStorage for RedisStorage {
             return Err(StorageError::TooLarge { size: record.payload.len(), limit: MAX_PAYLOAD });
         }
         let version = Version::random();
-        let halves = HeaderHalves::new(record, &version);
         let condition = match when {
             Precondition::Always => "always".to_owned(),
             Precondition::Absent => "absent".to_owned(),
             Precondition::Version(current) => opening(&current),
         };
-        let retention = record.retain_seconds().map(|seconds| (seconds.min(MAX_RETENTION) * 1000).to_string());
-        let arguments: [&[u8]; 6] = [
-            condition.as_bytes(),
-            halves.before_deadline.as_bytes(),
-            halves.after_deadline.as_bytes(),
-            &record.payload,
-            retention.as_deref().unwrap_or_default().as_bytes(),
-            place.member.as_bytes(),
-        ];
-        match self.call(&PUT, &place, &arguments).await {
+        let halves = HeaderHalves::new(record, &version);
+        let written = match record.retain_seconds() {
+            None => {
+                let whole = halves.without_retention(&record.payload);
+                self.call(&PUT, &place, &[condition.as_bytes(), place.member.as_bytes(), &whole]).await
+            }
+            Some(seconds) => {
+                let retention = (seconds.min(MAX_RETENTION) * 1000).to_string();
+                let arguments: [&[u8]; 6] = [
+                    condition.as_bytes(),
+                    place.member.as_bytes(),
+                    halves.before_deadline.as_bytes(),
+                    halves.after_deadline.as_bytes(),
+                    &record.payload,
+                    retention.as_bytes(),
+                ];
+                self.call(&PUT, &place, &arguments).await
+            }
+        };
+        match written {
             Ok(1) => Ok(version),
             Ok(_) => Err(StorageError::Conflict),
             Err(failure) => Err(unreadable(failure, key, Failure::of_write)),
@@ -228,6 +257,15 @@ fn unreadable(failure: Failure, key: &TokenKey, otherwise: fn(Failure) -> Storag
     match failure {
         Failure::WrongType(_) => StorageError::corrupt(key, RecordError::WrongType),
         other => otherwise(other),
+    }
+}
+
+/// Reads the reply of GET.
+fn found(reply: Option<Value>) -> Result<Result<Option<Stored>, RecordError>, Failure> {
+    match reply {
+        Some(Value::Nil) => Ok(Ok(None)),
+        Some(Value::BulkString(bytes)) => Ok(Stored::read(bytes).map(Some)),
+        _ => Err(Failure::NoReply(UNEXPECTED)),
     }
 }
 

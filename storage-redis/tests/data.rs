@@ -114,6 +114,37 @@ async fn retention_ends_on_the_server_without_remains() {
     assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "something is left behind");
 }
 
+/// A record without a retention needs no time, so it is read by GET alone.
+#[tokio::test]
+async fn time_is_read_only_for_a_retention() {
+    let server = server_or_skip!(Server::start(&[]));
+    let storage = RedisStorage::connect(&server.url()).await.unwrap();
+    let times = || {
+        let statistics: String = server.ask(&["INFO", "commandstats"]);
+        let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_time:calls="));
+        calls.map_or(0, |rest| rest.split(',').next().unwrap().parse::<u64>().unwrap())
+    };
+    storage.put(&user("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let before = times();
+    for round in 0..5 {
+        storage.put(&user("alice"), &Record::new(format!("{round}")), Precondition::Always).await.unwrap();
+        assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().value.payload, format!("{round}").into_bytes());
+    }
+    assert_eq!(times(), before, "neither a get nor a put asks for the time");
+
+    let brief = Record::new("y").with_retain_for(Some(Duration::from_secs(100)));
+    storage.put(&user("alice"), &brief, Precondition::Always).await.unwrap();
+    let left = storage.get(&user("alice")).await.unwrap().unwrap().value.retain_for.unwrap();
+    assert!((Duration::from_secs(98)..=Duration::from_secs(100)).contains(&left), "{left:?}");
+    storage.put(&user("alice"), &Record::new("z"), Precondition::Always).await.unwrap();
+    for round in 0..2 {
+        let found = storage.get(&user("alice")).await.unwrap().unwrap().value;
+        assert_eq!(found, Record::new("z"), "round {round}");
+    }
+    let keys: Vec<String> = server.ask(&["KEYS", "*/deadlines"]);
+    assert!(keys.is_empty(), "a record without a retention has no deadline: {keys:?}");
+}
+
 /// Even without a purge: every write to a bucket removes some expired names.
 #[tokio::test]
 async fn expired_attempts_do_not_accumulate() {
@@ -142,11 +173,17 @@ async fn operations_take_the_documented_round_trips() {
     let record = Record::new("x").with_retain_for(Some(Duration::from_secs(100)));
     // The server gets the scripts.
     let first = storage.put(&user("alice"), &record, Precondition::Always).await.unwrap();
+    storage.put(&user("carol"), &Record::new("x"), Precondition::Always).await.unwrap();
     storage.delete(&user("nobody"), None).await.unwrap();
     proxy.round_trips();
 
-    storage.get(&user("alice")).await.unwrap();
-    assert_eq!(proxy.round_trips(), 1, "get");
+    let trips = [("carol", 1), ("alice", 2), ("alice", 1), ("nobody", 1), ("carol", 1), ("carol", 1)];
+    for (index, (name, count)) in trips.into_iter().enumerate() {
+        storage.get(&user(name)).await.unwrap();
+        assert_eq!(proxy.round_trips(), count, "get {index}, of {name}");
+    }
+    storage.put(&user("carol"), &Record::new("y"), Precondition::Always).await.unwrap();
+    assert_eq!(proxy.round_trips(), 1, "put without a retention");
     storage.get(&user("nobody")).await.unwrap();
     assert_eq!(proxy.round_trips(), 1, "get of nothing");
     let second = storage.put(&user("alice"), &record, Precondition::Version(first)).await.unwrap();

@@ -123,6 +123,7 @@ impl Harness for Private {
             Fault::Down | Fault::Crash => server.kill(),
             Fault::Silent => server.signal("STOP"),
             Fault::CutReply => self.proxy.cut_replies(true),
+            Fault::CutNextReply => self.proxy.cut_next_reply(),
             Fault::ReadOnly => server.ask(&["REPLICAOF", "127.0.0.1", "1"]),
             Fault::Full => server.ask(&["CONFIG", "SET", "maxmemory", "1000"]),
             _ => return Err(HarnessError::Cannot("do that to Redis")),
