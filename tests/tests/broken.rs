@@ -22,15 +22,29 @@ const ELSEWHERE: &[&str] = &[
     "namespaces_are_apart",
 ];
 
+/// How often a broken storage that was not caught is tried again. Whether a race happens is a matter of chance, above all
+/// on a busy machine.
+const RETRIES: usize = 2;
+
 #[test]
 fn every_broken_storage_is_caught_by_name() {
     let cases: Vec<_> = flaws::cases().flat_map(|case| case.caught_by.iter().map(move |name| (case, *name))).collect();
-    let outcomes = of_each(&cases, |(case, name)| {
+    let run = |(case, name): &(&'static flaws::Case, &str)| {
         let property = PROPERTIES.iter().find(|property| property.name == *name);
         let property = property.unwrap_or_else(|| panic!("{}: there is no property {name}", case.name));
         let front = case.front;
         property.run(move || async move { Ok(Bench::new(front)) })
-    });
+    };
+    let mut outcomes = of_each(&cases, run);
+    for (case, outcome) in &mut outcomes {
+        for _ in 0..RETRIES {
+            if matches!(outcome, Err(Stop::Failed(_))) {
+                break;
+            }
+            eprintln!("{} does not notice {} in this run: {outcome:?}", case.1, case.0.name);
+            *outcome = run(&*case);
+        }
+    }
     let mut output = std::io::stderr().lock();
     writeln!(output, "\n| broken storage | caught by | which says |\n| --- | --- | --- |").unwrap();
     let mut unnoticed = Vec::new();

@@ -1,6 +1,9 @@
 //! Wrong for an instant, or once in a while.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _, Version};
 
@@ -102,26 +105,18 @@ flaws! {
         }
     }
 
-    // Does its work on a task of its own, which goes on when the caller has gone.
+    // Does its work on a task of its own: at once for a caller that waits, and with the next batch for one that has gone.
     WritesOnAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let (server, key, record) = (self.server.clone(), key.clone(), record.clone());
-            let writing = async move {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-                server.put(&key, &record, when).await
-            };
-            tokio::spawn(writing).await.unwrap()
+            for_a_caller(async move { server.put(&key, &record, when).await }).await
         }
     }
 
     DeletesOnAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let (server, key) = (self.server.clone(), key.clone());
-            let deleting = async move {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-                server.delete(&key, only).await
-            };
-            tokio::spawn(deleting).await.unwrap()
+            for_a_caller(async move { server.delete(&key, only).await }).await
         }
     }
 
@@ -145,7 +140,7 @@ flaws! {
                 let (server, key, record) = (self.server.clone(), key.clone(), record.clone());
                 tokio::spawn(async move {
                     while server.get(&key).await.is_err() {
-                        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                        tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                     server.put(&key, &record, when).await
                 });
@@ -159,7 +154,7 @@ flaws! {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if matches!(written, Err(StorageError::Ambiguous { .. })) {
-                tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+                tokio::time::sleep(Duration::from_millis(3)).await;
                 drop(self.server.put(key, record, Precondition::Always).await);
             }
             written
@@ -254,4 +249,20 @@ fn now<T>(call: impl Future<Output = T>) -> T {
         std::task::Poll::Ready(done) => done,
         std::task::Poll::Pending => unreachable!("memory answers at once"),
     }
+}
+
+/// Works on a task of its own, and later if the caller has gone.
+async fn for_a_caller<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let caller = Arc::new(());
+    let waiting = Arc::downgrade(&caller);
+    let done = tokio::spawn(async move {
+        pause().await;
+        if waiting.upgrade().is_none() {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        work.await
+    });
+    let done = done.await.unwrap();
+    drop(caller);
+    done
 }
