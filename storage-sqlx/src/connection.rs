@@ -1,35 +1,87 @@
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use deadpool::managed::Object;
+use sqlx::Pool;
+use sqlx::pool::PoolConnection;
 
-use sqlx::Connection as _;
-use sqlx::pool::{PoolConnection, PoolConnectionMetadata, PoolOptions};
-use tokio::time::{Instant, timeout};
-
-use crate::DEFAULT_TIMEOUT;
 use crate::dialect::Dialect;
+use crate::pool::{Held, Opener, OwnPool};
 
-/// A connection that was idle for longer is tested before use. Servers, proxies and firewalls close idle connections
-/// silently, some of them after two seconds, and a write on a closed connection is ambiguous.
-const MAX_IDLE: Duration = Duration::from_millis(500);
-const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// The connections of a storage.
+pub(crate) enum Connections<DB: Dialect> {
+    /// Connections that the storage opens.
+    Own(OwnPool<DB>),
+    /// The pool of the application.
+    Application(Pool<DB>),
+}
 
-/// A connection that runs a statement. If it is dropped before the statement has ended, because of a timeout or a
-/// dropped caller, the connection is closed, because it may contain the rest of a response.
+impl<DB: Dialect> Connections<DB> {
+    /// # Errors
+    /// The error of a new connection, or [`sqlx::Error::PoolTimedOut`] or [`sqlx::Error::PoolClosed`].
+    pub(crate) async fn acquire(&self) -> Result<InUse<DB>, sqlx::Error> {
+        let connection = match self {
+            Self::Own(pool) => Lent::Own(Some(pool.acquire().await?)),
+            Self::Application(pool) => Lent::Application(pool.acquire().await?),
+        };
+        Ok(InUse { connection, is_clean: false })
+    }
+
+    /// Reports that a connection broke, so that the others are tested before their next use. The pool of an application
+    /// has its own test.
+    pub(crate) fn mark_suspect(&self) {
+        if let Self::Own(pool) = self {
+            pool.mark_suspect();
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Own(pool) => pool.is_closed(),
+            Self::Application(pool) => pool.is_closed(),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Own(pool) => pool.close().await,
+            Self::Application(pool) => pool.close().await,
+        }
+    }
+}
+
+// Not derived, because `DB` is not `Clone`.
+impl<DB: Dialect> Clone for Connections<DB> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Own(pool) => Self::Own(pool.clone()),
+            Self::Application(pool) => Self::Application(pool.clone()),
+        }
+    }
+}
+
+/// A connection that runs a statement.
+///
+/// If it is dropped before the statement has ended, because of a timeout or a dropped caller, a connection to a server
+/// is closed, because it may contain the rest of a response.
 pub(crate) struct InUse<DB: Dialect> {
-    connection: PoolConnection<DB>,
+    connection: Lent<DB>,
     is_clean: bool,
 }
 
+enum Lent<DB: Dialect> {
+    /// `None` only while it is dropped.
+    Own(Option<Object<Opener<DB>>>),
+    Application(PoolConnection<DB>),
+}
+
 impl<DB: Dialect> InUse<DB> {
-    pub(crate) fn new(connection: PoolConnection<DB>) -> Self {
-        // A database without a server has no connection that could break.
-        Self { connection, is_clean: !DB::REMOTE }
-    }
-
+    #[expect(clippy::expect_used, reason = "only `drop` takes the connection")]
     pub(crate) fn get(&mut self) -> &mut DB::Connection {
-        &mut self.connection
+        match &mut self.connection {
+            Lent::Own(held) => held.as_mut().expect("a connection in use").connection(),
+            Lent::Application(connection) => connection,
+        }
     }
 
+    /// Reports that the statement has ended, and that the next one can use the connection.
     pub(crate) fn mark_clean(&mut self) {
         self.is_clean = true;
     }
@@ -37,46 +89,15 @@ impl<DB: Dialect> InUse<DB> {
 
 impl<DB: Dialect> Drop for InUse<DB> {
     fn drop(&mut self) {
-        if !self.is_clean {
-            self.connection.close_on_drop();
+        match &mut self.connection {
+            Lent::Own(held) => match held.take() {
+                Some(held) if self.is_clean => Held::give_back(held),
+                Some(held) => Held::discard(held),
+                None => {}
+            },
+            // The pool of sqlx tests a connection whenever it is returned.
+            Lent::Application(connection) if DB::REMOTE && !self.is_clean => connection.close_on_drop(),
+            Lent::Application(_) => {}
         }
-    }
-}
-
-/// When a connection of a pool last broke. All connections that were opened before are suspect, and are tested before
-/// their next use.
-///
-/// A ping before every use would cost a round trip each time. This costs none as long as no connection breaks.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Suspicion(Arc<Mutex<Option<Instant>>>);
-
-impl Suspicion {
-    pub(crate) fn mark_suspect(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    fn is_suspect(&self, connection: &PoolConnectionMetadata) -> bool {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.idle_for >= since.map_or(MAX_IDLE, |since| MAX_IDLE.min(since.elapsed()))
-    }
-
-    /// The options of a pool that tests suspect connections, and waits for a connection no longer than `limit`.
-    pub(crate) fn pool_options<DB: Dialect>(&self, limit: Option<Duration>) -> PoolOptions<DB> {
-        let suspicion = self.clone();
-        PoolOptions::new()
-            .acquire_timeout(limit.unwrap_or(DEFAULT_TIMEOUT / 2))
-            .test_before_acquire(false)
-            .before_acquire(move |connection: &mut DB::Connection, metadata| {
-                let is_suspect = suspicion.is_suspect(&metadata);
-                Box::pin(async move {
-                    if !is_suspect {
-                        return Ok(true);
-                    }
-                    // An error and not `false`, because `false` would send a closing message to a server that may be
-                    // gone.
-                    timeout(PING_TIMEOUT, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                    Ok(true)
-                })
-            })
     }
 }

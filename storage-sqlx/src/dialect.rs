@@ -13,6 +13,8 @@ use crate::sql::Texts;
 #[derive(Clone, Copy)]
 pub(crate) enum Bind<'a> {
     Bytes(&'a [u8]),
+    /// An array with one column of some keys. Only PostgreSQL has arrays.
+    Column(&'a [[&'a [u8]; 4]], usize),
     OptionalBytes(Option<&'a [u8]>),
     Number(i64),
     OptionalNumber(Option<i64>),
@@ -94,6 +96,7 @@ macro_rules! run_prepared {
             for bind in binds {
                 match *bind {
                     crate::dialect::Bind::Bytes(bytes) => arguments.add(bytes),
+                    crate::dialect::Bind::Column(..) => Err("there are no arrays".into()),
                     crate::dialect::Bind::OptionalBytes(bytes) => arguments.add(bytes),
                     crate::dialect::Bind::Number(number) => arguments.add(number),
                     crate::dialect::Bind::OptionalNumber(number) => arguments.add(number),

@@ -6,14 +6,15 @@ use oauth_dance_core::{
     Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
 };
 use oauth_dance_migrations::TableName;
-use sqlx::Pool;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
-use crate::connection::{InUse, Suspicion};
+use crate::combined::Combined;
+use crate::connection::Connections;
 use crate::dialect::{Bind, Dialect, StatementResult};
-use crate::error::{ErrorClass, TimedOut, classify, source, unchanged};
+use crate::error::unchanged;
 use crate::page::{PageQuery, RawKey};
-use crate::record::{key_binds, read_entry, read_record, record_binds};
+use crate::record::{key_binds, read_entry, record_binds};
+use crate::runner::{Effect, Runner};
 use crate::sql::Statements;
 use crate::{DEFAULT_TIMEOUT, MAX_PAYLOAD};
 
@@ -21,71 +22,59 @@ use crate::{DEFAULT_TIMEOUT, MAX_PAYLOAD};
 const MAX_PAGE: usize = 1000;
 /// The maximum number of records that one statement purges.
 const PURGE_BATCH: usize = 1000;
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
-const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// The storage of every database. The differences are in [`Dialect`].
 pub(crate) struct Engine<DB: Dialect> {
-    readers: Pool<DB>,
-    writers: Pool<DB>,
+    runner: Runner<DB>,
+    gets: Combined<Runner<DB>>,
     table: TableName,
     /// The prefix of every statement.
     prefix: &'static str,
-    statements: Arc<Statements>,
     timeout: Duration,
-    suspicion: Suspicion,
-    lookups: Arc<DB::LookupState>,
     capabilities: Capabilities,
 }
 
 impl<DB: Dialect> Engine<DB> {
-    pub(crate) fn new(readers: Pool<DB>, writers: Pool<DB>, durable: bool, shared: bool) -> Self {
+    pub(crate) fn new(readers: Connections<DB>, writers: Connections<DB>, durable: bool, shared: bool) -> Self {
         let table = TableName::default();
-        Self {
-            readers,
-            writers,
-            prefix: "",
-            statements: Arc::new(Statements::new(&DB::TEXTS, &table, "")),
-            table,
-            timeout: DEFAULT_TIMEOUT,
-            suspicion: Suspicion::default(),
-            lookups: Arc::default(),
-            capabilities: Capabilities::new(DB::STORAGE_NAME)
-                .with_durable(durable)
-                .with_shared(shared)
-                .with_atomic(true)
-                .with_listable(true)
-                .with_max_payload(MAX_PAYLOAD),
-        }
+        let statements = Arc::new(Statements::new(&DB::TEXTS, &table, ""));
+        let runner = Runner { readers, writers, statements, lookups: Arc::default() };
+        let capabilities = Capabilities::new(DB::STORAGE_NAME)
+            .with_durable(durable)
+            .with_shared(shared)
+            .with_atomic(true)
+            .with_listable(true)
+            .with_max_payload(MAX_PAYLOAD);
+        let gets = Combined::new(runner.clone(), DEFAULT_TIMEOUT);
+        Self { runner, gets, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }
     }
 
     pub(crate) fn with_table(self, table: TableName) -> Self {
-        let statements = Arc::new(Statements::new(&DB::TEXTS, &table, self.prefix));
-        Self { statements, table, lookups: Arc::default(), ..self }
+        Self { table, ..self }.with_new_statements()
     }
 
     /// Sets the prefix of every statement.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn with_prefix(self, prefix: &'static str) -> Self {
-        let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, prefix));
-        Self { statements, prefix, lookups: Arc::default(), ..self }
+        Self { prefix, ..self }.with_new_statements()
     }
 
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { gets: Combined::new(self.runner.clone(), timeout), timeout, ..self }
     }
 
-    /// Shares the suspicion with the check of a pool.
-    pub(crate) fn with_suspicion(self, suspicion: Suspicion) -> Self {
-        Self { suspicion, ..self }
+    fn with_new_statements(self) -> Self {
+        let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, self.prefix));
+        let runner = Runner { statements, lookups: Arc::default(), ..self.runner };
+        Self { gets: Combined::new(runner.clone(), self.timeout), runner, ..self }
     }
 
     pub(crate) fn table(&self) -> &TableName {
         &self.table
     }
 
-    pub(crate) fn writers(&self) -> &Pool<DB> {
-        &self.writers
+    pub(crate) fn writers(&self) -> &Connections<DB> {
+        &self.runner.writers
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {
@@ -93,14 +82,14 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     pub(crate) async fn close(&self) {
-        self.readers.close().await;
-        self.writers.close().await;
+        self.runner.readers.close().await;
+        self.runner.writers.close().await;
     }
 
     pub(crate) async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        let found = self.run(Effect::Lookup, &self.statements.get, &key_binds(key)?).await?;
-        let Some(row) = found.rows.first() else { return Ok(None) };
-        read_record::<DB>(row).map(Some).map_err(|error| StorageError::corrupt(key, error))
+        // A key that is too long fails alone.
+        key_binds(key)?;
+        self.gets.get(key).await
     }
 
     pub(crate) async fn put(
@@ -113,11 +102,11 @@ impl<DB: Dialect> Engine<DB> {
         let mut binds = Vec::from(record_binds(record, &version)?);
         binds.extend(key_binds(key)?);
         let statement = match &when {
-            Precondition::Always => &self.statements.put_always,
-            Precondition::Absent => &self.statements.put_absent,
+            Precondition::Always => &self.runner.statements.put_always,
+            Precondition::Absent => &self.runner.statements.put_absent,
             Precondition::Version(current) => {
                 binds.push(Bind::Bytes(current.as_bytes()));
-                &self.statements.put_version
+                &self.runner.statements.put_version
             }
         };
         let written = self.run(Effect::Write, statement, &binds).await?;
@@ -130,10 +119,10 @@ impl<DB: Dialect> Engine<DB> {
     pub(crate) async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         let mut binds = Vec::from(key_binds(key)?);
         let statement = match &only {
-            None => &self.statements.delete,
+            None => &self.runner.statements.delete,
             Some(version) => {
                 binds.push(Bind::Bytes(version.as_bytes()));
-                &self.statements.delete_version
+                &self.runner.statements.delete_version
             }
         };
         Ok(self.run(Effect::Write, statement, &binds).await?.affected > 0)
@@ -145,7 +134,8 @@ impl<DB: Dialect> Engine<DB> {
         let mut found = Page { entries: Vec::new(), next: None };
 
         // One row more than requested shows whether another page follows.
-        let Some(query) = PageQuery::new::<DB>(&self.statements.list, filter, after.as_ref(), limit as i64 + 1) else {
+        let Some(query) = PageQuery::new::<DB>(&self.runner.statements.list, filter, after.as_ref(), limit as i64 + 1)
+        else {
             return Ok(found);
         };
         let rows = self.run(Effect::Read, &query.sql.into(), &query.binds).await?.rows;
@@ -168,7 +158,7 @@ impl<DB: Dialect> Engine<DB> {
         while left > 0 {
             let batch = left.min(PURGE_BATCH);
             let removed =
-                self.run(Effect::Write, &self.statements.purge, &[Bind::Number(batch as i64)]).await?.affected;
+                self.run(Effect::Write, &self.runner.statements.purge, &[Bind::Number(batch as i64)]).await?.affected;
             purged += removed;
             if removed < batch as u64 {
                 break;
@@ -178,92 +168,13 @@ impl<DB: Dialect> Engine<DB> {
         Ok(purged)
     }
 
-    /// Runs one statement. A statement that had no effect and may succeed soon is retried for half of the timeout, so
-    /// that the last try has the other half.
     async fn run(
         &self,
         effect: Effect,
         sql: &Arc<str>,
         binds: &[Bind<'_>],
     ) -> Result<StatementResult<DB>, StorageError> {
-        let start = Instant::now();
-        let mut pause = FIRST_PAUSE;
-        let mut reconnected = false;
-        loop {
-            let error = match self.attempt(effect, sql, binds, start + self.timeout).await {
-                Ok(outcome) => return Ok(outcome),
-                Err(error) => error,
-            };
-            let in_time = start.elapsed() < self.timeout / 2;
-            match (error, effect) {
-                (AttemptError::Busy(_), _) if in_time => {}
-                (AttemptError::Broken(_), Effect::Lookup | Effect::Read) if in_time && !reconnected => {
-                    reconnected = true;
-                }
-                (AttemptError::Busy(error) | AttemptError::Unchanged(error), _) => return Err(unchanged::<DB>(error)),
-                (AttemptError::NotSent, _) | (AttemptError::TimedOut, Effect::Lookup | Effect::Read) => {
-                    return Err(StorageError::unavailable(TimedOut));
-                }
-                (AttemptError::Broken(error), Effect::Lookup | Effect::Read) => {
-                    return Err(StorageError::unavailable(source(error)));
-                }
-                (AttemptError::Broken(error), Effect::Write) => return Err(StorageError::ambiguous(source(error))),
-                (AttemptError::TimedOut, Effect::Write) => return Err(StorageError::ambiguous(TimedOut)),
-            }
-            sleep(pause).await;
-            pause = MAX_PAUSE.min(pause * 2);
-        }
-    }
-
-    async fn attempt(
-        &self,
-        effect: Effect,
-        sql: &Arc<str>,
-        binds: &[Bind<'_>],
-        deadline: Instant,
-    ) -> Result<StatementResult<DB>, AttemptError> {
-        let pool = match effect {
-            Effect::Lookup | Effect::Read => &self.readers,
-            Effect::Write => &self.writers,
-        };
-        let mut connection = match timeout_at(deadline, pool.acquire()).await {
-            Ok(Ok(connection)) => InUse::new(connection),
-            Ok(Err(error)) => return Err(AttemptError::Unchanged(error)),
-            Err(_) => return Err(AttemptError::NotSent),
-        };
-        let statement = async {
-            match effect {
-                Effect::Lookup => DB::lookup(connection.get(), sql, binds, &self.lookups).await,
-                Effect::Read | Effect::Write => DB::run(connection.get(), sql, binds).await,
-            }
-        };
-        let error = match timeout_at(deadline, statement).await {
-            Ok(Ok(outcome)) => {
-                connection.mark_clean();
-                return Ok(outcome);
-            }
-            Ok(Err(error)) => error,
-            Err(_) => {
-                self.suspicion.mark_suspect();
-                return Err(AttemptError::TimedOut);
-            }
-        };
-        Err(match classify::<DB>(&error) {
-            ErrorClass::Busy => {
-                connection.mark_clean();
-                AttemptError::Busy(error)
-            }
-            ErrorClass::Misconfigured(_) => {
-                connection.mark_clean();
-                AttemptError::Unchanged(error)
-            }
-            // The connection is not used again, because its server may have become a replica.
-            ErrorClass::Unavailable | ErrorClass::ReadOnly(_) => AttemptError::Unchanged(error),
-            ErrorClass::Broken => {
-                self.suspicion.mark_suspect();
-                AttemptError::Broken(error)
-            }
-        })
+        self.runner.run(effect, sql, binds, Instant::now() + self.timeout).await
     }
 }
 
@@ -271,14 +182,11 @@ impl<DB: Dialect> Engine<DB> {
 impl<DB: Dialect> Clone for Engine<DB> {
     fn clone(&self) -> Self {
         Self {
-            readers: self.readers.clone(),
-            writers: self.writers.clone(),
+            runner: self.runner.clone(),
+            gets: self.gets.clone(),
             table: self.table.clone(),
             prefix: self.prefix,
-            statements: Arc::clone(&self.statements),
             timeout: self.timeout,
-            suspicion: self.suspicion.clone(),
-            lookups: Arc::clone(&self.lookups),
             capabilities: self.capabilities,
         }
     }
@@ -288,28 +196,6 @@ impl<DB: Dialect> fmt::Debug for Engine<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(DB::STORAGE_NAME).field("table", &self.table).field("timeout", &self.timeout).finish()
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
-    /// The read of one record.
-    Lookup,
-    Read,
-    Write,
-}
-
-/// Why one try of a statement failed.
-enum AttemptError {
-    /// No connection became available in time.
-    NotSent,
-    /// The database rejected the statement temporarily.
-    Busy(sqlx::Error),
-    /// The database rejected the statement, or no connection could be opened.
-    Unchanged(sqlx::Error),
-    /// The connection broke after the statement was sent.
-    Broken(sqlx::Error),
-    /// No response arrived in time.
-    TimedOut,
 }
 
 /// Implements [`TokenStorage`](oauth_dance_core::TokenStorage) for a type with a field `engine`.

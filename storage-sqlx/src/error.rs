@@ -1,4 +1,6 @@
+use std::fmt;
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use oauth_dance_core::{BoxError, StorageError};
 use sqlx::migrate::MigrateError;
@@ -83,6 +85,55 @@ struct ReportedError {
 #[derive(Debug, thiserror::Error)]
 #[error("the database did not respond in time")]
 pub(crate) struct TimedOut;
+
+/// An error that several callers receive.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedError(Arc<dyn std::error::Error + Send + Sync>);
+
+impl From<BoxError> for SharedError {
+    fn from(error: BoxError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for SharedError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// The error of a read that several callers receive, each as a [`StorageError`] of its own.
+#[derive(Clone, Debug)]
+pub(crate) enum SharedFailure {
+    Misconfigured(String, SharedError),
+    Unavailable(SharedError),
+}
+
+impl From<StorageError> for SharedFailure {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Misconfigured { advice, source } => Self::Misconfigured(advice, source.into()),
+            StorageError::Unavailable { source } => Self::Unavailable(source.into()),
+            // No read returns any other error.
+            other => Self::Unavailable(SharedError(Arc::new(other))),
+        }
+    }
+}
+
+impl SharedFailure {
+    pub(crate) fn to_error(&self) -> StorageError {
+        match self.clone() {
+            Self::Misconfigured(advice, source) => StorageError::Misconfigured { advice, source: Box::new(source) },
+            Self::Unavailable(source) => StorageError::unavailable(source),
+        }
+    }
+}
 
 /// Converts an error of the migrations.
 pub(crate) fn migration<DB: Dialect>(error: MigrateError) -> StorageError {

@@ -66,6 +66,7 @@
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod address;
+mod combined;
 mod connection;
 mod dialect;
 mod engine;
@@ -84,9 +85,12 @@ mod mysql_url;
 #[cfg(feature = "postgres")]
 mod named;
 mod page;
+mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod record;
+mod runner;
+mod several;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;

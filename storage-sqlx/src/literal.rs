@@ -14,7 +14,7 @@ pub(crate) fn with_literals(sql: &str, binds: &[Bind<'_>]) -> Result<String, sql
     if placeholders != binds.len() {
         return Err(sqlx::Error::InvalidArgument(format!("{} values for {placeholders} placeholders", binds.len())));
     }
-    let bytes: usize = binds.iter().map(|bind| bind.bytes().map_or(0, <[u8]>::len)).sum();
+    let bytes: usize = binds.iter().map(|bind| bind.size()).sum();
     let mut written = String::with_capacity(sql.len() + 2 * bytes + 40 * binds.len());
     let mut pieces = sql.split('?');
     written.push_str(pieces.next().unwrap_or_default());
@@ -32,6 +32,15 @@ fn push_literal(sql: &mut String, bind: Bind<'_>) {
             push_hex(sql, bytes);
             sql.push_str("', 'hex')");
         }
+        // Two levels of escapes, the string and the array, both of which have this meaning in any session.
+        Bind::Column(rows, column) => {
+            sql.push_str("E'{");
+            for (index, row) in rows.iter().enumerate() {
+                sql.push_str(if index == 0 { r"\\\\x" } else { r",\\\\x" });
+                push_hex(sql, row.get(column).copied().unwrap_or_default());
+            }
+            sql.push_str("}'::pg_catalog.bytea[]");
+        }
         Bind::Number(number) | Bind::OptionalNumber(Some(number)) => sql.push_str(&format!("'{number}'::bigint")),
         Bind::OptionalBytes(None) => sql.push_str("NULL::bytea"),
         Bind::OptionalNumber(None) => sql.push_str("NULL::bigint"),
@@ -45,19 +54,24 @@ pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
     }
 }
 
-impl<'a> Bind<'a> {
+impl Bind<'_> {
     pub(crate) fn sql_type(self) -> &'static str {
         match self {
             Bind::Bytes(_) | Bind::OptionalBytes(_) => "pg_catalog.bytea",
+            Bind::Column(..) => "pg_catalog.bytea[]",
             Bind::Number(_) | Bind::OptionalNumber(_) => "pg_catalog.int8",
         }
     }
 
-    fn bytes(self) -> Option<&'a [u8]> {
+    /// The number of bytes that are written in hexadecimal, and of those around them if there are many.
+    fn size(self) -> usize {
         match self {
-            Bind::Bytes(bytes) => Some(bytes),
-            Bind::OptionalBytes(bytes) => bytes,
-            Bind::Number(_) | Bind::OptionalNumber(_) => None,
+            Bind::Bytes(bytes) => bytes.len(),
+            Bind::OptionalBytes(bytes) => bytes.map_or(0, <[u8]>::len),
+            Bind::Column(rows, column) => {
+                rows.iter().map(|row| row.get(column).map_or(0, |bytes| bytes.len() + 3)).sum()
+            }
+            Bind::Number(_) | Bind::OptionalNumber(_) => 0,
         }
     }
 }
@@ -91,6 +105,13 @@ mod tests {
         );
         let digits = last.strip_prefix("pg_catalog.decode('").and_then(|end| end.strip_suffix("', 'hex')")).unwrap();
         assert!(digits.len() == 512 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn columns_become_arrays_of_quoted_digits() {
+        let rows: [[&[u8]; 4]; 3] = [[b"", b"a", b"", b""], [b"", b"\\{\"',}", b"", b""], [b"", b"", b"", b""]];
+        let sql = with_literals("?", &[Bind::Column(&rows, 1)]).unwrap();
+        assert_eq!(sql, r"E'{\\\\x61,\\\\x5c7b22272c7d,\\\\x}'::pg_catalog.bytea[]");
     }
 
     #[test]

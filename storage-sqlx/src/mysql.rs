@@ -12,12 +12,14 @@ use sqlx::mysql::{MySql, MySqlDatabaseError, MySqlPool, MySqlQueryResult};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::connection::{InUse, Suspicion};
+use crate::connection::Connections;
 use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
 use crate::error::{ErrorClass, RUN_MIGRATIONS, TimedOut, bad_name, migration, unchanged};
 use crate::mysql_server::{CAUSAL, PayloadLimit, Reads, Server, set_up};
 use crate::mysql_url::options;
+use crate::pool::{CONNECTIONS, OwnPool, SetUp};
+use crate::several::Several;
 use crate::sql::{After, Texts};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
@@ -60,25 +62,27 @@ impl MySqlStorage {
     /// [`StorageError::Misconfigured`] if the URL is wrong, names several hosts or contains an unknown option, or if
     /// the server rejects the user. [`StorageError::Unavailable`] if the server cannot be reached.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
-        let (suspicion, limit) = (Suspicion::default(), PayloadLimit::default());
+        let limit = PayloadLimit::default();
         let known = limit.clone();
         let (options, wait) = options(url)?;
-        let pool = suspicion.pool_options(wait).after_connect(move |connection, _| {
+        let set_up: SetUp<MySql> = Arc::new(move |connection| {
             let known = known.clone();
             Box::pin(async move { set_up(connection, &known).await })
         });
-        let pool = pool.connect_with(options).await.map_err(unchanged::<MySql>)?;
+        let wait = wait.unwrap_or(DEFAULT_TIMEOUT / 2);
+        let pool = OwnPool::connect(options, CONNECTIONS, wait, Some(set_up)).await.map_err(unchanged::<MySql>)?;
         let reads = Arc::new(OnceCell::new_with(Some(Reads::Current)));
-        Ok(Self { limit, reads, ..Self::on(Engine::new(pool.clone(), pool, true, true).with_suspicion(suspicion)) })
+        Ok(Self { limit, reads, ..Self::on(Connections::Own(pool)) })
     }
 
     /// Uses a pool of the application. Set `innodb_lock_wait_timeout` on its connections, and leave
     /// `test_before_acquire` on.
     pub fn from_pool(pool: MySqlPool) -> Self {
-        Self::on(Engine::new(pool.clone(), pool, true, true))
+        Self::on(Connections::Application(pool))
     }
 
-    fn on(engine: Engine<MySql>) -> Self {
+    fn on(connections: Connections<MySql>) -> Self {
+        let engine = Engine::new(connections.clone(), connections, true, true);
         let causal = engine.clone().with_prefix(CAUSAL);
         Self { engine, causal, limit: PayloadLimit::default(), reads: Arc::default() }
     }
@@ -107,11 +111,11 @@ impl MySqlStorage {
     /// The same as for the other operations. Completed migrations are recorded, and the next call continues after them.
     pub async fn migrate(&self) -> Result<(), StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<MySql>)?;
-        // The connection has a lock and another time limit, even if this future is dropped.
-        connection.close_on_drop();
+        // The connection has a lock and another time limit, even if this future is dropped. It is not marked clean, so it
+        // is closed.
         let no_limit = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!100100 , max_statement_time = 0 */";
-        sqlx::raw_sql(no_limit).execute(&mut *connection).await.map_err(unchanged::<MySql>)?;
-        migrate_mysql(&mut connection, self.engine.table()).await.map_err(migration::<MySql>)
+        sqlx::raw_sql(no_limit).execute(connection.get()).await.map_err(unchanged::<MySql>)?;
+        migrate_mysql(connection.get(), self.engine.table()).await.map_err(migration::<MySql>)
     }
 
     /// Returns all migrations and their state in the database. Changes nothing.
@@ -120,7 +124,9 @@ impl MySqlStorage {
     /// The same as for the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<MySql>)?;
-        status_mysql(&mut connection, self.engine.table()).await.map_err(migration::<MySql>)
+        let statuses = status_mysql(connection.get(), self.engine.table()).await.map_err(migration::<MySql>)?;
+        connection.mark_clean();
+        Ok(statuses)
     }
 
     /// Closes the connections after their running statements have ended. Later operations fail.
@@ -143,7 +149,7 @@ impl MySqlStorage {
     /// Reads the settings of the server of an application pool.
     async fn ask_server(&self) -> Result<Reads, StorageError> {
         let asked = timeout(DEFAULT_TIMEOUT / 2, async {
-            let mut connection = InUse::new(self.engine.writers().acquire().await?);
+            let mut connection = self.engine.writers().acquire().await?;
             let server = Server::ask(connection.get()).await?;
             connection.mark_clean();
             Ok(server)
@@ -216,6 +222,7 @@ impl Dialect for MySql {
                 retain_until = IF(retain_until <= {now}, VALUES(retain_until), retain_until)",
         purge: "DELETE FROM {table} WHERE retain_until <= {now} ORDER BY retain_until LIMIT ?",
         after: After::Columns,
+        several: Several::Union,
         only_primary: "",
     };
 

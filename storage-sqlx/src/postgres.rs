@@ -10,15 +10,17 @@ use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgQueryResult, Postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, raw_sql};
 
-use crate::MigrationStatus;
 use crate::address::{Address, Parameters, without_brackets};
-use crate::connection::Suspicion;
+use crate::connection::Connections;
 use crate::dialect::{Bind, Dialect, StatementResult, collect, read_columns};
 use crate::engine::{Engine, token_storage};
 use crate::error::{ErrorClass, bad_address, bad_name, migration, unchanged};
 use crate::literal::with_literals;
 use crate::named::LookupName;
+use crate::pool::{CONNECTIONS, OwnPool};
+use crate::several::Several;
 use crate::sql::{After, Texts};
+use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Stores tokens in a table of PostgreSQL.
 ///
@@ -51,13 +53,9 @@ impl PostgresStorage {
         let host = without_brackets(options.get_host()).to_owned();
         // A pooler may reject start-up parameters.
         let options = options.host(&host).extra_float_digits(None).disable_statement_logging();
-        let suspicion = Suspicion::default();
-        let pool = suspicion
-            .pool_options(address.connect_timeout)
-            .connect_with(options)
-            .await
-            .map_err(unchanged::<Postgres>)?;
-        Ok(Self { engine: Self::from_pool(pool).engine.with_suspicion(suspicion) })
+        let wait = address.connect_timeout.unwrap_or(DEFAULT_TIMEOUT / 2);
+        let pool = OwnPool::connect(options, CONNECTIONS, wait, None).await.map_err(unchanged::<Postgres>)?;
+        Ok(Self::on(Connections::Own(pool)))
     }
 
     /// Uses a pool of the application. Leave `test_before_acquire` on.
@@ -66,7 +64,11 @@ impl PostgresStorage {
     /// the keys and the sealed payloads in hexadecimal. Call `disable_statement_logging()` on the pool's options to
     /// turn this off.
     pub fn from_pool(pool: PgPool) -> Self {
-        Self { engine: Engine::new(pool.clone(), pool, true, true).with_prefix(PREFIX) }
+        Self::on(Connections::Application(pool))
+    }
+
+    fn on(connections: Connections<Postgres>) -> Self {
+        Self { engine: Engine::new(connections.clone(), connections, true, true).with_prefix(PREFIX) }
     }
 
     /// Uses another table than `oauth_dance_tokens`: `tokens`, or `auth.tokens` in a schema. [`migrate`](Self::migrate)
@@ -93,7 +95,9 @@ impl PostgresStorage {
     /// The same as for the other operations. Nothing has changed in this case.
     pub async fn migrate(&self) -> Result<(), StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Postgres>)?;
-        migrate_postgres(&mut connection, self.engine.table()).await.map_err(migration::<Postgres>)
+        migrate_postgres(connection.get(), self.engine.table()).await.map_err(migration::<Postgres>)?;
+        connection.mark_clean();
+        Ok(())
     }
 
     /// Returns all migrations and their state in the database. Changes nothing.
@@ -102,7 +106,9 @@ impl PostgresStorage {
     /// The same as for the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Postgres>)?;
-        status_postgres(&mut connection, self.engine.table()).await.map_err(migration::<Postgres>)
+        let statuses = status_postgres(connection.get(), self.engine.table()).await.map_err(migration::<Postgres>)?;
+        connection.mark_clean();
+        Ok(statuses)
     }
 
     /// Closes the connections after their running statements have ended. Later operations fail.
@@ -179,6 +185,7 @@ impl Dialect for Postgres {
         purge: "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE retain_until <= {now} \
                 LIMIT ? FOR UPDATE SKIP LOCKED))",
         after: After::Rows,
+        several: Several::Arrays,
         // Evaluated once, before any row is read.
         only_primary: " AND (SELECT 1 / (NOT pg_catalog.pg_is_in_recovery())::int) = 1",
     };

@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use oauth_dance_migrations::TableName;
 
+use crate::several::{ReadSeveral, Several};
+
 /// The SQL that differs between the databases.
 ///
 /// In each statement, `{table}` is the table and `{now}` is the database's clock in seconds. Each `?` is one value:
@@ -19,6 +21,8 @@ pub(crate) struct Texts {
     pub(crate) purge: &'static str,
     /// How a list continues after a key.
     pub(crate) after: After,
+    /// How one statement reads several records.
+    pub(crate) several: Several,
     /// A condition for reads that is an error on a replica, which may be behind the primary.
     pub(crate) only_primary: &'static str,
 }
@@ -78,6 +82,7 @@ impl After {
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub(crate) get: Arc<str>,
+    pub(crate) get_several: ReadSeveral,
     pub(crate) put_always: Arc<str>,
     pub(crate) put_absent: Arc<str>,
     pub(crate) put_version: Arc<str>,
@@ -98,6 +103,7 @@ impl Statements {
         let read = |text: &str| fill(&format!("{text}{}", texts.only_primary));
         Self {
             get: read(GET).into(),
+            get_several: ReadSeveral::new(texts.several, &read),
             put_always: fill(texts.put_always).into(),
             put_absent: fill(texts.put_absent).into(),
             put_version: fill(PUT_VERSION).into(),

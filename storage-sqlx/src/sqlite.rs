@@ -13,20 +13,21 @@ use oauth_dance_migrations::{TableName, migrate_sqlite, status_sqlite};
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::error::DatabaseError;
-use sqlx::sqlite::{
-    Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteQueryResult,
-};
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqliteQueryResult};
 use tokio::time::{Instant, sleep};
 
+use crate::connection::Connections;
 use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
 use crate::error::{ErrorClass, RUN_MIGRATIONS, bad_name, classify, migration, unchanged};
+use crate::pool::OwnPool;
+use crate::several::Several;
 use crate::sql::{After, Texts};
 use crate::sqlite_file::{OpenFiles, refuse_links, warn_of_shares};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// The number of connections for reads. Each one is a thread, so more of them than cores gain nothing.
-const READERS: u32 = 4;
+const READERS: usize = 4;
 /// How long SQLite itself waits for the write of another process. It is shorter than [`DEFAULT_TIMEOUT`], so that
 /// SQLite reports the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
@@ -111,11 +112,9 @@ impl SqliteStorage {
             create_private(options.get_filename());
         }
 
-        // Connections are never closed, because an in-memory database ends with its connection.
-        let pool = SqlitePoolOptions::new().idle_timeout(None).max_lifetime(None).test_before_acquire(false);
         let options = change(options);
         refuse_links(options.get_filename())?;
-        let writers = open(pool.clone().max_connections(1), &options).await?;
+        let writers = open(&options).await?;
         let Some(path) = file_of(&writers).await? else {
             return Ok(Self {
                 engine: Engine::new(writers.clone(), writers, false, false),
@@ -126,7 +125,7 @@ impl SqliteStorage {
         let anchor = anchor(&options).await.map_err(unchanged::<Sqlite>)?;
         warn_of_shares(&path);
         let files = OpenFiles::of(&path, options.get_filename())?.with_log();
-        let readers = pool.max_connections(READERS).connect_lazy_with(options);
+        let readers = Connections::Own(OwnPool::new(options, READERS, DEFAULT_TIMEOUT / 2, None));
         Ok(Self { engine: Engine::new(readers, writers, true, true), files: Some(files), anchor })
     }
 
@@ -136,7 +135,8 @@ impl SqliteStorage {
     /// [`StorageError::Misconfigured`] for a pool with several connections to `:memory:`, because each may be a
     /// separate database. Otherwise the same as for [`connect`](Self::connect).
     pub async fn from_pool(pool: SqlitePool) -> Result<Self, StorageError> {
-        let path = file_of(&pool).await?;
+        let connections = Connections::Application(pool.clone());
+        let path = file_of(&connections).await?;
         if path.is_none() && pool.options().get_max_connections() > 1 {
             return Err(StorageError::Misconfigured {
                 advice:
@@ -148,7 +148,8 @@ impl SqliteStorage {
         }
         let files = path.map(|path| OpenFiles::of(&path, pool.connect_options().get_filename())).transpose()?;
         let on_disk = files.is_some();
-        Ok(Self { engine: Engine::new(pool.clone(), pool, on_disk, on_disk), files, anchor: Anchor::default() })
+        let engine = Engine::new(connections.clone(), connections, on_disk, on_disk);
+        Ok(Self { engine, files, anchor: Anchor::default() })
     }
 
     /// Uses another table than `oauth_dance_tokens`.
@@ -178,7 +179,8 @@ impl SqliteStorage {
     pub async fn migrate(&self) -> Result<(), StorageError> {
         self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
-        migrate_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)?;
+        migrate_sqlite(connection.get(), self.engine.table()).await.map_err(migration::<Sqlite>)?;
+        connection.mark_clean();
         self.confirm()
     }
 
@@ -189,7 +191,9 @@ impl SqliteStorage {
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
-        status_sqlite(&mut connection, self.engine.table()).await.map_err(migration::<Sqlite>)
+        let statuses = status_sqlite(connection.get(), self.engine.table()).await.map_err(migration::<Sqlite>)?;
+        connection.mark_clean();
+        Ok(statuses)
     }
 
     /// Closes the connections after their running statements have ended. Later operations fail.
@@ -271,9 +275,13 @@ fn may_create(url: &str) -> bool {
 }
 
 /// The file of a database. `None` if the database is in memory, or in a temporary file of one connection.
-async fn file_of(pool: &SqlitePool) -> Result<Option<PathBuf>, StorageError> {
-    let file = sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'").fetch_one(pool).await;
-    let file: Option<String> = file.map_err(unchanged::<Sqlite>)?;
+async fn file_of(connections: &Connections<Sqlite>) -> Result<Option<PathBuf>, StorageError> {
+    const FILE: &str = "SELECT file FROM pragma_database_list WHERE name = 'main'";
+
+    let mut connection = connections.acquire().await.map_err(unchanged::<Sqlite>)?;
+    let file: Option<String> =
+        sqlx::query_scalar(FILE).fetch_one(connection.get()).await.map_err(unchanged::<Sqlite>)?;
+    connection.mark_clean();
     Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
 }
 
@@ -287,11 +295,12 @@ fn create_private(path: &Path) {
     let _ = options.open(path);
 }
 
-async fn open(pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result<SqlitePool, StorageError> {
+/// The connection for writes. It is never closed, because an in-memory database ends with its connection.
+async fn open(options: &SqliteConnectOptions) -> Result<Connections<Sqlite>, StorageError> {
     let deadline = Instant::now() + DEFAULT_TIMEOUT / 2;
     loop {
-        match pool.clone().connect_with(options.clone()).await {
-            Ok(pool) => return Ok(pool),
+        match OwnPool::connect(options.clone(), 1, DEFAULT_TIMEOUT / 2, None).await {
+            Ok(pool) => return Ok(Connections::Own(pool)),
             Err(error) if classify::<Sqlite>(&error) == ErrorClass::Busy && Instant::now() < deadline => {
                 sleep(WAL_PAUSE).await;
             }
@@ -324,6 +333,7 @@ impl Dialect for Sqlite {
             WHERE existing.retain_until <= {now}",
         purge: "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE retain_until <= {now} LIMIT ?)",
         after: After::Rows,
+        several: Several::Rows,
         only_primary: "",
     };
 

@@ -1,10 +1,12 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenStorage};
+use futures_util::future::join_all;
+use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage};
 use tokio::task::JoinSet;
 
 use super::{Database, kept_for, key, ready};
@@ -93,14 +95,15 @@ pub async fn concurrent_puts_create_one_row<D: Database>(database: &D) {
     assert_eq!(database.execute("DELETE FROM oauth_dance_tokens").await, 1);
 }
 
+/// A record whose columns all contain the same number.
+fn generation(number: u64) -> Record {
+    Record::new(number.to_string().repeat(500))
+        .with_expires_at(Some(Timestamp::from_unix_seconds(number)))
+        .with_key_id(Some(number.to_string()))
+}
+
 pub async fn reads_are_never_torn<D: Database>(database: &D) {
     let storage = ready(database).await;
-    // Every column of one write contains the same generation.
-    let generation = |number: u64| {
-        Record::new(number.to_string().repeat(500))
-            .with_expires_at(Some(Timestamp::from_unix_seconds(number)))
-            .with_key_id(Some(number.to_string()))
-    };
     storage.put(&key("x"), &generation(0), Precondition::Always).await.unwrap();
     let mut writers = JoinSet::new();
     for writer in 0..2 {
@@ -208,4 +211,101 @@ pub async fn other_pools_see_acknowledged_writes<D: Database>(database: &D) {
             assert_eq!(one.get(&key("x")).await.unwrap(), None);
         }
     }
+}
+
+/// Reads at the same time share statements. Each gets the answer for its own key.
+pub async fn concurrent_reads_get_their_own_answers<D: Database>(database: &D) {
+    let storage = ready(database).await;
+    let long = "u".repeat(1023);
+    let users: Vec<_> =
+        (0..150).map(|user| if user == 0 { long.clone() } else { format!("u{user}'\\{{,\"?$1") }).collect();
+    for (number, user) in users.iter().enumerate().filter(|(number, _)| number % 3 != 1) {
+        let record = if number % 3 == 0 { Record::new(number.to_string()) } else { kept_for(3600) };
+        storage.put(&key(user), &record, Precondition::Always).await.unwrap();
+    }
+    storage.put(&key("gone"), &kept_for(0), Precondition::Always).await.unwrap();
+    storage.put(&key("bad"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let damage = "UPDATE oauth_dance_tokens SET expires_at = -1 WHERE user_id = ";
+    assert_eq!(database.execute(&format!("{damage}{}", D::literal(b"bad"))).await, 1);
+    // The padding of a statement finds this row.
+    let [version, empty] = [&[1; 16][..], b""].map(D::literal);
+    let invalid = format!(
+        "INSERT INTO oauth_dance_tokens (tenant, user_id, provider, account, version, payload, created_at, updated_at) \
+        VALUES ({empty}, {empty}, {empty}, {empty}, {version}, {empty}, 0, 0)"
+    );
+    assert_eq!(database.execute(&invalid).await, 1);
+
+    for count in [1, 2, 3, 5, 33, 64, 65, 150] {
+        let keys = users[..count].iter().map(|user| key(user)).chain([key("gone"), key("bad"), key("u1")]);
+        let keys: Vec<_> = keys.chain([TokenKey::new("github", "x".repeat(1024)).unwrap()]).collect();
+        let found = join_all(keys.iter().map(|key| storage.get(key))).await;
+        for (number, found) in found.iter().take(count).enumerate() {
+            let found = found.as_ref().unwrap().as_ref().map(|found| &found.value);
+            match number % 3 {
+                0 => assert_eq!(found.unwrap(), &Record::new(number.to_string())),
+                1 => assert_eq!(found, None),
+                _ => assert!((3590..=3600).contains(&found.unwrap().retain_for.unwrap().as_secs())),
+            }
+        }
+        let [gone, bad, absent, too_long] = &found[count..] else { panic!("{}", found.len()) };
+        assert!(matches!((gone, absent), (Ok(None), Ok(None))), "{gone:?} {absent:?}");
+        assert!(matches!(bad, Err(StorageError::Corrupt { key: of, .. }) if **of == key("bad")), "{bad:?}");
+        assert!(matches!(too_long, Err(StorageError::KeyTooLong { .. })), "{too_long:?}");
+    }
+
+    database.execute("DROP TABLE oauth_dance_tokens").await;
+    for found in join_all(users[..20].iter().map(async |user| storage.get(&key(user)).await)).await {
+        assert!(matches!(found, Err(StorageError::Misconfigured { .. })), "{found:?}");
+    }
+}
+
+/// A history of one writer and many readers of the same records. No read returns an older record than one that was
+/// acknowledged before it started, or a newer one than was written before it ended.
+pub async fn concurrent_reads_are_linearizable<D: Database>(database: &D) {
+    const RECORDS: usize = 3;
+
+    let storage = ready(database).await;
+    let records = Arc::new([const { (AtomicU64::new(0), AtomicU64::new(0)) }; RECORDS]);
+    for record in 0..RECORDS {
+        storage.put(&key(&record.to_string()), &generation(0), Precondition::Always).await.unwrap();
+    }
+    let writer = {
+        let (storage, records) = (storage.clone(), Arc::clone(&records));
+        tokio::spawn(async move {
+            for number in 1..=120 {
+                let record = number as usize % RECORDS;
+                let (started, acknowledged) = &records[record];
+                started.store(number, Ordering::SeqCst);
+                storage.put(&key(&record.to_string()), &generation(number), Precondition::Always).await.unwrap();
+                acknowledged.store(number, Ordering::SeqCst);
+            }
+        })
+    };
+    let writer = Arc::new(writer);
+    let mut readers = JoinSet::new();
+    for reader in 0..24 {
+        let (storage, records, writer) = (storage.clone(), Arc::clone(&records), Arc::clone(&writer));
+        readers.spawn(async move {
+            let (mut reads, mut last) = (0, [0; RECORDS]);
+            while !writer.is_finished() {
+                let record = (reader + reads) % RECORDS;
+                let (started, acknowledged) = &records[record];
+                let oldest = acknowledged.load(Ordering::SeqCst).max(last[record]);
+                let key = key(&record.to_string());
+                let read = storage.get(&key);
+                // Some reads are dropped in the middle.
+                let found = if reads % 7 == 6 { polled_at_most(2, read).await } else { Some(read.await) };
+                if let Some(found) = found {
+                    let found = found.unwrap().unwrap().value.expires_at.unwrap().as_unix_seconds();
+                    let newest = started.load(Ordering::SeqCst);
+                    assert!((oldest..=newest).contains(&found), "{found} is not between {oldest} and {newest}");
+                    last[record] = found;
+                }
+                reads += 1;
+            }
+            reads
+        });
+    }
+    assert!(readers.join_all().await.into_iter().sum::<usize>() > 200);
+    assert!(Arc::into_inner(writer).unwrap().await.is_ok());
 }

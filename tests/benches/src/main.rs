@@ -2,12 +2,13 @@
 //!
 //! ```sh
 //! eval "$(tests/servers/start)"
-//! cargo run --release --manifest-path tests/benches/Cargo.toml -- [SECONDS [ROUNDS]]
+//! cargo run --release --manifest-path tests/benches/Cargo.toml -- [SECONDS [ROUNDS [TASKS,TASKS...]]]
 //! tests/servers/stop "$SERVERS_FOLDER"
 //! ```
 //!
-//! Each way runs for some seconds in turn, for some rounds, with 16 tasks at once on records of 1 KiB. A figure is the
-//! median of the operations in a second; the ratio to the first way is taken round by round, with its least and most.
+//! Each way runs for some seconds in turn, for some rounds, with 16 concurrent tasks unless other numbers are given, on
+//! records of 1 KiB. A figure is the median of the operations per second. The ratio to the first way is computed for
+//! each round, and printed with its minimum and maximum.
 
 mod peers;
 mod run;
@@ -18,13 +19,20 @@ use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 
 use crate::peers::Sessions;
 use crate::run::{Plan, Way};
-use crate::subjects::{MySqlPool, Ours, Outcome, PostgresPool, RedisConnection, SqlitePool};
+use crate::subjects::{MySqlPool, Ours, Outcome, PostgresPool, RedisConnection, SqlitePool, USERS};
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
     let mut number = |usual| arguments.next().map_or(Ok(usual), |text| text.parse());
-    let plan = Plan { seconds: number(2)?, rounds: number(5)? };
+    let (seconds, rounds) = (number(2)?, number(5)?);
+    let tasks = arguments.next().unwrap_or("16".into()).split(',').map(str::parse).collect::<Result<Vec<_>, _>>()?;
+    if tasks.iter().any(|tasks| *tasks == 0 || USERS % tasks != 0) {
+        return Err(
+            format!("the numbers of tasks must divide {USERS}, so that no two tasks write the same record").into()
+        );
+    }
+    let plan = Plan { seconds, rounds, tasks };
 
     let folder = tempfile::tempdir()?;
     let file = |name: &str| format!("sqlite:{}?mode=rwc", folder.path().join(name).display());

@@ -3,12 +3,14 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::subjects::{Outcome, Subject, TASKS, USERS};
+use crate::subjects::{Outcome, Subject, USERS};
 
 /// How long and how often.
 pub struct Plan {
     pub seconds: u64,
     pub rounds: u64,
+    /// The numbers of concurrent tasks.
+    pub tasks: Vec<u64>,
 }
 
 /// A way to do the same.
@@ -38,12 +40,19 @@ impl Plan {
                 way.subject.put(user).await?;
             }
         }
-        println!("\n{backend}: operations in a second, {TASKS} tasks, {USERS} records");
+        for tasks in &self.tasks {
+            println!("\n{backend}: operations per second, {tasks} tasks, {USERS} records");
+            self.compare_operations(*tasks, &ways).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare_operations(&self, tasks: u64, ways: &[Way]) -> Outcome<()> {
         for operation in [Operation::Get, Operation::Put, Operation::PutIfVersion] {
             let mut rates = vec![Vec::new(); ways.len()];
             for _ in 0..self.rounds {
                 for (way, rates) in ways.iter().zip(&mut rates) {
-                    rates.extend(self.rate(&way.subject, operation).await?);
+                    rates.extend(self.rate(&way.subject, operation, tasks).await?);
                 }
             }
             let Some(first) = rates.iter().find(|own| !own.is_empty()) else { continue };
@@ -59,11 +68,11 @@ impl Plan {
     }
 
     /// Operations in a second, or nothing where the subject has no such operation.
-    async fn rate(&self, subject: &Arc<dyn Subject>, operation: Operation) -> Outcome<Option<f64>> {
+    async fn rate(&self, subject: &Arc<dyn Subject>, operation: Operation, count: u64) -> Outcome<Option<f64>> {
         let time = Duration::from_secs(self.seconds);
         let start = Instant::now();
         let mut tasks = JoinSet::new();
-        for task in 0..TASKS {
+        for task in 0..count {
             let subject = Arc::clone(subject);
             tasks.spawn(async move {
                 let (mut user, mut done) = (task, 0_u64);
@@ -77,7 +86,7 @@ impl Plan {
                         return Ok(None);
                     }
                     done += 1;
-                    user = (user + TASKS) % USERS;
+                    user = (user + count) % USERS;
                 }
                 Ok::<_, String>(Some(done))
             });

@@ -9,9 +9,8 @@ use redis::aio::ConnectionManager;
 
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-pub const TASKS: u64 = 16;
-/// A multiple of [`TASKS`], so that no two tasks write one record.
-pub const USERS: u64 = 2000 - 2000 % TASKS;
+/// A multiple of the number of tasks, so that no two tasks write the same record.
+pub const USERS: u64 = 2048;
 
 /// One way to keep a record for each user.
 #[async_trait]

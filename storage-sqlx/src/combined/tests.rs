@@ -1,0 +1,366 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use oauth_dance_core::Version;
+use tokio::runtime::Builder;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a statement of [`Fake`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Works,
+    Fails,
+    Corrupt,
+    Never,
+}
+
+/// Answers each key with its user. A statement takes a millisecond, and needs a permit if there are some.
+struct Fake {
+    statements: Mutex<Vec<Vec<String>>>,
+    mode: Mutex<Mode>,
+    plain: AtomicUsize,
+    gate: Semaphore,
+}
+
+#[derive(Clone)]
+struct Access(Arc<Fake>);
+
+impl Access {
+    fn new() -> (Self, Combined<Self>) {
+        let fake = Fake {
+            statements: Mutex::default(),
+            mode: Mutex::new(Mode::Works),
+            plain: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        };
+        let access = Self(Arc::new(fake));
+        (access.clone(), Combined::new(access, TIMEOUT))
+    }
+
+    fn set(&self, mode: Mode) {
+        *self.0.mode.lock().unwrap() = mode;
+    }
+
+    /// The users that each statement has read.
+    fn statements(&self) -> Vec<Vec<String>> {
+        self.0.statements.lock().unwrap().clone()
+    }
+
+    fn sizes(&self) -> Vec<usize> {
+        self.statements().iter().map(Vec::len).collect()
+    }
+
+    async fn run(&self, users: Vec<String>) -> Result<Mode, StorageError> {
+        self.0.statements.lock().unwrap().push(users);
+        let mode = *self.0.mode.lock().unwrap();
+        let _permit = self.0.gate.acquire().await.unwrap();
+        if mode == Mode::Never {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if mode == Mode::Fails {
+            return Err(StorageError::Misconfigured { advice: "run it".into(), source: "no table".into() });
+        }
+        Ok(mode)
+    }
+
+    fn found(mode: Mode, user: &str) -> Found {
+        match (mode, user) {
+            (Mode::Corrupt, "bad") => Err(SharedError::from(oauth_dance_core::BoxError::from("short"))),
+            (_, "nobody") => Ok(None),
+            _ => Ok(Some(Versioned::new(Record::new(user), Version::from_bytes([1; 16])))),
+        }
+    }
+}
+
+impl Reader for Access {
+    async fn read_one(&self, key: &TokenKey, _: Instant) -> Result<Found, StorageError> {
+        self.0.plain.fetch_add(1, Ordering::Relaxed);
+        Ok(Self::found(self.run(vec![key.user().into()]).await?, key.user()))
+    }
+
+    async fn read_several(&self, keys: &[Arc<TokenKey>], _: Instant) -> Result<Vec<Found>, StorageError> {
+        let mode = self.run(keys.iter().map(|key| key.user().into()).collect()).await?;
+        Ok(keys.iter().map(|key| Self::found(mode, key.user())).collect())
+    }
+}
+
+fn key(user: &str) -> TokenKey {
+    TokenKey::new("github", user).unwrap()
+}
+
+async fn get(combined: &Combined<Access>, user: &str) -> Result<Option<String>, StorageError> {
+    let found = combined.get(&key(user)).await?;
+    Ok(found.map(|found| String::from_utf8(found.value.payload).unwrap()))
+}
+
+async fn get_all(combined: &Combined<Access>, count: usize) {
+    let users: Vec<_> = (0..count).map(|user| user.to_string()).collect();
+    let found = join_all(users.iter().map(|user| get(combined, user))).await;
+    for (user, found) in users.iter().zip(found) {
+        assert_eq!(found.unwrap().as_ref(), Some(user));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_read_uses_the_plain_statement() {
+    let (access, combined) = Access::new();
+    for user in ["alice", "bob"] {
+        assert_eq!(get(&combined, user).await.unwrap().unwrap(), user);
+    }
+    assert_eq!(get(&combined, "nobody").await.unwrap(), None);
+    assert_eq!((access.sizes(), access.0.plain.load(Ordering::Relaxed)), (vec![1, 1, 1], 3));
+    assert_eq!(combined.0.state().turns, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_one_task_share_a_statement() {
+    let (access, combined) = Access::new();
+    get_all(&combined, 20).await;
+    assert_eq!(access.sizes(), [20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_batch_is_split() {
+    let (access, combined) = Access::new();
+    get_all(&combined, 150).await;
+    let mut sizes = access.sizes();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [22, 64, 64]);
+    assert!(combined.0.state().waiting.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn statement_contains_each_key_once() {
+    let (access, combined) = Access::new();
+    let users = ["alice", "bob", "alice", "nobody", "alice", "nobody"];
+    let found = join_all(users.map(|user| get(&combined, user))).await;
+    for (user, found) in users.iter().zip(found) {
+        assert_eq!(found.unwrap().as_deref(), (*user != "nobody").then_some(*user));
+    }
+    assert_eq!(access.sizes(), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn read_does_not_join_a_sent_statement() {
+    let (access, combined) = Access::new();
+    let first = tokio::spawn({
+        let combined = combined.clone();
+        async move { get(&combined, "alice").await.unwrap() }
+    });
+    while access.statements().is_empty() {
+        yield_now().await;
+    }
+    // It was sent, and has not been answered.
+    let second = get(&combined, "alice").await.unwrap();
+    assert_eq!((first.await.unwrap(), second), (Some("alice".into()), Some("alice".into())));
+    assert_eq!(access.sizes(), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_first_read_affects_no_other() {
+    for mode in [Mode::Never, Mode::Works] {
+        let (access, combined) = Access::new();
+        access.set(mode);
+        let first = tokio::spawn({
+            let combined = combined.clone();
+            async move { get(&combined, "first").await }
+        });
+        while access.statements().is_empty() {
+            yield_now().await;
+        }
+        access.set(Mode::Works);
+        let others: JoinSet<_> = (0..5)
+            .map(|user| {
+                let combined = combined.clone();
+                async move { get(&combined, &user.to_string()).await.unwrap().unwrap() }
+            })
+            .collect();
+        yield_now().await;
+        let start = Instant::now();
+        first.abort();
+        assert_eq!(others.join_all().await.len(), 5);
+        assert!(start.elapsed() < PATIENCE, "they start again at once");
+        tokio::time::sleep(PATIENCE).await;
+        assert_eq!(combined.0.state().turns, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_reads_are_not_sent() {
+    let (access, combined) = Access::new();
+    let first = get(&combined, "first");
+    let dropped = tokio::time::timeout(Duration::ZERO, get(&combined, "dropped"));
+    let (first, dropped, last) = tokio::join!(first, dropped, get(&combined, "last"));
+    assert!(first.is_ok() && dropped.is_err() && last.is_ok());
+    assert!(!access.statements().concat().contains(&"dropped".to_owned()), "{:?}", access.statements());
+}
+
+#[tokio::test(start_paused = true)]
+async fn stuck_statement_delays_other_reads_briefly() {
+    let (access, combined) = Access::new();
+    access.set(Mode::Never);
+    let stuck = tokio::spawn({
+        let combined = combined.clone();
+        async move { get(&combined, "stuck").await }
+    });
+    while access.statements().is_empty() {
+        yield_now().await;
+    }
+    access.set(Mode::Works);
+    let start = Instant::now();
+    assert!(get(&combined, "alice").await.is_ok());
+    assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
+    let start = Instant::now();
+    tokio::time::advance(PATIENCE).await;
+    assert!(get(&combined, "bob").await.is_ok());
+    assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
+    stuck.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_read_has_its_own_timeout() {
+    let (access, combined) = Access::new();
+    access.set(Mode::Never);
+    let mut reads = JoinSet::new();
+    for user in 0..100_u64 {
+        let combined = combined.clone();
+        reads.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50 * user)).await;
+            let start = Instant::now();
+            // The fake ignores its deadline, so a turn of its own does not end.
+            let read = tokio::time::timeout(2 * TIMEOUT, get(&combined, &user.to_string())).await;
+            read.map(|read| (read.unwrap_err(), start.elapsed()))
+        });
+    }
+    let timed_out: Vec<_> = reads.join_all().await.into_iter().flatten().collect();
+    assert!(timed_out.len() >= 100 - MAX_TURNS, "{}", timed_out.len());
+    for (error, elapsed) in timed_out {
+        assert!(matches!(error, StorageError::Unavailable { .. }), "{error:?}");
+        assert!((TIMEOUT..TIMEOUT + PATIENCE).contains(&elapsed), "{elapsed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn corrupt_record_fails_its_own_reads_only() {
+    let (access, combined) = Access::new();
+    access.set(Mode::Corrupt);
+    let users = ["alice", "bad", "nobody", "bad"];
+    let found = join_all(users.map(|user| get(&combined, user))).await;
+    assert_eq!(access.sizes(), [3]);
+    for (user, found) in users.iter().zip(found) {
+        match (*user, found) {
+            ("bad", Err(StorageError::Corrupt { key: of, source })) => {
+                assert_eq!((of.user(), source.to_string().as_str()), ("bad", "short"));
+            }
+            ("nobody", Ok(None)) => {}
+            ("alice", Ok(Some(found))) => assert_eq!(found, "alice"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failure_reaches_every_read() {
+    let (access, combined) = Access::new();
+    access.set(Mode::Fails);
+    for found in join_all(["alice", "bob", "alice"].map(|user| get(&combined, user))).await {
+        let Err(StorageError::Misconfigured { advice, source }) = found else { panic!("{found:?}") };
+        assert_eq!((advice.as_str(), source.to_string().as_str()), ("run it", "no table"));
+    }
+    assert_eq!(access.sizes(), [2]);
+    access.set(Mode::Works);
+    assert!(get(&combined, "alice").await.is_ok());
+}
+
+/// A statement ends with its runtime, and the reads of other runtimes start again.
+#[test]
+fn ended_runtime_affects_no_other() {
+    let (access, combined) = Access::new();
+    access.set(Mode::Never);
+    let doomed = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    for user in ["first", "second", "third"] {
+        let combined = combined.clone();
+        doomed.spawn(async move { get(&combined, user).await });
+    }
+    while access.statements().is_empty() {
+        std::thread::yield_now();
+    }
+    access.set(Mode::Works);
+    let other = Builder::new_current_thread().enable_all().build().unwrap();
+    let reader = other.spawn({
+        let combined = combined.clone();
+        async move { get(&combined, "alice").await }
+    });
+    other.block_on(yield_now());
+    doomed.shutdown_background();
+    assert!(other.block_on(reader).unwrap().is_ok());
+    assert!(other.block_on(get(&combined, "bob")).is_ok());
+}
+
+/// A runtime that exists and is not driven holds up no read of another one for longer than the patience.
+#[test]
+fn runtime_that_does_not_run_affects_no_other() {
+    let (access, combined) = Access::new();
+    let idle = Builder::new_current_thread().enable_all().build().unwrap();
+    idle.block_on(async {
+        let both = async { tokio::join!(get(&combined, "alice"), get(&combined, "bob")) };
+        // The statement is in a task that is not driven further.
+        assert!(tokio::time::timeout(Duration::ZERO, both).await.is_err());
+    });
+    let other = Builder::new_current_thread().enable_all().build().unwrap();
+    for user in ["alice", "carol", "dave"] {
+        assert!(other.block_on(get(&combined, user)).is_ok());
+    }
+    assert!(access.sizes().len() >= 3);
+}
+
+/// A register with one writer: no read returns an older value than one that was acknowledged before it started, and no
+/// later read returns an older value than an earlier one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_see_every_earlier_write() {
+    #[derive(Clone)]
+    struct Register(Arc<AtomicUsize>);
+    impl Register {
+        async fn read(&self) -> Found {
+            yield_now().await;
+            let value = self.0.load(Ordering::SeqCst);
+            yield_now().await;
+            Ok(Some(Versioned::new(Record::new(value.to_string()), Version::from_bytes([1; 16]))))
+        }
+    }
+    impl Reader for Register {
+        async fn read_one(&self, _: &TokenKey, _: Instant) -> Result<Found, StorageError> {
+            Ok(self.read().await)
+        }
+
+        async fn read_several(&self, keys: &[Arc<TokenKey>], _: Instant) -> Result<Vec<Found>, StorageError> {
+            let found = self.read().await;
+            Ok(keys.iter().map(|_| found.clone()).collect())
+        }
+    }
+
+    let register = Arc::new(AtomicUsize::new(0));
+    let combined = Combined::new(Register(Arc::clone(&register)), TIMEOUT);
+    let mut readers = JoinSet::new();
+    for reader in 0..16 {
+        let (combined, register) = (combined.clone(), Arc::clone(&register));
+        readers.spawn(async move {
+            let mut last = 0;
+            for _ in 0..500 {
+                let acknowledged = register.load(Ordering::SeqCst);
+                let found = combined.get(&key(&(reader % 4).to_string())).await.unwrap().unwrap();
+                let found = String::from_utf8(found.value.payload).unwrap().parse().unwrap();
+                assert!(found >= last.max(acknowledged), "{found} after {last} and {acknowledged}");
+                last = found;
+                register.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    readers.join_all().await;
+}

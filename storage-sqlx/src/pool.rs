@@ -1,0 +1,348 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool};
+use futures_util::future::BoxFuture;
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::runtime::{self, Handle};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::dialect::Dialect;
+
+/// The maximum number of connections to a server.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) const CONNECTIONS: usize = 10;
+
+/// A connection that was idle for longer is tested before use. Servers, proxies and firewalls close idle connections
+/// silently, some of them after two seconds, and a write on a closed connection is ambiguous.
+const MAX_IDLE_UNTESTED: Duration = Duration::from_millis(500);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that was idle for longer is closed.
+const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
+/// An older connection is closed, so that a changed DNS entry, password or setting takes effect.
+const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The options of a new connection.
+pub(crate) type Options<DB> = <<DB as sqlx::Database>::Connection as sqlx::Connection>::Options;
+
+/// Prepares a new connection for use.
+pub(crate) type SetUp<DB> =
+    Arc<dyn Fn(&mut <DB as sqlx::Database>::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>> + Send + Sync>;
+
+/// A pool of connections of this crate.
+///
+/// The pool of sqlx pings a connection whenever it is returned, which takes as long as the statement itself. This pool
+/// makes no round trip, because a connection is only returned if its last statement has ended, and is tested if it was
+/// idle or if another connection broke.
+pub(crate) struct OwnPool<DB: Dialect> {
+    pool: managed::Pool<Opener<DB>>,
+}
+
+impl<DB: Dialect> OwnPool<DB> {
+    /// A pool that has no connection yet, and waits for one no longer than `wait`.
+    #[expect(clippy::expect_used, reason = "a pool without timeouts needs no runtime")]
+    pub(crate) fn new(options: Options<DB>, size: usize, wait: Duration, set_up: Option<SetUp<DB>>) -> Self {
+        let opener = Opener {
+            options,
+            set_up,
+            wait,
+            broken_at: Mutex::new(None),
+            open: watch::Sender::new(0),
+            is_swept: Arc::default(),
+        };
+        // The last returned connection comes first, so that the others become idle and are closed.
+        let pool = managed::Pool::builder(opener).max_size(size).queue_mode(QueueMode::Lifo).build();
+        Self { pool: pool.expect("no timeout is set") }
+    }
+
+    /// The same, with the first connection.
+    ///
+    /// # Errors
+    /// The error of the connection.
+    pub(crate) async fn connect(
+        options: Options<DB>,
+        size: usize,
+        wait: Duration,
+        set_up: Option<SetUp<DB>>,
+    ) -> Result<Self, sqlx::Error> {
+        let pool = Self::new(options, size, wait, set_up);
+        Held::give_back(pool.acquire().await?);
+        Ok(pool)
+    }
+
+    /// # Errors
+    /// The error of a new connection, or [`sqlx::Error::PoolTimedOut`] or [`sqlx::Error::PoolClosed`].
+    pub(crate) async fn acquire(&self) -> Result<Object<Opener<DB>>, sqlx::Error> {
+        let object = match timeout(self.pool.manager().wait, self.pool.get()).await {
+            Ok(Ok(object)) => object,
+            Ok(Err(PoolError::Backend(error))) => return Err(error),
+            Ok(Err(PoolError::Closed)) => return Err(sqlx::Error::PoolClosed),
+            Ok(Err(_)) | Err(_) => return Err(sqlx::Error::PoolTimedOut),
+        };
+        self.sweep();
+        Ok(object)
+    }
+
+    /// Makes every idle connection suspect, because another one broke. A suspect connection is tested before use.
+    pub(crate) fn mark_suspect(&self) {
+        *self.pool.manager().broken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.pool.is_closed()
+    }
+
+    /// Closes every connection, those in use after they are returned.
+    pub(crate) async fn close(&self) {
+        let idle = self.pool.retain(|_, _| false).removed;
+        self.pool.close();
+        for mut held in idle {
+            if let Some(closing) = held.close() {
+                closing.await;
+            }
+        }
+        // The sender is part of this pool, so the channel is open.
+        let _ = self.pool.manager().open.subscribe().wait_for(|open| *open == 0).await;
+    }
+
+    /// Starts the task that closes old and idle connections, unless it runs. It ends with its runtime, and the next
+    /// runtime starts it again.
+    fn sweep(&self) {
+        let is_swept = &self.pool.manager().is_swept;
+        if !DB::REMOTE || is_swept.load(Ordering::Relaxed) || is_swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (running, pool) = (Running(Arc::clone(is_swept)), self.pool.weak());
+        tokio::spawn(async move {
+            while is_open(&pool) {
+                sleep(SWEEP_INTERVAL).await;
+            }
+            drop(running);
+        });
+    }
+}
+
+/// Closes old and idle connections. Returns whether the pool is still in use.
+fn is_open<DB: Dialect>(pool: &WeakPool<Opener<DB>>) -> bool {
+    let Some(pool) = pool.upgrade() else { return false };
+    // Each removed connection is closed in a task.
+    drop(pool.retain(|held, _| held.idle_since.elapsed() < MAX_IDLE && !held.is_old()));
+    !pool.is_closed()
+}
+
+impl<DB: Dialect> Clone for OwnPool<DB> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone() }
+    }
+}
+
+/// That the task of [`OwnPool::sweep`] runs.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Opens connections and tests them.
+pub(crate) struct Opener<DB: Dialect> {
+    options: Options<DB>,
+    set_up: Option<SetUp<DB>>,
+    wait: Duration,
+    /// When a connection last broke.
+    broken_at: Mutex<Option<Instant>>,
+    /// The number of open connections.
+    open: watch::Sender<usize>,
+    is_swept: Arc<AtomicBool>,
+}
+
+impl<DB: Dialect> Opener<DB> {
+    async fn open(&self) -> Result<Held<DB>, OpenError> {
+        let connection = self.options.connect().await.map_err(OpenError::Connect)?;
+        let mut held = Held::new(connection, Opened::new(self.open.clone()));
+        if let Some(set_up) = &self.set_up
+            && let Err(error) = set_up(held.connection()).await
+        {
+            held.is_dead = true;
+            return Err(OpenError::SetUp(error));
+        }
+        Ok(held)
+    }
+
+    fn is_suspect(&self, held: &Held<DB>) -> bool {
+        let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = broken_at.map_or(MAX_IDLE_UNTESTED, |broken_at| MAX_IDLE_UNTESTED.min(broken_at.elapsed()));
+        // The connection ends with the runtime that opened it.
+        held.idle_since.elapsed() >= limit || held.runtime != current_runtime()
+    }
+}
+
+impl<DB: Dialect> managed::Manager for Opener<DB> {
+    type Type = Held<DB>;
+    type Error = sqlx::Error;
+
+    /// Retries while the server is starting.
+    async fn create(&self) -> Result<Held<DB>, sqlx::Error> {
+        let give_up = Instant::now() + self.wait;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.open().await {
+                Ok(held) => return Ok(held),
+                Err(error) => error,
+            };
+            if !error.is_transient() || Instant::now() + pause >= give_up {
+                return Err(error.into());
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(self.wait / 5);
+        }
+    }
+
+    async fn recycle(&self, held: &mut Held<DB>, _: &Metrics) -> RecycleResult<sqlx::Error> {
+        // A database without a server has no connection that could break.
+        if !DB::REMOTE || !self.is_suspect(held) {
+            return Ok(());
+        }
+        // Until the test has succeeded. The server may be gone, so no closing message is sent to it.
+        held.is_dead = true;
+        match timeout(PING_TIMEOUT, held.connection().ping()).await {
+            Ok(Ok(())) => held.is_dead = false,
+            Ok(Err(error)) => return Err(RecycleError::Backend(error)),
+            Err(_) => return Err(RecycleError::Message("the connection did not respond in time".into())),
+        }
+        Ok(())
+    }
+}
+
+/// Why a connection could not be opened.
+enum OpenError {
+    Connect(sqlx::Error),
+    SetUp(sqlx::Error),
+}
+
+impl OpenError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(sqlx::Error::Io(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            Self::Connect(sqlx::Error::Database(error)) => error.is_transient_in_connect_phase(),
+            Self::Connect(_) => false,
+            // The server accepted the connection, and is about to stop or has not started completely.
+            Self::SetUp(_) => true,
+        }
+    }
+}
+
+impl From<OpenError> for sqlx::Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Connect(error) | OpenError::SetUp(error) => error,
+        }
+    }
+}
+
+/// A connection of the pool. It is closed when it is dropped.
+pub(crate) struct Held<DB: Dialect> {
+    /// `None` only after the connection was closed.
+    connection: Option<(DB::Connection, Opened)>,
+    opened_at: Instant,
+    idle_since: Instant,
+    runtime: Option<runtime::Id>,
+    is_dead: bool,
+}
+
+impl<DB: Dialect> Held<DB> {
+    fn new(connection: DB::Connection, opened: Opened) -> Self {
+        let now = Instant::now();
+        let runtime = current_runtime();
+        Self { connection: Some((connection, opened)), opened_at: now, idle_since: now, runtime, is_dead: false }
+    }
+
+    #[expect(clippy::expect_used, reason = "only `close` takes the connection, and nothing uses it afterwards")]
+    pub(crate) fn connection(&mut self) -> &mut DB::Connection {
+        let (connection, _) = self.connection.as_mut().expect("a connection that is not closed");
+        connection
+    }
+
+    /// Gives back a connection whose last statement has ended.
+    pub(crate) fn give_back(mut held: Object<Opener<DB>>) {
+        if DB::REMOTE && held.is_old() {
+            drop(Object::take(held));
+            return;
+        }
+        held.connection().shrink_buffers();
+        held.idle_since = Instant::now();
+    }
+
+    /// Closes a connection to a server, which may contain the rest of a response. A connection without a server is
+    /// given back as soon as its statement has ended.
+    pub(crate) fn discard(mut held: Object<Opener<DB>>) {
+        if DB::REMOTE {
+            drop(Object::take(held));
+            return;
+        }
+        // Without a runtime, the next statement waits until this one has ended.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                match held.connection().ping().await {
+                    Ok(()) => Self::give_back(held),
+                    Err(_) => drop(Object::take(held)),
+                }
+            });
+        }
+    }
+
+    fn is_old(&self) -> bool {
+        self.opened_at.elapsed() > MAX_AGE
+    }
+
+    /// `None` if the connection is closed already.
+    fn close(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let ((connection, opened), is_dead) = (self.connection.take()?, self.is_dead);
+        Some(async move {
+            let _ = timeout(CLOSE_TIMEOUT, async {
+                if is_dead { connection.close_hard().await } else { connection.close().await }
+            })
+            .await;
+            drop(opened);
+        })
+    }
+}
+
+impl<DB: Dialect> Drop for Held<DB> {
+    fn drop(&mut self) {
+        // Without a runtime, the connection is closed without a message to the server.
+        if let Some(closing) = self.close()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(closing);
+        }
+    }
+}
+
+/// Counts an open connection until it is dropped.
+struct Opened(watch::Sender<usize>);
+
+impl Opened {
+    fn new(open: watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+fn current_runtime() -> Option<runtime::Id> {
+    Handle::try_current().ok().map(|runtime| runtime.id())
+}

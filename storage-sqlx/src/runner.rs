@@ -1,0 +1,201 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{StorageError, TokenKey};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::combined::{Found, Reader};
+use crate::connection::Connections;
+use crate::dialect::{Bind, Dialect, StatementResult};
+use crate::error::{ErrorClass, TimedOut, classify, source, unchanged};
+use crate::record::{key_binds, read_record};
+use crate::several::NUMBER;
+use crate::sql::Statements;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+
+/// Runs the statements of one table.
+pub(crate) struct Runner<DB: Dialect> {
+    pub(crate) readers: Connections<DB>,
+    pub(crate) writers: Connections<DB>,
+    pub(crate) statements: Arc<Statements>,
+    pub(crate) lookups: Arc<Lookups<DB>>,
+}
+
+/// The state of the lookups of one record and of several.
+pub(crate) struct Lookups<DB: Dialect> {
+    one: DB::LookupState,
+    several: DB::LookupState,
+}
+
+impl<DB: Dialect> Lookups<DB> {
+    const fn of(&self, keys: Keys) -> &DB::LookupState {
+        match keys {
+            Keys::One => &self.one,
+            Keys::Several => &self.several,
+        }
+    }
+}
+
+impl<DB: Dialect> Default for Lookups<DB> {
+    fn default() -> Self {
+        Self { one: DB::LookupState::default(), several: DB::LookupState::default() }
+    }
+}
+
+impl<DB: Dialect> Runner<DB> {
+    /// Runs one statement. A statement that had no effect and may succeed soon is retried for half of the time, so
+    /// that the last try has the other half.
+    pub(crate) async fn run(
+        &self,
+        effect: Effect,
+        sql: &Arc<str>,
+        binds: &[Bind<'_>],
+        deadline: Instant,
+    ) -> Result<StatementResult<DB>, StorageError> {
+        let middle = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+        let mut pause = FIRST_PAUSE;
+        let mut reconnected = false;
+        loop {
+            let error = match self.attempt(effect, sql, binds, deadline).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            let in_time = Instant::now() < middle;
+            match (error, effect) {
+                (AttemptError::Busy(_), _) if in_time => {}
+                (AttemptError::Broken(_), Effect::Lookup(_) | Effect::Read) if in_time && !reconnected => {
+                    reconnected = true;
+                }
+                (AttemptError::Busy(error) | AttemptError::Unchanged(error), _) => return Err(unchanged::<DB>(error)),
+                (AttemptError::NotSent, _) | (AttemptError::TimedOut, Effect::Lookup(_) | Effect::Read) => {
+                    return Err(StorageError::unavailable(TimedOut));
+                }
+                (AttemptError::Broken(error), Effect::Lookup(_) | Effect::Read) => {
+                    return Err(StorageError::unavailable(source(error)));
+                }
+                (AttemptError::Broken(error), Effect::Write) => return Err(StorageError::ambiguous(source(error))),
+                (AttemptError::TimedOut, Effect::Write) => return Err(StorageError::ambiguous(TimedOut)),
+            }
+            sleep(pause).await;
+            pause = MAX_PAUSE.min(pause * 2);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        effect: Effect,
+        sql: &Arc<str>,
+        binds: &[Bind<'_>],
+        deadline: Instant,
+    ) -> Result<StatementResult<DB>, AttemptError> {
+        let connections = match effect {
+            Effect::Lookup(_) | Effect::Read => &self.readers,
+            Effect::Write => &self.writers,
+        };
+        let mut connection = match timeout_at(deadline, connections.acquire()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(AttemptError::Unchanged(error)),
+            Err(_) => return Err(AttemptError::NotSent),
+        };
+        let statement = async {
+            match effect {
+                Effect::Lookup(number) => DB::lookup(connection.get(), sql, binds, self.lookups.of(number)).await,
+                Effect::Read | Effect::Write => DB::run(connection.get(), sql, binds).await,
+            }
+        };
+        let error = match timeout_at(deadline, statement).await {
+            Ok(Ok(outcome)) => {
+                connection.mark_clean();
+                return Ok(outcome);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                connections.mark_suspect();
+                return Err(AttemptError::TimedOut);
+            }
+        };
+        Err(match classify::<DB>(&error) {
+            ErrorClass::Busy => {
+                connection.mark_clean();
+                AttemptError::Busy(error)
+            }
+            ErrorClass::Misconfigured(_) => {
+                connection.mark_clean();
+                AttemptError::Unchanged(error)
+            }
+            // The connection is not used again, because its server may have become a replica.
+            ErrorClass::Unavailable | ErrorClass::ReadOnly(_) => AttemptError::Unchanged(error),
+            ErrorClass::Broken => {
+                connections.mark_suspect();
+                AttemptError::Broken(error)
+            }
+        })
+    }
+}
+
+impl<DB: Dialect> Reader for Runner<DB> {
+    async fn read_one(&self, key: &TokenKey, deadline: Instant) -> Result<Found, StorageError> {
+        let found = self.run(Effect::Lookup(Keys::One), &self.statements.get, &key_binds(key)?, deadline).await?;
+        let Some(row) = found.rows.first() else { return Ok(Ok(None)) };
+        Ok(read_record::<DB>(row).map(Some).map_err(Into::into))
+    }
+
+    async fn read_several(&self, keys: &[Arc<TokenKey>], deadline: Instant) -> Result<Vec<Found>, StorageError> {
+        let lookup = Effect::Lookup(Keys::Several);
+        let wanted = self.statements.get_several.of(keys);
+        let rows = self.run(lookup, &wanted.text, &wanted.binds(), deadline).await?.rows;
+        let mut found: Vec<Found> = keys.iter().map(|_| Ok(None)).collect();
+        for row in &rows {
+            // The numbers start at 1. Those that are larger belong to the padding.
+            let number = DB::optional_number(row, NUMBER).map_err(unchanged::<DB>)?.unwrap_or_default();
+            let index = usize::try_from(number - 1).ok();
+            if let Some(found) = index.and_then(|index| found.get_mut(index)) {
+                *found = read_record::<DB>(row).map(Some).map_err(Into::into);
+            }
+        }
+        Ok(found)
+    }
+}
+
+// Not derived, because `DB` is not `Clone`.
+impl<DB: Dialect> Clone for Runner<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            readers: self.readers.clone(),
+            writers: self.writers.clone(),
+            statements: Arc::clone(&self.statements),
+            lookups: Arc::clone(&self.lookups),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The read of records by their keys.
+    Lookup(Keys),
+    Read,
+    Write,
+}
+
+/// How many records a statement reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keys {
+    One,
+    Several,
+}
+
+/// Why one try of a statement failed.
+enum AttemptError {
+    /// No connection became available in time.
+    NotSent,
+    /// The database rejected the statement temporarily.
+    Busy(sqlx::Error),
+    /// The database rejected the statement, or no connection could be opened.
+    Unchanged(sqlx::Error),
+    /// The connection broke after the statement was sent.
+    Broken(sqlx::Error),
+    /// No response arrived in time.
+    TimedOut,
+}

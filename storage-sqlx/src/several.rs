@@ -1,0 +1,130 @@
+use std::sync::Arc;
+
+use oauth_dance_core::TokenKey;
+
+use crate::combined::MAX_KEYS;
+use crate::dialect::Bind;
+
+/// The column with the number of the key, counted from 1. The columns of the record precede it.
+pub(crate) const NUMBER: usize = 5;
+
+/// The numbers of keys for which a statement is prepared. The rest is padded.
+const SIZES: [usize; 6] = [2, 4, 8, 16, 32, MAX_KEYS];
+/// A key that no record has, because a user is not empty.
+const PADDING: [&[u8]; 4] = [b""; 4];
+
+/// How one statement reads several records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Several {
+    /// A join with four arrays, one for each column of the key. One statement reads any number of records.
+    Arrays,
+    /// A join with a list of rows.
+    Rows,
+    /// One `SELECT` for each key. MariaDB 10.11 loses rows of a prepared join with a list of rows.
+    Union,
+}
+
+const ARRAYS: &str = "SELECT found.*, wanted.number \
+    FROM unnest(?, ?, ?, ?) WITH ORDINALITY AS wanted (tenant, user_id, provider, account, number) CROSS JOIN LATERAL \
+        (SELECT version, payload, expires_at, retain_until - {now}, key_id FROM {table} AS stored \
+        WHERE stored.tenant = wanted.tenant AND stored.user_id = wanted.user_id \
+            AND stored.provider = wanted.provider AND stored.account = wanted.account AND {live} LIMIT 1) AS found \
+    WHERE true";
+/// The join is not reordered, so each key is one search in the primary key.
+const ROWS: &str = "WITH wanted (number, tenant, user_id, provider, account) AS (VALUES {rows}) \
+    SELECT version, payload, expires_at, retain_until - {now}, key_id, number \
+    FROM wanted CROSS JOIN {table} AS stored \
+    WHERE stored.tenant = wanted.tenant AND stored.user_id = wanted.user_id \
+        AND stored.provider = wanted.provider AND stored.account = wanted.account AND {live}";
+const UNION: &str = "SELECT version, payload, expires_at, retain_until - {now}, key_id, {number} FROM {table} \
+    WHERE {key} AND {live}";
+
+/// The statements that read several records.
+#[derive(Debug)]
+pub(crate) struct ReadSeveral {
+    form: Several,
+    /// One for each of [`SIZES`], or one for all.
+    texts: Vec<Arc<str>>,
+}
+
+impl ReadSeveral {
+    /// `fill` completes a text.
+    pub(crate) fn new(form: Several, fill: impl Fn(&str) -> String) -> Self {
+        let text = |size: usize| match form {
+            Several::Arrays => ARRAYS.to_owned(),
+            Several::Rows => {
+                let rows: Vec<_> = (1..=size).map(|number| format!("({number}, ?, ?, ?, ?)")).collect();
+                ROWS.replace("{rows}", &rows.join(", "))
+            }
+            Several::Union => {
+                let reads: Vec<_> = (1..=size).map(|number| UNION.replace("{number}", &number.to_string())).collect();
+                reads.join(" UNION ALL ")
+            }
+        };
+        let sizes = if form == Several::Arrays { &SIZES[..1] } else { &SIZES[..] };
+        Self { form, texts: sizes.iter().map(|size| fill(&text(*size)).into()).collect() }
+    }
+
+    /// The statement and the values for at most [`MAX_KEYS`] keys.
+    pub(crate) fn of<'a>(&self, keys: &'a [Arc<TokenKey>]) -> Wanted<'a> {
+        let index = SIZES.iter().position(|size| *size >= keys.len()).unwrap_or(SIZES.len() - 1);
+        let text = self.texts.get(index).or(self.texts.first()).map(Arc::clone).unwrap_or_default();
+        let padded = if self.form == Several::Arrays { 0 } else { SIZES[index].saturating_sub(keys.len()) };
+        let parts = keys.iter().map(|key| key.parts().map(str::as_bytes)).chain((0..padded).map(|_| PADDING));
+        Wanted { text, form: self.form, parts: parts.collect() }
+    }
+}
+
+/// A statement that reads several records, and its keys.
+pub(crate) struct Wanted<'a> {
+    pub(crate) text: Arc<str>,
+    form: Several,
+    parts: Vec<[&'a [u8]; 4]>,
+}
+
+impl Wanted<'_> {
+    pub(crate) fn binds(&self) -> Vec<Bind<'_>> {
+        match self.form {
+            Several::Arrays => (0..4).map(|column| Bind::Column(&self.parts, column)).collect(),
+            Several::Rows | Several::Union => self.parts.iter().flatten().map(|part| Bind::Bytes(part)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(count: usize) -> Vec<Arc<TokenKey>> {
+        (0..count).map(|number| Arc::new(TokenKey::new("github", number.to_string()).unwrap())).collect()
+    }
+
+    #[test]
+    fn batches_are_padded_to_a_few_sizes() {
+        for form in [Several::Rows, Several::Union] {
+            let several = ReadSeveral::new(form, |text| text.replace("{key}", "? ? ? ?"));
+            for (count, size) in [(2, 2), (3, 4), (4, 4), (5, 8), (33, 64), (64, 64)] {
+                let keys = keys(count);
+                let wanted = several.of(&keys);
+                assert_eq!(wanted.text.matches('?').count(), 4 * size, "{form:?} {count}");
+                let values: Vec<_> = wanted.binds().into_iter().map(|bind| matches!(bind, Bind::Bytes(b""))).collect();
+                assert_eq!(values.len(), 4 * size);
+                assert!(values[4 * count..].iter().all(|is_empty| *is_empty), "the padding is no key");
+                assert!(!values[4 * count - 3], "the last key is not padding");
+            }
+        }
+    }
+
+    #[test]
+    fn arrays_need_one_statement() {
+        let several = ReadSeveral::new(Several::Arrays, str::to_owned);
+        for count in [2, 3, 64] {
+            let keys = keys(count);
+            let wanted = several.of(&keys);
+            assert_eq!(wanted.text, several.texts[0]);
+            assert!(
+                matches!(wanted.binds()[..], [Bind::Column(rows, 0), _, _, Bind::Column(_, 3)] if rows.len() == count)
+            );
+        }
+    }
+}
