@@ -146,6 +146,18 @@ macro_rules! run_remote_cases {
             lost_response_is_ambiguous silent_server_leaks_no_connection connections_are_reused
             locked_row_is_unavailable_and_delays_no_other
         );
+
+        #[tokio::test]
+        async fn idle_and_old_connections_are_closed() {
+            let Some(database) = <$Database as cases::Database>::empty().await else { return };
+            cases::idle_and_old_connections_are_closed(&database).await;
+            cases::Database::remove(database).await;
+        }
+
+        #[test]
+        fn ended_runtime_causes_no_error() {
+            cases::ended_runtime_causes_no_error::<$Database>();
+        }
     };
 }
 pub(crate) use run_remote_cases;

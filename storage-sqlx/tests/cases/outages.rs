@@ -201,6 +201,62 @@ pub async fn connections_are_reused<R: Remote>(database: &R) {
     assert_eq!(proxy.connections(), before, "a connection was opened for no reason");
 }
 
+/// Needs a runtime with one thread, whose clock can be paused.
+pub async fn idle_and_old_connections_are_closed<R: Remote>(database: &R) {
+    let (proxy, storage) = behind_proxy(database).await;
+    let storage = R::with_timeout(storage, Duration::from_secs(10));
+    let pass = async |seconds| {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+    };
+    warm_up(&storage, 8).await;
+    let opened = proxy.connections();
+    assert!(opened > 1, "{opened}");
+    pass(60).await;
+    assert_eq!(proxy.open(), opened, "none was idle for long");
+    pass(10 * 60).await;
+    eventually(async || proxy.open() == 0).await;
+
+    storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    assert_eq!((proxy.connections(), proxy.open()), (opened + 1, 1));
+    // One connection that is never idle for long.
+    for minutes in [5, 5, 5, 5, 5, 6] {
+        assert_eq!(proxy.connections(), opened + 1);
+        pass(minutes * 60).await;
+        assert!(storage.get(&key("alice")).await.unwrap().is_some());
+    }
+    assert!(storage.get(&key("alice")).await.unwrap().is_some());
+    eventually(async || (proxy.connections(), proxy.open()) == (opened + 2, 1)).await;
+}
+
+/// Connections end with the runtime that opened them.
+pub fn ended_runtime_causes_no_error<R: Remote>() {
+    let in_a_runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = in_a_runtime();
+    let Some((database, storage)) = first.block_on(async {
+        let database = R::empty().await?;
+        let storage = ready(&database).await;
+        warm_up(&storage, 4).await;
+        Some((database, storage))
+    }) else {
+        return;
+    };
+    for number in 0..20 {
+        // Some reads are in progress when it ends.
+        let storage = storage.clone();
+        first.spawn(async move { storage.get(&key(&number.to_string())).await });
+    }
+    drop(first);
+    let second = in_a_runtime();
+    second.block_on(async {
+        storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+        let reads = (0..20).map(|_| async { storage.get(&key("alice")).await.unwrap().unwrap() });
+        assert_eq!(futures_util::future::join_all(reads).await.len(), 20);
+        database.remove().await;
+    });
+}
+
 pub async fn locked_row_is_unavailable_and_delays_no_other<R: Remote>(database: &R) {
     let storage = ready(database).await;
     storage.put(&key("held"), &Record::new("old"), Precondition::Always).await.unwrap();

@@ -25,6 +25,7 @@ pub enum Way {
 pub struct Proxy {
     way: watch::Sender<Way>,
     connections: Arc<Mutex<usize>>,
+    open: Arc<()>,
 }
 
 impl Proxy {
@@ -39,19 +40,31 @@ impl Proxy {
         let (way, watched) = watch::channel(Way::Open);
         let connections = Arc::new(Mutex::new(0));
         let count = Arc::clone(&connections);
+        let open = Arc::new(());
+        let each = Arc::clone(&open);
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 *count.lock().unwrap() += 1;
                 let since = *watched.borrow();
-                tokio::spawn(carry(client, server, since, watched.clone()));
+                let (way, open) = (watched.clone(), Arc::clone(&each));
+                tokio::spawn(async move {
+                    carry(client, server, since, way).await;
+                    drop(open);
+                });
             }
         });
-        (Self { way, connections }, format!("{start}@127.0.0.1:{port}/{end}"))
+        (Self { way, connections, open }, format!("{start}@127.0.0.1:{port}/{end}"))
     }
 
     pub fn set(&self, way: Way) {
         self.way.send(way).unwrap();
+    }
+
+    /// The number of open connections.
+    pub fn open(&self) -> usize {
+        // Without this one and that of the listener.
+        Arc::strong_count(&self.open) - 2
     }
 
     /// The number of connections so far.
