@@ -42,6 +42,8 @@
 //! * **Time-outs**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but not answered
 //!   in time is `Ambiguous`; any other is `Unavailable`. After "busy", a deadlock or a lost serialization race, which
 //!   change nothing, the statement is repeated for up to half of that time.
+//! * **Reads at the same time share a statement.** A read that starts while another one is in progress waits for the
+//!   next statement, which reads up to 64 keys. A read that is alone is one plain statement.
 //! * **Keys** are binary columns, compared byte for byte. Tenant, provider and account take up to 255 bytes and a user
 //!   up to 1023, as much as an index can hold on each of the databases. A payload takes [`MAX_PAYLOAD`] bytes.
 //! * **No secret is logged**: the statement log of sqlx is off for connections made here, and errors contain the

@@ -28,8 +28,8 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 /// table.
 ///
 /// The storage works through any pooler. Each operation is one message of the simple query protocol, and relies on no
-/// setting of the session. Only `get` uses a prepared statement, whose name is derived from its text. The first `get`
-/// on a server connection takes two more messages.
+/// setting of the session. Only `get` uses prepared statements, one for a single read and one for reads at the same
+/// time. Their names are derived from their texts. The first use of each on a server connection takes two more messages.
 ///
 /// The server stops a statement after eight seconds. If row-level security hides rows, or if the server is a standby, a
 /// read is an error.

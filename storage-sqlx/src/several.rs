@@ -24,8 +24,10 @@ pub(crate) enum Several {
     Union,
 }
 
+/// The planner cannot see the length of the arrays, so it plans once and not each time.
 const ARRAYS: &str = "SELECT found.*, wanted.number \
-    FROM unnest(?, ?, ?, ?) WITH ORDINALITY AS wanted (tenant, user_id, provider, account, number) CROSS JOIN LATERAL \
+    FROM unnest((SELECT ?), (SELECT ?), (SELECT ?), (SELECT ?)) \
+        WITH ORDINALITY AS wanted (tenant, user_id, provider, account, number) CROSS JOIN LATERAL \
         (SELECT version, payload, expires_at, retain_until - {now}, key_id FROM {table} AS stored \
         WHERE stored.tenant = wanted.tenant AND stored.user_id = wanted.user_id \
             AND stored.provider = wanted.provider AND stored.account = wanted.account AND {live} LIMIT 1) AS found \

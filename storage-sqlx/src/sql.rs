@@ -103,7 +103,7 @@ impl Statements {
         let read = |text: &str| fill(&format!("{text}{}", texts.only_primary));
         Self {
             get: read(GET).into(),
-            get_several: ReadSeveral::new(texts.several, &read),
+            get_several: ReadSeveral::new(texts.several, read),
             put_always: fill(texts.put_always).into(),
             put_absent: fill(texts.put_absent).into(),
             put_version: fill(PUT_VERSION).into(),

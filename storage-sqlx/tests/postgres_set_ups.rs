@@ -152,6 +152,13 @@ async fn every_database_encoding_works() {
     }
 }
 
+/// Reads a record by the statement for several keys.
+async fn together(storage: &PostgresStorage, user: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    let users = [key("nobody"), key(user), key("no one")];
+    let mut found = futures_util::future::join_all(users.iter().map(|user| storage.get(user))).await;
+    found.swap_remove(1).map(|found| found.map(|found| found.value.payload))
+}
+
 /// An application pool with one connection.
 async fn one_connection(url: &str) -> (PgPool, PostgresStorage) {
     let pool = PgPoolOptions::new().max_connections(1).connect(url).await.unwrap();
@@ -168,15 +175,18 @@ async fn prepared(pool: &PgPool) -> Vec<(String, String, i64)> {
 async fn statement_name_is_derived_from_its_text() {
     let Some(database) = Database::new().await else { return };
     let (pool, storage) = one_connection(&database.url()).await;
-    works(&storage).await;
-    works(&storage.with_table("auth.oauth_dance_tokens").unwrap()).await;
+    let other = storage.clone().with_table("auth.oauth_dance_tokens").unwrap();
+    for storage in [&storage, &other] {
+        works(storage).await;
+        assert_eq!(together(storage, "alice").await.unwrap(), None);
+    }
     let left = prepared(&pool).await;
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left.len(), 4, "{left:?}");
     for (name, statement, _) in left {
         let (settings, text) = statement.split_once(&format!("PREPARE {name} ")).unwrap();
         assert!(settings.split_terminator("; ").all(|setting| setting.starts_with("SET LOCAL ")), "{settings}");
         assert_eq!(name, format!("oauth_dance_{}", cases::hex(&Sha256::digest(text)[..16])));
-        assert!(!text.contains("decode"), "a value: {text}");
+        assert!(!text.contains("decode") && !text.contains("E'"), "a value: {text}");
     }
     pool.close().await;
     database.remove().await;
@@ -202,6 +212,20 @@ async fn read_is_planned_once_with_the_primary_key() {
     let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
     let plan = plan.join(" ");
     assert!(plan.contains("Index Scan using oauth_dance_tokens_pkey") && plan.contains("$4"), "{plan}");
+
+    sqlx::raw_sql("DEALLOCATE ALL").execute(&pool).await.unwrap();
+    for _ in 0..10 {
+        assert!(together(&storage, "user7").await.unwrap().is_some());
+    }
+    let mut several = prepared(&pool).await;
+    several.retain(|(_, statement, _)| statement.contains("unnest"));
+    let (name, _, generic) = several.remove(0);
+    assert!(generic >= 3, "{generic}");
+    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {name}('{{}}', '{{}}', '{{}}', '{{}}')"));
+    let plan = sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    let plan = plan.join(" ");
+    assert!(plan.contains("Index Scan using oauth_dance_tokens_pkey") && plan.contains("account = wanted"), "{plan}");
     pool.close().await;
     database.remove().await;
 }
@@ -213,7 +237,11 @@ async fn read_succeeds_when_its_name_is_unknown() {
     let on_connection = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
     storage.migrate().await.unwrap();
     storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
-    let payload = async || storage.get(&key("alice")).await.unwrap().map(|found| found.value.payload);
+    let payload = async || {
+        let both = together(&storage, "alice").await.unwrap();
+        assert_eq!(storage.get(&key("alice")).await.unwrap().map(|found| found.value.payload), both);
+        both
+    };
     for change in [
         "SELECT 1",
         "DEALLOCATE ALL",
@@ -232,6 +260,7 @@ async fn read_succeeds_when_its_name_is_unknown() {
     on_connection("ALTER TABLE oauth_dance_tokens ALTER key_id TYPE text USING NULL").await;
     for _ in 0..3 {
         assert!(matches!(storage.get(&key("alice")).await, Ok(_) | Err(StorageError::Corrupt { .. })));
+        assert!(matches!(together(&storage, "alice").await, Ok(_) | Err(StorageError::Corrupt { .. })));
     }
     on_connection("ALTER TABLE oauth_dance_tokens ALTER key_id TYPE bytea USING NULL").await;
     assert_eq!(payload().await.unwrap(), b"x");
@@ -269,21 +298,28 @@ async fn rows_hidden_after_the_first_read_are_an_error() {
             .await;
         for _ in 0..8 {
             assert!(storage.get(&key("alice")).await.unwrap().is_some());
+            assert!(together(&storage, "alice").await.unwrap().is_some());
         }
         on_connection("RESET ROLE").await;
         on_connection("ALTER TABLE oauth_dance_tokens ENABLE ROW LEVEL SECURITY").await;
         for _ in 0..2 {
             on_connection(&format!("SET ROLE {role}")).await;
             assert!(advice(storage.get(&key("alice")).await).contains("row-level security"), "{first}");
+            assert!(advice(together(&storage, "alice").await).contains("row-level security"), "{first}");
             on_connection("RESET ROLE").await;
+            assert!(together(&storage, "alice").await.unwrap().is_some());
             assert!(storage.get(&key("alice")).await.unwrap().is_some());
         }
     }
     // Prepared by a client without settings, with the hidden rows left out.
-    let (name, statement, _) = prepared(&pool).await.remove(0);
-    let (_, prepare) = statement.split_once("PREPARE").unwrap();
-    on_connection(&format!("SET ROLE {role}; DEALLOCATE {name}; PREPARE{prepare}")).await;
+    let left = prepared(&pool).await;
+    assert_eq!(left.len(), 2, "{left:?}");
+    for (name, statement, _) in left {
+        let (_, prepare) = statement.split_once("PREPARE").unwrap();
+        on_connection(&format!("SET ROLE {role}; DEALLOCATE {name}; PREPARE{prepare}")).await;
+    }
     assert!(advice(storage.get(&key("alice")).await).contains("row-level security"));
+    assert!(advice(together(&storage, "alice").await).contains("row-level security"));
     on_connection(&format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await;
     pool.close().await;
     database.remove().await;
@@ -310,6 +346,7 @@ async fn rows_hidden_by_row_level_security_are_an_error() {
     let shared = PostgresStorage::from_pool(PgPool::connect(&url).await.unwrap());
     for storage in [own, shared] {
         assert!(advice(storage.get(&key("alice")).await).contains("row-level security"));
+        assert!(advice(together(&storage, "alice").await).contains("row-level security"));
         assert!(
             advice(storage.put(&key("alice"), &Record::new("y"), Precondition::Absent).await).contains("BYPASSRLS")
         );
@@ -400,6 +437,7 @@ async fn standby_is_rejected_for_reads_and_writes() {
     };
     assert!(advice(storage.get(&key("alice")).await).contains("standby"));
     assert!(advice(storage.get(&key("nobody")).await).contains("standby"), "and not None");
+    assert!(advice(together(&storage, "nobody").await).contains("standby"), "and not None");
     assert!(advice(storage.list(&Filter::everything(), PageRequest::default()).await).contains("primary"));
     assert!(advice(storage.put(&key("alice"), &Record::new("y"), Precondition::Always).await).contains("standby"));
     assert!(advice(storage.delete(&key("alice"), None).await).contains("standby"));
