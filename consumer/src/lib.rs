@@ -46,6 +46,7 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`), by the [`moka`](https://docs.rs/moka) crate |
 //! | `decompression` | yes | token responses are read if a server compresses them without being asked, as some gateways do |
 //! | `metrics` | no | counters of logins and refreshes, by the [`metrics`](https://docs.rs/metrics) crate |
 //! | `oauth1` | no | providers of OAuth 1.0a ([`Provider::oauth1`]), and the presets of such |
@@ -120,6 +121,8 @@ pub use web::logout::EndSession;
 pub use web::same_origin::{CrossSiteRejection, SameOrigin};
 pub use web::{OAuthLayer, OAuthService};
 
+#[cfg(feature = "cache")]
+pub use oauth_dance_core::Cache;
 /// For the traits of this crate that an application implements, such as [`Hooks`].
 pub use oauth_dance_core::async_trait;
 pub use oauth_dance_core::{

@@ -46,8 +46,14 @@
 //! * [`refresh`]: the refresh protocol, and what each [`ConnectionState`] means.
 //! * [`RequestStorage`]: storages that belong to one request, such as a cookie.
 //!
-//! There are no cargo features.
+//! # Features
+//!
+//! | feature | default | adds |
+//! | --- | --- | --- |
+//! | `cache` | no | `Tokens::with_cache`: a cache in front of a storage, with the crate `moka` |
 
+#[cfg(feature = "cache")]
+mod cache;
 mod dpop_key;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -73,6 +79,8 @@ mod wire;
 /// The attribute that an implementation of [`TokenStorage`] or [`Redeem`] needs.
 #[doc(no_inline)]
 pub use async_trait::async_trait;
+#[cfg(feature = "cache")]
+pub use cache::Cache;
 pub use dpop_key::DpopKey;
 pub use error::{BoxError, StorageError, TokensError};
 pub use key::{KeyError, TokenKey};

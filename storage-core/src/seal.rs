@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use chacha20poly1305::aead::{Aead as _, Payload};
-use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
+use chacha20poly1305::aead::AeadInOut as _;
+use chacha20poly1305::{KeyInit as _, Tag, XChaCha20Poly1305, XNonce};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -14,6 +14,7 @@ use crate::random::random_bytes;
 const KEY_LENGTH: usize = 32;
 const KEY_ID_LENGTH: usize = 8;
 const NONCE_LENGTH: usize = 24;
+const TAG_LENGTH: usize = 16;
 /// The first byte of sealed data. It identifies the scheme: XChaCha20-Poly1305 with a key id of 8 bytes.
 const SCHEME: u8 = 1;
 const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
@@ -81,7 +82,7 @@ impl KeyRing {
 
     /// The id of the primary key, as [`Record::key_id`](crate::Record::key_id) stores it.
     pub fn primary_id(&self) -> String {
-        hex(&self.primary().id())
+        hex(&self.primary().id)
     }
 
     /// Whether the ring has more than one key, which is the case during a rotation.
@@ -91,7 +92,7 @@ impl KeyRing {
 
     /// Whether the primary key sealed this data.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
-        sealed.get(1..1 + KEY_ID_LENGTH).is_some_and(|id| *id == self.primary().id())
+        sealed.get(1..1 + KEY_ID_LENGTH).is_some_and(|id| *id == self.primary().id)
     }
 
     /// Seals `plain` for one purpose, bound to the context that it must not be moved away from.
@@ -101,17 +102,18 @@ impl KeyRing {
     pub fn seal(&self, purpose: &str, bound_to: &[u8], plain: &[u8]) -> Vec<u8> {
         let key = self.primary();
         let nonce: [u8; NONCE_LENGTH] = random_bytes();
-        let mut sealed = Vec::with_capacity(HEADER_LENGTH + plain.len() + 16);
+        let mut sealed = Vec::with_capacity(HEADER_LENGTH + plain.len() + TAG_LENGTH);
         sealed.push(SCHEME);
-        sealed.extend_from_slice(&key.id());
+        sealed.extend_from_slice(&key.id);
         sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(plain);
         let aad = associated_data(purpose, bound_to);
         #[expect(clippy::expect_used, reason = "fails only above 256 GiB")]
-        let ciphertext = key
+        let tag = key
             .cipher()
-            .encrypt(&XNonce::from(nonce), Payload { msg: plain, aad: &aad })
+            .encrypt_inout_detached(&XNonce::from(nonce), &aad, (&mut sealed[HEADER_LENGTH..]).into())
             .expect("a message that fits in memory can be sealed");
-        sealed.extend_from_slice(&ciphertext);
+        sealed.extend_from_slice(&tag);
         sealed
     }
 
@@ -127,13 +129,16 @@ impl KeyRing {
             return Err(OpenError::NotSealed);
         }
         let nonce = XNonce::try_from(nonce).map_err(|_| OpenError::NotSealed)?;
-        let Some(key) = self.0.iter().find(|key| key.id() == *id) else {
+        let Some(key) = self.0.iter().find(|key| key.id == *id) else {
             return Err(OpenError::KeyUnavailable { key_id: hex(id) });
         };
+        let (ciphertext, tag) = ciphertext.split_last_chunk::<TAG_LENGTH>().ok_or(OpenError::Tampered)?;
         let aad = associated_data(purpose, bound_to);
-        let plain =
-            key.cipher().decrypt(&nonce, Payload { msg: ciphertext, aad: &aad }).map_err(|_| OpenError::Tampered)?;
-        Ok(Zeroizing::new(plain))
+        let mut plain = Zeroizing::new(ciphertext.to_vec());
+        key.cipher()
+            .decrypt_inout_detached(&nonce, &aad, plain.as_mut_slice().into(), &Tag::from(*tag))
+            .map_err(|_| OpenError::Tampered)?;
+        Ok(plain)
     }
 
     fn primary(&self) -> &SealingKey {
@@ -159,35 +164,38 @@ impl fmt::Debug for KeyRing {
 
 /// One 256-bit key of a [`KeyRing`].
 #[derive(Clone)]
-pub struct SealingKey(Zeroizing<[u8; KEY_LENGTH]>);
+pub struct SealingKey {
+    key: Zeroizing<[u8; KEY_LENGTH]>,
+    /// Derived from the key, so that different keys have different ids.
+    id: [u8; KEY_ID_LENGTH],
+}
 
 impl SealingKey {
     /// A new random key.
     pub fn generate() -> Self {
-        Self(Zeroizing::new(random_bytes()))
+        Self::new(Zeroizing::new(random_bytes()))
     }
 
     /// Parses 32 bytes in base64.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok().map(Zeroizing::new)?;
-        Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
+        Some(Self::new(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
     }
 
     /// The key in base64, to be stored in a file or a secret manager. The result is secret.
     pub fn encode(&self) -> Zeroizing<String> {
-        Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0.as_slice()))
+        Zeroizing::new(URL_SAFE_NO_PAD.encode(self.key.as_slice()))
     }
 
-    /// An id that is derived from the key, so that different keys have different ids.
-    fn id(&self) -> [u8; KEY_ID_LENGTH] {
-        let digest = Sha256::new().chain_update(b"oauth-dance key id").chain_update(self.0.as_slice()).finalize();
+    fn new(key: Zeroizing<[u8; KEY_LENGTH]>) -> Self {
+        let digest = Sha256::new().chain_update(b"oauth-dance key id").chain_update(key.as_slice()).finalize();
         let mut id = [0; KEY_ID_LENGTH];
         id.copy_from_slice(&digest[..KEY_ID_LENGTH]);
-        id
+        Self { key, id }
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
-        let key: &[u8; KEY_LENGTH] = &self.0;
+        let key: &[u8; KEY_LENGTH] = &self.key;
         XChaCha20Poly1305::new(key.into())
     }
 }
@@ -195,7 +203,7 @@ impl SealingKey {
 /// Shows the key id, which may be logged.
 impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealingKey({})", hex(&self.id()))
+        write!(f, "SealingKey({})", hex(&self.id))
     }
 }
 
@@ -238,7 +246,8 @@ fn associated_data(purpose: &str, bound_to: &[u8]) -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

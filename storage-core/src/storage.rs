@@ -24,6 +24,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -102,6 +103,12 @@ use crate::time::Timestamp;
 /// * **Cancel safety**: dropping a future at any point leaves either the old or the new record, complete. It holds no
 ///   lock, connection or transaction, and the storage remains usable. A dropped call takes effect as fast as if it had
 ///   not been dropped, or never.
+///
+/// ## Caches
+/// * A storage that declares a [`max_age`](Capabilities::max_age) may return a record that was current at most that long
+///   ago: `get` may miss a write through *another* handle, a corruption and an outage for that time. It sees every write
+///   through its own handle and clones of it. It caches no absence and no error, and nothing but `get`.
+/// * A storage without one caches nothing.
 ///
 /// ## Secrecy
 /// * **No part of the payload** appears in `Debug` output, errors, logs or metrics, in any encoding.
@@ -346,6 +353,9 @@ pub struct Capabilities {
     pub request_bound: bool,
     /// The maximum size of a payload in bytes, at least 1 KiB. `None` means that at least 1 MiB is accepted.
     pub max_payload: Option<usize>,
+    /// How old the result of `get` may be, because it may come from a [cache](crate::Tokens::with_cache). `None` means
+    /// that no result is cached.
+    pub max_age: Option<Duration>,
 }
 
 impl Capabilities {
@@ -359,6 +369,7 @@ impl Capabilities {
             listable: false,
             request_bound: false,
             max_payload: None,
+            max_age: None,
         }
     }
 
@@ -401,6 +412,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_max_payload(mut self, bytes: usize) -> Self {
         self.max_payload = Some(bytes);
+        self
+    }
+
+    /// Declares that `get` may return a record that was current this long ago.
+    #[must_use]
+    pub const fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
         self
     }
 }

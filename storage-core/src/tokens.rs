@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "cache")]
+use crate::cache::{Cache, CachedStorage};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
 use crate::progress::Stored;
@@ -27,6 +29,9 @@ pub struct Tokens {
     storage: Arc<dyn TokenStorage>,
     sealing: Sealing,
     retain_for: Option<Duration>,
+    /// The cache in front of the storage. `storage` is the same one then, so that each write passes it.
+    #[cfg(feature = "cache")]
+    cache: Option<Arc<CachedStorage>>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,13 +43,23 @@ enum Sealing {
 impl Tokens {
     /// Seals tokens with this key ring, and reads only sealed tokens.
     pub fn sealed(storage: impl TokenStorage, ring: KeyRing) -> Self {
-        Self { storage: Arc::new(storage), sealing: Sealing::Sealed(ring), retain_for: None }
+        Self::new(Arc::new(storage), Sealing::Sealed(ring))
     }
 
     /// Stores tokens **in plain text**: anyone who can read the storage or a backup of it can act as your users. A
     /// [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text beside its token, and no longer protects it.
     pub fn dangerous_plaintext(storage: impl TokenStorage) -> Self {
-        Self { storage: Arc::new(storage), sealing: Sealing::Plaintext, retain_for: None }
+        Self::new(Arc::new(storage), Sealing::Plaintext)
+    }
+
+    fn new(storage: Arc<dyn TokenStorage>, sealing: Sealing) -> Self {
+        Self {
+            storage,
+            sealing,
+            retain_for: None,
+            #[cfg(feature = "cache")]
+            cache: None,
+        }
     }
 
     /// Sets how long the storage retains a token after its last write. By default, it is retained until it is deleted.
@@ -54,10 +69,37 @@ impl Tokens {
         Self { retain_for: Some(retain_for), ..self }
     }
 
-    /// The same sealing and retention on another storage.
+    /// Puts a cache in front of the storage, in the memory of this process, so that a usable token that was used recently
+    /// is not read again.
+    ///
+    /// This gives up one thing: what *another* process writes is seen late. After a logout there,
+    /// [`usable`](crate::Refresher::usable) and [`credentials`](crate::Refresher::credentials) can return the token for
+    /// at most the cache's age. They return a cached token only if it is neither due for a refresh nor dead. Everything
+    /// else reads the storage, and the refresh protocol does so too. Writes through this handle and its clones are seen
+    /// at once.
+    ///
+    /// Records are cached as they are stored, so that sealed tokens stay sealed. Absences and errors are not cached. If
+    /// the outcome of a write is unknown, because its future was dropped or its result is
+    /// [`Ambiguous`](crate::StorageError::Ambiguous), some keys are not cached for the cache's age.
+    ///
+    /// [`storage`](Self::storage) is the storage behind the cache: it declares the age in
+    /// [`Capabilities::max_age`](crate::Capabilities::max_age), and its `get` can return a cached record. A storage that
+    /// [belongs to a request](crate::Capabilities::request_bound) is not cached.
+    #[cfg(feature = "cache")]
+    #[must_use]
+    pub fn with_cache(self, cache: Cache) -> Self {
+        if self.storage.capabilities().request_bound {
+            return self;
+        }
+        let cached = Arc::new(CachedStorage::new(self.storage, cache));
+        let storage = Arc::clone(&cached) as Arc<dyn TokenStorage>;
+        Self { storage, cache: Some(cached), ..self }
+    }
+
+    /// The same sealing and retention on another storage, without a cache.
     #[must_use]
     pub fn with_storage(self, storage: Arc<dyn TokenStorage>) -> Self {
-        Self { storage, ..self }
+        Self { retain_for: self.retain_for, ..Self::new(storage, self.sealing) }
     }
 
     /// Whether tokens are sealed before they are stored.
@@ -124,12 +166,34 @@ impl Tokens {
         Ok(page)
     }
 
-    /// Reads a token and the state of its refresh.
+    /// Reads a token and the state of its refresh from the storage, past any cache.
     pub(crate) async fn load(&self, key: &TokenKey) -> Result<Option<Versioned<Stored>>, TokensError> {
-        let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
+        let Some(Versioned { value: record, version }) = self.read(key).await? else {
             return Ok(None);
         };
         Ok(Some(Versioned::new(self.open(key, &record)?, version)))
+    }
+
+    /// A token and the state of its refresh from the cache, if it has them. They may be outdated.
+    #[cfg(feature = "cache")]
+    pub(crate) fn hot(&self, key: &TokenKey) -> Option<Stored> {
+        let found = self.cache.as_ref()?.hot(key)?;
+        self.open(key, &found.value).ok()
+    }
+
+    /// There is no cache.
+    #[cfg(not(feature = "cache"))]
+    pub(crate) fn hot(&self, _: &TokenKey) -> Option<Stored> {
+        None
+    }
+
+    /// Reads a record from the storage, past any cache.
+    async fn read(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        #[cfg(feature = "cache")]
+        if let Some(cache) = &self.cache {
+            return cache.fresh(key).await;
+        }
+        self.storage.get(key).await
     }
 
     /// Writes a token and the state of its refresh.

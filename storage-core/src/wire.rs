@@ -1,9 +1,12 @@
 //! The stored format of a token: a JSON document that also contains the key it belongs to, and the state of its
 //! refresh.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
-use serde::de::Error as _;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -37,20 +40,30 @@ pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
 }
 
 pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensError> {
-    let malformed = |reason| TokensError::Malformed { key: Box::new(key.clone()), reason };
-    // The message of the parser is dropped, because it may quote the payload.
-    let Format { format } =
-        serde_json::from_slice(payload).map_err(|_| malformed("the payload is not a token document"))?;
-    if format > FORMAT {
-        return Err(TokensError::NewerFormat { key: Box::new(key.clone()), found: format });
+    let document: Document<[Text<'_>; 4], TokenIn> = match serde_json::from_slice(payload) {
+        Ok(document) => document,
+        Err(_) => return Err(unreadable(key, payload)),
+    };
+    if document.format > FORMAT {
+        return Err(TokensError::NewerFormat { key: Box::new(key.clone()), found: document.format });
     }
-    let document: Document<[String; 4], TokenIn> =
-        serde_json::from_slice(payload).map_err(|_| malformed("a member is missing or has the wrong type"))?;
-    if document.key != key.parts() {
+    if document.key.iter().map(|Text(part)| part).ne(key.parts()) {
         return Err(TokensError::Tampered { key: Box::new(key.clone()) });
     }
     let progress = document.refresh.map_or(Progress::Idle, Progress::from);
-    Ok(Stored { token: document.token.into(), progress })
+    Ok(Stored { token: document.token.0, progress })
+}
+
+/// Why a payload cannot be decoded. The message of the parser is dropped, because it may quote the payload.
+fn unreadable(key: &TokenKey, payload: &[u8]) -> TokensError {
+    let reason = match serde_json::from_slice(payload) {
+        Ok(Format { format }) if format > FORMAT => {
+            return TokensError::NewerFormat { key: Box::new(key.clone()), found: format };
+        }
+        Ok(_) => "a member is missing or has the wrong type",
+        Err(_) => "the payload is not a token document",
+    };
+    TokensError::Malformed { key: Box::new(key.clone()), reason }
 }
 
 /// The format in which a record is written:
@@ -74,6 +87,10 @@ fn format(stored: &Stored) -> u64 {
 struct Format {
     format: u64,
 }
+
+/// Text that is copied only if it contains an escape.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,28 +150,72 @@ impl<'a> From<&'a Token> for TokenOut<'a> {
     }
 }
 
+/// A token. Its first member is its kind, which says what the others are: they are read into place at once, without a copy
+/// in between, which would also be one more copy of each secret.
+struct TokenIn(Token);
+
 #[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
-enum TokenIn {
-    OAuth2 {
-        access_token: String,
-        token_type: String,
-        refresh_token: Option<String>,
-        id_token: Option<String>,
-        #[serde(default)]
-        subject: Option<[String; 2]>,
-        scope: Option<Vec<String>>,
-        expires_at: Option<u64>,
-        issued_at: Option<u64>,
-        #[serde(default, deserialize_with = "dpop_key")]
-        dpop_key: Option<DpopKey>,
-        extra: Map<String, Value>,
-    },
-    OAuth1 {
-        token: String,
-        token_secret: String,
-        extra: Map<String, Value>,
-    },
+#[serde(rename_all = "lowercase")]
+enum FirstMember {
+    Kind,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    OAuth2,
+    OAuth1,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OAuth2In {
+    access_token: String,
+    token_type: String,
+    refresh_token: Option<String>,
+    id_token: Option<String>,
+    #[serde(default)]
+    subject: Option<[String; 2]>,
+    scope: Option<Vec<String>>,
+    expires_at: Option<u64>,
+    issued_at: Option<u64>,
+    #[serde(default, deserialize_with = "dpop_key")]
+    dpop_key: Option<DpopKey>,
+    extra: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OAuth1In {
+    token: String,
+    token_secret: String,
+    extra: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for TokenIn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TokenVisitor)
+    }
+}
+
+struct TokenVisitor;
+
+impl<'de> Visitor<'de> for TokenVisitor {
+    type Value = TokenIn;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a token that begins with its kind")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<TokenIn, A::Error> {
+        let first: Option<(FirstMember, Kind)> = members.next_entry()?;
+        let rest = MapAccessDeserializer::new(members);
+        Ok(TokenIn(match first {
+            Some((FirstMember::Kind, Kind::OAuth2)) => OAuth2In::deserialize(rest)?.into(),
+            Some((FirstMember::Kind, Kind::OAuth1)) => OAuth1In::deserialize(rest)?.into(),
+            None => return Err(A::Error::missing_field("kind")),
+        }))
+    }
 }
 
 fn dpop_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DpopKey>, D::Error> {
@@ -162,38 +223,26 @@ fn dpop_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DpopKey
     DpopKey::parse(&d).map(Some).ok_or_else(|| D::Error::custom("not a private key"))
 }
 
-impl From<TokenIn> for Token {
-    fn from(token: TokenIn) -> Self {
-        match token {
-            TokenIn::OAuth2 {
-                access_token,
-                token_type,
-                refresh_token,
-                id_token,
-                subject,
-                scope,
-                expires_at,
-                issued_at,
-                dpop_key,
-                extra,
-            } => Self::OAuth2(OAuth2Token {
-                access_token: access_token.into(),
-                token_type,
-                refresh_token: refresh_token.map(Secret::from),
-                id_token: id_token.map(Secret::from),
-                subject: subject.map(|[issuer, subject]| Subject { issuer, subject }),
-                scope,
-                expires_at: expires_at.map(Timestamp::from_unix_seconds),
-                issued_at: issued_at.map(Timestamp::from_unix_seconds),
-                dpop_key,
-                extra: Extra::from(extra),
-            }),
-            TokenIn::OAuth1 { token, token_secret, extra } => Self::OAuth1(OAuth1Token {
-                token: token.into(),
-                token_secret: token_secret.into(),
-                extra: Extra::from(extra),
-            }),
-        }
+impl From<OAuth2In> for Token {
+    fn from(token: OAuth2In) -> Self {
+        Self::OAuth2(OAuth2Token {
+            access_token: token.access_token.into(),
+            token_type: token.token_type,
+            refresh_token: token.refresh_token.map(Secret::from),
+            id_token: token.id_token.map(Secret::from),
+            subject: token.subject.map(|[issuer, subject]| Subject { issuer, subject }),
+            scope: token.scope,
+            expires_at: token.expires_at.map(Timestamp::from_unix_seconds),
+            issued_at: token.issued_at.map(Timestamp::from_unix_seconds),
+            dpop_key: token.dpop_key,
+            extra: Extra::from(token.extra),
+        })
+    }
+}
+
+impl From<OAuth1In> for Token {
+    fn from(OAuth1In { token, token_secret, extra }: OAuth1In) -> Self {
+        Self::OAuth1(OAuth1Token { token: token.into(), token_secret: token_secret.into(), extra: Extra::from(extra) })
     }
 }
 

@@ -39,6 +39,10 @@ pub fn server_from_env(name: &str) -> Answer<String> {
 
 /// One set of stored data, empty at first and used by no other property, and what a test can do to it.
 ///
+/// If the storage declares a [`max_age`](oauth_dance_core::Capabilities::max_age), each method that changes something behind
+/// its back waits that long before it returns: [`advance`](Self::advance), [`corrupt`](Self::corrupt) and
+/// [`inject`](Self::inject).
+///
 /// Only [`storage`](Self::storage) is required, and every storage that is [`Clone`] is a harness already (put one that is
 /// not into an [`Arc`]). Each further method makes more properties applicable.
 #[async_trait]

@@ -160,6 +160,9 @@ pub async fn a_deleted_key_can_be_written_again(on: Arc<Subject>) -> Outcome {
 /// Once `put` or `delete` returned, every handle on the same data sees it: in `get`, in `list` and in conditions.
 pub async fn writes_are_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
     on.harness().reopen().await?;
+    if on.capabilities().max_age.is_some() {
+        return Err(Stop::not_applicable("a max_age is declared"));
+    }
     let handles = on.recorded_handles(2).await?;
     let key = key("alice")?;
     for round in 0..30 {
@@ -186,6 +189,29 @@ pub async fn writes_are_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
             handles[writer].delete(&key, None).await?;
             ensure_eq!(handles[reader].get(&key).await?, None, "{}", what("delete"));
         }
+    }
+    Ok(())
+}
+
+/// A storage that declares a `max_age` returns no record that another handle replaced or removed longer ago, and caches no
+/// absence.
+pub async fn cached_records_are_no_older_than_declared(on: Arc<Subject>) -> Outcome {
+    let max_age = on.capabilities().max_age.ok_or_else(|| Stop::not_applicable("no max_age is declared"))?;
+    let other = on.harness().reopen().await?;
+    for round in 0..5 {
+        let key = key(&format!("round {round}"))?;
+        let get = Call::get(&key);
+        ensure_eq!(on.storage().get(&key).await?, None, "{get} of a key that was never written");
+        let version = other.put(&key, &Record::new("old"), Precondition::Absent).await?;
+        let found = on.storage().get(&key).await?.map(|found| found.version);
+        ensure_eq!(found, Some(version), "{get} after another handle wrote the first record");
+        let version = other.put(&key, &Record::new("new"), Precondition::Always).await?;
+        on.outlast_caches().await;
+        let found = on.storage().get(&key).await?.map(|found| found.version);
+        ensure_eq!(found, Some(version), "{get} {max_age:?} after another handle wrote over it");
+        other.delete(&key, None).await?;
+        on.outlast_caches().await;
+        ensure_eq!(on.storage().get(&key).await?, None, "{get} {max_age:?} after another handle removed it");
     }
     Ok(())
 }

@@ -82,6 +82,7 @@ pub async fn writes_are_seen_by_other_processes(on: Arc<Subject>) -> Outcome {
         command.env(JOB, "count 1").stdin(Stdio::null()).stdout(Stdio::null());
         let status: ExitStatus = tokio::task::spawn_blocking(move || command.status()).await??;
         ensure!(status.success(), "another process failed: {status}");
+        on.outlast_caches().await;
         ensure_eq!(
             count(on.storage().as_ref()).await?,
             2 * round - 1,

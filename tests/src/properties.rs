@@ -21,6 +21,7 @@ macro_rules! __properties {
                 a_write_replaces_the_whole_record [absent_hints_stay_absent]
                 a_deleted_key_can_be_written_again [delete_removes_the_record]
                 writes_are_seen_through_every_handle [a_read_shows_the_last_write delete_removes_the_record]
+                cached_records_are_no_older_than_declared [a_read_shows_the_last_write delete_removes_the_record]
                 no_acknowledged_write_is_lost [
                     a_read_shows_the_last_write delete_removes_the_record delete_of_nothing_is_false
                 ];

@@ -92,6 +92,10 @@ impl Subject {
 
     async fn open(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
         let mut handles = vec![self.harness.storage()];
+        if self.capabilities().max_age.is_some() {
+            // Another handle may see a write late, which has a property of its own.
+            handles.resize(count, self.harness.storage());
+        }
         while handles.len() < count {
             let next = match self.harness.reopen().await.map_err(Stop::from) {
                 Err(Stop::NotApplicable(_)) => self.harness.storage(),
@@ -106,6 +110,13 @@ impl Subject {
     pub(crate) async fn recorded_handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
         let handles = self.open(count).await?.into_iter().enumerate();
         Ok(handles.map(|(number, handle)| recorded(handle, &self.log, number)).collect())
+    }
+
+    /// Waits until a cached record is too old to be returned.
+    pub(crate) async fn outlast_caches(&self) {
+        if let Some(max_age) = self.capabilities().max_age {
+            tokio::time::sleep(max_age).await;
+        }
     }
 
     /// Ends the property as not applicable where `list` is not declared.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bench::tuned::Tuned;
 use bench::{Bench, Front, Server};
-use oauth_dance_conformance::{PROPERTIES, run_all};
-use oauth_dance_core::{MemoryStorage, TokenStorage};
+use oauth_dance_conformance::{Answer, Fault, Harness, PROPERTIES, async_trait, run_all};
+use oauth_dance_core::{Cache, MemoryStorage, TokenKey, TokenStorage, Tokens};
 
 /// The reference, as one line and on the system's clock.
 mod reference {
@@ -38,6 +38,72 @@ mod behind_a_server {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async { Ok(correct()) });
+}
+
+/// The same server behind the core's cache, which declares how old a record may be.
+mod behind_a_cache {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async { Ok(OutlastsCaches(Bench::new(cached).patient())) });
+}
+
+const MAX_AGE: Duration = Duration::from_millis(30);
+
+fn cached(server: Server) -> Arc<dyn TokenStorage> {
+    let tokens = Tokens::dangerous_plaintext(server).with_cache(Cache::new(MAX_AGE));
+    Arc::clone(tokens.storage())
+}
+
+/// Waits after each change behind the back of the storage until no cached record hides it.
+struct OutlastsCaches(Bench);
+
+#[async_trait]
+impl Harness for OutlastsCaches {
+    fn storage(&self) -> Arc<dyn TokenStorage> {
+        self.0.storage()
+    }
+
+    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+        self.0.reopen().await
+    }
+
+    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+        self.0.sibling(namespace).await
+    }
+
+    async fn advance(&self, by: Duration) -> Answer<()> {
+        self.0.advance(by).await?;
+        tokio::time::sleep(MAX_AGE).await;
+        Ok(())
+    }
+
+    async fn raw_dump(&self) -> Answer<Vec<u8>> {
+        self.0.raw_dump().await
+    }
+
+    async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+        self.0.corrupt(key).await?;
+        tokio::time::sleep(MAX_AGE).await;
+        Ok(())
+    }
+
+    async fn inject(&self, fault: Fault) -> Answer<()> {
+        self.0.inject(fault).await?;
+        tokio::time::sleep(MAX_AGE).await;
+        Ok(())
+    }
+
+    async fn heal(&self) -> Answer<()> {
+        self.0.heal().await
+    }
+
+    fn printed(&self) -> Answer<String> {
+        self.0.printed()
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.patience()
+    }
 }
 
 /// The server itself, which keeps every promise.

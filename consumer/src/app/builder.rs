@@ -42,6 +42,8 @@ pub struct OAuthBuilder {
     plain_http: Vec<String>,
     retention: Option<Duration>,
     clock: Clock,
+    #[cfg(feature = "cache")]
+    cache: Option<oauth_dance_core::Cache>,
 }
 
 impl OAuthBuilder {
@@ -61,6 +63,8 @@ impl OAuthBuilder {
             plain_http: Vec::new(),
             retention: None,
             clock: Clock::system(),
+            #[cfg(feature = "cache")]
+            cache: None,
         }
     }
 
@@ -171,6 +175,27 @@ impl OAuthBuilder {
         Self { retention: Some(retain_for), ..self }
     }
 
+    /// Puts a cache in front of the storage, in the memory of this process, so that a handler does not read a token again
+    /// that was read recently.
+    ///
+    /// What it gives up: after a logout or [`disconnect`](OAuth::disconnect) in *another* process, this one can use the token
+    /// for at most the cache's age. What this process writes, it sees at once. Refreshes, logins, [`OAuth::connection`] and
+    /// [`OAuth::tokens`] read the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the details.
+    /// There is no cache for the storages of [`OAuth::per_request`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use oauth_dance::{Cache, KeyRing, MemoryStorage, OAuth};
+    ///
+    /// let builder = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    ///     .cache(Cache::new(Duration::from_secs(5)));
+    /// # let _ = builder;
+    /// ```
+    #[cfg(feature = "cache")]
+    pub fn cache(self, cache: oauth_dance_core::Cache) -> Self {
+        Self { cache: Some(cache), ..self }
+    }
+
     /// For [`OAuth::per_request`]: notes in this storage, for ten minutes and sealed, what became of each refresh token
     /// and login attempt, so that both are redeemed once, however many requests and processes there are. A late answer
     /// that gives a browser an older cookie again does no harm then.
@@ -263,7 +288,14 @@ impl OAuthBuilder {
             paths,
             clock: self.clock,
         };
-        Ok(OAuth { inner: Arc::new(inner), tokens: self.tokens })
+        let tokens = self.tokens;
+        // Not in front of what else is stored there: the outcome of a login is written by other processes too.
+        #[cfg(feature = "cache")]
+        let tokens = match self.cache {
+            Some(cache) if !self.per_request => tokens.with_cache(cache),
+            _ => tokens,
+        };
+        Ok(OAuth { inner: Arc::new(inner), tokens })
     }
 }
 

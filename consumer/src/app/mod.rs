@@ -6,6 +6,7 @@ mod builder;
 pub(crate) mod hooks;
 mod no_storage;
 pub(crate) mod paths;
+mod several;
 mod tasks;
 
 use std::collections::BTreeMap;

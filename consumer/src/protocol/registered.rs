@@ -56,6 +56,9 @@ impl Registered {
 
     /// The same, or only what is configured if the issuer does not answer soon: most API calls need nothing of its metadata.
     pub(crate) async fn best_effort(&self, http: &HttpClients) -> Self {
+        if self.openid.is_none() {
+            return self.clone();
+        }
         match timeout(DISCOVERY_TIMEOUT, self.complete(http)).await {
             Ok(Ok(complete)) => complete,
             Ok(Err(_)) | Err(_) => self.clone(),

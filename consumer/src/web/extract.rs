@@ -153,6 +153,40 @@ impl Connections {
         Ok(ApiClient { browser: self.browser.clone(), ..client })
     }
 
+    /// A client for each provider that the signed-in user has connected, with the provider's name, in the order of the names.
+    /// All tokens are read at the same time; see [`OAuth::clients`]. A token that cannot be used is an error of its own
+    /// provider.
+    ///
+    /// Named accounts are not among them: pass what [`accounts`](Self::accounts) returns to [`OAuth::clients`].
+    ///
+    /// ```
+    /// use oauth_dance::Connections;
+    ///
+    /// async fn page(connections: Connections) -> String {
+    ///     let all = connections.all().await;
+    ///     let lines = all.iter().map(|(provider, client)| match client {
+    ///         Ok(client) => format!("{provider}: {:?}", client.token().scope()),
+    ///         Err(error) => format!("{provider}: {error}"),
+    ///     });
+    ///     lines.collect::<Vec<_>>().join("\n")
+    /// }
+    /// # let _ = page;
+    /// ```
+    pub async fn all(&self) -> Vec<(&str, Result<ApiClient, ConnectError>)> {
+        let Some(user) = &self.user else { return Vec::new() };
+        let wanted: Vec<_> = self.oauth.providers().map(|(name, _)| (name, user)).collect();
+        let clients = self.oauth.clients(&wanted).await;
+        let mut connected = Vec::new();
+        for ((name, _), client) in wanted.into_iter().zip(clients) {
+            match client {
+                Err(ConnectError::NotConnected) => {}
+                Err(error) => connected.push((name, Err(error))),
+                Ok(client) => connected.push((name, Ok(ApiClient { browser: self.browser.clone(), ..client }))),
+            }
+        }
+        connected
+    }
+
     /// What is stored for the signed-in user at this provider and how it stands; see [`OAuth::connection`].
     ///
     /// # Errors

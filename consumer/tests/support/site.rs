@@ -138,6 +138,7 @@ fn routes(oauth: &OAuth) -> Router {
         .route("/required", get(required).post(required))
         .route("/optional", get(optional))
         .route("/me/{provider}", get(me))
+        .route("/all", get(all))
         .route("/disconnect/{provider}", post(disconnect))
         .route("/end_session/{provider}", post(end_session))
         .nest("/nested/{tenant}", inner)
@@ -160,6 +161,15 @@ async fn me(connections: Connections, Path(provider): Path<String>) -> Result<Re
         Ok(answer) => (answer.status(), answer.bytes().clone()).into_response(),
         Err(error) => error.into_response(),
     })
+}
+
+/// The providers that the user has connected.
+async fn all(connections: Connections) -> Result<String, ConnectedRejection> {
+    let mut names = Vec::new();
+    for (name, client) in connections.all().await {
+        names.push(client.map_err(|error| connections.reject(name, error))?.provider().to_owned());
+    }
+    Ok(names.join(" "))
 }
 
 async fn disconnect(

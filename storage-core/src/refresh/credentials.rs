@@ -16,6 +16,9 @@ impl Refresher {
     /// [`RefreshError::NotConnected`], [`RefreshError::NeedsAuthorization`] after [`mark_refused`](Self::mark_refused),
     /// [`RefreshError::WrongKind`], [`RefreshError::Storage`].
     pub async fn credentials(&self, tokens: &Tokens, key: &TokenKey) -> Result<OAuth1Token, RefreshError> {
+        if let Some(Stored { token: Token::OAuth1(token), progress: Progress::Idle }) = tokens.hot(key) {
+            return Ok(token);
+        }
         match load(tokens, key).await? {
             (_, Progress::Dead { reason, since }, _) => Err(RefreshError::NeedsAuthorization { reason, since }),
             (token, _, _) => Ok(token),

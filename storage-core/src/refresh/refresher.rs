@@ -98,6 +98,9 @@ impl Refresher {
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
     ) -> Result<OAuth2Token, RefreshError> {
+        if let Some(token) = self.hot_token(tokens, key) {
+            return Ok(token);
+        }
         let (token, progress, _) = match load(tokens, key).await {
             Err(error @ RefreshError::Storage(_)) => return self.unstored_token(tokens, key).ok_or(error),
             found => found?,
@@ -132,6 +135,14 @@ impl Refresher {
         }
         drop(self.join(tokens, key, provider, Need::NotDue(self.policy.margin)));
         Ok(token)
+    }
+
+    /// The cached token if it can be used as it is. Whatever else the cache has may be outdated.
+    fn hot_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
+        let Stored { token: Token::OAuth2(token), progress } = tokens.hot(key)? else { return None };
+        let is_dead = matches!(progress, Progress::Dead { .. });
+        let is_due = self.policy.is_due(&token, self.policy.clock.now(), self.policy.margin);
+        (!is_dead && !is_due).then_some(token)
     }
 
     /// Returns another token than the one that the provider's API has just rejected: the stored token if another one is

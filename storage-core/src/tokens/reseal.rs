@@ -52,7 +52,7 @@ impl Tokens {
     pub async fn reseal(&self, key: &TokenKey) -> Result<bool, TokensError> {
         let mut conflicts = 0;
         loop {
-            let Some(Versioned { value: record, version }) = self.storage.get(key).await? else {
+            let Some(Versioned { value: record, version }) = self.read(key).await? else {
                 return Ok(false);
             };
             let Sealing::Sealed(ring) = &self.sealing else { return Ok(false) };

@@ -1,6 +1,7 @@
 //! Storages that break one promise each, all of them in front of a server that keeps every promise.
 
 pub(crate) mod aside;
+pub(crate) mod caches;
 pub(crate) mod dropped;
 pub(crate) mod ends;
 pub(crate) mod faulty;
@@ -127,7 +128,16 @@ pub(crate) use flaws;
 pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
     let first =
         [writes::CASES, hints::CASES, keys::CASES, keys::one_call::CASES, lists::CASES, time::CASES, dropped::CASES];
-    let second = [ends::CASES, versions::CASES, races::CASES, rare::CASES, faulty::CASES, more::CASES, aside::CASES];
+    let second = [
+        caches::CASES,
+        ends::CASES,
+        versions::CASES,
+        races::CASES,
+        rare::CASES,
+        faulty::CASES,
+        more::CASES,
+        aside::CASES,
+    ];
     first.into_iter().chain(second).flatten()
 }
 

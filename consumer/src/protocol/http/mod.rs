@@ -17,6 +17,7 @@ pub(crate) mod text;
 mod words;
 
 use std::cell::Cell;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -60,22 +61,39 @@ impl Default for Limits {
 
 /// Neither client keeps cookies or decompresses, so answers are as large as they are read. What a token endpoint has
 /// compressed without being asked is undone afterwards; see [`decompressed`](decompress::decompressed).
+///
+/// Each request of the application clones this a few times.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpClients {
+    shared: Arc<Shared>,
+    /// Until when requests may leave, if they may not always.
+    lease: Option<Lease>,
+}
+
+/// What all clones share.
+#[derive(Debug)]
+pub(crate) struct Shared {
     pub(crate) token_endpoint: ByZone,
     pub(crate) api: ByZone,
     pub(crate) limits: Limits,
-    nonces: Arc<Nonces>,
+    nonces: Nonces,
     pub(crate) clock: Clock,
-    /// Until when requests may leave, if they may not always.
-    lease: Option<Lease>,
+}
+
+impl Deref for HttpClients {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl HttpClients {
     pub(crate) fn new(limits: Limits, clock: Clock) -> Result<Self, ConfigError> {
         let clients = |redirects| ByZone::new(limits, redirects).map_err(|error| ConfigError::Http(error.into()));
         let (token_endpoint, api) = (clients(Policy::none)?, clients(|| Policy::custom(stay_on_origin))?);
-        Ok(Self { token_endpoint, api, limits, nonces: Arc::default(), clock, lease: None })
+        let shared = Shared { token_endpoint, api, limits, nonces: Nonces::default(), clock };
+        Ok(Self { shared: Arc::new(shared), lease: None })
     }
 
     /// The same clients, whose requests with a body leave only while this lease is not over.

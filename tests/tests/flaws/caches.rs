@@ -1,0 +1,102 @@
+//! Caches that declare how old a record may be, and do not keep to it.
+
+use std::time::Duration;
+
+use oauth_dance_core::{
+    Capabilities, Precondition, Record, StorageError, TokenKey, TokenStorage as _, Version, Versioned,
+};
+
+use super::{Notes, Read, Write, flaws, pause};
+
+const MAX_AGE: Duration = Duration::from_millis(20);
+
+fn declared(capabilities: Capabilities) -> Capabilities {
+    capabilities.with_max_age(MAX_AGE)
+}
+
+flaws! {
+    CachesWithoutAnEnd(Notes<TokenKey, Versioned<Record>>) caught by cached_records_are_no_older_than_declared {
+        async fn get(&self, key: &TokenKey) -> Read {
+            let cached = self.own.lock().unwrap().get(key).cloned();
+            if cached.is_some() {
+                return Ok(cached);
+            }
+            let found = self.server.get(key).await?;
+            if let Some(found) = &found {
+                self.own.lock().unwrap().insert(key.clone(), found.clone());
+            }
+            Ok(found)
+        }
+
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await;
+            self.own.lock().unwrap().remove(key);
+            written
+        }
+
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await;
+            self.own.lock().unwrap().remove(key);
+            removed
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            declared(self.server.capabilities())
+        }
+    }
+
+    CachesAbsences(Notes<TokenKey, ()>) caught by cached_records_are_no_older_than_declared {
+        async fn get(&self, key: &TokenKey) -> Read {
+            if self.own.lock().unwrap().contains_key(key) {
+                return Ok(None);
+            }
+            let found = self.server.get(key).await?;
+            if found.is_none() {
+                self.own.lock().unwrap().insert(key.clone(), ());
+            }
+            Ok(found)
+        }
+
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await;
+            self.own.lock().unwrap().remove(key);
+            written
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            declared(self.server.capabilities())
+        }
+    }
+
+    // A read that was overtaken by a write caches the old record.
+    CachesWhatAWriteReplaced(Notes<TokenKey, Versioned<Record>>) caught by histories_are_linearizable {
+        async fn get(&self, key: &TokenKey) -> Read {
+            let cached = self.own.lock().unwrap().get(key).cloned();
+            if cached.is_some() {
+                return Ok(cached);
+            }
+            let found = self.server.get(key).await?;
+            pause().await;
+            if let Some(found) = &found {
+                self.own.lock().unwrap().insert(key.clone(), found.clone());
+            }
+            Ok(found)
+        }
+
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let written = self.server.put(key, record, when).await;
+            self.own.lock().unwrap().remove(key);
+            written
+        }
+
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await;
+            self.own.lock().unwrap().remove(key);
+            removed
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            declared(self.server.capabilities())
+        }
+    }
+}
