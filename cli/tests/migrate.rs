@@ -15,8 +15,25 @@ use program::{Run, backend, oauth_dance, random_name, skip};
 use tempfile::TempDir;
 use url::Url;
 
-const PENDING: &str = "version  migration      state\n      1  create tokens  pending\n";
-const APPLIED: &str = "version  migration      state\n      1  create tokens  applied\n";
+/// The status of a database with all its migrations in one state.
+fn all(url: &str, state: &str) -> String {
+    let names =
+        if url.starts_with("postgres") { &["create tokens", "index users by key"][..] } else { &["create tokens"] };
+    let width = names.iter().map(|name| name.len()).max().unwrap();
+    let mut lines = format!("version  {:width$}  state\n", "migration");
+    for (index, name) in names.iter().enumerate() {
+        lines += &format!("{:>7}  {name:width$}  {state}\n", index + 1);
+    }
+    lines
+}
+
+fn pending(url: &str) -> String {
+    all(url, "pending")
+}
+
+fn applied(url: &str) -> String {
+    all(url, "applied")
+}
 
 #[test]
 fn sqlite_goes_from_nothing_to_up_to_date() {
@@ -68,12 +85,12 @@ fn printed_sql_makes_sqlite_up_to_date() {
     let url = file(&folder);
     for table in ["oauth_dance_tokens", "others"] {
         fs::OpenOptions::new().create(true).append(true).open(folder.path().join("tokens.db")).unwrap();
-        assert_eq!(migrate("status", &url, &["--table", table]), (1, PENDING.to_owned()));
+        assert_eq!(migrate("status", &url, &["--table", table]), (1, pending(&url)));
         if !sql(&url, &printed("sqlite", &["--table", table])) {
             return;
         }
-        assert_eq!(migrate("status", &url, &["--table", table]), (0, APPLIED.to_owned()));
-        assert_eq!(migrate("up", &url, &["--table", table]), (0, APPLIED.to_owned()));
+        assert_eq!(migrate("status", &url, &["--table", table]), (0, applied(&url)));
+        assert_eq!(migrate("up", &url, &["--table", table]), (0, applied(&url)));
     }
     keeps_a_record(&block_on(SqliteStorage::connect(&url)).unwrap());
 }
@@ -83,11 +100,11 @@ fn printed_sql_makes_postgres_up_to_date() {
     let Some(url) = backend("POSTGRES_URL") else { return };
     let (table, schema) = (random_name(), random_name());
     for arguments in [&["--table", &table][..], &["--table", &table, "--schema", &schema]] {
-        assert_eq!(migrate("status", &url, arguments), (1, PENDING.to_owned()));
+        assert_eq!(migrate("status", &url, arguments), (1, pending(&url)));
         if !sql(&url, &printed("postgres", arguments)) {
             return;
         }
-        assert_eq!(migrate("status", &url, arguments), (0, APPLIED.to_owned()));
+        assert_eq!(migrate("status", &url, arguments), (0, applied(&url)));
     }
     assert!(sql(&url, &format!("DROP SCHEMA {schema} CASCADE; DROP TABLE {table}, _{table}_migrations;")));
 }
@@ -97,11 +114,11 @@ fn printed_sql_makes_mysql_up_to_date() {
     let Some(url) = backend("MYSQL_URL") else { return };
     let table = random_name();
     let arguments = ["--table", &table];
-    assert_eq!(migrate("status", &url, &arguments), (1, PENDING.to_owned()));
+    assert_eq!(migrate("status", &url, &arguments), (1, pending(&url)));
     if !sql(&url, &printed("mysql", &arguments)) {
         return;
     }
-    assert_eq!(migrate("status", &url, &arguments), (0, APPLIED.to_owned()));
+    assert_eq!(migrate("status", &url, &arguments), (0, applied(&url)));
     assert!(sql(&url, &format!("DROP TABLE {table}, _{table}_migrations;")));
 }
 
@@ -116,14 +133,14 @@ fn files_run_by_sqlx_are_up_to_date() {
         migrator.dangerous_set_table_name("_oauth_dance_tokens_migrations");
         migrator.run(&sqlx::SqlitePool::connect(&format!("{url}?mode=rwc")).await.unwrap()).await.unwrap();
     });
-    assert_eq!(migrate("status", &url, &[]), (0, APPLIED.to_owned()));
+    assert_eq!(migrate("status", &url, &[]), (0, applied(&url)));
 }
 
 #[test]
 fn printed_sql_leaves_out_what_is_there() {
     let all = printed("postgres", &[]);
     assert!(all.contains("CREATE TABLE oauth_dance_tokens"));
-    let none = printed("postgres", &["--after", "1"]);
+    let none = printed("postgres", &["--after", "2"]);
     assert!(!none.contains("CREATE TABLE oauth_dance_tokens") && !none.contains("INSERT"), "{none}");
 }
 
@@ -145,7 +162,7 @@ fn an_error_names_the_missing_right_on_a_schema() {
     let refused = run(&["migrate", "up", "--database-url", limited], &arguments);
     assert_eq!(refused.code, 2);
     refused.assert_one_line(&["permission denied for schema"]);
-    assert_eq!(migrate("status", limited, &arguments), (1, PENDING.to_owned()));
+    assert_eq!(migrate("status", limited, &arguments), (1, pending(limited)));
 
     assert!(sql(&url, &printed("postgres", &arguments)));
     let rights = format!(
@@ -154,7 +171,7 @@ fn an_error_names_the_missing_right_on_a_schema() {
     );
     assert!(sql(&url, &rights));
 
-    assert_eq!(migrate("up", limited, &arguments), (0, APPLIED.to_owned()));
+    assert_eq!(migrate("up", limited, &arguments), (0, applied(limited)));
     block_on(async {
         let storage = PostgresStorage::connect(limited).await.unwrap().with_table(&tables).unwrap();
         keeps_a_record_async(&storage).await;
@@ -179,7 +196,7 @@ fn eight_processes_at_once_all_succeed() {
             let ended = process.wait_with_output().unwrap();
             assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
         }
-        assert_eq!(migrate("status", &url, &["--table", &table]), (0, APPLIED.to_owned()));
+        assert_eq!(migrate("status", &url, &["--table", &table]), (0, applied(&url)));
         assert!(url.starts_with("sqlite:") || sql(&url, &format!("DROP TABLE {table}, _{table}_migrations;")));
     }
 }
@@ -242,7 +259,7 @@ fn migrations_of_a_newer_release_are_no_error() {
 fn the_environment_names_the_database() {
     let folder = TempDir::new().unwrap();
     let up = Run::of(oauth_dance().args(["migrate", "up"]).env("DATABASE_URL", file(&folder)));
-    assert_eq!((up.code, up.stdout.as_str()), (0, APPLIED));
+    assert_eq!((up.code, up.stdout.as_str()), (0, applied("sqlite:").as_str()));
 
     let help = Run::of(oauth_dance().args(["migrate", "up", "--help"]).env("DATABASE_URL", "postgres://u:CANARY@h/d"));
     assert!(help.stdout.contains("DATABASE_URL") && !help.stdout.contains("CANARY"), "{}", help.stdout);
@@ -282,11 +299,11 @@ fn a_wrong_password_is_reported_and_not_shown() {
 /// Pending, up, up to date, and up again.
 fn from_nothing_to_up_to_date(url: &str, table: &[&str]) {
     if !url.starts_with("sqlite:") {
-        assert_eq!(migrate("status", url, table), (1, PENDING.to_owned()));
+        assert_eq!(migrate("status", url, table), (1, pending(url)));
     }
-    assert_eq!(migrate("up", url, table), (0, APPLIED.to_owned()));
-    assert_eq!(migrate("status", url, table), (0, APPLIED.to_owned()));
-    assert_eq!(migrate("up", url, table), (0, APPLIED.to_owned()));
+    assert_eq!(migrate("up", url, table), (0, applied(url)));
+    assert_eq!(migrate("status", url, table), (0, applied(url)));
+    assert_eq!(migrate("up", url, table), (0, applied(url)));
 }
 
 fn run(first: &[&str], more: &[&str]) -> Run {

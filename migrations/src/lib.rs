@@ -159,8 +159,14 @@ pub enum State {
 const SQLITE: [Migration; 1] =
     [Migration { version: 1, description: "create tokens", text: include_str!("../sqlite/0001_create_tokens.sql") }];
 
-const POSTGRES: [Migration; 1] =
-    [Migration { version: 1, description: "create tokens", text: include_str!("../postgres/0001_create_tokens.sql") }];
+const POSTGRES: [Migration; 2] = [
+    Migration { version: 1, description: "create tokens", text: include_str!("../postgres/0001_create_tokens.sql") },
+    Migration {
+        version: 2,
+        description: "index users by key",
+        text: include_str!("../postgres/0002_index_users_by_key.sql"),
+    },
+];
 
 const MYSQL: [Migration; 1] =
     [Migration { version: 1, description: "create tokens", text: include_str!("../mysql/0001_create_tokens.sql") }];

@@ -192,40 +192,42 @@ async fn statement_name_is_derived_from_its_text() {
     database.remove().await;
 }
 
+/// The planner may choose the primary key or the index of users. Either has to contain the whole key, because a user may
+/// have many records.
 #[tokio::test]
-async fn read_is_planned_once_with_the_primary_key() {
+async fn read_is_planned_once_with_the_whole_key() {
     let Some(database) = Database::new().await else { return };
     let (pool, storage) = one_connection(&database.url()).await;
     storage.migrate().await.unwrap();
-    let rows = "INSERT INTO oauth_dance_tokens SELECT ''::bytea, ('user' || n)::bytea, 'github', '', \
-        decode(repeat('ab', 16), 'hex'), 'x', NULL, NULL, NULL, 1, 1 FROM generate_series(1, 2000) n";
-    let columns = "(tenant, user_id, provider, account, version, payload, expires_at, retain_until, key_id, created_at, \
-        updated_at) SELECT";
-    database.execute(&rows.replacen("SELECT", columns, 1)).await;
-    for number in 1..=10 {
-        assert!(storage.get(&key(&format!("user{number}"))).await.unwrap().is_some());
+    for (user, account) in [("('user' || n)::bytea", "''"), ("'busy'", "n::text::bytea")] {
+        let rows = format!(
+            "INSERT INTO oauth_dance_tokens (tenant, user_id, provider, account, version, payload, created_at, updated_at) \
+            SELECT '', {user}, 'github', {account}, decode(repeat('ab', 16), 'hex'), 'x', 1, 1 FROM generate_series(1, 2000) n"
+        );
+        database.execute(&rows).await;
     }
-    let (name, _, generic) = prepared(&pool).await.remove(0);
-    assert!(generic >= 4, "{generic}");
-    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {name}('', 'a', 'b', '')"));
-    let plan = sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap();
-    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
-    let plan = plan.join(" ");
-    assert!(plan.contains("Index Scan using oauth_dance_tokens_pkey") && plan.contains("$4"), "{plan}");
-
-    sqlx::raw_sql("DEALLOCATE ALL").execute(&pool).await.unwrap();
-    for _ in 0..10 {
-        assert!(together(&storage, "user7").await.unwrap().is_some());
+    for analyze in ["SELECT 1", "ANALYZE oauth_dance_tokens"] {
+        database.execute(analyze).await;
+        sqlx::raw_sql("DEALLOCATE ALL").execute(&pool).await.unwrap();
+        for number in 1..=10 {
+            assert!(storage.get(&key(&format!("user{number}"))).await.unwrap().is_some());
+            assert!(together(&storage, "user7").await.unwrap().is_some());
+        }
+        for (name, statement, generic) in prepared(&pool).await {
+            assert!(generic >= 3, "{generic}: {statement}");
+            let (values, compared) = match statement.contains("unnest") {
+                true => ("'{}', '{}', '{}', '{}'", "wanted."),
+                false => ("'', 'a', 'b', ''", "$"),
+            };
+            let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {name}({values})"));
+            let plan = sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap();
+            let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+            let condition = plan.iter().find(|line| line.contains("Index Cond")).unwrap();
+            for column in ["tenant", "user_id", "provider", "account"] {
+                assert!(condition.contains(&format!("({column} = {compared}")), "{plan:#?}");
+            }
+        }
     }
-    let mut several = prepared(&pool).await;
-    several.retain(|(_, statement, _)| statement.contains("unnest"));
-    let (name, _, generic) = several.remove(0);
-    assert!(generic >= 3, "{generic}");
-    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {name}('{{}}', '{{}}', '{{}}', '{{}}')"));
-    let plan = sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap();
-    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
-    let plan = plan.join(" ");
-    assert!(plan.contains("Index Scan using oauth_dance_tokens_pkey") && plan.contains("account = wanted"), "{plan}");
     pool.close().await;
     database.remove().await;
 }
