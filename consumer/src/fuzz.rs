@@ -1,4 +1,4 @@
-//! Targets for bytes from outside that are read in private. Each panics if a property does not hold.
+//! Fuzz targets for private code that reads bytes from outside. Each panics if a property does not hold.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,12 +9,12 @@ use crate::app::paths::Paths;
 use crate::config::endpoint::PlainHttp;
 use crate::config::quirks::Quirks;
 use crate::protocol::http::challenge;
-use crate::protocol::oauth2::token_response::{self, Asked, Received};
+use crate::protocol::oauth2::token_response::{self, Expectations, Received};
 
-/// A header value that can be sent, out of whatever bytes.
+/// A valid header value made from arbitrary bytes.
 fn header_value(bytes: &[u8]) -> HeaderValue {
-    let kept: Vec<u8> = bytes.iter().copied().filter(|byte| *byte == b'\t' || !byte.is_ascii_control()).collect();
-    HeaderValue::from_bytes(&kept).unwrap()
+    let valid: Vec<u8> = bytes.iter().copied().filter(|byte| *byte == b'\t' || !byte.is_ascii_control()).collect();
+    HeaderValue::from_bytes(&valid).unwrap()
 }
 
 fn errors(value: &[u8]) -> Vec<String> {
@@ -23,18 +23,18 @@ fn errors(value: &[u8]) -> Vec<String> {
     challenge::errors(&headers).collect()
 }
 
-/// Anything is read, and what is quoted is never taken for an error of its own.
+/// Any challenge is parsed, and quoted text never becomes an error of its own.
 pub fn challenges(bytes: &[u8]) {
     errors(bytes);
     let quoted: Vec<u8> = bytes.iter().flat_map(|byte| [b'\\', *byte]).collect();
     let challenge = [b"Bearer realm=\"", &quoted[..], b"\", error=\"one\", scope=\"", &quoted[..], b"\""].concat();
-    // A control character is not sent, and its backslash would then quote the next one.
+    // A control character is dropped, and then its backslash would escape the next character.
     if !bytes.iter().any(u8::is_ascii_control) && bytes.is_ascii() {
         assert_eq!(errors(&challenge), ["one"]);
     }
 }
 
-/// Wherever a login is asked to lead, it leads to a path of this origin.
+/// Any `next` of a login leads to a path of this origin.
 pub fn next_paths(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for base in ["https://app.example", "https://app.example/prefix"] {
@@ -46,15 +46,15 @@ pub fn next_paths(bytes: &[u8]) {
         )
         .unwrap();
         let next = paths.local(Some(&text));
-        let led = Url::parse(base).unwrap().join(&next).unwrap();
-        assert_eq!(led.origin(), Url::parse(base).unwrap().origin(), "{next:?}");
+        let target = Url::parse(base).unwrap().join(&next).unwrap();
+        assert_eq!(target.origin(), Url::parse(base).unwrap().origin(), "{next:?}");
         assert!(next.starts_with('/') && HeaderValue::from_str(&next).is_ok(), "{next:?}");
     }
 }
 
-/// Whatever stands around a token and whatever the status of a success is, the token is read, and no word is a refusal.
+/// A token is read whatever surrounds it and whatever the status of a success, and no member is taken for a refusal.
 pub fn token_surroundings(bytes: &[u8]) {
-    // Without the letter there is no second token in it.
+    // Without this letter, the text contains no second token.
     let text = serde_json::Value::from(String::from_utf8_lossy(bytes).replace(['k', 'K'], "_"));
     let mut old = OAuth2Token::bearer("old-access");
     old.refresh_token = Some("old-refresh".into());
@@ -69,7 +69,7 @@ pub fn token_surroundings(bytes: &[u8]) {
         let body = body.into();
         let quirks = Quirks::default();
         for old in [None, Some(&old)] {
-            let asked = Asked {
+            let expected = Expectations {
                 quirks: &quirks,
                 dead_grants: &[],
                 is_bound: false,
@@ -78,7 +78,7 @@ pub fn token_surroundings(bytes: &[u8]) {
                 now: Timestamp::from_unix_seconds(1),
             };
             let received = Received { status: StatusCode::OK, headers: &HeaderMap::new(), body: &body, cut: None };
-            let token = token_response::read(&asked, received).unwrap().token;
+            let token = token_response::read(&expected, received).unwrap().token;
             assert_eq!(token.access_token.expose(), "new-access");
             assert_eq!(token.refresh_token, Some("new-refresh".into()));
         }

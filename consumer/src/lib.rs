@@ -1,15 +1,15 @@
-//! Lets the users of an [axum](https://docs.rs/axum) application connect accounts elsewhere, stores their OAuth tokens, and gives
-//! handlers and background jobs a client that is ready to call the API.
-//!
+//! Lets the users of an [axum](https://docs.rs/axum) application connect accounts at other sites, stores their OAuth tokens,
+//! and gives handlers and background jobs an authenticated API client.
 //! # When to use it
 //!
-//! Use it if your application calls the API of another site **for its users** (GitHub, Google, a provider of your own), or lets
-//! them sign in with an account there. A user connects an account once. From then on every handler that asks for
-//! [`Connected<GitHub>`](Connected) gets a client that calls GitHub for that user, and every background job gets the same from
-//! [`OAuth::client`]. Tokens are sealed, stored in the [`TokenStorage`] that the application chooses, and refreshed when they
-//! expire, once for all requests, processes and machines.
+//! Use it if your application calls the API of another site **on behalf of its users** (GitHub, Google, your own provider),
+//! or lets users sign in with an account there. A user connects an account once. From then on, every handler with a
+//! [`Connected<GitHub>`](Connected) argument gets a client that calls GitHub for that user, and every background job gets
+//! the same client from [`OAuth::client`]. Tokens are sealed, stored in the [`TokenStorage`] of your choice, and refreshed
+//! when they expire: once across all requests, processes and machines.
 //!
-//! It is a client. It does not make your application a provider, and it verifies no tokens that others send to your API.
+//! This crate is a client. It does not make your application a provider, and it does not verify tokens that others send to
+//! your API.
 //!
 //! # Example
 //!
@@ -31,54 +31,55 @@
 //!     let app = Router::new().route("/", get(home)).merge(oauth.routes()).layer(oauth.layer()).with_state(oauth.clone());
 //!     let listener = tokio::net::TcpListener::bind("localhost:3000").await?;
 //!     axum::serve(listener, app).await?;
-//!     // Lets logins and refreshes in flight store their tokens.
+//! Wait until logins and refreshes in flight have stored their tokens.
 //!     oauth.finish().await;
 //!     Ok(())
 //! }
 //! ```
 //!
 //! Register an OAuth app at GitHub with the callback URL `http://localhost:3000/login/github/authorized`, and set
-//! `GITHUB_CLIENT_ID` and `GITHUB_CLIENT_SECRET`. In production, replace [`MemoryStorage`] by a storage that is durable, such as
-//! `SqliteStorage` of [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx), and [`KeyRing::generate`] by a ring that is stored
-//! with the other secrets of the application ([`KeyRing::parse`]).
+//! `GITHUB_CLIENT_ID` and `GITHUB_CLIENT_SECRET`. In production, replace [`MemoryStorage`] by a durable storage, such as
+//! `SqliteStorage` of [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx), and [`KeyRing::generate`] by a key ring that
+//! is stored with the other secrets of the application ([`KeyRing::parse`]).
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`), by the [`moka`](https://docs.rs/moka) crate |
-//! | `decompression` | yes | token responses are read if a server compresses them without being asked, as some gateways do |
-//! | `metrics` | no | counters of logins and refreshes, by the [`metrics`](https://docs.rs/metrics) crate |
-//! | `oauth1` | no | providers of OAuth 1.0a ([`Provider::oauth1`]), and the presets of such |
-//! | `oidc` | no | OpenID Connect: providers by their issuer alone ([`Provider::openid`]), and ID tokens verified ([`Identity`]) |
+//! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`), through the [`moka`](https://docs.rs/moka) crate |
+//! | `decompression` | yes | reads token responses that a server compresses although the request does not allow it, as some gateways do |
+//! | `metrics` | no | counters of logins and refreshes, through the [`metrics`](https://docs.rs/metrics) crate |
+//! | `oauth1` | no | providers of OAuth 1.0a ([`Provider::oauth1`]), and their presets |
+//! | `oidc` | no | OpenID Connect: providers configured by their issuer alone ([`Provider::openid`]), and verified ID tokens ([`Identity`]) |
 //! | `rsa-sha1` | no | `oauth1`, with the signature methods RSA-SHA1 and RSA-SHA256 |
 //! | `testing` | no | `oauth1`, with a provider and a clock for the tests of an application: the module `testing` |
 //!
-//! All of them only add: OAuth 2.0 and its presets need none. A provider that needs a feature which is missing is an error at
-//! [`OAuthBuilder::build`], which names the feature.
+//! Features are additive. OAuth 2.0 and its presets need none of them. If a provider needs a feature that is not enabled,
+//! [`OAuthBuilder::build`] returns an error that names the feature.
 //!
 //! # Where to go next
 //!
-//! * [`OAuthBuilder`]: everything that can be set, from who the user is to the paths of the routes.
-//! * [`Connected`], [`Connections`] and [`ApiClient`]: what handlers work with.
+//! * [`OAuthBuilder`]: every setting, from the source of users to the paths of the routes.
+//! * [`Connected`], [`Connections`] and [`ApiClient`]: what handlers use.
 //! * [`presets`], [`Provider`] and [`ProviderConfig`]: providers as data.
-//! * [`Hooks`]: take part in a login, to create users, to refuse it, or to show pages of your own.
+//! * [`Hooks`]: take part in a login, to create users, to reject it, or to show your own pages.
 //! * [`ApiError`], [`ConnectError`] and [`LoginError`]: what can fail, and what to do about it.
 //! * [The guide](https://github.com/oauth-dance/oauth-dance/blob/main/docs/guide/README.md), by task, and
-//!   [recipes](https://github.com/oauth-dance/oauth-dance/tree/main/examples/recipes/src): whole applications for each way to
-//!   have users.
+//!   [recipes](https://github.com/oauth-dance/oauth-dance/tree/main/examples/recipes/src): complete applications, one for
+//!   each way to identify users.
 //!
 //! # Security
 //!
-//! Every login has a `state` of 256 bits, PKCE with S256, and a sealed cookie of its own that works once, in the browser that
-//! started it. If the provider supports it, the request is pushed first (RFC 9126) and the token is bound to a key (RFC 9449),
-//! by options of [`Provider`]. With OAuth 1.0a (RFC 5849) the cookie holds the secret of the temporary credentials, and their
-//! identifier takes the place of the state.
+//! Every login has a `state` of 256 bits, PKCE with S256, and its own sealed cookie, which works once, in the browser that
+//! started the login. If the provider supports it, options of [`Provider`] push the request first (RFC 9126) and bind the
+//! token to a key (RFC 9449). With OAuth 1.0a (RFC 5849), the cookie holds the secret of the temporary credentials, and
+//! their identifier takes the place of the state.
 //!
-//! A token is sent to its provider's own origin only, in a header. Every call has a time-out, and every answer a limit on its
-//! size. No token, code or secret appears in a log, error, `Debug` output or URL of this library. An application that logs
-//! requests itself should leave out the query of the callback route.
-//! [Security](https://github.com/oauth-dance/oauth-dance/blob/main/docs/security.md) has the threat model, and the test for each
+//! A token is sent only to its provider's own origin, in a header. Every call has a timeout, and every response has a size
+//! limit. No token, code or secret appears in a log, error, `Debug` output or URL of this library. If your application logs
+//! requests itself, omit the query of the callback route.
+//! [Security](https://github.com/oauth-dance/oauth-dance/blob/main/docs/security.md) has the threat model, and the test for
+//! each defence.
 //! defence.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -99,12 +100,12 @@ pub mod testing;
 mod web;
 
 pub use app::accounts::Account;
-pub use app::hooks::{Authorized, BeforeLogin, Decision, Failure, Hooks, Repeated};
+pub use app::hooks::{Authorized, BeforeLogin, Decision, FailedLogin, Hooks, Repeated};
 pub use app::{Disconnected, OAuth, OAuthBuilder};
 pub use browser::user::{User, Users};
 pub use client::{ApiClient, ApiRequest, ApiResponse};
 pub use config::client_key::ClientKey;
-pub use config::dead_grant::DeadGrant;
+pub use config::error_pattern::ErrorPattern;
 pub use config::oauth1::{OAuth1, SignatureMethod};
 pub use config::provider::{ClientAuthentication, OfflineAccess, Provider, ProviderName};
 pub use config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
@@ -123,7 +124,7 @@ pub use web::{OAuthLayer, OAuthService};
 
 #[cfg(feature = "cache")]
 pub use oauth_dance_core::Cache;
-/// For the traits of this crate that an application implements, such as [`Hooks`].
+/// For implementations of this crate's traits, such as [`Hooks`].
 pub use oauth_dance_core::async_trait;
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, MemoryStorage,

@@ -1,11 +1,11 @@
-//! Checks that the rooms of this crate use each other one way.
+//! Checks that the rooms of this crate depend on each other in one direction only.
 
 use std::fs;
 use std::path::Path;
 
-/// From the lowest room to the highest, each of which uses those before it only.
+/// From the lowest room to the highest. Each may use only those before it.
 const ROOMS: [&str; 8] = ["error", "config", "presets", "protocol", "client", "browser", "app", "web"];
-/// The same inside of `protocol`.
+/// The same order inside `protocol`.
 const PROTOCOL: [&str; 6] = ["dpop", "http", "oauth1", "openid", "registered", "oauth2"];
 
 #[test]
@@ -25,7 +25,7 @@ fn no_room_uses_one_above_it() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Whether a name after the prefix is a room above this one, or an item of the crate's root, which may be from any room.
+/// Whether a name after the prefix is a room above this one, or an item of the crate root, which may come from any room.
 fn is_above(used: &str, rooms: &[&str], at: usize) -> bool {
     match rooms.iter().position(|room| *room == used) {
         Some(found) => found > at,
@@ -33,13 +33,13 @@ fn is_above(used: &str, rooms: &[&str], at: usize) -> bool {
     }
 }
 
-/// The lines of a file that are code, without its tests, which may use anything.
+/// The lines of a file that are code, without its tests, which may use any room.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     code.lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 
-/// What stands behind each `prefix` of a line.
+/// What follows each `prefix` in a line.
 fn used<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
     let behind = line.match_indices(prefix).map(|(at, _)| &line[at + prefix.len()..]);
     let name = |rest: &'a str| match rest.find(|c: char| !c.is_alphanumeric() && c != '_') {

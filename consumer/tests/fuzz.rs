@@ -1,5 +1,5 @@
-//! Whatever a provider or a browser sends, nothing breaks, nothing is lost, and no secret is shown. `docs/testing.md` says
-//! how to run one of these for long.
+//! Arbitrary input from a provider or a browser causes no panic, loses no token, and reveals no secret. `docs/testing.md`
+//! describes how to run a target for a longer time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -8,14 +8,14 @@ use std::cell::Cell;
 use std::error::Error;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ApiError, ConnectError, OAuth2Token, Precondition, Secret, Timestamp, Token, User};
 use oauth_dance_fuzz::check_some;
 use tokio::runtime::Runtime;
 
 use support::{Browser, Site, world};
 
-/// One application for all inputs of a target, whose users are new for each.
+/// One application for all inputs of a target, with a new user for each.
 struct World {
     runtime: Runtime,
     provider: TestProvider,
@@ -53,12 +53,12 @@ impl World {
     }
 }
 
-/// An answer out of whatever bytes: the first one chooses the status and how it is labelled.
-fn answer(bytes: &[u8]) -> Answer {
+/// A response made from arbitrary bytes: the first byte selects the status and the content type.
+fn response(bytes: &[u8]) -> ScriptedResponse {
     let (kind, body) = bytes.split_first().map_or((0, bytes), |(kind, body)| (*kind, body));
     let status = [200, 200, 200, 400, 401, 403, 429, 503][usize::from(kind % 8)];
     let label = ["application/json", "text/html", "application/x-www-form-urlencoded", ""][usize::from(kind / 8 % 4)];
-    Answer::status(status).header("content-type", label).header("retry-after", "1").body(body.to_vec())
+    ScriptedResponse::status(status).header("content-type", label).header("retry-after", "1").body(body.to_vec())
 }
 
 fn text_of(error: &dyn Error) -> String {
@@ -78,14 +78,14 @@ fn is_clean(error: &ConnectError) {
     assert!(!matches!(error, ConnectError::Interrupted), "{text}");
 }
 
-/// A refresh ends with a token or an error, and whatever was answered, a refresh token stays.
+/// A refresh ends with a token or an error, and a refresh token remains stored, whatever the response.
 #[test]
-fn token_answers_are_read() {
+fn token_responses_are_read() {
     let world = World::new();
     check_some("token_answers", 300, Vec::new(), |bytes| {
         world.runtime.block_on(async {
             let user = world.connected(Some(Timestamp::from_unix_seconds(1))).await;
-            world.provider.next_token_answer(answer(bytes));
+            world.provider.next_token_response(response(bytes));
             let outcome = world.site.oauth.client("acme", &user).await;
             world.site.oauth.finish().await;
             let stored = world.token(&user).await;
@@ -107,9 +107,9 @@ fn token_answers_are_read() {
     });
 }
 
-/// A call ends with an answer or an error that shows nothing, and costs no token.
+/// A call ends with a response or an error without secrets, and loses no token.
 #[test]
-fn api_answers_are_read() {
+fn api_responses_are_read() {
     let world = World::new();
     check_some("token_answers", 200, Vec::new(), |bytes| {
         world.runtime.block_on(async {
@@ -117,9 +117,10 @@ fn api_answers_are_read() {
             let client = world.site.oauth.client("acme", &user).await.unwrap();
             let header: String =
                 bytes.iter().filter(|byte| matches!(byte, b' '..=b'~')).map(|byte| char::from(*byte)).collect();
-            world.provider.next_answer(Endpoint::Api, answer(bytes).header("www-authenticate", &header));
-            world.provider.next_token_answer(Answer::status(503));
-            let read = client.get("/x").send().await.and_then(|answer| answer.success()?.json::<serde_json::Value>());
+            world.provider.next_response(Endpoint::Api, response(bytes).header("www-authenticate", &header));
+            world.provider.next_token_response(ScriptedResponse::status(503));
+            let read =
+                client.get("/x").send().await.and_then(|response| response.success()?.json::<serde_json::Value>());
             if let Err(error) = &read {
                 assert!(!matches!(error, ApiError::NeedsAuthorization(_)), "{error:?}");
             }
@@ -129,7 +130,7 @@ fn api_answers_are_read() {
     });
 }
 
-/// A request head with a query and cookies out of whatever bytes; what no head can have is left out or encoded.
+/// A request head with a query and cookies made from arbitrary bytes; invalid bytes are dropped or encoded.
 fn head(method: &str, path: &str, query: &[u8], cookies: &[u8]) -> Vec<u8> {
     let query: String = query
         .iter()
@@ -143,7 +144,7 @@ fn head(method: &str, path: &str, query: &[u8], cookies: &[u8]) -> Vec<u8> {
     [line.as_bytes(), b"cookie: who=alice; ", &cookies, b"\r\n"].concat()
 }
 
-/// Sends a request and returns the status of the answer. The connection stays open until then.
+/// Sends a request and returns the status of the response. The connection stays open until then.
 async fn ask(site: &Site, request: &[u8]) -> u16 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -179,7 +180,7 @@ fn callbacks_are_read() {
     assert!(world.provider.requests_to(Endpoint::Token).len() <= 1, "a code is redeemed once");
 }
 
-/// No cookie that this application did not set does anything.
+/// A cookie that this application did not set has no effect.
 #[test]
 fn cookies_are_read() {
     let world = World::new();
@@ -190,7 +191,7 @@ fn cookies_are_read() {
         let whole = bytes.windows(good.len()).any(|window| window == good);
         let query = callback.query().unwrap().as_bytes();
         let paths: [(&str, &[u8]); 3] = [("/login/acme/authorized", query), ("/login/acme", b""), ("/required", b"")];
-        // The attempt is not to be spent.
+        // The attempt must not be spent.
         for (path, query) in &paths[usize::from(whole)..] {
             let request = [&head("GET", path, query, bytes)[..], b"\r\n"].concat();
             is_no_accident(world.runtime.block_on(ask(&world.site, &request)));
@@ -207,7 +208,7 @@ mod openid {
     use super::*;
     use support::{Notes, openid_site_with};
 
-    /// A login with an issuer whose metadata is anything fails, or leads where the metadata says.
+    /// A login with arbitrary metadata fails, or redirects to the endpoint in the metadata.
     #[test]
     fn metadata_is_read() {
         let world = World::new();
@@ -233,7 +234,7 @@ mod openid {
             world.runtime.block_on(async {
                 let key = user.key("acme").unwrap();
                 oauth.tokens().put(&key, &Token::from(token), Precondition::Always).await.unwrap();
-                world.provider.next_answer(Endpoint::Metadata, Answer::status(200).body(bytes.to_vec()));
+                world.provider.next_response(Endpoint::Metadata, ScriptedResponse::status(200).body(bytes.to_vec()));
                 if let Err(error) = oauth.client("acme", &user).await {
                     is_clean(&error);
                 }
@@ -241,7 +242,7 @@ mod openid {
         });
     }
 
-    /// An ID token with changes: for every four bytes one, of what kind, where, and to what.
+    /// An ID token with changes: every four bytes select the kind, the position and the value of one.
     fn changed(id_token: &str, changes: &[u8]) -> String {
         let mut bytes = id_token.as_bytes().to_vec();
         for change in changes.chunks_exact(4).take(8) {
@@ -256,7 +257,7 @@ mod openid {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Nobody gets in with an ID token that was changed, but as who they are.
+    /// A modified ID token is rejected, or still identifies the same user.
     #[test]
     fn id_tokens_are_read() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -267,11 +268,11 @@ mod openid {
         });
         check_some("id_token_changes", 100, Vec::new(), |bytes| {
             let changes = bytes.to_vec();
-            provider.next_token_answer(Answer::normal().map_body(move |body| {
-                let mut answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
-                let id_token = answer["id_token"].as_str().unwrap().to_owned();
-                answer["id_token"] = changed(&id_token, &changes).into();
-                answer.to_string().into_bytes()
+            provider.next_token_response(ScriptedResponse::normal().map_body(move |body| {
+                let mut response: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let id_token = response["id_token"].as_str().unwrap().to_owned();
+                response["id_token"] = changed(&id_token, &changes).into();
+                response.to_string().into_bytes()
             }));
             let page = runtime.block_on(Browser::signed_in(&site, "alice").login("acme"));
             let identity = notes.identity();

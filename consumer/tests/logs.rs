@@ -1,6 +1,6 @@
-//! No secret is in any log, page, error or debug output, whatever happens.
+//! No secret is in any log, page, error or debug output.
 //!
-//! Everything that this process logs is kept, at the finest level, from this library and those under it. All secrets
+//! The log of this process is collected at the finest level, from this library and its dependencies. All secrets
 //! carry a marker, or are known after the fact, and are searched for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::{HeaderValue, header};
-use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
-use oauth_dance::{Authorized, BoxError, Decision, Failure, Hooks, OAuthBuilder, SignatureMethod, User};
+use oauth_dance::testing::{Client, Endpoint, ScriptedResponse, TestProvider};
+use oauth_dance::{Authorized, BoxError, Decision, FailedLogin, Hooks, OAuthBuilder, SignatureMethod, User};
 use oauth_dance_core::{Precondition, Record, TokenStorage as _};
 use serde_json::json;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -38,7 +38,7 @@ fn everything_logged() -> Log {
     LOG.get_or_init(start).clone()
 }
 
-/// Keeps what hooks are shown.
+/// Records everything that hooks receive.
 #[derive(Clone, Default)]
 struct Shown(Arc<Mutex<String>>);
 
@@ -51,7 +51,7 @@ impl Hooks for Shown {
         Ok(Decision::store())
     }
 
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         let (error, uri) = (failure.error, &failure.parts.uri);
         writeln!(self.0.lock().unwrap(), "{error:?} {error} {uri} {}", causes(error)).unwrap();
         None
@@ -68,7 +68,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// An application and everything it ever showed.
+/// An application, and everything that it has shown.
 struct Stage {
     provider: TestProvider,
     site: Site,
@@ -109,24 +109,24 @@ impl Stage {
     }
 
     fn show_page(&self, page: &Page) {
-        // The attempt's cookie is the browser's to have; it is sealed, and only its value is left out here.
+        // The browser is meant to have the attempt's cookie, which is sealed; only its value is omitted here.
         let mut headers = page.headers.clone();
         headers.remove(header::SET_COOKIE);
         self.show((page.status, headers, &page.body));
     }
 
-    async fn login(&mut self, answer: Answer) {
+    async fn login(&mut self, answer: ScriptedResponse) {
         let browser = Browser::signed_in(&self.site, "alice");
         let callback = browser.stopped_at_callback("acme").await;
         self.secrets.push(state_of(&callback));
         self.secrets.extend(browser.cookies().into_values().filter(|value| value != "alice"));
-        self.provider.next_answer(Endpoint::PushedRequest, answer.clone());
+        self.provider.next_response(Endpoint::PushedRequest, answer.clone());
         let page = browser.get("/login/acme").await;
         if page.location().is_empty() {
             self.show_page(&page);
         }
-        self.provider.clear_answers();
-        self.provider.next_token_answer(answer);
+        self.provider.clear_responses();
+        self.provider.next_token_response(answer);
         for url in [
             with_parameter(&callback, "state", Some("forged")),
             callback.clone(),
@@ -139,14 +139,14 @@ impl Stage {
         self.secrets.push(state_of(&callback));
         let refused = with_parameter(&callback, "code", None);
         self.show_page(&browser.get(&format!("{refused}&error=server_error&error_description=x")).await);
-        self.provider.clear_answers();
+        self.provider.clear_responses();
     }
 
-    async fn refresh(&self, answer: Answer) {
+    async fn refresh(&self, answer: ScriptedResponse) {
         let user = User::new("refresh");
         self.provider.connect(&self.site.oauth, "acme", &user).await.unwrap();
         self.site.clock.advance(Duration::from_secs(3601));
-        self.provider.next_token_answer(answer);
+        self.provider.next_token_response(answer);
         match self.site.oauth.client("acme", &user).await {
             Ok(client) => self.show((&client, client.token())),
             Err(error) => self.show((&error, error.to_string(), causes(&error))),
@@ -155,14 +155,14 @@ impl Stage {
         for path in ["/required", "/me/acme"] {
             self.show_page(&browser.get(path).await);
         }
-        self.provider.clear_answers();
+        self.provider.clear_responses();
     }
 
-    async fn call(&self, answer: Answer) {
+    async fn call(&self, answer: ScriptedResponse) {
         let user = User::new("call");
         self.provider.connect(&self.site.oauth, "acme", &user).await.unwrap();
         let client = self.site.oauth.client("acme", &user).await.unwrap();
-        self.provider.next_answer(Endpoint::Api, answer);
+        self.provider.next_response(Endpoint::Api, answer);
         let request = client.post("/x").header(header::AUTHORIZATION, HeaderValue::from_static("Basic x"));
         self.show(request.send().await.map_err(|error| (error.to_string(), causes(&error))).err());
         let request = client.get("/x").timeout(Duration::from_millis(100)).max_response(1000);
@@ -172,18 +172,18 @@ impl Stage {
             Err(error) => self.show((&error, error.to_string(), causes(&error))),
         }
         self.show(client.get("http://127.0.0.1:9/").send().await.err());
-        self.provider.clear_answers();
+        self.provider.clear_responses();
     }
 
-    async fn revoke(&self, answer: Answer) {
+    async fn revoke(&self, answer: ScriptedResponse) {
         let user = User::new("revoke");
         self.provider.connect(&self.site.oauth, "acme", &user).await.unwrap();
-        self.provider.next_answer(Endpoint::Revocation, answer);
+        self.provider.next_response(Endpoint::Revocation, answer);
         self.show_page(&Browser::signed_in(&self.site, "revoke").post("/disconnect/acme", "", &[]).await);
-        self.provider.clear_answers();
+        self.provider.clear_responses();
     }
 
-    /// What went over the wire or was stored, and has no marker.
+    /// Secrets in requests and in the storage that have no marker.
     async fn gather_secrets(&mut self) {
         let tokens = self.provider.requests_to(Endpoint::Token);
         self.secrets.extend(tokens.iter().filter_map(|request| request.field("code_verifier").map(str::to_owned)));
@@ -215,31 +215,31 @@ impl Stage {
     }
 }
 
-fn faults() -> Vec<Answer> {
+fn faults() -> Vec<ScriptedResponse> {
     let echo = json!({"error": format!("unknown {SECRET}"), "error_description": format!("{SECRET} is wrong")});
     vec![
-        Answer::normal(),
-        Answer::normal().lost(),
-        Answer::normal().hanging(),
-        Answer::normal().with_status(500),
-        Answer::normal().member("token_type", "mac"),
-        Answer::normal().member("access_token", "CANARY\r\n"),
-        Answer::normal().member("error", "server_error"),
-        Answer::normal().map_body(|body| body[..body.len().saturating_sub(1)].to_vec()),
-        Answer::normal().member("note", "CANARY of another kind"),
-        Answer::closed(),
-        Answer::normal().cut_short(),
-        Answer::endless(),
-        Answer::redirect(307, "http://127.0.0.1:9/?CANARY"),
-        Answer::json(echo.clone()),
-        Answer::json(echo).with_status(400),
-        Answer::error(400, "invalid_grant"),
-        Answer::status(502).body("<html>CANARY</html>"),
+        ScriptedResponse::normal(),
+        ScriptedResponse::normal().lost(),
+        ScriptedResponse::normal().hanging(),
+        ScriptedResponse::normal().with_status(500),
+        ScriptedResponse::normal().member("token_type", "mac"),
+        ScriptedResponse::normal().member("access_token", "CANARY\r\n"),
+        ScriptedResponse::normal().member("error", "server_error"),
+        ScriptedResponse::normal().map_body(|body| body[..body.len().saturating_sub(1)].to_vec()),
+        ScriptedResponse::normal().member("note", "CANARY of another kind"),
+        ScriptedResponse::closed(),
+        ScriptedResponse::normal().truncated(),
+        ScriptedResponse::endless(),
+        ScriptedResponse::redirect(307, "http://127.0.0.1:9/?CANARY"),
+        ScriptedResponse::json(echo.clone()),
+        ScriptedResponse::json(echo).with_status(400),
+        ScriptedResponse::error(400, "invalid_grant"),
+        ScriptedResponse::status(502).body("<html>CANARY</html>"),
     ]
 }
 
 #[tokio::test]
-async fn lg_01_lg_02_lg_03_lg_04_no_secret_is_shown_anywhere() {
+async fn lg_01_lg_02_lg_03_lg_04_no_secret_is_shown() {
     for bound in [false, true] {
         nothing_secret_is_shown(bound).await;
     }
@@ -254,7 +254,7 @@ async fn nothing_secret_is_shown(bound: bool) {
         stage.call(answer.clone()).await;
         stage.revoke(answer).await;
     }
-    stage.login(Answer::normal()).await;
+    stage.login(ScriptedResponse::normal()).await;
     stage.spoil_the_storage().await;
     stage.show((&stage.site.oauth, stage.site.oauth.tokens()));
     stage.gather_secrets().await;
@@ -275,9 +275,9 @@ async fn nothing_secret_is_shown(bound: bool) {
     }
 }
 
-/// By PLAINTEXT, which puts all secrets into each request.
+/// With PLAINTEXT, which puts all secrets into each request.
 #[tokio::test]
-async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
+async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown() {
     let log = everything_logged();
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
@@ -295,27 +295,29 @@ async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
     let site = Setup::default().start(configure).await;
     let browser = Browser::signed_in(&site, "alice");
     let echo = format!("oauth_problem=CANARY+client+secret&oauth_problem_advice={SECRET}");
-    let answers = faults().into_iter().chain([Answer::status(401).body(echo.clone()), Answer::status(200).body(echo)]);
+    let answers = faults()
+        .into_iter()
+        .chain([ScriptedResponse::status(401).body(echo.clone()), ScriptedResponse::status(200).body(echo)]);
     for answer in answers {
-        provider.next_answer(Endpoint::TemporaryCredentials, answer.clone());
+        provider.next_response(Endpoint::TemporaryCredentials, answer.clone());
         let page = browser.get("/login/acme").await;
-        // Where the browser goes carries the temporary credentials' identifier, as the protocol has it, and no secret.
+        // The redirect contains the identifier of the temporary credentials, as the protocol requires, and no secret.
         assert!(!page.text().contains("secret"), "{page:?}");
         show(page.body);
-        provider.clear_answers();
+        provider.clear_responses();
         let callback = browser.stopped_at_callback("acme").await;
-        provider.next_answer(Endpoint::Token, answer.clone());
+        provider.next_response(Endpoint::Token, answer.clone());
         let page = browser.get(callback.as_str()).await;
         show(format!("{} {:?}", page.body, page.headers.get(header::LOCATION)));
-        provider.clear_answers();
+        provider.clear_responses();
         provider.connect_oauth1(&site.oauth, "acme", &user).await.unwrap();
         let client = site.oauth.client("acme", &user).await.unwrap();
-        provider.next_answer(Endpoint::Api, answer);
+        provider.next_response(Endpoint::Api, answer);
         match client.get("/x").query(&[("a", "b")]).timeout(Duration::from_millis(100)).send().await {
             Ok(answer) => show(format!("{:?}", answer.success().map_err(|error| (error.to_string(), causes(&error))))),
             Err(error) => show(format!("{error:?} {error} {}", causes(&error))),
         }
-        provider.clear_answers();
+        provider.clear_responses();
         show(format!("{client:?} {:?} {:?}", client.token(), site.oauth));
     }
     assert_eq!(browser.login("acme").await.status, http::StatusCode::SEE_OTHER);
@@ -327,11 +329,11 @@ async fn lg_01_lg_04_no_secret_of_oauth_1_is_shown_anywhere() {
     }
 }
 
-/// Neither an ID token, nor a claim of it, nor a nonce. Only its issuer is shown, if it is another one: no secret, and what an
-/// operator has to know.
+/// Neither an ID token, nor its claims, nor a nonce. Only a wrong issuer is shown: it is no secret, and an
+/// operator needs it.
 #[cfg(feature = "oidc")]
 #[tokio::test]
-async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
+async fn lg_01_lg_04_no_id_token_or_claim_is_shown() {
     use oauth_dance::testing::{IdToken, IdTokenSignature};
     use support::openid_site_with;
 
@@ -339,7 +341,7 @@ async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
     let set = |id_token: &mut IdToken, name: &str| drop(id_token.claims.insert(name.to_owned(), "CANARY-claim".into()));
     let changes: [Change; 8] = [
         |_| {},
-        |id_token| id_token.signature = IdTokenSignature::Strange,
+        |id_token| id_token.signature = IdTokenSignature::UnknownKey,
         |id_token| id_token.signature = IdTokenSignature::None,
         |id_token| drop(id_token.claims.insert("sub".to_owned(), "mallory".into())),
         |id_token| drop(id_token.claims.insert("iss".to_owned(), "https://other.example".into())),
@@ -352,7 +354,7 @@ async fn lg_01_lg_04_no_id_token_and_no_claim_is_shown_anywhere() {
     provider.configure(|settings| settings.secret_prefix = MARKER.to_owned());
     let shown = Shown::default();
     let hooks = shown.clone();
-    let keep = |known: &mut oauth_dance::Provider| known.keep_id_token = true;
+    let keep = |known: &mut oauth_dance::Provider| known.store_id_token = true;
     let (site, _) = openid_site_with(&provider, keep, |builder| builder.hooks(hooks)).await;
     let show = |text: String| writeln!(shown.0.lock().unwrap(), "{text}").unwrap();
     let (alice, user) = (Browser::signed_in(&site, "alice"), User::new("alice"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use oauth_dance::User;
-use oauth_dance::testing::Answer;
+use oauth_dance::testing::ScriptedResponse;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -27,7 +27,7 @@ fn counters(metrics: &Snapshotter) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test]
-async fn logins_and_refreshes_are_counted_and_traced_without_naming_anybody() {
+async fn metrics_and_spans_identify_no_user() {
     let recorder = DebuggingRecorder::new();
     let metrics = recorder.snapshotter();
     recorder.install().unwrap();
@@ -46,9 +46,11 @@ async fn logins_and_refreshes_are_counted_and_traced_without_naming_anybody() {
     browser.login("acme").await;
     browser.get("/login/acme/authorized?state=x&code=y").await;
     browser.get("/login/nobody-knows-this-provider").await;
-    for answer in [Answer::normal(), Answer::status(503), Answer::error(400, "invalid_grant")] {
+    for response in
+        [ScriptedResponse::normal(), ScriptedResponse::status(503), ScriptedResponse::error(400, "invalid_grant")]
+    {
         site.clock.advance(Duration::from_secs(3601));
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         let _ = site.oauth.client("acme", &user).await;
     }
     site.oauth.finish().await;

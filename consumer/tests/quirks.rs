@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue, Method};
-use oauth_dance::testing::{Answer, Endpoint, LoggedRequest, TestProvider};
+use oauth_dance::testing::{Endpoint, LoggedRequest, ScriptedResponse, TestProvider};
 use oauth_dance::{ApiError, OfflineAccess, Provider, Revocation, RevocationRequest, TokenHeader, TokenRequest, User};
 use support::{Browser, Setup, Site};
 
@@ -45,7 +45,7 @@ fn one(name: &str, value: &str) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn pkce_is_left_out_of_both_requests_only_where_the_provider_refuses_it() {
+async fn pkce_is_omitted_only_if_the_quirk_is_set() {
     for without in [false, true] {
         let (server, site) = changed(|provider| provider.quirks.without_pkce = without).await;
         let browser = Browser::signed_in(&site, "alice");
@@ -56,7 +56,7 @@ async fn pkce_is_left_out_of_both_requests_only_where_the_provider_refuses_it() 
         assert_eq!(parameter("code_challenge").is_none(), without);
         assert_eq!(parameter("code_challenge_method").is_none(), without);
 
-        server.next_token_answer(Answer::json(serde_json::json!({"access_token": "a"})));
+        server.next_token_response(ScriptedResponse::json(serde_json::json!({"access_token": "a"})));
         let callback = format!("{}?code=c&state={}", parameter("redirect_uri").unwrap(), parameter("state").unwrap());
         browser.get(&callback).await;
         assert_eq!(only(&server, Endpoint::Token).field("code_verifier").is_none(), without);
@@ -65,7 +65,7 @@ async fn pkce_is_left_out_of_both_requests_only_where_the_provider_refuses_it() 
 }
 
 #[tokio::test]
-async fn scopes_are_asked_for_under_the_providers_own_name() {
+async fn scopes_are_requested_with_the_provider_s_parameter() {
     let (server, site) = changed(|provider| {
         provider.scopes = vec!["a".to_owned(), "b".to_owned()];
         provider.scope_separator = ',';
@@ -80,7 +80,7 @@ async fn scopes_are_asked_for_under_the_providers_own_name() {
 }
 
 #[tokio::test]
-async fn offline_access_is_asked_for_by_parameters() {
+async fn offline_access_is_requested_by_parameters() {
     let (server, site) =
         changed(|provider| provider.offline_access = OfflineAccess::Params(one("access_type", "offline"))).await;
     log_in(&site).await;
@@ -88,14 +88,15 @@ async fn offline_access_is_asked_for_by_parameters() {
 }
 
 #[tokio::test]
-async fn token_requests_are_json_with_more_members_and_headers() {
+async fn token_requests_may_be_json_with_more_members() {
     let (server, site) = changed(|provider| {
         provider.quirks.token_request = TokenRequest::Json;
         provider.quirks.token_params = one("expiring", "1");
         provider.quirks.token_headers = one("notion-version", "2025-09-03 {client_id}");
     })
     .await;
-    server.next_token_answer(Answer::json(serde_json::json!({"access_token": "a", "token_type": "bearer"})));
+    server
+        .next_token_response(ScriptedResponse::json(serde_json::json!({"access_token": "a", "token_type": "bearer"})));
     log_in(&site).await;
     let request = only(&server, Endpoint::Token);
     assert_eq!(request.header("content-type"), Some("application/json"));
@@ -107,19 +108,22 @@ async fn token_requests_are_json_with_more_members_and_headers() {
 }
 
 #[tokio::test]
-async fn tokens_are_refreshed_where_the_provider_does_it() {
+async fn tokens_are_refreshed_at_the_refresh_endpoint() {
     let (server, site) = changed(|provider| {
         provider.quirks.refresh_endpoint = Some(provider.revocation_endpoint.clone().unwrap());
         provider.quirks.api_base_member = Some("instance_url".to_owned());
     })
     .await;
     let base = format!("{}/api/mine", server.url());
-    server.next_token_answer(Answer::json(serde_json::json!({
+    server.next_token_response(ScriptedResponse::json(serde_json::json!({
         "access_token": "a", "refresh_token": "r", "expires_in": 60, "instance_url": base
     })));
     log_in(&site).await;
     site.clock.advance(std::time::Duration::from_secs(61));
-    server.next_answer(Endpoint::Revocation, Answer::json(serde_json::json!({"access_token": "b", "expires_in": 60})));
+    server.next_response(
+        Endpoint::Revocation,
+        ScriptedResponse::json(serde_json::json!({"access_token": "b", "expires_in": 60})),
+    );
     let client = client(&site).await;
     assert_eq!(client.token().secret().expose(), "b");
     assert_eq!(only(&server, Endpoint::Revocation).field("grant_type"), Some("refresh_token"));
@@ -128,7 +132,7 @@ async fn tokens_are_refreshed_where_the_provider_does_it() {
 
 /// As Zoho, Slack and Shopify want it.
 #[tokio::test]
-async fn tokens_are_presented_as_the_api_wants_them() {
+async fn tokens_are_presented_in_the_configured_header() {
     for (kind, header, name, value) in [
         (
             "Zoho-oauthtoken",
@@ -144,9 +148,11 @@ async fn tokens_are_presented_as_the_api_wants_them() {
             provider.quirks.token_header = header;
         })
         .await;
-        server.next_token_answer(Answer::json(serde_json::json!({"access_token": "T0KEN", "token_type": kind})));
+        server.next_token_response(ScriptedResponse::json(
+            serde_json::json!({"access_token": "T0KEN", "token_type": kind}),
+        ));
         log_in(&site).await;
-        server.next_answer(Endpoint::Api, Answer::status(200));
+        server.next_response(Endpoint::Api, ScriptedResponse::status(200));
         client(&site).await.get("/notes").send().await.unwrap();
         let request = only(&server, Endpoint::Api);
         assert_eq!(request.header(name), Some(value));
@@ -161,18 +167,19 @@ async fn tokens_are_presented_as_the_api_wants_them() {
 
 /// As Salesforce and Zoho say it.
 #[tokio::test]
-async fn the_api_is_where_the_token_says() {
+async fn the_api_base_comes_from_the_token_response() {
     let elsewhere = TestProvider::start().await.unwrap();
     let (server, site) = changed(|provider| {
         provider.api_base = None;
         provider.quirks.api_base_member = Some("instance_url".to_owned());
     })
     .await;
-    let token =
-        |instance_url: &str| Answer::json(serde_json::json!({"access_token": "a", "instance_url": instance_url}));
-    server.next_token_answer(token(&format!("{}/api", elsewhere.url())));
+    let token = |instance_url: &str| {
+        ScriptedResponse::json(serde_json::json!({"access_token": "a", "instance_url": instance_url}))
+    };
+    server.next_token_response(token(&format!("{}/api", elsewhere.url())));
     log_in(&site).await;
-    elsewhere.next_answer(Endpoint::Api, Answer::status(200));
+    elsewhere.next_response(Endpoint::Api, ScriptedResponse::status(200));
     client(&site).await.get("/notes").send().await.unwrap();
     assert_eq!(only(&elsewhere, Endpoint::Api).path, "/api/notes");
     assert!(server.requests_to(Endpoint::Api).is_empty());
@@ -180,7 +187,7 @@ async fn the_api_is_where_the_token_says() {
     assert!(matches!(foreign, Err(ApiError::ForeignOrigin)));
 
     for bad in ["http://evil.example", "javascript:alert(1)", "https://user:pw@a.example", "7"] {
-        server.next_token_answer(token(bad));
+        server.next_token_response(token(bad));
         log_in(&site).await;
         let refused = client(&site).await.get("/notes").send().await;
         assert!(matches!(refused, Err(ApiError::Url)), "{bad}");
@@ -188,7 +195,7 @@ async fn the_api_is_where_the_token_says() {
 }
 
 #[tokio::test]
-async fn api_calls_carry_the_client_id_where_it_is_asked_for() {
+async fn api_headers_may_contain_the_client_id() {
     let (server, site) = changed(|provider| {
         provider.api_headers = BTreeMap::from([
             ("client-id".to_owned(), "{client_id}".to_owned()),
@@ -204,7 +211,7 @@ async fn api_calls_carry_the_client_id_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn tokens_are_revoked_as_the_provider_wants_it() {
+async fn tokens_are_revoked_with_the_configured_request() {
     for (request, method) in [
         (RevocationRequest::Json, Method::POST),
         (RevocationRequest::Post, Method::POST),
@@ -218,7 +225,7 @@ async fn tokens_are_revoked_as_the_provider_wants_it() {
         .await;
         log_in(&site).await;
         let token = site.access_token("alice").await.unwrap();
-        server.next_answer(Endpoint::Api, Answer::status(204));
+        server.next_response(Endpoint::Api, ScriptedResponse::status(204));
         let disconnected = site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
         assert_eq!(disconnected.revocation, Revocation::Done, "{request:?}");
 
@@ -240,32 +247,35 @@ async fn tokens_are_revoked_as_the_provider_wants_it() {
 }
 
 #[tokio::test]
-async fn a_revocation_that_is_refused_with_status_200_has_failed() {
+async fn a_revocation_refused_with_status_200_has_failed() {
     let (server, site) = changed(|provider| {
         provider.quirks.revocation = RevocationRequest::Post;
         provider.revocation_endpoint = Some(format!("{}/api/auth.revoke", server_of(provider)));
     })
     .await;
     log_in(&site).await;
-    server.next_answer(Endpoint::Api, Answer::json(serde_json::json!({"ok": false, "error": "invalid_auth"})));
+    server.next_response(
+        Endpoint::Api,
+        ScriptedResponse::json(serde_json::json!({"ok": false, "error": "invalid_auth"})),
+    );
     let disconnected = site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
     assert_eq!((disconnected.removed, disconnected.revocation), (true, Revocation::Failed));
 }
 
 /// The user's own token, and the bot's beside it.
 #[tokio::test]
-async fn a_token_inside_of_another_answer_is_the_users() {
+async fn a_token_in_the_configured_member_is_the_user_s() {
     let (server, site) = changed(|provider| {
         provider.quirks.token_member = Some("authed_user".to_owned());
         provider.quirks.token_types = vec!["bot".to_owned(), "user".to_owned()];
     })
     .await;
-    server.next_token_answer(Answer::json(serde_json::json!({
+    server.next_token_response(ScriptedResponse::json(serde_json::json!({
         "ok": true, "access_token": "xoxb", "token_type": "bot",
         "authed_user": {"id": "U1", "access_token": "xoxp", "token_type": "user", "scope": "chat:write"}
     })));
     log_in(&site).await;
-    server.next_answer(Endpoint::Api, Answer::status(200));
+    server.next_response(Endpoint::Api, ScriptedResponse::status(200));
     let client = client(&site).await;
     client.get("/notes").send().await.unwrap();
     assert_eq!(only(&server, Endpoint::Api).header("authorization"), Some("Bearer xoxp"));

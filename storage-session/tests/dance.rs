@@ -12,7 +12,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::get;
-use oauth_dance::testing::{Answer, CLIENT, Endpoint, LoggedRequest, TestClock, TestProvider};
+use oauth_dance::testing::{CLIENT, Endpoint, LoggedRequest, ScriptedResponse, TestClock, TestProvider};
 use oauth_dance::{
     ApiError, ConnectError, Connected, ConnectedRejection, Connections, KeyRing, LoginError, OAuth, ProviderName, User,
 };
@@ -142,8 +142,8 @@ impl World {
         let start = self.browser.get(&format!("/login/{name}?next=/me")).await;
         assert_eq!(start.status, StatusCode::SEE_OTHER, "{start:?}");
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let answer = http.get(start.header("location")).send().await.unwrap();
-        let callback = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+        let response = http.get(start.header("location")).send().await.unwrap();
+        let callback = Url::parse(response.headers()["location"].to_str().unwrap()).unwrap();
         format!("{}?{}", callback.path(), callback.query().unwrap())
     }
 }
@@ -204,7 +204,7 @@ async fn early_refresh_is_stored() {
         let world = world(kind).await;
         world.login("acme").await;
         world.clock.advance(Duration::from_secs(3595));
-        world.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
+        world.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(300)));
         for _ in 0..3 {
             assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -224,7 +224,7 @@ async fn too_large_refreshed_token_ends_the_connection() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     world.clock.advance(Duration::from_secs(3601));
-    world.provider.next_token_answer(Answer::normal().member("refresh_token", "x".repeat(65_536)));
+    world.provider.next_token_response(ScriptedResponse::normal().member("refresh_token", "x".repeat(65_536)));
     assert_eq!(world.browser.get("/me").await.status, StatusCode::OK);
     let next = world.browser.get("/me").await;
     assert!(next.header("location").starts_with("/login/acme?next="), "{next:?}");
@@ -240,7 +240,7 @@ async fn disconnected_browser_leaves_no_token() {
         let world = world(kind).await;
         world.login("acme").await;
         world.clock.advance(Duration::from_secs(3601));
-        world.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
+        world.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(300)));
         assert!(tokio::time::timeout(Duration::from_millis(100), world.browser.get("/me")).await.is_err());
         tokio::time::timeout(Duration::from_secs(5), world.oauth.finish()).await.expect("no refresh is in flight");
         assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2);
@@ -284,8 +284,8 @@ async fn callback_works_once() {
     };
     let (cookies, location) = cookies_of_the_start;
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let answer = http.get(location).send().await.unwrap();
-    let callback = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+    let response = http.get(location).send().await.unwrap();
+    let callback = Url::parse(response.headers()["location"].to_str().unwrap()).unwrap();
     let callback = format!("{}?{}", callback.path(), callback.query().unwrap());
     assert_eq!(world.browser.ask(&callback, cookies.as_bytes()).await.status, StatusCode::SEE_OTHER);
     let again = world.browser.ask(&callback, cookies.as_bytes()).await;
@@ -321,7 +321,7 @@ async fn abandoned_callback_is_not_lost() {
     for kind in ALL {
         let world = world(kind).await;
         let callback = world.callback("acme").await;
-        world.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
+        world.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(300)));
         world.browser.hang_up(&callback, || !world.provider.requests_to(Endpoint::Token).is_empty()).await;
         assert_eq!(world.browser.get(&callback).await.header("location"), "/me");
         assert_eq!(world.browser.get("/me").await.body, r#"{"sub":"test-user"}"#);
@@ -355,7 +355,7 @@ async fn token_too_large_for_a_cookie_is_reported() {
     let world = world(Kind::Cookie).await;
     world.login("acme").await;
     let before = world.browser.get("/me").await.body;
-    world.provider.next_token_answer(Answer::normal().member("refresh_token", "x".repeat(65_536)));
+    world.provider.next_token_response(ScriptedResponse::normal().member("refresh_token", "x".repeat(65_536)));
     let failed = world.login("acme").await;
     assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR, "{failed:?}");
     assert!(failed.body.contains("token storage failed"), "{failed:?}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use oauth_dance::testing::{Answer, Endpoint, TestClock, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestClock, TestProvider};
 use oauth_dance::{ApiError, Connected, KeyRing, MemoryStorage, OAuth, ProviderName, TokenStorage};
 use oauth_dance_session::{CookieTokens, SessionTokens};
 use support::{Browser, serve};
@@ -77,8 +77,8 @@ impl World {
         let browser = &self.processes[0];
         let start = browser.get("/login/acme").await;
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        let answer = http.get(start.header("location")).send().await.unwrap();
-        let callback = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+        let response = http.get(start.header("location")).send().await.unwrap();
+        let callback = Url::parse(response.headers()["location"].to_str().unwrap()).unwrap();
         let done = browser.get(&format!("{}?{}", callback.path(), callback.query().unwrap())).await;
         assert_eq!(done.status, StatusCode::SEE_OTHER, "{done:?}");
         self.share_cookies();
@@ -92,7 +92,7 @@ impl World {
 
     /// Sends this many concurrent requests. Returns their statuses.
     async fn tabs(&self, many: usize) -> Vec<StatusCode> {
-        self.provider.next_token_answer(Answer::normal().after(Duration::from_millis(200)));
+        self.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(200)));
         let mut tabs = JoinSet::new();
         for tab in 0..many {
             let browser = Arc::clone(&self.processes[tab % 2]);
@@ -167,8 +167,8 @@ async fn callback_works_once_across_processes() {
     let start = one.get("/login/acme").await;
     world.share_cookies();
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let answer = http.get(start.header("location")).send().await.unwrap();
-    let callback = Url::parse(answer.headers()["location"].to_str().unwrap()).unwrap();
+    let response = http.get(start.header("location")).send().await.unwrap();
+    let callback = Url::parse(response.headers()["location"].to_str().unwrap()).unwrap();
     let path = format!("{}?{}", callback.path(), callback.query().unwrap());
     let before = world.provider.requests_to(Endpoint::Token).len();
     let (first, second) = tokio::join!(one.get(&path), two.get(&path));

@@ -352,7 +352,7 @@ macro_rules! release {
             #[tokio::test]
             async fn write_after_the_response_is_stored() {
                 let store = Store::default();
-                let (answers, mut results) = tokio::sync::mpsc::unbounded_channel();
+                let (responses, mut results) = tokio::sync::mpsc::unbounded_channel();
                 let late = move |Extension(storage): Extension<RequestStorage>| async move {
                     let found = storage.storage().get(&key("alice")).await.unwrap().unwrap();
                     tokio::spawn(async move {

@@ -147,7 +147,7 @@ fn a_login_by_the_issuer_alone_says_who_it_is() {
 
 #[test]
 fn a_refresh_rotates_the_token_and_keeps_who_it_is() {
-    let Some(world) = World::start(|known| known.keep_id_token = true) else { return };
+    let Some(world) = World::start(|known| known.store_id_token = true) else { return };
     world.provider.set_access_token_ttl(1);
     let browser = Browser::new();
     world.connect(&browser, "alice");
@@ -168,7 +168,7 @@ fn a_refresh_rotates_the_token_and_keeps_who_it_is() {
 #[test]
 fn logging_out_ends_the_session_at_the_provider() {
     for keep in [true, false] {
-        let Some(world) = World::start(|known| known.keep_id_token = keep) else { return };
+        let Some(world) = World::start(|known| known.store_id_token = keep) else { return };
         let browser = Browser::new();
         let home = world.connect(&browser, "alice");
 

@@ -1,14 +1,14 @@
 use reqwest::header;
 
-use crate::harness::{Answer, CHALLENGE, Provider, REDIRECT_URI, STATE, authorize, send, text};
+use crate::harness::{CHALLENGE, PageResponse, Provider, REDIRECT_URI, STATE, authorize, send, text};
 
-fn assert_shown_to_user(answer: &Answer) {
+fn assert_shown_to_user(answer: &PageResponse) {
     assert_eq!(answer.status, 400, "{}", answer.body);
     assert!(!answer.headers.contains_key(header::LOCATION));
     assert!(answer.header("content-type").starts_with("text/html"));
 }
 
-fn assert_sent_to_client(answer: &Answer, provider: &Provider, error: &str) {
+fn assert_sent_to_client(answer: &PageResponse, provider: &Provider, error: &str) {
     assert_eq!(answer.status, 303, "{}", answer.body);
     assert!(answer.location().starts_with(&format!("{REDIRECT_URI}&")));
     assert_eq!(answer.query("error").as_deref(), Some(error));

@@ -29,7 +29,7 @@ pub struct Browser<'a> {
     pub cookie: Option<String>,
 }
 
-pub struct Answer {
+pub struct PageResponse {
     pub status: StatusCode,
     pub headers: header::HeaderMap,
     pub body: String,
@@ -73,26 +73,26 @@ impl Provider {
         self.http.post(format!("{}{path}", self.issuer)).header(header::CONTENT_TYPE, content_type).body(body)
     }
 
-    pub async fn token(&self, form: &[(&str, &str)]) -> Answer {
+    pub async fn token(&self, form: &[(&str, &str)]) -> PageResponse {
         let request = self.post("/token", form);
         send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, &self.secret))).await
     }
 
-    pub async fn redeem(&self, code: &str) -> Answer {
+    pub async fn redeem(&self, code: &str) -> PageResponse {
         self.token(&code_grant(code)).await
     }
 
-    pub async fn refresh(&self, refresh_token: &str) -> Answer {
+    pub async fn refresh(&self, refresh_token: &str) -> PageResponse {
         let form = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
         self.token(&form).await
     }
 
-    pub async fn revoke(&self, token: &str) -> Answer {
+    pub async fn revoke(&self, token: &str) -> PageResponse {
         let request = self.post("/revoke", &[("token", token)]);
         send(request.header(header::AUTHORIZATION, basic(CLIENT_ID, &self.secret))).await
     }
 
-    pub async fn userinfo(&self, access_token: &str) -> Answer {
+    pub async fn userinfo(&self, access_token: &str) -> PageResponse {
         let bearer = format!("Bearer {access_token}");
         send(self.get("/userinfo").header(header::AUTHORIZATION, bearer)).await
     }
@@ -114,16 +114,16 @@ impl Provider {
 }
 
 impl Browser<'_> {
-    pub async fn get(&mut self, path: &str) -> Answer {
+    pub async fn get(&mut self, path: &str) -> PageResponse {
         let request = self.provider.get(path);
         self.send(request).await
     }
 
-    pub async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> Answer {
+    pub async fn post(&mut self, path: &str, form: &[(&str, &str)]) -> PageResponse {
         self.post_with(path, form, &[]).await
     }
 
-    pub async fn post_with(&mut self, path: &str, form: &[(&str, &str)], headers: &[(&str, &str)]) -> Answer {
+    pub async fn post_with(&mut self, path: &str, form: &[(&str, &str)], headers: &[(&str, &str)]) -> PageResponse {
         let request = self.provider.post(path, form);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.send(request).await
@@ -139,12 +139,12 @@ impl Browser<'_> {
     }
 
     /// Opens the consent page and presses a button.
-    pub async fn decide(&mut self, action: &str) -> Answer {
+    pub async fn decide(&mut self, action: &str) -> PageResponse {
         let csrf = self.get(&authorize(&[])).await.csrf();
         self.post(&authorize(&[]), &[("csrf", &*csrf), ("action", action)]).await
     }
 
-    async fn send(&mut self, mut request: RequestBuilder) -> Answer {
+    async fn send(&mut self, mut request: RequestBuilder) -> PageResponse {
         if let Some(cookie) = &self.cookie {
             request = request.header(header::COOKIE, format!("other=1; {cookie}"));
         }
@@ -157,7 +157,7 @@ impl Browser<'_> {
     }
 }
 
-impl Answer {
+impl PageResponse {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -189,9 +189,13 @@ impl Answer {
     }
 }
 
-pub async fn send(request: RequestBuilder) -> Answer {
+pub async fn send(request: RequestBuilder) -> PageResponse {
     let response: Response = request.send().await.unwrap();
-    Answer { status: response.status(), headers: response.headers().clone(), body: response.text().await.unwrap() }
+    PageResponse {
+        status: response.status(),
+        headers: response.headers().clone(),
+        body: response.text().await.unwrap(),
+    }
 }
 
 pub fn text(value: &Value) -> &str {

@@ -10,19 +10,19 @@ use crate::error::ConnectError;
 pub struct Account {
     /// The provider's name.
     pub provider: String,
-    /// The user, with the [account](User::account) where one was named: what [`OAuth::client`] takes.
+    /// The user, with the [account](User::account) if one was named, as an argument of [`OAuth::client`].
     pub user: User,
-    /// When its access token expires, if ever.
+    /// When its access token expires, if it does.
     pub expires_at: Option<Timestamp>,
 }
 
 impl OAuth {
-    /// Every account that a user has connected at any provider, without reading its tokens. A provider that is not
-    /// configured any more is among them, so that its token can be forgotten.
+    /// All accounts that a user has connected at any provider, without reading the tokens. Accounts at providers that are no
+    /// longer configured are included, so that their tokens can be deleted.
     ///
     /// # Errors
-    /// [`ConnectError::Storage`], with [`Unsupported`](oauth_dance_core::StorageError::Unsupported) underneath where the
-    /// storage cannot list.
+    /// [`ConnectError::Storage`], caused by [`Unsupported`](oauth_dance_core::StorageError::Unsupported) if the storage
+    /// cannot list.
     pub async fn accounts(&self, user: &User) -> Result<Vec<Account>, ConnectError> {
         let filter = Filter::everything().tenant(user.tenant()).user(user.id());
         let mut accounts = Vec::new();

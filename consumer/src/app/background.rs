@@ -1,4 +1,4 @@
-//! Refreshes tokens that no request asks for at the moment.
+//! Refreshes tokens in the background.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use super::OAuth;
 use crate::error::ConnectError;
 
 impl OAuth {
-    /// Goes once through the stored tokens and refreshes those that are [`Due`], each exactly once however many processes
-    /// do the same. Tokens of providers that are not configured are left alone.
+    /// Lists the stored tokens once and refreshes those that are [`Due`], each exactly once, however many processes do the
+    /// same. Tokens of providers that are not configured are not touched.
     ///
     /// # Errors
     /// [`ConnectError::Storage`] if the storage cannot list. A token that cannot be read or refreshed is counted in the
-    /// report, told to [`Hooks::refresh`](crate::Hooks::refresh), and stops no other.
+    /// report and passed to [`Hooks::refresh`](crate::Hooks::refresh), and does not affect the others.
     ///
     /// # Cancel safety
-    /// Dropping this future starts no more refreshes; those in flight end in tasks of their own.
+    /// Dropping this future starts no more refreshes. Those in flight complete in their own tasks.
     pub async fn refresh_due(&self, due: &Due) -> Result<DueReport, ConnectError> {
         let find = |key: &TokenKey| self.redeemer(key);
         Ok(self.inner.refresher.refresh_due(&self.tokens, due, find).await?)
     }
 
-    /// Calls [`refresh_due`](Self::refresh_due) indefinitely, with pauses of about `period`: a task for any number of
-    /// replicas.
+    /// Calls [`refresh_due`](Self::refresh_due) indefinitely, with pauses of about `period`. Any number of replicas can run
+    /// it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -33,7 +33,7 @@ impl OAuth {
     ///
     /// # fn example(oauth: OAuth) {
     /// tokio::spawn(async move {
-    ///     // A refresh token of this provider dies when it is not used for 30 days.
+    ///     // A refresh token of this provider expires if it is not used for 30 days.
     ///     let due = Due::idle_for(Duration::from_secs(20 * 24 * 60 * 60));
     ///     oauth.keep_refreshing(&due, Duration::from_secs(60 * 60)).await
     /// });

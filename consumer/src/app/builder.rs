@@ -22,10 +22,10 @@ use crate::error::ConfigError;
 use crate::protocol::http::{HttpClients, Limits};
 use crate::protocol::registered::Registered;
 
-/// Longer than any request takes, and any two answers of one browser are apart.
+/// Longer than any request takes, and than two responses to the same browser can be apart.
 const LEDGER_RETENTION: Duration = Duration::from_secs(600);
 
-/// A configuration that is not built yet; see [`OAuth::builder`].
+/// A configuration in progress; see [`OAuth::builder`].
 #[must_use]
 pub struct OAuthBuilder {
     base_url: String,
@@ -68,7 +68,7 @@ impl OAuthBuilder {
         }
     }
 
-    /// With the tokens of each request in place of one storage.
+    /// Uses the tokens of each request instead of one storage.
     pub(super) fn for_each_request(self) -> Self {
         Self { per_request: true, ..self }
     }
@@ -79,41 +79,41 @@ impl OAuthBuilder {
         self
     }
 
-    /// Takes who is signed in from any axum extractor: a session, `axum-login`'s `AuthSession`, a user type of your own.
+    /// Determines the signed-in user with any axum extractor: a session, `axum-login`'s `AuthSession`, your own user type.
     ///
     /// ```
     /// # use oauth_dance::{KeyRing, OAuth, User};
     /// use axum::http::HeaderMap;
     ///
     /// # let builder = OAuth::builder("http://localhost:3000", oauth_dance::MemoryStorage::new(), KeyRing::generate());
-    /// // Behind a proxy that authenticates and sets a header of its own:
+    /// // Behind a proxy that authenticates users and sets a header:
     /// let builder = builder.user(|headers: HeaderMap| async move {
     ///     Some(User::new(headers.get("x-authenticated-user")?.to_str().ok()?))
     /// });
     /// # let _ = builder;
     /// ```
-    pub fn user<E, F, Answer>(self, resolve: F) -> Self
+    pub fn user<E, F, Resolved>(self, resolve: F) -> Self
     where
         E: FromRequestParts<()> + Send + 'static,
-        F: Fn(E) -> Answer + Send + Sync + 'static,
-        Answer: Future<Output = Option<User>> + Send + 'static,
+        F: Fn(E) -> Resolved + Send + Sync + 'static,
+        Resolved: Future<Output = Option<User>> + Send + 'static,
     {
         self.users(ByExtractor::new(resolve))
     }
 
-    /// Takes who is signed in from your own [`Users`].
+    /// Determines the signed-in user with your own [`Users`].
     pub fn users(self, users: impl Users) -> Self {
         Self { users: Some(UserSource::Application(Box::new(users))), ..self }
     }
 
-    /// For an application without user accounts: each browser is a user of its own, known by a sealed cookie that is set
-    /// when its first login ends and lasts 180 days. [`OAuth::layer`] lets the keys of that cookie be changed.
+    /// For an application without user accounts: each browser is a user, identified by a sealed cookie that is set when its
+    /// first login ends and lasts 180 days. [`OAuth::layer`] allows rotating the keys of that cookie.
     pub fn anonymous_users(self) -> Self {
         let users = AnonymousUsers::new(self.keys.clone(), self.clock.clone());
         Self { users: Some(UserSource::Anonymous(users)), ..self }
     }
 
-    /// Takes part in the dance.
+    /// Sets the application's hooks.
     pub fn hooks(self, hooks: impl Hooks) -> Self {
         Self { hooks: Arc::new(hooks), ..self }
     }
@@ -123,24 +123,24 @@ impl OAuthBuilder {
         Self { login_path: path.into(), ..self }
     }
 
-    /// Sets the callback route's path, on which redirect URIs are built. The default is `/login/{provider}/authorized`.
+    /// Sets the callback route's path, from which redirect URIs are built. The default is `/login/{provider}/authorized`.
     pub fn callback_path(self, path: impl Into<String>) -> Self {
         Self { callback_path: path.into(), ..self }
     }
 
-    /// Sets how long one call of a provider may take as a whole. The default is 20 seconds.
+    /// Sets the timeout of one call of a provider, including its response. The default is 20 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.timeout = timeout;
         self
     }
 
-    /// Lets these hosts be reached by plain `http`, for development: a provider in another container or in the local network,
-    /// or this application on an address that a phone can open. Client secrets and tokens travel unencrypted there.
+    /// Allows these hosts to be reached by plain `http`, for development: a provider in another container or on the local
+    /// network, or this application at an address that a phone can open. Client secrets and tokens travel there unencrypted.
     ///
-    /// Each is the name or the address of one host, without a port, such as `keycloak` or `192.168.1.5`. It holds for
-    /// everything that is configured (the base URL, redirect URIs, issuers, endpoints, API bases) and everything that an
-    /// issuer's metadata or a token response names. On this machine (`localhost`, `127.0.0.1`, `[::1]`) plain `http` is
-    /// allowed anyway. [`build`](Self::build) warns of it in the log.
+    /// Each is the name or the address of one host, without a port, such as `keycloak` or `192.168.1.5`. The setting applies
+    /// to everything in the configuration (the base URL, redirect URIs, issuers, endpoints, API bases) and to everything
+    /// that an issuer's metadata or a token response names. On this machine (`localhost`, `127.0.0.1`, `[::1]`) plain `http`
+    /// is always allowed. [`build`](Self::build) logs a warning.
     ///
     /// ```
     /// use oauth_dance::{KeyRing, MemoryStorage, OAuth, Provider};
@@ -164,24 +164,24 @@ impl OAuthBuilder {
         self
     }
 
-    /// Sets the most bytes of an API answer that are read. The default is 10 MiB.
+    /// Sets the size limit of an API response in bytes. The default is 10 MiB.
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.limits.max_response = bytes;
         self
     }
 
-    /// Sets how long the storage keeps a token after its last write. The default is until it is deleted.
+    /// Sets how long the storage retains a token after its last write. By default, it retains the token until it is deleted.
     pub fn retention(self, retain_for: Duration) -> Self {
         Self { retention: Some(retain_for), ..self }
     }
 
-    /// Puts a cache in front of the storage, in the memory of this process, so that a handler does not read a token again
-    /// that was read recently.
+    /// Puts a cache in front of the storage, in the memory of this process, so that handlers do not read a token again that was
+    /// read recently.
     ///
-    /// What it gives up: after a logout or [`disconnect`](OAuth::disconnect) in *another* process, this one can use the token
-    /// for at most the cache's age. What this process writes, it sees at once. Refreshes, logins, [`OAuth::connection`] and
-    /// [`OAuth::tokens`] read the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the details.
-    /// There is no cache for the storages of [`OAuth::per_request`].
+    /// The cost: after a logout or [`disconnect`](OAuth::disconnect) in *another* process, this process can use the token for at
+    /// most the cache's age. It sees its own writes at once. Refreshes, logins, [`OAuth::connection`] and [`OAuth::tokens`] read
+    /// the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the details. The storages of
+    /// [`OAuth::per_request`] have no cache.
     ///
     /// ```
     /// use std::time::Duration;
@@ -196,24 +196,24 @@ impl OAuthBuilder {
         Self { cache: Some(cache), ..self }
     }
 
-    /// For [`OAuth::per_request`]: notes in this storage, for ten minutes and sealed, what became of each refresh token
-    /// and login attempt, so that both are redeemed once, however many requests and processes there are. A late answer
-    /// that gives a browser an older cookie again does no harm then.
+    /// For [`OAuth::per_request`]: records the outcome of each refresh and login attempt in this storage, sealed, for ten
+    /// minutes. Each refresh token and code is then redeemed once, however many requests and processes there are, and a late
+    /// response that gives a browser an older cookie does no harm.
     ///
-    /// It should be shared by all processes. If it loses what it has, the requests of those minutes are as without a
-    /// ledger. It holds one record for each refresh of the last minutes, and none for a request that needs no refresh.
+    /// All processes should share the storage. If it loses its data, the requests of those minutes are handled as without a
+    /// ledger. It contains one record for each refresh of the last minutes, and none for a request without a refresh.
     pub fn ledger(self, storage: impl TokenStorage) -> Self {
         let ledger = Tokens::sealed(storage, self.keys.clone()).with_retention(LEDGER_RETENTION);
         Self { ledger: Some(ledger), ..self }
     }
 
-    /// Stores tokens **in plain text**; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is
-    /// refused then: a key that lies open beside its token protects nothing.
+    /// Stores tokens **in plain text**; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is then
+    /// rejected: a key that is stored unsealed beside its token protects nothing.
     pub fn dangerous_plaintext_tokens(self) -> Self {
         Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
     }
 
-    /// Takes the time from another clock, for tests.
+    /// Sets the clock, for tests.
     pub fn clock(self, clock: Clock) -> Self {
         let builder = Self { clock, ..self };
         match builder.users {
@@ -222,7 +222,7 @@ impl OAuthBuilder {
         }
     }
 
-    /// Checks everything and puts it together.
+    /// Checks the configuration and builds the [`OAuth`] value.
     ///
     /// # Errors
     /// [`ConfigError`], which names the provider and the field.
@@ -244,14 +244,14 @@ impl OAuthBuilder {
                 return Err(ConfigError::invalid(
                     &checked.declared.name,
                     "dpop",
-                    "needs tokens to be sealed, for the key's sake",
+                    "needs sealed tokens, because the key is stored with the token",
                 ));
             }
             if let Some(other) = registered.insert(checked.declared.name.clone(), checked) {
                 return Err(ConfigError::DuplicateProvider { provider: other.declared.name.clone() });
             }
         }
-        // Where processes do not share a storage, each spends the attempts that come back to it.
+        // If processes do not share a storage, each records the attempts that return to it.
         let notes = self.ledger.as_ref().unwrap_or(&self.tokens).storage();
         let capabilities = notes.capabilities();
         if self.ledger.is_some() && !capabilities.atomic {

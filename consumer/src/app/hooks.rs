@@ -10,7 +10,7 @@ use crate::client::ApiClient;
 use crate::error::LoginError;
 use crate::protocol::openid::identity::Identity;
 
-/// Where an application takes part in the dance. Every method has a default that does nothing.
+/// Callbacks for an application to take part in the dance. Every method has a default that does nothing.
 ///
 /// ```
 /// use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
@@ -31,7 +31,7 @@ use crate::protocol::openid::identity::Identity;
 /// ```
 #[async_trait]
 pub trait Hooks: Send + Sync + 'static {
-    /// Before the browser is sent to the provider: may change what is asked for.
+    /// Called before the browser is redirected to the provider. It may change the request.
     ///
     /// # Errors
     /// Any error stops the login.
@@ -40,11 +40,11 @@ pub trait Hooks: Send + Sync + 'static {
         Ok(())
     }
 
-    /// After the provider gave a token and before it is stored: may check the identity behind it, say whose it is,
-    /// refuse to store it, and choose where the browser goes.
+    /// Called after the provider has issued a token and before it is stored. It may check the identity, name the owner of
+    /// the token, discard it, and choose where the browser goes next.
     ///
-    /// It runs in a task of its own, to its end also if the browser has gone. So it sees the request's extensions, but no
-    /// task-local value. The token exists in this process only until it returns: do nothing here that can wait.
+    /// It runs in its own task, which continues even if the browser disconnects. It therefore sees the request's extensions,
+    /// but no task-local value. Until it returns, the token exists only in this process: do nothing here that can wait.
     ///
     /// # Errors
     /// Any error stops the login, and the token is not stored.
@@ -53,11 +53,11 @@ pub trait Hooks: Send + Sync + 'static {
         Ok(Decision::store())
     }
 
-    /// When the callback of a login that ended well comes again, from a browser that the first response has not reached: it
-    /// was closed, or sent the callback twice and cancelled the first request, as some providers' pages make it. The token
-    /// is stored and the code spent; [`authorized`](Self::authorized) is not called again.
+    /// Called when the callback of a successful login is repeated by a browser that did not receive the first response: it
+    /// was closed, or it sent the callback twice and cancelled the first request, as the pages of some providers cause it
+    /// to. The token is stored and the code spent; [`authorized`](Self::authorized) is not called again.
     ///
-    /// Whatever `authorized` did to the first *request* belongs here too, such as signing the user in to its session:
+    /// If `authorized` did something to the first *request*, such as signing the user in to its session, do it here too:
     ///
     /// ```
     /// # async fn sign_in(parts: &mut http::request::Parts, user: &oauth_dance::User) -> Result<(), oauth_dance::BoxError> { Ok(()) }
@@ -68,7 +68,7 @@ pub trait Hooks: Send + Sync + 'static {
     ///
     /// #[async_trait::async_trait]
     /// impl Hooks for CreateOrLogin {
-    ///     // ... and `authorized`, which says `Decision::store().for_user(user)`
+    ///     // ... and `authorized`, which returns `Decision::store().for_user(user)`
     ///     async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
     ///         if let Some(user) = login.user {
     ///             sign_in(login.parts, user).await?;
@@ -78,24 +78,25 @@ pub trait Hooks: Send + Sync + 'static {
     /// }
     /// ```
     ///
-    /// Cookies that the [`Decision`]'s response set are set again without it, and `None` sends the browser where it was to
-    /// go. A browser where another user is signed in than when the login was started is only sent there.
+    /// Cookies of the [`Decision`]'s response are set again automatically, and `None` redirects the browser to the same
+    /// target. If the signed-in user is not the one who started the login, the hook is not called, and the browser is only
+    /// redirected.
     ///
     /// # Errors
-    /// Any error is shown in place of the page; the token stays stored.
+    /// Any error is shown instead of the page; the token remains stored.
     async fn repeated(&self, login: Repeated<'_>) -> Result<Option<Response>, BoxError> {
         let _ = login;
         Ok(None)
     }
 
-    /// When something happened to a stored token between logins: it was refreshed, or could not be, or the user must
-    /// authorize again. It should return at once, and hand work to a task of its own.
+    /// Called when a stored token was refreshed, or could not be refreshed, or needs the user's authorization. It should
+    /// return at once, and leave work to a task of its own.
     fn refresh(&self, key: &TokenKey, event: &RefreshEvent) {
         let _ = (key, event);
     }
 
-    /// When a login failed: may answer with a page of the application's own. `None` gives the plain default page.
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    /// Called when a login has failed. It may return a page of the application; `None` shows the plain default page.
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         let _ = failure;
         None
     }
@@ -108,7 +109,7 @@ impl Hooks for NoHooks {}
 
 /// A login about to start.
 ///
-/// To have the provider ask again, where it would otherwise send the browser back at once:
+/// To make the provider ask again when it would otherwise return the browser at once:
 ///
 /// ```
 /// use oauth_dance::{BeforeLogin, BoxError, Hooks};
@@ -118,7 +119,7 @@ impl Hooks for NoHooks {}
 /// #[async_trait::async_trait]
 /// impl Hooks for AskAgain {
 ///     async fn before_login(&self, login: &mut BeforeLogin<'_>) -> Result<(), BoxError> {
-///         // A user with a connected account is about to connect another one: let them choose.
+///         // The user has a connected account and is about to connect another one: let them choose.
 ///         if login.provider == "google" && login.user.is_some() {
 ///             login.params.insert("prompt".to_owned(), "select_account".to_owned());
 ///         }
@@ -127,20 +128,20 @@ impl Hooks for NoHooks {}
 /// }
 /// ```
 ///
-/// What the application's own pages may ask for in a link, [`Provider::login_params`](crate::Provider::login_params) says.
+/// For what links on the application's own pages may set, see [`Provider::login_params`](crate::Provider::login_params).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BeforeLogin<'a> {
     /// The provider's name.
     pub provider: &'a str,
-    /// The signed-in user, if there is one.
+    /// The signed-in user, if any.
     pub user: Option<&'a User>,
     /// The request.
     pub parts: &'a Parts,
-    /// The scopes that will be asked for.
+    /// The scopes to request.
     pub scopes: Vec<String>,
-    /// More parameters of the authorization request, such as `login_hint` or `prompt`: those of the provider, and what the
-    /// request sets of its [`login_params`](crate::Provider::login_params).
+    /// Additional parameters of the authorization request, such as `login_hint` or `prompt`: those of the provider, and
+    /// those of its [`login_params`](crate::Provider::login_params) that the request set.
     pub params: BTreeMap<String, String>,
 }
 
@@ -150,30 +151,30 @@ pub struct BeforeLogin<'a> {
 pub struct Authorized<'a> {
     /// The provider's name.
     pub provider: &'a str,
-    /// The signed-in user, if there is one.
+    /// The signed-in user, if any.
     pub user: Option<&'a User>,
-    /// The token as the provider gave it. Its [scope](Token::scope) is what was granted, which may be less than was asked
-    /// for.
+    /// The token from the provider. Its [scope](Token::scope) is what was granted, which may be less than what was
+    /// requested.
     pub token: &'a Token,
-    /// The scopes that were asked for.
-    pub asked: &'a [String],
-    /// Who the provider says it is, if the login asked for the scope `openid` of a provider with an issuer: its ID token was
-    /// verified. `None` otherwise, and without the cargo feature `oidc`.
+    /// The requested scopes.
+    pub requested: &'a [String],
+    /// The verified claims of the ID token, if the login requested the scope `openid` and the provider has an issuer. `None`
+    /// otherwise, and without the cargo feature `oidc`.
     pub identity: Option<Identity>,
-    /// What a provider that answers by a form says of the user there, as it came. It is not verified: it is for
-    /// filling in a profile, and identifies no user. Apple sends a JSON object with the name, the first time only.
+    /// What a provider that responds with a form reports about the user in it, unchanged. It is not verified: use it to fill
+    /// in a profile, not to identify the user. Apple sends a JSON object with the name, only at the first login.
     pub posted_user: Option<Secret>,
-    /// A client with this token, to ask who the user is. Nothing is stored yet.
+    /// A client with this token, to find out who the user is. Nothing is stored yet.
     pub client: ApiClient,
     /// The callback request, without its query.
     pub parts: &'a mut Parts,
-    /// The local path that the browser goes to next.
+    /// The local path that the browser is redirected to next.
     pub next: &'a str,
 }
 
 impl Authorized<'_> {
-    /// How the scopes that were granted differ from those that were asked for. That is no error: the token is stored with
-    /// what was granted, unless the hook decides otherwise.
+    /// How the granted scopes differ from the requested ones. A difference is no error: the token is stored with the granted
+    /// scopes unless the hook decides otherwise.
     ///
     /// ```
     /// use oauth_dance::{Authorized, BoxError, Decision, Hooks};
@@ -189,19 +190,19 @@ impl Authorized<'_> {
     /// }
     /// ```
     pub fn scope_change(&self) -> ScopeChange {
-        ScopeChange::between(self.asked, self.token.scope())
+        ScopeChange::between(self.requested, self.token.scope())
     }
 }
 
-/// A login that ended well before, whose callback comes again.
+/// A successful login whose callback is repeated.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Repeated<'a> {
     /// The provider's name.
     pub provider: &'a str,
-    /// Whose login it was: who was signed in, or who the hook said.
+    /// The owner of the token: the signed-in user, or the one that the hook named.
     pub user: Option<&'a User>,
-    /// Where the browser goes next.
+    /// Where the browser is redirected next.
     pub next: &'a str,
     /// The request of this callback, without its query.
     pub parts: &'a mut Parts,
@@ -210,8 +211,8 @@ pub struct Repeated<'a> {
 /// A login that failed.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Failure<'a> {
-    /// The provider's name, unless there is none of that name.
+pub struct FailedLogin<'a> {
+    /// The provider's name, if such a provider is configured.
     pub provider: Option<&'a str>,
     /// What went wrong.
     pub error: &'a LoginError,
@@ -219,7 +220,7 @@ pub struct Failure<'a> {
     pub parts: &'a Parts,
 }
 
-/// What to do with a token that a provider granted.
+/// What to do with a token that a provider has issued.
 #[derive(Debug)]
 #[must_use]
 pub struct Decision {
@@ -231,49 +232,50 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Store the token of the user who is signed in.
+    /// Stores the token for the signed-in user.
     pub fn store() -> Self {
         Self { store: true, user: None, account: None, subject: None, response: None }
     }
 
-    /// Drop the token: the login served only to learn who the user is, or is refused. It is not revoked.
+    /// Drops the token: the login only served to identify the user, or is rejected. The token is not revoked.
     ///
-    /// Say where the browser goes, where `next` may be a page that asks for [`Connected`](crate::Connected): that would send
-    /// it to the login again, and a provider that does not ask the user a second time makes a loop of it.
+    /// Set a redirect if `next` may be a page with a [`Connected`](crate::Connected) argument: that page would redirect the
+    /// browser to the login again, and if the provider does not ask the user a second time, the redirects form a loop.
     pub fn discard() -> Self {
         Self { store: false, user: None, account: None, subject: None, response: None }
     }
 
-    /// Store it as this user's, whoever is signed in.
+    /// Stores the token for this user, regardless of who is signed in.
     pub fn for_user(mut self, user: User) -> Self {
         self.user = Some(user);
         self
     }
 
-    /// Store it as one of several accounts of the user at this provider, beside the others and in the place of one of the
-    /// same name; see [`User::with_account`]. [`Connected`](crate::Connected) does not find it:
-    /// [`Connections::at_account`](crate::Connections::at_account) does.
+    /// Stores the token as one of several accounts of the user at this provider, in addition to the others. It replaces an
+    /// account with the same name; see [`User::with_account`]. It is found by
+    /// [`Connections::at_account`](crate::Connections::at_account), not by [`Connected`](crate::Connected).
     pub fn as_account(mut self, account: impl Into<String>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// Say which account at the provider it is, by an identifier of the provider's that never changes, such as the `id` of its
-    /// userinfo. It is stored with the token, and has no use where the provider's ID token was verified, which says it.
+    /// Identifies the account at the provider, by an identifier of the provider that never changes, such as the `id` in its
+    /// userinfo. It is stored with the token. It is ignored if the provider's ID token was verified, which contains the
+    /// identifier.
     ///
-    /// A later login of the same user and the same account retains the stored refresh token if it brings none: some
-    /// providers give it once. See the guide on [logins](https://docs.rs/oauth-dance).
+    /// A later login of the same user with the same account retains the stored refresh token if it brings none: some
+    /// providers issue it only once. See the guide on [logins](https://docs.rs/oauth-dance).
     pub fn with_subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self
     }
 
-    /// Send the browser there. The address is the application's own choice and not checked.
+    /// Redirects the browser to this address. It is not checked.
     pub fn redirect(self, to: &str) -> Self {
         self.respond(Redirect::to(to))
     }
 
-    /// Answer the callback with this response.
+    /// Responds to the callback with this response.
     pub fn respond(mut self, response: impl IntoResponse) -> Self {
         self.response = Some(response.into_response());
         self

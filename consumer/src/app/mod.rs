@@ -1,4 +1,4 @@
-//! What an application holds: its providers, its users' tokens, and how it is put together.
+//! The value that an application uses: its providers and its users' tokens, with the parts they need.
 
 pub(crate) mod accounts;
 mod background;
@@ -38,24 +38,24 @@ use crate::protocol::registered::Registered;
 pub use builder::OAuthBuilder;
 pub(crate) use tasks::Tasks;
 
-/// How often a token may be replaced while it is being removed. A refresh writes twice.
+/// How often a token may be replaced while it is being removed. Each refresh writes twice.
 const MAX_REMOVE_RETRIES: usize = 8;
 
-/// The providers of an application, its users' tokens, and the dance between them.
+/// The providers of an application and its users' tokens.
 ///
-/// Make one at start with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and put it into the router's
-/// state, from where the extractors take it. Cloning is cheap.
+/// Create one at start with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and put it into the router's state,
+/// where the extractors find it. Cloning is cheap.
 #[derive(Clone)]
 pub struct OAuth {
     pub(crate) inner: Arc<Inner>,
-    /// Outside of `inner`, since some are of one request only.
+    /// Not part of `inner`, because the tokens may belong to one request only.
     pub(crate) tokens: Tokens,
 }
 
 pub(crate) struct Inner {
     pub(crate) registered: BTreeMap<String, Registered>,
     pub(crate) per_request: bool,
-    /// Whether an older key may have sealed something.
+    /// Whether an older key may have sealed a record.
     pub(crate) keys_change: bool,
     pub(crate) users: UserSource,
     pub(crate) hooks: Arc<dyn Hooks>,
@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
 }
 
-/// Where the application knows from who the user is.
+/// The application's source of users.
 pub(crate) enum UserSource {
     Application(Box<dyn Users>),
     Anonymous(AnonymousUsers),
@@ -79,35 +79,35 @@ pub(crate) enum UserSource {
 impl OAuth {
     /// Starts a configuration.
     ///
-    /// `base_url` is where browsers reach the application, such as `https://app.example`; redirect URIs are built on it
-    /// and never on a request's headers, so it is right behind any proxy. It must be https, unless it is on this
-    /// machine. Tokens and cookies are sealed with `keys`.
+    /// `base_url` is the address at which browsers reach the application, such as `https://app.example`. Redirect URIs are
+    /// built from it and never from a request's headers, so they are correct behind any proxy. It must be https, unless it
+    /// is on this machine. Tokens and cookies are sealed with `keys`.
     pub fn builder(base_url: impl Into<String>, storage: impl TokenStorage, keys: KeyRing) -> OAuthBuilder {
         OAuthBuilder::new(base_url.into(), Tokens::sealed(storage, keys.clone()), keys)
     }
 
-    /// Starts a configuration where each request brings its own token storage, in its session or its cookies: a layer
+    /// Starts a configuration in which each request has its own token storage, in its session or its cookies. A layer
     /// outside of [`OAuth::routes`] and of every handler puts a [`RequestStorage`] into the request's extensions.
     ///
-    /// Everything else is as in [`OAuth::builder`], but tokens are there in handlers only, by
+    /// Everything else is as in [`OAuth::builder`], except that tokens are available only in handlers, through
     /// [`Connected`](crate::Connected) and [`Connections`](crate::Connections). Without a request, as in a background job,
-    /// [`OAuth::client`], [`OAuth::connection`], [`OAuth::disconnect`] and [`OAuth::tokens`] answer with
+    /// [`OAuth::client`], [`OAuth::connection`], [`OAuth::disconnect`] and [`OAuth::tokens`] return
     /// [`StorageError::Unsupported`](oauth_dance_core::StorageError::Unsupported).
     ///
-    /// Requests know nothing of each other: two at the same time redeem the same refresh token, and a login attempt is
-    /// spent once per process rather than once. Give it a [`ledger`](OAuthBuilder::ledger) where that matters.
+    /// Requests do not share state: two concurrent requests redeem the same refresh token, and a login attempt is spent once
+    /// per process instead of once. Configure a [`ledger`](OAuthBuilder::ledger) if that matters.
     pub fn per_request(base_url: impl Into<String>, keys: KeyRing) -> OAuthBuilder {
         Self::builder(base_url, NoStorage, keys).for_each_request()
     }
 
-    /// A client that acts for this user at this provider, with no request needed: for background jobs. An expired
-    /// access token is refreshed first.
+    /// A client that acts for this user at this provider without a request, for background jobs. An expired access token is
+    /// refreshed first.
     ///
     /// # Errors
-    /// [`ConnectError::NotConnected`] if the user has connected no account there; see [`ConnectError`] for the rest.
+    /// [`ConnectError::NotConnected`] if the user has not connected an account there; see [`ConnectError`] for the rest.
     ///
     /// # Cancel safety
-    /// A refresh runs in a task of its own: dropping this future does not lose the new token.
+    /// A refresh runs in its own task: dropping this future does not lose the new token.
     pub async fn client(&self, provider: &str, user: &User) -> Result<ApiClient, ConnectError> {
         let registered = self.registered(provider)?.best_effort(&self.inner.http).await;
         let stored = self.stored(registered, user.key(provider)?);
@@ -115,8 +115,8 @@ impl OAuth {
         Ok(ApiClient::of(stored, token))
     }
 
-    /// What is stored for this user at this provider and how it stands, or `None` if nothing is stored. Asks the storage,
-    /// not the provider.
+    /// The stored connection of this user at this provider, or `None` if nothing is stored. This reads the storage and sends
+    /// nothing to the provider.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
@@ -125,11 +125,11 @@ impl OAuth {
         Ok(self.inner.refresher.connection(&self.tokens, &user.key(provider)?).await?)
     }
 
-    /// Waits until no login and no refresh is in flight in this process. Call it when the server has stopped, so that no new
-    /// token is lost, and bound the time it may take: while the storage is down, it waits for that.
+    /// Waits until no login and no refresh is in flight in this process. Call it after the server has stopped, so that no
+    /// new token is lost, and limit the time: while the storage is unavailable, this waits for it.
     ///
-    /// A login is in flight from the moment its callback spends the attempt to the moment its token is stored and its outcome
-    /// noted, also after the browser has gone.
+    /// A login is in flight from the moment its callback spends the attempt until its token and its outcome are stored, even
+    /// if the browser has disconnected.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -145,15 +145,15 @@ impl OAuth {
     /// # }
     /// ```
     pub async fn finish(&self) {
-        // The hook of a login may call an API, and so refresh a token.
+        // The hook of a login may call an API, which may refresh a token.
         self.inner.logins.all_ended().await;
         self.inner.refresher.finish().await;
     }
 
-    /// Forgets this user's token, then revokes it at the provider where that has a revocation endpoint (RFC 7009).
+    /// Deletes this user's token, then revokes it at the provider if that has a revocation endpoint (RFC 7009).
     ///
-    /// The token is gone here even if the provider cannot be reached; [`Disconnected::revocation`] tells. One of a provider
-    /// that is not configured any more is forgotten too.
+    /// The token is deleted here even if the provider cannot be reached; [`Disconnected::revocation`] reports that. The
+    /// token of a provider that is no longer configured is deleted too.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`] if no such provider is configured and nothing was stored;
@@ -171,7 +171,7 @@ impl OAuth {
         Ok(Disconnected { removed, revocation })
     }
 
-    /// Removes a token and hands it back: the very one that was there last, which a refresh may have just replaced.
+    /// Removes a token and returns exactly the one that was removed, which a refresh may have stored a moment ago.
     async fn remove(&self, key: &TokenKey) -> Result<(bool, Option<Token>), ConnectError> {
         for _ in 0..MAX_REMOVE_RETRIES {
             match self.tokens.get(key).await {
@@ -180,14 +180,14 @@ impl OAuth {
                         return Ok((true, Some(token)));
                     }
                 }
-                // What cannot be read can still be forgotten; it just cannot be revoked.
+                // An unreadable token can still be deleted, but not revoked.
                 Ok(None) | Err(_) => break,
             }
         }
         Ok((self.tokens.delete(key, None).await?, None))
     }
 
-    /// The providers' names and titles, in the order of their names.
+    /// The providers' names and titles, sorted by name.
     pub fn providers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.inner
             .registered
@@ -195,7 +195,7 @@ impl OAuth {
             .map(|registered| (registered.declared.name.as_str(), registered.declared.title.as_str()))
     }
 
-    /// Where a browser starts the login at this provider: a path with any prefix of the base URL.
+    /// The path at which a browser starts the login at this provider, including any prefix of the base URL.
     pub fn login_path(&self, provider: &str) -> String {
         self.inner.paths.login(provider)
     }
@@ -208,12 +208,12 @@ impl OAuth {
         Ok(self.registered(provider)?.endpoints.redirect.clone())
     }
 
-    /// The typed token storage underneath.
+    /// The underlying token storage.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 
-    /// Where the token of that key is, and what it is refreshed with.
+    /// The token under that key, with everything needed to refresh it.
     pub(crate) fn stored(&self, registered: Registered, key: TokenKey) -> StoredToken {
         StoredToken {
             refresher: self.inner.refresher.clone(),
@@ -225,7 +225,7 @@ impl OAuth {
         }
     }
 
-    /// The same with the tokens of a request. `None` if the request should bring a storage and does not.
+    /// The same with the tokens of a request. `None` if the request lacks the storage that it should have.
     pub(crate) fn in_request(&self, extensions: &Extensions) -> Option<Self> {
         if !self.inner.per_request {
             return Some(self.clone());
@@ -254,7 +254,7 @@ impl fmt::Debug for OAuth {
 pub struct Disconnected {
     /// Whether a token was stored.
     pub removed: bool,
-    /// What became of it at the provider.
+    /// The result of the revocation at the provider.
     pub revocation: Revocation,
 }
 

@@ -5,11 +5,11 @@ use oauth_dance_core::{
 };
 
 const UNSUPPORTED: StorageError = StorageError::Unsupported(
-    "calls without a request; every request has a token storage of its own here: use `Connected` or `Connections` in a \
+    "calls without a request, because each request has its own token storage; use `Connected` or `Connections` in a \
      handler",
 );
 
-/// What stands in, outside of a request, for the storage that each request brings: every call is an error.
+/// The storage outside of a request if each request has its own: every call is an error.
 pub(crate) struct NoStorage;
 
 #[async_trait]

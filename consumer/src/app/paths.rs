@@ -5,15 +5,15 @@ use crate::error::ConfigError;
 
 const PLACEHOLDER: &str = "{provider}";
 
-/// Where the application and its routes are, as browsers see them.
+/// The URLs of the application and the paths of its routes, as browsers see them.
 #[derive(Clone, Debug)]
 pub(crate) struct Paths {
     base: Url,
-    /// The base URL's path without a slash at the end: a prefix that a proxy strips.
+    /// The base URL's path without a trailing slash: a prefix that a proxy strips.
     prefix: String,
     pub(crate) login_route: String,
     pub(crate) callback_route: String,
-    /// Where a provider sends a browser whose session it has ended.
+    /// The route to which a provider returns a browser after it has ended the session.
     pub(crate) ended_route: String,
 }
 
@@ -69,13 +69,13 @@ impl Paths {
         format!("{}{path}", self.prefix)
     }
 
-    /// Where to go when nothing else is said.
+    /// The default target of a redirect.
     pub(crate) fn home(&self) -> String {
         self.visible("/")
     }
 
-    /// The path to go to after a login, if it is one of this application's own origin (RFC 9700 section 4.11); anything
-    /// else becomes the home page.
+    /// The path to redirect to after a login, if it leads to this application's own origin (RFC 9700 section 4.11).
+    /// Otherwise it is the home page.
     pub(crate) fn local(&self, next: Option<&str>) -> String {
         next.and_then(|next| self.checked_local(next)).unwrap_or_else(|| self.home())
     }
@@ -84,18 +84,18 @@ impl Paths {
         const MAX: usize = 768;
         let mut characters = next.chars();
         let is_path = characters.next() == Some('/') && characters.next() != Some('/');
-        // Browsers read a backslash as a slash, and leave out tabs and line breaks.
+        // Browsers treat a backslash as a slash, and skip tabs and line breaks.
         if !is_path || next.len() > MAX || next.contains(|c: char| c == '\\' || c.is_control()) {
             return None;
         }
         let url = self.base.join(next).ok().filter(|url| url.origin() == self.base.origin())?;
         let local = &url[url::Position::BeforePath..];
-        // Dots can be normalized away to leave two slashes, and what is no ASCII becomes three times as long.
+        // Normalizing dots can leave two slashes, and percent-encoding makes non-ASCII text three times as long.
         (!local.starts_with("//") && local.len() <= MAX).then(|| local.to_owned())
     }
 }
 
-/// Whether a router takes it, with the provider as one whole segment.
+/// Whether a router accepts the path, with the provider as one whole segment.
 fn is_route(path: &str) -> bool {
     let Some(segments) = path.strip_prefix('/') else { return false };
     let is_plain = |segment: &str| !segment.starts_with([':', '*']) && !segment.contains(['{', '}', '?', '#']);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_of_the_base_url_is_kept() {
+    fn a_prefix_of_the_base_url_is_retained() {
         let paths = paths("https://app.example/sub/");
         assert_eq!(paths.login("github"), "/sub/login/github");
         assert_eq!(paths.callback_url("github"), "https://app.example/sub/login/github/authorized");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_settings_are_refused() {
+    fn invalid_settings_are_rejected() {
         let route = || "/login/{provider}".to_owned();
         for base in ["", "app.example", "http://app.example", "https://app.example/?a=b", "https://app.example/#a"] {
             assert!(new(base, route(), route()).is_err(), "{base}");

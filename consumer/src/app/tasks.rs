@@ -1,18 +1,18 @@
-//! Tasks that a process that shuts down waits for.
+//! Tasks that a process waits for when it shuts down.
 
 use std::future::Future;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Starts tasks that no caller can abort, and counts those in flight.
+/// Starts tasks that no caller can abort, and counts the tasks in flight.
 #[derive(Clone, Default)]
 pub(crate) struct Tasks {
     in_flight: watch::Sender<usize>,
 }
 
 impl Tasks {
-    /// Starts one.
+    /// Starts a task.
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future + Send + 'static,
@@ -21,20 +21,20 @@ impl Tasks {
         self.in_flight.send_modify(|count| *count += 1);
         let counted = Counted(self.in_flight.clone());
         tokio::spawn(async move {
-            // Also when the task panics, or its runtime drops it.
+            // Also if the task panics, or its runtime drops it.
             let _counted = counted;
             task.await
         })
     }
 
-    /// Waits until none is in flight.
+    /// Waits until no task is in flight.
     pub(crate) async fn all_ended(&self) {
-        // An error says that the sender is gone, which `self` holds.
+        // An error would mean that the sender was dropped, but `self` owns it.
         let _ = self.in_flight.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 
-/// Counts down when a task ends in whatever way.
+/// Decrements the count however the task ends.
 struct Counted(watch::Sender<usize>);
 
 impl Drop for Counted {

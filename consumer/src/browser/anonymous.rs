@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 use super::cookies::{self, SealedCookies};
 use super::user::User;
 
-/// Followed by the id of the key that sealed it: two applications on one host, where ports do not separate cookies, have
-/// one each, and all processes of one application have the same.
+/// Followed by the identifier of the key that sealed it. Ports do not separate cookies, so two applications on one host need
+/// different names; all processes of one application use the same.
 const PREFIX: &str = "oauth-dance-user-";
 const LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// Each browser as a user of its own, known by a sealed cookie.
+/// Treats each browser as a user, identified by a sealed cookie.
 pub(crate) struct AnonymousUsers {
     keys: KeyRing,
     clock: Clock,
 }
 
-/// Who a browser is. The cookie holds it sealed.
+/// The identity of a browser, which the cookie contains sealed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct AnonymousUser {
     id: String,
@@ -38,7 +38,7 @@ impl AnonymousUsers {
         Self { keys, clock }
     }
 
-    /// The user of this browser, unless it is a new one.
+    /// The user of this browser, or `None` if the browser is new.
     pub(crate) fn current(&self, headers: &HeaderMap, https: bool) -> Option<User> {
         Some(self.find(headers, https)?.0.user())
     }
@@ -49,13 +49,14 @@ impl AnonymousUsers {
         AnonymousUser { id, since: self.clock.now().as_unix_seconds() }
     }
 
-    /// The cookie that makes a browser this user, for as long as they have left.
+    /// The cookie that identifies a browser as this user, for the rest of the user's lifetime.
     pub(crate) fn cookie(&self, identity: &AnonymousUser, https: bool) -> HeaderValue {
         let cookies = self.cookies(https);
         cookies.set(&self.name(&cookies), identity, LIFETIME.saturating_sub(self.age(identity)))
     }
 
-    /// The headers that replace a cookie sealed by another key than the ring's first; none if there is nothing to replace.
+    /// The headers that replace a cookie sealed with another key than the ring's primary key; none if nothing is to be
+    /// replaced.
     pub(crate) fn renewed(&self, headers: &HeaderMap, https: bool) -> Vec<HeaderValue> {
         let cookies = self.cookies(https);
         match self.find(headers, https) {
@@ -66,7 +67,7 @@ impl AnonymousUsers {
         }
     }
 
-    /// Who the browser is, and the name of the cookie that says so: the one sealed by the ring's first key if it is there.
+    /// The browser's identity and the name of its cookie. The cookie sealed with the primary key takes precedence.
     fn find<'a>(&self, headers: &'a HeaderMap, https: bool) -> Option<(AnonymousUser, &'a str)> {
         let cookies = self.cookies(https);
         let (prefix, current) = (cookies.name(PREFIX), self.name(&cookies));

@@ -1,4 +1,4 @@
-//! One attempt to log in: what must be the same when the browser comes back, in a sealed cookie of its own.
+//! A login attempt: what the callback needs from the request that started it, in a sealed cookie.
 
 use std::time::Duration;
 
@@ -11,56 +11,56 @@ use serde::{Deserialize, Serialize};
 
 use super::cookies::{self, SealedCookies};
 use super::user::User;
-use crate::protocol::openid::AskedOfIdToken;
+use crate::protocol::openid::IdTokenExpectations;
 
 /// How long a login may take.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
-/// How much longer its cookie is there, by which a browser that repeats the callback is known.
+/// How much longer its cookie lasts, which identifies a browser that repeats the callback.
 const REPEATABLE: Duration = Duration::from_secs(60);
-/// How many logins one browser can have in progress, and how long their cookies may be together, of which proxies take 8 KiB
-/// with all others; the oldest give way.
+/// How many logins one browser can have in progress, and how long their cookies may be together. Proxies accept 8 KiB for
+/// all cookies. The oldest attempts are dropped first.
 const MAX_PENDING: usize = 5;
 const MAX_BYTES: usize = 4096;
 const PREFIX: &str = "oauth-dance-login-";
-/// What a form said, from the `POST` to the `GET` that follows at once.
+/// A provider's form data, from the `POST` to the `GET` that follows at once.
 const POSTED: &str = "oauth-dance-posted";
 const POSTED_LIFETIME: Duration = Duration::from_secs(60);
 const MAX_POSTED: usize = 1024;
 
-/// Starts attempts, and finds them again.
+/// Starts attempts, and finds them.
 pub(crate) struct Attempts {
     cookies: SealedCookies,
     clock: Clock,
 }
 
-/// What the callback needs of the login. It travels sealed, bound to its cookie's name, which is bound to the state.
+/// What the callback needs from the login. It is sealed and bound to its cookie's name, which is bound to the state.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Attempt {
-    /// What the callback names it by: `state`, or in OAuth 1.0a the temporary credentials' `oauth_token`.
+    /// The identifier in the callback: `state`, or in OAuth 1.0a the `oauth_token` of the temporary credentials.
     pub(crate) state: String,
-    /// What proves at the token endpoint that both ends are one login: PKCE's verifier, or in OAuth 1.0a the temporary
-    /// credentials' secret.
+    /// The proof at the token endpoint that both requests belong to one login: the verifier of PKCE, or in OAuth 1.0a the
+    /// secret of the temporary credentials.
     pub(crate) verifier: String,
     pub(crate) provider: String,
     pub(crate) next: String,
-    /// The private key that the token will be bound to, if it will (RFC 9449 section 10).
+    /// The private key to bind the token to, if the provider binds tokens (RFC 9449 section 10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dpop_key: Option<String>,
-    /// The scopes that were asked for, if they are others than the provider's usual ones.
+    /// The requested scopes, if they differ from the provider's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) scopes: Option<Vec<String>>,
-    /// Whether OpenID Connect was asked for, so that an ID token has to come.
+    /// Whether OpenID Connect was requested, so that an ID token is required.
     #[serde(default)]
     pub(crate) openid: bool,
-    /// What that ID token has to repeat (OpenID Connect Core section 3.1.2.1).
+    /// The nonce that the ID token must contain (OpenID Connect Core section 3.1.2.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) nonce: Option<String>,
-    /// How many seconds ago the user may have signed in, if that was asked for (the same section).
+    /// The `max_age` of the request in seconds, if any (the same section).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_age: Option<u64>,
     user: Option<(String, Option<String>)>,
     since: u64,
-    /// Whether the response to its first callback has arrived at this browser, which brought the cookie that says so.
+    /// Whether this browser has received the response to its first callback, which set the cookie that says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_spent: bool,
 }
@@ -74,20 +74,20 @@ impl Attempt {
         DpopKey::parse(self.dpop_key.as_deref()?)
     }
 
-    /// Makes it one of OpenID Connect, with a nonce of 256 random bits where the provider repeats it.
+    /// Requires an ID token, with a nonce of 256 random bits if the provider repeats it.
     pub(crate) fn expect_id_token(&mut self, repeats_nonce: bool) {
         self.openid = true;
         self.nonce = repeats_nonce.then(|| URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
     }
 
-    /// Takes from the parameters of the authorization request what the ID token will be checked against.
+    /// Records the `max_age` of the authorization request, which the ID token will be checked against.
     pub(crate) fn expect_sign_in_within(&mut self, max_age: Option<&String>) {
         self.max_age = max_age.and_then(|seconds| seconds.trim().parse().ok());
     }
 
-    pub(crate) fn asked_of_id_token(&self) -> AskedOfIdToken<'_> {
+    pub(crate) fn id_token_expectations(&self) -> IdTokenExpectations<'_> {
         let signed_in_since = self.max_age.map(|max_age| self.since.saturating_sub(max_age));
-        AskedOfIdToken { nonce: self.nonce.as_deref(), signed_in_since }
+        IdTokenExpectations { nonce: self.nonce.as_deref(), signed_in_since }
     }
 
     pub(crate) fn is_of(&self, user: Option<&User>) -> bool {
@@ -106,7 +106,7 @@ impl Attempts {
         self.start_as(URL_SAFE_NO_PAD.encode(random_bytes::<32>()), provider, verifier, next, user)
     }
 
-    /// A new attempt that the provider has named.
+    /// A new attempt with an identifier that the provider chose.
     pub(crate) fn start_as(
         &self,
         state: String,
@@ -131,12 +131,12 @@ impl Attempts {
         }
     }
 
-    /// Whether the callback may still spend it.
+    /// Whether a callback may still spend the attempt.
     pub(crate) fn is_in_time(&self, attempt: &Attempt) -> bool {
         self.clock.now().saturating_since(Timestamp::from_unix_seconds(attempt.since)) <= LIFETIME
     }
 
-    /// The cookie of a new attempt, and the removal of older ones that there is no more room for.
+    /// The cookie of a new attempt, and the removal of older ones that no longer fit.
     pub(crate) fn remember(&self, attempt: &Attempt, headers: &HeaderMap) -> Vec<HeaderValue> {
         let prefix = self.cookies.name(PREFIX);
         let age = |attempt: Attempt| (!attempt.is_spent, attempt.since);
@@ -151,13 +151,13 @@ impl Attempts {
             bytes += "; ".len() + name.len() + "=".len() + value.len();
             bytes <= MAX_BYTES
         };
-        let kept = pending.iter().take(MAX_PENDING - 1).take_while(fits).count();
-        let mut set: Vec<_> = pending[kept..].iter().map(|(_, name, _)| self.cookies.remove(name)).collect();
+        let retained = pending.iter().take(MAX_PENDING - 1).take_while(fits).count();
+        let mut set: Vec<_> = pending[retained..].iter().map(|(_, name, _)| self.cookies.remove(name)).collect();
         set.push(newest);
         set
     }
 
-    /// The attempt that this browser started with that state.
+    /// The attempt that this browser started with this state.
     pub(crate) fn find(&self, state: &str, headers: &HeaderMap) -> Option<Attempt> {
         let name = self.name(state);
         let attempt: Attempt = cookies::all(headers)
@@ -166,8 +166,8 @@ impl Attempts {
         (Secret::new(attempt.state.as_str()) == Secret::new(state)).then_some(attempt)
     }
 
-    /// The cookie of an attempt whose callback has been answered: nothing of it is secret any more, and it is there for a
-    /// minute, for a browser that repeats the callback.
+    /// The cookie of an attempt whose callback has been handled. It contains no secret any more, and lasts a minute, for a
+    /// browser that repeats the callback.
     pub(crate) fn end(&self, attempt: &Attempt) -> HeaderValue {
         let ended = Attempt {
             state: attempt.state.clone(),
@@ -186,18 +186,18 @@ impl Attempts {
         self.cookies.set(&self.name(&attempt.state), &ended, REPEATABLE)
     }
 
-    /// The header that makes the browser forget an attempt.
+    /// The header that removes an attempt's cookie.
     pub(crate) fn forget(&self, attempt: &Attempt) -> HeaderValue {
         self.cookies.remove(&self.name(&attempt.state))
     }
 
-    /// The cookie for what a provider said of the user in a form, beside what the callback passes on.
-    pub(crate) fn remember_posted(&self, state: &str, said: &str) -> Option<HeaderValue> {
-        let fits = said.len() <= MAX_POSTED;
-        fits.then(|| self.cookies.set(&self.cookies.name(POSTED), &(fingerprint(state), said), POSTED_LIFETIME))
+    /// The cookie for a provider's form data about the user, which the redirect to the callback does not contain.
+    pub(crate) fn remember_posted(&self, state: &str, data: &str) -> Option<HeaderValue> {
+        let fits = data.len() <= MAX_POSTED;
+        fits.then(|| self.cookies.set(&self.cookies.name(POSTED), &(fingerprint(state), data), POSTED_LIFETIME))
     }
 
-    /// What a provider said of the user in a form.
+    /// A provider's form data about the user.
     pub(crate) fn posted(&self, attempt: &Attempt, headers: &HeaderMap) -> Option<Secret> {
         let name = self.cookies.name(POSTED);
         let mut found = cookies::all(headers).filter(|(found, _)| *found == name);
@@ -205,7 +205,7 @@ impl Attempts {
         (state == fingerprint(&attempt.state)).then(|| Secret::from(said))
     }
 
-    /// The header that makes the browser forget it.
+    /// The header that removes that cookie.
     pub(crate) fn forget_posted(&self) -> HeaderValue {
         self.cookies.remove(&self.cookies.name(POSTED))
     }
@@ -215,7 +215,7 @@ impl Attempts {
     }
 }
 
-/// Names a state without telling it.
+/// A name for a state that does not reveal it.
 pub(crate) fn fingerprint(state: &str) -> String {
     URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()))
 }
@@ -236,7 +236,7 @@ pub(crate) mod tests {
         (Attempts::new(KeyRing::generate(), clock, true), seconds)
     }
 
-    /// What a browser sends back after these headers.
+    /// The cookies that a browser sends after it received these headers.
     fn jar(set: &[HeaderValue]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in set {
@@ -256,7 +256,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_cookie_hides_the_verifier_and_is_kept_strictly() {
+    fn the_cookie_is_sealed_with_strict_attributes() {
         let (attempts, _) = attempts();
         let attempt = attempts.start("p", &"CANARY".into(), "/".to_owned(), None);
         let cookie = attempts.remember(&attempt, &HeaderMap::new())[0].to_str().unwrap().to_owned();
@@ -300,7 +300,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// How many of fifty logins are kept, with this way back and so many bytes of scopes.
+    /// How many of fifty logins are retained, with this `next` and this number of bytes of scopes.
     fn pending_of_many(next: &str, scopes: usize) -> usize {
         let (attempts, seconds) = attempts();
         let mut jar_now: Vec<HeaderValue> = Vec::new();
@@ -325,7 +325,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_attempt_that_ended_gives_way_first() {
+    fn an_ended_attempt_is_dropped_first() {
         let (attempts, seconds) = attempts();
         let mut set = Vec::new();
         for _ in 0..MAX_PENDING {

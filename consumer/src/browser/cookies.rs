@@ -1,4 +1,4 @@
-//! Cookies of our own: sealed, out of reach of scripts, and never sent along by other sites' requests.
+//! This application's cookies: sealed, inaccessible to scripts, and not sent with cross-site subrequests.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use oauth_dance_core::KeyRing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Far more than any cookie of ours; browsers keep none above 4096 bytes.
+/// Far more than any cookie of this application; browsers accept at most 4096 bytes.
 const MAX_VALUE: usize = 4096;
 
-/// Makes and reads cookies of one kind.
+/// Creates and reads cookies of one kind.
 pub(crate) struct SealedCookies {
     pub(crate) keys: KeyRing,
     pub(crate) purpose: &'static str,
@@ -21,12 +21,12 @@ pub(crate) struct SealedCookies {
 }
 
 impl SealedCookies {
-    /// With `__Host-` where TLS allows it: such a cookie was set by this very host over TLS (RFC 6265bis section 4.1.3.2).
+    /// Adds `__Host-` if TLS allows it: such a cookie was set by exactly this host over TLS (RFC 6265bis section 4.1.3.2).
     pub(crate) fn name(&self, name: &str) -> String {
         if self.https { format!("__Host-{name}") } else { name.to_owned() }
     }
 
-    /// The `Set-Cookie` header for a value that is sealed and bound to its cookie's name.
+    /// The `Set-Cookie` header for a value, which is sealed and bound to its cookie's name.
     pub(crate) fn set<T: Serialize>(&self, name: &str, value: &T, max_age: Duration) -> HeaderValue {
         #[expect(clippy::expect_used, reason = "the values are plain structs of strings and numbers")]
         let plain = serde_json::to_vec(value).expect("a cookie's value is always JSON");
@@ -39,7 +39,7 @@ impl SealedCookies {
         self.header(name, "", Duration::ZERO)
     }
 
-    /// The value of a cookie, or `None` for whatever this application did not seal under that name.
+    /// The value of a cookie, or `None` if this application did not seal it under that name.
     pub(crate) fn read<T: DeserializeOwned>(&self, name: &str, value: &str) -> Option<T> {
         if value.len() > MAX_VALUE {
             return None;
@@ -58,12 +58,12 @@ impl SealedCookies {
             .same_site(SameSite::Lax)
             .max_age(max_age)
             .build();
-        #[expect(clippy::expect_used, reason = "the name is ours and the value base64")]
-        HeaderValue::try_from(cookie.to_string()).expect("a cookie of ours is ASCII")
+        #[expect(clippy::expect_used, reason = "the name is fixed text and the value base64")]
+        HeaderValue::try_from(cookie.to_string()).expect("such a cookie is ASCII")
     }
 }
 
-/// All cookies of a request, as name and value. What cannot be read is passed over.
+/// All cookies of a request, as name and value. Unreadable ones are skipped.
 pub(crate) fn all(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers
         .get_all(header::COOKIE)

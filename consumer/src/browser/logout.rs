@@ -1,4 +1,4 @@
-//! Where a browser goes that was sent to its provider to log out there.
+//! The state of a logout at the provider.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use oauth_dance_core::{KeyRing, Secret};
 use super::attempt::fingerprint;
 use super::cookies::{self, SealedCookies};
 
-/// How long the provider may ask and the user think.
+/// How long the logout at the provider may take, including any questions to the user.
 const LIFETIME: Duration = Duration::from_secs(600);
 const PREFIX: &str = "oauth-dance-logout-";
 
-/// Where the browser goes after each logout in flight, in a sealed cookie of its own.
+/// Where the browser is redirected after each logout in flight, in a sealed cookie for each.
 pub(crate) struct LogoutState {
     cookies: SealedCookies,
 }
@@ -26,7 +26,7 @@ impl LogoutState {
         self.cookies.set(&self.name(state), &(state, next), LIFETIME)
     }
 
-    /// Where this browser goes that was sent away with that state, and the header that makes it forget.
+    /// Where this browser is redirected after the logout with that state, and the header that removes the cookie.
     pub(crate) fn finish(&self, state: &str, headers: &HeaderMap) -> Option<(String, HeaderValue)> {
         let name = self.name(state);
         let mut found = cookies::all(headers).filter(|(found, _)| *found == name);

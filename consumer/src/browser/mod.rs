@@ -1,4 +1,4 @@
-//! Who a browser is to the application, and what it and the storage hold of it between two requests.
+//! Which user a browser is, and what its cookies and the storage retain about it between two requests.
 
 pub(crate) mod anonymous;
 pub(crate) mod attempt;

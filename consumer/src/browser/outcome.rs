@@ -1,4 +1,4 @@
-//! How a login ended, as the callbacks that repeat it need it.
+//! The outcome of a login, for callbacks that repeat it.
 
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
@@ -8,31 +8,31 @@ use super::anonymous::AnonymousUser;
 use super::user::User;
 use crate::error::LoginError;
 
-/// Cookies of a hook's own response that are longer than this together are not delivered a second time.
+/// If the cookies of a hook's response are longer than this together, they are not sent a second time.
 const MAX_COOKIES: usize = 8 * 1024;
 
-/// How a login ended. It is stored sealed.
+/// The outcome of a login, which is stored sealed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Outcome {
+pub(crate) enum LoginOutcome {
     Ended(Ended),
     Failed(Failed),
 }
 
-/// A login that ended well.
+/// A successful login.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ended {
-    /// Where the browser goes.
+    /// Where the browser is redirected.
     pub(crate) location: String,
-    /// The `Set-Cookie` headers of the hook's own response.
+    /// The `Set-Cookie` headers of the hook's response.
     pub(crate) cookies: Vec<String>,
-    /// The browser that became a user.
+    /// The anonymous user that the login created.
     pub(crate) browser: Option<AnonymousUser>,
-    /// Whose login it was: id, tenant and account.
+    /// The owner of the token: identifier, tenant and account.
     pub(crate) user: Option<(String, Option<String>, Option<String>)>,
     pub(crate) is_stored: bool,
 }
 
-/// A login that failed, with what the error page says.
+/// A failed login, with what its error page shows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Failed {
     Denied,
@@ -43,7 +43,7 @@ pub(crate) enum Failed {
     Other { message: String, status: u16 },
 }
 
-impl Outcome {
+impl LoginOutcome {
     pub(crate) fn failed(error: &LoginError) -> Self {
         Self::Failed(match error {
             LoginError::Denied => Failed::Denied,
@@ -59,7 +59,7 @@ impl Outcome {
         })
     }
 
-    /// The error, if it failed.
+    /// The error, if the login failed.
     #[cfg(test)]
     pub(crate) fn into_error(self) -> Option<LoginError> {
         match self {
@@ -86,8 +86,8 @@ impl From<Failed> for LoginError {
 }
 
 impl Ended {
-    /// A login of this user that is answered with this response. A response other than a redirect cannot be repeated;
-    /// the browser goes to `next` then.
+    /// The outcome of a login with this owner and response. A response other than a redirect cannot be repeated; then the
+    /// browser is redirected to `next`.
     pub(crate) fn new(response: &Response, next: &str, user: Option<&User>) -> Self {
         let location = response.headers().get(header::LOCATION).filter(|_| response.status().is_redirection());
         let location = location.and_then(|location| location.to_str().ok()).unwrap_or(next).to_owned();
@@ -104,7 +104,7 @@ impl Ended {
         }
     }
 
-    /// Whose login it was.
+    /// The owner of the token.
     pub(crate) fn user(&self) -> Option<User> {
         let (id, tenant, account) = self.user.as_ref()?;
         let user = User::new(id);
@@ -112,7 +112,7 @@ impl Ended {
         Some(account.iter().fold(user, User::with_account))
     }
 
-    /// The cookies of the hook's own response, as headers.
+    /// The cookies of the hook's response, as headers.
     pub(crate) fn hook_cookies(&self) -> impl Iterator<Item = HeaderValue> {
         self.cookies.iter().filter_map(|cookie| HeaderValue::try_from(cookie).ok())
     }

@@ -1,4 +1,4 @@
-//! What became of attempts that are spent, noted where every process of the application can read it.
+//! Outcomes of spent attempts, stored where every process of the application can read them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::attempt::{self, Attempt};
-use super::outcome::Outcome;
+use super::outcome::LoginOutcome;
 use crate::error::LoginError;
 
-/// A spent attempt is remembered for longer than its cookie can be used, whatever two machines' clocks say.
-const REMEMBERED: Duration = Duration::from_secs(2 * 660);
-/// What a callback may take beside the request that redeems its code.
+/// Longer than the attempt's cookie can be used, whatever the difference between two machines' clocks.
+const RETENTION: Duration = Duration::from_secs(2 * 660);
+/// How long a callback may take in addition to the request that redeems its code.
 const MARGIN: Duration = Duration::from_secs(10);
 const FIRST_POLL: Duration = Duration::from_millis(20);
 const LONGEST_POLL: Duration = Duration::from_millis(500);
-/// How often the outcome is written before it is given up.
-const MOST_WRITES: u32 = 6;
+/// How many writes of an outcome are tried.
+const MAX_WRITES: u32 = 6;
 const PURPOSE: &str = "oauth-dance spent attempt";
 
-/// Spends each attempt once, and notes its outcome for the callbacks that repeat it.
+/// Spends each attempt once, and stores its outcome for callbacks that repeat it.
 pub(crate) struct SpentAttempts {
     storage: Arc<dyn TokenStorage>,
-    /// Tokens that went into the storage of one request, for the callback that repeats it.
+    /// Tokens that were stored in the storage of one request, for a callback that repeats it.
     handed_on: Tokens,
     keys: KeyRing,
     /// How long a repeated callback waits for the first one.
@@ -40,24 +40,24 @@ pub(crate) struct Spent {
     note: Note,
 }
 
-/// What is stored, sealed, under the attempt's key.
+/// The sealed content of an attempt's record.
 #[derive(Serialize, Deserialize)]
 struct Note {
-    /// Names the callback that spent it.
+    /// Identifies the callback that spent the attempt.
     by: u64,
     /// `None` until that callback has ended.
-    outcome: Option<Outcome>,
+    outcome: Option<LoginOutcome>,
 }
 
 impl SpentAttempts {
     pub(crate) fn new(storage: Arc<dyn TokenStorage>, keys: KeyRing, request_timeout: Duration) -> Self {
-        let handed_on = Tokens::sealed(Arc::clone(&storage), keys.clone()).with_retention(REMEMBERED);
+        let handed_on = Tokens::sealed(Arc::clone(&storage), keys.clone()).with_retention(RETENTION);
         Self { storage, handed_on, keys, timeout: request_timeout + MARGIN }
     }
 
-    /// Spends an attempt: of all callbacks for it, in every process that shares the storage, one gets `Some`.
+    /// Spends an attempt. Of all its callbacks, in every process that shares the storage, exactly one gets `Some`.
     ///
-    /// It also proves that the storage takes writes before the code is spent.
+    /// This also proves that the storage accepts writes before the code is redeemed.
     pub(crate) async fn spend(&self, attempt: &Attempt, is_in_time: bool) -> Result<Option<Spent>, LoginError> {
         let key = key_of(attempt)?;
         if attempt.is_spent {
@@ -70,7 +70,7 @@ impl SpentAttempts {
         let version = match self.storage.put(&key, &self.close(&key, &note), Precondition::Absent).await {
             Ok(version) => version,
             Err(StorageError::Conflict) => return Ok(None),
-            // It was cut off, but may have been done.
+            // The write was interrupted, but may have been applied.
             Err(error @ StorageError::Ambiguous { .. }) => match self.read(&key).await? {
                 Some((Ok(found), version, _)) if found.by == note.by => version,
                 Some(_) => return Ok(None),
@@ -87,17 +87,17 @@ impl SpentAttempts {
         Ok(attempt.is_spent || self.read(&key_of(attempt)?).await?.is_some())
     }
 
-    /// Notes the outcome of a callback. If the storage fails for longer than this tries, a repeated callback waits in
-    /// vain, and is told so.
-    pub(crate) async fn end(&self, spent: Spent, outcome: Outcome) {
+    /// Stores the outcome of a callback. If the storage is unavailable for longer than this tries, a repeated callback times
+    /// out with an error.
+    pub(crate) async fn end(&self, spent: Spent, outcome: LoginOutcome) {
         let Spent { key, mut version, mut note } = spent;
         note.outcome = Some(outcome);
         let record = self.close(&key, &note);
-        for tries in 0..MOST_WRITES {
+        for tries in 0..MAX_WRITES {
             sleep(FIRST_POLL * (4_u32.pow(tries) - 1)).await;
             match self.storage.put(&key, &record, Precondition::Version(version)).await {
                 Ok(_) => return,
-                // An earlier write was cut off and has been done, or the storage has lost the note.
+                // An earlier write was interrupted but applied, or the storage has lost the note.
                 Err(StorageError::Conflict) => match self.read(&key).await {
                     Ok(Some((Ok(found), current, _))) if found.by == note.by && found.outcome.is_none() => {
                         version = current;
@@ -106,14 +106,14 @@ impl SpentAttempts {
                     Err(_) => {}
                 },
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the outcome of a login was not noted");
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the outcome of a login was not stored");
                 }
             }
         }
     }
 
-    /// The outcome of an attempt that another callback has spent. Waits for that callback, for as long as it may take.
-    pub(crate) async fn outcome(&self, attempt: &Attempt) -> Result<Outcome, LoginError> {
+    /// The outcome of an attempt that another callback has spent. Waits for that callback within its time limit.
+    pub(crate) async fn outcome(&self, attempt: &Attempt) -> Result<LoginOutcome, LoginError> {
         let key = key_of(attempt)?;
         let give_up = Instant::now() + self.timeout;
         let mut pause = FIRST_POLL;
@@ -131,24 +131,24 @@ impl SpentAttempts {
         }
     }
 
-    /// Stores a token for the callback that repeats this attempt.
+    /// Stores a token for a callback that repeats this attempt.
     pub(crate) async fn hand_on(&self, attempt: &Attempt, token: &Token) -> Result<(), LoginError> {
         self.handed_on.put(&token_key_of(attempt)?, token, Precondition::Always).await?;
         Ok(())
     }
 
-    /// The token of [`hand_on`](Self::hand_on).
+    /// The token that [`hand_on`](Self::hand_on) stored.
     pub(crate) async fn handed_on(&self, attempt: &Attempt) -> Result<Option<Token>, LoginError> {
         Ok(self.handed_on.get(&token_key_of(attempt)?).await?.map(|found| found.value))
     }
 
-    /// The note of an attempt, with its version and its age on the storage's own clock. The inner error says that it is
-    /// there and cannot be read here: another release wrote it, or a key is missing.
+    /// The note of an attempt, with its version and its age by the storage's own clock. The inner error means that the note
+    /// exists and cannot be read here: another release wrote it, or its key is missing.
     async fn read(&self, key: &TokenKey) -> Result<Option<(Result<Note, ()>, Version, Duration)>, LoginError> {
         let Some(found) = self.storage.get(key).await.map_err(storage_failed)? else { return Ok(None) };
         let plain = self.keys.open(PURPOSE, &key.to_bytes(), &found.value.payload);
         let note = plain.map_err(drop).and_then(|plain| serde_json::from_slice(&plain).map_err(drop));
-        let age = REMEMBERED.saturating_sub(found.value.retain_for.unwrap_or(REMEMBERED));
+        let age = RETENTION.saturating_sub(found.value.retain_for.unwrap_or(RETENTION));
         Ok(Some((note, found.version, age)))
     }
 
@@ -156,16 +156,16 @@ impl SpentAttempts {
         #[expect(clippy::expect_used, reason = "it is a plain struct of strings and numbers")]
         let plain = serde_json::to_vec(note).expect("a note is always JSON");
         Record::new(self.keys.seal(PURPOSE, &key.to_bytes(), &plain))
-            .with_retain_for(Some(REMEMBERED))
+            .with_retain_for(Some(RETENTION))
             .with_key_id(Some(self.keys.primary_id()))
     }
 
-    /// Frees what earlier attempts left, so that an application which never purges does not fill its storage.
+    /// Purges expired records, so that an application which never purges does not fill its storage.
     fn purge(&self) {
         let storage = Arc::clone(&self.storage);
         tokio::spawn(async move {
             if let Err(error) = storage.purge(100).await {
-                tracing::debug!(error = &error as &dyn std::error::Error, "old records were not purged");
+                tracing::debug!(error = &error as &dyn std::error::Error, "expired records were not purged");
             }
         });
     }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_callback_is_waited_for_within_bounds() {
+    async fn the_wait_for_a_dead_callback_is_limited() {
         let (attempts, seconds) = attempts();
         let reading = Arc::clone(&seconds);
         let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
@@ -229,7 +229,7 @@ mod tests {
         let mut process = spent(&storage, &keys);
         assert_eq!(process.timeout, Duration::from_secs(30));
         assert!(process.spend(&attempt, true).await.unwrap().is_some());
-        // By this process's own clock, and at once if the storage's says that it is over.
+        // By this process's own clock, or at once if the storage's clock says that the time is up.
         process.timeout = Duration::from_millis(50);
         let outcome = process.outcome(&attempt).await;
         assert!(matches!(outcome, Err(LoginError::Interrupted)), "{outcome:?}");
@@ -244,7 +244,7 @@ mod tests {
         let attempt = attempts().0.start("p", &"v".into(), "/".to_owned(), None);
         let first = spent(&storage, &keys);
         let marker = first.spend(&attempt, true).await.unwrap().unwrap();
-        first.end(marker, Outcome::failed(&LoginError::Denied)).await;
+        first.end(marker, LoginOutcome::failed(&LoginError::Denied)).await;
         let found = first.outcome(&attempt).await.unwrap();
         assert!(matches!(found.into_error(), Some(LoginError::Denied)));
         let other = spent(&storage, &KeyRing::generate()).outcome(&attempt).await;

@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use http::request::Parts;
 use oauth_dance_core::{BoxError, KeyError, TokenKey};
 
-/// Whose tokens: the application's own identifier of a user, and the tenant where it has several.
+/// The owner of a token: the application's own identifier of a user, and a tenant if the application has several.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct User {
     id: String,
@@ -17,20 +17,20 @@ pub struct User {
 }
 
 impl User {
-    /// The user with this identifier. It is part of the storage key: use one that never changes and is never given
-    /// to another user, such as a primary key; not an e-mail address.
+    /// The user with this identifier. It is part of the storage key: use an identifier that never changes and is never
+    /// reused for another user, such as a primary key, not an e-mail address.
     pub fn new(id: impl Into<String>) -> Self {
         Self { id: id.into(), tenant: None, account: None }
     }
 
-    /// The user of that name in one tenant.
+    /// The user in one tenant.
     #[must_use]
     pub fn in_tenant(self, tenant: impl Into<String>) -> Self {
         Self { tenant: Some(tenant.into()), ..self }
     }
 
-    /// The same user with one of several accounts at a provider, under a name of the application's choice, such as the
-    /// provider's own identifier of the account. Without one it is the only account.
+    /// The same user with one of several accounts at a provider, under a name that the application chooses, such as the
+    /// provider's own identifier of the account. Without a name, it is the user's only account.
     ///
     /// ```
     /// # async fn example(oauth: oauth_dance::OAuth) -> Result<(), Box<dyn std::error::Error>> {
@@ -57,17 +57,17 @@ impl User {
         &self.id
     }
 
-    /// The tenant, where there is one.
+    /// The tenant, if any.
     pub fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
     }
 
-    /// The account, where one of several is meant.
+    /// The account, if one of several is meant.
     pub fn account(&self) -> Option<&str> {
         self.account.as_deref()
     }
 
-    /// Where this user's token of a provider is stored.
+    /// The key of this user's token at a provider.
     ///
     /// # Errors
     /// [`KeyError::Empty`] if the identifier, the tenant or the account is empty.
@@ -82,28 +82,28 @@ impl User {
         Ok(key)
     }
 
-    /// Whose token a key is for.
+    /// The owner of the token under a key.
     pub(crate) fn of(key: &TokenKey) -> Self {
         let [tenant, account] = [key.tenant(), key.account()].map(|part| part.map(str::to_owned));
         Self { id: key.user().to_owned(), tenant, account }
     }
 }
 
-/// Tells who is signed in to the application.
+/// Determines the signed-in user.
 ///
-/// [`OAuthBuilder::user`](crate::OAuthBuilder::user) makes one from any axum extractor; implement it where that is not
-/// enough.
+/// [`OAuthBuilder::user`](crate::OAuthBuilder::user) creates one from any axum extractor; implement it yourself if that is
+/// not enough.
 #[async_trait]
 pub trait Users: Send + Sync + 'static {
     /// The user of this request, or `None` for a visitor who is not signed in.
     ///
     /// # Errors
-    /// If it cannot be told, because a session store is down for instance: the request fails, and is never taken for
-    /// one of a visitor.
+    /// If the user cannot be determined, for instance because a session store is unavailable. The request then fails; it is
+    /// never handled as one of a visitor.
     async fn current(&self, parts: &mut Parts) -> Result<Option<User>, BoxError>;
 }
 
-/// The [`Users`] of an application whose authentication comes as an axum extractor.
+/// The [`Users`] of an application that authenticates with an axum extractor.
 pub(crate) struct ByExtractor<E, F> {
     resolve: F,
     extractor: PhantomData<fn(E)>,
@@ -116,16 +116,16 @@ impl<E, F> ByExtractor<E, F> {
 }
 
 #[async_trait]
-impl<E, F, Answer> Users for ByExtractor<E, F>
+impl<E, F, Resolved> Users for ByExtractor<E, F>
 where
     E: FromRequestParts<()> + Send + 'static,
-    F: Fn(E) -> Answer + Send + Sync + 'static,
-    Answer: Future<Output = Option<User>> + Send + 'static,
+    F: Fn(E) -> Resolved + Send + Sync + 'static,
+    Resolved: Future<Output = Option<User>> + Send + 'static,
 {
     async fn current(&self, parts: &mut Parts) -> Result<Option<User>, BoxError> {
         let refused = |rejection: E::Rejection| {
             let status = rejection.into_response().status();
-            format!("the extractor {} refused the request with {status}", type_name::<E>())
+            format!("the extractor {} rejected the request with status {status}", type_name::<E>())
         };
         let extracted = E::from_request_parts(parts, &()).await.map_err(refused)?;
         Ok((self.resolve)(extracted).await)

@@ -1,4 +1,4 @@
-//! What a handler calls a provider's API with, and where its token comes from.
+//! The client for a provider's API, and the source of its token.
 
 mod rejected;
 mod request;
@@ -27,12 +27,12 @@ use crate::protocol::registered::Registered;
 /// Calls a provider's API for one user.
 ///
 /// Paths are appended to the provider's API base. The token travels in the `Authorization` header (RFC 6750 section 2.1),
-/// to the provider's own origin only: another origin is [`ApiError::ForeignOrigin`], and a redirect to one is not followed
-/// but returned. For OAuth 1.0a each request is signed as it is sent, a form in its body included (RFC 5849 section 3.4),
-/// and no redirect is followed. Every call has a time-out and a limit on the answer's size.
+/// only to the provider's own origin: a request to another origin is [`ApiError::ForeignOrigin`], and a redirect to one is
+/// returned instead of followed. For OAuth 1.0a, each request is signed when it is sent, including a form in its body (RFC
+/// 5849 section 3.4), and no redirect is followed. Every call has a timeout and a limit on the size of the response.
 ///
-/// Where the token is bound to a key ([`Provider::dpop`](crate::Provider::dpop)), every call carries a proof of it, which is
-/// for one URL: no redirect is followed then.
+/// If the token is bound to a key ([`Provider::dpop`](crate::Provider::dpop)), every call carries a proof for its URL, so no
+/// redirect is followed.
 ///
 /// ```no_run
 /// # async fn example(github: oauth_dance::ApiClient) -> Result<(), oauth_dance::ApiError> {
@@ -52,9 +52,9 @@ pub struct ApiClient {
     pub(crate) http: HttpClients,
     pub(crate) registered: Registered,
     pub(crate) token: Arc<Token>,
-    /// Where a rejected token is replaced; `None` for one that is not stored yet.
+    /// How a rejected token is replaced; `None` for a token that is not stored yet.
     pub(crate) stored: Option<StoredToken>,
-    /// The browser whose request it is made for, if any.
+    /// The browser that sent the current request, if any.
     pub(crate) browser: Option<Arc<dyn Visitor>>,
 }
 
@@ -70,7 +70,7 @@ impl ApiClient {
         Self { stored: Some(stored), ..client }
     }
 
-    /// The token that calls carry. Its [scope](Token::scope) is what was granted.
+    /// The token that the calls carry. Its [scope](Token::scope) is what was granted.
     pub fn token(&self) -> &Token {
         &self.token
     }
@@ -105,12 +105,12 @@ impl ApiClient {
         self.request(Method::DELETE, path)
     }
 
-    /// The claims of an OpenID provider's userinfo endpoint (OpenID Connect Core section 5.3), of the very subject whose ID
-    /// token was verified when this account was connected: section 5.3.2 has a client compare them.
+    /// The claims of an OpenID provider's userinfo endpoint (OpenID Connect Core section 5.3). They are compared with the
+    /// subject whose ID token was verified when the account was connected, as section 5.3.2 requires.
     ///
     /// # Errors
-    /// [`ApiError::OtherSubject`] if they are of another subject, or name none; [`ApiError`] as for any call. An answer that
-    /// is signed or encrypted (`application/jwt`) is not read.
+    /// [`ApiError::OtherSubject`] if the claims are for another subject, or name none; [`ApiError`] as for any call. A
+    /// response that is signed or encrypted (`application/jwt`) is not supported.
     pub async fn userinfo_claims(&self) -> Result<Map<String, Value>, ApiError> {
         let claims: Map<String, Value> = self.userinfo().send().await?.success()?.json()?;
         match self.token.as_oauth2().and_then(|token| token.subject.as_ref()) {
@@ -121,14 +121,14 @@ impl ApiClient {
         }
     }
 
-    /// A `GET` request of the provider's userinfo endpoint: who the user is.
+    /// A `GET` request to the userinfo endpoint, which returns the user's identity.
     pub fn userinfo(&self) -> ApiRequest {
         let url = self.registered.userinfo_endpoint().cloned().ok_or(ApiError::Url);
         self.request_url(Method::GET, url)
     }
 
-    /// A request of any method. `path` is appended to the API base, with or without a slash before it, or is an absolute
-    /// URL of the provider's own origin.
+    /// A request with any method. `path` is appended to the API base, with or without a leading slash, or is an absolute URL
+    /// of the provider's own origin.
     pub fn request(&self, method: Method, path: &str) -> ApiRequest {
         self.request_url(method, self.url(path))
     }
@@ -148,7 +148,7 @@ impl ApiClient {
         if bare && owned { Ok(url) } else { Err(ApiError::ForeignOrigin) }
     }
 
-    /// Where the API is: for this user, if the provider said so with the token, and else for all users.
+    /// The API base: for this user, if the token response contained one, or else the provider's.
     fn api_base(&self) -> Option<Cow<'_, Url>> {
         let member = self.registered.declared.quirks.api_base_member.as_ref();
         match member.and_then(|member| self.token.extra().get(member)) {
@@ -166,7 +166,8 @@ impl ApiClient {
         ApiRequest::new(request, limit, self.clone())
     }
 
-    /// A proof is for one URL, and so is a signature: where there is either, no redirect is followed.
+    /// The HTTP client for this request. A proof or a signature is valid for one URL, so with either no redirect is
+    /// followed.
     fn http(&self, url: &Url) -> Result<&reqwest::Client, ApiError> {
         let clients = match binding(&self.token) {
             None if self.registered.oauth1.is_none() => &self.http.api,
@@ -175,27 +176,27 @@ impl ApiClient {
         clients.to(self.registered.nearest(url)).map_err(|error| ApiError::Request(without_url(error)))
     }
 
-    /// Sends a request as it is, with a signature or a proof where the token needs one.
+    /// Sends a request once, with a signature or a proof if the token needs one.
     pub(crate) async fn exchange(&self, request: RequestBuilder, limit: usize) -> Result<ApiResponse, ApiError> {
         let request = match (&self.registered.oauth1, &*self.token) {
             (Some(signer), Token::OAuth1(token)) => signer.sign(request, token, self.http.clock.now())?,
             _ => request,
         };
-        let answer = match self.http.send(request, binding(&self.token), limit).await {
-            Ok(answer) => answer,
+        let response = match self.http.send(request, binding(&self.token), limit).await {
+            Ok(response) => response,
             Err(SendError::Cut { why: ReadError::TooLarge, .. }) => return Err(ApiError::TooLarge { limit }),
-            Err(SendError::Proof) => return Err(ApiError::Request("no DPoP proof could be made".into())),
+            Err(SendError::Proof) => return Err(ApiError::Request("no DPoP proof could be created".into())),
             Err(SendError::Http(error) | SendError::Cut { why: ReadError::Broken(error), .. }) => {
                 return Err(transport(error));
             }
         };
         let problem = match (&self.registered.oauth1, &*self.token) {
-            (Some(signer), Token::OAuth1(token)) if answer.status.is_client_error() => {
-                signer.problem(&answer.headers, &answer.body, token)
+            (Some(signer), Token::OAuth1(token)) if response.status.is_client_error() => {
+                signer.problem(&response.headers, &response.body, token)
             }
             _ => None,
         };
-        Ok(ApiResponse::new(answer, problem))
+        Ok(ApiResponse::new(response, problem))
     }
 
     fn headers(&self) -> Result<HeaderMap, ApiError> {
@@ -208,7 +209,7 @@ impl ApiClient {
     /// The header that presents a token (RFC 6750 section 2.1, RFC 9449 section 7.1).
     fn presented(&self, token: &Token) -> Result<HeaderMap, ApiError> {
         let token = match (&self.registered.oauth1, token) {
-            // Its header is a signature, which the finished request gets.
+            // The header of OAuth 1.0a is a signature, which is added when the request is complete.
             (Some(_), Token::OAuth1(_)) => return Ok(HeaderMap::new()),
             (None, Token::OAuth2(token)) => token,
             _ => return Err(ApiError::TokenType),
@@ -227,7 +228,7 @@ impl fmt::Debug for ApiClient {
     }
 }
 
-/// What a call is proved with, where the token is bound to a key.
+/// The key to create proofs with, if the token is bound to one.
 fn binding(token: &Token) -> Option<Binding<'_>> {
     let token = token.as_oauth2()?;
     Some(Binding { key: token.dpop_key.as_ref()?, access_token: Some(&token.access_token) })

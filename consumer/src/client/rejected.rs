@@ -1,4 +1,4 @@
-//! What an API's answer says about the token, and what comes of it.
+//! What an API's response means for the token.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ApiClient, ApiResponse};
-use crate::config::dead_grant::DeadGrant;
+use crate::config::error_pattern::ErrorPattern;
 use crate::error::{ConnectError, ConnectedRejection};
 use crate::protocol::http::challenge;
 use crate::protocol::oauth1;
 
-/// Reasons that are not the token's, with which an API may answer 401 all the same (RFC 6750 section 3.1, RFC 9449
-/// sections 7.1 and 9, RFC 9470 section 3). Another token would not help.
+/// Errors that an API may return with 401 although the token is valid (RFC 6750 section 3.1, RFC 9449 sections 7.1 and 9,
+/// RFC 9470 section 3). Another token would not help.
 const OTHER_REASONS: [&str; 5] = [
     "insufficient_scope",
     "invalid_request",
@@ -23,41 +23,40 @@ const OTHER_REASONS: [&str; 5] = [
     "insufficient_user_authentication",
 ];
 const INVALID_TOKEN: &str = "invalid_token";
-/// A JSON error is short; what is longer is something else.
+/// A JSON error is short; a longer body is something else.
 const MAX_ERROR: usize = 4096;
-/// A new token may not be known to every server of an API yet.
-const MOMENT: Duration = Duration::from_secs(60);
+/// Not every server of an API may know a new token yet.
+const PROPAGATION_TIME: Duration = Duration::from_secs(60);
 
-/// What an answer says about the token that came with the request; `None` if it does not reject it. `known` is how this
-/// provider's API says so in its own words.
-fn rejection(answer: &ApiResponse, known: &[DeadGrant]) -> Option<Rejection> {
-    if is_known(answer, known) {
+/// Whether and how a response rejects the token of its request. `known` are the patterns of this provider.
+fn rejection(response: &ApiResponse, known: &[ErrorPattern]) -> Option<Rejection> {
+    if is_known(response, known) {
         return Some(Rejection::InvalidToken);
     }
-    let errors: Vec<String> = challenge::errors(answer.headers()).collect();
-    let is_unauthorized = answer.status() == StatusCode::UNAUTHORIZED;
+    let errors: Vec<String> = challenge::errors(response.headers()).collect();
+    let is_unauthorized = response.status() == StatusCode::UNAUTHORIZED;
     let names_token = errors.iter().any(|error| error == INVALID_TOKEN)
-        || is_unauthorized && json_error(answer.bytes()).is_some_and(|error| error == INVALID_TOKEN);
+        || is_unauthorized && json_error(response.bytes()).is_some_and(|error| error == INVALID_TOKEN);
     let names_other = errors.iter().any(|error| OTHER_REASONS.contains(&error.as_str()));
     match names_token {
-        true => answer.status().is_client_error().then_some(Rejection::InvalidToken),
+        true => response.status().is_client_error().then_some(Rejection::InvalidToken),
         false => (is_unauthorized && !names_other).then_some(Rejection::Unexplained),
     }
 }
 
-fn is_known(answer: &ApiResponse, known: &[DeadGrant]) -> bool {
-    let (status, body) = (answer.status(), answer.bytes());
-    // Most answers have another status, and are not read for this.
+fn is_known(response: &ApiResponse, known: &[ErrorPattern]) -> bool {
+    let (status, body) = (response.status(), response.bytes());
+    // Most responses have another status; their bodies are not parsed for this.
     let mut known = known.iter().filter(|known| known.status.is_none_or(|expected| status == expected)).peekable();
     if known.peek().is_none() || body.len() > MAX_ERROR {
         return false;
     }
     let text = || json!({ "body": String::from_utf8_lossy(body) });
     let body = serde_json::from_slice(body).ok().filter(Value::is_object).unwrap_or_else(text);
-    known.any(|known| known.is(status, &body))
+    known.any(|known| known.matches(status, &body))
 }
 
-/// The error of a body that is like a token endpoint's, as some APIs send in place of a challenge.
+/// The error in a body that resembles a token endpoint's, which some APIs send instead of a challenge.
 fn json_error(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Error {
@@ -68,16 +67,16 @@ fn json_error(body: &[u8]) -> Option<String> {
 }
 
 impl ApiClient {
-    /// Another token to send a request with that the API has rejected, if there is one.
+    /// Another token to repeat a request with after the API has rejected its token, if any.
     ///
     /// # Errors
-    /// [`ConnectedRejection`] if the token is at fault and only the user can help, which is stored then.
-    pub(crate) async fn replacement(&self, answer: &ApiResponse) -> Result<Option<Token>, ConnectedRejection> {
+    /// [`ConnectedRejection`] if the token is at fault and the user has to authorize again. This is then stored.
+    pub(crate) async fn replacement(&self, response: &ApiResponse) -> Result<Option<Token>, ConnectedRejection> {
         let Some(stored) = &self.stored else { return Ok(None) };
         let replaced = match &*self.token {
-            Token::OAuth1(token) if self.is_refused(answer).await => stored.replace_refused(token).await,
+            Token::OAuth1(token) if self.is_refused(response).await => stored.replace_refused(token).await,
             Token::OAuth1(_) => return Ok(None),
-            token => match self.explained(answer).await {
+            token => match self.explained(response).await {
                 Some(rejection) => stored.replace_rejected(token.secret(), rejection).await,
                 None => return Ok(None),
             },
@@ -103,15 +102,15 @@ impl ApiClient {
         }
     }
 
-    /// The response to a rejected token, for the browser or program that the client was made for.
+    /// The response to a rejected token, for the browser or program that sent the current request.
     fn rejected(&self, error: ConnectError) -> ConnectedRejection {
         ConnectedRejection::after_call(error, &self.registered.declared.name, self.browser.clone())
     }
 
-    /// What an answer says about the token, and if it gives no reason and the token cannot be refreshed, what the provider
-    /// says elsewhere.
-    async fn explained(&self, answer: &ApiResponse) -> Option<Rejection> {
-        let rejection = rejection(answer, &self.registered.declared.rejected_tokens)?;
+    /// Whether and how a response rejects the token. If it gives no reason and the token cannot be refreshed, the userinfo
+    /// endpoint is called to find out.
+    async fn explained(&self, response: &ApiResponse) -> Option<Rejection> {
+        let rejection = rejection(response, &self.registered.declared.rejected_tokens)?;
         let is_refreshable = self.token.as_oauth2().is_some_and(|token| token.refresh_token.is_some());
         if rejection == Rejection::InvalidToken || is_refreshable {
             return Some(rejection);
@@ -123,23 +122,24 @@ impl ApiClient {
         Some(if is_at_fault { Rejection::InvalidToken } else { Rejection::Unexplained })
     }
 
-    /// Whether a provider of OAuth 1.0a refuses the token, rather than this request or this client.
-    async fn is_refused(&self, answer: &ApiResponse) -> bool {
-        match &answer.problem {
+    /// Whether a provider of OAuth 1.0a rejects the token, and not this request or this client.
+    async fn is_refused(&self, response: &ApiResponse) -> bool {
+        match &response.problem {
             Some(problem) => oauth1::is_of_the_token(problem),
-            None if answer.status() != StatusCode::UNAUTHORIZED => false,
-            // Without a word it may be the client's key or clock, with which temporary credentials could not be had.
+            None if response.status() != StatusCode::UNAUTHORIZED => false,
+            // Without a reported problem, the cause may be the client's key or clock. Then temporary credentials would be
+            // refused too.
             None => self.userinfo_rejects().await != Some(false) && self.client_is_accepted().await,
         }
     }
 
-    /// Whether the userinfo endpoint rejects the token too; `None` if there is none, or it cannot be asked.
+    /// Whether the userinfo endpoint rejects the token too; `None` if there is none, or the call fails.
     async fn userinfo_rejects(&self) -> Option<bool> {
         let endpoint = self.registered.userinfo_endpoint()?.clone();
         let request = self.request_url(Method::GET, Ok(endpoint)).request.ok()?;
-        let answer = self.exchange(request, self.http.limits.max_response).await;
+        let response = self.exchange(request, self.http.limits.max_response).await;
         let known = &self.registered.declared.rejected_tokens;
-        Some(answer.is_ok_and(|answer| answer.status() == StatusCode::UNAUTHORIZED || is_known(&answer, known)))
+        Some(response.is_ok_and(|response| response.status() == StatusCode::UNAUTHORIZED || is_known(&response, known)))
     }
 
     async fn client_is_accepted(&self) -> bool {
@@ -151,7 +151,7 @@ impl ApiClient {
 
     fn is_new(&self) -> bool {
         let issued_at = self.token.as_oauth2().and_then(|token| token.issued_at);
-        issued_at.is_some_and(|issued_at| self.http.clock.now().saturating_since(issued_at) < MOMENT)
+        issued_at.is_some_and(|issued_at| self.http.clock.now().saturating_since(issued_at) < PROPAGATION_TIME)
     }
 }
 
@@ -161,18 +161,19 @@ mod tests {
     use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
-    use crate::protocol::http::Answer;
+    use crate::protocol::http::HttpResponse;
 
     fn rejection_in(status: u16, challenge: &'static str, body: &'static str) -> Option<Rejection> {
         let mut headers = HeaderMap::new();
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         let status = StatusCode::from_u16(status).unwrap();
-        let answer = Answer { status, headers, body: Bytes::from_static(body.as_bytes()), is_redirected: false };
-        rejection(&ApiResponse::new(answer, None), &crate::presets::Slack::provider().rejected_tokens)
+        let response =
+            HttpResponse { status, headers, body: Bytes::from_static(body.as_bytes()), is_redirected: false };
+        rejection(&ApiResponse::new(response, None), &crate::presets::Slack::provider().rejected_tokens)
     }
 
     #[test]
-    fn a_provider_has_its_own_words_for_a_rejection() {
+    fn a_pattern_of_the_provider_is_a_rejection() {
         for (status, body, expected) in [
             (200, "{\"ok\":false,\"error\":\"token_revoked\"}", Some(Rejection::InvalidToken)),
             (200, "{\"ok\":true,\"error\":\"token_revoked\"}", None),
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_is_told_by_status_and_reason() {
+    fn a_rejection_depends_on_status_and_reason() {
         use Rejection::{InvalidToken, Unexplained};
 
         let invalid = "Bearer error=\"invalid_token\"";

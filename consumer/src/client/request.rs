@@ -11,10 +11,10 @@ use super::{ApiClient, ApiResponse};
 use crate::error::ApiError;
 use crate::protocol::dpop;
 
-/// How many tokens one call is tried with: the one it began with, one that was stored meanwhile, and a refreshed one.
+/// How many tokens one call is tried with: the original one, one that was stored in the meantime, and a refreshed one.
 const MAX_TOKENS: u32 = 3;
 
-/// A request that is not sent yet. What is wrong with it, [`ApiRequest::send`] returns.
+/// A request that is not sent yet. [`ApiRequest::send`] returns any error in it.
 #[must_use]
 pub struct ApiRequest {
     pub(super) request: Result<RequestBuilder, ApiError>,
@@ -27,17 +27,16 @@ impl ApiRequest {
         Self { request, limit, client }
     }
 
-    /// Adds pairs to the query: anything that serializes as a map or a list of pairs.
+    /// Adds pairs to the query: any value that serializes as a map or a list of pairs.
     pub fn query(self, pairs: &(impl Serialize + ?Sized)) -> Self {
         self.change(|request| request.query(pairs))
     }
 
-    /// Adds a header. `Authorization`, and where the provider has another one for the token, is the token's and cannot be
-    /// set.
+    /// Adds a header. `Authorization`, and the provider's own header for the token if it has one, cannot be set.
     pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
         let is_tokens = [header::AUTHORIZATION, dpop::PROOF].contains(&name);
         if is_tokens || name == self.client.registered.presentation.name {
-            return Self { request: Err(ApiError::Request("the token sets this header".into())), ..self };
+            return Self { request: Err(ApiError::Request("this header is reserved for the token".into())), ..self };
         }
         self.change(|request| {
             let mut headers = HeaderMap::new();
@@ -56,38 +55,40 @@ impl ApiRequest {
         self.change(|request| request.form(body))
     }
 
-    /// Sends a body as it is.
+    /// Sends a body unchanged.
     pub fn body(self, body: impl Into<Bytes>) -> Self {
         self.change(|request| request.body(body.into()))
     }
 
-    /// Sets how long this request may take as a whole, in place of [`OAuthBuilder::timeout`](crate::OAuthBuilder::timeout).
-    /// Where the API rejects the token and it is sent once more, that has as long again, after the refresh.
+    /// Sets the timeout of this request including its response, instead of
+    /// [`OAuthBuilder::timeout`](crate::OAuthBuilder::timeout). If the API rejects the token and the request is sent again
+    /// after a refresh, the timeout starts again.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.change(|request| request.timeout(timeout))
     }
 
-    /// Sets the most bytes of this answer that are read, in place of
+    /// Sets the size limit of this response in bytes, instead of
     /// [`OAuthBuilder::max_response`](crate::OAuthBuilder::max_response).
     pub fn max_response(self, bytes: usize) -> Self {
         Self { limit: bytes, ..self }
     }
 
-    /// Sends the request and reads the whole answer, whatever its status.
+    /// Sends the request and reads the whole response, whatever its status.
     ///
-    /// If the API rejects the token, it is replaced by the one that is stored by now, or by a refreshed one, and the request
-    /// is sent again, whatever its method: the API verified the token first and did nothing else. Once a redirect was
-    /// followed the request may have been done, and is not sent again.
+    /// If the API rejects the token, the token is replaced by the one that is stored by now, or by a refreshed one, and the
+    /// request is sent again, whatever its method: an API that rejects the token has not processed the request. If a
+    /// redirect was followed, the request may have been processed, and is not sent again.
     ///
-    /// The API rejects the token if it answers 401, unless it names a reason that is not the token's, such as
-    /// `insufficient_scope`, or if it answers another 4xx with `invalid_token` in `WWW-Authenticate` (RFC 6750 section 3.1 wants
-    /// a 401 there, but the reason is clear). A 401 without a reason does not replace a token that is younger than a minute,
-    /// and a token that replaced a rejected one is not replaced within ten minutes. The API's answer is returned then.
+    /// A response rejects the token if it has status 401, unless it names a reason that is not the token's, such as
+    /// `insufficient_scope`. Another 4xx with `invalid_token` in `WWW-Authenticate` also rejects it (RFC 6750 section 3.1
+    /// requires a 401 there, but the reason is clear). After a 401 without a reason, a token that is younger than a minute
+    /// is not replaced, and a token that replaced a rejected one is not replaced within ten minutes. In these cases the
+    /// API's response is returned.
     ///
-    /// If the token is at fault and cannot be replaced, the connection needs the user's authorization from now on
-    /// ([`DeadReason::Rejected`](crate::DeadReason::Rejected)), and [`ApiResponse::success`] is
-    /// [`ApiError::NeedsAuthorization`]. If the token can never be refreshed and the API gave no reason, the provider's
-    /// userinfo endpoint is asked first whether it rejects the token too.
+    /// If the token is at fault and cannot be replaced, the connection needs the user's authorization from then on
+    /// ([`DeadReason::Rejected`](crate::DeadReason::Rejected)), and [`ApiResponse::success`] returns
+    /// [`ApiError::NeedsAuthorization`]. If the token can never be refreshed and the API gave no reason, this happens only
+    /// if the provider's userinfo endpoint rejects the token too.
     ///
     /// # Errors
     /// [`ApiError`].
@@ -97,15 +98,15 @@ impl ApiRequest {
         let mut left = MAX_TOKENS;
         loop {
             let again = request.try_clone();
-            let answer = client.exchange(request, limit).await?;
+            let response = client.exchange(request, limit).await?;
             left -= 1;
-            match (client.replacement(&answer).await, again) {
-                (Ok(Some(token)), Some(again)) if !answer.is_redirected && left > 0 => {
+            match (client.replacement(&response).await, again) {
+                (Ok(Some(token)), Some(again)) if !response.is_redirected && left > 0 => {
                     request = again.headers(client.presented(&token)?);
                     client.token = Arc::new(token);
                 }
-                (Ok(_), _) => return Ok(answer),
-                (Err(rejection), _) => return Ok(answer.rejected(rejection)),
+                (Ok(_), _) => return Ok(response),
+                (Err(rejection), _) => return Ok(response.rejected(rejection)),
             }
         }
     }

@@ -5,28 +5,28 @@ use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ConnectedRejection};
-use crate::protocol::http::Answer;
+use crate::protocol::http::HttpResponse;
 
-/// An answer of a provider's API, read whole.
+/// A complete response of a provider's API.
 #[derive(Clone)]
 pub struct ApiResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
-    /// What a provider of OAuth 1.0a says is wrong.
+    /// The problem that a provider of OAuth 1.0a reported.
     pub(crate) problem: Option<String>,
     pub(crate) is_redirected: bool,
-    /// That the token was rejected and only the user can help.
+    /// Set if the token was rejected and the user has to authorize again.
     rejection: Option<ConnectedRejection>,
 }
 
 impl ApiResponse {
-    pub(crate) fn new(answer: Answer, problem: Option<String>) -> Self {
-        let Answer { status, headers, body, is_redirected } = answer;
+    pub(crate) fn new(response: HttpResponse, problem: Option<String>) -> Self {
+        let HttpResponse { status, headers, body, is_redirected } = response;
         Self { status, headers, body, problem, is_redirected, rejection: None }
     }
 
-    /// The same answer with what it means for the connection.
+    /// The same response, with what it means for the connection.
     pub(crate) fn rejected(self, rejection: ConnectedRejection) -> Self {
         Self { rejection: Some(rejection), ..self }
     }
@@ -41,11 +41,11 @@ impl ApiResponse {
         &self.headers
     }
 
-    /// This answer, if its status is a success.
+    /// This response, if its status is a success.
     ///
     /// # Errors
-    /// [`ApiError::NeedsAuthorization`] if the API rejected the token and it could not be replaced; [`ApiError::Status`], or
-    /// [`ApiError::Problem`] where a provider of OAuth 1.0a says more.
+    /// [`ApiError::NeedsAuthorization`] if the API rejected the token and it could not be replaced; [`ApiError::Problem`] if
+    /// a provider of OAuth 1.0a reported one; [`ApiError::Status`] otherwise.
     pub fn success(self) -> Result<Self, ApiError> {
         match (self.status, self.rejection, self.problem) {
             (status, _, _) if status.is_success() => Ok(Self { rejection: None, problem: None, ..self }),
@@ -55,7 +55,7 @@ impl ApiResponse {
         }
     }
 
-    /// The body as it came.
+    /// The body, unchanged.
     pub fn bytes(&self) -> &Bytes {
         &self.body
     }
@@ -69,10 +69,10 @@ impl ApiResponse {
         text.map(str::to_owned).map_err(|error| ApiError::Body { expected: "text", source: error.into() })
     }
 
-    /// The body read as JSON.
+    /// The body, parsed as JSON.
     ///
     /// # Errors
-    /// [`ApiError::Body`] if it is something else.
+    /// [`ApiError::Body`] if it is not JSON of that type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_json::from_slice(&self.body).map_err(|error| ApiError::Body { expected: "JSON", source: error.into() })
     }

@@ -1,4 +1,5 @@
-//! From a stored token to a usable one, by the refresh protocol of the core, and what that needs to know of a provider.
+//! Gets a usable token from a stored one, by the refresh protocol of the core, and implements what that needs from a
+//! provider.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,20 +16,20 @@ use crate::protocol::oauth2::token_request;
 use crate::protocol::oauth2::token_response::Reading;
 use crate::protocol::registered::Registered;
 
-/// Where the token of one user at one provider is.
+/// The stored token of one user at one provider.
 #[derive(Clone)]
 pub(crate) struct StoredToken {
     pub(crate) refresher: Refresher,
     pub(crate) tokens: Tokens,
     pub(crate) http: HttpClients,
-    /// Whether the token is sealed again if an older key sealed it, because no other process can list it to do so.
+    /// Whether a token that an older key sealed is resealed when it is read, because no other process can list it.
     pub(crate) reseals: bool,
     pub(crate) registered: Registered,
     pub(crate) key: TokenKey,
 }
 
 impl StoredToken {
-    /// A token that has not expired, refreshed if need be.
+    /// A token that has not expired, refreshed if necessary.
     pub(crate) async fn usable(&self) -> Result<Token, ConnectError> {
         self.reseal().await;
         if self.registered.oauth1.is_some() {
@@ -42,12 +43,12 @@ impl StoredToken {
             return;
         }
         if let Err(error) = self.tokens.reseal(&self.key).await {
-            // Whatever it is, reading the token says it too.
-            tracing::debug!(error = &error as &dyn std::error::Error, "a token was not sealed again");
+            // Reading the token reports the same error.
+            tracing::debug!(error = &error as &dyn std::error::Error, "a token was not resealed");
         }
     }
 
-    /// A token other than one that the API has rejected; `None` if that one stays in use.
+    /// A token that replaces one that the API has rejected; `None` if that one stays in use.
     pub(crate) async fn replace_rejected(
         &self,
         rejected: &Secret,
@@ -58,22 +59,22 @@ impl StoredToken {
         Ok(replaced.map(Token::from))
     }
 
-    /// Notes that the provider no longer accepts these token credentials, and returns others if such are stored by now.
+    /// Records that the provider no longer accepts these token credentials, and returns others if they are stored by now.
     pub(crate) async fn replace_refused(&self, refused: &OAuth1Token) -> Result<Option<Token>, ConnectError> {
         self.refresher.mark_refused(refused, &self.tokens, &self.key).await?;
         let stored = self.usable().await?;
         Ok(Some(stored).filter(|stored| stored.as_oauth1() != Some(refused)))
     }
 
-    /// What redeems its refresh token.
+    /// The token endpoint that redeems its refresh token.
     pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
         let (http, registered) = (self.http.clone(), self.registered.clone());
-        Arc::new(TokenEndpoint { http, registered, complete: OnceLock::new(), doubts: OnceLock::new() })
+        Arc::new(TokenEndpoint { http, registered, complete: OnceLock::new(), concerns: OnceLock::new() })
     }
 }
 
-/// Counts refresh events, for the operator of the application. The labels come from its configuration and this code.
-#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing counts"))]
+/// Counts refresh events, for the operator of the application. The labels are from its configuration and this code.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is counted"))]
 pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
     #[cfg(feature = "metrics")]
     {
@@ -82,13 +83,13 @@ pub(crate) fn count(key: &TokenKey, event: &RefreshEvent) {
     }
 }
 
-/// Where one provider's refresh tokens are redeemed.
+/// The token endpoint of one provider, for one refresh.
 struct TokenEndpoint {
     http: HttpClients,
     registered: Registered,
     complete: OnceLock<Registered>,
-    /// What is doubtful about the token that was redeemed. One of these redeems one.
-    doubts: OnceLock<String>,
+    /// What could not be verified about the new token. Each value redeems one token.
+    concerns: OnceLock<String>,
 }
 
 #[async_trait]
@@ -104,9 +105,9 @@ impl Redeem for TokenEndpoint {
         let registered = self.complete().await?;
         let http = self.http.within(lease);
         match token_request::refresh(&http, &registered, token, refresh_token, http.clock.now()).await {
-            Ok(Reading { token, doubts }) => {
-                if !doubts.is_empty() {
-                    let _ = self.doubts.set(doubts.join(", "));
+            Ok(Reading { token, concerns }) => {
+                if !concerns.is_empty() {
+                    let _ = self.concerns.set(concerns.join(", "));
                 }
                 Ok(token)
             }
@@ -122,13 +123,13 @@ impl Redeem for TokenEndpoint {
         }
     }
 
-    /// The ID token is verified, but only stored if that is configured.
+    /// The ID token is verified, but stored only if that is configured.
     fn to_store(&self, old: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
         let id_token =
-            new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.declared.keep_id_token);
-        let mut kept = new.clone();
-        kept.id_token = id_token.cloned();
-        kept
+            new.id_token.as_ref().or(old.id_token.as_ref()).filter(|_| self.registered.declared.store_id_token);
+        let mut stored = new.clone();
+        stored.id_token = id_token.cloned();
+        stored
     }
 
     async fn revoke(&self, token: &OAuth2Token) {
@@ -138,25 +139,29 @@ impl Redeem for TokenEndpoint {
 
     async fn verify(&self, old: &OAuth2Token, new: &OAuth2Token) -> Verdict {
         let provider = &self.registered.declared.name;
-        let doubts = self.doubts.get();
-        if let Some(doubts) = doubts {
-            tracing::error!(provider, doubts, "a refresh brought a token that is doubtful, and it was stored");
+        let concerns = self.concerns.get();
+        if let Some(concerns) = concerns {
+            tracing::error!(
+                provider,
+                concerns,
+                "a refresh returned a token with unverified properties, and the token was stored"
+            );
         }
-        let said = || doubts.map_or(Verdict::Accepted, |doubts| Verdict::Unverified { cause: doubts.clone() });
-        // What the application named itself no ID token can repeat.
+        let passed = || concerns.map_or(Verdict::Accepted, |concerns| Verdict::Unverified { cause: concerns.clone() });
+        // An ID token cannot contain a subject that the application itself named.
         let verified = old.subject.as_ref().filter(|subject| !subject.issuer.is_empty());
-        let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return said() };
+        let (Some(openid), Some(subject)) = (&self.registered.openid, verified) else { return passed() };
         let http = &self.http;
         let verdict = openid.verify_refresh(subject, new, &self.registered.client_id, http, http.clock.now()).await;
         if let Verdict::Unverified { cause } | Verdict::DifferentSubject { cause } = &verdict {
-            tracing::error!(provider, cause, "a refresh brought an ID token that is not right");
+            tracing::error!(provider, cause, "a refresh returned an ID token that failed verification");
         }
-        if verdict == Verdict::Accepted { said() } else { verdict }
+        if verdict == Verdict::Accepted { passed() } else { verdict }
     }
 }
 
 impl TokenEndpoint {
-    /// The provider with what its metadata adds, fetched once.
+    /// The provider, completed by its metadata, which is fetched once.
     async fn complete(&self) -> Result<Registered, RedeemError> {
         if let Some(complete) = self.complete.get() {
             return Ok(complete.clone());
@@ -168,25 +173,25 @@ impl TokenEndpoint {
     }
 }
 
-/// What a server says of itself with a status that is not its own (RFC 6749 section 4.1.2.1).
+/// The error code that a server may send instead of a 5xx status (RFC 6749 section 4.1.2.1).
 const SERVER_ERROR: &str = "server_error";
 
-/// What an error of the token endpoint says about the refresh token.
+/// What an error of the token endpoint means for the refresh token.
 ///
-/// The word of the provider that the grant is dead counts with any status. Everything else is seen by its status first: a
-/// gateway can answer for a provider that has spent the refresh token, in JSON too.
+/// If the response says that the grant is dead, its status does not matter. Otherwise the status comes first: a gateway may
+/// respond for a provider that has already spent the refresh token, even with JSON.
 pub(crate) fn meaning(error: &TokenEndpointError) -> RedeemError {
     let cause = error.to_string();
     let (status, fault, retry_after) = match error {
         error if error.needs_authorization() => return RedeemError::Dead { cause },
-        TokenEndpointError::LeaseOver => return RedeemError::LeaseExpired,
+        TokenEndpointError::LeaseExpired => return RedeemError::LeaseExpired,
         TokenEndpointError::Unreachable(_) | TokenEndpointError::Proof => {
             return RedeemError::NotRedeemed { cause, retry_after: None };
         }
         TokenEndpointError::Transport(_) | TokenEndpointError::Timeout => {
             return RedeemError::Unknown { cause, retry_after: None };
         }
-        TokenEndpointError::Answer(_) => return RedeemError::Unusable { cause, retry_after: None },
+        TokenEndpointError::InvalidResponse(_) => return RedeemError::Unusable { cause, retry_after: None },
         TokenEndpointError::Refused { code, retry_after, .. } if code == SERVER_ERROR => {
             return RedeemError::Unusable { cause, retry_after: *retry_after };
         }
@@ -194,12 +199,13 @@ pub(crate) fn meaning(error: &TokenEndpointError) -> RedeemError {
         TokenEndpointError::Status { status, retry_after } => (*status, None, *retry_after),
     };
     match (status.as_u16(), fault) {
-        // Looked at before the request is (RFC 6585 section 4, RFC 8470 section 5.2, RFC 9110 section 15.5.9).
+        // These are rejected before the request is processed (RFC 6585 section 4, RFC 8470 section 5.2, RFC 9110 section
+        // 15.5.9).
         (408 | 425 | 429, _) => RedeemError::NotRedeemed { cause, retry_after },
         (300..=399 | 500.., _) | (..300, None) => RedeemError::Unusable { cause, retry_after },
-        (_, Some(Fault::Passing)) => RedeemError::NotRedeemed { cause, retry_after },
+        (_, Some(Fault::Temporary)) => RedeemError::NotRedeemed { cause, retry_after },
         (_, Some(Fault::Client)) => RedeemError::Misconfigured { cause: to_correct(&cause) },
-        // Without a word these are about the client and its endpoint (RFC 6749 section 5.2).
+        // Without an error code, these concern the client and its endpoint (RFC 6749 section 5.2).
         (401 | 404 | 405 | 410 | 415, None) => RedeemError::Misconfigured { cause: to_correct(&cause) },
         _ => RedeemError::Refused { cause, retry_after },
     }
@@ -229,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_dead_grant_is_dead() {
+    fn only_a_dead_grant_ends_the_connection() {
         for status in [200, 400, 401, 403, 429, 500, 503] {
             let error = refused(status, "invalid_grant", Fault::Grant);
             assert!(matches!(meaning(&error), RedeemError::Dead { .. }), "{status}");
@@ -249,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fault_of_a_client_costs_no_user_anything() {
+    fn a_fault_of_the_client_affects_no_grant() {
         for status in [200, 400, 401, 403, 404] {
             let error = meaning(&refused(status, "invalid_client", Fault::Client));
             assert!(matches!(error, RedeemError::Misconfigured { .. }), "{status}");
@@ -259,11 +265,11 @@ mod tests {
         }
     }
 
-    /// A gateway answers in JSON too, and does not know whether the refresh token is spent.
+    /// A gateway responds in JSON too, and does not know whether the refresh token is spent.
     #[test]
-    fn the_status_is_seen_before_the_error() {
+    fn the_status_takes_precedence_over_the_error() {
         for code in [300, 302, 500, 502, 503, 504, 599] {
-            for error in [status(code), refused(code, "x", Fault::Passing), refused(code, "x", Fault::Client)] {
+            for error in [status(code), refused(code, "x", Fault::Temporary), refused(code, "x", Fault::Client)] {
                 assert!(matches!(meaning(&error), RedeemError::Unusable { retry_after: Some(_), .. }), "{error:?}");
             }
         }
@@ -272,16 +278,16 @@ mod tests {
                 assert!(matches!(meaning(&error), RedeemError::NotRedeemed { retry_after: Some(_), .. }), "{error:?}");
             }
         }
-        let error = meaning(&refused(400, "slow_down", Fault::Passing));
+        let error = meaning(&refused(400, "slow_down", Fault::Temporary));
         assert!(matches!(error, RedeemError::NotRedeemed { retry_after: Some(_), .. }));
         let error = meaning(&refused(400, SERVER_ERROR, Fault::Unknown));
         assert!(matches!(error, RedeemError::Unusable { retry_after: Some(_), .. }));
         assert!(matches!(meaning(&status(204)), RedeemError::Unusable { .. }));
-        assert!(matches!(meaning(&TokenEndpointError::Answer("x")), RedeemError::Unusable { .. }));
+        assert!(matches!(meaning(&TokenEndpointError::InvalidResponse("x")), RedeemError::Unusable { .. }));
     }
 
     #[test]
-    fn what_brought_no_answer_may_have_been_sent() {
+    fn a_request_without_a_response_may_have_been_sent() {
         for lost in [TokenEndpointError::Timeout, TokenEndpointError::Transport("x".into())] {
             assert!(matches!(meaning(&lost), RedeemError::Unknown { .. }));
         }

@@ -1,4 +1,4 @@
-//! A registration that was checked: every URL parsed, every value usable.
+//! A checked registration: every URL is parsed, and every value is valid.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ use super::registration::Registration;
 use super::reserved::reserves;
 use crate::error::ConfigError;
 
-/// What an application declared of a provider, and what was parsed of it.
+/// What an application declared about a provider, and what was parsed from it.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// As it was declared, with what asks for a refresh token.
+    /// The declaration, with the parameters that request a refresh token.
     pub(crate) declared: Provider,
     pub(crate) endpoints: Endpoints,
     pub(crate) issuer: Option<Issuer>,
@@ -35,8 +35,8 @@ pub(crate) struct Checked {
 /// The URLs of the configuration.
 #[derive(Debug)]
 pub(crate) struct Endpoints {
-    /// If the issuer's metadata has to name this one or the next two, the issuer or its metadata stands in their place, so
-    /// that nothing that is sent there by mistake goes astray.
+    /// If this endpoint or one of the next two has to come from the issuer's metadata, the URL of the issuer or its metadata
+    /// takes its place, so that a request sent here by mistake reaches no third party.
     pub(crate) authorization: Url,
     pub(crate) token: Url,
     pub(crate) refresh: Url,
@@ -49,7 +49,7 @@ pub(crate) struct Endpoints {
 }
 
 impl Checked {
-    /// Checks a registration; its callback is at `callback` unless it says otherwise.
+    /// Checks a registration. Its redirect URI is `callback` unless it sets another one.
     pub(crate) fn new(registration: Registration, hosts: KnownHosts, callback: &str) -> Result<Self, ConfigError> {
         let Registration { provider, client_id, client_secret, client_key, redirect_uri, plain_http } = registration;
         let declared = with_offline_access(provider);
@@ -66,7 +66,7 @@ impl Checked {
         let secret_maker = secret_maker.map_err(|problem| invalid("client_key", problem))?;
         declared.quirks.check(name, client_secret.is_none() && secret_maker.is_none())?;
         let headers = |field, given: &BTreeMap<String, String>| {
-            let problem = "has a name or value that no header can have, or authorization";
+            let problem = "has a name or value that is not valid in a header, or sets authorization";
             headers(given, &client_id).ok_or_else(|| invalid(field, problem))
         };
         let checked = Self {
@@ -75,7 +75,7 @@ impl Checked {
             api_headers: headers("api_headers", &declared.api_headers)?,
             token_headers: headers("token_headers", &declared.quirks.token_headers)?,
             presentation: (declared.quirks.token_header.presentation())
-                .ok_or_else(|| invalid("token_header", "has a name or scheme that no header can have"))?,
+                .ok_or_else(|| invalid("token_header", "has a name or scheme that is not valid in a header"))?,
             client_id,
             client_secret,
             secret_maker,
@@ -96,12 +96,12 @@ impl Checked {
         }
     }
 
-    /// The key for a token that is about to be asked for: the one there is, or a new one if there should be one.
+    /// The key for a token that is about to be requested: the existing one, or a new one if the provider binds tokens.
     pub(crate) fn dpop_key(&self, known: Option<DpopKey>) -> Option<DpopKey> {
         known.or_else(|| self.declared.dpop.then(DpopKey::generate))
     }
 
-    /// The header that presents a token to the API, or `None` if none can.
+    /// The header that presents a token to the API, or `None` if the token is not valid in a header.
     pub(crate) fn present(&self, token: &Secret, is_bound: bool) -> Option<HeaderMap> {
         if is_bound { Presentation::dpop().present(token) } else { self.presentation.present(token) }
     }
@@ -111,7 +111,7 @@ impl Checked {
         reserves(self.declared.oauth1.is_some(), parameter)
     }
 
-    /// From where URLs come that a token response names. Its host's name is not resolved for that.
+    /// The zone of the token endpoint, from which URLs in a token response come. The host is not resolved for this.
     pub(crate) fn source(&self) -> Zone {
         Zone::of(&self.endpoints.token).unwrap_or(Zone::Internet)
     }
@@ -146,7 +146,7 @@ impl Endpoints {
     }
 }
 
-/// Checks what is no URL and no header.
+/// Checks everything except URLs and headers.
 fn check_texts(declared: &Provider) -> Result<(), ConfigError> {
     let invalid = |field, problem| Err(ConfigError::invalid(&declared.name, field, problem));
     let usable = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
@@ -175,7 +175,7 @@ fn check_texts(declared: &Provider) -> Result<(), ConfigError> {
     declared.rejected_tokens.iter().try_for_each(|rejected| rejected.check(&declared.name, "rejected_tokens"))
 }
 
-/// The first field that is set and does nothing in OAuth 1.0a.
+/// The first field that is set although OAuth 1.0a does not use it.
 fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
     let of_both = Quirks { callback_fragment: false, ..provider.quirks.clone() };
     [
@@ -185,7 +185,7 @@ fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
         ("revocation_endpoint", provider.revocation_endpoint.is_some()),
         ("pushed_authorization_request_endpoint", provider.pushed_authorization_request_endpoint.is_some()),
         ("dpop", provider.dpop),
-        ("offline_access", provider.offline_access != OfflineAccess::NotAsked),
+        ("offline_access", provider.offline_access != OfflineAccess::NotRequested),
         ("dead_grants", !provider.dead_grants.is_empty()),
         ("rejected_tokens", !provider.rejected_tokens.is_empty()),
         ("quirks", of_both != Quirks::default()),
@@ -194,10 +194,10 @@ fn of_oauth2_only(provider: &Provider) -> Option<&'static str> {
     .find_map(|(field, is_set)| is_set.then_some(field))
 }
 
-/// The same with what asks for a refresh token, besides what is asked for anyway.
+/// Adds the parameters that request a refresh token.
 fn with_offline_access(mut declared: Provider) -> Provider {
     match &declared.offline_access {
-        OfflineAccess::NotAsked => {}
+        OfflineAccess::NotRequested => {}
         OfflineAccess::Scope(scope) if declared.scopes.contains(scope) => {}
         OfflineAccess::Scope(scope) => declared.scopes.push(scope.clone()),
         OfflineAccess::Params(params) => {
@@ -240,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_keeps_its_query_but_not_our_parameters() {
+    fn an_endpoint_retains_its_query_except_our_parameters() {
         let checked =
             check(|provider| provider.authorization_endpoint = "https://p.example/auth?tenant=a&state=x".to_owned());
         assert_eq!(checked.unwrap().endpoints.authorization.as_str(), "https://p.example/auth?tenant=a");
     }
 
     #[test]
-    fn what_belongs_to_the_protocol_cannot_be_configured() {
+    fn parameters_of_the_protocol_cannot_be_configured() {
         for parameter in RESERVED {
             let set = |provider: &mut Provider| {
                 provider.authorization_params.insert(parameter.to_owned(), "evil".to_owned());

@@ -1,4 +1,5 @@
-//! A client that has a key in place of a secret, and makes a secret of it whenever one is needed, as Apple wants it.
+//! A client with a private key instead of a secret. It generates a secret from the key when one is needed, as Apple
+//! requires.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -11,17 +12,17 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use oauth_dance_core::{Secret, Timestamp};
 use serde_json::json;
 
-/// How long a secret is good for.
+/// How long a secret is valid.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
-/// How long it is used, which leaves the provider's clock some time to differ.
+/// How long a secret is used. The rest is a margin for clock differences.
 const USE: Duration = Duration::from_secs(3 * 60);
 const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const END: &str = "-----END PRIVATE KEY-----";
 
-/// A private key that an application has in place of a client secret; see
+/// A private key that an application has instead of a client secret; see
 /// [`Provider::client_with_key`](crate::Provider::client_with_key).
 ///
-/// Whenever a secret is needed, a JWT signed by ES256 is made of it, which is good for five minutes.
+/// When a secret is needed, a JWT signed with ES256 is generated from the key. It is valid for five minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientKey {
     team_id: String,
@@ -31,8 +32,9 @@ pub struct ClientKey {
 }
 
 impl ClientKey {
-    /// A key for Sign in with Apple: the identifier of the team, that of the key, and the content of the `.p8` file that
-    /// Apple gives once, in PEM (PKCS #8). It is read when [`OAuthBuilder::build`](crate::OAuthBuilder::build) gets it.
+    /// A key for Sign in with Apple: the team's identifier, the key's identifier, and the content of the `.p8` file, which
+    /// Apple lets you download once, in PEM (PKCS #8). The key is checked by
+    /// [`OAuthBuilder::build`](crate::OAuthBuilder::build).
     pub fn apple(team_id: impl Into<String>, key_id: impl Into<String>, private_key: impl Into<Secret>) -> Self {
         Self {
             team_id: team_id.into(),
@@ -43,7 +45,7 @@ impl ClientKey {
     }
 }
 
-/// A key that was read.
+/// A parsed key.
 pub(crate) struct SecretMaker {
     key: ClientKey,
     client_id: String,
@@ -52,7 +54,7 @@ pub(crate) struct SecretMaker {
 }
 
 impl SecretMaker {
-    /// Reads the key, or says what is wrong with it.
+    /// Parses the key, or describes what is wrong with it.
     pub(crate) fn new(key: ClientKey, client_id: &str) -> Result<Self, &'static str> {
         let problem = "is not a private key on the curve P-256 in PEM (PKCS #8)";
         let pem = key.private_key.expose().split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
@@ -62,7 +64,7 @@ impl SecretMaker {
         Ok(Self { key, client_id: client_id.to_owned(), pair, made: Mutex::default() })
     }
 
-    /// A secret that is good now. `None` if the library cannot sign.
+    /// A secret that is valid now. `None` if signing fails.
     pub(crate) fn secret(&self, now: Timestamp) -> Option<Secret> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((secret, at)) = made.as_ref()
@@ -76,7 +78,7 @@ impl SecretMaker {
         Some(secret)
     }
 
-    /// A JWT that is signed by ES256 (RFC 7519, RFC 7518 section 3.4).
+    /// A JWT signed with ES256 (RFC 7519, RFC 7518 section 3.4).
     fn make(&self, now: Timestamp) -> Option<String> {
         let header = json!({ "alg": "ES256", "kid": self.key.key_id });
         let claims = json!({
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_a_jwt_that_the_key_signed_and_that_lasts_minutes() {
+    fn a_secret_is_a_jwt_signed_by_the_key_for_minutes() {
         let maker = SecretMaker::new(key(&generated()), "com.example.app").unwrap();
         let secret = maker.secret(at(1_000_000)).unwrap();
         let jwt = secret.expose();
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_used_as_long_as_it_is_fresh() {
+    fn a_secret_is_reused_while_it_is_fresh() {
         let maker = SecretMaker::new(key(&generated()), "com.example.app").unwrap();
         let first = maker.secret(at(1_000)).unwrap();
         assert_eq!(maker.secret(at(1_179)), Some(first.clone()));
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_and_not_shown() {
+    fn an_invalid_key_is_rejected_and_not_shown() {
         let other_curve =
             EcdsaKeyPair::generate_pkcs8(&aws_lc_rs::signature::ECDSA_P384_SHA384_FIXED_SIGNING, &SystemRandom::new());
         let bad = ["", "CANARY", &format!("{BEGIN}CANARY{END}"), &pem(b"CANARY"), &pem(other_curve.unwrap().as_ref())];

@@ -1,4 +1,4 @@
-//! URLs of the configuration: absolute, and safe to send secrets to.
+//! URLs in the configuration: absolute, and safe for secrets.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use crate::error::ConfigError;
 
-/// The hosts that an application lets be reached without TLS.
+/// The hosts that an application allows to be reached without TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PlainHttp(BTreeSet<String>);
 
@@ -22,7 +22,7 @@ impl PlainHttp {
     }
 }
 
-/// A host as URLs have it, or `None` if it is none, or more than one.
+/// A host in the form that URLs have, or `None` if the text is not exactly one host.
 fn host_of(text: &str) -> Option<String> {
     let url = Url::parse(&format!("http://{text}/")).ok()?;
     let host = url.host_str()?;
@@ -31,10 +31,11 @@ fn host_of(text: &str) -> Option<String> {
     (is_all && host.chars().all(is_name)).then(|| host.to_owned())
 }
 
-/// An absolute URL that secrets may travel to: https, or http on this machine or where the application allows it.
+/// Parses an absolute URL that secrets may be sent to: https, or http on this machine or on a host that the application
+/// allows.
 pub(crate) fn parse_endpoint(text: &str, plain_http: &PlainHttp) -> Result<Url, &'static str> {
     if text.contains(['{', '}']) {
-        return Err("has a place in braces that is not filled in, or was given what cannot stand there");
+        return Err("contains a placeholder in braces that was not replaced, or was replaced by an invalid value");
     }
     let url = Url::parse(text).map_err(|_| "is not an absolute URL")?;
     match url.scheme() {
@@ -61,14 +62,15 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Keeps the query of an authorization endpoint (RFC 6749 section 3.1) but for what the request sets itself.
+/// Retains the query of an authorization endpoint (RFC 6749 section 3.1), except the parameters that the request sets
+/// itself.
 pub(crate) fn without_parameters(endpoint: &Url, is_set: impl Fn(&str) -> bool) -> Url {
     let pairs = endpoint.query_pairs().filter(|(name, _)| !is_set(name));
-    let kept: Vec<(String, String)> = pairs.map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
+    let retained: Vec<(String, String)> = pairs.map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
     let mut url = endpoint.clone();
     url.set_query(None);
-    if !kept.is_empty() {
-        url.query_pairs_mut().extend_pairs(kept);
+    if !retained.is_empty() {
+        url.query_pairs_mut().extend_pairs(retained);
     }
     url
 }
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_host_can_be_allowed_at_a_time() {
+    fn an_allowed_host_is_exactly_one_host() {
         for bad in [
             "",
             "*",

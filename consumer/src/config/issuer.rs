@@ -1,11 +1,11 @@
 /// The scope that makes an authorization request one of OpenID Connect (Core section 3.1.2.1).
 pub(crate) const OPENID_SCOPE: &str = "openid";
 
-/// Where Microsoft has the tenant in its issuer: it serves accounts of all tenants under one address, and each has an
-/// issuer of its own.
+/// Microsoft's placeholder for the tenant in an issuer. One set of metadata serves the accounts of all tenants, and each
+/// tenant has its own issuer.
 const TENANT: &str = "{tenantid}";
 
-/// An issuer identifier, or a family of them that differ in the tenant.
+/// An issuer identifier, or a family of issuers that differ in the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Issuer(String);
 
@@ -23,7 +23,7 @@ impl Issuer {
         self.0.contains(TENANT)
     }
 
-    /// Whether this issuer is meant: the very same text (RFC 9207 section 2.4), or one of the family.
+    /// Whether `found` is this issuer: identical text (RFC 9207 section 2.4), or a member of the family.
     pub(crate) fn is(&self, found: &str) -> bool {
         match self.0.split_once(TENANT) {
             None => self.0 == found,
@@ -35,13 +35,13 @@ impl Issuer {
     }
 
     #[cfg(any(feature = "oidc", test))]
-    /// Whether metadata of `found` describes it. Metadata of a family may leave the tenant open.
+    /// Whether metadata of the issuer `found` describes this issuer. Metadata of a family may contain the placeholder.
     pub(crate) fn is_described_by(&self, found: &str) -> bool {
         self.is(found) || self.0 == found
     }
 
     #[cfg(any(feature = "oidc", test))]
-    /// The issuer that an ID token of this tenant must have, where the metadata leaves the tenant open.
+    /// The issuer that an ID token of this tenant must name, if the metadata contains the placeholder.
     pub(crate) fn of_tenant(described: &str, tenant: Option<&str>) -> Option<String> {
         if !described.contains(TENANT) {
             return Some(described.to_owned());
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_issuer_is_itself_only_and_a_family_differs_in_the_tenant_only() {
+    fn an_issuer_is_exact_and_a_family_differs_in_tenants() {
         let one = Issuer::new("https://issuer.example/a");
         for other in ["https://issuer.example/a/", "https://issuer.example/A", "https://issuer.example", ""] {
             assert!(!one.is(other) && !one.is_described_by(other), "{other}");
@@ -71,7 +71,7 @@ mod tests {
         let tenant = "9188040d-6c67-4c5b-b112-36a304b66dad";
         let of = |tenant: &str| format!("https://login.example/{tenant}/v2.0");
         assert!(family.is(&of(tenant)) && family.is_described_by(&of(tenant)) && family.is_described_by(&family.0));
-        assert!(!family.is(&family.0), "nobody is issued a token by the family");
+        assert!(!family.is(&family.0), "no token is issued by the family itself");
         for other in ["", "common", "9188040d/../6c67-4c5b-b112-36a304b66dad", &tenant[1..]] {
             assert!(!family.is(&of(other)), "{other}");
             assert_eq!(Issuer::of_tenant(&family.0, Some(other)), None, "{other}");

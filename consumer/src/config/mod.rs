@@ -1,9 +1,9 @@
-//! What an application declares, as data, and what can be checked without asking anyone.
+//! What an application declares, as data, and what can be checked without a request.
 
 pub(crate) mod checked;
 pub(crate) mod client_key;
-pub(crate) mod dead_grant;
 pub(crate) mod endpoint;
+pub(crate) mod error_pattern;
 pub(crate) mod hosts;
 pub(crate) mod issuer;
 pub(crate) mod oauth1;

@@ -1,17 +1,17 @@
-//! Providers as data, and what they know this application by.
+//! Providers as plain data.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::dead_grant::DeadGrant;
+use super::error_pattern::ErrorPattern;
 use super::issuer::OPENID_SCOPE;
 use super::oauth1::{OAuth1, SignatureMethod};
 use super::quirks::Quirks;
 
-/// Gives a provider's name to the type system, so that an extractor can ask for it: [`Connected<GitHub>`].
+/// Names a provider as a type, for extractors: [`Connected<GitHub>`].
 ///
-/// Every [preset](crate::presets) implements it. For a provider of your own:
+/// Every [preset](crate::presets) implements it. For your own provider:
 ///
 /// ```
 /// struct Acme;
@@ -27,10 +27,10 @@ pub trait ProviderName: Send + Sync + 'static {
     const NAME: &'static str;
 }
 
-/// A provider as plain data: an authorization server of OAuth 2.0 or 1.0a, and the API behind it.
+/// A provider as plain data: an authorization server of OAuth 2.0 or 1.0a, and its API.
 ///
-/// Take a [preset](crate::presets) and change what differs, or fill one in from [`Provider::new`]. It is checked
-/// when [`OAuthBuilder::build`](crate::OAuthBuilder::build) gets it.
+/// Take a [preset](crate::presets) and change what differs, or start from [`Provider::new`].
+/// [`OAuthBuilder::build`](crate::OAuthBuilder::build) checks the data.
 ///
 /// ```
 /// use oauth_dance::Provider;
@@ -45,47 +45,49 @@ pub trait ProviderName: Send + Sync + 'static {
 #[serde(deny_unknown_fields, default = "Provider::unnamed")]
 #[non_exhaustive]
 pub struct Provider {
-    /// Its name in this application: part of the paths and of every storage key. Renaming it orphans its tokens.
+    /// The name in this application: part of the routes' paths and of every storage key. If you rename a provider, its
+    /// stored tokens are no longer found.
     pub name: String,
-    /// Its name as people know it.
+    /// The name that users know.
     pub title: String,
-    /// Where the user is sent (RFC 6749 section 3.1). Empty, it is what the issuer's metadata says; see
+    /// The authorization endpoint (RFC 6749 section 3.1). If it is empty, the issuer's metadata names it; see
     /// [`openid`](Self::openid).
     pub authorization_endpoint: String,
-    /// Where tokens are asked for (RFC 6749 section 3.2; RFC 5849 section 2.3). Empty, it is what the issuer's metadata
-    /// says.
+    /// The token endpoint (RFC 6749 section 3.2), or the token credentials endpoint (RFC 5849 section 2.3). If it is empty,
+    /// the issuer's metadata names it.
     pub token_endpoint: String,
-    /// Where the parameters of the authorization request are sent first, so that the browser carries nothing but a
-    /// reference to them (RFC 9126). `None`, the default, sends them with the browser.
+    /// The endpoint that the parameters of the authorization request are sent to first, so that the browser carries only a
+    /// reference to them (RFC 9126). By default (`None`), the browser carries the parameters.
     pub pushed_authorization_request_endpoint: Option<String>,
-    /// Where tokens are revoked (RFC 7009).
+    /// The revocation endpoint (RFC 7009).
     pub revocation_endpoint: Option<String>,
-    /// Where the user's identity is asked for, with the token.
+    /// The endpoint that returns the user's identity for an access token.
     pub userinfo_endpoint: Option<String>,
-    /// What paths given to [`ApiClient`](crate::ApiClient) are appended to. The token goes to this origin only, and
-    /// to that of the userinfo endpoint.
+    /// The base URL of the API, to which [`ApiClient`](crate::ApiClient) appends paths. Tokens are sent only to this origin
+    /// and to that of the userinfo endpoint.
     pub api_base: Option<String>,
-    /// Where the user's session at the provider is ended (OpenID Connect RP-Initiated Logout), if the issuer's metadata
-    /// does not say it.
+    /// The endpoint that ends the user's session at the provider (OpenID Connect RP-Initiated Logout), if the issuer's
+    /// metadata does not name it.
     pub end_session_endpoint: Option<String>,
-    /// The authorization server's identifier. If set, the callback's `iss` must equal it (RFC 9207), and with the cargo
-    /// feature `oidc` the ID token of a login that asks for the scope `openid` is verified and must be by it.
+    /// The authorization server's identifier. If it is set, the callback's `iss` must equal it (RFC 9207). With the cargo
+    /// feature `oidc`, the ID token of a login with the scope `openid` is verified, and must name this issuer.
     ///
-    /// `{tenantid}` in it stands for any tenant, which the ID token names in its claim `tid`, as Microsoft has it.
+    /// `{tenantid}` in it matches any tenant, which the ID token names in its claim `tid`, as at Microsoft.
     pub issuer: Option<String>,
-    /// Where the issuer's metadata is, if not at the issuer with `/.well-known/openid-configuration`.
+    /// The URL of the issuer's metadata, if it is not `/.well-known/openid-configuration` below the issuer.
     pub metadata_url: Option<String>,
-    /// Whether the ID token is stored with the access token, to be shown to the provider when the user logs out; see
-    /// [`OAuth::end_session`](crate::OAuth::end_session). By default it is not: it is as large as everything else together,
-    /// and full of personal data.
-    pub keep_id_token: bool,
-    /// Refuse a callback without `iss`, for a provider that announces to send it (RFC 9207 section 2.4).
+    /// Whether the ID token is stored with the access token, to be sent to the provider when the user logs out; see
+    /// [`OAuth::end_session`](crate::OAuth::end_session). It is off by default: an ID token is as large as everything else
+    /// in the record together, and contains personal data.
+    pub store_id_token: bool,
+    /// Whether a callback without `iss` is rejected, for a provider that announces that it sends `iss` (RFC 9207 section
+    /// 2.4).
     pub requires_issuer: bool,
-    /// Bind tokens to a key, so that a stolen token is of no use without it (RFC 9449). Off by default.
+    /// Whether tokens are bound to a key, so that a stolen token is useless without it (RFC 9449). It is off by default.
     ///
-    /// Every login makes a key of its own (ES256), which is stored sealed with the token. A provider that answers with a
-    /// token which is not bound is refused. Tokens from before it was switched on are bound when they are refreshed, and
-    /// those that are bound stay so when it is switched off.
+    /// Each login generates its own key (ES256), which is stored sealed with the token. If the provider returns a token that
+    /// is not bound, the token is rejected. After this is switched on, earlier tokens are bound at their next refresh. After
+    /// it is switched off, bound tokens stay bound.
     ///
     /// ```
     /// use oauth_dance::Provider;
@@ -96,21 +98,21 @@ pub struct Provider {
     /// # let _ = bank;
     /// ```
     pub dpop: bool,
-    /// The scopes to ask for.
+    /// The scopes to request.
     pub scopes: Vec<String>,
-    /// What stands between scopes in the request. RFC 6749 says a space; some providers want a comma.
+    /// The separator of scopes in the request. RFC 6749 requires a space; some providers require a comma.
     pub scope_separator: char,
     /// How the client authenticates at the token endpoint.
     pub client_authentication: ClientAuthentication,
-    /// More parameters of the authorization request, such as `prompt` or `audience`.
+    /// Additional parameters of the authorization request, such as `prompt` or `audience`.
     pub authorization_params: BTreeMap<String, String>,
-    /// Parameters of the authorization request that a link or a form of the application may set for one login, as in
-    /// `/login/google?prompt=select_account`: to let the user choose the account (`prompt`, `login_hint`), to have them sign
-    /// in there once more (`prompt=login`, `max_age=0`), or in a stronger way (`acr_values`; OpenID Connect Core section
-    /// 3.1.2.1).
+    /// Parameters of the authorization request that a link or form of the application may set for one login, as in
+    /// `/login/google?prompt=select_account`. Use them to let users choose an account (`prompt`, `login_hint`), to have them
+    /// authenticate again (`prompt=login`, `max_age=0`), or with a stronger method (`acr_values`; OpenID Connect Core
+    /// section 3.1.2.1).
     ///
-    /// None by default, and never for a request that another site made the browser send. The user can write
-    /// any value, which [`Hooks::before_login`](crate::Hooks::before_login) gets to see.
+    /// There are none by default, and they are ignored in a request that another site caused. The user can set any value, so
+    /// check it in [`Hooks::before_login`](crate::Hooks::before_login) if it matters.
     ///
     /// ```
     /// use oauth_dance::presets::Google;
@@ -121,38 +123,38 @@ pub struct Provider {
     /// # let _ = (google.client("id", "secret"), link);
     /// ```
     pub login_params: Vec<String>,
-    /// How a refresh token is asked for, where one is not given anyway. Clear it to ask for none.
+    /// How a refresh token is requested, if the provider does not issue one anyway. Clear it to request none.
     pub offline_access: OfflineAccess,
-    /// Headers that every API call carries, besides the token. `{client_id}` in a value is filled in.
+    /// Headers of every API call, in addition to the token. `{client_id}` in a value is replaced.
     pub api_headers: BTreeMap<String, String>,
-    /// How the provider says that a refresh token is of no use any more, if not by `invalid_grant`.
-    pub dead_grants: Vec<DeadGrant>,
-    /// How the API says that the access token is no longer valid, if not by status 401 or the error `invalid_token` (RFC 6750
-    /// section 3.1). The form is that of [`dead_grants`](Self::dead_grants); the member `body` is a response that is not JSON.
-    pub rejected_tokens: Vec<DeadGrant>,
-    /// Where the provider departs from the standards.
+    /// Error responses of the token endpoint that mean a refresh token is no longer valid, in addition to `invalid_grant`.
+    pub dead_grants: Vec<ErrorPattern>,
+    /// Error responses of the API that mean the access token is no longer valid, in addition to status 401 and the error
+    /// `invalid_token` (RFC 6750 section 3.1). The member `body` matches a response that is not JSON.
+    pub rejected_tokens: Vec<ErrorPattern>,
+    /// Departures of the provider from the standards.
     pub quirks: Quirks,
-    /// What makes it a provider of OAuth 1.0a in place of OAuth 2.0; see [`Provider::oauth1`].
+    /// If set, the provider uses OAuth 1.0a instead of OAuth 2.0; see [`Provider::oauth1`].
     pub oauth1: Option<OAuth1>,
 }
 
-/// How a refresh token is asked for. What is named here is asked for besides [`Provider::scopes`] and
-/// [`Provider::authorization_params`], so that changing those does not lose it.
+/// How a refresh token is requested. The scope or the parameters are added to [`Provider::scopes`] and
+/// [`Provider::authorization_params`], so that a change of those does not lose it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OfflineAccess {
-    /// It is not asked for: the provider always gives one, or never, or as the client is registered.
+    /// Not at all: the provider always issues one, or never, or according to the client's registration.
     #[default]
-    NotAsked,
-    /// By a scope, such as `offline_access`.
+    NotRequested,
+    /// With a scope, such as `offline_access`.
     Scope(String),
-    /// By parameters of the authorization request, such as `access_type=offline`.
+    /// With parameters of the authorization request, such as `access_type=offline`.
     Params(BTreeMap<String, String>),
 }
 
 impl Provider {
-    /// A provider that keeps to RFC 6749, with everything optional left out.
+    /// A provider that follows RFC 6749, without optional settings.
     pub fn new(
         name: impl Into<String>,
         authorization_endpoint: impl Into<String>,
@@ -171,7 +173,7 @@ impl Provider {
             end_session_endpoint: None,
             issuer: None,
             metadata_url: None,
-            keep_id_token: false,
+            store_id_token: false,
             requires_issuer: false,
             dpop: false,
             scopes: Vec::new(),
@@ -179,7 +181,7 @@ impl Provider {
             client_authentication: ClientAuthentication::Basic,
             authorization_params: BTreeMap::new(),
             login_params: Vec::new(),
-            offline_access: OfflineAccess::NotAsked,
+            offline_access: OfflineAccess::NotRequested,
             api_headers: BTreeMap::new(),
             dead_grants: Vec::new(),
             rejected_tokens: Vec::new(),
@@ -188,18 +190,17 @@ impl Provider {
         }
     }
 
-    /// Nothing but the defaults.
+    /// Only defaults.
     fn unnamed() -> Self {
         Self::new("", "", "")
     }
 
-    /// A provider of OAuth 1.0a (RFC 5849), which signs with HMAC-SHA1 unless told otherwise.
+    /// A provider of OAuth 1.0a (RFC 5849), which signs with HMAC-SHA1 by default.
     ///
-    /// Routes, extractors, hooks and storage are the same as for OAuth 2.0. Its tokens do not expire and are not
-    /// refreshed. There are no scopes; what providers have in their place goes into
-    /// [`authorization_params`](Self::authorization_params).
+    /// Routes, extractors, hooks and storage are the same as for OAuth 2.0. Tokens do not expire and are not refreshed.
+    /// There are no scopes; set the providers' substitutes in [`authorization_params`](Self::authorization_params).
     ///
-    /// Needs the cargo feature `oauth1`; without it such a registration is a [`ConfigError`](crate::ConfigError).
+    /// This needs the cargo feature `oauth1`; without it the registration is a [`ConfigError`](crate::ConfigError).
     ///
     /// ```no_run
     /// use oauth_dance::{ApiError, Connected, Provider, ProviderName, SignatureMethod};
@@ -241,7 +242,7 @@ impl Provider {
         provider
     }
 
-    /// Signs in this way, if it is a provider of OAuth 1.0a.
+    /// Sets the signature method of a provider of OAuth 1.0a.
     #[must_use]
     pub fn with_signature_method(mut self, method: SignatureMethod) -> Self {
         if let Some(oauth1) = &mut self.oauth1 {
@@ -250,10 +251,10 @@ impl Provider {
         self
     }
 
-    /// An OpenID provider, of which nothing need be known but its issuer: the endpoints are in its metadata (OpenID Connect
-    /// Discovery), which is fetched when it is first needed. It asks for the scope `openid`.
+    /// An OpenID provider that is configured by its issuer alone. The endpoints come from its metadata (OpenID Connect
+    /// Discovery), which is fetched when it is first needed. The scope `openid` is requested.
     ///
-    /// Needs the cargo feature `oidc`; without it such a registration is a [`ConfigError`](crate::ConfigError).
+    /// This needs the cargo feature `oidc`; without it the registration is a [`ConfigError`](crate::ConfigError).
     ///
     /// ```
     /// # #[cfg(feature = "oidc")]
@@ -278,21 +279,21 @@ impl Provider {
         provider
     }
 
-    /// The endpoints that the issuer's metadata has to name.
+    /// The endpoints that have to come from the issuer's metadata.
     pub(crate) fn discovered_endpoints(&self) -> Vec<&'static str> {
         let endpoints =
             [("authorization_endpoint", &self.authorization_endpoint), ("token_endpoint", &self.token_endpoint)];
         endpoints.into_iter().filter(|(_, endpoint)| endpoint.is_empty()).map(|(field, _)| field).collect()
     }
 
-    /// The same provider under another name, to use it twice.
+    /// The same provider with another name, to use it twice.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Asks for these scopes instead.
+    /// Replaces the scopes to request.
     #[must_use]
     pub fn with_scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.scopes = scopes.into_iter().map(Into::into).collect();
@@ -305,7 +306,7 @@ impl Provider {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClientAuthentication {
-    /// HTTP Basic, as the RFC prefers.
+    /// HTTP Basic, which the RFC prefers.
     #[serde(alias = "client_secret_basic")]
     Basic,
     /// `client_id` and `client_secret` in the form.

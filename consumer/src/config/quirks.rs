@@ -1,4 +1,4 @@
-//! What providers do differently from the standards, one named field each.
+//! Departures of providers from the standards, one field for each.
 
 use std::collections::BTreeMap;
 
@@ -10,58 +10,58 @@ use url::form_urlencoded;
 use super::reserved;
 use crate::error::ConfigError;
 
-/// Where a provider departs from RFC 6749, 6750, 7009 and 7636. Everything is off by default.
+/// Departures of a provider from RFC 6749, 6750, 7009 and 7636. All are off by default.
 ///
-/// [Presets](crate::presets) fill it in; for a provider of your own, set what it needs.
+/// [Presets](crate::presets) set those of their providers; for your own provider, set what it needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Quirks {
-    /// Leaves out PKCE (RFC 7636), for a provider that refuses the request because of it. The client then needs a secret.
+    /// Omits PKCE (RFC 7636), for a provider that rejects requests with it. The client then needs a secret.
     pub without_pkce: bool,
-    /// The authorization parameter that names the scopes, in place of `scope`. Slack has `user_scope`.
+    /// The authorization parameter for the scopes, if not `scope`. Slack has `user_scope`.
     pub scope_parameter: Option<String>,
-    /// Asks the provider to send the browser back by a form (OAuth 2.0 Form Post Response Mode), for one that answers in no
-    /// other way. Apple does where scopes are asked for.
+    /// Requests that the provider returns the browser with a form (OAuth 2.0 Form Post Response Mode), for a provider that
+    /// supports nothing else. Apple requires it if scopes are requested.
     pub form_post: bool,
-    /// The provider appends a fragment to the redirect URI, as Facebook does with `#_=_`. Browsers carry it on to the page
-    /// after the login; an empty fragment in its place stops that.
+    /// The provider appends a fragment to the redirect URI, as Facebook does with `#_=_`. Browsers carry it over to the page
+    /// after the login; the redirect to that page has an empty fragment, which prevents this.
     pub callback_fragment: bool,
-    /// A login at the provider ends what earlier logins were granted, so that their refresh token is not worth keeping. By
-    /// default a login that brings no refresh token retains the stored one of the same account.
+    /// A new login invalidates the refresh tokens of earlier logins. By default, a login without a refresh token retains the
+    /// stored refresh token of the same account.
     pub new_login_ends_grant: bool,
-    /// Sends no `nonce` with a request of OpenID Connect, for a provider that does not repeat it in the ID token. PKCE or the
-    /// client's secret protects the code all the same. LinkedIn does not.
+    /// Sends no `nonce` in a request of OpenID Connect, for a provider that does not repeat it in the ID token, such as
+    /// LinkedIn. The code is still protected by PKCE or the client secret.
     pub without_nonce: bool,
-    /// How requests of the token endpoint are written.
+    /// The format of requests to the token endpoint.
     pub token_request: TokenRequest,
-    /// More parameters of the request that redeems a code, such as Shopify's `expiring`.
+    /// Additional parameters of the request that redeems a code, such as Shopify's `expiring`.
     pub token_params: BTreeMap<String, String>,
-    /// Headers that requests of the token, refresh and revocation endpoints carry. `{client_id}` in a value is filled in.
+    /// Headers of requests to the token, refresh and revocation endpoints. `{client_id}` in a value is replaced.
     pub token_headers: BTreeMap<String, String>,
-    /// Where tokens are refreshed, if not at the token endpoint.
+    /// The refresh endpoint, if it is not the token endpoint.
     pub refresh_endpoint: Option<String>,
-    /// The member of the token response that holds the user's token in an object of its own, if it is there. Slack has
-    /// `authed_user`. What stands beside it, such as a bot's token, stays in [`OAuth2Token::extra`].
+    /// The member of the token response that contains the user's token as an object, if it is present. Slack has
+    /// `authed_user`. The members beside it, such as a bot's token, are in [`OAuth2Token::extra`].
     ///
     /// [`OAuth2Token::extra`]: crate::OAuth2Token::extra
     pub token_member: Option<String>,
-    /// Token types that are presented as bearer tokens are although their name says otherwise. In any case. A type that is
-    /// not known, or not said, is taken for `Bearer` anyway; one that is known to need a proof (`mac`, `pop`) is refused.
+    /// Additional token types that are presented as bearer tokens, without regard to case. An unknown or missing type is
+    /// treated as `Bearer` anyway; a type that needs a proof (`mac`, `pop`) is rejected.
     pub token_types: Vec<String>,
-    /// The provider's own member for how long a token lasts, in seconds or until an instant, which counts before
-    /// `expires_in`. Zoho had `expires_in_sec`. The instants `expires_at`, `expires_on` and `expires` need not be named.
+    /// The provider's own member for the lifetime of a token, in seconds or as an instant, which takes precedence over
+    /// `expires_in`. Zoho had `expires_in_sec`. The instants `expires_at`, `expires_on` and `expires` are known.
     pub lifetime_member: Option<String>,
     /// The header that presents the token to the API.
     pub token_header: TokenHeader,
-    /// The member of the token response that names the API base of this user, if it is there. It must be an https URL.
+    /// The member of the token response that contains the API base for this user, if it is present. It must be an https URL.
     /// Salesforce has `instance_url`, Zoho `api_domain`.
     pub api_base_member: Option<String>,
-    /// How a token is revoked. `{client_id}` in the revocation endpoint is filled in.
+    /// How a token is revoked. `{client_id}` in the revocation endpoint is replaced.
     pub revocation: RevocationRequest,
 }
 
-/// How requests of the token endpoint are written.
+/// The format of requests to the token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -83,7 +83,7 @@ pub enum TokenHeader {
     Bearer,
     /// `Authorization` with another scheme, such as Zoho's `Zoho-oauthtoken`.
     Scheme(String),
-    /// The token alone in a header of this name, such as Shopify's `X-Shopify-Access-Token`.
+    /// A header of this name with the token alone, such as Shopify's `X-Shopify-Access-Token`.
     Named(String),
 }
 
@@ -92,30 +92,30 @@ pub enum TokenHeader {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RevocationRequest {
-    /// A form, authenticated as the client (RFC 7009 section 2.1).
+    /// A form, with client authentication (RFC 7009 section 2.1).
     #[default]
     Rfc7009,
-    /// The access token alone, as `token` in a JSON object, authenticated as the client.
+    /// The access token alone, as `token` in a JSON object, with client authentication.
     Json,
-    /// A `POST` without a body that carries the access token as an API call does.
+    /// A `POST` without a body, with the access token as in an API call.
     Post,
-    /// A `DELETE` that carries the access token as an API call does.
+    /// A `DELETE` with the access token as in an API call.
     Delete,
-    /// A `DELETE` with the access token in a JSON object, and the client's credentials by HTTP Basic. GitHub has it.
+    /// A `DELETE` with the access token in a JSON object, and client authentication by HTTP Basic, as at GitHub.
     DeleteAsClient,
 }
 
 /// The token type and scheme of tokens that are bound to a key (RFC 9449).
 const DPOP: &str = "DPoP";
 
-/// Token types that are of no use without a proof, which this client has for the first alone.
-const PROVED: [&str; 4] = [DPOP, "mac", "pop", "hok"];
+/// Token types that are useless without a proof. This client supports only the first.
+const PROOF_REQUIRED: [&str; 4] = [DPOP, "mac", "pop", "hok"];
 
 /// Parameters of token requests that belong to the protocol.
 const RESERVED: [&str; 7] =
     ["grant_type", "code", "redirect_uri", "code_verifier", "client_id", "client_secret", "refresh_token"];
 
-/// A header's name and scheme, checked.
+/// A checked header name and scheme.
 #[derive(Clone, Debug)]
 pub(crate) struct Presentation {
     pub(crate) name: HeaderName,
@@ -123,7 +123,7 @@ pub(crate) struct Presentation {
 }
 
 impl Quirks {
-    /// Checks what the types do not say.
+    /// Checks what the types do not guarantee.
     pub(crate) fn check(&self, provider: &str, public_client: bool) -> Result<(), ConfigError> {
         let invalid = |problem| Err(ConfigError::invalid(provider, "quirks", problem));
         if self.without_pkce && public_client {
@@ -133,19 +133,19 @@ impl Quirks {
             return invalid("sets a parameter of the token request that belongs to the protocol");
         }
         if self.scope_parameter.as_deref().is_some_and(reserved::is_reserved) {
-            return invalid("gives the scopes the name of another parameter");
+            return invalid("names another parameter for the scopes");
         }
         Ok(())
     }
 
-    /// Whether a token of this type is presented as a bearer token. Many providers have names of their own for them.
+    /// Whether a token of this type is presented as a bearer token. Many providers have their own names for such types.
     pub(crate) fn accepts(&self, token_type: &str) -> bool {
         let is = |name: &str| name.eq_ignore_ascii_case(token_type.trim());
-        self.token_types.iter().any(|name| is(name)) || !PROVED.into_iter().any(is)
+        self.token_types.iter().any(|name| is(name)) || !PROOF_REQUIRED.into_iter().any(is)
     }
 
-    /// The same for a token that has a key, or none. One with a key is never presented without its proof, whatever its type
-    /// is called.
+    /// The same for a token with or without a key. A token with a key is never presented without its proof, whatever the
+    /// name of its type.
     pub(crate) fn accepts_bound(&self, token_type: &str, has_key: bool) -> bool {
         has_key || self.accepts(token_type)
     }
@@ -157,7 +157,7 @@ impl Quirks {
 }
 
 impl TokenHeader {
-    /// The header in parts, or `None` if no header can be called that.
+    /// The header in parts, or `None` if its name or scheme is invalid.
     pub(crate) fn presentation(&self) -> Option<Presentation> {
         let authorization =
             |scheme: &str| Presentation { name: http::header::AUTHORIZATION, scheme: Some(scheme.to_owned()) };
@@ -170,12 +170,12 @@ impl TokenHeader {
 }
 
 impl Presentation {
-    /// As tokens are presented that are bound to a key (RFC 9449 section 7.1).
+    /// The header for tokens that are bound to a key (RFC 9449 section 7.1).
     pub(crate) fn dpop() -> Self {
         Self { name: http::header::AUTHORIZATION, scheme: Some(DPOP.to_owned()) }
     }
 
-    /// The header that carries this token, or `None` if none can.
+    /// The header with this token, or `None` if the token is not valid in a header.
     pub(crate) fn present(&self, token: &Secret) -> Option<HeaderMap> {
         let value = match &self.scheme {
             Some(scheme) => format!("{scheme} {}", token.expose()),
@@ -187,17 +187,17 @@ impl Presentation {
     }
 }
 
-/// A token as HTTP has it (RFC 9110 section 5.6.2), which is what a header's name may be made of.
+/// Whether the text is a token of HTTP (RFC 9110 section 5.6.2), as a header's name must be.
 fn is_token(text: &str) -> bool {
     HeaderName::try_from(text).is_ok()
 }
 
-/// Fills in `{client_id}`, for a header.
+/// Replaces `{client_id}`, for a header.
 pub(crate) fn with_client_id(template: &str, client_id: &str) -> String {
     template.replace("{client_id}", client_id)
 }
 
-/// Fills in `{client_id}`, for the path of a URL.
+/// Replaces `{client_id}`, for the path of a URL.
 pub(crate) fn url_with_client_id(template: &str, client_id: &str) -> String {
     let segment: String = form_urlencoded::byte_serialize(client_id.as_bytes()).collect();
     template.replace("{client_id}", &segment.replace('+', "%20"))

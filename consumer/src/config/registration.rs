@@ -7,22 +7,22 @@ use super::endpoint::PlainHttp;
 use super::provider::Provider;
 use crate::error::ConfigError;
 
-/// A [`Provider`] and what it knows this application by.
+/// A [`Provider`], and the client that the application registered there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     pub(crate) provider: Provider,
     pub(crate) client_id: String,
     pub(crate) client_secret: Option<Secret>,
-    /// What the secret is made of, in its place.
+    /// The key that replaces the client secret.
     pub(crate) client_key: Option<ClientKey>,
     pub(crate) redirect_uri: Option<String>,
-    /// The hosts that may be reached without TLS, which the builder knows.
+    /// The hosts that may be reached without TLS. The builder sets them.
     pub(crate) plain_http: PlainHttp,
 }
 
 impl Registration {
-    /// Sends this redirect URI instead of the base URL with the callback path. It must lead to the callback route all
-    /// the same, for instance through a proxy that rewrites paths.
+    /// Sends this redirect URI instead of the base URL with the callback path. It must still lead to the callback route, for
+    /// instance through a proxy that rewrites paths.
     #[must_use]
     pub fn with_redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
@@ -36,8 +36,8 @@ impl Registration {
 }
 
 impl Provider {
-    /// Registers this application's client, with the credentials that the provider issued (RFC 6749 section 2.2). For
-    /// OAuth 1.0a they are the client key and its shared secret; with RSA-SHA1 the secret is the private key in PEM.
+    /// Registers the application's client, with the credentials that the provider issued (RFC 6749 section 2.2). For OAuth
+    /// 1.0a, these are the client key and its shared secret; with RSA-SHA1, the secret is the private key in PEM.
     pub fn client(self, client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Registration {
         Registration {
             provider: self,
@@ -49,7 +49,7 @@ impl Provider {
         }
     }
 
-    /// Registers this application's client by its key, of which a client secret is made whenever one is needed.
+    /// Registers the application's client with its private key, from which client secrets are generated.
     ///
     /// ```no_run
     /// use oauth_dance::ClientKey;
@@ -65,7 +65,7 @@ impl Provider {
         Registration { client_key: Some(key), ..self.public_client(client_id) }
     }
 
-    /// Registers a public client, which has no secret; PKCE alone protects it.
+    /// Registers a public client, which has no secret. Only PKCE protects it.
     pub fn public_client(self, client_id: impl Into<String>) -> Registration {
         Registration {
             provider: self,
@@ -77,11 +77,11 @@ impl Provider {
         }
     }
 
-    /// Registers the client named in the environment: for a provider `github`, `GITHUB_CLIENT_ID` and
+    /// Registers the client that the environment names: for a provider `github`, `GITHUB_CLIENT_ID` and
     /// `GITHUB_CLIENT_SECRET`. Without a secret it is a public client.
     ///
     /// # Errors
-    /// [`ConfigError::MissingVariable`] if there is no client id.
+    /// [`ConfigError::MissingVariable`] if the client id is not set.
     pub fn client_from_env(self) -> Result<Registration, ConfigError> {
         let prefix: String = self
             .name

@@ -1,4 +1,4 @@
-//! Parameters of the authorization request that belong to the protocol, which neither configuration nor hook may set.
+//! Parameters of the authorization request that belong to the protocol. Neither the configuration nor a hook can set them.
 
 /// Parameters of the authorization request that belong to the protocol (RFC 6749, 7636, 8707, 9126, 9207, 9449; OpenID Connect).
 pub(crate) const RESERVED: [&str; 12] = [
@@ -21,7 +21,7 @@ pub(crate) fn is_reserved(parameter: &str) -> bool {
     RESERVED.contains(&parameter)
 }
 
-/// Whether this parameter belongs to the protocol of a provider.
+/// Whether this parameter belongs to the protocol that a provider uses.
 pub(crate) fn reserves(is_oauth1: bool, parameter: &str) -> bool {
     if is_oauth1 { parameter.starts_with("oauth_") } else { is_reserved(parameter) }
 }

@@ -5,70 +5,70 @@ use oauth_dance_core::BoxError;
 
 use super::ConnectedRejection;
 
-/// Why the token endpoint gave no token, or the pushed authorization request endpoint no request URI. It carries no secret,
-/// no URL and no body.
+/// Why the token endpoint issued no token, or the pushed authorization request endpoint no request URI. It contains no
+/// secret, no URL and no body.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenEndpointError {
-    /// There was no connection, so nothing was sent.
+    /// The connection could not be opened, so nothing was sent.
     #[error("the provider could not be reached")]
     Unreachable(#[source] BoxError),
-    /// The connection broke after the request may have been sent.
+    /// The connection broke, possibly after the request was sent.
     #[error("the connection to the provider broke")]
     Transport(#[source] BoxError),
-    /// No whole answer came within the time-out.
-    #[error("the provider did not answer in time")]
+    /// The response did not arrive completely within the timeout.
+    #[error("the provider did not respond in time")]
     Timeout,
-    /// The provider refused (RFC 6749 section 5.2).
-    #[error("the provider answered {code}")]
+    /// The provider refused the request (RFC 6749 section 5.2).
+    #[error("the provider responded with the error {code}")]
     #[non_exhaustive]
     Refused {
-        /// The error code, such as `invalid_grant`; or what the provider has in its place.
+        /// The error code, such as `invalid_grant`, or the provider's substitute for one.
         code: String,
-        /// What the provider says about it.
+        /// The provider's description of the error.
         description: Option<String>,
         /// The HTTP status.
         status: StatusCode,
-        /// How long to wait before trying again, as the provider asks.
+        /// How long to wait before the next try, if the provider specifies it.
         retry_after: Option<Duration>,
-        /// What is at fault.
+        /// What caused the refusal.
         fault: Fault,
     },
-    /// An answer that is neither a token nor an error of the protocol.
-    #[error("the provider answered with status {status}")]
+    /// The response is neither a token nor an error of the protocol.
+    #[error("the provider responded with status {status}")]
     Status {
         /// The HTTP status.
         status: StatusCode,
-        /// How long to wait before trying again, as the provider asks.
+        /// How long to wait before the next try, if the provider specifies it.
         retry_after: Option<Duration>,
     },
-    /// An answer that is not a usable token, or request URI.
-    #[error("the provider's answer cannot be used: {0}")]
-    Answer(&'static str),
-    /// No proof of the token's key could be made (RFC 9449), so nothing was sent.
-    #[error("no DPoP proof could be made")]
+    /// The response contains no usable token, or no usable request URI.
+    #[error("the provider's response is not usable: {0}")]
+    InvalidResponse(&'static str),
+    /// No proof of possession of the token's key could be created (RFC 9449), so nothing was sent.
+    #[error("no DPoP proof could be created")]
     Proof,
-    /// This process stood still for so long that another one may have redeemed the refresh token, so nothing was sent.
-    #[error("the claim on the refresh token was over before the request left")]
-    LeaseOver,
+    /// This process was suspended for so long that another one may have redeemed the refresh token, so nothing was sent.
+    #[error("the claim on the refresh token expired before the request was sent")]
+    LeaseExpired,
 }
 
-/// What is at fault if the provider refuses a token request.
+/// Why a provider refused a token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The grant: it is dead, in the words of RFC 6749 or in the provider's own; see [`DeadGrant`](crate::DeadGrant).
+    /// The grant is dead, by the code of RFC 6749 or by the provider's own; see [`ErrorPattern`](crate::ErrorPattern).
     Grant,
-    /// The client, its credentials or its registration (`invalid_client`), also if it redeems the token of another client.
+    /// The client, its credentials or its registration (`invalid_client`). Also if the token was issued to another client.
     Client,
-    /// Something that passes by itself, such as a rate limit.
-    Passing,
-    /// The answer does not say it.
+    /// A temporary condition, such as a rate limit.
+    Temporary,
+    /// The response does not show the cause.
     Unknown,
 }
 
 impl TokenEndpointError {
-    /// Whether the grant is dead: only the user can help, by authorizing again.
+    /// Whether the grant is dead, so that the user has to authorize again.
     pub fn needs_authorization(&self) -> bool {
         matches!(self, Self::Refused { fault: Fault::Grant, .. })
     }
@@ -81,63 +81,63 @@ impl TokenEndpointError {
     }
 }
 
-/// Why a call of the provider's API brought no answer. It carries neither the token nor the URL.
+/// Why a call of the provider's API failed. It contains neither the token nor the URL.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApiError {
-    /// The URL is not of the provider's own origin, so the token may not go there.
-    #[error("the request would take the token to another origin than the provider's")]
+    /// The URL is not of the provider's own origin, so the token must not be sent there.
+    #[error("the request would send the token to an origin that is not the provider's")]
     ForeignOrigin,
-    /// The path cannot be made a URL, or the provider has no API base to append it to.
+    /// The path does not make a valid URL, or the provider has no API base to append it to.
     #[error("the path cannot be appended to the provider's API base")]
     Url,
-    /// A header, the query or the body cannot be sent.
-    #[error("the request cannot be built")]
+    /// A header, the query or the body is not valid.
+    #[error("the request could not be built")]
     Request(#[source] BoxError),
-    /// The provider of OAuth 1.0a says in a word what is wrong with the request or its signature: `timestamp_refused`
-    /// where the clocks differ, `token_revoked` where the user has to authorize again.
+    /// A provider of OAuth 1.0a reported what is wrong with the request or its signature: for example `timestamp_refused` if
+    /// the clocks differ, or `token_revoked` if the user has to authorize again.
     #[error("the provider's API refused the request: {problem}")]
     Problem {
         /// The status.
         status: StatusCode,
-        /// The word, from the OAuth Problem Reporting extension.
+        /// The problem, as the OAuth Problem Reporting extension names it.
         problem: String,
     },
-    /// The token type is not one that this client can present.
-    #[error("tokens of this type cannot be presented")]
+    /// This client cannot present tokens of this type.
+    #[error("this client cannot present tokens of this type")]
     TokenType,
-    /// The request failed on the way.
+    /// The request failed before the response was complete.
     #[error("the provider's API could not be reached")]
     Transport(#[source] BoxError),
-    /// No whole answer came within the time-out.
-    #[error("the provider's API did not answer in time")]
+    /// The response did not arrive completely within the timeout.
+    #[error("the provider's API did not respond in time")]
     Timeout,
     /// The userinfo response is for a different subject than the token.
     #[error("the userinfo response is for a different subject than the token; reconnect the account")]
     OtherSubject,
-    /// The answer is larger than the limit.
-    #[error("the answer is larger than {limit} bytes")]
+    /// The response is larger than the limit.
+    #[error("the response is larger than {limit} bytes")]
     TooLarge {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The body is not what was asked for.
-    #[error("the answer's body cannot be read as {expected}")]
+    /// The body is not in the expected format.
+    #[error("the response body cannot be read as {expected}")]
     Body {
         /// `JSON` or `text`.
         expected: &'static str,
-        /// The error underneath.
+        /// The underlying error.
         #[source]
         source: BoxError,
     },
-    /// The API rejected the token, which could not be replaced: the user has to authorize again. That is stored, so the next
-    /// [`Connected`](crate::Connected) says the same without a call.
+    /// The API rejected the token, and no replacement was available: the user has to authorize again. This is stored, so the
+    /// next [`Connected`](crate::Connected) reports it without a call.
     ///
-    /// As a response it is what `Connected` answers: the login for a browser, 401 for a program.
+    /// As a response it is the same as that of `Connected`: a redirect to the login for a browser, 401 for a program.
     #[error("the provider's API no longer accepts the token; the user must authorize again")]
     NeedsAuthorization(ConnectedRejection),
-    /// The provider answered with a status that is not a success.
-    #[error("the provider's API answered with status {status}")]
+    /// The provider responded with a status that is not a success.
+    #[error("the provider's API responded with status {status}")]
     Status {
         /// The status.
         status: StatusCode,
@@ -145,12 +145,12 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// Whether the user has to authorize again: the API does not accept the token, which could not be replaced either.
+    /// Whether the user has to authorize again: the API rejected the token, and no replacement was available.
     pub const fn needs_authorization(&self) -> bool {
         matches!(self, Self::NeedsAuthorization(_))
     }
 
-    /// The status that fits, for a response of this application.
+    /// The matching status for a response of this application.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NeedsAuthorization(_) => StatusCode::UNAUTHORIZED,

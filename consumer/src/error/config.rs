@@ -1,6 +1,6 @@
 use oauth_dance_core::BoxError;
 
-/// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) refuses a configuration.
+/// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) rejects a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -12,7 +12,7 @@ pub enum ConfigError {
         /// The field.
         field: &'static str,
     },
-    /// A field of a provider has a value that cannot be used.
+    /// A field of a provider has an invalid value.
     #[error("provider {provider}: {field} {problem}")]
     Invalid {
         /// The provider's name.
@@ -22,56 +22,57 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// Two registrations have one name.
-    #[error("two providers are called {provider}; name one of them differently")]
+    /// Two registrations have the same name.
+    #[error("two providers are named {provider}; rename one of them")]
     DuplicateProvider {
         /// The name.
         provider: String,
     },
-    /// There is no preset of that name.
+    /// There is no preset with that name.
     #[error("provider {provider}: there is no preset {preset:?}")]
     UnknownPreset {
         /// The provider's name.
         provider: String,
-        /// The preset asked for.
+        /// The name of the preset.
         preset: String,
     },
-    /// An environment variable that should hold a credential is not set.
+    /// An environment variable for a credential is not set.
     #[error("the environment variable {variable} is not set")]
     MissingVariable {
         /// Its name.
         variable: String,
     },
-    /// The storage given as a ledger cannot keep two requests apart.
-    #[error("{storage} cannot be a ledger, for it has no atomic writes")]
+    /// The storage that was given as a ledger has no atomic writes, so it cannot tell which of two requests was first.
+    #[error("{storage} cannot be a ledger, because it has no atomic writes")]
     Ledger {
         /// Its name.
         storage: &'static str,
     },
-    /// The application's own base URL cannot be used.
+    /// The application's own base URL is invalid.
     #[error("the base URL {problem}")]
     BaseUrl {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// What was given to [`OAuthBuilder::dangerously_allow_http`](crate::OAuthBuilder::dangerously_allow_http) is no host.
+    /// A host that was given to [`OAuthBuilder::dangerously_allow_http`](crate::OAuthBuilder::dangerously_allow_http) is
+    /// invalid.
     #[error(
-        "{host:?} cannot be allowed plain http; give the name or address of one host, without scheme, port and path"
+        "{host:?} is not a host that can be reached by plain http; give the name or address of one host, without scheme, port or path"
     )]
     PlainHttpHost {
         /// What was given.
         host: String,
     },
-    /// A path setting cannot be used.
+    /// A path setting is invalid.
     #[error(
-        "the {which} path must start with / and have {{provider}} as one of its segments, and nothing else in braces"
+        "the {which} path must start with / and contain {{provider}} as a whole segment, and nothing else in braces"
     )]
     Path {
         /// Which path.
         which: &'static str,
     },
     /// Two routes would have the same path.
-    #[error("the callback path {path} is another route's already")]
+    #[error("the callback path {path} is already the path of another route")]
     SamePath {
         /// The path.
         path: String,
@@ -79,8 +80,8 @@ pub enum ConfigError {
     /// No source of users is configured.
     #[error("no user source is configured; call `user`, `users` or `anonymous_users` on the builder")]
     NoUsers,
-    /// The HTTP client could not be set up.
-    #[error("the HTTP client could not be set up")]
+    /// The HTTP client could not be created.
+    #[error("the HTTP client could not be created")]
     Http(#[source] BoxError),
 }
 

@@ -5,65 +5,66 @@ use oauth_dance_core::{BoxError, DeadReason, KeyError, RefreshError, Timestamp, 
 
 use super::{DiscoveryError, NO_REQUEST_STORAGE, storage_status};
 
-/// Why there is no client to call the provider with.
+/// Why no client for the provider's API is available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// No provider of that name is configured.
-    #[error("no provider called {0:?} is configured")]
+    /// No provider with that name is configured.
+    #[error("no provider named {0:?} is configured")]
     UnknownProvider(String),
     /// The user has not connected an account.
     #[error("no account is connected")]
     NotConnected,
-    /// The grant is dead or has run out, and the user must authorize again. The stored token was left as it is.
+    /// The grant is dead or has expired, and the user must authorize again. The stored token was not changed.
     #[error("the user must authorize again: {}", .reason.describe())]
     NeedsAuthorization {
-        /// Why.
+        /// The reason.
         reason: DeadReason,
-        /// Since when that is known.
+        /// Since when this is known.
         since: Timestamp,
     },
-    /// The access token has expired and could not be refreshed for now. The stored token was left as it is.
-    #[error("the token could not be refreshed ({cause}); it is tried again later")]
+    /// The access token has expired and could not be refreshed. The refresh is retried later. The stored token was not
+    /// changed.
+    #[error("the token could not be refreshed ({cause}); the refresh is retried later")]
     BackingOff {
-        /// When it is tried again.
+        /// When the refresh is retried.
         until: Timestamp,
         /// What failed.
         cause: String,
     },
-    /// Another process refreshes the token and takes too long.
-    #[error("the token is being refreshed elsewhere, and that takes too long")]
+    /// Another process is refreshing the token, and it takes too long.
+    #[error("another process is refreshing the token, and it takes too long")]
     Busy,
-    /// The provider's metadata is not there, and it is needed.
+    /// The provider's metadata is needed and not available.
     #[error("the provider's metadata could not be fetched")]
     Discovery(#[from] DiscoveryError),
     /// The token storage failed.
     #[error("the token storage failed")]
     Storage(#[source] Arc<TokensError>),
-    /// Tokens are kept in a storage of each request, and this request brings none.
+    /// Each request has its own token storage, and this request has none.
     #[error("{NO_REQUEST_STORAGE}")]
     NoRequestStorage,
-    /// The stored token is of another kind than this provider's.
-    #[error("the stored token is of another protocol than the provider's")]
+    /// The stored token belongs to another protocol than this provider's.
+    #[error("the stored token belongs to another protocol than the provider's")]
     WrongKind,
-    /// It could not be told who is signed in.
-    #[error("it could not be told who is signed in")]
+    /// The source of users failed to identify the user.
+    #[error("the signed-in user could not be determined")]
     Users(#[source] BoxError),
     /// The user's identifier cannot be a part of a storage key.
-    #[error("the user's identifier cannot be used")]
+    #[error("the user's identifier is not valid in a storage key")]
     Key(#[from] KeyError),
-    /// The refresh was cut short, because the runtime shuts down.
-    #[error("the refresh was cut short")]
+    /// The refresh was interrupted, because the runtime is shutting down.
+    #[error("the refresh was interrupted")]
     Interrupted,
 }
 
 impl ConnectError {
-    /// Whether a login would help.
+    /// Whether a login would resolve the error.
     pub const fn needs_login(&self) -> bool {
         matches!(self, Self::NotConnected | Self::NeedsAuthorization { .. })
     }
 
-    /// A short name that stays the same, for logs and JSON answers.
+    /// A short, stable name, for logs and JSON responses.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownProvider(_) => "unknown_provider",
@@ -81,7 +82,7 @@ impl ConnectError {
         }
     }
 
-    /// The status that fits.
+    /// The matching HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotConnected | Self::NeedsAuthorization { .. } => StatusCode::UNAUTHORIZED,

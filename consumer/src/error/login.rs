@@ -3,67 +3,67 @@ use oauth_dance_core::{BoxError, KeyError, TokensError};
 
 use super::{DiscoveryError, IdTokenError, NO_REQUEST_STORAGE, TokenEndpointError, storage_status};
 
-/// Why a login did not come to its end. [`Hooks::failed`](crate::Hooks::failed) may answer it; otherwise the visitor gets
-/// a plain page with [`LoginError::status`].
+/// Why a login failed. [`Hooks::failed`](crate::Hooks::failed) can respond with a page of the application; otherwise the
+/// visitor gets a plain page with [`LoginError::status`].
 ///
-/// Nothing in it is a secret. Text that came from the provider or the query is capped and reduced to printable ASCII,
-/// but still must be escaped in HTML.
+/// It contains no secret. Text from the provider or the query is truncated and reduced to printable ASCII, but must still be
+/// escaped in HTML.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
-    /// No provider of that name is configured.
-    #[error("no provider of that name is configured")]
+    /// No provider with that name is configured.
+    #[error("no provider with that name is configured")]
     UnknownProvider,
-    /// Another site sent the browser here to change who is connected.
+    /// Another site caused this request, which would change the connected account.
     #[error("the request came from another site")]
     CrossSite,
-    /// The browser only looks ahead: no login was started, and no callback used up.
+    /// The browser only prefetched the page. No login was started, and no callback was used up.
     #[error("the page was only prefetched")]
     Prefetch,
-    /// The request lacks something, has it twice, or has too much of it.
+    /// A part of the request is missing, repeated or too long.
     #[error("the request is malformed: {0}")]
     Malformed(&'static str),
-    /// This browser started no login with that `state`, or has finished it.
-    #[error("this browser has no login in progress that this callback belongs to; start again")]
+    /// This browser did not start a login with that `state`, or has finished it.
+    #[error("this callback belongs to no login in progress in this browser; start again")]
     UnknownAttempt,
     /// The login was started too long ago.
     #[error("the login took too long; start again")]
     Expired,
-    /// The callback was used before, and what became of it is not known any more.
+    /// The callback was used before, and its outcome is no longer known.
     #[error("this callback was used before")]
     Spent,
-    /// The callback was used before and has not ended in time: its process was stopped, or a hook takes long or panicked.
-    /// Whether the account is connected is not known; a new login settles it.
-    #[error("the login was interrupted before its end; start again")]
+    /// The callback was used before, and that login did not end in time: its process was stopped, or a hook is slow or
+    /// panicked. It is not known whether the account is connected; a new login settles it.
+    #[error("the login was interrupted before it ended; start again")]
     Interrupted,
-    /// The callback was used before, and failed; the error of that callback in words. Errors that need no more than their
-    /// code are told by their own variant.
+    /// The callback was used before, and failed with this error. An error that consists of its code alone is reported as its
+    /// own variant instead.
     #[error("{message}")]
     FailedBefore {
-        /// What went wrong.
+        /// The text of that error.
         message: String,
         /// The status of that error.
         status: StatusCode,
     },
-    /// Another user is signed in now than when the login was started.
-    #[error("another user is signed in now than when the login was started")]
+    /// The signed-in user is not the one who started the login.
+    #[error("the signed-in user is not the one who started the login")]
     UserChanged,
-    /// Tokens are kept in a storage of each request, and this request brings none.
+    /// Each request has its own token storage, and this request has none.
     #[error("{NO_REQUEST_STORAGE}")]
     NoRequestStorage,
-    /// No user is signed in, and no hook said whose token it is.
+    /// No user is signed in, and no hook named the owner of the token.
     #[error("no user is signed in to connect the account to")]
     NoUser,
-    /// `iss` in the callback is not the provider's issuer (RFC 9207), or is missing although it was announced. They must be
-    /// equal to the last slash.
+    /// `iss` in the callback is not the provider's issuer (RFC 9207), or it is missing although the provider announced it.
+    /// The two must be identical, including any trailing slash.
     #[error("the callback came from {}, but the login was started at the issuer {expected:?}", named(.found.as_deref()))]
     IssuerMismatch {
         /// The provider's issuer.
         expected: String,
-        /// The issuer in the callback, if it names one.
+        /// The issuer in the callback, if present.
         found: Option<String>,
     },
-    /// The user, or the provider for them, said no (RFC 6749 section 4.1.2.1, `access_denied`).
+    /// The user, or the provider on their behalf, denied access (RFC 6749 section 4.1.2.1, `access_denied`).
     #[error("access was denied at the provider")]
     Denied,
     /// The provider reported another error in the callback (RFC 6749 section 4.1.2.1).
@@ -71,26 +71,26 @@ pub enum LoginError {
     Provider {
         /// The error code.
         code: String,
-        /// What the provider says about it.
+        /// The provider's description of the error.
         description: Option<String>,
     },
-    /// The provider did not take the pushed authorization request (RFC 9126 section 2.3), so the browser was not sent there.
+    /// The provider rejected the pushed authorization request (RFC 9126 section 2.3), so the browser was not redirected.
     #[error("the pushed authorization request failed")]
     PushedRequest(#[source] TokenEndpointError),
     /// The token request failed.
     #[error("the token request failed")]
     Token(#[from] TokenEndpointError),
-    /// The provider's endpoints are left to its metadata, which is not there.
+    /// The provider's endpoints come from its metadata, which is not available.
     #[error("the provider's metadata could not be fetched")]
     Discovery(#[from] DiscoveryError),
-    /// The provider's ID token is not believed, so nothing was stored.
-    #[error("the provider's ID token was not accepted")]
+    /// The provider's ID token failed verification, so nothing was stored.
+    #[error("the provider's ID token failed verification")]
     IdToken(#[from] IdTokenError),
     /// The token storage failed.
     #[error("the token storage failed")]
     Storage(#[from] TokensError),
-    /// It could not be told who is signed in.
-    #[error("it could not be told who is signed in")]
+    /// The source of users failed to identify the user.
+    #[error("the signed-in user could not be determined")]
     Users(#[source] BoxError),
     /// The application's hook failed.
     #[error("a login hook failed")]
@@ -102,12 +102,12 @@ pub enum LoginError {
         parameter: String,
     },
     /// The user's identifier cannot be a part of a storage key.
-    #[error("the user's identifier cannot be used")]
+    #[error("the user's identifier is not valid in a storage key")]
     Key(#[from] KeyError),
 }
 
 impl LoginError {
-    /// A short name that stays the same, for logs and metrics.
+    /// A short, stable name, for logs and metrics.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownProvider => "unknown_provider",
@@ -137,7 +137,7 @@ impl LoginError {
         }
     }
 
-    /// The status that fits.
+    /// The matching HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownProvider => StatusCode::NOT_FOUND,
@@ -160,8 +160,7 @@ impl LoginError {
     }
 }
 
-/// The issuer that a callback names.
+/// The issuer in a callback, for an error text.
 fn named(issuer: Option<&str>) -> String {
-    issuer
-        .map_or_else(|| "an authorization server that does not name itself".to_owned(), |issuer| format!("{issuer:?}"))
+    issuer.map_or_else(|| "an unnamed authorization server".to_owned(), |issuer| format!("{issuer:?}"))
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, by where: in the configuration, at a login, for a handler that wants a client, in a call.
+//! Every error type: of the configuration, a login, a missing client, and a call.
 
 mod call;
 mod config;
@@ -18,8 +18,8 @@ pub use openid::{DiscoveryError, IdTokenError};
 pub use rejection::ConnectedRejection;
 pub(crate) use rejection::Visitor;
 
-const NO_REQUEST_STORAGE: &str = "the request brings no token storage; is the layer that does, such as `CookieTokens` or \
-     `SessionTokens`, installed, outside of these routes?";
+const NO_REQUEST_STORAGE: &str = "the request has no token storage; is the layer that provides one, such as `CookieTokens` or \
+     `SessionTokens`, installed outside of these routes?";
 
 fn storage_status(error: &TokensError) -> StatusCode {
     match error {

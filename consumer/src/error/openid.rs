@@ -2,31 +2,33 @@ use std::sync::Arc;
 
 use oauth_dance_core::BoxError;
 
-/// Why an issuer's metadata or its keys are not there. It carries no body.
+/// Why an issuer's metadata or keys are not available. It contains no body.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoveryError {
     /// The issuer could not be reached.
     #[error("the issuer could not be reached")]
     Unreachable(#[source] Arc<BoxError>),
-    /// No whole answer came within the time-out; see [`OAuthBuilder::timeout`](crate::OAuthBuilder::timeout).
-    #[error("the issuer did not answer in time")]
+    /// The response did not arrive completely within the timeout; see
+    /// [`OAuthBuilder::timeout`](crate::OAuthBuilder::timeout).
+    #[error("the issuer did not respond in time")]
     Timeout,
-    /// It answered with a status that is not 200. Redirects are not followed.
-    #[error("the issuer answered with status {0}")]
+    /// The issuer responded with a status other than 200. Redirects are not followed.
+    #[error("the issuer responded with status {0}")]
     Status(u16),
-    /// Its answer is no document of the kind that was asked for.
-    #[error("the issuer's answer cannot be used: {0}")]
-    Answer(&'static str),
-    /// The metadata is of another issuer (OpenID Connect Discovery section 4.3). They must be equal to the last slash.
-    #[error("the metadata is of the issuer {found:?}, but {expected:?} is configured")]
+    /// The response is not a document of the expected kind.
+    #[error("the issuer's response is not usable: {0}")]
+    InvalidResponse(&'static str),
+    /// The metadata names another issuer (OpenID Connect Discovery section 4.3). The two must be identical, including any
+    /// trailing slash.
+    #[error("the metadata names the issuer {found:?}, but {expected:?} is configured")]
     IssuerMismatch {
         /// The issuer in the configuration.
         expected: String,
-        /// The issuer in the metadata, capped and in printable ASCII.
+        /// The issuer in the metadata, truncated and in printable ASCII.
         found: String,
     },
-    /// An endpoint that is needed is missing in the metadata, or may not be used.
+    /// A required endpoint is missing in the metadata, or is not allowed.
     #[error("{endpoint} in the metadata {problem}")]
     Endpoint {
         /// The member of the metadata.
@@ -36,55 +38,55 @@ pub enum DiscoveryError {
     },
 }
 
-/// Why an ID token is not believed (OpenID Connect Core section 3.1.3.7). It carries no claim but the issuer.
+/// Why an ID token failed verification (OpenID Connect Core section 3.1.3.7). It contains no claim except the issuer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdTokenError {
-    /// There is none, although `openid` was asked for.
-    #[error("the provider gave no ID token")]
+    /// The response contains no ID token, although `openid` was requested.
+    #[error("the provider returned no ID token")]
     Missing,
-    /// It cannot be read.
-    #[error("the ID token cannot be read")]
+    /// The ID token is not well-formed.
+    #[error("the ID token is malformed")]
     Malformed,
-    /// It is signed by an algorithm that proves nothing here, or not at all.
-    #[error("the ID token is not signed by an algorithm that is accepted")]
+    /// The ID token is unsigned, or signed with an algorithm that is not accepted.
+    #[error("the ID token is not signed with an accepted algorithm")]
     Algorithm,
-    /// It is signed by none of the issuer's keys.
-    #[error("the ID token is signed by a key that the issuer does not have")]
+    /// The ID token is signed with none of the issuer's keys.
+    #[error("the ID token is signed with a key that is not among the issuer's")]
     UnknownKey,
-    /// The signature is wrong.
-    #[error("the ID token's signature is wrong")]
+    /// The signature is invalid.
+    #[error("the ID token's signature is invalid")]
     Signature,
-    /// It is by another issuer. They must be equal to the last slash.
-    #[error("the ID token is by the issuer {found:?}, but the metadata is of {expected:?}")]
+    /// The ID token names another issuer. The two must be identical, including any trailing slash.
+    #[error("the ID token names the issuer {found:?}, but the metadata names {expected:?}")]
     Issuer {
         /// The issuer in the metadata.
         expected: String,
-        /// The issuer in the ID token, which is not verified: capped and in printable ASCII.
+        /// The issuer in the ID token, which is not verified: truncated and in printable ASCII.
         found: String,
     },
-    /// It is for another client, also where `azp` says so.
-    #[error("the ID token is for another client")]
+    /// The ID token was issued to another client, according to `aud` or `azp`.
+    #[error("the ID token was issued to another client")]
     Audience,
-    /// It has no subject.
+    /// The ID token has no subject.
     #[error("the ID token has no subject")]
     Subject,
-    /// It has expired.
+    /// The ID token has expired.
     #[error("the ID token has expired")]
     Expired,
-    /// It was issued in the future, or is not valid yet: the clocks differ.
-    #[error("the ID token was issued in the future; set the clock of this machine or of the issuer right")]
+    /// The ID token was issued in the future, or is not valid yet: the clocks differ.
+    #[error("the ID token was issued in the future; correct the clock of this machine or of the issuer")]
     IssuedInFuture,
-    /// The login asked for `max_age`, and the ID token does not say that the user signed in within it.
+    /// The login requested `max_age`, and the ID token does not show that the user signed in within that time.
     #[error("the ID token does not show that the user signed in within max_age")]
     SignInTime,
-    /// It belongs to another login.
-    #[error("the ID token is of another login")]
+    /// The ID token belongs to another login.
+    #[error("the ID token belongs to another login")]
     Nonce,
-    /// It belongs to another access token (section 3.1.3.8).
-    #[error("the ID token is of another access token")]
+    /// The ID token belongs to another access token (section 3.1.3.8).
+    #[error("the ID token belongs to another access token")]
     AccessTokenHash,
-    /// The issuer's keys are not there to verify it with.
+    /// The issuer's keys, which verify the ID token, are not available.
     #[error("the ID token cannot be verified")]
     Keys(#[from] DiscoveryError),
 }

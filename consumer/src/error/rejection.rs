@@ -1,4 +1,4 @@
-//! Why there is no client, for a handler to return.
+//! Why no client is available, as a response that a handler can return.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use oauth_dance_core::Timestamp;
 
 use super::ConnectError;
 
-/// A browser that a rejection answers: it gets a redirect to the login or a page, where a program gets JSON.
+/// The browser that a rejection responds to. It gets a redirect to the login or a page; a program gets JSON.
 pub(crate) trait Visitor: fmt::Debug + Send + Sync {
     fn respond(&self, rejection: &ConnectedRejection) -> Response;
 }
 
-/// Why there is no client for a handler, or the client's token is of no use any more, as the response that says so: a
-/// redirect to the login for a browser that views a page and needs one, or else a status with a page or, for a program, JSON.
+/// Why a handler gets no client, or why its client's token is no longer accepted. As a response it is a redirect to the
+/// login for a browser that views a page, if a login helps. Otherwise it is a status with a page or, for a program, JSON.
 #[derive(Clone, Debug)]
 pub struct ConnectedRejection(pub(crate) Arc<Inner>);
 
@@ -24,7 +24,7 @@ pub(crate) struct Inner {
     pub(crate) provider: Option<String>,
     pub(crate) browser: Option<Arc<dyn Visitor>>,
     pub(crate) is_after_call: bool,
-    /// In how many seconds it may be tried again (RFC 9110 section 10.2.3).
+    /// In how many seconds a retry may succeed (RFC 9110 section 10.2.3).
     pub(crate) retry_after: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ impl ConnectedRejection {
         Self(Arc::new(Inner { error, provider, browser, is_after_call: false, retry_after: None }))
     }
 
-    /// The same with how long it takes from `now` until the connection is tried again.
+    /// The same, with the time from `now` until the refresh is retried.
     pub(crate) fn as_of(
         error: ConnectError,
         provider: &str,
@@ -51,8 +51,8 @@ impl ConnectedRejection {
         Self(Arc::new(Inner { error, provider, browser, is_after_call: false, retry_after }))
     }
 
-    /// The same for a token that the API rejected. If a login a moment ago did not help, the browser is not sent to another
-    /// one: an API that rejects every token would send it round and round.
+    /// The same for a token that the API rejected. If a login a moment ago did not help, the browser is not redirected to
+    /// another one: an API that rejects every token would cause a redirect loop.
     pub(crate) fn after_call(error: ConnectError, provider: &str, browser: Option<Arc<dyn Visitor>>) -> Self {
         Self(Arc::new(Inner {
             error,

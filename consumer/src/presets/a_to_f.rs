@@ -5,16 +5,16 @@ use crate::config::provider::{ClientAuthentication, Provider};
 use crate::config::quirks::RevocationRequest;
 
 presets! {
-    /// [Apple](https://developer.apple.com/documentation/signinwithapplerestapi): who the user is, in an ID token; there is
-    /// no API behind it, and no userinfo endpoint.
+    /// [Apple](https://developer.apple.com/documentation/signinwithapplerestapi): identifies the user with an ID token. It
+    /// has no API and no userinfo endpoint.
     ///
-    /// [`Provider::client_with_key`] registers a client by its key, of which the client secret is made whenever one is needed.
+    /// [`Provider::client_with_key`] registers a client with its private key, from which client secrets are generated.
     ///
-    /// Apple tells the name once, at a user's first login: [`Authorized::posted_user`](crate::Authorized::posted_user).
+    /// Apple reports the name once, at a user's first login: [`Authorized::posted_user`](crate::Authorized::posted_user).
     Apple(provider) {
         name: "apple",
         source: "https://developer.apple.com/documentation/sign_in_with_apple/generate_and_validate_tokens",
-        note: "Register the client with its key: the client secret is a JWT that is made of it.",
+        note: "Register the client with its private key: the client secret is a JWT that is generated from it.",
         quirks: &[Quirk::FormPost],
     } declares {
         title: "Apple",
@@ -27,7 +27,7 @@ presets! {
     }
 
     /// [Asana](https://developers.asana.com/docs/oauth). The scope `default` is for apps registered with full permissions;
-    /// name the scopes of others.
+    /// for other apps, set their scopes.
     Asana(provider) {
         name: "asana",
         source: "https://developers.asana.com/docs/oauth",
@@ -42,13 +42,13 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [Atlassian](https://developer.atlassian.com/cloud/jira/platform/oauth-2-3lo-apps/): Jira, Confluence and the rest.
-    /// `/oauth/token/accessible-resources` tells the ids of the user's sites; Jira is below `/ex/jira/{id}`.
+    /// [Atlassian](https://developer.atlassian.com/cloud/jira/platform/oauth-2-3lo-apps/): Jira, Confluence and other
+    /// products. `/oauth/token/accessible-resources` returns the ids of the user's sites; Jira is below `/ex/jira/{id}`.
     Atlassian(provider) {
         name: "atlassian",
         source: "https://developer.atlassian.com/cloud/jira/platform/oauth-2-3lo-apps",
         unconfirmed: &["userinfo endpoint"],
-        note: "Jira too: its API is below /ex/jira/{cloud id}.",
+        note: "Includes Jira, whose API is below /ex/jira/{cloud id}.",
         refresh: Refresh::Scope("offline_access"),
         quirks: &[Quirk::TokenJson],
     } declares {
@@ -62,13 +62,13 @@ presets! {
         authorization_params: [("audience", "api.atlassian.com"), ("prompt", "consent")],
     }
 
-    /// [Authentiq](https://developers.authentiq.com/get-started/). **Not verified**: whether the service still runs.
+    /// [Authentiq](https://developers.authentiq.com/get-started/). **Not verified**: the service may be discontinued.
     Authentiq(provider, at) {
         name: "authentiq",
         source: "https://developers.authentiq.com/get-started/",
         unconfirmed: &["userinfo endpoint"],
         verified: false,
-        note: "Its documentation stands; whether the service still runs could not be told.",
+        note: "Its documentation is online; it is not known whether the service still runs.",
         place: Some(Place { name: "host", default: Some("connect.authentiq.io"), sandbox: None }),
         refresh: Refresh::Never,
     } declares {
@@ -80,12 +80,12 @@ presets! {
         scopes: ["openid", "profile"],
     }
 
-    /// [Bitbucket Cloud](https://developer.atlassian.com/cloud/bitbucket/oauth-2/). The consumer's registration names the
-    /// scopes.
+    /// [Bitbucket Cloud](https://developer.atlassian.com/cloud/bitbucket/oauth-2/). The scopes are set in the consumer's
+    /// registration.
     Bitbucket(provider) {
         name: "bitbucket",
         source: "https://developer.atlassian.com/cloud/bitbucket/oauth-2",
-        note: "The consumer's registration names the scopes.",
+        note: "The scopes are set in the consumer's registration.",
     } declares {
         title: "Bitbucket",
         authorization_endpoint: "https://bitbucket.org/site/oauth2/authorize",
@@ -94,8 +94,8 @@ presets! {
         api_base: "https://api.bitbucket.org/2.0",
     }
 
-    /// [Box](https://developer.box.com/guides/authentication/oauth2/). The app's registration names the scopes, unless some
-    /// are asked for.
+    /// [Box](https://developer.box.com/guides/authentication/oauth2/). The scopes are those of the app's registration,
+    /// unless some are requested.
     Box(provider) {
         name: "box",
         source: "https://developer.box.com/reference/get-authorize/",
@@ -109,8 +109,8 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [Dexcom](https://developer.dexcom.com/docs/dexcom/authentication/): in the United States; `api.dexcom.eu` and
-    /// `api.dexcom.jp` are hosts too.
+    /// [Dexcom](https://developer.dexcom.com/docs/dexcom/authentication/), by default in the United States; other hosts are
+    /// `api.dexcom.eu` and `api.dexcom.jp`.
     Dexcom(provider, at, sandbox) {
         name: "dexcom",
         source: "https://developer.dexcom.com/docs/dexcom/authentication/",
@@ -157,8 +157,8 @@ presets! {
         scopes: ["identify"],
     }
 
-    /// [Dropbox](https://developers.dropbox.com/oauth-guide). Calls are `POST`s: who the user is, `/users/get_current_account`
-    /// tells, with the body `null`. The content of files is at another origin, `content.dropboxapi.com`: set it as the API
+    /// [Dropbox](https://developers.dropbox.com/oauth-guide). Calls are `POST` requests: `/users/get_current_account` with
+    /// the body `null` returns the user. File contents are at another origin, `content.dropboxapi.com`: set it as the API
     /// base of a second provider.
     Dropbox(provider) {
         name: "dropbox",
@@ -176,13 +176,13 @@ presets! {
         api_base: "https://api.dropboxapi.com/2",
     }
 
-    /// [Facebook](https://developers.facebook.com/docs/facebook-login/guides/advanced/manual-flow). Without a version in the
-    /// paths, the oldest one that the app may use answers; put one there to be sure. There are no refresh tokens.
+    /// [Facebook](https://developers.facebook.com/docs/facebook-login/guides/advanced/manual-flow). A path without a version
+    /// uses the oldest version that is available to the app; add a version to pin it. There are no refresh tokens.
     Facebook(provider) {
         name: "facebook",
         source: "https://developers.facebook.com/docs/facebook-login/guides/advanced/manual-flow",
         unconfirmed: &["revocation endpoint"],
-        note: "Without a version in the paths, the oldest one that the app may use answers.",
+        note: "A path without a version uses the oldest version that is available to the app.",
         pkce: Pkce::Documented,
         refresh: Refresh::Never,
         quirks: &[Quirk::CallbackFragment, Quirk::Revocation(RevocationRequest::Delete)],
@@ -214,13 +214,13 @@ presets! {
         scope_separator: ',',
     }
 
-    /// [Fitbit](https://dev.fitbit.com/build/reference/web-api/authorization/). **Switched off** by its owner on 2 November
-    /// 2026: the Google Health API, with [`Google`](super::Google) and its scopes, is what came after.
+    /// [Fitbit](https://dev.fitbit.com/build/reference/web-api/authorization/). **Shut down** by its owner on 2 November
+    /// 2026. The successor is the Google Health API, with [`Google`](super::Google) and its scopes.
     Fitbit(provider) {
         name: "fitbit",
         source: "https://developers.google.com/health/about",
         verified: false,
-        note: "Announced to be switched off on 2 November 2026; the Google Health API, by the preset google, follows it.",
+        note: "Announced to shut down on 2 November 2026; the successor is the Google Health API, with the preset google.",
         pkce: Pkce::Documented,
     } declares {
         title: "Fitbit",

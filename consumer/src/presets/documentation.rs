@@ -1,10 +1,11 @@
-//! The table as a page, `docs/providers.md`. With `UPDATE_DOCS=1` the test writes it.
+//! The table as a page, `docs/providers.md`. The test writes the page if `UPDATE_DOCS=1` is set.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::all;
-use super::dead_grants::{self, Evidence, Shape};
+use super::dead_grants::{self, Evidence};
+use super::known::Pattern;
 use super::table::{Pkce, Preset, Quirk, Refresh};
 use crate::config::provider::{ClientAuthentication, Provider};
 use crate::config::quirks::RevocationRequest;
@@ -12,31 +13,33 @@ use crate::config::quirks::RevocationRequest;
 const INTRODUCTION: &str = "\
 # Providers
 
-Each is a type of `oauth_dance::presets` and an entry of one table, from which this page is made. Every field can be
-changed on the `Provider` that a preset gives, and a provider that is not here can be described with the same fields.
+Each preset is a type of `oauth_dance::presets` and an entry of one table, from which this page is generated. You can change
+every field of the `Provider` that a preset returns, and declare a provider that is not listed here with the same fields.
 
-*Source* is the provider's public documentation that the entry was checked against in November 2026; nobody has logged in at
-all of these providers with it. What was not seen there is named below. *PKCE* is always sent, unless it says no. *Refresh* is
-when there is a refresh token; what asks for it is asked for, besides the scopes. A provider of OAuth 1.0a has none of these;
-it needs the cargo feature `oauth1`, and *Client* says how its requests are signed. `{…}` is filled in by the preset's
-functions, such as `GitLab::at(\"gitlab.example.com\")`, or by `host` in a configuration.
+*Source* is the provider's public documentation, against which the entry was checked in November 2026; not every entry was
+tested with a real login. Properties that the source does not confirm are listed below the table. *PKCE* is always sent, unless
+the column says no. *Refresh* says when the provider issues a refresh token; the required scope or parameter is requested in
+addition to the scopes. A provider of OAuth 1.0a has none of these columns. It needs the cargo feature `oauth1`, and *Client*
+is its signature method. `{…}` is replaced by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`, or by
+`host` in a configuration.
 
 ## A dead grant
 
-A refresh token that is invalid, expired or revoked is answered with `invalid_grant` (RFC 6749 section 5.2), and its user has
-to authorize again. That word always counts: with any status, in an object or a list, in any case. Some providers have other
-words, which are data of the preset and named below with the place they are known from; *not found* says that neither the
-documentation nor a report was found that shows the answer, so that the standard's word alone is known. Of a provider that
-is not known, a sentence that says that the refresh token is invalid, expired, revoked or unknown, and nothing else, counts
-too, with status 200 or any of 400 to 499 but 408, 425 and 429. An answer with an access token in it never counts, whatever it says.
+If a refresh token is invalid, expired or revoked, the provider responds with `invalid_grant` (RFC 6749 section 5.2), and the
+user has to authorize again. This code always counts: with any status, inside an object or a list, in upper or lower case. Some
+providers use other codes. These are data of the preset, and listed below with their source. *Not found* means that neither the
+documentation nor a report shows the response, so only the standard code is known. If a response says in a sentence that the
+refresh token is invalid, expired, revoked or unknown, and nothing else, that counts for every provider, with status 200 or any
+from 400 to 499 except 408, 425 and 429. A response with an access token never counts, whatever else it contains.
 
-Every other refusal costs no user their connection at once: it is tried again, and what comes of one that does not end is in
-[operating it](operating.md). Errors of the client never do: `invalid_client` in any spelling, a sentence about the client or
-its secret, status 401 that says nothing of the grant, and `invalid_grant` for the refresh token of another client.
+No other refusal ends a connection at once: the refresh is retried. [Operating it](operating.md) describes what happens if
+the refusals continue. Errors of the client never end a connection: `invalid_client` in any spelling, a sentence about the
+client or its secret, status 401 without a reason that concerns the grant, and `invalid_grant` for the refresh token of another
+client.
 
-For a provider of your own, say what its documentation shows: the status, if it matters, and members of the answer that must
-all be as given. A dot leads into an object, and into each item of a list; `*` at the end of a value stands for anything. What
-is named here is added to what a preset knows.
+For your own provider, declare what its documentation shows: the status, if it matters, and the members that the response must
+have, all of them. A dot leads into an object, and into each item of a list; `*` at the end of a value matches any rest.
+Patterns in a configuration are added to those of a preset.
 
 ```toml
 [[providers.acme.dead_grants]]
@@ -44,20 +47,20 @@ status = 403
 members = { error = \"access_denied\", \"details.reason\" = \"refresh_token revoked*\" }
 ```
 
-In code it is `Provider::dead_grants`, a list of `DeadGrant`.
+In code it is `Provider::dead_grants`, a list of `ErrorPattern`.
 
 ## All presets
 ";
 
 #[test]
-fn the_page_shows_the_table() {
+fn the_page_equals_the_table() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/providers.md");
     let page = page();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == page, "docs/providers.md is not what the table says; run this test with UPDATE_DOCS=1");
+    assert!(found == page, "docs/providers.md differs from the table; run this test with UPDATE_DOCS=1");
 }
 
 fn page() -> String {
@@ -85,7 +88,7 @@ fn page() -> String {
     page
 }
 
-/// The provider with its places still in braces.
+/// The provider with its placeholders still in braces.
 fn template(preset: &Preset) -> Provider {
     preset.declared(&str::to_owned)
 }
@@ -98,7 +101,7 @@ fn details(preset: &Preset) -> String {
     }
     if let Some(place) = preset.place {
         let default = match place.default {
-            None => "has to be said".to_owned(),
+            None => "must be set".to_owned(),
             Some("") => "is empty".to_owned(),
             Some(default) => format!("is `{default}`"),
         };
@@ -132,31 +135,32 @@ fn details(preset: &Preset) -> String {
     }
     text.push_str(&dead_grant(preset));
     if !preset.unconfirmed.is_empty() {
-        let _ = writeln!(text, "- as other clients have it, not seen in the source: {}", preset.unconfirmed.join(", "));
+        let _ =
+            writeln!(text, "- used by other clients, not confirmed by the source: {}", preset.unconfirmed.join(", "));
     }
     text
 }
 
-/// How it says that a refresh token is of no use any more.
+/// The error responses to a dead refresh token.
 fn dead_grant(preset: &Preset) -> String {
     let Some(known) = dead_grants::ALL.iter().find(|known| known.preset == preset.name) else { return String::new() };
-    let answers = [String::from("`invalid_grant`")].into_iter().chain(known.answers.iter().map(answer));
-    let answers = answers.collect::<Vec<_>>().join(", or ");
-    match known.evidence {
+    let responses = [String::from("`invalid_grant`")].into_iter().chain(known.patterns.iter().map(pattern));
+    let responses = responses.collect::<Vec<_>>().join(", or ");
+    match known.source {
         Evidence::NoRefreshToken => String::new(),
-        Evidence::Documented(source) => format!("- a dead grant is {answers} ([documented]({source}))\n"),
-        Evidence::Reported(source) => format!("- a dead grant is {answers} ([as reported]({source}))\n"),
-        Evidence::Clients => format!("- a dead grant is {answers} (as other clients have it)\n"),
+        Evidence::Documented(source) => format!("- a dead grant has {responses} ([documented]({source}))\n"),
+        Evidence::Reported(source) => format!("- a dead grant has {responses} ([reported]({source}))\n"),
+        Evidence::Clients => format!("- a dead grant has {responses} (used by other clients)\n"),
         Evidence::Unknown(source) => {
-            format!("- how it answers for a dead grant was [not found]({source}); {answers} counts\n")
+            format!("- the response for a dead grant was [not found]({source}); {responses} counts\n")
         }
     }
 }
 
-fn answer(shape: &Shape) -> String {
-    let members = shape.members.iter().map(|(path, value)| format!("`{path}` = `{value}`"));
+fn pattern(pattern: &Pattern) -> String {
+    let members = pattern.members.iter().map(|(path, value)| format!("`{path}` = `{value}`"));
     let members = members.collect::<Vec<_>>().join(" and ");
-    shape.status.map_or(members.clone(), |status| format!("status {status} with {members}"))
+    pattern.status.map_or(members.clone(), |status| format!("status {status} with {members}"))
 }
 
 fn scopes(provider: &Provider) -> String {
@@ -183,7 +187,7 @@ fn pkce(preset: &Preset, provider: &Provider) -> &'static str {
         Pkce::Documented => "yes",
         Pkce::Undocumented => "sent, not documented",
         Pkce::OptIn => "no, only for public clients",
-        Pkce::Refused => "no, it is refused",
+        Pkce::Refused => "no, rejected",
     }
 }
 
@@ -209,23 +213,23 @@ fn revocation(provider: &Provider) -> &'static str {
     }
 }
 
-/// A quirk in words; `None` for one that has a column.
+/// A quirk in words; `None` if it has a column.
 fn quirk_line(quirk: Quirk) -> Option<String> {
     match quirk {
         Quirk::Revocation(_) => None,
-        Quirk::ScopeParameter(name) => Some(format!("scopes are asked for as `{name}`")),
-        Quirk::FormPost => Some("the answer comes by `form_post`".to_owned()),
-        Quirk::CallbackFragment => Some("the fragment it adds is dropped".to_owned()),
+        Quirk::ScopeParameter(name) => Some(format!("scopes are requested as `{name}`")),
+        Quirk::FormPost => Some("the response is a `form_post`".to_owned()),
+        Quirk::CallbackFragment => Some("the fragment that it adds is removed".to_owned()),
         Quirk::WithoutNonce => Some("no nonce is sent".to_owned()),
         Quirk::TokenJson => Some("token requests are JSON".to_owned()),
         Quirk::TokenParam(name, value) => Some(format!("the code is redeemed with `{name}={value}`")),
         Quirk::TokenEndpointHeader(name, value) => Some(format!("token requests carry `{name}: {value}`")),
         Quirk::RefreshEndpoint(url) => Some(format!("tokens are refreshed at `{url}`")),
-        Quirk::TokenMember(name) => Some(format!("the user's token is inside of `{name}`")),
-        Quirk::LifetimeMember(name) => Some(format!("how long a token lasts stands in `{name}`, if it is there")),
+        Quirk::TokenMember(name) => Some(format!("the user's token is inside `{name}`")),
+        Quirk::LifetimeMember(name) => Some(format!("the lifetime of a token is in `{name}`, if it is present")),
         Quirk::TokenType(name) => Some(format!("the token type `{name}` is accepted")),
         Quirk::TokenScheme(scheme) => Some(format!("tokens are presented as `Authorization: {scheme} …`")),
         Quirk::TokenHeader(name) => Some(format!("tokens are presented in the header `{name}`")),
-        Quirk::ApiBaseMember(name) => Some(format!("the token response says in `{name}` where the API is")),
+        Quirk::ApiBaseMember(name) => Some(format!("the token response contains the API base in `{name}`")),
     }
 }

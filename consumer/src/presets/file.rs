@@ -1,4 +1,4 @@
-//! Providers as a configuration file has them.
+//! Providers in a configuration file.
 
 use oauth_dance_core::Secret;
 use serde::de::Error as _;
@@ -10,7 +10,7 @@ use crate::config::provider::Provider;
 use crate::config::registration::{Registration, required_variable};
 use crate::error::ConfigError;
 
-/// Other names that a file may have for a field.
+/// Other names of fields that a file may use.
 const ALIASES: [(&str, &str); 7] = [
     ("request_token_url", "temporary_credentials_endpoint"),
     ("authorization_url", "authorization_endpoint"),
@@ -20,18 +20,18 @@ const ALIASES: [(&str, &str); 7] = [
     ("userinfo_url", "userinfo_endpoint"),
     ("base_url", "api_base"),
 ];
-/// Fields of [`Provider::oauth1`], which a file has beside all others.
+/// Fields of [`Provider::oauth1`], which are at the top level in a file.
 const OF_OAUTH1: [&str; 3] = ["temporary_credentials_endpoint", "signature_method", "realm"];
-/// Fields of which those of the file are added to those of the preset.
+/// Fields whose values in the file are added to those of the preset.
 const ADDED: [&str; 5] = ["authorization_params", "api_headers", "dead_grants", "rejected_tokens", "oauth1"];
 
-/// A [`Registration`] as a configuration file has it, in any format that serde reads.
+/// A [`Registration`] in a configuration file, in any format that serde reads.
 ///
-/// Besides the fields here it has those of [`Provider`], by the same names, and `temporary_credentials_endpoint`,
-/// `signature_method` and `realm` for OAuth 1.0a. With `preset` they change that preset: `authorization_params`, `api_headers`
-/// `dead_grants` and `rejected_tokens` are added to its own, and everything else replaces what it has. Without a preset,
-/// `authorization_endpoint` and `token_endpoint` are required, or for an OpenID provider `issuer` alone. Credentials stand in
-/// the file or, better, in environment variables that the file names.
+/// It has the fields here, those of [`Provider`] with the same names, and `temporary_credentials_endpoint`,
+/// `signature_method` and `realm` for OAuth 1.0a. With `preset`, they change that preset: `authorization_params`,
+/// `api_headers`, `dead_grants` and `rejected_tokens` are added to its own, and all others replace its own. Without a
+/// preset, `authorization_endpoint` and `token_endpoint` are required, or only `issuer` for an OpenID provider. Credentials
+/// are in the file or, better, in environment variables that the file names.
 ///
 /// ```
 /// use oauth_dance::ProviderConfig;
@@ -48,46 +48,46 @@ const ADDED: [&str; 5] = ["authorization_params", "api_headers", "dead_grants", 
 pub struct ProviderConfig {
     /// The [preset](crate::presets) to start from.
     pub preset: Option<String>,
-    /// What fills in the preset's `{host}` or `{tenant}`, where it has one.
+    /// The value of the preset's placeholder `{host}` or `{tenant}`, if it has one.
     #[serde(alias = "tenant")]
     pub host: Option<String>,
     /// The client id, or the client key of OAuth 1.0a.
     #[serde(alias = "client_key")]
     pub client_id: Option<String>,
-    /// The environment variable that holds the client id.
+    /// The environment variable with the client id.
     pub client_id_env: Option<String>,
-    /// The client secret; without one, and without `client_secret_env`, it is a public client.
+    /// The client secret. Without it and `client_secret_env`, the client is public.
     #[serde(deserialize_with = "secret")]
     pub client_secret: Option<Secret>,
-    /// The environment variable that holds the client secret.
+    /// The environment variable with the client secret.
     pub client_secret_env: Option<String>,
-    /// The key that Apple has in place of a secret: see [`ClientKey::apple`].
+    /// The key that Apple uses instead of a secret; see [`ClientKey::apple`].
     pub apple_key: Option<AppleKey>,
     /// See [`Registration::with_redirect_uri`].
     pub redirect_uri: Option<String>,
-    /// The fields of the provider, each of which has been read as one of [`Provider`] once.
+    /// The fields of the provider. Each of them has been parsed as a field of [`Provider`] once.
     #[serde(flatten, deserialize_with = "provider_fields")]
     fields: Map<String, Value>,
 }
 
-/// A [key for Sign in with Apple](ClientKey::apple) as a configuration file has it.
+/// A [key for Sign in with Apple](ClientKey::apple) in a configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct AppleKey {
-    /// The identifier of the team.
+    /// The team's identifier.
     pub team_id: String,
-    /// The identifier of the key.
+    /// The key's identifier.
     pub key_id: String,
-    /// The environment variable that holds the content of the `.p8` file.
+    /// The environment variable with the content of the `.p8` file.
     pub private_key_env: String,
 }
 
 impl ProviderConfig {
-    /// The registration of the provider that this application calls `name`.
+    /// The registration of the provider that this application names `name`.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the provider and what is wrong or missing.
+    /// [`ConfigError`], which names the provider and the field.
     pub fn registration(self, name: &str) -> Result<Registration, ConfigError> {
         let client_id = match (self.client_id, &self.client_id_env) {
             (Some(client_id), _) => client_id,
@@ -114,7 +114,7 @@ impl ProviderConfig {
     }
 }
 
-/// The provider of that name with what the file changes.
+/// The provider with that name, as the file changes it.
 fn declared(
     name: &str,
     preset: Option<String>,
@@ -129,7 +129,7 @@ fn declared(
     } else {
         Provider { name: name.to_owned(), ..base(name, preset, host)? }
     };
-    let unreadable = |_| ConfigError::invalid(name, "provider", "has a field that cannot be changed like this");
+    let unreadable = |_| ConfigError::invalid(name, "provider", "has a field with a value of the wrong type");
     let provider = changed(base, fields).map_err(unreadable)?;
     let endpoints =
         [("authorization_endpoint", &provider.authorization_endpoint), ("token_endpoint", &provider.token_endpoint)];
@@ -139,7 +139,7 @@ fn declared(
     missing.map_or(Ok(provider), |field| Err(ConfigError::missing(name, field)))
 }
 
-/// The provider with these fields in place of its own, or added to them.
+/// The provider with these fields in place of its own, or in addition to them.
 fn changed(provider: Provider, fields: Map<String, Value>) -> serde_json::Result<Provider> {
     let mut changed = serde_json::to_value(provider)?;
     for (field, value) in fields {
@@ -153,9 +153,9 @@ fn changed(provider: Provider, fields: Map<String, Value>) -> serde_json::Result
     serde_json::from_value(changed)
 }
 
-/// What a configuration starts from.
+/// The provider to start from.
 fn base(name: &str, preset: Option<String>, host: Option<String>) -> Result<Provider, ConfigError> {
-    let no_place = ConfigError::invalid(name, "host", "has no place in this preset, or there is no preset");
+    let no_place = ConfigError::invalid(name, "host", "has no placeholder in this preset, or there is no preset");
     match (preset, host) {
         (None, None) => Ok(Provider::new(name, "", "")),
         (None, Some(_)) => Err(no_place),
@@ -167,7 +167,7 @@ fn base(name: &str, preset: Option<String>, host: Option<String>) -> Result<Prov
     }
 }
 
-/// Reads the fields that are not the file's own, by their usual names, each as [`Provider`] has it.
+/// Reads the fields that are not the file's own, by their canonical names, each in the format of [`Provider`].
 fn provider_fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map<String, Value>, D::Error> {
     let (mut fields, mut oauth1) = (Map::new(), Map::new());
     for (name, value) in
@@ -196,7 +196,7 @@ fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::dead_grant::DeadGrant;
+    use crate::config::error_pattern::ErrorPattern;
     use crate::config::oauth1::SignatureMethod;
     use crate::config::provider::ClientAuthentication;
 
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_apple_s_is_in_the_environment() {
+    fn the_key_for_apple_is_read_from_the_environment() {
         let key = r#"{"team_id": "T", "key_id": "K", "private_key_env": "OAUTH_DANCE_TEST_UNSET"}"#;
         let apple = config(&format!(r#"{{"preset": "apple", "client_id": "id", "apple_key": {key}}}"#));
         assert!(apple.registration("apple").unwrap_err().to_string().contains("OAUTH_DANCE_TEST_UNSET"));
@@ -242,12 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_config_names_the_provider_and_the_field() {
+    fn the_error_names_the_provider_and_the_field() {
         for (json, cause) in [
             (r#"{"client_id": "id"}"#, "provider acme: authorization_endpoint is missing"),
             (r#"{"client_id": "id", "authorization_endpoint": "https://a.example"}"#, "token_endpoint is missing"),
             (r#"{"preset": "github"}"#, "provider acme: client_id is missing"),
-            (r#"{"preset": "nobody", "client_id": "id"}"#, "\"nobody\""),
+            (r#"{"preset": "unknown", "client_id": "id"}"#, "\"unknown\""),
             (r#"{"client_id_env": "OAUTH_DANCE_TEST_UNSET"}"#, "OAUTH_DANCE_TEST_UNSET"),
         ] {
             let error = config(json).registration("acme").unwrap_err().to_string();
@@ -277,21 +277,21 @@ mod tests {
     }
 
     #[test]
-    fn a_config_adds_how_a_dead_grant_looks() {
+    fn a_config_adds_patterns_of_a_dead_grant() {
         let dead = r#"[{"status": 403, "members": {"error": "gone", "details.reason": "revoked*"}}]"#;
         let registration = |preset: &str| {
             let json = format!(r#"{{"preset": "{preset}", "client_id": "id", "dead_grants": {dead}}}"#);
             config(&json).registration("acme").unwrap()
         };
-        let expected = DeadGrant::new([("error", "gone"), ("details.reason", "revoked*")]).with_status(403);
+        let expected = ErrorPattern::new([("error", "gone"), ("details.reason", "revoked*")]).with_status(403);
         assert_eq!(registration("google").provider.dead_grants, std::slice::from_ref(&expected));
         let github = registration("github").provider.dead_grants;
-        assert!(github.len() == 2 && github.contains(&expected), "besides what the preset knows");
+        assert!(github.len() == 2 && github.contains(&expected), "in addition to the preset's pattern");
         assert!(serde_json::from_str::<ProviderConfig>(r#"{"dead_grants": [{"member": {}}]}"#).is_err());
     }
 
     #[test]
-    fn a_field_has_its_aliases_and_comes_once() {
+    fn a_field_may_have_an_alias_but_occurs_once() {
         let twitch = |more: &str| {
             let json = format!(r#"{{"preset": "twitch", "client_id": "id", {more}}}"#);
             serde_json::from_str::<ProviderConfig>(&json).map(|config| config.registration("twitch").unwrap().provider)
@@ -299,7 +299,7 @@ mod tests {
         let named =
             twitch(r#""base_url": "https://a.example", "scopes": null, "api_headers": {"x-more": "1"}"#).unwrap();
         assert_eq!(named.api_base.as_deref(), Some("https://a.example"));
-        assert_eq!(named.scopes, crate::presets::Twitch::provider().scopes, "null leaves it as it is");
+        assert_eq!(named.scopes, crate::presets::Twitch::provider().scopes, "null leaves it unchanged");
         assert_eq!(named.api_headers.len(), crate::presets::Twitch::provider().api_headers.len() + 1);
         for wrong in [
             r#""base_url": "https://a.example", "api_base": "https://b.example""#,
@@ -312,9 +312,9 @@ mod tests {
         }
     }
 
-    /// Whatever a preset declares, a file can say and changes nothing.
+    /// A file can declare everything that a preset declares, without any difference.
     #[test]
-    fn a_file_says_all_that_a_provider_declares() {
+    fn a_file_can_declare_every_field_of_a_provider() {
         for preset in crate::presets::names().filter_map(crate::presets::find) {
             let mut fields = serde_json::to_value(&preset).unwrap();
             let object = fields.as_object_mut().unwrap();
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_in_a_config_do_not_print() {
+    fn secrets_in_a_config_are_not_printed() {
         let config = config(r#"{"preset": "github", "client_id": "id", "client_secret": "CANARY"}"#);
         assert!(!format!("{config:?} {:?}", config.clone().registration("github").unwrap()).contains("CANARY"));
     }

@@ -26,7 +26,7 @@ presets! {
         api_headers: [("accept", "application/vnd.github+json")],
     }
 
-    /// [GitHub Enterprise Server](https://docs.github.com/en/enterprise-server@latest/apps/oauth-apps), at a host of your own.
+    /// [GitHub Enterprise Server](https://docs.github.com/en/enterprise-server@latest/apps/oauth-apps), at your own host.
     GitHubEnterprise(at) {
         name: "github-enterprise",
         source: "https://docs.github.com/en/enterprise-server@3.15/apps/oauth-apps/building-oauth-apps/authorizing-oauth-apps",
@@ -45,7 +45,7 @@ presets! {
         api_headers: [("accept", "application/vnd.github+json")],
     }
 
-    /// [GitLab](https://docs.gitlab.com/api/oauth2/): gitlab.com, or a host of your own.
+    /// [GitLab](https://docs.gitlab.com/api/oauth2/): gitlab.com, or your own host.
     GitLab(provider, at) {
         name: "gitlab",
         source: "https://gitlab.com/.well-known/openid-configuration",
@@ -62,8 +62,8 @@ presets! {
         scopes: ["read_user"],
     }
 
-    /// [Google](https://developers.google.com/identity/protocols/oauth2/web-server). It gives a refresh token only where
-    /// `access_type=offline` is asked for, and again only where `prompt=consent` is; both are set here.
+    /// [Google](https://developers.google.com/identity/protocols/oauth2/web-server). It issues a refresh token only if
+    /// `access_type=offline` is requested, and another one only with `prompt=consent`; both are set here.
     Google(provider) {
         name: "google",
         source: "https://accounts.google.com/.well-known/openid-configuration",
@@ -112,12 +112,12 @@ presets! {
     }
 
     /// [Intuit](https://developer.intuit.com/app/developer/qbo/docs/develop/authentication-and-authorization/oauth-2.0):
-    /// QuickBooks. The callback brings the company's id as `realmId`, which a [hook](crate::Hooks) finds in the request.
+    /// QuickBooks. The callback contains the company's id as `realmId`, which a [hook](crate::Hooks) finds in the request.
     Intuit(provider, sandbox) {
         name: "intuit",
         source: "https://developer.intuit.com/app/developer/qbo/docs/develop/authentication-and-authorization/oauth-2.0",
         unconfirmed: &["form of the revocation request"],
-        note: "The callback brings the company's id as realmId.",
+        note: "The callback contains the company's id as realmId.",
         place: Some(Place { name: "environment", default: Some(""), sandbox: Some("sandbox-") }),
         quirks: &[Quirk::Revocation(RevocationRequest::Json)],
     } declares {
@@ -131,14 +131,14 @@ presets! {
         scopes: ["com.intuit.quickbooks.accounting"],
     }
 
-    /// [Jira](https://developer.atlassian.com/server/jira/platform/oauth/) Data Center, by OAuth 1.0a. The client secret is
-    /// the private key in PEM, and the crate's feature `rsa-sha1` is needed.
+    /// [Jira](https://developer.atlassian.com/server/jira/platform/oauth/) Data Center, with OAuth 1.0a. The client secret
+    /// is the private key in PEM, and the cargo feature `rsa-sha1` is needed.
     Jira(at) {
         name: "jira",
         source: "https://developer.atlassian.com/server/jira/platform/oauth",
         unconfirmed: &["endpoints"],
-        note: "The client secret is the private key in PEM, and the crate's feature rsa-sha1 is needed. For Jira Cloud \
-               there is Atlassian; OAuth 1.0a is deprecated there.",
+        note: "The client secret is the private key in PEM, and the cargo feature rsa-sha1 is needed. For Jira Cloud, use \
+               atlassian; OAuth 1.0a is deprecated there.",
         place: Some(Place { name: "host", default: None, sandbox: None }),
     } declares {
         title: "Jira Data Center",
@@ -166,15 +166,15 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [LinkedIn](https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow). It takes a token
-    /// request with PKCE for an invalid client, so PKCE is left out, and repeats no nonce in its ID tokens; only approved apps get
-    /// refresh tokens.
+    /// [LinkedIn](https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow). It responds to
+    /// a token request with PKCE as if the client were invalid, so PKCE is omitted, and it does not repeat a nonce in its ID
+    /// tokens. Only approved apps get refresh tokens.
     LinkedIn(provider) {
         name: "linkedin",
         source: "https://learn.microsoft.com/en-us/linkedin/shared/authentication/authorization-code-flow",
         unconfirmed: &["issuer"],
-        note: "That it refuses PKCE, github.com/UsefulSoftwareCo/executor/issues/2087 measured; that it knows no nonce, \
-               github.com/linkedin-developers/linkedin-api-js-client/issues/34 says.",
+        note: "That it rejects PKCE was measured in github.com/UsefulSoftwareCo/executor/issues/2087; that it supports no \
+               nonce is reported in github.com/linkedin-developers/linkedin-api-js-client/issues/34.",
         pkce: Pkce::Refused,
         refresh: Refresh::Registration,
         quirks: &[Quirk::WithoutNonce],
@@ -189,8 +189,8 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [Mastodon](https://docs.joinmastodon.org/methods/oauth/), at any instance. Register the application at the instance
-    /// first, with `POST /api/v1/apps`.
+    /// [Mastodon](https://docs.joinmastodon.org/methods/oauth/), at any instance. First register the application at the
+    /// instance, with `POST /api/v1/apps`.
     Mastodon(at) {
         name: "mastodon",
         source: "https://docs.joinmastodon.org/methods/oauth",
@@ -224,9 +224,9 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [Microsoft Entra](https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow): Microsoft Graph,
-    /// for any account, or those of one tenant. Each tenant is an issuer of its own: with `provider()`, an
-    /// [`Identity`](crate::Identity) may be of any, and its `email` is what the tenant's administrator says it is.
+    /// [Microsoft Entra](https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow): Microsoft
+    /// Graph, for any account, or for those of one tenant. Each tenant is its own issuer: with `provider()`, an
+    /// [`Identity`](crate::Identity) may belong to any tenant, whose administrator controls its `email`.
     Microsoft(provider, tenant) {
         name: "microsoft",
         source: "https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-auth-code-flow",
@@ -246,8 +246,8 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [Notion](https://developers.notion.com/guides/get-started/authorization). Every call names the API version; set the
-    /// header `notion-version` to another one where you need it, in `api_headers` and in the quirks' `token_headers`.
+    /// [Notion](https://developers.notion.com/guides/get-started/authorization). Every request contains the API version. For
+    /// another version, set the header `notion-version` in `api_headers` and in the quirks' `token_headers`.
     Notion(provider) {
         name: "notion",
         source: "https://developers.notion.com/reference/revoke-token",
@@ -267,13 +267,13 @@ presets! {
         api_headers: [("notion-version", "2025-09-03")],
     }
 
-    /// [Nylas](https://developer.nylas.com/docs/v3/auth/hosted-oauth-accesstoken/), version 3: in the United States;
-    /// `api.eu.nylas.com` is the other host. The client secret is the API key. It takes a token to revoke in a URL only, so
-    /// it is not asked to.
+    /// [Nylas](https://developer.nylas.com/docs/v3/auth/hosted-oauth-accesstoken/), version 3, by default in the United
+    /// States; the other host is `api.eu.nylas.com`. The client secret is the API key. It accepts a token to revoke only in
+    /// a URL, so tokens are not revoked.
     Nylas(provider, at) {
         name: "nylas",
         source: "https://developer.nylas.com/docs/v3/auth/hosted-oauth-accesstoken/",
-        note: "The client secret is the API key. Revoking would put the token into a URL.",
+        note: "The client secret is the API key. Tokens are not revoked, because that would put them into a URL.",
         place: Some(Place { name: "host", default: Some("api.us.nylas.com"), sandbox: None }),
         pkce: Pkce::Documented,
         refresh: Refresh::Param("access_type", "offline"),

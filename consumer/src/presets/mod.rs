@@ -1,6 +1,6 @@
-//! Providers that need no more than your client's credentials.
+//! Providers that need only your client's credentials.
 //!
-//! Each type is both the preset and the name to ask an extractor for:
+//! Each type is both the preset and the type argument of an extractor:
 //!
 //! ```no_run
 //! use oauth_dance::presets::GitHub;
@@ -15,8 +15,8 @@
 //! # Ok::<(), oauth_dance::ConfigError>(())
 //! ```
 //!
-//! Some are at a host of your own, for a tenant or in a sandbox. Each is plain data, to be changed field by field, and may
-//! be used twice, under two names:
+//! Some have a host of your own, a tenant or a sandbox. Each is plain data that you can change field by field, and can be
+//! used twice, with two names:
 //!
 //! ```
 //! use oauth_dance::presets::{GitLab, Microsoft, Salesforce};
@@ -29,7 +29,8 @@
 //! # let _ = (public, work, microsoft, sandbox);
 //! ```
 //!
-//! All of them stand in one table, which `docs/providers.md` shows, with the documentation that each was checked against.
+//! All of them are entries of one table, which `docs/providers.md` shows with the documentation that each was checked
+//! against.
 
 mod a_to_f;
 mod dead_grants;
@@ -37,6 +38,7 @@ mod dead_grants;
 mod documentation;
 pub(crate) mod file;
 mod g_to_n;
+mod known;
 mod o_to_z;
 mod rejected_tokens;
 mod table;
@@ -58,17 +60,17 @@ pub use self::o_to_z::{
     XOAuth1, Xero, Zoho, Zoom,
 };
 
-/// The names of all presets, in the order of the alphabet.
+/// The names of all presets, in alphabetical order.
 pub fn names() -> impl Iterator<Item = &'static str> {
     all().map(|preset| preset.name)
 }
 
-/// The preset of that name, if there is one. Where it has no host of its own, fill one in with [`find_at`].
+/// The preset with that name, if there is one. If it has no default host, use [`find_at`].
 pub fn find(name: &str) -> Option<Provider> {
     all().find(|preset| preset.name == name).map(Preset::provider)
 }
 
-/// The preset of that name at this host, or for this tenant or shop, if there is one that has a place for it.
+/// The preset with that name at this host, or for this tenant or shop, if there is one with such a placeholder.
 pub fn find_at(name: &str, host: &str) -> Option<Provider> {
     all().find(|preset| preset.name == name)?.at(host)
 }

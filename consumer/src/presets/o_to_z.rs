@@ -6,7 +6,7 @@ use crate::config::oauth1::SignatureMethod;
 use crate::config::provider::{ClientAuthentication, Provider};
 use crate::config::quirks::{Quirks, RevocationRequest};
 
-/// Reddit turns down the names of libraries; the client id makes it the application's own.
+/// Reddit rejects the names of libraries; the client id makes it the application's own.
 const REDDIT_USER_AGENT: &str = concat!("web:{client_id}:", env!("CARGO_PKG_VERSION"), " (oauth-dance)");
 
 presets! {
@@ -29,13 +29,13 @@ presets! {
         scopes: ["openid", "email", "profile"],
     }
 
-    /// [ORCID](https://info.orcid.org/documentation/api-tutorials/api-tutorial-get-and-authenticated-orcid-id/), the API of
-    /// members. The token response names the person's iD as `orcid`.
+    /// [ORCID](https://info.orcid.org/documentation/api-tutorials/api-tutorial-get-and-authenticated-orcid-id/), the API for
+    /// members. The token response contains the person's iD as `orcid`.
     Orcid(provider, sandbox) {
         name: "orcid",
         source: "https://info.orcid.org/ufaqs/how-can-i-revoke-tokens",
         unconfirmed: &["userinfo endpoint"],
-        note: "The token response names the person's iD as orcid.",
+        note: "The token response contains the person's iD as orcid.",
         place: Some(Place { name: "host", default: Some("orcid.org"), sandbox: Some("sandbox.orcid.org") }),
     } declares {
         title: "ORCID",
@@ -49,8 +49,7 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [OpenStreetMap](https://wiki.openstreetmap.org/wiki/OAuth). The server for tests is at
-    /// `master.apis.dev.openstreetmap.org`.
+    /// [OpenStreetMap](https://wiki.openstreetmap.org/wiki/OAuth). The test server is `master.apis.dev.openstreetmap.org`.
     OpenStreetMap(provider, at, sandbox) {
         name: "osm",
         source: "https://wiki.openstreetmap.org/wiki/OAuth",
@@ -72,13 +71,14 @@ presets! {
         scopes: ["read_prefs"],
     }
 
-    /// [Reddit](https://github.com/reddit-archive/reddit/wiki/OAuth2). It wants a `User-Agent` that tells the application,
-    /// and best its author: `web:com.example.app:v1 (by /u/name)`, in `api_headers` and in the quirks' `token_headers`.
+    /// [Reddit](https://github.com/reddit-archive/reddit/wiki/OAuth2). It requires a `User-Agent` that identifies the
+    /// application, and preferably its author: `web:com.example.app:v1 (by /u/name)`, in `api_headers` and in the quirks'
+    /// `token_headers`.
     Reddit(provider) {
         name: "reddit",
         source: "https://github.com/reddit-archive/reddit/wiki/OAuth2",
         unconfirmed: &["revocation endpoint"],
-        note: "Set a User-Agent that tells your application.",
+        note: "Set a User-Agent that identifies your application.",
         refresh: Refresh::Param("duration", "permanent"),
         quirks: &[Quirk::TokenEndpointHeader("user-agent", REDDIT_USER_AGENT)],
     } declares {
@@ -97,8 +97,8 @@ presets! {
     Salesforce(provider, at, sandbox) {
         name: "salesforce",
         source: "https://login.salesforce.com/.well-known/openid-configuration",
-        note: "The API is where the user's token says. ID tokens are by the organization's own domain: name it with `at`, \
-               and as the issuer, to have them verified.",
+        note: "The token response contains the user's API base. The issuer of ID tokens is the organization's own domain: set \
+               it with `at`, and as the issuer, to verify them.",
         place: Some(Place {
             name: "host",
             default: Some("login.salesforce.com"),
@@ -122,7 +122,7 @@ presets! {
     Shopify(shop) {
         name: "shopify",
         source: "https://shopify.dev/docs/apps/build/authentication-authorization/authenticate-standalone-apps",
-        note: "API paths begin with the version. Tokens are asked to expire, as public apps must.",
+        note: "API paths begin with the version. Expiring tokens are requested, as public apps must do.",
         place: Some(Place { name: "shop", default: None, sandbox: None }),
         quirks: &[Quirk::TokenParam("expiring", "1"), Quirk::TokenHeader("x-shopify-access-token")],
     } declares {
@@ -135,10 +135,10 @@ presets! {
         client_authentication: ClientAuthentication::Body,
     }
 
-    /// [Slack](https://docs.slack.dev/authentication/installing-with-oauth): what the user's own token can do. A bot's token
-    /// is [`Slack::bot`]'s, or stands in the token's `extra` where both kinds of scopes are asked for.
+    /// [Slack](https://docs.slack.dev/authentication/installing-with-oauth): the user's own token. A bot's token is
+    /// requested with [`Slack::bot`], or is in the token's `extra` if scopes of both kinds are requested.
     ///
-    /// PKCE is for apps that were registered as public clients; switch `without_pkce` off for those.
+    /// PKCE is for apps that are registered as public clients; for those, set `without_pkce` to `false`.
     Slack(provider) {
         name: "slack",
         source: "https://docs.slack.dev/reference/methods/oauth.v2.access",
@@ -178,7 +178,7 @@ presets! {
         api_base: "https://api.spotify.com/v1",
     }
 
-    /// [Strava](https://developers.strava.com/docs/authentication/). The user may grant less than was asked for.
+    /// [Strava](https://developers.strava.com/docs/authentication/). The user may grant less than what was requested.
     Strava(provider) {
         name: "strava",
         source: "https://developers.strava.com/docs/authentication/",
@@ -197,14 +197,14 @@ presets! {
         authorization_params: [("approval_prompt", "auto")],
     }
 
-    /// [Trello](https://developer.atlassian.com/cloud/trello/guides/rest-api/authorization/), by OAuth 1.0a. What is asked for
-    /// stands in `authorization_params`: `scope`, `expiration`, and `name` for the application's own.
+    /// [Trello](https://developer.atlassian.com/cloud/trello/guides/rest-api/authorization/), with OAuth 1.0a. The request
+    /// is set in `authorization_params`: `scope`, `expiration`, and the application's `name`.
     Trello(provider) {
         name: "trello",
         source: "https://developer.atlassian.com/cloud/trello/guides/rest-api/authorization",
         unconfirmed: &["signature method"],
-        note: "What is asked for stands in authorization_params: scope, with commas, expiration, and name for the \
-               application's own.",
+        note: "The request is set in authorization_params: scope, with commas, expiration, and the application's \
+               name.",
     } declares {
         title: "Trello",
         authorization_endpoint: "https://trello.com/1/OAuthAuthorizeToken",
@@ -215,7 +215,7 @@ presets! {
         oauth1: (SignatureMethod::HmacSha1, "https://trello.com/1/OAuthGetRequestToken"),
     }
 
-    /// [Tumblr](https://www.tumblr.com/docs/en/api/v2), by OAuth 1.0a.
+    /// [Tumblr](https://www.tumblr.com/docs/en/api/v2), with OAuth 1.0a.
     Tumblr(provider) {
         name: "tumblr",
         source: "https://www.tumblr.com/docs/en/api/v2",
@@ -264,13 +264,13 @@ presets! {
         scopes: ["tweet.read", "users.read"],
     }
 
-    /// [X](https://docs.x.com/fundamentals/authentication/api-reference), by OAuth 1.0a. The token comes with `user_id` and
-    /// `screen_name`.
+    /// [X](https://docs.x.com/fundamentals/authentication/api-reference), with OAuth 1.0a. The token response contains
+    /// `user_id` and `screen_name`.
     XOAuth1(provider) {
         name: "x-oauth1",
         source: "https://docs.x.com/fundamentals/authentication/api-reference",
         unconfirmed: &["userinfo endpoint"],
-        note: "The token comes with user_id and screen_name.",
+        note: "The token response contains user_id and screen_name.",
     } declares {
         title: "X (OAuth 1.0a)",
         authorization_endpoint: "https://api.x.com/oauth/authorize",
@@ -281,12 +281,12 @@ presets! {
     }
 
     /// [Xero](https://developer.xero.com/documentation/guides/oauth2/auth-flow/). Calls name the tenant in the header
-    /// `xero-tenant-id`; `/connections` tells which there are.
+    /// `xero-tenant-id`; `/connections` lists the tenants.
     Xero(provider) {
         name: "xero",
         source: "https://developer.xero.com/documentation/oauth2/pkce-flow",
         unconfirmed: &["issuer", "revocation endpoint", "userinfo endpoint"],
-        note: "Calls name the tenant in the header xero-tenant-id; /connections tells which there are.",
+        note: "Calls name the tenant in the header xero-tenant-id; /connections lists the tenants.",
         pkce: Pkce::Documented,
         refresh: Refresh::Scope("offline_access"),
     } declares {
@@ -301,12 +301,12 @@ presets! {
     }
 
     /// [Zoho](https://www.zoho.com/accounts/protocol/oauth/web-server-applications.html): accounts of the United States, or
-    /// with `at` those of another region, such as `accounts.zoho.eu`. The API is where the user's token says.
+    /// with `at` those of another region, such as `accounts.zoho.eu`. The token response contains the user's API base.
     Zoho(provider, at) {
         name: "zoho",
         source: "https://www.zoho.com/accounts/protocol/oauth/use-access-token.html",
         unconfirmed: &["form of the revocation request"],
-        note: "The API is where the user's token says.",
+        note: "The token response contains the user's API base.",
         place: Some(Place { name: "host", default: Some("accounts.zoho.com"), sandbox: None }),
         refresh: Refresh::Param("access_type", "offline"),
         quirks: &[
@@ -327,12 +327,12 @@ presets! {
         authorization_params: [("prompt", "consent")],
     }
 
-    /// [Zoom](https://developers.zoom.us/docs/integrations/oauth/). The app's registration names the scopes.
+    /// [Zoom](https://developers.zoom.us/docs/integrations/oauth/). The scopes are set in the app's registration.
     Zoom(provider) {
         name: "zoom",
         source: "https://developers.zoom.us/docs/integrations/oauth/",
         unconfirmed: &["userinfo endpoint"],
-        note: "The app's registration names the scopes.",
+        note: "The scopes are set in the app's registration.",
         pkce: Pkce::Documented,
     } declares {
         title: "Zoom",
@@ -359,7 +359,8 @@ impl Okta {
 }
 
 impl Slack {
-    /// [Sign in with Slack](https://docs.slack.dev/authentication/sign-in-with-slack/): who the user is, in an ID token.
+    /// [Sign in with Slack](https://docs.slack.dev/authentication/sign-in-with-slack/), which identifies the user with an ID
+    /// token.
     pub fn openid() -> Provider {
         let mut provider = Self::provider().with_scopes([OPENID_SCOPE, "email", "profile"]);
         provider.authorization_endpoint = "https://slack.com/openid/connect/authorize".to_owned();
@@ -371,7 +372,7 @@ impl Slack {
         Provider { quirks, ..provider }
     }
 
-    /// A bot's token, in place of the user's. Name its scopes with [`Provider::with_scopes`].
+    /// A bot's token instead of the user's. Set its scopes with [`Provider::with_scopes`].
     pub fn bot() -> Provider {
         let provider = Self::provider().with_scopes(["chat:write"]);
         let quirks = Quirks { scope_parameter: None, token_member: None, ..provider.quirks };

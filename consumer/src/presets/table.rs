@@ -1,34 +1,36 @@
-//! What an entry of the table holds, and how it becomes a [`Provider`].
+//! An entry of the table, and how it becomes a [`Provider`].
 
 use std::collections::BTreeMap;
 
+use super::known::patterns_of;
+use super::{dead_grants, rejected_tokens};
 use crate::config::oauth1::{OAuth1, SignatureMethod};
 use crate::config::provider::{ClientAuthentication, OfflineAccess, Provider};
 use crate::config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 
-/// What is known of a provider, and what it declares.
+/// What is known about a provider, and its declaration.
 #[derive(Clone, Copy)]
 pub(super) struct Preset {
     pub(super) name: &'static str,
     /// The provider's public documentation that the entry was checked against.
     pub(super) source: &'static str,
-    /// Whether what stands here was found in public, and nothing that says that the provider is gone.
+    /// Whether the entry is confirmed by public sources, and none says that the provider is gone.
     pub(super) verified: bool,
-    /// What the provider's own documentation was not seen to say; other clients of the provider have it like this.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by the page that is made from the table"))]
+    /// What the provider's own documentation does not confirm; other clients of the provider use it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by the page that is generated from the table"))]
     pub(super) unconfirmed: &'static [&'static str],
-    /// What to know before using it, as a sentence or more.
+    /// What users should know, in one or more sentences.
     pub(super) note: &'static str,
-    /// What stands in braces in the URLs, and its default.
+    /// The placeholder in the URLs, and its default.
     pub(super) place: Option<Place>,
     pub(super) pkce: Pkce,
     pub(super) refresh: Refresh,
     pub(super) quirks: &'static [Quirk],
-    /// Sets the fields of the provider, in which `fill` fills in the place.
+    /// Sets the fields of the provider; `fill` replaces the placeholder.
     pub(super) declare: fn(&mut Provider, Fill<'_>),
 }
 
-/// Fills in what stands in braces.
+/// Replaces the placeholder.
 pub(super) type Fill<'a> = &'a dyn Fn(&str) -> String;
 
 /// A part of the URLs that differs between installations, such as `{host}`.
@@ -36,20 +38,20 @@ pub(super) type Fill<'a> = &'a dyn Fn(&str) -> String;
 pub(super) struct Place {
     pub(super) name: &'static str,
     pub(super) default: Option<&'static str>,
-    /// What it is for the provider's sandbox.
+    /// Its value for the provider's sandbox.
     pub(super) sandbox: Option<&'static str>,
 }
 
-/// Whether the provider knows PKCE (RFC 7636).
+/// Whether the provider supports PKCE (RFC 7636).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pkce {
-    /// The documentation asks for it or allows it.
+    /// The documentation requires or allows it.
     Documented,
-    /// The documentation does not speak of it. It is sent; RFC 6749 section 3.1 has unknown parameters ignored.
+    /// The documentation does not mention it. It is sent, because unknown parameters must be ignored (RFC 6749 section 3.1).
     Undocumented,
-    /// Only for clients that were registered as public ones. It is not sent.
+    /// Only for clients that are registered as public. It is not sent.
     OptIn,
-    /// A request with it fails. It is not sent.
+    /// A request with it is rejected. It is not sent.
     Refused,
 }
 
@@ -58,13 +60,13 @@ pub(super) enum Pkce {
 pub(super) enum Refresh {
     /// With every token.
     Always,
-    /// Never: access tokens last until they are revoked, or the user has to come back.
+    /// Never: access tokens last until they are revoked, or the user has to log in again.
     Never,
-    /// As the client is registered.
+    /// According to the client's registration.
     Registration,
-    /// If this scope is asked for, which it is.
+    /// With this scope, which is requested.
     Scope(&'static str),
-    /// If this parameter is sent, which it is.
+    /// With this parameter, which is sent.
     Param(&'static str, &'static str),
 }
 
@@ -102,7 +104,8 @@ impl Preset {
         declare: |_, _| {},
     };
 
-    /// The provider as most know it. A place without a default stays in braces, which no registration accepts.
+    /// The provider with the default for its placeholder. Without a default it keeps the braces, which no registration
+    /// accepts.
     pub(super) fn provider(&self) -> Provider {
         match self.place.and_then(|place| place.default) {
             Some(default) => self.filled(default),
@@ -110,7 +113,7 @@ impl Preset {
         }
     }
 
-    /// The provider with its place filled in, or `None` if it has none. What cannot stand there leaves it in braces.
+    /// The provider with this value for its placeholder, or `None` if it has none. An invalid value leaves the braces.
     pub(super) fn at(&self, value: &str) -> Option<Provider> {
         self.place.map(|_| self.filled(if is_fit(value) { value } else { "" }))
     }
@@ -138,20 +141,20 @@ impl Preset {
         self.declared(&fill)
     }
 
-    /// The provider with its places filled in like this.
+    /// The provider, with its placeholder replaced by `fill`.
     pub(super) fn declared(&self, fill: Fill<'_>) -> Provider {
         let mut provider = Provider::new(self.name, "", "");
         (self.declare)(&mut provider, fill);
         provider.offline_access = self.refresh.offline_access();
-        provider.dead_grants = super::dead_grants::of(self.name);
-        provider.rejected_tokens = super::rejected_tokens::of(self.name);
+        provider.dead_grants = patterns_of(dead_grants::ALL, self.name);
+        provider.rejected_tokens = patterns_of(rejected_tokens::ALL, self.name);
         provider.quirks.without_pkce = matches!(self.pkce, Pkce::OptIn | Pkce::Refused);
         self.quirks.iter().for_each(|quirk| quirk.apply(&mut provider.quirks));
         provider
     }
 }
 
-/// What a table writes for a field of a [`Provider`].
+/// The notation of a [`Provider`]'s field in the table.
 pub(super) trait Written<T> {
     fn read(self, fill: Fill<'_>) -> T;
 }
@@ -201,7 +204,7 @@ impl Written<Self> for ClientAuthentication {
 impl Refresh {
     fn offline_access(self) -> OfflineAccess {
         match self {
-            Self::Always | Self::Never | Self::Registration => OfflineAccess::NotAsked,
+            Self::Always | Self::Never | Self::Registration => OfflineAccess::NotRequested,
             Self::Scope(scope) => OfflineAccess::Scope(scope.to_owned()),
             Self::Param(name, value) => OfflineAccess::Params(pairs(&[(name, value)])),
         }
@@ -236,15 +239,15 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// A host, with a port or not, a tenant or the name of a shop: nothing that could end the host it stands in.
+/// A host with or without a port, a tenant or the name of a shop, without characters that could end the host.
 pub(super) fn is_fit(value: &str) -> bool {
     let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
     !value.is_empty() && value.chars().all(fit)
 }
 
-/// The types of some presets, with `ALL` of them as data: what is known of each, and the fields that it `declares`.
+/// The types of some presets, and `ALL` of them as data: what is known about each, and the fields that it `declares`.
 ///
-/// Behind a type's name stand the ways to make a [`Provider`] of it.
+/// The functions after a type's name create a [`Provider`].
 macro_rules! presets {
     ($(
         $(#[$doc:meta])* $preset:ident($($constructor:ident),*) { $($known:ident: $fact:expr),* $(,)? }
@@ -278,7 +281,7 @@ macro_rules! presets {
         }
     };
     (@at) => {
-        /// The same at this host, which a port may follow. Another thing is refused when the registration is checked.
+        /// The same at this host, optionally with a port. An invalid host is rejected when the registration is checked.
         pub fn at(host: &str) -> Provider {
             Self::PRESET.at(host).unwrap_or_else(|| Self::PRESET.provider())
         }

@@ -75,15 +75,15 @@ fn names_are_distinct_and_in_order() {
 }
 
 #[test]
-fn every_entry_names_its_source_and_what_is_doubtful() {
+fn every_entry_has_a_source_and_unverified_ones_a_note() {
     for preset in all() {
         let source = Url::parse(preset.source).unwrap();
         assert_eq!(source.scheme(), "https", "{}", preset.name);
         assert!(preset.verified || !preset.note.is_empty(), "{}: what could not be verified?", preset.name);
         assert!(preset.note.is_empty() || preset.note.ends_with('.'), "{}", preset.name);
     }
-    let doubtful: Vec<_> = all().filter(|preset| !preset.verified).map(|preset| preset.name).collect();
-    assert_eq!(doubtful, ["authentiq", "fitbit"]);
+    let unverified: Vec<_> = all().filter(|preset| !preset.verified).map(|preset| preset.name).collect();
+    assert_eq!(unverified, ["authentiq", "fitbit"]);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn endpoints_of_a_provider_are_under_its_own_domain() {
 }
 
 #[test]
-fn scopes_and_parameters_are_sane() {
+fn scopes_and_parameters_are_valid() {
     for preset in all() {
         let provider = placed(preset);
         for scope in &provider.scopes {
@@ -127,7 +127,7 @@ fn scopes_and_parameters_are_sane() {
         let distinct: HashSet<_> = provider.scopes.iter().collect();
         assert_eq!(distinct.len(), provider.scopes.len(), "{}", preset.name);
         if let Refresh::Scope(scope) = preset.refresh {
-            assert!(!provider.scopes.iter().any(|asked| asked == scope), "{}: asked for twice", preset.name);
+            assert!(!provider.scopes.iter().any(|found| found == scope), "{}: requested twice", preset.name);
         }
         if let Refresh::Param(name, _) = preset.refresh {
             assert!(!provider.authorization_params.contains_key(name), "{}", preset.name);
@@ -139,7 +139,7 @@ fn scopes_and_parameters_are_sane() {
 }
 
 #[test]
-fn offline_access_is_asked_for_whatever_the_scopes() {
+fn offline_access_is_requested_whatever_the_scopes() {
     for preset in all() {
         let registered = check(placed(preset)).unwrap();
         match preset.refresh {
@@ -153,22 +153,22 @@ fn offline_access_is_asked_for_whatever_the_scopes() {
     let other_scopes = check(Microsoft::provider().with_scopes(["Mail.Read"])).unwrap();
     assert_eq!(other_scopes.declared.scopes, ["Mail.Read", "offline_access"]);
     let mut online = Google::provider();
-    online.offline_access = OfflineAccess::NotAsked;
+    online.offline_access = OfflineAccess::NotRequested;
     assert!(!check(online).unwrap().declared.authorization_params.contains_key("access_type"));
     let mut chosen = Dropbox::provider();
     chosen.authorization_params.insert("token_access_type".to_owned(), "online".to_owned());
     assert_eq!(check(chosen).unwrap().declared.authorization_params["token_access_type"], "online");
 }
 
-/// A default that asks for an ID token names who has to sign it.
+/// A preset that requests an ID token by default has an issuer.
 #[test]
-fn whoever_is_asked_for_an_id_token_has_an_issuer() {
-    // Their issuers are not known: one may be gone, and of the other each customer has their own.
+fn a_preset_that_requests_an_id_token_has_an_issuer() {
+    // Their issuers are unknown: one service may be gone, and the other has an issuer for each customer.
     let unknown = ["authentiq", "salesforce"];
     for preset in all() {
         let provider = placed(preset);
-        let asks = provider.scopes.iter().any(|scope| scope == "openid");
-        assert!(!asks || provider.issuer.is_some() != unknown.contains(&preset.name), "{}", preset.name);
+        let requests = provider.scopes.iter().any(|scope| scope == "openid");
+        assert!(!requests || provider.issuer.is_some() != unknown.contains(&preset.name), "{}", preset.name);
     }
     let contoso = check(Microsoft::tenant("contoso.onmicrosoft.com")).unwrap();
     let issuer = contoso.issuer.as_ref().unwrap();
@@ -230,7 +230,7 @@ fn hosts_tenants_and_sandboxes_fill_the_templates() {
 }
 
 #[test]
-fn what_cannot_stand_in_a_template_is_refused() {
+fn an_invalid_value_for_a_placeholder_is_rejected() {
     for host in ["", "evil.example/", "evil.example?", "a@b", "evil.example#", "a b", "{host}", "ä.example", "..%2f"] {
         assert!(matches!(check(GitLab::at(host)), Err(ConfigError::Invalid { .. })), "{host}");
         assert!(check(Microsoft::tenant(host)).is_err(), "{host}");
@@ -239,11 +239,11 @@ fn what_cannot_stand_in_a_template_is_refused() {
     }
     let inside = check(Shopify::shop("evil.example:99")).is_err();
     assert!(inside, "a port in the middle of a host");
-    assert!(find("mastodon").is_some_and(|template| check(template).is_err()), "no host was said");
+    assert!(find("mastodon").is_some_and(|template| check(template).is_err()), "no host was given");
 }
 
 #[test]
-fn a_configuration_names_the_preset_and_its_place() {
+fn a_configuration_sets_the_preset_and_its_placeholder() {
     let config = |json: &str| serde_json::from_str::<ProviderConfig>(json).unwrap().registration("here");
     let registration = config(r#"{"preset": "mastodon", "host": "fosstodon.org", "client_id": "id"}"#).unwrap();
     assert_eq!(registration.provider.token_endpoint, "https://fosstodon.org/oauth/token");
@@ -251,23 +251,23 @@ fn a_configuration_names_the_preset_and_its_place() {
     assert!(registration.provider.token_endpoint.contains("/consumers/"));
     for json in [
         r#"{"preset": "github", "host": "github.example", "client_id": "id"}"#,
-        r#"{"preset": "nobody", "host": "a.example", "client_id": "id"}"#,
+        r#"{"preset": "unknown", "host": "a.example", "client_id": "id"}"#,
         r#"{"host": "a.example", "client_id": "id"}"#,
     ] {
         assert!(config(json).is_err(), "{json}");
     }
     let online = config(
-        r#"{"preset": "google", "client_id": "id", "offline_access": "not_asked",
+        r#"{"preset": "google", "client_id": "id", "offline_access": "not_requested",
             "quirks": {"without_pkce": true, "revocation": "post"}}"#,
     )
     .unwrap()
     .provider;
-    assert_eq!(online.offline_access, OfflineAccess::NotAsked);
+    assert_eq!(online.offline_access, OfflineAccess::NotRequested);
     assert!(online.quirks.without_pkce && online.quirks.revocation == RevocationRequest::Post);
 }
 
 #[test]
-fn quirks_stand_where_the_documentation_has_them() {
+fn quirks_are_set_as_the_documentation_requires() {
     assert_eq!(Zoho::provider().quirks.token_header, TokenHeader::Scheme("Zoho-oauthtoken".to_owned()));
     assert_eq!(Salesforce::provider().quirks.api_base_member.as_deref(), Some("instance_url"));
     assert!(Slack::provider().quirks.token_member.is_some() && Slack::bot().quirks.token_member.is_none());
@@ -275,7 +275,7 @@ fn quirks_stand_where_the_documentation_has_them() {
     assert!(Slack::bot().quirks.scope_parameter.is_none() && Slack::bot().quirks.accepts("bot"));
     let without_pkce: Vec<_> =
         all().filter(|preset| placed(preset).quirks.without_pkce).map(|preset| preset.name).collect();
-    assert_eq!(without_pkce, ["linkedin", "slack"], "PKCE is only left out where it is known to fail");
+    assert_eq!(without_pkce, ["linkedin", "slack"], "PKCE is only omitted where it is known to fail");
     assert!(all().all(
         |preset| matches!(preset.pkce, Pkce::Documented | Pkce::Undocumented) != placed(preset).quirks.without_pkce
     ));
@@ -312,7 +312,7 @@ fn jira_signs_with_rsa_at_any_host() {
 }
 
 #[test]
-fn what_cannot_be_safe_is_refused() {
+fn a_public_client_without_pkce_is_rejected() {
     let public = Registered::check(LinkedIn::provider().public_client("id"), CALLBACK).unwrap_err().to_string();
     assert!(public.contains("PKCE"), "{public}");
 }
@@ -324,9 +324,9 @@ fn a_preset_is_used_twice_under_two_names() {
     assert_eq!((work.declared.name.as_str(), public.declared.name.as_str()), ("work", "gitlab"));
 }
 
-/// Flask-Dance's module names, and what they are called here.
+/// Flask-Dance's module names, and their names here.
 #[test]
-fn every_preset_of_flask_dance_has_its_place() {
+fn every_preset_of_flask_dance_has_an_equivalent() {
     for name in [
         "atlassian",
         "authentiq",
@@ -359,46 +359,46 @@ fn every_preset_of_flask_dance_has_its_place() {
     }
 }
 
-/// What a provider has in place of `invalid_grant` is data, from a source that anybody can open.
+/// Responses that differ from `invalid_grant` are data, from a public source.
 #[test]
-fn every_preset_names_how_a_dead_grant_looks() {
+fn every_preset_has_a_row_for_a_dead_grant() {
     use super::dead_grants::{self, Evidence};
 
     let known: Vec<_> = dead_grants::ALL.iter().map(|known| known.preset).collect();
     assert_eq!(known, names().collect::<Vec<_>>(), "one row for each preset");
     for (known, preset) in dead_grants::ALL.iter().zip(all()) {
         let has_none = preset.refresh == Refresh::Never || placed(preset).oauth1.is_some();
-        match known.evidence {
-            Evidence::NoRefreshToken => assert!(has_none && known.answers.is_empty(), "{}", preset.name),
-            Evidence::Clients => assert!(!known.answers.is_empty(), "{}", preset.name),
+        match known.source {
+            Evidence::NoRefreshToken => assert!(has_none && known.patterns.is_empty(), "{}", preset.name),
+            Evidence::Clients => assert!(!known.patterns.is_empty(), "{}", preset.name),
             Evidence::Unknown(source) => {
-                assert!(Url::parse(source).is_ok() && known.answers.is_empty(), "{}", preset.name);
+                assert!(Url::parse(source).is_ok() && known.patterns.is_empty(), "{}", preset.name);
             }
             Evidence::Documented(source) | Evidence::Reported(source) => {
                 assert!(!has_none && Url::parse(source).unwrap().scheme() == "https", "{}", preset.name);
             }
         }
-        assert_eq!(placed(preset).dead_grants.len(), known.answers.len(), "{}", preset.name);
+        assert_eq!(placed(preset).dead_grants.len(), known.patterns.len(), "{}", preset.name);
     }
 }
 
-/// Answers as they are documented or reported, and others of the same provider that are of something else.
+/// Documented or reported responses, and others of the same providers that have another cause.
 #[test]
-fn a_dead_grant_is_known_for_each_provider_that_has_its_own_words() {
+fn a_dead_grant_is_recognised_by_the_provider_s_pattern() {
     use http::{HeaderMap, StatusCode};
     use oauth_dance_core::{OAuth2Token, Timestamp};
 
-    use crate::protocol::oauth2::token_response::{Asked, Received, read};
+    use crate::protocol::oauth2::token_response::{Expectations, Received, read};
 
     let is_dead = |preset: &str, status: u16, body: &str| {
         let preset = all().find(|found| found.name == preset).unwrap();
         let registered = check(placed(preset)).unwrap();
         let (old, now) = (OAuth2Token::bearer("a"), Timestamp::from_unix_seconds(0));
         let (quirks, dead_grants) = (&registered.declared.quirks, &registered.declared.dead_grants);
-        let asked = Asked { quirks, dead_grants, is_bound: false, old: Some(&old), sent: &["secret"], now };
+        let expected = Expectations { quirks, dead_grants, is_bound: false, old: Some(&old), sent: &["secret"], now };
         let status = StatusCode::from_u16(status).unwrap();
         let body = body.to_owned().into();
-        read(&asked, Received { status, headers: &HeaderMap::new(), body: &body, cut: None })
+        read(&expected, Received { status, headers: &HeaderMap::new(), body: &body, cut: None })
             .unwrap_err()
             .needs_authorization()
     };

@@ -1,4 +1,4 @@
-//! Tokens bound to a key, which are of no use without it, and the proofs of that key (RFC 9449).
+//! Tokens that are bound to a key, and proofs of possession of that key (RFC 9449).
 
 use std::fmt;
 
@@ -14,22 +14,22 @@ use url::Url;
 use zeroize::Zeroizing;
 
 const COORDINATE: usize = 32;
-/// What stands around a private key of P-256 in an `ECPrivateKey` (RFC 5915 section 3): a sequence of the version 1, the
-/// key in an octet string, and the name of the curve.
+/// The bytes before and after a private key of P-256 in an `ECPrivateKey` (RFC 5915 section 3): a sequence of the version 1,
+/// the key in an octet string, and the name of the curve.
 const DER_BEFORE: [u8; 7] = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
 const DER_AFTER: [u8; 12] = [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-/// The header that carries a proof (RFC 9449 section 4.1).
+/// The header of a proof (RFC 9449 section 4.1).
 pub(crate) const PROOF: HeaderName = HeaderName::from_static("dpop");
-/// What a request is to be proved with.
+/// The key that proves a request.
 #[derive(Clone, Copy)]
 pub(crate) struct Binding<'a> {
     pub(crate) key: &'a DpopKey,
-    /// The token that the request presents, to which the proof then belongs too.
+    /// The token in the request, which the proof is then bound to as well.
     pub(crate) access_token: Option<&'a Secret>,
 }
 
-/// What a proof says of its request (RFC 9449 section 4.2).
+/// The content of a proof (RFC 9449 section 4.2).
 pub(crate) struct Claims<'a> {
     pub(crate) method: &'a Method,
     pub(crate) url: &'a Url,
@@ -38,7 +38,7 @@ pub(crate) struct Claims<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// A key that makes proofs.
+/// A key that creates proofs.
 pub(crate) struct Signer {
     pair: EcdsaKeyPair,
     x: String,
@@ -50,13 +50,13 @@ impl Signer {
         let private = Zeroizing::new(URL_SAFE_NO_PAD.decode(key.expose()).ok()?);
         let der = Zeroizing::new([&DER_BEFORE[..], &private, &DER_AFTER].concat());
         let pair = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).ok()?;
-        // A point that is not compressed: 4, then both coordinates (SEC 1 section 2.3.3).
+        // An uncompressed point: 4, then both coordinates (SEC 1 section 2.3.3).
         let (x, y) = pair.public_key().as_ref().strip_prefix(&[4])?.split_at_checked(COORDINATE)?;
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
         Some(Self { pair, x, y })
     }
 
-    /// A proof for one request, with an identifier of its own.
+    /// A proof for one request, with a unique identifier.
     pub(crate) fn proof(&self, claims: &Claims<'_>) -> Option<String> {
         let jwk = json!({ "kty": "EC", "crv": "P-256", "x": self.x, "y": self.y });
         let header = json!({ "typ": "dpop+jwt", "alg": "ES256", "jwk": jwk });
@@ -72,7 +72,7 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// The thumbprint of a key's public part (RFC 7638 section 3), as `dpop_jkt` and `jkt` have it.
+/// The thumbprint of a key's public part (RFC 7638 section 3), for `dpop_jkt` and `jkt`.
 pub(crate) fn thumbprint(key: &DpopKey) -> Option<String> {
     let Signer { x, y, .. } = Signer::of(key)?;
     Some(thumbprint_of(&x, &y))
@@ -125,7 +125,7 @@ mod tests {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
     }
 
-    /// Header and payload of a proof whose signature fits the key in its header, checked by another implementation.
+    /// Header and payload of a proof, if its signature matches the key in its header. Another implementation verifies it.
     fn verified(proof: &str) -> Result<(Value, Value), p256::ecdsa::Error> {
         let (input, signature) = proof.rsplit_once('.').unwrap();
         let (header, payload) =
@@ -137,7 +137,7 @@ mod tests {
         Ok((header, payload))
     }
 
-    /// The proof of RFC 9449 section 4.1, so that `verified` is known to verify.
+    /// The proof of RFC 9449 section 4.1, which shows that `verified` does verify.
     #[test]
     fn the_proof_of_the_rfc_is_verified() {
         let proof = concat!(
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_is_signed_with_the_key_it_shows_and_shows_no_more() {
+    fn a_proof_contains_only_the_public_key_that_verifies_it() {
         let url = Url::parse("https://Server.example.com:443/token?tenant=a&x#y").unwrap();
         for key in std::iter::repeat_with(DpopKey::generate).take(200) {
             let proof = Signer::of(&key).unwrap().proof(&claims(&Method::POST, &url)).unwrap();
@@ -178,7 +178,7 @@ mod tests {
 
     /// The access token and its hash of RFC 9449 section 7.1.
     #[test]
-    fn a_proof_belongs_to_its_token_and_nonce_and_to_one_request() {
+    fn a_proof_is_bound_to_token_nonce_and_request() {
         let (key, token) = (DpopKey::generate(), Secret::new("Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"));
         let url = Url::parse("https://resource.example.org/protectedresource").unwrap();
         let claims = Claims { access_token: Some(&token), nonce: Some("eyJ7S_zG\"."), ..claims(&Method::GET, &url) };
@@ -189,16 +189,16 @@ mod tests {
         assert_ne!(one["jti"], two["jti"]);
     }
 
-    /// The thumbprint of the key of RFC 9449 section 4.1, as section 6.1 has it.
+    /// The thumbprint of the key of RFC 9449 section 4.1, as in section 6.1.
     #[test]
-    fn the_thumbprint_of_the_rfc() {
+    fn the_thumbprint_equals_that_of_the_rfc() {
         let (x, y) = ("l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs", "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA");
         assert_eq!(thumbprint_of(x, y), "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
     }
 
     /// The key pair of RFC 6979 section A.2.5.
     #[test]
-    fn a_private_key_has_its_public_key() {
+    fn the_public_key_is_derived_from_the_private_key() {
         let bytes = |hex: &str| -> Vec<u8> {
             (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
         };

@@ -1,6 +1,7 @@
-//! What is said to a provider, with neither a storage nor a router.
+//! The requests to a provider and its responses, with neither a storage nor a router.
 //!
-//! Each room uses the ones before it: `dpop` and `http`, then `oauth1` and `openid`, then `registered`, then `oauth2`.
+//! Each module uses only the ones before it: `dpop` and `http`, then `oauth1` and `openid`, then `registered`, then
+//! `oauth2`.
 
 pub(crate) mod dpop;
 pub(crate) mod http;

@@ -1,4 +1,4 @@
-//! A provider as it is used: what was declared and checked, with what discovery lays over it.
+//! A provider in use: what was declared and checked, completed by discovery.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use crate::protocol::http::HttpClients;
 use crate::protocol::oauth1;
 use crate::protocol::openid::{Discovered, OpenId};
 
-/// How long a call that can do without an issuer's metadata waits for it.
+/// How long a call that does not require an issuer's metadata waits for it.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A provider that an application has registered at. Cloning is cheap.
+/// A provider at which the application is registered. Cloning is cheap.
 ///
-/// It derefs to what is configured; its methods also count what was discovered.
+/// It derefs to the configuration. Its methods take discovery into account.
 #[derive(Clone, Debug)]
 pub(crate) struct Registered {
     checked: Arc<Checked>,
     pub(crate) openid: Option<Arc<OpenId>>,
-    /// What signs requests, for a provider of OAuth 1.0a.
+    /// The client of a provider of OAuth 1.0a, which signs requests.
     pub(crate) oauth1: Option<Arc<oauth1::Client>>,
     discovered: Option<Arc<Discovered>>,
 }
 
 impl Registered {
-    /// Checks a registration; its callback is at `callback` unless it says otherwise.
+    /// Checks a registration. Its redirect URI is `callback` unless it sets another one.
     pub(crate) fn check(registration: Registration, callback: &str) -> Result<Self, ConfigError> {
         let (secret, plain_http) = (registration.client_secret.clone(), registration.plain_http.clone());
         let hosts = KnownHosts::of(&registration.provider, &plain_http);
@@ -45,7 +45,7 @@ impl Registered {
         Ok(Self { checked: Arc::new(checked), openid, oauth1, discovered: None })
     }
 
-    /// This with everything that its configuration leaves to the issuer's metadata, which may have to be fetched.
+    /// The same, completed by the issuer's metadata, which may have to be fetched.
     pub(crate) async fn complete(&self, http: &HttpClients) -> Result<Self, DiscoveryError> {
         let discovered = match &self.openid {
             Some(openid) => openid.discover(http).await?,
@@ -54,7 +54,7 @@ impl Registered {
         Ok(Self { discovered, ..self.clone() })
     }
 
-    /// The same, or only what is configured if the issuer does not answer soon: most API calls need nothing of its metadata.
+    /// The same, or only the configuration if the metadata does not arrive soon: most API calls do not need it.
     pub(crate) async fn best_effort(&self, http: &HttpClients) -> Self {
         if self.openid.is_none() {
             return self.clone();
@@ -95,12 +95,12 @@ impl Registered {
         self.endpoints.revocation.as_ref().or_else(|| self.discovered()?.revocation_endpoint.as_ref())
     }
 
-    /// Whether every callback has to name the issuer (RFC 9207).
+    /// Whether every callback must name the issuer (RFC 9207).
     pub(crate) fn requires_issuer(&self) -> bool {
         self.declared.requires_issuer || self.discovered().is_some_and(|found| found.names_itself_in_callbacks)
     }
 
-    /// How the client authenticates at this endpoint of the authorization server.
+    /// The authentication method at this endpoint of the authorization server.
     pub(crate) fn authentication_at(&self, endpoint: &Url) -> ClientAuthentication {
         let configured = self.declared.client_authentication;
         let Some(discovered) = self.discovered() else { return configured };
@@ -111,23 +111,23 @@ impl Registered {
         usual
     }
 
-    /// The nearest zone that the name in this URL may lead to.
+    /// The nearest zone that the name in this URL may resolve to.
     pub(crate) fn nearest(&self, url: &Url) -> Zone {
         self.hosts.nearest(url, self.source())
     }
 
-    /// A URL that the provider named in a token response, if it is one to send tokens to.
+    /// A URL from a token response, if tokens may be sent to it.
     pub(crate) fn named_by_provider(&self, url: &str) -> Option<Url> {
         self.hosts.parse(url, self.source()).ok()
     }
 
-    /// Whether the token may be sent there.
+    /// Whether the token may be sent to this origin.
     pub(crate) fn owns(&self, origin: &Origin) -> bool {
         let owned = [self.endpoints.api_base.as_ref(), self.userinfo_endpoint()];
         owned.into_iter().flatten().any(|url| url.origin() == *origin)
     }
 
-    /// From where URLs come that the configuration does not name.
+    /// The zone of URLs that the configuration does not name.
     fn source(&self) -> Zone {
         self.discovered().map_or_else(|| self.checked.source(), |found| found.source)
     }

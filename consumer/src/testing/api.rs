@@ -1,4 +1,4 @@
-//! What an access token gives access to: userinfo, and an API.
+//! The resources that an access token gives access to: userinfo, and an API.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -32,7 +32,7 @@ impl Exchange<'_> {
         Reply::json(StatusCode::OK, claims.into())
     }
 
-    /// The request as the API has got it.
+    /// The request as the API received it.
     pub(super) fn echo(&self, user: &str, scope: &str) -> Reply {
         let request = self.request;
         let echo = json!({

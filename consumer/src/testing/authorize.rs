@@ -25,12 +25,12 @@ impl Exchange<'_> {
             }
             pushed => pushed.flatten(),
         };
-        self.answer_request(pushed.as_ref().unwrap_or(&self.request.query))
+        self.respond_to(pushed.as_ref().unwrap_or(&self.request.query))
     }
 
-    /// Errors before the redirect URI is known to be the client's are shown to the user, and all others are the client's
-    /// (RFC 6749 section 4.1.2.1).
-    fn answer_request(&self, parameters: &Parameters) -> Reply {
+    /// Errors before the redirect URI is verified are shown to the user, and all others are sent to the client (RFC 6749
+    /// section 4.1.2.1).
+    fn respond_to(&self, parameters: &Parameters) -> Reply {
         let parameter = |name| only(parameters, name);
         let client = parameter("client_id").and_then(|id| Some((id, self.settings.clients.get(id)?)));
         let Some((client_id, client)) = client else { return self.show_error("The client_id is unknown.") };
@@ -95,7 +95,7 @@ impl Exchange<'_> {
         if self.settings.knows(scope) { Ok(()) } else { Err(("invalid_scope", "the scope is unknown")) }
     }
 
-    /// The resource owner's decision, which is automatic if there is none.
+    /// The resource owner's decision. Without a resource owner, the request is approved.
     pub(super) fn decide(&self, request: &AuthorizationRequest<'_>, parameters: &[(String, String)]) -> Decision {
         match (&self.settings.resource_owner, &self.settings.refuses) {
             (Some(owner), _) => owner.decide(request),
@@ -147,7 +147,7 @@ impl Exchange<'_> {
         Reply::json(StatusCode::CREATED, json!({ "request_uri": request_uri, "expires_in": 60 }))
     }
 
-    /// A `request_uri` is good for one decision (RFC 9126 section 4).
+    /// A `request_uri` is valid for one decision (RFC 9126 section 4).
     fn forget_pushed(&self) {
         if let Some(request_uri) = self.request.parameter("request_uri") {
             self.shared.grants().forget_pushed(request_uri);

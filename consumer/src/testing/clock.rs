@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use oauth_dance_core::{Clock, Timestamp};
 
-/// A clock that stands still until a test advances it. Clones show the same time.
+/// A clock that stands still until a test advances it. Clones share their time.
 #[derive(Clone, Debug)]
 pub struct TestClock(Arc<AtomicU64>);
 
 impl TestClock {
-    /// A clock that shows the current time.
+    /// A clock that starts at the current time.
     pub fn new() -> Self {
         Self(Arc::new(AtomicU64::new(Clock::system().now().as_unix_seconds())))
     }
 
-    /// The clock to give to [`OAuthBuilder::clock`](crate::OAuthBuilder::clock) and
+    /// The clock for [`OAuthBuilder::clock`](crate::OAuthBuilder::clock) and
     /// [`MemoryStorage::with_clock`](crate::MemoryStorage::with_clock).
     pub fn clock(&self) -> Clock {
         let seconds = Arc::clone(&self.0);
         Clock::new(move || Timestamp::from_unix_seconds(seconds.load(Ordering::SeqCst)))
     }
 
-    /// Advances it, in whole seconds.
+    /// Advances the clock, in whole seconds.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
     }
 
-    /// Sets it back, in whole seconds.
+    /// Sets the clock back, in whole seconds.
     pub fn turn_back(&self, by: Duration) {
         self.0.fetch_sub(by.as_secs(), Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! Proofs of a key, checked as a provider does (RFC 9449 section 4.3).
+//! Proofs of possession of a key, checked as a provider does (RFC 9449 section 4.3).
 
 use std::collections::HashSet;
 
@@ -11,23 +11,23 @@ use serde_json::Value;
 use super::Settings;
 use super::log::LoggedRequest;
 
-/// How far a proof's time may be off, in seconds.
+/// The tolerance of a proof's time, in seconds.
 const TOLERANCE: u64 = 300;
 
 /// What is wrong with a proof.
 pub(super) enum BadProof {
     Invalid(&'static str),
-    /// It has no nonce, or not the one it should have.
+    /// It has no nonce, or a wrong one.
     Nonce,
 }
 
-/// The identifiers of all proofs so far: each is good once.
+/// The identifiers of all proofs so far: each is valid once.
 #[derive(Debug, Default)]
 pub(super) struct Proofs(HashSet<String>);
 
 impl Proofs {
-    /// The thumbprint of the key that a request proves, or `None` if it proves none. With an access token the proof must
-    /// belong to that.
+    /// The thumbprint of the key that a request proves, or `None` if it has no proof. With an access token, the proof must
+    /// be bound to it.
     pub(super) fn check(
         &mut self,
         settings: &Settings,
@@ -49,7 +49,7 @@ impl Proofs {
             (access_token.is_none_or(|token| claims["ath"] == hash(token)), "it is for another token"),
             (self.is_new(&claims["jti"]), "it was used before"),
         ];
-        if let Some((_, why)) = expected.into_iter().find(|(holds, _)| !holds) {
+        if let Some((_, why)) = expected.into_iter().find(|(is_met, _)| !is_met) {
             return Err(BadProof::Invalid(why));
         }
         if settings.dpop_nonce.as_deref().is_some_and(|nonce| claims["nonce"] != nonce) {

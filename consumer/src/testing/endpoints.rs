@@ -6,13 +6,13 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
-use super::answer::Answer;
 use super::log::LoggedRequest;
 use super::metadata;
 use super::oauth1;
 #[cfg(feature = "oidc")]
 use super::openid;
 use super::reply::Reply;
+use super::scripted_response::ScriptedResponse;
 use super::wire::Connection;
 use super::{Settings, Shared};
 
@@ -40,7 +40,7 @@ pub enum Endpoint {
     Keys,
     /// `/end_session`.
     EndSession,
-    /// Everything else.
+    /// Any other path.
     Other,
 }
 
@@ -75,12 +75,12 @@ pub(super) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         shared.log().push(request.clone());
     }
     let scripted = shared.script().get_mut(&request.endpoint).and_then(VecDeque::pop_front);
-    let answer = scripted.unwrap_or_else(Answer::normal);
+    let response = scripted.unwrap_or_else(ScriptedResponse::normal);
     let exchange = Exchange { shared: &shared, settings: &settings, request: &request };
-    answer.give(|| exchange.reply(), &connection.unwrap_or_default(), &shared.streamed).await
+    response.give(|| exchange.reply(), &connection.unwrap_or_default(), &shared.streamed).await
 }
 
-/// One request, with what is needed to reply to it.
+/// One request, with everything needed to reply to it.
 #[derive(Clone, Copy)]
 pub(super) struct Exchange<'a> {
     pub(super) shared: &'a Shared,
@@ -93,7 +93,7 @@ impl<'a> Exchange<'a> {
         &self.shared.url
     }
 
-    /// What is wrong with a browser's request is shown to the user.
+    /// Reports an error of a browser's request to the user.
     pub(super) fn refuse(&self, status: StatusCode, code: &str, why: &str) -> Reply {
         match &self.settings.resource_owner {
             Some(owner) => owner.error_page(status, why).into(),
@@ -139,7 +139,7 @@ impl<'a> Exchange<'a> {
         self.refuse(StatusCode::NOT_FOUND, "not_found", "There is no such page.")
     }
 
-    /// There is no session to end (OpenID Connect RP-Initiated Logout section 2).
+    /// Redirects the browser. There is no session to end (OpenID Connect RP-Initiated Logout section 2).
     fn end_session(&self) -> Reply {
         let uri = self.request.parameter("post_logout_redirect_uri");
         let uri = uri.filter(|uri| self.settings.clients.values().any(|client| client.allows(uri)));

@@ -1,4 +1,4 @@
-//! What the provider has granted: codes, and families of tokens.
+//! The provider's grants: codes, and families of tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Settings;
 
-/// How long a code can be redeemed.
+/// How long a code is valid.
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// What a [`TestProvider`](super::TestProvider) has done so far.
@@ -40,7 +40,7 @@ pub(super) struct Grants {
     counters: Counters,
 }
 
-/// What was granted to a client, with the code that is bound to it.
+/// The authorization of a client, with the properties that its code is bound to.
 #[derive(Clone, Debug)]
 pub(super) struct Authorization {
     pub(super) client: String,
@@ -50,15 +50,15 @@ pub(super) struct Authorization {
     pub(super) scope: String,
     /// The thumbprint of the key that the code is bound to (RFC 9449 section 10).
     pub(super) jkt: Option<String>,
-    #[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "ID tokens repeat it"))]
+    #[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "only ID tokens contain it"))]
     pub(super) nonce: Option<String>,
 }
 
-/// Who presents a code or a refresh token, and how the provider is set.
+/// The client that presents a code or a refresh token, and the provider's settings.
 pub(super) struct Redemption<'a> {
     pub(super) settings: &'a Settings,
     pub(super) client: &'a str,
-    /// The thumbprint of the key that the client proves.
+    /// The thumbprint of the key that the client has proved.
     pub(super) jkt: Option<&'a str>,
 }
 
@@ -94,7 +94,7 @@ struct RefreshToken {
     jkt: Option<String>,
 }
 
-/// Why nothing is issued (RFC 6749 section 5.2).
+/// Why no token is issued (RFC 6749 section 5.2).
 pub(super) struct GrantError {
     pub(super) code: &'static str,
     pub(super) why: &'static str,
@@ -141,8 +141,8 @@ impl Grants {
         code
     }
 
-    /// Redeems a code (RFC 6749 section 4.1.3, RFC 7636 section 4.6). A code that was redeemed before revokes its family. A
-    /// code with the wrong redirect URI, verifier or key is spent, so that no one can guess twice.
+    /// Redeems a code (RFC 6749 section 4.1.3, RFC 7636 section 4.6). Redeeming a code a second time revokes its family. A
+    /// wrong redirect URI, verifier or key spends the code, so that no one can guess twice.
     pub(super) fn redeem_code(
         &mut self,
         by: &Redemption<'_>,
@@ -189,8 +189,8 @@ impl Grants {
         self.issue_in(self.families.len() - 1, by, scope)
     }
 
-    /// Redeems a refresh token (RFC 6749 section 6), or revokes its family if it was spent (RFC 9700 section 4.14.2). The
-    /// access token may get less than the whole scope.
+    /// Redeems a refresh token (RFC 6749 section 6), or revokes its family if it is spent (RFC 9700 section 4.14.2). The
+    /// access token may have a narrower scope.
     pub(super) fn refresh(
         &mut self,
         by: &Redemption<'_>,
@@ -227,13 +227,13 @@ impl Grants {
         Ok(token)
     }
 
-    /// What the authorization request of a code has for the ID token to repeat.
+    /// The nonce in the authorization request of a code, which the ID token must contain.
     #[cfg(feature = "oidc")]
     pub(super) fn nonce_of(&self, code: &str) -> Option<String> {
         self.codes.get(code)?.authorization.nonce.clone()
     }
 
-    /// The user and scope of an access token that is live and bound to this key, or to none.
+    /// The user and scope of a valid access token that is bound to this key, or to none.
     pub(super) fn user_of(
         &self,
         settings: &Settings,
@@ -293,7 +293,7 @@ impl Grants {
 }
 
 impl Authorization {
-    /// What a token request has that differs from the authorization request.
+    /// Any mismatch between a token request and its authorization request.
     fn mismatch(&self, redirect_uri: &str, verifier: &str, jkt: Option<&str>) -> Option<&'static str> {
         if self.redirect_uri != redirect_uri {
             return Some("the code is bound to another redirect URI");
@@ -312,7 +312,7 @@ fn proves(verifier: &str, challenge: &str) -> bool {
     is_formed && Secret::new(URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()))) == Secret::new(challenge)
 }
 
-/// Whether each name of a scope is in another.
+/// Whether each name in a scope is in another scope.
 fn is_within(narrower: &str, scope: &str) -> bool {
     let granted: Vec<_> = scope.split(' ').collect();
     narrower.split(' ').all(|name| granted.contains(&name))
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_proved_by_a_malformed_verifier() {
+    fn a_malformed_verifier_is_rejected() {
         for verifier in ["short", &"a".repeat(129), &format!("{}+", &VERIFIER[1..])] {
             let challenge = URL_SAFE_NO_PAD.encode(digest(&SHA256, verifier.as_bytes()));
             assert!(!proves(verifier, &challenge), "{verifier}");

@@ -5,28 +5,28 @@ use url::form_urlencoded;
 
 use super::endpoints::Endpoint;
 
-/// A request that a [`TestProvider`](super::TestProvider) received, with the secrets in it.
+/// A request that a [`TestProvider`](super::TestProvider) received, including its secrets.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoggedRequest {
-    /// Which endpoint it was for.
+    /// The endpoint.
     pub endpoint: Endpoint,
     /// The method.
     pub method: Method,
     /// The path, without the query.
     pub path: String,
-    /// The query, decoded, in the order of arrival.
+    /// The query, decoded, in the original order.
     pub query: Vec<(String, String)>,
     /// The headers.
     pub headers: HeaderMap,
-    /// The fields of the body if it was a form, decoded, in the order of arrival.
+    /// The fields of the body if it was a form, decoded, in the original order.
     pub form: Vec<(String, String)>,
     /// The body as received.
     pub body: Bytes,
 }
 
 impl LoggedRequest {
-    /// The whole request, unless its body is larger than this or ends early.
+    /// The whole request, unless its body is larger than this or incomplete.
     pub(super) async fn read(request: Request, max_body: usize) -> Option<Self> {
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, max_body).await.ok()?;
@@ -43,17 +43,17 @@ impl LoggedRequest {
         })
     }
 
-    /// The value of a form field that came exactly once.
+    /// The value of a form field that occurs exactly once.
     pub fn field(&self, name: &str) -> Option<&str> {
         only(&self.form, name)
     }
 
-    /// The value of a query parameter that came exactly once.
+    /// The value of a query parameter that occurs exactly once.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         only(&self.query, name)
     }
 
-    /// The text of a header that came exactly once.
+    /// The text of a header that occurs exactly once.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).into_iter();
         let value = values.next()?.to_str().ok()?;
@@ -65,14 +65,14 @@ fn pairs(encoded: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(encoded).into_owned().collect()
 }
 
-/// The value of a parameter that comes once. An empty one counts as omitted (RFC 6749 section 3.1).
+/// The value of a parameter that occurs once. An empty one counts as omitted (RFC 6749 section 3.1).
 pub(super) fn only<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut found = pairs.iter().filter(|(found, value)| found == name && !value.is_empty());
     let (_, value) = found.next()?;
     found.next().is_none().then_some(value)
 }
 
-/// Whether a parameter comes more than once (RFC 6749 section 3.1). `resource` may (RFC 8707 section 2).
+/// Whether a parameter is repeated (RFC 6749 section 3.1). `resource` may be (RFC 8707 section 2).
 pub(super) fn repeats(pairs: &[(String, String)]) -> bool {
     pairs.iter().any(|(name, _)| name != "resource" && pairs.iter().filter(|(other, _)| other == name).count() > 1)
 }

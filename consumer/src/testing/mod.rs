@@ -1,11 +1,11 @@
-//! For the tests of applications: a provider of OAuth 2.0 and 1.0a in the test's own process, and a clock
-//! that the test advances.
+//! Tools for the tests of applications: a provider of OAuth 2.0 and 1.0a in the test's own process, and a clock that the
+//! test advances.
 //!
 //! With the feature `testing`, as a dev-dependency:
 //!
 //! ```
 //! use std::time::Duration;
-//! use oauth_dance::testing::{Answer, TestClock, TestProvider};
+//! use oauth_dance::testing::{ScriptedResponse, TestClock, TestProvider};
 //! use oauth_dance::{KeyRing, MemoryStorage, OAuth, User};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -18,26 +18,25 @@
 //!     .anonymous_users()
 //!     .build()?;
 //!
-//! // Connected without a browser:
+//! // Connect without a browser:
 //! let alice = User::new("alice");
 //! provider.connect(&oauth, "acme", &alice).await?;
-//! let answer = oauth.client("acme", &alice).await?.get("/notes").send().await?;
-//! assert_eq!(answer.status(), 200);
+//! let response = oauth.client("acme", &alice).await?.get("/notes").send().await?;
+//! assert_eq!(response.status(), 200);
 //!
-//! // A failure of the provider, on demand:
+//! // A scripted failure of the provider:
 //! clock.advance(Duration::from_secs(3601));
-//! provider.next_token_answer(Answer::status(503).header("retry-after", "30"));
+//! provider.next_token_response(ScriptedResponse::status(503).header("retry-after", "30"));
 //! assert!(oauth.client("acme", &alice).await.is_err());
 //! clock.advance(Duration::from_secs(60));
-//! assert!(oauth.client("acme", &alice).await.is_ok(), "the token is still there");
+//! assert!(oauth.client("acme", &alice).await.is_ok(), "the token is still stored");
 //! assert_eq!(provider.counters().families_revoked, 0);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Nothing here is for production: the provider grants every request, and logs every secret it receives.
+//! This module is not for production: the provider grants every request, and logs every secret that it receives.
 
-mod answer;
 mod api;
 mod authorize;
 mod clock;
@@ -51,6 +50,7 @@ mod oauth1;
 mod openid;
 mod reply;
 mod resource_owner;
+mod scripted_response;
 mod settings;
 mod token;
 mod wire;
@@ -77,7 +77,6 @@ use crate::config::registration::Registration;
 use crate::error::ConnectError;
 use crate::protocol::dpop::thumbprint;
 
-pub use self::answer::Answer;
 pub use self::clock::TestClock;
 pub use self::endpoints::Endpoint;
 pub use self::grants::Counters;
@@ -85,26 +84,27 @@ pub use self::log::LoggedRequest;
 #[cfg(feature = "oidc")]
 pub use self::openid::{IdToken, IdTokenSignature, SigningAlgorithm};
 pub use self::resource_owner::{AuthorizationRequest, Decision, ResourceOwner};
+pub use self::scripted_response::ScriptedResponse;
 pub use self::settings::{Client, Settings};
 
-/// The client that a [`TestProvider`] knows unless [`Settings::clients`] says otherwise, and its secret.
+/// The identifier and secret of the client that a [`TestProvider`] has by default; see [`Settings::clients`].
 pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 
-/// A provider of OAuth 2.0 and 1.0a, usually on a port of its own of 127.0.0.1.
+/// A provider of OAuth 2.0 and 1.0a, usually on its own port of 127.0.0.1.
 ///
-/// It is strict where a correct provider is: clients authenticate in one way, redirect URIs are repeated exactly, `state` and
-/// PKCE (S256) are required, codes work once and for a minute, and refresh tokens work once. A refresh token that is
-/// presented twice revokes its whole family (RFC 9700 section 4.14.2), and a code that is presented twice revokes the
-/// tokens it was redeemed for (RFC 6749 section 4.1.2). It logs all requests, and its next answers can be scripted. Unless
-/// a [`ResourceOwner`] decides, it approves every authorization at once.
+/// It is as strict as a correct provider: clients authenticate in exactly one way, redirect URIs must match exactly, `state`
+/// and PKCE (S256) are required, codes work once and for a minute, and refresh tokens work once. If a refresh token is
+/// presented twice, its whole family is revoked (RFC 9700 section 4.14.2). If a code is presented twice, the tokens that it
+/// was redeemed for are revoked (RFC 6749 section 4.1.2). The provider logs all requests, and its next responses can be
+/// scripted. Unless a [`ResourceOwner`] decides, it approves every authorization request at once.
 ///
-/// | path | what |
+/// | path | function |
 /// | --- | --- |
 /// | `/authorize` | redirects to the client with a code, for the user in `login_hint` or in [`Settings::user`] |
 /// | `/par` | accepts pushed authorization requests (RFC 9126) |
 /// | `/token` | redeems codes and refresh tokens |
 /// | `/revoke` | revokes tokens (RFC 7009) |
-/// | `/userinfo` | `{"sub": user}`, and what a [`ResourceOwner`] adds |
+/// | `/userinfo` | `{"sub": user}`, and the claims of a [`ResourceOwner`] |
 /// | `/api/*` | returns the request as JSON |
 /// | `/oauth1/temporary`, `/oauth1/authorize`, `/oauth1/token` | OAuth 1.0a; see [`TestProvider::oauth1_provider`] |
 /// | `/end_session` | redirects to the client (OpenID Connect RP-Initiated Logout) |
@@ -129,7 +129,7 @@ struct Shared {
     proofs: Mutex<Proofs>,
     oauth1: Mutex<oauth1::Grants>,
     log: Mutex<Vec<LoggedRequest>>,
-    script: Mutex<HashMap<Endpoint, VecDeque<Answer>>>,
+    script: Mutex<HashMap<Endpoint, VecDeque<ScriptedResponse>>>,
     streamed: Arc<AtomicU64>,
     #[cfg(feature = "oidc")]
     openid: Mutex<openid::OpenIdState>,
@@ -139,59 +139,59 @@ impl TestProvider {
     /// Starts a provider on a free port.
     ///
     /// # Errors
-    /// If no port can be listened on.
+    /// If no port is available.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let mut provider = Self::at(format!("http://{}", listener.local_addr()?));
         let service: IntoMakeServiceWithConnectInfo<_, Connection> =
             provider.router().into_make_service_with_connect_info();
         provider.server = Some(tokio::spawn(async move {
-            // It ends with the task only: accepting is retried indefinitely.
+            // The server ends only with its task: accepting is retried indefinitely.
             let _ = axum::serve(Severable(listener), service).await;
         }));
         Ok(provider)
     }
 
-    /// A provider that is reachable at this URL once something serves its [`router`](Self::router) there. An answer that
-    /// is [lost](Answer::lost) is sent all the same, because nothing can cut the connection.
+    /// A provider at this URL, where the caller must serve its [`router`](Self::router). A response that is
+    /// [lost](ScriptedResponse::lost) is then sent nevertheless, because the provider cannot close the connection.
     pub fn at(url: impl Into<String>) -> Self {
         let url = url.into().trim_end_matches('/').to_owned();
         Self { shared: Arc::new(Shared { url, ..Shared::default() }), server: None }
     }
 
-    /// What to serve at the root of the provider's URL.
+    /// The routes to serve at the root of the provider's URL.
     pub fn router(&self) -> Router {
         Router::new().fallback(endpoints::handle).with_state(Arc::clone(&self.shared))
     }
 
-    /// The URL, for a [started](Self::start) provider `http://127.0.0.1:PORT`. It is the issuer identifier too.
+    /// The URL, which is also the issuer identifier. For a [started](Self::start) provider it is `http://127.0.0.1:PORT`.
     pub fn url(&self) -> &str {
         &self.shared.url
     }
 
-    /// The address it listens on.
+    /// The address that it listens on.
     pub fn address(&self) -> Option<SocketAddr> {
         self.url().strip_prefix("http://")?.parse().ok()
     }
 
-    /// This provider under a name, to be changed.
+    /// The declaration of this provider, with this name.
     pub fn provider(&self, name: &str) -> Provider {
         provider_at(self.url(), name)
     }
 
-    /// This provider under a name, declared by its issuer alone, with the client [`CLIENT`].
+    /// The registration of this provider by its issuer alone, with this name and the client [`CLIENT`].
     #[cfg(feature = "oidc")]
     pub fn openid_registration(&self, name: &str) -> Registration {
         Provider::openid(name, self.url()).client(CLIENT.0, CLIENT.1)
     }
 
-    /// This provider under a name, with the client [`CLIENT`].
+    /// The registration of this provider, with this name and the client [`CLIENT`].
     pub fn registration(&self, name: &str) -> Registration {
         self.provider(name).client(CLIENT.0, CLIENT.1)
     }
 
-    /// This provider as one of OAuth 1.0a under a name. It verifies signatures by HMAC-SHA1, HMAC-SHA256 or PLAINTEXT,
-    /// and accepts each nonce once, and only the verifier that it issued.
+    /// The declaration of this provider with OAuth 1.0a, with this name. It verifies signatures with HMAC-SHA1, HMAC-SHA256
+    /// and PLAINTEXT, accepts each nonce once, and accepts only the verifier that it issued.
     pub fn oauth1_provider(&self, name: &str) -> Provider {
         let endpoint = |path: &str| format!("{}/oauth1/{path}", self.url());
         let mut provider = Provider::oauth1(name, endpoint("temporary"), endpoint("authorize"), endpoint("token"));
@@ -200,42 +200,42 @@ impl TestProvider {
         provider
     }
 
-    /// This provider as one of OAuth 1.0a under a name, with the client [`CLIENT`].
+    /// The registration of this provider with OAuth 1.0a, with this name and the client [`CLIENT`].
     pub fn oauth1_registration(&self, name: &str) -> Registration {
         self.oauth1_provider(name).client(CLIENT.0, CLIENT.1)
     }
 
-    /// Changes the settings from now on.
+    /// Changes the settings for all further requests.
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.shared.settings());
     }
 
-    /// Scripts the token endpoint's next answer, after those that are scripted already.
-    pub fn next_token_answer(&self, answer: Answer) {
-        self.next_answer(Endpoint::Token, answer);
+    /// Scripts the next response of the token endpoint, after those that are already scripted.
+    pub fn next_token_response(&self, response: ScriptedResponse) {
+        self.next_response(Endpoint::Token, response);
     }
 
-    /// Scripts an endpoint's next answer, after those that are scripted already.
-    pub fn next_answer(&self, endpoint: Endpoint, answer: Answer) {
-        self.shared.script().entry(endpoint).or_default().push_back(answer);
+    /// Scripts the next response of an endpoint, after those that are already scripted.
+    pub fn next_response(&self, endpoint: Endpoint, response: ScriptedResponse) {
+        self.shared.script().entry(endpoint).or_default().push_back(response);
     }
 
-    /// Drops all scripted answers that were not used.
-    pub fn clear_answers(&self) {
+    /// Drops all scripted responses that were not used.
+    pub fn clear_responses(&self) {
         self.shared.script().clear();
     }
 
-    /// Every request so far, in the order of arrival.
+    /// All requests so far, in the order of arrival.
     pub fn requests(&self) -> Vec<LoggedRequest> {
         self.shared.log().clone()
     }
 
-    /// Every request of one endpoint so far, in the order of arrival.
+    /// All requests to one endpoint so far, in the order of arrival.
     pub fn requests_to(&self, endpoint: Endpoint) -> Vec<LoggedRequest> {
         self.shared.log().iter().filter(|request| request.endpoint == endpoint).cloned().collect()
     }
 
-    /// Drops the log of requests.
+    /// Clears the log of requests.
     pub fn clear_requests(&self) {
         self.shared.log().clear();
     }
@@ -245,20 +245,20 @@ impl TestProvider {
         self.shared.grants().counters()
     }
 
-    /// How many bytes of [endless, huge and dripping](Answer) bodies were sent so far.
+    /// How many bytes of [endless, huge and dripping](ScriptedResponse) bodies have been sent so far.
     pub fn bytes_streamed(&self) -> u64 {
         self.shared.streamed.load(Ordering::Relaxed)
     }
 
-    /// Issues a token for one of its users, as after a login.
+    /// Issues a token for one of the provider's users, as after a login.
     pub fn issue(&self, user: &str) -> OAuth2Token {
         let settings = self.shared.settings().clone();
         self.shared.grants().issue(&Redemption { settings: &settings, client: CLIENT.0, jkt: None }, user, "")
     }
 
-    /// Connects a user without a browser: stores a token for the provider's user of the same name, bound to a key if
-    /// [`Provider::dpop`] asks for that. It is the same user for every [account](User::with_account); for another one, put a
-    /// token that was [issued](Self::issue) for it into [`OAuth::tokens`].
+    /// Connects a user without a browser: stores a token for the provider's user with the same identifier, bound to a key if
+    /// [`Provider::dpop`] is set. All [accounts](User::with_account) of the user belong to the same provider's user. For
+    /// another one, store a token that was [issued](Self::issue) for it in [`OAuth::tokens`].
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
@@ -268,7 +268,7 @@ impl TestProvider {
         let settings = self.shared.settings().clone();
         let by = Redemption { settings: &settings, client: CLIENT.0, jkt: jkt.as_deref() };
         let mut token = self.shared.grants().issue(&by, user.id(), "");
-        // As after the dance, by the application's clock.
+        // As after a login, with the application's clock.
         let now = oauth.inner.clock.now();
         token.issued_at = Some(now);
         token.expires_at = Some(now.saturating_add(settings.access_token_lifetime));
@@ -293,14 +293,14 @@ impl TestProvider {
         Ok(token)
     }
 
-    /// Revokes all grants of one of its users, as they can do in a provider's settings.
+    /// Revokes all grants of one of the provider's users, as the user could do in a provider's settings.
     pub fn revoke_all_of(&self, user: &str) {
         self.shared.oauth1().revoke_all_of(user);
         self.shared.grants().revoke_all_of(user);
     }
 }
 
-/// Stops listening. Open connections stay open until their peers close them.
+/// Stops listening. Open connections remain open until their peers close them.
 impl Drop for TestProvider {
     fn drop(&mut self) {
         if let Some(server) = &self.server {
@@ -309,7 +309,7 @@ impl Drop for TestProvider {
     }
 }
 
-/// The [`TestProvider`] that runs at this URL, perhaps in another process, under a name.
+/// The [`TestProvider`] at this URL, possibly in another process, with this name.
 pub fn provider_at(url: &str, name: &str) -> Provider {
     let mut provider = Provider::new(name, format!("{url}/authorize"), format!("{url}/token"));
     provider.revocation_endpoint = Some(format!("{url}/revoke"));
@@ -340,12 +340,12 @@ impl Shared {
         locked(&self.log)
     }
 
-    fn script(&self) -> MutexGuard<'_, HashMap<Endpoint, VecDeque<Answer>>> {
+    fn script(&self) -> MutexGuard<'_, HashMap<Endpoint, VecDeque<ScriptedResponse>>> {
         locked(&self.script)
     }
 }
 
-/// A test that panics while it holds a lock has failed already.
+/// A test that panics while it has a lock has already failed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

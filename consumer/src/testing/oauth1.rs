@@ -1,4 +1,4 @@
-//! The provider's OAuth 1.0a (RFC 5849).
+//! OAuth 1.0a of the provider (RFC 5849).
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,7 +29,7 @@ struct Temporary {
     secret: String,
     client: String,
     callback: String,
-    /// The verifier, and the user who approved.
+    /// The verifier, and the user who approved the request.
     approved: Option<(String, String)>,
 }
 
@@ -57,10 +57,10 @@ struct Signed<'a> {
     own: HashMap<String, String>,
 }
 
-/// What is wrong with a request, in the words of the OAuth Problem Reporting extension.
+/// What is wrong with a request, as the OAuth Problem Reporting extension names it.
 type Refusal = &'static str;
 
-/// The reply to a request that is one of OAuth 1.0a.
+/// The reply, if the request is one of OAuth 1.0a.
 pub(super) fn reply(exchange: &Exchange<'_>) -> Option<Reply> {
     let request = exchange.request;
     if request.path == "/oauth1/authorize" {
@@ -114,8 +114,9 @@ fn authorize(exchange: &Exchange<'_>) -> Reply {
     let Ok(mut callback) = Url::parse(&redirect_uri) else {
         return exchange.show_error("The callback is not a URL.");
     };
-    let asked = AuthorizationRequest { client_id: &client_id, redirect_uri: &redirect_uri, scope: "", http: request };
-    let (name, value) = match exchange.decide(&asked, &request.query) {
+    let authorization =
+        AuthorizationRequest { client_id: &client_id, redirect_uri: &redirect_uri, scope: "", http: request };
+    let (name, value) = match exchange.decide(&authorization, &request.query) {
         Decision::Ask(page) => return page.into(),
         Decision::Deny(problem) => ("oauth_problem", problem),
         Decision::Approve(user) => {
@@ -168,7 +169,7 @@ impl<'a> Signed<'a> {
         self.own.get(name).map(String::as_str).ok_or("parameter_absent")
     }
 
-    /// Checks everything that section 3.2 asks a server to check.
+    /// Checks everything that section 3.2 requires of a server.
     fn check(&self, grants: &mut Grants, exchange: &Exchange<'_>, token_secret: &str) -> Result<(), Refusal> {
         let client = exchange.settings.clients.get(self.own("oauth_consumer_key")?);
         let secret = client.and_then(|client| client.secret.as_ref()).ok_or("consumer_key_unknown")?.expose();

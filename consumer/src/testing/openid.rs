@@ -1,4 +1,4 @@
-//! What makes a [`TestProvider`] an OpenID provider: metadata, keys, and ID tokens that are really signed.
+//! The OpenID part of a [`TestProvider`]: metadata, keys, and ID tokens with valid signatures.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -19,14 +19,14 @@ use super::endpoints::Exchange;
 use super::grants::Redemption;
 use super::{TestProvider, locked};
 
-/// How long an ID token lasts, in seconds.
+/// The lifetime of an ID token, in seconds.
 const LIFETIME: u64 = 600;
 const RSA_BYTES: usize = 256;
 
-/// An algorithm that a [`TestProvider`] signs ID tokens by (RFC 7518 section 3.1, RFC 8037).
+/// A signature algorithm of a [`TestProvider`]'s ID tokens (RFC 7518 section 3.1, RFC 8037).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "they are the names of the standard")]
+#[expect(missing_docs, reason = "the names are those of the standard")]
 pub enum SigningAlgorithm {
     #[default]
     Es256,
@@ -51,7 +51,7 @@ impl SigningAlgorithm {
     }
 }
 
-/// An ID token that a [`TestProvider`] is about to sign, to be made wrong.
+/// An ID token that a [`TestProvider`] is about to sign, to be manipulated by a test.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IdToken {
@@ -59,7 +59,7 @@ pub struct IdToken {
     pub header: Map<String, Value>,
     /// The claims.
     pub claims: Map<String, Value>,
-    /// How it is signed. What the header says does not change it.
+    /// How it is signed, whatever the header contains.
     pub signature: IdTokenSignature,
 }
 
@@ -69,9 +69,9 @@ pub struct IdToken {
 pub enum IdTokenSignature {
     /// With its key.
     Good,
-    /// With another key of the same kind, which is in no key set.
-    Strange,
-    /// By HMAC with SHA-256, with these bytes as the key.
+    /// With another key of the same kind, which is not in the key set.
+    UnknownKey,
+    /// With HMAC and SHA-256, with these bytes as the key.
     Hmac(Vec<u8>),
     /// Not at all.
     None,
@@ -94,7 +94,7 @@ impl fmt::Debug for OpenIdState {
 }
 
 impl TestProvider {
-    /// Changes the next ID token that is not changed yet, before it is signed.
+    /// Changes the next ID token that has no change yet, before it is signed.
     ///
     /// ```
     /// # async fn example(provider: &oauth_dance::testing::TestProvider) {
@@ -107,7 +107,7 @@ impl TestProvider {
         locked(&self.shared.openid).changes.push_back(Box::new(change));
     }
 
-    /// Signs with new keys from now on, and drops the old ones.
+    /// Signs with new keys from now on, and removes the old ones.
     pub fn rotate_keys(&self) {
         let mut state = locked(&self.shared.openid);
         state.generation += 1;
@@ -158,7 +158,7 @@ pub(super) fn with_id_token(exchange: &Exchange<'_>, by: &Redemption<'_>, mut to
     let signed = format!("{}.{}", encode(id_token.header), encode(id_token.claims));
     let signature = match id_token.signature {
         IdTokenSignature::Good => state.key(algorithm).sign(algorithm, signed.as_bytes()),
-        IdTokenSignature::Strange => Key::generate(algorithm).sign(algorithm, signed.as_bytes()),
+        IdTokenSignature::UnknownKey => Key::generate(algorithm).sign(algorithm, signed.as_bytes()),
         IdTokenSignature::Hmac(key) => {
             hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), signed.as_bytes()).as_ref().to_vec()
         }

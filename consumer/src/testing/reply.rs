@@ -2,7 +2,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-/// What a correct provider replies.
+/// The reply of a correct provider.
 pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -14,7 +14,7 @@ impl Reply {
         Self { status, headers: HeaderMap::new(), body: Vec::new() }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "so that it takes what `json!` makes")]
+    #[expect(clippy::needless_pass_by_value, reason = "it accepts the result of `json!`")]
     pub(super) fn json(status: StatusCode, value: Value) -> Self {
         Self { body: value.to_string().into_bytes(), ..Self::empty(status) }
             .with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -42,7 +42,7 @@ impl Reply {
         }
     }
 
-    /// A form, which is the format of OAuth 1.0a.
+    /// A form, the format of OAuth 1.0a.
     pub(super) fn form(status: StatusCode, pairs: &[(&str, &str)]) -> Self {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
         Self { body: form.into_bytes(), ..Self::empty(status) }
@@ -78,7 +78,7 @@ impl Reply {
     }
 }
 
-/// A page of the resource owner's.
+/// A page of the resource owner.
 impl From<Response<String>> for Reply {
     fn from(page: Response<String>) -> Self {
         let (head, body) = page.into_parts();

@@ -5,16 +5,16 @@ use serde_json::{Map, Value};
 
 use super::log::LoggedRequest;
 
-/// Decides on authorization requests as the resource owner does (RFC 6749 section 1.1), and knows the users.
+/// Decides on authorization requests as the resource owner (RFC 6749 section 1.1), and knows the users.
 ///
-/// A [`TestProvider`](super::TestProvider) without one approves every request at once. With one it can show pages: the
-/// `oauth-dance demo` asks for a login and for consent this way.
+/// Without one, a [`TestProvider`](super::TestProvider) approves every request at once. A resource owner can also show
+/// pages: `oauth-dance demo` does so for a login and for consent.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use oauth_dance::testing::{AuthorizationRequest, Decision, ResourceOwner, TestProvider};
 ///
-/// /// Grants no application but one.
+/// /// Grants access to one application only.
 /// #[derive(Debug)]
 /// struct Cautious;
 ///
@@ -39,13 +39,13 @@ pub trait ResourceOwner: fmt::Debug + Send + Sync {
     /// URL by POST, and is the next request to decide on.
     fn decide(&self, request: &AuthorizationRequest<'_>) -> Decision;
 
-    /// What the userinfo endpoint and ID tokens contain about a user besides `sub`, in this scope. The default is nothing.
+    /// The userinfo and ID token claims about a user in addition to `sub`, for this scope. The default is none.
     fn claims(&self, user: &str, scope: &[&str]) -> Map<String, Value> {
         let _ = (user, scope);
         Map::new()
     }
 
-    /// The page for a browser whose request is wrong or leads to nothing. The default is text.
+    /// The error page for a browser. The default is plain text.
     fn error_page(&self, status: StatusCode, message: &str) -> Response<String> {
         let mut page = Response::new(message.to_owned());
         *page.status_mut() = status;
@@ -59,22 +59,22 @@ pub trait ResourceOwner: fmt::Debug + Send + Sync {
 pub struct AuthorizationRequest<'a> {
     /// The client.
     pub client_id: &'a str,
-    /// Where the browser goes once the decision is made.
+    /// The redirect URI to which the browser returns after the decision.
     pub redirect_uri: &'a str,
-    /// The scope that was asked for. Empty with OAuth 1.0a, which has none.
+    /// The requested scope. It is empty with OAuth 1.0a, which has no scopes.
     pub scope: &'a str,
     /// The browser's request.
     pub http: &'a LoggedRequest,
 }
 
-/// What a [`ResourceOwner`] answers.
+/// The decision of a [`ResourceOwner`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Decision {
-    /// Grants what was asked for, as the user with this subject identifier.
+    /// Grants the request, as the user with this subject identifier.
     Approve(String),
-    /// Refuses with this error code, such as `access_denied`.
+    /// Denies the request with this error code, such as `access_denied`.
     Deny(String),
-    /// Decides nothing yet: the browser gets this response.
+    /// Postpones the decision: the browser gets this response.
     Ask(Response<String>),
 }

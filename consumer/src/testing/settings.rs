@@ -10,50 +10,50 @@ use super::CLIENT;
 use super::openid::SigningAlgorithm;
 use super::resource_owner::ResourceOwner;
 
-/// What a [`TestProvider`](super::TestProvider) does unless an answer is scripted.
+/// The behaviour of a [`TestProvider`](super::TestProvider) unless a response is scripted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
     /// The user who approves a request without a `login_hint`. The default is `test-user`.
     pub user: String,
-    /// The error code that every authorization is refused with; `None`, the default, approves.
+    /// The error code of every authorization response; `None`, the default, approves requests.
     pub refuses: Option<String>,
     /// Decides on authorization requests instead of [`user`](Self::user) and [`refuses`](Self::refuses). The default is
     /// none.
     pub resource_owner: Option<Arc<dyn ResourceOwner>>,
     /// How long access tokens last. The default is an hour.
     pub access_token_lifetime: Duration,
-    /// How long a grant lasts, with every token issued under it. The default is without end.
+    /// How long a grant lasts, with all its tokens. By default it does not expire.
     pub grant_lifetime: Option<Duration>,
     /// Whether it issues refresh tokens. The default is `true`.
     pub refresh_tokens: bool,
     /// Whether a refresh issues a new refresh token and spends the old one. The default is `true`.
     pub rotation: bool,
-    /// The scopes it knows; a request that names none gets the first. Empty, the default, is any scope.
+    /// The supported scopes. A request without a scope gets the first. An empty list, the default, supports any scope.
     pub scopes: Vec<String>,
-    /// Whether the callback carries `iss` (RFC 9207). The default is `false`.
+    /// Whether the callback contains `iss` (RFC 9207). The default is `false`.
     pub issuer_parameter: bool,
-    /// Whether it refuses authorization requests that were not pushed (RFC 9126 section 5). The default is `false`.
+    /// Whether authorization requests must be pushed (RFC 9126 section 5). The default is `false`.
     pub requires_pushed_requests: bool,
-    /// Whether it issues tokens only to clients that prove a key (RFC 9449). It binds tokens to a proved key in any case.
-    /// The default is `false`.
+    /// Whether clients must prove possession of a key to get a token (RFC 9449). Tokens are bound to a proved key in any
+    /// case. The default is `false`.
     pub requires_dpop: bool,
-    /// The nonce that every proof must have, which every response carries. The default is none.
+    /// The nonce that every proof must contain, and that every response provides. The default is none.
     pub dpop_nonce: Option<String>,
-    /// The member `user` of a response by `response_mode=form_post`. The default is none.
+    /// The member `user` in a response with `response_mode=form_post`. The default is none.
     pub posted_user: Option<String>,
     /// The algorithm that signs ID tokens. The default is ES256.
     #[cfg(feature = "oidc")]
     pub id_token_algorithm: SigningAlgorithm,
-    /// The start of every code and token, so that a test can search for them. The default is empty.
+    /// The beginning of every code and token, so that a test can search for them. The default is empty.
     pub secret_prefix: String,
     /// The registered clients by their identifiers. The default is [`CLIENT`].
     pub clients: HashMap<String, Client>,
-    /// The time. The default is the system's clock.
+    /// The clock. The default is the system's.
     pub clock: Clock,
     /// The largest body of a request, in bytes. The default is 64 MiB.
     pub max_body: usize,
-    /// Whether it logs requests, with the secrets in them, and serves `/counters`. The default is `true`.
+    /// Whether requests are logged, including their secrets, and `/counters` is served. The default is `true`.
     pub records_requests: bool,
 }
 
@@ -85,13 +85,13 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What the resource owner adds to `sub`, or `None` if there is no [`ResourceOwner`].
+    /// The claims that the resource owner adds to `sub`, or `None` without a [`ResourceOwner`].
     pub(super) fn claims(&self, user: &str, scope: &str) -> Option<Map<String, Value>> {
         let owner = self.resource_owner.as_ref()?;
         Some(owner.claims(user, &scope.split(' ').collect::<Vec<_>>()))
     }
 
-    /// Whether every name in a scope is known here.
+    /// Whether every name in a scope is supported.
     pub(super) fn knows(&self, scope: &str) -> bool {
         self.scopes.is_empty() || scope.split(' ').all(|name| self.scopes.iter().any(|known| known == name))
     }
@@ -115,7 +115,7 @@ impl Client {
         Self { secret: None, redirect_uri: None }
     }
 
-    /// Allows this redirect URI only, which requests must repeat byte for byte.
+    /// Allows only this redirect URI, which requests must repeat exactly.
     pub fn with_redirect_uri(self, uri: impl Into<String>) -> Self {
         Self { redirect_uri: Some(uri.into()), ..self }
     }

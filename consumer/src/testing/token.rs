@@ -1,4 +1,4 @@
-//! The token endpoint (RFC 6749 section 3.2), revocation (RFC 7009), and how clients authenticate to both.
+//! The token endpoint (RFC 6749 section 3.2), revocation (RFC 7009), and client authentication for both.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -114,7 +114,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// The thumbprint of the key that the request proves (RFC 9449), or the refusal of a bad proof.
+    /// The thumbprint of the key that the request proves (RFC 9449), or the response to an invalid proof.
     pub(super) fn proved_key(
         &self,
         status: StatusCode,
@@ -125,7 +125,7 @@ impl Exchange<'_> {
     }
 }
 
-/// At an authorization server in the body (RFC 9449 sections 5 and 8), at an API in a challenge too (section 9).
+/// An authorization server reports it in the body (RFC 9449 sections 5 and 8), an API also in a challenge (section 9).
 pub(super) fn bad_proof(status: StatusCode, bad: &BadProof) -> Reply {
     let (code, why) = match bad {
         BadProof::Nonce => ("use_dpop_nonce", "the proof must have the nonce"),
@@ -137,7 +137,7 @@ pub(super) fn bad_proof(status: StatusCode, bad: &BadProof) -> Reply {
     }
 }
 
-/// Whether a text has the form of 256 bits in base64url, as an S256 challenge has (RFC 7636 section 4.2).
+/// Whether a text is 256 bits in base64url, like an S256 challenge (RFC 7636 section 4.2).
 pub(super) fn is_43_base64url(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
@@ -146,7 +146,7 @@ fn invalid_client(why: &str) -> Box<Reply> {
     Reply::unauthorized("invalid_client", why, "Basic realm=\"test provider\"").into()
 }
 
-/// HTTP Basic credentials, each of which was form-encoded first (RFC 6749 section 2.3.1).
+/// HTTP Basic credentials. Both parts were form-encoded first (RFC 6749 section 2.3.1).
 fn basic(value: &str) -> Option<(String, String)> {
     let (scheme, credentials) = value.split_once(' ')?;
     let decoded = STANDARD.decode(credentials.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credentials_when_basic_is_malformed() {
+    fn malformed_basic_credentials_are_rejected() {
         for bad in ["", "Basic", "Basic !!", "Bearer YTpi", &header("no colon"), &header("a&b:c")] {
             assert_eq!(basic(bad), None, "{bad}");
         }

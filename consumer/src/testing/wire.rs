@@ -1,4 +1,4 @@
-//! A listener whose connections can be cut from inside a handler, with nothing sent.
+//! A listener whose connections a handler can close without a response.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,12 +28,12 @@ impl Listener for Severable {
     }
 }
 
-/// What a handler holds of the connection its request came on.
+/// A handler's access to the connection of its request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Connection(Arc<AtomicBool>);
 
 impl Connection {
-    /// Nothing more is sent; the peer sees the connection close at the next attempt.
+    /// Nothing more is sent; the connection closes at the next attempt to write.
     pub(super) fn sever(&self) {
         self.0.store(true, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! The callback route: what the provider sends the browser back with.
+//! The callback route: handles the authorization response.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use oauth_dance_core::{Precondition, Token};
 use url::form_urlencoded;
 
 use super::finish::{First, Login, without_fragment};
-use super::parameters::{PASSED_ON, Parameters};
+use super::parameters::{FORWARDED, Parameters};
 use super::{form, is_prefetch, private, split};
 use crate::app::hooks::Repeated;
 use crate::app::{OAuth, UserSource};
 use crate::browser::anonymous::AnonymousUser;
 use crate::browser::attempt::Attempt;
-use crate::browser::outcome::{Ended, Outcome};
+use crate::browser::outcome::{Ended, LoginOutcome};
 use crate::browser::user::User;
 use crate::error::LoginError;
 use crate::protocol::registered::Registered;
@@ -26,7 +26,7 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
     let provider = super::provider_of(&mut parts).await;
     let mut callback = Callback { cookies: oauth.renewed_cookies(&parts.headers), is_repeated: false };
     let query = query.unwrap_or_default();
-    let outcome = callback.answer(&oauth, &provider, &query, &mut parts).await;
+    let outcome = callback.respond(&oauth, &provider, &query, &mut parts).await;
     let mut response = match outcome {
         Ok(response) => private(response),
         Err(error) if callback.is_repeated => {
@@ -41,8 +41,8 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
     response
 }
 
-/// The redirect for a provider that sends the browser back by a form (OAuth 2.0 Form Post Response Mode). The form comes from
-/// another site, so the browser does not bring the attempt's cookie along; it does with the `GET` that follows.
+/// The redirect for a provider that responds with a form (OAuth 2.0 Form Post Response Mode). The form comes from another
+/// site, so the browser does not send the attempt's cookie with it. It sends the cookie with the `GET` that follows.
 pub(super) async fn form_post_redirect(oauth: OAuth, request: Request) -> Response {
     let (mut parts, _, body) = split(request);
     let provider = super::provider_of(&mut parts).await;
@@ -56,7 +56,7 @@ pub(super) async fn form_post_redirect(oauth: OAuth, request: Request) -> Respon
     };
     let mut callback = registered.endpoints.redirect.clone();
     let fields: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
-    callback.query_pairs_mut().extend_pairs(fields.iter().filter(|(name, _)| PASSED_ON.contains(&name.as_ref())));
+    callback.query_pairs_mut().extend_pairs(fields.iter().filter(|(name, _)| FORWARDED.contains(&name.as_ref())));
     let field = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
     let mut response = private(Redirect::to(callback.as_str()));
     if let (Some(state), Some(user)) = (field("state"), field("user")) {
@@ -68,14 +68,14 @@ pub(super) async fn form_post_redirect(oauth: OAuth, request: Request) -> Respon
 
 /// One request of the callback route.
 struct Callback {
-    /// The `Set-Cookie` headers of its response, whatever comes of it.
+    /// The `Set-Cookie` headers of the response, in every case.
     cookies: Vec<HeaderValue>,
     /// Whether another request has spent the attempt.
     is_repeated: bool,
 }
 
 impl Callback {
-    async fn answer(
+    async fn respond(
         &mut self,
         oauth: &OAuth,
         provider: &str,
@@ -94,7 +94,7 @@ impl Callback {
         let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
         let ready = match ready(&oauth, &registered, &attempt).await {
             Ok(ready) => ready,
-            // A repeated callback needs nothing of the issuer.
+            // A repeated callback needs nothing from the issuer.
             Err(_) if oauth.inner.spent.is_spent(&attempt).await? => registered,
             Err(error) => return Err(error),
         };
@@ -112,7 +112,7 @@ impl Callback {
             parts: parts.clone(),
         };
         let first = match login.start().await {
-            // A callback that does not get to spend the attempt, because the storage is down, leaves the cookie alone.
+            // A callback that fails to spend the attempt, because the storage is unavailable, leaves the cookie unchanged.
             Err(error) => {
                 self.cookies.extend(matches!(error, LoginError::Expired).then(|| attempts.forget(&attempt)));
                 return Err(error);
@@ -129,7 +129,7 @@ impl Callback {
         Ok(response)
     }
 
-    /// Answers with the outcome of the callback that came first.
+    /// Responds with the outcome of the callback that came first.
     async fn repeat(&mut self, repeat: Repeat<'_>, parts: &mut Parts) -> Result<Response, LoginError> {
         let Repeat { oauth, registered, attempt, user } = repeat;
         self.is_repeated = true;
@@ -137,14 +137,14 @@ impl Callback {
         let outcome = oauth.inner.spent.outcome(attempt).await;
         tracing::info!(provider = registered.declared.name, is_known = outcome.is_ok(), "login repeated");
         let outcome = outcome?;
-        // A browser that the first response has reached says so with its cookie, and has everything.
+        // The cookie shows whether the browser has received the first response. If so, it has everything.
         let has_arrived = attempt.is_spent;
         if !has_arrived {
             self.cookies.push(oauth.inner.attempts.end(attempt));
         }
         let ended = match outcome {
-            Outcome::Ended(ended) => ended,
-            Outcome::Failed(failed) => return Err(failed.into()),
+            LoginOutcome::Ended(ended) => ended,
+            LoginOutcome::Failed(failed) => return Err(failed.into()),
         };
         let redirect = without_fragment(registered, Redirect::to(&ended.location).into_response());
         if has_arrived || !attempt.is_of(user) {
@@ -153,9 +153,9 @@ impl Callback {
         repeat.store(&ended).await?;
         self.become_user(oauth, ended.browser.as_ref());
         self.cookies.extend(ended.hook_cookies());
-        let whose = ended.user();
+        let owner = ended.user();
         let login =
-            Repeated { provider: &registered.declared.name, user: whose.as_ref(), next: &ended.location, parts };
+            Repeated { provider: &registered.declared.name, user: owner.as_ref(), next: &ended.location, parts };
         let response = oauth.inner.hooks.repeated(login).await.map_err(LoginError::Hook)?;
         Ok(response.unwrap_or(redirect))
     }
@@ -167,8 +167,8 @@ impl Callback {
     }
 }
 
-/// The registration with everything that the callback needs of the issuer: what an issuer that is down does not give, it
-/// does not give before anything is spent.
+/// The registration with everything that the callback needs from the issuer. If the issuer is unavailable, this fails before
+/// anything is spent.
 async fn ready(oauth: &OAuth, registered: &Registered, attempt: &Attempt) -> Result<Registered, LoginError> {
     if attempt.is_spent {
         return Ok(registered.clone());
@@ -180,7 +180,7 @@ async fn ready(oauth: &OAuth, registered: &Registered, attempt: &Attempt) -> Res
     Ok(registered)
 }
 
-/// A callback that another one came before.
+/// A callback that repeats an earlier one.
 #[derive(Clone, Copy)]
 struct Repeat<'a> {
     oauth: &'a OAuth,
@@ -190,8 +190,8 @@ struct Repeat<'a> {
 }
 
 impl Repeat<'_> {
-    /// Stores the token in the storage of this request, where each request has its own: what the first one stored has gone
-    /// with its response.
+    /// If each request has its own storage, stores the token in the storage of this request. The storage of the first
+    /// request was lost with its response.
     async fn store(&self, ended: &Ended) -> Result<(), LoginError> {
         let (oauth, provider) = (self.oauth, &self.registered.declared.name);
         if !oauth.inner.per_request || !ended.is_stored {
@@ -212,7 +212,7 @@ impl Repeat<'_> {
 }
 
 impl OAuth {
-    /// The cookies of this browser that are sealed by an older key of the ring, sealed again.
+    /// The cookies of this browser that an older key of the ring sealed, resealed with the primary key.
     pub(super) fn renewed_cookies(&self, headers: &HeaderMap) -> Vec<HeaderValue> {
         match &self.inner.users {
             UserSource::Anonymous(users) => users.renewed(headers, self.inner.paths.is_https()),

@@ -17,11 +17,11 @@ use crate::error::{ConnectError, ConnectedRejection, Visitor};
 
 /// An extractor: the client of the signed-in user at the provider `P`, with a token that has not expired.
 ///
-/// Where no account is connected, a browser is redirected to the login and comes back afterwards, and everything else
-/// gets 401 with a JSON body. `Option<Connected<P>>` is `None` then. An outage of the storage is an error for both.
+/// If no account is connected, a browser is redirected to the login and returns afterwards, and any other client gets 401
+/// with a JSON body. `Option<Connected<P>>` is then `None`. If the storage is unavailable, both are an error.
 ///
-/// It is the account without a name. Where a hook gives accounts names ([`Decision::as_account`](crate::Decision::as_account)),
-/// ask [`Connections::at_account`] for one.
+/// It finds the account without a name. If a hook names accounts ([`Decision::as_account`](crate::Decision::as_account)),
+/// use [`Connections::at_account`].
 ///
 /// ```
 /// use oauth_dance::presets::GitHub;
@@ -43,7 +43,7 @@ pub struct Connected<P> {
 }
 
 impl<P> Connected<P> {
-    /// The client, to pass on.
+    /// The client, by value.
     pub fn into_client(self) -> ApiClient {
         self.client
     }
@@ -91,7 +91,7 @@ where
     }
 }
 
-/// An extractor: the connections of the signed-in user, for providers known by name only at run time.
+/// An extractor: the connections of the signed-in user, for providers whose names are known only at run time.
 ///
 /// ```
 /// use axum::extract::Path;
@@ -119,7 +119,7 @@ impl Connections {
         Ok(Self { oauth, user, browser })
     }
 
-    /// Who is signed in.
+    /// The signed-in user, if any.
     pub fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
@@ -131,10 +131,10 @@ impl Connections {
         Self { user, ..self.clone() }
     }
 
-    /// What the signed-in user has connected; see [`OAuth::accounts`].
+    /// All accounts of the signed-in user; see [`OAuth::accounts`].
     ///
     /// # Errors
-    /// [`ConnectError`]. If no user is signed in, it is empty.
+    /// [`ConnectError`]. If no user is signed in, the list is empty.
     pub async fn accounts(&self) -> Result<Vec<Account>, ConnectError> {
         match &self.user {
             Some(user) => self.oauth.accounts(user).await,
@@ -145,7 +145,7 @@ impl Connections {
     /// A client of the signed-in user at this provider; see [`OAuth::client`].
     ///
     /// # Errors
-    /// [`ConnectError`]; [`ConnectError::NotConnected`] too if no user is signed in.
+    /// [`ConnectError`]; [`ConnectError::NotConnected`] also if no user is signed in.
     pub async fn client(&self, provider: &str) -> Result<ApiClient, ConnectError> {
         self.oauth.registered(provider)?;
         let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
@@ -153,11 +153,10 @@ impl Connections {
         Ok(ApiClient { browser: self.browser.clone(), ..client })
     }
 
-    /// A client for each provider that the signed-in user has connected, with the provider's name, in the order of the names.
-    /// All tokens are read at the same time; see [`OAuth::clients`]. A token that cannot be used is an error of its own
-    /// provider.
+    /// A client for each provider that the signed-in user has connected, with the provider's name, sorted by name. All tokens
+    /// are read at once; see [`OAuth::clients`]. A token that cannot be used is an error of its provider only.
     ///
-    /// Named accounts are not among them: pass what [`accounts`](Self::accounts) returns to [`OAuth::clients`].
+    /// Named accounts are not included: pass the result of [`accounts`](Self::accounts) to [`OAuth::clients`].
     ///
     /// ```
     /// use oauth_dance::Connections;
@@ -187,10 +186,10 @@ impl Connections {
         connected
     }
 
-    /// What is stored for the signed-in user at this provider and how it stands; see [`OAuth::connection`].
+    /// The stored connection of the signed-in user at this provider; see [`OAuth::connection`].
     ///
     /// # Errors
-    /// [`ConnectError`]. If no user is signed in, it is `None`.
+    /// [`ConnectError`]. If no user is signed in, the result is `None`.
     pub async fn connection(&self, provider: &str) -> Result<Option<Connection>, ConnectError> {
         self.oauth.registered(provider)?;
         match &self.user {
@@ -199,7 +198,7 @@ impl Connections {
         }
     }
 
-    /// Forgets the signed-in user's token of this provider and revokes it there; see [`OAuth::disconnect`].
+    /// Deletes the signed-in user's token of this provider and revokes it there; see [`OAuth::disconnect`].
     ///
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::NotConnected`] if no user is signed in.
@@ -211,7 +210,7 @@ impl Connections {
         self.oauth.disconnect(provider, user).await
     }
 
-    /// Sends the browser to the provider to end the signed-in user's session there too; see [`OAuth::end_session`].
+    /// Redirects the browser to the provider to end the signed-in user's session there too; see [`OAuth::end_session`].
     ///
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::NotConnected`] if no user is signed in.
@@ -221,7 +220,8 @@ impl Connections {
         self.oauth.end_session(provider, user, next).await
     }
 
-    /// The response to a [`ConnectError`]: the login for a browser that needs one, and otherwise a status with a page or JSON.
+    /// The response to a [`ConnectError`]: a redirect to the login for a browser if a login helps, and otherwise a status
+    /// with a page or JSON.
     pub fn reject(&self, provider: &str, error: ConnectError) -> ConnectedRejection {
         ConnectedRejection::as_of(error, provider, self.browser.clone(), self.oauth.inner.clock.now())
     }

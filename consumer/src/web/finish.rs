@@ -1,7 +1,7 @@
-//! A login from its spent attempt to its stored token, in a task of its own that no browser can abort.
+//! A login from its spent attempt to its stored token, in its own task, which no browser can abort.
 //!
-//! The browser may go away at any time, or send the same callback twice and wait for the second answer only. So whatever
-//! spends the attempt and the code also stores the token, and notes the outcome for the callbacks that repeat it.
+//! The browser may disconnect at any time, or send the same callback twice and wait only for the second response. So the
+//! task that spends the attempt and the code also stores the token, and the outcome for callbacks that repeat it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::app::hooks::{Authorized, Decision};
 use crate::app::{OAuth, UserSource};
 use crate::browser::anonymous::AnonymousUser;
 use crate::browser::attempt::Attempt;
-use crate::browser::outcome::{Ended, Outcome};
+use crate::browser::outcome::{Ended, LoginOutcome};
 use crate::browser::user::User;
 use crate::client::ApiClient;
 use crate::error::LoginError;
@@ -33,8 +33,8 @@ use crate::protocol::registered::Registered;
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
-/// How long a storage that fails is tried, as a part of the time that a request to the provider may take.
-const RETRIED: u32 = 4;
+/// For how long writes to a failing storage are retried, as a fraction of the timeout of a request to the provider.
+const RETRY_FRACTION: u32 = 4;
 
 /// A callback that is about to spend its attempt.
 pub(super) struct Login {
@@ -42,57 +42,57 @@ pub(super) struct Login {
     pub(super) registered: Registered,
     pub(super) attempt: Arc<Attempt>,
     pub(super) parameters: Parameters,
-    /// Who is signed in.
+    /// The signed-in user.
     pub(super) user: Option<User>,
-    /// What a form said of the user.
+    /// The provider's form data about the user.
     pub(super) posted: Option<Secret>,
     pub(super) parts: Parts,
 }
 
-/// What became of a callback.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
+/// The result of a callback.
+#[expect(clippy::large_enum_variant, reason = "only one exists at a time, briefly")]
 pub(super) enum First {
-    /// Another one has spent the attempt.
+    /// Another callback has spent the attempt.
     Repeated,
-    /// It has spent the attempt, and came to its end.
+    /// This callback has spent the attempt, and has ended.
     Ended(Result<(Response, Ended), LoginError>),
 }
 
 impl Login {
-    /// Starts it, and waits for it. Dropping the future aborts nothing.
+    /// Starts the login, and waits for it. Dropping the future aborts nothing.
     pub(super) async fn start(self) -> Result<First, LoginError> {
-        let (answer, answered) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let logins = self.oauth.inner.logins.clone();
-        logins.spawn(self.run(answer).in_current_span());
-        // It ends without an answer only with its runtime.
-        answered.await.unwrap_or(Err(LoginError::Interrupted))
+        logins.spawn(self.run(sender).in_current_span());
+        // It ends without a response only if the runtime shuts down.
+        receiver.await.unwrap_or(Err(LoginError::Interrupted))
     }
 
-    async fn run(self, answer: oneshot::Sender<Result<First, LoginError>>) {
+    async fn run(self, response: oneshot::Sender<Result<First, LoginError>>) {
         let inner = Arc::clone(&self.oauth.inner);
         let is_in_time = inner.attempts.is_in_time(&self.attempt);
         let earlier = self.earlier().await;
         let spent = match inner.spent.spend(&self.attempt, is_in_time).await {
             Ok(Some(spent)) => spent,
             other => {
-                let _ = answer.send(other.map(|_| First::Repeated));
+                let _ = response.send(other.map(|_| First::Repeated));
                 return;
             }
         };
-        // In a task of its own, a hook that panics leaves an outcome too.
+        // In its own task, so that a hook that panics leaves an outcome too.
         let ended = tokio::spawn(self.finish(earlier).in_current_span()).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a login was cut off");
+            tracing::error!(%error, "a login was interrupted");
             Err(LoginError::Interrupted)
         });
         let outcome = match &ended {
-            Ok((_, ended)) => Outcome::Ended(ended.clone()),
-            Err(error) => Outcome::failed(error),
+            Ok((_, ended)) => LoginOutcome::Ended(ended.clone()),
+            Err(error) => LoginOutcome::failed(error),
         };
-        let _ = answer.send(Ok(First::Ended(ended)));
+        let _ = response.send(Ok(First::Ended(ended)));
         inner.spent.end(spent, outcome).await;
     }
 
-    /// What is known of an earlier token of the signed-in user.
+    /// What is known about an earlier token of the signed-in user.
     async fn earlier(&self) -> Earlier {
         let key = self.user.as_ref().and_then(|user| user.key(&self.registered.declared.name).ok());
         let Some(key) = key else { return Earlier::Unknown };
@@ -103,9 +103,9 @@ impl Login {
         }
     }
 
-    /// Redeems the code, asks the hook, and stores the token.
+    /// Redeems the code, calls the hook, and stores the token.
     async fn finish(mut self, earlier: Earlier) -> Result<(Response, Ended), LoginError> {
-        // A browser that is a user of its own became one in another tab; no other user has signed in.
+        // A browser with an anonymous user became one in another tab; no other user has signed in.
         let became_a_user = self.attempt.is_of(None) && matches!(self.oauth.inner.users, UserSource::Anonymous(_));
         if !self.attempt.is_of(self.user.as_ref()) && !became_a_user {
             return Err(LoginError::UserChanged);
@@ -115,24 +115,24 @@ impl Login {
         let before =
             Before { oauth: &self.oauth, registered: &self.registered, attempt: &self.attempt, earlier: &earlier };
         let (mut token, identity) = before.redeem(&code).await?;
-        let said = Said { identity, posted: self.posted.take() };
-        let decision = before.decide(self.user.as_ref(), &token, said, &mut self.parts).await;
+        let details = Details { identity, posted: self.posted.take() };
+        let decision = before.decide(self.user.as_ref(), &token, details, &mut self.parts).await;
         let decision = before.or_revoke(token.as_oauth2(), decision).await?;
 
         let response = decision.response.unwrap_or_else(|| Redirect::to(&self.attempt.next).into_response());
         let response = without_fragment(&self.registered, response);
         let (mut user, mut browser) = (decision.user.or(self.user), None);
         if decision.store {
-            let whose = before.or_revoke(token.as_oauth2(), whose(&self.oauth, user)).await?;
-            browser = whose.1;
-            let whose = decision.account.into_iter().fold(whose.0, User::with_account);
+            let owner = before.or_revoke(token.as_oauth2(), owner(&self.oauth, user)).await?;
+            browser = owner.1;
+            let owner = decision.account.into_iter().fold(owner.0, User::with_account);
             if let Token::OAuth2(token) = &mut token {
-                token.id_token = token.id_token.take().filter(|_| self.registered.declared.keep_id_token);
+                token.id_token = token.id_token.take().filter(|_| self.registered.declared.store_id_token);
                 token.subject = token.subject.take().or(decision.subject.map(named_by_application));
             }
-            let storing = Storing { login: before, key: whose.key(&provider)?, token };
+            let storing = Storing { login: before, key: owner.key(&provider)?, token };
             storing.store().await?;
-            user = Some(whose);
+            user = Some(owner);
         }
         tracing::info!(provider, stored = decision.store, "login finished");
         super::count(&provider, if decision.store { "stored" } else { "not_stored" });
@@ -141,7 +141,7 @@ impl Login {
     }
 }
 
-/// What a login began with.
+/// The state before the code is redeemed.
 #[derive(Clone, Copy)]
 struct Before<'a> {
     oauth: &'a OAuth,
@@ -151,7 +151,7 @@ struct Before<'a> {
 }
 
 impl Before<'_> {
-    /// The token, and who the provider says it is of.
+    /// The token, and the verified identity of its owner.
     async fn redeem(&self, code: &Secret) -> Result<(Token, Option<Identity>), LoginError> {
         let Self { oauth, registered, attempt, .. } = self;
         let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
@@ -174,28 +174,29 @@ impl Before<'_> {
         }
     }
 
-    /// Who the ID token says it is, where OpenID Connect was asked for. Nothing goes on with one that is not believed.
+    /// The verified identity in the ID token, if OpenID Connect was requested. A login with an ID token that fails
+    /// verification fails.
     async fn identify(&self, token: &OAuth2Token) -> Result<Option<Identity>, LoginError> {
         let Self { oauth, registered, attempt, .. } = self;
         let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
         let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
-        Ok(Some(openid.verify(token, attempt.asked_of_id_token(), &registered.client_id, http, now).await?))
+        Ok(Some(openid.verify(token, attempt.id_token_expectations(), &registered.client_id, http, now).await?))
     }
 
     async fn decide(
         &self,
         user: Option<&User>,
         token: &Token,
-        said: Said,
+        details: Details,
         parts: &mut Parts,
     ) -> Result<Decision, LoginError> {
         let login = Authorized {
             provider: &self.attempt.provider,
             user,
             token,
-            asked: self.attempt.scopes.as_deref().unwrap_or(&self.registered.declared.scopes),
-            identity: said.identity,
-            posted_user: said.posted,
+            requested: self.attempt.scopes.as_deref().unwrap_or(&self.registered.declared.scopes),
+            identity: details.identity,
+            posted_user: details.posted,
             client: ApiClient::new(self.oauth.inner.http.clone(), self.registered.clone(), token.clone()),
             parts,
             next: &self.attempt.next,
@@ -203,13 +204,13 @@ impl Before<'_> {
         let ScopeChange { missing, additional, .. } = login.scope_change();
         if !missing.is_empty() || !additional.is_empty() {
             let (provider, missing, additional) = (login.provider, missing.len(), additional.len());
-            tracing::info!(provider, missing, additional, "other scopes were granted than asked for");
+            tracing::info!(provider, missing, additional, "the granted scopes differ from the requested ones");
         }
         self.oauth.inner.hooks.authorized(login).await.map_err(LoginError::Hook)
     }
 
-    /// Revokes a token that is not going to be stored, because this login has failed. Otherwise a provider that issues a
-    /// refresh token only once, such as Google, would issue none at the next login.
+    /// Revokes a token that will not be stored, because this login has failed. Otherwise a provider that issues a refresh
+    /// token only once, such as Google, would issue none at the next login.
     async fn or_revoke<T>(&self, token: Option<&OAuth2Token>, step: Result<T, LoginError>) -> Result<T, LoginError> {
         if step.is_err() && matches!(self.earlier, Earlier::None(_)) {
             self.revoke(token).await;
@@ -217,7 +218,7 @@ impl Before<'_> {
         step
     }
 
-    /// Revokes a token of OAuth 2.0. One of OAuth 1.0a cannot be revoked.
+    /// Revokes a token of OAuth 2.0. A token of OAuth 1.0a cannot be revoked.
     async fn revoke(&self, token: Option<&OAuth2Token>) {
         let Some(token) = token else { return };
         let http = &self.oauth.inner.http;
@@ -225,8 +226,8 @@ impl Before<'_> {
     }
 }
 
-/// What the provider said of the user.
-struct Said {
+/// What the provider reported about the user.
+struct Details {
     identity: Option<Identity>,
     posted: Option<Secret>,
 }
@@ -238,33 +239,34 @@ struct Storing<'a> {
     token: Token,
 }
 
-/// What is known of an earlier token. A provider may revoke it with a later one, if both are of the same grant.
+/// What is known about an earlier token. If both tokens are of the same grant, revoking one may revoke the other.
 enum Earlier {
-    /// There was none under this key.
+    /// There was no token under this key.
     None(TokenKey),
     Some,
     Unknown,
 }
 
 impl Storing<'_> {
-    /// Stores it over whatever was there: a new login always wins.
+    /// Stores the token over any earlier one: a new login always takes precedence.
     async fn store(&self) -> Result<(), LoginError> {
         let Before { oauth, attempt, .. } = self.login;
         let mut is_handed_on = false;
         if oauth.inner.per_request {
-            // The response may never arrive, and the storage of this request with it. A repeated callback stores it then.
+            // The response may not arrive, and then the storage of this request is lost. A repeated callback can then store
+            // the token.
             let handed_on = oauth.inner.spent.hand_on(attempt, &self.token).await;
             is_handed_on = handed_on.is_ok();
             if let Err(error) = handed_on {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "a token was not noted for a repeated callback"
+                    "a token was not stored for a repeated callback"
                 );
             }
         }
         match self.put().await {
             Ok(()) => Ok(()),
-            // The browser has gone, and its storage with it.
+            // The browser has disconnected, and its storage with it.
             Err(TokensError::Storage(StorageError::Unsupported(_))) if is_handed_on => Ok(()),
             Err(error) => {
                 self.revoke().await;
@@ -275,7 +277,7 @@ impl Storing<'_> {
 
     async fn put(&self) -> Result<(), TokensError> {
         let Before { oauth, registered, .. } = self.login;
-        let give_up = Instant::now() + oauth.inner.http.limits.timeout / RETRIED;
+        let give_up = Instant::now() + oauth.inner.http.limits.timeout / RETRY_FRACTION;
         let mut pause = FIRST_RETRY;
         loop {
             let written = if registered.declared.quirks.new_login_ends_grant {
@@ -285,21 +287,21 @@ impl Storing<'_> {
             };
             let error = match written {
                 Ok(_) => return Ok(()),
-                Err(error) if !may_pass(&error) || Instant::now() + pause > give_up => return Err(error),
+                Err(error) if !may_be_temporary(&error) || Instant::now() + pause > give_up => return Err(error),
                 Err(error) => error,
             };
             tracing::warn!(
                 provider = registered.declared.name,
                 error = &error as &dyn std::error::Error,
-                "the token of a login is not stored yet; it is tried again"
+                "the token of a login was not stored; the write is retried"
             );
             sleep(pause).await;
             pause = LONGEST_RETRY.min(pause * 2);
         }
     }
 
-    /// Revokes the token, which nothing holds any more, if there is certainly no earlier one that may be of the same grant
-    /// and end with it. A storage that does not answer is no certainty.
+    /// Revokes the token, which is stored nowhere, if there is certainly no earlier token of the same grant that would be
+    /// revoked with it. If the storage is unavailable, that is not certain.
     async fn revoke(&self) {
         let Before { oauth, earlier, .. } = self.login;
         if matches!(earlier, Earlier::Some) {
@@ -316,14 +318,14 @@ impl Storing<'_> {
     }
 }
 
-/// Whether the storage may answer otherwise when it is asked again.
-fn may_pass(error: &TokensError) -> bool {
+/// Whether a retry may succeed.
+fn may_be_temporary(error: &TokensError) -> bool {
     let TokensError::Storage(error) = error else { return false };
     matches!(error, StorageError::Unavailable { .. } | StorageError::Ambiguous { .. } | StorageError::Conflict)
 }
 
-/// Who gets the token, who may be a browser that becomes a user by it.
-fn whose(oauth: &OAuth, user: Option<User>) -> Result<(User, Option<AnonymousUser>), LoginError> {
+/// The owner of the token, and their cookie if this login creates an anonymous user.
+fn owner(oauth: &OAuth, user: Option<User>) -> Result<(User, Option<AnonymousUser>), LoginError> {
     match (user, &oauth.inner.users) {
         (Some(user), _) => Ok((user, None)),
         (None, UserSource::Anonymous(users)) => {
@@ -334,13 +336,13 @@ fn whose(oauth: &OAuth, user: Option<User>) -> Result<(User, Option<AnonymousUse
     }
 }
 
-/// An account that the application names. No issuer vouches for it, so that no ID token is ever compared with it.
+/// An account that the application identifies. It has no issuer, so no ID token is ever compared with it.
 fn named_by_application(account: String) -> Subject {
     Subject { issuer: String::new(), subject: account }
 }
 
-/// For a provider that appends a fragment to the redirect URI, which browsers carry on to wherever the callback redirects
-/// to, unless that has one of its own (RFC 9110 section 10.2.2): an empty one.
+/// For a provider that appends a fragment to the redirect URI: adds an empty fragment to a redirect. Browsers carry a
+/// fragment over to the target of a redirect unless the target has its own (RFC 9110 section 10.2.2).
 pub(super) fn without_fragment(registered: &Registered, mut response: Response) -> Response {
     let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     let location = location.filter(|location| registered.declared.quirks.callback_fragment && !location.contains('#'));

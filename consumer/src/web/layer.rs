@@ -11,10 +11,10 @@ use crate::app::OAuth;
 impl OAuth {
     /// A layer for all pages of an application with [`anonymous_users`](crate::OAuthBuilder::anonymous_users).
     ///
-    /// A browser is known by a sealed cookie that lasts 180 days. After a new key was put first into the ring, this issues
-    /// the cookie again at the browser's next visit, sealed by that key, so that the old key can be dropped sooner. Without
-    /// the layer only [logins](OAuth::routes) do, and the old key has to stay for 180 days. Such a response is
-    /// `Cache-Control: no-store`.
+    /// A browser is identified by a sealed cookie that lasts 180 days. After the primary key of the ring has changed, this
+    /// layer reseals the cookie at the browser's next visit, so that the old key can be dropped sooner. Without the layer,
+    /// only [logins](OAuth::routes) do so, and the old key must stay in the ring for 180 days. The response to such a visit
+    /// has `Cache-Control: no-store`.
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -46,7 +46,7 @@ impl<S> Layer<S> for OAuthLayer {
     }
 }
 
-/// The service that [`OAuthLayer`] makes of another.
+/// The service of [`OAuthLayer`].
 #[derive(Clone, Debug)]
 pub struct OAuthService<S> {
     inner: S,
@@ -73,7 +73,7 @@ where
             let mut response = response.await?;
             let headers = response.headers_mut();
             for cookie in renewed {
-                // What the response sets itself is newer.
+                // A cookie that the response itself sets is newer.
                 if headers.get_all(header::SET_COOKIE).iter().all(|set| name(set) != name(&cookie)) {
                     headers.append(header::SET_COOKIE, cookie);
                     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

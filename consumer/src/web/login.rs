@@ -1,4 +1,4 @@
-//! The login route: sends the browser to the provider.
+//! The login route: redirects the browser to the provider.
 
 use std::collections::BTreeMap;
 
@@ -23,9 +23,10 @@ use crate::protocol::oauth2::pushed_request;
 use crate::protocol::registered::Registered;
 use crate::protocol::{dpop, oauth1};
 
-/// For one parameter that the request sets.
+/// The size limit of a parameter that the request sets.
 const MAX_PARAMETER: usize = 512;
-/// How many bytes of scopes there is room for in the attempt's cookie. For more, the provider's usual ones count as asked.
+/// The size limit of scopes in the attempt's cookie. If they are larger, the provider's configured scopes are compared
+/// instead.
 const MAX_SCOPES: usize = 1024;
 
 pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
@@ -58,7 +59,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     let next = oauth.inner.paths.local(query::one(query, "next")?.as_deref());
     let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
 
-    // Connecting an account to a signed-in user changes their account: another site may not start that alone.
+    // Connecting an account changes the account of a signed-in user: another site must not start that on its own.
     let is_cross_site = is_cross_site(&parts.headers, &oauth.inner.paths.origin());
     if is_cross_site {
         if parts.method == Method::POST {
@@ -98,7 +99,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     Ok(response)
 }
 
-/// The parameters of every login, and those that this request may set. Another site has no say in them.
+/// The parameters of every login, and those that this request may set. Parameters from another site are ignored.
 fn parameters(
     registered: &Registered,
     query: &str,
@@ -115,7 +116,7 @@ fn parameters(
     Ok(params)
 }
 
-/// An attempt by OAuth 2.0, and where the browser is sent.
+/// An OAuth 2.0 attempt, and the URL to redirect the browser to.
 async fn begin(
     oauth: &OAuth,
     registered: &Registered,
@@ -154,7 +155,8 @@ async fn begin(
     Ok((attempt, url))
 }
 
-/// An attempt by OAuth 1.0a, and where the browser is sent. The temporary credentials' secret stays in the attempt.
+/// An OAuth 1.0a attempt, and the URL to redirect the browser to. The secret of the temporary credentials is sealed in the
+/// attempt.
 async fn begin_oauth1(
     oauth: &OAuth,
     registered: &Registered,

@@ -1,4 +1,4 @@
-//! Ending the user's session at an OpenID provider (OpenID Connect RP-Initiated Logout), and where the browser comes back.
+//! Ends the user's session at an OpenID provider (OpenID Connect RP-Initiated Logout), and handles the browser's return.
 
 use std::fmt;
 
@@ -16,20 +16,20 @@ use crate::browser::user::User;
 use crate::error::ConnectError;
 
 impl OAuth {
-    /// Sends the browser to the provider to end the user's session there too, and afterwards to `next`, a path of this
-    /// application. `None` if the provider has no such page.
+    /// Redirects the browser to the provider to end the user's session there too, and then to `next`, a path of this
+    /// application. `None` if the provider has no endpoint for this.
     ///
-    /// It changes nothing here. Where [`Provider::keep_id_token`](crate::Provider::keep_id_token) is set, the provider is
-    /// shown the ID token that it gave, as the standard recommends, **in a URL**; otherwise it may ask the user whether they
-    /// mean it. So call it before [`disconnect`](Self::disconnect), which forgets that too. The provider has to know
-    /// [`post_logout_redirect_uri`](Self::post_logout_redirect_uri).
+    /// This changes nothing in the application. If [`Provider::store_id_token`](crate::Provider::store_id_token) is set, the
+    /// provider receives the ID token, as the standard recommends, **in a URL**; otherwise it may ask the user for
+    /// confirmation. Call this before [`disconnect`](Self::disconnect), which deletes the ID token. Register
+    /// [`post_logout_redirect_uri`](Self::post_logout_redirect_uri) at the provider.
     ///
     /// ```
     /// use axum::response::{IntoResponse, Redirect, Response};
     /// use oauth_dance::{ConnectedRejection, Connections, SameOrigin};
     ///
     /// async fn logout(_: SameOrigin, connections: Connections) -> Result<Response, ConnectedRejection> {
-    ///     // A provider that is down does not prevent the logout here.
+    ///     // The logout here does not depend on the provider.
     ///     let there = connections.end_session("acme", "/goodbye").await.ok().flatten();
     ///     connections.disconnect("acme").await.map_err(|error| connections.reject("acme", error))?;
     ///     Ok(there.map_or_else(|| Redirect::to("/goodbye").into_response(), IntoResponse::into_response))
@@ -64,7 +64,7 @@ impl OAuth {
         Ok(Some(EndSession { url, cookie }))
     }
 
-    /// Where the provider sends the browser back when it has ended the session: to be registered there.
+    /// The URI to which the provider returns the browser after it has ended the session. Register it at the provider.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`].
@@ -74,7 +74,7 @@ impl OAuth {
     }
 }
 
-/// The response that sends the browser to the provider to log out there; see [`OAuth::end_session`].
+/// The response that redirects the browser to the provider to log out there; see [`OAuth::end_session`].
 #[derive(Clone)]
 #[must_use]
 pub struct EndSession {
@@ -90,14 +90,15 @@ impl IntoResponse for EndSession {
     }
 }
 
-/// Shows no query, for the ID token is in it.
+/// Omits the query, which contains the ID token.
 impl fmt::Debug for EndSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndSession").field("path", &self.url.path()).finish_non_exhaustive()
     }
 }
 
-/// The provider sends the browser back. Nothing happens here any more, so one that was not sent away goes home.
+/// Handles a browser that the provider returns after a logout. A browser without the state of a logout is redirected to the
+/// home page.
 pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
     let (parts, query, _) = split(request);
     let state = query::one(query.as_deref().unwrap_or_default(), "state").ok().flatten();

@@ -1,4 +1,4 @@
-//! The routes, the extractors and the pages: the login, its callback, and the logout.
+//! The routes, the extractors and the pages of the login, its callback, and the logout.
 
 mod callback;
 pub(crate) mod extract;
@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use oauth_dance_core::BoxError;
 use tracing::Instrument as _;
 
-use crate::app::hooks::Failure;
+use crate::app::hooks::FailedLogin;
 use crate::app::{OAuth, UserSource};
 use crate::browser::user::User;
 use crate::error::LoginError;
@@ -30,23 +30,24 @@ use crate::protocol::registered::Registered;
 
 pub use layer::{OAuthLayer, OAuthService};
 
-/// Longer than any form of a provider; a code alone may have 4 KiB.
+/// Longer than any provider's form; a code alone may have 4 KiB.
 const MAX_FORM: usize = 16 * 1024;
 
 impl OAuth {
     /// The login and callback routes of every provider, for any router's state.
     ///
-    /// * `GET /login/{provider}?next=/path` sends the browser to the provider, and afterwards to that path of this
-    ///   application. A request that another site made for a signed-in user gets a page that asks first; `POST` from
-    ///   the application's own pages goes straight on.
-    /// * `GET /login/{provider}/authorized` is where the provider sends it back. With `POST` one that answers by a form does,
-    ///   and the browser is sent on to the same with `GET`.
-    /// * `GET /login/{provider}/ended` is where it sends a browser whose session it has [ended](OAuth::end_session).
+    /// * `GET /login/{provider}?next=/path` redirects the browser to the provider, and afterwards to that path of this
+    ///   application. If another site caused the request and a user is signed in, the response is a page that asks for
+    ///   confirmation. `POST` from the application's own pages needs no confirmation.
+    /// * `GET /login/{provider}/authorized` is the callback. With `POST` it accepts the form of a provider that responds
+    ///   with one, and redirects the browser to the same route with `GET`.
+    /// * `GET /login/{provider}/ended` is the target of a browser whose session at the provider was
+    ///   [ended](OAuth::end_session).
     pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let (login, callback, posted, ended) = (self.clone(), self.clone(), self.clone(), self.clone());
         let login = move |request| login::handle(login, request).instrument(tracing::info_span!("login"));
         let callback = move |request| callback::handle(callback, request).instrument(tracing::info_span!("callback"));
-        // HEAD must not spend a callback, so GET is registered without it.
+        // HEAD must not spend an attempt, so GET is registered without it.
         let head = || async { StatusCode::METHOD_NOT_ALLOWED };
         Router::new()
             .route(
@@ -62,7 +63,7 @@ impl OAuth {
             .route(&self.inner.paths.ended_route, get(move |request| logout::handle(ended, request)))
     }
 
-    /// Who is signed in.
+    /// The signed-in user, if any.
     pub(crate) async fn current_user(&self, parts: &mut Parts) -> Result<Option<User>, BoxError> {
         match &self.inner.users {
             UserSource::Application(users) => users.current(parts).await,
@@ -74,7 +75,7 @@ impl OAuth {
         self.registered(provider).map_err(|_| LoginError::UnknownProvider)
     }
 
-    /// The application's page for a failure, or the plain one.
+    /// The application's page for a failure, or the default one.
     async fn failed(&self, provider: &str, error: &LoginError, parts: &Parts) -> Response {
         let registered = self.inner.registered.get(provider);
         let provider = registered.map(|registered| registered.declared.name.as_str());
@@ -88,10 +89,10 @@ impl OAuth {
         self.failure(registered, error, parts).await
     }
 
-    /// The page alone, of a failure that was logged and counted before.
+    /// Only the page, for a failure that was logged and counted before.
     async fn failure(&self, registered: Option<&Registered>, error: &LoginError, parts: &Parts) -> Response {
         let provider = registered.map(|registered| registered.declared.name.as_str());
-        let response = match self.inner.hooks.failed(Failure { provider, error, parts }).await {
+        let response = match self.inner.hooks.failed(FailedLogin { provider, error, parts }).await {
             Some(response) => response,
             None => pages::failure(self, registered, error, &parts.headers),
         };
@@ -99,37 +100,37 @@ impl OAuth {
     }
 }
 
-/// Whether the browser, or a script on the page, only fetches ahead: the user has not asked for the page yet. Fetch and the
-/// Speculation Rules have `Sec-Purpose`, older browsers `Purpose`, `X-Purpose` or `X-Moz`, and Turbo `X-Sec-Purpose`.
+/// Whether the browser, or a script on the page, only prefetches: the user has not opened the page yet. Fetch and the
+/// Speculation Rules use `Sec-Purpose`, older browsers `Purpose`, `X-Purpose` or `X-Moz`, and Turbo `X-Sec-Purpose`.
 fn is_prefetch(headers: &HeaderMap) -> bool {
-    let says_why = |name: &HeaderName| name.as_str().ends_with("purpose") || name == "x-moz";
-    let values = headers.iter().filter(|(name, _)| says_why(name)).filter_map(|(_, value)| value.to_str().ok());
+    let is_purpose = |name: &HeaderName| name.as_str().ends_with("purpose") || name == "x-moz";
+    let values = headers.iter().filter(|(name, _)| is_purpose(name)).filter_map(|(_, value)| value.to_str().ok());
     values
         .map(str::to_ascii_lowercase)
         .any(|value| ["prefetch", "prerender", "preview"].iter().any(|ahead| value.contains(ahead)))
 }
 
-/// Counts how logins end, for the operator of the application. The labels come from its configuration and this code.
-#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing counts"))]
+/// Counts the outcomes of logins, for the operator of the application. The labels are from its configuration and this code.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "nothing is counted"))]
 fn count(provider: &str, outcome: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("oauth_dance_logins_total", "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
 }
 
-/// The provider in the route's path; empty if there is none, which no provider is called.
+/// The provider in the route's path; empty if there is none, because no provider has an empty name.
 async fn provider_of(parts: &mut Parts) -> String {
     let Ok(params) = RawPathParams::from_request_parts(parts, &()).await else { return String::new() };
     params.iter().find(|(name, _)| *name == "provider").map(|(_, value)| value.to_owned()).unwrap_or_default()
 }
 
-/// The form in a body.
+/// The form in a request body.
 async fn form(body: Body) -> Result<String, LoginError> {
     let form =
         to_bytes(body, MAX_FORM).await.map_err(|_| LoginError::Malformed("the form is too long or incomplete"))?;
     String::from_utf8(form.to_vec()).map_err(|_| LoginError::Malformed("the form is not UTF-8"))
 }
 
-/// Takes a request apart and its query out of it, where no hook or log can find a code or a state.
+/// Splits a request, and removes the query, so that neither hooks nor logs can contain a code or a state.
 fn split(request: Request) -> (Parts, Option<String>, Body) {
     let (mut parts, body) = request.into_parts();
     let query = parts.uri.query().map(str::to_owned);
@@ -142,7 +143,8 @@ fn without_query(uri: &Uri) -> Uri {
     uri.path().parse().unwrap_or_default()
 }
 
-/// A response that depends on who asks, and must not be kept or leak where it came from (RFC 9700 section 4.2.4).
+/// A response that depends on the user. It must not be cached, and must not reveal its URL in `Referer` (RFC 9700 section
+/// 4.2.4).
 fn private(response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     let headers = response.headers_mut();

@@ -1,4 +1,4 @@
-//! The plain pages of the dance. They need no script, and every text in them is escaped.
+//! The plain default pages. They need no script, and every text in them is escaped.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::protocol::registered::Registered;
 
 const STYLE: &str = include_str!("pages.css");
 
-/// Says what went wrong and how to go on, in HTML or, for a program, in JSON.
+/// Describes a failure and what to do next: in HTML or, for a program, in JSON.
 pub(super) fn failure(
     oauth: &OAuth,
     registered: Option<&Registered>,
@@ -27,8 +27,8 @@ pub(super) fn failure(
         return (error.status(), Json(body)).into_response();
     }
     let heading = match (registered, error) {
-        // Whatever came of it came with the first callback.
-        (_, LoginError::Spent) => "This login is over".to_owned(),
+        // The first callback showed the outcome.
+        (_, LoginError::Spent) => "This login has ended".to_owned(),
         (_, LoginError::Interrupted) => "This login was interrupted".to_owned(),
         (Some(registered), _) => format!("{} was not connected", registered.declared.title),
         (None, _) => "Not connected".to_owned(),
@@ -48,7 +48,7 @@ pub(super) fn failure(
     (error.status(), page(&heading, &body)).into_response()
 }
 
-/// Says why a page cannot be shown that needs a connection, and offers the login at the provider if that would help.
+/// Explains why a page that needs a connection cannot be shown, and offers the login at the provider if that helps.
 pub(crate) fn no_connection(oauth: &OAuth, error: &ConnectError, login: Option<(&str, &str)>) -> Response {
     let title = |provider: &str| {
         oauth.registered(provider).map_or_else(|_| provider.to_owned(), |found| found.declared.title.clone())
@@ -59,7 +59,7 @@ pub(crate) fn no_connection(oauth: &OAuth, error: &ConnectError, login: Option<(
             let button = format!("<a class=\"button\" href=\"{}\">Connect {}</a> ", Escaped(path), Escaped(&title));
             (format!("{title} is not connected"), button)
         }
-        None => ("That did not work".to_owned(), String::new()),
+        None => ("This page is not available".to_owned(), String::new()),
     };
     let body = format!(
         "<p>{}.</p><p>{button}<a href=\"{}\">Go back</a></p>",
@@ -69,11 +69,11 @@ pub(crate) fn no_connection(oauth: &OAuth, error: &ConnectError, login: Option<(
     (error.status(), page(&heading, &body)).into_response()
 }
 
-/// Asks before it goes on, where another site sent the browser here.
+/// Asks for confirmation if another site caused the request.
 pub(super) fn confirm(oauth: &OAuth, registered: &Registered, next: &str) -> Response {
     let heading = format!("Connect {}?", registered.declared.title);
     let body = format!(
-        "<p>Another site asks to connect your account at {} here. Go on only if you started this.</p>\
+        "<p>Another site wants to connect your account at {} here. Continue only if you started this.</p>\
          <form method=\"post\" action=\"{}\"><input type=\"hidden\" name=\"next\" value=\"{}\">\
          <button class=\"button\">Connect {}</button> <a href=\"{}\">Cancel</a></form>",
         Escaped(&registered.declared.title),
@@ -82,7 +82,8 @@ pub(super) fn confirm(oauth: &OAuth, registered: &Registered, next: &str) -> Res
         Escaped(&registered.declared.title),
         Escaped(&oauth.inner.paths.home()),
     );
-    // With `no-referrer` the form's `Origin` would be `null`, by which browsers without Fetch Metadata are told apart.
+    // With `no-referrer`, the form's `Origin` would be `null`, but browsers without Fetch Metadata are recognised by their
+    // `Origin`.
     let mut response = private(page(&heading, &body));
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
@@ -105,7 +106,7 @@ fn sentence(text: &str) -> String {
     first.into_iter().chain(characters).collect()
 }
 
-/// Text made safe for HTML, in elements and quoted attributes.
+/// Text that is escaped for HTML, in elements and quoted attributes.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -1,4 +1,4 @@
-//! What comes back with the browser.
+//! The parameters of the callback.
 
 use oauth_dance_core::Secret;
 
@@ -7,10 +7,10 @@ use crate::error::LoginError;
 use crate::protocol::http::text::printable;
 use crate::protocol::registered::Registered;
 
-/// Providers issue codes of up to some 4 KiB.
+/// Some providers issue codes of up to about 4 KiB.
 const MAX_CODE: usize = 8 * 1024;
-/// What the callback reads of a form. What a provider says of the user does not belong into a URL.
-pub(super) const PASSED_ON: [&str; 8] =
+/// The fields of a form that the callback uses. Data about the user does not belong in a URL.
+pub(super) const FORWARDED: [&str; 8] =
     ["state", "code", "error", "error_description", "iss", "error_reason", "error_code", "error_message"];
 
 /// The parameters of an authorization response (RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207). Others are ignored.
@@ -37,16 +37,16 @@ impl Parameters {
             return Err(LoginError::Malformed("the code is too long"));
         }
         if code.is_none() && ["access_token", "id_token"].iter().any(|name| query::first(query, name).is_some()) {
-            return Err(LoginError::Malformed("there are tokens and no code"));
+            return Err(LoginError::Malformed("it contains tokens and no code"));
         }
         // Facebook reports some errors without an `error`.
         let others = ["error_reason", "error_code", "error_message"].into_iter();
         let error = error.or_else(|| others.filter(|_| code.is_none()).find_map(|name| query::first(query, name)));
         let description = ["error_description", "error_message"].into_iter().find_map(|name| query::first(query, name));
         let state = state.ok_or_else(|| match &error {
-            // Some providers leave the state out of a denial. There is no attempt to end then.
+            // Some providers omit the state in a denial. Then no attempt can be ended.
             Some(code) if is_denial(code) => LoginError::Denied,
-            _ => LoginError::Malformed("there is no state"),
+            _ => LoginError::Malformed("the state is missing"),
         })?;
         Ok(Self {
             state,
@@ -56,9 +56,9 @@ impl Parameters {
         })
     }
 
-    /// In OAuth 1.0a (RFC 5849 section 2.2) the temporary credentials stand for the state and the verifier for the code.
-    /// How a refusal looks, no standard says: it is `denied` at X, `oauth_verifier=denied` at Atlassian, and
-    /// `oauth_problem` where the OAuth Problem Reporting extension is known.
+    /// In OAuth 1.0a (RFC 5849 section 2.2), the temporary credentials take the place of the state, and the verifier that of
+    /// the code. No standard defines a denial: X sends `denied`, Atlassian `oauth_verifier=denied`, and providers with the
+    /// OAuth Problem Reporting extension send `oauth_problem`.
     fn read_oauth1(query: &str) -> Result<Self, LoginError> {
         let [token, denied] = [query::one(query, "oauth_token")?, query::one(query, "denied")?];
         let verifier = query::one(query, "oauth_verifier")?;
@@ -69,14 +69,14 @@ impl Parameters {
         let is_denied = denied.is_some() || verifier.as_deref() == Some("denied");
         let problem = if is_denied { Some("access_denied") } else { problem.as_deref() };
         Ok(Self {
-            state: token.or(denied).ok_or(LoginError::Malformed("there is no oauth_token"))?,
+            state: token.or(denied).ok_or(LoginError::Malformed("the oauth_token is missing"))?,
             error: problem.map(|code| (printable(code), None)),
             code: verifier.map(Secret::from),
             issuer: None,
         })
     }
 
-    /// The code, if the provider that was asked says yes.
+    /// The code, if the response is from the expected issuer and grants access.
     pub(super) fn granted(self, registered: &Registered) -> Result<Secret, LoginError> {
         let is_expected = match (&registered.issuer, &self.issuer) {
             (Some(expected), Some(found)) => expected.is(found),
@@ -90,16 +90,17 @@ impl Parameters {
         match self.error {
             Some((code, _)) if is_denial(&code) => Err(LoginError::Denied),
             Some((code, description)) => Err(LoginError::Provider { code, description }),
-            None if registered.oauth1.is_some() => self.code.ok_or(LoginError::Malformed("there is no verifier")),
-            // WeChat reports a denial by the state alone.
+            None if registered.oauth1.is_some() => self.code.ok_or(LoginError::Malformed("the verifier is missing")),
+            // WeChat reports a denial with the state alone.
             None => self.code.ok_or(LoginError::Denied),
         }
     }
 }
 
-/// Whether an error says that the user, or the provider for them, said no: `access_denied` by RFC 6749 section 4.1.2.1. Others
-/// are LinkedIn's `user_cancelled_login` and `user_cancelled_authorize`, which Apple has too, Facebook's `user_denied`,
-/// Smartcar's `oem_cancelled_login`, and `user_refused` and `permission_denied` of the OAuth Problem Reporting extension.
+/// Whether an error means that the user, or the provider on their behalf, denied access: `access_denied` in RFC 6749 section
+/// 4.1.2.1. Others are `user_cancelled_login` and `user_cancelled_authorize` of LinkedIn and Apple, Facebook's
+/// `user_denied`, Smartcar's `oem_cancelled_login`, and `user_refused` and `permission_denied` of the OAuth Problem
+/// Reporting extension.
 fn is_denial(code: &str) -> bool {
     let words = ["denied", "cancelled", "canceled", "refused", "declined", "rejected"];
     let mut parts = code.split(|c: char| !c.is_ascii_alphanumeric());
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_has_many_dresses() {
+    fn an_error_has_many_forms() {
         let some = |code: &str, text: Option<&str>| Some((code.to_owned(), text.map(str::to_owned)));
         assert_eq!(error("error=server_error&error_description=oops"), some("server_error", Some("oops")));
         assert_eq!(

@@ -18,16 +18,17 @@ use crate::browser::cookies;
 use crate::error::rejection::Inner;
 use crate::error::{ApiError, ConnectError, ConnectedRejection, Visitor};
 
-/// How long a browser that was sent to a login for a rejected token is not sent there for that again.
+/// After a browser was redirected to a login because of a rejected token, how long it is not redirected again for that
+/// reason.
 const BETWEEN_LOGINS: Duration = Duration::from_secs(60);
 
-/// A browser to answer: it gets pages and redirects, and everything else JSON.
+/// A browser that gets pages and redirects. Any other client gets JSON.
 #[derive(Clone, Debug)]
 pub(crate) struct Browser {
     oauth: OAuth,
-    /// Where it comes back to after a login; `None` if it does not view a page.
+    /// Where the browser returns after a login; `None` if it does not view a page.
     come_back: Option<String>,
-    /// The cookies that say which logins it was sent to a moment ago.
+    /// The cookies that record the logins to which the browser was redirected a moment ago.
     sent_to: Vec<String>,
 }
 
@@ -86,7 +87,7 @@ impl Visitor for Browser {
     }
 }
 
-/// Sends a browser to the login, or offers it.
+/// Redirects a browser to the login, or offers it on a page.
 fn to_login(browser: &Browser, provider: &str, error: &ConnectError, is_after_call: bool) -> Response {
     let (login, cookie) = (browser.login(provider), sent_to(&browser.oauth, provider));
     let was_sent = is_after_call && browser.sent_to.contains(&cookie);
@@ -104,7 +105,7 @@ fn to_login(browser: &Browser, provider: &str, error: &ConnectError, is_after_ca
             .same_site(SameSite::Lax)
             .max_age(max_age)
             .build();
-        // A name that is no header value is no provider's.
+        // No provider has a name that is not valid in a header.
         response
             .headers_mut()
             .extend(HeaderValue::try_from(cookie.to_string()).ok().map(|value| (header::SET_COOKIE, value)));
@@ -112,7 +113,7 @@ fn to_login(browser: &Browser, provider: &str, error: &ConnectError, is_after_ca
     response
 }
 
-/// The cookie that says that a browser was sent to the login of a provider.
+/// The name of the cookie that records that a browser was redirected to the login of a provider.
 fn sent_to(oauth: &OAuth, provider: &str) -> String {
     let prefix = if oauth.inner.paths.is_https() { "__Host-" } else { "" };
     format!("{prefix}oauth-dance-sent-to-{provider}")
@@ -120,7 +121,7 @@ fn sent_to(oauth: &OAuth, provider: &str) -> String {
 
 fn log(error: &ConnectError) {
     let (code, cause) = (error.code(), error as &dyn std::error::Error);
-    // A user who has not connected an account yet is no failure.
+    // A user who has not connected an account yet is not a failure.
     if error.needs_login() {
         tracing::debug!(code, error = cause, "no client");
     } else {
@@ -128,8 +129,8 @@ fn log(error: &ConnectError) {
     }
 }
 
-/// A failed call of a provider's API, when a handler returns it: 502, or 504 where it took too long. Where the user has to
-/// authorize again, it is what [`Connected`](crate::Connected) answers.
+/// The response if a handler returns the error of an API call: 502, or 504 after a timeout. If the user has to authorize
+/// again, it is the same as that of [`Connected`](crate::Connected).
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         tracing::warn!(error = &self as &dyn std::error::Error, "a call of a provider's API failed");
@@ -144,7 +145,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Whether the request accepts a page. A program that accepts anything gets JSON.
+/// Whether the client accepts a page. A program that accepts anything gets JSON.
 pub(crate) fn accepts_html(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|v| v.contains("text/html"))
 }

@@ -8,18 +8,18 @@ use url::Url;
 
 use crate::app::OAuth;
 
-/// An extractor that refuses a request which another site made the browser send, with 403.
+/// An extractor that rejects a request that another site caused, with 403.
 ///
-/// Put it first into every handler that changes something, such as one that calls
-/// [`Connections::disconnect`](crate::Connections::disconnect), where the application has no protection of its own
-/// against cross-site request forgery.
+/// Make it the first argument of every handler that changes something, such as one that calls
+/// [`Connections::disconnect`](crate::Connections::disconnect), unless the application has its own protection against
+/// cross-site request forgery.
 ///
 /// ```
 /// use oauth_dance::{ConnectError, ConnectedRejection, Connections, SameOrigin};
 ///
 /// async fn disconnect(_: SameOrigin, connections: Connections) -> Result<&'static str, ConnectedRejection> {
 ///     connections.disconnect("github").await.map_err(|error| connections.reject("github", error))?;
-///     Ok("forgotten")
+///     Ok("disconnected")
 /// }
 /// # let _ = disconnect;
 /// ```
@@ -40,7 +40,7 @@ where
     }
 }
 
-/// Another site made the browser send the request.
+/// Another site caused the request.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CrossSiteRejection;
@@ -52,8 +52,8 @@ impl IntoResponse for CrossSiteRejection {
     }
 }
 
-/// Whether another site made the browser send this. Browsers tell by Fetch Metadata, older ones by `Origin` or `Referer`;
-/// what tells nothing is no browser of the last years.
+/// Whether another site caused this request. Browsers send Fetch Metadata; older ones send `Origin` or `Referer`. A client
+/// that sends none of these is not a browser of recent years.
 pub(crate) fn is_cross_site(headers: &HeaderMap, origin: &str) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     if let Some(site) = text("sec-fetch-site") {
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_sites_are_told_apart() {
+    fn requests_from_other_sites_are_detected() {
         let origin = "https://app.example";
         for (headers, expected) in [
             (vec![], false),

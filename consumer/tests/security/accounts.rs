@@ -1,21 +1,21 @@
-//! Several accounts of one user at one provider, and tokens that nobody asks for at the moment.
+//! Several accounts of one user at one provider, and tokens that are refreshed in the background.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{Account, Authorized, BoxError, ConnectError, Decision, Due, Hooks, User};
 
 use crate::support::{Browser, Site};
 
-/// Keeps each account that a user connects, under the provider's name of it.
+/// Stores each account that a user connects, named after the provider's subject.
 struct EveryAccount;
 
 #[async_trait::async_trait]
 impl Hooks for EveryAccount {
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
         let identity: serde_json::Value = login.client.userinfo().send().await?.success()?.json()?;
-        let subject = identity["sub"].as_str().ok_or("the provider does not say who it is")?;
+        let subject = identity["sub"].as_str().ok_or("the provider did not identify the user")?;
         Ok(Decision::store().as_account(subject))
     }
 }
@@ -69,7 +69,7 @@ async fn accounts_are_refreshed_apart() {
     log_in(&provider, &alice, "work").await;
     log_in(&provider, &alice, "home").await;
     site.clock.advance(Duration::from_secs(3601));
-    provider.next_token_answer(Answer::error(400, "invalid_grant"));
+    provider.next_token_response(ScriptedResponse::error(400, "invalid_grant"));
     let user = User::new("alice");
     let dead = site.oauth.client("acme", &user.clone().with_account("work")).await;
     assert!(dead.unwrap_err().needs_login());
@@ -77,7 +77,7 @@ async fn accounts_are_refreshed_apart() {
 }
 
 #[tokio::test]
-async fn a_storage_that_cannot_list_says_so() {
+async fn accounts_need_a_storage_that_can_list() {
     let provider = TestProvider::start().await.unwrap();
     let oauth = oauth_dance::OAuth::per_request("http://localhost:3000", oauth_dance::KeyRing::generate());
     let oauth = oauth.provider(provider.registration("acme")).anonymous_users().build().unwrap();
@@ -86,7 +86,7 @@ async fn a_storage_that_cannot_list_says_so() {
 }
 
 #[tokio::test]
-async fn tokens_are_renewed_before_anybody_asks() {
+async fn due_tokens_are_refreshed_without_a_request() {
     let (provider, site) = world().await;
     for user in ["alice", "bob", "carol"] {
         provider.connect(&site.oauth, "acme", &User::new(user)).await.unwrap();

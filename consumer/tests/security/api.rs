@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode, header};
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ApiClient, ApiError, OAuth2Token, User};
 use oauth_dance_core::{Precondition, Token};
 
@@ -75,8 +75,8 @@ async fn paths_are_appended_to_the_base() {
     let client = client(&provider, &site, "alice").await;
     for (path, expected) in [("notes", "/api/notes"), ("/notes", "/api/notes"), ("/a%2Fb/ü?x=1", "/api/a%2Fb/%C3%BC")]
     {
-        let answer = client.get(path).query(&[("page", "2"), ("q", "a&b")]).send().await.unwrap().success().unwrap();
-        let echo: serde_json::Value = answer.json().unwrap();
+        let response = client.get(path).query(&[("page", "2"), ("q", "a&b")]).send().await.unwrap().success().unwrap();
+        let echo: serde_json::Value = response.json().unwrap();
         assert_eq!(echo["path"], expected);
         let query = echo["query"].as_array().unwrap();
         assert!(query.contains(&serde_json::json!(["q", "a&b"])), "{query:?}");
@@ -91,31 +91,31 @@ async fn paths_are_appended_to_the_base() {
 }
 
 #[tokio::test]
-async fn ac_03_a_redirect_does_not_carry_the_token_away() {
+async fn ac_03_redirects_never_carry_the_token_elsewhere() {
     let (provider, site) = world().await;
     let client = client(&provider, &site, "alice").await;
     let ear = Ear::listen().await;
     for status in [301, 302, 303, 307, 308] {
         for location in [ear.url.clone(), ear.url.replace("http:", ""), "https://acme.invalid/".to_owned()] {
-            provider.next_answer(Endpoint::Api, Answer::redirect(status, &location));
-            let answer = client.post("/notes").body("x").send().await.unwrap();
-            assert_eq!(answer.status(), status);
-            assert!(answer.success().is_err());
+            provider.next_response(Endpoint::Api, ScriptedResponse::redirect(status, &location));
+            let response = client.post("/notes").body("x").send().await.unwrap();
+            assert_eq!(response.status(), status);
+            assert!(response.success().is_err());
         }
     }
     assert_eq!(ear.connections(), 0);
 
-    provider.next_answer(Endpoint::Api, Answer::redirect(302, "/api/moved"));
-    let answer = client.get("/old").send().await.unwrap();
-    assert_eq!(answer.json::<serde_json::Value>().unwrap()["path"], "/api/moved");
-    // From one's own origin away, in the second step.
-    provider.next_answer(Endpoint::Api, Answer::redirect(302, "/api/moved"));
-    provider.next_answer(Endpoint::Api, Answer::redirect(302, &ear.url));
+    provider.next_response(Endpoint::Api, ScriptedResponse::redirect(302, "/api/moved"));
+    let response = client.get("/old").send().await.unwrap();
+    assert_eq!(response.json::<serde_json::Value>().unwrap()["path"], "/api/moved");
+    // A redirect leaves the origin in the second step.
+    provider.next_response(Endpoint::Api, ScriptedResponse::redirect(302, "/api/moved"));
+    provider.next_response(Endpoint::Api, ScriptedResponse::redirect(302, &ear.url));
     assert_eq!(client.get("/old").send().await.unwrap().status(), StatusCode::FOUND);
     assert_eq!(ear.connections(), 0);
-    // In circles.
+    // A redirect loop.
     for _ in 0..50 {
-        provider.next_answer(Endpoint::Api, Answer::redirect(307, "/api/again"));
+        provider.next_response(Endpoint::Api, ScriptedResponse::redirect(307, "/api/again"));
     }
     provider.clear_requests();
     assert_eq!(client.get("/again").send().await.unwrap().status(), StatusCode::TEMPORARY_REDIRECT);
@@ -136,27 +136,29 @@ async fn ac_04_the_token_travels_in_a_header_only() {
 }
 
 #[tokio::test]
-async fn ac_07_a_missing_scope_is_the_caller_s_to_know() {
+async fn ac_07_a_missing_scope_is_reported_to_the_caller() {
     let (provider, site) = world().await;
     let client = client(&provider, &site, "alice").await;
-    let refusal = Answer::error(403, "insufficient_scope")
+    let refusal = ScriptedResponse::error(403, "insufficient_scope")
         .header("www-authenticate", "Bearer error=\"insufficient_scope\", scope=\"admin\"");
-    provider.next_answer(Endpoint::Api, refusal);
-    let answer = client.get("/admin").send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
-    assert!(answer.headers()["www-authenticate"].to_str().unwrap().contains("admin"));
-    assert!(matches!(answer.success(), Err(ApiError::Status { status }) if status == 403));
+    provider.next_response(Endpoint::Api, refusal);
+    let response = client.get("/admin").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    assert!(response.headers()["www-authenticate"].to_str().unwrap().contains("admin"));
+    assert!(matches!(response.success(), Err(ApiError::Status { status }) if status == 403));
     assert_eq!(provider.requests().len(), 1);
 }
 
 #[tokio::test]
-async fn ac_08_a_write_is_not_repeated() {
+async fn ac_08_a_write_is_not_repeated_after_a_failure() {
     let (provider, site) = world().await;
     let client = client(&provider, &site, "alice").await;
     client.get("/warm").send().await.unwrap();
     provider.clear_requests();
-    for answer in [Answer::normal().hanging(), Answer::normal().lost(), Answer::closed()] {
-        provider.next_answer(Endpoint::Api, answer);
+    for response in
+        [ScriptedResponse::normal().hanging(), ScriptedResponse::normal().lost(), ScriptedResponse::closed()]
+    {
+        provider.next_response(Endpoint::Api, response);
         let sent = client.post("/orders").body("1 piano").timeout(Duration::from_millis(250)).send().await;
         assert!(matches!(sent, Err(ApiError::Timeout | ApiError::Transport(_))), "{sent:?}");
     }
@@ -164,31 +166,33 @@ async fn ac_08_a_write_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn ac_09_an_answer_is_bounded_in_time_and_size() {
+async fn ac_09_a_response_is_limited_in_time_and_size() {
     let (provider, site) = world().await;
     let client = client(&provider, &site, "alice").await;
-    for answer in [Answer::normal().hanging(), Answer::normal().dripping(Duration::from_millis(50))] {
-        provider.next_answer(Endpoint::Api, answer);
+    for response in
+        [ScriptedResponse::normal().hanging(), ScriptedResponse::normal().dripping(Duration::from_millis(50))]
+    {
+        provider.next_response(Endpoint::Api, response);
         let since = Instant::now();
         let sent = client.get("/slow").timeout(Duration::from_millis(250)).send().await;
         assert!(matches!(sent, Err(ApiError::Timeout)), "{sent:?}");
         assert!(since.elapsed() < Duration::from_secs(2));
     }
-    for answer in [Answer::huge(64 << 20), Answer::endless()] {
+    for response in [ScriptedResponse::huge(64 << 20), ScriptedResponse::endless()] {
         let before = provider.bytes_streamed();
-        provider.next_answer(Endpoint::Api, answer);
+        provider.next_response(Endpoint::Api, response);
         let sent = client.get("/large").max_response(1 << 20).send().await;
         assert!(matches!(sent, Err(ApiError::TooLarge { limit: 1_048_576 })), "{sent:?}");
         assert!(provider.bytes_streamed() - before < 16 << 20);
     }
-    provider.next_answer(Endpoint::Api, Answer::status(200).body(vec![b'x'; 100]));
+    provider.next_response(Endpoint::Api, ScriptedResponse::status(200).body(vec![b'x'; 100]));
     assert_eq!(client.get("/exact").max_response(100).send().await.unwrap().bytes().len(), 100);
-    provider.next_answer(Endpoint::Api, Answer::huge(101));
+    provider.next_response(Endpoint::Api, ScriptedResponse::huge(101));
     assert!(client.get("/more").max_response(100).send().await.is_err());
 }
 
 #[tokio::test]
-async fn ac_10_one_authorization_header() {
+async fn ac_10_a_request_has_one_authorization_header() {
     let (provider, site) = world().await;
     let client = client(&provider, &site, "alice").await;
     let own = client.get("/x").header(header::AUTHORIZATION, HeaderValue::from_static("Basic eDp5"));
@@ -201,7 +205,7 @@ async fn ac_10_one_authorization_header() {
 }
 
 #[tokio::test]
-async fn ac_11_a_token_that_no_header_can_carry_is_an_error() {
+async fn ac_11_a_token_invalid_in_a_header_is_an_error() {
     let (provider, site) = world().await;
     let user = User::new("alice");
     let mut mac = OAuth2Token::bearer("x");
@@ -219,7 +223,7 @@ async fn ac_11_a_token_that_no_header_can_carry_is_an_error() {
 async fn ac_12_users_share_no_cookies() {
     let (provider, site) = world().await;
     let (alice, bob) = (client(&provider, &site, "alice").await, client(&provider, &site, "bob").await);
-    provider.next_answer(Endpoint::Api, Answer::normal().header("set-cookie", "who=alice; Path=/"));
+    provider.next_response(Endpoint::Api, ScriptedResponse::normal().header("set-cookie", "who=alice; Path=/"));
     alice.get("/x").send().await.unwrap();
     bob.get("/x").send().await.unwrap();
     alice.get("/x").send().await.unwrap();
@@ -253,7 +257,7 @@ async fn ac_13_origins_are_compared_after_parsing() {
     ] {
         let sent = client.get(&format!("http://{host}:{port}/api/x")).send().await;
         match sent {
-            Ok(answer) if ours => assert_eq!(answer.status(), StatusCode::OK, "{host}"),
+            Ok(response) if ours => assert_eq!(response.status(), StatusCode::OK, "{host}"),
             Err(ApiError::ForeignOrigin | ApiError::Url) if !ours => {}
             other => panic!("{host}: {other:?}"),
         }
@@ -263,13 +267,15 @@ async fn ac_13_origins_are_compared_after_parsing() {
 }
 
 #[tokio::test]
-async fn a_failed_call_is_a_plain_answer() {
+async fn a_failed_call_is_a_plain_response() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     alice.login("acme").await;
     let secret = site.access_token("alice").await.unwrap();
-    for (answer, expected) in [(Answer::closed(), 502), (Answer::status(500).body(secret.clone()), 502)] {
-        provider.next_answer(Endpoint::Userinfo, answer);
+    for (response, expected) in
+        [(ScriptedResponse::closed(), 502), (ScriptedResponse::status(500).body(secret.clone()), 502)]
+    {
+        provider.next_response(Endpoint::Userinfo, response);
         let page = alice.get("/required").await;
         assert_eq!(page.status, expected);
         assert!(!page.text().contains(&secret));

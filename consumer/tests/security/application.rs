@@ -4,16 +4,17 @@ use std::sync::{Arc, Mutex};
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{
-    Authorized, BeforeLogin, BoxError, ConnectError, Decision, Failure, Hooks, LoginError, OAuthBuilder, User, Users,
+    Authorized, BeforeLogin, BoxError, ConnectError, Decision, FailedLogin, Hooks, LoginError, OAuthBuilder, User,
+    Users,
 };
 use url::Url;
 
 use crate::support::{Browser, Setup, Site, code_of, state_of, world};
 
 #[tokio::test]
-async fn a_browser_is_sent_to_the_login_and_comes_back() {
+async fn a_browser_is_redirected_to_the_login_and_returns() {
     let (_provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     for (path, next) in [
@@ -62,7 +63,7 @@ impl Users for Outage {
 }
 
 #[tokio::test]
-async fn sc_13_not_knowing_the_user_is_an_error() {
+async fn sc_13_a_failing_user_source_is_an_error() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, |builder| builder.users(Outage)).await;
     let browser = Browser::of(&site);
@@ -89,7 +90,7 @@ async fn jobs_have_clients_without_a_request() {
     assert!(matches!(unknown, Err(ConnectError::UnknownProvider(_))));
 }
 
-/// Does what a test tells it, and notes what it saw.
+/// Does what a test configures, and records what it saw.
 #[derive(Clone, Default)]
 struct Told {
     seen: Arc<Mutex<Vec<String>>>,
@@ -118,7 +119,7 @@ impl Hooks for Told {
         self.authorized.as_ref().map_or_else(|| Ok(Decision::store()), |decide| decide())
     }
 
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         let line = format!("{} {:?} {}", failure.parts.uri, failure.provider, failure.error.code());
         self.seen.lock().unwrap().push(line);
         matches!(failure.error, LoginError::Denied).then(|| (StatusCode::IM_A_TEAPOT, "our own page").into_response())
@@ -186,7 +187,7 @@ async fn hooks_decide_what_is_stored_for_whom_and_where_to_go() {
 }
 
 #[tokio::test]
-async fn hooks_answer_failures_with_pages_of_their_own() {
+async fn hooks_show_their_own_pages_for_failures() {
     let (provider, site, hooks) = told(|| Ok(Decision::store())).await;
     let alice = Browser::signed_in(&site, "alice");
     provider.configure(|settings| settings.refuses = Some("access_denied".to_owned()));
@@ -197,14 +198,14 @@ async fn hooks_answer_failures_with_pages_of_their_own() {
 
     let page = alice.get("/login/nobody").await;
     assert_eq!(page.status, StatusCode::NOT_FOUND);
-    assert!(page.body.contains("No provider of that name is configured."));
+    assert!(page.body.contains("No provider with that name is configured."));
     assert_eq!(hooks.seen.lock().unwrap().pop().unwrap(), "/login/nobody None unknown_provider");
     let page = alice.get_with("/login/nobody", &[("accept", "application/json")]).await;
     assert_eq!(page.json()["error"], "unknown_provider");
 }
 
 #[tokio::test]
-async fn behind_a_proxy_that_ends_tls() {
+async fn urls_are_right_behind_a_proxy_that_terminates_tls() {
     let provider = TestProvider::start().await.unwrap();
     let setup = Setup { base: Some("https://app.example".to_owned()), ..Setup::default() };
     let site = setup.start(|builder| builder.provider(provider.registration("acme"))).await;
@@ -225,7 +226,7 @@ async fn behind_a_proxy_that_ends_tls() {
 }
 
 #[tokio::test]
-async fn behind_a_proxy_that_strips_a_prefix() {
+async fn urls_are_right_behind_a_proxy_that_strips_a_prefix() {
     let provider = TestProvider::start().await.unwrap();
     let setup = Setup { base: Some("https://app.example/sub/".to_owned()), ..Setup::default() };
     let site = setup.start(|builder| builder.provider(provider.registration("acme"))).await;
@@ -265,7 +266,7 @@ async fn routes_can_be_anywhere() {
 }
 
 #[tokio::test]
-async fn a_redirect_uri_can_lead_through_another_host() {
+async fn a_redirect_uri_may_lead_through_another_host() {
     let provider = TestProvider::start().await.unwrap();
     let elsewhere = "https://gateway.example/callbacks/acme?app=1";
     let registration = provider.registration("acme").with_redirect_uri(elsewhere);
@@ -287,7 +288,7 @@ async fn the_counters_can_be_read_from_another_process() {
     let (provider, site) = world().await;
     let token = provider.connect(&site.oauth, "acme", &User::new("alice")).await.unwrap();
     site.clock.advance(std::time::Duration::from_secs(3601));
-    provider.next_token_answer(Answer::normal().lost());
+    provider.next_token_response(ScriptedResponse::normal().lost());
     for _ in 0..2 {
         assert!(site.oauth.client("acme", &User::new("alice")).await.is_err());
         site.clock.advance(std::time::Duration::from_secs(3601));

@@ -1,11 +1,11 @@
-//! The authorization request: where the browser is sent, and what it carries.
+//! The authorization request: its URL and its parameters.
 
 use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
+use oauth_dance::testing::{Client, Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth, OAuthBuilder, Provider};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -17,7 +17,7 @@ fn parameters(url: &Url, name: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn ar_01_only_codes_are_asked_for() {
+async fn ar_01_only_codes_are_requested() {
     let (_provider, site) = world().await;
     let url = Browser::of(&site).start("acme").await;
     assert_eq!(parameters(&url, "response_type"), ["code"]);
@@ -25,7 +25,7 @@ async fn ar_01_only_codes_are_asked_for() {
 }
 
 #[tokio::test]
-async fn ar_02_every_state_is_fresh_and_long() {
+async fn ar_02_every_state_is_new_and_long() {
     let (_provider, site) = world().await;
     let browser = Browser::of(&site);
     let mut states = HashSet::new();
@@ -38,7 +38,7 @@ async fn ar_02_every_state_is_fresh_and_long() {
 }
 
 #[tokio::test]
-async fn ar_03_a_state_works_in_the_browser_that_started_it_only() {
+async fn ar_03_a_state_works_only_in_its_own_browser() {
     let (provider, site) = world().await;
     let (alice, bob) = (Browser::signed_in(&site, "alice"), Browser::signed_in(&site, "bob"));
     let callback = bob.stopped_at_callback("acme").await;
@@ -50,7 +50,7 @@ async fn ar_03_a_state_works_in_the_browser_that_started_it_only() {
     assert!(provider.requests_to(Endpoint::Token).is_empty());
     assert_eq!(site.access_token("alice").await, None);
 
-    // Not even where the victim has a login of their own under way.
+    // Not even if the victim has a login in progress.
     alice.start("acme").await;
     assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::BAD_REQUEST);
     assert_eq!(bob.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
@@ -88,10 +88,10 @@ async fn ar_04_pkce_with_s256_always() {
 }
 
 #[tokio::test]
-async fn ar_05_a_refused_exchange_is_not_tried_without_pkce() {
+async fn ar_05_a_refused_exchange_is_not_retried_without_pkce() {
     let (provider, site) = world().await;
     let browser = Browser::signed_in(&site, "alice");
-    provider.next_token_answer(Answer::error(400, "invalid_request"));
+    provider.next_token_response(ScriptedResponse::error(400, "invalid_request"));
     let page = browser.login("acme").await;
     assert_eq!(page.status, StatusCode::BAD_GATEWAY);
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
@@ -133,7 +133,7 @@ async fn ar_07_the_redirect_uri_does_not_follow_the_request() {
 }
 
 #[tokio::test]
-async fn ar_08_the_endpoint_s_own_query_is_kept() {
+async fn ar_08_the_endpoint_s_own_query_is_retained() {
     let provider = TestProvider::start().await.unwrap();
     let mut tenant = provider.provider("tenant");
     tenant.authorization_endpoint.push_str("?tenant=a%26b&state=x&client_id=evil&prompt=none");
@@ -153,7 +153,7 @@ async fn ar_08_the_endpoint_s_own_query_is_kept() {
 }
 
 #[tokio::test]
-async fn ar_09_nothing_from_outside_becomes_a_parameter() {
+async fn ar_09_untrusted_input_never_becomes_a_parameter() {
     let provider = TestProvider::start().await.unwrap();
     let scoped = provider.provider("scoped").with_scopes(["a&b=c", "d+e"]);
     let site = Site::with(&provider, |builder| builder.provider(scoped.client("test-client", "test-secret"))).await;
@@ -176,7 +176,7 @@ async fn ar_09_nothing_from_outside_becomes_a_parameter() {
 }
 
 #[tokio::test]
-async fn ar_10_the_way_back_stays_in_the_application() {
+async fn ar_10_the_final_redirect_stays_in_the_application() {
     let (_provider, site) = world().await;
     let browser = Browser::signed_in(&site, "alice");
     let home: &[&str] = &[
@@ -227,7 +227,7 @@ async fn ar_10_the_way_back_stays_in_the_application() {
 }
 
 #[tokio::test]
-async fn ar_11_the_way_back_is_not_in_the_state() {
+async fn ar_11_the_final_redirect_is_not_in_the_state() {
     let (_provider, site) = world().await;
     let browser = Browser::signed_in(&site, "alice");
     let start = browser.get("/login/acme?next=/secret-garden").await;
@@ -245,7 +245,7 @@ async fn ar_11_the_way_back_is_not_in_the_state() {
 }
 
 #[tokio::test]
-async fn ar_12_another_site_cannot_start_a_link_alone() {
+async fn ar_12_another_site_cannot_connect_an_account() {
     let (_provider, site) = world().await;
     let (alice, visitor) = (Browser::signed_in(&site, "alice"), Browser::of(&site));
     let own = site.base.as_str();
@@ -258,7 +258,7 @@ async fn ar_12_another_site_cannot_start_a_link_alone() {
     assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"));
     assert_eq!(page.header("referrer-policy"), "same-origin", "or the form's origin is null");
 
-    // The button on that page, which the browser sends from the application's own origin.
+    // The form on that page, which the browser sends from the application's own origin.
     let page = alice.post("/login/acme", "next=%2Fnotes", &[("sec-fetch-site", "same-origin"), ("origin", own)]).await;
     let callback = alice.approve(&Url::parse(page.location()).unwrap()).await;
     assert_eq!(alice.get(callback.as_str()).await.location(), "/notes");
@@ -272,12 +272,12 @@ async fn ar_12_another_site_cannot_start_a_link_alone() {
             assert!(page.set_cookies().is_empty());
         }
     }
-    // A log-in, where nobody is signed in, needs no more than its state.
+    // If no user is signed in, the state is sufficient.
     assert_eq!(visitor.get_with("/login/acme", &cross).await.status, StatusCode::SEE_OTHER);
 }
 
 #[tokio::test]
-async fn ar_13_nobody_keeps_or_replays_the_start() {
+async fn ar_13_the_start_of_a_login_is_not_cached() {
     let (_provider, site) = world().await;
     let browser = Browser::of(&site);
     for page in [browser.get("/login/acme").await, browser.post("/login/acme", "next=/x", &[]).await] {

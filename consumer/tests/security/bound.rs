@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use oauth_dance::testing::{Answer, Endpoint, LoggedRequest, TestProvider};
+use oauth_dance::testing::{Endpoint, LoggedRequest, ScriptedResponse, TestProvider};
 use oauth_dance::{
     ApiClient, ApiError, ConfigError, KeyRing, MemoryStorage, OAuth, Provider, RevocationRequest, TokenHeader,
     TokenStorage as _, User,
@@ -29,7 +29,7 @@ pub(crate) fn bound(provider: &TestProvider) -> Provider {
     acme
 }
 
-/// A provider that gives bound tokens only, and an application that asks for them.
+/// A provider that issues only bound tokens, and an application that requests them.
 pub(crate) async fn bound_world() -> (TestProvider, Site) {
     let provider = TestProvider::start().await.unwrap();
     let site = site(&provider, Setup::default()).await;
@@ -45,7 +45,7 @@ async fn site(provider: &TestProvider, setup: Setup) -> Site {
     setup.start(|builder| builder.provider(registration).timeout(Duration::from_secs(2))).await
 }
 
-/// Header and claims of the proof that a request carries.
+/// Header and claims of the proof in a request.
 pub(crate) fn proof(request: &LoggedRequest) -> (Value, Value) {
     let proof = request.header("dpop").unwrap_or_else(|| panic!("no proof: {} {}", request.method, request.path));
     let decoded = |part: &str| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
@@ -66,7 +66,7 @@ pub(crate) async fn userinfo_status(client: &ApiClient) -> StatusCode {
 }
 
 #[tokio::test]
-async fn tr_18_every_request_is_proved_with_the_key_of_its_login() {
+async fn tr_18_every_request_has_a_proof_with_its_login_s_key() {
     let (provider, site) = bound_world().await;
     let browser = Browser::signed_in(&site, "alice");
     assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
@@ -110,7 +110,7 @@ async fn tr_18_every_request_is_proved_with_the_key_of_its_login() {
 }
 
 #[tokio::test]
-async fn tr_18_a_stolen_token_is_of_no_use() {
+async fn tr_18_a_stolen_token_is_useless() {
     let (provider, site) = bound_world().await;
     Browser::signed_in(&site, "alice").login("acme").await;
     let client = site.oauth.client("acme", &alice()).await.unwrap();
@@ -130,7 +130,7 @@ async fn tr_18_a_stolen_token_is_of_no_use() {
 }
 
 #[tokio::test]
-async fn tr_18_the_key_is_seen_by_nobody() {
+async fn tr_18_the_key_is_never_visible() {
     let (provider, site) = bound_world().await;
     let browser = Browser::signed_in(&site, "alice");
     let start = browser.get("/login/acme").await;
@@ -157,29 +157,29 @@ async fn tr_18_the_key_is_seen_by_nobody() {
 }
 
 #[tokio::test]
-async fn tr_20_a_token_that_is_not_bound_is_refused() {
+async fn tr_20_a_token_that_is_not_bound_is_rejected() {
     let (provider, site) = bound_world().await;
     let browser = Browser::signed_in(&site, "alice");
-    let answers = [
-        Answer::normal().member("token_type", "Bearer"),
-        Answer::normal().member("token_type", "bearer"),
-        Answer::normal().without("token_type"),
-        Answer::normal().member("token_type", Value::Null),
-        Answer::normal().member("token_type", "mac"),
+    let responses = [
+        ScriptedResponse::normal().member("token_type", "Bearer"),
+        ScriptedResponse::normal().member("token_type", "bearer"),
+        ScriptedResponse::normal().without("token_type"),
+        ScriptedResponse::normal().member("token_type", Value::Null),
+        ScriptedResponse::normal().member("token_type", "mac"),
     ];
-    for answer in &answers {
-        provider.next_token_answer(answer.clone());
+    for response in &responses {
+        provider.next_token_response(response.clone());
         assert_eq!(browser.login("acme").await.status, StatusCode::BAD_GATEWAY);
         assert!(site.token("alice").await.is_none());
     }
-    provider.next_token_answer(Answer::normal().member("token_type", "dpop"));
+    provider.next_token_response(ScriptedResponse::normal().member("token_type", "dpop"));
     assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
     let client = site.oauth.client("acme", &alice()).await.unwrap();
     assert_eq!(userinfo_status(&client).await, StatusCode::OK);
 
-    // The refresh token is spent by then, so the new one is kept, and its token is never presented without a proof.
+    // The refresh token is spent, so the new one is stored, and its access token is never presented without a proof.
     site.clock.advance(HOUR);
-    provider.next_token_answer(answers[0].clone());
+    provider.next_token_response(responses[0].clone());
     let client = site.oauth.client("acme", &alice()).await.unwrap();
     let stored = site.token("alice").await.unwrap();
     assert!(stored.dpop_key.is_some() && stored.token_type == "Bearer");
@@ -218,7 +218,7 @@ async fn another_process_uses_and_refreshes_with_the_same_key() {
 }
 
 #[tokio::test]
-async fn the_option_can_be_switched_while_users_are_connected() {
+async fn the_option_can_be_changed_with_connected_users() {
     let (provider, plain) = world().await;
     let (storage, keys) = (Arc::new(MemoryStorage::new()), KeyRing::generate());
     drop(plain);
@@ -227,7 +227,7 @@ async fn the_option_can_be_switched_while_users_are_connected() {
     let plain = setup().start(|builder| builder.provider(registration)).await;
     provider.connect(&plain.oauth, "acme", &alice()).await.unwrap();
 
-    // A token from before is used as it is, and bound when it is refreshed.
+    // An earlier token is used unchanged, and bound when it is refreshed.
     let on = site(&provider, setup()).await;
     assert_eq!(userinfo_status(&on.oauth.client("acme", &alice()).await.unwrap()).await, StatusCode::OK);
     provider.configure(|settings| settings.clock = on.clock.clock());
@@ -236,7 +236,7 @@ async fn the_option_can_be_switched_while_users_are_connected() {
     let bound = on.token("alice").await.unwrap();
     assert!(bound.dpop_key.is_some() && bound.token_type == "DPoP");
 
-    // And stays bound.
+    // It stays bound.
     plain.clock.advance(HOUR);
     assert_eq!(userinfo_status(&plain.oauth.client("acme", &alice()).await.unwrap()).await, StatusCode::OK);
     plain.clock.advance(HOUR);
@@ -246,7 +246,7 @@ async fn the_option_can_be_switched_while_users_are_connected() {
 }
 
 #[tokio::test]
-async fn a_login_that_began_before_the_option_ends_with_a_bound_token() {
+async fn a_login_from_before_the_option_gets_a_bound_token() {
     let provider = TestProvider::start().await.unwrap();
     let (storage, keys) = (Arc::new(MemoryStorage::new()), KeyRing::generate());
     let base = || Some("http://127.0.0.1:9".to_owned());
@@ -267,17 +267,18 @@ async fn a_login_that_began_before_the_option_ends_with_a_bound_token() {
 }
 
 #[tokio::test]
-async fn a_redirect_of_the_api_is_returned_for_a_proof_is_for_one_url() {
+async fn a_redirect_is_returned_if_the_request_has_a_proof() {
     let (provider, site) = bound_world().await;
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     let client = site.oauth.client("acme", &alice()).await.unwrap();
-    provider.next_answer(Endpoint::Api, Answer::redirect(302, &format!("{}/api/elsewhere", provider.url())));
-    let answer = client.get("/here").send().await.unwrap();
-    assert_eq!((answer.status(), provider.requests_to(Endpoint::Api).len()), (StatusCode::FOUND, 1));
+    provider
+        .next_response(Endpoint::Api, ScriptedResponse::redirect(302, &format!("{}/api/elsewhere", provider.url())));
+    let response = client.get("/here").send().await.unwrap();
+    assert_eq!((response.status(), provider.requests_to(Endpoint::Api).len()), (StatusCode::FOUND, 1));
 }
 
 #[tokio::test]
-async fn the_proof_is_not_the_caller_s_to_set() {
+async fn callers_cannot_set_the_proof() {
     let (provider, site) = bound_world().await;
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     let client = site.oauth.client("acme", &alice()).await.unwrap();
@@ -290,7 +291,7 @@ async fn the_proof_is_not_the_caller_s_to_set() {
 }
 
 #[tokio::test]
-async fn lo_01_a_revocation_that_presents_the_token_proves_its_key() {
+async fn lo_01_a_revocation_with_the_token_has_a_proof() {
     for (revocation, method) in [(RevocationRequest::Post, Method::POST), (RevocationRequest::Delete, Method::DELETE)] {
         let provider = TestProvider::start().await.unwrap();
         let mut acme = bound(&provider);
@@ -308,7 +309,7 @@ async fn lo_01_a_revocation_that_presents_the_token_proves_its_key() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_would_not_protect_is_refused() {
+async fn a_configuration_without_protection_is_rejected() {
     let provider = TestProvider::start().await.unwrap();
     let builder = |acme: Provider| {
         OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())

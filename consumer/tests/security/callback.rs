@@ -1,4 +1,4 @@
-//! The callback: what may come back, from whom, and how often.
+//! The callback: which requests are accepted, from which browser, and how often.
 
 use http::{Method, StatusCode};
 use oauth_dance::testing::{CLIENT, Endpoint, TestProvider};
@@ -13,7 +13,7 @@ fn redeemed(provider: &TestProvider) -> usize {
 }
 
 #[tokio::test]
-async fn cb_01_without_its_state_nothing_is_redeemed() {
+async fn cb_01_without_its_state_no_code_is_redeemed() {
     let (provider, site) = world().await;
     let (alice, bob) = (Browser::signed_in(&site, "alice"), Browser::signed_in(&site, "bob"));
     let callback = alice.stopped_at_callback("acme").await;
@@ -30,7 +30,7 @@ async fn cb_01_without_its_state_nothing_is_redeemed() {
 }
 
 #[tokio::test]
-async fn cb_02_a_forged_callback_leaves_the_real_one_alone() {
+async fn cb_02_a_forged_callback_does_not_affect_the_real_one() {
     let (_provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -48,7 +48,7 @@ async fn cb_02_a_forged_callback_leaves_the_real_one_alone() {
 }
 
 #[tokio::test]
-async fn cb_03_tabs_do_not_disturb_each_other() {
+async fn cb_03_tabs_do_not_affect_each_other() {
     let (_provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let (one, two) = (alice.stopped_at_callback("acme").await, alice.stopped_at_callback("acme").await);
@@ -124,7 +124,7 @@ async fn cb_05_the_whole_state_counts() {
 }
 
 #[tokio::test]
-async fn cb_06_a_parameter_comes_once() {
+async fn cb_06_a_repeated_parameter_is_rejected() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -147,7 +147,7 @@ async fn cb_06_a_parameter_comes_once() {
 }
 
 #[tokio::test]
-async fn cb_07_an_error_beats_a_code_and_neither_is_a_denial() {
+async fn cb_07_an_error_takes_precedence_over_a_code() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -158,19 +158,19 @@ async fn cb_07_an_error_beats_a_code_and_neither_is_a_denial() {
     let page = alice.get(with_parameter(&callback, "code", None).as_str()).await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
 
-    // Some providers leave the state out of a denial, and of nothing else.
-    for (answer, status) in [("error=access_denied", 403), ("error=server_error", 400), ("code=c", 400)] {
-        let page = alice.get(&format!("/login/acme/authorized?{answer}")).await;
-        assert_eq!(page.status.as_u16(), status, "{answer}");
+    // Some providers omit the state in a denial, but in no other response.
+    for (response, status) in [("error=access_denied", 403), ("error=server_error", 400), ("code=c", 400)] {
+        let page = alice.get(&format!("/login/acme/authorized?{response}")).await;
+        assert_eq!(page.status.as_u16(), status, "{response}");
     }
     assert_eq!(redeemed(&provider), 0);
 }
 
 #[tokio::test]
-async fn cb_07_denials_and_errors_have_other_names() {
+async fn cb_07_nonstandard_denials_and_errors_are_recognised() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
-    for (answer, code) in [
+    for (response, code) in [
         ("error=user_cancelled_login", "denied"),
         ("error=user_cancelled_authorize&error_description=no", "denied"),
         ("error=ACCESS_DENIED", "denied"),
@@ -180,8 +180,8 @@ async fn cb_07_denials_and_errors_have_other_names() {
         ("error=server_error&error_description=a&error_description=b", "provider_error"),
     ] {
         let callback = with_parameter(&alice.stopped_at_callback("acme").await, "code", None);
-        let page = alice.get_with(&format!("{callback}&{answer}"), &[("accept", "application/json")]).await;
-        assert_eq!(page.json()["error"], code, "{answer}");
+        let page = alice.get_with(&format!("{callback}&{response}"), &[("accept", "application/json")]).await;
+        assert_eq!(page.json()["error"], code, "{response}");
     }
     assert_eq!(redeemed(&provider), 0);
     let callback = alice.stopped_at_callback("acme").await;
@@ -190,7 +190,7 @@ async fn cb_07_denials_and_errors_have_other_names() {
 }
 
 #[tokio::test]
-async fn cb_14_a_provider_s_fragment_ends_with_the_callback() {
+async fn cb_14_a_provider_s_fragment_is_removed() {
     let provider = TestProvider::start().await.unwrap();
     let mut facebook = provider.provider("acme");
     facebook.quirks = oauth_dance::presets::Facebook::provider().quirks;
@@ -206,7 +206,7 @@ async fn cb_14_a_provider_s_fragment_ends_with_the_callback() {
 }
 
 #[tokio::test]
-async fn cb_08_a_refusal_changes_nothing_but_its_own_login() {
+async fn cb_08_a_denial_affects_only_its_own_login() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     alice.login("acme").await;
@@ -232,7 +232,7 @@ async fn cb_08_a_refusal_changes_nothing_but_its_own_login() {
 }
 
 #[tokio::test]
-async fn cb_09_the_provider_s_words_are_escaped_and_cut() {
+async fn cb_09_the_provider_s_texts_are_escaped_and_truncated() {
     let (_provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let long = "x".repeat(20_000);
@@ -266,7 +266,7 @@ async fn cb_09_the_provider_s_words_are_escaped_and_cut() {
 }
 
 #[tokio::test]
-async fn cb_10_another_issuer_is_refused() {
+async fn cb_10_another_issuer_is_rejected() {
     let (provider, site) = world().await;
     provider.configure(|settings| settings.issuer_parameter = true);
     let alice = Browser::signed_in(&site, "alice");
@@ -279,17 +279,17 @@ async fn cb_10_another_issuer_is_refused() {
             }
             let page = alice.get(changed.as_str()).await;
             assert_eq!(page.status, StatusCode::BAD_REQUEST, "{changed}");
-            // The page names both, so that a slash too many is seen.
+            // The page names both issuers, which shows an extra slash.
             assert!(page.body.contains(issuer) && page.body.contains(provider.url()), "{}", page.body);
         }
     }
     assert_eq!(redeemed(&provider), 0);
     assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
-    // A provider that does not announce the parameter may leave it out, ...
+    // A provider that does not announce the parameter may omit it, ...
     let callback = with_parameter(&alice.stopped_at_callback("acme").await, "iss", None);
     assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
 
-    // ... one that does may not.
+    // ... but a provider that announces it may not.
     let mut strict = provider.provider("acme");
     strict.requires_issuer = true;
     let registration = strict.client("test-client", "test-secret");
@@ -322,7 +322,7 @@ async fn cb_13_every_provider_has_its_own_redirect_uri() {
 }
 
 #[tokio::test]
-async fn cb_14_the_code_ends_with_the_callback() {
+async fn cb_14_the_code_does_not_outlive_the_callback() {
     let (_provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -337,7 +337,7 @@ async fn cb_14_the_code_ends_with_the_callback() {
 }
 
 #[tokio::test]
-async fn cb_15_only_a_real_get_uses_the_callback_up() {
+async fn cb_15_only_a_real_get_spends_the_attempt() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -356,7 +356,7 @@ async fn cb_15_only_a_real_get_uses_the_callback_up() {
     assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
 }
 
-/// How browsers say that nobody has asked for the page yet.
+/// Headers with which browsers announce that they only prefetch.
 const PREFETCHES: [(&str, &str); 9] = [
     ("x-sec-purpose", "prefetch"),
     ("sec-purpose", "prefetch"),
@@ -395,7 +395,7 @@ async fn cb_16_unknown_parameters_are_ignored() {
 }
 
 #[tokio::test]
-async fn cb_17_long_codes_arrive_as_they_were() {
+async fn cb_17_long_codes_are_sent_unchanged() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     for (length, expected) in [(4096, 1), (8192, 2), (8193, 2), (20_000, 2)] {
@@ -412,7 +412,7 @@ async fn cb_17_long_codes_arrive_as_they_were() {
 }
 
 #[tokio::test]
-async fn cb_18_a_login_takes_ten_minutes_at_most() {
+async fn cb_18_a_login_may_take_ten_minutes() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -428,7 +428,7 @@ async fn cb_18_a_login_takes_ten_minutes_at_most() {
 }
 
 #[tokio::test]
-async fn cb_19_somebody_else_cannot_finish_it() {
+async fn cb_19_another_user_cannot_finish_a_login() {
     let (provider, site) = world().await;
     for (then, now) in [(Some("u1"), Some("u2")), (Some("u1"), None), (None, Some("u2"))] {
         let browser = Browser::of(&site);
@@ -449,7 +449,7 @@ async fn cb_19_somebody_else_cannot_finish_it() {
 }
 
 #[tokio::test]
-async fn cb_20_tokens_in_the_callback_are_not_taken() {
+async fn cb_20_tokens_in_the_callback_are_ignored() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -487,7 +487,7 @@ impl Hooks for ChoosesEve {
 }
 
 #[tokio::test]
-async fn a_visitor_needs_somebody_to_say_who_they_are() {
+async fn a_visitor_s_login_needs_a_hook_that_names_the_user() {
     let (_provider, site) = world().await;
     let visitor = Browser::of(&site);
     let page = visitor.login("acme").await;

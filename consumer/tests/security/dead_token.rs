@@ -1,10 +1,10 @@
-//! An access token that is of no use any more although it has not expired, and one that an API rejects for other reasons.
+//! An access token that is revoked before it expires, and API responses that reject a request for other reasons.
 
 use std::time::Duration;
 
 use axum::response::IntoResponse as _;
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{
     ApiClient, ApiError, Connection, ConnectionState, DeadReason, OAuth2Token, Precondition, Token, User,
 };
@@ -25,7 +25,7 @@ async fn is_dead(site: &Site) -> bool {
     matches!(state, ConnectionState::NeedsAuthorization { reason: DeadReason::Rejected | DeadReason::Refused, .. })
 }
 
-/// Takes the refresh token away, as if the provider had never given one.
+/// Removes the refresh token, as if the provider had not issued one.
 async fn without_refresh_token(site: &Site) -> OAuth2Token {
     let mut token = site.token("alice").await.unwrap();
     token.refresh_token = None;
@@ -44,9 +44,9 @@ async fn unrefreshable() -> (TestProvider, Site, ApiClient) {
     (provider, site, client)
 }
 
-fn rejects_all(provider: &TestProvider, endpoints: &[Endpoint], answer: &Answer) {
+fn rejects_all(provider: &TestProvider, endpoints: &[Endpoint], answer: &ScriptedResponse) {
     for endpoint in endpoints {
-        (0..30).for_each(|_| provider.next_answer(*endpoint, answer.clone()));
+        (0..30).for_each(|_| provider.next_response(*endpoint, answer.clone()));
     }
 }
 
@@ -55,7 +55,7 @@ fn calls(provider: &TestProvider) -> usize {
 }
 
 #[tokio::test]
-async fn a_revoked_grant_leads_to_the_login_before_it_expires() {
+async fn a_revoked_token_leads_to_the_login_before_it_expires() {
     for refreshable in [true, false] {
         let (provider, site) = world().await;
         let token = provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_revoked_grant_leads_to_the_login_before_it_expires() {
         assert!(is_dead(&site).await);
         assert_eq!(site.access_token("alice").await.as_deref(), Some(token.access_token.expose()), "it is not lost");
 
-        // The next request knows, in another process too, and for a program.
+        // The next request knows it, in another process too, and for a program.
         provider.clear_requests();
         let setup = Setup { storage: site.storage.clone(), keys: site.keys.clone(), ..Setup::default() };
         let other = setup.start(|builder| builder.provider(provider.registration("acme"))).await;
@@ -92,7 +92,7 @@ async fn a_revoked_grant_leads_to_the_login_before_it_expires() {
 }
 
 #[tokio::test]
-async fn a_program_gets_401_from_the_first_call_on() {
+async fn a_program_gets_401_from_the_first_call() {
     for refreshable in [true, false] {
         let (provider, site) = world().await;
         provider.configure(|settings| settings.secret_prefix = "CANARY".to_owned());
@@ -107,7 +107,7 @@ async fn a_program_gets_401_from_the_first_call_on() {
         assert_eq!((answer.status, &answer.json()["error"]), (StatusCode::UNAUTHORIZED, &"needs_authorization".into()));
         assert!(answer.set_cookies().is_empty() && !answer.text().contains("CANARY"));
 
-        // A job that began before has the same error, and a response of the same meaning.
+        // A job that started before gets the same error, and an equivalent response.
         let error = client.get("/notes").send().await.unwrap().success().unwrap_err();
         assert!(error.needs_authorization(), "{error:?}");
         assert!(!format!("{error:?} {error}").contains("CANARY"));
@@ -116,7 +116,7 @@ async fn a_program_gets_401_from_the_first_call_on() {
 }
 
 #[tokio::test]
-async fn a_form_of_a_browser_gets_a_page_with_a_link() {
+async fn a_form_gets_a_page_with_a_link() {
     let (provider, site) = world().await;
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     provider.revoke_all_of("alice");
@@ -128,11 +128,11 @@ async fn a_form_of_a_browser_gets_a_page_with_a_link() {
     }
 }
 
-/// A browser is not sent round and round: the second time it gets a page, and can choose.
+/// The browser is not redirected in a loop: the second time it gets a page with a link.
 #[tokio::test]
-async fn an_api_that_rejects_every_token_makes_no_login_loop() {
+async fn an_api_that_rejects_every_token_causes_no_loop() {
     let (provider, site) = world().await;
-    let invalid = Answer::status(401).header("www-authenticate", "Bearer error=\"invalid_token\"");
+    let invalid = ScriptedResponse::status(401).header("www-authenticate", "Bearer error=\"invalid_token\"");
     rejects_all(&provider, &[Endpoint::Userinfo], &invalid);
     let alice = Browser::signed_in(&site, "alice");
     let mut logins = 0;
@@ -153,7 +153,7 @@ async fn an_api_that_rejects_every_token_makes_no_login_loop() {
 
 #[tokio::test]
 async fn an_api_that_rejects_every_token_costs_one_refresh() {
-    for answer in [Answer::status(401), Answer::error(401, "invalid_token")] {
+    for answer in [ScriptedResponse::status(401), ScriptedResponse::error(401, "invalid_token")] {
         let (provider, site) = world().await;
         provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
         rejects_all(&provider, &[Endpoint::Userinfo], &answer);
@@ -168,56 +168,63 @@ async fn an_api_that_rejects_every_token_costs_one_refresh() {
 }
 
 #[tokio::test]
-async fn a_bare_401_replaces_no_token_that_is_new() {
+async fn a_bare_401_does_not_replace_a_new_token() {
     let (provider, site) = world().await;
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     let client = site.oauth.client("acme", &alice()).await.unwrap();
-    provider.next_answer(Endpoint::Api, Answer::status(401));
+    provider.next_response(Endpoint::Api, ScriptedResponse::status(401));
     let error = client.get("/wrong").send().await.unwrap().success().unwrap_err();
     assert!(matches!(error, ApiError::Status { status: StatusCode::UNAUTHORIZED }), "{error:?}");
     assert_eq!((calls(&provider), provider.requests_to(Endpoint::Token).len()), (1, 0));
 
-    provider.next_answer(
+    provider.next_response(
         Endpoint::Api,
-        Answer::error(403, "x").header("www-authenticate", "Bearer error=\"invalid_token\""),
+        ScriptedResponse::error(403, "x").header("www-authenticate", "Bearer error=\"invalid_token\""),
     );
     assert_eq!(client.post("/notes").send().await.unwrap().status(), StatusCode::OK, "invalid_token says more");
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 1);
 }
 
-/// Some APIs answer 401 where the scope or the path is wrong.
+/// Some APIs respond with 401 if the scope or the path is wrong.
 #[tokio::test]
-async fn a_401_that_is_not_the_tokens_changes_nothing() {
+async fn a_401_for_another_reason_changes_nothing() {
     let (provider, site, client) = unrefreshable().await;
-    let scope = Answer::status(401).header("www-authenticate", "Bearer error=\"insufficient_scope\"");
-    for (answer, asked) in [(Answer::status(401), 2), (Answer::error(401, "no_such_path"), 2), (scope, 1)] {
+    let scope = ScriptedResponse::status(401).header("www-authenticate", "Bearer error=\"insufficient_scope\"");
+    for (answer, asked) in
+        [(ScriptedResponse::status(401), 2), (ScriptedResponse::error(401, "no_such_path"), 2), (scope, 1)]
+    {
         provider.clear_requests();
-        provider.next_answer(Endpoint::Api, answer);
+        provider.next_response(Endpoint::Api, answer);
         let error = client.get("/wrong").send().await.unwrap().success().unwrap_err();
         assert!(matches!(error, ApiError::Status { .. }) && !error.needs_authorization(), "{error:?}");
         assert_eq!(error.into_response().status(), StatusCode::BAD_GATEWAY);
         assert_eq!(calls(&provider), asked, "userinfo is asked if it is not clear");
         assert_eq!(connection(&site).await.state, ConnectionState::Valid);
     }
-    for broken in [Answer::status(503), Answer::status(403), Answer::closed(), Answer::status(404)] {
-        provider.next_answer(Endpoint::Api, Answer::status(401));
-        provider.next_answer(Endpoint::Userinfo, broken);
+    for broken in [
+        ScriptedResponse::status(503),
+        ScriptedResponse::status(403),
+        ScriptedResponse::closed(),
+        ScriptedResponse::status(404),
+    ] {
+        provider.next_response(Endpoint::Api, ScriptedResponse::status(401));
+        provider.next_response(Endpoint::Userinfo, broken);
         assert_eq!(client.get("/wrong").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
         assert_eq!(connection(&site).await.state, ConnectionState::Valid);
     }
 }
 
 #[tokio::test]
-async fn a_bare_401_everywhere_is_the_tokens() {
+async fn a_bare_401_from_api_and_userinfo_is_the_token_s() {
     let (provider, site, client) = unrefreshable().await;
-    rejects_all(&provider, &[Endpoint::Api, Endpoint::Userinfo], &Answer::status(401));
+    rejects_all(&provider, &[Endpoint::Api, Endpoint::Userinfo], &ScriptedResponse::status(401));
     let error = client.get("/notes").send().await.unwrap().success().unwrap_err();
     assert!(error.needs_authorization(), "{error:?}");
     assert!(is_dead(&site).await);
 }
 
 #[tokio::test]
-async fn without_userinfo_a_bare_401_counts_for_an_old_token() {
+async fn a_bare_401_without_userinfo_counts_for_an_old_token() {
     let provider = TestProvider::start().await.unwrap();
     let mut known = provider.provider("acme");
     known.userinfo_endpoint = None;
@@ -228,28 +235,31 @@ async fn without_userinfo_a_bare_401_counts_for_an_old_token() {
     let client = site.oauth.client("acme", &alice()).await.unwrap();
     for (seconds, dead) in [(0, false), (59, false), (1, true)] {
         site.clock.advance(Duration::from_secs(seconds));
-        provider.next_answer(Endpoint::Api, Answer::status(401));
+        provider.next_response(Endpoint::Api, ScriptedResponse::status(401));
         let error = client.get("/notes").send().await.unwrap().success().unwrap_err();
         assert_eq!((error.needs_authorization(), is_dead(&site).await), (dead, dead));
     }
 }
 
 #[tokio::test]
-async fn oauth1_credentials_are_dead_if_all_else_is_well() {
+async fn oauth1_credentials_are_dead_if_the_client_is_accepted() {
     let (provider, site) = oauth1_world().await;
     provider.connect_oauth1(&site.oauth, "acme", &alice()).await.unwrap();
     let browser = Browser::signed_in(&site, "alice");
-    let bare = Answer::status(401);
-    // It may be the client: then nothing of it is accepted.
-    provider.next_answer(Endpoint::Userinfo, bare.clone());
-    provider.next_answer(Endpoint::Userinfo, bare.clone());
-    provider.next_answer(Endpoint::TemporaryCredentials, Answer::status(401).body("oauth_problem=timestamp_refused"));
+    let bare = ScriptedResponse::status(401);
+    // The client may be the cause: then none of its requests is accepted.
+    provider.next_response(Endpoint::Userinfo, bare.clone());
+    provider.next_response(Endpoint::Userinfo, bare.clone());
+    provider.next_response(
+        Endpoint::TemporaryCredentials,
+        ScriptedResponse::status(401).body("oauth_problem=timestamp_refused"),
+    );
     assert_eq!(browser.get("/required").await.status, StatusCode::BAD_GATEWAY);
     assert_eq!(connection(&site).await.state, ConnectionState::Valid);
 
     let before = credentials(&site, "alice").await;
-    provider.next_answer(Endpoint::Userinfo, bare.clone());
-    provider.next_answer(Endpoint::Userinfo, bare);
+    provider.next_response(Endpoint::Userinfo, bare.clone());
+    provider.next_response(Endpoint::Userinfo, bare);
     assert_eq!(browser.get("/required").await.location(), "/login/acme?next=%2Frequired");
     assert!(is_dead(&site).await);
     assert_eq!(credentials(&site, "alice").await, before, "they are not lost");
@@ -257,9 +267,9 @@ async fn oauth1_credentials_are_dead_if_all_else_is_well() {
     assert_eq!(browser.get("/required").await.status, StatusCode::OK);
 }
 
-/// Another process has a newer token, which was revoked as well: that one is found out in the same call.
+/// Another process has a newer token, which was revoked as well: the same call detects both.
 #[tokio::test]
-async fn a_token_that_was_replaced_and_revoked_is_dead_at_once() {
+async fn a_replaced_and_revoked_token_is_dead_at_once() {
     let (provider, site) = world().await;
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     let client = site.oauth.client("acme", &alice()).await.unwrap();

@@ -1,22 +1,22 @@
-//! Everything a token endpoint can answer, at the code exchange and at a refresh.
+//! All kinds of responses of a token endpoint, at the code exchange and at a refresh.
 //!
-//! Whatever it is: a typed error or a token, no panic, an answer in time, nothing stored or lost that should not be,
-//! nothing of the answer shown to the browser unescaped, and the next login works.
+//! The result is always a typed error or a token, within the timeout and without a panic. No token is stored or lost
+//! wrongly, no part of the response is shown unescaped, and the next login works.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use http::StatusCode;
-use oauth_dance::testing::{Answer, CLIENT, Endpoint, TestProvider};
+use oauth_dance::testing::{CLIENT, Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{
-    Failure, Hooks, LoginError, OAuth2Token, OAuthBuilder, Provider, Secret, Timestamp, TokenEndpointError, User,
+    FailedLogin, Hooks, LoginError, OAuth2Token, OAuthBuilder, Provider, Secret, Timestamp, TokenEndpointError, User,
 };
 use serde_json::{Value, json};
 
 use crate::support::{Browser, Setup, Site, world};
 
-/// When the token is asked for.
+/// The request of the token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Leg {
     Login,
@@ -26,17 +26,17 @@ enum Leg {
 type Check = dyn Fn(&OAuth2Token, Leg, Timestamp) -> bool;
 
 enum Expected {
-    /// An error of this kind at a login; at a refresh the token is kept, of which this is true.
+    /// An error of this kind at a login; at a refresh a token is stored that passes this check.
     Kept(&'static str, Box<Check>),
-    /// A token, of which this is true.
+    /// A token that passes this check.
     Token(Box<Check>),
     /// An error of this kind.
     Error(&'static str),
 }
 
-type Row = (&'static str, Answer, Expected);
+type Row = (&'static str, ScriptedResponse, Expected);
 
-/// Refused at a login and kept at a refresh.
+/// Rejected at a login and stored at a refresh.
 fn kept(kind: &'static str) -> Expected {
     Expected::Kept(kind, Box::new(|token, _, _| token.refresh_token.is_some()))
 }
@@ -49,13 +49,13 @@ fn token(check: impl Fn(&OAuth2Token, Leg, Timestamp) -> bool + 'static) -> Expe
     Expected::Token(Box::new(check))
 }
 
-/// Notes what a login failed with.
+/// Records the error of a login.
 #[derive(Clone, Default)]
 struct Noted(Arc<Mutex<Option<String>>>);
 
 #[async_trait::async_trait]
 impl Hooks for Noted {
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         let LoginError::Token(error) = failure.error else { panic!("{:?}", failure.error) };
         *self.0.lock().unwrap() = Some(kind(error));
         None
@@ -67,7 +67,7 @@ fn kind(error: &TokenEndpointError) -> String {
         TokenEndpointError::Timeout => "timeout".to_owned(),
         TokenEndpointError::Refused { code, .. } => format!("refused: {code}"),
         TokenEndpointError::Status { status, .. } => format!("status {}", status.as_u16()),
-        TokenEndpointError::Answer(_) => "answer".to_owned(),
+        TokenEndpointError::InvalidResponse(_) => "answer".to_owned(),
         _ => "transport".to_owned(),
     }
 }
@@ -87,10 +87,17 @@ async fn run(rows: impl IntoIterator<Item = Row>) {
     }
 }
 
-async fn login(provider: &TestProvider, site: &Site, noted: &Noted, name: &str, answer: &Answer, expected: &Expected) {
+async fn login(
+    provider: &TestProvider,
+    site: &Site,
+    noted: &Noted,
+    name: &str,
+    answer: &ScriptedResponse,
+    expected: &Expected,
+) {
     let browser = Browser::signed_in(site, "login");
     let user = User::new("login");
-    provider.next_token_answer(answer.clone());
+    provider.next_token_response(answer.clone());
     let (since, now) = (Instant::now(), site.clock.clock().now());
     let page = browser.login("acme").await;
     assert!(since.elapsed() < Duration::from_secs(3), "{name}: {:?}", since.elapsed());
@@ -112,18 +119,18 @@ async fn login(provider: &TestProvider, site: &Site, noted: &Noted, name: &str, 
             assert!(!page.text().contains(CLIENT.1), "{name}");
         }
     }
-    provider.clear_answers();
+    provider.clear_responses();
     provider.clear_requests();
     assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER, "{name}: the next login");
     site.oauth.disconnect("acme", &user).await.unwrap();
     provider.clear_requests();
 }
 
-async fn refresh(provider: &TestProvider, site: &Site, name: &str, answer: &Answer, expected: &Expected) {
+async fn refresh(provider: &TestProvider, site: &Site, name: &str, answer: &ScriptedResponse, expected: &Expected) {
     let user = User::new("refresh");
     let old = provider.connect(&site.oauth, "acme", &user).await.unwrap();
     site.clock.advance(Duration::from_secs(3601));
-    provider.next_token_answer(answer.clone());
+    provider.next_token_response(answer.clone());
     let (since, now) = (Instant::now(), site.clock.clock().now());
     let outcome = site.oauth.client("acme", &user).await;
     assert!(since.elapsed() < Duration::from_secs(3), "{name}: {:?}", since.elapsed());
@@ -143,15 +150,15 @@ async fn refresh(provider: &TestProvider, site: &Site, name: &str, answer: &Answ
         }
         (_, outcome) => panic!("{name}: {outcome:?}"),
     }
-    provider.clear_answers();
+    provider.clear_responses();
     provider.clear_requests();
     site.oauth.disconnect("acme", &user).await.unwrap();
     provider.clear_requests();
 }
 
-fn edited(from: &'static str, to: impl Into<String>) -> Answer {
+fn edited(from: &'static str, to: impl Into<String>) -> ScriptedResponse {
     let to = to.into();
-    Answer::normal().map_body(move |body| {
+    ScriptedResponse::normal().map_body(move |body| {
         let body = String::from_utf8(body).unwrap();
         assert!(body.contains(from), "{body}");
         body.replacen(from, &to, 1).into_bytes()
@@ -168,38 +175,46 @@ fn as_form(body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn ft_01_the_provider_is_in_trouble() {
+async fn ft_01_a_failing_provider_is_a_typed_error() {
     let html = "<html><script>alert(1)</script></html>";
     run([
-        ("status_500_html", Answer::status(500).body(html), Expected::Error("status 500")),
-        ("status_502_empty", Answer::status(502), Expected::Error("status 502")),
-        ("status_503_retry_after", Answer::status(503).header("retry-after", "7"), Expected::Error("status 503")),
-        ("status_429", Answer::status(429), Expected::Error("status 429")),
+        ("status_500_html", ScriptedResponse::status(500).body(html), Expected::Error("status 500")),
+        ("status_502_empty", ScriptedResponse::status(502), Expected::Error("status 502")),
+        (
+            "status_503_retry_after",
+            ScriptedResponse::status(503).header("retry-after", "7"),
+            Expected::Error("status 503"),
+        ),
+        ("status_429", ScriptedResponse::status(429), Expected::Error("status 429")),
         (
             "error_temporarily_unavailable",
-            Answer::error(503, "temporarily_unavailable"),
+            ScriptedResponse::error(503, "temporarily_unavailable"),
             Expected::Error("refused: temporarily_unavailable"),
         ),
-        ("token_with_500", Answer::normal().with_status(500), kept("status 500")),
-        ("token_with_302", Answer::normal().with_status(302), kept("status 302")),
+        ("token_with_500", ScriptedResponse::normal().with_status(500), kept("status 500")),
+        ("token_with_302", ScriptedResponse::normal().with_status(302), kept("status 302")),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn ft_02_tr_15_it_is_no_token_answer() {
+async fn ft_02_tr_15_a_response_without_a_token_is_an_error() {
     run([
-        ("html_200", Answer::status(200).body("<html>access_token=x</html>"), Expected::Error("answer")),
-        ("empty_200", Answer::status(200), Expected::Error("answer")),
-        ("status_204", Answer::status(204), Expected::Error("answer")),
-        ("truncated_json", Answer::normal().map_body(|body| body[..body.len() - 5].to_vec()), kept("answer")),
-        ("json_array", Answer::json(json!([{"access_token": "x"}, {"access_token": "y"}])), Expected::Error("answer")),
-        ("json_null", Answer::json(Value::Null), Expected::Error("answer")),
-        ("json_string", Answer::json("access_token".into()), Expected::Error("answer")),
-        ("two_documents", Answer::normal().map_body(|body| body.repeat(2)), any_token()),
+        ("html_200", ScriptedResponse::status(200).body("<html>access_token=x</html>"), Expected::Error("answer")),
+        ("empty_200", ScriptedResponse::status(200), Expected::Error("answer")),
+        ("status_204", ScriptedResponse::status(204), Expected::Error("answer")),
+        ("truncated_json", ScriptedResponse::normal().map_body(|body| body[..body.len() - 5].to_vec()), kept("answer")),
+        (
+            "json_array",
+            ScriptedResponse::json(json!([{"access_token": "x"}, {"access_token": "y"}])),
+            Expected::Error("answer"),
+        ),
+        ("json_null", ScriptedResponse::json(Value::Null), Expected::Error("answer")),
+        ("json_string", ScriptedResponse::json("access_token".into()), Expected::Error("answer")),
+        ("two_documents", ScriptedResponse::normal().map_body(|body| body.repeat(2)), any_token()),
         (
             "invalid_utf8",
-            Answer::normal().map_body(|body| [&body[..body.len() - 1], b",\"x\":\"\xff\"}"].concat()),
+            ScriptedResponse::normal().map_body(|body| [&body[..body.len() - 1], b",\"x\":\"\xff\"}"].concat()),
             any_token(),
         ),
     ])
@@ -207,49 +222,65 @@ async fn ft_02_tr_15_it_is_no_token_answer() {
 }
 
 #[tokio::test]
-async fn ft_03_it_does_not_answer_or_is_slow() {
+async fn ft_03_a_slow_or_lost_response_ends_in_time() {
     run([
-        ("hang", Answer::normal().hanging(), Expected::Error("timeout")),
-        ("drip", Answer::normal().dripping(Duration::from_millis(20)), Expected::Error("timeout")),
-        ("close_before_answer", Answer::closed(), Expected::Error("transport")),
-        ("lost_answer", Answer::normal().lost(), Expected::Error("transport")),
-        ("cut_off", Answer::normal().map_body(|body| body[..20].to_vec()).cut_short(), Expected::Error("transport")),
-        ("slow", Answer::normal().after(Duration::from_millis(100)), any_token()),
+        ("hang", ScriptedResponse::normal().hanging(), Expected::Error("timeout")),
+        ("drip", ScriptedResponse::normal().dripping(Duration::from_millis(20)), Expected::Error("timeout")),
+        ("close_before_answer", ScriptedResponse::closed(), Expected::Error("transport")),
+        ("lost_answer", ScriptedResponse::normal().lost(), Expected::Error("transport")),
+        (
+            "cut_off",
+            ScriptedResponse::normal().map_body(|body| body[..20].to_vec()).truncated(),
+            Expected::Error("transport"),
+        ),
+        ("slow", ScriptedResponse::normal().after(Duration::from_millis(100)), any_token()),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn ft_04_it_is_too_much() {
+async fn ft_04_a_response_that_is_too_large_is_an_error() {
     let deep = format!("{{\"x\":{}{},", "[".repeat(100_000), "]".repeat(100_000));
     run([
-        ("huge", Answer::huge(64 << 20), Expected::Error("answer")),
-        ("endless", Answer::endless(), Expected::Error("answer")),
-        ("huge_with_length", Answer::huge(64 << 20).header("content-length", "67108864"), Expected::Error("answer")),
+        ("huge", ScriptedResponse::huge(64 << 20), Expected::Error("answer")),
+        ("endless", ScriptedResponse::endless(), Expected::Error("answer")),
+        (
+            "huge_with_length",
+            ScriptedResponse::huge(64 << 20).header("content-length", "67108864"),
+            Expected::Error("answer"),
+        ),
         ("json_deep", edited("{", deep), any_token()),
-        ("padded", Answer::normal().map_body(|body| [body, vec![b' '; 2 << 20]].concat()), any_token()),
-        ("json_deep_unclosed", Answer::status(200).body("{\"a\":".repeat(100_000)), Expected::Error("answer")),
+        ("padded", ScriptedResponse::normal().map_body(|body| [body, vec![b' '; 2 << 20]].concat()), any_token()),
+        (
+            "json_deep_unclosed",
+            ScriptedResponse::status(200).body("{\"a\":".repeat(100_000)),
+            Expected::Error("answer"),
+        ),
         ("just_fits", edited("{", format!("{{\"x\":\"{}\",", "y".repeat(1_000_000))), any_token()),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn ft_05_it_sends_elsewhere() {
+async fn ft_05_a_redirect_is_an_error() {
     run([
-        ("redirect_302", Answer::redirect(302, "http://127.0.0.1:9/"), Expected::Error("status 302")),
-        ("redirect_303", Answer::redirect(303, "/token"), Expected::Error("status 303")),
-        ("redirect_307", Answer::redirect(307, "/token"), Expected::Error("status 307")),
-        ("redirect_308_protocol_relative", Answer::redirect(308, "//127.0.0.1:9/"), Expected::Error("status 308")),
-        ("redirect_nowhere", Answer::status(302), Expected::Error("status 302")),
+        ("redirect_302", ScriptedResponse::redirect(302, "http://127.0.0.1:9/"), Expected::Error("status 302")),
+        ("redirect_303", ScriptedResponse::redirect(303, "/token"), Expected::Error("status 303")),
+        ("redirect_307", ScriptedResponse::redirect(307, "/token"), Expected::Error("status 307")),
+        (
+            "redirect_308_protocol_relative",
+            ScriptedResponse::redirect(308, "//127.0.0.1:9/"),
+            Expected::Error("status 308"),
+        ),
+        ("redirect_nowhere", ScriptedResponse::status(302), Expected::Error("status 302")),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn ft_06_tr_12_a_token_in_any_dress() {
-    let typed = |content_type| Answer::normal().header("content-type", content_type);
-    let form = Answer::normal().map_body(|body| as_form(&body));
+async fn ft_06_tr_12_a_token_is_read_in_any_format() {
+    let typed = |content_type| ScriptedResponse::normal().header("content-type", content_type);
+    let form = ScriptedResponse::normal().map_body(|body| as_form(&body));
     let whole = || {
         token(|token, _, now| {
             token.refresh_token.is_some() && token.expires_at == Some(now.saturating_add(Duration::from_secs(3600)))
@@ -264,20 +295,24 @@ async fn ft_06_tr_12_a_token_in_any_dress() {
         ("json_as_form", typed("application/x-www-form-urlencoded"), whole()),
         ("json_without_content_type", typed(""), whole()),
         ("json_upper_case_content_type", typed("APPLICATION/JSON; CHARSET=UTF-8"), whole()),
-        ("json_with_bom", Answer::normal().map_body(|body| [b"\xef\xbb\xbf", &body[..]].concat()), whole()),
-        ("json_with_white_space", Answer::normal().map_body(|body| [b"\r\n\t ", &body[..], b"\n\n"].concat()), whole()),
-        ("status_201", Answer::normal().with_status(201), whole()),
+        ("json_with_bom", ScriptedResponse::normal().map_body(|body| [b"\xef\xbb\xbf", &body[..]].concat()), whole()),
+        (
+            "json_with_white_space",
+            ScriptedResponse::normal().map_body(|body| [b"\r\n\t ", &body[..], b"\n\n"].concat()),
+            whole(),
+        ),
+        ("status_201", ScriptedResponse::normal().with_status(201), whole()),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn ft_07_tr_08_tr_14_access_tokens() {
-    let with = |value: Value| Answer::normal().member("access_token", value);
+async fn ft_07_tr_08_tr_14_access_tokens_are_checked() {
+    let with = |value: Value| ScriptedResponse::normal().member("access_token", value);
     let of_length =
         |length: usize| token(move |token, _, _| token.access_token == Secret::new("t~".repeat(length / 2)));
     run([
-        ("access_token_missing", Answer::normal().without("access_token"), kept("answer")),
+        ("access_token_missing", ScriptedResponse::normal().without("access_token"), kept("answer")),
         ("access_token_empty", with("".into()), kept("answer")),
         ("access_token_blank", with("  ".into()), kept("answer")),
         ("access_token_null", with(Value::Null), kept("answer")),
@@ -294,11 +329,11 @@ async fn ft_07_tr_08_tr_14_access_tokens() {
 }
 
 #[tokio::test]
-async fn ft_08_tr_09_token_types() {
-    let with = |value: Value| Answer::normal().member("token_type", value);
+async fn ft_08_tr_09_token_types_are_checked() {
+    let with = |value: Value| ScriptedResponse::normal().member("token_type", value);
     let is = |kind: &'static str| token(move |token, _, _| token.token_type == kind);
     run([
-        ("token_type_missing", Answer::normal().without("token_type"), is("Bearer")),
+        ("token_type_missing", ScriptedResponse::normal().without("token_type"), is("Bearer")),
         ("token_type_null", with(Value::Null), is("Bearer")),
         ("token_type_lower", with("bearer".into()), is("bearer")),
         ("token_type_upper", with("BEARER".into()), is("BEARER")),
@@ -312,15 +347,15 @@ async fn ft_08_tr_09_token_types() {
 }
 
 #[tokio::test]
-async fn ft_09_tr_10_lifetimes() {
-    let with = |value: Value| Answer::normal().member("expires_in", value);
+async fn ft_09_tr_10_lifetimes_are_read_in_any_format() {
+    let with = |value: Value| ScriptedResponse::normal().member("expires_in", value);
     let raw = |text: &str| edited("\"expires_in\":3600", format!("\"expires_in\":{text}"));
     let after = |seconds: u64| {
         token(move |token, _, now| token.expires_at == Some(now.saturating_add(Duration::from_secs(seconds))))
     };
     let last = u64::MAX;
     run([
-        ("expires_in_missing", Answer::normal().without("expires_in"), after(3600)),
+        ("expires_in_missing", ScriptedResponse::normal().without("expires_in"), after(3600)),
         ("expires_in_null", with(Value::Null), after(3600)),
         ("expires_in_string", with("60".into()), after(60)),
         ("expires_in_float", with(json!(60.9)), after(60)),
@@ -339,15 +374,15 @@ async fn ft_09_tr_10_lifetimes() {
 }
 
 #[tokio::test]
-async fn ft_10_tr_11_scopes() {
-    let with = |value: Value| Answer::normal().member("scope", value);
+async fn ft_10_tr_11_scopes_are_those_of_the_response() {
+    let with = |value: Value| ScriptedResponse::normal().member("scope", value);
     let is = |scope: &'static [&'static str]| {
         token(move |token, _, _| token.scope.as_ref().is_some_and(|found| found == scope))
     };
-    // What was asked for is never taken for what was granted; a refresh keeps what was granted before.
+    // Requested scopes are never treated as granted; a refresh retains the granted scopes.
     let unsaid = || token(|token, leg, _| token.scope.is_some() == (leg == Leg::Refresh));
     run([
-        ("scope_missing", Answer::normal().without("scope"), unsaid()),
+        ("scope_missing", ScriptedResponse::normal().without("scope"), unsaid()),
         ("scope_null", with(Value::Null), unsaid()),
         ("scope_number", with(7.into()), unsaid()),
         ("scope_empty", with("".into()), is(&[])),
@@ -360,11 +395,11 @@ async fn ft_10_tr_11_scopes() {
 }
 
 #[tokio::test]
-async fn ft_11_refresh_tokens() {
-    let with = |value: Value| Answer::normal().member("refresh_token", value);
+async fn ft_11_refresh_tokens_are_retained_if_missing() {
+    let with = |value: Value| ScriptedResponse::normal().member("refresh_token", value);
     let none = || token(|token, leg, _| token.refresh_token.is_some() == (leg == Leg::Refresh));
     run([
-        ("refresh_token_missing", Answer::normal().without("refresh_token"), none()),
+        ("refresh_token_missing", ScriptedResponse::normal().without("refresh_token"), none()),
         ("refresh_token_null", with(Value::Null), none()),
         ("refresh_token_empty", with("".into()), none()),
         ("refresh_token_number", with(7.into()), token(|token, _, _| token.refresh_token == Some("7".into()))),
@@ -373,62 +408,72 @@ async fn ft_11_refresh_tokens() {
 }
 
 #[tokio::test]
-async fn ft_12_id_tokens_that_nobody_asked_for_are_neither_read_nor_kept() {
+async fn ft_12_unrequested_id_tokens_are_dropped() {
     let dropped = || token(|token, _, _| token.id_token.is_none() && token.subject.is_none());
     run([
-        ("id_token_missing", Answer::normal(), dropped()),
-        ("id_token_garbage", Answer::normal().member("id_token", "garbage"), dropped()),
-        ("id_token_alg_none", Answer::normal().member("id_token", "e30.e30."), dropped()),
+        ("id_token_missing", ScriptedResponse::normal(), dropped()),
+        ("id_token_garbage", ScriptedResponse::normal().member("id_token", "garbage"), dropped()),
+        ("id_token_alg_none", ScriptedResponse::normal().member("id_token", "e30.e30."), dropped()),
     ])
     .await;
 }
 
 #[tokio::test]
-async fn ft_13_tr_15_refusals() {
+async fn ft_13_tr_15_refusals_are_typed_errors() {
     let secret = CLIENT.1;
     let html = json!({"error": "<script>alert(1)</script>", "error_description": "<img src=x onerror=alert(1)>"});
-    let status = |status, body: &str| Answer::status(status).body(body.to_owned());
+    let status = |status, body: &str| ScriptedResponse::status(status).body(body.to_owned());
     run([
         (
             "error_in_200",
-            Answer::error(200, "bad_verification_code"),
+            ScriptedResponse::error(200, "bad_verification_code"),
             Expected::Error("refused: bad_verification_code"),
         ),
         ("error_in_200_form", status(200, "error=bad&error_description=x"), Expected::Error("refused: bad")),
-        ("error_invalid_grant", Answer::error(400, "invalid_grant"), Expected::Error("refused: invalid_grant")),
-        ("error_invalid_client_401", Answer::error(401, "invalid_client"), Expected::Error("refused: invalid_client")),
+        (
+            "error_invalid_grant",
+            ScriptedResponse::error(400, "invalid_grant"),
+            Expected::Error("refused: invalid_grant"),
+        ),
+        (
+            "error_invalid_client_401",
+            ScriptedResponse::error(401, "invalid_client"),
+            Expected::Error("refused: invalid_client"),
+        ),
         (
             "error_object",
-            Answer::json(json!({"error": {"type": "OAuthException", "message": "no", "code": 100}})),
+            ScriptedResponse::json(json!({"error": {"type": "OAuthException", "message": "no", "code": 100}})),
             Expected::Error("refused: OAuthException"),
         ),
-        ("error_number", Answer::json(json!({"error": 7})), Expected::Error("refused: unspecified")),
-        ("error_with_token", Answer::normal().member("error", "denied"), any_token()),
-        ("error_that_is_dead_with_token", Answer::normal().member("error", "invalid_grant"), any_token()),
-        ("error_that_is_none", Answer::normal().member("error", ""), any_token()),
-        ("error_that_is_zero", Answer::normal().member("error", 0), any_token()),
-        ("error_that_is_a_list", Answer::normal().member("error", json!([])), any_token()),
-        ("error_that_is_an_object", Answer::normal().member("error", json!({})), any_token()),
+        ("error_number", ScriptedResponse::json(json!({"error": 7})), Expected::Error("refused: unspecified")),
+        ("error_with_token", ScriptedResponse::normal().member("error", "denied"), any_token()),
+        ("error_that_is_dead_with_token", ScriptedResponse::normal().member("error", "invalid_grant"), any_token()),
+        ("error_that_is_none", ScriptedResponse::normal().member("error", ""), any_token()),
+        ("error_that_is_zero", ScriptedResponse::normal().member("error", 0), any_token()),
+        ("error_that_is_a_list", ScriptedResponse::normal().member("error", json!([])), any_token()),
+        ("error_that_is_an_object", ScriptedResponse::normal().member("error", json!({})), any_token()),
         (
             "error_of_a_form",
-            Answer::normal().map_body(|body| [as_form(&body), b"&error=".to_vec()].concat()),
+            ScriptedResponse::normal().map_body(|body| [as_form(&body), b"&error=".to_vec()].concat()),
             any_token(),
         ),
-        ("error_with_html", Answer::json(html), Expected::Error("refused: <script>alert(1)</script>")),
+        ("error_with_html", ScriptedResponse::json(html), Expected::Error("refused: <script>alert(1)</script>")),
         (
             "error_with_line_breaks",
-            Answer::error(400, "a\r\nINFO ok\u{1b}[0m"),
+            ScriptedResponse::error(400, "a\r\nINFO ok\u{1b}[0m"),
             Expected::Error("refused: a??INFO ok?[0m"),
         ),
         (
             "error_with_secret_echo",
-            Answer::json(json!({"error": format!("bad {secret}"), "error_description": format!("{secret} {secret}")})),
+            ScriptedResponse::json(
+                json!({"error": format!("bad {secret}"), "error_description": format!("{secret} {secret}")}),
+            ),
             Expected::Error("refused: bad [secret]"),
         ),
-        ("error_400_no_body", Answer::status(400), Expected::Error("status 400")),
+        ("error_400_no_body", ScriptedResponse::status(400), Expected::Error("status 400")),
         (
             "error_401_bearer",
-            Answer::status(401).header("www-authenticate", "Bearer error=\"invalid_client\""),
+            ScriptedResponse::status(401).header("www-authenticate", "Bearer error=\"invalid_client\""),
             Expected::Error("refused: invalid_client"),
         ),
         ("error_403_json", status(403, "{\"message\":\"blocked\"}"), Expected::Error("refused: unspecified")),
@@ -437,11 +482,11 @@ async fn ft_13_tr_15_refusals() {
 }
 
 #[tokio::test]
-async fn ft_14_tr_13_members_nobody_asked_for() {
+async fn ft_14_tr_13_unknown_members_are_retained() {
     run([
         (
             "extra_members",
-            Answer::normal().member("team", json!({"id": 7, "deep": [{"er": null}]})).member("x", 1.5),
+            ScriptedResponse::normal().member("team", json!({"id": 7, "deep": [{"er": null}]})).member("x", 1.5),
             token(|token, _, _| token.extra.get("team").unwrap()["deep"][0] == json!({"er": null})),
         ),
         (
@@ -454,7 +499,7 @@ async fn ft_14_tr_13_members_nobody_asked_for() {
 }
 
 #[tokio::test]
-async fn ft_15_there_is_no_provider() {
+async fn ft_15_an_unreachable_provider_is_an_error() {
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap()
@@ -486,7 +531,7 @@ async fn ft_15_there_is_no_provider() {
 }
 
 #[tokio::test]
-async fn ft_15_a_provider_that_forgot_the_code() {
+async fn ft_15_a_forgotten_code_is_an_error() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;

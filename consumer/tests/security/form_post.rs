@@ -1,4 +1,4 @@
-//! Providers that send the browser back by a form, as Apple does (OAuth 2.0 Form Post Response Mode).
+//! Providers that respond with a form, as Apple does (OAuth 2.0 Form Post Response Mode).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::support::{Browser, Setup, Site};
 
-/// What Apple says of somebody at their first login.
+/// Apple's data about a user at the first login.
 const USER: &str = r#"{"name":{"firstName":"Zoë","lastName":"O'Neill"},"email":"zoe@example.test"}"#;
 
 #[derive(Clone, Default)]
@@ -40,7 +40,7 @@ async fn world() -> (TestProvider, Site, Noted) {
     (provider, site, noted)
 }
 
-/// The form that the provider makes the browser send, encoded.
+/// The form that the provider lets the browser send, encoded.
 async fn form(browser: &Browser) -> String {
     let authorization = browser.start("acme").await;
     let asked = authorization.query_pairs().find(|(name, _)| name == "response_mode").unwrap();
@@ -53,12 +53,12 @@ async fn form(browser: &Browser) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(inputs).finish()
 }
 
-/// As a browser sends a form from another site: without the cookies that are `SameSite=Lax`.
+/// Headers of a form from another site: without cookies that are `SameSite=Lax`.
 const CROSS_SITE: [(&str, &str); 3] =
     [("cookie", "other=1"), ("sec-fetch-site", "cross-site"), ("origin", "https://appleid.apple.com")];
 
 #[tokio::test]
-async fn cb_15_a_form_leads_to_the_callback() {
+async fn cb_15_a_form_is_redirected_to_the_callback() {
     let (provider, site, noted) = world().await;
     for user in [None, Some(USER)] {
         provider.configure(|settings| settings.posted_user = user.map(str::to_owned));
@@ -84,11 +84,11 @@ async fn cb_15_a_form_leads_to_the_callback() {
 }
 
 #[tokio::test]
-async fn cb_15_a_form_says_nothing_that_counts() {
+async fn cb_15_a_form_alone_has_no_effect() {
     let (provider, site, noted) = world().await;
     let (alice, mallory) = (Browser::signed_in(&site, "alice"), Browser::signed_in(&site, "mallory"));
     let (hers, stolen) = (form(&alice).await, form(&mallory).await);
-    // Another site's form leads to a callback that this browser never asked for.
+    // Another site's form leads to a callback of a login that this browser did not start.
     let hop = alice.post("/login/acme/authorized", &stolen, &CROSS_SITE).await;
     assert_eq!(alice.get(hop.location()).await.status, StatusCode::BAD_REQUEST);
     for (form, expected) in [
@@ -109,13 +109,13 @@ async fn cb_15_a_form_says_nothing_that_counts() {
     assert!(provider.requests_to(Endpoint::Token).is_empty());
     assert!(site.token("alice").await.is_none());
 
-    // What is said of the user is cut off where it is too much, and the login goes on.
+    // Data about the user that is too long is dropped, and the login continues.
     let much = format!("{hers}&user={}", "x".repeat(8_000));
     let hop = alice.post("/login/acme/authorized", &much, &CROSS_SITE).await;
     assert!(hop.set_cookies().is_empty());
     assert_eq!(alice.get(hop.location()).await.location(), "/");
     assert_eq!(*noted.0.lock().unwrap(), None);
-    // A form for nobody, and where no form is expected.
+    // A form for an unknown provider, and for one that does not use forms.
     assert_eq!(alice.post("/login/nobody/authorized", "", &[]).await.status, StatusCode::METHOD_NOT_ALLOWED);
 }
 
@@ -125,9 +125,9 @@ fn key_file() -> String {
     format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.as_ref()))
 }
 
-/// Apple has no secret that lasts: it is made anew of the key, and sent in the body.
+/// Apple has no permanent secret: a new one is generated from the key, and sent in the body.
 #[tokio::test]
-async fn tr_02_a_client_with_a_key_makes_its_secret() {
+async fn tr_02_a_client_with_a_key_generates_its_secret() {
     let provider = TestProvider::start().await.unwrap();
     let mut known = provider.provider("acme");
     known.client_authentication = ClientAuthentication::Body;
@@ -136,7 +136,7 @@ async fn tr_02_a_client_with_a_key_makes_its_secret() {
     assert!(!format!("{registration:?}").contains("BEGIN"));
     let site = Setup::default().start(|builder| builder.provider(registration)).await;
 
-    // The provider does not know such secrets, and repeats this one in its refusal.
+    // The test provider does not accept such secrets, and repeats this one in its refusal.
     let mut secrets = Vec::new();
     for _ in 0..2 {
         let alice = Browser::signed_in(&site, "alice");
@@ -158,7 +158,7 @@ async fn tr_02_a_client_with_a_key_makes_its_secret() {
 }
 
 #[tokio::test]
-async fn apple_is_asked_for_a_form() {
+async fn apple_is_requested_to_respond_with_a_form() {
     let registration =
         Apple::provider().client_with_key("com.example.app", ClientKey::apple("TEAM123456", "KEY1234567", key_file()));
     let change = |builder: OAuthBuilder| builder.provider(registration);
@@ -170,11 +170,11 @@ async fn apple_is_asked_for_a_form() {
 }
 
 #[tokio::test]
-async fn cb_15_a_form_sent_twice_ends_as_one_login() {
+async fn cb_15_a_form_sent_twice_is_one_login() {
     let (provider, site, _) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let form = form(&alice).await;
-    provider.next_token_answer(oauth_dance::testing::Answer::normal().after(Duration::from_millis(200)));
+    provider.next_token_response(oauth_dance::testing::ScriptedResponse::normal().after(Duration::from_millis(200)));
     let first = alice.post("/login/acme/authorized", &form, &CROSS_SITE).await;
     alice.hang_up(first.location(), || !provider.requests_to(Endpoint::Token).is_empty()).await;
     let second = alice.post("/login/acme/authorized", &form, &CROSS_SITE).await;

@@ -1,14 +1,14 @@
-//! What one request, or one provider, can cost.
+//! Limits of the cost of one request or one provider.
 
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 
 use crate::support::{Browser, Site, world};
 
 #[tokio::test]
-async fn ds_02_large_requests_are_refused() {
+async fn ds_02_large_requests_are_rejected() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let long = "x".repeat(40_000);
@@ -32,12 +32,12 @@ async fn ds_02_large_requests_are_refused() {
 }
 
 #[tokio::test]
-async fn ds_04_a_provider_that_hangs_stops_nobody_else() {
+async fn ds_04_a_hanging_provider_does_not_affect_others() {
     let (slow, fast) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
     let site = Site::with(&slow, |builder| builder.provider(fast.registration("beta"))).await;
     let mut stuck = tokio::task::JoinSet::new();
     for user in 0..10 {
-        slow.next_token_answer(Answer::normal().after(Duration::from_secs(2)));
+        slow.next_token_response(ScriptedResponse::normal().after(Duration::from_secs(2)));
         let browser = Browser::signed_in(&site, &format!("slow{user}"));
         stuck.spawn(async move { browser.login("acme").await.status });
     }

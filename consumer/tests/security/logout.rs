@@ -1,10 +1,10 @@
-//! Disconnecting: forgetting here, and revoking there.
+//! Disconnecting: deletion here, and revocation at the provider.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{Revocation, TokenStorage as _, User};
 use oauth_dance_core::Precondition;
 
@@ -33,7 +33,7 @@ async fn lo_01_both_tokens_are_revoked() {
 }
 
 #[tokio::test]
-async fn lo_01_without_a_refresh_token_the_access_token_is_revoked() {
+async fn lo_01_an_access_token_alone_is_revoked() {
     let (provider, site) = world().await;
     provider.configure(|settings| settings.refresh_tokens = false);
     let alice = User::new("alice");
@@ -45,13 +45,13 @@ async fn lo_01_without_a_refresh_token_the_access_token_is_revoked() {
 }
 
 #[tokio::test]
-async fn lo_01_an_access_token_that_ended_with_its_grant_is_revoked() {
+async fn lo_01_an_access_token_ended_by_the_grant_is_revoked() {
     let (provider, site) = world().await;
     let alice = User::new("alice");
-    for (answer, expected) in [(400, Revocation::Done), (503, Revocation::Failed)] {
+    for (response, expected) in [(400, Revocation::Done), (503, Revocation::Failed)] {
         provider.connect(&site.oauth, "acme", &alice).await.unwrap();
-        provider.next_answer(Endpoint::Revocation, Answer::normal());
-        provider.next_answer(Endpoint::Revocation, Answer::error(answer, "invalid_token"));
+        provider.next_response(Endpoint::Revocation, ScriptedResponse::normal());
+        provider.next_response(Endpoint::Revocation, ScriptedResponse::error(response, "invalid_token"));
         assert_eq!(site.oauth.disconnect("acme", &alice).await.unwrap().revocation, expected);
     }
 }
@@ -60,9 +60,13 @@ async fn lo_01_an_access_token_that_ended_with_its_grant_is_revoked() {
 async fn lo_02_any_success_is_success() {
     let (provider, site) = world().await;
     let alice = User::new("alice");
-    for answer in [Answer::status(200), Answer::status(204), Answer::status(200).body("<html>bye</html>")] {
+    for response in [
+        ScriptedResponse::status(200),
+        ScriptedResponse::status(204),
+        ScriptedResponse::status(200).body("<html>bye</html>"),
+    ] {
         provider.connect(&site.oauth, "acme", &alice).await.unwrap();
-        provider.next_answer(Endpoint::Revocation, answer);
+        provider.next_response(Endpoint::Revocation, response);
         assert_eq!(site.oauth.disconnect("acme", &alice).await.unwrap().revocation, Revocation::Done);
     }
     let nothing = site.oauth.disconnect("acme", &alice).await.unwrap();
@@ -70,22 +74,22 @@ async fn lo_02_any_success_is_success() {
 }
 
 #[tokio::test]
-async fn lo_03_lo_04_the_token_is_gone_here_whatever_the_provider_does() {
+async fn lo_03_lo_04_the_token_is_deleted_in_every_case() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, |builder| builder.timeout(Duration::from_millis(250))).await;
     let alice = User::new("alice");
     let browser = Browser::signed_in(&site, "alice");
-    for answer in [
-        Answer::status(503).header("retry-after", "60"),
-        Answer::error(400, "unsupported_token_type"),
-        Answer::status(500).body("<html>"),
-        Answer::closed(),
-        Answer::normal().hanging(),
-        Answer::endless(),
-        Answer::redirect(307, "http://127.0.0.1:9/"),
+    for response in [
+        ScriptedResponse::status(503).header("retry-after", "60"),
+        ScriptedResponse::error(400, "unsupported_token_type"),
+        ScriptedResponse::status(500).body("<html>"),
+        ScriptedResponse::closed(),
+        ScriptedResponse::normal().hanging(),
+        ScriptedResponse::endless(),
+        ScriptedResponse::redirect(307, "http://127.0.0.1:9/"),
     ] {
         let token = provider.connect(&site.oauth, "acme", &alice).await.unwrap();
-        provider.next_answer(Endpoint::Revocation, answer);
+        provider.next_response(Endpoint::Revocation, response);
         let since = Instant::now();
         let page = browser.post("/disconnect/acme", "", &[]).await;
         assert!(since.elapsed() < Duration::from_secs(2));
@@ -96,9 +100,9 @@ async fn lo_03_lo_04_the_token_is_gone_here_whatever_the_provider_does() {
     }
 }
 
-/// Disconnecting reads the token to revoke, and a refresh may replace it before it is removed.
+/// Disconnecting reads the token to revoke it, and a refresh may replace it before it is deleted.
 #[tokio::test]
-async fn lo_01_what_a_refresh_has_just_stored_is_revoked() {
+async fn lo_01_a_token_that_was_just_refreshed_is_revoked() {
     let provider = TestProvider::start().await.unwrap();
     let storage = Arc::new(FragileStorage::default());
     let setup = Setup { storage: Arc::clone(&storage) as _, ..Setup::default() };
@@ -120,7 +124,7 @@ async fn lo_01_what_a_refresh_has_just_stored_is_revoked() {
 }
 
 #[tokio::test]
-async fn lo_05_without_an_endpoint_nobody_is_called() {
+async fn lo_05_without_an_endpoint_nothing_is_sent() {
     let provider = TestProvider::start().await.unwrap();
     let mut plain = provider.provider("acme");
     plain.revocation_endpoint = None;
@@ -134,7 +138,7 @@ async fn lo_05_without_an_endpoint_nobody_is_called() {
 }
 
 #[tokio::test]
-async fn lo_09_others_stay_connected() {
+async fn lo_09_other_connections_are_unaffected() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, |builder| builder.provider(provider.registration("beta"))).await;
     let users = ["alice", "bob"].map(User::new);

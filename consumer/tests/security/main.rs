@@ -11,17 +11,15 @@ mod support;
 mod accounts;
 mod api;
 mod application;
-mod asked;
 mod authorization;
 mod bound;
 mod callback;
 mod dead_token;
 mod faults;
 mod form_post;
-mod kept_refresh;
 mod limits;
+mod login_params;
 mod logout;
-mod nearer;
 mod nonces;
 mod oauth1_api;
 mod oauth1_dance;
@@ -30,14 +28,16 @@ mod openid;
 #[cfg(feature = "oidc")]
 mod openid_discovery;
 #[cfg(feature = "oidc")]
-mod openid_odd;
+mod openid_malformed;
 #[cfg(feature = "oidc")]
 mod openid_refresh;
 mod pushed;
 mod refresh;
 mod rejected;
 mod repeated;
+mod retained_refresh_token;
 mod sessions;
 mod stored;
 mod token;
 mod users;
+mod zones;

@@ -1,9 +1,9 @@
-//! The nonces that servers want in proofs (RFC 9449 sections 8 and 9).
+//! Nonces that servers require in proofs (RFC 9449 sections 8 and 9).
 
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ApiError, ConnectError, ConnectionState};
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::bound::{HOUR, alice, bound, bound_world, proof, thumbprint, userinfo_
 use crate::support::{Browser, Setup};
 
 #[tokio::test]
-async fn tr_19_a_nonce_is_given_when_it_is_wanted_and_kept() {
+async fn tr_19_a_required_nonce_is_sent_and_stored() {
     let (provider, site) = bound_world().await;
     provider.configure(|settings| settings.dpop_nonce = Some("one".to_owned()));
     let login = Browser::signed_in(&site, "alice").login("acme").await;
@@ -28,8 +28,8 @@ async fn tr_19_a_nonce_is_given_when_it_is_wanted_and_kept() {
     assert_eq!(provider.requests_to(Endpoint::Userinfo).len(), 1, "the nonce of that origin is known");
 
     provider.configure(|settings| settings.dpop_nonce = Some("two".to_owned()));
-    let answer = client.post("/notes").query(&[("a", "b")]).json(&json!({"x": [1]})).send().await.unwrap();
-    assert_eq!(answer.json::<Value>().unwrap()["body"], r#"{"x":[1]}"#);
+    let response = client.post("/notes").query(&[("a", "b")]).json(&json!({"x": [1]})).send().await.unwrap();
+    assert_eq!(response.json::<Value>().unwrap()["body"], r#"{"x":[1]}"#);
     let sent = provider.requests_to(Endpoint::Api);
     assert_eq!(sent.len(), 2);
     assert_eq!(sent[0].body, sent[1].body);
@@ -47,41 +47,41 @@ async fn tr_19_a_nonce_is_given_when_it_is_wanted_and_kept() {
     assert_eq!((counters.refreshes, counters.families_revoked), (1, 0));
 }
 
-/// The next requests of an endpoint are refused with nonces that are new each time.
+/// Refuses the next requests to an endpoint, each with a new nonce.
 fn never_content(provider: &TestProvider, endpoint: Endpoint) {
     for nonce in 0..8 {
-        let answer = match endpoint {
-            Endpoint::Token | Endpoint::PushedRequest => Answer::error(400, "use_dpop_nonce"),
-            _ => Answer::status(401).header("www-authenticate", "DPoP error=\"use_dpop_nonce\""),
+        let response = match endpoint {
+            Endpoint::Token | Endpoint::PushedRequest => ScriptedResponse::error(400, "use_dpop_nonce"),
+            _ => ScriptedResponse::status(401).header("www-authenticate", "DPoP error=\"use_dpop_nonce\""),
         };
-        provider.next_answer(endpoint, answer.header("dpop-nonce", &format!("nonce-{nonce}")));
+        provider.next_response(endpoint, response.header("dpop-nonce", &format!("nonce-{nonce}")));
     }
 }
 
 #[tokio::test]
-async fn tr_19_a_server_that_is_never_content_gets_two_requests() {
+async fn tr_19_a_server_that_keeps_refusing_gets_two_requests() {
     let (provider, site) = bound_world().await;
     let browser = Browser::signed_in(&site, "alice");
     never_content(&provider, Endpoint::Token);
     assert_eq!(browser.login("acme").await.status, StatusCode::BAD_GATEWAY);
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 2);
-    provider.clear_answers();
+    provider.clear_responses();
 
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     let client = site.oauth.client("acme", &alice()).await.unwrap();
     never_content(&provider, Endpoint::Userinfo);
-    let answer = client.userinfo().send().await.unwrap();
-    assert_eq!((answer.status(), provider.requests_to(Endpoint::Userinfo).len()), (StatusCode::UNAUTHORIZED, 2));
+    let response = client.userinfo().send().await.unwrap();
+    assert_eq!((response.status(), provider.requests_to(Endpoint::Userinfo).len()), (StatusCode::UNAUTHORIZED, 2));
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 2, "the token is not to blame, and is not refreshed");
-    provider.clear_answers();
+    provider.clear_responses();
 
-    // A refresh token that was never looked at is not spent.
+    // A refresh token in a request that was not processed is not spent.
     site.clock.advance(HOUR);
     never_content(&provider, Endpoint::Token);
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
     assert!(matches!(error, ConnectError::BackingOff { .. }), "{error:?}");
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 4);
-    provider.clear_answers();
+    provider.clear_responses();
     site.clock.advance(HOUR);
     let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
     assert_eq!(found.state, ConnectionState::Expiring, "and not in doubt");
@@ -89,42 +89,45 @@ async fn tr_19_a_server_that_is_never_content_gets_two_requests() {
 }
 
 #[tokio::test]
-async fn tr_19_only_a_server_that_says_so_gets_a_second_request() {
+async fn tr_19_only_use_dpop_nonce_causes_a_second_request() {
     let (provider, site) = bound_world().await;
     let browser = Browser::signed_in(&site, "alice");
-    for answer in [
-        Answer::error(400, "use_dpop_nonce"),
-        Answer::error(400, "use_dpop_nonce").header("dpop-nonce", ""),
-        Answer::error(400, "use_dpop_nonce").header("dpop-nonce", &"n".repeat(2000)),
-        Answer::error(400, "invalid_dpop_proof").header("dpop-nonce", "n"),
-        Answer::error(400, "invalid_grant").header("dpop-nonce", "n"),
-        Answer::error(200, "use_dpop_nonce").header("dpop-nonce", "n"),
-        Answer::error(503, "use_dpop_nonce").header("dpop-nonce", "n"),
-        Answer::status(401).header("dpop-nonce", "n"),
+    for response in [
+        ScriptedResponse::error(400, "use_dpop_nonce"),
+        ScriptedResponse::error(400, "use_dpop_nonce").header("dpop-nonce", ""),
+        ScriptedResponse::error(400, "use_dpop_nonce").header("dpop-nonce", &"n".repeat(2000)),
+        ScriptedResponse::error(400, "invalid_dpop_proof").header("dpop-nonce", "n"),
+        ScriptedResponse::error(400, "invalid_grant").header("dpop-nonce", "n"),
+        ScriptedResponse::error(200, "use_dpop_nonce").header("dpop-nonce", "n"),
+        ScriptedResponse::error(503, "use_dpop_nonce").header("dpop-nonce", "n"),
+        ScriptedResponse::status(401).header("dpop-nonce", "n"),
     ] {
         provider.clear_requests();
-        provider.next_token_answer(answer.clone());
-        assert_eq!(browser.login("acme").await.status, StatusCode::BAD_GATEWAY, "{answer:?}");
-        assert_eq!(provider.requests_to(Endpoint::Token).len(), 1, "{answer:?}");
+        provider.next_token_response(response.clone());
+        assert_eq!(browser.login("acme").await.status, StatusCode::BAD_GATEWAY, "{response:?}");
+        assert_eq!(provider.requests_to(Endpoint::Token).len(), 1, "{response:?}");
     }
 }
 
 #[tokio::test]
-async fn tr_19_both_requests_have_the_time_of_one() {
+async fn tr_19_both_requests_share_one_timeout() {
     let (provider, site) = bound_world().await;
     let browser = Browser::signed_in(&site, "alice");
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     let client = site.oauth.client("acme", &alice()).await.unwrap();
     let late = Duration::from_millis(1200);
-    provider.next_token_answer(Answer::error(400, "use_dpop_nonce").header("dpop-nonce", "n").after(late));
-    provider.next_token_answer(Answer::normal().hanging());
-    provider.next_answer(Endpoint::Api, Answer::error(401, "use_dpop_nonce").header("dpop-nonce", "n").after(late));
-    provider.next_answer(Endpoint::Api, Answer::normal().hanging());
+    provider.next_token_response(ScriptedResponse::error(400, "use_dpop_nonce").header("dpop-nonce", "n").after(late));
+    provider.next_token_response(ScriptedResponse::normal().hanging());
+    provider.next_response(
+        Endpoint::Api,
+        ScriptedResponse::error(401, "use_dpop_nonce").header("dpop-nonce", "n").after(late),
+    );
+    provider.next_response(Endpoint::Api, ScriptedResponse::normal().hanging());
 
     let start = Instant::now();
-    let (page, answer) = tokio::join!(browser.login("acme"), client.get("/x").send());
+    let (page, response) = tokio::join!(browser.login("acme"), client.get("/x").send());
     assert_eq!(page.status, StatusCode::GATEWAY_TIMEOUT);
-    assert!(matches!(answer, Err(ApiError::Timeout)));
+    assert!(matches!(response, Err(ApiError::Timeout)));
     assert!(start.elapsed() < Duration::from_millis(2900), "{:?}", start.elapsed());
     for endpoint in [Endpoint::Token, Endpoint::Api] {
         assert_eq!(provider.requests_to(endpoint).len(), 2);
@@ -132,20 +135,20 @@ async fn tr_19_both_requests_have_the_time_of_one() {
 }
 
 #[tokio::test]
-async fn tr_19_what_becomes_of_the_second_request_is_what_counts() {
-    let challenge = || Answer::error(400, "use_dpop_nonce").header("dpop-nonce", "n");
+async fn tr_19_the_outcome_of_the_second_request_counts() {
+    let challenge = || ScriptedResponse::error(400, "use_dpop_nonce").header("dpop-nonce", "n");
     for (second, in_doubt) in [
-        (Answer::normal().lost(), true),
-        (Answer::normal().hanging(), true),
-        (Answer::status(500), true),
-        (Answer::status(429), false),
-        (Answer::error(401, "invalid_client"), false),
+        (ScriptedResponse::normal().lost(), true),
+        (ScriptedResponse::normal().hanging(), true),
+        (ScriptedResponse::status(500), true),
+        (ScriptedResponse::status(429), false),
+        (ScriptedResponse::error(401, "invalid_client"), false),
     ] {
         let (provider, site) = bound_world().await;
         provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
         site.clock.advance(HOUR);
-        provider.next_token_answer(challenge());
-        provider.next_token_answer(second.clone());
+        provider.next_token_response(challenge());
+        provider.next_token_response(second.clone());
         site.oauth.client("acme", &alice()).await.unwrap_err();
         assert_eq!(provider.requests_to(Endpoint::Token).len(), 2);
         site.clock.advance(HOUR);
@@ -156,7 +159,7 @@ async fn tr_19_what_becomes_of_the_second_request_is_what_counts() {
 }
 
 #[tokio::test]
-async fn a_push_is_proved_too_and_takes_nonces() {
+async fn a_pushed_request_has_a_proof_and_accepts_nonces() {
     let provider = TestProvider::start().await.unwrap();
     let mut acme = bound(&provider);
     acme.pushed_authorization_request_endpoint = Some(format!("{}/par", provider.url()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ApiClient, ApiError, ConnectError, ConnectionState, OAuth2Token, User};
 use oauth_dance_core::{Filter, PageRequest, Precondition, Token};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn connected() -> (TestProvider, Site, ApiClient) {
 }
 
 #[tokio::test]
-async fn o1_06_odd_characters_are_signed_as_they_are_sent() {
+async fn o1_06_special_characters_are_signed_as_they_are_sent() {
     let (_provider, _site, client) = connected().await;
     let odd = [
         ("b", "2"),
@@ -37,9 +37,9 @@ async fn o1_06_odd_characters_are_signed_as_they_are_sent() {
     let sent = json!(odd);
     for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
         let request = client.request(method.clone(), "/notes/%C3%BC%20x?x=%2B&y=a+b").query(&odd).form(&odd);
-        let answer: Value = request.send().await.unwrap().success().unwrap().json().unwrap();
-        assert_eq!(answer["form"], sent, "{method}");
-        assert_eq!(answer["query"].as_array().unwrap().len(), odd.len() + 2, "{method}");
+        let response: Value = request.send().await.unwrap().success().unwrap().json().unwrap();
+        assert_eq!(response["form"], sent, "{method}");
+        assert_eq!(response["query"].as_array().unwrap().len(), odd.len() + 2, "{method}");
     }
 }
 
@@ -53,12 +53,12 @@ async fn o1_07_only_forms_are_signed() {
     assert_eq!(text.send().await.unwrap().status(), StatusCode::OK);
     let kind = HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8");
     let form = client.post("/notes").header(header::CONTENT_TYPE, kind).body("a=1&b=%2B+x&a");
-    let answer: Value = form.send().await.unwrap().success().unwrap().json().unwrap();
-    assert_eq!(answer["form"], json!([["a", "1"], ["b", "+ x"], ["a", ""]]));
+    let response: Value = form.send().await.unwrap().success().unwrap().json().unwrap();
+    assert_eq!(response["form"], json!([["a", "1"], ["b", "+ x"], ["a", ""]]));
 }
 
 #[tokio::test]
-async fn o1_08_a_request_that_comes_again_is_signed_anew() {
+async fn o1_08_a_repeated_request_is_signed_again() {
     let (provider, _site, client) = connected().await;
     for _ in 0..20 {
         client.get("/notes").send().await.unwrap().success().unwrap();
@@ -69,12 +69,12 @@ async fn o1_08_a_request_that_comes_again_is_signed_anew() {
 }
 
 #[tokio::test]
-async fn o1_12_signatures_stay_at_their_address() {
+async fn o1_12_signatures_are_not_sent_elsewhere() {
     let (provider, _site, client) = connected().await;
     let ear = Ear::listen().await;
     for to in [format!("{}/", ear.url), format!("{}/api/elsewhere", provider.url())] {
         provider.clear_requests();
-        provider.next_answer(Endpoint::Api, Answer::redirect(307, &to));
+        provider.next_response(Endpoint::Api, ScriptedResponse::redirect(307, &to));
         assert_eq!(client.get("/notes").send().await.unwrap().status(), StatusCode::TEMPORARY_REDIRECT);
         assert_eq!(provider.requests().len(), 1, "not even on the same origin");
     }
@@ -87,7 +87,7 @@ async fn o1_12_signatures_stay_at_their_address() {
 }
 
 #[tokio::test]
-async fn o1_14_neither_secret_is_seen() {
+async fn o1_14_neither_secret_is_visible() {
     let (provider, site) = world().await;
     provider.configure(|settings| settings.secret_prefix = "CANARY".to_owned());
     Browser::signed_in(&site, "alice").login("acme").await;
@@ -100,29 +100,33 @@ async fn o1_14_neither_secret_is_seen() {
     let client = site.oauth.client("acme", &alice()).await.unwrap();
     let token = credentials(&site, "alice").await.unwrap();
     assert!(token.token.expose().starts_with("CANARY") && token.token_secret.expose().starts_with("CANARY"));
-    provider.next_answer(Endpoint::Api, Answer::status(401).body(format!("oauth_problem={}", token.token.expose())));
+    provider.next_response(
+        Endpoint::Api,
+        ScriptedResponse::status(401).body(format!("oauth_problem={}", token.token.expose())),
+    );
     let error = client.get("/x").send().await.unwrap().success().unwrap_err();
     let shown = format!("{client:?} {:?} {token:?} {error:?} {error} {:?}", client.token(), site.oauth);
     assert!(!shown.contains("CANARY"), "{shown}");
 }
 
 #[tokio::test]
-async fn o1_15_a_clock_that_is_wrong_is_named() {
+async fn o1_15_a_wrong_clock_is_reported() {
     let (provider, site, client) = connected().await;
-    let refused = || Answer::status(401).body("oauth_problem=timestamp_refused&oauth_acceptable_timestamps=1-2");
-    provider.next_answer(Endpoint::Api, refused());
+    let refused =
+        || ScriptedResponse::status(401).body("oauth_problem=timestamp_refused&oauth_acceptable_timestamps=1-2");
+    provider.next_response(Endpoint::Api, refused());
     let error = client.get("/notes").send().await.unwrap().success().unwrap_err();
     assert!(matches!(&error, ApiError::Problem { problem, .. } if problem == "timestamp_refused"), "{error:?}");
     assert!(!error.needs_authorization());
     assert!(client.get("/notes").send().await.unwrap().success().is_ok(), "the connection is as it was");
     assert!(site.oauth.client("acme", &alice()).await.is_ok());
 
-    provider.next_answer(Endpoint::TemporaryCredentials, refused());
+    provider.next_response(Endpoint::TemporaryCredentials, refused());
     assert_eq!(Browser::signed_in(&site, "alice").get("/login/acme").await.status, StatusCode::BAD_GATEWAY);
 }
 
 #[tokio::test]
-async fn o1_a_revoked_token_needs_its_user() {
+async fn o1_a_revoked_token_needs_authorization() {
     let (provider, site, client) = connected().await;
     let old = credentials(&site, "alice").await;
     provider.revoke_all_of("alice");
@@ -140,24 +144,24 @@ async fn o1_a_revoked_token_needs_its_user() {
     assert_eq!(browser.get("/required").await.status, StatusCode::OK);
 }
 
-/// Some APIs answer 401 for other reasons: without a word about the token, the userinfo endpoint is asked.
+/// Some APIs respond with 401 for other reasons: without a reason, the userinfo endpoint is called.
 #[tokio::test]
-async fn o1_a_bare_401_is_the_caller_s() {
+async fn o1_a_bare_401_is_returned_to_the_caller() {
     let (provider, site, client) = connected().await;
-    provider.next_answer(Endpoint::Api, Answer::status(401));
+    provider.next_response(Endpoint::Api, ScriptedResponse::status(401));
     let error = client.get("/notes").send().await.unwrap().success().unwrap_err();
     assert!(matches!(error, ApiError::Status { status: StatusCode::UNAUTHORIZED }) && !error.needs_authorization());
     assert_eq!(provider.requests_to(Endpoint::Api).len(), 1, "there is no other token to try");
     assert!(site.oauth.client("acme", &alice()).await.is_ok());
     let newer = provider.connect_oauth1(&site.oauth, "acme", &alice()).await.unwrap();
-    provider.next_answer(Endpoint::Api, Answer::status(401).body("oauth_problem=token_revoked"));
+    provider.next_response(Endpoint::Api, ScriptedResponse::status(401).body("oauth_problem=token_revoked"));
     assert_eq!(client.get("/notes").send().await.unwrap().status(), StatusCode::OK, "the newer one is tried");
     assert_eq!(credentials(&site, "alice").await.unwrap(), newer);
     assert!(site.oauth.client("acme", &alice()).await.is_ok(), "that was the older one");
 }
 
 #[tokio::test]
-async fn o1_a_token_of_the_other_protocol_is_not_used() {
+async fn o1_a_token_of_another_protocol_is_not_used() {
     let (provider, site, _client) = connected().await;
     let key = alice().key("acme").unwrap();
     let bearer = Token::from(OAuth2Token::bearer("bearer"));

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::StatusCode;
-use oauth_dance::testing::{Answer, CLIENT, Endpoint, TestProvider};
-use oauth_dance::{Authorized, BoxError, Decision, Failure, Hooks, OAuth1Token, OAuthBuilder, SignatureMethod, User};
+use oauth_dance::testing::{CLIENT, Endpoint, ScriptedResponse, TestProvider};
+use oauth_dance::{
+    Authorized, BoxError, Decision, FailedLogin, Hooks, OAuth1Token, OAuthBuilder, SignatureMethod, User,
+};
 use url::Url;
 
 use crate::support::{Browser, Ear, Setup, Site, with_parameter};
@@ -36,9 +38,9 @@ fn redeemed(provider: &TestProvider) -> usize {
     provider.requests_to(Endpoint::Token).len()
 }
 
-/// The body of a good answer with something changed, as a form.
-fn changed(change: impl Fn(&mut Vec<(String, String)>) + Send + Sync + 'static) -> Answer {
-    Answer::normal().map_body(move |body| {
+/// A valid response with a modified form.
+fn changed(change: impl Fn(&mut Vec<(String, String)>) + Send + Sync + 'static) -> ScriptedResponse {
+    ScriptedResponse::normal().map_body(move |body| {
         let mut pairs: Vec<_> = url::form_urlencoded::parse(&body).into_owned().collect();
         change(&mut pairs);
         url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish().into_bytes()
@@ -55,7 +57,7 @@ async fn o1_01_the_temporary_secret_signs_the_token_request() {
     let me = alice.get("/required").await;
     assert_eq!((me.status, me.json()["sub"].as_str()), (StatusCode::OK, Some("test-user")));
 
-    // The provider would have refused a signature by anything else.
+    // The provider would have rejected a signature with any other secret.
     let forgotten = changed(|pairs| {
         pairs.iter_mut().for_each(|(name, value)| {
             if name == "oauth_token_secret" {
@@ -63,10 +65,10 @@ async fn o1_01_the_temporary_secret_signs_the_token_request() {
             }
         });
     });
-    provider.next_answer(Endpoint::TemporaryCredentials, forgotten);
+    provider.next_response(Endpoint::TemporaryCredentials, forgotten);
     let page = Browser::signed_in(&site, "bob").login("acme").await;
     assert_eq!(page.status, StatusCode::BAD_GATEWAY);
-    assert_eq!(seen.last(), "token_request_failed: the provider answered signature_invalid");
+    assert_eq!(seen.last(), "token_request_failed: the provider responded with the error signature_invalid");
     assert!(credentials(&site, "bob").await.is_none());
 }
 
@@ -83,9 +85,9 @@ async fn o1_01_the_temporary_secret_is_sealed() {
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax") && !cookie.contains("CANARY"), "{cookie}");
 }
 
-/// Without this, whoever opens the callback of an attacker is connected to the attacker's account.
+/// Otherwise a user who opens an attacker's callback would be connected to the attacker's account.
 #[tokio::test]
-async fn o1_02_a_callback_belongs_to_one_browser() {
+async fn o1_02_a_callback_works_only_in_its_own_browser() {
     let (provider, site) = world().await;
     let (alice, mallory) = (Browser::signed_in(&site, "alice"), Browser::signed_in(&site, "mallory"));
     let of_alice = alice.stopped_at_callback("acme").await;
@@ -139,7 +141,7 @@ async fn o1_03_the_callback_must_be_confirmed() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     for value in [None, Some("false"), Some("")] {
-        provider.next_answer(
+        provider.next_response(
             Endpoint::TemporaryCredentials,
             changed(move |pairs| {
                 pairs.retain(|(name, _)| name != "oauth_callback_confirmed");
@@ -151,7 +153,7 @@ async fn o1_03_the_callback_must_be_confirmed() {
         assert!(page.set_cookies().is_empty() && !page.headers.contains_key("location"));
     }
     let loud = |pairs: &mut Vec<(String, String)>| pairs[2].1 = "True".to_owned();
-    provider.next_answer(Endpoint::TemporaryCredentials, changed(loud));
+    provider.next_response(Endpoint::TemporaryCredentials, changed(loud));
     assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
     let callback = provider.requests_to(Endpoint::TemporaryCredentials)[0].header("authorization").unwrap().to_owned();
     let sent: String =
@@ -174,7 +176,7 @@ async fn o1_04_without_the_verifier_nothing_is_redeemed() {
     let callback = alice.stopped_at_callback("acme").await;
     let page = alice.get(with_parameter(&callback, "oauth_verifier", Some("wrong")).as_str()).await;
     assert_eq!(page.status, StatusCode::BAD_GATEWAY);
-    assert_eq!(seen.last(), "token_request_failed: the provider answered verifier_invalid");
+    assert_eq!(seen.last(), "token_request_failed: the provider responded with the error verifier_invalid");
     assert!(credentials(&site, "alice").await.is_none());
 }
 
@@ -191,7 +193,7 @@ impl Hooks for Seen {
         Ok(Decision::store().redirect("/welcome"))
     }
 
-    async fn failed(&self, failure: Failure<'_>) -> Option<axum::response::Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<axum::response::Response> {
         assert_eq!(failure.parts.uri, "/login/acme/authorized", "no verifier is in it");
         let cause = failure.error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         self.0.lock().unwrap().push(format!("{}{cause}", failure.error.code()));
@@ -206,7 +208,7 @@ impl Seen {
 }
 
 #[tokio::test]
-async fn o1_05_a_refusal_is_told_in_whatever_words() {
+async fn o1_05_a_denial_is_recognised_in_any_form() {
     let seen = Seen::default();
     let (provider, site) = world_with(|builder| builder.hooks(seen.clone())).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -258,7 +260,7 @@ async fn o1_hooks_extractors_and_logout_are_the_same() {
 }
 
 #[tokio::test]
-async fn o1_10_every_method_dances() {
+async fn o1_10_every_signature_method_works() {
     for method in [SignatureMethod::HmacSha1, SignatureMethod::HmacSha256, SignatureMethod::Plaintext] {
         let provider = TestProvider::start().await.unwrap();
         let registration = provider.oauth1_provider("acme").with_signature_method(method).client(CLIENT.0, CLIENT.1);
@@ -290,15 +292,15 @@ async fn o1_11_the_protocol_stays_in_the_header() {
 }
 
 #[tokio::test]
-async fn o1_12_no_leg_follows_a_redirect() {
+async fn o1_12_no_request_follows_a_redirect() {
     let (provider, site) = world().await;
     let ear = Ear::listen().await;
     let alice = Browser::signed_in(&site, "alice");
     for status in [301, 302, 303, 307, 308] {
-        let redirect = Answer::redirect(status, &format!("{}/", ear.url));
-        provider.next_answer(Endpoint::TemporaryCredentials, redirect.clone());
+        let redirect = ScriptedResponse::redirect(status, &format!("{}/", ear.url));
+        provider.next_response(Endpoint::TemporaryCredentials, redirect.clone());
         assert_eq!(alice.get("/login/acme").await.status, StatusCode::BAD_GATEWAY);
-        provider.next_answer(Endpoint::Token, redirect);
+        provider.next_response(Endpoint::Token, redirect);
         assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY);
     }
     assert_eq!(ear.connections(), 0);
@@ -306,65 +308,66 @@ async fn o1_12_no_leg_follows_a_redirect() {
 }
 
 #[tokio::test]
-async fn o1_13_whatever_is_answered_is_a_page_and_no_token() {
+async fn o1_13_a_bad_response_is_a_page_and_no_token() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let bad = || {
         [
-            Answer::status(401),
-            Answer::status(500).body("<html><script>alert(1)</script>"),
-            Answer::status(200),
-            Answer::status(204),
-            Answer::status(200).body("<html>"),
-            Answer::status(200).body("oauth_token=&oauth_token_secret=x&oauth_callback_confirmed=true"),
-            Answer::status(200).body("oauth_token=x&oauth_callback_confirmed=true"),
-            Answer::status(200).body("oauth_token=a&oauth_token=b&oauth_token_secret=x&oauth_callback_confirmed=true"),
-            Answer::status(200).body(vec![0xff; 100]),
-            Answer::status(401).body(format!("oauth_problem=<b>{}", "x".repeat(4000))),
-            Answer::huge(64 * 1024 * 1024),
-            Answer::endless(),
-            Answer::closed(),
-            Answer::normal().cut_short(),
+            ScriptedResponse::status(401),
+            ScriptedResponse::status(500).body("<html><script>alert(1)</script>"),
+            ScriptedResponse::status(200),
+            ScriptedResponse::status(204),
+            ScriptedResponse::status(200).body("<html>"),
+            ScriptedResponse::status(200).body("oauth_token=&oauth_token_secret=x&oauth_callback_confirmed=true"),
+            ScriptedResponse::status(200).body("oauth_token=x&oauth_callback_confirmed=true"),
+            ScriptedResponse::status(200)
+                .body("oauth_token=a&oauth_token=b&oauth_token_secret=x&oauth_callback_confirmed=true"),
+            ScriptedResponse::status(200).body(vec![0xff; 100]),
+            ScriptedResponse::status(401).body(format!("oauth_problem=<b>{}", "x".repeat(4000))),
+            ScriptedResponse::huge(64 * 1024 * 1024),
+            ScriptedResponse::endless(),
+            ScriptedResponse::closed(),
+            ScriptedResponse::normal().truncated(),
         ]
     };
     for (first, second) in bad().into_iter().zip(bad()) {
-        provider.next_answer(Endpoint::TemporaryCredentials, first.clone());
+        provider.next_response(Endpoint::TemporaryCredentials, first.clone());
         let page = alice.get("/login/acme").await;
         assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{first:?}");
         assert!(!page.body.contains("<script>") && !page.body.contains("<b>") && page.set_cookies().is_empty());
-        provider.next_answer(Endpoint::Token, second);
+        provider.next_response(Endpoint::Token, second);
         let page = alice.login("acme").await;
         assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{first:?}");
         assert!(!page.body.contains("<script>") && !page.text().contains(CLIENT.1));
         assert!(credentials(&site, "alice").await.is_none(), "{first:?}");
-        provider.clear_answers();
+        provider.clear_responses();
     }
     assert!(provider.bytes_streamed() < 20 * 1024 * 1024);
-    // A form is a form, whatever it is called.
+    // A form is read whatever its content type.
     for kind in ["application/json", "text/html", ""] {
-        provider.next_answer(Endpoint::TemporaryCredentials, Answer::normal().header("content-type", kind));
-        provider.next_answer(Endpoint::Token, Answer::normal().header("content-type", kind));
+        provider.next_response(Endpoint::TemporaryCredentials, ScriptedResponse::normal().header("content-type", kind));
+        provider.next_response(Endpoint::Token, ScriptedResponse::normal().header("content-type", kind));
         assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER, "{kind}");
     }
 }
 
 #[tokio::test]
-async fn o1_13_every_leg_ends_in_time() {
+async fn o1_13_every_request_ends_in_time() {
     let (provider, site) = world_with(|builder| builder.timeout(Duration::from_millis(300))).await;
     let alice = Browser::signed_in(&site, "alice");
-    provider.next_answer(Endpoint::TemporaryCredentials, Answer::normal().hanging());
+    provider.next_response(Endpoint::TemporaryCredentials, ScriptedResponse::normal().hanging());
     assert_eq!(alice.get("/login/acme").await.status, StatusCode::GATEWAY_TIMEOUT);
-    provider.next_answer(Endpoint::Token, Answer::normal().hanging());
+    provider.next_response(Endpoint::Token, ScriptedResponse::normal().hanging());
     assert_eq!(alice.login("acme").await.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(redeemed(&provider), 1, "a verifier is sent once");
     assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
-    provider.next_answer(Endpoint::Userinfo, Answer::normal().hanging());
+    provider.next_response(Endpoint::Userinfo, ScriptedResponse::normal().hanging());
     assert_eq!(alice.get("/required").await.status, StatusCode::GATEWAY_TIMEOUT);
 }
 
-/// The parameters that a hook may add to the authorization request are those that are not the protocol's.
+/// A hook may add only parameters that do not belong to the protocol.
 #[tokio::test]
-async fn o1_parameters_of_the_protocol_are_not_the_hook_s() {
+async fn o1_hooks_cannot_set_parameters_of_the_protocol() {
     struct Asks(&'static str);
     #[async_trait]
     impl Hooks for Asks {
@@ -390,11 +393,11 @@ async fn o1_parameters_of_the_protocol_are_not_the_hook_s() {
 }
 
 #[tokio::test]
-async fn o1_02_a_callback_cut_off_and_repeated_connects() {
+async fn o1_02_an_interrupted_callback_can_be_repeated() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
-    provider.next_token_answer(Answer::normal().after(Duration::from_millis(200)));
+    provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(200)));
     alice.hang_up(callback.as_str(), || redeemed(&provider) == 1).await;
     let page = alice.get(callback.as_str()).await;
     assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/"));

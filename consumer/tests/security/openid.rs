@@ -1,9 +1,11 @@
-//! ID tokens at login: nothing is stored, and no hook is asked, until one is verified.
+//! ID tokens at a login: no token is stored and no hook is called before the ID token is verified.
 
 use std::collections::HashSet;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, CLIENT, Endpoint, IdToken, IdTokenSignature, SigningAlgorithm, TestProvider};
+use oauth_dance::testing::{
+    CLIENT, Endpoint, IdToken, IdTokenSignature, ScriptedResponse, SigningAlgorithm, TestProvider,
+};
 use oauth_dance::{ApiError, Subject, User};
 use serde_json::{Value, json};
 use url::Url;
@@ -16,7 +18,7 @@ async fn world() -> (TestProvider, Site, Notes) {
     (provider, site, notes)
 }
 
-/// A login whose ID token is changed before it is signed: what it failed with, having stored and told nothing.
+/// A login whose ID token is modified before it is signed. If it fails, no token was stored and no hook called.
 async fn login_with(
     (provider, site, notes): &(TestProvider, Site, Notes),
     change: impl FnOnce(&mut IdToken) + Send + 'static,
@@ -60,7 +62,7 @@ async fn id_01_only_the_issuer_s_signature_counts() {
     }
     let unsigned = login_with(&world, set("ES256", IdTokenSignature::None)).await;
     assert_eq!(unsigned, Err("Signature".to_owned()));
-    let stranger = login_with(&world, set("ES256", IdTokenSignature::Strange)).await;
+    let stranger = login_with(&world, set("ES256", IdTokenSignature::UnknownKey)).await;
     assert_eq!(stranger, Err("Signature".to_owned()));
     assert_eq!(login_with(&world, set("RS256", IdTokenSignature::Good)).await, Err("Algorithm".to_owned()));
     let crit = |id_token: &mut IdToken| drop(id_token.header.insert("crit".to_owned(), json!(["exp"])));
@@ -75,12 +77,12 @@ async fn id_01_a_shared_secret_proves_nothing() {
         let set: Value = reqwest::get(format!("{}/jwks", world.0.url())).await.unwrap().json().await.unwrap();
         let modulus = set["keys"][0]["n"].as_str().unwrap().to_owned();
         if announced {
-            // A provider that says itself that it signs by a shared secret is not believed either.
+            // An announcement of signatures with a shared secret is ignored too.
             world.1.clock.advance(std::time::Duration::from_secs(2 * 24 * 60 * 60));
             let algorithms = json!(["HS256", "RS256", "none"]);
-            world.0.next_answer(
+            world.0.next_response(
                 Endpoint::Metadata,
-                Answer::normal().member("id_token_signing_alg_values_supported", algorithms),
+                ScriptedResponse::normal().member("id_token_signing_alg_values_supported", algorithms),
             );
         }
         for key in
@@ -96,21 +98,21 @@ async fn id_01_a_shared_secret_proves_nothing() {
 }
 
 #[tokio::test]
-async fn id_01_what_is_no_id_token_is_refused() {
+async fn id_01_an_invalid_id_token_is_rejected() {
     let world = world().await;
     let (provider, site, notes) = &world;
-    for (answer, expected) in [
-        (Answer::normal().without("id_token"), "Missing"),
-        (Answer::normal().member("id_token", ""), "Missing"),
-        (Answer::normal().member("id_token", json!({})), "Missing"),
-        (Answer::normal().member("id_token", "garbage"), "Malformed"),
-        (Answer::normal().member("id_token", "e30.e30."), "Malformed"),
-        (Answer::normal().member("id_token", "..."), "Malformed"),
-        (Answer::normal().member("id_token", "é.é.é"), "Malformed"),
-        (Answer::normal().member("id_token", "e30.e30.e30.e30.e30"), "Malformed"),
-        (Answer::normal().member("id_token", "A".repeat(500_000)), "Malformed"),
+    for (response, expected) in [
+        (ScriptedResponse::normal().without("id_token"), "Missing"),
+        (ScriptedResponse::normal().member("id_token", ""), "Missing"),
+        (ScriptedResponse::normal().member("id_token", json!({})), "Missing"),
+        (ScriptedResponse::normal().member("id_token", "garbage"), "Malformed"),
+        (ScriptedResponse::normal().member("id_token", "e30.e30."), "Malformed"),
+        (ScriptedResponse::normal().member("id_token", "..."), "Malformed"),
+        (ScriptedResponse::normal().member("id_token", "é.é.é"), "Malformed"),
+        (ScriptedResponse::normal().member("id_token", "e30.e30.e30.e30.e30"), "Malformed"),
+        (ScriptedResponse::normal().member("id_token", "A".repeat(500_000)), "Malformed"),
     ] {
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         let page = Browser::signed_in(site, "alice").login("acme").await;
         assert_eq!((page.status, notes.failure().as_deref()), (StatusCode::BAD_GATEWAY, Some(expected)));
         assert!(site.token("alice").await.is_none() && notes.identity().is_none());
@@ -118,7 +120,7 @@ async fn id_01_what_is_no_id_token_is_refused() {
 }
 
 #[tokio::test]
-async fn id_02_every_usual_algorithm_is_understood() {
+async fn id_02_every_common_algorithm_is_supported() {
     use SigningAlgorithm::{EdDsa, Es256, Es384, Ps256, Rs256, Rs512};
     for algorithm in [Rs256, Rs512, Ps256, Es256, Es384, EdDsa] {
         let provider = TestProvider::start().await.unwrap();
@@ -130,7 +132,7 @@ async fn id_02_every_usual_algorithm_is_understood() {
         assert_eq!((identity.issuer.as_str(), identity.subject.as_str()), (provider.url(), "test-user"));
         assert_eq!(identity.verified_email(), Some("test-user@example.test"));
         site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
-        // The same with the half of the hash that goes with each.
+        // The same with a hash that does not match, for each algorithm.
         let wrong = login_with(&(provider, site, notes), claim("at_hash", "LDktKdoQak3Pk0cnXxCltA")).await;
         assert_eq!(wrong, Err("AccessTokenHash".to_owned()), "{algorithm:?}");
     }
@@ -182,9 +184,9 @@ async fn id_03_every_claim_is_checked() {
     assert_eq!(login_with(&world, two).await, Ok(()), "azp says that it is for us");
 }
 
-/// What the standard types in another way, and issuers have been seen to do.
+/// Types that differ from the standard, as real issuers send them.
 #[tokio::test]
-async fn id_03_a_claim_nothing_needs_refuses_nothing() {
+async fn id_03_unused_claims_are_ignored() {
     let world = world().await;
     let odd = |id_token: &mut IdToken| {
         let claims = json!({
@@ -197,9 +199,9 @@ async fn id_03_a_claim_nothing_needs_refuses_nothing() {
     assert_eq!(login_with(&world, odd).await, Ok(()));
 }
 
-/// `max_age` of the configuration, or of a link.
+/// `max_age` from the configuration, or from a link.
 #[tokio::test]
-async fn id_03_auth_time_is_checked_when_max_age_is_asked() {
+async fn id_03_auth_time_is_checked_if_max_age_is_requested() {
     let provider = TestProvider::start().await.unwrap();
     let change = |known: &mut oauth_dance::Provider| {
         known.authorization_params.insert("max_age".to_owned(), "300".to_owned());
@@ -221,7 +223,7 @@ async fn id_03_auth_time_is_checked_when_max_age_is_asked() {
         let alice = Browser::signed_in(&site, "alice");
         let page = alice.get(&format!("/login/acme{link}")).await;
         let callback = alice.approve(&page.location().parse().unwrap()).await;
-        // The user takes their time at the provider after they have signed in.
+        // The user waits at the provider after the sign-in.
         site.clock.advance(std::time::Duration::from_secs(1));
         alice.get(callback.as_str()).await;
         let failure = notes.failure();
@@ -229,9 +231,9 @@ async fn id_03_auth_time_is_checked_when_max_age_is_asked() {
     }
 }
 
-/// Where Microsoft serves all tenants, each has an issuer of its own, which `tid` names.
+/// Microsoft serves all tenants under one address, and each has its own issuer, which `tid` identifies.
 #[tokio::test]
-async fn id_03_a_tenant_s_token_is_by_that_tenant() {
+async fn id_03_a_tenant_s_token_is_issued_by_that_tenant() {
     let tenant = "9188040d-6c67-4c5b-b112-36a304b66dad";
     let other = "72f988bf-86f1-41af-91ab-2d7cd011db47";
     let provider = TestProvider::start().await.unwrap();
@@ -242,7 +244,7 @@ async fn id_03_a_tenant_s_token_is_by_that_tenant() {
         known.issuer = Some(family.clone());
         known.metadata_url = Some(metadata_url.clone());
     };
-    // All tenants: the metadata leaves it open. One: it names it.
+    // For all tenants, the metadata contains the placeholder; for one tenant, its identifier.
     for (described, iss, tid, expected) in [
         (family.clone(), of(tenant), Some(tenant), None),
         (family.clone(), of(tenant), Some(other), Some("Issuer")),
@@ -253,7 +255,7 @@ async fn id_03_a_tenant_s_token_is_by_that_tenant() {
         (of(tenant), of(other), Some(other), Some("Issuer")),
     ] {
         let (site, notes) = openid_site_with(&provider, change, |builder| builder).await;
-        provider.next_answer(Endpoint::Metadata, Answer::normal().member("issuer", described.clone()));
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().member("issuer", described.clone()));
         let (iss, tid) = (iss.clone(), tid.map(str::to_owned));
         provider.next_id_token(move |id_token| {
             id_token.claims.insert("iss".to_owned(), iss.into());
@@ -268,7 +270,7 @@ async fn id_03_a_tenant_s_token_is_by_that_tenant() {
 }
 
 #[tokio::test]
-async fn id_04_the_access_token_s_hash_is_checked_where_there_is_one() {
+async fn id_04_at_hash_is_checked_if_present() {
     let world = world().await;
     assert_eq!(login_with(&world, claim("at_hash", Value::Null)).await, Ok(()));
     for wrong in ["", "LDktKdoQak3Pk0cnXxCltA", "x"] {
@@ -277,9 +279,9 @@ async fn id_04_the_access_token_s_hash_is_checked_where_there_is_one() {
 }
 
 #[tokio::test]
-async fn id_05_keys_that_a_token_brings_along_are_not_asked() {
+async fn id_05_key_locations_in_a_token_are_ignored() {
     let (world, ear) = (world().await, Ear::listen().await);
-    for (header, signature) in [("jku", IdTokenSignature::Strange), ("x5u", IdTokenSignature::Good)] {
+    for (header, signature) in [("jku", IdTokenSignature::UnknownKey), ("x5u", IdTokenSignature::Good)] {
         let url = ear.url.clone();
         let expected = if signature == IdTokenSignature::Good { Ok(()) } else { Err("Signature".to_owned()) };
         let outcome = login_with(&world, move |id_token| {
@@ -292,21 +294,21 @@ async fn id_05_keys_that_a_token_brings_along_are_not_asked() {
 }
 
 #[tokio::test]
-async fn id_06_userinfo_is_of_the_same_subject() {
+async fn id_06_userinfo_must_be_for_the_same_subject() {
     let (provider, site, _) = world().await;
     assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
     let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
     assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "test-user");
     for other in [json!("mallory"), json!("SOMEBODY"), json!(7), Value::Null] {
-        provider.next_answer(Endpoint::Userinfo, Answer::normal().member("sub", other));
+        provider.next_response(Endpoint::Userinfo, ScriptedResponse::normal().member("sub", other));
         assert!(matches!(client.userinfo_claims().await, Err(ApiError::OtherSubject)));
     }
-    provider.next_answer(Endpoint::Userinfo, Answer::normal().without("sub"));
+    provider.next_response(Endpoint::Userinfo, ScriptedResponse::normal().without("sub"));
     assert!(matches!(client.userinfo_claims().await, Err(ApiError::OtherSubject)));
 }
 
 #[tokio::test]
-async fn id_07_two_issuers_with_one_address_are_two_people() {
+async fn id_07_one_address_at_two_issuers_is_two_accounts() {
     let mut accounts = HashSet::new();
     for _ in 0..2 {
         let (_provider, site, notes) = world().await;
@@ -321,27 +323,27 @@ async fn id_07_two_issuers_with_one_address_are_two_people() {
 }
 
 #[tokio::test]
-async fn id_09_userinfo_of_another_kind_is_an_error() {
+async fn id_09_userinfo_of_another_type_is_an_error() {
     let (provider, site, _) = world().await;
     Browser::signed_in(&site, "alice").login("acme").await;
     let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
     for (content_type, body) in
         [("application/jwt", "e30.e30.e30"), ("text/html", "<html>"), ("application/json", "[]")]
     {
-        let answer = Answer::status(200).header("content-type", content_type).body(body);
-        provider.next_answer(Endpoint::Userinfo, answer);
+        let response = ScriptedResponse::status(200).header("content-type", content_type).body(body);
+        provider.next_response(Endpoint::Userinfo, response);
         assert!(matches!(client.userinfo_claims().await, Err(ApiError::Body { .. })), "{content_type}");
     }
-    provider.next_answer(Endpoint::Userinfo, Answer::status(500).body("<html>"));
+    provider.next_response(Endpoint::Userinfo, ScriptedResponse::status(500).body("<html>"));
     assert!(matches!(client.userinfo_claims().await, Err(ApiError::Status { .. })));
 }
 
 #[tokio::test]
-async fn id_10_without_the_scope_nothing_is_checked() {
+async fn id_10_without_the_scope_nothing_is_verified() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site_with(&provider, |known| known.scopes = vec!["read".to_owned()], |b| b).await;
-    for answer in [Answer::normal(), Answer::normal().member("id_token", "garbage")] {
-        provider.next_token_answer(answer);
+    for response in [ScriptedResponse::normal(), ScriptedResponse::normal().member("id_token", "garbage")] {
+        provider.next_token_response(response);
         let alice = Browser::signed_in(&site, "alice");
         let authorization = alice.start("acme").await;
         assert!(!authorization.query_pairs().any(|(name, _)| name == "nonce"));
@@ -354,7 +356,7 @@ async fn id_10_without_the_scope_nothing_is_checked() {
 }
 
 #[tokio::test]
-async fn ar_14_every_login_has_a_nonce_of_its_own() {
+async fn ar_14_every_login_has_its_own_nonce() {
     let world = world().await;
     let (provider, site, _) = &world;
     let mut nonces = HashSet::new();
@@ -365,7 +367,7 @@ async fn ar_14_every_login_has_a_nonce_of_its_own() {
         nonces.insert(nonce);
     }
     assert_eq!(nonces.len(), 20);
-    // The nonce is this browser's: an ID token of one login is none of another.
+    // The nonce belongs to this browser: an ID token of one login is invalid in another.
     let (alice, bob) = (Browser::signed_in(site, "alice"), Browser::signed_in(site, "bob"));
     let (hers, his) = (alice.start("acme").await, bob.start("acme").await);
     let stolen = parameter(&hers, "nonce");
@@ -379,19 +381,19 @@ async fn ar_14_every_login_has_a_nonce_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_id_token_is_stored_only_where_that_is_asked_for() {
+async fn an_id_token_is_stored_only_if_configured() {
     let provider = TestProvider::start().await.unwrap();
     for keep in [false, true] {
-        let (site, _) = openid_site_with(&provider, |known| known.keep_id_token = keep, |builder| builder).await;
+        let (site, _) = openid_site_with(&provider, |known| known.store_id_token = keep, |builder| builder).await;
         Browser::signed_in(&site, "alice").login("acme").await;
         let token = site.token("alice").await.unwrap();
         assert_eq!((token.id_token.is_some(), token.subject.is_some()), (keep, true));
     }
 }
 
-/// Where a provider does not repeat the nonce, everything else is checked all the same.
+/// Without a nonce, everything else is still verified.
 #[tokio::test]
-async fn a_provider_that_knows_no_nonce_is_not_sent_one() {
+async fn a_provider_without_nonces_gets_none() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site_with(&provider, |known| known.quirks.without_nonce = true, |builder| builder).await;
     let world = (provider, site, notes);

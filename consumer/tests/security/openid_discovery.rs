@@ -1,18 +1,18 @@
-//! A provider known by its issuer alone: metadata and keys, and an issuer that lies, is down or never ends.
+//! A provider configured by its issuer alone: metadata and keys, also of a malicious, failing or hanging issuer.
 
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, CLIENT, Endpoint, IdTokenSignature, TestProvider};
+use oauth_dance::testing::{CLIENT, Endpoint, IdTokenSignature, ScriptedResponse, TestProvider};
 use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth, Provider, User};
 use serde_json::{Value, json};
 
 use crate::support::{Browser, Ear, Notes, Site, openid_site, openid_site_with, with_parameter};
 
-/// Between two questions to an issuer that failed.
+/// The pause after a failed fetch.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Starts a login, and says what went wrong.
+/// Starts a login, and returns its error.
 async fn start(site: &Site, notes: &Notes) -> Result<(), String> {
     let page = Browser::of(site).get("/login/acme").await;
     match notes.failure() {
@@ -28,11 +28,11 @@ async fn start(site: &Site, notes: &Notes) -> Result<(), String> {
     }
 }
 
-/// What a login fails with where the issuer's metadata is answered like this.
-async fn start_with(metadata: Answer) -> Result<(), String> {
+/// The result of a login with this response for the issuer's metadata.
+async fn start_with(metadata: ScriptedResponse) -> Result<(), String> {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site_with(&provider, |_| {}, |b| b.timeout(Duration::from_millis(300))).await;
-    provider.next_answer(Endpoint::Metadata, metadata);
+    provider.next_response(Endpoint::Metadata, metadata);
     let since = Instant::now();
     let outcome = start(&site, &notes).await;
     assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
@@ -40,7 +40,7 @@ async fn start_with(metadata: Answer) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn ar_18_metadata_is_of_the_very_issuer() {
+async fn ar_18_metadata_must_be_of_exactly_the_issuer() {
     let provider = TestProvider::start().await.unwrap();
     for other in [
         json!("https://issuer.example"),
@@ -51,14 +51,14 @@ async fn ar_18_metadata_is_of_the_very_issuer() {
         Value::Null,
     ] {
         let (site, notes) = openid_site(&provider).await;
-        provider.next_answer(Endpoint::Metadata, Answer::normal().member("issuer", other.clone()));
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().member("issuer", other.clone()));
         assert_eq!(start(&site, &notes).await, Err("Discovery".to_owned()), "{other}");
     }
-    assert_eq!(start_with(Answer::normal()).await, Ok(()));
+    assert_eq!(start_with(ScriptedResponse::normal()).await, Ok(()));
 }
 
 #[tokio::test]
-async fn ar_18_metadata_is_not_read_again_at_each_login() {
+async fn ar_18_metadata_is_fetched_once_a_day() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site(&provider).await;
     assert!(provider.requests().is_empty(), "it is not asked before it is needed");
@@ -68,7 +68,7 @@ async fn ar_18_metadata_is_not_read_again_at_each_login() {
     }
     assert_eq!(provider.requests_to(Endpoint::Metadata).len(), 1);
     assert_eq!(provider.requests_to(Endpoint::Keys).len(), 1);
-    // A day later it may have moved.
+    // A day later, the endpoints may have moved.
     site.clock.advance(Duration::from_secs(24 * 60 * 60));
     assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
     assert_eq!(provider.requests_to(Endpoint::Metadata).len(), 2);
@@ -78,22 +78,29 @@ async fn ar_18_metadata_is_not_read_again_at_each_login() {
 async fn ar_17_endpoints_of_metadata_must_be_https_too() {
     for endpoint in ["authorization_endpoint", "token_endpoint"] {
         for bad in ["javascript:alert(1)", "http://10.0.0.1/x", "file:///etc/passwd", "//x.example", "", "/authorize"] {
-            let outcome = start_with(Answer::normal().member(endpoint, bad)).await;
+            let outcome = start_with(ScriptedResponse::normal().member(endpoint, bad)).await;
             assert_eq!(outcome, Err("Discovery".to_owned()), "{endpoint}: {bad}");
         }
     }
     for required in ["authorization_endpoint", "token_endpoint"] {
-        assert_eq!(start_with(Answer::normal().without(required)).await, Err("Discovery".to_owned()), "{required}");
+        assert_eq!(
+            start_with(ScriptedResponse::normal().without(required)).await,
+            Err("Discovery".to_owned()),
+            "{required}"
+        );
     }
-    assert_eq!(start_with(Answer::normal().without("userinfo_endpoint")).await, Ok(()));
+    assert_eq!(start_with(ScriptedResponse::normal().without("userinfo_endpoint")).await, Ok(()));
 }
 
-/// Metadata that cannot be used is not kept for a day.
+/// Unusable metadata is not cached for a day.
 #[tokio::test]
-async fn ar_17_metadata_that_is_mended_is_taken() {
+async fn ar_17_corrected_metadata_is_used_soon() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site(&provider).await;
-    provider.next_answer(Endpoint::Metadata, Answer::normal().member("token_endpoint", "http://10.0.0.1/token"));
+    provider.next_response(
+        Endpoint::Metadata,
+        ScriptedResponse::normal().member("token_endpoint", "http://10.0.0.1/token"),
+    );
     assert_eq!(start(&site, &notes).await, Err("Discovery".to_owned()));
     site.clock.advance(PAUSE);
     assert_eq!(start(&site, &notes).await, Ok(()));
@@ -118,16 +125,16 @@ async fn ar_17_an_issuer_must_be_https_too() {
 }
 
 #[tokio::test]
-async fn ar_05_pkce_is_not_given_up_for_metadata() {
-    let challenges = |methods: Value| Answer::normal().member("code_challenge_methods_supported", methods);
+async fn ar_05_metadata_cannot_disable_pkce() {
+    let challenges = |methods: Value| ScriptedResponse::normal().member("code_challenge_methods_supported", methods);
     assert_eq!(start_with(challenges(json!(["plain"]))).await, Err("Discovery".to_owned()));
     assert_eq!(start_with(challenges(json!([]))).await, Ok(()), "it says nothing");
     assert_eq!(start_with(challenges(json!(["plain", "S256"]))).await, Ok(()));
-    assert_eq!(start_with(Answer::normal().without("code_challenge_methods_supported")).await, Ok(()));
+    assert_eq!(start_with(ScriptedResponse::normal().without("code_challenge_methods_supported")).await, Ok(()));
 }
 
 #[tokio::test]
-async fn ar_15_requests_are_pushed_where_the_metadata_requires_it() {
+async fn ar_15_requests_are_pushed_if_metadata_requires_it() {
     let provider = TestProvider::start().await.unwrap();
     for required in [false, true] {
         provider.configure(|settings| settings.requires_pushed_requests = required);
@@ -142,7 +149,7 @@ async fn ar_15_requests_are_pushed_where_the_metadata_requires_it() {
 }
 
 #[tokio::test]
-async fn cb_10_an_issuer_that_announces_to_name_itself_has_to() {
+async fn cb_10_an_announced_iss_parameter_is_required() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| settings.issuer_parameter = true);
     let (site, notes) = openid_site(&provider).await;
@@ -154,17 +161,17 @@ async fn cb_10_an_issuer_that_announces_to_name_itself_has_to() {
 }
 
 #[tokio::test]
-async fn tr_02_the_client_authenticates_as_the_metadata_has_it() {
-    let methods = |methods: Value| Answer::normal().member("token_endpoint_auth_methods_supported", methods);
-    for (answer, basic) in [
-        (Answer::normal(), true),
-        (Answer::normal().without("token_endpoint_auth_methods_supported"), true),
+async fn tr_02_the_client_authenticates_as_metadata_says() {
+    let methods = |methods: Value| ScriptedResponse::normal().member("token_endpoint_auth_methods_supported", methods);
+    for (response, basic) in [
+        (ScriptedResponse::normal(), true),
+        (ScriptedResponse::normal().without("token_endpoint_auth_methods_supported"), true),
         (methods(json!(["client_secret_post"])), false),
         (methods(json!(["client_secret_post", "client_secret_basic"])), true),
     ] {
         let provider = TestProvider::start().await.unwrap();
         let (site, _) = openid_site(&provider).await;
-        provider.next_answer(Endpoint::Metadata, answer);
+        provider.next_response(Endpoint::Metadata, response);
         assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
         let sent = provider.requests_to(Endpoint::Token).remove(0);
         assert_eq!((sent.header("authorization").is_some(), sent.field("client_secret").is_none()), (basic, basic));
@@ -175,10 +182,14 @@ async fn tr_02_the_client_authenticates_as_the_metadata_has_it() {
 async fn tr_04_redirects_of_metadata_and_keys_are_not_followed() {
     let ear = Ear::listen().await;
     for status in [301, 302, 307, 308] {
-        assert_eq!(start_with(Answer::redirect(status, &ear.url)).await, Err("Discovery".to_owned()), "{status}");
+        assert_eq!(
+            start_with(ScriptedResponse::redirect(status, &ear.url)).await,
+            Err("Discovery".to_owned()),
+            "{status}"
+        );
         let provider = TestProvider::start().await.unwrap();
         let (site, notes) = openid_site(&provider).await;
-        provider.next_answer(Endpoint::Keys, Answer::redirect(status, &ear.url));
+        provider.next_response(Endpoint::Keys, ScriptedResponse::redirect(status, &ear.url));
         let page = Browser::signed_in(&site, "alice").login("acme").await;
         assert_eq!((page.status, notes.failure().as_deref()), (StatusCode::BAD_GATEWAY, Some("Discovery")));
     }
@@ -186,48 +197,48 @@ async fn tr_04_redirects_of_metadata_and_keys_are_not_followed() {
 }
 
 #[tokio::test]
-async fn ft_01_to_07_whatever_metadata_may_be() {
-    for answer in [
-        Answer::status(500).body("<html>"),
-        Answer::status(404),
-        Answer::status(204),
-        Answer::normal().body("<html>"),
-        Answer::normal().body(""),
-        Answer::normal().body("null"),
-        Answer::normal().body("[]"),
-        Answer::normal().map_body(|body| body[..body.len() / 2].to_vec()),
-        Answer::normal().body(b"\xff".to_vec()),
-        Answer::normal().body("[".repeat(100_000)),
-        Answer::huge(64 * 1024 * 1024),
-        Answer::endless(),
-        Answer::normal().hanging(),
-        Answer::normal().dripping(Duration::from_millis(50)),
-        Answer::normal().cut_short(),
-        Answer::closed(),
-        Answer::normal().lost(),
+async fn ft_01_to_07_invalid_metadata_is_a_typed_error() {
+    for response in [
+        ScriptedResponse::status(500).body("<html>"),
+        ScriptedResponse::status(404),
+        ScriptedResponse::status(204),
+        ScriptedResponse::normal().body("<html>"),
+        ScriptedResponse::normal().body(""),
+        ScriptedResponse::normal().body("null"),
+        ScriptedResponse::normal().body("[]"),
+        ScriptedResponse::normal().map_body(|body| body[..body.len() / 2].to_vec()),
+        ScriptedResponse::normal().body(b"\xff".to_vec()),
+        ScriptedResponse::normal().body("[".repeat(100_000)),
+        ScriptedResponse::huge(64 * 1024 * 1024),
+        ScriptedResponse::endless(),
+        ScriptedResponse::normal().hanging(),
+        ScriptedResponse::normal().dripping(Duration::from_millis(50)),
+        ScriptedResponse::normal().truncated(),
+        ScriptedResponse::closed(),
+        ScriptedResponse::normal().lost(),
     ] {
-        let name = format!("{answer:?}");
-        assert_eq!(start_with(answer).await, Err("Discovery".to_owned()), "{name}");
+        let name = format!("{response:?}");
+        assert_eq!(start_with(response).await, Err("Discovery".to_owned()), "{name}");
     }
-    assert_eq!(start_with(Answer::normal().after(Duration::from_millis(100))).await, Ok(()));
-    assert_eq!(start_with(Answer::normal().member("more", json!({ "x": [1] }))).await, Ok(()));
+    assert_eq!(start_with(ScriptedResponse::normal().after(Duration::from_millis(100))).await, Ok(()));
+    assert_eq!(start_with(ScriptedResponse::normal().member("more", json!({ "x": [1] }))).await, Ok(()));
 }
 
 #[tokio::test]
-async fn ft_01_to_07_whatever_keys_may_be() {
-    for answer in [
-        Answer::status(500).body("<html>"),
-        Answer::normal().body("{}"),
-        Answer::normal().body("null"),
-        Answer::huge(64 * 1024 * 1024),
-        Answer::endless(),
-        Answer::normal().hanging(),
-        Answer::normal().lost(),
+async fn ft_01_to_07_invalid_keys_are_a_typed_error() {
+    for response in [
+        ScriptedResponse::status(500).body("<html>"),
+        ScriptedResponse::normal().body("{}"),
+        ScriptedResponse::normal().body("null"),
+        ScriptedResponse::huge(64 * 1024 * 1024),
+        ScriptedResponse::endless(),
+        ScriptedResponse::normal().hanging(),
+        ScriptedResponse::normal().lost(),
     ] {
         let provider = TestProvider::start().await.unwrap();
         let (site, notes) = openid_site_with(&provider, |_| {}, |b| b.timeout(Duration::from_millis(300))).await;
-        let name = format!("{answer:?}");
-        provider.next_answer(Endpoint::Keys, answer);
+        let name = format!("{response:?}");
+        provider.next_response(Endpoint::Keys, response);
         let alice = Browser::signed_in(&site, "alice");
         let callback = alice.stopped_at_callback("acme").await;
         let page = alice.get(callback.as_str()).await;
@@ -241,7 +252,7 @@ async fn ft_01_to_07_whatever_keys_may_be() {
 }
 
 #[tokio::test]
-async fn ft_15_an_issuer_that_is_down_at_start_stops_nothing() {
+async fn ft_15_an_issuer_may_be_unavailable_at_start() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site_with(
         &provider,
@@ -250,10 +261,10 @@ async fn ft_15_an_issuer_that_is_down_at_start_stops_nothing() {
     )
     .await;
     for _ in 0..3 {
-        provider.next_answer(Endpoint::Metadata, Answer::closed());
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::closed());
     }
     assert_eq!(start(&site, &notes).await, Err("Discovery".to_owned()));
-    // Whoever has a token can call the API.
+    // A user with a token can call the API.
     let alice = User::new("alice");
     provider.connect(&site.oauth, "acme", &alice).await.unwrap();
     let client = site.oauth.client("acme", &alice).await.unwrap();
@@ -275,21 +286,21 @@ async fn ft_15_an_issuer_that_is_down_at_start_stops_nothing() {
 }
 
 #[tokio::test]
-async fn ft_15_an_issuer_that_goes_down_later_is_not_missed() {
+async fn ft_15_cached_documents_bridge_an_issuer_s_outage() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site(&provider).await;
     let alice = Browser::signed_in(&site, "alice");
     assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
     for _ in 0..2 {
-        provider.next_answer(Endpoint::Metadata, Answer::status(503));
-        provider.next_answer(Endpoint::Keys, Answer::status(503));
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::status(503));
+        provider.next_response(Endpoint::Keys, ScriptedResponse::status(503));
     }
     site.clock.advance(Duration::from_secs(2 * 24 * 60 * 60));
     assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER, "what was there is good enough");
 }
 
 #[tokio::test]
-async fn id_05_new_keys_are_honoured_without_a_restart() {
+async fn id_05_new_keys_are_used_without_a_restart() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site(&provider).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -304,7 +315,7 @@ async fn id_05_new_keys_are_honoured_without_a_restart() {
 }
 
 #[tokio::test]
-async fn id_05_unknown_keys_do_not_make_the_issuer_s_work() {
+async fn id_05_unknown_keys_cause_few_fetches() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site(&provider).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -312,7 +323,7 @@ async fn id_05_unknown_keys_do_not_make_the_issuer_s_work() {
     for number in 0..100 {
         provider.next_id_token(move |id_token| {
             id_token.header.insert("kid".to_owned(), format!("random-{number}").into());
-            id_token.signature = IdTokenSignature::Strange;
+            id_token.signature = IdTokenSignature::UnknownKey;
         });
         let page = alice.login("acme").await;
         assert_eq!((page.status, notes.failure().as_deref()), (StatusCode::BAD_GATEWAY, Some("UnknownKey")));
@@ -322,7 +333,7 @@ async fn id_05_unknown_keys_do_not_make_the_issuer_s_work() {
 }
 
 #[tokio::test]
-async fn id_05_a_withdrawn_key_is_not_believed_for_long() {
+async fn id_05_a_withdrawn_key_is_rejected_within_an_hour() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site(&provider).await;
     Browser::signed_in(&site, "alice").login("acme").await;
@@ -332,23 +343,23 @@ async fn id_05_a_withdrawn_key_is_not_believed_for_long() {
 }
 
 #[tokio::test]
-async fn ds_04_one_fetch_serves_all_who_wait() {
+async fn ds_04_all_waiting_callers_share_one_fetch() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site(&provider).await;
-    provider.next_answer(Endpoint::Metadata, Answer::normal().after(Duration::from_millis(200)));
+    provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().after(Duration::from_millis(200)));
     let (one, two, three) = tokio::join!(start(&site, &notes), start(&site, &notes), start(&site, &notes));
     assert_eq!((one, two, three), (Ok(()), Ok(()), Ok(())));
     assert_eq!(provider.requests_to(Endpoint::Metadata).len(), 1);
 }
 
-/// Whoever has a token does not wait for an issuer that never answers.
+/// A user with a token does not wait for an issuer that never responds.
 #[tokio::test]
-async fn ds_04_an_issuer_that_hangs_keeps_no_call_from_the_api() {
+async fn ds_04_a_hanging_issuer_does_not_block_api_calls() {
     let provider = TestProvider::start().await.unwrap();
     let change = |known: &mut Provider| known.api_base = Some(format!("{}/api", provider.url()));
     let (site, _) = openid_site_with(&provider, change, |b| b.timeout(Duration::from_secs(20))).await;
     for _ in 0..3 {
-        provider.next_answer(Endpoint::Metadata, Answer::normal().hanging());
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().hanging());
     }
     let alice = User::new("alice");
     provider.connect(&site.oauth, "acme", &alice).await.unwrap();
@@ -359,14 +370,14 @@ async fn ds_04_an_issuer_that_hangs_keeps_no_call_from_the_api() {
 }
 
 #[tokio::test]
-async fn what_the_configuration_says_is_not_discovered() {
+async fn configured_endpoints_are_not_discovered() {
     let (provider, other) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
     let change = |known: &mut Provider| known.authorization_endpoint = format!("{}/authorize", other.url());
     let (site, _) = openid_site_with(&provider, change, |builder| builder).await;
     let authorization = Browser::of(&site).start("acme").await;
     assert!(authorization.as_str().starts_with(other.url()));
 
-    // With all endpoints given, metadata is needed for the keys only.
+    // If all endpoints are configured, metadata is needed only for the keys.
     let mut known = provider.provider("acme").with_scopes(["openid"]);
     known.revocation_endpoint = None;
     let registration = known.client(CLIENT.0, CLIENT.1);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, IdToken, IdTokenSignature, TestProvider};
+use oauth_dance::testing::{Endpoint, IdToken, IdTokenSignature, ScriptedResponse, TestProvider};
 use oauth_dance::{ConnectError, RefreshEvent, User};
 use oauth_dance_core::Precondition;
 use url::Url;
@@ -12,9 +12,9 @@ use url::Url;
 use crate::support::{Browser, FragileStorage, Notes, Setup, Site, openid_site, openid_site_with};
 
 /// Alice, connected an hour ago.
-async fn expired(keep_id_token: bool) -> (TestProvider, Site, Notes) {
+async fn expired(store_id_token: bool) -> (TestProvider, Site, Notes) {
     let provider = TestProvider::start().await.unwrap();
-    let change = |known: &mut oauth_dance::Provider| known.keep_id_token = keep_id_token;
+    let change = |known: &mut oauth_dance::Provider| known.store_id_token = store_id_token;
     let (site, notes) = openid_site_with(&provider, change, |builder| builder).await;
     assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
     site.clock.advance(Duration::from_secs(3601));
@@ -31,7 +31,7 @@ fn is_doubtful(event: &RefreshEvent) -> bool {
 }
 
 #[tokio::test]
-async fn id_08_a_refresh_keeps_who_it_is() {
+async fn id_08_a_refresh_retains_the_subject() {
     for keep in [false, true] {
         let (_provider, site, notes) = expired(keep).await;
         let before = site.token("alice").await.unwrap();
@@ -47,7 +47,7 @@ async fn id_08_a_refresh_keeps_who_it_is() {
 }
 
 #[tokio::test]
-async fn id_08_somebody_else_s_token_is_deleted_and_revoked() {
+async fn id_08_a_different_subject_s_token_is_revoked() {
     type Change = fn(&mut IdToken);
     let changes: [Change; 2] = [
         |id_token| drop(id_token.claims.insert("sub".to_owned(), "mallory".into())),
@@ -72,10 +72,10 @@ async fn id_08_somebody_else_s_token_is_deleted_and_revoked() {
 }
 
 #[tokio::test]
-async fn id_08_what_cannot_be_verified_is_kept_and_told() {
+async fn id_08_an_unverified_token_is_stored_and_reported() {
     type Change = fn(&mut IdToken);
     let changes: [Change; 5] = [
-        |id_token| id_token.signature = IdTokenSignature::Strange,
+        |id_token| id_token.signature = IdTokenSignature::UnknownKey,
         |id_token| drop(id_token.claims.insert("iss".to_owned(), "https://issuer.example".into())),
         |id_token| drop(id_token.claims.insert("aud".to_owned(), "another-client".into())),
         |id_token| drop(id_token.claims.insert("exp".to_owned(), 1.into())),
@@ -90,18 +90,18 @@ async fn id_08_what_cannot_be_verified_is_kept_and_told() {
         let events = notes.events();
         assert!(events.len() == 2 && events[0] == RefreshEvent::Refreshed && is_doubtful(&events[1]), "{events:?}");
     }
-    // The keys are gone for now: that costs nobody a token.
+    // The keys are temporarily unavailable: no token is lost.
     let (provider, site, notes) = expired(false).await;
     provider.rotate_keys();
-    provider.next_answer(Endpoint::Keys, Answer::status(503));
+    provider.next_response(Endpoint::Keys, ScriptedResponse::status(503));
     assert!(site.oauth.client("acme", &User::new("alice")).await.is_ok());
     assert!(notes.events().iter().any(is_doubtful));
     assert!(site.token("alice").await.is_some());
 }
 
-/// An issuer may move to a domain of its own, where the same users have the same refresh tokens.
+/// An issuer may move to a custom domain, with the same users and refresh tokens.
 #[tokio::test]
-async fn id_08_an_issuer_with_another_name_keeps_its_users() {
+async fn id_08_an_issuer_may_change_its_name() {
     let (_provider, site, notes) = expired(false).await;
     let (tokens, key) = (site.oauth.tokens(), User::new("alice").key("acme").unwrap());
     let stored = tokens.get(&key).await.unwrap().unwrap();
@@ -114,29 +114,29 @@ async fn id_08_an_issuer_with_another_name_keeps_its_users() {
     assert_eq!(notes.events(), [RefreshEvent::Refreshed]);
 }
 
-/// Metadata that is slow takes no time from the token request, whose answer is the only copy of a new refresh token.
+/// Slow metadata does not shorten the token request, whose response is the only copy of a new refresh token.
 #[tokio::test]
-async fn slow_metadata_takes_no_time_from_a_token_request() {
+async fn slow_metadata_does_not_shorten_a_token_request() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site_with(&provider, |_| {}, |builder| builder.timeout(Duration::from_secs(2))).await;
     let alice = User::new("alice");
     provider.connect(&site.oauth, "acme", &alice).await.unwrap();
     let before = site.refresh_token("alice").await.unwrap();
     site.clock.advance(Duration::from_secs(3601));
-    provider.next_answer(Endpoint::Metadata, Answer::normal().after(Duration::from_millis(900)));
-    provider.next_answer(Endpoint::Token, Answer::normal().after(Duration::from_millis(1500)));
+    provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().after(Duration::from_millis(900)));
+    provider.next_response(Endpoint::Token, ScriptedResponse::normal().after(Duration::from_millis(1500)));
     assert!(site.oauth.client("acme", &alice).await.is_ok());
     assert_ne!(site.refresh_token("alice").await.unwrap(), before);
     assert_eq!(provider.counters().families_revoked, 0);
 }
 
-/// The new tokens are in the storage before anything about them is looked at: keys that never come lose none of them.
+/// The new tokens are stored before they are verified, so that keys which never arrive lose no token.
 #[tokio::test]
-async fn id_08_tokens_are_stored_before_they_are_looked_at() {
+async fn id_08_tokens_are_stored_before_they_are_verified() {
     let (provider, site, _) = expired(false).await;
     let before = site.refresh_token("alice").await.unwrap();
     provider.rotate_keys();
-    provider.next_answer(Endpoint::Keys, Answer::normal().hanging());
+    provider.next_response(Endpoint::Keys, ScriptedResponse::normal().hanging());
     let oauth = site.oauth.clone();
     let asking = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.is_ok() });
     while provider.requests_to(Endpoint::Keys).is_empty() {
@@ -147,9 +147,9 @@ async fn id_08_tokens_are_stored_before_they_are_looked_at() {
     asking.abort();
 }
 
-/// A storage that fails just when somebody else's token is to be deleted delays that, and no more.
+/// An outage of the storage delays the deletion of a different subject's token, but does not prevent it.
 #[tokio::test]
-async fn id_08_a_storage_that_is_down_does_not_keep_somebody_else_s_token() {
+async fn id_08_an_outage_only_delays_the_deletion() {
     let provider = TestProvider::start().await.unwrap();
     let (storage, notes) = (Arc::new(FragileStorage::default()), Notes::default());
     let registration = provider.openid_registration("acme");
@@ -160,7 +160,7 @@ async fn id_08_a_storage_that_is_down_does_not_keep_somebody_else_s_token() {
     site.clock.advance(Duration::from_secs(3601));
     provider.next_id_token(|id_token| drop(id_token.claims.insert("sub".to_owned(), "mallory".into())));
     provider.rotate_keys();
-    provider.next_answer(Endpoint::Keys, Answer::normal().after(Duration::from_millis(200)));
+    provider.next_response(Endpoint::Keys, ScriptedResponse::normal().after(Duration::from_millis(200)));
     provider.clear_requests();
     let oauth = site.oauth.clone();
     let asking = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.map(drop) });
@@ -168,7 +168,7 @@ async fn id_08_a_storage_that_is_down_does_not_keep_somebody_else_s_token() {
         tokio::task::yield_now().await;
     }
     storage.switch(true);
-    // It is tried while the storage is down, and again.
+    // The deletion is tried during the outage, and again afterwards.
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(!notes.events().iter().any(is_foreign));
     storage.switch(false);
@@ -177,9 +177,9 @@ async fn id_08_a_storage_that_is_down_does_not_keep_somebody_else_s_token() {
 }
 
 #[tokio::test]
-async fn lo_07_the_browser_ends_the_session_at_the_provider_and_comes_back() {
+async fn lo_07_the_browser_ends_the_session_and_returns() {
     let provider = TestProvider::start().await.unwrap();
-    let change = |known: &mut oauth_dance::Provider| known.keep_id_token = true;
+    let change = |known: &mut oauth_dance::Provider| known.store_id_token = true;
     let (site, _) = openid_site_with(&provider, change, |builder| builder).await;
     let alice = Browser::signed_in(&site, "alice");
     alice.login("acme").await;
@@ -198,7 +198,7 @@ async fn lo_07_the_browser_ends_the_session_at_the_provider_and_comes_back() {
     let page = alice.get(back.as_str()).await;
     assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/optional?x=y"));
     assert_eq!(page.header("cache-control"), "no-store");
-    // A second time, or without a state of this browser, leads home and nowhere else.
+    // A repeated request, or one without a state of this browser, is redirected to the home page.
     for url in [back.as_str(), "/login/acme/ended", "/login/acme/ended?state=x", "/login/acme/ended?state=x&state=y"] {
         let page = alice.get(url).await;
         assert_eq!((page.status, page.location()), (StatusCode::SEE_OTHER, "/"), "{url}");
@@ -209,7 +209,7 @@ async fn lo_07_the_browser_ends_the_session_at_the_provider_and_comes_back() {
 }
 
 #[tokio::test]
-async fn lo_07_without_the_id_token_the_provider_is_told_the_client_alone() {
+async fn lo_07_without_an_id_token_the_client_id_is_sent() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site(&provider).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -220,21 +220,21 @@ async fn lo_07_without_the_id_token_the_provider_is_told_the_client_alone() {
 }
 
 #[tokio::test]
-async fn lo_07_a_provider_without_such_a_page_is_not_asked() {
+async fn lo_07_without_an_endpoint_nothing_is_sent() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site(&provider).await;
-    provider.next_answer(Endpoint::Metadata, Answer::normal().without("end_session_endpoint"));
+    provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().without("end_session_endpoint"));
     let end = site.oauth.end_session("acme", &User::new("alice"), "/").await.unwrap();
     assert!(end.is_none());
     for bad in ["javascript:x", "http://issuer.example/end", ""] {
         let (site, _) = openid_site(&provider).await;
-        provider.next_answer(Endpoint::Metadata, Answer::normal().member("end_session_endpoint", bad));
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().member("end_session_endpoint", bad));
         let end = site.oauth.end_session("acme", &User::new("alice"), "/").await.unwrap();
         assert!(end.is_none(), "{bad}");
     }
 }
 
-/// Where the browser is sent to end the session at the provider.
+/// The URL at which the browser ends the session at the provider.
 async fn ask_to_end(browser: &Browser) -> Url {
     let page = browser.post("/end_session/acme?next=/optional%3Fx%3Dy", "", &[]).await;
     assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use axum::response::Response;
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Client, Endpoint, LoggedRequest, TestProvider};
-use oauth_dance::{ClientAuthentication, Failure, Hooks, LoginError, Provider, TokenEndpointError};
+use oauth_dance::testing::{Client, Endpoint, LoggedRequest, ScriptedResponse, TestProvider};
+use oauth_dance::{ClientAuthentication, FailedLogin, Hooks, LoginError, Provider, TokenEndpointError};
 use url::Url;
 
 use crate::support::{Browser, Ear, Setup, Site};
 
-/// A provider that takes pushed requests only, under a name.
+/// A provider that accepts only pushed requests, with this name.
 fn pushing(provider: &TestProvider, name: &str) -> Provider {
     provider.configure(|settings| settings.requires_pushed_requests = true);
     let mut pushing = provider.provider(name);
@@ -34,7 +34,7 @@ fn count(request: &LoggedRequest, name: &str) -> usize {
 }
 
 #[tokio::test]
-async fn ar_15_the_browser_carries_a_reference_and_nothing_else() {
+async fn ar_15_the_browser_carries_only_a_reference() {
     let provider = TestProvider::start().await.unwrap();
     let mut acme = pushing(&provider, "acme").with_scopes(["one", "two"]);
     acme.authorization_endpoint = format!("{}/authorize?tenant=a&state=x", provider.url());
@@ -83,7 +83,7 @@ async fn ar_15_a_request_uri_works_once() {
 }
 
 #[tokio::test]
-async fn tr_02_a_push_names_and_authenticates_the_client_once() {
+async fn tr_02_a_push_authenticates_the_client_once() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
         settings.clients.insert("public".to_owned(), Client::public());
@@ -104,20 +104,20 @@ async fn tr_02_a_push_names_and_authenticates_the_client_once() {
     }
 }
 
-/// Keeps the codes of failures, and what is underneath.
+/// Records the codes of failures, and their causes.
 #[derive(Clone, Default)]
 struct Failures(Arc<Mutex<Vec<String>>>);
 
 #[async_trait::async_trait]
 impl Hooks for Failures {
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         let LoginError::PushedRequest(cause) = failure.error else { panic!("{:?}", failure.error) };
         self.0.lock().unwrap().push(match cause {
             TokenEndpointError::Refused { code, .. } => code.clone(),
             TokenEndpointError::Status { status, .. } => status.as_u16().to_string(),
             TokenEndpointError::Timeout => "timeout".to_owned(),
             TokenEndpointError::Transport(_) => "transport".to_owned(),
-            TokenEndpointError::Answer(_) => "answer".to_owned(),
+            TokenEndpointError::InvalidResponse(_) => "answer".to_owned(),
             other => panic!("{other:?}"),
         });
         None
@@ -125,7 +125,7 @@ impl Hooks for Failures {
 }
 
 #[tokio::test]
-async fn ar_15_without_a_reference_the_browser_goes_nowhere() {
+async fn ar_15_without_a_reference_no_login_starts() {
     let provider = TestProvider::start().await.unwrap();
     let (failures, ear) = (Failures::default(), Ear::listen().await);
     let (hooks, registration) = (failures.clone(), pushing(&provider, "acme").client("test-client", "test-secret"));
@@ -135,25 +135,25 @@ async fn ar_15_without_a_reference_the_browser_goes_nowhere() {
     let alice = Browser::signed_in(&site, "alice");
 
     for (answer, cause) in [
-        (Answer::error(400, "invalid_request"), "invalid_request"),
-        (Answer::error(401, "invalid_client"), "invalid_client"),
-        (Answer::error(400, "use_dpop_nonce").header("dpop-nonce", "n"), "use_dpop_nonce"),
-        (Answer::status(404), "404"),
-        (Answer::status(405), "405"),
-        (Answer::status(429).header("retry-after", "1"), "429"),
-        (Answer::status(500).body("<html>oops</html>"), "500"),
-        (Answer::redirect(307, &ear.url), "307"),
-        (Answer::redirect(302, &ear.url), "302"),
-        (Answer::status(200).body("<html>hello</html>"), "answer"),
-        (Answer::normal().without("request_uri"), "answer"),
-        (Answer::normal().member("expires_in", 0), "answer"),
-        (Answer::normal().cut_short(), "transport"),
-        (Answer::normal().lost(), "transport"),
-        (Answer::huge(8 << 20).with_status(201), "answer"),
-        (Answer::normal().hanging(), "timeout"),
-        (Answer::normal().dripping(Duration::from_millis(100)), "timeout"),
+        (ScriptedResponse::error(400, "invalid_request"), "invalid_request"),
+        (ScriptedResponse::error(401, "invalid_client"), "invalid_client"),
+        (ScriptedResponse::error(400, "use_dpop_nonce").header("dpop-nonce", "n"), "use_dpop_nonce"),
+        (ScriptedResponse::status(404), "404"),
+        (ScriptedResponse::status(405), "405"),
+        (ScriptedResponse::status(429).header("retry-after", "1"), "429"),
+        (ScriptedResponse::status(500).body("<html>oops</html>"), "500"),
+        (ScriptedResponse::redirect(307, &ear.url), "307"),
+        (ScriptedResponse::redirect(302, &ear.url), "302"),
+        (ScriptedResponse::status(200).body("<html>hello</html>"), "answer"),
+        (ScriptedResponse::normal().without("request_uri"), "answer"),
+        (ScriptedResponse::normal().member("expires_in", 0), "answer"),
+        (ScriptedResponse::normal().truncated(), "transport"),
+        (ScriptedResponse::normal().lost(), "transport"),
+        (ScriptedResponse::huge(8 << 20).with_status(201), "answer"),
+        (ScriptedResponse::normal().hanging(), "timeout"),
+        (ScriptedResponse::normal().dripping(Duration::from_millis(100)), "timeout"),
     ] {
-        provider.next_answer(Endpoint::PushedRequest, answer);
+        provider.next_response(Endpoint::PushedRequest, answer);
         let start = Instant::now();
         let page = alice.get("/login/acme").await;
         assert!(start.elapsed() < limit * 3, "{cause}");
@@ -169,16 +169,16 @@ async fn ar_15_without_a_reference_the_browser_goes_nowhere() {
 }
 
 #[tokio::test]
-async fn ar_15_a_slow_or_lenient_answer_will_do() {
+async fn ar_15_a_slow_or_unusual_response_is_accepted() {
     let provider = TestProvider::start().await.unwrap();
     let site = site(pushing(&provider, "acme")).await;
     let alice = Browser::signed_in(&site, "alice");
     for answer in [
-        Answer::normal().after(Duration::from_millis(500)),
-        Answer::normal().without("expires_in"),
-        Answer::normal().member("expires_in", "60").with_status(200),
+        ScriptedResponse::normal().after(Duration::from_millis(500)),
+        ScriptedResponse::normal().without("expires_in"),
+        ScriptedResponse::normal().member("expires_in", "60").with_status(200),
     ] {
-        provider.next_answer(Endpoint::PushedRequest, answer);
+        provider.next_response(Endpoint::PushedRequest, answer);
         assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
+use oauth_dance::testing::{Client, Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ConnectError, ConnectionState, OAuth, User};
 use serde_json::Value;
 
@@ -60,17 +60,17 @@ async fn rf_04_a_new_refresh_token_replaces_the_old() {
 }
 
 #[tokio::test]
-async fn rf_04_an_answer_without_one_keeps_the_old() {
+async fn rf_04_without_a_new_refresh_token_the_old_remains() {
     let (provider, site) = expired().await;
     provider.configure(|settings| settings.rotation = false);
     let old = site.refresh_token("alice").await;
-    for answer in [
-        Answer::normal(),
-        Answer::normal().member("refresh_token", Value::Null),
-        Answer::normal().member("refresh_token", ""),
-        Answer::normal().member("refresh_token", 0),
+    for response in [
+        ScriptedResponse::normal(),
+        ScriptedResponse::normal().member("refresh_token", Value::Null),
+        ScriptedResponse::normal().member("refresh_token", ""),
+        ScriptedResponse::normal().member("refresh_token", 0),
     ] {
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         site.oauth.client("acme", &alice()).await.unwrap();
         assert_eq!(site.refresh_token("alice").await, old);
         site.clock.advance(HOUR);
@@ -79,10 +79,10 @@ async fn rf_04_an_answer_without_one_keeps_the_old() {
 }
 
 #[tokio::test]
-async fn rf_04_an_answer_without_a_lifetime_or_a_refresh_token_still_expires() {
+async fn rf_04_a_token_without_a_lifetime_still_expires() {
     let (provider, site) = expired().await;
     provider.configure(|settings| settings.rotation = false);
-    provider.next_token_answer(Answer::normal().without("expires_in"));
+    provider.next_token_response(ScriptedResponse::normal().without("expires_in"));
     site.oauth.client("acme", &alice()).await.unwrap();
     site.oauth.client("acme", &alice()).await.unwrap();
     assert_eq!(refreshes(&provider), 1, "not all the time");
@@ -92,7 +92,7 @@ async fn rf_04_an_answer_without_a_lifetime_or_a_refresh_token_still_expires() {
 }
 
 #[tokio::test]
-async fn rf_05_a_lifetime_of_nothing_is_no_loop() {
+async fn rf_05_a_lifetime_of_zero_causes_no_loop() {
     let (provider, site) = expired().await;
     provider.configure(|settings| settings.access_token_lifetime = Duration::ZERO);
     for _ in 1..4 {
@@ -101,24 +101,25 @@ async fn rf_05_a_lifetime_of_nothing_is_no_loop() {
     }
 }
 
-/// A login that it led to would bring the same token again, and so on.
+/// The login that it would lead to would bring the same token again.
 #[tokio::test]
-async fn an_expired_token_without_a_refresh_token_is_no_loop() {
+async fn an_expired_token_alone_causes_no_loop() {
     let (provider, site) = world().await;
     let browser = Browser::signed_in(&site, "alice");
     for (member, value) in [("expires_in", Value::from(0)), ("expires_in", (-1).into()), ("expires_at", 1.into())] {
-        let answer = Answer::normal().without("refresh_token").without("expires_in").member(member, value.clone());
-        provider.next_token_answer(answer);
+        let response =
+            ScriptedResponse::normal().without("refresh_token").without("expires_in").member(member, value.clone());
+        provider.next_token_response(response);
         assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
         assert_eq!(browser.get("/required").await.status, StatusCode::OK, "{member} {value}");
     }
 }
 
 #[tokio::test]
-async fn retry_after_beside_an_error_is_honoured() {
+async fn retry_after_with_an_error_is_respected() {
     for (status, code) in [(429, "slow_down"), (400, "temporarily_unavailable"), (503, "temporarily_unavailable")] {
         let (provider, site) = expired().await;
-        provider.next_token_answer(Answer::error(status, code).header("retry-after", "1800"));
+        provider.next_token_response(ScriptedResponse::error(status, code).header("retry-after", "1800"));
         let now = site.clock.clock().now();
         let error = site.oauth.client("acme", &alice()).await.unwrap_err();
         let ConnectError::BackingOff { until, .. } = error else { panic!("{error:?}") };
@@ -131,16 +132,16 @@ async fn retry_after_beside_an_error_is_honoured() {
     }
 }
 
-/// Its provider may have spent the refresh token before the gateway gave up, whatever the gateway writes.
+/// The provider may have spent the refresh token before the gateway failed, whatever the gateway responds.
 #[tokio::test]
 async fn an_error_of_a_gateway_may_hide_a_rotation() {
-    for answer in [
-        Answer::normal().map_body(|_| br#"{"error":"server_error"}"#.to_vec()).with_status(502),
-        Answer::normal().map_body(|_| br#"{"error":"temporarily_unavailable"}"#.to_vec()).with_status(503),
-        Answer::normal().map_body(|_| b"<html>".to_vec()).with_status(504),
+    for response in [
+        ScriptedResponse::normal().map_body(|_| br#"{"error":"server_error"}"#.to_vec()).with_status(502),
+        ScriptedResponse::normal().map_body(|_| br#"{"error":"temporarily_unavailable"}"#.to_vec()).with_status(503),
+        ScriptedResponse::normal().map_body(|_| b"<html>".to_vec()).with_status(504),
     ] {
         let (provider, site) = expired().await;
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         assert!(matches!(site.oauth.client("acme", &alice()).await, Err(ConnectError::BackingOff { .. })));
         site.clock.advance(HOUR);
         let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
@@ -149,7 +150,7 @@ async fn an_error_of_a_gateway_may_hide_a_rotation() {
 }
 
 #[tokio::test]
-async fn rf_06_a_dead_grant_asks_for_a_login() {
+async fn rf_06_a_dead_grant_leads_to_the_login() {
     let (provider, site) = expired().await;
     provider.revoke_all_of("alice");
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
@@ -165,20 +166,20 @@ async fn rf_06_a_dead_grant_asks_for_a_login() {
 }
 
 #[tokio::test]
-async fn rf_07_a_hiccup_of_the_provider_costs_nothing() {
+async fn rf_07_a_temporary_failure_loses_nothing() {
     let (provider, site) = expired().await;
     let before = (site.access_token("alice").await, site.refresh_token("alice").await);
-    let answers = [
-        Answer::status(500).body("<html>oops</html>"),
-        Answer::status(502),
-        Answer::status(503).header("retry-after", "30"),
-        Answer::status(429).header("retry-after", "soon"),
-        Answer::error(400, "temporarily_unavailable"),
-        Answer::status(200).body("<html>maintenance</html>"),
-        Answer::closed(),
+    let responses = [
+        ScriptedResponse::status(500).body("<html>oops</html>"),
+        ScriptedResponse::status(502),
+        ScriptedResponse::status(503).header("retry-after", "30"),
+        ScriptedResponse::status(429).header("retry-after", "soon"),
+        ScriptedResponse::error(400, "temporarily_unavailable"),
+        ScriptedResponse::status(200).body("<html>maintenance</html>"),
+        ScriptedResponse::closed(),
     ];
-    for (tries, answer) in answers.into_iter().enumerate() {
-        provider.next_token_answer(answer);
+    for (tries, response) in responses.into_iter().enumerate() {
+        provider.next_token_response(response);
         let error = site.oauth.client("acme", &alice()).await.unwrap_err();
         assert!(matches!(error, ConnectError::BackingOff { .. }), "{error:?}");
         assert_eq!((site.access_token("alice").await, site.refresh_token("alice").await), before);
@@ -194,15 +195,15 @@ async fn rf_07_a_hiccup_of_the_provider_costs_nothing() {
 async fn rf_07_a_good_token_works_while_the_provider_is_down() {
     let (provider, site) = world().await;
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
-    provider.next_token_answer(Answer::status(500));
+    provider.next_token_response(ScriptedResponse::status(500));
     site.oauth.client("acme", &alice()).await.unwrap();
     assert_eq!(refreshes(&provider), 0);
 }
 
 #[tokio::test]
-async fn rf_08_a_lost_answer_ends_in_a_clean_login() {
+async fn rf_08_a_lost_response_leads_to_the_login() {
     let (provider, site) = expired().await;
-    provider.next_token_answer(Answer::normal().lost());
+    provider.next_token_response(ScriptedResponse::normal().lost());
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
     assert!(matches!(error, ConnectError::BackingOff { .. }), "{error:?}");
     let found = site.oauth.connection("acme", &alice()).await.unwrap().unwrap();
@@ -220,9 +221,9 @@ async fn rf_08_a_lost_answer_ends_in_a_clean_login() {
 }
 
 #[tokio::test]
-async fn rf_09_a_wrong_client_secret_is_not_the_user_s_fault() {
+async fn rf_09_a_wrong_client_secret_ends_no_connection() {
     let (provider, site) = expired().await;
-    provider.next_token_answer(Answer::error(401, "invalid_client"));
+    provider.next_token_response(ScriptedResponse::error(401, "invalid_client"));
     let error = site.oauth.client("acme", &alice()).await.unwrap_err();
     assert!(!error.needs_login(), "{error:?}");
     assert!(matches!(error, ConnectError::BackingOff { cause, .. } if cause.contains("invalid_client")));
@@ -231,7 +232,7 @@ async fn rf_09_a_wrong_client_secret_is_not_the_user_s_fault() {
 }
 
 #[tokio::test]
-async fn rf_10_a_refresh_token_goes_back_where_it_came_from() {
+async fn rf_10_a_refresh_token_is_sent_only_to_its_provider() {
     let (one, two) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
     two.configure(|settings| {
         settings.clients.insert("two".to_owned(), Client::confidential("secret of two"));
@@ -262,13 +263,13 @@ async fn until(mut done: impl AsyncFnMut() -> bool) {
     panic!("it did not happen");
 }
 
-/// Neither the body nor the query of the call that made a refresh necessary.
+/// Neither the body nor the query of the call that caused the refresh.
 #[tokio::test]
-async fn rf_10_a_refresh_carries_nothing_of_the_call() {
+async fn rf_10_a_refresh_contains_nothing_of_the_call() {
     let (provider, site) = world().await;
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
     let client = site.oauth.client("acme", &alice()).await.unwrap();
-    provider.next_answer(Endpoint::Api, Answer::error(401, "invalid_token"));
+    provider.next_response(Endpoint::Api, ScriptedResponse::error(401, "invalid_token"));
     let call = client.post("/notes").query(&[("q", "private")]).json(&serde_json::json!({ "text": "private" }));
     call.send().await.unwrap().success().unwrap();
 
@@ -279,11 +280,11 @@ async fn rf_10_a_refresh_carries_nothing_of_the_call() {
 }
 
 #[tokio::test]
-async fn one_user_s_expiry_is_nobody_else_s() {
+async fn one_user_s_expiry_does_not_affect_others() {
     let (provider, site) = world().await;
     let browsers = ["alice", "bob"].map(|user| Browser::signed_in(&site, user));
     browsers[0].login("acme").await;
-    provider.next_token_answer(Answer::normal().without("expires_in").without("refresh_token"));
+    provider.next_token_response(ScriptedResponse::normal().without("expires_in").without("refresh_token"));
     browsers[1].login("acme").await;
     site.clock.advance(HOUR);
     for _ in 0..2 {
@@ -294,10 +295,10 @@ async fn one_user_s_expiry_is_nobody_else_s() {
 }
 
 #[tokio::test]
-async fn rf_11_a_caller_that_goes_away_loses_nothing() {
+async fn rf_11_a_dropped_caller_loses_nothing() {
     let (provider, site) = expired().await;
     let before = site.refresh_token("alice").await;
-    provider.next_token_answer(Answer::normal().after(Duration::from_millis(150)));
+    provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(150)));
     let gone = tokio::time::timeout(Duration::from_millis(50), site.oauth.client("acme", &alice())).await;
     assert!(gone.is_err(), "the caller waits no longer");
     until(async || site.refresh_token("alice").await != before).await;
@@ -306,7 +307,7 @@ async fn rf_11_a_caller_that_goes_away_loses_nothing() {
 }
 
 #[tokio::test]
-async fn rf_14_without_a_refresh_token_nobody_is_asked() {
+async fn rf_14_without_a_refresh_token_nothing_is_sent() {
     let (provider, site) = world().await;
     provider.configure(|settings| settings.refresh_tokens = false);
     provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
@@ -316,13 +317,13 @@ async fn rf_14_without_a_refresh_token_nobody_is_asked() {
     assert_eq!(refreshes(&provider), 0);
 }
 
-/// Starts a refresh that takes a while, and waits until the provider is at it.
+/// Starts a slow refresh, and waits until the provider has received the request.
 async fn slow_refresh(
     provider: &TestProvider,
     oauth: &OAuth,
 ) -> tokio::task::JoinHandle<Result<oauth_dance::ApiClient, ConnectError>> {
     let before = refreshes(provider);
-    provider.next_token_answer(Answer::normal().after(Duration::from_millis(150)));
+    provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(150)));
     let oauth = oauth.clone();
     let refreshing = tokio::spawn(async move { oauth.client("acme", &alice()).await });
     until(async || refreshes(provider) > before).await;
@@ -330,7 +331,7 @@ async fn slow_refresh(
 }
 
 #[tokio::test]
-async fn rf_15_a_logout_during_a_refresh_stays() {
+async fn rf_15_a_logout_during_a_refresh_takes_precedence() {
     let (provider, site) = expired().await;
     let refreshing = slow_refresh(&provider, &site.oauth).await;
     assert!(site.oauth.disconnect("acme", &alice()).await.unwrap().removed);
@@ -340,7 +341,7 @@ async fn rf_15_a_logout_during_a_refresh_stays() {
 }
 
 #[tokio::test]
-async fn rf_16_a_login_during_a_refresh_stays() {
+async fn rf_16_a_login_during_a_refresh_takes_precedence() {
     let (provider, site) = expired().await;
     let refreshing = slow_refresh(&provider, &site.oauth).await;
     provider.configure(|settings| settings.user = "other account".to_owned());

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ApiClient, OAuth2Token, User};
 use oauth_dance_core::{Precondition, Token};
 use tokio::task::JoinSet;
 
 use crate::support::{Site, world};
 
-fn rejection() -> Answer {
-    Answer::error(401, "invalid_token").header("www-authenticate", "Bearer error=\"invalid_token\"")
+fn rejection() -> ScriptedResponse {
+    ScriptedResponse::error(401, "invalid_token").header("www-authenticate", "Bearer error=\"invalid_token\"")
 }
 
 async fn connected() -> (TestProvider, Site, ApiClient) {
@@ -26,13 +26,13 @@ fn calls_and_refreshes(provider: &TestProvider) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn ac_05_a_rejected_token_is_replaced_once_and_the_call_repeated() {
+async fn ac_05_a_rejected_token_is_replaced_once() {
     let (provider, site, client) = connected().await;
     let before = site.access_token("alice").await.unwrap();
-    provider.next_answer(Endpoint::Api, rejection());
-    let answer = client.put("/notes/1").header(http::header::ETAG, "x".parse().unwrap()).json(&["text"]);
-    let answer = answer.send().await.unwrap().success().unwrap();
-    assert_eq!(answer.json::<serde_json::Value>().unwrap()["body"], "[\"text\"]");
+    provider.next_response(Endpoint::Api, rejection());
+    let response = client.put("/notes/1").header(http::header::ETAG, "x".parse().unwrap()).json(&["text"]);
+    let response = response.send().await.unwrap().success().unwrap();
+    assert_eq!(response.json::<serde_json::Value>().unwrap()["body"], "[\"text\"]");
     assert_eq!(calls_and_refreshes(&provider), (2, 1));
 
     let calls = provider.requests_to(Endpoint::Api);
@@ -45,22 +45,22 @@ async fn ac_05_a_rejected_token_is_replaced_once_and_the_call_repeated() {
 }
 
 #[tokio::test]
-async fn ac_05_a_second_rejection_is_the_caller_s() {
+async fn ac_05_a_second_rejection_is_returned_to_the_caller() {
     let (provider, _site, client) = connected().await;
-    provider.next_answer(Endpoint::Api, rejection());
-    provider.next_answer(Endpoint::Api, rejection());
-    let answer = client.get("/notes").send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
-    assert!(answer.headers().contains_key("www-authenticate"));
+    provider.next_response(Endpoint::Api, rejection());
+    provider.next_response(Endpoint::Api, rejection());
+    let response = client.get("/notes").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert!(response.headers().contains_key("www-authenticate"));
     assert_eq!(calls_and_refreshes(&provider), (2, 1));
 }
 
-/// Somebody else has refreshed it since this client was made: the stored one is tried, and nothing is redeemed.
+/// Another process has refreshed the token since this client was created: the stored one is tried, and nothing is redeemed.
 #[tokio::test]
-async fn ac_05_a_token_that_was_replaced_meanwhile_is_not_refreshed_again() {
+async fn ac_05_an_already_replaced_token_is_not_refreshed() {
     let (provider, site, client) = connected().await;
     let newer = provider.connect(&site.oauth, "acme", &User::new("alice")).await.unwrap();
-    provider.next_answer(Endpoint::Api, rejection());
+    provider.next_response(Endpoint::Api, rejection());
     client.get("/notes").send().await.unwrap().success().unwrap();
     assert_eq!(calls_and_refreshes(&provider), (2, 0));
     let repeated = format!("Bearer {}", newer.access_token.expose());
@@ -72,7 +72,7 @@ async fn ac_05_many_rejected_calls_share_one_refresh() {
     let (provider, site, client) = connected().await;
     let rejected = site.access_token("alice").await.unwrap();
     for _ in 0..20 {
-        provider.next_answer(Endpoint::Api, rejection());
+        provider.next_response(Endpoint::Api, rejection());
     }
     let mut calls = JoinSet::new();
     for _ in 0..20 {
@@ -85,9 +85,9 @@ async fn ac_05_many_rejected_calls_share_one_refresh() {
     assert_ne!(site.access_token("alice").await.unwrap(), rejected);
 }
 
-/// Nothing can be done about it here, so the API's own answer is what the caller gets, and nothing stored is lost.
+/// There is no other token, so the caller gets the API's response, and the stored token is not lost.
 #[tokio::test]
-async fn ac_05_without_another_token_the_answer_stays() {
+async fn ac_05_without_another_token_the_response_is_returned() {
     let (provider, site) = world().await;
     let user = User::new("alice");
     let key = user.key("acme").unwrap();
@@ -100,15 +100,15 @@ async fn ac_05_without_another_token_the_answer_stays() {
 
     let fresh = provider.connect(&site.oauth, "acme", &user).await.unwrap();
     let client = site.oauth.client("acme", &user).await.unwrap();
-    provider.next_answer(Endpoint::Api, rejection());
-    provider.next_token_answer(Answer::status(503));
+    provider.next_response(Endpoint::Api, rejection());
+    provider.next_token_response(ScriptedResponse::status(503));
     assert_eq!(client.get("/notes").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert_eq!(site.token("alice").await.unwrap().refresh_token, fresh.refresh_token);
 }
 
-/// Some APIs answer 403 or 400 for a token that has expired: its time is known, so it is never sent.
+/// Some APIs respond with 403 or 400 to an expired token. Its expiry is known, so it is never sent.
 #[tokio::test]
-async fn ac_06_an_expired_token_is_not_even_tried() {
+async fn ac_06_an_expired_token_is_never_sent() {
     let (provider, site) = world().await;
     provider.configure(|settings| {
         settings.clock = site.clock.clock();
@@ -124,7 +124,7 @@ async fn ac_06_an_expired_token_is_not_even_tried() {
     assert!(!calls[0].header("authorization").unwrap().contains(&expired));
 }
 
-/// What was asked for may have been done before the redirect, also if that leads back to the same URL.
+/// The request may have been processed before the redirect, even if that leads back to the same URL.
 #[tokio::test]
 async fn ac_08_nothing_is_sent_again_after_a_redirect() {
     for (status, location) in [
@@ -137,23 +137,23 @@ async fn ac_08_nothing_is_sent_again_after_a_redirect() {
     ] {
         let (provider, site, client) = connected().await;
         let before = site.access_token("alice").await;
-        provider.next_answer(Endpoint::Api, Answer::redirect(status, location));
-        provider.next_answer(Endpoint::Api, rejection());
-        let answer = client.post("/orders").body("1 piano").send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{status} {location}");
+        provider.next_response(Endpoint::Api, ScriptedResponse::redirect(status, location));
+        provider.next_response(Endpoint::Api, rejection());
+        let response = client.post("/orders").body("1 piano").send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{status} {location}");
         assert_eq!(calls_and_refreshes(&provider), (2, 1), "{status} {location}");
         assert_ne!(site.access_token("alice").await, before, "the next call has a new token");
     }
     let (provider, _site, client) = connected().await;
-    provider.next_answer(Endpoint::Api, rejection());
-    provider.next_answer(Endpoint::Api, Answer::redirect(303, "/api/done"));
+    provider.next_response(Endpoint::Api, rejection());
+    provider.next_response(Endpoint::Api, ScriptedResponse::redirect(303, "/api/done"));
     client.post("/orders").body("1 piano").send().await.unwrap().success().unwrap();
     let paths: Vec<_> = provider.requests_to(Endpoint::Api).iter().map(|request| request.path.clone()).collect();
     assert_eq!(paths, ["/api/orders", "/api/orders", "/api/done"], "the first hop itself may reject the token");
 }
 
 #[tokio::test]
-async fn an_empty_body_says_that_it_is_empty() {
+async fn an_empty_body_has_a_length() {
     let (provider, _site, client) = connected().await;
     for (request, length) in [
         (client.post("/x"), Some("0")),
@@ -166,18 +166,18 @@ async fn an_empty_body_says_that_it_is_empty() {
         (client.delete("/x"), None),
     ] {
         provider.clear_requests();
-        provider.next_answer(Endpoint::Api, Answer::redirect(307, "/api/y"));
+        provider.next_response(Endpoint::Api, ScriptedResponse::redirect(307, "/api/y"));
         request.send().await.unwrap().success().unwrap();
         for request in provider.requests() {
             assert_eq!(request.header("content-length"), length, "{} {}", request.method, request.path);
         }
     }
-    provider.next_answer(Endpoint::Api, Answer::redirect(303, "/api/y"));
+    provider.next_response(Endpoint::Api, ScriptedResponse::redirect(303, "/api/y"));
     client.post("/x").send().await.unwrap().success().unwrap();
     assert_eq!(provider.requests_to(Endpoint::Api).pop().unwrap().header("content-length"), None, "it is a GET now");
 }
 
-/// RFC 5849 section 2.1: such a request has its parameters in a header, and some servers answer 411 without a length.
+/// RFC 5849 section 2.1: such a request has its parameters in a header, and some servers respond with 411 without a length.
 #[tokio::test]
 async fn every_request_of_the_library_has_a_length() {
     let (provider, site) = super::oauth1_dance::world().await;

@@ -1,4 +1,4 @@
-//! Callbacks whose browser goes away, comes again, or comes to another process.
+//! Callbacks that the browser interrupts, repeats, or sends to another process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use oauth_dance::testing::{Answer, Endpoint, TestClock, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestClock, TestProvider};
 use oauth_dance::{Authorized, BoxError, Decision, Hooks, KeyRing, OAuthBuilder, Repeated, User};
 use tokio::time::timeout;
 
@@ -16,18 +16,18 @@ fn redeemed(provider: &TestProvider) -> usize {
     provider.requests_to(Endpoint::Token).len()
 }
 
-/// The provider takes its time for the next token, so that the browser can leave meanwhile.
+/// Delays the next token response, so that the browser can disconnect in the meantime.
 fn slow(provider: &TestProvider) {
-    provider.next_token_answer(Answer::normal().after(Duration::from_millis(200)));
+    provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(200)));
 }
 
-/// The site has nothing left to do.
+/// Waits until the site has nothing in flight.
 async fn finished(site: &Site) {
     timeout(Duration::from_secs(5), site.oauth.finish()).await.expect("a login ends by itself");
 }
 
 #[tokio::test]
-async fn a_browser_that_leaves_is_connected_all_the_same() {
+async fn a_login_completes_after_the_browser_disconnects() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -55,7 +55,7 @@ async fn a_callback_sent_twice_at_once_connects_once() {
 }
 
 #[tokio::test]
-async fn a_new_user_s_lost_cookie_comes_again() {
+async fn a_new_user_s_lost_cookie_is_sent_again() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     for leaves_early in [true, false] {
@@ -92,7 +92,7 @@ async fn two_processes(provider: &TestProvider) -> (Site, Site, TestClock) {
     (start().await, start().await, clock)
 }
 
-/// The same browser, sent to the other process by a balancer.
+/// The same browser, routed to the other process by a load balancer.
 fn moved_to(site: &Site, browser: &Browser) -> Browser {
     let moved = Browser::of(site);
     browser.cookies().iter().for_each(|(name, value)| moved.set_cookie(name, value));
@@ -119,20 +119,20 @@ async fn another_process_gets_the_outcome_of_the_first() {
 }
 
 #[tokio::test]
-async fn a_failure_is_repeated_as_it_was() {
+async fn a_failure_is_repeated_unchanged() {
     let provider = TestProvider::start().await.unwrap();
     let (one, two, _) = two_processes(&provider).await;
-    type Refusal = (Option<&'static str>, fn() -> Answer, &'static str);
+    type Refusal = (Option<&'static str>, fn() -> ScriptedResponse, &'static str);
     let refusals: [Refusal; 4] = [
-        (Some("access_denied"), Answer::normal, "denied"),
-        (Some("user_cancelled_login"), Answer::normal, "denied"),
-        (Some("server_error"), Answer::normal, "provider_error"),
-        (None, || Answer::error(400, "invalid_grant"), "failed_before"),
+        (Some("access_denied"), ScriptedResponse::normal, "denied"),
+        (Some("user_cancelled_login"), ScriptedResponse::normal, "denied"),
+        (Some("server_error"), ScriptedResponse::normal, "provider_error"),
+        (None, || ScriptedResponse::error(400, "invalid_grant"), "failed_before"),
     ];
     for (refuses, answer, code) in refusals {
         provider.configure(|settings| settings.refuses = refuses.map(str::to_owned));
-        provider.clear_answers();
-        provider.next_token_answer(answer());
+        provider.clear_responses();
+        provider.next_token_response(answer());
         let browser = Browser::of(&one);
         let callback = browser.stopped_at_callback("acme").await;
         let elsewhere = moved_to(&two, &browser);
@@ -165,7 +165,7 @@ fn a_process_that_dies_leaves_a_clear_error() {
     let callback = here.block_on(async {
         let callback = alice.stopped_at_callback("acme").await;
         alice.cookies().iter().for_each(|(name, value)| elsewhere.set_cookie(name, value));
-        provider.next_token_answer(Answer::normal().hanging());
+        provider.next_token_response(ScriptedResponse::normal().hanging());
         alice.hang_up(callback.as_str(), || redeemed(&provider) == 1).await;
         callback
     });
@@ -181,7 +181,7 @@ fn a_process_that_dies_leaves_a_clear_error() {
     drop(one);
 }
 
-/// Signs users in by a cookie of its own, and remembers who came again.
+/// Signs users in with its own cookie, and records repeated logins.
 #[derive(Clone, Default)]
 struct SignsIn {
     repeated: Arc<Mutex<Vec<String>>>,
@@ -226,7 +226,7 @@ async fn a_hook_s_response_is_repeated_as_a_redirect() {
 }
 
 #[tokio::test]
-async fn a_repeat_signs_nobody_in_over_another_user() {
+async fn a_repeat_does_not_replace_the_signed_in_user() {
     let (provider, hooks) = (TestProvider::start().await.unwrap(), SignsIn::default());
     let site = Site::with(&provider, |builder| builder.hooks(hooks.clone())).await;
     let browser = Browser::of(&site);
@@ -240,7 +240,7 @@ async fn a_repeat_signs_nobody_in_over_another_user() {
 }
 
 #[tokio::test]
-async fn a_hook_that_panics_ends_its_login_only() {
+async fn a_panicking_hook_ends_only_its_own_login() {
     let (provider, hooks) = (TestProvider::start().await.unwrap(), SignsIn::default());
     let site = Site::with(&provider, |builder| builder.hooks(hooks.clone())).await;
     let browser = Browser::of(&site);
@@ -264,7 +264,7 @@ async fn fragile(provider: &TestProvider) -> (Site, Arc<FragileStorage>) {
 }
 
 #[tokio::test]
-async fn a_storage_that_comes_back_in_time_gets_the_token() {
+async fn a_token_is_stored_after_a_short_outage() {
     let provider = TestProvider::start().await.unwrap();
     let (site, storage) = fragile(&provider).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -282,7 +282,7 @@ async fn a_storage_that_comes_back_in_time_gets_the_token() {
     assert!(provider.requests_to(Endpoint::Revocation).is_empty());
 }
 
-/// A hook that names the user. The storage goes down while it runs.
+/// A hook that names the user. The storage becomes unavailable while it runs.
 struct Outage(Arc<FragileStorage>);
 
 #[async_trait::async_trait]
@@ -293,7 +293,7 @@ impl Hooks for Outage {
     }
 }
 
-/// At some providers one revocation ends every grant of the user, and the stored token with them.
+/// At some providers, one revocation ends all grants of the user, including that of the stored token.
 #[tokio::test]
 async fn an_outage_at_a_sign_in_revokes_nothing() {
     let provider = TestProvider::start().await.unwrap();
@@ -319,9 +319,9 @@ impl Hooks for Fails {
     }
 }
 
-/// Some providers issue a refresh token at the first login only, and would issue none at the next.
+/// Some providers issue a refresh token only at the first login, and would issue none at the next.
 #[tokio::test]
-async fn a_first_token_that_a_hook_fails_for_is_revoked() {
+async fn a_first_token_is_revoked_if_its_hook_fails() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, |builder| builder.hooks(Fails)).await;
     for (user, revoked) in [("alice", 2), ("bob", 0)] {
@@ -346,7 +346,7 @@ async fn a_token_that_is_not_stored_is_revoked() {
     assert_eq!((page.status, page.json()["error"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("storage_failed")));
     assert_eq!(provider.requests_to(Endpoint::Revocation).len(), 2, "the refresh and the access token");
 
-    // Some providers end all of a user's grants with one, so an earlier connection is worth more.
+    // Some providers end all of a user's grants with one revocation, so an earlier connection takes precedence.
     storage.switch(false);
     alice.login("acme").await;
     let earlier = site.access_token("alice").await;
@@ -360,7 +360,7 @@ async fn a_token_that_is_not_stored_is_revoked() {
 }
 
 #[tokio::test]
-async fn a_repeat_needs_nothing_of_the_provider() {
+async fn a_repeat_sends_nothing_to_the_provider() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -369,7 +369,7 @@ async fn a_repeat_needs_nothing_of_the_provider() {
     drop(provider);
     let again = alice.get_with(callback.as_str(), &[("cookie", &cookies)]).await;
     assert_eq!(again.status, StatusCode::SEE_OTHER);
-    // Without the cookie of the attempt it is another browser.
+    // A request without the attempt's cookie comes from another browser.
     let other = Browser::signed_in(&site, "alice").get(callback.as_str()).await;
     assert_eq!(other.status, StatusCode::BAD_REQUEST);
 }

@@ -1,4 +1,4 @@
-//! Cookies of the library, and what depends on them.
+//! The library's cookies, and the sessions that depend on them.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn attributes(cookie: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn sc_01_sc_02_cookies_are_kept_strictly() {
+async fn sc_01_sc_02_cookie_attributes_are_strict() {
     let provider = TestProvider::start().await.unwrap();
     for (base, secure) in [(None, false), (Some("https://app.example".to_owned()), true)] {
         let registration = provider.registration("acme");
@@ -42,7 +42,7 @@ async fn sc_01_sc_02_cookies_are_kept_strictly() {
 }
 
 #[tokio::test]
-async fn sc_05_a_user_cookie_is_made_by_the_application_only() {
+async fn sc_05_a_user_cookie_cannot_be_forged() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     let browser = Browser::of(&site);
@@ -87,7 +87,7 @@ async fn sc_08_nothing_personal_is_cached() {
 }
 
 #[tokio::test]
-async fn sc_09_strange_cookies_are_no_cookies() {
+async fn sc_09_malformed_cookies_are_ignored() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     let browser = Browser::of(&site);
@@ -122,7 +122,7 @@ async fn sc_09_strange_cookies_are_no_cookies() {
 }
 
 #[tokio::test]
-async fn sc_10_the_attempt_s_cookie_goes_with_it() {
+async fn sc_10_the_attempt_s_cookie_is_removed() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let ends = |page: &Page, age: &str| attributes(page.set_cookies()[0]).contains(&&*format!("Max-Age={age}"));
@@ -132,7 +132,7 @@ async fn sc_10_the_attempt_s_cookie_goes_with_it() {
     assert!(ends(&alice.login("acme").await, "60"), "after a refusal");
     provider.configure(|settings| settings.refuses = None);
 
-    provider.next_token_answer(oauth_dance::testing::Answer::status(500));
+    provider.next_token_response(oauth_dance::testing::ScriptedResponse::status(500));
     assert!(ends(&alice.login("acme").await, "60"), "after a failure");
 
     let callback = alice.stopped_at_callback("acme").await;
@@ -149,11 +149,11 @@ async fn sc_10_the_attempt_s_cookie_goes_with_it() {
 }
 
 #[tokio::test]
-async fn sc_11_two_applications_on_one_host() {
+async fn sc_11_two_applications_on_one_host_are_independent() {
     let provider = TestProvider::start().await.unwrap();
     let one = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     let two = Site::with(&provider, OAuthBuilder::anonymous_users).await;
-    // Ports do not separate cookies, so the browser has one jar for both.
+    // Ports do not separate cookies, so both applications share the browser's cookie jar.
     let (browser, elsewhere) = (Browser::of(&one), Browser::of(&two));
     let share =
         |from: &Browser, to: &Browser| from.cookies().iter().for_each(|(name, value)| to.set_cookie(name, value));
@@ -169,7 +169,7 @@ async fn sc_11_two_applications_on_one_host() {
 }
 
 #[tokio::test]
-async fn sc_11_two_processes_of_one_application() {
+async fn sc_11_processes_of_one_application_share_logins() {
     let provider = TestProvider::start().await.unwrap();
     let (keys, storage) = (KeyRing::generate(), Setup::default().storage);
     let setup = || Setup { keys: keys.clone(), storage: storage.clone(), ..Setup::default() };
@@ -182,7 +182,7 @@ async fn sc_11_two_processes_of_one_application() {
 }
 
 #[tokio::test]
-async fn sc_12_a_visit_leaves_nothing() {
+async fn sc_12_a_visit_sets_and_stores_nothing() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, OAuthBuilder::anonymous_users).await;
     for _ in 0..100 {
@@ -198,7 +198,7 @@ async fn sc_12_a_visit_leaves_nothing() {
     assert!(stored.entries.is_empty(), "not even by logins that are only started");
 }
 
-/// One process after the other, each with a ring of its own, on one storage.
+/// Several processes on one storage, each with its own key ring.
 async fn processes(rings: impl IntoIterator<Item = KeyRing>) -> (TestProvider, Vec<Site>) {
     let provider = TestProvider::start().await.unwrap();
     let storage = Setup::default().storage;
@@ -236,7 +236,7 @@ async fn sc_15_keys_can_be_changed() {
     let (_provider, steps) = processes([KeyRing::new(old), second, first, KeyRing::new(new)]).await;
     let [before, second, first, dropped] = &steps[..] else { panic!() };
 
-    // Processes that are not restarted yet, and those that are, serve the same browsers.
+    // Processes with the old and the new configuration serve the same browsers.
     let (mut known, mut fresh) = (Browser::of(before), Browser::of(first));
     known.login("acme").await;
     known.forget_logins();
@@ -257,7 +257,7 @@ async fn sc_15_keys_can_be_changed() {
 }
 
 #[tokio::test]
-async fn sc_15_a_login_renews_the_cookie_too() {
+async fn sc_15_a_login_reseals_the_cookie() {
     use oauth_dance_core::SealingKey;
 
     let (old, new) = (SealingKey::generate(), SealingKey::generate());

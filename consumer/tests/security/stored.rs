@@ -1,4 +1,4 @@
-//! What the dance and the extractors make of the storage.
+//! How the dance and the extractors use the storage.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use oauth_dance_core::{Precondition, Record};
 use crate::support::{Browser, FragileStorage, Setup, Site, world};
 
 #[tokio::test]
-async fn st_01_a_token_is_one_user_s() {
+async fn st_01_a_token_belongs_to_one_user() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     alice.login("acme").await;
@@ -33,7 +33,7 @@ async fn fragile(provider: &TestProvider) -> (Site, Arc<FragileStorage>) {
 }
 
 #[tokio::test]
-async fn st_10_sc_13_an_outage_is_never_taken_for_not_connected() {
+async fn st_10_sc_13_an_outage_is_not_reported_as_not_connected() {
     let provider = TestProvider::start().await.unwrap();
     let (site, storage) = fragile(&provider).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -46,7 +46,7 @@ async fn st_10_sc_13_an_outage_is_never_taken_for_not_connected() {
             let page = alice.get_with(path, &[("accept", accept)]).await;
             assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
             match accept {
-                "text/html" => assert!(page.body.contains("<h1>That did not work</h1>"), "{page:?}"),
+                "text/html" => assert!(page.body.contains("<h1>This page is not available</h1>"), "{page:?}"),
                 _ => assert_eq!(page.json()["error"], "storage_failed"),
             }
             assert!(page.location().is_empty() && !page.text().contains(&secret));
@@ -77,7 +77,7 @@ async fn st_10_no_code_is_spent_while_the_storage_is_down() {
 }
 
 #[tokio::test]
-async fn st_10_a_storage_that_goes_down_after_the_exchange_is_reported() {
+async fn st_10_an_outage_after_the_exchange_is_reported() {
     let provider = TestProvider::start().await.unwrap();
     let (site, storage) = fragile(&provider).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -92,7 +92,7 @@ async fn st_10_a_storage_that_goes_down_after_the_exchange_is_reported() {
 }
 
 #[tokio::test]
-async fn st_12_a_record_that_cannot_be_read_stays_and_a_login_repairs_it() {
+async fn st_12_a_login_replaces_an_unreadable_record() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let key = User::new("alice").key("acme").unwrap();
@@ -117,7 +117,7 @@ async fn st_12_a_record_that_cannot_be_read_stays_and_a_login_repairs_it() {
 }
 
 #[tokio::test]
-async fn st_13_st_16_after_a_logout_nothing_is_left() {
+async fn st_13_st_16_nothing_remains_after_a_logout() {
     let (_provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let page = alice.login("acme").await;

@@ -1,10 +1,10 @@
-//! The token endpoint: what it is sent, and how long it is listened to.
+//! Requests to the token endpoint, and the limits of its responses.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
+use oauth_dance::testing::{Client, Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{ClientAuthentication, User};
 
 use crate::support::{Browser, Ear, Setup, Site, code_of, world};
@@ -25,7 +25,7 @@ async fn tr_01_basic_credentials_are_form_encoded() {
 }
 
 #[tokio::test]
-async fn tr_02_one_way_to_authenticate() {
+async fn tr_02_the_client_authenticates_in_one_way() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
         settings.clients.insert("public".to_owned(), Client::public());
@@ -56,7 +56,7 @@ async fn tr_02_one_way_to_authenticate() {
 }
 
 #[tokio::test]
-async fn tr_03_the_exchange_repeats_what_was_asked() {
+async fn tr_03_the_exchange_repeats_the_redirect_uri() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
@@ -73,22 +73,22 @@ async fn tr_03_the_exchange_repeats_what_was_asked() {
 }
 
 #[tokio::test]
-async fn tr_04_nothing_follows_a_redirect() {
+async fn tr_04_no_request_follows_a_redirect() {
     let (provider, site) = world().await;
     let ear = Ear::listen().await;
     let elsewhere = [ear.url.clone(), ear.url.replace("http:", ""), format!("{}/token", provider.url())];
     for status in [301, 302, 303, 307, 308] {
         for location in &elsewhere {
             let alice = Browser::signed_in(&site, "alice");
-            provider.next_token_answer(Answer::redirect(status, location));
+            provider.next_token_response(ScriptedResponse::redirect(status, location));
             assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY, "{status} {location}");
 
             let user = User::new("bob");
             provider.connect(&site.oauth, "acme", &user).await.unwrap();
             site.clock.advance(Duration::from_secs(3601));
-            provider.next_token_answer(Answer::redirect(status, location));
+            provider.next_token_response(ScriptedResponse::redirect(status, location));
             assert!(site.oauth.client("acme", &user).await.is_err());
-            provider.next_answer(Endpoint::Revocation, Answer::redirect(status, location));
+            provider.next_response(Endpoint::Revocation, ScriptedResponse::redirect(status, location));
             let done = site.oauth.disconnect("acme", &user).await.unwrap();
             assert_eq!(done.revocation, oauth_dance::Revocation::Failed);
             assert_eq!(provider.requests_to(Endpoint::Token).len(), 2);
@@ -103,31 +103,35 @@ async fn tr_06_a_call_ends_in_time() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::with(&provider, |builder| builder.timeout(Duration::from_millis(250))).await;
     let alice = Browser::signed_in(&site, "alice");
-    for answer in [Answer::normal().hanging(), Answer::normal().dripping(Duration::from_millis(20))] {
+    for response in
+        [ScriptedResponse::normal().hanging(), ScriptedResponse::normal().dripping(Duration::from_millis(20))]
+    {
         let callback = alice.stopped_at_callback("acme").await;
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         let since = Instant::now();
         let slow = alice.get(callback.as_str());
         let (page, ()) = tokio::join!(slow, async {
-            // Meanwhile others are served.
+            // Other requests are served in the meantime.
             let page = Browser::signed_in(&site, "bob").login("acme").await;
             assert!(since.elapsed() < Duration::from_millis(240) || page.status == StatusCode::SEE_OTHER);
         });
         assert_eq!(page.status, StatusCode::GATEWAY_TIMEOUT);
         assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
-        provider.clear_answers();
+        provider.clear_responses();
     }
 }
 
 #[tokio::test]
-async fn tr_07_a_body_is_read_as_far_as_it_makes_sense() {
+async fn tr_07_a_body_is_read_up_to_the_limit() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
-    for answer in
-        [Answer::huge(64 << 20), Answer::endless(), Answer::huge(64 << 20).header("content-length", "67108864")]
-    {
+    for response in [
+        ScriptedResponse::huge(64 << 20),
+        ScriptedResponse::endless(),
+        ScriptedResponse::huge(64 << 20).header("content-length", "67108864"),
+    ] {
         let before = provider.bytes_streamed();
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY);
         let read = provider.bytes_streamed() - before;
         assert!(read < 16 << 20, "{read}");
@@ -145,20 +149,20 @@ async fn tr_07_nothing_is_decompressed_beyond_the_limit() {
     let bomb = gzip.finish().unwrap();
     assert!(bomb.len() < 64 << 10);
 
-    let answer = Answer::json(serde_json::json!({})).header("content-encoding", "gzip").body(bomb);
-    provider.next_token_answer(answer.clone());
+    let response = ScriptedResponse::json(serde_json::json!({})).header("content-encoding", "gzip").body(bomb);
+    provider.next_token_response(response.clone());
     assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY);
     assert_eq!(provider.requests_to(Endpoint::Token)[0].header("accept-encoding"), None);
 
     alice.login("acme").await;
-    provider.next_answer(Endpoint::Api, answer);
+    provider.next_response(Endpoint::Api, response);
     let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
-    let answer = client.get("/bomb").max_response(1 << 20).send().await.unwrap();
-    assert!(answer.bytes().len() < 64 << 10);
+    let response = client.get("/bomb").max_response(1 << 20).send().await.unwrap();
+    assert!(response.bytes().len() < 64 << 10);
     assert_eq!(provider.requests_to(Endpoint::Api)[0].header("accept-encoding"), None);
 }
 
-/// A server that announces more than it sends, and then closes the connection or leaves it open.
+/// A server that announces a longer body than it sends, and then closes the connection or leaves it open.
 async fn that_breaks_off(closes: bool) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -180,9 +184,9 @@ async fn that_breaks_off(closes: bool) -> String {
     url
 }
 
-/// The token is there; what follows it is nobody's business, and at a refresh the old refresh token is spent.
+/// The token is complete, and the rest is not needed. At a refresh, the old refresh token is already spent.
 #[tokio::test]
-async fn an_answer_that_breaks_off_behind_its_token_is_read() {
+async fn a_response_truncated_after_its_token_is_read() {
     let provider = TestProvider::start().await.unwrap();
     for closes in [true, false] {
         let mut broken = provider.provider("acme");
@@ -201,9 +205,9 @@ async fn an_answer_that_breaks_off_behind_its_token_is_read() {
     }
 }
 
-/// Some gateways compress what they are not asked to. At a refresh the old refresh token is spent by then.
+/// Some gateways compress responses without a request. At a refresh, the old refresh token is already spent.
 #[tokio::test]
-async fn a_compressed_answer_is_read_though_not_asked_for() {
+async fn an_unrequested_compression_is_decoded() {
     let gzip = |body: Vec<u8>| {
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&body).unwrap();
@@ -212,12 +216,12 @@ async fn a_compressed_answer_is_read_though_not_asked_for() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
     for label in ["gzip", "br", "identity", ""] {
-        let answer = Answer::normal().map_body(gzip).header("content-encoding", label);
-        provider.next_token_answer(answer.clone());
+        let response = ScriptedResponse::normal().map_body(gzip).header("content-encoding", label);
+        provider.next_token_response(response.clone());
         assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER, "{label}");
         let before = site.refresh_token("alice").await.unwrap();
         site.clock.advance(Duration::from_secs(3601));
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         site.oauth.client("acme", &User::new("alice")).await.unwrap();
         assert_ne!(site.refresh_token("alice").await.unwrap(), before, "{label}");
     }
@@ -228,14 +232,14 @@ async fn a_compressed_answer_is_read_though_not_asked_for() {
 async fn tr_16_a_code_is_sent_once() {
     let (provider, site) = world().await;
     let alice = Browser::signed_in(&site, "alice");
-    for (answer, status) in [
-        (Answer::normal().lost(), 502),
-        (Answer::closed(), 502),
-        (Answer::status(503).header("retry-after", "0"), 502),
-        (Answer::status(429), 502),
-        (Answer::error(400, "invalid_grant"), 502),
+    for (response, status) in [
+        (ScriptedResponse::normal().lost(), 502),
+        (ScriptedResponse::closed(), 502),
+        (ScriptedResponse::status(503).header("retry-after", "0"), 502),
+        (ScriptedResponse::status(429), 502),
+        (ScriptedResponse::error(400, "invalid_grant"), 502),
     ] {
-        provider.next_token_answer(answer);
+        provider.next_token_response(response);
         let page = alice.login("acme").await;
         assert_eq!(page.status, status);
         assert!(page.body.contains("href=\"/login/acme\""), "it says how to go on: {}", page.body);
@@ -247,11 +251,14 @@ async fn tr_16_a_code_is_sent_once() {
 }
 
 #[tokio::test]
-async fn tr_17_no_cookie_is_kept_for_the_next_user() {
+async fn tr_17_no_cookie_is_stored_for_the_next_user() {
     let (provider, site) = world().await;
     for user in ["alice", "bob"] {
-        provider.next_token_answer(Answer::normal().header("set-cookie", "session=alice; Path=/"));
-        provider.next_answer(Endpoint::Userinfo, Answer::normal().header("set-cookie", "session=alice; Path=/"));
+        provider.next_token_response(ScriptedResponse::normal().header("set-cookie", "session=alice; Path=/"));
+        provider.next_response(
+            Endpoint::Userinfo,
+            ScriptedResponse::normal().header("set-cookie", "session=alice; Path=/"),
+        );
         let browser = Browser::signed_in(&site, user);
         browser.login("acme").await;
         let page = browser.get("/me/acme").await;
@@ -262,7 +269,7 @@ async fn tr_17_no_cookie_is_kept_for_the_next_user() {
     assert!(back.iter().all(|request| request.header("cookie").is_none()));
 }
 
-/// A server with a certificate that nobody vouches for, and what it was told over TLS.
+/// A server with an untrusted certificate, and the data that it received over TLS.
 async fn self_signed() -> (String, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
     use tokio::io::AsyncReadExt as _;
     use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -290,7 +297,7 @@ async fn self_signed() -> (String, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
 }
 
 #[tokio::test]
-async fn tr_05_a_certificate_must_be_vouched_for() {
+async fn tr_05_an_untrusted_certificate_is_rejected() {
     let (url, heard) = self_signed().await;
     let provider = TestProvider::start().await.unwrap();
     let mut fake = provider.provider("acme");

@@ -1,16 +1,16 @@
-//! Many users and many providers: nobody sees anybody else's token.
+//! Many users and many providers: no user has access to another user's token.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Client, Endpoint, TestProvider};
+use oauth_dance::testing::{Client, Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{BeforeLogin, BoxError, ConnectError, Due, Hooks, OAuth2Token, OAuthBuilder, Revocation, User};
 use oauth_dance_core::Precondition;
 
 use crate::support::{Browser, Setup, Site, with_parameter, world};
 
-/// Asks the provider for the account of the local user's name.
+/// Requests the provider's account with the local user's name.
 struct SameName;
 
 #[async_trait::async_trait]
@@ -25,7 +25,7 @@ impl Hooks for SameName {
 const NAMES: [&str; 3] = ["acme", "beta", "gamma"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn mu_01_mu_02_mu_04_everybody_sees_only_themselves() {
+async fn mu_01_mu_02_mu_04_users_see_only_their_own_tokens() {
     let providers = [
         TestProvider::start().await.unwrap(),
         TestProvider::start().await.unwrap(),
@@ -67,7 +67,7 @@ async fn mu_01_mu_02_mu_04_everybody_sees_only_themselves() {
 }
 
 #[tokio::test]
-async fn mu_03_a_login_as_somebody_else_replaces_everything() {
+async fn mu_03_a_login_with_another_account_replaces_all() {
     let (provider, site) = world().await;
     let browser = Browser::signed_in(&site, "alice");
     provider.configure(|settings| settings.user = "first account".to_owned());
@@ -77,7 +77,7 @@ async fn mu_03_a_login_as_somebody_else_replaces_everything() {
         settings.user = "second account".to_owned();
         settings.refresh_tokens = false;
     });
-    provider.next_token_answer(Answer::normal().without("scope").without("expires_in"));
+    provider.next_token_response(ScriptedResponse::normal().without("scope").without("expires_in"));
     browser.login("acme").await;
     let token = site.token("alice").await.unwrap();
     assert_eq!((token.refresh_token, token.scope, token.expires_at), (None, None, None));
@@ -85,7 +85,7 @@ async fn mu_03_a_login_as_somebody_else_replaces_everything() {
 }
 
 #[tokio::test]
-async fn mu_05_a_login_of_a_visitor_is_nobody_else_s() {
+async fn mu_05_a_visitor_s_login_belongs_to_no_other_user() {
     let (provider, site) = world().await;
     let browser = Browser::of(&site);
     let callback = browser.stopped_at_callback("acme").await;
@@ -95,9 +95,9 @@ async fn mu_05_a_login_of_a_visitor_is_nobody_else_s() {
     assert!(provider.requests_to(Endpoint::Token).is_empty());
 }
 
-/// What an application does when it deletes a user: every account of theirs, and nothing is renewed any more.
+/// An application deletes a user: all accounts are disconnected, and none is refreshed any more.
 #[tokio::test]
-async fn mu_06_a_deleted_user_s_tokens_are_gone() {
+async fn mu_06_a_deleted_user_s_tokens_are_deleted() {
     let (provider, site) = world().await;
     provider.configure(|settings| settings.clock = site.clock.clock());
     let (alice, bob) = (User::new("alice"), User::new("bob"));
@@ -127,7 +127,7 @@ async fn mu_06_a_deleted_user_s_tokens_are_gone() {
 }
 
 #[tokio::test]
-async fn mu_07_a_provider_can_be_there_twice() {
+async fn mu_07_a_provider_can_be_registered_twice() {
     let provider = TestProvider::start().await.unwrap();
     provider.configure(|settings| {
         settings.clients.insert("second".to_owned(), Client::confidential("second secret"));
@@ -146,7 +146,7 @@ async fn mu_07_a_provider_can_be_there_twice() {
 }
 
 #[tokio::test]
-async fn mu_07_tenants_and_look_alike_users_are_apart() {
+async fn mu_07_tenants_and_similar_users_are_separate() {
     let (provider, site) = world().await;
     let users = [
         User::new("alice"),
@@ -177,7 +177,7 @@ async fn mu_07_tenants_and_look_alike_users_are_apart() {
 
 /// RFC 9700 section 4.4: the attacker's provider sends the browser on to the honest one.
 #[tokio::test]
-async fn mu_08_a_mixed_up_code_goes_nowhere() {
+async fn mu_08_a_mixed_up_code_is_not_sent() {
     let (honest, attacker) = (TestProvider::start().await.unwrap(), TestProvider::start().await.unwrap());
     let site = Site::with(&honest, |builder| builder.provider(attacker.registration("attacker"))).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -186,7 +186,7 @@ async fn mu_08_a_mixed_up_code_goes_nowhere() {
     let mut swapped = with_parameter(&authorization, "redirect_uri", Some(honest_callback.as_str()));
     swapped.set_port(Some(honest.address().unwrap().port())).unwrap();
 
-    // The honest provider's code comes back with the state that the attacker knows, on either callback.
+    // The honest provider's code arrives with the state that the attacker knows, at either callback.
     let callback = alice.approve(&swapped).await;
     assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::BAD_REQUEST);
     let moved = callback.as_str().replace("/login/acme/", "/login/attacker/");

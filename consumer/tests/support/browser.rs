@@ -7,7 +7,7 @@ use url::Url;
 
 use super::site::Site;
 
-/// A browser with one site open. It keeps cookies by the rules of RFC 6265bis, and follows no redirect by itself.
+/// A browser with one site open. It stores cookies by the rules of RFC 6265bis, and follows no redirect by itself.
 pub struct Browser {
     http: reqwest::Client,
     listener: String,
@@ -15,7 +15,7 @@ pub struct Browser {
     jar: Mutex<BTreeMap<String, String>>,
 }
 
-/// An answer, read whole.
+/// A complete response.
 #[derive(Debug)]
 pub struct Page {
     pub status: StatusCode,
@@ -29,7 +29,7 @@ impl Browser {
         Self { http: client(), listener: site.listener.clone(), base, jar: Mutex::default() }
     }
 
-    /// A browser where the application's own sign-in was done.
+    /// A browser in which a user is signed in to the application.
     pub fn signed_in(site: &Site, user: &str) -> Self {
         let browser = Self::of(site);
         browser.set_cookie("who", user);
@@ -66,7 +66,7 @@ impl Browser {
         self.send(Method::POST, url, &[headers, &form_type].concat(), form.to_owned()).await
     }
 
-    /// Asks for a path or URL of the site as browsers see it; the proxy in front strips scheme, host and prefix.
+    /// Requests a path or URL of the site as browsers see it; the proxy in front strips scheme, host and prefix.
     pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: String) -> Page {
         let mut map = HeaderMap::new();
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("accept")) {
@@ -89,7 +89,7 @@ impl Browser {
         Page { status, headers, body }
     }
 
-    /// Asks for a page, and hangs up without an answer once this is so.
+    /// Requests a page, and closes the connection without waiting for the response once the condition is true.
     pub async fn hang_up(&self, url: &str, when: impl Fn() -> bool) {
         use tokio::io::AsyncWriteExt as _;
 
@@ -103,19 +103,19 @@ impl Browser {
         }
     }
 
-    /// What happens to cookies of logins that have ended, a minute later.
+    /// Removes the cookies of ended logins, which expire after a minute.
     pub fn forget_logins(&self) {
         self.jar.lock().unwrap().retain(|name, _| !name.contains("oauth-dance-login-"));
     }
 
-    /// Starts a login and returns the authorization URL that the browser is sent to.
+    /// Starts a login and returns the authorization URL of the redirect.
     pub async fn start(&self, provider: &str) -> Url {
         let page = self.get(&format!("{}login/{provider}", self.home())).await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");
         Url::parse(page.location()).unwrap()
     }
 
-    /// Visits the provider, and returns the callback URL that it sends the browser to.
+    /// Visits the provider, and returns the callback URL of its redirect.
     pub async fn approve(&self, authorization: &Url) -> Url {
         let response = self.http.get(authorization.clone()).send().await.unwrap();
         let status = response.status();
@@ -124,13 +124,13 @@ impl Browser {
         Url::parse(&location).unwrap()
     }
 
-    /// The callback URL of a login that is done but for the callback.
+    /// The callback URL of a login that is complete except for the callback.
     pub async fn stopped_at_callback(&self, provider: &str) -> Url {
         let authorization = self.start(provider).await;
         self.approve(&authorization).await
     }
 
-    /// The whole login; returns what the callback answered.
+    /// The whole login; returns the response to the callback.
     pub async fn login(&self, provider: &str) -> Page {
         let callback = self.stopped_at_callback(provider).await;
         self.get(callback.as_str()).await
@@ -170,7 +170,7 @@ impl Browser {
     }
 }
 
-/// One for all browsers, for it takes long to make. It keeps no connection, since each test has a runtime of its own.
+/// One client for all browsers, because creating it is slow. It pools no connections, because each test has its own runtime.
 fn client() -> reqwest::Client {
     static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
     let make = || {
@@ -198,7 +198,7 @@ impl Page {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
-    /// The whole answer as text, to search.
+    /// The whole response as text, to search.
     pub fn text(&self) -> String {
         format!("{:?}\n{}", self.headers, self.body)
     }

@@ -1,4 +1,4 @@
-//! An application with the library in it, a browser, and a storage that fails on demand.
+//! An application that uses the library, a browser, and a storage that fails on demand.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod browser;
@@ -24,7 +24,7 @@ pub async fn world() -> (TestProvider, Site) {
     (provider, site)
 }
 
-/// Listens on a port and counts the connections; whatever is sent there is kept.
+/// Listens on a port, counts the connections, and records everything that is sent.
 pub struct Ear {
     pub url: String,
     heard: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,

@@ -3,13 +3,13 @@ use std::sync::{Arc, Mutex};
 use axum::response::Response;
 use oauth_dance::testing::{CLIENT, TestProvider};
 use oauth_dance::{
-    Authorized, BoxError, Decision, Failure, Hooks, Identity, LoginError, OAuthBuilder, Provider, RefreshEvent,
+    Authorized, BoxError, Decision, FailedLogin, Hooks, Identity, LoginError, OAuthBuilder, Provider, RefreshEvent,
     TokenKey,
 };
 
 use super::site::{Setup, Site};
 
-/// Notes whom the hook was told of, what logins failed with, and what became of refreshes.
+/// Records the identities that hooks received, the errors of logins, and refresh events.
 #[derive(Clone, Default)]
 pub struct Notes {
     identity: Arc<Mutex<Option<Identity>>>,
@@ -19,17 +19,17 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// Whom the hook was told of since the last time.
+    /// The identity that the hook received since the last call.
     pub fn identity(&self) -> Option<Identity> {
         self.identity.lock().unwrap().take()
     }
 
-    /// What it was told that a form said of the user.
+    /// The form data about the user that the hook received.
     pub fn posted_user(&self) -> Option<String> {
         self.posted_user.lock().unwrap().take()
     }
 
-    /// What a login failed with since the last time: the variants' names.
+    /// The error of a login since the last call: the names of the variants.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap().take()
     }
@@ -47,7 +47,7 @@ impl Hooks for Notes {
         Ok(Decision::store())
     }
 
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         let name = match failure.error {
             LoginError::IdToken(error) => variant(error),
             error => variant(error),
@@ -67,7 +67,7 @@ fn variant(value: &impl std::fmt::Debug) -> String {
     text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap().to_owned()
 }
 
-/// An application that knows the provider by its issuer alone.
+/// An application with a provider that is configured by its issuer alone.
 pub async fn openid_site(provider: &TestProvider) -> (Site, Notes) {
     openid_site_with(provider, |_| {}, |builder| builder).await
 }

@@ -15,14 +15,14 @@ use oauth_dance::{
 use tokio::net::TcpListener;
 use url::Url;
 
-/// The provider that every site here knows.
+/// The provider of every site in these tests.
 pub struct Acme;
 
 impl ProviderName for Acme {
     const NAME: &'static str = "acme";
 }
 
-/// An application that runs. Its users sign in with a cookie `who`, which is as safe as a test needs it.
+/// A running application. Its users sign in with an unprotected cookie `who`, which is sufficient for a test.
 pub struct Site {
     pub oauth: OAuth,
     pub clock: TestClock,
@@ -41,7 +41,7 @@ impl Drop for Site {
     }
 }
 
-/// How to set an application up.
+/// The setup of an application.
 pub struct Setup {
     pub base: Option<String>,
     pub host: &'static str,
@@ -95,7 +95,7 @@ impl Site {
         Setup::default().start(|builder| configure(builder.provider(registration))).await
     }
 
-    /// Sends these bytes as they are, and returns the status of the answer.
+    /// Sends these bytes unchanged, and returns the status of the response.
     pub async fn raw(&self, request: &[u8]) -> u16 {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -182,7 +182,7 @@ async fn disconnect(
     Ok(format!("{done:?}"))
 }
 
-/// Sends the browser to the provider to log out there, and back to `next`.
+/// Redirects the browser to the provider to log out there, and back to `next`.
 async fn end_session(
     connections: Connections,
     Path(provider): Path<String>,
@@ -208,7 +208,7 @@ fn parameter(url: &Url, name: &str) -> String {
     url.query_pairs().find(|(found, _)| found == name).unwrap().1.into_owned()
 }
 
-/// The URL with one parameter changed, or with `None` left out.
+/// The URL with one parameter changed, or removed if the value is `None`.
 pub fn with_parameter(url: &Url, name: &str, value: Option<&str>) -> Url {
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().filter(|(found, _)| found != name).collect();
     let mut changed = url.clone();

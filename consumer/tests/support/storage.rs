@@ -7,20 +7,20 @@ use oauth_dance_core::{
     Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, Version, Versioned,
 };
 
-/// Memory that says it is shared, and can be switched off.
+/// A memory storage that claims to be shared, and can be switched off.
 #[derive(Default)]
 pub struct FragileStorage {
     memory: MemoryStorage,
     pub down: AtomicBool,
-    /// How many more writes work before it goes down; 0 counts nothing.
+    /// How many more writes succeed before it becomes unavailable; 0 for no limit.
     pub writes_left: AtomicUsize,
     pub writes: AtomicUsize,
-    /// What somebody else writes right after the next read.
+    /// What another process writes directly after the next read.
     pub meanwhile: Mutex<Option<Record>>,
 }
 
 impl FragileStorage {
-    /// One whose time is another clock's.
+    /// A storage that uses this clock.
     pub fn with_clock(clock: oauth_dance::Clock) -> Self {
         Self { memory: MemoryStorage::new().with_clock(clock), ..Self::default() }
     }

@@ -6,8 +6,8 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use oauth_dance::presets::GitHub;
 use oauth_dance::{
-    ApiError, BeforeLogin, BoxError, ConfigError, Connected, ConnectedRejection, Connections, Failure, Hooks, KeyRing,
-    LoginError, OAuth, Registration, SameOrigin, TokenStorage,
+    ApiError, BeforeLogin, BoxError, ConfigError, Connected, ConnectedRejection, Connections, FailedLogin, Hooks,
+    KeyRing, LoginError, OAuth, Registration, SameOrigin, TokenStorage,
 };
 
 use crate::sessions::{self, SignedIn};
@@ -55,7 +55,7 @@ impl Hooks for MembersOnly {
         if login.user.is_some() { Ok(()) } else { Err(NotSignedIn.into()) }
     }
 
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         match failure.error {
             LoginError::Hook(error) if error.is::<NotSignedIn>() => Some(Redirect::to("/sign-in").into_response()),
             // The user signed out while they were at the provider.

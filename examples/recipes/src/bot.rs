@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use oauth_dance::{
-    ApiError, BeforeLogin, BoxError, ConfigError, ConnectError, ConnectedRejection, Connections, Failure, Hooks,
+    ApiError, BeforeLogin, BoxError, ConfigError, ConnectError, ConnectedRejection, Connections, FailedLogin, Hooks,
     KeyRing, LoginError, OAuth, Registration, SameOrigin, TokenStorage, User,
 };
 
@@ -98,7 +98,7 @@ impl Hooks for AdministratorsOnly {
         if login.user.is_some() { Ok(()) } else { Err(NotAllowed.into()) }
     }
 
-    async fn failed(&self, failure: Failure<'_>) -> Option<Response> {
+    async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         match failure.error {
             LoginError::Hook(error) if error.is::<NotAllowed>() => {
                 Some((StatusCode::FORBIDDEN, "for administrators").into_response())

@@ -101,7 +101,7 @@ pub async fn who(login: &Authorized<'_>) -> Result<Identity, BoxError> {
         return Ok(Identity { provider, subject: identity.account() });
     }
     let answer: Value = login.client.userinfo().send().await?.success()?.json()?;
-    let subject = subject(&answer).ok_or("the provider does not say who it is")?;
+    let subject = subject(&answer).ok_or("the provider did not identify the user")?;
     Ok(Identity { provider, subject })
 }
 

@@ -53,7 +53,7 @@ struct EveryAccount;
 impl Hooks for EveryAccount {
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
         let identity: Value = login.client.userinfo().send().await?.success()?.json()?;
-        let subject = subject(&identity).ok_or("the provider does not say who it is")?;
+        let subject = subject(&identity).ok_or("the provider did not identify the user")?;
         Ok(Decision::store().as_account(subject))
     }
 }

@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use axum::response::Redirect;
 use axum::routing::post;
 use browser::{Browser, Page};
-use oauth_dance::testing::{Answer, Endpoint, IdTokenSignature, TestProvider};
+use oauth_dance::testing::{Endpoint, IdTokenSignature, ScriptedResponse, TestProvider};
 use oauth_dance::{KeyRing, MemoryStorage, Registration, TokenStorage};
 use oauth_dance_example_recipes::people::{Id, Identity, People};
 use oauth_dance_example_recipes::tenants::Tenant;
@@ -123,7 +123,7 @@ async fn a_login_creates_a_user_once() {
 
     // A user of another provider is another user, even with the same address.
     for _ in 0..2 {
-        provider.next_answer(Endpoint::Userinfo, Answer::normal().member("email", "alice@example.com"));
+        provider.next_response(Endpoint::Userinfo, ScriptedResponse::normal().member("email", "alice@example.com"));
     }
     let mut other = Browser::of(&app, BASE);
     other.log_in("google", "alice").await;
@@ -198,8 +198,10 @@ async fn a_login_without_an_identity_signs_nobody_in() {
     )
     .unwrap();
     let mut browser = Browser::of(&app, BASE);
-    for answer in [Answer::json(serde_json::json!({ "email": "alice@example.com" })), Answer::status(500)] {
-        provider.next_answer(Endpoint::Userinfo, answer);
+    for answer in
+        [ScriptedResponse::json(serde_json::json!({ "email": "alice@example.com" })), ScriptedResponse::status(500)]
+    {
+        provider.next_response(Endpoint::Userinfo, answer);
         assert_eq!(browser.log_in("github", "alice").await.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(browser.get("/").await.body, "Sign in at /login/github.");
     }

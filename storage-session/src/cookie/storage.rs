@@ -94,7 +94,7 @@ impl CookieStorage {
 
     fn header(&self, name: &str, value: &str, max_age: u64) -> HeaderValue {
         #[expect(clippy::expect_used, reason = "the name is checked and the value base64")]
-        HeaderValue::try_from(format!("{name}={value}{}{max_age}", self.attributes)).expect("a cookie of ours is ASCII")
+        HeaderValue::try_from(format!("{name}={value}{}{max_age}", self.attributes)).expect("such a cookie is ASCII")
     }
 
     fn chunks(&self) -> Chunks<'_> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use oauth_dance::testing::Answer;
+use oauth_dance::testing::ScriptedResponse;
 
 use crate::backend::Backend;
 use crate::gate::{GoOn, Point};
@@ -119,8 +119,8 @@ pub async fn crash_matrix(backend: &Backend) {
 async fn die_and_recover(step: Step, site: &Site, settings: &Settings, heirs: &[Process; 2]) -> Seen {
     let (name, user) = (&site.at.name, &site.user);
     match step {
-        Step::Sent => site.provider.next_token_answer(Answer::status(503).hanging()),
-        Step::Spent => site.provider.next_token_answer(Answer::normal().hanging()),
+        Step::Sent => site.provider.next_token_response(ScriptedResponse::status(503).hanging()),
+        Step::Spent => site.provider.next_token_response(ScriptedResponse::normal().hanging()),
         _ => {}
     }
     let victim = Process::start(settings).await;
@@ -152,7 +152,7 @@ async fn die_and_recover(step: Step, site: &Site, settings: &Settings, heirs: &[
     // Nobody tries again what is over.
     let requests = site.token_requests();
     for heir in heirs.iter().chain(heirs) {
-        assert_eq!(heir.call(name, user).await, outcomes[0], "{step:?}: the same answer again");
+        assert_eq!(heir.call(name, user).await, outcomes[0], "{step:?}: the same response again");
     }
     assert_eq!(site.token_requests(), requests, "{step:?}: no more token requests");
     let (presented, state) = (site.most_presented(), site.state().await);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use oauth_dance::KeyRing;
-use oauth_dance::testing::Answer;
+use oauth_dance::testing::ScriptedResponse;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -155,10 +155,10 @@ async fn cut_and_recover(step: Step, backend: &Backend) -> Seen {
     };
     match step {
         Step::WhileTheProviderAnswers | Step::AndThenItIsKilled => {
-            site.provider.next_token_answer(Answer::normal().after(Duration::from_secs(1)));
+            site.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_secs(1)));
         }
         Step::BeforeTheFailureIsNoted => {
-            site.provider.next_token_answer(Answer::status(503).after(Duration::from_secs(1)));
+            site.provider.next_token_response(ScriptedResponse::status(503).after(Duration::from_secs(1)));
         }
         Step::BeforeAll => link.cut(&here).await,
         _ if is_ambiguous && !matches!(link, Link::Server(_)) => here.hold(after).await,
@@ -191,7 +191,7 @@ async fn cut_and_recover(step: Step, backend: &Backend) -> Seen {
     };
     let (first, ()) = tokio::join!(here.call(name, user), cut);
     if let Link::Server(proxy) = &link {
-        assert!(proxy.has_lost_it(), "{step:?}: no answer was lost");
+        assert!(proxy.has_lost_it(), "{step:?}: no response was lost");
     }
     let is_killed = step == Step::AndThenItIsKilled;
     if is_killed {
@@ -215,7 +215,7 @@ async fn cut_and_recover(step: Step, backend: &Backend) -> Seen {
         assert_eq!(here.call(name, user).await, then, "{step:?}: both get the same");
         events = in_the_end(&here, user).await;
     }
-    assert_eq!(other.call(name, user).await, then, "{step:?}: the same answer again");
+    assert_eq!(other.call(name, user).await, then, "{step:?}: the same response again");
     assert_eq!(site.token_requests(), sent, "{step:?}: no more token requests");
     site.login(user, LONG).await;
     assert_eq!(other.call(name, user).await, "200", "{step:?}: a login helps at once");

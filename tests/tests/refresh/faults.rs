@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use oauth_dance::Timestamp;
-use oauth_dance::testing::Answer;
+use oauth_dance::testing::ScriptedResponse;
 use tokio::time::sleep;
 
 use crate::backend::Backend;
@@ -19,7 +19,7 @@ const HTML: &str = "<!doctype html><title>Sorry</title><h1>We'll be back soon</h
 
 struct Fault {
     name: &'static str,
-    answer: fn() -> Answer,
+    response: fn() -> ScriptedResponse,
     /// Whether the provider spent the refresh token.
     spent: bool,
     /// What the first caller gets.
@@ -31,25 +31,25 @@ struct Fault {
 }
 
 const FAULTS: [Fault; 17] = [
-    not_done("closed at once", Answer::closed),
-    done("reset after it was done", || Answer::normal().lost()),
-    not_done("500", || Answer::status(500)),
-    stored("a token with status 500", || Answer::normal().with_status(500)),
-    not_done("503, HTML", || html(Answer::status(503))),
-    not_done("200, HTML", || html(Answer::status(200))),
-    done("200, HTML after it was done", || html(Answer::normal())),
+    not_done("closed at once", ScriptedResponse::closed),
+    done("reset after it was done", || ScriptedResponse::normal().lost()),
+    not_done("500", || ScriptedResponse::status(500)),
+    stored("a token with status 500", || ScriptedResponse::normal().with_status(500)),
+    not_done("503, HTML", || html(ScriptedResponse::status(503))),
+    not_done("200, HTML", || html(ScriptedResponse::status(200))),
+    done("200, HTML after it was done", || html(ScriptedResponse::normal())),
     Fault { pause: Duration::from_secs(4), ..not_done("429, Retry-After: 4", || retry_after(429, "4")) },
     Fault { pause: Duration::from_secs(4), ..not_done("503, Retry-After: 4", || retry_after(503, "4")) },
-    not_done("408", || Answer::status(408)),
-    not_done("a wrong client", || Answer::error(401, "invalid_client")),
-    not_done("redirected", || Answer::redirect(307, "http://127.0.0.1:9/token")),
-    done("truncated JSON", || Answer::normal().cut_short()),
-    done("a body too slow", || Answer::normal().dripping(Duration::from_millis(500))),
-    not_done("no answer, nothing done", || Answer::status(503).hanging()),
-    done("no answer after it was done", || Answer::normal().hanging()),
+    not_done("408", || ScriptedResponse::status(408)),
+    not_done("a wrong client", || ScriptedResponse::error(401, "invalid_client")),
+    not_done("redirected", || ScriptedResponse::redirect(307, "http://127.0.0.1:9/token")),
+    done("truncated JSON", || ScriptedResponse::normal().truncated()),
+    done("a body too slow", || ScriptedResponse::normal().dripping(Duration::from_millis(500))),
+    not_done("no response, nothing done", || ScriptedResponse::status(503).hanging()),
+    done("no response after it was done", || ScriptedResponse::normal().hanging()),
     Fault {
         name: "invalid_grant",
-        answer: || Answer::error(400, "invalid_grant"),
+        response: || ScriptedResponse::error(400, "invalid_grant"),
         spent: false,
         first: "needs authorization: Refused",
         last: "needs authorization: Refused",
@@ -58,27 +58,27 @@ const FAULTS: [Fault; 17] = [
 ];
 
 /// It passes, and the next try brings the new token.
-const fn not_done(name: &'static str, answer: fn() -> Answer) -> Fault {
+const fn not_done(name: &'static str, response: fn() -> ScriptedResponse) -> Fault {
     let pause = Duration::from_millis(1);
-    Fault { name, answer, spent: false, first: "backing_off", last: "200", pause }
+    Fault { name, response, spent: false, first: "backing_off", last: "200", pause }
 }
 
 /// The new token is lost, which the next try finds out.
-const fn done(name: &'static str, answer: fn() -> Answer) -> Fault {
-    Fault { spent: true, last: LOST, ..not_done(name, answer) }
+const fn done(name: &'static str, response: fn() -> ScriptedResponse) -> Fault {
+    Fault { spent: true, last: LOST, ..not_done(name, response) }
 }
 
 /// The new token can be read, and is stored.
-const fn stored(name: &'static str, answer: fn() -> Answer) -> Fault {
-    Fault { first: "200", pause: Duration::ZERO, ..not_done(name, answer) }
+const fn stored(name: &'static str, response: fn() -> ScriptedResponse) -> Fault {
+    Fault { first: "200", pause: Duration::ZERO, ..not_done(name, response) }
 }
 
-fn html(answer: Answer) -> Answer {
-    answer.header("content-type", "text/html").body(HTML)
+fn html(response: ScriptedResponse) -> ScriptedResponse {
+    response.header("content-type", "text/html").body(HTML)
 }
 
-fn retry_after(status: u16, seconds: &str) -> Answer {
-    html(Answer::status(status)).header("retry-after", seconds)
+fn retry_after(status: u16, seconds: &str) -> ScriptedResponse {
+    html(ScriptedResponse::status(status)).header("retry-after", seconds)
 }
 
 /// What was seen of one fault.
@@ -108,7 +108,16 @@ pub async fn transient_matrix(backend: &Backend) {
 
     let mut table = Table::new(
         format!("{}: faults of the token endpoint", backend.kind.name()),
-        &["answer", "caller gets", "then it is", "others get", "while valid", "asked again", "after that", "requests"],
+        &[
+            "response",
+            "caller gets",
+            "then it is",
+            "others get",
+            "while valid",
+            "asked again",
+            "after that",
+            "requests",
+        ],
     );
     for (fault, seen) in FAULTS.iter().zip(&seen) {
         table.row([
@@ -135,7 +144,7 @@ async fn go_through(fault: &Fault, site: &Site, one: &Process, other: &Process) 
     let (name, user) = (&site.at.name, &site.user);
     // One whose access token is good for another half a minute: it is due, but it can be used.
     let valid = format!("{user}-with-time");
-    site.provider.next_token_answer((fault.answer)());
+    site.provider.next_token_response((fault.response)());
     let first = one.call(name, user).await;
     let failed = Instant::now();
     let state = site.state().await;
@@ -152,12 +161,12 @@ async fn go_through(fault: &Fault, site: &Site, one: &Process, other: &Process) 
     let pause = failed.elapsed();
     let requests = site.token_requests();
     for process in [one, other, one, other] {
-        assert_eq!(process.call(name, user).await, last, "{}: the same answer again", fault.name);
+        assert_eq!(process.call(name, user).await, last, "{}: the same response again", fault.name);
     }
     assert_eq!(site.token_requests(), requests, "{}: no more token requests", fault.name);
     let families_revoked = site.families_revoked();
 
-    site.provider.next_token_answer((fault.answer)());
+    site.provider.next_token_response((fault.response)());
     let mut token = site.issue(&valid, Duration::from_secs(30));
     token.issued_at = Some(Timestamp::from_unix_seconds(0));
     site.store(&valid, token).await;

@@ -190,6 +190,6 @@ async fn revoke(site: &Site, token: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let (id, secret) = oauth_dance::testing::CLIENT;
     let form = [("token", token), ("client_id", id), ("client_secret", secret)];
-    let answer = client.post(format!("{}/revoke", site.provider.url())).form(&form).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
+    let response = client.post(format!("{}/revoke", site.provider.url())).form(&form).send().await.unwrap();
+    assert_eq!(response.status(), 200);
 }

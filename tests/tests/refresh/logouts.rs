@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use oauth_dance::User;
-use oauth_dance::testing::{Answer, Endpoint};
+use oauth_dance::testing::{Endpoint, ScriptedResponse};
 use oauth_dance_core::random_bytes;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -100,7 +100,7 @@ async fn interfere(step: Step, what: Other, site: &Site, one: &Process, other: &
         Step::Claimed => one.hold(Point::After(1)).await,
         Step::Received => one.hold(Point::Before(2)).await,
         Step::Refused => {
-            site.provider.next_token_answer(Answer::error(400, "invalid_grant"));
+            site.provider.next_token_response(ScriptedResponse::error(400, "invalid_grant"));
             one.hold(Point::Before(2)).await;
         }
     }
@@ -196,6 +196,6 @@ pub async fn under_load(backend: &Backend) {
 async fn subject_of(site: &Site, user: &str) -> Option<String> {
     site.stored(user).await?;
     let client = site.oauth.client(NAME, &User::new(user)).await.unwrap();
-    let answer: Value = client.userinfo().send().await.unwrap().success().unwrap().json().unwrap();
-    Some(answer["sub"].as_str().unwrap().to_owned())
+    let response: Value = client.userinfo().send().await.unwrap().success().unwrap().json().unwrap();
+    Some(response["sub"].as_str().unwrap().to_owned())
 }

@@ -102,7 +102,7 @@ fn login(provider: &OidcProvider, user: &str) -> OAuth2Token {
 
     let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
-    let answer = client
+    let response = client
         .post(provider.url("/token"))
         .form(&[
             ("grant_type", "authorization_code"),
@@ -111,11 +111,11 @@ fn login(provider: &OidcProvider, user: &str) -> OAuth2Token {
             ("code_verifier", VERIFIER),
         ])
         .basic_auth(encode(OidcProvider::CLIENT_ID), Some(encode(OidcProvider::CLIENT_SECRET)));
-    let answer: Value = answer.send().unwrap().error_for_status().unwrap().json().unwrap();
+    let response: Value = response.send().unwrap().error_for_status().unwrap().json().unwrap();
     let now = Clock::system().now();
-    let mut token = OAuth2Token::bearer(answer["access_token"].as_str().unwrap());
-    token.refresh_token = Some(answer["refresh_token"].as_str().unwrap().into());
+    let mut token = OAuth2Token::bearer(response["access_token"].as_str().unwrap());
+    token.refresh_token = Some(response["refresh_token"].as_str().unwrap().into());
     token.issued_at = Some(now);
-    token.expires_at = Some(now.saturating_add(Duration::from_secs(answer["expires_in"].as_u64().unwrap())));
+    token.expires_at = Some(now.saturating_add(Duration::from_secs(response["expires_in"].as_u64().unwrap())));
     token
 }

@@ -62,16 +62,16 @@ impl Process {
         let asked = Arc::new(Mutex::new(Asked { last: 0, waiting: Some(HashMap::new()) }));
         let (ready, is_ready) = oneshot::channel();
         let (holds, held) = mpsc::unbounded_channel();
-        let answers = Arc::clone(&asked);
+        let responses = Arc::clone(&asked);
         tokio::spawn(async move {
             let (mut lines, mut ready) = (BufReader::new(output).lines(), Some(ready));
             while let Ok(Some(line)) = lines.next_line().await {
                 let Some(said) = line.strip_prefix(SAYS) else { continue };
                 let mut said: Value = serde_json::from_str(said).unwrap();
                 if let Some(id) = said["id"].as_u64() {
-                    let waiting = answers.lock().unwrap().waiting.as_mut().and_then(|waiting| waiting.remove(&id));
+                    let waiting = responses.lock().unwrap().waiting.as_mut().and_then(|waiting| waiting.remove(&id));
                     if let Some(waiting) = waiting {
-                        let _ = waiting.send(said["answer"].take());
+                        let _ = waiting.send(said["response"].take());
                     }
                 } else if let Ok(point) = serde_json::from_value(said["held"].take()) {
                     let _ = holds.send(point);
@@ -79,7 +79,7 @@ impl Process {
                     let _ = ready.send(());
                 }
             }
-            answers.lock().unwrap().waiting = None;
+            responses.lock().unwrap().waiting = None;
         });
         timeout(SOON, is_ready).await.expect("a worker does not start").expect("a worker failed to start");
         Self { child: Mutex::new(child), input: input.into(), asked, held: held.into() }
@@ -87,7 +87,7 @@ impl Process {
 
     /// What the worker answers, or `None` if it was killed first.
     pub async fn ask<T: DeserializeOwned>(&self, command: &Command) -> Option<T> {
-        let (sender, answer) = oneshot::channel();
+        let (sender, response) = oneshot::channel();
         let id = {
             let mut asked = self.asked.lock().unwrap();
             asked.last += 1;
@@ -97,7 +97,7 @@ impl Process {
         };
         let line = serde_json::to_string(&(id, command)).unwrap() + "\n";
         self.input.lock().await.write_all(line.as_bytes()).await.ok()?;
-        Some(serde_json::from_value(answer.await.ok()?).unwrap())
+        Some(serde_json::from_value(response.await.ok()?).unwrap())
     }
 
     /// Tells the worker something whose answer is of no interest.

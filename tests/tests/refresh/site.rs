@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{Clock, ConnectionState, OAuth, OAuth2Token, User};
 use oauth_dance_core::{Precondition, SealingKey, Token};
 use tokio::time::sleep;
@@ -58,7 +58,7 @@ impl Site {
     /// all the same: a machine with much to do may take longer for a call than they live.
     pub fn tell_lives(&self, life: Duration, refreshes: usize) {
         for _ in 0..refreshes {
-            self.provider.next_token_answer(Answer::normal().member("expires_in", life.as_secs()));
+            self.provider.next_token_response(ScriptedResponse::normal().member("expires_in", life.as_secs()));
         }
     }
 

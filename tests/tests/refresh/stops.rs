@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use oauth_dance::testing::Answer;
+use oauth_dance::testing::ScriptedResponse;
 use tokio::time::sleep;
 
 use crate::backend::Backend;
@@ -43,8 +43,10 @@ async fn stop_and_go_on(step: Step, site: &Site, settings: &Settings, heir: &Pro
     let (name, user) = (&site.at.name, &site.user);
     let is_claimed_only = matches!(step, Step::Claimed | Step::Shortly);
     match step {
-        Step::Sent => site.provider.next_token_answer(Answer::status(503).hanging()),
-        Step::Answered => site.provider.next_token_answer(Answer::normal().after(Duration::from_millis(300))),
+        Step::Sent => site.provider.next_token_response(ScriptedResponse::status(503).hanging()),
+        Step::Answered => {
+            site.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(300)))
+        }
         _ => {}
     }
     let stopped = Process::start(settings).await;

@@ -121,8 +121,8 @@ pub fn main() {
         let (id, command): (u64, Command) = serde_json::from_str(&line.unwrap()).unwrap();
         let worker = Arc::clone(&worker);
         runtime.spawn(async move {
-            let answer = worker.act(command).await;
-            say(&json!({ "id": id, "answer": answer }));
+            let response = worker.act(command).await;
+            say(&json!({ "id": id, "response": response }));
         });
     }
     // The test has ended; nothing waits for what is still under way.
@@ -217,7 +217,7 @@ impl Worker {
             Err(error) => return Outcome::of(error.code()),
         };
         let what = match client.userinfo().send().await {
-            Ok(answer) => answer.status().as_u16().to_string(),
+            Ok(response) => response.status().as_u16().to_string(),
             Err(ApiError::Timeout) => "the API timed out".to_owned(),
             Err(error) => format!("the API failed: {}", root(&error)),
         };

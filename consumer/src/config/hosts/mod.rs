@@ -1,5 +1,5 @@
-//! Which hosts a URL may name, by who named it: the application itself any, a document from outside none that is nearer to
-//! this machine than where the document came from.
+//! Which hosts a URL may name. A URL in the configuration may name any. A URL in a document from outside must not lead
+//! nearer to this machine than the document's source.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,22 +9,22 @@ use url::{Host, Url};
 use super::endpoint::{PlainHttp, parse_endpoint};
 use super::provider::Provider;
 
-/// Top-level names that lead into a private network, wherever they are resolved (RFC 6762, RFC 8375, ICANN's `.internal`).
+/// Top-level names that lead into a private network (RFC 6762, RFC 8375, ICANN's `.internal`), whatever they resolve to.
 const PRIVATE_NAMES: [&str; 3] = ["internal", "local", "home.arpa"];
 
-/// How near to this machine an address is.
+/// How near an address is to this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Zone {
     /// Anywhere on the Internet.
     Internet,
     /// In a private network.
     Network,
-    /// On this machine, or on its link, where clouds have their metadata services.
+    /// On this machine or its link. Clouds have their metadata services on the link.
     Machine,
 }
 
 impl Zone {
-    /// Where a URL leads, as far as its text says; `None` for a name that has to be resolved.
+    /// The zone of a URL according to its text; `None` for a name that has to be resolved.
     pub(crate) fn of(url: &Url) -> Option<Self> {
         match url.host()? {
             Host::Ipv4(address) => Some(Self::of_ipv4(address)),
@@ -66,7 +66,7 @@ impl Zone {
         }
         match address.segments() {
             [0, 0, 0, 0, 0, 0, 0, 0 | 1] | [0xfe80..=0xfebf, ..] => Self::Machine,
-            // What is global is in 2000::/3, but for the addresses of documentation.
+            // Global addresses are in 2000::/3, except those for documentation.
             [0x2001, 0xdb8, ..] => Self::Network,
             [0x2000..=0x3fff, ..] => Self::Internet,
             _ => Self::Network,
@@ -74,7 +74,7 @@ impl Zone {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for: mapped, compatible, by NAT64 (RFC 6052) or by 6to4 (RFC 3056).
+/// The IPv4 address that an IPv6 address contains: mapped, compatible, by NAT64 (RFC 6052) or by 6to4 (RFC 3056).
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let of = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match address.segments() {
@@ -88,8 +88,8 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// What the configuration of one provider names, against which URLs from outside are checked: those of an issuer's metadata
-/// and of token responses.
+/// The hosts in the configuration of one provider. URLs from outside, in an issuer's metadata and in token responses, are
+/// checked against them.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownHosts {
     plain_http: PlainHttp,
@@ -120,18 +120,18 @@ impl KnownHosts {
         Self { plain_http: plain_http.clone(), configured: hosts.collect() }
     }
 
-    /// A URL that a document from `source` names. It leads to a host of the configuration, or no nearer than its source.
+    /// Parses a URL in a document from `source`. It must lead to a host of the configuration, or no nearer than its source.
     pub(crate) fn parse(&self, text: &str, source: Zone) -> Result<Url, &'static str> {
         let url = parse_endpoint(text, &self.plain_http)?;
         match Zone::of(&url) {
             Some(zone) if zone > self.nearest(&url, source) => {
-                Err("leads to this machine or a private network, and who names it is not there")
+                Err("leads to this machine or a private network, but its source is farther away")
             }
             _ => Ok(url),
         }
     }
 
-    /// The nearest zone that this URL may lead to when its name is resolved.
+    /// The nearest zone that this URL may resolve to.
     pub(crate) fn nearest(&self, url: &Url, source: Zone) -> Zone {
         let is_known = url.host_str().is_some_and(|host| self.configured.contains(host));
         if is_known || self.plain_http.allows(url) { Zone::Machine } else { source }

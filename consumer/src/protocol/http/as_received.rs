@@ -1,4 +1,4 @@
-//! In place of decompression without its cargo feature: what a server compressed without being asked stays compressed.
+//! Replaces decompression without its cargo feature: a compressed response is left compressed.
 
 use axum::body::Bytes;
 use http::HeaderMap;

@@ -1,8 +1,8 @@
-//! Reads `WWW-Authenticate` headers (RFC 9110 section 11.6.1), of which many are not written by the rules.
+//! Reads `WWW-Authenticate` headers (RFC 9110 section 11.6.1), many of which violate the grammar.
 
 use http::{HeaderMap, header};
 
-/// Whether a challenge names this error.
+/// Whether a challenge contains this error.
 pub(crate) fn has_error(headers: &HeaderMap, error: &str) -> bool {
     errors(headers).any(|found| found == error)
 }
@@ -10,7 +10,7 @@ pub(crate) fn has_error(headers: &HeaderMap, error: &str) -> bool {
 /// The `error` parameter of every challenge that has one.
 pub(crate) fn errors(headers: &HeaderMap) -> impl Iterator<Item = String> {
     let values = headers.get_all(header::WWW_AUTHENTICATE).iter();
-    // A description may hold bytes that are no text.
+    // A description may contain bytes that are not text.
     values.flat_map(|value| Parameters { rest: &String::from_utf8_lossy(value.as_bytes()) }.errors())
 }
 
@@ -39,14 +39,14 @@ impl<'a> Iterator for Parameters<'a> {
                     self.rest = rest;
                     return Some((name, value));
                 }
-                // A scheme, or a quotation mark that belongs to nothing.
+                // A scheme, or an unmatched quotation mark.
                 None => self.rest = rest.strip_prefix('"').unwrap_or(rest),
             }
         }
     }
 }
 
-/// A value in quotation marks or without, and what follows it.
+/// A value, quoted or not, and the text after it.
 fn value_of(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_at(text.find(',').unwrap_or(text.len()));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_found_however_it_is_written() {
+    fn an_error_is_found_in_any_notation() {
         for challenge in [
             "Bearer error=\"invalid_token\"",
             "Bearer realm=\"example\", error=\"invalid_token\", error_description=\"The access token expired\"",
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_quotes_an_error_is_none() {
+    fn an_error_in_quoted_text_is_ignored() {
         for challenge in [
             "",
             "Bearer",

@@ -1,7 +1,7 @@
-//! Undoes a content coding that was not asked for (RFC 9110 section 8.4).
+//! Decodes a content coding that was not requested (RFC 9110 section 8.4).
 //!
-//! Requests carry no `Accept-Encoding`, but some gateways compress all the same, and label it wrongly or not at all. So
-//! the bytes decide and the label only says what to try first. What it becomes is as limited as what is read.
+//! Requests have no `Accept-Encoding`, but some gateways compress responses anyway, and label the coding wrongly or not at
+//! all. So the bytes decide, and the label only determines what is tried first. The decoded size has a limit too.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// A gateway may compress what a server behind it has compressed already.
+/// A gateway may compress a response that the server behind it has already compressed.
 const MAX_LAYERS: usize = 3;
 const BROTLI_BUFFER: usize = 4096;
 
@@ -23,14 +23,14 @@ enum Coding {
     Deflate,
 }
 
-/// The body without the codings it is under, or as it is if it is under none that is known. At most `limit` bytes of it.
+/// The body without its content codings, or unchanged if it has no known one. It is truncated to `limit` bytes.
 pub(crate) fn decompressed(headers: &HeaderMap, body: Bytes, limit: usize) -> Bytes {
     let mut body = body;
     for _ in 0..MAX_LAYERS {
         if body.is_empty() || is_text(&body) {
             break;
         }
-        let Some(inside) = candidates(headers, &body).into_iter().find_map(|coding| coding.undo(&body, limit)) else {
+        let Some(inside) = candidates(headers, &body).into_iter().find_map(|coding| coding.decode(&body, limit)) else {
             break;
         };
         body = inside.into();
@@ -38,7 +38,7 @@ pub(crate) fn decompressed(headers: &HeaderMap, body: Bytes, limit: usize) -> By
     body
 }
 
-/// Whether it begins as a document does, which compressed data does not.
+/// Whether the body begins like a document, which compressed data does not.
 fn is_text(body: &[u8]) -> bool {
     let start = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
     let is_document = matches!(start.first(), Some(b'{' | b'[' | b'"' | b'<'));
@@ -47,7 +47,7 @@ fn is_text(body: &[u8]) -> bool {
     is_document || is_utf16 || std::str::from_utf8(body).is_ok_and(is_printable)
 }
 
-/// What it may be compressed with: what its first bytes say, what its label says, and what has no mark.
+/// The codings that it may have: by its first bytes, by its label, and those without a signature.
 fn candidates(headers: &HeaderMap, body: &[u8]) -> Vec<Coding> {
     let marked = match body {
         [0x1f, 0x8b, ..] => Some(Coding::Gzip),
@@ -67,9 +67,9 @@ fn candidates(headers: &HeaderMap, body: &[u8]) -> Vec<Coding> {
 }
 
 impl Coding {
-    /// What is inside, as far as it can be read: a checksum that is wrong or missing costs nothing. What has no mark must
-    /// be text inside, because nearly anything can be taken for it.
-    fn undo(self, body: &[u8], limit: usize) -> Option<Vec<u8>> {
+    /// The decoded content, as far as it can be read: a wrong or missing checksum is ignored. A coding without a signature
+    /// must decode to text, because almost any data can be decoded with it.
+    fn decode(self, body: &[u8], limit: usize) -> Option<Vec<u8>> {
         let inside = match self {
             Self::Gzip => read(MultiGzDecoder::new(body), limit),
             Self::Zlib => read(ZlibDecoder::new(body), limit),
@@ -84,12 +84,13 @@ impl Coding {
 
 fn read(decoder: impl Read, limit: usize) -> Vec<u8> {
     let mut inside = Vec::new();
-    // What was read before an error is there all the same.
+    // What was read before an error is used.
     let _ = decoder.take(limit as u64).read_to_end(&mut inside);
     inside
 }
 
-/// Not by its streaming decoder, which reads as much as a window that the sender chooses before it gives out a byte.
+/// This does not use the streaming decoder, which reads a whole window, whose size the sender chooses, before it returns a
+/// byte.
 fn zstd(mut body: &[u8], limit: usize) -> Option<Vec<u8>> {
     let mut decoder = FrameDecoder::new();
     decoder.init(&mut body).ok()?;
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_coding_is_undone_whatever_its_label() {
+    fn every_coding_is_decoded_whatever_its_label() {
         for coded in [gzip(TOKEN), zlib(TOKEN), deflate(TOKEN), zstd(TOKEN), brotli(), gzip(&gzip(TOKEN))] {
             for label in
                 [None, Some("gzip"), Some("x-gzip"), Some("deflate"), Some("br"), Some("zstd"), Some("identity")]
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_plain_stays_as_it_is() {
+    fn a_plain_body_is_unchanged() {
         for plain in
             [TOKEN, b"", b"access_token=a&scope=b", b"\xef\xbb\xbf{}", b"{\"a\":\"\xff\"}", b"x^y", b"\xff\xfe{\0}\0"]
         {
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_checksum_costs_nothing() {
+    fn a_wrong_checksum_is_ignored() {
         let mut broken = gzip(TOKEN);
         let length = broken.len();
         broken[length - 8] ^= 1;
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_cut_off_at_the_limit() {
+    fn a_decompression_bomb_is_truncated_at_the_limit() {
         let zeros = vec![b' '; 2 << 20];
         for bomb in [gzip(&zeros), zlib(&zeros), deflate(&zeros), zstd(&zeros), gzip(&gzip(&zeros))] {
             assert!(bomb.len() < 1 << 20);

@@ -1,6 +1,6 @@
-//! From the bytes of an answer to a value: JSON as sloppy as servers write it, or a form.
+//! Parses the body of a response: JSON, even if it is invalid as some servers write it, or a form.
 //!
-//! A member that cannot be read is there as null, so that it does not cost the others.
+//! A member that cannot be parsed becomes null, so that the other members are still usable.
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 use http::{HeaderMap, header};
@@ -9,32 +9,32 @@ use url::form_urlencoded;
 
 use super::text::bare_name;
 
-/// What some APIs put in front of JSON, so that no script can include it.
+/// Prefixes that some APIs put before JSON, so that no script can include it.
 const GUARDS: [&str; 5] = [")]}',", ")]}'", "while(1);", "for(;;);", "throw 1;"];
-/// The fields that tell a form from any other text, in any spelling.
+/// The fields that distinguish a form from other text, in any spelling.
 const FORM_FIELDS: [&str; 5] = ["accesstoken", "refreshtoken", "error", "oauthtoken", "oauthproblem"];
-/// A longer name is not that of a function around JSON.
+/// A longer name is not a function around JSON.
 const MAX_FUNCTION: usize = 64;
-/// How many places in a text are tried for the beginning of an object.
+/// How many positions in a text are tried as the beginning of an object.
 const MAX_BEGINNINGS: usize = 16;
 
-/// An answer's body, read.
+/// A parsed response body.
 #[derive(Debug)]
 pub(crate) struct Document {
-    /// An object, a list of objects, or the text itself if it is nothing that can be read.
+    /// An object, a list of objects, or the text itself if it is neither.
     pub(crate) value: Value,
-    /// Whether it is there to its end.
+    /// Whether the body is complete.
     pub(crate) is_whole: bool,
 }
 
 impl Document {
-    /// Reads a body, of which `is_cut` says that its end is missing.
+    /// Parses a body. `is_cut` means that its end is missing.
     pub(crate) fn read(headers: &HeaderMap, body: &[u8], is_cut: bool) -> Self {
         let text = text(headers, body);
         Self::of(&text, is_cut, true)
     }
 
-    /// Reads what a string holds.
+    /// Parses the content of a string.
     pub(crate) fn of_text(text: &str) -> Self {
         Self::of(text, false, true)
     }
@@ -59,7 +59,7 @@ impl Document {
         Self { value, is_whole }
     }
 
-    /// Its members: those of the object that it is, or of the only one in the list that it is.
+    /// Its members: those of the object, or of the only object in the list.
     pub(crate) fn members(&self) -> Option<&Map<String, Value>> {
         match &self.value {
             Value::Array(items) if items.len() == 1 => items[0].as_object(),
@@ -67,7 +67,7 @@ impl Document {
         }
     }
 
-    /// The same if it has an object at its end, behind what should not be there, such as a warning of the server.
+    /// The same if the body ends with an object after other output, such as a warning of the server.
     pub(crate) fn behind_noise(headers: &HeaderMap, body: &[u8]) -> Option<Self> {
         let text = text(headers, body);
         let may_be = !text.trim_start().starts_with('{') && text.trim_end().ends_with('}');
@@ -80,7 +80,8 @@ impl Document {
     }
 }
 
-/// The body as text. Its own bytes decide, then its label; what is neither is read as UTF-8 with gaps.
+/// The body as text. A byte order mark or zero bytes take precedence over the label; other bytes are decoded as UTF-8 with
+/// replacements.
 fn text(headers: &HeaderMap, body: &[u8]) -> String {
     let is_utf16 = matches!(body, [0, b'{', ..] | [b'{', 0, ..]);
     if let (false, Ok(text)) = (is_utf16, std::str::from_utf8(body)) {
@@ -114,7 +115,7 @@ fn without_guards(text: &str) -> &str {
     unguarded.unwrap_or(text).trim_start_matches(is_noise)
 }
 
-/// What stands in a function call, as JSONP has it.
+/// The argument of a function call, as in JSONP.
 fn in_function(text: &str) -> Option<&str> {
     let (name, inside) = text.split_once('(').filter(|(name, _)| name.len() <= MAX_FUNCTION)?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.');
@@ -122,7 +123,7 @@ fn in_function(text: &str) -> Option<&str> {
     is_call.then_some(inside)
 }
 
-/// The fields of a form, whose last one may be cut off.
+/// The fields of a form. The last one may be truncated.
 fn form(text: &str, is_cut: bool) -> Option<Map<String, Value>> {
     if text.starts_with('<') {
         return None;
@@ -138,11 +139,11 @@ fn form(text: &str, is_cut: bool) -> Option<Map<String, Value>> {
 
 struct Object<'a> {
     members: Map<String, Value>,
-    /// What stands behind it, if it has an end.
+    /// The text after the object, if it ends.
     rest: Option<&'a str>,
 }
 
-/// Takes an object apart that begins here, member by member, as far as it goes.
+/// Splits the object at the beginning of the text into members, as far as possible.
 fn object(text: &str) -> Object<'_> {
     let mut members = Map::new();
     let mut rest = text.strip_prefix('{').unwrap_or(text);
@@ -165,7 +166,7 @@ fn object(text: &str) -> Object<'_> {
     }
 }
 
-/// Where the comma or the brace is that ends a member.
+/// The position of the comma or brace that ends a member.
 fn end_of_member(text: &str) -> usize {
     let (mut at, mut depth) = (0, 0_usize);
     while let Some(found) = text[at..].find(['"', '{', '[', '}', ']', ',']) {
@@ -185,7 +186,7 @@ fn end_of_member(text: &str) -> usize {
     text.len()
 }
 
-/// How long a string is that begins here, with both its quotes; all of the text if it does not end.
+/// The length of the string at the beginning of the text, including both quotes; the whole text if it does not end.
 fn end_of_string(text: &str) -> usize {
     let mut at = 1;
     while let Some(found) = text[at..].find('"') {
@@ -207,7 +208,7 @@ fn member(piece: &str) -> Option<(String, Value)> {
     Some((found, value.unwrap_or(Value::Null)))
 }
 
-/// The same with a mark that no token has in place of what JSON allows in no string (RFC 8259 section 7).
+/// Replaces characters that JSON does not allow in a string (RFC 8259 section 7) with a character that no token contains.
 fn without_controls(text: &str) -> String {
     let (mut in_string, mut is_escaped) = (false, false);
     let clean = |c: char| {
@@ -222,7 +223,7 @@ fn without_controls(text: &str) -> String {
     text.chars().map(clean).collect()
 }
 
-/// Of members with one name the last one counts, but none that says nothing.
+/// Of several members with one name, the last one is used, unless it is empty.
 fn insert(members: &mut Map<String, Value>, name: String, value: Value) {
     let says_nothing = value.is_null() || value.as_str().is_some_and(str::is_empty);
     if !says_nothing || !members.contains_key(&name) {

@@ -1,4 +1,4 @@
-//! Token requests that leave only while the claim on the refresh token holds.
+//! Token requests that are sent only while the claim on the refresh token is valid.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -8,17 +8,17 @@ use axum::body::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use oauth_dance_core::Lease;
 
-/// A body that is handed out only while the lease is not over. The HTTP client asks for it when the connection is there, so
-/// that nothing but the write to the socket comes after the question.
+/// A body that is provided only while the lease is valid. The HTTP client requests the body when the connection is open, so
+/// only the write to the socket comes after the check.
 pub(crate) struct LeasedBody {
     bytes: Option<Bytes>,
     lease: Lease,
 }
 
-/// Nothing was sent, because the lease was over.
+/// Nothing was sent, because the lease had expired.
 #[derive(Debug, thiserror::Error)]
-#[error("the claim on the refresh token no longer holds")]
-struct LeaseOver;
+#[error("the claim on the refresh token has expired")]
+struct LeaseExpired;
 
 impl LeasedBody {
     pub(crate) fn new(bytes: &[u8], lease: Lease) -> Self {
@@ -36,7 +36,7 @@ impl Body for LeasedBody {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
         if self.lease.is_expired() {
-            return Poll::Ready(Some(Err(LeaseOver.into())));
+            return Poll::Ready(Some(Err(LeaseExpired.into())));
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -50,11 +50,11 @@ impl Body for LeasedBody {
     }
 }
 
-/// Whether a request failed because its lease was over.
-pub(crate) fn is_lease_over(error: &reqwest::Error) -> bool {
+/// Whether a request failed because its lease had expired.
+pub(crate) fn is_lease_expired(error: &reqwest::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
-        if error.is::<LeaseOver>() {
+        if error.is::<LeaseExpired>() {
             return true;
         }
         cause = error.source();
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends a form under a lease of half a minute, the clock of which moves on while the connection is set up.
+    /// Sends a form under a lease of half a minute. Its clock advances while the connection is opened.
     async fn send(elapsed: u64) -> (Result<reqwest::Response, reqwest::Error>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token", listener.local_addr().unwrap());
@@ -111,10 +111,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_when_the_lease_is_over() {
+    async fn nothing_is_sent_after_the_lease_has_expired() {
         let (outcome, received) = send(30).await;
         let error = outcome.unwrap_err();
-        assert!(is_lease_over(&error), "{error:?}");
+        assert!(is_lease_expired(&error), "{error:?}");
         assert!(!received.contains("CANARY"), "{received}");
     }
 }

@@ -1,4 +1,5 @@
-//! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which stays on its origin.
+//! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which follows redirects only
+//! within their origin.
 
 pub(crate) mod challenge;
 #[cfg(feature = "decompression")]
@@ -35,7 +36,7 @@ use crate::config::hosts::Zone;
 use crate::error::ConfigError;
 
 const USER_AGENT: &str = concat!("oauth-dance/", env!("CARGO_PKG_VERSION"));
-/// The most that a compressed answer may become.
+/// The size limit of a decompressed response.
 const MAX_PLAIN: usize = 1024 * 1024;
 const MAX_REDIRECTS: usize = 5;
 
@@ -44,12 +45,12 @@ tokio::task_local! {
     static REDIRECTED: Cell<bool>;
 }
 
-/// How long calls may take and how much they may bring.
+/// The timeout of calls, and the size limit of responses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// For the whole of one call: connecting, sending, and reading the answer.
+    /// For one call as a whole: connecting, sending, and reading the response.
     pub(crate) timeout: Duration,
-    /// The most bytes of one API answer that are read.
+    /// The size limit of an API response in bytes.
     pub(crate) max_response: usize,
 }
 
@@ -59,14 +60,14 @@ impl Default for Limits {
     }
 }
 
-/// Neither client keeps cookies or decompresses, so answers are as large as they are read. What a token endpoint has
-/// compressed without being asked is undone afterwards; see [`decompressed`](decompress::decompressed).
+/// Neither client stores cookies or decompresses, so the size limits apply to the bytes as received. Unrequested compression
+/// by a token endpoint is decoded afterwards; see [`decompressed`](decompress::decompressed).
 ///
 /// Each request of the application clones this a few times.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpClients {
     shared: Arc<Shared>,
-    /// Until when requests may leave, if they may not always.
+    /// The lease under which requests are sent, if any.
     lease: Option<Lease>,
 }
 
@@ -96,18 +97,18 @@ impl HttpClients {
         Ok(Self { shared: Arc::new(shared), lease: None })
     }
 
-    /// The same clients, whose requests with a body leave only while this lease is not over.
+    /// The same clients, which send requests with a body only while this lease is valid.
     pub(crate) fn within(&self, lease: &Lease) -> Self {
         Self { lease: Some(lease.clone()), ..self.clone() }
     }
 
-    /// Sends a request as it is, once.
+    /// Sends a request once, unchanged.
     pub(crate) async fn execute(
         &self,
         client: &reqwest::Client,
         mut request: Request,
         limit: usize,
-    ) -> Result<Answer, SendError> {
+    ) -> Result<HttpResponse, SendError> {
         say_that_it_is_empty(&mut request);
         if let (Some(lease), Some(bytes)) = (&self.lease, request.body().and_then(Body::as_bytes)) {
             let leased = LeasedBody::new(bytes, lease.clone());
@@ -118,16 +119,16 @@ impl HttpClients {
         let response = response.map_err(SendError::Http)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let (body, cut) = read_what_comes(response, limit).await;
-        let answer = Answer { status, headers, body: body.into(), is_redirected };
+        let received = HttpResponse { status, headers, body: body.into(), is_redirected };
         match cut {
-            None => Ok(answer),
-            Some(why) => Err(SendError::Cut { answer: Box::new(answer), why }),
+            None => Ok(received),
+            Some(why) => Err(SendError::Cut { response: Box::new(received), why }),
         }
     }
 }
 
-/// A client for each zone that names may lead to. They share no connections. Most applications need the first only, so the
-/// others are made when they are.
+/// A client for each zone that names may resolve to. They share no connections. Most applications need only the first one,
+/// so the others are created when they are needed.
 #[derive(Clone, Debug)]
 pub(crate) struct ByZone {
     machine: reqwest::Client,
@@ -142,13 +143,13 @@ impl ByZone {
         Ok(Self { machine, farther: Arc::default(), limits, redirects })
     }
 
-    /// The client for URLs of the configuration, whose names may lead anywhere.
+    /// The client for URLs of the configuration, whose names may resolve to any address.
     #[cfg(feature = "oauth1")]
     pub(crate) fn configured(&self) -> &reqwest::Client {
         &self.machine
     }
 
-    /// The client whose names lead to no nearer zone than this.
+    /// The client whose names resolve to no zone nearer than this.
     pub(crate) fn to(&self, nearest: Zone) -> reqwest::Result<&reqwest::Client> {
         let farther = match nearest {
             Zone::Machine => return Ok(&self.machine),
@@ -171,7 +172,7 @@ fn client(limits: Limits, redirects: Policy, nearest: Zone) -> reqwest::Result<r
         .dns_resolver(ZoneResolver::system(nearest))
         .redirect(redirects)
         .referer(false)
-        // Another crate of the application may have switched these on for all.
+        // Another crate of the application may have enabled these features.
         .no_gzip()
         .no_brotli()
         .no_zstd()
@@ -181,50 +182,50 @@ fn client(limits: Limits, redirects: Policy, nearest: Zone) -> reqwest::Result<r
         .build()
 }
 
-/// A redirect to another origin is not followed but returned: neither the token nor the body may go there.
+/// A redirect to another origin is returned instead of followed: neither the token nor the body may be sent there.
 fn stay_on_origin(attempt: Attempt<'_>) -> Action {
     let same_origin = attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
     if !same_origin || attempt.previous().len() > MAX_REDIRECTS {
         return attempt.stop();
     }
-    // An error says that the request was not sent by `HttpClients::execute`, which alone asks for it.
+    // An error means that the request was not sent by `HttpClients::execute`, the only function that reads the value.
     let _ = REDIRECTED.try_with(|redirected| redirected.set(true));
     attempt.follow()
 }
 
-/// An answer, read whole.
+/// A complete response.
 #[derive(Clone)]
-pub(crate) struct Answer {
+pub(crate) struct HttpResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// It comes from where a redirect led, so what was asked for may have been done before it.
+    /// The response is from the target of a redirect, so the request may have been processed before.
     pub(crate) is_redirected: bool,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 pub(crate) enum SendError {
-    /// No proof could be made, so nothing was sent.
+    /// No proof could be created, so nothing was sent.
     Proof,
     Http(reqwest::Error),
-    /// An answer came, but not all of it was read.
+    /// A response arrived, but only a part of it was read.
     Cut {
         /// What was read.
-        answer: Box<Answer>,
-        /// Why it was no more.
+        response: Box<HttpResponse>,
+        /// Why the rest was not read.
         why: ReadError,
     },
 }
 
-impl Answer {
-    /// Its body without a content coding that was not asked for.
+impl HttpResponse {
+    /// The body without a content coding that was not requested.
     pub(crate) fn plain(&self) -> Bytes {
         decompressed(&self.headers, self.body.clone(), MAX_PLAIN)
     }
 }
 
-/// Sets `Content-Length: 0` if a method that usually has a body has none (RFC 9110 section 8.6). The HTTP client leaves it
-/// out over HTTP/1.1, and some servers then answer 411.
+/// Sets `Content-Length: 0` on a request without a body if its method usually has one (RFC 9110 section 8.6). The HTTP
+/// client omits it over HTTP/1.1, and some servers then respond with 411.
 fn say_that_it_is_empty(request: &mut Request) {
     let has_length =
         [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));
@@ -240,7 +241,7 @@ pub(crate) enum ReadError {
     Broken(reqwest::Error),
 }
 
-/// Reads a body, but no more than `limit` bytes of it.
+/// Reads a body of at most `limit` bytes.
 #[cfg(feature = "oidc")]
 pub(crate) async fn read_body(response: Response, limit: usize) -> Result<Bytes, ReadError> {
     match read_what_comes(response, limit).await {
@@ -249,7 +250,7 @@ pub(crate) async fn read_body(response: Response, limit: usize) -> Result<Bytes,
     }
 }
 
-/// Reads a body until it ends, breaks or has reached `limit` bytes, and why it was not read to its end.
+/// Reads a body until it ends, fails or reaches `limit` bytes, and returns why it is incomplete, if it is.
 async fn read_what_comes(mut response: Response, limit: usize) -> (Vec<u8>, Option<ReadError>) {
     let mut body = Vec::new();
     loop {
@@ -266,7 +267,7 @@ async fn read_what_comes(mut response: Response, limit: usize) -> (Vec<u8>, Opti
     }
 }
 
-/// The error without its URL, whose query may hold a secret.
+/// The error without its URL, whose query may contain a secret.
 pub(crate) fn without_url(error: reqwest::Error) -> BoxError {
     error.without_url().into()
 }

@@ -5,17 +5,17 @@ use http::{HeaderMap, HeaderName};
 use url::{Origin, Url};
 
 const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
-/// More than any server makes them.
+/// More than any server uses.
 const MAX_LENGTH: usize = 1024;
-/// More than any application has providers. A nonce that is forgotten costs one request.
+/// More than any application has providers. A dropped nonce costs one more request.
 const MAX_ORIGINS: usize = 256;
 
-/// The last nonce that each server gave (RFC 9449 sections 8.2 and 9).
+/// The latest nonce of each server (RFC 9449 sections 8.2 and 9).
 #[derive(Debug, Default)]
 pub(crate) struct Nonces(Mutex<HashMap<Origin, String>>);
 
 impl Nonces {
-    /// Keeps the nonce of an answer, if it has one, and tells whether it does.
+    /// Stores the nonce of a response, and returns whether it has one.
     pub(super) fn learn(&self, url: &Url, headers: &HeaderMap) -> bool {
         let nonce = headers.get(NONCE).and_then(|value| value.to_str().ok());
         let Some(nonce) = nonce.filter(|nonce| !nonce.is_empty() && nonce.len() <= MAX_LENGTH) else { return false };
@@ -27,7 +27,7 @@ impl Nonces {
         true
     }
 
-    /// The nonce to prove with there.
+    /// The nonce for proofs at this URL's origin.
     pub(super) fn of(&self, url: &Url) -> Option<String> {
         self.locked().get(&url.origin()).cloned()
     }
@@ -45,29 +45,29 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    fn answer(nonce: &str) -> HeaderMap {
+    fn response(nonce: &str) -> HeaderMap {
         HeaderMap::from_iter([(NONCE, nonce.parse().unwrap())])
     }
 
     #[test]
-    fn the_last_nonce_of_each_origin_is_kept() {
+    fn the_latest_nonce_of_each_origin_is_stored() {
         let nonces = Nonces::default();
-        assert!(nonces.learn(&url("https://a.example/token"), &answer("one")));
-        assert!(nonces.learn(&url("https://a.example:443/par?x"), &answer("two")));
-        assert!(nonces.learn(&url("https://a.example:8443/"), &answer("three")));
+        assert!(nonces.learn(&url("https://a.example/token"), &response("one")));
+        assert!(nonces.learn(&url("https://a.example:443/par?x"), &response("two")));
+        assert!(nonces.learn(&url("https://a.example:8443/"), &response("three")));
         assert_eq!(nonces.of(&url("https://a.example/me")).unwrap(), "two");
         assert_eq!(nonces.of(&url("https://a.example:8443/me")).unwrap(), "three");
         assert_eq!(nonces.of(&url("http://a.example/me")), None);
     }
 
     #[test]
-    fn what_is_no_nonce_is_not_kept_and_memory_is_bounded() {
+    fn invalid_nonces_are_not_stored_and_memory_is_bounded() {
         let nonces = Nonces::default();
-        for bad in [HeaderMap::new(), answer(""), answer(&"x".repeat(MAX_LENGTH + 1))] {
+        for bad in [HeaderMap::new(), response(""), response(&"x".repeat(MAX_LENGTH + 1))] {
             assert!(!nonces.learn(&url("https://a.example"), &bad));
         }
         for port in 1..10_000 {
-            assert!(nonces.learn(&url(&format!("https://a.example:{port}")), &answer("n")));
+            assert!(nonces.learn(&url(&format!("https://a.example:{port}")), &response("n")));
             assert!(nonces.locked().len() <= MAX_ORIGINS);
         }
         assert_eq!(nonces.of(&url("https://a.example:9999")).unwrap(), "n");

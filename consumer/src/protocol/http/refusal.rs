@@ -1,4 +1,4 @@
-//! What an answer without a token says, and whether it says that the grant is dead.
+//! Classifies a response without a token, in particular whether it means that the grant is dead.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use super::challenge;
 use super::document::Document;
 use super::text::{MAX_ERROR_TEXT, bare_name, printable, without_secrets};
 use super::words::{self, MAX_SENTENCE};
-use crate::config::dead_grant::DeadGrant;
+use crate::config::error_pattern::ErrorPattern;
 use crate::error::{Fault, TokenEndpointError};
 
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
-/// How deep inside an answer an error is looked for.
+/// How deep inside a response an error is searched.
 const MAX_DEPTH: usize = 5;
-/// How many texts of an answer are compared.
+/// How many texts of a response are compared.
 const MAX_WORDS: usize = 100;
-/// Words that stand in `error` where there is none.
+/// Values of `error` in responses that are not errors.
 const NO_ERROR: [&str; 9] = ["", "0", "false", "null", "nil", "none", "no", "ok", "success"];
-/// Members that hold a code, in the order in which they are read.
+/// Members that contain a code, in order of precedence.
 const CODES: [&str; 11] =
     ["error", "error_code", "errorCode", "errorType", "type", "code", "status", "name", "reason", "key", "errors"];
-/// Members that hold a sentence.
+/// Members that contain a description.
 const SENTENCES: [&str; 12] = [
     "error_description",
     "errorDescription",
@@ -38,7 +38,8 @@ const SENTENCES: [&str; 12] = [
     "reason",
     "title",
 ];
-/// Codes of the standards (RFC 6749 section 5.2, RFC 8628, RFC 9126, RFC 9449), which are no secret whatever the secret is.
+/// Codes of the standards (RFC 6749 section 5.2, RFC 8628, RFC 9126, RFC 9449), which are never redacted, whatever the
+/// secret is.
 const STANDARD: [&str; 13] = [
     "invalid_request",
     "invalid_client",
@@ -55,31 +56,30 @@ const STANDARD: [&str; 13] = [
     "invalid_redirect_uri",
 ];
 
-/// An answer in which an error is looked for.
+/// A response that is searched for an error.
 #[derive(Clone, Copy)]
-pub(crate) struct Answered<'a> {
+pub(crate) struct ParsedResponse<'a> {
     pub(crate) status: StatusCode,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) document: &'a Document,
 }
 
-impl Answered<'_> {
-    /// The error of RFC 6749 section 5.2 in an answer, also with status 200 (GitHub), as an object (Facebook) or in a list,
-    /// or with another status what the provider has in its place. Any secret that was `sent` is left out of it, once
-    /// everything is compared.
+impl ParsedResponse<'_> {
+    /// The error of RFC 6749 section 5.2 in a response, also with status 200 (GitHub), as an object (Facebook) or in a list.
+    /// With another status, the provider's substitute for one. Secrets that were `sent` are redacted after all comparisons.
     fn error(self, sent: &[&str], now: Timestamp) -> Option<TokenEndpointError> {
         let is_one = self.has_error() || !self.status.is_success() && self.says_anything();
         is_one.then(|| self.as_error(self.fault(&[]), sent, now))
     }
 
-    /// What an answer without a token says of it. With status 200 anything that is said is an error then.
-    pub(crate) fn refusal(self, dead: &[DeadGrant], sent: &[&str], now: Timestamp) -> Option<TokenEndpointError> {
+    /// The error in a response without a token. With status 200, any message in it is then an error.
+    pub(crate) fn refusal(self, dead: &[ErrorPattern], sent: &[&str], now: Timestamp) -> Option<TokenEndpointError> {
         let fault = self.fault(dead);
         let is_one = fault == Fault::Grant || self.has_error() || self.says_anything();
         is_one.then(|| self.as_error(fault, sent, now))
     }
 
-    /// Whether there is an `error` that is one.
+    /// Whether `error` is present and an actual error.
     pub(crate) fn has_error(self) -> bool {
         self.document.members().and_then(|members| members.get("error")).is_some_and(says_something)
     }
@@ -109,31 +109,31 @@ impl Answered<'_> {
         }
     }
 
-    /// The error of a challenge, with which some servers answer as a resource server would (RFC 6750 section 3).
+    /// The error of a challenge, which some servers send as a resource server would (RFC 6750 section 3).
     fn challenged(self) -> Option<String> {
         challenge::errors(self.headers).find(|error| !error.is_empty())
     }
 
-    /// What is at fault. Of a grant of another client every provider says that it is invalid. Then counts what this provider
-    /// is known to say, then the words of the standard, then sentences.
-    fn fault(self, dead: &[DeadGrant]) -> Fault {
+    /// The cause of the refusal. A grant of another client comes first, because every provider calls it invalid. Then come
+    /// the patterns of this provider, the codes of the standards, and descriptions.
+    fn fault(self, dead: &[ErrorPattern]) -> Fault {
         let value = &self.document.value;
         let words = self.words();
         let any = |is: fn(&str) -> bool| words.iter().any(|text| is(text));
         if any(words::is_of_another_client) {
             return Fault::Client;
         }
-        let is_known = dead.iter().any(|dead| dead.is(self.status, value));
+        let is_known = dead.iter().any(|dead| dead.matches(self.status, value));
         if is_known || any(words::says_invalid_grant) || is_xml_invalid_grant(value) {
             return Fault::Grant;
         }
-        if any(words::is_passing) {
-            return Fault::Passing;
+        if any(words::is_temporary) {
+            return Fault::Temporary;
         }
         if self.says_so_in_words(&words) {
             return Fault::Grant;
         }
-        // RFC 6749 section 5.2 has status 401 for the client alone.
+        // RFC 6749 section 5.2 defines status 401 only for client authentication.
         let is_of_grant = any(words::is_of_grant);
         let is_of_endpoint = match self.status.as_u16() {
             401 => !is_of_grant || self.asks_for_client(),
@@ -144,13 +144,13 @@ impl Answered<'_> {
         if is_of_endpoint || any(words::is_of_client) { Fault::Client } else { Fault::Unknown }
     }
 
-    /// Whether the client is asked to authenticate by HTTP Basic (RFC 6749 section 5.2).
+    /// Whether the response asks the client to authenticate with HTTP Basic (RFC 6749 section 5.2).
     fn asks_for_client(self) -> bool {
         let mut challenges = self.headers.get_all(header::WWW_AUTHENTICATE).iter();
         challenges.any(|value| value.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic")))
     }
 
-    /// Whether a provider that has no word for it says in a sentence, and nothing else, that the refresh token is of no use.
+    /// Whether a response without a code says in a sentence, and nothing else, that the refresh token is invalid.
     fn says_so_in_words(self, all: &[String]) -> bool {
         let is_refusal = match self.status.as_u16() {
             408 | 425 | 429 => false,
@@ -160,10 +160,10 @@ impl Answered<'_> {
             code(&self.document.value, 0).is_some_and(words::is_of_something_else)
                 || all.iter().any(|text| words::is_of_client(text))
         };
-        is_refusal && all.iter().any(|text| words::means_useless(text)) && !is_other()
+        is_refusal && all.iter().any(|text| words::means_invalid_token(text)) && !is_other()
     }
 
-    /// What an answer says in a code or a sentence, whatever it is wrapped in.
+    /// All codes and descriptions in a response, at any depth.
     fn words(self) -> Vec<String> {
         let mut words: Vec<String> = challenge::errors(self.headers).collect();
         match &self.document.value {
@@ -175,21 +175,21 @@ impl Answered<'_> {
     }
 }
 
-/// Adds each text in a member that says what is wrong.
+/// Adds each text in a member that describes an error.
 fn collect_words(value: &Value, is_named: bool, depth: usize, words: &mut Vec<String>) {
     match value {
         _ if depth > MAX_DEPTH || words.len() >= MAX_WORDS => {}
         Value::String(text) if is_named => words.push(text.chars().take(MAX_ERROR_TEXT).collect()),
         Value::Array(items) => items.iter().for_each(|item| collect_words(item, is_named, depth + 1, words)),
         Value::Object(members) => {
-            members.iter().for_each(|(name, value)| collect_words(value, is_speaking(name), depth + 1, words));
+            members.iter().for_each(|(name, value)| collect_words(value, is_descriptive(name), depth + 1, words));
         }
         _ => {}
     }
 }
 
-/// Whether a member of this name says what is wrong.
-fn is_speaking(name: &str) -> bool {
+/// Whether a member with this name describes an error.
+fn is_descriptive(name: &str) -> bool {
     const PARTS: [&str; 16] = [
         "err", "code", "message", "msg", "desc", "reason", "detail", "title", "status", "resource", "field", "param",
         "fault", "hint", "issue", "problem",
@@ -204,12 +204,12 @@ fn is_xml_invalid_grant(value: &Value) -> bool {
     value.as_str().is_some_and(|text| text.starts_with('<') && text.contains(">invalid_grant<"))
 }
 
-/// Whether a sentence says that all is well.
+/// Whether a sentence reports success.
 fn is_good(sentence: &str) -> bool {
     NO_ERROR.iter().any(|none| sentence.trim().eq_ignore_ascii_case(none))
 }
 
-/// The error that an answer reports by its body, as some revocation endpoints do whatever its status.
+/// The error in the body of a response. Some revocation endpoints report one with any status.
 pub(crate) fn refused(
     status: StatusCode,
     headers: &HeaderMap,
@@ -217,22 +217,22 @@ pub(crate) fn refused(
     sent: &[&str],
     now: Timestamp,
 ) -> Option<TokenEndpointError> {
-    Answered { status, headers, document: &Document::read(headers, body, false) }.error(sent, now)
+    ParsedResponse { status, headers, document: &Document::read(headers, body, false) }.error(sent, now)
 }
 
-/// The answer's error as far as its status tells.
+/// The error of a response by its status alone.
 pub(crate) fn failed(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> TokenEndpointError {
     TokenEndpointError::Status { status, retry_after: retry_after(headers, now) }
 }
 
-/// In seconds, or until a date, by the server's own clock if it says what that shows (RFC 9110 section 10.2.3).
+/// In seconds, or until a date by the server's own clock if the response contains that (RFC 9110 section 10.2.3).
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
-    let asked = text(header::RETRY_AFTER)?;
-    let wait = match asked.parse::<f64>() {
+    let requested = text(header::RETRY_AFTER)?;
+    let wait = match requested.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds.ceil()).ok()?,
         Err(_) => {
-            let until = httpdate::parse_http_date(asked).ok()?;
+            let until = httpdate::parse_http_date(requested).ok()?;
             let ours = std::time::UNIX_EPOCH + Duration::from_secs(now.as_unix_seconds());
             let theirs = text(header::DATE).and_then(|date| httpdate::parse_http_date(date).ok());
             until.duration_since(theirs.unwrap_or(ours)).ok()?
@@ -241,7 +241,7 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// Whether what stands in `error` is one. Some servers send the member with every answer.
+/// Whether the value of `error` is an actual error. Some servers send the member with every response.
 pub(crate) fn says_something(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -250,7 +250,7 @@ pub(crate) fn says_something(value: &Value) -> bool {
         Value::String(text) => !NO_ERROR.iter().any(|none| text.trim().eq_ignore_ascii_case(none)),
         Value::Array(items) => items.iter().any(says_something),
         Value::Object(members) => {
-            // An identifier of the request says nothing.
+            // An identifier of the request does not count.
             let named = CODES.iter().chain(&SENTENCES).filter_map(|name| members.get(*name));
             let named: Vec<_> = named.collect();
             if named.is_empty() { members.values().any(says_something) } else { named.into_iter().any(says_something) }
@@ -258,7 +258,7 @@ pub(crate) fn says_something(value: &Value) -> bool {
     }
 }
 
-/// The first code in an answer.
+/// The first code in a response.
 fn code(value: &Value, depth: usize) -> Option<&str> {
     match value {
         _ if depth > MAX_DEPTH => None,
@@ -271,7 +271,7 @@ fn code(value: &Value, depth: usize) -> Option<&str> {
     }
 }
 
-/// The first sentence in an answer, outermost first.
+/// The first description in a response, outermost first.
 fn sentence(value: &Value) -> Option<&str> {
     let outer = items(value).iter();
     let inner = outer.clone().flat_map(|value| ["error", "errors"].into_iter().filter_map(|name| value.get(name)));

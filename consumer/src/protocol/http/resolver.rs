@@ -1,4 +1,4 @@
-//! Names resolved to addresses, but to none that is nearer than it may be.
+//! Resolves names to addresses, but to none in a nearer zone than allowed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use url::Url;
 
 use crate::config::hosts::Zone;
 
-/// Resolves names, but to no address that is nearer than a zone. So a name in a URL from outside leads nowhere that an
-/// address in its place could not.
+/// Resolves names, but to no address in a nearer zone than allowed. So a name in a URL from outside cannot lead to an
+/// address that would be rejected in its place.
 #[derive(Clone)]
 pub(crate) struct ZoneResolver {
     names: Arc<dyn Resolve>,
@@ -31,7 +31,7 @@ impl Resolve for ZoneResolver {
             let allowed: Vec<SocketAddr> =
                 found.await?.filter(|address| Zone::of_address(address.ip()) <= nearest).collect();
             if allowed.is_empty() {
-                let problem = "the name leads to this machine or a private network, and who names it is not there";
+                let problem = "the name leads to this machine or a private network, but its source is farther away";
                 return Err(BoxError::from(problem));
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
@@ -52,8 +52,8 @@ impl Resolve for SystemResolver {
 
 #[cfg(any(feature = "oidc", test))]
 impl Zone {
-    /// The zone of the host that a URL names, resolved if need be. A name that leads to several is in the farthest of them,
-    /// and so is one that cannot be resolved here.
+    /// The zone of the host in a URL, resolved if necessary. A name with addresses in several zones is in the farthest of
+    /// them, and a name that does not resolve is on the Internet.
     pub(crate) async fn resolve(url: &Url) -> Self {
         if let Some(zone) = Self::of(url) {
             return zone;
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_cannot_be_resolved_is_far_away() {
+    async fn a_name_that_does_not_resolve_is_on_the_internet() {
         assert_eq!(Zone::resolve(&url("https://nothing.invalid")).await, Zone::Internet);
         assert_eq!(Zone::resolve(&url("http://localhost")).await, Zone::Machine);
     }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_to_a_nearer_zone_is_not_connected_to() {
+    async fn a_name_in_a_nearer_zone_is_not_connected_to() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connect = async |nearest| {
@@ -106,7 +106,7 @@ mod tests {
         for nearest in [Zone::Internet, Zone::Network] {
             assert!(connect(nearest).await, "{nearest:?}");
         }
-        assert!(!connect(Zone::Machine).await, "it connected, and nothing answered in time");
+        assert!(!connect(Zone::Machine).await, "it connected, and no response came in time");
         assert!(listener.accept().await.is_ok());
         assert!(tokio::time::timeout(Duration::from_millis(50), listener.accept()).await.is_err(), "once only");
     }

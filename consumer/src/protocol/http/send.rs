@@ -1,4 +1,4 @@
-//! Sends a request with a proof of the token's key where there is one (RFC 9449).
+//! Sends a request, with a proof if the token is bound to a key (RFC 9449).
 
 use std::time::Instant;
 
@@ -6,23 +6,23 @@ use http::{HeaderValue, StatusCode};
 use oauth_dance_core::Timestamp;
 use reqwest::{Request, RequestBuilder};
 
-use super::{Answer, HttpClients, SendError, challenge, refusal};
+use super::{HttpClients, HttpResponse, SendError, challenge, refusal};
 use crate::error::TokenEndpointError;
 use crate::protocol::dpop::{Binding, Claims, PROOF, Signer};
 
 const NONCE_WANTED: &str = "use_dpop_nonce";
 
 impl HttpClients {
-    /// Sends a request and reads the answer, but no more than `limit` bytes of it.
+    /// Sends a request and reads at most `limit` bytes of the response.
     ///
-    /// With a binding it carries a proof. If the server answers that it wants its nonce in there, which it says before it
-    /// does anything else (RFC 9449 sections 8 and 9), the request is sent once more, within the time of the first.
+    /// With a binding, the request carries a proof. If the server rejects it because its nonce is missing, which it does
+    /// before any other processing (RFC 9449 sections 8 and 9), the request is sent once more within the same timeout.
     pub(crate) async fn send(
         &self,
         request: RequestBuilder,
         binding: Option<Binding<'_>>,
         limit: usize,
-    ) -> Result<Answer, SendError> {
+    ) -> Result<HttpResponse, SendError> {
         let (client, request) = request.build_split();
         let request = request.map_err(SendError::Http)?;
         let Some(binding) = binding else { return self.execute(&client, request, limit).await };
@@ -32,19 +32,20 @@ impl HttpClients {
         let url = request.url().clone();
         let again = request.try_clone();
         let first = self.proved(request, &signer, binding)?;
-        let answer = self.execute(&client, first, limit).await?;
-        let has_nonce = self.nonces.learn(&url, &answer.headers);
+        let response = self.execute(&client, first, limit).await?;
+        let has_nonce = self.nonces.learn(&url, &response.headers);
 
         let left = timeout.saturating_sub(start.elapsed());
-        let Some(mut again) = again.filter(|_| has_nonce && !left.is_zero() && wants_nonce(&answer, self.clock.now()))
+        let Some(mut again) =
+            again.filter(|_| has_nonce && !left.is_zero() && wants_nonce(&response, self.clock.now()))
         else {
-            return Ok(answer);
+            return Ok(response);
         };
         *again.timeout_mut() = Some(left);
         let second = self.proved(again, &signer, binding)?;
-        let answer = self.execute(&client, second, limit).await?;
-        self.nonces.learn(&url, &answer.headers);
-        Ok(answer)
+        let response = self.execute(&client, second, limit).await?;
+        self.nonces.learn(&url, &response.headers);
+        Ok(response)
     }
 
     fn proved(&self, mut request: Request, signer: &Signer, binding: Binding<'_>) -> Result<Request, SendError> {
@@ -64,14 +65,14 @@ impl HttpClients {
     }
 }
 
-/// Whether a server refuses a request for want of its nonce: an authorization server in the body (RFC 9449 section 8), a
-/// resource server in a challenge (section 9).
-fn wants_nonce(answer: &Answer, now: Timestamp) -> bool {
-    let refused = || match refusal::refused(answer.status, &answer.headers, &answer.plain(), &[], now) {
+/// Whether a server rejects a request because its nonce is missing: an authorization server in the body (RFC 9449 section
+/// 8), a resource server in a challenge (section 9).
+fn wants_nonce(response: &HttpResponse, now: Timestamp) -> bool {
+    let refused = || match refusal::refused(response.status, &response.headers, &response.plain(), &[], now) {
         Some(TokenEndpointError::Refused { code, .. }) => code == NONCE_WANTED,
         _ => false,
     };
-    answer.status.is_client_error()
-        && (answer.status == StatusCode::UNAUTHORIZED && challenge::has_error(&answer.headers, NONCE_WANTED)
+    response.status.is_client_error()
+        && (response.status == StatusCode::UNAUTHORIZED && challenge::has_error(&response.headers, NONCE_WANTED)
             || refused())
 }

@@ -1,26 +1,26 @@
-//! Text from outside, made fit for a log and an error.
+//! Makes text from outside safe for logs and errors.
 
 pub(crate) const MAX_ERROR_TEXT: usize = 512;
 
-/// The text without these secrets.
+/// The text with these secrets redacted.
 pub(crate) fn without_secrets(text: &str, secrets: &[&str]) -> String {
     let secrets = secrets.iter().filter(|secret| !secret.is_empty());
     secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
 }
 
-/// Text from outside, fit for a log and an error: printable ASCII of a bounded length (RFC 6749 section 5.2).
+/// Text from outside, made safe for logs and errors: printable ASCII of limited length (RFC 6749 section 5.2).
 pub(crate) fn printable(text: &str) -> String {
-    let keep = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
-    let capped: String = text.chars().take(MAX_ERROR_TEXT).map(keep).collect();
+    let replace = |c: char| if matches!(c, ' '..='~') { c } else { '?' };
+    let capped: String = text.chars().take(MAX_ERROR_TEXT).map(replace).collect();
     capped
 }
 
-/// A name in small letters, without what separates its words.
+/// A name in lower case, without separators of words.
 pub(crate) fn bare_name(name: &str) -> String {
     letters(name).collect()
 }
 
-/// Whether two names differ in nothing but case and what separates their words.
+/// Whether two names differ only in case and separators of words.
 pub(crate) fn is_spelling(one: &str, other: &str) -> bool {
     letters(one).eq(letters(other))
 }

@@ -1,8 +1,8 @@
-//! What the words of a refusal are about, in codes and in sentences.
+//! Classifies the codes and descriptions of a refusal.
 
-/// What is longer is not the sentence that is looked for.
+/// A longer text is not a description of this kind.
 pub(super) const MAX_SENTENCE: usize = 200;
-/// Words for the client. What a provider calls an app is one too.
+/// Terms for the client. Providers also call it an app.
 const CLIENT: [&str; 12] = [
     "client",
     "clients",
@@ -17,7 +17,7 @@ const CLIENT: [&str; 12] = [
     "secret",
     "secrets",
 ];
-/// Words for the grant and for whose it is.
+/// Terms for the grant and its owner.
 const GRANT: [&str; 12] = [
     "token",
     "tokens",
@@ -32,9 +32,9 @@ const GRANT: [&str; 12] = [
     "expired",
     "deauthorized",
 ];
-/// Sentences that name the client and speak of the request.
+/// Sentences that contain a term for the client but concern the request.
 const NOT_OF_CLIENT: [&str; 4] = ["client error", "bad client request", "application error", "client request"];
-/// Errors of the client that do not name it (RFC 6749 section 5.2, RFC 9449 section 5).
+/// Errors of the client without a term for it (RFC 6749 section 5.2, RFC 9449 section 5).
 const OF_CLIENT: [&str; 8] = [
     "unsupported grant type",
     "unauthorized grant type",
@@ -46,7 +46,7 @@ const OF_CLIENT: [&str; 8] = [
     "incorrect credentials",
 ];
 
-/// Whether a text is `invalid_grant`, or says it with more around it. An invalid grant type is something else.
+/// Whether a text is or contains `invalid_grant`. An invalid grant type is something else.
 pub(super) fn says_invalid_grant(text: &str) -> bool {
     let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let small = text.to_ascii_lowercase();
@@ -62,8 +62,8 @@ pub(super) fn says_invalid_grant(text: &str) -> bool {
     }
 }
 
-/// Whether a text says that the grant is another client's. RFC 6749 section 5.2 names that last in the sentence for
-/// everything that `invalid_grant` may mean, which many servers repeat.
+/// Whether a text says that the grant belongs to another client. The sentence in RFC 6749 section 5.2 about all meanings of
+/// `invalid_grant` mentions that too, and many servers repeat it.
 pub(super) fn is_of_another_client(text: &str) -> bool {
     const PHRASES: [&str; 10] = [
         "match",
@@ -82,20 +82,20 @@ pub(super) fn is_of_another_client(text: &str) -> bool {
     !is_everything && has_any(&text, &CLIENT) && PHRASES.iter().any(|phrase| text.contains(phrase))
 }
 
-/// Whether a text speaks of the client, and of no grant.
+/// Whether a text concerns the client, and not the grant.
 pub(super) fn is_of_client(text: &str) -> bool {
     let text = plain(text);
     OF_CLIENT.iter().any(|code| text.starts_with(code))
         || has_any(&text, &CLIENT) && !has_any(&text, &GRANT) && !NOT_OF_CLIENT.iter().any(|other| text.contains(other))
 }
 
-/// Whether a text speaks of the grant, of one of its tokens, or of whose it is.
+/// Whether a text concerns the grant, one of its tokens, or its owner.
 pub(super) fn is_of_grant(text: &str) -> bool {
     has_any(&plain(text), &GRANT)
 }
 
-/// Whether a text says that it passes by itself (RFC 6749 section 4.1.2.1, RFC 8628 section 3.5, RFC 9449 section 8).
-pub(super) fn is_passing(text: &str) -> bool {
+/// Whether a text describes a temporary condition (RFC 6749 section 4.1.2.1, RFC 8628 section 3.5, RFC 9449 section 8).
+pub(super) fn is_temporary(text: &str) -> bool {
     const PHRASES: [&str; 8] = [
         "temporarily",
         "slow down",
@@ -110,7 +110,7 @@ pub(super) fn is_passing(text: &str) -> bool {
     PHRASES.iter().any(|phrase| text.contains(phrase))
 }
 
-/// Whether the error is of the client or of the server, and speaks of a refresh token for another reason.
+/// Whether the error concerns the client or the server, and mentions a refresh token for another reason.
 pub(super) fn is_of_something_else(code: &str) -> bool {
     let code = plain(code);
     ["client", "grant type", "scope", "server", "unavailable", "slow down", "dpop", "rate", "limit"]
@@ -118,8 +118,8 @@ pub(super) fn is_of_something_else(code: &str) -> bool {
         .any(|other| code.contains(other))
 }
 
-/// Whether a text says that the refresh token is of no use, and only that.
-pub(super) fn means_useless(text: &str) -> bool {
+/// Whether a text says that the refresh token is invalid, and nothing else.
+pub(super) fn means_invalid_token(text: &str) -> bool {
     const SUBJECTS: [&str; 7] = ["", "the ", "this ", "your ", "the provided ", "the specified ", "the given "];
     const STATES: [&str; 9] = [
         "invalid",
@@ -133,7 +133,7 @@ pub(super) fn means_useless(text: &str) -> bool {
         "already used",
     ];
     const VERBS: [&str; 6] = [" ", " is ", " was ", " has ", " has been ", " has already been "];
-    /// What an explanation begins with.
+    /// The beginnings of an explanation.
     const ENDS: [&str; 6] = [". ", ": ", "; ", " (", " [", " hint"];
     if text.len() > MAX_SENTENCE {
         return false;
@@ -150,7 +150,7 @@ pub(super) fn means_useless(text: &str) -> bool {
     before || after || first == "bad refresh token"
 }
 
-/// In small letters, with spaces for what else stands between words.
+/// In lower case, with spaces in place of all separators of words.
 pub(super) fn plain(text: &str) -> String {
     let mut words = String::with_capacity(text.len());
     let mut was_small = false;

@@ -1,4 +1,4 @@
-//! The signature base string: what of a request is signed (RFC 5849 section 3.4.1).
+//! The signature base string: the text to sign for a request (RFC 5849 section 3.4.1).
 
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
@@ -7,7 +7,7 @@ use url::Url;
 /// Everything but the unreserved characters of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A name and a value, as bytes, for a query need not be UTF-8.
+/// A name and a value, as bytes, because a query need not be UTF-8.
 pub(super) type Parameter = (Vec<u8>, Vec<u8>);
 
 /// Percent encoding (section 3.6).
@@ -67,7 +67,7 @@ mod tests {
 
     /// Sections 3.4.1.1 and 3.4.1.3.2.
     #[test]
-    fn the_example_of_the_rfc() {
+    fn the_base_string_equals_that_of_the_rfc() {
         let own = [
             pair("oauth_consumer_key", "9djdj82h48djs9d2"),
             pair("oauth_token", "kkk9d7dh3k39sjv7"),
@@ -101,16 +101,16 @@ mod tests {
         assert_eq!(base("GET", "http://[::1]:8080/a#fragment", ""), "GET&http%3A%2F%2F%5B%3A%3A1%5D%3A8080%2Fa&");
     }
 
-    /// Section 3.6, with what other encodings leave alone.
+    /// Section 3.6, with characters that other encodings leave unencoded.
     #[test]
-    fn only_unreserved_characters_stay() {
+    fn only_unreserved_characters_are_unencoded() {
         assert_eq!(encode("AZaz09-._~"), "AZaz09-._~");
         assert_eq!(encode(" +!*'()%&=@/\u{fc}\u{1F511}"), "%20%2B%21%2A%27%28%29%25%26%3D%40%2F%C3%BC%F0%9F%94%91");
     }
 
-    /// Sorted as they are encoded, by name and then by value; twice is twice.
+    /// Sorted by encoded name and then by encoded value. Repeated parameters are retained.
     #[test]
-    fn parameters_are_sorted_and_all_kept() {
+    fn parameters_are_sorted_and_all_retained() {
         let base = base("GET", "http://a.example/?b=2&a=1&a=0&a=1&sp=x%20y%2Bz&A=&%C3%BC=1&a-b=3&a.=4", "a=0");
         let parameters = base.rsplit('&').next().unwrap().replace("%26", "&").replace("%3D", "=").replace("%25", "%");
         assert_eq!(parameters, "%C3%BC=1&A=&a=0&a=0&a=1&a=1&a-b=3&a.=4&b=2&sp=x%20y%2Bz");

@@ -1,17 +1,17 @@
-//! The two requests of OAuth 1.0a that go from server to server, and the one that the browser makes between them.
+//! The two requests of the OAuth 1.0a dance from server to server, and the browser's redirect between them.
 
 use http::{Method, header};
 use oauth_dance_core::{OAuth1Token, Secret, Timestamp};
 use url::Url;
 
-use super::answer;
 use super::client::{Client, Credentials};
+use super::response;
 use crate::config::endpoint::without_parameters;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::HttpClients;
 use crate::protocol::http::endpoint::send;
 
-/// Asks for temporary credentials (section 2.1), which the provider must bind to the callback.
+/// Requests temporary credentials (section 2.1), which the provider must bind to the callback.
 pub(crate) async fn temporary_credentials(
     http: &HttpClients,
     client: &Client,
@@ -19,11 +19,11 @@ pub(crate) async fn temporary_credentials(
     now: Timestamp,
 ) -> Result<OAuth1Token, TokenEndpointError> {
     let callback = [("oauth_callback", redirect_uri.as_str())];
-    let answer = client.post(http, &client.temporary_credentials_endpoint, None, &callback, now).await?;
-    answer.temporary_credentials()
+    let response = client.post(http, &client.temporary_credentials_endpoint, None, &callback, now).await?;
+    response.temporary_credentials()
 }
 
-/// Where the browser is sent for the user's approval (section 2.2).
+/// The URL at which the user approves the request (section 2.2).
 pub(crate) fn authorization_url(
     endpoint: &Url,
     temporary: &Secret,
@@ -36,7 +36,7 @@ pub(crate) fn authorization_url(
     url
 }
 
-/// Redeems temporary credentials that the user has approved (section 2.3). Never retried: they work once.
+/// Redeems temporary credentials that the user has approved (section 2.3). It is never retried, because they work once.
 pub(crate) async fn token_credentials(
     http: &HttpClients,
     client: &Client,
@@ -46,8 +46,8 @@ pub(crate) async fn token_credentials(
     now: Timestamp,
 ) -> Result<OAuth1Token, TokenEndpointError> {
     let verifier = [("oauth_verifier", verifier)];
-    let answer = client.post(http, endpoint, Some(temporary), &verifier, now).await?;
-    answer.token_credentials()
+    let response = client.post(http, endpoint, Some(temporary), &verifier, now).await?;
+    response.token_credentials()
 }
 
 impl Client {
@@ -58,7 +58,7 @@ impl Client {
         token: Option<Credentials<'_>>,
         more: &[(&'static str, &str)],
         now: Timestamp,
-    ) -> Result<answer::Answer, TokenEndpointError> {
+    ) -> Result<response::ResponseForm, TokenEndpointError> {
         let signed = self.authorization(&Method::POST, url, b"", token, more, now);
         let authorization = signed.map_err(|error| TokenEndpointError::Unreachable(error.into()))?;
         let request = http.token_endpoint.configured().post(url.clone()).header(header::AUTHORIZATION, authorization);
@@ -66,6 +66,6 @@ impl Client {
         let more = more.iter().map(|(_, value)| *value);
         let token = token.into_iter().flat_map(|credentials| [credentials.token, credentials.secret]);
         let sent: Vec<&str> = more.chain(token).chain([self.signer.shared_secret()]).collect();
-        answer::read(received.status, &received.headers, &received.plain(), &sent, now)
+        response::read(received.status, &received.headers, &received.plain(), &sent, now)
     }
 }

@@ -1,19 +1,19 @@
-//! The client of a provider of OAuth 1.0a, and how it signs requests (RFC 5849 section 3).
+//! The client of a provider of OAuth 1.0a, which signs requests (RFC 5849 section 3).
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use oauth_dance_core::{OAuth1Token, Secret, Timestamp, random_bytes};
 use reqwest::RequestBuilder;
 use url::Url;
 
-use super::answer;
 use super::base_string::{Parameter, base_string, encode, form_decoded};
+use super::response;
 use super::signature::Signer;
 use crate::config::endpoint::{PlainHttp, parse_endpoint};
 use crate::config::oauth1::OAuth1;
 use crate::error::{ApiError, ConfigError};
 use crate::protocol::http::without_url;
 
-/// The client of a provider of OAuth 1.0a, and what its requests are signed with.
+/// The client of a provider of OAuth 1.0a, with its signer.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     key: String,
@@ -41,7 +41,7 @@ impl<'a> From<&'a OAuth1Token> for Credentials<'a> {
 pub(super) struct Unsignable(&'static str);
 
 impl Client {
-    /// Checks what belongs to OAuth 1.0a of a registration.
+    /// Checks the parts of a registration that belong to OAuth 1.0a.
     pub(crate) fn check(
         provider: &str,
         oauth1: &OAuth1,
@@ -67,9 +67,9 @@ impl Client {
         })
     }
 
-    /// Signs an API call as it is about to be sent: its query, and its body if that is a form (section 3.4.1.3.1).
+    /// Signs an API call that is complete: its query, and its body if that is a form (section 3.4.1.3.1).
     ///
-    /// A signature is good for one request, so that a repeated one is signed again.
+    /// A signature is valid for one request, so a repeated request is signed again.
     pub(crate) fn sign(
         &self,
         request: RequestBuilder,
@@ -86,10 +86,10 @@ impl Client {
         Ok(RequestBuilder::from_parts(http, request))
     }
 
-    /// What an answer of the API says is wrong with a request that was signed with this token.
+    /// The problem with a request signed with this token, according to a response of the API.
     pub(crate) fn problem(&self, headers: &HeaderMap, body: &[u8], token: &OAuth1Token) -> Option<String> {
         let sent = [self.signer.shared_secret(), token.token.expose(), token.token_secret.expose()];
-        answer::problem(headers, body, &sent).map(|problem| problem.code)
+        response::problem(headers, body, &sent).map(|problem| problem.code)
     }
 
     /// The `Authorization` header of a request (section 3.5.1); `more` are the parameters of the dance.
@@ -144,7 +144,7 @@ impl Client {
     }
 }
 
-/// A nonce of 120 random bits (section 3.3). Some servers take no more than 30 characters, letters and digits only.
+/// A nonce of 120 random bits (section 3.3). Some servers accept at most 30 characters, only letters and digits.
 fn nonce() -> String {
     random_bytes::<15>().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,9 +1,9 @@
-//! OAuth 1.0a (RFC 5849): the two requests of the dance that go from server to server, and signed API calls.
+//! OAuth 1.0a (RFC 5849): the two requests of the dance from server to server, and signed API calls.
 
-mod answer;
 mod base_string;
 mod calls;
 mod client;
+mod response;
 mod signature;
 
 #[cfg(feature = "testing")]
@@ -14,11 +14,11 @@ use url::Url;
 #[cfg(feature = "testing")]
 use crate::config::oauth1::SignatureMethod;
 
-pub(crate) use self::answer::is_of_the_token;
 pub(crate) use self::calls::{authorization_url, temporary_credentials, token_credentials};
 pub(crate) use self::client::{Client, Credentials};
+pub(crate) use self::response::is_of_the_token;
 
-/// What a provider checks a request's signature with (section 3.2).
+/// The signature that a provider expects of a request (section 3.2).
 #[cfg(feature = "testing")]
 pub(crate) fn expected_signature(
     signing: (SignatureMethod, &str, &str),

@@ -1,4 +1,4 @@
-//! How a base string is signed (RFC 5849 sections 3.4.2 to 3.4.4).
+//! Signs a base string (RFC 5849 sections 3.4.2 to 3.4.4).
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use sha2::Sha256;
 use super::base_string::encode;
 use crate::config::oauth1::SignatureMethod;
 
-/// A method with the client's secret for it.
+/// A signature method with the client's secret.
 #[derive(Clone)]
 pub(super) enum Signer {
     Shared {
@@ -30,7 +30,7 @@ pub(super) enum Signer {
 }
 
 impl Signer {
-    /// Reads the secret, or says which field is wrong and why.
+    /// Parses the secret, or returns which field is wrong and why.
     pub(super) fn new(method: SignatureMethod, secret: Secret) -> Result<Self, (&'static str, &'static str)> {
         match method {
             SignatureMethod::RsaSha1 | SignatureMethod::RsaSha256 => rsa(method, &secret),
@@ -48,7 +48,7 @@ impl Signer {
         }
     }
 
-    /// What must not be quoted back at us in an error.
+    /// The secret that must be redacted in an error.
     pub(super) fn shared_secret(&self) -> &str {
         match self {
             Self::Shared { secret, .. } => secret.expose(),
@@ -57,7 +57,7 @@ impl Signer {
         }
     }
 
-    /// The signature, or `None` if the RSA key is too short for any.
+    /// The signature, or `None` if the RSA key is too short.
     pub(super) fn sign(&self, base_string: &str, token_secret: &str) -> Option<String> {
         let (method, secret) = match self {
             Self::Shared { method, secret } => (method, secret),
@@ -99,7 +99,7 @@ fn rsa(method: SignatureMethod, private_key: &Secret) -> Result<Signer, (&'stati
 
 #[cfg(not(feature = "rsa-sha1"))]
 fn rsa(_: SignatureMethod, _: &Secret) -> Result<Signer, (&'static str, &'static str)> {
-    Err(("signature_method", "signs by RSA, for which the feature `rsa-sha1` of oauth-dance is needed"))
+    Err(("signature_method", "signs with RSA, which needs the cargo feature `rsa-sha1` of oauth-dance"))
 }
 
 impl fmt::Debug for Signer {

@@ -51,7 +51,7 @@ fn signed(client: &Client, request: RequestBuilder) -> Result<HashMap<String, St
     Ok(parameters(header))
 }
 
-/// What [`signed`] must have signed, with these parameters of the request.
+/// The signature that [`signed`] must have computed, with these parameters of the request.
 fn expected(client: &Client, method: &Method, url: &str, form: &[u8], signed: &HashMap<String, String>) -> String {
     let own = [
         "oauth_consumer_key",
@@ -67,7 +67,7 @@ fn expected(client: &Client, method: &Method, url: &str, form: &[u8], signed: &H
 
 /// Section 1.2, the three requests.
 #[test]
-fn the_signatures_of_the_rfc() {
+fn signatures_equal_those_of_the_rfc() {
     let printer = printer(SignatureMethod::HmacSha1);
     let initiate = [
         ("oauth_timestamp", "137131200"),
@@ -95,7 +95,7 @@ fn photo(client: &Client) -> String {
 
 /// Section 3.4.1.1 with the signature of erratum 2550.
 #[test]
-fn the_signature_of_a_form() {
+fn the_signature_of_a_form_equals_that_of_the_rfc() {
     let client = client(SignatureMethod::HmacSha1, "9djdj82h48djs9d2", "j49sk3j29djd");
     let url = Url::parse("http://example.com/request?b5=%3D%253D&a3=a&c%40=&a2=r%20b").unwrap();
     let own = [
@@ -109,9 +109,9 @@ fn the_signature_of_a_form() {
     assert_eq!(found, "r6/TJjbCOr97/+UU0NsvSne7s5g=");
 }
 
-/// The third request of section 1.2 by the other methods; the values were computed by oauthlib 4.0.1.
+/// The third request of section 1.2 with the other methods; oauthlib 4.0.1 computed the values.
 #[test]
-fn the_other_methods_sign_alike_elsewhere() {
+fn other_methods_sign_as_other_libraries_do() {
     let sha256 = photo(&printer(SignatureMethod::HmacSha256));
     assert_eq!(sha256, "HtMwoX2zenlFjgGg/SNEoKEQmL7CzxYFEKzs7er044Y=");
     let odd = client(SignatureMethod::Plaintext, "key", "a&b %+\u{fc}");
@@ -121,7 +121,7 @@ fn the_other_methods_sign_alike_elsewhere() {
 
 #[cfg(feature = "rsa-sha1")]
 #[test]
-fn rsa_signs_with_a_key_in_either_form() {
+fn rsa_signs_with_a_key_in_either_format() {
     let sha1 = "MFlw1OajRkt48XByZ6XHBElBPTztOMyj1oXcUoSR2w0bGOS9EeaZKB2x2/36FP6SOTCycSCNBijOmb2Z30zNRYEjXvkMKnEKlCWdzp/\
                 G1DbvlikfPli48vMqBqNbahrD8kekX9rgYoMqllLGlzTgNK1lroD0RCZUaVjTLj2qQss=";
     let sha256 = "tCfZduZZ77jaVvI9mingM9VOI0H4tvXDttmkggQNbzJ6KlUfca3lut8SEmMgTANDbDKbDuPemf3b69J2bAJw0LCNPGcQ52sI+8Vz70fX\
@@ -187,7 +187,7 @@ fn queries_and_forms_are_signed_as_they_are_sent() {
 }
 
 #[test]
-fn parameters_of_the_protocol_are_ours_alone() {
+fn requests_cannot_set_parameters_of_the_protocol() {
     let http = reqwest::Client::new();
     let client = printer(SignatureMethod::HmacSha1);
     for request in [
@@ -200,7 +200,7 @@ fn parameters_of_the_protocol_are_ours_alone() {
 }
 
 #[test]
-fn every_request_has_a_nonce_of_its_own() {
+fn every_request_has_its_own_nonce() {
     let (http, client) = (reqwest::Client::new(), printer(SignatureMethod::HmacSha1));
     let nonce = || signed(&client, http.get("https://photos.example.net/")).unwrap().remove("oauth_nonce").unwrap();
     let nonces: HashSet<String> = (0..1000).map(|_| nonce()).collect();

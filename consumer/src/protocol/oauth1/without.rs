@@ -1,4 +1,4 @@
-//! In place of OAuth 1.0a without its cargo feature: no provider of it can be registered.
+//! Replaces OAuth 1.0a without its cargo feature: no provider that uses it can be registered.
 
 use http::HeaderMap;
 use oauth_dance_core::{OAuth1Token, Secret, Timestamp};

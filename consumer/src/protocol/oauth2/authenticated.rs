@@ -1,4 +1,4 @@
-//! Requests of the authorization server's endpoints, authenticated as the client (RFC 6749 section 2.3).
+//! Requests to the authorization server's endpoints with client authentication (RFC 6749 section 2.3).
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::config::quirks::TokenRequest;
 use crate::error::TokenEndpointError;
 use crate::protocol::dpop::Binding;
 use crate::protocol::http::endpoint::{send, transport};
-use crate::protocol::http::{Answer, HttpClients};
+use crate::protocol::http::{HttpClients, HttpResponse};
 use crate::protocol::registered::Registered;
 
-/// Posts to an endpoint of the authorization server, authenticated as the client, with a proof of the key if there is one.
+/// Posts to an endpoint of the authorization server with client authentication, and with a proof if there is a key.
 pub(crate) async fn post(
     http: &HttpClients,
     registered: &Registered,
@@ -25,11 +25,11 @@ pub(crate) async fn post(
     form: &[(&str, &str)],
     format: TokenRequest,
     key: Option<&DpopKey>,
-) -> Result<Answer, TokenEndpointError> {
+) -> Result<HttpResponse, TokenEndpointError> {
     send(http, authenticated(http, registered, endpoint, form, format)?, bound_to(key)).await
 }
 
-/// A request of an endpoint of the authorization server, authenticated as the client.
+/// A request to an endpoint of the authorization server, with client authentication.
 pub(super) fn authenticated(
     http: &HttpClients,
     registered: &Registered,
@@ -40,7 +40,7 @@ pub(super) fn authenticated(
     let is_named = form.iter().any(|(name, _)| *name == "client_id");
     let mut form = form.to_vec();
     let mut request = request(http, registered, Method::POST, endpoint)?;
-    // Without a secret there is nothing to authenticate with; the id still names the client (RFC 6749 section 3.2.1).
+    // A public client cannot authenticate; its id still identifies it (RFC 6749 section 3.2.1).
     let client_secret = registered.client_secret(http.clock.now());
     match (&client_secret, registered.authentication_at(endpoint)) {
         (Some(secret), ClientAuthentication::Basic) => {
@@ -60,7 +60,7 @@ pub(super) fn authenticated(
     })
 }
 
-/// A request with the headers that this provider wants.
+/// A request with the provider's headers.
 pub(super) fn request(
     http: &HttpClients,
     registered: &Registered,
@@ -72,7 +72,7 @@ pub(super) fn request(
     Ok(request.headers(registered.token_headers.clone()))
 }
 
-/// What a request is proved with that presents no access token.
+/// The binding of a request without an access token.
 pub(super) fn bound_to(key: Option<&DpopKey>) -> Option<Binding<'_>> {
     key.map(|key| Binding { key, access_token: None })
 }
@@ -82,7 +82,7 @@ pub(crate) fn client_secret(http: &HttpClients, registered: &Registered) -> Secr
     registered.client_secret(http.clock.now()).unwrap_or_else(|| Secret::new(""))
 }
 
-/// HTTP Basic with both parts form-encoded first (RFC 6749 section 2.3.1).
+/// HTTP Basic. Both parts are form-encoded first (RFC 6749 section 2.3.1).
 pub(super) fn basic(client_id: &str, client_secret: &str) -> HeaderValue {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let credentials = STANDARD.encode(format!("{}:{}", encode(client_id), encode(client_secret)));

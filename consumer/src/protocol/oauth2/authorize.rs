@@ -8,7 +8,7 @@ use url::Url;
 use crate::config::endpoint::without_parameters;
 use crate::protocol::registered::Registered;
 
-/// The endpoint with what remains of its own query, and the parameters of the request.
+/// The endpoint with the rest of its own query, and the parameters of the request.
 pub(crate) fn authorization_request(
     registered: &Registered,
     state: &str,
@@ -41,9 +41,9 @@ mod tests {
 
     use super::*;
 
-    /// The challenge of the verifier in RFC 7636 appendix B, in the request of RFC 6749 section 4.1.1.
+    /// The challenge for the verifier of RFC 7636 appendix B, in the request of RFC 6749 section 4.1.1.
     #[test]
-    fn the_request_carries_everything_once() {
+    fn the_request_has_each_parameter_once() {
         let provider = Provider::new("p", "https://p.example/auth?tenant=a&state=x", "https://p.example/token")
             .with_scopes(["a&b=c", "d"]);
         let registered = Registered::check(provider.client("id", "s"), "https://app.example/callback").unwrap();

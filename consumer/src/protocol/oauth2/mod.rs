@@ -1,4 +1,4 @@
-//! OAuth 2.0: the authorization request, and what is exchanged with the authorization server.
+//! OAuth 2.0: the authorization request, and the requests to the authorization server.
 
 mod authenticated;
 pub(crate) mod authorize;

@@ -1,4 +1,5 @@
-//! Pushed authorization requests (RFC 9126): the parameters go to the provider itself, and the browser carries a reference.
+//! Pushed authorization requests (RFC 9126): the provider receives the parameters directly, and the browser carries a
+//! reference.
 
 use http::StatusCode;
 use oauth_dance_core::{DpopKey, Secret, Timestamp};
@@ -10,15 +11,14 @@ use super::token_response::seconds;
 use crate::config::quirks::TokenRequest;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::document::Document;
-use crate::protocol::http::{Answer, HttpClients, refusal};
+use crate::protocol::http::{HttpClients, HttpResponse, refusal};
 use crate::protocol::registered::Registered;
 
-/// More than any provider makes them, and little enough for a URL.
+/// More than any provider needs, and short enough for a URL.
 const MAX_REQUEST_URI: usize = 2048;
 
-/// Pushes the parameters of an authorization request, and returns the `request_uri` that stands for them (RFC 9126
-/// sections 2.1 and 2.2). It is used at once, works once, and is handled like a secret, because knowing it is enough to use
-/// it.
+/// Pushes the parameters of an authorization request, and returns the `request_uri` that refers to them (RFC 9126 sections
+/// 2.1 and 2.2). It is used at once and works once. It is handled as a secret, because anyone who knows it can use it.
 pub(crate) async fn push(
     http: &HttpClients,
     registered: &Registered,
@@ -27,33 +27,33 @@ pub(crate) async fn push(
     key: Option<&DpopKey>,
 ) -> Result<Secret, TokenEndpointError> {
     let form: Vec<(&str, &str)> = params.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let answer = post(http, registered, endpoint, &form, TokenRequest::Form, key).await?;
+    let response = post(http, registered, endpoint, &form, TokenRequest::Form, key).await?;
     let client_secret = client_secret(http, registered);
     let mut sent = vec![client_secret.expose()];
     sent.extend(params.iter().filter(|(name, _)| name == "state").map(|(_, state)| state.as_str()));
-    read(&answer, &sent, http.clock.now())
+    read(&response, &sent, http.clock.now())
 }
 
-/// The `request_uri` in an answer, or what went wrong (RFC 9126 sections 2.2 and 2.3).
-fn read(answer: &Answer, sent: &[&str], now: Timestamp) -> Result<Secret, TokenEndpointError> {
-    let Answer { status, headers, .. } = answer;
-    let body = answer.plain();
+/// The `request_uri` in a response, or the error (RFC 9126 sections 2.2 and 2.3).
+fn read(response: &HttpResponse, sent: &[&str], now: Timestamp) -> Result<Secret, TokenEndpointError> {
+    let HttpResponse { status, headers, .. } = response;
+    let body = response.plain();
     if let Some(refused) = refusal::refused(*status, headers, &body, sent, now) {
         return Err(refused);
     }
     if !status.is_success() || *status == StatusCode::NO_CONTENT {
         return Err(refusal::failed(*status, headers, now));
     }
-    let unusable = TokenEndpointError::Answer;
+    let unusable = TokenEndpointError::InvalidResponse;
     let document = Document::read(headers, &body, false);
     let members = document.members().filter(|_| document.is_whole).ok_or(unusable("it is not a JSON object"))?;
     let request_uri = members.get("request_uri").and_then(Value::as_str).unwrap_or_default();
     let is_printable = request_uri.bytes().all(|byte| byte.is_ascii_graphic());
     if request_uri.is_empty() || request_uri.len() > MAX_REQUEST_URI || !is_printable {
-        return Err(unusable("there is no usable request URI in it"));
+        return Err(unusable("it contains no usable request URI"));
     }
     if members.get("expires_in").and_then(seconds) == Some(0) {
-        return Err(unusable("the request URI has expired already"));
+        return Err(unusable("the request URI has already expired"));
     }
     Ok(Secret::new(request_uri))
 }
@@ -64,22 +64,22 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, body: &str) -> Result<Secret, TokenEndpointError> {
+    fn response(status: u16, body: &str) -> Result<Secret, TokenEndpointError> {
         let status = StatusCode::from_u16(status).unwrap();
         read(
-            &Answer { status, headers: HeaderMap::new(), body: body.to_owned().into(), is_redirected: false },
+            &HttpResponse { status, headers: HeaderMap::new(), body: body.to_owned().into(), is_redirected: false },
             &["STATE"],
             Timestamp::from_unix_seconds(1_000),
         )
     }
 
-    /// The answers of RFC 9126 sections 2.2 and 2.3.
+    /// The responses of RFC 9126 sections 2.2 and 2.3.
     #[test]
-    fn the_answers_of_the_rfc() {
+    fn the_responses_of_the_rfc_are_read() {
         let uri = "urn:ietf:params:oauth:request_uri:6esc_11ACC5bwc014ltc14eY22c";
-        let created = answer(201, &format!(r#"{{"request_uri":"{uri}","expires_in":60}}"#)).unwrap();
+        let created = response(201, &format!(r#"{{"request_uri":"{uri}","expires_in":60}}"#)).unwrap();
         assert_eq!(created.expose(), uri);
-        let refused = answer(
+        let refused = response(
             400,
             r#"{"error":"invalid_request","error_description":"The redirect_uri is not valid for the given client"}"#,
         );
@@ -87,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn lenient_where_nothing_depends_on_it() {
+    fn an_unusual_lifetime_is_accepted() {
         for body in [r#"{"request_uri":"urn:x"}"#, r#"{"request_uri":"urn:x","expires_in":"90","other":[]}"#] {
-            assert_eq!(answer(200, body).unwrap().expose(), "urn:x", "{body}");
+            assert_eq!(response(200, body).unwrap().expose(), "urn:x", "{body}");
         }
     }
 
     #[test]
-    fn what_is_no_request_uri_is_an_error_that_quotes_nothing() {
+    fn an_invalid_request_uri_is_an_error_without_a_quote() {
         let long = format!(r#"{{"request_uri":"{}"}}"#, "CANARY".repeat(1000));
         for body in [
             "",
@@ -110,15 +110,15 @@ mod tests {
             r#"{"request_uri":"CANARY","expires_in":0}"#,
             &long,
         ] {
-            let error = answer(201, body).unwrap_err();
-            assert!(matches!(error, TokenEndpointError::Answer(_)), "{body}");
+            let error = response(201, body).unwrap_err();
+            assert!(matches!(error, TokenEndpointError::InvalidResponse(_)), "{body}");
             assert!(!format!("{error:?} {error}").contains("CANARY"));
         }
         for status in [204, 302, 307, 400, 401, 405, 413, 429, 500, 503] {
-            let error = answer(status, r#"{"request_uri":"urn:x","expires_in":60}"#).unwrap_err();
+            let error = response(status, r#"{"request_uri":"urn:x","expires_in":60}"#).unwrap_err();
             assert!(matches!(error, TokenEndpointError::Status { status: found, .. } if found == status));
         }
-        let echo = answer(400, r#"{"error":"invalid_request","error_description":"STATE is no good"}"#).unwrap_err();
+        let echo = response(400, r#"{"error":"invalid_request","error_description":"STATE is no good"}"#).unwrap_err();
         assert!(!format!("{echo:?}").contains("STATE"));
     }
 }

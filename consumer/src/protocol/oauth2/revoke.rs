@@ -9,22 +9,22 @@ use crate::config::quirks::{RevocationRequest, TokenRequest};
 use crate::error::TokenEndpointError;
 use crate::protocol::dpop::Binding;
 use crate::protocol::http::endpoint::send;
-use crate::protocol::http::{Answer, HttpClients, refusal};
+use crate::protocol::http::{HttpClients, HttpResponse, refusal};
 use crate::protocol::registered::Registered;
 
-/// What became of a token at the provider.
+/// The result of a revocation at the provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Revocation {
-    /// The provider says that it is revoked.
+    /// The provider confirmed that the token is revoked.
     Done,
-    /// There was no token, or the provider has no revocation endpoint.
+    /// No token was stored, or the provider has no revocation endpoint.
     NotPossible,
-    /// The provider could not be reached or refused: the token may live on there.
+    /// The provider could not be reached, or refused: the token may still be valid there.
     Failed,
 }
 
-/// Revokes the refresh token, with which the grant ends, and then the access token, which some providers let live on.
+/// Revokes the refresh token, which ends the grant, and then the access token, which some providers leave valid.
 pub(crate) async fn revoke_grant(http: &HttpClients, registered: &Registered, token: &OAuth2Token) -> Revocation {
     let Some(endpoint) = registered.revocation_endpoint() else { return Revocation::NotPossible };
     let key = token.dpop_key.as_ref();
@@ -32,7 +32,7 @@ pub(crate) async fn revoke_grant(http: &HttpClients, registered: &Registered, to
     for (secret, hint) in refresh_token.into_iter().chain([(&token.access_token, "access_token")]) {
         match revoke(http, registered, endpoint, secret, hint, key).await {
             Ok(()) => {}
-            // It ended with the grant, and this provider calls that an error.
+            // It ended with the grant, which this provider reports as an error.
             Err(TokenEndpointError::Status { status, .. } | TokenEndpointError::Refused { status, .. })
                 if status == StatusCode::BAD_REQUEST && hint == "access_token" && refresh_token.is_some() => {}
             Err(error) => {
@@ -44,8 +44,8 @@ pub(crate) async fn revoke_grant(http: &HttpClients, registered: &Registered, to
     Revocation::Done
 }
 
-/// Revokes a token (RFC 7009 section 2.1). Any 2xx is success, also for a token the provider never knew. Where the
-/// provider wants the access token alone, there is nothing to do for a refresh token.
+/// Revokes a token (RFC 7009 section 2.1). Any 2xx is a success, even for a token that the provider does not know. If the
+/// provider accepts only access tokens, nothing is sent for a refresh token.
 async fn revoke(
     http: &HttpClients,
     registered: &Registered,
@@ -57,8 +57,8 @@ async fn revoke(
     let form = [("token", token.expose()), ("token_type_hint", hint)];
     let (binding, presented) = (bound_to(key), key.map(|key| Binding { key, access_token: Some(token) }));
     let api = registered.present(token, key.is_some());
-    let api = api.ok_or(TokenEndpointError::Answer("no header can carry it"));
-    let answer = match registered.declared.quirks.revocation {
+    let api = api.ok_or(TokenEndpointError::InvalidResponse("it is not valid in a header"));
+    let response = match registered.declared.quirks.revocation {
         RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form, key).await?,
         _ if hint == "refresh_token" => return Ok(()),
         RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json, key).await?,
@@ -75,15 +75,15 @@ async fn revoke(
             send(http, request.json(&serde_json::json!({ "access_token": token.expose() })), binding).await?
         }
     };
-    let Answer { status, headers, .. } = &answer;
+    let HttpResponse { status, headers, .. } = &response;
     let is_standard = registered.declared.quirks.revocation == RevocationRequest::Rfc7009;
     if is_standard && status.is_success() {
         return Ok(());
     }
     let client_secret = client_secret(http, registered);
     let sent = [token.expose(), client_secret.expose()];
-    match refusal::refused(*status, headers, &answer.plain(), &sent, http.clock.now()) {
-        // It was revoked before, or has expired, and this provider calls that an error.
+    match refusal::refused(*status, headers, &response.plain(), &sent, http.clock.now()) {
+        // It was revoked before, or has expired, which this provider reports as an error.
         Some(TokenEndpointError::Refused { code, .. }) if code == "invalid_token" && status.is_client_error() => Ok(()),
         Some(refused) => Err(refused),
         None if status.is_success() => Ok(()),

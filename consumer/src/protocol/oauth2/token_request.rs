@@ -1,17 +1,17 @@
-//! Requests of the token endpoint (RFC 6749 section 3.2): a code or a refresh token for a token.
+//! Requests to the token endpoint (RFC 6749 section 3.2), which redeem a code or a refresh token.
 
 use oauth_dance_core::{DpopKey, Extra, OAuth2Token, Secret, Timestamp};
 
 use super::authenticated::{authenticated, bound_to, client_secret};
-use super::token_response::{self, Asked, Reading, Received};
+use super::token_response::{self, Expectations, Reading, Received};
 use crate::config::provider::Provider;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::endpoint::receive;
-use crate::protocol::http::{Answer, HttpClients};
+use crate::protocol::http::{HttpClients, HttpResponse};
 use crate::protocol::registered::Registered;
 
-/// Redeems an authorization code (RFC 6749 section 4.1.3 with RFC 7636 section 4.5) for a token bound to `key`, if there is
-/// one. Never retried once the provider has seen it: a code works once.
+/// Redeems an authorization code (RFC 6749 section 4.1.3 with RFC 7636 section 4.5) for a token, bound to `key` if there is
+/// one. It is never retried after the provider has received it: a code works once.
 pub(crate) async fn exchange_code(
     http: &HttpClients,
     registered: &Registered,
@@ -31,22 +31,26 @@ pub(crate) async fn exchange_code(
     form.extend(registered.declared.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let format = registered.declared.quirks.token_request;
     let request = authenticated(http, registered, registered.token_endpoint(), &form, format)?;
-    let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
+    let (response, cut) = receive(http, request, bound_to(key.as_ref())).await?;
     let client_secret = client_secret(http, registered);
     let sent = [code, verifier, client_secret.expose()];
-    let asked = Asked { is_bound: key.is_some(), old: None, ..asked(registered, &sent, now) };
-    let Reading { mut token, doubts } = read(&asked, &answer, cut)?;
-    if !doubts.is_empty() {
-        let doubts = doubts.join(", ");
-        tracing::warn!(provider = registered.declared.name, doubts, "a login brought a token that is doubtful");
+    let expected = Expectations { is_bound: key.is_some(), old: None, ..expectations(registered, &sent, now) };
+    let Reading { mut token, concerns } = read(&expected, &response, cut)?;
+    if !concerns.is_empty() {
+        let concerns = concerns.join(", ");
+        tracing::warn!(
+            provider = registered.declared.name,
+            concerns,
+            "a login returned a token with unverified properties"
+        );
     }
     token.dpop_key = key;
     Ok(token)
 }
 
-/// Redeems a refresh token (RFC 6749 section 6) for a token bound to the same key. An answer without a refresh token or scope
-/// keeps the old one, and one without a lifetime gets the same as any that can be refreshed. A token that came with it is
-/// kept even if something about it is doubtful, because the refresh token may be spent.
+/// Redeems a refresh token (RFC 6749 section 6) for a token bound to the same key. The old refresh token and scope are
+/// retained if the response has none, and a missing lifetime gets the default of refreshable tokens. A token in the response
+/// is retained even if a property of it cannot be verified, because the refresh token may be spent.
 pub(crate) async fn refresh(
     http: &HttpClients,
     registered: &Registered,
@@ -58,32 +62,36 @@ pub(crate) async fn refresh(
     let format = registered.declared.quirks.token_request;
     let key = registered.dpop_key(old.dpop_key.clone());
     let request = authenticated(http, registered, registered.refresh_endpoint(), &form, format)?;
-    let (answer, cut) = receive(http, request, bound_to(key.as_ref())).await?;
+    let (response, cut) = receive(http, request, bound_to(key.as_ref())).await?;
     let client_secret = client_secret(http, registered);
     let sent = [refresh_token.expose(), client_secret.expose()];
-    let asked = Asked { is_bound: key.is_some(), old: Some(old), ..asked(registered, &sent, now) };
-    let Reading { mut token, doubts } = read(&asked, &answer, cut)?;
+    let expected = Expectations { is_bound: key.is_some(), old: Some(old), ..expectations(registered, &sent, now) };
+    let Reading { mut token, concerns } = read(&expected, &response, cut)?;
     token.dpop_key = key;
     token.refresh_token = token.refresh_token.or_else(|| Some(refresh_token.clone()));
     token.scope = token.scope.or_else(|| old.scope.clone());
     token.subject.clone_from(&old.subject);
-    keep_api_base(registered, &mut token, old);
-    Ok(Reading { token, doubts })
+    retain_api_base(registered, &mut token, old);
+    Ok(Reading { token, concerns })
 }
 
-/// What the answers of this provider are read with.
-fn asked<'a>(registered: &'a Registered, sent: &'a [&'a str], now: Timestamp) -> Asked<'a> {
+/// What a response of this provider should contain.
+fn expectations<'a>(registered: &'a Registered, sent: &'a [&'a str], now: Timestamp) -> Expectations<'a> {
     let Provider { quirks, dead_grants, .. } = &registered.declared;
-    Asked { quirks, dead_grants, is_bound: false, old: None, sent, now }
+    Expectations { quirks, dead_grants, is_bound: false, old: None, sent, now }
 }
 
-fn read(asked: &Asked<'_>, answer: &Answer, cut: Option<TokenEndpointError>) -> Result<Reading, TokenEndpointError> {
-    let Answer { status, headers, .. } = answer;
-    token_response::read(asked, Received { status: *status, headers, body: &answer.plain(), cut })
+fn read(
+    expected: &Expectations<'_>,
+    response: &HttpResponse,
+    cut: Option<TokenEndpointError>,
+) -> Result<Reading, TokenEndpointError> {
+    let HttpResponse { status, headers, .. } = response;
+    token_response::read(expected, Received { status: *status, headers, body: &response.plain(), cut })
 }
 
-/// Where this user's API is, some providers say only once.
-fn keep_api_base(registered: &Registered, token: &mut OAuth2Token, old: &OAuth2Token) {
+/// Retains the API base for this user, which some providers return only once.
+fn retain_api_base(registered: &Registered, token: &mut OAuth2Token, old: &OAuth2Token) {
     let Some(member) = &registered.declared.quirks.api_base_member else { return };
     if let (None, Some(api_base)) = (token.extra.get(member), old.extra.get(member)) {
         let mut extra = token.extra.as_map().clone();

@@ -11,37 +11,36 @@ use tracing::Instrument as _;
 
 use crate::error::DiscoveryError;
 
-/// How long an issuer that failed is left alone, from the end of the fetch. Meanwhile every caller gets the same error, or
-/// the document that was there before.
+/// After a failed fetch, the pause before the next one, from the end of the fetch. In the meantime, every caller gets the
+/// same error, or the earlier document.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How often a document is fetched although it is not old, such as for keys that it lacks.
+/// How often a document may be fetched before it is old, for example because it lacks a key.
 const EARLY: Duration = Duration::from_secs(60);
-/// How long a caller waits for a newer document if there is an old one.
+/// How long a caller waits for a newer document if an old one exists.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A document with the one fetch of it that may be in progress, which all callers share.
-///
-/// The fetch runs in a task of its own, so that no caller who goes away takes it along.
+/// A document, with the one fetch of it that may be in progress. All callers share the fetch, and it runs in its own task,
+/// so that dropping a caller's future does not abort it.
 #[derive(Debug)]
 pub(super) struct Cached<T> {
     max_age: Duration,
-    state: Arc<Mutex<State<T>>>,
+    state: Arc<Mutex<CacheState<T>>>,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct CacheState<T> {
     document: Option<(Arc<T>, Timestamp)>,
     failed: Option<(DiscoveryError, Timestamp)>,
     fetched_early: Option<Timestamp>,
     in_flight: Option<InFlight<T>>,
 }
 
-/// Gets the outcome of a fetch, or is closed if the task of it has gone with its runtime.
+/// Receives the result of a fetch. It is closed if the task ended with its runtime.
 type InFlight<T> = watch::Receiver<Option<Result<Arc<T>, DiscoveryError>>>;
 
-/// Of one call: the time, the clock that goes on, and how long a caller waits at most.
+/// The parameters of one call: the current time, the clock, and the caller's timeout.
 #[derive(Clone, Copy)]
-pub(super) struct Terms<'a> {
+pub(super) struct CallTime<'a> {
     pub(super) now: Timestamp,
     pub(super) clock: &'a Clock,
     pub(super) timeout: Duration,
@@ -49,17 +48,17 @@ pub(super) struct Terms<'a> {
 
 impl<T: Send + Sync + 'static> Cached<T> {
     pub(super) fn new(max_age: Duration) -> Self {
-        let state = State { document: None, failed: None, fetched_early: None, in_flight: None };
+        let state = CacheState { document: None, failed: None, fetched_early: None, in_flight: None };
         Self { max_age, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The document. If there is an old one, one caller waits a little for a newer one, and the others do not.
+    /// The document. If only an old one exists, one caller waits briefly for a newer one, and the others do not wait.
     ///
     /// # Cancel safety
     /// Dropping this future leaves the fetch to the other callers.
     pub(super) async fn get(
         &self,
-        terms: Terms<'_>,
+        terms: CallTime<'_>,
         fetch: impl Future<Output = Result<T, DiscoveryError>> + Send + 'static,
     ) -> Result<Arc<T>, DiscoveryError> {
         let (old, in_flight) = {
@@ -84,14 +83,14 @@ impl<T: Send + Sync + 'static> Cached<T> {
         }
     }
 
-    /// A document other than this one, or `None` if there is none, or it was asked for too often.
+    /// A document that is newer than this one, or `None` if there is none or the last early fetch was too recent.
     ///
     /// # Cancel safety
     /// As [`get`](Self::get).
     pub(super) async fn newer_than(
         &self,
         old: &Arc<T>,
-        terms: Terms<'_>,
+        terms: CallTime<'_>,
         fetch: impl Future<Output = Result<T, DiscoveryError>> + Send + 'static,
     ) -> Option<Arc<T>> {
         let in_flight = {
@@ -114,11 +113,11 @@ impl<T: Send + Sync + 'static> Cached<T> {
         self.outcome(in_flight, terms.timeout).await.ok()
     }
 
-    /// Starts a fetch, whose outcome is stored and stamped when it ends.
+    /// Starts a fetch, whose result is stored when it ends, with the time of that moment.
     fn start(
         &self,
-        state: &mut State<T>,
-        terms: Terms<'_>,
+        state: &mut CacheState<T>,
+        terms: CallTime<'_>,
         fetch: impl Future<Output = Result<T, DiscoveryError>> + Send + 'static,
     ) -> InFlight<T> {
         let (sender, receiver) = watch::channel(None);
@@ -133,7 +132,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
         receiver
     }
 
-    /// Waits for a fetch, which has a time-out of its own; a runtime that stands still does not turn it.
+    /// Waits for a fetch. It has its own timeout, but a suspended runtime does not run that.
     async fn outcome(&self, mut in_flight: InFlight<T>, limit: Duration) -> Result<Arc<T>, DiscoveryError> {
         match timeout(limit, in_flight.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(DiscoveryError::Timeout)),
@@ -142,7 +141,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
     }
 }
 
-impl<T> State<T> {
+impl<T> CacheState<T> {
     fn end(&mut self, outcome: &Result<Arc<T>, DiscoveryError>, now: Timestamp) {
         self.in_flight = None;
         match outcome {
@@ -151,7 +150,7 @@ impl<T> State<T> {
                 self.document = Some((Arc::clone(document), now));
             }
             Err(error) => {
-                tracing::warn!(error = error as &dyn std::error::Error, "an issuer's document was not fetched");
+                tracing::warn!(error = error as &dyn std::error::Error, "an issuer's document could not be fetched");
                 self.failed = Some((error.clone(), now));
             }
         }
@@ -166,23 +165,23 @@ impl<T> State<T> {
         self.document.as_ref().map(|(document, _)| Arc::clone(document))
     }
 
-    /// Why the last fetch failed, if that was a moment ago.
+    /// The error of the last fetch, if that failed a moment ago.
     fn failure(&self, now: Timestamp) -> Option<DiscoveryError> {
         let (error, at) = self.failed.as_ref()?;
         is_within(PAUSE, *at, now).then(|| error.clone())
     }
 
-    /// The fetch in progress, if its task is still there.
+    /// The fetch in progress, if its task still exists.
     fn in_flight(&self) -> Option<InFlight<T>> {
         self.in_flight.as_ref().filter(|in_flight| in_flight.has_changed().is_ok()).cloned()
     }
 }
 
-fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+fn lock<T>(state: &Mutex<CacheState<T>>) -> MutexGuard<'_, CacheState<T>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether less than `limit` has passed. A clock that was set back says nothing.
+/// Whether less than `limit` has passed. `false` if the clock was set back.
 fn is_within(limit: Duration, since: Timestamp, now: Timestamp) -> bool {
     now >= since && now.saturating_since(since) < limit
 }

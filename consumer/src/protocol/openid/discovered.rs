@@ -1,18 +1,18 @@
-//! What an issuer's metadata lays over a registration.
+//! The part of an issuer's metadata that completes a registration.
 
 use url::Url;
 
 use crate::config::hosts::Zone;
 use crate::config::provider::ClientAuthentication;
 
-/// The part of an issuer's metadata that fills in a registration.
+/// The part of an issuer's metadata that completes a registration.
 #[derive(Debug)]
 pub(crate) struct Discovered {
-    /// Where it came from, which its URLs may not lead nearer than.
+    /// The zone of the metadata's host. Its URLs must not lead to a nearer one.
     pub(crate) source: Zone,
     pub(crate) authorization_endpoint: Option<Url>,
     pub(crate) token_endpoint: Option<Url>,
-    /// Only if the issuer requires pushed requests.
+    /// Set only if the issuer requires pushed requests.
     pub(crate) pushed_authorization_request_endpoint: Option<Url>,
     pub(crate) userinfo_endpoint: Option<Url>,
     pub(crate) revocation_endpoint: Option<Url>,
@@ -22,7 +22,7 @@ pub(crate) struct Discovered {
 }
 
 impl Discovered {
-    /// How a client that is configured so authenticates at the token endpoint. The default is Basic.
+    /// The authentication method at the token endpoint for a client with this configuration. The default is Basic.
     pub(crate) fn token_endpoint_authentication(&self, configured: ClientAuthentication) -> ClientAuthentication {
         match configured {
             ClientAuthentication::Basic => offered(&self.token_endpoint_methods, configured),
@@ -30,13 +30,13 @@ impl Discovered {
         }
     }
 
-    /// How a client authenticates at the revocation endpoint: as at the token endpoint, if that is offered.
+    /// The authentication method at the revocation endpoint: that of the token endpoint, if it is offered.
     pub(crate) fn revocation_endpoint_authentication(&self, usual: ClientAuthentication) -> ClientAuthentication {
         offered(&self.revocation_endpoint_methods, usual)
     }
 }
 
-/// The usual method, or the other one if that alone is offered.
+/// The usual method, or the other one if only that is offered.
 fn offered(methods: &[String], usual: ClientAuthentication) -> ClientAuthentication {
     let offers = |method: &str| methods.iter().any(|offered| offered == method);
     match (offers("client_secret_basic"), offers("client_secret_post")) {

@@ -1,6 +1,6 @@
-//! Whether an ID token is to be believed (OpenID Connect Core section 3.1.3.7).
+//! Verifies ID tokens (OpenID Connect Core section 3.1.3.7).
 //!
-//! What is checked is read strictly. Every other claim is what the issuer made of it, and decides nothing.
+//! Claims that are verified are parsed strictly. Invalid values of other claims have no effect.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use oauth_dance_core::{Secret, Timestamp};
 use serde_json::{Map, Value};
 
-use super::AskedOfIdToken;
+use super::IdTokenExpectations;
 use super::identity::{Identity, subject_in};
 use super::json::{self, BASE64URL};
 use super::keys::{Algorithm, KeySet};
@@ -17,21 +17,21 @@ use crate::config::issuer::Issuer;
 use crate::error::IdTokenError;
 use crate::protocol::http::text::printable;
 
-/// How far the issuer's clock may be off.
+/// The tolerated difference to the issuer's clock.
 const LEEWAY: Duration = Duration::from_secs(60);
 
-/// What an ID token must agree with.
+/// What an ID token must match.
 pub(super) struct Expected<'a> {
-    /// The issuer as its metadata has it.
+    /// The issuer in its metadata.
     pub(super) issuer: &'a str,
     pub(super) algorithms: &'a [String],
     pub(super) client_id: &'a str,
     pub(super) access_token: &'a Secret,
-    pub(super) asked: AskedOfIdToken<'a>,
+    pub(super) asked: IdTokenExpectations<'a>,
     pub(super) now: Timestamp,
 }
 
-/// Checks everything about an ID token. No claim of it gets out before, but the issuer of one that is refused for it.
+/// Verifies an ID token. Before that, none of its claims is used, except that an error may contain its issuer.
 pub(super) fn verify(id_token: &Secret, keys: &KeySet, expected: &Expected<'_>) -> Result<Identity, IdTokenError> {
     let token = Signed::read(id_token.expose()).ok_or(IdTokenError::Malformed)?;
     let claims = Claims(token.claims().ok_or(IdTokenError::Malformed)?);
@@ -50,7 +50,7 @@ pub(super) fn verify(id_token: &Secret, keys: &KeySet, expected: &Expected<'_>) 
     Ok(Identity::new(issuer, subject, claims.0))
 }
 
-/// The claims as they stand there. They are not verified yet.
+/// The claims, which are not verified.
 pub(super) fn claims(id_token: &Secret) -> Option<Map<String, Value>> {
     Signed::read(id_token.expose())?.claims()
 }
@@ -60,7 +60,7 @@ struct Signed<'a> {
     header: Map<String, Value>,
     payload: Vec<u8>,
     signature: Vec<u8>,
-    /// What is signed.
+    /// The signed text.
     signed: &'a [u8],
 }
 
@@ -69,7 +69,7 @@ impl<'a> Signed<'a> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, payload) = signed.split_once('.')?;
         let header = json::members(&BASE64URL.decode(header).ok()?)?;
-        // What is critical would have to be understood (RFC 7515 section 4.1.11), and nothing is.
+        // Critical parameters would have to be understood (RFC 7515 section 4.1.11), and none is supported.
         if payload.contains('.') || header.contains_key("crit") {
             return None;
         }
@@ -89,7 +89,7 @@ impl<'a> Signed<'a> {
 struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// A claim, if it is there. `null` is as good as none.
+    /// A claim, if it is present. `null` counts as missing.
     fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
@@ -98,7 +98,7 @@ impl Claims {
         self.get(name).ok_or(IdTokenError::Malformed)
     }
 
-    /// Who issued it, if that is who was expected to.
+    /// The issuer, if it is the expected one.
     fn issuer(&self, described: &str) -> Result<String, IdTokenError> {
         let found = json::exact(self.required("iss")?).ok_or(IdTokenError::Malformed)?;
         let tenant = self.get("tid").and_then(Value::as_str);
@@ -107,20 +107,20 @@ impl Claims {
         expected.filter(|expected| expected == found).ok_or_else(mismatch)
     }
 
-    /// Whether it is for this client. `azp`, if it is there, is who it was issued to.
+    /// Whether it was issued to this client. `azp`, if present, must be this client too.
     fn check_audience(&self, client_id: &str) -> Result<(), IdTokenError> {
         let audiences = match self.required("aud")? {
             Value::Array(audiences) => audiences.as_slice(),
             audience => std::slice::from_ref(audience),
         };
-        // Some issuers number their clients, and write it so.
+        // Some issuers have numeric client identifiers, and send them as numbers.
         let is_this_client = |party: &Value| subject_in(party).is_some_and(|party| party == client_id);
-        let is_ours = audiences.iter().any(is_this_client);
+        let includes_this_client = audiences.iter().any(is_this_client);
         let is_for_another = self.get("azp").is_some_and(|party| !is_this_client(party));
-        if !is_ours || is_for_another { Err(IdTokenError::Audience) } else { Ok(()) }
+        if !includes_this_client || is_for_another { Err(IdTokenError::Audience) } else { Ok(()) }
     }
 
-    /// Who it is, beyond doubt.
+    /// The subject, which must be unambiguous.
     fn subject(&self) -> Result<String, IdTokenError> {
         let subject = subject_in(self.required("sub")?).filter(|subject| json::is_exact(subject));
         let subject = subject.ok_or(IdTokenError::Malformed)?;
@@ -141,8 +141,8 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether it is of this login, and the user signed in as recently as that asked for (section 3.1.2.1, `max_age`).
-    fn check_login(&self, asked: &AskedOfIdToken<'_>) -> Result<(), IdTokenError> {
+    /// Whether it belongs to this login, and the user signed in within the requested `max_age` (section 3.1.2.1).
+    fn check_login(&self, asked: &IdTokenExpectations<'_>) -> Result<(), IdTokenError> {
         if asked.nonce.is_some() && self.get("nonce").and_then(Value::as_str) != asked.nonce {
             return Err(IdTokenError::Nonce);
         }
@@ -151,7 +151,7 @@ impl Claims {
         if signed_in.saturating_add(LEEWAY.as_secs()) < since { Err(IdTokenError::SignInTime) } else { Ok(()) }
     }
 
-    /// Whether it goes with this access token, if it says with which (section 3.1.3.8).
+    /// Whether it belongs to this access token, if it contains a hash of one (section 3.1.3.8).
     fn check_access_token(&self, access_token: &Secret, algorithm: &Algorithm) -> Result<(), IdTokenError> {
         let Some(found) = self.get("at_hash") else { return Ok(()) };
         let hash = digest::digest(algorithm.hash, access_token.expose().as_bytes());

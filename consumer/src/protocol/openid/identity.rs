@@ -3,10 +3,10 @@ use std::fmt;
 use oauth_dance_core::Subject;
 use serde_json::{Map, Value};
 
-/// Who a user is at an OpenID provider, as a verified ID token says (OpenID Connect Core section 2).
+/// The identity of a user at an OpenID provider, from a verified ID token (OpenID Connect Core section 2).
 ///
-/// The issuer and the subject together are who it is: both never change and are never given to another user (section
-/// 5.7). Everything else may change hands, an e-mail address above all, so it is nothing to find an account by.
+/// The issuer and the subject together identify the user: neither of them ever changes or is reassigned to another user
+/// (section 5.7). Other claims, in particular the e-mail address, may be reassigned, so do not look up accounts by them.
 ///
 /// ```
 /// use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 /// #[async_trait::async_trait]
 /// impl Hooks for SignIn {
 ///     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
-///         let identity = login.identity.ok_or("the provider did not say who it is")?;
+///         let identity = login.identity.ok_or("the provider did not identify the user")?;
 ///         let account = identity.account();
 ///         // ... find or create the local user of this account, and sign them in ...
 ///         Ok(Decision::store().for_user(User::new(account)))
@@ -27,9 +27,9 @@ use serde_json::{Map, Value};
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
-    /// Who says so: the claim `iss`.
+    /// The issuer: the claim `iss`.
     pub issuer: String,
-    /// Who it is there: the claim `sub`.
+    /// The user's identifier at the issuer: the claim `sub`.
     pub subject: String,
     /// All claims of the ID token.
     pub claims: Map<String, Value>,
@@ -41,18 +41,18 @@ impl Identity {
         Self { issuer, subject, claims }
     }
 
-    /// Issuer and subject in one text, which two identities never share: what to find an account by.
+    /// The issuer and the subject as one text, which is unique to this identity: use it to look up an account.
     pub fn account(&self) -> String {
         // An issuer is a URL, which has no space.
         format!("{} {}", self.issuer, self.subject)
     }
 
-    /// The e-mail address, if the issuer says that it was seen to be this person's, and if it is one beyond doubt: plain
-    /// ASCII with a single `@`.
+    /// The e-mail address, if the issuer has verified that it belongs to this user, and if it is unambiguous: plain ASCII
+    /// with a single `@`.
     pub fn verified_email(&self) -> Option<&str> {
         let verified = match self.claims.get("email_verified")? {
             Value::Bool(verified) => *verified,
-            // Apple and others write it as a text.
+            // Apple and others send it as a string.
             Value::String(verified) => verified.eq_ignore_ascii_case("true"),
             _ => false,
         };
@@ -63,17 +63,17 @@ impl Identity {
         (plain && !local.is_empty() && !domain.is_empty() && !domain.contains('@')).then_some(email)
     }
 
-    /// The e-mail address as it came, which is not verified.
+    /// The e-mail address, which may not be verified.
     pub fn email(&self) -> Option<&str> {
         self.text("email")
     }
 
-    /// The name to show.
+    /// The name to display.
     pub fn name(&self) -> Option<&str> {
         self.text("name")
     }
 
-    /// Who it is, without the claims.
+    /// The issuer and the subject, without the claims.
     pub fn subject(&self) -> Subject {
         Subject { issuer: self.issuer.clone(), subject: self.subject.clone() }
     }
@@ -83,7 +83,7 @@ impl Identity {
     }
 }
 
-/// The subject in a claim. Some issuers number their users, and write it so.
+/// The subject in a claim. Some issuers have numeric identifiers, and send them as numbers.
 pub(crate) fn subject_in(claim: &Value) -> Option<String> {
     match claim {
         Value::Number(number) if number.is_u64() => Some(number.to_string()),
@@ -91,7 +91,7 @@ pub(crate) fn subject_in(claim: &Value) -> Option<String> {
     }
 }
 
-/// Shows the names of the claims only.
+/// Shows only the names of the claims.
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_email_address_is_verified_beyond_doubt_or_not_at_all() {
+    fn an_ambiguous_email_address_is_not_verified() {
         for (email, verified, expected) in [
             (json!("a@b.example"), json!(true), true),
             (json!("a@b.example"), json!("true"), true),

@@ -1,4 +1,4 @@
-//! An issuer's keys (RFC 7517), and what they have signed (RFC 7515, RFC 7518 section 3, RFC 8037).
+//! An issuer's keys (RFC 7517), and the signatures that they verify (RFC 7515, RFC 7518 section 3, RFC 8037).
 
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::PublicKeyComponents;
@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use super::json::{self, BASE64URL};
 use crate::error::{DiscoveryError, IdTokenError};
 
-/// So that a token costs no more than this many verifications.
-const MOST_TRIED: usize = 32;
+/// Limits the number of verifications for one token.
+const MAX_TRIED: usize = 32;
 
-/// An algorithm whose verification key cannot sign. A shared secret, or no key at all, proves nothing here.
+/// An algorithm whose verification key cannot sign. A signature with a shared secret, or none, would prove nothing here.
 pub(super) struct Algorithm {
     names: &'static [&'static str],
     family: Family,
-    /// What the hash of an access token is made by (OpenID Connect Core section 3.1.3.6).
+    /// The algorithm for the hash of an access token (OpenID Connect Core section 3.1.3.6).
     pub(super) hash: &'static digest::Algorithm,
 }
 
@@ -33,7 +33,7 @@ enum Curve {
     Ed25519,
 }
 
-/// RFC 9864 names EdDSA by its curve.
+/// RFC 9864 names EdDSA after its curve.
 static ALGORITHMS: [Algorithm; 10] = [
     Algorithm::rsa(&["RS256"], &signature::RSA_PKCS1_2048_8192_SHA256, &digest::SHA256),
     Algorithm::rsa(&["RS384"], &signature::RSA_PKCS1_2048_8192_SHA384, &digest::SHA384),
@@ -48,12 +48,12 @@ static ALGORITHMS: [Algorithm; 10] = [
 ];
 
 impl Algorithm {
-    /// The algorithm of this name, if it is accepted.
+    /// The algorithm with this name, if it is accepted.
     pub(super) fn named(name: &str) -> Option<&'static Self> {
         ALGORITHMS.iter().find(|algorithm| algorithm.names.contains(&name))
     }
 
-    /// Whether the issuer announces it. One that announces none of those accepted here has said nothing.
+    /// Whether the issuer announces it. An announcement without any accepted algorithm is ignored.
     pub(super) fn is_among(&self, announced: &[String]) -> bool {
         let mut known = announced.iter().filter_map(|name| Self::named(name)).peekable();
         known.peek().is_none() || known.any(|algorithm| algorithm.names == self.names)
@@ -77,7 +77,7 @@ impl Algorithm {
     }
 }
 
-/// Those keys of an issuer that can be used. What else is in its set is left out (RFC 7517 section 5).
+/// The usable keys of an issuer. Others in its set are ignored (RFC 7517 section 5).
 #[derive(Debug)]
 pub(crate) struct KeySet {
     keys: Vec<Key>,
@@ -86,7 +86,7 @@ pub(crate) struct KeySet {
 #[derive(Debug)]
 struct Key {
     id: Option<String>,
-    /// The only algorithm that it is for, if the issuer says so.
+    /// The only algorithm of the key, if the issuer specifies it.
     algorithm: Option<&'static str>,
     public: PublicKey,
 }
@@ -101,21 +101,21 @@ impl KeySet {
     /// Reads a key set.
     ///
     /// # Errors
-    /// If it is none, or no key in it can be used.
+    /// If it is not a key set, or contains no usable key.
     pub(super) fn read(body: &[u8]) -> Result<Self, DiscoveryError> {
-        let members = json::members(body).ok_or(DiscoveryError::Answer("it is not a JSON object"))?;
+        let members = json::members(body).ok_or(DiscoveryError::InvalidResponse("it is not a JSON object"))?;
         let Some(Value::Array(found)) = members.get("keys") else {
-            return Err(DiscoveryError::Answer("it is not a set of keys"));
+            return Err(DiscoveryError::InvalidResponse("it is not a set of keys"));
         };
         let keys: Vec<Key> = found.iter().filter_map(Value::as_object).filter_map(Key::read).collect();
         if keys.is_empty() {
-            return Err(DiscoveryError::Answer("there is no key in it that verifies signatures"));
+            return Err(DiscoveryError::InvalidResponse("it contains no key that verifies signatures"));
         }
         Ok(Self { keys })
     }
 
-    /// Whether one of the keys has signed a message. Keys that have the identifier are tried, and if there are none, those
-    /// that have no identifier at all.
+    /// Whether one of the keys has signed a message. Keys with the identifier are tried; if there are none, keys without any
+    /// identifier.
     pub(super) fn verify(
         &self,
         algorithm: &Algorithm,
@@ -134,12 +134,12 @@ impl KeySet {
             return Err(IdTokenError::UnknownKey);
         }
         let has_signed = |key: &&Key| key.has_signed(algorithm, message, signature);
-        tried.into_iter().take(MOST_TRIED).any(|key| has_signed(&key)).then_some(()).ok_or(IdTokenError::Signature)
+        tried.into_iter().take(MAX_TRIED).any(|key| has_signed(&key)).then_some(()).ok_or(IdTokenError::Signature)
     }
 }
 
 impl Key {
-    /// A key for signatures, if it is one of a kind that is known here.
+    /// A key for signatures, if its type is supported.
     fn read(members: &Map<String, Value>) -> Option<Self> {
         let text = |name: &str| members.get(name).and_then(Value::as_str);
         if text("use") == Some("enc") {
@@ -194,7 +194,7 @@ impl Curve {
         }
     }
 
-    /// A coordinate in its full length (RFC 7518 section 6.2.1.2), whether or not zeros before it were left out or added.
+    /// A coordinate in its full length (RFC 7518 section 6.2.1.2), regardless of omitted or additional leading zeros.
     fn coordinate(self, bytes: &[u8]) -> Option<Vec<u8>> {
         let length: usize = match self {
             Self::P256 | Self::Ed25519 => 32,
@@ -207,7 +207,7 @@ impl Curve {
     }
 }
 
-/// A number without the zeros before it, which some libraries write for a sign.
+/// A number without leading zeros, which some libraries add as a sign.
 fn without_zeros(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().copied().skip_while(|byte| *byte == 0).collect()
 }

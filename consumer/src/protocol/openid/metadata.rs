@@ -1,4 +1,4 @@
-//! What an issuer says about itself (OpenID Connect Discovery section 3, RFC 8414 section 2).
+//! An issuer's metadata (OpenID Connect Discovery section 3, RFC 8414 section 2).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,30 +20,30 @@ use crate::protocol::http::{HttpClients, ReadError, read_body, without_url};
 /// More than any issuer's metadata or keys have.
 const MAX_DOCUMENT: usize = 512 * 1024;
 
-/// The members that are needed here, each read by itself: what is wrong with one says nothing about the others.
+/// The members that this client uses. Each is read on its own: an invalid one does not affect the others.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     pub(crate) issuer: String,
-    /// What fills in a registration.
+    /// The part that completes a registration.
     pub(crate) discovered: Arc<Discovered>,
-    /// Endpoints without which something cannot be done, or what is wrong with them.
-    needed: BTreeMap<&'static str, Result<Url, &'static str>>,
+    /// Endpoints that may be required, or what is wrong with them.
+    required: BTreeMap<&'static str, Result<Url, &'static str>>,
     pub(crate) end_session_endpoint: Option<Url>,
     pub(crate) requires_pushed_requests: bool,
     pub(crate) id_token_algorithms: Vec<String>,
     code_challenge_methods: Vec<String>,
 }
 
-/// Endpoints without which something cannot be done at all.
-const NEEDED: [&str; 4] =
+/// Endpoints without which an operation is impossible.
+const REQUIRED: [&str; 4] =
     ["authorization_endpoint", "token_endpoint", "jwks_uri", "pushed_authorization_request_endpoint"];
 
 impl Metadata {
-    /// Reads metadata that came from `source`, and checks whose it is.
+    /// Reads metadata from a host in the zone `source`, and checks its issuer.
     pub(crate) fn read(body: &[u8], issuer: &Issuer, hosts: &KnownHosts, source: Zone) -> Result<Self, DiscoveryError> {
-        let members = &json::members(body).ok_or(DiscoveryError::Answer("it is not a JSON object"))?;
+        let members = &json::members(body).ok_or(DiscoveryError::InvalidResponse("it is not a JSON object"))?;
         let found = members.get("issuer").and_then(json::exact);
-        let found = found.ok_or(DiscoveryError::Answer("it does not name its issuer"))?;
+        let found = found.ok_or(DiscoveryError::InvalidResponse("it does not name its issuer"))?;
         if !issuer.is_described_by(found) {
             let (expected, found) = (issuer.as_str().to_owned(), printable(found));
             return Err(DiscoveryError::IssuerMismatch { expected, found });
@@ -51,13 +51,18 @@ impl Metadata {
         let endpoint = |name: &str| match members.get(name) {
             None | Some(Value::Null) => Err("is missing"),
             Some(Value::String(text)) => hosts.parse(text.trim(), source),
-            Some(_) => Err("is not a text"),
+            Some(_) => Err("is not a string"),
         };
         let optional = |name: &'static str| match endpoint(name) {
             Ok(url) => Some(url),
             Err(problem) => {
                 if members.get(name).is_some_and(|value| !value.is_null()) {
-                    tracing::warn!(issuer = found, endpoint = name, problem, "an endpoint of an issuer is not used");
+                    tracing::warn!(
+                        issuer = found,
+                        endpoint = name,
+                        problem,
+                        "an endpoint in an issuer's metadata was ignored"
+                    );
                 }
                 None
             }
@@ -79,7 +84,7 @@ impl Metadata {
         Ok(Self {
             issuer: found.to_owned(),
             discovered: Arc::new(discovered),
-            needed: NEEDED.into_iter().map(|name| (name, endpoint(name))).collect(),
+            required: REQUIRED.into_iter().map(|name| (name, endpoint(name))).collect(),
             end_session_endpoint: optional("end_session_endpoint"),
             requires_pushed_requests,
             id_token_algorithms: list(members, "id_token_signing_alg_values_supported"),
@@ -87,20 +92,20 @@ impl Metadata {
         })
     }
 
-    /// An endpoint that is needed.
+    /// A required endpoint.
     pub(crate) fn endpoint(&self, endpoint: &'static str) -> Result<Url, DiscoveryError> {
-        let found = self.needed.get(endpoint).cloned().unwrap_or(Err("is not read"));
+        let found = self.required.get(endpoint).cloned().unwrap_or(Err("is not read"));
         found.map_err(|problem| DiscoveryError::Endpoint { endpoint, problem })
     }
 
-    /// Whether it knows PKCE (RFC 7636), but not with S256.
+    /// Whether it supports PKCE (RFC 7636), but not with S256.
     pub(crate) fn refuses_s256(&self) -> bool {
         let has = |method: &str| self.code_challenge_methods.iter().any(|found| found == method);
         has("plain") && !has("S256")
     }
 }
 
-/// Fetches a document, in bounded time and size and from nowhere else.
+/// Fetches a document, with a timeout and a size limit and without redirects.
 pub(crate) async fn document(http: &HttpClients, url: &Url, nearest: Zone) -> Result<Bytes, DiscoveryError> {
     let failed = |error: reqwest::Error| match error.is_timeout() {
         true => DiscoveryError::Timeout,
@@ -115,7 +120,7 @@ pub(crate) async fn document(http: &HttpClients, url: &Url, nearest: Zone) -> Re
     let headers = response.headers().clone();
     match read_body(response, MAX_DOCUMENT).await {
         Ok(body) => Ok(decompressed(&headers, body, MAX_DOCUMENT)),
-        Err(ReadError::TooLarge) => Err(DiscoveryError::Answer("it is too large")),
+        Err(ReadError::TooLarge) => Err(DiscoveryError::InvalidResponse("it is too large")),
         Err(ReadError::Broken(error)) => Err(failed(error)),
     }
 }
@@ -128,7 +133,7 @@ fn flag(members: &Map<String, Value>, name: &str) -> bool {
     }
 }
 
-/// The texts in a list. What is no list says nothing, and a text alone is a list of one.
+/// The strings in a list. A single string is a list of one; anything else is empty.
 fn list(members: &Map<String, Value>, name: &str) -> Vec<String> {
     let values = match members.get(name) {
         Some(Value::Array(values)) => values.as_slice(),

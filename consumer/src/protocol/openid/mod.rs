@@ -1,4 +1,4 @@
-//! OpenID Connect: issuers that are found by their metadata, and ID tokens that are verified.
+//! OpenID Connect: discovery of issuers by their metadata, and verification of ID tokens.
 
 #[cfg(feature = "oidc")]
 mod cache;
@@ -21,12 +21,12 @@ mod provider;
 pub(crate) use discovered::Discovered;
 pub(crate) use provider::OpenId;
 
-/// What an authorization request asked of the ID token that comes of it (Core section 3.1.2.1). A refresh asks nothing.
+/// What an authorization request requires of the ID token (Core section 3.1.2.1). A refresh requires nothing.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "only ID tokens are checked against it"))]
-pub(crate) struct AskedOfIdToken<'a> {
-    /// What it repeats.
+pub(crate) struct IdTokenExpectations<'a> {
+    /// The nonce that it must contain.
     pub(crate) nonce: Option<&'a str>,
-    /// Since when the user has to have signed in, in seconds since 1970: `max_age` before the login was started.
+    /// The earliest time of the user's sign-in, in seconds since 1970: `max_age` before the start of the login.
     pub(crate) signed_in_since: Option<u64>,
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
 use url::Url;
 
-use super::cache::{Cached, Terms};
+use super::cache::{Cached, CallTime};
 use super::discovered::Discovered;
 use super::id_token::{self, Expected};
 use super::identity::{Identity, subject_in};
 use super::keys::KeySet;
 use super::metadata::{Metadata, document};
-use super::{AskedOfIdToken, json};
+use super::{IdTokenExpectations, json};
 use crate::config::hosts::{KnownHosts, Zone};
 use crate::config::issuer::Issuer;
 use crate::config::provider::Provider;
@@ -18,15 +18,15 @@ use crate::error::{ConfigError, DiscoveryError, IdTokenError};
 use crate::protocol::http::HttpClients;
 
 const METADATA_AGE: Duration = Duration::from_secs(24 * 60 * 60);
-/// So that a key which the issuer has withdrawn is not believed for longer.
+/// Limits how long a key that the issuer has withdrawn is accepted.
 const KEYS_AGE: Duration = Duration::from_secs(60 * 60);
 
-/// What is known of one provider's issuer.
+/// The issuer of one provider, with its cached documents.
 #[derive(Debug)]
 pub(crate) struct OpenId {
     issuer: Issuer,
     metadata_url: Url,
-    /// Which endpoints its metadata has to name.
+    /// The endpoints that have to come from its metadata.
     discovered_endpoints: Vec<&'static str>,
     has_pushed_endpoint: bool,
     sends_pkce: bool,
@@ -36,15 +36,15 @@ pub(crate) struct OpenId {
 }
 
 impl OpenId {
-    /// The issuer of a provider, if it names one that can have metadata.
+    /// The issuer of a provider, if it has one with metadata.
     pub(crate) fn of(provider: &Provider, hosts: &KnownHosts) -> Result<Option<Self>, ConfigError> {
         let discovered_endpoints = provider.discovered_endpoints();
         let Some(issuer) = &provider.issuer else {
-            let problem = "is empty, and there is no issuer whose metadata could tell";
+            let problem = "is empty, and there is no issuer whose metadata could name it";
             let field = discovered_endpoints.first();
             return field.map_or(Ok(None), |field| Err(ConfigError::invalid(&provider.name, field, problem)));
         };
-        // Both are of the configuration, which may name any host.
+        // Both are from the configuration, which may name any host.
         let metadata_url = match &provider.metadata_url {
             Some(url) => hosts.parse(url, Zone::Machine).map_err(|problem| (problem, "metadata_url")),
             None => metadata_url(issuer, hosts).map_err(|problem| (problem, "issuer")),
@@ -64,7 +64,7 @@ impl OpenId {
         }
     }
 
-    /// What the configuration leaves to the metadata, if it leaves anything.
+    /// The part of the metadata that completes the configuration, if that needs any.
     pub(crate) async fn discover(&self, http: &HttpClients) -> Result<Option<Arc<Discovered>>, DiscoveryError> {
         if self.discovered_endpoints.is_empty() {
             return Ok(None);
@@ -74,22 +74,22 @@ impl OpenId {
             metadata.endpoint("pushed_authorization_request_endpoint")?;
         }
         if metadata.refuses_s256() && self.sends_pkce {
-            return Err(DiscoveryError::Answer("it supports PKCE, but not S256"));
+            return Err(DiscoveryError::InvalidResponse("it supports PKCE, but not S256"));
         }
         Ok(Some(Arc::clone(&metadata.discovered)))
     }
 
-    /// Fetches what [`verify`](Self::verify) needs, if it is not there yet.
+    /// Fetches what [`verify`](Self::verify) needs, unless it is cached.
     pub(crate) async fn prepare(&self, http: &HttpClients, now: Timestamp) -> Result<(), DiscoveryError> {
         let (metadata, url) = self.metadata_with_keys(http, now).await?;
         self.keys.get(terms(http, now), self.fetch_keys(http, &metadata, url)).await.map(drop)
     }
 
-    /// Who an ID token says it is, if it is to be believed. A refresh has `asked` for nothing.
+    /// The identity in an ID token, after verification. For a refresh, `asked` is empty.
     pub(crate) async fn verify(
         &self,
         token: &OAuth2Token,
-        asked: AskedOfIdToken<'_>,
+        asked: IdTokenExpectations<'_>,
         client_id: &str,
         http: &HttpClients,
         now: Timestamp,
@@ -106,7 +106,7 @@ impl OpenId {
         };
         let keys = self.keys.get(terms(http, now), self.fetch_keys(http, &metadata, url.clone())).await?;
         match id_token::verify(id_token, &keys, &expected) {
-            // The issuer may have other keys by now.
+            // The issuer may have published new keys.
             Err(error @ (IdTokenError::UnknownKey | IdTokenError::Signature)) => {
                 let fetch = self.fetch_keys(http, &metadata, url);
                 match self.keys.newer_than(&keys, terms(http, now), fetch).await {
@@ -118,7 +118,7 @@ impl OpenId {
         }
     }
 
-    /// What the ID token of a refresh says about the new token (OpenID Connect Core section 12.2).
+    /// The verdict of a refresh's ID token on the new token (OpenID Connect Core section 12.2).
     pub(crate) async fn verify_refresh(
         &self,
         was: &Subject,
@@ -129,17 +129,17 @@ impl OpenId {
     ) -> Verdict {
         let Some(id_token) = &token.id_token else { return Verdict::Accepted };
         let foreign = || Verdict::DifferentSubject { cause: "the ID token is for a different subject".to_owned() };
-        match self.verify(token, AskedOfIdToken::default(), client_id, http, now).await {
-            // The issuer is the configured one. It may have another name than at the login, such as a domain of its own.
+        match self.verify(token, IdTokenExpectations::default(), client_id, http, now).await {
+            // The issuer is the configured one. Its name may have changed since the login, for example to a custom domain.
             Ok(identity) if identity.subject == was.subject => Verdict::Accepted,
             Ok(_) => foreign(),
-            // It is no proof of anything, but it came with the token, and it does not say what it should.
+            // It is not verified, but it came with the token, and it names another subject.
             Err(_) if claimed_subject(id_token).is_some_and(|subject| subject != was.subject) => foreign(),
             Err(error) => Verdict::Unverified { cause: error.to_string() },
         }
     }
 
-    /// Where sessions at the provider are ended, if anywhere (OpenID Connect RP-Initiated Logout section 2.1).
+    /// The endpoint that ends sessions at the provider, if any (OpenID Connect RP-Initiated Logout section 2.1).
     pub(crate) async fn end_session_endpoint(
         &self,
         http: &HttpClients,
@@ -152,7 +152,7 @@ impl OpenId {
         self.metadata.get(terms(http, now), self.fetch_metadata(http)).await
     }
 
-    /// The metadata, and where the keys are. Metadata that did not say it is not believed for a day.
+    /// The metadata, and the URL of the keys. If cached metadata lacks the URL, it is fetched again early.
     async fn metadata_with_keys(
         &self,
         http: &HttpClients,
@@ -178,7 +178,7 @@ impl OpenId {
         async move {
             let body = document(&http, &url, Zone::Machine).await?;
             let metadata = Metadata::read(&body, &issuer, &hosts, Zone::resolve(&url).await)?;
-            // What cannot be used is not cached.
+            // Unusable metadata is not cached.
             discovered_endpoints.iter().try_for_each(|name| metadata.endpoint(name).map(drop))?;
             Ok(metadata)
         }
@@ -195,14 +195,14 @@ impl OpenId {
     }
 }
 
-fn terms(http: &HttpClients, now: Timestamp) -> Terms<'_> {
-    Terms { now, clock: &http.clock, timeout: http.limits.timeout }
+fn terms(http: &HttpClients, now: Timestamp) -> CallTime<'_> {
+    CallTime { now, clock: &http.clock, timeout: http.limits.timeout }
 }
 
-/// Where an issuer's metadata is (OpenID Connect Discovery section 4).
+/// The URL of an issuer's metadata (OpenID Connect Discovery section 4).
 fn metadata_url(issuer: &str, hosts: &KnownHosts) -> Result<Url, &'static str> {
     if Issuer::new(issuer).is_family() {
-        return Err("leaves the tenant open, so metadata_url has to say where its metadata is");
+        return Err("contains a placeholder for the tenant, so metadata_url must be set");
     }
     let mut url = hosts.parse(issuer, Zone::Machine)?;
     if url.query().is_some() {

@@ -1,11 +1,11 @@
-//! In place of OpenID Connect without its cargo feature: no provider has an issuer that can be asked.
+//! Replaces OpenID Connect without its cargo feature: no issuer's metadata is fetched.
 
 use std::sync::Arc;
 
 use oauth_dance_core::{OAuth2Token, Subject, Timestamp, Verdict};
 use url::Url;
 
-use super::AskedOfIdToken;
+use super::IdTokenExpectations;
 use super::discovered::Discovered;
 use super::identity::Identity;
 use crate::config::hosts::KnownHosts;
@@ -19,7 +19,7 @@ pub(crate) enum OpenId {}
 
 impl OpenId {
     pub(crate) fn of(provider: &Provider, _: &KnownHosts) -> Result<Option<Self>, ConfigError> {
-        let problem = "is empty, and to discover it from the issuer needs the cargo feature `oidc`";
+        let problem = "is empty, and its discovery from the issuer needs the cargo feature `oidc`";
         provider
             .discovered_endpoints()
             .first()
@@ -37,7 +37,7 @@ impl OpenId {
     pub(crate) async fn verify(
         &self,
         _: &OAuth2Token,
-        _: AskedOfIdToken<'_>,
+        _: IdTokenExpectations<'_>,
         _: &str,
         _: &HttpClients,
         _: Timestamp,

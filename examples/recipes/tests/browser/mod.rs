@@ -65,8 +65,8 @@ impl Browser {
         assert_eq!(start.status, StatusCode::SEE_OTHER, "{start:?}");
         let mut authorization = Url::parse(start.location()).unwrap();
         authorization.query_pairs_mut().append_pair("login_hint", who);
-        let answer = self.provider.get(authorization).send().await.unwrap();
-        let callback = Url::parse(answer.headers()[header::LOCATION].to_str().unwrap()).unwrap();
+        let response = self.provider.get(authorization).send().await.unwrap();
+        let callback = Url::parse(response.headers()[header::LOCATION].to_str().unwrap()).unwrap();
         assert_eq!(callback.origin(), self.base.origin(), "the callback is on the host that was left");
         self.get(&callback[url::Position::BeforePath..]).await
     }

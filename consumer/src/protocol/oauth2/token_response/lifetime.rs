@@ -1,4 +1,4 @@
-//! How long an access token lasts, by whatever member says it.
+//! The lifetime of an access token, from any member that contains it.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use super::members::spelled;
 
-/// How long an access token is taken to last that can be refreshed and does not say. Short enough that a lost
-/// expiry costs little, and long enough not to refresh all the time.
+/// The assumed lifetime of an access token that can be refreshed, if the response has none. Short enough that a missing
+/// lifetime costs little, and long enough to avoid constant refreshes.
 pub(crate) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
-/// What a token without a refresh token lasts at least, or it is taken not to say: a login that brings a token which has
-/// expired already leads to the next login at once.
+/// A shorter lifetime of a token without a refresh token is ignored: a login with a token that has already expired would
+/// cause the next login at once.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(60);
-/// What providers have besides the `expires_in` of RFC 6749: the instant, or under the last name either.
+/// Alternatives to the `expires_in` of RFC 6749: an instant, or for the last name an instant or a duration.
 const OTHER_MEMBERS: [&str; 3] = ["expires_at", "expires_on", "expires"];
-/// Numbers from here on count from 1970, and do not last that long: 30 years.
+/// Larger numbers are instants since 1970, because no token lasts that long: 30 years.
 const FIRST_INSTANT: f64 = 946_684_800.0;
-/// Numbers from here on count milliseconds.
+/// Larger numbers are in milliseconds.
 const FIRST_IN_MILLISECONDS: f64 = 1e11;
 
-/// When a token expires that was received at `now`; `None` if its answer does not say. `own` is the provider's own member
-/// for it, which counts first.
+/// When a token expires that was received at `now`; `None` if its response contains no lifetime. `own` is the provider's own
+/// member for it, which takes precedence.
 pub(super) fn expiry(
     own: Option<&str>,
     members: [&Map<String, Value>; 3],
@@ -34,15 +34,15 @@ pub(super) fn expiry(
     let own = own.and_then(find).and_then(|value| lifetime(value, now));
     let standard = || expires_in(find("expires_in")?, now).filter(|left| !left.is_zero());
     let other = || OTHER_MEMBERS.iter().find_map(|name| lifetime(find(name)?, now));
-    let said = own.or_else(standard).or_else(other);
-    let lifetime = match said {
+    let stated = own.or_else(standard).or_else(other);
+    let lifetime = match stated {
         said if can_be_refreshed => Some(said.unwrap_or(DEFAULT_LIFETIME)),
         said => said.filter(|lifetime| *lifetime >= SHORTEST_LIFETIME),
     };
     lifetime.map(|lifetime| now.saturating_add(lifetime))
 }
 
-/// A lifetime by the standard's member. A number that can only be an instant is one.
+/// A lifetime by the standard's member. A number that can only be an instant is treated as one.
 fn expires_in(value: &Value, now: Timestamp) -> Option<Duration> {
     match number(value) {
         Some(number) if (FIRST_INSTANT..FIRST_IN_MILLISECONDS).contains(&number) => lifetime(value, now),
@@ -50,7 +50,7 @@ fn expires_in(value: &Value, now: Timestamp) -> Option<Duration> {
     }
 }
 
-/// A lifetime in whole seconds: a number or a number in a string. Negative, absurd or unreadable ones count as missing.
+/// A lifetime in whole seconds: a number, or a number in a string. A negative, extreme or invalid one counts as missing.
 pub(in crate::protocol::oauth2) fn seconds(value: &Value) -> Option<u64> {
     let seconds = number(value)?;
     // The cast saturates, and `Timestamp` is bounded.
@@ -66,7 +66,7 @@ fn number(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// What is left until an instant, or of a number of seconds. What is over counts as missing: clocks differ.
+/// The time until an instant, or a number of seconds. An instant in the past counts as missing, because clocks differ.
 fn lifetime(value: &Value, now: Timestamp) -> Option<Duration> {
     let now = Duration::from_secs(now.as_unix_seconds());
     let instant = match number(value) {

@@ -1,57 +1,57 @@
-//! Where the token is in an answer, whatever its members are called and whatever they are wrapped in.
+//! Finds the token in a response, whatever the names of its members and whatever they are nested in.
 
 use oauth_dance_core::Secret;
 use serde_json::{Map, Value};
 
-use super::Asked;
+use super::Expectations;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::document::Document;
 use crate::protocol::http::text::is_spelling;
 
-/// How deep inside an answer a token is looked for.
+/// How deep inside a response a token is searched.
 const MAX_DEPTH: usize = 5;
-/// An answer with more tokens than this is not searched to its end.
+/// A response with more tokens than this is not searched completely.
 const MAX_HOLDERS: usize = 32;
-/// What a token response says of a token (RFC 6749 section 5.1, OpenID Connect Core section 3.1.3.3).
+/// The members of a token response that describe the token (RFC 6749 section 5.1, OpenID Connect Core section 3.1.3.3).
 const TOKEN_MEMBERS: [&str; 6] = ["access_token", "token_type", "refresh_token", "id_token", "scope", "expires_in"];
-/// The value of a token that is an object. Beside a refresh token they are an access token too.
+/// The value of a token that is an object. Beside a refresh token, these names stand for an access token too.
 const BARE: [&str; 2] = ["value", "token"];
 
-/// A token response taken apart: what it says of the user's token, and the rest.
+/// The parts of a token response: the members of the user's token, and the rest.
 #[derive(Default)]
 pub(super) struct Members {
     pub(super) token: Map<String, Value>,
-    /// What is left of the object that held the token, if that is not the whole answer.
+    /// The rest of the object that contained the token, if that is not the whole response.
     pub(super) beside: Map<String, Value>,
     pub(super) extra: Map<String, Value>,
 }
 
-/// What the search for a token found.
+/// The result of the search for a token.
 pub(super) enum Found {
     One(Members),
-    /// Several tokens, and nothing that says which one is meant.
+    /// Several tokens, and no indication which one is meant.
     Several,
-    /// No access token that can be used. Other members of a token may be there.
+    /// No usable access token. Other members of a token may be present.
     None(Members),
 }
 
 impl Found {
-    /// Takes the token from the object that the provider has for it, or else from the outermost object that holds an
-    /// access token. The refresh token and the ID token may stand elsewhere.
-    pub(super) fn within(asked: &Asked<'_>, answer: &Value) -> Self {
-        if !answer.is_object() && !answer.is_array() {
+    /// Takes the token from the provider's own member for it, or else from the outermost object with an access token. The
+    /// refresh token and the ID token may be elsewhere.
+    pub(super) fn within(expected: &Expectations<'_>, response: &Value) -> Self {
+        if !response.is_object() && !response.is_array() {
             return Self::None(Members::default());
         }
-        let mut answer = unfolded(answer, 0);
-        let own = asked.quirks.token_member.as_deref().map(|name| pointer(&[Step::Name(name)]));
-        let path = match best(&holders(&answer), own.as_deref()) {
+        let mut response = unfolded(response, 0);
+        let own = expected.quirks.token_member.as_deref().map(|name| pointer(&[Step::Name(name)]));
+        let path = match best(&holders(&response), own.as_deref()) {
             Best::Several => return Self::Several,
             Best::One(path) => Some(path),
             Best::None => None,
         };
         let place = match &path {
-            Some(path) => answer.pointer_mut(path),
-            None => alone(&mut answer),
+            Some(path) => response.pointer_mut(path),
+            None => alone(&mut response),
         };
         let (mut token, beside) = match place.and_then(Value::as_object_mut) {
             Some(members) => (take_whole_token(members), members.clone()),
@@ -59,12 +59,12 @@ impl Found {
         };
         for name in ["refresh_token", "id_token"] {
             if token.get(name).and_then(text_of).is_none()
-                && let Some(found) = take_elsewhere(&mut answer, name, asked.sent)
+                && let Some(found) = take_elsewhere(&mut response, name, expected.sent)
             {
                 token.insert(name.to_owned(), found);
             }
         }
-        let extra = match alone(&mut answer) {
+        let extra = match alone(&mut response) {
             Some(Value::Object(members)) => std::mem::take(members),
             _ => Map::new(),
         };
@@ -75,43 +75,43 @@ impl Found {
 
 impl Members {
     pub(super) fn access_token(&self) -> Result<Secret, TokenEndpointError> {
-        let unusable = |problem| Err(TokenEndpointError::Answer(problem));
+        let unusable = |problem| Err(TokenEndpointError::InvalidResponse(problem));
         match self.token.get("access_token") {
-            Some(Value::Null) | None => unusable("there is no access token in it"),
+            Some(Value::Null) | None => unusable("it contains no access token"),
             Some(Value::String(token)) if token.trim().is_empty() => unusable("the access token is empty"),
             Some(value) => match text_of(value) {
                 Some(token) if is_printable(&token) => Ok(Secret::new(token)),
-                Some(_) => unusable("the access token has characters no header can carry"),
+                Some(_) => unusable("the access token has characters that are not valid in a header"),
                 None => unusable("the access token is neither a string nor a number"),
             },
         }
     }
 
-    /// What kind of token it is; `None` if that is not said, or not in a word.
+    /// The token type; `None` if it is missing or not a string.
     pub(super) fn token_type(&self) -> Option<&str> {
         self.token.get("token_type")?.as_str().map(str::trim).filter(|token_type| !token_type.is_empty())
     }
 }
 
-/// A token that was read without gaps; anything else counts as missing.
+/// A token that was decoded without replacements; anything else counts as missing.
 pub(super) fn secret(value: Option<&Value>) -> Option<Secret> {
     let value = value?;
-    // A string counts to the last space.
+    // A string is used exactly, including trailing spaces.
     let text = value.as_str().map(str::to_owned).or_else(|| text_of(value))?;
     let is_usable = !text.trim().is_empty() && !text.contains([char::REPLACEMENT_CHARACTER, '\0']);
     is_usable.then(|| text.into())
 }
 
-/// A member by its name, in any spelling; the standard's own counts first.
+/// A member by its name, in any spelling; the standard spelling takes precedence.
 pub(super) fn spelled<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     members.get(&key_of(members, name, |_| true)?)
 }
 
-/// An object that holds an access token.
+/// An object that contains an access token.
 struct Holder {
     path: String,
     depth: usize,
-    /// How far the name of its access token is from the standard's.
+    /// How far the name of its access token is from the standard name.
     rank: usize,
     access_token: String,
     has_refresh_token: bool,
@@ -129,7 +129,7 @@ enum Step<'a> {
     Item(usize),
 }
 
-/// The provider's own place, or the outermost token. Of several at one depth the one with a refresh token counts.
+/// The provider's own member, or the outermost token. Of several at one depth, one with a refresh token is preferred.
 fn best(holders: &[Holder], own: Option<&str>) -> Best {
     if let Some(own) = holders.iter().find(|holder| Some(holder.path.as_str()) == own) {
         return Best::One(own.path.clone());
@@ -147,9 +147,9 @@ fn best(holders: &[Holder], own: Option<&str>) -> Best {
     }
 }
 
-fn holders(answer: &Value) -> Vec<Holder> {
+fn holders(response: &Value) -> Vec<Holder> {
     let mut found = Vec::new();
-    visit(answer, &mut Vec::new(), &mut |members, path| {
+    visit(response, &mut Vec::new(), &mut |members, path| {
         if found.len() >= MAX_HOLDERS {
             return;
         }
@@ -160,7 +160,7 @@ fn holders(answer: &Value) -> Vec<Holder> {
     found
 }
 
-/// The access token in an object, and how far its name is from the standard's.
+/// The access token in an object, and how far its name is from the standard name.
 fn access_token_of(members: &Map<String, Value>) -> Option<(usize, String)> {
     let named = |name: &str| text_of(&members[&usable(members, name)?]).filter(|token| is_printable(token));
     let standard = members.get("access_token").and_then(text_of).filter(|token| is_printable(token));
@@ -169,7 +169,7 @@ fn access_token_of(members: &Map<String, Value>) -> Option<(usize, String)> {
     standard.or_else(|| Some((1, named("access_token")?))).or_else(|| Some((2, bare()?)))
 }
 
-/// Takes the token, also what an access token that is an object says of itself.
+/// Takes the token, including the members inside an access token that is an object.
 fn take_whole_token(members: &mut Map<String, Value>) -> Map<String, Value> {
     let mut token = take_token(members);
     if let Some(Value::Object(inside)) = token.get("access_token") {
@@ -180,7 +180,7 @@ fn take_whole_token(members: &mut Map<String, Value>) -> Map<String, Value> {
     token
 }
 
-/// Takes what the standards have.
+/// Takes the standard members.
 fn take_token(members: &mut Map<String, Value>) -> Map<String, Value> {
     if access_token_of(members).is_some_and(|(rank, _)| rank == 2)
         && let Some(key) = BARE.iter().find_map(|name| usable(members, name))
@@ -198,10 +198,10 @@ fn take_token(members: &mut Map<String, Value>) -> Map<String, Value> {
     TOKEN_MEMBERS.iter().filter_map(|name| Some(((*name).to_owned(), take(name)?))).collect()
 }
 
-/// Takes a token of this name that belongs to no other access token, if there is only one that was not `sent`.
-fn take_elsewhere(answer: &mut Value, name: &str, sent: &[&str]) -> Option<Value> {
+/// Takes a token with this name that belongs to no other access token, if exactly one was not `sent`.
+fn take_elsewhere(response: &mut Value, name: &str, sent: &[&str]) -> Option<Value> {
     let mut found: Vec<(String, String, String)> = Vec::new();
-    visit(answer, &mut Vec::new(), &mut |members, path| {
+    visit(response, &mut Vec::new(), &mut |members, path| {
         if found.len() < MAX_HOLDERS
             && let Some(key) = usable(members, name)
             && access_token_of(members).is_none()
@@ -212,19 +212,19 @@ fn take_elsewhere(answer: &mut Value, name: &str, sent: &[&str]) -> Option<Value
     });
     let (path, key, text) = found.first()?;
     let is_clear = found.iter().all(|(_, _, other)| other == text);
-    answer.pointer_mut(path).filter(|_| is_clear)?.as_object_mut()?.remove(key)
+    response.pointer_mut(path).filter(|_| is_clear)?.as_object_mut()?.remove(key)
 }
 
-/// The object that an answer is, or the only one in the list that it is.
-fn alone(answer: &mut Value) -> Option<&mut Value> {
-    let is_alone = answer.as_array().is_some_and(|items| items.len() == 1);
-    match answer {
+/// The response if it is an object, or the only object if it is a list.
+fn alone(response: &mut Value) -> Option<&mut Value> {
+    let is_alone = response.as_array().is_some_and(|items| items.len() == 1);
+    match response {
         Value::Array(items) => items.first_mut().filter(|_| is_alone),
-        answer => Some(answer),
+        response => Some(response),
     }
 }
 
-/// The key of a member that holds a token of this name, in any spelling.
+/// The key of a member with a token of this name, in any spelling.
 fn usable(members: &Map<String, Value>, name: &str) -> Option<String> {
     key_of(members, name, |value| text_of(value).is_some())
 }
@@ -236,7 +236,7 @@ fn key_of(members: &Map<String, Value>, name: &str, counts: impl Fn(&Value) -> b
     members.iter().find(|(key, value)| is_spelling(key, name) && counts(value)).map(|(key, _)| key.clone())
 }
 
-/// A token as text: a string, a number, or an object or a list around one.
+/// A token as text: a string, a number, or an object or list that contains one.
 pub(super) fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
@@ -254,7 +254,7 @@ fn is_printable(token: &str) -> bool {
     token.bytes().all(|byte| matches!(byte, 0x20..=0x7e))
 }
 
-/// The same with an object in place of each text that is one: some gateways put the whole answer into a string.
+/// Replaces each string that contains an object by that object: some gateways put the whole response into a string.
 fn unfolded(value: &Value, depth: usize) -> Value {
     match value {
         _ if depth > MAX_DEPTH => value.clone(),
@@ -270,7 +270,7 @@ fn unfolded(value: &Value, depth: usize) -> Value {
     }
 }
 
-/// The token response in a text.
+/// The token response in a string.
 fn inside(text: &str) -> Option<Value> {
     let is_json = text.trim_start().starts_with(['{', '[', '"']);
     let small = text.to_ascii_lowercase();
@@ -281,7 +281,7 @@ fn inside(text: &str) -> Option<Value> {
     (document.is_whole && !document.value.is_string()).then_some(document.value)
 }
 
-/// Shows each object, with the way to it.
+/// Visits each object, with the path to it.
 fn visit<'a>(value: &'a Value, path: &mut Vec<Step<'a>>, see: &mut impl FnMut(&'a Map<String, Value>, &[Step<'a>])) {
     let mut step = |value: &'a Value, step: Step<'a>| {
         if (value.is_object() || value.is_array()) && path.len() < MAX_DEPTH {
@@ -300,7 +300,7 @@ fn visit<'a>(value: &'a Value, path: &mut Vec<Step<'a>>, see: &mut impl FnMut(&'
     }
 }
 
-/// The way to a value (RFC 6901).
+/// The path to a value (RFC 6901).
 fn pointer(path: &[Step<'_>]) -> String {
     let escaped = |step: &Step<'_>| match step {
         Step::Name(name) => format!("/{}", name.replace('~', "~0").replace('/', "~1")),

@@ -8,14 +8,14 @@ const LIMIT: Duration = Duration::from_secs(20);
 const MAX_AGE: Duration = Duration::from_secs(100);
 const DOWN: DiscoveryError = DiscoveryError::Status(503);
 
-/// A document with the clock that its age goes by.
-struct World {
+/// A document, with the clock that determines its age.
+struct TestCache {
     cached: Arc<Cached<u32>>,
     clock: TestClock,
     fetches: Arc<AtomicUsize>,
 }
 
-impl World {
+impl TestCache {
     fn new() -> Self {
         Self { cached: Arc::new(Cached::new(MAX_AGE)), clock: TestClock::new(), fetches: Arc::default() }
     }
@@ -25,7 +25,7 @@ impl World {
         fetch: impl Future<Output = Result<u32, DiscoveryError>> + Send + 'static,
     ) -> Result<u32, DiscoveryError> {
         let clock = self.clock.clock();
-        let terms = Terms { now: clock.now(), clock: &clock, timeout: LIMIT };
+        let terms = CallTime { now: clock.now(), clock: &clock, timeout: LIMIT };
         self.cached.get(terms, self.counted(fetch)).await.map(|document| *document)
     }
 
@@ -35,7 +35,7 @@ impl World {
         fetch: impl Future<Output = Result<u32, DiscoveryError>> + Send + 'static,
     ) -> Option<u32> {
         let clock = self.clock.clock();
-        let terms = Terms { now: clock.now(), clock: &clock, timeout: LIMIT };
+        let terms = CallTime { now: clock.now(), clock: &clock, timeout: LIMIT };
         let known = lock(&self.cached.state).any().filter(|known| **known == old).unwrap_or_else(|| Arc::new(old));
         self.cached.newer_than(&known, terms, self.counted(fetch)).await.map(|document| *document)
     }
@@ -66,14 +66,14 @@ async fn never() -> Result<u32, DiscoveryError> {
 
 #[tokio::test]
 async fn a_document_is_retained_when_a_later_fetch_fails() {
-    let world = World::new();
+    let world = TestCache::new();
     assert_eq!(world.get(async { Ok(1) }).await.unwrap(), 1);
     world.advance(99);
     assert_eq!(world.get(never()).await.unwrap(), 1);
     world.advance(1);
     assert_eq!(world.get(async { Err(DOWN) }).await.unwrap(), 1);
     world.advance(4);
-    assert_eq!(world.get(never()).await.unwrap(), 1, "it is left alone for a while");
+    assert_eq!(world.get(never()).await.unwrap(), 1, "there is a pause after a failure");
     world.advance(1);
     assert_eq!(world.get(async { Ok(2) }).await.unwrap(), 2);
     assert_eq!(world.fetches(), 3);
@@ -83,14 +83,14 @@ async fn a_document_is_retained_when_a_later_fetch_fails() {
 async fn a_document_is_fetched_when_the_clock_was_set_back() {
     let cached = Cached::new(MAX_AGE);
     let clock = Clock::new(|| Timestamp::from_unix_seconds(1000));
-    let at = |seconds| Terms { now: Timestamp::from_unix_seconds(seconds), clock: &clock, timeout: LIMIT };
+    let at = |seconds| CallTime { now: Timestamp::from_unix_seconds(seconds), clock: &clock, timeout: LIMIT };
     assert_eq!(*cached.get(at(1000), async { Ok(1) }).await.unwrap(), 1);
     assert_eq!(*cached.get(at(900), async { Ok(2) }).await.unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_counts_from_its_end() {
-    let world = Arc::new(World::new());
+    let world = Arc::new(TestCache::new());
     let failing = tokio::spawn({
         let world = Arc::clone(&world);
         async move {
@@ -111,10 +111,10 @@ async fn a_failure_counts_from_its_end() {
     assert_eq!(world.get(async { Ok(1) }).await.unwrap(), 1);
 }
 
-/// One login a second at an issuer that never answers.
+/// One login a second at an issuer that never responds.
 #[tokio::test(start_paused = true)]
 async fn callers_wait_at_most_the_timeout_when_it_hangs() {
-    let world = Arc::new(World::new());
+    let world = Arc::new(TestCache::new());
     let world_clock = world.clock.clone();
     let mut waiting = Vec::new();
     for second in 0..120 {
@@ -137,7 +137,7 @@ async fn callers_wait_at_most_the_timeout_when_it_hangs() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_share_one_fetch() {
-    let world = World::new();
+    let world = TestCache::new();
     let slow = || async {
         tokio::time::sleep(Duration::from_secs(5)).await;
         Ok(1)
@@ -148,27 +148,27 @@ async fn callers_share_one_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_goes_on_when_its_first_caller_goes_away() {
-    let world = World::new();
+async fn a_fetch_continues_when_its_first_caller_is_dropped() {
+    let world = TestCache::new();
     let slow = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
         Ok(1)
     };
-    assert!(timeout(Duration::from_secs(1), world.get(slow)).await.is_err(), "the caller goes away");
+    assert!(timeout(Duration::from_secs(1), world.get(slow)).await.is_err(), "the caller is dropped");
     assert_eq!(world.get(never()).await.unwrap(), 1);
     assert_eq!(world.fetches(), 1);
 }
 
 #[tokio::test]
 async fn a_fetch_that_panicked_is_started_again() {
-    let world = World::new();
+    let world = TestCache::new();
     assert!(matches!(world.get(never()).await, Err(DiscoveryError::Timeout)));
     assert_eq!(world.get(async { Ok(1) }).await.unwrap(), 1);
 }
 
 #[test]
 fn a_fetch_whose_runtime_ended_is_started_again() {
-    let world = World::new();
+    let world = TestCache::new();
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let first = runtime();
     first.block_on(async {
@@ -180,7 +180,7 @@ fn a_fetch_whose_runtime_ended_is_started_again() {
 
 #[tokio::test(start_paused = true)]
 async fn an_old_document_serves_while_a_fetch_hangs() {
-    let world = World::new();
+    let world = TestCache::new();
     assert_eq!(world.get(async { Ok(1) }).await.unwrap(), 1);
     world.advance(100);
     let since = tokio::time::Instant::now();
@@ -193,10 +193,10 @@ async fn an_old_document_serves_while_a_fetch_hangs() {
 
 #[tokio::test]
 async fn a_document_is_replaced_early_once_a_minute() {
-    let world = World::new();
+    let world = TestCache::new();
     world.get(async { Ok(1) }).await.unwrap();
     assert_eq!(world.newer_than(1, async { Ok(2) }).await, Some(2));
-    assert_eq!(world.newer_than(1, never()).await, Some(2), "it is there already");
+    assert_eq!(world.newer_than(1, never()).await, Some(2), "it is already there");
     world.advance(59);
     assert_eq!(world.newer_than(2, never()).await, None);
     world.advance(1);
@@ -207,7 +207,7 @@ async fn a_document_is_replaced_early_once_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_share_one_early_fetch() {
-    let world = World::new();
+    let world = TestCache::new();
     world.get(async { Ok(1) }).await.unwrap();
     let slow = async {
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -6,7 +6,7 @@ use super::*;
 const NOW: u64 = 1_700_000_000;
 const ISSUER: &str = "https://issuer.example";
 
-/// An issuer that signs whatever it is given.
+/// An issuer that signs any token.
 struct SigningIssuer {
     pair: Ed25519KeyPair,
     keys: KeySet,
@@ -27,12 +27,12 @@ impl SigningIssuer {
         format!("{signed}.{}", BASE64URL.encode(signature.as_ref())).into()
     }
 
-    /// Whom a token with this payload names, or the name of the error.
-    fn verify(&self, payload: &[u8], asked: AskedOfIdToken<'_>) -> Result<Identity, String> {
+    /// The subject of a token with this payload, or the name of the error.
+    fn verify(&self, payload: &[u8], asked: IdTokenExpectations<'_>) -> Result<Identity, String> {
         self.verify_token(&self.sign(r#"{"alg":"EdDSA"}"#, payload), asked)
     }
 
-    fn verify_token(&self, token: &Secret, asked: AskedOfIdToken<'_>) -> Result<Identity, String> {
+    fn verify_token(&self, token: &Secret, asked: IdTokenExpectations<'_>) -> Result<Identity, String> {
         let expected = Expected {
             issuer: ISSUER,
             algorithms: &[],
@@ -45,20 +45,20 @@ impl SigningIssuer {
         verify(token, &self.keys, &expected).map_err(name)
     }
 
-    /// The same of usual claims, with these members (JSON, as it stands) in place of theirs.
+    /// The same for valid claims, with these members (JSON text) in place of the default ones.
     fn verify_with(&self, members: &str) -> Result<Identity, String> {
-        self.verify(payload(members).as_bytes(), AskedOfIdToken::default())
+        self.verify(payload(members).as_bytes(), IdTokenExpectations::default())
     }
 }
 
-/// Usual claims, of which the last of two members counts.
+/// Valid claims. Of two members with one name, the last one is used.
 fn payload(members: &str) -> String {
     let exp = NOW + 600;
     format!(r#"{{"iss":"{ISSUER}","sub":"alice","aud":"client","exp":{exp},"iat":{NOW}{members}}}"#)
 }
 
 #[test]
-fn a_claim_nothing_depends_on_refuses_nothing() {
+fn invalid_values_of_unused_claims_are_ignored() {
     let issuer = SigningIssuer::new();
     let deep = format!(r#""x":{}{}"#, "[".repeat(5000), "]".repeat(5000));
     for members in [
@@ -91,13 +91,13 @@ fn a_claim_nothing_depends_on_refuses_nothing() {
         assert_eq!(identity.map(|identity| identity.subject), Ok("alice".to_owned()), "{members}");
     }
     let latin1 = [payload("").trim_end_matches('}').as_bytes(), b",\"name\":\"M\xfcller\"}"].concat();
-    assert_eq!(issuer.verify(&latin1, AskedOfIdToken::default()).unwrap().name(), Some("M\u{fffd}ller"));
+    assert_eq!(issuer.verify(&latin1, IdTokenExpectations::default()).unwrap().name(), Some("M\u{fffd}ller"));
     let marked = [b"\xef\xbb\xbf".as_slice(), payload("").as_bytes()].concat();
-    assert!(issuer.verify(&marked, AskedOfIdToken::default()).is_ok());
+    assert!(issuer.verify(&marked, IdTokenExpectations::default()).is_ok());
 }
 
 #[test]
-fn a_claim_that_matters_is_read_strictly() {
+fn verified_claims_are_parsed_strictly() {
     let issuer = SigningIssuer::new();
     for (members, expected) in [
         (r#""iss":7"#, Err("Malformed")),
@@ -139,13 +139,13 @@ fn a_claim_that_matters_is_read_strictly() {
     }
     // Two subjects that differ in bytes which are not UTF-8 would become one.
     let unclear = [payload("").trim_end_matches('}').as_bytes(), b",\"sub\":\"M\xfcller\"}"].concat();
-    assert_eq!(issuer.verify(&unclear, AskedOfIdToken::default()), Err("Malformed".to_owned()));
+    assert_eq!(issuer.verify(&unclear, IdTokenExpectations::default()), Err("Malformed".to_owned()));
 }
 
 #[test]
-fn a_sign_in_is_as_recent_as_was_asked_for() {
+fn the_sign_in_must_be_within_max_age() {
     let issuer = SigningIssuer::new();
-    let asked = AskedOfIdToken { signed_in_since: Some(NOW - 300), ..AskedOfIdToken::default() };
+    let asked = IdTokenExpectations { signed_in_since: Some(NOW - 300), ..IdTokenExpectations::default() };
     for (members, expected) in [
         ("", Err("SignInTime")),
         (r#","auth_time":null"#, Err("SignInTime")),
@@ -163,7 +163,7 @@ fn a_sign_in_is_as_recent_as_was_asked_for() {
 }
 
 #[test]
-fn a_header_nothing_depends_on_refuses_nothing() {
+fn unused_header_parameters_are_ignored() {
     let issuer = SigningIssuer::new();
     for (header, expected) in [
         (r#"{"alg":"EdDSA","typ":7,"cty":[],"jwk":{},"x5c":"x","kid":{},"x5t":null,"more":1e999}"#, Ok(())),
@@ -177,19 +177,19 @@ fn a_header_nothing_depends_on_refuses_nothing() {
         ("[]", Err("Malformed")),
     ] {
         let token = issuer.sign(header, payload("").as_bytes());
-        let verified = issuer.verify_token(&token, AskedOfIdToken::default()).map(drop);
+        let verified = issuer.verify_token(&token, IdTokenExpectations::default()).map(drop);
         assert_eq!(verified.as_ref().copied().map_err(String::as_str), expected, "{header}");
     }
-    // Some libraries pad what should not be padded.
+    // Some libraries add padding that should not be there.
     let payload = base64::engine::general_purpose::URL_SAFE.encode(payload(""));
     let signed = format!("{}.{payload}", BASE64URL.encode(r#"{"alg":"EdDSA"}"#));
     let signature = BASE64URL.encode(issuer.pair.sign(signed.as_bytes()));
     let token = format!("{signed}.{signature}").into();
-    assert!(issuer.verify_token(&token, AskedOfIdToken::default()).is_ok());
+    assert!(issuer.verify_token(&token, IdTokenExpectations::default()).is_ok());
 }
 
 #[test]
-fn a_wrong_issuer_is_named_with_the_expected_one() {
+fn the_error_names_the_found_and_the_expected_issuer() {
     let issuer = SigningIssuer::new();
     let token = issuer.sign(r#"{"alg":"EdDSA"}"#, payload(r#","iss":"https://issuer.example/\u0007""#).as_bytes());
     let expected = Expected {
@@ -197,7 +197,7 @@ fn a_wrong_issuer_is_named_with_the_expected_one() {
         algorithms: &[],
         client_id: "client",
         access_token: &"token".into(),
-        asked: AskedOfIdToken::default(),
+        asked: IdTokenExpectations::default(),
         now: Timestamp::from_unix_seconds(NOW),
     };
     let message = verify(&token, &issuer.keys, &expected).unwrap_err().to_string();

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// RFC 7515 appendix A.2: a key, what is signed, and the signature by RS256.
+/// RFC 7515 appendix A.2: a key, the signed text, and the signature with RS256.
 const RSA: [&str; 3] = [
     "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMs\
      D1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdV\
@@ -12,14 +12,14 @@ const RSA: [&str; 3] = [
      cAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-e\
      OkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
 ];
-/// The same of appendix A.3 by ES256, with the two coordinates.
+/// The same from appendix A.3 with ES256, with the two coordinates.
 const EC: [&str; 4] = [
     "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
     "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
     "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
     "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
 ];
-/// The same of RFC 8037 appendix A by EdDSA.
+/// The same from RFC 8037 appendix A with EdDSA.
 const ED: [&str; 3] = [
     "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
     "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
@@ -43,7 +43,7 @@ fn with(mut key: Value, members: &Value) -> Value {
     key
 }
 
-/// What a set of these keys says to the signature of a vector.
+/// Verifies the signature of a test vector with these keys.
 fn verify(keys: &[Value], name: &str, key_id: Option<&str>, signed: &str, signature: &str) -> Result<(), String> {
     let set = KeySet::read(json!({ "keys": keys }).to_string().as_bytes()).map_err(|error| error.to_string())?;
     let signature = BASE64URL.decode(signature.replace(' ', "")).unwrap();
@@ -72,7 +72,7 @@ fn the_signatures_of_the_standards_are_verified() {
             );
         }
     }
-    // The same key, but not by this algorithm.
+    // The same key with another algorithm.
     assert_eq!(verify(&[rsa()], "PS256", None, RSA[1], RSA[2]), Err("Signature".to_owned()));
     assert_eq!(verify(&[rsa()], "ES256", None, EC[2], EC[3]), Err("UnknownKey".to_owned()));
     for refused in ["none", "HS256", "RS1", "rs256", "ES256K", ""] {
@@ -81,7 +81,7 @@ fn the_signatures_of_the_standards_are_verified() {
 }
 
 #[test]
-fn a_key_that_is_not_known_spoils_no_other() {
+fn an_unknown_key_does_not_affect_other_keys() {
     for other in [
         json!({ "kty": "AKP", "alg": "ML-DSA-65", "pub": "AA" }),
         json!({ "kty": "oct", "k": "AA" }),
@@ -109,7 +109,7 @@ fn a_key_that_is_not_known_spoils_no_other() {
 }
 
 #[test]
-fn a_key_is_read_as_issuers_write_it() {
+fn a_key_is_read_in_the_formats_of_issuers() {
     let padded = format!("{}==", RSA[0].replace(' ', ""));
     let mut signed = vec![0];
     signed.extend(BASE64URL.decode(RSA[0].replace(' ', "")).unwrap());
@@ -124,14 +124,14 @@ fn a_key_is_read_as_issuers_write_it() {
     }
     assert_eq!(by_rsa(&[with(rsa(), &json!({ "alg": "RS512" }))], None), Err("UnknownKey".to_owned()));
 
-    // A coordinate that begins with a zero, which some leave out.
+    // A coordinate with a leading zero, which some libraries omit.
     assert_eq!(Curve::P256.coordinate(&[7; 31]).unwrap(), [vec![0], vec![7; 31]].concat());
     assert_eq!(Curve::P256.coordinate(&[[0, 0].as_slice(), &[7; 31]].concat()).unwrap().len(), 32);
     assert_eq!(Curve::P256.coordinate(&[7; 33]), None);
 }
 
 #[test]
-fn keys_are_found_by_their_identifier_or_tried() {
+fn keys_are_found_by_identifier_or_tried() {
     let named = |key: Value, id: &str| with(key, &json!({ "kid": id }));
     let strange = BASE64URL.encode([0xc1; 256]);
     let stranger = || json!({ "kty": "RSA", "n": strange, "e": "AQAB" });
@@ -152,7 +152,7 @@ fn keys_are_found_by_their_identifier_or_tried() {
 }
 
 #[test]
-fn what_is_no_set_of_keys_is_an_error() {
+fn an_invalid_key_set_is_an_error() {
     for body in ["", "null", "[]", "{}", r#"{"keys": {}}"#, r#"{"keys": []}"#, r#"{"keys": [{}]}"#, "<html>"] {
         assert!(KeySet::read(body.as_bytes()).is_err(), "{body}");
     }
@@ -161,7 +161,7 @@ fn what_is_no_set_of_keys_is_an_error() {
 }
 
 #[test]
-fn an_issuer_s_algorithms_bind_where_they_are_known() {
+fn announced_algorithms_are_required_if_known() {
     let es256 = Algorithm::named("ES256").unwrap();
     let announced = |names: &[&str]| es256.is_among(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
     assert!(announced(&[]) && announced(&["ES256"]) && announced(&["HS256", "none"]) && announced(&["RS256", "ES256"]));

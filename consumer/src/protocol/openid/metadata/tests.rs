@@ -9,7 +9,7 @@ fn hosts() -> KnownHosts {
     KnownHosts::new(&PlainHttp::default(), [&Url::parse(ISSUER).unwrap()])
 }
 
-/// Usual metadata with these members in place of its own, from there.
+/// Valid metadata with these members in place of the default ones, from a host in this zone.
 fn read_from(source: Zone, members: &Value) -> Result<Metadata, DiscoveryError> {
     let mut metadata = json!({
         "issuer": ISSUER,
@@ -29,7 +29,7 @@ fn read(members: &Value) -> Metadata {
 }
 
 #[test]
-fn an_optional_member_ends_no_discovery() {
+fn an_invalid_optional_member_is_ignored() {
     for bad in
         [json!(""), json!(null), json!("http://issuer.example/x"), json!("/x"), json!("TBD"), json!(7), json!([])]
     {
@@ -42,7 +42,7 @@ fn an_optional_member_ends_no_discovery() {
             ];
             assert_eq!(found.into_iter().flatten().count(), 2, "{member}: {bad}");
         }
-        for member in NEEDED {
+        for member in REQUIRED {
             let metadata = read(&json!({ member: bad }));
             let error = metadata.endpoint(member).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{member} in the metadata ")), "{error}");
@@ -72,7 +72,7 @@ fn an_optional_member_ends_no_discovery() {
 }
 
 #[test]
-fn a_flag_may_be_a_text() {
+fn a_flag_may_be_a_string() {
     for (value, expected) in
         [(json!(true), true), (json!("true"), true), (json!("True"), true), (json!("false"), false)]
     {
@@ -82,7 +82,7 @@ fn a_flag_may_be_a_text() {
 }
 
 #[test]
-fn the_client_authenticates_as_each_endpoint_offers_it() {
+fn the_client_authenticates_as_each_endpoint_offers() {
     use crate::config::provider::ClientAuthentication::{Basic, Body};
     for (token, revocation, expected) in [
         (json!(null), json!(null), (Basic, Basic)),
@@ -107,7 +107,7 @@ fn the_client_authenticates_as_each_endpoint_offers_it() {
 }
 
 #[test]
-fn metadata_leads_no_nearer_than_where_it_came_from() {
+fn urls_in_metadata_lead_no_nearer_than_its_source() {
     for (nearest, url) in [
         (Zone::Internet, "https://elsewhere.example/x"),
         (Zone::Network, "https://10.0.0.1/x"),
@@ -122,7 +122,7 @@ fn metadata_leads_no_nearer_than_where_it_came_from() {
         (Zone::Machine, "https://a.localhost/x"),
     ] {
         for source in [Zone::Internet, Zone::Network, Zone::Machine] {
-            for member in NEEDED {
+            for member in REQUIRED {
                 let metadata = read_from(source, &json!({ member: url })).unwrap();
                 assert_eq!(metadata.endpoint(member).is_ok(), source >= nearest, "{member}: {url} from {source:?}");
             }
@@ -140,7 +140,7 @@ fn metadata_leads_no_nearer_than_where_it_came_from() {
 }
 
 #[test]
-fn another_issuer_is_named_with_the_configured_one() {
+fn the_error_names_the_found_and_configured_issuer() {
     let error = read_from(Zone::Internet, &json!({ "issuer": "https://issuer.example/" })).unwrap_err().to_string();
     assert!(error.contains("\"https://issuer.example/\"") && error.contains("\"https://issuer.example\""), "{error}");
     for bad in [json!(7), json!(null), json!([])] {
@@ -166,13 +166,13 @@ fn any_document_is_read() {
     oauth_dance_fuzz::check_with("metadata", vec![usual.to_string().into_bytes()], |bytes| {
         match Metadata::read(bytes, &Issuer::new(ISSUER), &hosts(), Zone::Internet) {
             Ok(metadata) => {
-                let needed = NEEDED.iter().filter_map(|name| metadata.endpoint(name).ok());
+                let required = REQUIRED.iter().filter_map(|name| metadata.endpoint(name).ok());
                 let optional = [
                     &metadata.discovered.userinfo_endpoint,
                     &metadata.discovered.revocation_endpoint,
                     &metadata.end_session_endpoint,
                 ];
-                let mut all = needed.chain(optional.into_iter().flatten().cloned());
+                let mut all = required.chain(optional.into_iter().flatten().cloned());
                 assert!(all.all(|url| url.scheme() == "https" && url.username().is_empty()), "{metadata:?}");
             }
             Err(error) => assert!(!error.to_string().contains(char::is_control), "{error}"),

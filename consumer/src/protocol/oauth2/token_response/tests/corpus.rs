@@ -1,4 +1,4 @@
-//! Answers as providers document them, with other tokens in them.
+//! Responses as providers document them, with different tokens.
 
 pub(super) const ANSWERS: [&str; 30] = [
     // RFC 6749 section 5.1
@@ -18,7 +18,7 @@ pub(super) const ANSWERS: [&str; 30] = [
     r#"{"token_type":"Bearer","expires_at":1568775134,"expires_in":21600,"refresh_token":"e5n567567","access_token":"a4b945687g","athlete":{"id":227615,"city":null,"weight":0.0}}"#,
     // Salesforce
     r#"{"access_token":"00D!ARg","signature":"CMm5=","scope":"refresh_token api","instance_url":"https://x.my.salesforce.com","id":"https://login.salesforce.com/id/00D/005","token_type":"Bearer","issued_at":"1278448832702","refresh_token":"5Aep"}"#,
-    // Zoho, without and with what it had before
+    // Zoho, in the current and the earlier format
     r#"{"access_token":"1000.8cb9","refresh_token":"1000.18e9","api_domain":"https://www.zohoapis.com","token_type":"Bearer","expires_in":3600}"#,
     r#"{"access_token":"1000.8cb9","expires_in_sec":3600,"api_domain":"https://www.zohoapis.com","token_type":"Bearer","expires_in":3600000}"#,
     // Twitch

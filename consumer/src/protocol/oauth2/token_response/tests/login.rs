@@ -1,4 +1,4 @@
-//! What is read at a login, shape by shape.
+//! What is read from responses at a login.
 
 use super::*;
 use crate::protocol::oauth2::token_response::lifetime::DEFAULT_LIFETIME;
@@ -7,9 +7,9 @@ fn expiry(expires_in: &str) -> Option<u64> {
     ok(&format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#)).expires_at.map(Timestamp::as_unix_seconds)
 }
 
-/// The answer of RFC 6749 section 5.1, with the token type that clients can use.
+/// The response of RFC 6749 section 5.1, with the token type `bearer`.
 #[test]
-fn the_answer_of_the_rfc() {
+fn the_response_of_the_rfc_is_read() {
     let token = ok(r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"bearer","expires_in":3600,
             "refresh_token":"tGzv3JOkF0XG5Qx2TlKWIA","example_parameter":"example_value"}"#);
     assert_eq!(token.access_token.expose(), "2YotnFZFEjr1zCsicMWpAA");
@@ -35,7 +35,7 @@ fn forms_and_mislabelled_json_are_read() {
 }
 
 #[test]
-fn lifetimes_of_every_kind() {
+fn a_lifetime_is_read_in_any_format() {
     for (given, expected) in [
         ("3600", Some(4_600)),
         ("\"3600\"", Some(4_600)),
@@ -63,7 +63,7 @@ fn lifetimes_of_every_kind() {
 }
 
 #[test]
-fn everything_else_is_kept() {
+fn other_members_are_retained() {
     let token =
         ok(r#"{"access_token":"a","team":{"id":1},"refresh_token":"","id_token":null,"access_token_type":"x"}"#);
     assert_eq!(token.extra.get("team"), Some(&serde_json::json!({"id": 1})));
@@ -71,9 +71,9 @@ fn everything_else_is_kept() {
     assert_eq!((token.refresh_token, token.id_token), (None, None));
 }
 
-/// As Slack answers where a bot's and a user's scopes are asked for, and where a user's token is refreshed.
+/// Slack's responses to a request for scopes of a bot and a user, and to a refresh of the user's token.
 #[test]
-fn a_token_inside_an_object_is_found_where_the_provider_puts_it() {
+fn a_token_in_the_provider_s_own_member_is_found() {
     let quirks = Quirks {
         token_member: Some("authed_user".to_owned()),
         token_types: vec!["user".to_owned(), "bot".to_owned()],
@@ -98,17 +98,17 @@ fn a_token_inside_an_object_is_found_where_the_provider_puts_it() {
 }
 
 #[test]
-fn token_types_are_accepted_where_the_provider_is_known_for_them() {
+fn configured_token_types_are_accepted() {
     let quirks = Quirks { token_types: vec!["Zoho-oauthtoken".to_owned()], ..Quirks::default() };
     for (kind, accepted) in [("Bearer", true), ("zoho-OAuthtoken", true), ("mac", false), ("DPoP", false)] {
         let body = format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#);
-        let answer = login_with(&quirks, 200, &HeaderMap::new(), body.as_bytes());
-        assert_eq!(answer.is_ok(), accepted, "{kind}");
+        let response = login_with(&quirks, 200, &HeaderMap::new(), body.as_bytes());
+        assert_eq!(response.is_ok(), accepted, "{kind}");
     }
 }
 
 #[test]
-fn what_is_no_token_is_an_error() {
+fn a_response_without_a_token_is_an_error() {
     for body in [
         "",
         "<html>access_token=1</html>",
@@ -132,11 +132,11 @@ fn what_is_no_token_is_an_error() {
         r#"{"access_token":"a","token_type":"mac"}"#,
         r#"{"access_token":"a","token_type":"DPoP"}"#,
     ] {
-        assert!(matches!(error(200, body.as_bytes()), TokenEndpointError::Answer(_)), "{body}");
+        assert!(matches!(error(200, body.as_bytes()), TokenEndpointError::InvalidResponse(_)), "{body}");
     }
-    let deep = format!("{{\"access_token\":\"a\",\"x\":{}", "[".repeat(100_000)); // and it does not end
-    assert!(matches!(error(200, deep.as_bytes()), TokenEndpointError::Answer(_)));
-    assert!(matches!(error(200, b"{\"access_token\":\"\xff\"}"), TokenEndpointError::Answer(_)));
+    let deep = format!("{{\"access_token\":\"a\",\"x\":{}", "[".repeat(100_000)); // which does not end
+    assert!(matches!(error(200, deep.as_bytes()), TokenEndpointError::InvalidResponse(_)));
+    assert!(matches!(error(200, b"{\"access_token\":\"\xff\"}"), TokenEndpointError::InvalidResponse(_)));
     for status in [302, 400, 401, 500, 503] {
         let failed = error(status, b"<html>oops</html>");
         assert!(matches!(failed, TokenEndpointError::Status { status: found, .. } if found == status));
@@ -145,9 +145,9 @@ fn what_is_no_token_is_an_error() {
     }
 }
 
-/// A member that nobody needs, or that has a default, never decides.
+/// A member that is unneeded, or has a default, never affects the result.
 #[test]
-fn members_that_nobody_needs_never_decide() {
+fn unneeded_members_do_not_affect_the_result() {
     for body in [
         r#"{"access_token":"a","error":""}"#,
         r#"{"access_token":"a","error":0,"error_description":"all is well"}"#,
@@ -198,7 +198,7 @@ fn members_that_nobody_needs_never_decide() {
 }
 
 #[test]
-fn text_is_read_in_the_encoding_that_it_is_in() {
+fn text_is_read_in_its_encoding() {
     let json = r#"{"access_token":"a","name":"Jörg"}"#;
     let utf16 =
         |bom: &[u8], to: fn(u16) -> [u8; 2]| [bom, &json.encode_utf16().flat_map(to).collect::<Vec<_>>()].concat();
@@ -219,18 +219,18 @@ fn text_is_read_in_the_encoding_that_it_is_in() {
     }
 }
 
-/// RFC 6749 section 7.1: a token whose type is known to be of no use without a proof is not presented without one.
+/// RFC 6749 section 7.1: a token of a type that needs a proof is not presented without one.
 #[test]
-fn a_token_that_needs_a_proof_is_no_bearer_token() {
+fn a_token_that_needs_a_proof_is_rejected() {
     for kind in ["mac", "MAC", "DPoP", "pop", " hok "] {
-        let answer = error(200, format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#).as_bytes());
-        assert!(matches!(answer, TokenEndpointError::Answer(_)), "{kind}");
+        let response = error(200, format!(r#"{{"access_token":"a","token_type":"{kind}"}}"#).as_bytes());
+        assert!(matches!(response, TokenEndpointError::InvalidResponse(_)), "{kind}");
     }
 }
 
-/// The login that it would lead to would bring the same.
+/// Otherwise the next login would bring the same, and so on.
 #[test]
-fn a_token_that_has_expired_already_is_taken_not_to_say() {
+fn a_lifetime_that_has_passed_is_ignored() {
     for said in ["0", "-1", "1", "\"0\"", "59.9"] {
         assert_eq!(expiry(said), None, "{said}");
         let with_refresh = ok(&format!(r#"{{"access_token":"a","refresh_token":"r","expires_in":{said}}}"#));
@@ -239,14 +239,15 @@ fn a_token_that_has_expired_already_is_taken_not_to_say() {
 }
 
 #[test]
-fn an_instant_of_expiry_is_read_in_every_notation() {
+fn an_instant_of_expiry_is_read_in_any_format() {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
     let quirks = Quirks { lifetime_member: Some("ttl".to_owned()), ..Quirks::default() };
     let expiry = |members: &str| {
-        let asked = Asked { quirks: &quirks, dead_grants: &[], is_bound: false, old: None, sent: &[], now: NOW };
+        let expected =
+            Expectations { quirks: &quirks, dead_grants: &[], is_bound: false, old: None, sent: &[], now: NOW };
         let body = format!(r#"{{"access_token":"a",{members}}}"#).into();
         let received = Received { status: StatusCode::OK, headers: &HeaderMap::new(), body: &body, cut: None };
-        let token = read(&asked, received).unwrap().token;
+        let token = read(&expected, received).unwrap().token;
         token.expires_at.map(|expiry| expiry.as_unix_seconds() - NOW.as_unix_seconds())
     };
     for (members, expected) in [

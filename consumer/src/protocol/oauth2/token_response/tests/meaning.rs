@@ -1,32 +1,38 @@
-//! What an answer without a token means for the refresh token, from its bytes to what the refresh does.
+//! What a response without a token means for the refresh token, from its bytes to the effect on the refresh.
 
 use super::*;
 use crate::client::stored::meaning;
 
-/// The meaning of an answer, with a challenge or without.
+/// The meaning of a response, with or without a challenge.
 fn means(status: u16, challenge: &str, body: &str) -> String {
     let quirks = Quirks::default();
     let old = old();
-    let asked =
-        Asked { quirks: &quirks, dead_grants: &[], is_bound: false, old: Some(&old), sent: &["old-refresh"], now: NOW };
+    let expected = Expectations {
+        quirks: &quirks,
+        dead_grants: &[],
+        is_bound: false,
+        old: Some(&old),
+        sent: &["old-refresh"],
+        now: NOW,
+    };
     let mut headers = HeaderMap::new();
     if !challenge.is_empty() {
         headers.insert(http::header::WWW_AUTHENTICATE, challenge.parse().unwrap());
     }
     let status = StatusCode::from_u16(status).unwrap();
     let received = Received { status, headers: &headers, body: &body.to_owned().into(), cut: None };
-    let error = meaning(&read(&asked, received).unwrap_err());
+    let error = meaning(&read(&expected, received).unwrap_err());
     format!("{error:?}").split(' ').next().unwrap().to_owned()
 }
 
-fn all_mean(expected: &str, answers: &[(u16, &str)]) {
-    for (status, body) in answers {
+fn all_mean(expected: &str, responses: &[(u16, &str)]) {
+    for (status, body) in responses {
         assert_eq!(means(*status, "", body), expected, "{status} {body}");
     }
 }
 
 #[test]
-fn invalid_grant_counts_with_words_around_it() {
+fn invalid_grant_counts_inside_other_text() {
     all_mean(
         "Dead",
         &[
@@ -52,9 +58,9 @@ fn invalid_grant_counts_with_words_around_it() {
     assert_eq!(means(400, "Bearer error=\"invalid_grant\"", ""), "Dead");
 }
 
-/// Another client's id in the configuration costs no user anything. The sentence of RFC 6749 names that last.
+/// A wrong client id in the configuration ends no connection. RFC 6749 mentions this case last in its sentence.
 #[test]
-fn the_grant_of_another_client_is_a_wrong_configuration() {
+fn a_grant_of_another_client_is_a_misconfiguration() {
     all_mean(
         "Misconfigured",
         &[
@@ -78,7 +84,7 @@ fn the_grant_of_another_client_is_a_wrong_configuration() {
 }
 
 #[test]
-fn the_fault_of_the_client_is_found_in_every_spelling() {
+fn a_fault_of_the_client_is_found_in_any_spelling() {
     all_mean(
         "Misconfigured",
         &[
@@ -123,7 +129,7 @@ fn the_fault_of_the_client_is_found_in_every_spelling() {
     assert_eq!(means(401, "Bearer error=\"invalid_client\"", ""), "Misconfigured");
 }
 
-/// What counts, so that it ends some day: it speaks of the grant or of nothing that is known.
+/// These count, so that retries end eventually: they concern the grant, or an unknown cause.
 #[test]
 fn other_refusals_count() {
     all_mean(
@@ -148,7 +154,7 @@ fn other_refusals_count() {
 }
 
 #[test]
-fn what_passes_does_not_count() {
+fn temporary_refusals_do_not_count() {
     all_mean(
         "NotRedeemed",
         &[
@@ -162,9 +168,9 @@ fn what_passes_does_not_count() {
     );
 }
 
-/// A server that is broken, or a success without a token: it counts more slowly.
+/// A failing server, or a success without a token, counts more slowly.
 #[test]
-fn an_answer_that_cannot_be_used_counts_slowly() {
+fn an_unusable_response_counts_slowly() {
     all_mean(
         "Unusable",
         &[

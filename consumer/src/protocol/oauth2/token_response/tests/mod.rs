@@ -1,4 +1,4 @@
-//! What is read of every answer, and what is not.
+//! What is read from every response, and what is not.
 
 mod corpus;
 mod login;
@@ -19,10 +19,10 @@ fn login_with(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<OAuth2Token, TokenEndpointError> {
-    let asked = Asked { quirks, dead_grants: &[], is_bound: false, old: None, sent: &[], now: NOW };
+    let expected = Expectations { quirks, dead_grants: &[], is_bound: false, old: None, sent: &[], now: NOW };
     let status = StatusCode::from_u16(status).unwrap();
     let received = Received { status, headers, body: &Bytes::copy_from_slice(body), cut: None };
-    read(&asked, received).map(|reading| reading.token)
+    read(&expected, received).map(|reading| reading.token)
 }
 
 fn login(status: u16, body: &[u8]) -> Result<OAuth2Token, TokenEndpointError> {
@@ -44,14 +44,15 @@ fn old() -> OAuth2Token {
     old
 }
 
-/// What is read after a refresh token was sent, for a token with a key or without.
+/// What is read after a refresh token was sent, for a token with or without a key.
 fn refresh_bound(is_bound: bool, status: u16, body: &[u8]) -> Result<Reading, TokenEndpointError> {
     let quirks = Quirks::default();
     let sent = ["old-refresh", "s3cret"];
-    let asked = Asked { quirks: &quirks, dead_grants: &[], is_bound, old: Some(&old()), sent: &sent, now: NOW };
+    let expected =
+        Expectations { quirks: &quirks, dead_grants: &[], is_bound, old: Some(&old()), sent: &sent, now: NOW };
     let status = StatusCode::from_u16(status).unwrap();
     let received = Received { status, headers: &HeaderMap::new(), body: &Bytes::copy_from_slice(body), cut: None };
-    read(&asked, received)
+    read(&expected, received)
 }
 
 fn refresh(status: u16, body: &[u8]) -> Result<Reading, TokenEndpointError> {

@@ -1,4 +1,4 @@
-//! Good answers of real providers, damaged where nothing depends on it.
+//! Valid responses of real providers, with damage to members that are not needed.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::corpus::ANSWERS;
 use super::*;
 
-/// What a member that nobody needs may be.
+/// Values of a member that is not needed.
 const JUNK: [&[u8]; 24] = [
     b"null",
     b"true",
@@ -36,7 +36,7 @@ const JUNK: [&[u8]; 24] = [
     b"\"\\\"}\"",
     b"\"e\\\\\"",
 ];
-/// What `error` may be where there is none.
+/// Values of `error` in a response that is not an error.
 const NO_ERROR: [&[u8]; 10] =
     [b"null", b"false", b"0", b"0.0", b"\"\"", b"\" \"", b"[]", b"{}", b"[\"\"]", b"{\"code\":0,\"message\":null}"];
 const AROUND: [(&[u8], &[u8]); 8] = [
@@ -53,8 +53,8 @@ const NEEDED: [&str; 4] = ["access_token", "refresh_token", "token_type", "error
 
 type Raw = BTreeMap<String, Box<RawValue>>;
 
-fn members(answer: &str) -> Vec<(String, Vec<u8>)> {
-    let members: Raw = serde_json::from_str(answer).unwrap();
+fn members(response: &str) -> Vec<(String, Vec<u8>)> {
+    let members: Raw = serde_json::from_str(response).unwrap();
     members.into_iter().map(|(name, value)| (name, value.get().as_bytes().to_vec())).collect()
 }
 
@@ -64,14 +64,14 @@ fn object(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     [b"{", members.join(&b","[..]).as_slice(), b"}"].concat()
 }
 
-/// The access token and the refresh token that are read at both legs.
+/// The access token and the refresh token that are read at a login and at a refresh.
 fn both(quirks: &Quirks, status: u16, body: &[u8]) -> [Option<(String, Option<String>)>; 2] {
     let old = old();
     [None, Some(&old)].map(|old| {
-        let asked = Asked { quirks, dead_grants: &[], is_bound: false, old, sent: &[], now: NOW };
+        let expected = Expectations { quirks, dead_grants: &[], is_bound: false, old, sent: &[], now: NOW };
         let status = StatusCode::from_u16(status).unwrap();
         let received = Received { status, headers: &HeaderMap::new(), body: &Bytes::copy_from_slice(body), cut: None };
-        let token = read(&asked, received).ok()?.token;
+        let token = read(&expected, received).ok()?.token;
         Some((token.access_token.expose().to_owned(), token.refresh_token.map(|token| token.expose().to_owned())))
     })
 }
@@ -80,8 +80,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_unneeded_member_decides(
-        answer in select(&ANSWERS[..]),
+    fn unneeded_members_never_affect_the_result(
+        response in select(&ANSWERS[..]),
         which in any::<Index>(),
         at in any::<Index>(),
         junk in select(&JUNK[..]),
@@ -91,9 +91,9 @@ proptest! {
         status in select(&[200_u16, 201, 202, 203][..]),
     ) {
         let quirks = Quirks::default();
-        let expected = both(&quirks, 200, answer.as_bytes());
-        prop_assert!(expected.iter().all(Option::is_some), "{answer}");
-        let mut members = members(answer);
+        let expected = both(&quirks, 200, response.as_bytes());
+        prop_assert!(expected.iter().all(Option::is_some), "{response}");
+        let mut members = members(response);
         let unneeded: Vec<_> = (0..members.len()).filter(|at| !NEEDED.contains(&members[*at].0.as_str())).collect();
         if !unneeded.is_empty() && !members[unneeded[which.index(unneeded.len())]].1.starts_with(b"{\"access") {
             members[unneeded[which.index(unneeded.len())]].1 = junk.to_vec();
@@ -104,13 +104,13 @@ proptest! {
         prop_assert_eq!(both(&quirks, status, &body), expected, "{}", String::from_utf8_lossy(&body));
     }
 
-    /// Cut off anywhere: nothing at a login, and afterwards the token or nothing, but never a part of it.
+    /// A truncated response yields no token at a login, and the whole token or none at a refresh, but never a part of it.
     #[test]
-    fn a_part_of_an_answer_is_never_a_part_of_a_token(answer in select(&ANSWERS[..]), end in any::<Index>()) {
+    fn a_truncated_response_never_truncates_a_token(response in select(&ANSWERS[..]), end in any::<Index>()) {
         let quirks = Quirks::default();
-        let [_, Some((access_token, refresh_token))] = both(&quirks, 200, answer.as_bytes()) else { panic!("{answer}") };
-        let end = end.index(answer.trim_end().len());
-        let [login, refresh] = both(&quirks, 200, &answer.as_bytes()[..end]);
+        let [_, Some((access_token, refresh_token))] = both(&quirks, 200, response.as_bytes()) else { panic!("{response}") };
+        let end = end.index(response.trim_end().len());
+        let [login, refresh] = both(&quirks, 200, &response.as_bytes()[..end]);
         prop_assert_eq!(login, None);
         if let Some((access, refreshing)) = refresh {
             prop_assert!(access == access_token || access == "old-access", "{access}");
@@ -118,11 +118,11 @@ proptest! {
         }
     }
 
-    /// Any bytes: no panic, and no token that is not in them.
+    /// Any bytes: no panic, and no token that they do not contain.
     #[test]
-    fn nothing_is_made_up(body in proptest::collection::vec(any::<u8>(), 0..200), noise in any::<Index>(), answer in select(&ANSWERS[..])) {
+    fn no_token_is_invented(body in proptest::collection::vec(any::<u8>(), 0..200), noise in any::<Index>(), response in select(&ANSWERS[..])) {
         let quirks = Quirks::default();
-        let mut damaged = answer.as_bytes().to_vec();
+        let mut damaged = response.as_bytes().to_vec();
         let at = noise.index(damaged.len());
         damaged.splice(at..damaged.len().min(at + body.len() / 8), body.iter().take(3).copied());
         for bytes in [body, damaged] {
@@ -133,7 +133,7 @@ proptest! {
         }
     }
 
-    /// The word of the provider that the grant is dead counts whatever surrounds it.
+    /// The code `invalid_grant` counts whatever surrounds it.
     #[test]
     fn invalid_grant_counts_whatever_surrounds_it(
         word in select(&["invalid_grant", "Invalid_Grant", " invalid_grant\\n", "INVALID_GRANT", "invalid-grant"][..]),

@@ -1,4 +1,4 @@
-//! What refusals say, and to whom they do not say it.
+//! What refusals report, and what they redact.
 
 use http::header;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::protocol::http::text::MAX_ERROR_TEXT;
 
 #[test]
-fn refusals_in_every_dress() {
+fn refusals_are_found_in_any_form() {
     for (status, body) in [
         (400, r#"{"error":"invalid_grant","error_description":"gone"}"#),
         (200, r#"{"error":"invalid_grant","error_description":"gone"}"#),
@@ -20,7 +20,7 @@ fn refusals_in_every_dress() {
             "{body}"
         );
     }
-    assert!(error(400, br#"{"error":"invalid_grant""#).needs_authorization(), "cut off");
+    assert!(error(400, br#"{"error":"invalid_grant""#).needs_authorization(), "truncated");
     assert!(error(400, b"invalid_grant").needs_authorization());
     assert!(error(400, b"<OAuth><error>invalid_grant</error></OAuth>").needs_authorization());
     assert!(!error(401, br#"{"error":"invalid_client"}"#).needs_authorization());
@@ -28,7 +28,7 @@ fn refusals_in_every_dress() {
 }
 
 #[test]
-fn text_from_outside_is_tamed() {
+fn text_from_outside_is_made_printable() {
     let body = format!(r#"{{"error":"a\r\nINFO ok<b>\u0000é","error_description":"{}"}}"#, "x".repeat(10_000));
     let TokenEndpointError::Refused { code, description, .. } = error(400, body.as_bytes()) else { panic!() };
     assert_eq!(code, "a??INFO ok<b>??");
@@ -46,14 +46,14 @@ fn retry_after_is_read_and_capped() {
         let failed = login_with(&Quirks::default(), status.as_u16(), &headers, b"").unwrap_err();
         let TokenEndpointError::Status { retry_after, .. } = failed else { panic!() };
         assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
-        // Beside an error of the protocol it counts no less.
+        // It counts the same with an error of the protocol.
         let refused = login_with(&Quirks::default(), 429, &headers, br#"{"error":"slow_down"}"#).unwrap_err();
         let TokenEndpointError::Refused { retry_after, .. } = refused else { panic!() };
         assert_eq!(retry_after, expected.map(Duration::from_secs), "{value}");
     }
 }
 
-/// What the server's clock is at is in its own answer; whether ours agrees does not matter.
+/// The response contains the server's clock, so a difference from the local clock does not matter.
 #[test]
 fn retry_after_may_be_a_date() {
     let wait = |date: Option<&str>, until: &str| {
@@ -71,30 +71,31 @@ fn retry_after_may_be_a_date() {
     assert_eq!(
         wait(None, until),
         Some(Duration::from_secs(3600)),
-        "by our own clock, which is at the beginning of 1970"
+        "by the local clock, which is at the beginning of 1970"
     );
     assert_eq!(wait(Some("yesterday"), "Thu, 01 Jan 1970 00:17:00 GMT"), Some(Duration::from_secs(20)));
 }
 
-/// What a client secret is a part of is compared before the secret is cut out of it.
+/// Codes are compared before the client secret is redacted, even if the secret is a part of the code.
 #[test]
-fn a_secret_that_is_a_part_of_the_word_hides_nothing() {
+fn a_secret_inside_a_code_does_not_hide_the_code() {
     for secret in ["grant", "invalid", "invalid_grant", "_", "a"] {
         let quirks = Quirks::default();
-        let asked = Asked { quirks: &quirks, dead_grants: &[], is_bound: false, old: None, sent: &[secret], now: NOW };
+        let expected =
+            Expectations { quirks: &quirks, dead_grants: &[], is_bound: false, old: None, sent: &[secret], now: NOW };
         let body = br#"{"error":"invalid_grant","error_description":"invalid grant a_b"}"#.to_vec().into();
         let received = Received { status: StatusCode::BAD_REQUEST, headers: &HeaderMap::new(), body: &body, cut: None };
-        let refused = read(&asked, received).unwrap_err();
+        let refused = read(&expected, received).unwrap_err();
         assert!(refused.needs_authorization(), "{secret}");
         let TokenEndpointError::Refused { code, description, .. } = refused else { panic!() };
-        assert_eq!(code, "invalid_grant", "a word of the standard is no secret");
+        assert_eq!(code, "invalid_grant", "a code of the standard is no secret");
         assert!(!description.unwrap().replace("[secret]", "").contains(secret), "{secret}");
     }
 }
 
-/// A provider that nobody knows says it in a sentence, and in nothing else.
+/// An unknown provider may say so only in a sentence.
 #[test]
-fn a_sentence_that_the_refresh_token_is_of_no_use_counts() {
+fn a_sentence_about_an_invalid_refresh_token_counts() {
     for (status, body) in [
         (400, r#"{"error":"Bad Request","status":400,"message":"Invalid refresh token"}"#),
         (401, r#"{"message":"The refresh token has expired."}"#),

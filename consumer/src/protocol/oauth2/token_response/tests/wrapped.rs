@@ -1,11 +1,11 @@
-//! Tokens wherever a server puts them, and whatever it calls them.
+//! Tokens in any place and with any name that servers use.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
 
-/// What both legs read: the access token and the refresh token.
+/// The access token and the refresh token that are read at a login and at a refresh.
 fn both(body: &str) -> [Option<(String, Option<String>)>; 2] {
     let text = |secret: &Secret| secret.expose().to_owned();
     [login(200, body.as_bytes()), refresh(200, body.as_bytes()).map(|reading| reading.token)]
@@ -18,7 +18,7 @@ fn pair(access: &str, refresh: &str) -> [Option<(String, Option<String>)>; 2] {
 }
 
 #[test]
-fn both_tokens_are_found_in_every_place() {
+fn both_tokens_are_found_in_any_place() {
     for body in [
         r#"{"data":{"access_token":"new"},"refresh_token":"r2"}"#,
         r#"{"access_token":"new","data":{"refresh_token":"r2"}}"#,
@@ -57,9 +57,9 @@ fn numbers_are_tokens() {
     assert_eq!(both(last), pair("18446744073709551615", "r2"));
 }
 
-/// A refresh token of another access token, or one of several, is not taken; neither is the one that was sent.
+/// A refresh token of another access token, or one of several, is not used; neither is the one that was sent.
 #[test]
-fn a_refresh_token_elsewhere_must_be_clear() {
+fn a_refresh_token_elsewhere_must_be_unambiguous() {
     for body in [
         r#"{"access_token":"new","a":{"refresh_token":"r2"},"b":{"refresh_token":"r3"}}"#,
         r#"{"access_token":"new","bot":{"access_token":"other","refresh_token":"r2"}}"#,
@@ -78,7 +78,7 @@ fn a_refresh_token_elsewhere_must_be_clear() {
 }
 
 #[test]
-fn a_lifetime_is_read_beside_the_token_and_outside() {
+fn a_lifetime_is_read_beside_or_outside_the_token() {
     for body in [
         r#"{"data":{"access_token":"new","expires_at":4600}}"#,
         r#"{"data":{"access_token":"new"},"expires_in":3600}"#,
@@ -87,15 +87,15 @@ fn a_lifetime_is_read_beside_the_token_and_outside() {
         r#"{"access_token":{"token":"new","expires_in":3600},"refresh_token":"r2"}"#,
     ] {
         let found = ok(body).expires_at;
-        // The first is an instant only from the year 2000 on.
+        // The first is taken for an instant only from the year 2000 on.
         let expected = if body.contains("expires_at") { 5_600 } else { 4_600 };
         assert_eq!(found, Some(Timestamp::from_unix_seconds(expected)), "{body}");
     }
 }
 
-/// The token is taken out, and the rest is stored.
+/// The token is removed, and the rest is stored.
 #[test]
-fn what_stands_around_a_token_is_stored() {
+fn members_around_a_token_are_stored() {
     let token = ok(r#"{"statusCode":200,"body":"{\"access_token\":\"new\",\"team\":7}"}"#);
     assert_eq!(token.extra.get("statusCode"), Some(&200.into()));
     assert_eq!(token.extra.get("body"), Some(&serde_json::json!({"team": 7})));
@@ -105,7 +105,7 @@ fn what_stands_around_a_token_is_stored() {
 }
 
 #[test]
-fn what_only_looks_like_a_token_is_none() {
+fn members_that_resemble_a_token_are_ignored() {
     for body in [
         r#"{"token":"csrf"}"#,
         r#"{"value":"x"}"#,
@@ -120,9 +120,9 @@ fn what_only_looks_like_a_token_is_none() {
     }
 }
 
-/// An answer that is large or deep takes no time to speak of.
+/// Large or deep responses are searched quickly.
 #[test]
-fn a_large_answer_is_searched_in_time() {
+fn a_large_response_is_searched_in_time() {
     let many = format!(r#"{{"{}":[{}{{}}]}}"#, "n".repeat(300_000), r#"{"refresh_token":"x"},"#.repeat(3_000));
     let several = format!("[{}{{}}]", r#"{"access_token":"x"},{"access_token":"y"},"#.repeat(3_000));
     let nested = (0..10).fold("{}".to_owned(), |text, _| format!(r#"{{"token":{}}}"#, serde_json::json!(text)));
@@ -153,7 +153,7 @@ fn noise() -> impl Strategy<Value = &'static str> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A success with a token somewhere is never a refusal, and never a dead grant, at either leg.
+    /// A success that contains a token is never a refusal, and never a dead grant, neither at a login nor at a refresh.
     #[test]
     fn a_success_with_a_token_is_no_refusal(
         (access, refreshing) in select(&[

@@ -1,11 +1,11 @@
-//! What one login asks for in particular, and what is granted of it.
+//! Parameters and scopes of one login, and the granted scopes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{
     Authorized, BeforeLogin, BoxError, ConfigError, Decision, Hooks, KeyRing, MemoryStorage, OAuth, Provider,
     RefreshEvent, ScopeChange, TokenKey, User,
@@ -17,7 +17,7 @@ use crate::support::{Browser, Page, Setup, Site};
 
 const HOUR: Duration = Duration::from_secs(3601);
 
-/// A provider whose logins may be asked for the account chooser.
+/// A provider with parameters that links may set.
 fn choosing(provider: &TestProvider) -> Provider {
     let mut acme = provider.provider("acme");
     acme.login_params = vec!["prompt".to_owned(), "login_hint".to_owned(), "max_age".to_owned()];
@@ -40,7 +40,7 @@ fn parameters(page: &Page) -> HashMap<String, String> {
 }
 
 #[tokio::test]
-async fn a_link_of_the_application_asks_to_be_asked_again() {
+async fn links_of_the_application_set_allowed_parameters() {
     let provider = TestProvider::start().await.unwrap();
     let site = site(choosing(&provider), Quiet).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -59,7 +59,7 @@ async fn a_link_of_the_application_asks_to_be_asked_again() {
 }
 
 #[tokio::test]
-async fn another_site_has_no_say_in_what_is_asked() {
+async fn another_site_cannot_set_parameters() {
     let provider = TestProvider::start().await.unwrap();
     let site = site(choosing(&provider), Quiet).await;
     let link = "/login/acme?prompt=none&login_hint=eve";
@@ -71,7 +71,7 @@ async fn another_site_has_no_say_in_what_is_asked() {
         assert_eq!((asked["prompt"].as_str(), asked.contains_key("login_hint")), ("consent", false));
     }
 
-    // Who is signed in is asked first, and what the other site wanted is gone by then.
+    // A signed-in user is asked for confirmation first, and the other site's parameters are dropped.
     let alice = Browser::signed_in(&site, "alice");
     let page = alice.get_with(link, &[("sec-fetch-site", "cross-site")]).await;
     assert_eq!(page.status, StatusCode::OK);
@@ -79,7 +79,7 @@ async fn another_site_has_no_say_in_what_is_asked() {
 }
 
 #[tokio::test]
-async fn what_a_request_sets_is_bounded_and_comes_once() {
+async fn parameters_of_a_request_are_limited_and_unique() {
     let provider = TestProvider::start().await.unwrap();
     let site = site(choosing(&provider), Quiet).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -96,7 +96,7 @@ async fn what_a_request_sets_is_bounded_and_comes_once() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_the_protocol_cannot_be_allowed() {
+async fn parameters_of_the_protocol_cannot_be_allowed() {
     let provider = TestProvider::start().await.unwrap();
     for parameter in ["state", "scope", "redirect_uri", "request_uri", "code_challenge", "nonce", "dpop_jkt", "next"] {
         let mut acme = provider.provider("acme");
@@ -109,10 +109,10 @@ async fn what_belongs_to_the_protocol_cannot_be_allowed() {
     }
 }
 
-/// The scopes that were asked for, and how those that were granted differ.
+/// The requested scopes, and how the granted ones differ.
 type Granted = (Vec<String>, ScopeChange);
 
-/// Asks some users for more than usual, refuses silent logins, and keeps what it is told.
+/// Requests more scopes for some users, rejects silent logins, and records its arguments.
 #[derive(Clone, Default)]
 struct Told {
     logins: Arc<Mutex<Vec<Granted>>>,
@@ -134,7 +134,7 @@ impl Hooks for Told {
     }
 
     async fn authorized(&self, login: Authorized<'_>) -> Result<Decision, BoxError> {
-        self.logins.lock().unwrap().push((login.asked.to_vec(), login.scope_change()));
+        self.logins.lock().unwrap().push((login.requested.to_vec(), login.scope_change()));
         Ok(Decision::store())
     }
 
@@ -144,7 +144,7 @@ impl Hooks for Told {
 }
 
 #[tokio::test]
-async fn a_hook_sees_what_a_request_sets() {
+async fn a_hook_sees_the_parameters_of_a_request() {
     let provider = TestProvider::start().await.unwrap();
     let site = site(choosing(&provider), Told::default()).await;
     let alice = Browser::signed_in(&site, "alice");
@@ -158,7 +158,7 @@ fn scopes(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn tr_11_a_hook_is_told_what_was_asked_and_what_was_granted() {
+async fn tr_11_a_hook_sees_requested_and_granted_scopes() {
     let provider = TestProvider::start().await.unwrap();
     let hooks = Told::default();
     let site = site(provider.provider("acme").with_scopes(["read", "write"]), hooks.clone()).await;
@@ -173,9 +173,9 @@ async fn tr_11_a_hook_is_told_what_was_asked_and_what_was_granted() {
         ("more", Some("read write"), "read write admin", "admin", ""),
         ("more", None, "read write admin", "", ""),
     ] {
-        provider.next_token_answer(match granted {
-            Some(scope) => Answer::normal().member("scope", scope),
-            None => Answer::normal().without("scope"),
+        provider.next_token_response(match granted {
+            Some(scope) => ScriptedResponse::normal().member("scope", scope),
+            None => ScriptedResponse::normal().without("scope"),
         });
         let page = Browser::signed_in(&site, user).login("acme").await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "it is no error");
@@ -188,7 +188,7 @@ async fn tr_11_a_hook_is_told_what_was_asked_and_what_was_granted() {
 }
 
 #[tokio::test]
-async fn scopes_without_end_cost_no_login() {
+async fn very_many_scopes_do_not_fail_a_login() {
     let provider = TestProvider::start().await.unwrap();
     let site = site(provider.provider("acme"), Told::default()).await;
     assert_eq!(Browser::signed_in(&site, "many").login("acme").await.status, StatusCode::SEE_OTHER);
@@ -211,7 +211,7 @@ async fn tr_11_a_scope_that_changes_with_a_refresh_is_reported() {
         ("read admin".into(), "read admin", "", "admin"),
     ] {
         site.clock.advance(HOUR);
-        provider.next_token_answer(Answer::normal().member("scope", granted));
+        provider.next_token_response(ScriptedResponse::normal().member("scope", granted));
         site.oauth.client("acme", &alice).await.unwrap();
         assert_eq!(site.token("alice").await.unwrap().scope, Some(scopes(stored)));
         site.oauth.finish().await;

@@ -1,27 +1,28 @@
-//! Issuers whose metadata and keys are odd where nothing depends on it: every login there works.
+//! Issuers with malformed metadata and keys that are not needed: every login works.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, SigningAlgorithm, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, SigningAlgorithm, TestProvider};
 use oauth_dance::{Revocation, User};
 use serde_json::{Value, json};
 
 use crate::support::{Browser, openid_site};
 
-/// A login at an issuer whose metadata has these members: whether it works, and what a disconnection did.
+/// Logs in at an issuer whose metadata has these members, and returns the result of a disconnection.
 async fn login_with_metadata(members: &[(&str, Value)]) -> Revocation {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site(&provider).await;
-    let metadata = members.iter().fold(Answer::normal(), |answer, (name, value)| answer.member(name, value.clone()));
-    provider.next_answer(Endpoint::Metadata, metadata);
+    let metadata =
+        members.iter().fold(ScriptedResponse::normal(), |response, (name, value)| response.member(name, value.clone()));
+    provider.next_response(Endpoint::Metadata, metadata);
     let page = Browser::signed_in(&site, "alice").login("acme").await;
     assert_eq!(page.status, StatusCode::SEE_OTHER, "{members:?}: {:?}", notes.failure());
     site.oauth.disconnect("acme", &User::new("alice")).await.unwrap().revocation
 }
 
 #[tokio::test]
-async fn ar_18_odd_metadata_ends_no_discovery() {
+async fn ar_18_invalid_unused_metadata_is_ignored() {
     for bad in
         [json!(""), Value::Null, json!("http://issuer.example/x"), json!("/x"), json!("TBD"), json!(7), json!({})]
     {
@@ -47,13 +48,16 @@ async fn ar_18_odd_metadata_ends_no_discovery() {
 }
 
 #[tokio::test]
-async fn ar_18_documents_are_json_however_they_are_labelled() {
+async fn ar_18_documents_are_json_whatever_their_content_type() {
     let provider = TestProvider::start().await.unwrap();
     for content_type in ["text/html", "text/plain; charset=iso-8859-1", "application/octet-stream", ""] {
         let (site, notes) = openid_site(&provider).await;
         for endpoint in [Endpoint::Metadata, Endpoint::Keys] {
             let marked = |body: Vec<u8>| [b"\xef\xbb\xbf".to_vec(), body, b"\n".to_vec()].concat();
-            provider.next_answer(endpoint, Answer::normal().header("content-type", content_type).map_body(marked));
+            provider.next_response(
+                endpoint,
+                ScriptedResponse::normal().header("content-type", content_type).map_body(marked),
+            );
         }
         let page = Browser::signed_in(&site, "alice").login("acme").await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "{content_type}: {:?}", notes.failure());
@@ -61,7 +65,7 @@ async fn ar_18_documents_are_json_however_they_are_labelled() {
 }
 
 #[tokio::test]
-async fn a_client_authenticates_as_each_endpoint_has_it() {
+async fn a_client_authenticates_as_each_endpoint_offers() {
     for (methods, basic) in [
         (json!(["client_secret_post"]), false),
         (json!(["client_secret_basic"]), true),
@@ -71,8 +75,8 @@ async fn a_client_authenticates_as_each_endpoint_has_it() {
     ] {
         let provider = TestProvider::start().await.unwrap();
         let (site, _) = openid_site(&provider).await;
-        let metadata = Answer::normal().member("revocation_endpoint_auth_methods_supported", methods.clone());
-        provider.next_answer(Endpoint::Metadata, metadata);
+        let metadata = ScriptedResponse::normal().member("revocation_endpoint_auth_methods_supported", methods.clone());
+        provider.next_response(Endpoint::Metadata, metadata);
         Browser::signed_in(&site, "alice").login("acme").await;
         assert!(provider.requests_to(Endpoint::Token)[0].header("authorization").is_some());
         let done = site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
@@ -85,7 +89,7 @@ async fn a_client_authenticates_as_each_endpoint_has_it() {
 }
 
 #[tokio::test]
-async fn id_05_a_key_that_is_not_known_spoils_no_other() {
+async fn id_05_an_unknown_key_does_not_affect_other_keys() {
     let strange = json!([
         { "kty": "AKP", "alg": "ML-DSA-65", "kid": "a", "pub": "AA" },
         { "kty": "RSA", "kid": "b", "use": "sig", "x5c": ["MIIB"] },
@@ -103,9 +107,9 @@ async fn id_05_a_key_that_is_not_known_spoils_no_other() {
         provider.configure(|settings| settings.id_token_algorithm = algorithm);
         let (site, notes) = openid_site(&provider).await;
         let (more, change) = (strange.clone(), change.clone());
-        provider.next_answer(
+        provider.next_response(
             Endpoint::Keys,
-            Answer::normal().map_body(move |body| {
+            ScriptedResponse::normal().map_body(move |body| {
                 let mut set: Value = serde_json::from_slice(&body).unwrap();
                 set["keys"][0].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
                 let good = set["keys"][0].take();
@@ -118,13 +122,13 @@ async fn id_05_a_key_that_is_not_known_spoils_no_other() {
     }
 }
 
-/// Metadata without a place for the keys is not believed for a day.
+/// Metadata without a URL of the keys is not cached for a day.
 #[tokio::test]
-async fn ar_18_metadata_without_keys_is_read_again() {
+async fn ar_18_metadata_without_keys_is_fetched_again() {
     let provider = TestProvider::start().await.unwrap();
     let (site, notes) = openid_site(&provider).await;
     for _ in 0..2 {
-        provider.next_answer(Endpoint::Metadata, Answer::normal().without("jwks_uri"));
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().without("jwks_uri"));
     }
     let alice = Browser::signed_in(&site, "alice");
     assert_eq!(alice.login("acme").await.status, StatusCode::BAD_GATEWAY);
@@ -134,14 +138,14 @@ async fn ar_18_metadata_without_keys_is_read_again() {
     assert_eq!(provider.requests_to(Endpoint::Metadata).len(), 3);
 }
 
-/// A login a second at an issuer that never answers: nobody waits for the others.
+/// One login a second at an issuer that never responds: no login waits for another.
 #[tokio::test]
-async fn ds_04_logins_do_not_queue_for_an_issuer_that_hangs() {
+async fn ds_04_logins_do_not_queue_for_a_hanging_issuer() {
     let provider = TestProvider::start().await.unwrap();
     let limit = Duration::from_millis(300);
     let (site, _) = crate::support::openid_site_with(&provider, |_| {}, |builder| builder.timeout(limit)).await;
     for _ in 0..10 {
-        provider.next_answer(Endpoint::Metadata, Answer::normal().hanging());
+        provider.next_response(Endpoint::Metadata, ScriptedResponse::normal().hanging());
     }
     let since = std::time::Instant::now();
     let mut logins = tokio::task::JoinSet::new();
@@ -156,7 +160,7 @@ async fn ds_04_logins_do_not_queue_for_an_issuer_that_hangs() {
     assert_eq!(provider.requests_to(Endpoint::Metadata).len(), 1);
 }
 
-/// No request asks for it, and some gateways do it all the same.
+/// Some gateways compress responses although no request allows it.
 #[tokio::test]
 async fn compressed_metadata_and_keys_are_read() {
     let gzip = |body: Vec<u8>| {
@@ -167,7 +171,7 @@ async fn compressed_metadata_and_keys_are_read() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site(&provider).await;
     for endpoint in [Endpoint::Metadata, Endpoint::Keys] {
-        provider.next_answer(endpoint, Answer::normal().map_body(gzip).header("content-encoding", "gzip"));
+        provider.next_response(endpoint, ScriptedResponse::normal().map_body(gzip).header("content-encoding", "gzip"));
     }
     assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
 }

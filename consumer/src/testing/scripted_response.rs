@@ -17,13 +17,13 @@ use super::wire::Connection;
 
 const CHUNK: usize = 64 * 1024;
 
-/// How a [`TestProvider`](super::TestProvider) answers one request.
+/// A scripted response of a [`TestProvider`](super::TestProvider) to one request.
 ///
-/// A constructor says what the answer is, and methods say how it is sent: `Answer::normal().lost()` processes the request,
-/// and then the connection breaks before the answer is sent.
+/// A constructor defines the response, and methods define how it is sent: `ScriptedResponse::normal().lost()` processes the request,
+/// and then the connection breaks before the response is sent.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct Answer {
+pub struct ScriptedResponse {
     content: Content,
     status: Option<StatusCode>,
     members: Vec<(String, Option<Value>)>,
@@ -44,7 +44,7 @@ enum Delivery {
     AtOnce,
     After(Duration),
     Drip(Duration),
-    CutShort,
+    Truncated,
     Never,
     Lost,
 }
@@ -58,13 +58,13 @@ impl fmt::Debug for BodyChange {
     }
 }
 
-impl Answer {
-    /// Processes the request and answers as a correct provider does.
+impl ScriptedResponse {
+    /// Processes the request and responds as a correct provider does.
     pub fn normal() -> Self {
         Self::new(Content::Normal)
     }
 
-    /// Ignores the request and answers with this status and an empty body.
+    /// Ignores the request and responds with this status and an empty body.
     ///
     /// # Panics
     /// If it is not between 100 and 999.
@@ -72,13 +72,13 @@ impl Answer {
         Self::new(Content::Nothing).with_status(status)
     }
 
-    /// Ignores the request and answers with this JSON and status 200.
-    #[expect(clippy::needless_pass_by_value, reason = "so that it takes what `json!` makes")]
+    /// Ignores the request and responds with this JSON and status 200.
+    #[expect(clippy::needless_pass_by_value, reason = "it accepts the result of `json!`")]
     pub fn json(value: Value) -> Self {
         Self::status(200).header("content-type", "application/json").body(value.to_string())
     }
 
-    /// Ignores the request and answers with an error of RFC 6749 section 5.2.
+    /// Ignores the request and responds with an error of RFC 6749 section 5.2.
     pub fn error(status: u16, code: &str) -> Self {
         Self::status(status).header("content-type", "application/json").body(json!({ "error": code }).to_string())
     }
@@ -88,34 +88,34 @@ impl Answer {
         Self::status(status).header("location", location)
     }
 
-    /// Ignores the request and answers with a body of this many zeros, made while it is read.
+    /// Ignores the request and responds with a body of this many zeros, which are generated while it is read.
     pub fn huge(bytes: u64) -> Self {
         Self::new(Content::Endless(bytes))
     }
 
-    /// Ignores the request and answers with a body that does not end.
+    /// Ignores the request and responds with a body that does not end.
     pub fn endless() -> Self {
         Self::huge(u64::MAX)
     }
 
-    /// Ignores the request and closes the connection without an answer.
+    /// Ignores the request and closes the connection without a response.
     pub fn closed() -> Self {
         Self::status(200).lost()
     }
 
-    /// Sets a member of the JSON object that a [normal](Self::normal) answer is.
+    /// Sets a member of the JSON object in a [normal](Self::normal) response.
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.push((name.to_owned(), Some(value.into())));
         self
     }
 
-    /// Leaves out a member of the JSON object that a [normal](Self::normal) answer is.
+    /// Removes a member of the JSON object in a [normal](Self::normal) response.
     pub fn without(mut self, name: &str) -> Self {
         self.members.push((name.to_owned(), None));
         self
     }
 
-    /// Sets the status, also of a [normal](Self::normal) answer.
+    /// Sets the status, also of a [normal](Self::normal) response.
     ///
     /// # Panics
     /// If it is not between 100 and 999.
@@ -137,33 +137,33 @@ impl Answer {
         self
     }
 
-    /// Sets a header, in place of any of that name; an empty value removes it.
+    /// Sets a header, replacing any with that name; an empty value removes it.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Answers after a delay.
+    /// Responds after a delay.
     pub fn after(self, delay: Duration) -> Self {
         Self { delivery: Delivery::After(delay), ..self }
     }
 
-    /// Sends the head at once, and then the body byte by byte with a pause before each.
+    /// Sends the head at once, and then the body byte by byte with a pause before each byte.
     pub fn dripping(self, pause: Duration) -> Self {
         Self { delivery: Delivery::Drip(pause), ..self }
     }
 
     /// Sends the head and half of the body, and then closes the connection.
-    pub fn cut_short(self) -> Self {
-        Self { delivery: Delivery::CutShort, ..self }
+    pub fn truncated(self) -> Self {
+        Self { delivery: Delivery::Truncated, ..self }
     }
 
-    /// Processes the request and never answers.
+    /// Processes the request and never responds.
     pub fn hanging(self) -> Self {
         Self { delivery: Delivery::Never, ..self }
     }
 
-    /// Processes the request and closes the connection instead of answering.
+    /// Processes the request and closes the connection instead of responding.
     pub fn lost(self) -> Self {
         Self { delivery: Delivery::Lost, ..self }
     }
@@ -178,33 +178,33 @@ impl Answer {
         connection: &Connection,
         streamed: &Arc<AtomicU64>,
     ) -> Response {
-        let mut answer = match &self.content {
+        let mut reply = match &self.content {
             Content::Normal => normal(),
             Content::Nothing | Content::Endless(_) => Reply::empty(StatusCode::OK),
         };
-        self.change(&mut answer);
+        self.change(&mut reply);
         match self.delivery {
-            Delivery::AtOnce | Delivery::Drip(_) | Delivery::CutShort => {}
+            Delivery::AtOnce | Delivery::Drip(_) | Delivery::Truncated => {}
             Delivery::After(delay) => tokio::time::sleep(delay).await,
             Delivery::Never => pending().await,
             Delivery::Lost => connection.sever(),
         }
         let body = match (self.content, self.delivery) {
             (Content::Endless(bytes), _) => zeros(bytes, Arc::clone(streamed)),
-            (_, Delivery::Drip(pause)) => drip(answer.body, pause, Arc::clone(streamed)),
-            (_, Delivery::CutShort) => half(answer.body),
-            _ => Body::from(answer.body),
+            (_, Delivery::Drip(pause)) => drip(reply.body, pause, Arc::clone(streamed)),
+            (_, Delivery::Truncated) => half(reply.body),
+            _ => Body::from(reply.body),
         };
         let mut response = Response::new(body);
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers;
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
         response
     }
 
     #[expect(clippy::expect_used, reason = "a test with an invalid header is wrong")]
-    fn change(&self, answer: &mut Reply) {
+    fn change(&self, reply: &mut Reply) {
         if !self.members.is_empty()
-            && let Ok(Value::Object(mut members)) = serde_json::from_slice(&answer.body)
+            && let Ok(Value::Object(mut members)) = serde_json::from_slice(&reply.body)
         {
             for (name, value) in &self.members {
                 match value {
@@ -212,17 +212,17 @@ impl Answer {
                     None => members.remove(name),
                 };
             }
-            answer.body = Value::from(members).to_string().into_bytes();
+            reply.body = Value::from(members).to_string().into_bytes();
         }
         if let Some(BodyChange(change)) = &self.body {
-            answer.body = change(std::mem::take(&mut answer.body));
+            reply.body = change(std::mem::take(&mut reply.body));
         }
-        answer.status = self.status.unwrap_or(answer.status);
+        reply.status = self.status.unwrap_or(reply.status);
         for (name, value) in &self.headers {
             let name = HeaderName::try_from(name).expect("a header's name");
             match value.as_str() {
-                "" => answer.headers.remove(name),
-                value => answer.headers.insert(name, HeaderValue::try_from(value).expect("a header's value")),
+                "" => reply.headers.remove(name),
+                value => reply.headers.insert(name, HeaderValue::try_from(value).expect("a header's value")),
             };
         }
     }

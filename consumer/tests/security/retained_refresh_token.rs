@@ -1,14 +1,14 @@
-//! Logins that bring no refresh token, of an account that has one.
+//! Logins without a refresh token, for an account that already has one.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use oauth_dance::testing::{Answer, Endpoint, TestProvider};
+use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
 
 use crate::support::{Browser, Setup, Site};
 
-/// Says which account it is, by asking the provider.
+/// Identifies the account with the provider's userinfo.
 struct NamesTheAccount;
 
 #[async_trait::async_trait]
@@ -44,13 +44,13 @@ async fn survives(provider: &TestProvider, site: &Site, user: &str, then: Option
 }
 
 #[tokio::test]
-async fn mu_03_the_application_may_name_the_account() {
+async fn mu_03_the_application_may_identify_the_account() {
     let provider = TestProvider::start().await.unwrap();
     let site = named_by_the_application(&provider).await;
     assert!(survives(&provider, &site, "alice", None).await);
     assert!(!survives(&provider, &site, "bob", Some("another account")).await);
 
-    // It is refreshed as before.
+    // The refresh still works.
     provider.configure(|settings| settings.refresh_tokens = true);
     site.clock.advance(Duration::from_secs(3601));
     assert_eq!(Browser::signed_in(&site, "alice").get("/required").await.status, StatusCode::OK);
@@ -58,14 +58,14 @@ async fn mu_03_the_application_may_name_the_account() {
 }
 
 #[tokio::test]
-async fn mu_03_without_a_name_no_account_is_the_same() {
+async fn mu_03_unidentified_accounts_are_never_the_same() {
     let provider = TestProvider::start().await.unwrap();
     let site = Site::of(&provider).await;
     assert!(!survives(&provider, &site, "alice", None).await);
 }
 
 #[tokio::test]
-async fn mu_03_after_a_logout_nothing_of_it_is_left() {
+async fn mu_03_a_logout_removes_the_refresh_token() {
     let provider = TestProvider::start().await.unwrap();
     let site = named_by_the_application(&provider).await;
     let browser = Browser::signed_in(&site, "alice");
@@ -77,13 +77,13 @@ async fn mu_03_after_a_logout_nothing_of_it_is_left() {
 }
 
 #[tokio::test]
-async fn mu_03_a_login_and_a_refresh_at_once_lose_nothing() {
+async fn mu_03_a_login_during_a_refresh_loses_nothing() {
     let provider = TestProvider::start().await.unwrap();
     let site = named_by_the_application(&provider).await;
     let (browser, alice) = (Browser::signed_in(&site, "alice"), User::new("alice"));
     browser.login("acme").await;
     site.clock.advance(Duration::from_secs(3601));
-    provider.next_token_answer(Answer::normal().after(Duration::from_millis(300)));
+    provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(300)));
     let (oauth, user) = (site.oauth.clone(), alice.clone());
     let refresh = tokio::spawn(async move { oauth.client("acme", &user).await.map(drop) });
     while provider.requests_to(Endpoint::Token).len() < 2 {
@@ -102,7 +102,7 @@ async fn mu_03_a_login_and_a_refresh_at_once_lose_nothing() {
 
 #[cfg(feature = "oidc")]
 #[tokio::test]
-async fn id_08_the_same_subject_keeps_its_refresh_token() {
+async fn id_08_the_same_subject_retains_its_refresh_token() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = crate::support::openid_site(&provider).await;
     assert!(survives(&provider, &site, "alice", None).await);
@@ -116,7 +116,7 @@ async fn id_08_the_same_subject_keeps_its_refresh_token() {
 
 #[cfg(feature = "oidc")]
 #[tokio::test]
-async fn id_08_a_grant_that_ends_or_is_bound_is_not_mixed() {
+async fn id_08_ended_or_bound_grants_are_not_mixed() {
     type Change = fn(&mut oauth_dance::Provider);
     let changes: [Change; 2] = [|known| known.quirks.new_login_ends_grant = true, |known| known.dpop = true];
     for change in changes {

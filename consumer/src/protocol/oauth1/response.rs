@@ -1,6 +1,6 @@
-//! Reads what providers of OAuth 1.0a answer: forms, whatever they are labelled as (RFC 5849 sections 2.1 and 2.3).
+//! Reads responses of providers of OAuth 1.0a: forms, whatever their content type (RFC 5849 sections 2.1 and 2.3).
 //!
-//! What went wrong, no standard says; many providers follow the OAuth Problem Reporting extension.
+//! No standard defines the errors; many providers use the OAuth Problem Reporting extension.
 
 use http::{HeaderMap, StatusCode, header};
 use oauth_dance_core::{Extra, OAuth1Token, Timestamp};
@@ -12,25 +12,25 @@ use crate::protocol::http::document::Document;
 use crate::protocol::http::refusal::failed;
 use crate::protocol::http::text::{printable, without_secrets};
 
-/// What must not be said twice.
+/// Parameters that must not be repeated.
 const CREDENTIALS: [&str; 2] = ["oauth_token", "oauth_token_secret"];
-/// Temporary credentials travel in a cookie, of which there may be some.
+/// Temporary credentials are stored in a cookie, and a browser may have several.
 const MAX_TEMPORARY: usize = 256;
-/// An error of the protocol is short; what is longer is a page.
+/// An error of the protocol is short; a longer body is a page.
 const MAX_PROBLEM: usize = 4096;
 
-/// A form that was answered with a success.
+/// The form in a successful response.
 #[derive(Debug)]
-pub(super) struct Answer(Map<String, Value>);
+pub(super) struct ResponseForm(Map<String, Value>);
 
-/// The form in an answer, or what went wrong. Where an error repeats a secret that was `sent`, it is left out.
+/// Reads the form in a response, or the error. Secrets that were `sent` are redacted in the error.
 pub(super) fn read(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
     sent: &[&str],
     now: Timestamp,
-) -> Result<Answer, TokenEndpointError> {
+) -> Result<ResponseForm, TokenEndpointError> {
     let failed = failed(status, headers, now);
     if let Some(Problem { code, advice }) = problem(headers, body, sent) {
         let TokenEndpointError::Status { retry_after, .. } = failed else { return Err(failed) };
@@ -41,39 +41,41 @@ pub(super) fn read(
         return Err(failed);
     }
     if CREDENTIALS.into_iter().any(|name| contradicts_itself(body, name)) {
-        return Err(TokenEndpointError::Answer("a parameter comes twice"));
+        return Err(TokenEndpointError::InvalidResponse("a parameter is repeated"));
     }
-    Ok(Answer(Document::read(headers, body, false).members().cloned().unwrap_or_default()))
+    Ok(ResponseForm(Document::read(headers, body, false).members().cloned().unwrap_or_default()))
 }
 
-/// Whether a form has a field twice, with two values.
+/// Whether a form has a field twice, with different values.
 fn contradicts_itself(body: &[u8], name: &str) -> bool {
     let mut values =
         form_urlencoded::parse(body.trim_ascii()).filter(|(found, _)| found == name).map(|(_, value)| value);
     values.next().is_some_and(|first| values.any(|other| other != first))
 }
 
-impl Answer {
-    /// Temporary credentials (section 2.1). Without the confirmation the provider would not bind them to the callback,
-    /// nor send a verifier.
+impl ResponseForm {
+    /// Temporary credentials (section 2.1). A provider that does not confirm the callback would neither bind them to it nor
+    /// send a verifier.
     pub(super) fn temporary_credentials(mut self) -> Result<OAuth1Token, TokenEndpointError> {
         let confirmed = self.take("oauth_callback_confirmed");
         if !confirmed.is_some_and(|confirmed| confirmed.eq_ignore_ascii_case("true")) {
-            return Err(TokenEndpointError::Answer("it does not confirm the callback, as OAuth 1.0a has it"));
+            return Err(TokenEndpointError::InvalidResponse(
+                "it does not confirm the callback, as OAuth 1.0a requires",
+            ));
         }
         let credentials = self.token_credentials()?;
         if credentials.token.expose().len().max(credentials.token_secret.expose().len()) > MAX_TEMPORARY {
-            return Err(TokenEndpointError::Answer("the temporary credentials are too long"));
+            return Err(TokenEndpointError::InvalidResponse("the temporary credentials are too long"));
         }
         Ok(credentials)
     }
 
-    /// Token credentials (section 2.3), with what came besides, such as who the user is.
+    /// Token credentials (section 2.3), with any additional parameters, such as the user's name.
     pub(super) fn token_credentials(mut self) -> Result<OAuth1Token, TokenEndpointError> {
         let token = self.take("oauth_token").filter(|token| !token.is_empty());
-        let token = token.ok_or(TokenEndpointError::Answer("there is no oauth_token in it"))?;
+        let token = token.ok_or(TokenEndpointError::InvalidResponse("it contains no oauth_token"))?;
         let secret = self.take("oauth_token_secret");
-        let secret = secret.ok_or(TokenEndpointError::Answer("there is no oauth_token_secret in it"))?;
+        let secret = secret.ok_or(TokenEndpointError::InvalidResponse("it contains no oauth_token_secret"))?;
         let mut credentials = OAuth1Token::new(token, secret);
         credentials.extra = Extra::from(self.0);
         Ok(credentials)
@@ -88,19 +90,19 @@ impl Answer {
     }
 }
 
-/// What a provider says is wrong, fit for a log and an error.
+/// A problem that a provider reports, safe for logs and errors.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) code: String,
     advice: Option<String>,
 }
 
-/// Whether a problem is of the token, which is refused for good, rather than of this request or this client.
+/// Whether a problem permanently concerns the token, and not this request or this client.
 pub(crate) fn is_of_the_token(problem: &str) -> bool {
     matches!(problem, "token_revoked" | "token_expired" | "token_rejected" | "token_used")
 }
 
-/// The problem that an answer reports, in its `WWW-Authenticate` header or its body, without the secrets that were `sent`.
+/// The problem in a response's `WWW-Authenticate` header or body. Secrets that were `sent` are redacted.
 pub(super) fn problem(headers: &HeaderMap, body: &[u8], sent: &[&str]) -> Option<Problem> {
     let Problem { code, advice } = in_header(headers).or_else(|| in_body(body))?;
     let tame = |text: String| printable(&without_secrets(&text, sent));
@@ -137,7 +139,7 @@ fn in_header(headers: &HeaderMap) -> Option<Problem> {
 mod tests {
     use super::*;
 
-    fn read_ok(body: &str) -> Result<Answer, TokenEndpointError> {
+    fn read_ok(body: &str) -> Result<ResponseForm, TokenEndpointError> {
         read(StatusCode::OK, &HeaderMap::new(), body.as_bytes(), &[], Timestamp::from_unix_seconds(0))
     }
 
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_twice_or_too_long_is_an_answer_that_cannot_be_used() {
+    fn missing_repeated_or_long_parameters_are_rejected() {
         for body in [
             "oauth_token=&oauth_token_secret=s",
             "oauth_token_secret=s",
@@ -173,17 +175,17 @@ mod tests {
             "<html>",
             "{\"oauth_token\":\"t\"}",
         ] {
-            let error = read_ok(body).and_then(Answer::token_credentials);
-            assert!(matches!(error, Err(TokenEndpointError::Answer(_))), "{body}: {error:?}");
+            let error = read_ok(body).and_then(ResponseForm::token_credentials);
+            assert!(matches!(error, Err(TokenEndpointError::InvalidResponse(_))), "{body}: {error:?}");
         }
         let long = format!("oauth_token={}&oauth_token_secret=s&oauth_callback_confirmed=true", "t".repeat(257));
-        assert!(matches!(temporary(&long), Err(TokenEndpointError::Answer(_))));
+        assert!(matches!(temporary(&long), Err(TokenEndpointError::InvalidResponse(_))));
     }
 
     #[test]
-    fn what_comes_besides_is_kept() {
-        let answer = read_ok("oauth_token=t&oauth_token_secret=&user_id=38895958&screen_name=theSeanCook").unwrap();
-        let credentials = answer.token_credentials().unwrap();
+    fn additional_parameters_are_retained() {
+        let response = read_ok("oauth_token=t&oauth_token_secret=&user_id=38895958&screen_name=theSeanCook").unwrap();
+        let credentials = response.token_credentials().unwrap();
         assert_eq!(credentials.extra.get("user_id"), Some(&"38895958".into()));
         assert!(!format!("{credentials:?}").contains("theSeanCook"));
     }
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_keep_no_secret_and_no_surprise() {
+    fn refusals_are_printable_and_contain_no_secret() {
         let read = |status: u16, body: &str| {
             let status = StatusCode::from_u16(status).unwrap();
             let now = Timestamp::from_unix_seconds(0);

@@ -1,4 +1,4 @@
-//! URLs that a provider names lead to no place that is nearer to this machine than the provider itself.
+//! URLs from a provider never lead nearer to this machine than the provider itself.
 
 use oauth_dance::{
     ApiError, ConfigError, KeyRing, MemoryStorage, OAuth, OAuth2Token, Precondition, Provider, Registration, Token,
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::Ear;
 
-/// A provider on the Internet that says with the token where the API of each user is.
+/// A provider on the Internet whose token response contains the user's API base.
 fn acme() -> Provider {
     let mut acme = Provider::new("acme", "https://acme.example/authorize", "https://acme.example/token");
     acme.quirks.api_base_member = Some("instance_url".to_owned());
@@ -24,7 +24,7 @@ fn build(registration: Registration, plain_http: &[&str]) -> OAuth {
         .unwrap()
 }
 
-/// What a call ends with if the token response had this API base.
+/// The result of a call if the token response contained this API base.
 async fn call(oauth: &OAuth, api_base: &str) -> Result<(), ApiError> {
     let alice = User::new("alice");
     let mut token = OAuth2Token::bearer("token");
@@ -35,7 +35,7 @@ async fn call(oauth: &OAuth, api_base: &str) -> Result<(), ApiError> {
 }
 
 #[tokio::test]
-async fn a_token_response_leads_to_no_nearer_place() {
+async fn a_token_response_leads_to_no_nearer_zone() {
     let ear = Ear::listen().await;
     let port = ear.url.rsplit_once(':').unwrap().1;
     let oauth = build(acme().client("id", "secret"), &[]);
@@ -62,7 +62,7 @@ async fn a_token_response_leads_to_no_nearer_place() {
 }
 
 #[tokio::test]
-async fn a_place_that_is_configured_is_not_too_near() {
+async fn a_configured_host_is_never_too_near() {
     let ear = Ear::listen().await;
     let port = ear.url.rsplit_once(':').unwrap().1;
     let mut configured = acme();
@@ -77,7 +77,7 @@ async fn a_place_that_is_configured_is_not_too_near() {
 }
 
 #[test]
-fn plain_http_goes_to_hosts_that_are_named_only() {
+fn plain_http_is_used_only_for_allowed_hosts() {
     let oauth1 = Provider::oauth1("acme", "http://nas/request", "https://nas/authorize", "https://nas/token");
     let new = || Provider::new("acme", "https://acme.example/authorize", "https://acme.example/token");
     let mut api = new();
