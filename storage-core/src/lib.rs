@@ -1,4 +1,4 @@
-//! The storage contract of [`oauth-dance`](https://docs.rs/oauth-dance), and what stands on it: OAuth tokens, sealing,
+//! The storage contract of [`oauth-dance`](https://docs.rs/oauth-dance), and what builds on it: OAuth tokens, sealing,
 //! and a refresh that redeems each refresh token once. No web framework and no database.
 //!
 //! # When to use it
