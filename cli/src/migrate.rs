@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use oauth_dance_core::StorageError;
-use oauth_dance_migrations::{State, Status, TableName, TableNameError};
+use oauth_dance_migrations::{MigrationState, Status, TableName, TableNameError};
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage};
 
 use crate::address::{UnusableStorage, scheme};
@@ -213,16 +213,16 @@ fn show(statuses: &[Status], table: &TableName) -> Result<bool, MigrateError> {
     writeln!(out, "version  {:width$}  state", "migration")?;
     for Status { version, description, state, .. } in statuses {
         let state = match state {
-            State::Pending => "pending",
-            State::Applied => "applied",
-            State::Altered => "altered",
-            State::Newer => "applied by a newer release",
+            MigrationState::Pending => "pending",
+            MigrationState::Applied => "applied",
+            MigrationState::Altered => "altered",
+            MigrationState::Newer => "applied by a newer release",
             _ => "unknown",
         };
         writeln!(out, "{version:>7}  {description:width$}  {state}")?;
     }
-    if let Some(altered) = statuses.iter().find(|status| status.state == State::Altered) {
+    if let Some(altered) = statuses.iter().find(|status| status.state == MigrationState::Altered) {
         return Err(MigrateError::Altered { version: altered.version, bookkeeping: table.bookkeeping() });
     }
-    Ok(statuses.iter().all(|status| status.state != State::Pending))
+    Ok(statuses.iter().all(|status| status.state != MigrationState::Pending))
 }

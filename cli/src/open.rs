@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use oauth_dance_core::{StorageError, TokenStorage};
-use oauth_dance_migrations::{State, TableName};
+use oauth_dance_migrations::{MigrationState, TableName};
 use oauth_dance_redis::RedisStorage;
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 use sqlx::ConnectOptions as _;
@@ -179,7 +179,7 @@ impl Opened {
         };
         // A user who may not read the record of the migrations may still read tokens.
         let Ok(statuses) = statuses else { return Ok(()) };
-        match statuses.iter().any(|status| status.state == State::Pending) {
+        match statuses.iter().any(|status| status.state == MigrationState::Pending) {
             true => Err(OperateError::NotMigrated { storage: UnusableStorage::shown(&self.url) }),
             false => Ok(()),
         }

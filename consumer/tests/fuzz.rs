@@ -102,7 +102,7 @@ fn token_responses_are_read() {
                 }
             }
             assert!(stored.refresh_token.is_some());
-            assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1, "whatever it says, it is asked once");
+            assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1, "one request, whatever the response");
         });
     });
 }

@@ -87,13 +87,13 @@ impl Stage {
             settings.clients.insert("acme client".to_owned(), Client::confidential(SECRET));
         });
         let (shown, storage) = (Shown::default(), Arc::new(FragileStorage::default()));
-        let (hooks, kept) = (shown.clone(), storage.clone());
+        let (hooks, retained) = (shown.clone(), storage.clone());
         let mut acme = provider.provider("acme");
         acme.dpop = bound;
         acme.pushed_authorization_request_endpoint = bound.then(|| format!("{}/par", provider.url()));
         let registration = acme.client("acme client", SECRET);
         writeln!(shown.0.lock().unwrap(), "{registration:?}").unwrap();
-        let setup = Setup { storage: kept, ..Setup::default() };
+        let setup = Setup { storage: retained, ..Setup::default() };
         let configure = move |builder: OAuthBuilder| {
             let builder = builder.provider(registration).hooks(hooks.clone()).timeout(Duration::from_millis(250));
             writeln!(hooks.0.lock().unwrap(), "{builder:?}").unwrap();
@@ -354,8 +354,8 @@ async fn lg_01_lg_04_no_id_token_or_claim_is_shown() {
     provider.configure(|settings| settings.secret_prefix = MARKER.to_owned());
     let shown = Shown::default();
     let hooks = shown.clone();
-    let keep = |known: &mut oauth_dance::Provider| known.store_id_token = true;
-    let (site, _) = openid_site_with(&provider, keep, |builder| builder.hooks(hooks)).await;
+    let store_id_token = |known: &mut oauth_dance::Provider| known.store_id_token = true;
+    let (site, _) = openid_site_with(&provider, store_id_token, |builder| builder.hooks(hooks)).await;
     let show = |text: String| writeln!(shown.0.lock().unwrap(), "{text}").unwrap();
     let (alice, user) = (Browser::signed_in(&site, "alice"), User::new("alice"));
     let mut secrets = Vec::new();

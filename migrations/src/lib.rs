@@ -139,13 +139,13 @@ pub struct Status {
     /// What the migration does. Empty for a migration of a newer release.
     pub description: &'static str,
     /// The state in the database.
-    pub state: State,
+    pub state: MigrationState,
 }
 
 /// The state of a migration in a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum State {
+pub enum MigrationState {
     /// Not applied yet.
     Pending,
     /// Applied.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration};
 
-use crate::{Dialect, State, Status, TableName};
+use crate::{Dialect, MigrationState, Status, TableName};
 
 /// Creates or updates a table on SQLite. Does nothing if the table is current. Any number of processes may call this at
 /// the same time.
@@ -90,13 +90,13 @@ pub(crate) fn compare(dialect: Dialect, table: &TableName, applied: Vec<AppliedM
     let mut statuses = Vec::new();
     for migration in dialect.migrations() {
         let state = match checksums.remove(&migration.version) {
-            None => State::Pending,
-            Some(checksum) if checksum == migration.to_sqlx(table).checksum => State::Applied,
-            Some(_) => State::Altered,
+            None => MigrationState::Pending,
+            Some(checksum) if checksum == migration.to_sqlx(table).checksum => MigrationState::Applied,
+            Some(_) => MigrationState::Altered,
         };
         statuses.push(Status { version: migration.version, description: migration.description, state });
     }
-    let newer = |version| Status { version, description: "", state: State::Newer };
+    let newer = |version| Status { version, description: "", state: MigrationState::Newer };
     statuses.extend(checksums.into_keys().map(newer));
     statuses
 }
@@ -106,10 +106,10 @@ pub(crate) fn compare(dialect: Dialect, table: &TableName, applied: Vec<AppliedM
 /// # Errors
 /// [`MigrateError::VersionMismatch`] if an applied migration differs from the file of this release.
 pub(crate) fn all_applied(statuses: &[Status]) -> Result<bool, MigrateError> {
-    if let Some(altered) = statuses.iter().find(|status| status.state == State::Altered) {
+    if let Some(altered) = statuses.iter().find(|status| status.state == MigrationState::Altered) {
         return Err(MigrateError::VersionMismatch(altered.version));
     }
-    Ok(statuses.iter().all(|status| status.state != State::Pending))
+    Ok(statuses.iter().all(|status| status.state != MigrationState::Pending))
 }
 
 pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {

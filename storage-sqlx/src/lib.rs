@@ -39,7 +39,7 @@
 //!
 //! * **One statement for each operation**, on the database's own clock. No transaction can stay open: a future that is
 //!   dropped at any point leaves the old or the new record, and no lock.
-//! * **Time-outs**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but not answered
+//! * **Timeouts**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but not answered
 //!   in time is `Ambiguous`; any other is `Unavailable`. After "busy", a deadlock or a lost serialization race, which
 //!   change nothing, the statement is repeated for up to half of that time.
 //! * **Reads at the same time share a statement.** A read that starts while another one is in progress waits for the
@@ -101,7 +101,7 @@ mod sqlite_file;
 
 use std::time::Duration;
 
-pub use oauth_dance_migrations::{State as MigrationState, Status as MigrationStatus};
+pub use oauth_dance_migrations::{MigrationState, Status as MigrationStatus};
 
 #[cfg(feature = "mysql")]
 pub use mysql::MySqlStorage;

@@ -7,14 +7,14 @@ use oauth_dance_core::{Filter, Precondition, Record, StorageError, TokenKey, Tok
 
 use crate::calls::Call;
 use crate::keys::ACCEPTED;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, text};
-use crate::subject::{Subject, list_all};
+use crate::tested_storage::{TestedStorage, list_all};
 
 /// Writes the keys a record each, one after the other, and sees before that nothing is there; then reads and lists all;
 /// then deletes them in the same order, and sees that nothing is left. So each key is seen to be absent while each other
 /// one is there. A key may be too long, if all calls agree on it.
-pub(crate) async fn are_apart(on: &Subject, keys: &[TokenKey]) -> Outcome {
+pub(crate) async fn are_apart(on: &TestedStorage, keys: &[TokenKey]) -> PropertyResult {
     let mut random = on.random();
     let mut order: Vec<_> = (0..keys.len()).collect();
     for index in (1..order.len()).rev() {
@@ -74,7 +74,7 @@ impl Group {
     }
 
     /// Creates the record of a key, unless it is too long.
-    async fn create(&self, storage: &dyn TokenStorage, index: usize) -> Outcome<bool> {
+    async fn create(&self, storage: &dyn TokenStorage, index: usize) -> PropertyResult<bool> {
         let key = &self.keys[index];
         let record = Record::new(payload(index));
         let put = Call::put(key, &record, Precondition::Absent);
@@ -100,7 +100,7 @@ impl Group {
     }
 
     /// Nothing is read or removed under a key that has no record.
-    async fn is_absent(&self, storage: &dyn TokenStorage, index: usize, why: &str) -> Outcome {
+    async fn is_absent(&self, storage: &dyn TokenStorage, index: usize, why: &str) -> PropertyResult {
         let key = &self.keys[index];
         match storage.get(key).await {
             Ok(None) | Err(StorageError::KeyTooLong { .. }) => {}
@@ -124,7 +124,7 @@ impl Group {
     }
 
     /// A key has the record that was written for it.
-    async fn has_its_own(&self, storage: &dyn TokenStorage, index: usize, since: &str) -> Outcome {
+    async fn has_its_own(&self, storage: &dyn TokenStorage, index: usize, since: &str) -> PropertyResult {
         let key = &self.keys[index];
         let found = storage.get(key).await?.map(|found| found.value.payload);
         let get = Call::get(key);
@@ -138,7 +138,7 @@ impl Group {
     }
 
     /// The first record that was written, was not deleted, and is not there.
-    async fn first_lost(&self, storage: &dyn TokenStorage) -> Outcome<Option<String>> {
+    async fn first_lost(&self, storage: &dyn TokenStorage) -> PropertyResult<Option<String>> {
         let present = self.present.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for index in present {
             if storage.get(&self.keys[index]).await?.is_none() {

@@ -10,9 +10,9 @@ use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, 
 use tokio::time::timeout;
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// How many drops one property tries. More than any pool has connections.
 const DROPS: usize = 120;
@@ -41,7 +41,7 @@ macro_rules! settled {
 }
 
 /// A `put` that is dropped at any point leaves the old or the new record, whole: payload, hints and retention.
-pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
+pub async fn a_dropped_write_leaves_old_or_new(on: Arc<TestedStorage>) -> PropertyResult {
     let old = Record::new("old").with_key_id(Some("old".to_owned()));
     // Some storages divide what is large, and others only what is larger still.
     let sizes = [5_000, 100_000].map(|size| on.fitting(size));
@@ -80,7 +80,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<Subject>) -> Outcome {
 }
 
 /// A dropped call takes effect soon or never: not over a later write, and not after a later delete.
-pub async fn dropped_calls_take_no_late_effect(on: Arc<Subject>) -> Outcome {
+pub async fn dropped_calls_take_no_late_effect(on: Arc<TestedStorage>) -> PropertyResult {
     let settles = time_to_settle(&on).await?;
     let outcome = no_late_effect(&on, "user", DROPS, settles).await;
     if settles.is_zero() || !matches!(outcome, Err(Stop::Failed(_))) {
@@ -90,7 +90,7 @@ pub async fn dropped_calls_take_no_late_effect(on: Arc<Subject>) -> Outcome {
     no_late_effect(&on, "another", DROPS / 3, settles * 2 + Duration::from_millis(40)).await
 }
 
-async fn no_late_effect(on: &Arc<Subject>, user: &str, drops: usize, settles: Duration) -> Outcome {
+async fn no_late_effect(on: &Arc<TestedStorage>, user: &str, drops: usize, settles: Duration) -> PropertyResult {
     let mut wanted = Vec::new();
     for turn in on.rounds(drops, TIME).await? {
         let key = key(&format!("{user}{turn}"))?;
@@ -125,7 +125,7 @@ async fn no_late_effect(on: &Arc<Subject>, user: &str, drops: usize, settles: Du
 }
 
 /// A `delete` that is dropped at any point leaves the record or nothing.
-pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> Outcome {
+pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<TestedStorage>) -> PropertyResult {
     let settles = time_to_settle(&on).await?;
     for turn in on.rounds(DROPS, TIME).await? {
         let key = key(&format!("user{turn}"))?;
@@ -144,7 +144,7 @@ pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<Subject>) -> 
 }
 
 /// However many calls of any kind were dropped, the storage works: no connection, lock or transaction is left behind.
-pub async fn dropped_calls_leave_the_storage_usable(on: Arc<Subject>) -> Outcome {
+pub async fn dropped_calls_leave_the_storage_usable(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let listable = on.capabilities().listable;
     for turn in 0..DROPS {
@@ -157,7 +157,7 @@ pub async fn dropped_calls_leave_the_storage_usable(on: Arc<Subject>) -> Outcome
         }
     }
     for user in 0..5 {
-        let key = crate::subject::key(&format!("user{user}"))?;
+        let key = crate::tested_storage::key(&format!("user{user}"))?;
         let mut using = pin!(use_once(on.storage().as_ref(), &key));
         match timeout(on.harness().patience() / 3, using.as_mut()).await {
             Ok(used) => used?,
@@ -171,7 +171,7 @@ pub async fn dropped_calls_leave_the_storage_usable(on: Arc<Subject>) -> Outcome
 }
 
 /// After a `put` or `delete` that was dropped, `list` agrees with `get`: no record is unlisted, and none listed that is gone.
-pub async fn the_list_agrees_after_a_drop(on: Arc<Subject>) -> Outcome {
+pub async fn the_list_agrees_after_a_drop(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for turn in on.rounds(DROPS / 2, TIME).await? {
         let (created, deleted) = (key(&format!("created{turn}"))?, key(&format!("deleted{turn}"))?);
@@ -187,7 +187,7 @@ pub async fn the_list_agrees_after_a_drop(on: Arc<Subject>) -> Outcome {
 }
 
 /// After a `put` or `delete` that was dropped, every handle reads the same, and the version read holds in a `put`.
-pub async fn handles_agree_after_a_drop(on: Arc<Subject>) -> Outcome {
+pub async fn handles_agree_after_a_drop(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.recorded_handles(2).await?;
     let key = key("alice")?;
     for turn in on.rounds(DROPS, TIME).await? {
@@ -204,7 +204,7 @@ pub async fn handles_agree_after_a_drop(on: Arc<Subject>) -> Outcome {
 }
 
 /// A `get` or `list` that is dropped at any point blocks no other one, neither a later one nor one that ran at the same time.
-pub async fn a_dropped_read_does_not_block_others(on: Arc<Subject>) -> Outcome {
+pub async fn a_dropped_read_does_not_block_others(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     let patience = on.harness().patience() / 3;
@@ -231,7 +231,7 @@ pub async fn a_dropped_read_does_not_block_others(on: Arc<Subject>) -> Outcome {
 }
 
 /// Drops a call after so many polls, while another one of the same kind runs, and makes a third one.
-async fn drop_beside<F>(polls: usize, call: impl Fn() -> F, patience: Duration, what: &str) -> Outcome
+async fn drop_beside<F>(polls: usize, call: impl Fn() -> F, patience: Duration, what: &str) -> PropertyResult
 where
     F: Future<Output = Result<(), StorageError>> + Send + 'static,
 {
@@ -243,13 +243,13 @@ where
         drop(first);
         beside.await??;
         call().await?;
-        Outcome::Ok(())
+        PropertyResult::Ok(())
     };
     timeout(patience, both).await.map_err(|_| Stop::failed(format_args!("{what} hangs")))?
 }
 
 /// What `list` shows of a key is what `get` reads.
-async fn list_agrees(on: &Subject, key: &TokenKey, what: &str) -> Outcome {
+async fn list_agrees(on: &TestedStorage, key: &TokenKey, what: &str) -> PropertyResult {
     let filter = Filter::everything().tenant(None).user(key.user());
     let found = on.storage().get(key).await?.map(|found| found.version);
     let listed = list_all(on.storage().as_ref(), &filter, 10).await?;
@@ -264,7 +264,7 @@ async fn list_agrees(on: &Subject, key: &TokenKey, what: &str) -> Outcome {
 }
 
 /// Two handles read the same, and what they read is what a `put` compares with.
-async fn handles_agree(handles: &[Arc<dyn TokenStorage>], key: &TokenKey, turn: usize) -> Outcome {
+async fn handles_agree(handles: &[Arc<dyn TokenStorage>], key: &TokenKey, turn: usize) -> PropertyResult {
     let (here, there) = (handles[0].get(key).await?, handles[1].get(key).await?);
     let get = Call::get(key);
     ensure!(
@@ -282,7 +282,7 @@ async fn handles_agree(handles: &[Arc<dyn TokenStorage>], key: &TokenKey, turn: 
     Ok(())
 }
 
-async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> Outcome {
+async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> PropertyResult {
     let version = storage.put(key, &Record::new("x"), Precondition::Absent).await?;
     ensure!(storage.get(key).await?.is_some(), "{} after put, after dropped calls, is None", Call::get(key));
     let delete = Call::delete(key, Some(version));
@@ -328,7 +328,7 @@ async fn poll_in_flight<T>(polls: usize, mut call: Pin<&mut impl Future<Output =
 
 /// How long a dropped call may take to arrive: three times as long as a call that is not dropped. A storage whose calls
 /// never wait has nothing on its way.
-async fn time_to_settle(on: &Subject) -> Outcome<Duration> {
+async fn time_to_settle(on: &TestedStorage) -> PropertyResult<Duration> {
     let (key, record) = (key("settled")?, Record::new("x"));
     let (mut slowest, mut waits) = (Duration::ZERO, false);
     for turn in 0..12 {

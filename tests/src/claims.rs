@@ -6,12 +6,12 @@ use oauth_dance_core::{Precondition, Record, StorageError, Version, Versioned};
 use tokio::task::JoinSet;
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, rich};
+use crate::tested_storage::{TestedStorage, key, rich};
 
 /// Of several that claim the same version at once, through any handle, one succeeds and the others get a `Conflict` at once.
-pub async fn one_claim_wins(on: Arc<Subject>) -> Outcome {
+pub async fn one_claim_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let key = key("alice")?;
     let handles = on.handles(4).await?;
@@ -48,7 +48,7 @@ pub async fn one_claim_wins(on: Arc<Subject>) -> Outcome {
 }
 
 /// Once a claim was taken over, the first holder cannot commit or release, also before the second one wrote anything.
-pub async fn a_lost_claim_cannot_commit(on: Arc<Subject>) -> Outcome {
+pub async fn a_lost_claim_cannot_commit(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
     let first = claim(&on, token).await?;
@@ -65,7 +65,7 @@ pub async fn a_lost_claim_cannot_commit(on: Arc<Subject>) -> Outcome {
 }
 
 /// A delete beats a claim: the commit is a `Conflict`, and the record stays away.
-pub async fn a_logout_beats_a_claim(on: Arc<Subject>) -> Outcome {
+pub async fn a_logout_beats_a_claim(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
     let claim = claim(&on, token).await?;
@@ -79,7 +79,7 @@ pub async fn a_logout_beats_a_claim(on: Arc<Subject>) -> Outcome {
 }
 
 /// A new login beats a claim: the commit is a `Conflict`, and the new token stays.
-pub async fn a_new_login_beats_a_claim(on: Arc<Subject>) -> Outcome {
+pub async fn a_new_login_beats_a_claim(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for by_delete in [false, true] {
         let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
@@ -98,7 +98,7 @@ pub async fn a_new_login_beats_a_claim(on: Arc<Subject>) -> Outcome {
 }
 
 /// Held claims block no other key: with 50 of them other keys are read and written as before.
-pub async fn held_claims_do_not_block_other_keys(on: Arc<Subject>) -> Outcome {
+pub async fn held_claims_do_not_block_other_keys(on: Arc<TestedStorage>) -> PropertyResult {
     for index in 0..50 {
         let key = key(&format!("user{index}"))?;
         let token = on.storage().put(&key, &rich("token"), Precondition::Absent).await?;
@@ -114,7 +114,7 @@ pub async fn held_claims_do_not_block_other_keys(on: Arc<Subject>) -> Outcome {
 }
 
 /// The first read, through any handle, that no longer returns a claim returns what its holder committed.
-pub async fn the_next_read_after_a_claim_sees_the_commit(on: Arc<Subject>) -> Outcome {
+pub async fn the_next_read_after_a_claim_sees_the_commit(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let handles = on.handles(2).await?;
     for round in 0..10 {
@@ -125,7 +125,7 @@ pub async fn the_next_read_after_a_claim_sees_the_commit(on: Arc<Subject>) -> Ou
             loop {
                 match waiter.get(&waited).await? {
                     Some(found) if found.version == claim => tokio::task::yield_now().await,
-                    other => return Outcome::Ok(other.map(|found| found.value.payload)),
+                    other => return PropertyResult::Ok(other.map(|found| found.value.payload)),
                 }
             }
         });
@@ -141,7 +141,7 @@ pub async fn the_next_read_after_a_claim_sees_the_commit(on: Arc<Subject>) -> Ou
     Ok(())
 }
 
-async fn claim(on: &Subject, version: Version) -> Outcome<Version> {
+async fn claim(on: &TestedStorage, version: Version) -> PropertyResult<Version> {
     let claim = rich("token, claimed");
     Ok(on.storage().put(&key("alice")?, &claim, Precondition::Version(version)).await?)
 }

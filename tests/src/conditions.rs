@@ -6,12 +6,12 @@ use std::sync::Arc;
 use oauth_dance_core::{Precondition, Record, StorageError, Version, Versioned};
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, rich};
+use crate::tested_storage::{TestedStorage, key, rich};
 
 /// `put Absent` writes if the key has no record, and is a `Conflict` that changes nothing if it has one.
-pub async fn put_absent_conflicts_where_a_record_is_stored(on: Arc<Subject>) -> Outcome {
+pub async fn put_absent_conflicts_where_a_record_is_stored(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
     let second = Record::new("second");
@@ -22,11 +22,11 @@ pub async fn put_absent_conflicts_where_a_record_is_stored(on: Arc<Subject>) -> 
 }
 
 /// `put Version` writes over that version, and is a `Conflict` that changes nothing over any other.
-pub async fn stale_versions_conflict_and_change_nothing(on: Arc<Subject>) -> Outcome {
+pub async fn stale_versions_conflict_and_change_nothing(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let stale = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Version(stale)).await?;
-    let others = on.storage().put(&crate::subject::key("bob")?, &rich("bob's"), Precondition::Always).await?;
+    let others = on.storage().put(&crate::tested_storage::key("bob")?, &rich("bob's"), Precondition::Always).await?;
     for wrong in [stale, others, Version::random(), Version::from_bytes([0; 16]), Version::from_bytes([0xff; 16])] {
         let (second, when) = (Record::new("second"), Precondition::Version(wrong));
         let put = Call::put(&key, &second, when);
@@ -38,7 +38,7 @@ pub async fn stale_versions_conflict_and_change_nothing(on: Arc<Subject>) -> Out
 }
 
 /// `put Version` of a key without a record is a `Conflict`, and creates nothing.
-pub async fn put_version_conflicts_where_nothing_is_stored(on: Arc<Subject>) -> Outcome {
+pub async fn put_version_conflicts_where_nothing_is_stored(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for wrong in [Version::random(), Version::from_bytes([0; 16])] {
         let (record, when) = (rich("x"), Precondition::Version(wrong));
@@ -51,7 +51,7 @@ pub async fn put_version_conflicts_where_nothing_is_stored(on: Arc<Subject>) -> 
 }
 
 /// `delete` of a version removes that version, and is `Ok(false)` and changes nothing for any other.
-pub async fn delete_of_another_version_removes_nothing(on: Arc<Subject>) -> Outcome {
+pub async fn delete_of_another_version_removes_nothing(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let random = Version::random();
     let delete = Call::delete(&key, Some(random));
@@ -71,7 +71,7 @@ pub async fn delete_of_another_version_removes_nothing(on: Arc<Subject>) -> Outc
 
 /// Every write has a version of its own that is never used again for the key: not for the same bytes, not after a delete,
 /// not after a restart.
-pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
+pub async fn versions_are_never_used_again(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let handles = on.recorded_handles(2).await?;
     let mut seen = HashSet::new();
@@ -90,7 +90,7 @@ pub async fn versions_are_never_used_again(on: Arc<Subject>) -> Outcome {
 }
 
 /// A write of the same bytes makes a new version, and the one before is void.
-pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<Subject>) -> Outcome {
+pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<TestedStorage>) -> PropertyResult {
     let plain = [Record::new("first"), rich("first").with_retain_for(None), Record::new(""), rich("first")];
     for (index, record) in plain.into_iter().enumerate() {
         let key = key(&format!("user{index}"))?;
@@ -113,7 +113,7 @@ pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<Subject>) -> Out
 }
 
 /// All 16 bytes of a version count, in `put` and in `delete`: what differs in one bit is another version.
-pub async fn every_byte_of_a_version_counts(on: Arc<Subject>) -> Outcome {
+pub async fn every_byte_of_a_version_counts(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Always).await?;
     let bytes = *version.as_bytes();
@@ -148,7 +148,7 @@ pub async fn every_byte_of_a_version_counts(on: Arc<Subject>) -> Outcome {
 }
 
 /// A version from before a delete stays void after the key is written again, also with the same bytes.
-pub async fn a_version_is_void_after_a_delete(on: Arc<Subject>) -> Outcome {
+pub async fn a_version_is_void_after_a_delete(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let mut dead = Vec::new();
     for _ in 0..4 {
@@ -170,7 +170,7 @@ pub async fn a_version_is_void_after_a_delete(on: Arc<Subject>) -> Outcome {
 }
 
 /// A version from before the end of a retention, a purge or a new handle never holds again.
-pub async fn a_version_is_void_after_its_retention(on: Arc<Subject>) -> Outcome {
+pub async fn a_version_is_void_after_its_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let handles = on.recorded_handles(2).await?;
     let mut dead = Vec::new();
@@ -196,7 +196,7 @@ pub async fn a_version_is_void_after_its_retention(on: Arc<Subject>) -> Outcome 
     Ok(())
 }
 
-async fn all_void(on: &Subject, dead: &[Version], since: &str) -> Outcome {
+async fn all_void(on: &TestedStorage, dead: &[Version], since: &str) -> PropertyResult {
     let key = key("alice")?;
     for old in dead {
         let (late, when) = (Record::new("late"), Precondition::Version(*old));
@@ -211,7 +211,7 @@ async fn all_void(on: &Subject, dead: &[Version], since: &str) -> Outcome {
 }
 
 /// The stored version can be deleted.
-async fn removes(on: &Subject, version: Version) -> Outcome {
+async fn removes(on: &TestedStorage, version: Version) -> PropertyResult {
     let key = key("alice")?;
     let delete = Call::delete(&key, Some(version));
     ensure_eq!(on.storage().delete(&key, Some(version)).await?, true, "{delete} where that version is stored");
@@ -219,7 +219,7 @@ async fn removes(on: &Subject, version: Version) -> Outcome {
 }
 
 /// The record is still `rich("first")` at this version.
-async fn is_unchanged(on: &Subject, version: Version, after: impl std::fmt::Display) -> Outcome {
+async fn is_unchanged(on: &TestedStorage, version: Version, after: impl std::fmt::Display) -> PropertyResult {
     let found = on.storage().get(&key("alice")?).await?;
     let mut found = found.ok_or_else(|| Stop::failed(format_args!("get after {after}: the record is gone")))?;
     let wanted = rich("first");

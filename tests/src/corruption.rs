@@ -5,14 +5,14 @@ use std::sync::Arc;
 use oauth_dance_core::{Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, Version, Versioned};
 
 use crate::calls::{Call, pages};
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::paging::keys_are_listed;
 use crate::show::Show as _;
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// A record that cannot be read is `Corrupt`: not missing, removed neither by a read nor by a purge, and no other record
 /// suffers from it.
-pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<Subject>) -> Outcome {
+pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<TestedStorage>) -> PropertyResult {
     damage(&on, &key("alice")?).await?;
     let sibling = TokenKey::new("google", "alice")?;
     on.storage().put(&sibling, &Record::new("another of alice's"), Precondition::Always).await?;
@@ -30,7 +30,7 @@ pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<Subject>) -> Ou
 }
 
 /// `put Always` replaces a corrupt record, and `delete` removes it: `Ok(true)`.
-pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<Subject>) -> Outcome {
+pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<TestedStorage>) -> PropertyResult {
     let (alice, carol) = (key("alice")?, key("carol")?);
     damage(&on, &alice).await?;
     let new = Record::new("new");
@@ -50,7 +50,7 @@ pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<Subject>) -> O
 }
 
 /// A condition that cannot be seen to hold for a corrupt record refuses the call, and nothing changes.
-pub async fn conditions_fail_for_a_corrupt_record(on: Arc<Subject>) -> Outcome {
+pub async fn conditions_fail_for_a_corrupt_record(on: Arc<TestedStorage>) -> PropertyResult {
     let alice = key("alice")?;
     let before = damage(&on, &alice).await?;
     for when in [
@@ -93,9 +93,9 @@ pub async fn conditions_fail_for_a_corrupt_record(on: Arc<Subject>) -> Outcome {
 
 /// A corrupt record is listed with its key, once, wherever it is and by every filter that its key meets, and hides no other
 /// record.
-pub async fn a_corrupt_record_is_listed(on: Arc<Subject>) -> Outcome {
+pub async fn a_corrupt_record_is_listed(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
-    let keys = |users: &[&str]| users.iter().map(|user| key(user)).collect::<Outcome<Vec<_>>>();
+    let keys = |users: &[&str]| users.iter().map(|user| key(user)).collect::<PropertyResult<Vec<_>>>();
     let mut keys = keys(&["a", "bob", "carol", "dave", "erin", "zoe"])?;
     keys.push(TokenKey::new("google", "carol")?);
     keys.sort();
@@ -134,14 +134,14 @@ pub async fn a_corrupt_record_is_listed(on: Arc<Subject>) -> Outcome {
 }
 
 /// Writes two records and damages one.
-async fn damage(on: &Subject, target: &TokenKey) -> Outcome<Version> {
+async fn damage(on: &TestedStorage, target: &TokenKey) -> PropertyResult<Version> {
     let version = on.storage().put(target, &rich("CANARY"), Precondition::Always).await?;
     on.storage().put(&key("bob")?, &rich("bob's"), Precondition::Always).await?;
     on.harness().corrupt(target).await?;
     Ok(version)
 }
 
-async fn is_corrupt(on: &Subject, target: &TokenKey) -> Outcome {
+async fn is_corrupt(on: &TestedStorage, target: &TokenKey) -> PropertyResult {
     match on.storage().get(target).await {
         Err(StorageError::Corrupt { key, .. }) => {
             ensure_eq!(*key, *target, "{} of a corrupt record: the key in the error", Call::get(target));

@@ -8,9 +8,9 @@ use std::time::Duration;
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::subject::{Subject, key};
+use crate::tested_storage::{TestedStorage, key};
 
 /// How many rounds one property tries, if there is time.
 const ROUNDS: usize = 1_500;
@@ -20,7 +20,7 @@ const TIME: Duration = Duration::from_millis(300);
 const SPINS: usize = 1_000;
 
 /// Two `put Absent` at the same instant: one creates the record, and the other is a `Conflict`.
-pub async fn one_of_two_creations_wins(on: Arc<Subject>) -> Outcome {
+pub async fn one_of_two_creations_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     for round in on.rounds(ROUNDS, TIME).await? {
@@ -32,7 +32,7 @@ pub async fn one_of_two_creations_wins(on: Arc<Subject>) -> Outcome {
 }
 
 /// Two `put Version` of the same version at the same instant: one writes, and the other is a `Conflict`.
-pub async fn one_of_two_updates_wins(on: Arc<Subject>) -> Outcome {
+pub async fn one_of_two_updates_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     for round in on.rounds(ROUNDS, TIME).await? {
@@ -44,7 +44,7 @@ pub async fn one_of_two_updates_wins(on: Arc<Subject>) -> Outcome {
 }
 
 /// Two deletes of a record at the same instant: one says that it removed it.
-pub async fn one_of_two_deletes_wins(on: Arc<Subject>) -> Outcome {
+pub async fn one_of_two_deletes_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     for round in on.rounds(ROUNDS, TIME).await? {
@@ -63,7 +63,7 @@ pub async fn one_of_two_deletes_wins(on: Arc<Subject>) -> Outcome {
 }
 
 /// A write and a delete of the same version at the same instant: one happens.
-pub async fn an_update_or_a_delete_wins(on: Arc<Subject>) -> Outcome {
+pub async fn an_update_or_a_delete_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     for round in on.rounds(ROUNDS, TIME).await? {
@@ -93,7 +93,7 @@ pub async fn an_update_or_a_delete_wins(on: Arc<Subject>) -> Outcome {
 }
 
 /// A conditional write and an unconditional one at the same instant: the unconditional one is not lost.
-pub async fn an_update_does_not_undo_a_write(on: Arc<Subject>) -> Outcome {
+pub async fn an_update_does_not_undo_a_write(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     for round in on.rounds(ROUNDS, TIME).await? {
@@ -114,7 +114,7 @@ pub async fn an_update_does_not_undo_a_write(on: Arc<Subject>) -> Outcome {
 }
 
 /// Writes of two keys at the same instant are both there.
-pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<Subject>) -> Outcome {
+pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     let others = neighbours()?;
@@ -142,7 +142,7 @@ pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<Subject>) -> O
 }
 
 /// A write of one key and a delete of another at the same instant: both happen.
-pub async fn a_delete_does_not_undo_a_write_of_another_key(on: Arc<Subject>) -> Outcome {
+pub async fn a_delete_does_not_undo_a_write_of_another_key(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
     let others = neighbours()?;
@@ -171,7 +171,7 @@ pub async fn a_delete_does_not_undo_a_write_of_another_key(on: Arc<Subject>) -> 
 }
 
 /// Two writes of one key at the same instant have two versions.
-pub async fn two_writes_at_once_have_two_versions(on: Arc<Subject>) -> Outcome {
+pub async fn two_writes_at_once_have_two_versions(on: Arc<TestedStorage>) -> PropertyResult {
     let duel = Duel::new(&on, "alice").await?;
     for round in on.rounds(ROUNDS, TIME).await? {
         let [one, other] = duel.writes([Precondition::Always; 2]).await?;
@@ -183,7 +183,7 @@ pub async fn two_writes_at_once_have_two_versions(on: Arc<Subject>) -> Outcome {
 }
 
 /// Keys that a storage may keep together with that of the duel.
-fn neighbours() -> Outcome<[TokenKey; 4]> {
+fn neighbours() -> PropertyResult<[TokenKey; 4]> {
     let mine = key("alice")?;
     Ok([key("bob")?, TokenKey::new("google", "alice")?, mine.clone().with_account("work")?, mine.with_tenant("acme")?])
 }
@@ -195,7 +195,7 @@ struct Duel {
 }
 
 impl Duel {
-    async fn new(on: &Subject, user: &str) -> Outcome<Self> {
+    async fn new(on: &TestedStorage, user: &str) -> PropertyResult<Self> {
         Ok(Self { handles: on.handles(2).await?, key: key(user)? })
     }
 
@@ -204,7 +204,7 @@ impl Duel {
         &self,
         one: impl FnOnce(Arc<dyn TokenStorage>, TokenKey) -> F + Send + 'static,
         other: impl FnOnce(Arc<dyn TokenStorage>, TokenKey) -> G + Send + 'static,
-    ) -> Outcome<[T; 2]>
+    ) -> PropertyResult<[T; 2]>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -225,7 +225,7 @@ impl Duel {
     }
 
     /// Two writes, whose payloads say which is which.
-    async fn writes(&self, when: [Precondition; 2]) -> Outcome<[Result<Version, StorageError>; 2]> {
+    async fn writes(&self, when: [Precondition; 2]) -> PropertyResult<[Result<Version, StorageError>; 2]> {
         let [first, second] = when;
         self.at_once(
             move |storage, key| async move { storage.put(&key, &Record::new("one"), first).await },
@@ -241,7 +241,7 @@ impl Duel {
         what: &str,
         one: Result<Version, StorageError>,
         other: Result<Version, StorageError>,
-    ) -> Outcome {
+    ) -> PropertyResult {
         let version = match (&one, &other) {
             (Ok(version), Err(StorageError::Conflict)) => ("one", *version),
             (Err(StorageError::Conflict), Ok(version)) => ("other", *version),
@@ -268,7 +268,7 @@ impl Duel {
 }
 
 /// Whether a write succeeded or met another one.
-fn won(written: Result<Version, StorageError>) -> Outcome<bool> {
+fn won(written: Result<Version, StorageError>) -> PropertyResult<bool> {
     match written {
         Ok(_) => Ok(true),
         Err(StorageError::Conflict) => Ok(false),

@@ -12,12 +12,12 @@ use tokio::time::{sleep, timeout};
 use crate::calls::Call;
 use crate::harness::Fault;
 use crate::listing::are_listed;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// What was written before a restart is read and listed through a new pool, with its version and hints.
-pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome {
+pub async fn acknowledged_writes_survive_a_restart(on: Arc<TestedStorage>) -> PropertyResult {
     let mut written = Vec::new();
     for index in 0..20 {
         let key = key(&format!("user{index}"))?;
@@ -46,7 +46,7 @@ pub async fn acknowledged_writes_survive_a_restart(on: Arc<Subject>) -> Outcome 
 
 /// When the server crashes in the middle of writes (`kill -9`), no acknowledged write or delete is lost, and
 /// the same storage works again once the server does.
-pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Outcome {
+pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<TestedStorage>) -> PropertyResult {
     if !on.capabilities().durable {
         return Err(Stop::not_applicable("not durable"));
     }
@@ -93,17 +93,17 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<Subject>) -> Out
 }
 
 /// While the server is down every call returns an error soon: never `Ok(None)`, `Ok(false)`, an empty page or a conflict.
-pub async fn an_outage_is_an_error(on: Arc<Subject>) -> Outcome {
+pub async fn an_outage_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     every_call_fails(on, Fault::Down).await
 }
 
 /// A server that does not answer makes every call an error within a bounded time.
-pub async fn a_silent_server_is_an_error_in_time(on: Arc<Subject>) -> Outcome {
+pub async fn a_silent_server_is_an_error_in_time(on: Arc<TestedStorage>) -> PropertyResult {
     every_call_fails(on, Fault::Silent).await
 }
 
 /// After an outage the same storage works again, without a restart.
-pub async fn the_storage_recovers(on: Arc<Subject>) -> Outcome {
+pub async fn the_storage_recovers(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for fault in [Fault::Down, Fault::Silent] {
         let version = on.storage().put(&key, &rich("before"), Precondition::Always).await?;
@@ -127,7 +127,7 @@ pub async fn the_storage_recovers(on: Arc<Subject>) -> Outcome {
 
 /// After a failed call the record is the old or the new one, and only an `Ambiguous` call may have changed it, now or
 /// later.
-pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
+pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult {
     let mut untouched = Vec::new();
     for fault in [Fault::CutReply, Fault::Down, Fault::Silent] {
         reads_fail(&on, fault).await?;
@@ -179,7 +179,7 @@ pub async fn an_error_means_old_or_new(on: Arc<Subject>) -> Outcome {
 }
 
 /// A read whose answer is cut off is an error.
-async fn reads_fail(on: &Subject, fault: Fault) -> Outcome {
+async fn reads_fail(on: &TestedStorage, fault: Fault) -> PropertyResult {
     let key = key("read")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     on.harness().inject(fault).await?;
@@ -192,16 +192,16 @@ async fn reads_fail(on: &Subject, fault: Fault) -> Outcome {
 }
 
 /// If the server is read-only, every write returns an error, and nothing is lost.
-pub async fn read_only_is_an_error(on: Arc<Subject>) -> Outcome {
+pub async fn read_only_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     refuses_writes(&on, Fault::ReadOnly).await
 }
 
 /// If the medium is full, every write returns an error, and nothing is lost.
-pub async fn a_full_medium_is_an_error(on: Arc<Subject>) -> Outcome {
+pub async fn a_full_medium_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     refuses_writes(&on, Fault::Full).await
 }
 
-async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
+async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResult {
     let (alice, nobody, bob, carol) = (key("alice")?, key("nobody")?, key("bob")?, key("carol")?);
     let version = on.storage().put(&alice, &rich("x"), Precondition::Always).await?;
     on.storage().put(&bob, &rich("x"), Precondition::Always).await?;
@@ -257,7 +257,7 @@ async fn every_call_fails(on: Arc<Subject>, fault: Fault) -> Outcome {
 }
 
 /// Whether the storage has records to remove that are past their retention, and a call that does.
-pub(crate) async fn purges(on: &Subject) -> Outcome<bool> {
+pub(crate) async fn purges(on: &TestedStorage) -> PropertyResult<bool> {
     let past = Record::new("x").with_retain_for(Some(Duration::ZERO));
     let mut removed = 0;
     for _ in 0..2 {
@@ -269,7 +269,7 @@ pub(crate) async fn purges(on: &Subject) -> Outcome<bool> {
     Ok(removed > 0)
 }
 
-async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
+async fn refuses_writes(on: &TestedStorage, fault: Fault) -> PropertyResult {
     let (alice, bob, carol) = (key("alice")?, key("bob")?, key("carol")?);
     let version = on.storage().put(&alice, &rich("before"), Precondition::Always).await?;
     let carols = on.storage().put(&carol, &rich("before"), Precondition::Always).await?;
@@ -330,7 +330,7 @@ async fn refuses_writes(on: &Subject, fault: Fault) -> Outcome {
 }
 
 /// Whether an answer fits to what became of the record.
-fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> Outcome {
+fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> PropertyResult {
     match answer {
         Ok(true) => ensure!(changed, "{what} is Ok, and nothing has changed"),
         Ok(false) => return Err(Stop::failed(format_args!("{what} of a stored record is Ok(false)"))),
@@ -347,7 +347,7 @@ fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> 
 }
 
 /// The answer of a call, if it comes within half of the harness's patience.
-pub(crate) async fn in_time<T>(on: &Subject, call: impl Future<Output = T>) -> Outcome<T> {
+pub(crate) async fn in_time<T>(on: &TestedStorage, call: impl Future<Output = T>) -> PropertyResult<T> {
     let bound = on.harness().patience() / 2;
     let mut call = pin!(call);
     match timeout(bound, call.as_mut()).await {
@@ -358,7 +358,7 @@ pub(crate) async fn in_time<T>(on: &Subject, call: impl Future<Output = T>) -> O
 }
 
 /// Ends the fault, and waits until the storage answers again.
-pub(crate) async fn heal(on: &Subject) -> Outcome {
+pub(crate) async fn heal(on: &TestedStorage) -> PropertyResult {
     on.harness().heal().await?;
     let key = key("probe")?;
     let (bound, begun) = (on.harness().patience() / 3, Instant::now());
@@ -377,7 +377,7 @@ pub(crate) async fn heal(on: &Subject) -> Outcome {
     }
 }
 
-async fn works(on: &Subject) -> Outcome {
+async fn works(on: &TestedStorage) -> PropertyResult {
     let key = key("works")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     let get = Call::get(&key);

@@ -9,13 +9,13 @@ use oauth_dance_core::{Entry, Filter, Precondition, Record, Timestamp, TokenKey,
 use crate::calls::pages;
 use crate::listing::{all, are_listed, many};
 use crate::lookalikes;
-use crate::outcome::{Outcome, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, ensure, ensure_eq};
 use crate::paging::keys_are_listed;
 use crate::show::Show as _;
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// A filter and pages go together: the conditions hold on every page, and pages do not end early.
-pub async fn filters_hold_on_every_page(on: Arc<Subject>) -> Outcome {
+pub async fn filters_hold_on_every_page(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for index in 0..30 {
         let key = TokenKey::new(["github", "google", "slack"][index % 3], format!("user{index:02}"))?;
@@ -35,7 +35,7 @@ pub async fn filters_hold_on_every_page(on: Arc<Subject>) -> Outcome {
 }
 
 /// Every condition of a filter holds for every entry, alone and together with others.
-pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
+pub async fn filters_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut entries = Vec::new();
     for (index, key) in many()?.into_iter().enumerate() {
@@ -73,7 +73,7 @@ pub async fn filters_are_exact(on: Arc<Subject>) -> Outcome {
 
 /// A filter compares like a key, byte for byte: it finds the one record and none that looks alike, and every record is
 /// listed without a filter. An empty user or provider finds nothing.
-pub async fn filters_tell_lookalikes_apart(on: Arc<Subject>) -> Outcome {
+pub async fn filters_tell_lookalikes_apart(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for empty in [Filter::everything().user(""), Filter::everything().provider("")] {
         on.storage().put(&key("bob")?, &rich("x"), Precondition::Always).await?;
@@ -85,7 +85,8 @@ pub async fn filters_tell_lookalikes_apart(on: Arc<Subject>) -> Outcome {
     for index in on.rounds(groups.len(), Duration::from_secs(2)).await? {
         let mut texts: Vec<_> = groups[(first + index) % groups.len()].iter().filter(|text| text.len() <= 64).collect();
         texts.retain(|text| !text.is_empty());
-        let parts = |text: &str| Outcome::Ok([key(text)?, TokenKey::new(text, "bob")?, key("bob")?.with_tenant(text)?]);
+        let parts =
+            |text: &str| PropertyResult::Ok([key(text)?, TokenKey::new(text, "bob")?, key("bob")?.with_tenant(text)?]);
         let mut keys = BTreeSet::new();
         for text in &texts {
             keys.extend(parts(text)?);
@@ -113,7 +114,7 @@ pub async fn filters_tell_lookalikes_apart(on: Arc<Subject>) -> Outcome {
 }
 
 /// What a filter asks for is compared byte for byte: it is neither a pattern nor a prefix, and case matters.
-pub async fn filters_are_not_patterns(on: Arc<Subject>) -> Outcome {
+pub async fn filters_are_not_patterns(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let texts = [
         "alice",

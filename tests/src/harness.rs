@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use oauth_dance_core::{BoxError, TokenKey, TokenStorage};
 
 /// What the maker of a harness, or the harness itself, answers.
-pub type Answer<T> = Result<T, HarnessError>;
+pub type HarnessResult<T> = Result<T, HarnessError>;
 
 /// Why a harness did not do what it was asked. Every [`std::error::Error`] turns into [`Failed`](Self::Failed) by `?`.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HarnessError {
 ///
 /// # Errors
 /// [`HarnessError::Missing`] if it is not set or empty.
-pub fn server_from_env(name: &str) -> Answer<String> {
+pub fn server_from_env(name: &str) -> HarnessResult<String> {
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => Ok(value),
         _ => Err(HarnessError::Missing(format!("{name} is not set"))),
@@ -51,12 +51,12 @@ pub trait Harness: Send + Sync + 'static {
     fn storage(&self) -> Arc<dyn TokenStorage>;
 
     /// The same data through a new pool, connection or file handle, as another replica or after a restart.
-    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+    async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         Err(HarnessError::Cannot("open the same data again"))
     }
 
     /// A storage with another table name, prefix or other namespace in the same database.
-    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+    async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         let _ = namespace;
         Err(HarnessError::Cannot("open another namespace"))
     }
@@ -64,24 +64,24 @@ pub trait Harness: Send + Sync + 'static {
     /// Lets time pass on the clock that retention is counted on, for all storages of this harness.
     /// Where that clock cannot be moved it waits, as this does; then it is asked for a few seconds at most. A clock that
     /// can be moved is moved by whole seconds, and by days.
-    async fn advance(&self, by: Duration) -> Answer<()> {
+    async fn advance(&self, by: Duration) -> HarnessResult<()> {
         tokio::time::sleep(by).await;
         Ok(())
     }
 
     /// Everything that is stored, in whatever form the medium holds it: a dump, the bytes of all files.
-    async fn raw_dump(&self) -> Answer<Vec<u8>> {
+    async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         Err(HarnessError::Cannot("dump what is stored"))
     }
 
     /// Damages the stored record of a key so that the storage cannot read it.
-    async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+    async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         let _ = key;
         Err(HarnessError::Cannot("damage a stored record"))
     }
 
     /// Brings a fault about, until [`heal`](Self::heal).
-    async fn inject(&self, fault: Fault) -> Answer<()> {
+    async fn inject(&self, fault: Fault) -> HarnessResult<()> {
         Err(HarnessError::Cannot(match fault {
             Fault::Down => "make the server refuse connections",
             Fault::Silent => "make the server silent",
@@ -94,18 +94,18 @@ pub trait Harness: Send + Sync + 'static {
     }
 
     /// Ends the fault. Once it returns the server works again.
-    async fn heal(&self) -> Answer<()> {
+    async fn heal(&self) -> HarnessResult<()> {
         Ok(())
     }
 
     /// A program that opens the same data in a process of its own and hands the storage to
     /// [`process::work`](crate::process::work).
-    async fn process(&self) -> Answer<Command> {
+    async fn process(&self) -> HarnessResult<Command> {
         Err(HarnessError::Cannot("start another process"))
     }
 
     /// The storage's own `{:?}` and whatever it logged, to be searched for secrets.
-    fn printed(&self) -> Answer<String> {
+    fn printed(&self) -> HarnessResult<String> {
         Err(HarnessError::Cannot("print the storage"))
     }
 

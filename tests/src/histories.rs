@@ -11,20 +11,20 @@ use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorag
 use tokio::task::JoinSet;
 
 use crate::harness::Fault;
-use crate::linearizability::{Action, Answer, Call, explain};
-use crate::outcome::{Outcome, Stop, ensure};
+use crate::linearizability::{Action, Call, Reply, explain};
+use crate::outcome::{PropertyResult, Stop, ensure};
 use crate::show::Show as _;
-use crate::subject::{Random, Subject, key};
+use crate::tested_storage::{Random, TestedStorage, key};
 
 /// Whatever several clients do at once, there is an order of their calls, one after the other, in which every answer
 /// is right, and no call comes before one that had returned when it began.
-pub async fn histories_are_linearizable(on: Arc<Subject>) -> Outcome {
+pub async fn histories_are_linearizable(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     play(&on, 120, Duration::from_millis(700), None).await
 }
 
 /// The same while answers are cut off: a write whose answer was lost has happened at one instant, or never.
-pub async fn histories_with_faults_are_linearizable(on: Arc<Subject>) -> Outcome {
+pub async fn histories_with_faults_are_linearizable(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     for fault in [Fault::CutReply, Fault::Down] {
         play(&on, 24, Duration::from_millis(500), Some(fault)).await?;
@@ -36,7 +36,7 @@ pub async fn histories_with_faults_are_linearizable(on: Arc<Subject>) -> Outcome
     }
 }
 
-async fn play(on: &Arc<Subject>, most: usize, time: Duration, fault: Option<Fault>) -> Outcome {
+async fn play(on: &Arc<TestedStorage>, most: usize, time: Duration, fault: Option<Fault>) -> PropertyResult {
     let handles = on.handles(4).await?;
     let mut random = on.random();
     let name = fault.map_or_else(String::new, |fault| format!("{fault:?} "));
@@ -73,7 +73,7 @@ async fn play(on: &Arc<Subject>, most: usize, time: Duration, fault: Option<Faul
             for key in &keys[..count] {
                 let begun = shared.ticks.fetch_add(1, Ordering::SeqCst);
                 let found = handles[0].get(key).await?;
-                let answer = found.map_or(Answer::Nothing, |found| Answer::Found(found.value.payload, found.version));
+                let answer = found.map_or(Reply::Nothing, |found| Reply::Found(found.value.payload, found.version));
                 let ended = shared.ticks.fetch_add(1, Ordering::SeqCst);
                 lock(&shared.calls).push((key.clone(), Call { action: Action::Get, answer, begun, ended }));
             }
@@ -116,14 +116,14 @@ struct Client {
 }
 
 impl Client {
-    async fn run(mut self, calls: usize) -> Outcome {
+    async fn run(mut self, calls: usize) -> PropertyResult {
         for call in 0..calls {
             let key = self.keys[self.random.below(self.keys.len())].clone();
             let action = self.choose(&key, call);
             let begun = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
             let answer = self.call(&key, &action).await?;
             let mut ended = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
-            if answer == Some(Answer::Unknown) {
+            if answer == Some(Reply::Unknown) {
                 ended = u64::MAX;
             }
             // A storage that was too busy has changed nothing.
@@ -161,24 +161,24 @@ impl Client {
         if recent.is_empty() { Version::random() } else { recent[self.random.below(recent.len())].1 }
     }
 
-    async fn call(&self, key: &TokenKey, action: &Action) -> Outcome<Option<Answer>> {
+    async fn call(&self, key: &TokenKey, action: &Action) -> PropertyResult<Option<Reply>> {
         let answer = match action {
             Action::Get => self.storage.get(key).await.map(|found| match found {
-                Some(found) => Answer::Found(found.value.payload, found.version),
-                None => Answer::Nothing,
+                Some(found) => Reply::Found(found.value.payload, found.version),
+                None => Reply::Nothing,
             }),
             Action::Put(payload, when) => {
                 let written = self.storage.put(key, &Record::new(payload.clone()), *when).await;
-                written.map(Answer::Written)
+                written.map(Reply::Written)
             }
-            Action::Delete(only) => self.storage.delete(key, *only).await.map(Answer::Deleted),
+            Action::Delete(only) => self.storage.delete(key, *only).await.map(Reply::Deleted),
         };
         match answer {
             Ok(answer) => Ok(Some(answer)),
-            Err(StorageError::Conflict) => Ok(Some(Answer::Conflict)),
+            Err(StorageError::Conflict) => Ok(Some(Reply::Conflict)),
             Err(error) if error.is_retryable() => Ok(None),
             Err(StorageError::Ambiguous { .. }) if self.may_fail && matches!(action, Action::Get) => Ok(None),
-            Err(StorageError::Ambiguous { .. }) if self.may_fail => Ok(Some(Answer::Unknown)),
+            Err(StorageError::Ambiguous { .. }) if self.may_fail => Ok(Some(Reply::Unknown)),
             Err(error) => Err(error.into()),
         }
     }

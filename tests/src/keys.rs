@@ -9,15 +9,15 @@ use oauth_dance_core::{Cursor, Filter, PageRequest, Precondition, Record, TokenK
 use crate::apart::are_apart;
 use crate::calls::Call;
 use crate::lookalikes;
-use crate::outcome::{Outcome, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, list_all};
+use crate::tested_storage::{TestedStorage, key, list_all};
 
 /// The most bytes of a key that every storage accepts, if no part has more than 64.
 pub(crate) const ACCEPTED: usize = 96;
 
 /// A key that differs in its tenant, user, provider or account alone is another key.
-pub async fn every_part_keeps_keys_apart(on: Arc<Subject>) -> Outcome {
+pub async fn every_part_keeps_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let mut keys = Vec::new();
     for tenant in ["", "a", "b"] {
         for (user, provider) in [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")] {
@@ -30,7 +30,7 @@ pub async fn every_part_keeps_keys_apart(on: Arc<Subject>) -> Outcome {
 }
 
 /// Parts that read the same when joined with a separator are different keys, whatever the separator.
-pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
+pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let separators = [
         ":",
         "|",
@@ -114,27 +114,27 @@ pub async fn separators_keep_keys_apart(on: Arc<Subject>) -> Outcome {
 }
 
 /// Keys are compared byte for byte: case, spaces and accents matter, in every part.
-pub async fn case_spaces_and_accents_keep_keys_apart(on: Arc<Subject>) -> Outcome {
+pub async fn case_spaces_and_accents_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
     groups_are_apart(&on, lookalikes::CASE_SPACES_AND_ACCENTS).await
 }
 
 /// Unicode is not normalized: texts that look alike are different keys, and every character comes back.
-pub async fn unicode_keeps_keys_apart(on: Arc<Subject>) -> Outcome {
+pub async fn unicode_keeps_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
     groups_are_apart(&on, lookalikes::UNICODE).await
 }
 
 /// No collation applies: kana, width, letters of several languages and characters without weight are all different.
-pub async fn collations_do_not_apply_to_keys(on: Arc<Subject>) -> Outcome {
+pub async fn collations_do_not_apply_to_keys(on: Arc<TestedStorage>) -> PropertyResult {
     groups_are_apart(&on, lookalikes::COLLATIONS).await
 }
 
 /// No value stands for an absent part, for a default or for all: `default`, `null`, `-`, `*`, `0` are values like others.
-pub async fn no_value_stands_for_none(on: Arc<Subject>) -> Outcome {
+pub async fn no_value_stands_for_none(on: Arc<TestedStorage>) -> PropertyResult {
     groups_are_apart(&on, lookalikes::STAND_INS).await
 }
 
 /// No word that the medium shows beside a record stands for an absent tenant or account.
-pub async fn no_stored_word_stands_for_none(on: Arc<Subject>) -> Outcome {
+pub async fn no_stored_word_stands_for_none(on: Arc<TestedStorage>) -> PropertyResult {
     let alice = key("alice")?;
     on.storage().put(&alice, &Record::new("x"), Precondition::Always).await?;
     let mut shown = on.harness().raw_dump().await?;
@@ -166,22 +166,22 @@ pub async fn no_stored_word_stands_for_none(on: Arc<Subject>) -> Outcome {
 }
 
 /// What looks like a number, a date or a truth value is a text.
-pub async fn numbers_are_compared_as_text(on: Arc<Subject>) -> Outcome {
+pub async fn numbers_are_compared_as_text(on: Arc<TestedStorage>) -> PropertyResult {
     groups_are_apart(&on, lookalikes::NUMBERS).await
 }
 
 /// Addresses, paths and identifiers are neither decoded nor cleaned: `a+b@x`, `a b@x` and `a%20b@x` are three users.
-pub async fn addresses_are_not_normalized(on: Arc<Subject>) -> Outcome {
+pub async fn addresses_are_not_normalized(on: Arc<TestedStorage>) -> PropertyResult {
     groups_are_apart(&on, lookalikes::ADDRESSES).await
 }
 
 /// Patterns, quotes and control characters in a key are data to every operation.
-pub async fn special_characters_are_data(on: Arc<Subject>) -> Outcome {
+pub async fn special_characters_are_data(on: Arc<TestedStorage>) -> PropertyResult {
     groups_are_apart(&on, lookalikes::SPECIAL).await
 }
 
 /// A long key works, or is refused as `KeyTooLong`; no call cuts it into another key.
-pub async fn long_keys_work_or_are_refused(on: Arc<Subject>) -> Outcome {
+pub async fn long_keys_work_or_are_refused(on: Arc<TestedStorage>) -> PropertyResult {
     let lengths = [1, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 191, 192, 199, 200, 201, 250, 254, 255, 256, 257];
     let longer =
         [258, 300, 511, 512, 513, 767, 768, 1023, 1024, 1025, 3072, 4096, 8192, 16_385, 65_535, 65_536, 65_537];
@@ -193,13 +193,13 @@ pub async fn long_keys_work_or_are_refused(on: Arc<Subject>) -> Outcome {
                 let stem = "k".repeat(length - 1);
                 [long(part, &format!("{stem}x")), long(part, &format!("x{stem}"))]
             });
-        are_apart(&on, &plain.chain(others).collect::<Outcome<Vec<_>>>()?).await?;
+        are_apart(&on, &plain.chain(others).collect::<PropertyResult<Vec<_>>>()?).await?;
     }
     Ok(())
 }
 
 /// A key of 96 bytes, no part longer than 64, works whatever its characters: no way to escape them makes it too long.
-pub async fn keys_of_any_characters_work(on: Arc<Subject>) -> Outcome {
+pub async fn keys_of_any_characters_work(on: Arc<TestedStorage>) -> PropertyResult {
     let characters =
         ["é", "/", "-", "%", "_", " ", "\u{1}", "\n", "\\", "\"", "'", "\u{7f}", "中", "😀", "A", "\u{10ffff}"];
     let first = on.random().below(characters.len());
@@ -207,13 +207,13 @@ pub async fn keys_of_any_characters_work(on: Arc<Subject>) -> Outcome {
         let character = characters[(first + index) % characters.len()];
         let lengths = [[0, 64, 32, 0], [0, 32, 64, 0], [24, 24, 24, 24], [8, 8, 16, 64], [64, 8, 12, 12]];
         let keys = lengths.map(|lengths| filled(character, lengths));
-        are_apart(&on, &keys.into_iter().collect::<Outcome<Vec<_>>>()?).await?;
+        are_apart(&on, &keys.into_iter().collect::<PropertyResult<Vec<_>>>()?).await?;
     }
     Ok(())
 }
 
 /// A key whose parts have these lengths and are of one character, but for the rest of a length that is no multiple.
-fn filled(character: &str, lengths: [usize; 4]) -> Outcome<TokenKey> {
+fn filled(character: &str, lengths: [usize; 4]) -> PropertyResult<TokenKey> {
     let [tenant, user, provider, account] = lengths.map(|length| {
         let text = character.repeat(length / character.len());
         format!("{text}{}", "x".repeat(length - text.len()))
@@ -222,7 +222,7 @@ fn filled(character: &str, lengths: [usize; 4]) -> Outcome<TokenKey> {
 }
 
 /// The lengths of a key's parts are not counted modulo 256 or 65,536: no part reaches into the next one.
-pub async fn lengths_do_not_wrap(on: Arc<Subject>) -> Outcome {
+pub async fn lengths_do_not_wrap(on: Arc<TestedStorage>) -> PropertyResult {
     for one in 0..4 {
         for other in (0..4).filter(|other| *other != one) {
             for (wraps, length) in [(256, usize::from(b'x')), (65_536, usize::from(u16::from_be_bytes(*b"xx")))] {
@@ -239,13 +239,13 @@ pub async fn lengths_do_not_wrap(on: Arc<Subject>) -> Outcome {
 }
 
 /// However many keys there are, each has its own record, and none is dropped for another.
-pub async fn no_record_is_evicted_for_another(on: Arc<Subject>) -> Outcome {
+pub async fn no_record_is_evicted_for_another(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_room()?;
     let mut written = Vec::new();
     for batch in on.rounds(16, Duration::from_millis(400)).await? {
         let records: Vec<_> = (0..512)
             .map(|index| Ok((key(&format!("user{batch}-{index}"))?, Record::new(format!("{batch}-{index}")))))
-            .collect::<Outcome<_>>()?;
+            .collect::<PropertyResult<_>>()?;
         on.put_all(records.clone()).await?;
         written.extend(records);
     }
@@ -261,7 +261,7 @@ pub async fn no_record_is_evicted_for_another(on: Arc<Subject>) -> Outcome {
 }
 
 /// Two storages with different namespaces in one database do not see each other, also where one name begins the other.
-pub async fn namespaces_are_apart(on: Arc<Subject>) -> Outcome {
+pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let names = ["a", "ab", "a_b"];
     let name = |index: usize| if index == 0 { "the first" } else { names[index - 1] };
     let mut storages = vec![Arc::clone(on.storage())];
@@ -294,7 +294,7 @@ pub async fn namespaces_are_apart(on: Arc<Subject>) -> Outcome {
 }
 
 /// In any history of writes and deletes, no user ever reads what was written for another.
-pub async fn no_user_reads_another_users_record(on: Arc<Subject>) -> Outcome {
+pub async fn no_user_reads_another_users_record(on: Arc<TestedStorage>) -> PropertyResult {
     let users = ["alice", "Alice", "alice ", "bob", "bob:github", "%", "álice"];
     let mut random = on.random();
     let mut present = [false; 7];
@@ -331,14 +331,14 @@ pub async fn no_user_reads_another_users_record(on: Arc<Subject>) -> Outcome {
 }
 
 /// A key with a text as one of its parts, and the others plain.
-fn long(part: usize, text: &str) -> Outcome<TokenKey> {
+fn long(part: usize, text: &str) -> PropertyResult<TokenKey> {
     let mut parts = ["", "alice", "github", ""];
     parts[part] = text;
     Ok(TokenKey::from_parts(parts[0], parts[1], parts[2], parts[3])?)
 }
 
 /// A key with so many `x` in two of its parts, and as little as can be in the others.
-fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> Outcome<TokenKey> {
+fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> PropertyResult<TokenKey> {
     let mut parts = ["", "x", "x", ""].map(str::to_owned);
     parts[one] = "x".repeat(length);
     parts[other] = "x".repeat(other_length);
@@ -348,7 +348,7 @@ fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> Ou
 
 /// Every text of a group in every part of a key, with the other parts plain. A slow storage is tried with some of the
 /// groups, and one in which all records of a browser are one cookie, with some texts at a time.
-async fn groups_are_apart(on: &Subject, groups: &[&[&str]]) -> Outcome {
+async fn groups_are_apart(on: &TestedStorage, groups: &[&[&str]]) -> PropertyResult {
     let (at_once, time) = if on.capabilities().request_bound { (6, 1) } else { (usize::MAX, 4) };
     let first = on.random().below(groups.len());
     let texts = (0..groups.len()).flat_map(|index| groups[(first + index) % groups.len()].chunks(at_once));

@@ -27,7 +27,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use oauth_dance_conformance::{Answer, Harness, async_trait};
+//! use oauth_dance_conformance::{HarnessResult, Harness, async_trait};
 //! use oauth_dance_core::{MemoryStorage, TokenStorage};
 //!
 //! struct InMemory(MemoryStorage);
@@ -38,7 +38,7 @@
 //!         Arc::new(self.0.clone())
 //!     }
 //!
-//!     async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+//!     async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
 //!         Ok(Arc::new(self.0.clone()))
 //!     }
 //! }
@@ -116,18 +116,18 @@ pub mod retention;
 mod run;
 pub mod secrecy;
 mod show;
-mod subject;
+mod tested_storage;
 mod tests_macro;
 mod traces;
 
 pub use async_trait::async_trait;
 
-pub use harness::{Answer, Fault, Harness, HarnessError, server_from_env};
-pub use outcome::{Outcome, Stop};
+pub use harness::{Fault, Harness, HarnessError, HarnessResult, server_from_env};
+pub use outcome::{PropertyResult, Stop};
 pub use properties::PROPERTIES;
 pub use report::Report;
 pub use run::{Property, run_all};
-pub use subject::Subject;
+pub use tested_storage::TestedStorage;
 
 #[doc(hidden)]
 pub mod __private {

@@ -9,7 +9,7 @@ use crate::show::text;
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) action: Action,
-    pub(crate) answer: Answer,
+    pub(crate) answer: Reply,
     pub(crate) begun: u64,
     pub(crate) ended: u64,
 }
@@ -24,7 +24,7 @@ pub(crate) enum Action {
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Reply {
     Nothing,
     Found(Vec<u8>, Version),
     Written(Version),
@@ -34,7 +34,7 @@ pub(crate) enum Answer {
     Unknown,
 }
 
-impl Answer {
+impl Reply {
     pub(crate) fn version(&self) -> Option<Version> {
         match self {
             Self::Found(_, version) | Self::Written(version) => Some(*version),
@@ -53,11 +53,11 @@ pub(crate) fn explain(calls: &[Call]) -> bool {
 }
 
 /// Which call wrote what is stored.
-type State = Option<usize>;
+type Stored = Option<usize>;
 
-fn search(calls: &[Call], done: u128, state: State, tried: &mut HashSet<(u128, State)>) -> bool {
+fn search(calls: &[Call], done: u128, state: Stored, tried: &mut HashSet<(u128, Stored)>) -> bool {
     let open = |index: &usize| done & (1 << index) == 0;
-    if (0..calls.len()).filter(open).all(|index| calls[index].answer == Answer::Unknown) {
+    if (0..calls.len()).filter(open).all(|index| calls[index].answer == Reply::Unknown) {
         return true;
     }
     if !tried.insert((done, state)) {
@@ -72,24 +72,24 @@ fn search(calls: &[Call], done: u128, state: State, tried: &mut HashSet<(u128, S
 }
 
 /// The state after a call, or `None` if its answer is wrong in this state.
-fn apply(calls: &[Call], index: usize, state: State) -> Option<State> {
+fn apply(calls: &[Call], index: usize, state: Stored) -> Option<Stored> {
     let stored = state.and_then(|writer| match (&calls[writer].action, &calls[writer].answer) {
-        (Action::Put(payload, _), Answer::Written(version)) => Some((payload, *version)),
-        (Action::Put(payload, _), Answer::Unknown) => Some((payload, seen(calls, payload).unwrap_or(UNSEEN))),
+        (Action::Put(payload, _), Reply::Written(version)) => Some((payload, *version)),
+        (Action::Put(payload, _), Reply::Unknown) => Some((payload, seen(calls, payload).unwrap_or(UNSEEN))),
         _ => None,
     });
     let current = stored.map(|(_, version)| version);
     match (&calls[index].action, &calls[index].answer) {
-        (Action::Get, Answer::Nothing) => stored.is_none().then_some(state),
-        (Action::Get, Answer::Found(payload, version)) => (stored == Some((payload, *version))).then_some(state),
-        (Action::Put(_, when), Answer::Written(_)) => when.holds_for(current).then_some(Some(index)),
-        (Action::Put(_, when), Answer::Conflict) => (!when.holds_for(current)).then_some(state),
+        (Action::Get, Reply::Nothing) => stored.is_none().then_some(state),
+        (Action::Get, Reply::Found(payload, version)) => (stored == Some((payload, *version))).then_some(state),
+        (Action::Put(_, when), Reply::Written(_)) => when.holds_for(current).then_some(Some(index)),
+        (Action::Put(_, when), Reply::Conflict) => (!when.holds_for(current)).then_some(state),
         // One that does not happen is left open.
-        (Action::Put(_, when), Answer::Unknown) => when.holds_for(current).then_some(Some(index)),
-        (Action::Delete(only), Answer::Unknown) => {
+        (Action::Put(_, when), Reply::Unknown) => when.holds_for(current).then_some(Some(index)),
+        (Action::Delete(only), Reply::Unknown) => {
             current.is_some_and(|current| only.is_none_or(|only| only == current)).then_some(None)
         }
-        (Action::Delete(only), Answer::Deleted(removed)) => {
+        (Action::Delete(only), Reply::Deleted(removed)) => {
             let holds = current.is_some_and(|current| only.is_none_or(|only| only == current));
             (holds == *removed).then_some(if holds { None } else { state })
         }
@@ -103,7 +103,7 @@ const UNSEEN: Version = Version::from_bytes([0x55; 16]);
 /// The version with which a payload was read, which no other write has.
 fn seen(calls: &[Call], payload: &[u8]) -> Option<Version> {
     calls.iter().find_map(|call| match &call.answer {
-        Answer::Found(found, version) if found == payload => Some(*version),
+        Reply::Found(found, version) if found == payload => Some(*version),
         _ => None,
     })
 }
@@ -122,7 +122,7 @@ impl fmt::Display for Call {
             Action::Delete(only) => write!(f, "delete {only:?}")?,
         }
         match &self.answer {
-            Answer::Found(payload, version) => write!(f, " -> {} {version:?}", text(payload)),
+            Reply::Found(payload, version) => write!(f, " -> {} {version:?}", text(payload)),
             other => write!(f, " -> {other:?}"),
         }
     }
@@ -135,25 +135,25 @@ mod tests {
     const ONE: Version = Version::from_bytes([1; 16]);
     const TWO: Version = Version::from_bytes([2; 16]);
 
-    fn call(begun: u64, ended: u64, action: Action, answer: Answer) -> Call {
+    fn call(begun: u64, ended: u64, action: Action, answer: Reply) -> Call {
         Call { action, answer, begun, ended }
     }
 
     fn put(begun: u64, ended: u64, when: Precondition, version: Version) -> Call {
-        call(begun, ended, Action::Put(b"x".to_vec(), when), Answer::Written(version))
+        call(begun, ended, Action::Put(b"x".to_vec(), when), Reply::Written(version))
     }
 
     fn found(begun: u64, ended: u64, version: Version) -> Call {
-        call(begun, ended, Action::Get, Answer::Found(b"x".to_vec(), version))
+        call(begun, ended, Action::Get, Reply::Found(b"x".to_vec(), version))
     }
 
     #[test]
     fn calls_one_after_the_other_have_one_order() {
         let good = [put(0, 1, Precondition::Absent, ONE), found(2, 3, ONE)];
         assert!(explain(&good));
-        let early = [call(0, 1, Action::Get, Answer::Nothing), put(2, 3, Precondition::Absent, ONE)];
+        let early = [call(0, 1, Action::Get, Reply::Nothing), put(2, 3, Precondition::Absent, ONE)];
         assert!(explain(&early));
-        let lost = [put(0, 1, Precondition::Absent, ONE), call(2, 3, Action::Get, Answer::Nothing)];
+        let lost = [put(0, 1, Precondition::Absent, ONE), call(2, 3, Action::Get, Reply::Nothing)];
         assert!(!explain(&lost));
         let stale = [put(0, 1, Precondition::Absent, ONE), put(2, 3, Precondition::Always, TWO), found(4, 5, ONE)];
         assert!(!explain(&stale));
@@ -165,7 +165,7 @@ mod tests {
             let both = [put(0, 3, Precondition::Always, ONE), put(1, 2, Precondition::Always, TWO), found(4, 5, late)];
             assert!(explain(&both));
         }
-        let read = [put(0, 3, Precondition::Always, ONE), call(1, 2, Action::Get, Answer::Nothing)];
+        let read = [put(0, 3, Precondition::Always, ONE), call(1, 2, Action::Get, Reply::Nothing)];
         assert!(explain(&read));
     }
 
@@ -189,15 +189,15 @@ mod tests {
             [base.clone(), put(2, 5, Precondition::Version(ONE), TWO), put(3, 4, Precondition::Version(ONE), three)];
         assert!(!explain(&twice));
         let refused = Action::Put(b"x".to_vec(), Precondition::Version(ONE));
-        let once = [base, put(2, 5, Precondition::Version(ONE), TWO), call(3, 4, refused, Answer::Conflict)];
+        let once = [base, put(2, 5, Precondition::Version(ONE), TWO), call(3, 4, refused, Reply::Conflict)];
         assert!(explain(&once));
     }
 
     #[test]
     fn a_lost_answer_explains_either_state_once() {
-        let unknown = |begun| call(begun, u64::MAX, Action::Put(b"y".to_vec(), Precondition::Always), Answer::Unknown);
+        let unknown = |begun| call(begun, u64::MAX, Action::Put(b"y".to_vec(), Precondition::Always), Reply::Unknown);
         let base = put(0, 1, Precondition::Absent, ONE);
-        let new = |begun| call(begun, begun + 1, Action::Get, Answer::Found(b"y".to_vec(), TWO));
+        let new = |begun| call(begun, begun + 1, Action::Get, Reply::Found(b"y".to_vec(), TWO));
         assert!(explain(&[base.clone(), unknown(2), found(4, 5, ONE)]));
         assert!(explain(&[base.clone(), unknown(2), new(4), new(6)]));
         assert!(explain(&[base.clone(), unknown(2), found(4, 5, ONE), new(6)]));
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_delete_is_told_to_one() {
         let base = put(0, 1, Precondition::Absent, ONE);
-        let delete = |removed| call(2, 3, Action::Delete(Some(ONE)), Answer::Deleted(removed));
+        let delete = |removed| call(2, 3, Action::Delete(Some(ONE)), Reply::Deleted(removed));
         assert!(explain(&[base.clone(), delete(true), delete(false)]));
         assert!(!explain(&[base.clone(), delete(true), delete(true)]));
         assert!(!explain(&[base, delete(false), delete(false)]));

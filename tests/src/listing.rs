@@ -6,12 +6,12 @@ use std::sync::Arc;
 use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, StorageError, TokenKey};
 
 use crate::calls::{Call, pages};
-use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show;
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// `list` of a storage that does not declare it is `Unsupported`, and not an empty page.
-pub async fn an_undeclared_list_is_unsupported(on: Arc<Subject>) -> Outcome {
+pub async fn an_undeclared_list_is_unsupported(on: Arc<TestedStorage>) -> PropertyResult {
     if on.capabilities().listable {
         return Err(crate::Stop::not_applicable("listable"));
     }
@@ -22,12 +22,12 @@ pub async fn an_undeclared_list_is_unsupported(on: Arc<Subject>) -> Outcome {
 }
 
 /// `list` returns every record once, with its version and hints, and no deleted one.
-pub async fn the_list_is_exact(on: Arc<Subject>) -> Outcome {
+pub async fn the_list_is_exact(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     // One page, and keys that no storage takes for another: filters, pages and keys have properties of their own.
     let everything = Filter::everything();
     let list = pages(&everything, 100);
-    let keys: Vec<_> = (0..32).map(|index| key(&format!("user{index:02}"))).collect::<Outcome<_>>()?;
+    let keys: Vec<_> = (0..32).map(|index| key(&format!("user{index:02}"))).collect::<PropertyResult<_>>()?;
     ensure_eq!(all(&on, &everything, 100).await?, vec![], "{list} of a new storage");
     let mut wanted = BTreeMap::new();
     for (index, key) in keys.iter().cloned().enumerate() {
@@ -56,7 +56,7 @@ pub async fn the_list_is_exact(on: Arc<Subject>) -> Outcome {
 }
 
 /// Pages of any size cover the list exactly, and none is larger than asked for.
-pub async fn pages_of_any_size_cover_the_list(on: Arc<Subject>) -> Outcome {
+pub async fn pages_of_any_size_cover_the_list(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut wanted = Vec::new();
     for index in 0..12 {
@@ -72,10 +72,10 @@ pub async fn pages_of_any_size_cover_the_list(on: Arc<Subject>) -> Outcome {
 }
 
 /// A list of more than a thousand records is whole, in pages of any size.
-pub async fn long_lists_are_whole(on: Arc<Subject>) -> Outcome {
+pub async fn long_lists_are_whole(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let count = 1_105;
-    let keys: Vec<_> = (0..count).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    let keys: Vec<_> = (0..count).map(|index| key(&format!("user{index}"))).collect::<PropertyResult<_>>()?;
     on.put_all(keys.iter().map(|key| (key.clone(), Record::new("x"))).collect()).await?;
     for (limit, filter) in [
         (usize::MAX, Filter::everything()),
@@ -96,7 +96,7 @@ pub async fn long_lists_are_whole(on: Arc<Subject>) -> Outcome {
 }
 
 /// All records of a user can be listed and removed, and no other user's record is removed with them.
-pub async fn a_user_can_be_removed(on: Arc<Subject>) -> Outcome {
+pub async fn a_user_can_be_removed(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for key in many()? {
         on.storage().put(&key, &rich("x"), Precondition::Always).await?;
@@ -114,7 +114,7 @@ pub async fn a_user_can_be_removed(on: Arc<Subject>) -> Outcome {
 }
 
 /// Keys in several tenants, users, providers and accounts: 32 of them.
-pub(crate) fn many() -> Outcome<Vec<TokenKey>> {
+pub(crate) fn many() -> PropertyResult<Vec<TokenKey>> {
     let mut keys = Vec::new();
     for user in ["alice", "bob", "carol", "dave"] {
         for provider in ["github", "google"] {
@@ -128,7 +128,7 @@ pub(crate) fn many() -> Outcome<Vec<TokenKey>> {
 
 /// The entries are those wanted, in any order. A failure says what is missing, unexpected or changed, and not all.
 #[track_caller]
-pub(crate) fn are_listed(listed: &[Entry], wanted: &[Entry], what: &str) -> Outcome {
+pub(crate) fn are_listed(listed: &[Entry], wanted: &[Entry], what: &str) -> PropertyResult {
     let among = |entry: &Entry, others: &[Entry]| others.iter().any(|other| other.key == entry.key);
     let keys = |entries: &[Entry], others: &[Entry]| {
         let lone = entries.iter().filter(|entry| !among(entry, others));
@@ -158,7 +158,7 @@ fn some(those: &[String]) -> String {
 }
 
 /// All pages, in the order of the keys.
-pub(crate) async fn all(on: &Subject, filter: &Filter, limit: usize) -> Outcome<Vec<Entry>> {
+pub(crate) async fn all(on: &TestedStorage, filter: &Filter, limit: usize) -> PropertyResult<Vec<Entry>> {
     let mut entries = list_all(on.storage().as_ref(), filter, limit).await?;
     entries.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(entries)

@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, Version, Versioned};
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, rich};
+use crate::tested_storage::{TestedStorage, key, rich};
 
 /// How long writes are repeated to find one that is lost.
 const TIME: Duration = Duration::from_millis(1_500);
 
 /// The name that a storage declares is not empty, its `max_payload` is 1 KiB or more, and what it declares does not change.
-pub async fn capabilities_do_not_change(on: Arc<Subject>) -> Outcome {
+pub async fn capabilities_do_not_change(on: Arc<TestedStorage>) -> PropertyResult {
     let first = on.capabilities();
     ensure!(!first.name.is_empty(), "capabilities(): the name is empty");
     let limit = first.max_payload.unwrap_or(usize::MAX);
@@ -26,7 +26,7 @@ pub async fn capabilities_do_not_change(on: Arc<Subject>) -> Outcome {
 }
 
 /// `get` of a key that was never written is `Ok(None)`.
-pub async fn missing_is_none(on: Arc<Subject>) -> Outcome {
+pub async fn missing_is_none(on: Arc<TestedStorage>) -> PropertyResult {
     let (nobody, alice) = (key("nobody")?, key("alice")?);
     let get = Call::get(&nobody);
     ensure_eq!(on.storage().get(&nobody).await?, None, "{get} of a new storage");
@@ -36,7 +36,7 @@ pub async fn missing_is_none(on: Arc<Subject>) -> Outcome {
 }
 
 /// Every `get` after a `put` returns its record, and every `get` after a `delete` is `None`: each of several.
-pub async fn a_read_shows_the_last_write(on: Arc<Subject>) -> Outcome {
+pub async fn a_read_shows_the_last_write(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for round in 0..8 {
         let payload = format!("write {round}").into_bytes();
@@ -58,7 +58,7 @@ pub async fn a_read_shows_the_last_write(on: Arc<Subject>) -> Outcome {
 }
 
 /// A hint that was not given is not there when the record is read.
-pub async fn absent_hints_stay_absent(on: Arc<Subject>) -> Outcome {
+pub async fn absent_hints_stay_absent(on: Arc<TestedStorage>) -> PropertyResult {
     for chosen in 0..8 {
         let key = key(&format!("user{chosen}"))?;
         let full = rich("payload");
@@ -84,7 +84,7 @@ pub async fn absent_hints_stay_absent(on: Arc<Subject>) -> Outcome {
 }
 
 /// `put` replaces the whole record and merges nothing: payload, hints and retention.
-pub async fn a_write_replaces_the_whole_record(on: Arc<Subject>) -> Outcome {
+pub async fn a_write_replaces_the_whole_record(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let poor = Record::new("b");
     for when in 0..2 {
@@ -100,7 +100,7 @@ pub async fn a_write_replaces_the_whole_record(on: Arc<Subject>) -> Outcome {
 }
 
 /// The version that `put` returned is the one that `get` shows, and reading does not change it.
-pub async fn reading_does_not_change_the_version(on: Arc<Subject>) -> Outcome {
+pub async fn reading_does_not_change_the_version(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     for read in 1..=3 {
@@ -113,7 +113,7 @@ pub async fn reading_does_not_change_the_version(on: Arc<Subject>) -> Outcome {
 }
 
 /// `put Always` never conflicts, whatever is there.
-pub async fn put_always_never_conflicts(on: Arc<Subject>) -> Outcome {
+pub async fn put_always_never_conflicts(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for payload in ["one", "two", "two", "three"] {
         on.storage().put(&key, &Record::new(payload), Precondition::Always).await?;
@@ -124,7 +124,7 @@ pub async fn put_always_never_conflicts(on: Arc<Subject>) -> Outcome {
 }
 
 /// `delete` of a record is `Ok(true)`, and the record is gone.
-pub async fn delete_removes_the_record(on: Arc<Subject>) -> Outcome {
+pub async fn delete_removes_the_record(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     let delete = Call::delete(&key, None);
@@ -134,7 +134,7 @@ pub async fn delete_removes_the_record(on: Arc<Subject>) -> Outcome {
 }
 
 /// `delete` of a key that has no record, or no longer has one, is `Ok(false)`.
-pub async fn delete_of_nothing_is_false(on: Arc<Subject>) -> Outcome {
+pub async fn delete_of_nothing_is_false(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let delete = Call::delete(&key, None);
     ensure_eq!(on.storage().delete(&key, None).await?, false, "{delete} of a key that was never written");
@@ -145,7 +145,7 @@ pub async fn delete_of_nothing_is_false(on: Arc<Subject>) -> Outcome {
 }
 
 /// A key can be written again after a delete, and nothing of the old record comes back with it.
-pub async fn a_deleted_key_can_be_written_again(on: Arc<Subject>) -> Outcome {
+pub async fn a_deleted_key_can_be_written_again(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     on.storage().put(&key, &rich("old"), Precondition::Always).await?;
     on.storage().delete(&key, None).await?;
@@ -158,7 +158,7 @@ pub async fn a_deleted_key_can_be_written_again(on: Arc<Subject>) -> Outcome {
 }
 
 /// Once `put` or `delete` returned, every handle on the same data sees it: in `get`, in `list` and in conditions.
-pub async fn writes_are_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
+pub async fn writes_are_seen_through_every_handle(on: Arc<TestedStorage>) -> PropertyResult {
     on.harness().reopen().await?;
     if on.capabilities().max_age.is_some() {
         return Err(Stop::not_applicable("a max_age is declared"));
@@ -217,7 +217,7 @@ pub async fn cached_records_are_no_older_than_declared(on: Arc<Subject>) -> Outc
 }
 
 /// Every acknowledged write is there, and every acknowledged delete has happened, in thousands of them.
-pub async fn no_acknowledged_write_is_lost(on: Arc<Subject>) -> Outcome {
+pub async fn no_acknowledged_write_is_lost(on: Arc<TestedStorage>) -> PropertyResult {
     let clients = if on.capabilities().atomic { 8 } else { 1 };
     let end = Instant::now() + TIME;
     on.together(0..clients, move |storage, client| async move {

@@ -9,9 +9,9 @@ use oauth_dance_core::{Entry, Filter, Precondition, Record, StorageError, Timest
 use crate::calls::{Call, pages};
 use crate::listing::are_listed;
 use crate::lookalikes;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, difference};
-use crate::subject::{Random, Subject, list_all};
+use crate::tested_storage::{Random, TestedStorage, list_all};
 
 /// How many histories are tried, how long each is, and how long all may take.
 const HISTORIES: usize = 60;
@@ -22,7 +22,7 @@ const LATE: Duration = Duration::from_millis(300);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// In any history of calls, one after the other and through several handles, every answer is that of the model.
-pub async fn random_histories_match_the_model(on: Arc<Subject>) -> Outcome {
+pub async fn random_histories_match_the_model(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.recorded_handles(3).await?;
     let can_move_time = on.can_move_time().await?;
     let mut random = on.random();
@@ -39,7 +39,7 @@ pub async fn random_histories_match_the_model(on: Arc<Subject>) -> Outcome {
 }
 
 /// A few keys that one storage or another takes for the same.
-fn keys(random: &mut Random) -> Outcome<Vec<TokenKey>> {
+fn keys(random: &mut Random) -> PropertyResult<Vec<TokenKey>> {
     let group = lookalikes::ALL[random.below(lookalikes::ALL.len())];
     let texts = group[random.below(group.len())];
     let mut keys = vec![TokenKey::new("github", "alice")?];
@@ -86,7 +86,7 @@ impl Stored {
 }
 
 struct Player<'a> {
-    on: &'a Subject,
+    on: &'a TestedStorage,
     handles: Vec<Arc<dyn TokenStorage>>,
     keys: Vec<TokenKey>,
     model: Model,
@@ -96,7 +96,7 @@ struct Player<'a> {
 }
 
 impl Player<'_> {
-    async fn play(&mut self) -> Outcome {
+    async fn play(&mut self) -> PropertyResult {
         for step in 0..STEPS {
             let key = self.keys[self.random.below(self.keys.len())].clone();
             let handle = self.random.below(self.handles.len());
@@ -118,7 +118,7 @@ impl Player<'_> {
         Ok(())
     }
 
-    async fn step(&mut self, storage: &dyn TokenStorage, key: &TokenKey, step: usize) -> Outcome {
+    async fn step(&mut self, storage: &dyn TokenStorage, key: &TokenKey, step: usize) -> PropertyResult {
         match self.random.below(16) {
             0..=6 => {
                 let when = self.condition(key);
@@ -148,7 +148,7 @@ impl Player<'_> {
     }
 
     /// Waits until no record may be there or not.
-    async fn leave_the_edge(&self) -> Outcome {
+    async fn leave_the_edge(&self) -> PropertyResult {
         loop {
             let (now, soon) = (self.on.now(), self.on.now() + SECOND);
             if self.model.records.values().all(|stored| stored.is_live(now, soon).is_some()) {
@@ -206,7 +206,13 @@ impl Player<'_> {
             .with_retain_for(retain_for)
     }
 
-    async fn put(&mut self, storage: &dyn TokenStorage, key: &TokenKey, when: Precondition, step: usize) -> Outcome {
+    async fn put(
+        &mut self,
+        storage: &dyn TokenStorage,
+        key: &TokenKey,
+        when: Precondition,
+        step: usize,
+    ) -> PropertyResult {
         let stored = self.model.records.get(key).map(|stored| stored.record.clone());
         // The record that is stored already, now and then.
         let repeated = stored.filter(|_| self.random.below(4) == 0);
@@ -236,7 +242,7 @@ impl Player<'_> {
         key: &TokenKey,
         only: Option<Version>,
         step: usize,
-    ) -> Outcome {
+    ) -> PropertyResult {
         let begun = self.on.now();
         let removed = storage.delete(key, only).await?;
         let current = self.current(key, begun, self.on.now())?.map(|stored| stored.version);
@@ -250,7 +256,7 @@ impl Player<'_> {
     }
 
     /// Reads a key and compares all that is read.
-    async fn check(&mut self, storage: &dyn TokenStorage, key: &TokenKey, step: usize) -> Outcome {
+    async fn check(&mut self, storage: &dyn TokenStorage, key: &TokenKey, step: usize) -> PropertyResult {
         let begun = self.on.now();
         let found = storage.get(key).await?;
         let ended = self.on.now();
@@ -284,7 +290,7 @@ impl Player<'_> {
     }
 
     /// Lists with a random filter and compares every entry.
-    async fn list(&mut self, storage: &dyn TokenStorage, step: usize) -> Outcome {
+    async fn list(&mut self, storage: &dyn TokenStorage, step: usize) -> PropertyResult {
         if !self.on.capabilities().listable {
             return Ok(());
         }
@@ -323,7 +329,7 @@ impl Player<'_> {
     }
 
     /// What the model has for a key while a call ran.
-    fn current(&self, key: &TokenKey, begun: Duration, ended: Duration) -> Outcome<Option<Stored>> {
+    fn current(&self, key: &TokenKey, begun: Duration, ended: Duration) -> PropertyResult<Option<Stored>> {
         let Some(stored) = self.model.records.get(key) else { return Ok(None) };
         match stored.is_live(begun, ended) {
             Some(is_live) => Ok(is_live.then(|| stored.clone())),

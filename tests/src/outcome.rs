@@ -4,7 +4,7 @@ use std::panic::Location;
 use crate::harness::HarnessError;
 
 /// How one property ended: it holds, or a [`Stop`].
-pub type Outcome<T = ()> = Result<T, Stop>;
+pub type PropertyResult<T = ()> = Result<T, Stop>;
 
 /// Why a property was not shown to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

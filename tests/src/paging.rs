@@ -9,12 +9,12 @@ use oauth_dance_core::{Cursor, Entry, Filter, PageRequest, Precondition, Record,
 
 use crate::calls::{Call, pages};
 use crate::listing::{all, are_listed, values};
-use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// A cursor that no storage handed out is `InvalidCursor`: neither the first page nor an empty one.
-pub async fn foreign_cursors_are_refused(on: Arc<Subject>) -> Outcome {
+pub async fn foreign_cursors_are_refused(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
     let made_up = [
@@ -47,10 +47,10 @@ pub async fn foreign_cursors_are_refused(on: Arc<Subject>) -> Outcome {
 }
 
 /// A list goes on after a record that was deleted meanwhile, with another limit, filter or handle.
-pub async fn a_list_continues_from_any_cursor(on: Arc<Subject>) -> Outcome {
+pub async fn a_list_continues_from_any_cursor(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let handles = on.recorded_handles(2).await?;
-    let keys: Vec<_> = (0..12).map(|index| key(&format!("user{index:02}"))).collect::<Outcome<_>>()?;
+    let keys: Vec<_> = (0..12).map(|index| key(&format!("user{index:02}"))).collect::<PropertyResult<_>>()?;
     for key in &keys {
         handles[0].put(key, &rich("x"), Precondition::Always).await?;
     }
@@ -75,7 +75,7 @@ pub async fn a_list_continues_from_any_cursor(on: Arc<Subject>) -> Outcome {
 }
 
 /// A list continues after any key: long ones, ones of any characters, and ones that read the same when joined.
-pub async fn a_list_continues_after_any_key(on: Arc<Subject>) -> Outcome {
+pub async fn a_list_continues_after_any_key(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut keys = BTreeSet::new();
     for s in ["/", ":", "|", "#", "\0", "", " ", "\u{1f}"] {
@@ -109,7 +109,7 @@ pub async fn a_list_continues_after_any_key(on: Arc<Subject>) -> Outcome {
 }
 
 /// A list continues after a record whose retention has ended since it was listed, purged or not.
-pub async fn a_list_continues_after_an_expired_record(on: Arc<Subject>) -> Outcome {
+pub async fn a_list_continues_after_an_expired_record(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let one = on.units(1).await?;
     let mut live = Vec::new();
@@ -156,11 +156,11 @@ pub async fn a_list_continues_after_an_expired_record(on: Arc<Subject>) -> Outco
 }
 
 /// A record that is there throughout is listed exactly once, whatever is written and deleted between the pages.
-pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
+pub async fn pages_are_stable_under_writes(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     // What comes and goes before the cursor must not cancel out.
     for (round, (created, deleted)) in [(3, 0), (0, 3), (2, 2)].into_iter().enumerate() {
-        let name = |user: String| Outcome::Ok(TokenKey::new(format!("round{round}"), user)?);
+        let name = |user: String| PropertyResult::Ok(TokenKey::new(format!("round{round}"), user)?);
         let mut records = Vec::new();
         for index in 0..40 {
             records.push((name(format!("m{index:03}"))?, rich("x")));
@@ -195,9 +195,9 @@ pub async fn pages_are_stable_under_writes(on: Arc<Subject>) -> Outcome {
 }
 
 /// Each page shows what is stored when it is asked for: no record that was deleted since the first page, and none as it was.
-pub async fn later_pages_show_the_current_state(on: Arc<Subject>) -> Outcome {
+pub async fn later_pages_show_the_current_state(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
-    let keys: Vec<_> = (0..9).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    let keys: Vec<_> = (0..9).map(|index| key(&format!("user{index}"))).collect::<PropertyResult<_>>()?;
     for limit in [1, 2, 4] {
         for key in &keys {
             on.storage().put(key, &rich("x"), Precondition::Always).await?;
@@ -226,7 +226,7 @@ pub async fn later_pages_show_the_current_state(on: Arc<Subject>) -> Outcome {
 }
 
 /// Records past their retention between live ones neither end the list early nor take a place on a page.
-pub async fn expired_records_do_not_end_a_list(on: Arc<Subject>) -> Outcome {
+pub async fn expired_records_do_not_end_a_list(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let one = on.units(1).await?;
     let mut live = Vec::new();
@@ -252,7 +252,7 @@ pub async fn expired_records_do_not_end_a_list(on: Arc<Subject>) -> Outcome {
 }
 
 /// A user's long-lived record is listed after a short-lived one has ended, whichever was written last.
-pub async fn long_lived_records_stay_listed_after_short_ones(on: Arc<Subject>) -> Outcome {
+pub async fn long_lived_records_stay_listed_after_short_ones(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let (one, long) = (on.units(1).await?, on.units(600).await?);
     let short = rich("x").with_retain_for(Some(one));
@@ -287,10 +287,10 @@ pub async fn long_lived_records_stay_listed_after_short_ones(on: Arc<Subject>) -
 }
 
 /// A record that is rewritten all the time is listed exactly once, and so is what lies beside it.
-pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<Subject>) -> Outcome {
+pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let handles = on.handles(2).await?;
-    let keys: Vec<_> = (0..6).map(|index| key(&format!("user{index}"))).collect::<Outcome<_>>()?;
+    let keys: Vec<_> = (0..6).map(|index| key(&format!("user{index}"))).collect::<PropertyResult<_>>()?;
     for key in &keys {
         on.storage().put(key, &rich("x"), Precondition::Always).await?;
     }
@@ -304,7 +304,7 @@ pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<Subject>) -> Outco
             }
             tokio::task::yield_now().await;
         }
-        Outcome::Ok(())
+        PropertyResult::Ok(())
     });
     let mut checked = Ok(());
     for round in on.rounds(300, Duration::from_millis(200)).await? {
@@ -324,7 +324,7 @@ pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<Subject>) -> Outco
 
 /// These keys are listed, in any order and each once.
 #[track_caller]
-pub(crate) fn keys_are_listed(mut listed: Vec<TokenKey>, wanted: &[TokenKey], what: &str) -> Outcome {
+pub(crate) fn keys_are_listed(mut listed: Vec<TokenKey>, wanted: &[TokenKey], what: &str) -> PropertyResult {
     listed.sort();
     let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &Record::new(""));
     let [listed, wanted] = [&listed, wanted].map(|keys| keys.iter().map(entry).collect::<Vec<_>>());

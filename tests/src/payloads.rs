@@ -7,12 +7,12 @@ use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenKey};
 
 use crate::calls::Call;
 use crate::lookalikes;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, difference};
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// A payload of any size up to the declared limit, or 1 MiB, comes back whole.
-pub async fn sizes_are_exact(on: Arc<Subject>) -> Outcome {
+pub async fn sizes_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
     let mut sizes = vec![0, 1, 255, 256, 4_095, 4_096, 4_097, 8_000, 16_384, 65_535, 65_536, 65_537, 1_048_576];
     sizes.extend([
@@ -29,7 +29,7 @@ pub async fn sizes_are_exact(on: Arc<Subject>) -> Outcome {
 }
 
 /// A payload above the declared limit is `TooLarge`, and the record that was there before is untouched.
-pub async fn too_large_is_refused(on: Arc<Subject>) -> Outcome {
+pub async fn too_large_is_refused(on: Arc<TestedStorage>) -> PropertyResult {
     let limit = on.capabilities().max_payload.ok_or_else(|| Stop::not_applicable("no max_payload is declared"))?;
     let key = key("alice")?;
     let small = rich("small");
@@ -57,7 +57,7 @@ pub async fn too_large_is_refused(on: Arc<Subject>) -> Outcome {
 }
 
 /// Every byte comes back: zeros, line ends, what is not UTF-8, and all 256 of them at the start and the end.
-pub async fn any_bytes_come_back(on: Arc<Subject>) -> Outcome {
+pub async fn any_bytes_come_back(on: Arc<TestedStorage>) -> PropertyResult {
     let every: Vec<u8> = (0..=255).collect();
     let mut payloads: Vec<Vec<u8>> = vec![
         every.clone(),
@@ -95,7 +95,7 @@ pub async fn any_bytes_come_back(on: Arc<Subject>) -> Outcome {
 }
 
 /// A payload that looks like something else comes back as it is: hexadecimal, base64, JSON, an envelope, a number.
-pub async fn payloads_that_look_encoded_come_back(on: Arc<Subject>) -> Outcome {
+pub async fn payloads_that_look_encoded_come_back(on: Arc<TestedStorage>) -> PropertyResult {
     let texts = [
         "",
         " ",
@@ -175,7 +175,7 @@ pub async fn payloads_that_look_encoded_come_back(on: Arc<Subject>) -> Outcome {
 }
 
 /// `expires_at` is exact to the second, from 1970 to 9999, whatever the time zones of process and server.
-pub async fn instants_are_exact(on: Arc<Subject>) -> Outcome {
+pub async fn instants_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     // Among them: 32 bits signed and unsigned, MySQL's TIMESTAMP, the nights clocks change in Europe and America.
     let instants = [
@@ -215,7 +215,7 @@ pub async fn instants_are_exact(on: Arc<Subject>) -> Outcome {
 
 /// A `key_id` is any text of at most 64 bytes, and is read and listed as it was written. A longer one too, or it is
 /// `TooLarge`.
-pub async fn key_ids_are_exact(on: Arc<Subject>) -> Outcome {
+pub async fn key_ids_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     let mut texts: Vec<String> =
         ["0123456789abcdef", "ABCDEF", "Key", " key ", "a/b:c=d", "'", "%", "\n", "a\0b", "\0"]
             .map(str::to_owned)
@@ -245,7 +245,7 @@ pub async fn key_ids_are_exact(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-async fn key_id_comes_back(on: &Subject, text: &str) -> Outcome {
+async fn key_id_comes_back(on: &TestedStorage, text: &str) -> PropertyResult {
     let key = key("alice")?;
     let record = Record::new("x").with_key_id(Some(text.to_owned()));
     on.storage().put(&key, &record, Precondition::Always).await?;
@@ -260,7 +260,7 @@ async fn key_id_comes_back(on: &Subject, text: &str) -> Outcome {
 }
 
 /// A payload that replaces a longer or a shorter one comes back with its own length and bytes.
-pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<Subject>) -> Outcome {
+pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let small = [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000];
     // For storages that divide a payload: fewer parts than before, and parts that are just full.
@@ -272,7 +272,7 @@ pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<Subject>) -> O
 }
 
 /// What `put` wrote, `get` reads: the payload byte for byte, and every hint.
-pub async fn records_come_back_exactly(on: Arc<Subject>) -> Outcome {
+pub async fn records_come_back_exactly(on: Arc<TestedStorage>) -> PropertyResult {
     let mut random = on.random();
     for round in 0..40 {
         let key = key(&format!("user{}", round % 4))?;
@@ -295,10 +295,10 @@ pub async fn records_come_back_exactly(on: Arc<Subject>) -> Outcome {
 }
 
 /// No large record is evicted for another, and there is no limit for all records of a user together.
-pub async fn large_records_are_not_evicted(on: Arc<Subject>) -> Outcome {
+pub async fn large_records_are_not_evicted(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_room()?;
     let size = on.fitting(1_048_576);
-    let key = |index: usize| Outcome::Ok(TokenKey::new(format!("provider{index}"), "alice")?);
+    let key = |index: usize| PropertyResult::Ok(TokenKey::new(format!("provider{index}"), "alice")?);
     let record = |index: usize| Record::new(vec![b'a' + (index % 26) as u8; size]);
     let mut count = 0;
     for index in on.rounds(40, Duration::from_millis(300)).await? {
@@ -314,7 +314,7 @@ pub async fn large_records_are_not_evicted(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-async fn come_back(on: &Subject, payloads: &[Vec<u8>]) -> Outcome {
+async fn come_back(on: &TestedStorage, payloads: &[Vec<u8>]) -> PropertyResult {
     let key = key("alice")?;
     let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
     for payload in payloads.iter().filter(|payload| payload.len() <= limit) {
@@ -324,7 +324,7 @@ async fn come_back(on: &Subject, payloads: &[Vec<u8>]) -> Outcome {
 }
 
 /// Writes a payload and reads it.
-async fn comes_back(on: &Subject, key: &TokenKey, payload: &[u8]) -> Outcome {
+async fn comes_back(on: &TestedStorage, key: &TokenKey, payload: &[u8]) -> PropertyResult {
     let record = Record::new(payload);
     on.storage().put(key, &record, Precondition::Always).await?;
     let found = on.storage().get(key).await?.map(|found| found.value.payload);

@@ -11,10 +11,10 @@ use std::time::Duration;
 use oauth_dance_core::{Precondition, Record, TokenStorage};
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::races::{count, count_up};
 use crate::show::Show as _;
-use crate::subject::{Subject, key};
+use crate::tested_storage::{TestedStorage, key};
 
 /// The environment variable with the other process's job.
 const JOB: &str = "OAUTH_DANCE_CONFORMANCE_JOB";
@@ -49,7 +49,7 @@ pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
 }
 
 /// A counter that several processes count up by read and `put Version` misses nothing.
-pub async fn no_update_is_lost_between_processes(on: Arc<Subject>) -> Outcome {
+pub async fn no_update_is_lost_between_processes(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     needs_shared(&on)?;
     let (processes, rounds) = (3, 60);
@@ -75,7 +75,7 @@ pub async fn no_update_is_lost_between_processes(on: Arc<Subject>) -> Outcome {
 }
 
 /// A write that was acknowledged in one process is seen at once in another.
-pub async fn writes_are_seen_by_other_processes(on: Arc<Subject>) -> Outcome {
+pub async fn writes_are_seen_by_other_processes(on: Arc<TestedStorage>) -> PropertyResult {
     needs_shared(&on)?;
     for round in 1..=3 {
         let mut command = on.harness().process().await?;
@@ -95,7 +95,7 @@ pub async fn writes_are_seen_by_other_processes(on: Arc<Subject>) -> Outcome {
 }
 
 /// When the application is killed (`kill -9`), nothing that was acknowledged is lost.
-pub async fn acknowledged_writes_survive_a_kill(on: Arc<Subject>) -> Outcome {
+pub async fn acknowledged_writes_survive_a_kill(on: Arc<TestedStorage>) -> PropertyResult {
     if !on.capabilities().durable {
         return Err(Stop::not_applicable("not durable"));
     }
@@ -150,13 +150,13 @@ fn kill_after(writes: usize, mut command: Command) -> io::Result<usize> {
 }
 
 /// Counts up once all processes are there: so that none is done before the next has begun.
-async fn count_with_others(storage: Arc<dyn TokenStorage>, rounds: usize, place: &str) -> Outcome {
+async fn count_with_others(storage: Arc<dyn TokenStorage>, rounds: usize, place: &str) -> PropertyResult {
     storage.put(&key(&format!("ready {place}"))?, &Record::new(""), Precondition::Always).await?;
     wait_for(storage.as_ref(), GO).await?;
     count_up(storage, rounds).await
 }
 
-async fn wait_for(storage: &dyn TokenStorage, user: &str) -> Outcome {
+async fn wait_for(storage: &dyn TokenStorage, user: &str) -> PropertyResult {
     for _ in 0..10_000 {
         if storage.get(&key(user)?).await?.is_some() {
             return Ok(());
@@ -166,7 +166,7 @@ async fn wait_for(storage: &dyn TokenStorage, user: &str) -> Outcome {
     Err(Stop::failed(format_args!("another process did not write {user:?} in time")))
 }
 
-async fn write_for_ever(storage: &dyn TokenStorage, run: &str) -> Outcome {
+async fn write_for_ever(storage: &dyn TokenStorage, run: &str) -> PropertyResult {
     for number in 1_usize.. {
         let key = key(&format!("run {run}, slot {}", number % SLOTS))?;
         storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await?;
@@ -177,6 +177,6 @@ async fn write_for_ever(storage: &dyn TokenStorage, run: &str) -> Outcome {
     Ok(())
 }
 
-fn needs_shared(on: &Subject) -> Outcome {
+fn needs_shared(on: &TestedStorage) -> PropertyResult {
     on.capabilities().shared.then_some(()).ok_or_else(|| Stop::not_applicable("not shared between processes"))
 }

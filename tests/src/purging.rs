@@ -6,15 +6,15 @@ use std::time::Duration;
 use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage};
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::retention::is_there;
-use crate::subject::{Subject, kept_for, key, rich};
+use crate::tested_storage::{TestedStorage, kept_for, key, rich};
 
 /// A retention that is over at once.
 const ZERO: Duration = Duration::ZERO;
 
 /// `purge` removes only records past their retention, at most `limit` of them, and returns 0 once none is left.
-pub async fn purge_removes_only_expired_records(on: Arc<Subject>) -> Outcome {
+pub async fn purge_removes_only_expired_records(on: Arc<TestedStorage>) -> PropertyResult {
     let long = on.units(600).await?;
     for index in 0..12 {
         on.storage().put(&key(&format!("past{index}"))?, &kept_for("x", ZERO), Precondition::Always).await?;
@@ -43,7 +43,7 @@ pub async fn purge_removes_only_expired_records(on: Arc<Subject>) -> Outcome {
 }
 
 /// `purge(0)` removes nothing, and every limit up to `usize::MAX` is accepted.
-pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
+pub async fn purge_accepts_every_limit(on: Arc<TestedStorage>) -> PropertyResult {
     let plain = key("plain")?;
     on.storage().put(&plain, &Record::new("x"), Precondition::Always).await?;
     ensure_eq!(on.storage().purge(0).await?, 0, "purge(0) of a storage where nothing is past its retention");
@@ -64,7 +64,7 @@ pub async fn purge_accepts_every_limit(on: Arc<Subject>) -> Outcome {
 }
 
 /// A purge spares every live record, however short its retention is and however soon it ends.
-pub async fn purge_spares_live_records_of_any_retention(on: Arc<Subject>) -> Outcome {
+pub async fn purge_spares_live_records_of_any_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let can_move_time = on.can_move_time().await?;
     let retentions = [3, 4, 5, 10, 30, 59, 60, 61, 300, 3_600, 86_400];
     for seconds in retentions {
@@ -85,7 +85,7 @@ pub async fn purge_spares_live_records_of_any_retention(on: Arc<Subject>) -> Out
 }
 
 /// The record is there, unless its retention may have ended.
-async fn lives(on: &Subject, key: &TokenKey, begun: Duration, retention: Duration) -> Outcome {
+async fn lives(on: &TestedStorage, key: &TokenKey, begun: Duration, retention: Duration) -> PropertyResult {
     let is_there = is_there(on, key).await?;
     let passed = on.now() - begun;
     let is_live = passed + Duration::from_secs(1) < retention;
@@ -98,9 +98,9 @@ async fn lives(on: &Subject, key: &TokenKey, begun: Duration, retention: Duratio
 }
 
 /// A purge removes more than a thousand expired records if its limit allows it.
-pub async fn purge_removes_as_many_as_its_limit_allows(on: Arc<Subject>) -> Outcome {
+pub async fn purge_removes_as_many_as_its_limit_allows(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_room()?;
-    let keys: Vec<_> = (0..1_205).map(|index| key(&format!("past{index}"))).collect::<Outcome<_>>()?;
+    let keys: Vec<_> = (0..1_205).map(|index| key(&format!("past{index}"))).collect::<PropertyResult<_>>()?;
     on.put_all(keys.iter().map(|key| (key.clone(), kept_for("x", ZERO))).collect()).await?;
     for limit in [7, 26, 101, 400, 5_000] {
         let removed = on.storage().purge(limit).await?;
@@ -114,7 +114,7 @@ pub async fn purge_removes_as_many_as_its_limit_allows(on: Arc<Subject>) -> Outc
 }
 
 /// A purge that removes fewer records than its limit leaves no expired one, whatever the limit and wherever the records are.
-pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<Subject>) -> Outcome {
+pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<TestedStorage>) -> PropertyResult {
     for limit in [1, 2, 5, 1 << 31, 1 << 32, usize::MAX] {
         for index in 0..4 {
             // Live records before, among and after expired ones.
@@ -137,8 +137,8 @@ pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<Subject>) -> O
 }
 
 /// A purge does not remove a record that is written again at the same time.
-pub async fn purge_spares_records_written_meanwhile(on: Arc<Subject>) -> Outcome {
-    let keys = (0..24).map(|index| key(&format!("user{index}"))).collect::<Outcome<Vec<_>>>()?;
+pub async fn purge_spares_records_written_meanwhile(on: Arc<TestedStorage>) -> PropertyResult {
+    let keys = (0..24).map(|index| key(&format!("user{index}"))).collect::<PropertyResult<Vec<_>>>()?;
     for round in on.rounds(40, Duration::from_millis(300)).await? {
         for key in &keys {
             on.storage().put(key, &kept_for("old", ZERO), Precondition::Always).await?;
@@ -160,7 +160,7 @@ pub async fn purge_spares_records_written_meanwhile(on: Arc<Subject>) -> Outcome
 }
 
 /// No call that finds an expired record removes one that is written at the same time.
-pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<Subject>) -> Outcome {
+pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let key = key("alice")?;
     let handles = on.handles(2).await?;
@@ -179,7 +179,7 @@ pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<Subject>) -> Ou
                     _ => drop(other.delete(&target, Some(oauth_dance_core::Version::random())).await?),
                 }
             }
-            Outcome::Ok(())
+            PropertyResult::Ok(())
         });
         for _ in 0..round % 7 {
             tokio::task::yield_now().await;
@@ -197,7 +197,7 @@ pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<Subject>) -> Ou
     Ok(())
 }
 
-async fn purge_all(storage: Arc<dyn TokenStorage>) -> Outcome {
+async fn purge_all(storage: Arc<dyn TokenStorage>) -> PropertyResult {
     for _ in 0..30 {
         storage.purge(2).await.map_err(Stop::from)?;
         tokio::task::yield_now().await;

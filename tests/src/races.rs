@@ -11,12 +11,12 @@ use oauth_dance_core::{
 use tokio::task::JoinSet;
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::subject::{Subject, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// Of many `put Absent` at once exactly one succeeds, and the others get a `Conflict`.
-pub async fn one_creation_wins(on: Arc<Subject>) -> Outcome {
+pub async fn one_creation_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(4).await?;
     for round in 0..10 {
@@ -44,7 +44,7 @@ pub async fn one_creation_wins(on: Arc<Subject>) -> Outcome {
 }
 
 /// Unconditional writes of one new key at once all succeed, and leave one record: that of one of them.
-pub async fn racing_first_writes_all_succeed(on: Arc<Subject>) -> Outcome {
+pub async fn racing_first_writes_all_succeed(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(4).await?;
     for round in 0..10 {
         let key = key(&format!("user{round}"))?;
@@ -69,7 +69,7 @@ pub async fn racing_first_writes_all_succeed(on: Arc<Subject>) -> Outcome {
 }
 
 /// A counter that many tasks count up by read and `put Version`, through several handles, misses nothing.
-pub async fn no_update_is_lost(on: Arc<Subject>) -> Outcome {
+pub async fn no_update_is_lost(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let (tasks, rounds) = (8, 25);
     let handles = on.handles(4).await?;
@@ -87,7 +87,7 @@ pub async fn no_update_is_lost(on: Arc<Subject>) -> Outcome {
 }
 
 /// Of many deletes of one record at once exactly one is `Ok(true)`.
-pub async fn one_delete_wins(on: Arc<Subject>) -> Outcome {
+pub async fn one_delete_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(4).await?;
     for round in 0..20 {
@@ -110,7 +110,7 @@ pub async fn one_delete_wins(on: Arc<Subject>) -> Outcome {
 }
 
 /// Of a delete and a write of the same version at once exactly one happens.
-pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<Subject>) -> Outcome {
+pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(2).await?;
     for round in 0..40 {
@@ -144,7 +144,7 @@ pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<Subject>) -> Outcom
 }
 
 /// No read returns the payload of one write with the hints of another, a part of a payload, or nothing in between.
-pub async fn no_read_is_torn(on: Arc<Subject>) -> Outcome {
+pub async fn no_read_is_torn(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(3).await?;
     // Some storages divide what is large, and others only what is larger still.
     for size in BTreeSet::from([5_000, 100_000].map(|size| on.fitting(size))) {
@@ -153,7 +153,11 @@ pub async fn no_read_is_torn(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-async fn no_read_of_this_size_is_torn(on: &Subject, handles: &[Arc<dyn TokenStorage>], size: usize) -> Outcome {
+async fn no_read_of_this_size_is_torn(
+    on: &TestedStorage,
+    handles: &[Arc<dyn TokenStorage>],
+    size: usize,
+) -> PropertyResult {
     let key = key(&format!("user{size}"))?;
     on.storage().put(&key, &generation(0, size), Precondition::Always).await?;
     let done = Arc::new(AtomicBool::new(false));
@@ -178,7 +182,7 @@ async fn no_read_of_this_size_is_torn(on: &Subject, handles: &[Arc<dyn TokenStor
 }
 
 /// Of several that write a large record over one version, or over nothing, at once exactly one succeeds.
-pub async fn large_writes_exclude_each_other(on: Arc<Subject>) -> Outcome {
+pub async fn large_writes_exclude_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(4).await?;
     for size in BTreeSet::from([5_000, 100_000].map(|size| on.fitting(size))) {
@@ -211,7 +215,7 @@ pub async fn large_writes_exclude_each_other(on: Arc<Subject>) -> Outcome {
 }
 
 /// Once a handle has returned a write it does not return an earlier one.
-pub async fn reads_do_not_go_back(on: Arc<Subject>) -> Outcome {
+pub async fn reads_do_not_go_back(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(3).await?;
     let key = key("alice")?;
     on.storage().put(&key, &Record::new("0"), Precondition::Always).await?;
@@ -227,7 +231,7 @@ pub async fn reads_do_not_go_back(on: Arc<Subject>) -> Outcome {
                 last = now;
                 tokio::task::yield_now().await;
             }
-            Outcome::Ok(())
+            PropertyResult::Ok(())
         });
     }
     let mut written = Ok(());
@@ -246,7 +250,7 @@ pub async fn reads_do_not_go_back(on: Arc<Subject>) -> Outcome {
 }
 
 /// Tasks that write two keys in opposite orders do not deadlock, and a busy key does not block another.
-pub async fn keys_do_not_block_each_other(on: Arc<Subject>) -> Outcome {
+pub async fn keys_do_not_block_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(4).await?;
     let (one, two, calm) = (key("one")?, key("two")?, key("calm")?);
     let mut busy = JoinSet::new();
@@ -259,7 +263,7 @@ pub async fn keys_do_not_block_each_other(on: Arc<Subject>) -> Outcome {
                 storage.put(&second, &rich("y"), Precondition::Always).await?;
                 storage.delete(&first, None).await?;
             }
-            Outcome::Ok(())
+            PropertyResult::Ok(())
         });
     }
     for _ in 0..20 {
@@ -274,7 +278,7 @@ pub async fn keys_do_not_block_each_other(on: Arc<Subject>) -> Outcome {
 }
 
 /// Counts the counter of [`no_update_is_lost`] up, as often as it takes.
-pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> Outcome {
+pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> PropertyResult {
     let key = key("counter")?;
     for _ in 0..rounds {
         loop {
@@ -294,11 +298,11 @@ pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> O
 }
 
 /// Where that counter stands.
-pub(crate) async fn count(storage: &dyn TokenStorage) -> Outcome<usize> {
+pub(crate) async fn count(storage: &dyn TokenStorage) -> PropertyResult<usize> {
     number(&key("counter")?, storage.get(&key("counter")?).await?.as_ref().map(|found| &found.value))
 }
 
-fn number(key: &TokenKey, record: Option<&Record>) -> Outcome<usize> {
+fn number(key: &TokenKey, record: Option<&Record>) -> PropertyResult<usize> {
     let number = record.and_then(|record| std::str::from_utf8(&record.payload).ok()?.parse().ok());
     number.ok_or_else(|| {
         Stop::failed(format_args!("{} is {}, and only numbers were written", Call::get(key), record.show()))
@@ -334,7 +338,7 @@ async fn read_whole_generations(
     key: TokenKey,
     done: Arc<AtomicBool>,
     size: usize,
-) -> Outcome {
+) -> PropertyResult {
     while !done.load(Ordering::SeqCst) {
         let get = Call::get(&key);
         let found = storage.get(&key).await?;

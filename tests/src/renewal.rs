@@ -6,12 +6,12 @@ use std::time::Duration;
 use oauth_dance_core::{Filter, Precondition, Record, StorageError, Versioned};
 
 use crate::calls::Call;
-use crate::outcome::{Outcome, ensure, ensure_eq, ensure_error};
+use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
-use crate::subject::{Subject, kept_for, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, kept_for, key, list_all, rich};
 
 /// Every write sets the retention: none, longer and shorter all take effect, and nothing is inherited.
-pub async fn every_write_sets_the_retention(on: Arc<Subject>) -> Outcome {
+pub async fn every_write_sets_the_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let (short, long) = (on.units(2).await?, on.units(600).await?);
     let unlimited = Record::new("x");
     let cases = [
@@ -52,7 +52,7 @@ pub async fn every_write_sets_the_retention(on: Arc<Subject>) -> Outcome {
 }
 
 /// The retention counts from the last write, also if that wrote the same bytes or had a condition.
-pub async fn retention_counts_from_the_last_write(on: Arc<Subject>) -> Outcome {
+pub async fn retention_counts_from_the_last_write(on: Arc<TestedStorage>) -> PropertyResult {
     let (two, most) = (on.units(2).await?, on.units(2).await? - Duration::from_secs(1));
     let cases = ["the same bytes", "other bytes", "a version", "after a delete"];
     for name in cases {
@@ -87,7 +87,7 @@ pub async fn retention_counts_from_the_last_write(on: Arc<Subject>) -> Outcome {
 }
 
 /// A record created after a delete does not inherit the retention of the one before.
-pub async fn retention_ends_with_the_record(on: Arc<Subject>) -> Outcome {
+pub async fn retention_ends_with_the_record(on: Arc<TestedStorage>) -> PropertyResult {
     let one = on.units(1).await?;
     let key = key("alice")?;
     on.storage().put(&key, &kept_for("old", one), Precondition::Always).await?;
@@ -101,7 +101,7 @@ pub async fn retention_ends_with_the_record(on: Arc<Subject>) -> Outcome {
 }
 
 /// Nothing of a record past its retention survives in what replaces it: neither a hint nor the retention.
-pub async fn nothing_of_an_expired_record_survives(on: Arc<Subject>) -> Outcome {
+pub async fn nothing_of_an_expired_record_survives(on: Arc<TestedStorage>) -> PropertyResult {
     let one = on.units(1).await?;
     let poor = Record::new("b");
     let old = rich("a long payload").with_retain_for(Some(one));
@@ -130,7 +130,7 @@ pub async fn nothing_of_an_expired_record_survives(on: Arc<Subject>) -> Outcome 
 }
 
 /// Calls that change nothing do not touch the retention: refused writes and deletes, reads, lists and purges.
-pub async fn refused_calls_do_not_change_the_retention(on: Arc<Subject>) -> Outcome {
+pub async fn refused_calls_do_not_change_the_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let (two, long) = (on.units(2).await?, on.units(600).await?);
     let cases = ["put Absent", "put Version", "delete", "get", "list", "purge", "delete of another key"];
     let (lasting, other) = (key("lasting")?, key("other")?);
@@ -160,7 +160,7 @@ pub async fn refused_calls_do_not_change_the_retention(on: Arc<Subject>) -> Outc
 }
 
 /// The end of a retention is seen through every handle, whichever wrote.
-pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome {
+pub async fn retention_is_seen_through_every_handle(on: Arc<TestedStorage>) -> PropertyResult {
     let two = on.units(2).await?;
     let handles = on.recorded_handles(3).await?;
     let mut versions = Vec::new();
@@ -211,7 +211,7 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<Subject>) -> Outcome
 }
 
 /// Calls something that must not touch the retention of the record it is tried on.
-async fn disturb(on: &Subject, name: &str, foreign: oauth_dance_core::Version, long: Duration) -> Outcome {
+async fn disturb(on: &TestedStorage, name: &str, foreign: oauth_dance_core::Version, long: Duration) -> PropertyResult {
     let (storage, target, longer) = (on.storage(), key(name)?, kept_for("y", long));
     match name {
         // A retention of two seconds may be over by now, and then nothing is to be shown.

@@ -9,16 +9,16 @@ use tokio::time::sleep;
 use crate::calls::Call;
 use crate::faults::{heal, in_time, purges};
 use crate::harness::Fault;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
-use crate::subject::{Subject, key};
+use crate::tested_storage::{TestedStorage, key};
 
 /// How long the suite waits for what a storage does after a call has returned.
 const LATE: Duration = Duration::from_millis(1_500);
 
 /// A storage that repeats a call because an answer was lost returns what the call did, or `Ambiguous`: never `Conflict`,
 /// `Ok(false)` or `Ok(0)` because the first attempt had succeeded.
-pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<Subject>) -> Outcome {
+pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<TestedStorage>) -> PropertyResult {
     let fault = Fault::CutNextReply;
     for round in 0..3 {
         for name in ["Always", "Absent", "Version"] {
@@ -76,7 +76,7 @@ pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<Subject>) -> O
     Ok(())
 }
 
-async fn a_repeated_read_is_right(on: &Subject, round: usize) -> Outcome {
+async fn a_repeated_read_is_right(on: &TestedStorage, round: usize) -> PropertyResult {
     let key = key(&format!("read {round}"))?;
     let version = on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;
     on.harness().inject(Fault::CutNextReply).await?;
@@ -92,7 +92,7 @@ async fn a_repeated_read_is_right(on: &Subject, round: usize) -> Outcome {
 }
 
 /// What it says that it removed, and what the next one removes, are all.
-async fn a_repeated_purge_is_right(on: &Subject) -> Outcome {
+async fn a_repeated_purge_is_right(on: &TestedStorage) -> PropertyResult {
     if !purges(on).await? {
         return Ok(());
     }
@@ -109,7 +109,7 @@ async fn a_repeated_purge_is_right(on: &Subject) -> Outcome {
 
 /// What was seen after a call whose answer was lost is not undone, and the call is not repeated later, over what came after
 /// it.
-pub async fn an_ambiguous_call_is_neither_undone_nor_repeated(on: Arc<Subject>) -> Outcome {
+pub async fn an_ambiguous_call_is_neither_undone_nor_repeated(on: Arc<TestedStorage>) -> PropertyResult {
     let mut settled = Vec::new();
     for index in 0..8 {
         let key = key(&format!("user{index}"))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{Clock, Timestamp};
 
-use crate::outcome::{Outcome, Stop};
+use crate::outcome::{PropertyResult, Stop};
 use crate::properties::bases;
 use crate::run::Property;
 
@@ -15,7 +15,7 @@ use crate::run::Property;
 #[derive(Clone, Debug)]
 pub struct Report {
     name: String,
-    outcomes: BTreeMap<&'static str, (Outcome, Duration)>,
+    outcomes: BTreeMap<&'static str, (PropertyResult, Duration)>,
 }
 
 impl Report {
@@ -23,7 +23,7 @@ impl Report {
         Self { name: name.to_owned(), outcomes: BTreeMap::new() }
     }
 
-    pub(crate) fn add(&mut self, property: &Property, outcome: Outcome, took: Duration) {
+    pub(crate) fn add(&mut self, property: &Property, outcome: PropertyResult, took: Duration) {
         self.outcomes.insert(property.name, (outcome, took));
     }
 
@@ -33,7 +33,7 @@ impl Report {
     }
 
     /// The outcome of one property, if it was tried.
-    pub fn outcome(&self, property: &str) -> Option<&Outcome> {
+    pub fn outcome(&self, property: &str) -> Option<&PropertyResult> {
         self.outcomes.get(property).map(|(outcome, _)| outcome)
     }
 
@@ -172,7 +172,7 @@ impl fmt::Display for Report {
 }
 
 /// Notes an outcome where [`Report::read_all`] finds it.
-pub(crate) fn write(folder: &Path, property: &Property, outcome: &Outcome) -> io::Result<()> {
+pub(crate) fn write(folder: &Path, property: &Property, outcome: &PropertyResult) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let text = match outcome {
         Ok(()) => "passed\n".to_owned(),
@@ -183,7 +183,7 @@ pub(crate) fn write(folder: &Path, property: &Property, outcome: &Outcome) -> io
     fs::write(folder.join(property.name), text)
 }
 
-fn parse(text: &str) -> Outcome {
+fn parse(text: &str) -> PropertyResult {
     let (kind, why) = text.split_once('\n').unwrap_or((text, ""));
     match kind {
         "passed" => Ok(()),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use oauth_dance_core::{Filter, Precondition, Record, StorageError, Timestamp, TokenKey, Versioned};
 
 use crate::calls::{Call, pages};
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
-use crate::subject::{Subject, kept_for, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, kept_for, key, list_all, rich};
 
 /// A record whose access token has expired is read, listed, written over and not purged.
-pub async fn an_expired_access_token_is_not_missing(on: Arc<Subject>) -> Outcome {
+pub async fn an_expired_access_token_is_not_missing(on: Arc<TestedStorage>) -> PropertyResult {
     on.units(1).await?;
     let (old, soon) = (key("old")?, key("soon")?);
     let record = Record::new("refresh me").with_expires_at(Some(Timestamp::from_unix_seconds(1)));
@@ -40,7 +40,7 @@ pub async fn an_expired_access_token_is_not_missing(on: Arc<Subject>) -> Outcome
 }
 
 /// `get` and `list` do not return a record past its retention, purged or not.
-pub async fn records_are_hidden_after_their_retention(on: Arc<Subject>) -> Outcome {
+pub async fn records_are_hidden_after_their_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let (short, long) = (key("short")?, key("long")?);
     let (one, many) = (on.units(1).await?, on.units(600).await?);
     on.storage().put(&short, &kept_for("x", one), Precondition::Always).await?;
@@ -62,7 +62,7 @@ pub async fn records_are_hidden_after_their_retention(on: Arc<Subject>) -> Outco
 
 /// A record past its retention counts as absent: it can be created again, its version is void, and there is nothing to
 /// delete.
-pub async fn an_expired_record_counts_as_absent(on: Arc<Subject>) -> Outcome {
+pub async fn an_expired_record_counts_as_absent(on: Arc<TestedStorage>) -> PropertyResult {
     let one = on.units(1).await?;
     let keys = [key("a")?, key("b")?, key("c")?, key("d")?];
     let mut versions = Vec::new();
@@ -89,7 +89,7 @@ pub async fn an_expired_record_counts_as_absent(on: Arc<Subject>) -> Outcome {
 }
 
 /// `get` returns the time that is left of the retention, and does not prolong it.
-pub async fn get_returns_the_remaining_retention(on: Arc<Subject>) -> Outcome {
+pub async fn get_returns_the_remaining_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let long = on.units(600).await?;
     let (alice, bob) = (key("alice")?, key("bob")?);
     let begun = on.now();
@@ -123,7 +123,7 @@ pub async fn get_returns_the_remaining_retention(on: Arc<Subject>) -> Outcome {
 }
 
 /// A fraction of a second counts as a whole second: no such retention is over at once, and none is unlimited.
-pub async fn fractional_retentions_round_up(on: Arc<Subject>) -> Outcome {
+pub async fn fractional_retentions_round_up(on: Arc<TestedStorage>) -> PropertyResult {
     let fraction = key("fraction")?;
     let record = kept_for("x", Duration::from_millis(60_001));
     on.storage().put(&fraction, &record, Precondition::Always).await?;
@@ -156,7 +156,7 @@ pub async fn fractional_retentions_round_up(on: Arc<Subject>) -> Outcome {
 }
 
 /// A retention ends at its second: at most one second early, for a clock of whole seconds, and not late.
-pub async fn retention_is_exact_to_the_second(on: Arc<Subject>) -> Outcome {
+pub async fn retention_is_exact_to_the_second(on: Arc<TestedStorage>) -> PropertyResult {
     if !on.can_move_time().await? {
         return Err(Stop::not_applicable("the harness cannot move the clock"));
     }
@@ -184,7 +184,7 @@ pub async fn retention_is_exact_to_the_second(on: Arc<Subject>) -> Outcome {
 }
 
 /// A retention of zero is over at once: the write replaces what was there, and the key is absent.
-pub async fn zero_retention_is_over_at_once(on: Arc<Subject>) -> Outcome {
+pub async fn zero_retention_is_over_at_once(on: Arc<TestedStorage>) -> PropertyResult {
     let zero = kept_for("gone", Duration::ZERO);
     for (name, conditional) in [("Always", false), ("Version", true)] {
         let key = key(name)?;
@@ -217,7 +217,7 @@ pub async fn zero_retention_is_over_at_once(on: Arc<Subject>) -> Outcome {
 }
 
 /// Long retentions neither overflow nor are cut: 25, 31, 50 and 400 days, and what no clock counts to.
-pub async fn long_retentions_do_not_overflow(on: Arc<Subject>) -> Outcome {
+pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> PropertyResult {
     const DAY: u64 = 86_400;
     let can_move_time = on.can_move_time().await?;
     // Around what overflows as milliseconds of 32 bits, what memcached takes for an instant, and what cookies may have.
@@ -276,6 +276,6 @@ pub async fn long_retentions_do_not_overflow(on: Arc<Subject>) -> Outcome {
 }
 
 /// Whether a record of this key is there.
-pub(crate) async fn is_there(on: &Subject, key: &TokenKey) -> Outcome<bool> {
+pub(crate) async fn is_there(on: &TestedStorage, key: &TokenKey) -> PropertyResult<bool> {
     Ok(on.storage().get(key).await?.is_some())
 }

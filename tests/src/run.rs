@@ -10,11 +10,11 @@ use oauth_dance_core::random_bytes;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::harness::{Answer, Harness};
-use crate::outcome::{Outcome, Stop, UNEXPECTED};
+use crate::harness::{Harness, HarnessResult};
+use crate::outcome::{PropertyResult, Stop, UNEXPECTED};
 use crate::recorder::Log;
 use crate::report::Report;
-use crate::subject::Subject;
+use crate::tested_storage::TestedStorage;
 
 /// How long a maker, or a harness that cleans up, may take.
 const SET_UP: Duration = Duration::from_secs(60);
@@ -37,15 +37,15 @@ pub struct Property {
     pub(crate) check: Check,
 }
 
-pub(crate) type Check = fn(Arc<Subject>) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(crate) type Check = fn(Arc<TestedStorage>) -> Pin<Box<dyn Future<Output = PropertyResult> + Send>>;
 
 impl Property {
     /// Tries this property on a fresh harness, and waits for it at most as long as the harness has
     /// [patience](Harness::patience). Panics of the storage, and calls that never return, are failures.
-    pub fn run<M, F, H>(&self, maker: M) -> Outcome
+    pub fn run<M, F, H>(&self, maker: M) -> PropertyResult
     where
         M: FnOnce() -> F,
-        F: Future<Output = Answer<H>> + Send + 'static,
+        F: Future<Output = HarnessResult<H>> + Send + 'static,
         H: Harness,
     {
         self.run_in_turn(maker(), None)
@@ -53,9 +53,9 @@ impl Property {
 
     fn run_in_turn<H: Harness>(
         &self,
-        making: impl Future<Output = Answer<H>> + Send + 'static,
+        making: impl Future<Output = HarnessResult<H>> + Send + 'static,
         turn: Option<OwnedSemaphorePermit>,
-    ) -> Outcome {
+    ) -> PropertyResult {
         let seed = seed();
         let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
         let outcome = self.run_on(&runtime, making, seed, turn);
@@ -67,14 +67,14 @@ impl Property {
     fn run_on<H: Harness>(
         &self,
         runtime: &Runtime,
-        making: impl Future<Output = Answer<H>> + Send + 'static,
+        making: impl Future<Output = HarnessResult<H>> + Send + 'static,
         seed: u64,
         turn: Option<OwnedSemaphorePermit>,
-    ) -> Outcome {
+    ) -> PropertyResult {
         let made = wait(runtime, SET_UP, "the maker of the harness", making)?;
         let harness = made?;
         let patience = harness.patience();
-        let subject = Arc::new(Subject::new(harness, seed));
+        let subject = Arc::new(TestedStorage::new(harness, seed));
         subject.take_turn(turn);
         let outcome = wait(runtime, patience, "the property", (self.check)(Arc::clone(&subject)))
             .and_then(std::convert::identity);
@@ -104,7 +104,7 @@ impl fmt::Debug for Property {
 pub fn run_all<M, F, H>(name: &str, maker: M) -> Report
 where
     M: Fn() -> F,
-    F: Future<Output = Answer<H>> + Send + 'static,
+    F: Future<Output = HarnessResult<H>> + Send + 'static,
     H: Harness,
 {
     let report = Mutex::new(Report::new(name));
@@ -120,10 +120,10 @@ pub(crate) fn side_by_side<M, F, H>(
     properties: &[&Property],
     at_once: usize,
     maker: M,
-    done: impl Fn(&Property, Outcome, Duration) + Sync,
+    done: impl Fn(&Property, PropertyResult, Duration) + Sync,
 ) where
     M: Fn() -> F,
-    F: Future<Output = Answer<H>> + Send + 'static,
+    F: Future<Output = HarnessResult<H>> + Send + 'static,
     H: Harness,
 {
     let turns = Arc::new(Semaphore::new(at_once));
@@ -145,7 +145,7 @@ fn next_turn(turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     runtime.block_on(Arc::clone(turns).acquire_owned()).ok()
 }
 
-/// What a failure says first: an error, a panic or a time-out with the call that it came from.
+/// What a failure says first: an error, a panic or a timeout with the call that it came from.
 fn headline(why: &str, log: &Log) -> String {
     if let Some(error) = why.strip_prefix(UNEXPECTED) {
         return match log.call_with_error(error) {
@@ -171,7 +171,7 @@ fn wait<T: Send + 'static>(
     patience: Duration,
     what: &str,
     task: impl Future<Output = T> + Send + 'static,
-) -> Outcome<T> {
+) -> PropertyResult<T> {
     let task = runtime.spawn(task);
     match runtime.block_on(async { tokio::time::timeout(patience, task).await }) {
         Ok(Ok(done)) => Ok(done),

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::calls::Call;
 use crate::harness::Fault;
-use crate::outcome::{Outcome, Stop, ensure, ensure_eq, ensure_error};
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::{Show as _, error_name};
-use crate::subject::{Subject, key, list_all};
+use crate::tested_storage::{TestedStorage, key, list_all};
 use crate::traces::find;
 
 /// Occurs in every secret of [`token`], and nowhere else.
@@ -21,7 +21,7 @@ const CANARY: &str = "CANARY-9f1c";
 const RIM: &str = "Sv3rD";
 
 /// A token of either kind comes back whole through the storage, sealed or not, with all that the provider added.
-pub async fn tokens_come_back_whole(on: Arc<Subject>) -> Outcome {
+pub async fn tokens_come_back_whole(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let mut oauth1 = OAuth1Token::new(CANARY, CANARY);
     oauth1.extra = json!({"screen_name": "alice"}).as_object().cloned().unwrap_or_default().into();
@@ -37,7 +37,7 @@ pub async fn tokens_come_back_whole(on: Arc<Subject>) -> Outcome {
 }
 
 /// Nothing of a sealed token is on the medium: not as it is, nor in hexadecimal, base64, percent-encoded or reversed.
-pub async fn sealed_tokens_leave_no_trace(on: Arc<Subject>) -> Outcome {
+pub async fn sealed_tokens_leave_no_trace(on: Arc<TestedStorage>) -> PropertyResult {
     let plain = Record::new("MARKER-7e2b");
     on.storage().put(&key("marker")?, &plain, Precondition::Always).await?;
     let tokens = sealed(&on, KeyRing::generate());
@@ -59,7 +59,7 @@ pub async fn sealed_tokens_leave_no_trace(on: Arc<Subject>) -> Outcome {
 }
 
 /// `{:?}` of the storage and what it logs show no payload.
-pub async fn printing_shows_no_payload(on: Arc<Subject>) -> Outcome {
+pub async fn printing_shows_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
     on.harness().printed()?;
     let tokens = Tokens::dangerous_plaintext(Arc::clone(on.storage()));
     let version = tokens.put(&key("alice")?, &token(), Precondition::Always).await?;
@@ -87,7 +87,7 @@ pub async fn printing_shows_no_payload(on: Arc<Subject>) -> Outcome {
 }
 
 /// No error shows a payload, in `Display`, `Debug` or any source underneath.
-pub async fn errors_show_no_payload(on: Arc<Subject>) -> Outcome {
+pub async fn errors_show_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
     let (alice, secret) = (key("alice")?, Record::new(format!("{RIM}{}{RIM}", CANARY.repeat(20))));
     let mut errors: Vec<(Call, StorageError)> = Vec::new();
     on.storage().put(&alice, &secret, Precondition::Always).await?;
@@ -126,13 +126,18 @@ pub async fn errors_show_no_payload(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-async fn put_error(on: &Subject, key: &TokenKey, record: &Record, when: Precondition) -> Option<(Call, StorageError)> {
+async fn put_error(
+    on: &TestedStorage,
+    key: &TokenKey,
+    record: &Record,
+    when: Precondition,
+) -> Option<(Call, StorageError)> {
     let error = on.storage().put(key, record, when).await.err()?;
     Some((Call::put(key, record, when), error))
 }
 
 /// A sealed record that is moved to another key, or changed by a byte, does not open there and is not taken for missing.
-pub async fn sealed_records_are_bound_to_their_key(on: Arc<Subject>) -> Outcome {
+pub async fn sealed_records_are_bound_to_their_key(on: Arc<TestedStorage>) -> PropertyResult {
     let tokens = sealed(&on, KeyRing::generate());
     let alice = key("alice")?;
     tokens.put(&alice, &token(), Precondition::Always).await?;
@@ -164,7 +169,7 @@ pub async fn sealed_records_are_bound_to_their_key(on: Arc<Subject>) -> Outcome 
 }
 
 /// Equal tokens are stored as different bytes.
-pub async fn equal_tokens_are_stored_differently(on: Arc<Subject>) -> Outcome {
+pub async fn equal_tokens_are_stored_differently(on: Arc<TestedStorage>) -> PropertyResult {
     let tokens = sealed(&on, KeyRing::generate());
     let mut seen = std::collections::HashSet::new();
     for user in ["alice", "bob", "alice"] {
@@ -177,7 +182,7 @@ pub async fn equal_tokens_are_stored_differently(on: Arc<Subject>) -> Outcome {
 }
 
 /// `get` and `list` return the id of the key that sealed a record.
-pub async fn the_sealing_key_is_recorded(on: Arc<Subject>) -> Outcome {
+pub async fn the_sealing_key_is_recorded(on: Arc<TestedStorage>) -> PropertyResult {
     let rings = [KeyRing::generate(), KeyRing::generate()];
     for (user, ring) in ["alice", "bob"].into_iter().zip(&rings) {
         sealed(&on, ring.clone()).put(&key(user)?, &token(), Precondition::Always).await?;
@@ -204,7 +209,7 @@ pub async fn the_sealing_key_is_recorded(on: Arc<Subject>) -> Outcome {
 }
 
 /// Resealing records while they are written loses no write, and can be repeated.
-pub async fn resealing_loses_no_update(on: Arc<Subject>) -> Outcome {
+pub async fn resealing_loses_no_update(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
     let before = sealed(&on, KeyRing::new(old.clone()));
@@ -237,11 +242,11 @@ pub async fn resealing_loses_no_update(on: Arc<Subject>) -> Outcome {
     Ok(())
 }
 
-fn sealed(on: &Subject, ring: KeyRing) -> Tokens {
+fn sealed(on: &TestedStorage, ring: KeyRing) -> Tokens {
     Tokens::sealed(Arc::clone(on.storage()), ring)
 }
 
-async fn stored(on: &Subject, key: &TokenKey) -> Outcome<Record> {
+async fn stored(on: &TestedStorage, key: &TokenKey) -> PropertyResult<Record> {
     let found = on.storage().get(key).await?;
     Ok(found.ok_or_else(|| Stop::failed(format_args!("{} after put is None", Call::get(key))))?.value)
 }

@@ -4,8 +4,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Answer, Harness};
-use crate::outcome::{Outcome, Stop};
+use crate::harness::{Harness, HarnessResult};
+use crate::outcome::{PropertyResult, Stop};
 use crate::report::{self, Report};
 use crate::run::{Property, SIDE_BY_SIDE, say, side_by_side};
 
@@ -77,7 +77,7 @@ impl Tally {
     pub fn check<M, F, H>(&'static self, name: &str, maker: M)
     where
         M: Fn() -> F + Send + 'static,
-        F: Future<Output = Answer<H>> + Send + 'static,
+        F: Future<Output = HarnessResult<H>> + Send + 'static,
         H: Harness,
     {
         let Some(property) = crate::PROPERTIES.iter().find(|property| property.name == name) else {
@@ -93,7 +93,7 @@ impl Tally {
     fn start<M, F, H>(&'static self, property: &'static Property, maker: M)
     where
         M: Fn() -> F + Send + 'static,
-        F: Future<Output = Answer<H>> + Send + 'static,
+        F: Future<Output = HarnessResult<H>> + Send + 'static,
         H: Harness,
     {
         let mut found = self.found();
@@ -116,7 +116,7 @@ impl Tally {
         });
     }
 
-    fn outcome_of(&self, property: &Property) -> Outcome {
+    fn outcome_of(&self, property: &Property) -> PropertyResult {
         let mut found = self.found();
         loop {
             if let Some(outcome) = found.as_ref().and_then(|report| report.outcome(property.name)) {
@@ -126,7 +126,7 @@ impl Tally {
         }
     }
 
-    fn note(&self, property: &Property, mut outcome: Outcome, took: Duration) {
+    fn note(&self, property: &Property, mut outcome: PropertyResult, took: Duration) {
         if let Err(Stop::Missing(what)) = &outcome
             && std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1")
         {

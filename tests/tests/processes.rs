@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use folder::{Flaw, Folder};
-use oauth_dance_conformance::{Answer, Harness, PROPERTIES, Stop, async_trait, process};
+use oauth_dance_conformance::{Harness, HarnessResult, PROPERTIES, Stop, async_trait, process};
 use oauth_dance_core::{Clock, TokenKey, TokenStorage};
 
 const PATH: &str = "CONFORMANCE_FOLDER";
@@ -59,7 +59,7 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn new(flaw: Flaw) -> Answer<Self> {
+    fn new(flaw: Flaw) -> HarnessResult<Self> {
         let folder = tempfile::tempdir()?;
         let passed = Arc::<AtomicU64>::default();
         let storage = Folder::open(&folder.path().join("tokens"), clock(&passed), flaw)?;
@@ -78,21 +78,21 @@ impl Harness for Sandbox {
         Arc::new(self.storage.clone())
     }
 
-    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+    async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         self.sibling("tokens").await
     }
 
-    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+    async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         let namespace = if self.flaw == Flaw::OneNamespace { "tokens" } else { namespace };
         Ok(Arc::new(Folder::open(&self.folder.path().join(namespace), clock(&self.passed), self.flaw)?))
     }
 
-    async fn advance(&self, by: Duration) -> Answer<()> {
+    async fn advance(&self, by: Duration) -> HarnessResult<()> {
         self.passed.fetch_add(by.as_secs(), Ordering::SeqCst);
         Ok(())
     }
 
-    async fn raw_dump(&self) -> Answer<Vec<u8>> {
+    async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         let mut dump = Vec::new();
         for file in std::fs::read_dir(self.folder.path().join("tokens"))? {
             dump.extend(std::fs::read(file?.path())?);
@@ -100,18 +100,18 @@ impl Harness for Sandbox {
         Ok(dump)
     }
 
-    async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+    async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         Ok(std::fs::write(self.storage.file(key), "garbage")?)
     }
 
-    async fn process(&self) -> Answer<Command> {
+    async fn process(&self) -> HarnessResult<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["another_process", "--exact", "--ignored", "--nocapture"]);
         command.env(PATH, self.folder.path().join("tokens")).env(FLAW, format!("{:?}", self.flaw));
         Ok(command)
     }
 
-    fn printed(&self) -> Answer<String> {
+    fn printed(&self) -> HarnessResult<String> {
         Ok(format!("{:?}", self.storage))
     }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_conformance::{Answer, Fault, Harness, HarnessError, async_trait, process, server_from_env};
+use oauth_dance_conformance::{Fault, Harness, HarnessError, HarnessResult, async_trait, process, server_from_env};
 use oauth_dance_core::{Filter, PageRequest, TokenKey, TokenStorage, random_bytes};
 use oauth_dance_redis::RedisStorage;
 use support::{Proxy, Server};
@@ -55,7 +55,7 @@ fn another_process() {
     });
 }
 
-fn process(url: &str, prefix: &str) -> Answer<Command> {
+fn process(url: &str, prefix: &str) -> HarnessResult<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["another_process", "--exact", "--ignored", "--nocapture"]).env(URL, url).env(PREFIX, prefix);
     Ok(command)
@@ -69,7 +69,7 @@ struct Private {
 }
 
 impl Private {
-    async fn start() -> Answer<Self> {
+    async fn start() -> HarnessResult<Self> {
         let arguments = ["--appendonly", "yes", "--appendfsync", "always"];
         let missing = || HarnessError::Missing("there is no redis-server or valkey-server".to_owned());
         let server = tokio::task::spawn_blocking(move || Server::start(&arguments)).await?.ok_or_else(missing)?;
@@ -86,22 +86,22 @@ impl Harness for Private {
         Arc::new(self.storage.clone())
     }
 
-    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+    async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         Ok(Arc::new(RedisStorage::connect(&self.proxy.url()).await?))
     }
 
-    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+    async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         Ok(Arc::new(RedisStorage::connect(&self.proxy.url()).await?.with_prefix(namespace)?))
     }
 
-    async fn raw_dump(&self) -> Answer<Vec<u8>> {
+    async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         let server = self.server.lock().await;
         let mut dump = server.dump();
         collect(server.folder(), &mut dump)?;
         Ok(dump)
     }
 
-    async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+    async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         let server = self.server.lock().await;
         // The record of the key is the one that a delete takes away: so it is put back, damaged.
         let before: Vec<String> = server.ask(&["KEYS", "*"]);
@@ -117,7 +117,7 @@ impl Harness for Private {
         Ok(())
     }
 
-    async fn inject(&self, fault: Fault) -> Answer<()> {
+    async fn inject(&self, fault: Fault) -> HarnessResult<()> {
         let mut server = self.server.lock().await;
         match fault {
             Fault::Down | Fault::Crash => server.kill(),
@@ -131,7 +131,7 @@ impl Harness for Private {
         Ok(())
     }
 
-    async fn heal(&self) -> Answer<()> {
+    async fn heal(&self) -> HarnessResult<()> {
         let mut server = self.server.lock().await;
         self.proxy.cut_replies(false);
         if !server.is_running() {
@@ -144,11 +144,11 @@ impl Harness for Private {
         Ok(())
     }
 
-    async fn process(&self) -> Answer<Command> {
+    async fn process(&self) -> HarnessResult<Command> {
         process(&self.proxy.url(), oauth_dance_redis::DEFAULT_PREFIX)
     }
 
-    fn printed(&self) -> Answer<String> {
+    fn printed(&self) -> HarnessResult<String> {
         Ok(format!("{:?}", self.storage))
     }
 }
@@ -161,7 +161,7 @@ struct Shared {
 }
 
 impl Shared {
-    async fn connect(variable: &'static str) -> Answer<Self> {
+    async fn connect(variable: &'static str) -> HarnessResult<Self> {
         let url = server_from_env(variable)?;
         let prefix = format!("test-{:016x}", u64::from_be_bytes(random_bytes()));
         let storage = RedisStorage::connect(&url).await?.with_prefix(&prefix)?;
@@ -175,20 +175,20 @@ impl Harness for Shared {
         Arc::new(self.storage.clone())
     }
 
-    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+    async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         Ok(Arc::new(RedisStorage::connect(&self.url).await?.with_prefix(&self.prefix)?))
     }
 
-    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+    async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         let prefix = format!("{}-{namespace}", self.prefix);
         Ok(Arc::new(RedisStorage::connect(&self.url).await?.with_prefix(&prefix)?))
     }
 
-    async fn process(&self) -> Answer<Command> {
+    async fn process(&self) -> HarnessResult<Command> {
         process(&self.url, &self.prefix)
     }
 
-    fn printed(&self) -> Answer<String> {
+    fn printed(&self) -> HarnessResult<String> {
         Ok(format!("{:?}", self.storage))
     }
 

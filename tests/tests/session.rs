@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response};
-use oauth_dance_conformance::{Answer, Fault, Harness, HarnessError};
+use oauth_dance_conformance::{Fault, Harness, HarnessError, HarnessResult};
 use oauth_dance_core::{
     Capabilities, Clock, Filter, KeyRing, Page, PageRequest, Precondition, Record, RequestStorage, StorageError,
     TokenKey, TokenStorage, Version, Versioned,
@@ -222,20 +222,20 @@ impl Harness for Cookies {
         Arc::new(self.storage.clone())
     }
 
-    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+    async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         Ok(Arc::new(self.storage.with_app(app(&self.config.clone()))))
     }
 
-    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+    async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         Ok(Arc::new(self.storage.with_app(app(&self.config.clone().with_name(namespace)?))))
     }
 
-    async fn advance(&self, by: Duration) -> Answer<()> {
+    async fn advance(&self, by: Duration) -> HarnessResult<()> {
         self.clock.turn(by);
         Ok(())
     }
 
-    fn printed(&self) -> Answer<String> {
+    fn printed(&self) -> HarnessResult<String> {
         Ok(format!("{:?}", self.config))
     }
 }
@@ -345,21 +345,21 @@ macro_rules! sessions {
                     Arc::new(self.storage.clone())
                 }
 
-                async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+                async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
                     let tokens = SessionTokens::new(self.store.clone()).with_clock(self.clock.clock());
                     Ok(Arc::new(self.storage.with_app(inside(&self.store, &self.key, &tokens))))
                 }
 
-                async fn advance(&self, by: Duration) -> Answer<()> {
+                async fn advance(&self, by: Duration) -> HarnessResult<()> {
                     self.clock.turn(by);
                     Ok(())
                 }
 
-                async fn raw_dump(&self) -> Answer<Vec<u8>> {
+                async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
                     Ok(format!("{:?}", self.store.records.lock().unwrap()).into_bytes())
                 }
 
-                async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+                async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
                     let name = URL_SAFE_NO_PAD.encode(key.to_bytes());
                     let mut records = self.store.records.lock().unwrap();
                     for record in records.values_mut() {
@@ -368,7 +368,7 @@ macro_rules! sessions {
                     Ok(())
                 }
 
-                async fn inject(&self, fault: Fault) -> Answer<()> {
+                async fn inject(&self, fault: Fault) -> HarnessResult<()> {
                     if fault != Fault::Down {
                         return Err(HarnessError::Cannot("do more to a session store than take it down"));
                     }
@@ -376,12 +376,12 @@ macro_rules! sessions {
                     Ok(())
                 }
 
-                async fn heal(&self) -> Answer<()> {
+                async fn heal(&self) -> HarnessResult<()> {
                     self.store.is_down.store(false, Ordering::SeqCst);
                     Ok(())
                 }
 
-                fn printed(&self) -> Answer<String> {
+                fn printed(&self) -> HarnessResult<String> {
                     Ok(format!("{:?}", self.tokens))
                 }
             }

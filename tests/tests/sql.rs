@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_conformance::{Answer, Harness, HarnessError, async_trait, process, server_from_env};
+use oauth_dance_conformance::{Harness, HarnessError, HarnessResult, async_trait, process, server_from_env};
 use oauth_dance_core::{TokenKey, TokenStorage, random_bytes};
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 use sqlx::{AssertSqlSafe, MySqlPool, PgPool, Row as _, SqlitePool, raw_sql};
@@ -101,14 +101,14 @@ macro_rules! sql_harness {
 
         impl $harness {
             /// Opens the storage by one URL, and looks into its table by another.
-            async fn open(url: &str, direct: &str, folder: Option<TempDir>) -> Answer<Self> {
+            async fn open(url: &str, direct: &str, folder: Option<TempDir>) -> HarnessResult<Self> {
                 let table = format!("conformance_{:032x}", u128::from_be_bytes(random_bytes()));
                 let storage = $storage::connect(url).await?.with_table(&table)?;
                 storage.migrate().await?;
                 Ok(Self { url: url.to_owned(), table, storage, raw: $pool::connect_lazy(direct)?, folder, opening: "" })
             }
 
-            async fn execute(&self, sql: String) -> Answer<()> {
+            async fn execute(&self, sql: String) -> HarnessResult<()> {
                 raw_sql(AssertSqlSafe(format!("{}{sql}", self.opening))).execute(&self.raw).await?;
                 Ok(())
             }
@@ -120,11 +120,11 @@ macro_rules! sql_harness {
                 Arc::new(self.storage.clone())
             }
 
-            async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+            async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
                 Ok(Arc::new($storage::connect(&self.url).await?.with_table(&self.table)?))
             }
 
-            async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+            async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
                 // Begins like the other one, so that nothing but the whole name keeps them apart.
                 let table = format!("{}_{namespace}", &self.table[..24]);
                 let storage = $storage::connect(&self.url).await?.with_table(&table)?;
@@ -133,12 +133,12 @@ macro_rules! sql_harness {
             }
 
             /// The clock is the database's, so the records are moved instead.
-            async fn advance(&self, by: Duration) -> Answer<()> {
+            async fn advance(&self, by: Duration) -> HarnessResult<()> {
                 let (table, seconds) = (&self.table, by.as_secs());
                 self.execute(format!("UPDATE {table} SET retain_until = retain_until - {seconds}")).await
             }
 
-            async fn raw_dump(&self) -> Answer<Vec<u8>> {
+            async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
                 let rows = format!("{}SELECT {COLUMNS} FROM {}", self.opening, self.table);
                 let mut dump = Vec::new();
                 for row in sqlx::query(AssertSqlSafe(rows)).fetch_all(&self.raw).await? {
@@ -153,21 +153,21 @@ macro_rules! sql_harness {
                 Ok(dump)
             }
 
-            async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+            async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
                 let parts = ["tenant", "user_id", "provider", "account"].into_iter().zip(key.parts());
                 let is_it: Vec<_> = parts.map(|(column, part)| format!("{column} = {}", $literal(part))).collect();
                 let (table, is_it, garbage) = (&self.table, is_it.join(" AND "), $literal("garbage"));
                 self.execute(format!("UPDATE {table} SET version = {garbage} WHERE {is_it}")).await
             }
 
-            async fn process(&self) -> Answer<Command> {
+            async fn process(&self) -> HarnessResult<Command> {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["another_process", "--exact", "--ignored", "--nocapture"]);
                 command.env(URL, &self.url).env(TABLE, &self.table);
                 Ok(command)
             }
 
-            fn printed(&self) -> Answer<String> {
+            fn printed(&self) -> HarnessResult<String> {
                 Ok(format!("{:?}", self.storage))
             }
 

@@ -17,7 +17,6 @@ use http::Extensions;
 use oauth_dance_core::{
     Clock, Connection, KeyRing, Refresher, RequestStorage, Token, TokenKey, TokenStorage, Tokens, Versioned,
 };
-use url::Url;
 
 use self::hooks::Hooks;
 use self::no_storage::NoStorage;
@@ -204,8 +203,8 @@ impl OAuth {
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`].
-    pub fn redirect_uri(&self, provider: &str) -> Result<Url, ConnectError> {
-        Ok(self.registered(provider)?.endpoints.redirect.clone())
+    pub fn redirect_uri(&self, provider: &str) -> Result<String, ConnectError> {
+        Ok(self.registered(provider)?.endpoints.redirect.as_str().to_owned())
     }
 
     /// The underlying token storage.

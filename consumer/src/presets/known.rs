@@ -25,11 +25,11 @@ pub(super) struct Pattern {
 /// The patterns of a preset in a table.
 pub(super) fn patterns_of<Source>(rows: &[Known<Source>], preset: &str) -> Vec<ErrorPattern> {
     let known = rows.iter().filter(|known| known.preset == preset);
-    known.flat_map(|known| known.patterns).map(Pattern::to_error_pattern).collect()
+    known.flat_map(|known| known.patterns).map(Pattern::error_pattern).collect()
 }
 
 impl Pattern {
-    fn to_error_pattern(&self) -> ErrorPattern {
+    fn error_pattern(&self) -> ErrorPattern {
         let pattern = ErrorPattern::new(self.members.iter().copied());
         match self.status {
             Some(status) => pattern.with_status(status),

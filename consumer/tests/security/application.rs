@@ -92,13 +92,13 @@ async fn jobs_have_clients_without_a_request() {
 
 /// Does what a test configures, and records what it saw.
 #[derive(Clone, Default)]
-struct Told {
+struct Recorder {
     seen: Arc<Mutex<Vec<String>>>,
     authorized: Option<Arc<dyn Fn() -> Result<Decision, BoxError> + Send + Sync>>,
 }
 
 #[async_trait::async_trait]
-impl Hooks for Told {
+impl Hooks for Recorder {
     async fn before_login(&self, login: &mut BeforeLogin<'_>) -> Result<(), BoxError> {
         self.seen.lock().unwrap().push(format!("{} {:?}", login.parts.uri, login.user.map(User::id)));
         if login.user.is_some_and(|user| user.id() == "banned") {
@@ -126,22 +126,24 @@ impl Hooks for Told {
     }
 }
 
-async fn told(decide: impl Fn() -> Result<Decision, BoxError> + Send + Sync + 'static) -> (TestProvider, Site, Told) {
+async fn recorded(
+    decide: impl Fn() -> Result<Decision, BoxError> + Send + Sync + 'static,
+) -> (TestProvider, Site, Recorder) {
     let provider = TestProvider::start().await.unwrap();
-    let hooks = Told { authorized: Some(Arc::new(decide)), ..Told::default() };
+    let hooks = Recorder { authorized: Some(Arc::new(decide)), ..Recorder::default() };
     let site = Site::with(&provider, |builder| builder.hooks(hooks.clone())).await;
     (provider, site, hooks)
 }
 
 #[tokio::test]
 async fn hooks_see_and_change_a_login() {
-    let (provider, site, hooks) = told(|| Ok(Decision::store())).await;
+    let (provider, site, hooks) = recorded(|| Ok(Decision::store())).await;
     let alice = Browser::signed_in(&site, "alice");
     let start = alice.get("/login/acme?next=/notes").await;
     let callback = alice.approve(&Url::parse(start.location()).unwrap()).await;
     alice.get(callback.as_str()).await;
-    let asked = provider.requests_to(Endpoint::Authorization).pop().unwrap();
-    assert_eq!((asked.parameter("scope"), asked.parameter("login_hint")), (Some("profile"), Some("hinted")));
+    let requested = provider.requests_to(Endpoint::Authorization).pop().unwrap();
+    assert_eq!((requested.parameter("scope"), requested.parameter("login_hint")), (Some("profile"), Some("hinted")));
     let seen = hooks.seen.lock().unwrap().clone();
     assert_eq!(
         seen,
@@ -154,7 +156,7 @@ async fn hooks_see_and_change_a_login() {
 
 #[tokio::test]
 async fn hooks_stop_a_login_before_it_starts() {
-    let (provider, site, hooks) = told(|| Ok(Decision::store())).await;
+    let (provider, site, hooks) = recorded(|| Ok(Decision::store())).await;
     for (user, code) in [("banned", "hook_failed"), ("evil", "reserved_parameter")] {
         let page = Browser::signed_in(&site, user).get("/login/acme").await;
         assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -175,7 +177,7 @@ async fn hooks_decide_what_is_stored_for_whom_and_where_to_go() {
         (|| Err("no".into()), 500, "", None),
     ];
     for (decide, status, location, stored) in rows {
-        let (_provider, site, _) = told(decide).await;
+        let (_provider, site, _) = recorded(decide).await;
         let page = Browser::signed_in(&site, "alice").login("acme").await;
         assert_eq!((page.status.as_u16(), page.location()), (status, location));
         assert_eq!(page.header("cache-control"), "no-store");
@@ -188,7 +190,7 @@ async fn hooks_decide_what_is_stored_for_whom_and_where_to_go() {
 
 #[tokio::test]
 async fn hooks_show_their_own_pages_for_failures() {
-    let (provider, site, hooks) = told(|| Ok(Decision::store())).await;
+    let (provider, site, hooks) = recorded(|| Ok(Decision::store())).await;
     let alice = Browser::signed_in(&site, "alice");
     provider.configure(|settings| settings.refuses = Some("access_denied".to_owned()));
     let page = alice.login("acme").await;
@@ -271,7 +273,7 @@ async fn a_redirect_uri_may_lead_through_another_host() {
     let elsewhere = "https://gateway.example/callbacks/acme?app=1";
     let registration = provider.registration("acme").with_redirect_uri(elsewhere);
     let site = Setup::default().start(|builder| builder.provider(registration)).await;
-    assert_eq!(site.oauth.redirect_uri("acme").unwrap().as_str(), elsewhere);
+    assert_eq!(site.oauth.redirect_uri("acme").unwrap(), elsewhere);
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
     assert!(callback.as_str().starts_with(&format!("{elsewhere}&code=")), "{callback}");

@@ -204,7 +204,7 @@ async fn ar_10_the_final_redirect_stays_in_the_application() {
         "http:/e",
         "/\u{a0}//\\e",
     ];
-    let kept: &[(&str, &str)] = &[
+    let retained: &[(&str, &str)] = &[
         ("/", "/"),
         ("/notes?a=b&c=d", "/notes?a=b&c=d"),
         ("/notes#top", "/notes#top"),
@@ -213,7 +213,7 @@ async fn ar_10_the_final_redirect_stays_in_the_application() {
         ("/@e", "/@e"),
         ("/https://e", "/https://e"),
     ];
-    let table = home.iter().map(|next| (*next, "/")).chain(kept.iter().copied());
+    let table = home.iter().map(|next| (*next, "/")).chain(retained.iter().copied());
     for (next, expected) in table {
         let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", next).finish();
         let start = browser.get(&format!("/login/acme?{query}")).await;

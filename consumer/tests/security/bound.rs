@@ -85,8 +85,8 @@ async fn tr_18_every_request_has_a_proof_with_its_login_s_key() {
     site.oauth.disconnect("acme", &alice()).await.unwrap();
 
     let requests = provider.requests();
-    let asked = requests.iter().find(|request| request.endpoint == Endpoint::Authorization).unwrap();
-    let key = asked.parameter("dpop_jkt").unwrap();
+    let requested = requests.iter().find(|request| request.endpoint == Endpoint::Authorization).unwrap();
+    let key = requested.parameter("dpop_jkt").unwrap();
     let mut identifiers = HashSet::new();
     let sent: Vec<_> = requests.iter().filter(|request| request.endpoint != Endpoint::Authorization).collect();
     let kinds: Vec<_> = sent.iter().map(|request| request.endpoint).collect();
@@ -105,8 +105,8 @@ async fn tr_18_every_request_has_a_proof_with_its_login_s_key() {
     }
 
     browser.login("acme").await;
-    let asked = provider.requests_to(Endpoint::Authorization).pop().unwrap();
-    assert_ne!(asked.parameter("dpop_jkt"), Some(key), "each login has a key of its own");
+    let requested = provider.requests_to(Endpoint::Authorization).pop().unwrap();
+    assert_ne!(requested.parameter("dpop_jkt"), Some(key), "each login has a key of its own");
 }
 
 #[tokio::test]

@@ -44,9 +44,9 @@ async fn unrefreshable() -> (TestProvider, Site, ApiClient) {
     (provider, site, client)
 }
 
-fn rejects_all(provider: &TestProvider, endpoints: &[Endpoint], answer: &ScriptedResponse) {
+fn rejects_all(provider: &TestProvider, endpoints: &[Endpoint], response: &ScriptedResponse) {
     for endpoint in endpoints {
-        (0..30).for_each(|_| provider.next_response(*endpoint, answer.clone()));
+        (0..30).for_each(|_| provider.next_response(*endpoint, response.clone()));
     }
 }
 
@@ -77,13 +77,13 @@ async fn a_revoked_token_leads_to_the_login_before_it_expires() {
         for site in [&site, &other] {
             let browser = Browser::signed_in(site, "alice");
             assert_eq!(browser.get("/required").await.location(), "/login/acme?next=%2Frequired");
-            let answer = browser.get_with("/required", &[("accept", "application/json")]).await;
+            let response = browser.get_with("/required", &[("accept", "application/json")]).await;
             assert_eq!(
-                (answer.status, &answer.json()["error"]),
+                (response.status, &response.json()["error"]),
                 (StatusCode::UNAUTHORIZED, &"needs_authorization".into())
             );
         }
-        assert_eq!(provider.requests().len(), 0, "no one is asked");
+        assert_eq!(provider.requests().len(), 0, "nothing is sent");
 
         assert_eq!(browser.login("acme").await.status, StatusCode::SEE_OTHER);
         assert_eq!(browser.get("/required").await.status, StatusCode::OK);
@@ -103,9 +103,12 @@ async fn a_program_gets_401_from_the_first_call() {
         let client = site.oauth.client("acme", &alice()).await.unwrap();
         provider.revoke_all_of("alice");
         let program = Browser::signed_in(&site, "alice");
-        let answer = program.get_with("/required", &[("accept", "*/*")]).await;
-        assert_eq!((answer.status, &answer.json()["error"]), (StatusCode::UNAUTHORIZED, &"needs_authorization".into()));
-        assert!(answer.set_cookies().is_empty() && !answer.text().contains("CANARY"));
+        let response = program.get_with("/required", &[("accept", "*/*")]).await;
+        assert_eq!(
+            (response.status, &response.json()["error"]),
+            (StatusCode::UNAUTHORIZED, &"needs_authorization".into())
+        );
+        assert!(response.set_cookies().is_empty() && !response.text().contains("CANARY"));
 
         // A job that started before gets the same error, and an equivalent response.
         let error = client.get("/notes").send().await.unwrap().success().unwrap_err();
@@ -153,10 +156,10 @@ async fn an_api_that_rejects_every_token_causes_no_loop() {
 
 #[tokio::test]
 async fn an_api_that_rejects_every_token_costs_one_refresh() {
-    for answer in [ScriptedResponse::status(401), ScriptedResponse::error(401, "invalid_token")] {
+    for response in [ScriptedResponse::status(401), ScriptedResponse::error(401, "invalid_token")] {
         let (provider, site) = world().await;
         provider.connect(&site.oauth, "acme", &alice()).await.unwrap();
-        rejects_all(&provider, &[Endpoint::Userinfo], &answer);
+        rejects_all(&provider, &[Endpoint::Userinfo], &response);
         site.clock.advance(Duration::from_secs(120));
         let browser = Browser::signed_in(&site, "alice");
         for _ in 0..20 {
@@ -190,15 +193,15 @@ async fn a_bare_401_does_not_replace_a_new_token() {
 async fn a_401_for_another_reason_changes_nothing() {
     let (provider, site, client) = unrefreshable().await;
     let scope = ScriptedResponse::status(401).header("www-authenticate", "Bearer error=\"insufficient_scope\"");
-    for (answer, asked) in
+    for (response, expected) in
         [(ScriptedResponse::status(401), 2), (ScriptedResponse::error(401, "no_such_path"), 2), (scope, 1)]
     {
         provider.clear_requests();
-        provider.next_response(Endpoint::Api, answer);
+        provider.next_response(Endpoint::Api, response);
         let error = client.get("/wrong").send().await.unwrap().success().unwrap_err();
         assert!(matches!(error, ApiError::Status { .. }) && !error.needs_authorization(), "{error:?}");
         assert_eq!(error.into_response().status(), StatusCode::BAD_GATEWAY);
-        assert_eq!(calls(&provider), asked, "userinfo is asked if it is not clear");
+        assert_eq!(calls(&provider), expected, "userinfo is called if the reason is unclear");
         assert_eq!(connection(&site).await.state, ConnectionState::Valid);
     }
     for broken in [

@@ -43,8 +43,8 @@ async fn world() -> (TestProvider, Site, Noted) {
 /// The form that the provider lets the browser send, encoded.
 async fn form(browser: &Browser) -> String {
     let authorization = browser.start("acme").await;
-    let asked = authorization.query_pairs().find(|(name, _)| name == "response_mode").unwrap();
-    assert_eq!(asked.1, "form_post");
+    let requested = authorization.query_pairs().find(|(name, _)| name == "response_mode").unwrap();
+    assert_eq!(requested.1, "form_post");
     let page = reqwest::get(authorization).await.unwrap().text().await.unwrap();
     let inputs = page.split("<input type=\"hidden\" name=\"").skip(1).map(|input| {
         let (name, rest) = input.split_once("\" value=\"").unwrap();
@@ -163,10 +163,16 @@ async fn apple_is_requested_to_respond_with_a_form() {
         Apple::provider().client_with_key("com.example.app", ClientKey::apple("TEAM123456", "KEY1234567", key_file()));
     let change = |builder: OAuthBuilder| builder.provider(registration);
     let site = Setup::default().start(change).await;
-    let asked = Browser::of(&site).start("apple").await;
-    let asked: HashMap<_, _> = asked.query_pairs().into_owned().collect();
-    assert_eq!((asked["client_id"].as_str(), asked["response_mode"].as_str()), ("com.example.app", "form_post"));
-    assert_eq!((asked["scope"].as_str(), asked.contains_key("nonce")), ("openid email name", cfg!(feature = "oidc")));
+    let requested = Browser::of(&site).start("apple").await;
+    let requested: HashMap<_, _> = requested.query_pairs().into_owned().collect();
+    assert_eq!(
+        (requested["client_id"].as_str(), requested["response_mode"].as_str()),
+        ("com.example.app", "form_post")
+    );
+    assert_eq!(
+        (requested["scope"].as_str(), requested.contains_key("nonce")),
+        ("openid email name", cfg!(feature = "oidc"))
+    );
 }
 
 #[tokio::test]

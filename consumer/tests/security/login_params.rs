@@ -49,9 +49,9 @@ async fn links_of_the_application_set_allowed_parameters() {
     assert_eq!((usual["prompt"].as_str(), usual.contains_key("login_hint")), ("consent", false));
 
     let link = "/login/acme?prompt=select_account+login&login_hint=a%26b%3Dc&acr_values=high&next=/notes";
-    let asked = parameters(&alice.get_with(link, &[("sec-fetch-site", "same-origin")]).await);
-    assert_eq!((asked["prompt"].as_str(), asked["login_hint"].as_str()), ("select_account login", "a&b=c"));
-    assert!(!asked.contains_key("acr_values") && !asked.contains_key("next"), "it is not allowed");
+    let requested = parameters(&alice.get_with(link, &[("sec-fetch-site", "same-origin")]).await);
+    assert_eq!((requested["prompt"].as_str(), requested["login_hint"].as_str()), ("select_account login", "a&b=c"));
+    assert!(!requested.contains_key("acr_values") && !requested.contains_key("next"), "it is not allowed");
 
     let own = [("sec-fetch-site", "same-origin")];
     let posted = parameters(&alice.post("/login/acme", "prompt=login&max_age=0", &own).await);
@@ -67,8 +67,8 @@ async fn another_site_cannot_set_parameters() {
     for headers in
         [[("sec-fetch-site", "cross-site")], [("sec-fetch-site", "same-site")], [("referer", "https://e.x/")]]
     {
-        let asked = parameters(&visitor.get_with(link, &headers).await);
-        assert_eq!((asked["prompt"].as_str(), asked.contains_key("login_hint")), ("consent", false));
+        let requested = parameters(&visitor.get_with(link, &headers).await);
+        assert_eq!((requested["prompt"].as_str(), requested.contains_key("login_hint")), ("consent", false));
     }
 
     // A signed-in user is asked for confirmation first, and the other site's parameters are dropped.
@@ -91,8 +91,12 @@ async fn parameters_of_a_request_are_limited_and_unique() {
         let page = alice.get(&link).await;
         assert_eq!((page.status, page.location()), (StatusCode::BAD_REQUEST, ""));
     }
-    let asked = parameters(&alice.get("/login/acme?prompt=&login_hint=").await);
-    assert_eq!((asked["prompt"].as_str(), asked.contains_key("login_hint")), ("consent", false), "empty is not there");
+    let requested = parameters(&alice.get("/login/acme?prompt=&login_hint=").await);
+    assert_eq!(
+        (requested["prompt"].as_str(), requested.contains_key("login_hint")),
+        ("consent", false),
+        "empty is not there"
+    );
 }
 
 #[tokio::test]
@@ -114,13 +118,13 @@ type Granted = (Vec<String>, ScopeChange);
 
 /// Requests more scopes for some users, rejects silent logins, and records its arguments.
 #[derive(Clone, Default)]
-struct Told {
+struct Recorder {
     logins: Arc<Mutex<Vec<Granted>>>,
     refreshes: Arc<Mutex<Vec<RefreshEvent>>>,
 }
 
 #[async_trait::async_trait]
-impl Hooks for Told {
+impl Hooks for Recorder {
     async fn before_login(&self, login: &mut BeforeLogin<'_>) -> Result<(), BoxError> {
         if login.params.get("prompt").is_some_and(|prompt| prompt == "none") {
             return Err("not silently".into());
@@ -146,7 +150,7 @@ impl Hooks for Told {
 #[tokio::test]
 async fn a_hook_sees_the_parameters_of_a_request() {
     let provider = TestProvider::start().await.unwrap();
-    let site = site(choosing(&provider), Told::default()).await;
+    let site = site(choosing(&provider), Recorder::default()).await;
     let alice = Browser::signed_in(&site, "alice");
     let page = alice.get("/login/acme?prompt=none").await;
     assert_eq!((page.status, page.location()), (StatusCode::INTERNAL_SERVER_ERROR, ""));
@@ -160,9 +164,9 @@ fn scopes(text: &str) -> Vec<String> {
 #[tokio::test]
 async fn tr_11_a_hook_sees_requested_and_granted_scopes() {
     let provider = TestProvider::start().await.unwrap();
-    let hooks = Told::default();
+    let hooks = Recorder::default();
     let site = site(provider.provider("acme").with_scopes(["read", "write"]), hooks.clone()).await;
-    for (user, granted, asked, missing, additional) in [
+    for (user, granted, requested, missing, additional) in [
         ("alice", Some("read write"), "read write", "", ""),
         ("alice", Some("write,read"), "read write", "", ""),
         ("alice", Some("read"), "read write", "write", ""),
@@ -179,8 +183,8 @@ async fn tr_11_a_hook_sees_requested_and_granted_scopes() {
         });
         let page = Browser::signed_in(&site, user).login("acme").await;
         assert_eq!(page.status, StatusCode::SEE_OTHER, "it is no error");
-        let (told, change) = hooks.logins.lock().unwrap().pop().unwrap();
-        assert_eq!((told, change.missing), (scopes(asked), scopes(missing)), "{granted:?}");
+        let (recorded, change) = hooks.logins.lock().unwrap().pop().unwrap();
+        assert_eq!((recorded, change.missing), (scopes(requested), scopes(missing)), "{granted:?}");
         assert_eq!(change.additional, scopes(additional), "{granted:?}");
         let stored = site.token(user).await.unwrap().scope;
         assert_eq!(stored, granted.map(|scope| scopes(&scope.replace(',', " "))), "what was granted is stored");
@@ -190,16 +194,16 @@ async fn tr_11_a_hook_sees_requested_and_granted_scopes() {
 #[tokio::test]
 async fn very_many_scopes_do_not_fail_a_login() {
     let provider = TestProvider::start().await.unwrap();
-    let site = site(provider.provider("acme"), Told::default()).await;
+    let site = site(provider.provider("acme"), Recorder::default()).await;
     assert_eq!(Browser::signed_in(&site, "many").login("acme").await.status, StatusCode::SEE_OTHER);
-    let asked = provider.requests_to(Endpoint::Authorization).pop().unwrap();
-    assert!(asked.parameter("scope").unwrap().len() > 4096);
+    let requested = provider.requests_to(Endpoint::Authorization).pop().unwrap();
+    assert!(requested.parameter("scope").unwrap().len() > 4096);
 }
 
 #[tokio::test]
 async fn tr_11_a_scope_that_changes_with_a_refresh_is_reported() {
     let provider = TestProvider::start().await.unwrap();
-    let hooks = Told::default();
+    let hooks = Recorder::default();
     let site = site(provider.provider("acme").with_scopes(["read", "write"]), hooks.clone()).await;
     let alice = User::new("alice");
     Browser::signed_in(&site, "alice").login("acme").await;
@@ -215,14 +219,14 @@ async fn tr_11_a_scope_that_changes_with_a_refresh_is_reported() {
         site.oauth.client("acme", &alice).await.unwrap();
         assert_eq!(site.token("alice").await.unwrap().scope, Some(scopes(stored)));
         site.oauth.finish().await;
-        let told = std::mem::take(&mut *hooks.refreshes.lock().unwrap());
-        let names: Vec<_> = told.iter().map(RefreshEvent::name).collect();
+        let recorded = std::mem::take(&mut *hooks.refreshes.lock().unwrap());
+        let names: Vec<_> = recorded.iter().map(RefreshEvent::name).collect();
         if missing.is_empty() && additional.is_empty() {
             assert_eq!(names, ["refreshed"]);
             continue;
         }
         assert_eq!(names, ["refreshed", "scope_changed"]);
-        let RefreshEvent::ScopeChanged(change) = &told[1] else { panic!("{told:?}") };
+        let RefreshEvent::ScopeChanged(change) = &recorded[1] else { panic!("{recorded:?}") };
         assert_eq!((&change.missing, &change.additional), (&scopes(missing), &scopes(additional)));
     }
 }

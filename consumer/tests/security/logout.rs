@@ -19,10 +19,10 @@ async fn lo_01_both_tokens_are_revoked() {
     let done = site.oauth.disconnect("acme", &alice).await.unwrap();
     assert_eq!((done.removed, done.revocation), (true, Revocation::Done));
     let sent: Vec<_> = provider.requests_to(Endpoint::Revocation);
-    let told: Vec<_> = sent.iter().map(|sent| (sent.field("token"), sent.field("token_type_hint"))).collect();
+    let sent_tokens: Vec<_> = sent.iter().map(|sent| (sent.field("token"), sent.field("token_type_hint"))).collect();
     let refresh_token = token.refresh_token.unwrap();
     assert_eq!(
-        told,
+        sent_tokens,
         [
             (Some(refresh_token.expose()), Some("refresh_token")),
             (Some(token.access_token.expose()), Some("access_token")),
@@ -119,8 +119,8 @@ async fn lo_01_a_token_that_was_just_refreshed_is_revoked() {
     let done = site.oauth.disconnect("acme", &alice).await.unwrap();
     assert_eq!((done.removed, done.revocation), (true, Revocation::Done));
     assert!(storage.get(&key).await.unwrap().is_none());
-    let told = provider.requests_to(Endpoint::Revocation);
-    assert!(told.iter().any(|sent| sent.field("token") == Some(newer.access_token.expose())));
+    let sent_tokens = provider.requests_to(Endpoint::Revocation);
+    assert!(sent_tokens.iter().any(|sent| sent.field("token") == Some(newer.access_token.expose())));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod application;
 mod authorization;
 mod bound;
 mod callback;
+mod callback_errors;
 mod dead_token;
 mod faults;
 mod form_post;

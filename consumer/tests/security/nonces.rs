@@ -171,14 +171,14 @@ async fn a_pushed_request_has_a_proof_and_accepts_nonces() {
         settings.dpop_nonce = Some("one".to_owned());
     });
     let browser = Browser::signed_in(&site, "alice");
-    let asked = browser.start("acme").await;
+    let requested = browser.start("acme").await;
     let pushed = provider.requests_to(Endpoint::PushedRequest);
-    assert_eq!((pushed.len(), asked.query_pairs().count()), (2, 2));
+    assert_eq!((pushed.len(), requested.query_pairs().count()), (2, 2));
     assert_eq!(pushed[0].form, pushed[1].form, "the attempt stays the same");
     let (header, claims) = proof(&pushed[1]);
     assert_eq!(claims["nonce"], "one");
     assert_eq!(pushed[1].field("dpop_jkt"), Some(thumbprint(&header["jwk"]).as_str()));
-    let callback = browser.approve(&asked).await;
+    let callback = browser.approve(&requested).await;
     assert_eq!(browser.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
     assert_eq!(provider.requests_to(Endpoint::Token).len(), 1, "the nonce is known by then");
 

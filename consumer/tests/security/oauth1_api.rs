@@ -132,7 +132,7 @@ async fn o1_a_revoked_token_needs_authorization() {
     provider.revoke_all_of("alice");
     let error = client.get("/notes").send().await.unwrap().success().unwrap_err();
     assert!(matches!(&error, ApiError::NeedsAuthorization(_)) && error.needs_authorization(), "{error:?}");
-    assert_eq!(credentials(&site, "alice").await, old, "kept, for whoever looks into it");
+    assert_eq!(credentials(&site, "alice").await, old, "the credentials remain stored, for diagnosis");
     let state = site.oauth.connection("acme", &alice()).await.unwrap().unwrap().state;
     assert!(matches!(state, ConnectionState::NeedsAuthorization { .. }), "{state:?}");
     let again = site.oauth.client("acme", &alice()).await;

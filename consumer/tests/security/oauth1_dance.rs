@@ -226,8 +226,8 @@ async fn o1_05_a_denial_is_recognised_in_any_form() {
         assert_eq!(page.set_cookies().len(), 1, "the temporary credentials are dropped");
         assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::FORBIDDEN, "it stays refused");
     }
-    let told: Vec<_> = seen.0.lock().unwrap().iter().step_by(2).cloned().collect();
-    assert_eq!(told, ["denied"; 5]);
+    let outcomes: Vec<_> = seen.0.lock().unwrap().iter().step_by(2).cloned().collect();
+    assert_eq!(outcomes, ["denied"; 5]);
 
     provider.configure(|settings| settings.refuses = Some("internal<error>".to_owned()));
     let page = alice.login("acme").await;

@@ -33,7 +33,7 @@ async fn login_with(
         return Ok(());
     };
     assert_eq!(page.status, StatusCode::BAD_GATEWAY, "{page:?}");
-    assert!(notes.identity().is_none(), "the hook was asked");
+    assert!(notes.identity().is_none(), "the hook was called");
     assert!(site.token("alice").await.is_none(), "a token is stored");
     Err(failure)
 }
@@ -62,8 +62,8 @@ async fn id_01_only_the_issuer_s_signature_counts() {
     }
     let unsigned = login_with(&world, set("ES256", IdTokenSignature::None)).await;
     assert_eq!(unsigned, Err("Signature".to_owned()));
-    let stranger = login_with(&world, set("ES256", IdTokenSignature::UnknownKey)).await;
-    assert_eq!(stranger, Err("Signature".to_owned()));
+    let unknown = login_with(&world, set("ES256", IdTokenSignature::UnknownKey)).await;
+    assert_eq!(unknown, Err("Signature".to_owned()));
     assert_eq!(login_with(&world, set("RS256", IdTokenSignature::Good)).await, Err("Algorithm".to_owned()));
     let crit = |id_token: &mut IdToken| drop(id_token.header.insert("crit".to_owned(), json!(["exp"])));
     assert_eq!(login_with(&world, crit).await, Err("Malformed".to_owned()));
@@ -315,8 +315,8 @@ async fn id_07_one_address_at_two_issuers_is_two_accounts() {
         assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::SEE_OTHER);
         let identity = notes.identity().unwrap();
         assert_eq!(identity.email(), Some("test-user@example.test"));
-        let kept = site.token("alice").await.unwrap().subject.unwrap();
-        assert_eq!(kept, Subject { issuer: identity.issuer.clone(), subject: identity.subject.clone() });
+        let stored = site.token("alice").await.unwrap().subject.unwrap();
+        assert_eq!(stored, Subject { issuer: identity.issuer.clone(), subject: identity.subject.clone() });
         accounts.insert(identity.account());
     }
     assert_eq!(accounts.len(), 2);
@@ -383,11 +383,11 @@ async fn ar_14_every_login_has_its_own_nonce() {
 #[tokio::test]
 async fn an_id_token_is_stored_only_if_configured() {
     let provider = TestProvider::start().await.unwrap();
-    for keep in [false, true] {
-        let (site, _) = openid_site_with(&provider, |known| known.store_id_token = keep, |builder| builder).await;
+    for store in [false, true] {
+        let (site, _) = openid_site_with(&provider, |known| known.store_id_token = store, |builder| builder).await;
         Browser::signed_in(&site, "alice").login("acme").await;
         let token = site.token("alice").await.unwrap();
-        assert_eq!((token.id_token.is_some(), token.subject.is_some()), (keep, true));
+        assert_eq!((token.id_token.is_some(), token.subject.is_some()), (store, true));
     }
 }
 

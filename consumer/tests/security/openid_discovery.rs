@@ -61,7 +61,7 @@ async fn ar_18_metadata_must_be_of_exactly_the_issuer() {
 async fn ar_18_metadata_is_fetched_once_a_day() {
     let provider = TestProvider::start().await.unwrap();
     let (site, _) = openid_site(&provider).await;
-    assert!(provider.requests().is_empty(), "it is not asked before it is needed");
+    assert!(provider.requests().is_empty(), "nothing is fetched before it is needed");
     let alice = Browser::signed_in(&site, "alice");
     for _ in 0..5 {
         assert_eq!(alice.login("acme").await.status, StatusCode::SEE_OTHER);

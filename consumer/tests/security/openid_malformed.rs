@@ -90,7 +90,7 @@ async fn a_client_authenticates_as_each_endpoint_offers() {
 
 #[tokio::test]
 async fn id_05_an_unknown_key_does_not_affect_other_keys() {
-    let strange = json!([
+    let unknown = json!([
         { "kty": "AKP", "alg": "ML-DSA-65", "kid": "a", "pub": "AA" },
         { "kty": "RSA", "kid": "b", "use": "sig", "x5c": ["MIIB"] },
         { "kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA" },
@@ -106,7 +106,7 @@ async fn id_05_an_unknown_key_does_not_affect_other_keys() {
         let provider = TestProvider::start().await.unwrap();
         provider.configure(|settings| settings.id_token_algorithm = algorithm);
         let (site, notes) = openid_site(&provider).await;
-        let (more, change) = (strange.clone(), change.clone());
+        let (more, change) = (unknown.clone(), change.clone());
         provider.next_response(
             Endpoint::Keys,
             ScriptedResponse::normal().map_body(move |body| {

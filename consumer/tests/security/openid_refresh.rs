@@ -32,16 +32,16 @@ fn is_doubtful(event: &RefreshEvent) -> bool {
 
 #[tokio::test]
 async fn id_08_a_refresh_retains_the_subject() {
-    for keep in [false, true] {
-        let (_provider, site, notes) = expired(keep).await;
+    for store in [false, true] {
+        let (_provider, site, notes) = expired(store).await;
         let before = site.token("alice").await.unwrap();
         let client = site.oauth.client("acme", &User::new("alice")).await.unwrap();
         assert_eq!(client.userinfo_claims().await.unwrap()["sub"], "test-user");
         let after = site.token("alice").await.unwrap();
         assert_ne!(after.access_token, before.access_token);
         assert_eq!(after.subject, before.subject);
-        assert_eq!(after.id_token.is_some(), keep);
-        assert_eq!(keep, after.id_token != before.id_token, "the new one took its place");
+        assert_eq!(after.id_token.is_some(), store);
+        assert_eq!(store, after.id_token != before.id_token, "the new one took its place");
         assert_eq!(notes.events(), [RefreshEvent::Refreshed]);
     }
 }
@@ -138,13 +138,13 @@ async fn id_08_tokens_are_stored_before_they_are_verified() {
     provider.rotate_keys();
     provider.next_response(Endpoint::Keys, ScriptedResponse::normal().hanging());
     let oauth = site.oauth.clone();
-    let asking = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.is_ok() });
+    let refreshing = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.is_ok() });
     while provider.requests_to(Endpoint::Keys).is_empty() {
         tokio::task::yield_now().await;
     }
     let stored = site.refresh_token("alice").await.unwrap();
     assert_ne!(stored, before, "the refresh token's successor is safe");
-    asking.abort();
+    refreshing.abort();
 }
 
 /// An outage of the storage delays the deletion of a different subject's token, but does not prevent it.
@@ -163,7 +163,7 @@ async fn id_08_an_outage_only_delays_the_deletion() {
     provider.next_response(Endpoint::Keys, ScriptedResponse::normal().after(Duration::from_millis(200)));
     provider.clear_requests();
     let oauth = site.oauth.clone();
-    let asking = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.map(drop) });
+    let refreshing = tokio::spawn(async move { oauth.client("acme", &User::new("alice")).await.map(drop) });
     while provider.requests_to(Endpoint::Keys).is_empty() {
         tokio::task::yield_now().await;
     }
@@ -172,7 +172,7 @@ async fn id_08_an_outage_only_delays_the_deletion() {
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(!notes.events().iter().any(is_foreign));
     storage.switch(false);
-    assert!(matches!(asking.await.unwrap(), Err(ConnectError::NotConnected)));
+    assert!(matches!(refreshing.await.unwrap(), Err(ConnectError::NotConnected)));
     assert!(site.token("alice").await.is_none());
 }
 
@@ -186,13 +186,14 @@ async fn lo_07_the_browser_ends_the_session_and_returns() {
     let id_token = site.token("alice").await.unwrap().id_token.unwrap();
 
     let there = ask_to_end(&alice).await;
-    let asked = |name: &str| there.query_pairs().find(|(found, _)| found == name).map(|(_, value)| value.into_owned());
+    let requested =
+        |name: &str| there.query_pairs().find(|(found, _)| found == name).map(|(_, value)| value.into_owned());
     assert!(there.as_str().starts_with(&format!("{}/end_session?", provider.url())));
-    assert_eq!(asked("id_token_hint").as_deref(), Some(id_token.expose()));
-    assert_eq!(asked("client_id").as_deref(), Some("test-client"));
+    assert_eq!(requested("id_token_hint").as_deref(), Some(id_token.expose()));
+    assert_eq!(requested("client_id").as_deref(), Some("test-client"));
     let registered = site.oauth.post_logout_redirect_uri("acme").unwrap();
-    assert_eq!(asked("post_logout_redirect_uri"), Some(registered));
-    assert!(asked("state").unwrap().len() >= 22);
+    assert_eq!(requested("post_logout_redirect_uri"), Some(registered));
+    assert!(requested("state").unwrap().len() >= 22);
 
     let back = alice.approve(&there).await;
     let page = alice.get(back.as_str()).await;

@@ -42,10 +42,10 @@ async fn ar_15_the_browser_carries_only_a_reference() {
     let site = site(acme).await;
     let alice = Browser::signed_in(&site, "alice");
 
-    let asked = alice.start("acme").await;
+    let requested = alice.start("acme").await;
     let sent = provider.requests_to(Endpoint::PushedRequest).pop().unwrap();
-    let carried = parameters(&asked);
-    assert_eq!(asked.query_pairs().count(), 3);
+    let carried = parameters(&requested);
+    assert_eq!(requested.query_pairs().count(), 3);
     assert_eq!((carried["tenant"].as_str(), carried["client_id"].as_str()), ("a", "test-client"));
     assert!(carried["request_uri"].starts_with("urn:ietf:params:oauth:request_uri:"));
 
@@ -64,7 +64,7 @@ async fn ar_15_the_browser_carries_only_a_reference() {
     assert!(sent.header("authorization").unwrap().starts_with("Basic ") && sent.query.is_empty());
     assert!(sent.headers.get("cookie").is_none() && sent.headers.get("dpop").is_none());
 
-    let callback = alice.approve(&asked).await;
+    let callback = alice.approve(&requested).await;
     assert_eq!(alice.get(callback.as_str()).await.status, StatusCode::SEE_OTHER);
     let client = site.oauth.client("acme", &oauth_dance::User::new("alice")).await.unwrap();
     assert_eq!(client.userinfo().send().await.unwrap().json::<serde_json::Value>().unwrap()["sub"], "carol");
@@ -96,8 +96,8 @@ async fn tr_02_a_push_authenticates_the_client_once() {
     ] {
         let name = registration.name().to_owned();
         let site = Setup::default().start(|builder| builder.provider(registration)).await;
-        let asked = Browser::signed_in(&site, "alice").start(&name).await;
-        assert_eq!(parameters(&asked)["client_id"], id);
+        let requested = Browser::signed_in(&site, "alice").start(&name).await;
+        assert_eq!(parameters(&requested)["client_id"], id);
         let sent = provider.requests_to(Endpoint::PushedRequest).pop().unwrap();
         assert_eq!((count(&sent, "client_id"), count(&sent, "client_secret")), (1, secrets), "{name}");
         assert!(sent.header("authorization").is_none());

@@ -37,7 +37,7 @@ async fn sc_01_sc_02_cookie_attributes_are_strict() {
             assert_eq!(cookie.starts_with("__Host-"), secure, "{cookie}");
         }
         browser.forget_logins();
-        assert_eq!(browser.cookies().len(), 1, "the browser took and kept them as meant");
+        assert_eq!(browser.cookies().len(), 1, "the browser stored them as intended");
     }
 }
 
@@ -64,7 +64,7 @@ async fn sc_05_a_user_cookie_cannot_be_forged() {
     assert_eq!(other.get("/me/acme").await.status, StatusCode::SEE_OTHER, "one cookie is not another");
 
     site.clock.advance(Duration::from_secs(181 * 24 * 3600));
-    assert_eq!(browser.get("/me/acme").await.status, StatusCode::SEE_OTHER, "nor for ever");
+    assert_eq!(browser.get("/me/acme").await.status, StatusCode::SEE_OTHER, "nor indefinitely");
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn sc_09_malformed_cookies_are_ignored() {
     browser.login("acme").await;
     browser.forget_logins();
     let (name, value) = browser.cookies().into_iter().next().unwrap();
-    let strange = [
+    let malformed = [
         String::new(),
         "=".to_owned(),
         ";;;".to_owned(),
@@ -108,7 +108,7 @@ async fn sc_09_malformed_cookies_are_ignored() {
         format!("{name}={}", "A".repeat(10_000)),
         (0..500).map(|i| format!("oauth-dance-login-{i}=x; ")).collect(),
     ];
-    for cookies in &strange {
+    for cookies in &malformed {
         for path in ["/optional", "/required", "/login/acme", "/login/acme/authorized?state=x&code=y"] {
             let page = browser.get_with(path, &[("cookie", cookies)]).await;
             assert!(page.status.as_u16() < 500, "{path} {cookies:.80}: {}", page.status);

@@ -61,10 +61,10 @@ async fn tr_03_the_exchange_repeats_the_redirect_uri() {
     let alice = Browser::signed_in(&site, "alice");
     let callback = alice.stopped_at_callback("acme").await;
     alice.get(callback.as_str()).await;
-    let asked = provider.requests_to(Endpoint::Authorization).pop().unwrap();
+    let requested = provider.requests_to(Endpoint::Authorization).pop().unwrap();
     let sent = provider.requests_to(Endpoint::Token).pop().unwrap();
     assert_eq!(sent.field("grant_type"), Some("authorization_code"));
-    assert_eq!(sent.field("redirect_uri"), asked.parameter("redirect_uri"));
+    assert_eq!(sent.field("redirect_uri"), requested.parameter("redirect_uri"));
     assert_eq!(sent.field("code"), Some(code_of(&callback).as_str()));
     assert!(sent.field("code_verifier").is_some());
     assert_eq!(sent.header("accept"), Some("application/json"));
@@ -284,13 +284,13 @@ async fn self_signed() -> (String, std::sync::Arc<std::sync::Mutex<Vec<u8>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/token", listener.local_addr().unwrap().port());
     let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let told = heard.clone();
+    let record = heard.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut buffer = [0; 4096];
             let read = stream.read(&mut buffer).await.unwrap_or(0);
-            told.lock().unwrap().extend_from_slice(&buffer[..read]);
+            record.lock().unwrap().extend_from_slice(&buffer[..read]);
         }
     });
     (url, heard)
@@ -305,7 +305,7 @@ async fn tr_05_an_untrusted_certificate_is_rejected() {
     let registration = fake.client("test-client", "test-secret");
     let site = Setup::default().start(|builder| builder.provider(registration)).await;
     assert_eq!(Browser::signed_in(&site, "alice").login("acme").await.status, StatusCode::BAD_GATEWAY);
-    assert!(heard.lock().unwrap().is_empty(), "it is not told the code");
+    assert!(heard.lock().unwrap().is_empty(), "the code was not sent");
 
     let careless = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
     let _ = careless.post(&url).body("x").send().await;

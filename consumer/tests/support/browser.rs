@@ -83,7 +83,7 @@ impl Browser {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         for value in headers.get_all(header::SET_COOKIE) {
-            self.keep(value.to_str().unwrap());
+            self.store(value.to_str().unwrap());
         }
         let body = String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned();
         Page { status, headers, body }
@@ -149,7 +149,7 @@ impl Browser {
         format!("{}{path}", self.listener)
     }
 
-    fn keep(&self, set_cookie: &str) {
+    fn store(&self, set_cookie: &str) {
         let mut parts = set_cookie.split("; ");
         let (name, value) = parts.next().unwrap().split_once('=').unwrap();
         let attributes: Vec<String> = parts.map(str::to_ascii_lowercase).collect();

@@ -177,7 +177,7 @@ async fn disconnect(
     connections: Connections,
     Path(provider): Path<String>,
 ) -> Result<String, ConnectedRejection> {
-    let Some(user) = connections.user() else { return Ok("nobody".to_owned()) };
+    let Some(user) = connections.user() else { return Ok("no user".to_owned()) };
     let done = oauth.disconnect(&provider, user).await.map_err(|error| connections.reject(&provider, error))?;
     Ok(format!("{done:?}"))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::protocol::Refresh;
-use super::single_flight::{Outcome, Refreshed};
+use super::single_flight::{RefreshResult, Refreshed};
 use super::successor::{Relation, successor};
 use super::{RefreshError, RefreshEvent, Verdict};
 use crate::error::{StorageError, TokensError};
@@ -21,7 +21,7 @@ const MAX_RETRY: Duration = Duration::from_secs(10);
 impl Refresh {
     /// Stores the new token over the claim under which it was redeemed. Returns only when the token is stored or the
     /// user has logged out or in: until then only this process has the new token, and the old refresh token is spent.
-    pub(super) async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> Outcome {
+    pub(super) async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> RefreshResult {
         let to_store = self.provider.to_store(&old, &redeemed);
         let (mut parts, mut stored_token) = (Parts::All, old.clone());
         let mut new = parts.of(&old, &stored_token, &to_store);
@@ -83,7 +83,13 @@ impl Refresh {
     }
 
     /// Verifies a token that is stored. Returns it, or deletes it if it is for a different subject.
-    async fn verify(&self, old: &OAuth2Token, redeemed: &OAuth2Token, new: OAuth2Token, version: Version) -> Outcome {
+    async fn verify(
+        &self,
+        old: &OAuth2Token,
+        redeemed: &OAuth2Token,
+        new: OAuth2Token,
+        version: Version,
+    ) -> RefreshResult {
         let verdict = timeout(self.policy.request_timeout(), self.provider.verify(old, redeemed)).await;
         let timed_out = |_| Verdict::Unverified { cause: "the verification timed out".to_owned() };
         let verdict = verdict.unwrap_or_else(timed_out);

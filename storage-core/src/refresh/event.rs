@@ -1,6 +1,12 @@
+use std::sync::Arc;
+
+use crate::key::TokenKey;
 use crate::progress::DeadReason;
 use crate::scope_change::ScopeChange;
 use crate::time::Timestamp;
+
+/// A callback for events.
+pub(super) type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
 
 /// What happened to a connection. An application can log these events to answer why a user was logged out.
 #[derive(Clone, Debug, PartialEq, Eq)]

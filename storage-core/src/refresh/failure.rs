@@ -1,7 +1,7 @@
 //! What a failed redemption means, and how the failure is stored.
 
 use super::protocol::Refresh;
-use super::single_flight::Outcome;
+use super::single_flight::RefreshResult;
 use super::{RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
 use crate::progress::{BackOff, DeadReason, Progress, Stored, Tries};
@@ -71,7 +71,7 @@ impl Refresh {
         old: OAuth2Token,
         id: u64,
         version: Version,
-    ) -> Option<Outcome> {
+    ) -> Option<RefreshResult> {
         match self.store_progress(old, &failed.progress, id, version).await {
             Ok(true) => {}
             Ok(false) => return None,

@@ -27,11 +27,27 @@ const MAX_GENERATIONS: usize = 100;
 const PURGE_LIMIT: usize = 100;
 
 /// Redeems a refresh token at the provider unless the ledger has its successor.
-pub(super) struct RedeemOnce {
-    pub(super) ledger: Tokens,
-    pub(super) refresher: Refresher,
-    pub(super) provider_name: String,
-    pub(super) provider: Arc<dyn Redeem>,
+struct RedeemOnce {
+    ledger: Tokens,
+    refresher: Refresher,
+    provider_name: String,
+    provider: Arc<dyn Redeem>,
+}
+
+impl Refresher {
+    /// The provider, behind the ledger if the storage needs one.
+    pub(super) fn redeem_once(&self, tokens: &Tokens, key: &TokenKey, provider: &Arc<dyn Redeem>) -> Arc<dyn Redeem> {
+        let Some(ledger) = self.ledger.clone().filter(|_| tokens.storage().capabilities().request_bound) else {
+            return Arc::clone(provider);
+        };
+        Arc::new(RedeemOnce {
+            ledger,
+            // Events of a ledger entry are not events of a connection.
+            refresher: Self { ledger: None, observer: Arc::new(|_, _| {}), ..self.clone() },
+            provider_name: key.provider().to_owned(),
+            provider: Arc::clone(provider),
+        })
+    }
 }
 
 #[async_trait]

@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
+use super::event::Observer;
 use super::need::Need;
 use super::policy::{MAX_LEASE, Policy};
-use super::refresher::Observer;
-use super::single_flight::{Outcome, Refreshed};
+use super::single_flight::{RefreshResult, Refreshed};
 use super::{Lease, Redeem, RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
@@ -32,7 +32,7 @@ pub(super) struct Refresh {
     pub(super) need: Need,
     pub(super) policy: Policy,
     pub(super) observer: Observer,
-    pub(super) outcome: watch::Sender<Option<Outcome>>,
+    pub(super) outcome: watch::Sender<Option<RefreshResult>>,
 }
 
 /// A claim of this process in the storage, and the token that it covers.
@@ -52,7 +52,7 @@ struct OwnClaim {
 
 /// What to do after a step.
 enum Next {
-    Done(Outcome),
+    Done(RefreshResult),
     /// The record changed. Read it again.
     ReadAgain,
     /// Nothing was sent under this claim, and its lease is too short now. Renew the claim.
@@ -72,7 +72,7 @@ impl Refresh {
         work.instrument(span).await;
     }
 
-    async fn refresh(&self) -> Outcome {
+    async fn refresh(&self) -> RefreshResult {
         let mut unused = None;
         for _ in 0..MAX_CLAIMS {
             let claimed = match self.claim(unused.take()).instrument(tracing::debug_span!("claim")).await? {
@@ -222,7 +222,7 @@ impl Refresh {
         timeout(limit, self.provider.redeem(old, lease)).await.unwrap_or_else(late)
     }
 
-    pub(super) fn publish(&self, outcome: Outcome) {
+    pub(super) fn publish(&self, outcome: RefreshResult) {
         self.outcome.send_replace(Some(outcome));
     }
 
@@ -237,7 +237,7 @@ impl Refresh {
 }
 
 /// A short, stable name for spans.
-fn name_of(outcome: &Outcome) -> &'static str {
+fn name_of(outcome: &RefreshResult) -> &'static str {
     match outcome {
         Ok(refreshed) if refreshed.redeemed => "refreshed",
         Ok(_) => "adopted",

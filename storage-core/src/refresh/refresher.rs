@@ -6,11 +6,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connection::{Connection, ConnectionState};
-use super::ledger::RedeemOnce;
+use super::event::Observer;
 use super::need::Need;
 use super::policy::Policy;
 use super::protocol::Refresh;
-use super::single_flight::{InFlight, Outcome, Refreshed};
+use super::single_flight::{InFlight, RefreshResult, Refreshed};
 use super::{Redeem, RefreshError, RefreshEvent};
 use crate::key::TokenKey;
 use crate::progress::{DeadReason, Progress, Stored};
@@ -19,9 +19,6 @@ use crate::secret::Secret;
 use crate::time::Clock;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
-
-/// A callback for events.
-pub(super) type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
 
 /// Returns usable tokens, and refreshes them if necessary. Each refresh token is redeemed exactly once, however many
 /// callers and processes ask at the same time.
@@ -32,7 +29,7 @@ pub struct Refresher {
     pub(super) policy: Policy,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) observer: Observer,
-    ledger: Option<Tokens>,
+    pub(super) ledger: Option<Tokens>,
 }
 
 impl Refresher {
@@ -221,7 +218,7 @@ impl Refresher {
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
         need: Need,
-    ) -> watch::Receiver<Option<Outcome>> {
+    ) -> watch::Receiver<Option<RefreshResult>> {
         self.in_flight.join(tokens, key, |outcome| {
             let refresh = Refresh {
                 tokens: tokens.clone(),
@@ -233,20 +230,6 @@ impl Refresher {
                 outcome,
             };
             refresh.run()
-        })
-    }
-
-    /// The provider, behind the ledger if the storage needs one.
-    fn redeem_once(&self, tokens: &Tokens, key: &TokenKey, provider: &Arc<dyn Redeem>) -> Arc<dyn Redeem> {
-        let Some(ledger) = self.ledger.clone().filter(|_| tokens.storage().capabilities().request_bound) else {
-            return Arc::clone(provider);
-        };
-        Arc::new(RedeemOnce {
-            ledger,
-            // Events of a ledger entry are not events of a connection.
-            refresher: Self { ledger: None, observer: Arc::new(|_, _| {}), ..self.clone() },
-            provider_name: key.provider().to_owned(),
-            provider: Arc::clone(provider),
         })
     }
 }

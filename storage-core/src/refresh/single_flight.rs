@@ -13,7 +13,7 @@ use crate::storage::TokenStorage;
 use crate::token::OAuth2Token;
 use crate::tokens::Tokens;
 
-pub(super) type Outcome = Result<Refreshed, RefreshError>;
+pub(super) type RefreshResult = Result<Refreshed, RefreshError>;
 
 /// The token that a refresh ended with.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ pub(super) struct Refreshed {
 /// The refreshes in flight in this process.
 #[derive(Default)]
 pub(super) struct InFlight {
-    refreshes: Mutex<HashMap<FlightKey, watch::Receiver<Option<Outcome>>>>,
+    refreshes: Mutex<HashMap<FlightKey, watch::Receiver<Option<RefreshResult>>>>,
     /// The number of refreshes in flight, for callers that wait until it is zero.
     count: watch::Sender<usize>,
 }
@@ -74,8 +74,8 @@ impl InFlight {
         self: &Arc<Self>,
         tokens: &Tokens,
         key: &TokenKey,
-        refresh: impl FnOnce(watch::Sender<Option<Outcome>>) -> F,
-    ) -> watch::Receiver<Option<Outcome>>
+        refresh: impl FnOnce(watch::Sender<Option<RefreshResult>>) -> F,
+    ) -> watch::Receiver<Option<RefreshResult>>
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -117,7 +117,7 @@ impl InFlight {
         self.refreshes().len()
     }
 
-    fn refreshes(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<Outcome>>>> {
+    fn refreshes(&self) -> MutexGuard<'_, HashMap<FlightKey, watch::Receiver<Option<RefreshResult>>>> {
         self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,7 +126,7 @@ impl InFlight {
 struct FlightGuard {
     in_flight: Arc<InFlight>,
     flight: FlightKey,
-    _open: watch::Sender<Option<Outcome>>,
+    _open: watch::Sender<Option<RefreshResult>>,
 }
 
 impl Drop for FlightGuard {

@@ -19,10 +19,10 @@ use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 
 use crate::peers::Sessions;
 use crate::run::{Plan, Way};
-use crate::subjects::{MySqlPool, Ours, Outcome, PostgresPool, RedisConnection, SqlitePool, USERS};
+use crate::subjects::{BenchResult, MySqlPool, Ours, PostgresPool, RedisConnection, SqlitePool, USERS};
 
 #[tokio::main]
-async fn main() -> Outcome<()> {
+async fn main() -> BenchResult<()> {
     let mut arguments = std::env::args().skip(1);
     let mut number = |usual| arguments.next().map_or(Ok(usual), |text| text.parse());
     let (seconds, rounds) = (number(2)?, number(5)?);

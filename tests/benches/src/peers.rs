@@ -8,12 +8,12 @@ use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore};
 
-use crate::subjects::{Outcome, Subject, payload};
+use crate::subjects::{BenchResult, Contender, payload};
 
 pub struct Sessions<S>(S);
 
 impl Sessions<SqliteStore> {
-    pub async fn sqlite(url: &str) -> Outcome<Self> {
+    pub async fn sqlite(url: &str) -> BenchResult<Self> {
         let pool = sqlx_0_8::SqlitePool::connect(url).await?;
         sqlx_0_8::query("PRAGMA journal_mode = WAL").execute(&pool).await?;
         let store = SqliteStore::new(pool);
@@ -23,7 +23,7 @@ impl Sessions<SqliteStore> {
 }
 
 impl Sessions<PostgresStore> {
-    pub async fn postgres(url: &str) -> Outcome<Self> {
+    pub async fn postgres(url: &str) -> BenchResult<Self> {
         let store = PostgresStore::new(sqlx_0_8::PgPool::connect(url).await?);
         store.migrate().await?;
         Ok(Self(store))
@@ -31,7 +31,7 @@ impl Sessions<PostgresStore> {
 }
 
 impl Sessions<MySqlStore> {
-    pub async fn mysql(url: &str) -> Outcome<Self> {
+    pub async fn mysql(url: &str) -> BenchResult<Self> {
         let store = MySqlStore::new(sqlx_0_8::MySqlPool::connect(url).await?);
         store.migrate().await?;
         Ok(Self(store))
@@ -43,20 +43,20 @@ fn id(user: u64) -> Id {
 }
 
 #[async_trait]
-impl<S: SessionStore> Subject for Sessions<S> {
-    async fn get(&self, user: u64) -> Outcome<()> {
+impl<S: SessionStore> Contender for Sessions<S> {
+    async fn get(&self, user: u64) -> BenchResult<()> {
         let found = self.0.load(&id(user)).await?.ok_or("nothing is there")?;
         if found.data.contains_key("token") { Ok(()) } else { Err("that is another record".into()) }
     }
 
-    async fn put(&self, user: u64) -> Outcome<()> {
+    async fn put(&self, user: u64) -> BenchResult<()> {
         let token = String::from_utf8(payload())?;
         let expiry_date = OffsetDateTime::now_utc() + Duration::days(1);
         let data = HashMap::from([("token".to_owned(), token.into())]);
         Ok(self.0.save(&Record { id: id(user), data, expiry_date }).await?)
     }
 
-    async fn put_if_version(&self, _: u64) -> Outcome<bool> {
+    async fn put_if_version(&self, _: u64) -> BenchResult<bool> {
         Ok(false)
     }
 }

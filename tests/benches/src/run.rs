@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::subjects::{Outcome, Subject, USERS};
+use crate::subjects::{BenchResult, Contender, USERS};
 
 /// How long and how often.
 pub struct Plan {
@@ -16,11 +16,11 @@ pub struct Plan {
 /// A way to do the same.
 pub struct Way {
     name: &'static str,
-    subject: Arc<dyn Subject>,
+    subject: Arc<dyn Contender>,
 }
 
 impl Way {
-    pub fn new(name: &'static str, subject: impl Subject) -> Self {
+    pub fn new(name: &'static str, subject: impl Contender) -> Self {
         Self { name, subject: Arc::new(subject) }
     }
 }
@@ -34,7 +34,7 @@ enum Operation {
 
 impl Plan {
     /// Runs every way in turn, and prints what came of it.
-    pub async fn compare(&self, backend: &str, ways: Vec<Way>) -> Outcome<()> {
+    pub async fn compare(&self, backend: &str, ways: Vec<Way>) -> BenchResult<()> {
         for way in &ways {
             for user in 0..USERS {
                 way.subject.put(user).await?;
@@ -47,7 +47,7 @@ impl Plan {
         Ok(())
     }
 
-    async fn compare_operations(&self, tasks: u64, ways: &[Way]) -> Outcome<()> {
+    async fn compare_operations(&self, tasks: u64, ways: &[Way]) -> BenchResult<()> {
         for operation in [Operation::Get, Operation::Put, Operation::PutIfVersion] {
             let mut rates = vec![Vec::new(); ways.len()];
             for _ in 0..self.rounds {
@@ -68,7 +68,7 @@ impl Plan {
     }
 
     /// Operations in a second, or nothing where the subject has no such operation.
-    async fn rate(&self, subject: &Arc<dyn Subject>, operation: Operation, count: u64) -> Outcome<Option<f64>> {
+    async fn rate(&self, subject: &Arc<dyn Contender>, operation: Operation, count: u64) -> BenchResult<Option<f64>> {
         let time = Duration::from_secs(self.seconds);
         let start = Instant::now();
         let mut tasks = JoinSet::new();

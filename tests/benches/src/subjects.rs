@@ -7,18 +7,18 @@ use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage, Version, ra
 use redis::AsyncCommands as _;
 use redis::aio::ConnectionManager;
 
-pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+pub type BenchResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A multiple of the number of tasks, so that no two tasks write the same record.
 pub const USERS: u64 = 2048;
 
 /// One way to keep a record for each user.
 #[async_trait]
-pub trait Subject: Send + Sync + 'static {
-    async fn get(&self, user: u64) -> Outcome<()>;
-    async fn put(&self, user: u64) -> Outcome<()>;
+pub trait Contender: Send + Sync + 'static {
+    async fn get(&self, user: u64) -> BenchResult<()>;
+    async fn put(&self, user: u64) -> BenchResult<()>;
     /// `false` if there is no such operation.
-    async fn put_if_version(&self, user: u64) -> Outcome<bool>;
+    async fn put_if_version(&self, user: u64) -> BenchResult<bool>;
 }
 
 pub fn payload() -> Vec<u8> {
@@ -36,29 +36,29 @@ impl<S: TokenStorage> Ours<S> {
         Self { storage, versions: Mutex::default() }
     }
 
-    async fn write(&self, user: u64, when: Precondition) -> Outcome<()> {
+    async fn write(&self, user: u64, when: Precondition) -> BenchResult<()> {
         let version = self.storage.put(&key(user)?, &Record::new(payload()), when).await?;
         self.versions.lock().map_err(|_| "poisoned")?.insert(user, version);
         Ok(())
     }
 }
 
-fn key(user: u64) -> Outcome<TokenKey> {
+fn key(user: u64) -> BenchResult<TokenKey> {
     Ok(TokenKey::new("github", format!("ours-{user}"))?)
 }
 
 #[async_trait]
-impl<S: TokenStorage> Subject for Ours<S> {
-    async fn get(&self, user: u64) -> Outcome<()> {
+impl<S: TokenStorage> Contender for Ours<S> {
+    async fn get(&self, user: u64) -> BenchResult<()> {
         let found = self.storage.get(&key(user)?).await?.ok_or("nothing is there")?;
         if found.value.payload.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
     }
 
-    async fn put(&self, user: u64) -> Outcome<()> {
+    async fn put(&self, user: u64) -> BenchResult<()> {
         self.write(user, Precondition::Always).await
     }
 
-    async fn put_if_version(&self, user: u64) -> Outcome<bool> {
+    async fn put_if_version(&self, user: u64) -> BenchResult<bool> {
         let version = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
         self.write(user, Precondition::Version(version.ok_or("it was never put")?)).await?;
         Ok(true)
@@ -74,32 +74,32 @@ macro_rules! pool {
         }
 
         impl $name {
-            pub async fn connect(url: &str) -> Outcome<Self> {
+            pub async fn connect(url: &str) -> BenchResult<Self> {
                 Ok(Self { pool: <$pool>::connect(url).await?, versions: Mutex::default() })
             }
 
-            fn wrote(&self, user: u64, version: [u8; 16]) -> Outcome<()> {
+            fn wrote(&self, user: u64, version: [u8; 16]) -> BenchResult<()> {
                 self.versions.lock().map_err(|_| "poisoned")?.insert(user, version);
                 Ok(())
             }
         }
 
         #[async_trait]
-        impl Subject for $name {
-            async fn get(&self, user: u64) -> Outcome<()> {
+        impl Contender for $name {
+            async fn get(&self, user: u64) -> BenchResult<()> {
                 let user = user.to_string().into_bytes();
                 let row: (Vec<u8>, Vec<u8>) = sqlx::query_as($get).bind(user).fetch_one(&self.pool).await?;
                 if row.1.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
             }
 
-            async fn put(&self, user: u64) -> Outcome<()> {
+            async fn put(&self, user: u64) -> BenchResult<()> {
                 let version: [u8; 16] = random_bytes();
                 let query = sqlx::query($put).bind(user.to_string().into_bytes()).bind(version.to_vec());
                 query.bind(payload()).execute(&self.pool).await?;
                 self.wrote(user, version)
             }
 
-            async fn put_if_version(&self, user: u64) -> Outcome<bool> {
+            async fn put_if_version(&self, user: u64) -> BenchResult<bool> {
                 let version: [u8; 16] = random_bytes();
                 let old = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
                 let query = sqlx::query($put_if_version).bind(version.to_vec()).bind(payload());
@@ -155,23 +155,23 @@ pool!(
 pub struct RedisConnection(ConnectionManager);
 
 impl RedisConnection {
-    pub async fn connect(url: &str) -> Outcome<Self> {
+    pub async fn connect(url: &str) -> BenchResult<Self> {
         Ok(Self(redis::Client::open(url)?.get_connection_manager().await?))
     }
 }
 
 #[async_trait]
-impl Subject for RedisConnection {
-    async fn get(&self, user: u64) -> Outcome<()> {
+impl Contender for RedisConnection {
+    async fn get(&self, user: u64) -> BenchResult<()> {
         let found: Vec<u8> = self.0.clone().get(format!("bench-{user}")).await?;
         if found.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
     }
 
-    async fn put(&self, user: u64) -> Outcome<()> {
+    async fn put(&self, user: u64) -> BenchResult<()> {
         Ok(self.0.clone().set(format!("bench-{user}"), payload()).await?)
     }
 
-    async fn put_if_version(&self, _: u64) -> Outcome<bool> {
+    async fn put_if_version(&self, _: u64) -> BenchResult<bool> {
         Ok(false)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use oauth_dance_conformance::{Answer, Fault, Harness, HarnessError, async_trait};
+use oauth_dance_conformance::{Fault, Harness, HarnessError, HarnessResult, async_trait};
 use oauth_dance_core::{
     Capabilities, Clock, Filter, MemoryStorage, Page, PageRequest, Precondition, Record, StorageError, TokenKey,
     TokenStorage, Version, Versioned,
@@ -47,21 +47,21 @@ impl Harness for Bench {
         Arc::clone(&self.storage)
     }
 
-    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+    async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         Ok((self.front)(self.server.clone()))
     }
 
-    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+    async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         let server = self.siblings.lock().unwrap().entry(namespace.to_owned()).or_default().clone();
         Ok((self.front)(server))
     }
 
-    async fn advance(&self, by: Duration) -> Answer<()> {
+    async fn advance(&self, by: Duration) -> HarnessResult<()> {
         self.server.passed.fetch_add(by.as_secs(), Ordering::SeqCst);
         Ok(())
     }
 
-    async fn raw_dump(&self) -> Answer<Vec<u8>> {
+    async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         let mut dump = Vec::new();
         let page = self.server.memory().list(&Filter::everything(), PageRequest { after: None, limit: 1_000 }).await?;
         for entry in page.entries {
@@ -72,23 +72,23 @@ impl Harness for Bench {
         Ok(dump)
     }
 
-    async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+    async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         let found = self.server.memory().get(key).await?.ok_or(HarnessError::Cannot("damage nothing"))?;
         self.server.damaged.lock().unwrap().insert(key.clone(), found.version);
         Ok(())
     }
 
-    async fn inject(&self, fault: Fault) -> Answer<()> {
+    async fn inject(&self, fault: Fault) -> HarnessResult<()> {
         *self.server.fault.lock().unwrap() = Some(fault);
         Ok(())
     }
 
-    async fn heal(&self) -> Answer<()> {
+    async fn heal(&self) -> HarnessResult<()> {
         *self.server.fault.lock().unwrap() = None;
         Ok(())
     }
 
-    fn printed(&self) -> Answer<String> {
+    fn printed(&self) -> HarnessResult<String> {
         Ok(format!("{:?} {}", self.server.memory, self.server.log.lock().unwrap()))
     }
 

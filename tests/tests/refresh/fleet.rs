@@ -175,7 +175,7 @@ pub async fn api_401_retry(backend: &Backend) {
     assert!(rejections > size.keys, "only {rejections} calls met a 401");
 }
 
-/// For machines with much to do: nothing here is about time-outs.
+/// For machines with much to do: nothing here is about timeouts.
 pub fn patient(settings: Settings) -> Settings {
     let patience = Duration::from_secs(60);
     Settings { timeout: patience, storage_timeout: Some(patience), ..settings }

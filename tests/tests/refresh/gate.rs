@@ -39,12 +39,12 @@ pub struct Seen {
 #[derive(Clone)]
 pub struct Gated {
     inner: Arc<dyn TokenStorage>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<GateState>>,
     clock: Clock,
 }
 
 #[derive(Default)]
-struct State {
+struct GateState {
     writes: u32,
     point: Option<Point>,
     held: Option<oneshot::Sender<GoOn>>,

@@ -159,7 +159,7 @@ impl Worker {
             Command::Call { provider, user, give_up } => {
                 let call = self.call(&provider, &user);
                 let outcome = match give_up {
-                    Some(give_up) => timeout(give_up, call).await.unwrap_or_else(|_| Outcome::of("gave up")),
+                    Some(give_up) => timeout(give_up, call).await.unwrap_or_else(|_| WorkerResult::of("gave up")),
                     None => call.await,
                 };
                 json!(outcome.what)
@@ -197,7 +197,7 @@ impl Worker {
     async fn run(&self, provider: &str, user: &str, until: Instant, nap: Duration) -> (u64, Vec<String>) {
         let (mut good, mut bad) = (0, Vec::new());
         while Instant::now() < until {
-            let Outcome { what, expires_at } = self.call(provider, user).await;
+            let WorkerResult { what, expires_at } = self.call(provider, user).await;
             match what.as_str() {
                 "200" => good += 1,
                 _ => bad.push(what),
@@ -208,20 +208,20 @@ impl Worker {
         (good, bad)
     }
 
-    async fn call(&self, provider: &str, user: &str) -> Outcome {
+    async fn call(&self, provider: &str, user: &str) -> WorkerResult {
         let client = match self.oauth.client(provider, &User::new(user)).await {
             Ok(client) => client,
             Err(ConnectError::NeedsAuthorization { reason, .. }) => {
-                return Outcome::of(format!("needs authorization: {reason:?}"));
+                return WorkerResult::of(format!("needs authorization: {reason:?}"));
             }
-            Err(error) => return Outcome::of(error.code()),
+            Err(error) => return WorkerResult::of(error.code()),
         };
         let what = match client.userinfo().send().await {
             Ok(response) => response.status().as_u16().to_string(),
             Err(ApiError::Timeout) => "the API timed out".to_owned(),
             Err(error) => format!("the API failed: {}", root(&error)),
         };
-        Outcome { what, expires_at: client.token().expires_at() }
+        WorkerResult { what, expires_at: client.token().expires_at() }
     }
 
     /// How long it is until then, to the millisecond, on this process's clock.
@@ -236,12 +236,12 @@ impl Worker {
 }
 
 /// What a caller got: a status of the API, or why there was no call.
-struct Outcome {
+struct WorkerResult {
     what: String,
     expires_at: Option<Timestamp>,
 }
 
-impl Outcome {
+impl WorkerResult {
     fn of(what: impl Into<String>) -> Self {
         Self { what: what.into(), expires_at: None }
     }

@@ -49,11 +49,11 @@ pub(crate) enum Behavior {
 
 #[derive(Debug, Default)]
 pub(crate) struct Provider {
-    state: Mutex<State>,
+    state: Mutex<ProviderState>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct State {
+pub(crate) struct ProviderState {
     grants: Vec<Grant>,
     pub(crate) scripted: VecDeque<Behavior>,
     /// How often a token request was prepared.
@@ -76,7 +76,7 @@ struct Grant {
 }
 
 impl Provider {
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, ProviderState> {
         self.state.lock().unwrap()
     }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::calls::pages;
 use crate::harness::Harness;
-use crate::outcome::{Outcome, Stop, ensure};
+use crate::outcome::{PropertyResult, Stop, ensure};
 use crate::recorder::{Log, recorded, watched};
 
 /// How many calls of one property are in flight at once, so that a slow storage does not take long.
@@ -23,7 +23,7 @@ const QUICK_FACTOR: u32 = 5;
 const UNIT: u64 = 100;
 
 /// What a property is tried on: a storage that is still empty, and its harness.
-pub struct Subject {
+pub struct TestedStorage {
     harness: Box<dyn Harness>,
     storage: Arc<dyn TokenStorage>,
     log: Arc<Log>,
@@ -44,7 +44,7 @@ struct Time {
     moved: Duration,
 }
 
-impl Subject {
+impl TestedStorage {
     /// A subject for one property.
     pub fn new(harness: impl Harness, seed: u64) -> Self {
         let log = Arc::default();
@@ -78,19 +78,19 @@ impl Subject {
         &self.log
     }
 
-    /// What has not returned, for a message about a time-out.
+    /// What has not returned, for a message about a timeout.
     pub(crate) fn in_flight(&self) -> String {
         self.log.in_flight().unwrap_or_else(|| "a call".to_owned())
     }
 
     /// As many handles on the same data, through pools of their own if the harness can open them. Of their calls only
     /// those in flight and those that returned an error are remembered, so that they can begin at the same time.
-    pub(crate) async fn handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
+    pub(crate) async fn handles(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let handles = self.open(count).await?.into_iter().enumerate();
         Ok(handles.map(|(number, handle)| watched(handle, &self.log, number)).collect())
     }
 
-    async fn open(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
+    async fn open(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let mut handles = vec![self.harness.storage()];
         if self.capabilities().max_age.is_some() {
             // Another handle may see a write late, which has a property of its own.
@@ -107,7 +107,7 @@ impl Subject {
     }
 
     /// Handles whose calls are remembered: for calls that come one after the other.
-    pub(crate) async fn recorded_handles(&self, count: usize) -> Outcome<Vec<Arc<dyn TokenStorage>>> {
+    pub(crate) async fn recorded_handles(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let handles = self.open(count).await?.into_iter().enumerate();
         Ok(handles.map(|(number, handle)| recorded(handle, &self.log, number)).collect())
     }
@@ -120,17 +120,17 @@ impl Subject {
     }
 
     /// Ends the property as not applicable where `list` is not declared.
-    pub(crate) fn needs_list(&self) -> Outcome {
+    pub(crate) fn needs_list(&self) -> PropertyResult {
         self.capabilities().listable.then_some(()).ok_or_else(|| Stop::not_applicable("not listable"))
     }
 
     /// Ends the property as not applicable where preconditions are not declared to be atomic.
-    pub(crate) fn needs_atomic(&self) -> Outcome {
+    pub(crate) fn needs_atomic(&self) -> PropertyResult {
         self.capabilities().atomic.then_some(()).ok_or_else(|| Stop::not_applicable("not atomic"))
     }
 
     /// Ends the property as not applicable where a request holds the few records of one browser.
-    pub(crate) fn needs_room(&self) -> Outcome {
+    pub(crate) fn needs_room(&self) -> PropertyResult {
         let bound = self.capabilities().request_bound;
         (!bound).then_some(()).ok_or_else(|| Stop::not_applicable("bound to a request, which has few records"))
     }
@@ -142,7 +142,7 @@ impl Subject {
 
     /// A retention of so many units of time: seconds, or much more if the clock can be moved. Call it before the first
     /// write: it may move the clock a little.
-    pub(crate) async fn units(&self, count: u64) -> Outcome<Duration> {
+    pub(crate) async fn units(&self, count: u64) -> PropertyResult<Duration> {
         let known = self.time().can_be_moved;
         let can_be_moved = match known {
             Some(known) => known,
@@ -157,18 +157,18 @@ impl Subject {
     }
 
     /// Whether time passes at once.
-    pub(crate) async fn can_move_time(&self) -> Outcome<bool> {
+    pub(crate) async fn can_move_time(&self) -> PropertyResult<bool> {
         Ok(self.units(1).await?.as_secs() == UNIT)
     }
 
     /// Lets so many tenths of a unit pass.
-    pub(crate) async fn pass(&self, tenths: u64) -> Outcome {
+    pub(crate) async fn pass(&self, tenths: u64) -> PropertyResult {
         let by = self.units(tenths).await? / 10;
         self.advance(by).await
     }
 
     /// Lets time pass, by whole seconds if the clock can be moved.
-    pub(crate) async fn advance(&self, by: Duration) -> Outcome {
+    pub(crate) async fn advance(&self, by: Duration) -> PropertyResult {
         if self.time().can_be_moved != Some(true) {
             self.take_turn(None);
         }
@@ -188,14 +188,18 @@ impl Subject {
     }
 
     /// At most so many rounds, and no more once this time has passed, so that a slow storage is not tried for long.
-    pub(crate) async fn rounds(&self, most: usize, time: Duration) -> Outcome<impl Iterator<Item = usize> + use<>> {
+    pub(crate) async fn rounds(
+        &self,
+        most: usize,
+        time: Duration,
+    ) -> PropertyResult<impl Iterator<Item = usize> + use<>> {
         let time = if self.is_quick().await? { time * QUICK_FACTOR } else { time };
         let end = Instant::now() + time;
         Ok((0..most).take_while(move |round| *round < 2 || Instant::now() < end))
     }
 
     /// Whether calls take hardly any time.
-    async fn is_quick(&self) -> Outcome<bool> {
+    async fn is_quick(&self) -> PropertyResult<bool> {
         if let Some(known) = self.time().is_quick {
             return Ok(known);
         }
@@ -215,11 +219,11 @@ impl Subject {
         &self,
         items: impl IntoIterator<Item = T>,
         call: impl Fn(Arc<dyn TokenStorage>, T) -> F + Clone + Send + 'static,
-    ) -> Outcome<Vec<R>>
+    ) -> PropertyResult<Vec<R>>
     where
         T: Send + 'static,
         R: Send + 'static,
-        F: Future<Output = Outcome<R>> + Send + 'static,
+        F: Future<Output = PropertyResult<R>> + Send + 'static,
     {
         if !self.capabilities().atomic || self.is_quick().await? {
             let mut answers = Vec::new();
@@ -240,7 +244,7 @@ impl Subject {
                 for (index, item) in queue {
                     answers.push((index, call(Arc::clone(&storage), item).await?));
                 }
-                Outcome::Ok(answers)
+                PropertyResult::Ok(answers)
             });
         }
         let mut answers = Vec::new();
@@ -252,7 +256,10 @@ impl Subject {
     }
 
     /// Writes a record to each key, as many at once as the storage stands.
-    pub(crate) async fn put_all(&self, records: Vec<(TokenKey, Record)>) -> Outcome<Vec<oauth_dance_core::Version>> {
+    pub(crate) async fn put_all(
+        &self,
+        records: Vec<(TokenKey, Record)>,
+    ) -> PropertyResult<Vec<oauth_dance_core::Version>> {
         self.together(records, |storage, (key, record)| async move {
             Ok(storage.put(&key, &record, Precondition::Always).await?)
         })
@@ -264,14 +271,14 @@ impl Subject {
     }
 }
 
-impl fmt::Debug for Subject {
+impl fmt::Debug for TestedStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject").field("capabilities", &self.capabilities()).field("seed", &self.seed).finish()
+        f.debug_struct("TestedStorage").field("capabilities", &self.capabilities()).field("seed", &self.seed).finish()
     }
 }
 
 /// The key of one user, as plain as keys get.
-pub(crate) fn key(user: &str) -> Outcome<TokenKey> {
+pub(crate) fn key(user: &str) -> PropertyResult<TokenKey> {
     Ok(TokenKey::new("github", user)?)
 }
 
@@ -290,7 +297,7 @@ pub(crate) fn kept_for(payload: impl Into<Vec<u8>>, time: Duration) -> Record {
 }
 
 /// All pages together.
-pub(crate) async fn list_all(storage: &dyn TokenStorage, filter: &Filter, limit: usize) -> Outcome<Vec<Entry>> {
+pub(crate) async fn list_all(storage: &dyn TokenStorage, filter: &Filter, limit: usize) -> PropertyResult<Vec<Entry>> {
     let (mut entries, mut after) = (Vec::new(), None);
     for _ in 0..10_000 {
         let page = storage.list(filter, PageRequest { after, limit }).await?;
