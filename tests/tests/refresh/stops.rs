@@ -45,7 +45,7 @@ async fn stop_and_go_on(step: Step, site: &Site, settings: &Settings, heir: &Pro
     match step {
         Step::Sent => site.provider.next_token_response(ScriptedResponse::status(503).hanging()),
         Step::Answered => {
-            site.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(300)))
+            site.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_millis(300)));
         }
         _ => {}
     }
