@@ -195,7 +195,7 @@ pub async fn writes_are_seen_through_every_handle(on: Arc<TestedStorage>) -> Pro
 
 /// A storage that declares a `max_age` returns no record that another handle replaced or removed longer ago, and caches no
 /// absence.
-pub async fn cached_records_are_no_older_than_declared(on: Arc<Subject>) -> Outcome {
+pub async fn cached_records_are_no_older_than_declared(on: Arc<TestedStorage>) -> PropertyResult {
     let max_age = on.capabilities().max_age.ok_or_else(|| Stop::not_applicable("no max_age is declared"))?;
     let other = on.harness().reopen().await?;
     for round in 0..5 {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bench::tuned::Tuned;
 use bench::{Bench, Front, Server};
-use oauth_dance_conformance::{Answer, Fault, Harness, PROPERTIES, async_trait, run_all};
+use oauth_dance_conformance::{Fault, Harness, HarnessResult, PROPERTIES, async_trait, run_all};
 use oauth_dance_core::{Cache, MemoryStorage, TokenKey, TokenStorage, Tokens};
 
 /// The reference, as one line and on the system's clock.
@@ -63,41 +63,41 @@ impl Harness for OutlastsCaches {
         self.0.storage()
     }
 
-    async fn reopen(&self) -> Answer<Arc<dyn TokenStorage>> {
+    async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         self.0.reopen().await
     }
 
-    async fn sibling(&self, namespace: &str) -> Answer<Arc<dyn TokenStorage>> {
+    async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         self.0.sibling(namespace).await
     }
 
-    async fn advance(&self, by: Duration) -> Answer<()> {
+    async fn advance(&self, by: Duration) -> HarnessResult<()> {
         self.0.advance(by).await?;
         tokio::time::sleep(MAX_AGE).await;
         Ok(())
     }
 
-    async fn raw_dump(&self) -> Answer<Vec<u8>> {
+    async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         self.0.raw_dump().await
     }
 
-    async fn corrupt(&self, key: &TokenKey) -> Answer<()> {
+    async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         self.0.corrupt(key).await?;
         tokio::time::sleep(MAX_AGE).await;
         Ok(())
     }
 
-    async fn inject(&self, fault: Fault) -> Answer<()> {
+    async fn inject(&self, fault: Fault) -> HarnessResult<()> {
         self.0.inject(fault).await?;
         tokio::time::sleep(MAX_AGE).await;
         Ok(())
     }
 
-    async fn heal(&self) -> Answer<()> {
+    async fn heal(&self) -> HarnessResult<()> {
         self.0.heal().await
     }
 
-    fn printed(&self) -> Answer<String> {
+    fn printed(&self) -> HarnessResult<String> {
         self.0.printed()
     }
 

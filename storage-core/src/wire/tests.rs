@@ -36,8 +36,7 @@ fn all() -> Vec<Progress> {
         }
     }
     for since in instants {
-        let reasons =
-            [DeadReason::Refused, DeadReason::ResponseLost, DeadReason::NoRefreshToken, DeadReason::Rejected];
+        let reasons = [DeadReason::Refused, DeadReason::ResponseLost, DeadReason::NoRefreshToken, DeadReason::Rejected];
         all.extend(reasons.map(|reason| Progress::Dead { reason, since }));
     }
     all
@@ -86,10 +85,7 @@ fn dpop_key_round_trips_in_format_2() {
     token.dpop_key = Some(DpopKey::generate());
     let bound = Stored::idle(token.into());
     let document = String::from_utf8(encode(&key(), &bound).to_vec()).unwrap();
-    assert!(
-        document.starts_with(r#"{"format":2,"#),
-        "an older release reports the format, and does not lose the key"
-    );
+    assert!(document.starts_with(r#"{"format":2,"#), "an older release reports the format, and does not lose the key");
     assert_eq!(decode(&key(), document.as_bytes()).unwrap(), bound);
 
     let Token::OAuth2(OAuth2Token { dpop_key: Some(secret), .. }) = &bound.token else { panic!() };
