@@ -1,10 +1,12 @@
 //! The `oauth-dance` program.
 
 use std::error::Error;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use oauth_dance_cli::{demo, migrate, operate};
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +27,19 @@ enum Command {
     Migrate(migrate::Action),
     #[command(flatten)]
     Operate(operate::Command),
+    /// Print a script that completes the commands and options of this program in a shell
+    #[command(after_help = "Example:\n  oauth-dance completions bash > /etc/bash_completion.d/oauth-dance")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for each command into a folder
+    #[command(after_help = "Example:\n  oauth-dance man --folder /usr/local/share/man/man1")]
+    Man {
+        /// Write the pages into this folder
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
 }
 
 #[tokio::main]
@@ -42,6 +57,28 @@ async fn main() -> ExitCode {
             log("warn");
             operate::run(command).await.unwrap_or_else(|error| failed(&error, 2))
         }
+        Command::Completions { shell } => written(completions(shell)),
+        Command::Man { folder: None } => written(manual()),
+        Command::Man { folder: Some(folder) } => written(clap_mangen::generate_to(Arguments::command(), folder)),
+    }
+}
+
+fn completions(shell: Shell) -> io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "oauth-dance", &mut script);
+    io::stdout().lock().write_all(&script)
+}
+
+fn manual() -> io::Result<()> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+    io::stdout().lock().write_all(&page)
+}
+
+fn written(outcome: io::Result<()>) -> ExitCode {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => failed(&error, 2),
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -4,12 +4,12 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use clap::Args;
-use oauth_dance_core::{StorageError, TokenStorage};
-use oauth_dance_migrations::{MigrationState, TableName};
+use oauth_dance_core::{StorageError, TokenKey, TokenStorage, Version};
+use oauth_dance_migrations::{MigrationState, MigrationStatus, TableName};
 use oauth_dance_redis::RedisStorage;
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 use sqlx::ConnectOptions as _;
-use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
 use crate::UnusableStorage;
 use crate::address::scheme;
@@ -52,6 +52,8 @@ pub(crate) enum Access {
 pub(crate) struct Opened {
     pub(crate) storage: Arc<dyn TokenStorage>,
     pub(crate) server: Server,
+    /// The table, if the storage is a SQL database.
+    pub(crate) table: Option<TableName>,
     url: String,
 }
 
@@ -69,19 +71,36 @@ impl StorageArgs {
         let url = self.url.as_deref().filter(|url| !url.is_empty()).ok_or(OperateError::NoStorage)?;
         open(url, &self.place, access).await
     }
+
+    /// Opens the storage even if its table is missing or not up to date.
+    pub(crate) async fn open_unmigrated(&self) -> Result<Opened, OperateError> {
+        let url = self.url.as_deref().filter(|url| !url.is_empty()).ok_or(OperateError::NoStorage)?;
+        open_unmigrated(url, &self.place, Access::Read).await
+    }
 }
 
 /// Opens a storage, whose table must be up to date. Creates and migrates nothing.
 pub(crate) async fn open(url: &str, place: &Place, access: Access) -> Result<Opened, OperateError> {
+    let opened = open_unmigrated(url, place, access).await?;
+    // A user who may not read the record of the migrations may still read tokens.
+    let migrations = opened.migrations().await.unwrap_or_default();
+    if migrations.iter().any(|status| status.state == MigrationState::Pending) {
+        return Err(OperateError::NotMigrated { storage: opened.shown() });
+    }
+    Ok(opened)
+}
+
+async fn open_unmigrated(url: &str, place: &Place, access: Access) -> Result<Opened, OperateError> {
     let target = Target::parse(url, place)?;
-    let opened = connect(url, &target, access).await;
-    let server = match opened {
+    let server = match connect(url, &target, access).await {
         Ok(server) => server,
         Err(error) => return Err(UnusableStorage::new(url, error).await.into()),
     };
-    let opened = Opened { storage: server.storage(), server, url: url.to_owned() };
-    opened.check_migrations().await?;
-    Ok(opened)
+    let table = match target {
+        Target::Sql(_, table) => Some(table),
+        Target::Redis(_) => None,
+    };
+    Ok(Opened { storage: server.storage(), server, table, url: url.to_owned() })
 }
 
 /// A place that exists in this kind of storage.
@@ -169,20 +188,50 @@ impl Opened {
         UnusableStorage::new(&self.url, error).await.into()
     }
 
-    /// Rejects a table that is missing or that an older release has made.
-    async fn check_migrations(&self) -> Result<(), OperateError> {
-        let statuses = match &self.server {
+    /// The URL, which may contain a password.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A connection of its own to a SQLite file.
+    pub(crate) async fn sqlite(&self) -> Result<SqliteConnection, sqlx::Error> {
+        SqliteConnectOptions::from_str(&without_creating(&self.url))?.disable_statement_logging().connect().await
+    }
+
+    /// How messages show this storage.
+    pub(crate) fn shown(&self) -> String {
+        UnusableStorage::shown(&self.url)
+    }
+
+    /// The migrations of the table. None if the storage has no table.
+    pub(crate) async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+        match &self.server {
             Server::Sqlite(storage) => storage.migrations().await,
             Server::Postgres(storage) => storage.migrations().await,
             Server::MySql(storage) => storage.migrations().await,
-            Server::Redis(_) => return Ok(()),
-        };
-        // A user who may not read the record of the migrations may still read tokens.
-        let Ok(statuses) = statuses else { return Ok(()) };
-        match statuses.iter().any(|status| status.state == MigrationState::Pending) {
-            true => Err(OperateError::NotMigrated { storage: UnusableStorage::shown(&self.url) }),
-            false => Ok(()),
+            Server::Redis(_) => Ok(Vec::new()),
         }
+    }
+
+    /// Keys that no list shows, because they are invalid: at most `limit`.
+    pub(crate) async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, OperateError> {
+        let found = match &self.server {
+            Server::Sqlite(storage) => storage.invalid_keys(limit).await,
+            Server::Postgres(storage) => storage.invalid_keys(limit).await,
+            Server::MySql(storage) => storage.invalid_keys(limit).await,
+            Server::Redis(storage) => storage.invalid_keys(limit).await,
+        };
+        match found {
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.explain(error).await),
+        }
+    }
+
+    /// Finds out whether this user may write, by a delete that matches no record.
+    pub(crate) async fn try_write(&self) -> Result<(), StorageError> {
+        let [tenant, user, provider, account] = ["oauth-dance:check", "check", "check", ""];
+        let key = TokenKey::from_parts(tenant, user, provider, account).map_err(StorageError::unavailable)?;
+        self.storage.delete(&key, Some(Version::random())).await.map(drop)
     }
 }
 

@@ -57,6 +57,11 @@ impl<W: Write> Rows<W> {
         texts.iter().try_for_each(|row| self.line(row))
     }
 
+    /// Shows what was printed so far.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
     /// Prints the names of the columns if there was no row.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.print(&[])?;

@@ -124,6 +124,42 @@ fn verify_lists_what_cannot_be_read() {
 }
 
 #[test]
+fn verify_lists_keys_that_are_not_utf8() {
+    on_every_storage(|backend| {
+        store_some(backend);
+        let place = &backend.place;
+        let insert = |bytes: [&str; 2]| {
+            let [user, empty] = bytes;
+            backend.sql(&format!(
+                "INSERT INTO {place} (tenant, user_id, provider, account, version, payload, created_at, updated_at) \
+                VALUES ({empty}, {user}, {user}, {empty}, {empty}, {empty}, 0, 0)"
+            ));
+        };
+        match backend.name {
+            "SQLite" | "MariaDB" => insert(["X'ff41'", "X''"]),
+            "PostgreSQL" => insert([r"'\xff41'", r"'\x'"]),
+            _ => backend.redis(&[
+                "EVAL",
+                "redis.call('ZADD', redis.call('KEYS', ARGV[1])[1], 0, '%zz:A')",
+                "0",
+                &format!("{{{place}:*/index"),
+            ]),
+        }
+        let verify = backend.run_with_keys(&["verify", "--json"]);
+        assert_eq!(verify.code, 1, "{}", verify.stderr);
+        assert_eq!(column(&verify, "problem"), ["invalid_key"], "{}", backend.name);
+        let shown = if backend.name == "Redis" { "%zz:A" } else { r"\xffA" };
+        assert!(column(&verify, "detail")[0].as_str().unwrap().contains(shown), "{}", verify.stdout);
+        assert!(verify.stderr.contains("verified 5 records, of which 1 cannot be read"), "{}", verify.stderr);
+        assert_eq!(
+            backend.run_with_keys(&["verify", "--provider", "github"]).code,
+            0,
+            "a filter selects no invalid key"
+        );
+    });
+}
+
+#[test]
 fn verify_names_a_wrong_key_and_changes_nothing() {
     on_every_storage(|backend| {
         store_some(backend);

@@ -48,7 +48,7 @@
 //! | --- | --- | --- |
 //! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`), through the [`moka`](https://docs.rs/moka) crate |
 //! | `decompression` | yes | reads token responses that a server compresses although the request does not allow it, as some gateways do |
-//! | `metrics` | no | counters of logins and refreshes, through the [`metrics`](https://docs.rs/metrics) crate |
+//! | `metrics` | no | counters of logins and refreshes, and `MeasuredStorage`, through the [`metrics`](https://docs.rs/metrics) crate |
 //! | `oauth1` | no | providers of OAuth 1.0a ([`Provider::oauth1`]), and their presets |
 //! | `oidc` | no | OpenID Connect: providers configured by their issuer alone ([`Provider::openid`]), and verified ID tokens ([`Identity`]) |
 //! | `rsa-sha1` | no | `oauth1`, with the signature methods RSA-SHA1 and RSA-SHA256 |

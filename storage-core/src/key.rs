@@ -76,6 +76,12 @@ impl TokenKey {
         Self::new(provider, hash)?.with_tenant(GENERATIONS)
     }
 
+    /// A key under which nothing is stored.
+    pub(crate) fn for_check() -> Self {
+        let [tenant, user, provider] = [ATTEMPTS, "check", "check"].map(str::to_owned);
+        Self { tenant, user, provider, account: String::new() }
+    }
+
     /// Whether the record belongs to no user: this library stores it for some minutes for its own purposes.
     pub(crate) fn is_internal(&self) -> bool {
         self.tenant == ATTEMPTS || self.tenant == GENERATIONS

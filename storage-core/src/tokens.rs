@@ -166,6 +166,14 @@ impl Tokens {
         Ok(page)
     }
 
+    /// Verifies that the storage responds, with one read of a key under which nothing is stored.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn check(&self) -> Result<(), StorageError> {
+        self.read(&TokenKey::for_check()).await.map(drop)
+    }
+
     /// Reads a token and the state of its refresh from the storage, past any cache.
     pub(crate) async fn load(&self, key: &TokenKey) -> Result<Option<Versioned<Stored>>, TokensError> {
         let Some(Versioned { value: record, version }) = self.read(key).await? else {

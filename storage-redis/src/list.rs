@@ -190,6 +190,28 @@ impl Lister<'_> {
     }
 }
 
+/// The names that are no valid keys, at most `limit`.
+pub(crate) async fn invalid(servers: &Servers, layout: &Layout, limit: usize) -> Result<Vec<String>, Failure> {
+    let everything = Filter::everything();
+    let buckets = spans(&everything, None).into_iter().map(|span| invalid_in(servers, layout, span));
+    Ok(try_join_all(buckets).await?.into_iter().flatten().take(limit).collect())
+}
+
+async fn invalid_in(servers: &Servers, layout: &Layout, mut span: Span) -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    loop {
+        let mut command = redis::cmd("ZRANGEBYLEX");
+        command.arg(layout.index(span.bucket)).arg(&span.first).arg(&span.last).arg("LIMIT").arg(0).arg(MAX_PAGE);
+        let names = members(&servers.ask(layout.slot(span.bucket), Request::Read(&[command])).await?)?;
+        let next = names.last().filter(|_| names.len() == MAX_PAGE).map(|last| format!("({last}"));
+        found.extend(names.into_iter().filter(|name| key_of(name).is_err()));
+        match next {
+            Some(next) => span.first = next,
+            None => return Ok(found),
+        }
+    }
+}
+
 /// Whether the keys that match a filter are contiguous in the indexes.
 fn is_range(filter: &Filter) -> bool {
     match (&filter.tenant, &filter.user, &filter.provider) {

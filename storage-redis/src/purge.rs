@@ -24,8 +24,8 @@ pub(crate) async fn purge(servers: &Servers, layout: &Layout, limit: usize) -> R
     Ok(try_join_all(removed).await?.into_iter().sum())
 }
 
-/// The clock of one of the servers. Each script reads the clock of its own server again.
-async fn now(servers: &Servers, layout: &Layout) -> Result<u64, Failure> {
+/// The clock of one of the servers, in milliseconds. Each script reads the clock of its own server again.
+pub(crate) async fn now(servers: &Servers, layout: &Layout) -> Result<u64, Failure> {
     let slot = Bucket::all().next().map(|bucket| layout.slot(bucket)).unwrap_or_default();
     let replies = servers.ask(slot, Request::Read(&[redis::cmd("TIME")])).await?;
     replies.first().and_then(milliseconds).ok_or(Failure::Unchanged(UNEXPECTED))

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use oauth_dance_core::{
-    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version,
-    Versioned,
+    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage,
+    Version, Versioned,
 };
 use redis::Value;
 
@@ -113,6 +113,24 @@ impl RedisStorage {
     /// permitted.
     pub async fn check(&self) -> Result<(), StorageError> {
         self.check_for(Scope::CommandsAndKeys).await
+    }
+
+    /// The names in the indexes that are no valid [`TokenKey`]: at most `limit` of them. A list leaves them out, and only
+    /// a client of the server can remove them.
+    ///
+    /// # Errors
+    /// The same as for the other operations.
+    pub async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
+        list::invalid(&self.servers, &self.layout, limit).await.map_err(Failure::of_read)
+    }
+
+    /// The time on the clock of one of the servers.
+    ///
+    /// # Errors
+    /// The same as for the other operations.
+    pub async fn server_time(&self) -> Result<Timestamp, StorageError> {
+        let milliseconds = purge::now(&self.servers, &self.layout).await.map_err(Failure::of_read)?;
+        Ok(Timestamp::from_unix_seconds(milliseconds / 1000))
     }
 
     async fn check_for(&self, scope: Scope) -> Result<(), StorageError> {

@@ -152,6 +152,27 @@ impl<DB: Dialect> Engine<DB> {
         Ok(found)
     }
 
+    /// The keys of rows that are no valid [`TokenKey`].
+    pub(crate) async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
+        let (filter, mut after, mut found) = (Filter::everything(), None, Vec::new());
+        while found.len() < limit {
+            let Some(query) =
+                PageQuery::new::<DB>(&self.runner.statements.list, &filter, after.as_ref(), MAX_PAGE as i64)
+            else {
+                break;
+            };
+            let rows = self.run(Effect::Read, &query.sql.into(), &query.binds).await?.rows;
+            let keys = rows.iter().map(RawKey::read::<DB>).collect::<Result<Vec<_>, _>>().map_err(unchanged::<DB>)?;
+            found.extend(keys.iter().filter(|raw| raw.to_key().is_none()).map(RawKey::to_string));
+            if rows.len() < MAX_PAGE {
+                break;
+            }
+            after = keys.into_iter().next_back();
+        }
+        found.truncate(limit);
+        Ok(found)
+    }
+
     pub(crate) async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         let mut purged = 0;
         let mut left = limit;

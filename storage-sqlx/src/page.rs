@@ -1,4 +1,5 @@
 use std::cmp::Ordering;
+use std::fmt;
 
 use oauth_dance_core::{Cursor, Filter, StorageError, TokenKey};
 
@@ -47,6 +48,14 @@ impl RawKey {
             return Err(StorageError::InvalidCursor);
         }
         Ok(Self(parts))
+    }
+}
+
+/// Tenant, user, provider and account, with escapes.
+impl fmt::Display for RawKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [tenant, user, provider, account] = self.0.each_ref().map(|part| part.escape_ascii());
+        write!(f, "tenant \"{tenant}\", user \"{user}\", provider \"{provider}\", account \"{account}\"")
     }
 }
 

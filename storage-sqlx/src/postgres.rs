@@ -111,6 +111,15 @@ impl PostgresStorage {
         Ok(statuses)
     }
 
+    /// The keys of rows that are no valid [`TokenKey`], such as one that is not UTF-8: at most `limit` of them, with escapes.
+    /// A list leaves out such rows, and only the database's own client can remove them.
+    ///
+    /// # Errors
+    /// The same as for the other operations.
+    pub async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
+        self.engine.invalid_keys(limit).await
+    }
+
     /// Closes the connections after their running statements have ended. Later operations fail.
     pub async fn close(&self) {
         self.engine.close().await;

@@ -23,7 +23,7 @@ use crate::error::{ErrorClass, RUN_MIGRATIONS, bad_name, classify, migration, un
 use crate::pool::OwnPool;
 use crate::several::Several;
 use crate::sql::{After, Texts};
-use crate::sqlite_file::{OpenFiles, refuse_links, warn_of_shares};
+use crate::sqlite_file::{OpenFiles, network_share, refuse_links, warn_of_shares};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// The number of connections for reads. Each one is a thread, so more of them than cores gain nothing.
@@ -194,6 +194,22 @@ impl SqliteStorage {
         let statuses = status_sqlite(connection.get(), self.engine.table()).await.map_err(migration::<Sqlite>)?;
         connection.mark_clean();
         Ok(statuses)
+    }
+
+    /// The keys of rows that are no valid [`TokenKey`], such as one that is not UTF-8: at most `limit` of them, with escapes.
+    /// A list leaves out such rows, and only the database's own client can remove them.
+    ///
+    /// # Errors
+    /// The same as for the other operations.
+    pub async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
+        self.check()?;
+        self.engine.invalid_keys(limit).await
+    }
+
+    /// The kind of network file system that the file is on, if it is on one. There, machines do not see each other's
+    /// locks. Known on Linux only.
+    pub fn network_file_system(&self) -> Option<String> {
+        self.files.as_ref().and_then(|files| network_share(files.database()?))
     }
 
     /// Closes the connections after their running statements have ended. Later operations fail.

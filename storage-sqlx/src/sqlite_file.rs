@@ -86,6 +86,11 @@ impl OpenFiles {
         self.first_lost().map_or(Ok(()), |lost| Err(StorageError::ambiguous(lost)))
     }
 
+    /// The path of the database.
+    pub(crate) fn database(&self) -> Option<&Path> {
+        self.files.first().map(|(path, _)| path.as_path())
+    }
+
     fn first_lost(&self) -> Option<Lost> {
         self.files.iter().find_map(|(path, expected)| match fs::metadata(path) {
             Ok(found) if identity(&found) == *expected => None,
@@ -108,8 +113,7 @@ pub(crate) fn refuse_links(path: &Path) -> Result<(), StorageError> {
 
 /// Logs a warning for a file on a network share, which works from one machine only, if at all.
 pub(crate) fn warn_of_shares(path: &Path) {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    if let Some(kind) = share(&mounts, path) {
+    if let Some(kind) = network_share(path) {
         tracing::warn!(
             path = %path.display(),
             file_system = kind,
@@ -119,7 +123,13 @@ pub(crate) fn warn_of_shares(path: &Path) {
     }
 }
 
-/// The file system of a path if it is a network file system, according to the mount table of Linux.
+/// The file system of a path if it is a network file system.
+pub(crate) fn network_share(path: &Path) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    share(&mounts, path).map(str::to_owned)
+}
+
+/// The same, according to the mount table of Linux.
 fn share<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
     const SHARES: [&str; 11] =
         ["9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3", "smbfs"];

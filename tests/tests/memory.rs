@@ -33,6 +33,15 @@ mod on_the_contracts_page {
     oauth_dance_conformance::conformance_tests!(|| async { Ok(example::storage()) });
 }
 
+/// The reference, with its operations counted and timed.
+mod measured {
+    use oauth_dance::MeasuredStorage;
+
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async { Ok(MeasuredStorage::new(MemoryStorage::new())) });
+}
+
 /// The same records behind a harness that can do nearly everything.
 mod behind_a_server {
     use super::*;

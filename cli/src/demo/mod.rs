@@ -10,7 +10,7 @@ use std::future::IntoFuture as _;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
@@ -122,6 +122,20 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
 /// As [`run`].
 pub async fn run_on(tokens: impl TokenStorage, options: Options) -> Result<(), DemoError> {
     start(Config::load(options)?, Storage::of(tokens, "in a custom storage")).await
+}
+
+/// The providers of a config file, for other commands than the demo.
+pub(crate) struct Providers {
+    pub(crate) registrations: Vec<Registration>,
+    pub(crate) dangerously_allow_http: Vec<String>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// Reads the providers of a config file.
+pub(crate) fn providers(path: &Path) -> Result<Providers, DemoError> {
+    let config = Config::load(Options { config: Some(path.to_owned()), ..Options::default() })?;
+    let Config { providers: registrations, dangerously_allow_http, timeout, .. } = config;
+    Ok(Providers { registrations, dangerously_allow_http, timeout })
 }
 
 async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {

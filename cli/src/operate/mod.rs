@@ -1,7 +1,12 @@
 //! The operator's commands on stored tokens. Each works on every storage that lists, and none prints a token or a key.
 
+mod disconnect;
+mod doctor;
+mod erase;
 mod expiring;
+mod forget;
 mod list;
+mod purge;
 mod records;
 mod show;
 mod stats;
@@ -11,14 +16,21 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use oauth_dance_core::KeyError;
 
 use crate::UnusableStorage;
+use crate::demo::DemoError;
 use crate::exit::Exit;
 use crate::keys::KeysError;
 use crate::migrate::MigrateError;
 
+pub use disconnect::DisconnectOptions;
+pub use doctor::DoctorOptions;
+pub use erase::EraseOptions;
 pub use expiring::ExpiringOptions;
+pub use forget::RevocationArgs;
 pub use list::ListOptions;
+pub use purge::PurgeOptions;
 pub use show::ShowOptions;
 pub use stats::StatsOptions;
 pub use verify::VerifyOptions;
@@ -36,6 +48,14 @@ pub enum Command {
     Expiring(ExpiringOptions),
     /// Open every token without showing it, and list those that cannot be read; exits with 1 if there are any
     Verify(VerifyOptions),
+    /// Find what endangers tokens: the table, the settings and the clock of the server, the permissions of the key file
+    Doctor(DoctorOptions),
+    /// Remove the records whose retention has ended, which no longer count
+    Purge(PurgeOptions),
+    /// Remove all tokens of a user: of all tenants, providers and accounts
+    EraseUser(EraseOptions),
+    /// Remove the token of a user at one provider
+    Disconnect(DisconnectOptions),
 }
 
 /// Why a command did not run to its end.
@@ -80,6 +100,12 @@ pub enum OperateError {
     /// The keys cannot be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The user, the provider, the tenant or the account cannot be part of a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The config file cannot be used.
+    #[error(transparent)]
+    Config(#[from] Box<DemoError>),
     /// The output could not be printed.
     #[error("cannot write to the standard output")]
     Print(#[from] io::Error),
@@ -97,6 +123,10 @@ pub async fn run(command: Command) -> Result<ExitCode, OperateError> {
         Command::Stats(options) => stats::run(&options).await,
         Command::Expiring(options) => expiring::run(&options).await,
         Command::Verify(options) => verify::run(&options).await,
+        Command::Doctor(options) => doctor::run(&options).await,
+        Command::Purge(options) => purge::run(&options).await,
+        Command::EraseUser(options) => erase::run(&options).await,
+        Command::Disconnect(options) => disconnect::run(&options).await,
     };
     match exit {
         // The reader has seen enough, like `head`.

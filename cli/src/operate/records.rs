@@ -33,6 +33,10 @@ pub struct FilterArgs {
 }
 
 impl FilterArgs {
+    pub(super) fn is_everything(&self) -> bool {
+        self.filter() == Filter::everything()
+    }
+
     pub(super) fn filter(&self) -> Filter {
         let mut filter = Filter::everything();
         filter.tenant.clone_from(&self.tenant);

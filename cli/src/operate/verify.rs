@@ -12,6 +12,9 @@ use crate::progress::Progress;
 
 const COLUMNS: [&str; 6] = ["tenant", "user", "provider", "account", "problem", "detail"];
 
+/// How many rows with an invalid key are shown.
+const MAX_INVALID: usize = 1000;
+
 /// The options of `oauth-dance verify`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: can every token be opened with the new key alone?
@@ -57,6 +60,16 @@ pub(super) async fn run(options: &VerifyOptions) -> Result<Exit, OperateError> {
     }
     let verified = progress.done();
     drop(progress);
+    // No list shows a row whose key is invalid, and no filter selects it.
+    if options.filter.is_everything() {
+        let invalid = opened.invalid_keys(MAX_INVALID).await?;
+        unreadable += invalid.len() as u64;
+        let row =
+            |key: String| vec![Value::Null, Value::Null, Value::Null, Value::Null, "invalid_key".into(), key.into()];
+        if !invalid.is_empty() {
+            rows.print(&invalid.into_iter().map(row).collect::<Vec<_>>())?;
+        }
+    }
     if unreadable > 0 {
         rows.finish()?;
     }

@@ -4,6 +4,8 @@ pub(crate) mod accounts;
 mod background;
 mod builder;
 pub(crate) mod hooks;
+#[cfg(feature = "metrics")]
+pub(crate) mod measured;
 mod no_storage;
 pub(crate) mod paths;
 mod several;
@@ -15,7 +17,8 @@ use std::sync::Arc;
 
 use http::Extensions;
 use oauth_dance_core::{
-    Clock, Connection, KeyRing, Refresher, RequestStorage, Token, TokenKey, TokenStorage, Tokens, Versioned,
+    Clock, Connection, KeyRing, Refresher, RequestStorage, StorageError, Token, TokenKey, TokenStorage, Tokens,
+    Versioned,
 };
 
 use self::hooks::Hooks;
@@ -124,6 +127,31 @@ impl OAuth {
         Ok(self.inner.refresher.connection(&self.tokens, &user.key(provider)?).await?)
     }
 
+    /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it for the readiness of a
+    /// process: while the storage is down, no request that needs a token can succeed.
+    ///
+    /// Storages of [`per_request`](Self::per_request) belong to a request, so there is nothing to verify.
+    ///
+    /// ```
+    /// use axum::extract::State;
+    /// use http::StatusCode;
+    /// use oauth_dance::OAuth;
+    ///
+    /// async fn ready(State(oauth): State<OAuth>) -> StatusCode {
+    ///     oauth.check().await.map_or(StatusCode::SERVICE_UNAVAILABLE, |()| StatusCode::OK)
+    /// }
+    /// # let _ = ready;
+    /// ```
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn check(&self) -> Result<(), StorageError> {
+        if self.inner.per_request {
+            return Ok(());
+        }
+        self.tokens.check().await
+    }
+
     /// Waits until no login and no refresh is in flight in this process. Call it after the server has stopped, so that no
     /// new token is lost, and limit the time: while the storage is unavailable, this waits for it.
     ///
@@ -168,6 +196,22 @@ impl OAuth {
         };
         tracing::info!(provider, removed, ?revocation, "disconnected");
         Ok(Disconnected { removed, revocation })
+    }
+
+    /// Revokes this user's token at the provider (RFC 7009), and leaves it in the storage. To forget it as well, use
+    /// [`disconnect`](Self::disconnect). This is for programs that may be killed at any time and run again: they revoke first,
+    /// and then remove the version that they revoked.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
+    pub async fn revoke(&self, provider: &str, user: &User) -> Result<Revocation, ConnectError> {
+        let registered = self.registered(provider)?;
+        match self.tokens.get(&user.key(provider)?).await? {
+            Some(Versioned { value: Token::OAuth2(token), .. }) => {
+                Ok(revoke_grant(&self.inner.http, &registered.best_effort(&self.inner.http).await, &token).await)
+            }
+            _ => Ok(Revocation::NotPossible),
+        }
     }
 
     /// Removes a token and returns exactly the one that was removed, which a refresh may have stored a moment ago.
