@@ -128,8 +128,8 @@ pub use oauth_dance_core::Cache;
 pub use oauth_dance_core::async_trait;
 pub use oauth_dance_core::{
     BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, MemoryStorage,
-    OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealFailure, ResealReport,
-    ScopeChange, Secret, StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
+    Migrating, OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealFailure,
+    ResealReport, ScopeChange, Secret, StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
 };
 
 /// Compiles the example of the README.

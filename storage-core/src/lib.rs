@@ -43,6 +43,7 @@
 //!
 //! * [`TokenStorage`]: the contract, and [`Capabilities`], what a storage declares about itself.
 //! * [`Tokens::reseal_all`]: how to change the keys of a [`KeyRing`].
+//! * [`Migrating`] and [`Copier`]: how to move to another storage.
 //! * [`refresh`]: the refresh protocol, and what each [`ConnectionState`] means.
 //! * [`RequestStorage`]: storages that belong to one request, such as a cookie.
 //!
@@ -62,6 +63,7 @@ pub mod fuzz;
 mod key;
 mod login;
 mod memory;
+mod moving;
 mod progress;
 mod random;
 mod record;
@@ -85,6 +87,7 @@ pub use dpop_key::DpopKey;
 pub use error::{BoxError, StorageError, TokensError};
 pub use key::{KeyError, TokenKey};
 pub use memory::MemoryStorage;
+pub use moving::{Copied, Copier, CopyError, Migrating, Moved};
 #[doc(hidden)]
 pub use random::random_bytes;
 pub use record::{Record, Version, Versioned};

@@ -117,7 +117,7 @@ impl TokenStorage for MemoryStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("memory").with_atomic(true).with_listable(true)
+        Capabilities::new("memory").with_atomic(true).with_listable(true).with_ordered(true)
     }
 }
 

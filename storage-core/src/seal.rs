@@ -90,6 +90,13 @@ impl KeyRing {
         self.0.len() > 1
     }
 
+    /// The id of the key that sealed this data. `None` if no key ring sealed it. Opens nothing, so the data may have been
+    /// altered.
+    pub fn key_id_of(sealed: &[u8]) -> Option<String> {
+        let (header, _) = sealed.split_first_chunk::<HEADER_LENGTH>()?;
+        (header[0] == SCHEME).then(|| hex(&header[1..1 + KEY_ID_LENGTH]))
+    }
+
     /// Whether the primary key sealed this data.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
         sealed.get(1..1 + KEY_ID_LENGTH).is_some_and(|id| *id == self.primary().id)
@@ -267,6 +274,8 @@ mod tests {
             assert!(ring.open("test", b"here", &sealed[..length]).is_err(), "cut to {length}");
         }
         assert!(ring.open("test", b"here", &[&sealed[..], b"x"].concat()).is_err());
+        assert_eq!(KeyRing::key_id_of(&sealed), Some(ring.primary_id()));
+        assert_eq!(KeyRing::key_id_of(b"{\"format\":1}"), None);
         assert_eq!(ring.open("test", b"here", &sealed).unwrap().as_slice(), b"secret");
     }
 

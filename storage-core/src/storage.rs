@@ -197,6 +197,8 @@ pub struct Capabilities {
     pub atomic: bool,
     /// `list` works.
     pub listable: bool,
+    /// `list` returns entries in the order of their keys, and accepts [`Cursor::after`] of any key.
+    pub ordered: bool,
     /// The storage belongs to one request, and accepts writes only until the response of that request is sent. No write
     /// may be left to the background.
     pub request_bound: bool,
@@ -216,6 +218,7 @@ impl Capabilities {
             shared: false,
             atomic: false,
             listable: false,
+            ordered: false,
             request_bound: false,
             max_payload: None,
             max_age: None,
@@ -247,6 +250,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_listable(mut self, listable: bool) -> Self {
         self.listable = listable;
+        self
+    }
+
+    /// Declares that `list` is in the order of the keys.
+    #[must_use]
+    pub const fn with_ordered(mut self, ordered: bool) -> Self {
+        self.ordered = ordered;
         self
     }
 

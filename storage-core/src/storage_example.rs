@@ -75,6 +75,6 @@ impl TokenStorage for MyStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("my storage").with_atomic(true).with_listable(true)
+        Capabilities::new("my storage").with_atomic(true).with_listable(true).with_ordered(true)
     }
 }

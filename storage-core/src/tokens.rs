@@ -1,3 +1,4 @@
+mod plaintext;
 mod reseal;
 
 use std::fmt;

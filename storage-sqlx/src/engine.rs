@@ -44,6 +44,7 @@ impl<DB: Dialect> Engine<DB> {
             .with_shared(shared)
             .with_atomic(true)
             .with_listable(true)
+            .with_ordered(true)
             .with_max_payload(MAX_PAYLOAD);
         let gets = Combined::new(runner.clone(), DEFAULT_TIMEOUT);
         Self { runner, gets, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }

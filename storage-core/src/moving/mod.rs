@@ -1,0 +1,38 @@
+//! Moves records from one storage to another.
+
+mod copier;
+mod mark;
+mod merge;
+mod migrating;
+mod steps;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+pub use copier::{Copied, Copier, CopyError};
+pub use migrating::{Migrating, Moved};
+
+use crate::record::{Record, Versioned};
+
+/// A record that was read from a storage, and when the request was sent.
+struct Read {
+    found: Versioned<Record>,
+    sent_at: Instant,
+}
+
+impl Read {
+    /// The record for another storage, with what remains of its retention. Rounds down, so that it never ends late.
+    fn record(&self) -> Record {
+        let remaining = |left: Duration| Duration::from_secs(left.saturating_sub(self.sent_at.elapsed()).as_secs());
+        self.found.value.clone().with_retain_for(self.found.value.retain_for.map(remaining))
+    }
+}
+
+/// Whether two records hold the same. The remaining retention depends on the time, so only its presence is compared.
+fn is_same(one: &Record, other: &Record) -> bool {
+    one.payload == other.payload
+        && one.expires_at == other.expires_at
+        && one.key_id == other.key_id
+        && one.retain_for.is_some() == other.retain_for.is_some()
+}

@@ -1,0 +1,303 @@
+//! The steps of a move, each conditional on the one before.
+
+use std::time::Instant;
+
+use super::Read;
+use super::mark::{Unmarked, is_placeholder, mark, placeholder, unmark};
+use super::migrating::{Migrating, Moved};
+use crate::error::StorageError;
+use crate::key::TokenKey;
+use crate::record::{Record, Version, Versioned};
+use crate::storage::Precondition;
+
+/// Where a record went, if this call has moved it.
+pub(super) struct Settled {
+    pub(super) moved: Moved,
+    /// The versions that it had in the old storage.
+    from: [Option<Version>; 2],
+    /// Its version in the new storage.
+    to: Option<Version>,
+}
+
+/// What is to be written where.
+enum Place {
+    New,
+    /// The old storage has a record of this version, or none.
+    Old(Option<Version>),
+    /// The old storage has a record that cannot be read.
+    Unreadable(StorageError),
+}
+
+impl Migrating {
+    /// Makes sure that the old storage has no record of this key.
+    pub(super) async fn settle(&self, key: &TokenKey) -> Result<Settled, StorageError> {
+        loop {
+            let sent_at = Instant::now();
+            let Some(found) = self.old.get(key).await? else {
+                return Ok(Settled { moved: Moved::Gone, from: [None; 2], to: None });
+            };
+            let Unmarked { found, before } = unmark(found);
+            let marked = match before {
+                Some(_) => found.version,
+                None => match self.old.put(key, &mark(&found), Precondition::Version(found.version)).await {
+                    Ok(version) => version,
+                    Err(StorageError::Conflict) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            let from = [before.or(Some(found.version)), Some(marked)];
+            let read = Read { found, sent_at };
+            let Some((moved, to)) = self.fill(key, &read, marked).await? else { continue };
+            self.old.delete(key, Some(marked)).await?;
+            return Ok(Settled { moved, from, to });
+        }
+    }
+
+    /// Writes a marked record into the new storage, unless that has one. Returns `None` if the mark is no longer there.
+    async fn fill(
+        &self,
+        key: &TokenKey,
+        read: &Read,
+        marked: Version,
+    ) -> Result<Option<(Moved, Option<Version>)>, StorageError> {
+        loop {
+            let place = match self.new.put(key, &placeholder(), Precondition::Absent).await {
+                Ok(version) => version,
+                Err(StorageError::Conflict) => match self.new.get(key).await {
+                    Ok(Some(found)) if is_placeholder(found.value.key_id.as_deref()) => found.version,
+                    Ok(None) => continue,
+                    Ok(Some(found)) if found.version == marked => {
+                        self.old.put(key, &read.record(), Precondition::Version(marked)).await?;
+                        return Err(same_storage());
+                    }
+                    Ok(Some(_)) | Err(StorageError::Corrupt { .. }) => return Ok(Some((Moved::Newer, None))),
+                    Err(error) => return Err(error),
+                },
+                Err(error) => return Err(error),
+            };
+            // Another process may have moved and then deleted the record before the placeholder was there.
+            if self.old.get(key).await?.is_none_or(|found| found.version != marked) {
+                self.new.delete(key, Some(place)).await?;
+                return Ok(None);
+            }
+            match self.new.put(key, &read.record(), Precondition::Version(place)).await {
+                Ok(version) => return Ok(Some((Moved::Written, Some(version)))),
+                Err(StorageError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The record in the new storage, if it is one.
+    pub(super) async fn in_new(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        let found = self.new.get(key).await?;
+        Ok(found.filter(|found| !is_placeholder(found.value.key_id.as_deref())))
+    }
+
+    /// Where a write of this key has to go in step 1.
+    async fn place(&self, key: &TokenKey) -> Result<Place, StorageError> {
+        let has_moved = async || match self.in_new(key).await {
+            Ok(found) => Ok(found.is_some()),
+            Err(StorageError::Corrupt { .. }) => Ok(true),
+            Err(error) => Err(error),
+        };
+        if has_moved().await? {
+            return Ok(Place::New);
+        }
+        match self.old.get(key).await.map(|found| found.map(unmark)) {
+            Ok(Some(Unmarked { found, before: None })) => Ok(Place::Old(Some(found.version))),
+            Ok(Some(_)) => Ok(Place::New),
+            // It may have moved after the first look.
+            Ok(None) if has_moved().await? => Ok(Place::New),
+            Ok(None) => Ok(Place::Old(None)),
+            Err(error @ StorageError::Corrupt { .. }) => Ok(Place::Unreadable(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn put_in_new(
+        &self,
+        key: &TokenKey,
+        record: &Record,
+        when: Precondition,
+    ) -> Result<Version, StorageError> {
+        let when = match when {
+            Precondition::Absent => return self.create_in_new(key, record).await,
+            Precondition::Version(version) => {
+                Precondition::Version(self.settle_at(key, version).await?.ok_or(StorageError::Conflict)?)
+            }
+            Precondition::Always => match self.settle(key).await {
+                Err(error) if stays(&error) => {
+                    let version = self.new.put(key, record, when).await?;
+                    self.old.delete(key, None).await.map_err(ambiguous)?;
+                    return Ok(version);
+                }
+                settled => settled.map(|_| when)?,
+            },
+        };
+        self.new.put(key, record, when).await
+    }
+
+    /// Makes sure that the old storage has no record, if the stored record has this version. Returns its version in the
+    /// new storage.
+    async fn settle_at(&self, key: &TokenKey, version: Version) -> Result<Option<Version>, StorageError> {
+        let Some(found) = self.old.get(key).await? else { return Ok(Some(version)) };
+        let Unmarked { found, before } = unmark(found);
+        if found.version == version || before == Some(version) {
+            let settled = self.settle(key).await?;
+            return Ok(settled.to.filter(|_| settled.from.contains(&Some(version))));
+        }
+        match self.in_new(key).await? {
+            Some(found) if found.version == version => self.settle(key).await.map(|_| Some(version)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn create_in_new(&self, key: &TokenKey, record: &Record) -> Result<Version, StorageError> {
+        // Marked or not, the record exists as long as it is in the old storage.
+        if self.old.get(key).await?.is_some() {
+            return Err(StorageError::Conflict);
+        }
+        let version = self.occupy(key, record).await?;
+        // A process of step 1 may have written the old storage meanwhile, and takes precedence.
+        if self.old.get(key).await?.is_some() && self.new.delete(key, Some(version)).await? {
+            return Err(StorageError::Conflict);
+        }
+        Ok(version)
+    }
+
+    /// Writes into the new storage, which may hold a placeholder that a process has left.
+    async fn occupy(&self, key: &TokenKey, record: &Record) -> Result<Version, StorageError> {
+        let mut when = Precondition::Absent;
+        loop {
+            match self.new.put(key, record, when).await {
+                Err(StorageError::Conflict) => {}
+                written => return written,
+            }
+            when = match self.new.get(key).await? {
+                Some(found) if is_placeholder(found.value.key_id.as_deref()) => Precondition::Version(found.version),
+                Some(_) => return Err(StorageError::Conflict),
+                None => Precondition::Absent,
+            };
+        }
+    }
+
+    pub(super) async fn delete_in_new(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        if let Some(version) = only {
+            return match self.settle_at(key, version).await? {
+                Some(version) => self.new.delete(key, Some(version)).await,
+                None => Ok(false),
+            };
+        }
+        match self.settle(key).await {
+            Err(error) if stays(&error) => {
+                let removed = self.old.delete(key, None).await?;
+                Ok(self.new.delete(key, None).await.map_err(ambiguous)? || removed)
+            }
+            settled => {
+                settled?;
+                self.delete_any_in_new(key).await
+            }
+        }
+    }
+
+    /// Deletes what is in the new storage, unless it is a placeholder.
+    async fn delete_any_in_new(&self, key: &TokenKey) -> Result<bool, StorageError> {
+        loop {
+            match self.in_new(key).await {
+                Ok(None) => return Ok(false),
+                // Only this one, because another process may have put a placeholder there meanwhile.
+                Ok(Some(found)) => {
+                    if self.new.delete(key, Some(found.version)).await? {
+                        return Ok(true);
+                    }
+                }
+                Err(StorageError::Corrupt { .. }) => return self.new.delete(key, None).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes the old storage in step 1. Returns `None` if the record is moving or has moved.
+    pub(super) async fn put_in_old(
+        &self,
+        key: &TokenKey,
+        record: &Record,
+        when: Precondition,
+    ) -> Result<Option<Version>, StorageError> {
+        loop {
+            let current = match self.place(key).await? {
+                // It exists, in one of the storages.
+                Place::New if when == Precondition::Absent => return Err(StorageError::Conflict),
+                Place::New => return Ok(None),
+                Place::Unreadable(error) if when != Precondition::Always => return Err(error),
+                Place::Unreadable(_) => return self.old.put(key, record, when).await.map(Some),
+                Place::Old(current) if !when.holds_for(current) => return Err(StorageError::Conflict),
+                Place::Old(current) => current,
+            };
+            // Never unconditionally, because the record may be marked meanwhile.
+            let condition = current.map_or(Precondition::Absent, Precondition::Version);
+            let version = match self.old.put(key, record, condition).await {
+                Err(StorageError::Conflict) if when == Precondition::Always => continue,
+                written => written?,
+            };
+            // A process of step 2 may have written the new storage meanwhile, or moved this record there.
+            let is_alone = async || {
+                let found = self.in_new(key).await?;
+                Ok::<_, StorageError>(found.is_none_or(|found| found.value.payload == record.payload))
+            };
+            if current.is_some() || is_alone().await? {
+                return Ok(Some(version));
+            }
+            if when == Precondition::Always {
+                return Ok(None);
+            }
+            return match self.old.delete(key, Some(version)).await? {
+                true => Err(StorageError::Conflict),
+                false => Ok(Some(version)),
+            };
+        }
+    }
+
+    /// Deletes from the old storage in step 1. Returns `None` if the record is moving or has moved.
+    pub(super) async fn delete_in_old(
+        &self,
+        key: &TokenKey,
+        only: Option<Version>,
+    ) -> Result<Option<bool>, StorageError> {
+        loop {
+            let current = match self.place(key).await? {
+                Place::New => return Ok(None),
+                Place::Unreadable(error) if only.is_some() => return Err(error),
+                Place::Unreadable(_) => return self.old.delete(key, None).await.map(Some),
+                Place::Old(None) => return Ok(Some(false)),
+                Place::Old(current) if only.is_some() && only != current => return Ok(Some(false)),
+                Place::Old(current) => current,
+            };
+            // Only this version, because the record may be marked meanwhile.
+            if self.old.delete(key, current).await? {
+                return Ok(Some(true));
+            }
+        }
+    }
+}
+
+/// Whether the record cannot move, but may be replaced or removed where it is.
+fn stays(error: &StorageError) -> bool {
+    matches!(error, StorageError::Corrupt { .. } | StorageError::TooLarge { .. })
+}
+
+fn same_storage() -> StorageError {
+    StorageError::Misconfigured {
+        advice: "name two storages for a move".to_owned(),
+        source: "the old and the new storage are the same".into(),
+    }
+}
+
+/// The error of a second write, after the first one has changed something.
+pub(super) fn ambiguous(error: StorageError) -> StorageError {
+    match error {
+        StorageError::Ambiguous { .. } => error,
+        error => StorageError::ambiguous(error),
+    }
+}

@@ -1,0 +1,398 @@
+//! The interleavings of two calls by two processes, at each call of a storage.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
+
+use super::mark::{mark, placeholder};
+use super::*;
+use crate::error::StorageError;
+use crate::key::TokenKey;
+use crate::memory::MemoryStorage;
+use crate::record::Version;
+use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
+
+/// How often the processes alternate in one run.
+const MAX_SWITCHES: usize = 3;
+
+/// Lets another process run before each call.
+struct Steps(MemoryStorage);
+
+#[derive(Default)]
+struct Step(bool);
+
+impl Future for Step {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[async_trait]
+impl TokenStorage for Steps {
+    async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+        Step::default().await;
+        self.0.get(key).await
+    }
+
+    async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+        Step::default().await;
+        self.0.put(key, record, when).await
+    }
+
+    async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+        Step::default().await;
+        self.0.delete(key, only).await
+    }
+
+    async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+        Step::default().await;
+        self.0.list(filter, page).await
+    }
+
+    async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+        self.0.purge(limit).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Get,
+    List,
+    /// On the version that was stored first.
+    Change,
+    Create,
+    Login,
+    Logout,
+    /// Of the version that was stored first.
+    Remove,
+    Move,
+}
+
+/// The configuration of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Config {
+    Old,
+    Prepare,
+    New,
+}
+
+/// Where the record is at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Nowhere,
+    Old,
+    Marked,
+    MarkedWithPlaceholder,
+    /// The marked record was written, but not yet removed.
+    Both,
+    New,
+    PlaceholderOnly,
+}
+
+const CALLS: [Call; 8] =
+    [Call::Get, Call::List, Call::Change, Call::Create, Call::Login, Call::Logout, Call::Remove, Call::Move];
+const STARTS: [Start; 7] = [
+    Start::Nowhere,
+    Start::Old,
+    Start::Marked,
+    Start::MarkedWithPlaceholder,
+    Start::Both,
+    Start::New,
+    Start::PlaceholderOnly,
+];
+
+struct World {
+    old: MemoryStorage,
+    new: MemoryStorage,
+    first: Version,
+}
+
+fn key() -> TokenKey {
+    TokenKey::new("github", "alice").unwrap()
+}
+
+impl World {
+    fn new(start: Start) -> Self {
+        let (old, new) = (MemoryStorage::new(), MemoryStorage::new());
+        let record = Record::new("first");
+        let first = now(async {
+            if start == Start::Nowhere {
+                return Version::random();
+            }
+            if start == Start::New {
+                return new.put(&key(), &record, Precondition::Always).await.unwrap();
+            }
+            if start == Start::PlaceholderOnly {
+                new.put(&key(), &placeholder(), Precondition::Always).await.unwrap();
+                return Version::random();
+            }
+            let mut version = old.put(&key(), &record, Precondition::Always).await.unwrap();
+            if start != Start::Old {
+                let marked = mark(&Versioned::new(record.clone(), version));
+                version = old.put(&key(), &marked, Precondition::Always).await.unwrap();
+            }
+            if start == Start::MarkedWithPlaceholder {
+                new.put(&key(), &placeholder(), Precondition::Always).await.unwrap();
+            }
+            if start == Start::Both {
+                version = new.put(&key(), &record, Precondition::Always).await.unwrap();
+            }
+            version
+        });
+        Self { old, new, first }
+    }
+
+    fn open(&self, config: Config) -> (Arc<dyn TokenStorage>, Migrating) {
+        let old: Arc<dyn TokenStorage> = Arc::new(Steps(self.old.clone()));
+        let new: Arc<dyn TokenStorage> = Arc::new(Steps(self.new.clone()));
+        let migrating = Migrating::new(Arc::clone(&new), Arc::clone(&old));
+        let storage: Arc<dyn TokenStorage> = match config {
+            Config::Old => old,
+            Config::Prepare => Arc::new(Migrating::prepare(new, old)),
+            Config::New => Arc::new(migrating.clone()),
+        };
+        (storage, migrating)
+    }
+
+    /// What the call returned, as text.
+    async fn call(&self, call: Call, config: Config, name: &str) -> String {
+        let (storage, migrating) = self.open(config);
+        let (key, record) = (key(), Record::new(name));
+        let wrote = |written: Result<Version, StorageError>| match written {
+            Ok(_) => "written".to_owned(),
+            Err(StorageError::Conflict) => "conflict".to_owned(),
+            Err(error) => panic!("{error:?}"),
+        };
+        match call {
+            Call::Get => storage.get(&key).await.unwrap().map_or("nothing".to_owned(), |found| text(&found.value)),
+            Call::List => {
+                let page = storage.list(&Filter::everything(), PageRequest::default()).await.unwrap();
+                page.entries.len().to_string()
+            }
+            Call::Change => wrote(storage.put(&key, &record, Precondition::Version(self.first)).await),
+            Call::Create => wrote(storage.put(&key, &record, Precondition::Absent).await),
+            Call::Login => wrote(storage.put(&key, &record, Precondition::Always).await),
+            Call::Logout => storage.delete(&key, None).await.unwrap().to_string(),
+            Call::Remove => storage.delete(&key, Some(self.first)).await.unwrap().to_string(),
+            Call::Move => migrating.move_record(&key).await.map(|_| String::new()).unwrap(),
+        }
+    }
+
+    fn is_stored(&self) -> String {
+        now(self.call(Call::Get, Config::New, ""))
+    }
+}
+
+fn text(record: &Record) -> String {
+    String::from_utf8(record.payload.clone()).unwrap()
+}
+
+/// What a call does to a storage that is one map.
+fn model(state: &mut String, call: Call, name: &str) -> String {
+    let before = state.clone();
+    let holds = match call {
+        Call::Get | Call::Move | Call::List => false,
+        Call::Change | Call::Remove => before == "first",
+        Call::Create => before == "nothing",
+        Call::Login => true,
+        Call::Logout => before != "nothing",
+    };
+    if holds {
+        *state = if matches!(call, Call::Logout | Call::Remove) { "nothing" } else { name }.to_owned();
+    }
+    match call {
+        Call::Get => before,
+        Call::List => u8::from(before != "nothing").to_string(),
+        Call::Move => String::new(),
+        Call::Logout | Call::Remove => holds.to_string(),
+        _ => if holds { "written" } else { "conflict" }.to_owned(),
+    }
+}
+
+/// The results and the final state of two calls in this order, by the model.
+fn expected(start: Start, order: [(Call, &str); 2]) -> ([String; 2], String) {
+    let is_empty = matches!(start, Start::Nowhere | Start::PlaceholderOnly);
+    let mut state = if is_empty { "nothing" } else { "first" }.to_owned();
+    let results = order.map(|(call, name)| model(&mut state, call, name));
+    (results, state)
+}
+
+/// Runs a future to its end.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let (mut future, mut context) = (pin!(future), Context::from_waker(Waker::noop()));
+    for _ in 0..10_000 {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut context) {
+            return done;
+        }
+    }
+    panic!("the call does not end");
+}
+
+/// Runs `check` with each possible sequence of choices.
+fn each_schedule(mut check: impl FnMut(&mut dyn FnMut() -> bool)) -> usize {
+    let (mut choices, mut count) = (Vec::new(), 0);
+    loop {
+        let mut index = 0;
+        check(&mut || {
+            if index == choices.len() {
+                choices.push(false);
+            }
+            index += 1;
+            choices[index - 1]
+        });
+        count += 1;
+        while choices.last() == Some(&true) {
+            choices.pop();
+        }
+        match choices.last_mut() {
+            Some(last) => *last = true,
+            None => return count,
+        }
+    }
+}
+
+/// Runs two calls side by side. A process that is killed returns nothing.
+fn race(world: &World, calls: [(Call, Config); 2], choose: &mut dyn FnMut() -> bool) -> [String; 2] {
+    let [one, two] = calls;
+    let (mut first, mut second) = (pin!(world.call(one.0, one.1, "one")), pin!(world.call(two.0, two.1, "two")));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut results = [None, None];
+    let (mut turn, mut switches) = (usize::from(choose()), 0);
+    for _ in 0..10_000 {
+        turn = match &results {
+            [None, None] if switches < MAX_SWITCHES && choose() => {
+                switches += 1;
+                1 - turn
+            }
+            [None, None] => turn,
+            [None, Some(_)] => 0,
+            [Some(_), None] => 1,
+            _ => return results.map(Option::unwrap),
+        };
+        let polled = if turn == 0 { first.as_mut().poll(&mut context) } else { second.as_mut().poll(&mut context) };
+        if let Poll::Ready(result) = polled {
+            results[turn] = Some(result);
+        }
+    }
+    panic!("the calls do not end");
+}
+
+/// Whether the results are those of the two calls in one of both orders.
+fn is_linearizable(start: Start, calls: [Call; 2], results: &[String; 2], stored: &str) -> bool {
+    let [one, two] = calls;
+    let ([first, second], state) = expected(start, [(one, "one"), (two, "two")]);
+    let forward = ([first, second], state);
+    let ([second, first], state) = expected(start, [(two, "two"), (one, "one")]);
+    let backward = ([first, second], state);
+    [forward, backward].iter().any(|(wanted, state)| wanted == results && state == stored)
+}
+
+/// The exceptions on the page of [`Migrating`].
+fn is_documented(configs: [Config; 2], calls: [Call; 2], start: Start, results: &[String; 2]) -> bool {
+    let has_moved = calls.contains(&Call::Move)
+        && calls.iter().zip(results).any(|(call, result)| match call {
+            Call::Change => result == "conflict",
+            Call::Remove => result == "false",
+            _ => false,
+        });
+    let two_creations = calls == [Call::Create; 2]
+        && configs[0] != configs[1]
+        && matches!(start, Start::Nowhere | Start::PlaceholderOnly);
+    has_moved || two_creations
+}
+
+fn check_pairs(configs: &[[Config; 2]], starts: &[Start]) -> usize {
+    let mut count = 0;
+    for (configs, start) in configs.iter().flat_map(|configs| starts.iter().map(move |start| (*configs, *start))) {
+        for calls in CALLS.iter().flat_map(|one| CALLS.map(|two| [*one, two])) {
+            if calls.iter().zip(configs).any(|(call, config)| *call == Call::Move && config != Config::New) {
+                continue;
+            }
+            let is_mirrored = configs[0] == configs[1] && calls[0] as u8 > calls[1] as u8;
+            let has_write = calls.iter().any(|call| !matches!(call, Call::Get | Call::List));
+            if is_mirrored || !has_write {
+                continue;
+            }
+            count += each_schedule(|choose| {
+                let world = World::new(start);
+                let results = race(&world, [(calls[0], configs[0]), (calls[1], configs[1])], choose);
+                let stored = world.is_stored();
+                let good = is_linearizable(start, calls, &results, &stored);
+                assert!(
+                    good || is_documented(configs, calls, start, &results),
+                    "{configs:?} {calls:?} from {start:?} return {results:?}, and {stored} is stored"
+                );
+            });
+        }
+    }
+    count
+}
+
+#[test]
+fn two_processes_in_step_two_are_linearizable() {
+    let count = check_pairs(&[[Config::New; 2]], &STARTS);
+    assert!(count > 10_000, "{count}");
+}
+
+#[test]
+fn steps_one_and_two_are_linearizable_side_by_side() {
+    check_pairs(&[[Config::Prepare; 2], [Config::Prepare, Config::New]], &STARTS);
+}
+
+#[test]
+fn step_one_is_linearizable_beside_the_old_storage() {
+    let starts = [Start::Nowhere, Start::Old];
+    check_pairs(&[[Config::Old, Config::Prepare]], &starts);
+}
+
+/// A process is killed before each call of a storage that it makes, and another one continues.
+#[test]
+fn a_killed_process_leaves_the_old_or_new_record() {
+    for (config, start) in [Config::Prepare, Config::New].iter().flat_map(|config| STARTS.map(|start| (*config, start)))
+    {
+        for calls in CALLS.iter().flat_map(|one| CALLS.map(|two| [*one, two])) {
+            for steps in 0..20 {
+                let world = World::new(start);
+                let mut killed = Box::pin(world.call(calls[0], config, "one"));
+                let mut context = Context::from_waker(Waker::noop());
+                let has_ended = (0..steps).any(|_| killed.as_mut().poll(&mut context).is_ready());
+                drop(killed);
+                let result = now(world.call(calls[1], Config::New, "two"));
+                let stored = world.is_stored();
+
+                let ([_, after], state) = expected(start, [(calls[0], "one"), (calls[1], "two")]);
+                let mut before =
+                    if expected(start, [(Call::Get, ""); 2]).1 == "first" { "first" } else { "nothing" }.to_owned();
+                let alone = model(&mut before, calls[1], "two");
+                let is_done = (result.as_str(), stored.as_str()) == (after.as_str(), state.as_str());
+                let is_undone = (result.as_str(), stored.as_str()) == (alone.as_str(), before.as_str());
+                let spurious =
+                    matches!(calls[1], Call::Change | Call::Remove) && stored == "first" && calls[0] != Call::Get;
+                assert!(
+                    is_done || (is_undone && !has_ended) || spurious,
+                    "{config:?} {calls:?} from {start:?}, killed after {steps} steps, then {result}, and {stored} is stored"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_storage_is_not_moved_into_itself() {
+    let world = World::new(Start::Old);
+    let same: Arc<dyn TokenStorage> = Arc::new(world.old.clone());
+    let migrating = Migrating::new(Arc::clone(&same), same);
+    let error = now(migrating.move_record(&key())).unwrap_err();
+    assert!(matches!(error, StorageError::Misconfigured { .. }), "{error:?}");
+    assert_eq!(text(&now(world.old.get(&key())).unwrap().unwrap().value), "first");
+}
