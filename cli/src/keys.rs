@@ -52,6 +52,24 @@ pub enum KeysError {
         /// The file.
         path: PathBuf,
     },
+    /// The file exists already.
+    #[error("the key file {} exists and is not overwritten; add a key with `oauth-dance key add`, or name another file", .path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("the key file {} cannot be written; correct --key-file or the permissions of its folder", .path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A command about keys was run without them.
+    #[error("--plaintext does not apply; name the sealing keys with --key-file or in OAUTH_DANCE_KEYS")]
+    Plaintext,
     /// The text is not a key ring.
     #[error("{place} cannot be used")]
     Invalid {

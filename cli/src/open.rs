@@ -164,7 +164,7 @@ pub(crate) async fn sqlite_as_it_is(url: &str) -> Result<SqliteStorage, StorageE
 }
 
 /// The URL of a SQLite file that is not created if it is missing.
-fn without_creating(url: &str) -> String {
+pub(crate) fn without_creating(url: &str) -> String {
     let (file, options) = url.split_once('?').unwrap_or((url, ""));
     let creates = |option: &&str| *option != "mode=rwc" && !option.is_empty();
     let mut options: Vec<_> = options.split('&').filter(creates).collect();

@@ -1,13 +1,18 @@
 //! The operator's commands on stored tokens. Each works on every storage that lists, and none prints a token or a key.
 
+mod copy;
 mod disconnect;
 mod doctor;
 mod erase;
 mod expiring;
 mod forget;
+mod import;
+mod key;
+mod key_file;
 mod list;
 mod purge;
 mod records;
+mod reseal;
 mod show;
 mod stats;
 mod verify;
@@ -24,13 +29,17 @@ use crate::exit::Exit;
 use crate::keys::KeysError;
 use crate::migrate::MigrateError;
 
+pub use copy::CopyOptions;
 pub use disconnect::DisconnectOptions;
 pub use doctor::DoctorOptions;
 pub use erase::EraseOptions;
 pub use expiring::ExpiringOptions;
 pub use forget::RevocationArgs;
+pub use import::{FlaskDanceOptions, ImportCommand, SourceError};
+pub use key::{FileOptions, KeyCommand, PromoteOptions, RetireError, RetireOptions, UsageOptions};
 pub use list::ListOptions;
 pub use purge::PurgeOptions;
+pub use reseal::{ResealOptions, UnsealOptions};
 pub use show::ShowOptions;
 pub use stats::StatsOptions;
 pub use verify::VerifyOptions;
@@ -56,6 +65,27 @@ pub enum Command {
     EraseUser(EraseOptions),
     /// Remove the token of a user at one provider
     Disconnect(DisconnectOptions),
+    /// Copy or move all records to another storage, as they are; continues where it was interrupted
+    Copy(CopyOptions),
+    /// Import the tokens of another library
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Create keys, show which are used, and rotate them
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Seal all tokens with the first key of the ring, while the application runs
+    #[command(after_help = "Example: the second step of a rotation
+  oauth-dance reseal --storage postgres://db/app --key-file keys")]
+    Reseal(ResealOptions),
+    /// Seal the tokens of a storage that began without encryption, while the application is stopped
+    #[command(after_help = "Example:
+  oauth-dance key generate --key-file keys
+  oauth-dance seal --storage sqlite:tokens.db --key-file keys")]
+    Seal(ResealOptions),
+    /// Store all tokens in plain text, while the application is stopped
+    #[command(after_help = "Example:
+  oauth-dance unseal --dangerously --storage sqlite:tokens.db --key-file keys")]
+    Unseal(UnsealOptions),
 }
 
 /// Why a command did not run to its end.
@@ -106,6 +136,20 @@ pub enum OperateError {
     /// The config file cannot be used.
     #[error(transparent)]
     Config(#[from] Box<DemoError>),
+    /// Both URLs of a copy name the same storage.
+    #[error("--from and --to are the same storage; name another table, prefix or database")]
+    SameStorage,
+    /// Tokens would be stored in plain text.
+    #[error(
+        "unsealed tokens can be used by anyone who can read the storage or a backup; add --dangerously to store them so"
+    )]
+    NotConfirmed,
+    /// The table of another library cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A key cannot be removed.
+    #[error(transparent)]
+    Retire(#[from] RetireError),
     /// The output could not be printed.
     #[error("cannot write to the standard output")]
     Print(#[from] io::Error),
@@ -127,6 +171,12 @@ pub async fn run(command: Command) -> Result<ExitCode, OperateError> {
         Command::Purge(options) => purge::run(&options).await,
         Command::EraseUser(options) => erase::run(&options).await,
         Command::Disconnect(options) => disconnect::run(&options).await,
+        Command::Copy(options) => copy::run(&options).await,
+        Command::Import(command) => import::run(&command).await,
+        Command::Key(command) => key::run(&command).await,
+        Command::Reseal(options) => reseal::reseal(&options).await,
+        Command::Seal(options) => reseal::seal(&options).await,
+        Command::Unseal(options) => reseal::unseal(&options).await,
     };
     match exit {
         // The reader has seen enough, like `head`.

@@ -15,8 +15,8 @@ use crate::open::Opened;
 
 /// As many entries as a storage lists at once.
 const PAGE: usize = 1000;
-/// How many records of a page are read at the same time.
-const READS: usize = 8;
+/// How many records of a page are read or written at the same time.
+pub(super) const AT_ONCE: usize = 8;
 
 /// Which records a command is about. All conditions must hold.
 #[derive(Args, Clone, Debug, Default)]
@@ -49,8 +49,8 @@ impl FilterArgs {
 /// The records of a storage, one page after the other.
 pub(super) struct Pages<'a> {
     opened: &'a Opened,
-    /// Lists only. Leaves out the records that belong to no user.
-    tokens: Tokens,
+    /// Lists only. Leaves out the records that belong to no user, unless it is `None`.
+    tokens: Option<Tokens>,
     filter: Filter,
     /// Where the next page starts; the outer `None` means that there is none.
     next: Option<Option<Cursor>>,
@@ -59,13 +59,23 @@ pub(super) struct Pages<'a> {
 impl<'a> Pages<'a> {
     pub(super) fn new(opened: &'a Opened, filter: Filter) -> Self {
         let tokens = Tokens::dangerous_plaintext(Arc::clone(&opened.storage));
-        Self { opened, tokens, filter, next: Some(None) }
+        Self { opened, tokens: Some(tokens), filter, next: Some(None) }
+    }
+
+    /// With the records that belong to no user, which this library stores for some minutes.
+    pub(super) fn of_everything(opened: &'a Opened, filter: Filter) -> Self {
+        Self { opened, tokens: None, filter, next: Some(None) }
     }
 
     /// The next page, which may be empty, or `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Entry>>, OperateError> {
         let Some(after) = self.next.take() else { return Ok(None) };
-        match self.tokens.list(&self.filter, PageRequest { after, limit: PAGE }).await {
+        let request = PageRequest { after, limit: PAGE };
+        let page = match &self.tokens {
+            Some(tokens) => tokens.list(&self.filter, request).await,
+            None => self.opened.storage.list(&self.filter, request).await.map_err(TokensError::from),
+        };
+        match page {
             Ok(page) => {
                 self.next = page.next.map(Some);
                 Ok(Some(page.entries))
@@ -95,7 +105,7 @@ pub(super) async fn examine_all(
 ) -> Result<Vec<Examined>, OperateError> {
     let refresher = Refresher::new();
     let reads = page.iter().map(|entry| examine(&refresher, tokens, &entry.key));
-    match stream::iter(reads).buffered(READS).try_collect().await {
+    match stream::iter(reads).buffered(AT_ONCE).try_collect().await {
         Ok(examined) => Ok(examined),
         Err(error) => Err(opened.explain(error).await),
     }
@@ -132,6 +142,17 @@ impl Examined {
         };
         [state_name(&connection.state).into(), reason.into()]
     }
+}
+
+/// Whether an error concerns one record, so that a command can continue with the others.
+pub(super) fn is_about_one_record(error: &StorageError) -> bool {
+    matches!(
+        error,
+        StorageError::Conflict
+            | StorageError::Corrupt { .. }
+            | StorageError::KeyTooLong { .. }
+            | StorageError::TooLarge { .. }
+    )
 }
 
 /// The name of a state in the output.

@@ -1,0 +1,226 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use futures_util::{StreamExt as _, stream};
+use oauth_dance_core::{Filter, KeyRing, StorageError};
+use serde_json::Value;
+
+use super::OperateError;
+use super::key_file::KeyFile;
+use super::records::{AT_ONCE, Pages, is_about_one_record};
+use crate::exit::Exit;
+use crate::open::{Access, Opened, StorageArgs};
+use crate::output::{OutputArgs, Rows};
+use crate::progress::Progress;
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Create a key file with one new key, readable by its owner only; never overwrites a file
+    #[command(after_help = "Example:\n  oauth-dance key generate --key-file keys")]
+    Generate(FileOptions),
+    /// Show which keys have sealed the stored records, and how many each
+    List(UsageOptions),
+    /// Add a new key to the file that only opens: the first step of a rotation
+    #[command(after_help = "Example:\n  oauth-dance key add --key-file keys")]
+    Add(FileOptions),
+    /// Make a key of the file the one that seals: the second step of a rotation
+    #[command(after_help = "Example:\n  oauth-dance key promote 93b1f0a2c4d5e6f7 --key-file keys")]
+    Promote(PromoteOptions),
+    /// Remove a key from the file, unless a stored record still needs it: the last step of a rotation
+    Retire(RetireOptions),
+}
+
+/// A key file.
+#[derive(Args, Debug)]
+pub struct FileOptions {
+    /// The file of the sealing keys
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+}
+
+/// A key of a file.
+#[derive(Args, Debug)]
+pub struct PromoteOptions {
+    /// The id of the key, as `key list` and `key add` print it
+    pub key_id: String,
+    /// The file.
+    #[command(flatten)]
+    pub file: FileOptions,
+}
+
+/// The options of `oauth-dance key list`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: which keys are still needed?
+  oauth-dance key list --storage postgres://db/app --key-file keys")]
+pub struct UsageOptions {
+    /// The storage.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// Also show which of the keys are in this file
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// The options of `oauth-dance key retire`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  oauth-dance key retire 93b1f0a2c4d5e6f7 --storage postgres://db/app --key-file keys
+
+Tokens in sessions and cookies are not in a storage that can be searched. Wait until they have expired.")]
+pub struct RetireOptions {
+    /// The id of the key, as `key list` prints it
+    pub key_id: String,
+    /// The file of the sealing keys; without it, only the references are checked
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// The storage.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+}
+
+/// Why a key was not changed in its file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RetireError {
+    /// The file has no such key.
+    #[error("the key file has no key {key_id}; `oauth-dance key list` shows the keys")]
+    NoSuchKey {
+        /// The id of the key.
+        key_id: String,
+    },
+    /// The key seals new tokens.
+    #[error("key {key_id} is the first of the key file and seals new tokens; make another one the first, and reseal")]
+    Primary {
+        /// The id of the key.
+        key_id: String,
+    },
+    /// Stored records need the key.
+    #[error(
+        "{records} stored records are sealed with key {key_id}; run `oauth-dance reseal`, and wait half an hour for the \
+        records of logins to expire"
+    )]
+    Referenced {
+        /// The id of the key.
+        key_id: String,
+        /// The number of records.
+        records: u64,
+    },
+}
+
+pub(super) async fn run(command: &KeyCommand) -> Result<Exit, OperateError> {
+    match command {
+        KeyCommand::Generate(options) => {
+            println(&KeyFile::create(&options.key_file)?)?;
+        }
+        KeyCommand::Add(options) => {
+            let mut file = KeyFile::read(&options.key_file)?;
+            let id = file.add();
+            file.save()?;
+            println(&id)?;
+        }
+        KeyCommand::Promote(PromoteOptions { key_id, file }) => {
+            let mut file = KeyFile::read(&file.key_file)?;
+            if !file.promote(key_id) {
+                return Err(RetireError::NoSuchKey { key_id: key_id.clone() }.into());
+            }
+            file.save()?;
+        }
+        KeyCommand::List(options) => return list(options).await,
+        KeyCommand::Retire(options) => return retire(options).await,
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints the id of a key, so that a script can use it.
+fn println(id: &str) -> Result<(), OperateError> {
+    use std::io::Write as _;
+    Ok(writeln!(std::io::stdout().lock(), "{id}")?)
+}
+
+/// Exits with 1 if records need a key that is not in the file.
+async fn list(options: &UsageOptions) -> Result<Exit, OperateError> {
+    let ids = match &options.key_file {
+        Some(path) => Some(KeyFile::read(path)?.ids()),
+        None => None,
+    };
+    let opened = options.storage.open(Access::Read).await?;
+    let mut counts = count(&opened, "counted").await?;
+    for id in ids.iter().flatten() {
+        counts.entry(Some(id.clone())).or_default();
+    }
+    let mut is_missing = false;
+    let rows = counts.into_iter().map(|(id, records)| {
+        let state = match (&ids, &id) {
+            (_, None) => "no key: plain text, or no token".into(),
+            (None, _) => Value::Null,
+            (Some(ids), Some(id)) => match ids.iter().position(|known| known == id) {
+                Some(0) => "seals".into(),
+                Some(_) => "opens".into(),
+                None => {
+                    is_missing = true;
+                    "not in the key file".into()
+                }
+            },
+        };
+        vec![id.into(), records.into(), state]
+    });
+    let page: Vec<Vec<Value>> = rows.collect();
+    let mut rows = Rows::new(options.output, &["key_id", "records", "state"]);
+    rows.print(&page)?;
+    rows.finish()?;
+    Ok(Exit::found(is_missing))
+}
+
+async fn retire(options: &RetireOptions) -> Result<Exit, OperateError> {
+    let key_id = &options.key_id;
+    let file = options.key_file.as_deref().map(KeyFile::read).transpose()?;
+    if let Some(file) = &file {
+        match file.ids().iter().position(|id| id == key_id) {
+            None => return Err(RetireError::NoSuchKey { key_id: key_id.clone() }.into()),
+            Some(0) => return Err(RetireError::Primary { key_id: key_id.clone() }.into()),
+            Some(_) => {}
+        }
+    }
+    let opened = options.storage.open(Access::Read).await?;
+    let records = count(&opened, "checked").await?.remove(&Some(key_id.clone())).unwrap_or_default();
+    if records > 0 {
+        return Err(RetireError::Referenced { key_id: key_id.clone(), records }.into());
+    }
+    match file {
+        Some(mut file) => {
+            file.remove(key_id);
+            file.save()?;
+            eprintln!("removed key {key_id} from the file; no stored record needs it");
+        }
+        None => eprintln!("no stored record needs key {key_id}; remove it from the key ring"),
+    }
+    Ok(Exit::Done)
+}
+
+/// How many records each key has sealed, by the payloads, because a hint may be missing or wrong.
+async fn count(opened: &Opened, verb: &'static str) -> Result<BTreeMap<Option<String>, u64>, OperateError> {
+    let mut counts: BTreeMap<Option<String>, u64> = BTreeMap::new();
+    let mut pages = Pages::of_everything(opened, Filter::everything());
+    let mut progress = Progress::new(verb);
+    while let Some(page) = pages.next().await? {
+        let reads = page.iter().map(|entry| opened.storage.get(&entry.key));
+        let mut reads = stream::iter(reads).buffered(AT_ONCE).zip(stream::iter(&page));
+        while let Some((found, entry)) = reads.next().await {
+            let id = match found {
+                Ok(None) => continue,
+                Ok(Some(found)) => KeyRing::key_id_of(&found.value.payload),
+                Err(StorageError::Corrupt { .. }) => entry.key_id.clone(),
+                Err(error) if is_about_one_record(&error) => entry.key_id.clone(),
+                Err(error) => return Err(opened.explain(error).await),
+            };
+            *counts.entry(id).or_default() += 1;
+        }
+        progress.add(page.len() as u64);
+    }
+    Ok(counts)
+}

@@ -1,0 +1,222 @@
+//! `oauth-dance import flask-dance`, on databases that the real Flask-Dance wrote.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod program;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance::testing::{CLIENT, TestProvider};
+use oauth_dance::{OAuth, User};
+use program::storages::{Backend, key, on_every_storage};
+use program::{Run, oauth_dance, skip};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
+
+const E2E: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/e2e");
+
+/// The Python with Flask-Dance.
+fn python() -> Option<PathBuf> {
+    let read = |path: &str| std::fs::read(Path::new(E2E).join(path)).ok();
+    let installed = read(".venv/.installed");
+    if installed.is_none() || installed != read("requirements.txt") {
+        skip("a Python with the packages of tests/e2e/requirements.txt is missing; `tests/run` installs it");
+        return None;
+    }
+    Some(Path::new(E2E).join(".venv/bin/python"))
+}
+
+/// A database of Flask-Dance on the server of a storage, and beside a storage that is no database.
+struct Flask<'a> {
+    backend: &'a Backend,
+    url: String,
+    /// A schema or database that ends with the test.
+    created: Option<String>,
+}
+
+impl<'a> Flask<'a> {
+    fn new(backend: &'a Backend) -> Self {
+        let name = format!("flask_{}", backend.place);
+        let (url, created) = match backend.name {
+            "PostgreSQL" | "MariaDB" => {
+                backend.sql(&format!("CREATE DATABASE {name}"));
+                let mut url = url::Url::parse(&backend.url).unwrap();
+                url.set_path(&name);
+                (url.to_string(), Some(name))
+            }
+            _ => (format!("sqlite:{}", backend.folder.path().join("flask.db").display()), None),
+        };
+        Self { backend, url, created }
+    }
+
+    /// The URL in the notation of SQLAlchemy.
+    fn sqlalchemy(&self) -> String {
+        let (url, _) = self.url.split_once('?').unwrap_or((&self.url, ""));
+        match url.split_once(':').unwrap() {
+            ("sqlite", path) => format!("sqlite:///{path}"),
+            ("mysql" | "mariadb", rest) => format!("mysql+pymysql:{rest}"),
+            (_, rest) => format!("postgresql+psycopg:{rest}"),
+        }
+    }
+
+    /// Logs users in, and returns what the API answers them.
+    fn log_in(&self, python: &Path, provider: &TestProvider, users: &[u32]) -> Value {
+        let settings = json!({
+            "database": self.sqlalchemy(), "provider": provider.url(), "client": [CLIENT.0, CLIENT.1], "users": users
+        });
+        let mut command = Command::new(python);
+        command.arg(Path::new(E2E).join("flask-dance.py")).arg(settings.to_string()).env("NO_PROXY", "127.0.0.1");
+        let run = Run::of(&mut command);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        serde_json::from_str(&run.stdout).unwrap()
+    }
+
+    fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        self.backend.block_on(async {
+            match self.url.split_once(':').unwrap().0 {
+                "sqlite" => {
+                    sqlx::SqliteConnection::connect(&self.url)
+                        .await
+                        .unwrap()
+                        .execute(sqlx::raw_sql(sql))
+                        .await
+                        .unwrap();
+                }
+                "mysql" | "mariadb" => {
+                    sqlx::MySqlConnection::connect(&self.url).await.unwrap().execute(sqlx::raw_sql(sql)).await.unwrap();
+                }
+                _ => {
+                    sqlx::PgConnection::connect(&self.url).await.unwrap().execute(sqlx::raw_sql(sql)).await.unwrap();
+                }
+            }
+        });
+    }
+
+    fn import(&self, options: &[&str]) -> Run {
+        self.import_from(&self.url, options)
+    }
+
+    fn import_from(&self, url: &str, options: &[&str]) -> Run {
+        let mut command = oauth_dance();
+        command.args(["import", "flask-dance", "--json", "--from", url]).args(self.backend.at(&self.backend.url));
+        Run::of(command.arg("--key-file").arg(&self.backend.key_file).args(options))
+    }
+}
+
+impl Drop for Flask<'_> {
+    fn drop(&mut self) {
+        if let (Some(name), false) = (&self.created, std::thread::panicking()) {
+            let force = if self.backend.name == "PostgreSQL" { " WITH (FORCE)" } else { "" };
+            self.backend.sql(&format!("DROP DATABASE {name}{force}"));
+        }
+    }
+}
+
+/// Imported, stored already, duplicates, without a user, failed.
+fn counts(run: &Run) -> [u64; 5] {
+    let report: Value = serde_json::from_str(run.stdout.trim()).unwrap_or_else(|_| panic!("{}", run.stderr));
+    ["imported", "stored_already", "duplicates", "without_user", "failed"].map(|name| report[name].as_u64().unwrap())
+}
+
+#[test]
+fn users_of_flask_dance_need_no_new_login() {
+    let Some(python) = python() else { return };
+    on_every_storage(|backend| {
+        let flask = Flask::new(backend);
+        let provider = backend.block_on(TestProvider::start()).unwrap();
+        provider.configure(|settings| settings.access_token_lifetime = Duration::from_secs(20));
+        let before = flask.log_in(&python, &provider, &[1, 2, 42]);
+        assert_eq!(before, json!({"1": "user 1", "2": "user 2", "42": "user 42"}));
+
+        let run = flask.import(&[]);
+        assert_eq!((run.code, counts(&run)), (0, [3, 0, 0, 0, 0]), "{}", run.stderr);
+        let again = flask.import(&[]);
+        assert_eq!((again.code, counts(&again)), (0, [0, 3, 0, 0, 0]), "{}", again.stderr);
+
+        let clock = oauth_dance::testing::TestClock::new();
+        let oauth = OAuth::builder("http://localhost:3000", Arc::clone(&backend.storage), backend.ring.clone())
+            .provider(provider.registration("acme"))
+            .clock(clock.clock())
+            .anonymous_users()
+            .build()
+            .unwrap();
+        let call = async |user: &str| {
+            let client = oauth.client("acme", &User::new(user)).await.unwrap();
+            let response = client.userinfo().send().await.unwrap().success().unwrap();
+            response.json::<Value>().unwrap()["sub"].as_str().unwrap().to_owned()
+        };
+        backend.block_on(async {
+            for user in ["1", "2", "42"] {
+                assert_eq!(call(user).await, format!("user {user}"));
+            }
+            clock.advance(Duration::from_secs(60));
+            let redeemed = provider.counters().refreshes;
+            for user in ["1", "2", "42"] {
+                assert_eq!(call(user).await, format!("user {user}"), "with the imported refresh token");
+            }
+            assert_eq!(provider.counters().refreshes, redeemed + 3);
+            assert_eq!(provider.counters().families_revoked, 0);
+        });
+    });
+}
+
+#[test]
+fn the_newest_of_duplicate_rows_is_imported() {
+    let Some(python) = python() else { return };
+    on_every_storage(|backend| {
+        let flask = Flask::new(backend);
+        let provider = backend.block_on(TestProvider::start()).unwrap();
+        flask.log_in(&python, &provider, &[1]);
+        let row = |id: u32, user: &str, token: &str| {
+            flask.execute(&format!(
+                "INSERT INTO flask_dance_oauth (id, provider, created_at, token, user_id) \
+                VALUES ({id}, 'acme', '2020-01-01 00:00:00', '{token}', {user})"
+            ));
+        };
+        row(100, "7", r#"{"access_token": "CANARY-old", "expires_at": 2000000000.5}"#);
+        row(101, "7", r#"{"access_token": "CANARY-new", "expires_at": 3000000000}"#);
+        row(102, "7", r#"{"access_token": "CANARY-without"}"#);
+        row(103, "NULL", r#"{"access_token": "CANARY-nobody"}"#);
+        row(104, "8", r#"{"not_a_token": "CANARY"}"#);
+
+        let run = flask.import(&[]);
+        assert_eq!((run.code, counts(&run)), (1, [2, 0, 2, 1, 1]), "{}", run.stderr);
+        assert!(!run.stderr.contains("CANARY"), "{}", run.stderr);
+        for part in ["row 101 is used", "row 103 has no user", "row 104: the token has no access_token"] {
+            assert!(run.stderr.contains(part), "{part}: {}", run.stderr);
+        }
+        let stored = backend.block_on(backend.tokens().get(&key("acme", "7"))).unwrap().unwrap().value;
+        assert_eq!(stored.secret().expose(), "CANARY-new");
+        let run = flask.import(&["--user-of-others", "anonymous"]);
+        assert_eq!(counts(&run), [1, 2, 2, 0, 1], "{}", run.stderr);
+        assert!(backend.has(&key("acme", "anonymous")));
+    });
+}
+
+#[test]
+fn an_error_is_one_line_and_imports_nothing() {
+    on_every_storage(|backend| {
+        let flask = Flask::new(backend);
+        for (url, options, words) in [
+            (backend.unreachable(), &[][..], &["cannot use the storage"][..]),
+            ("redis://CANARY@host".to_owned(), &[], &["--from names no SQL database"]),
+            (flask.url.clone(), &["--from-table", "a;b"], &["a;b", "letters, digits and underscores"]),
+        ] {
+            if backend.name == "Redis" && url.contains("127.0.0.1:1/") {
+                continue;
+            }
+            let run = flask.import_from(&url, options);
+            assert_eq!(run.code, 2, "{} {}", backend.name, run.stderr);
+            run.assert_one_line(words);
+        }
+        if flask.created.is_some() {
+            let run = flask.import(&[]);
+            assert_eq!(run.code, 2);
+            run.assert_one_line(&["flask_dance_oauth cannot be read", "--from-table"]);
+        }
+        assert_eq!(backend.run(&["list", "--json"]).stdout, "");
+    });
+}
