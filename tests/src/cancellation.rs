@@ -20,6 +20,8 @@ const DROPS: usize = 120;
 const TIME: Duration = Duration::from_millis(1_500);
 /// How often reads after a dropped call are tried again until they agree.
 const SETTLES: usize = 16;
+/// How long a write may wait for a call that is not polled.
+const UNPOLLED: Duration = Duration::from_millis(500);
 /// How long the suite waits for what was dropped.
 const LATE: Duration = Duration::from_millis(1_800);
 /// The retention of [`rich`].
@@ -75,6 +77,37 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<TestedStorage>) -> Proper
         let found = on.storage().get(&key).await?.map(|found| found.version);
         let get = format!("turn {turn}: {}: the version of the put that followed a dropped one", Call::get(&key));
         ensure_eq!(found, Some(last), "{get}");
+    }
+    Ok(())
+}
+
+/// A conditional `put` that is dropped does not undo what another handle wrote since it began.
+pub async fn a_dropped_write_does_not_undo_another(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_atomic()?;
+    let handles = on.handles(2).await?;
+    let settles = time_to_settle(&on).await?;
+    for turn in on.rounds(DROPS, TIME).await? {
+        let key = key(&format!("user{turn}"))?;
+        let before = handles[0].put(&key, &Record::new("old"), Precondition::Always).await?;
+        let (dropped, when) = (Record::new("dropped"), Precondition::Version(before));
+        let mut call = Box::pin(handles[0].put(&key, &dropped, when));
+        poll_in_flight(1 + turn % 4, call.as_mut()).await;
+        let record = Record::new("other");
+        let put = handles[1].put(&key, &record, Precondition::Always);
+        let Ok(other) = timeout(UNPOLLED, put).await else {
+            // The call that is not polled may have the only connection, or a lock.
+            break;
+        };
+        let other = other?;
+        drop(call);
+        wait(settles).await;
+        let found = handles[1].get(&key).await?.map(|found| found.version);
+        let what = format!(
+            "turn {turn}: {} after {}, begun before it and dropped",
+            Call::get(&key),
+            Call::put(&key, &dropped, when)
+        );
+        ensure_eq!(found, Some(other), "{what}: the version of a put Always by another handle");
     }
     Ok(())
 }
@@ -306,7 +339,7 @@ async fn cut<T>(turn: usize, call: impl Future<Output = T>) {
 }
 
 /// Drops a call after so many polls, as soon as it waits for something: not when the answer has come.
-async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
+pub(crate) async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
     poll_in_flight(polls, pin!(call)).await;
 }
 

@@ -182,10 +182,16 @@ pub async fn a_version_is_void_after_its_retention(on: Arc<TestedStorage>) -> Pr
         if round % 3 > 0 {
             storage.purge(usize::MAX).await?;
         }
+        let get = Call::get(&key);
+        ensure_eq!(on.storage().get(&key).await?, None, "{get} after {}", Call::put(&key, &zero, Precondition::Always));
         all_void(&on, &dead, "the end of its retention, with nothing there").await?;
         let when = if round % 2 == 0 { Precondition::Absent } else { Precondition::Always };
         let fresh = on.handles(2).await?.pop().unwrap_or_else(|| Arc::clone(storage));
-        let version = fresh.put(&key, &rich("first"), when).await?;
+        let written = fresh.put(&key, &rich("first"), when).await;
+        let put = Call::put(&key, &rich("first"), when);
+        let is_conflict = matches!(written, Err(StorageError::Conflict));
+        ensure!(!is_conflict, "{put} after the end of the record's retention is a Conflict, and nothing is there");
+        let version = written?;
         ensure!(!dead.contains(&version), "put({}): it returned an earlier write's {version:?}", key.show());
         all_void(&on, &dead, "the end of its retention").await?;
         is_unchanged(&on, version, "calls with versions from before the end of a retention").await?;

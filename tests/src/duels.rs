@@ -10,12 +10,14 @@ use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorag
 use crate::calls::Call;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::tested_storage::{TestedStorage, key};
+use crate::tested_storage::{TestedStorage, kept_for, key};
 
 /// How many rounds one property tries, if there is time.
 const ROUNDS: usize = 1_500;
 /// How long it tries.
 const TIME: Duration = Duration::from_millis(300);
+/// How many expired records one property tries.
+const EXPIRED: usize = 200;
 /// How often the two look for each other before they let others run.
 const SPINS: usize = 1_000;
 
@@ -31,6 +33,22 @@ pub async fn one_of_two_creations_wins(on: Arc<TestedStorage>) -> PropertyResult
     Ok(())
 }
 
+/// Two `put Absent` at the same instant over an expired record: one creates the record, and the other is a `Conflict`.
+pub async fn one_of_two_creations_over_an_expired_record_wins(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_atomic()?;
+    let mut duel = Duel::new(&on, "alice").await?;
+    let (short, rounds) = (on.units(1).await?, if on.can_move_time().await? { EXPIRED } else { EXPIRED / 10 });
+    let keys: Vec<_> = (0..rounds).map(|round| key(&format!("user{round}"))).collect::<PropertyResult<_>>()?;
+    on.put_all(keys.iter().map(|key| (key.clone(), kept_for("before", short))).collect()).await?;
+    on.pass(25).await?;
+    for (round, key) in keys.into_iter().enumerate() {
+        duel.key = key;
+        let [one, other] = duel.writes([Precondition::Absent; 2]).await?;
+        duel.one_won(round, "put Absent over an expired record", one, other).await?;
+    }
+    Ok(())
+}
+
 /// Two `put Version` of the same version at the same instant: one writes, and the other is a `Conflict`.
 pub async fn one_of_two_updates_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
@@ -39,6 +57,25 @@ pub async fn one_of_two_updates_wins(on: Arc<TestedStorage>) -> PropertyResult {
         let version = duel.handles[0].put(&duel.key, &Record::new("before"), Precondition::Always).await?;
         let [one, other] = duel.writes([Precondition::Version(version); 2]).await?;
         duel.one_won(round, "put Version", one, other).await?;
+    }
+    Ok(())
+}
+
+/// Two `put Version` of the bytes that are already stored, at the same instant: one writes, and the other is a `Conflict`.
+pub async fn one_of_two_updates_without_a_change_wins(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_atomic()?;
+    let duel = Duel::new(&on, "alice").await?;
+    for round in on.rounds(ROUNDS, TIME).await? {
+        let version = duel.handles[0].put(&duel.key, &Record::new("same"), Precondition::Always).await?;
+        let write = move |storage: Arc<dyn TokenStorage>, key: TokenKey| async move {
+            won(storage.put(&key, &Record::new("same"), Precondition::Version(version)).await)
+        };
+        let [one, other] = duel.at_once(write, write).await?;
+        let (one, other) = (one?, other?);
+        let key = duel.key.show();
+        let both = format!("round {round}: two times put({key}, {version:?}) of the same bytes at once");
+        ensure!(!(one && other), "{both} succeeded: the second one did not have the version that was stored");
+        ensure!(one || other, "{both} were refused: one of them had the version that was stored");
     }
     Ok(())
 }

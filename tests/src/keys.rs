@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Cursor, Filter, PageRequest, Precondition, Record, TokenKey};
+use oauth_dance_core::{Cursor, Filter, PageRequest, Precondition, Record, StorageError, TokenKey};
 
 use crate::apart::are_apart;
 use crate::calls::Call;
@@ -272,7 +272,16 @@ pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
     for (index, storage) in storages.iter().enumerate() {
         for user in users {
             let payload = format!("{index} {user}");
-            storage.put(&key(user)?, &Record::new(payload), Precondition::Absent).await?;
+            let (key, record) = (key(user)?, Record::new(payload));
+            let written = storage.put(&key, &record, Precondition::Absent).await;
+            let put = Call::put(&key, &record, Precondition::Absent);
+            let is_conflict = matches!(written, Err(StorageError::Conflict));
+            ensure!(
+                !is_conflict,
+                "{put} in namespace {:?} is a Conflict, and only other namespaces have one",
+                name(index)
+            );
+            written?;
         }
     }
     for (index, storage) in storages.iter().enumerate() {
@@ -290,6 +299,31 @@ pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let found = storages[2].get(&key("alice")?).await?;
     let delete = Call::delete(&key("alice")?, None);
     ensure!(found.is_some(), "get in namespace \"ab\" after {delete} in namespace \"a\" is None");
+    Ok(())
+}
+
+/// Keys whose payloads are equal share nothing: a write, a delete or the end of a retention of one leaves the others.
+pub async fn equal_payloads_have_records_of_their_own(on: Arc<TestedStorage>) -> PropertyResult {
+    let size = on.fitting(5_000);
+    for (round, payload) in [b"x".to_vec(), vec![b'x'; size], vec![b'y'; size / 2]].into_iter().enumerate() {
+        let keys: Vec<_> = (0..5).map(|index| key(&format!("user{index}"))).collect::<PropertyResult<_>>()?;
+        for key in &keys {
+            on.storage().put(key, &Record::new(payload.clone()), Precondition::Always).await?;
+        }
+        on.storage().delete(&keys[0], None).await?;
+        on.storage().put(&keys[1], &Record::new("other"), Precondition::Always).await?;
+        let expired = Record::new(payload.clone()).with_retain_for(Some(Duration::ZERO));
+        on.storage().put(&keys[2], &expired, Precondition::Always).await?;
+        on.storage().purge(100).await?;
+        for key in &keys[3..] {
+            let found = on.storage().get(key).await?.map(|found| found.value.payload);
+            let get = Call::get(key);
+            let what = format!(
+                "round {round}: {get} after other keys with an equal payload were deleted, written over and purged"
+            );
+            ensure_eq!(found, Some(payload.clone()), "{what}");
+        }
+    }
     Ok(())
 }
 

@@ -322,6 +322,44 @@ pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<TestedStorage>) ->
     checked
 }
 
+/// An entry of a list has the hints of the write that made its version, also while the record is rewritten.
+pub async fn entries_have_the_hints_of_their_version(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_list()?;
+    let handles = on.handles(2).await?;
+    let alice = key("alice")?;
+    let done = Arc::new(AtomicBool::new(false));
+    let (writer, target, stop) = (Arc::clone(&handles[1]), alice.clone(), Arc::clone(&done));
+    let writing = tokio::spawn(async move {
+        let mut with_hints = Vec::new();
+        while !stop.load(Ordering::SeqCst) {
+            with_hints.push(writer.put(&target, &rich("y"), Precondition::Always).await?);
+            writer.put(&target, &Record::new("z"), Precondition::Always).await?;
+            tokio::task::yield_now().await;
+        }
+        PropertyResult::Ok(with_hints)
+    });
+    let mut listed = Vec::new();
+    for _ in on.rounds(400, Duration::from_millis(200)).await? {
+        let page = list_all(handles[0].as_ref(), &Filter::everything(), 10).await;
+        let is_over = page.is_err();
+        listed.push(page);
+        if is_over {
+            break;
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    let with_hints: BTreeSet<_> = writing.await??.into_iter().map(|version| *version.as_bytes()).collect();
+    for entry in listed.into_iter().collect::<PropertyResult<Vec<_>>>()?.into_iter().flatten() {
+        let wants = with_hints.contains(entry.version.as_bytes());
+        let has = vec![entry.expires_at.is_some(), entry.key_id.is_some()];
+        let version = entry.version;
+        let what =
+            format!("list while {} is rewritten: the entry with {version:?}: expires_at, key_id: some", alice.show());
+        ensure_eq!(has, vec![wants; 2], "{what}");
+    }
+    Ok(())
+}
+
 /// These keys are listed, in any order and each once.
 #[track_caller]
 pub(crate) fn keys_are_listed(mut listed: Vec<TokenKey>, wanted: &[TokenKey], what: &str) -> PropertyResult {

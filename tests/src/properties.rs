@@ -61,6 +61,7 @@ macro_rules! __properties {
                     unicode_keeps_keys_apart special_characters_are_data long_keys_work_or_are_refused
                 ]
                 lengths_do_not_wrap [long_keys_work_or_are_refused]
+                equal_payloads_have_records_of_their_own [every_part_keeps_keys_apart]
                 namespaces_are_apart
                 no_user_reads_another_users_record [
                     case_spaces_and_accents_keep_keys_apart special_characters_are_data separators_keep_keys_apart
@@ -93,6 +94,7 @@ macro_rules! __properties {
                 zero_retention_is_over_at_once [put_absent_conflicts_where_a_record_is_stored]
                 fractional_retentions_round_up [get_returns_the_remaining_retention]
                 retention_is_exact_to_the_second [get_returns_the_remaining_retention]
+                other_writes_do_not_change_a_retention [records_are_hidden_after_their_retention]
                 get_returns_the_remaining_retention [records_are_hidden_after_their_retention]
                 long_retentions_do_not_overflow [
                     get_returns_the_remaining_retention purge_removes_only_expired_records purge_accepts_every_limit
@@ -113,6 +115,9 @@ macro_rules! __properties {
                 purge_spares_live_records_of_any_retention [purge_removes_only_expired_records]
                 purge_removes_as_many_as_its_limit_allows [purge_accepts_every_limit]
                 purge_below_its_limit_leaves_nothing_expired [purge_removes_only_expired_records purge_accepts_every_limit]
+                purge_covers_every_kind_of_key [purge_removes_only_expired_records]
+                purges_at_once_count_each_record_once [purge_removes_only_expired_records]
+                a_dropped_purge_does_not_stop_later_ones [purge_removes_only_expired_records]
                 purge_spares_records_written_meanwhile [purge_removes_only_expired_records]
                 clearing_an_expired_record_spares_a_new_one [an_expired_record_counts_as_absent];
             listing [map]:
@@ -135,7 +140,8 @@ macro_rules! __properties {
                 later_pages_show_the_current_state
                 expired_records_do_not_end_a_list [records_are_hidden_after_their_retention zero_retention_is_over_at_once]
                 long_lived_records_stay_listed_after_short_ones [records_are_hidden_after_their_retention]
-                a_record_is_listed_while_it_is_rewritten [no_read_is_torn];
+                a_record_is_listed_while_it_is_rewritten [no_read_is_torn]
+                entries_have_the_hints_of_their_version [a_record_is_listed_while_it_is_rewritten];
             corruption [map]:
                 an_unreadable_record_is_reported_as_corrupt
                 a_corrupt_record_can_be_replaced_and_removed [an_unreadable_record_is_reported_as_corrupt]
@@ -177,7 +183,9 @@ macro_rules! __properties {
                 keys_do_not_block_each_other;
             duels [map conditions]:
                 one_of_two_creations_wins [one_creation_wins]
+                one_of_two_creations_over_an_expired_record_wins [one_of_two_creations_wins]
                 one_of_two_updates_wins [no_update_is_lost]
+                one_of_two_updates_without_a_change_wins [one_of_two_updates_wins]
                 one_of_two_deletes_wins [one_delete_wins]
                 an_update_or_a_delete_wins [a_delete_and_a_write_exclude_each_other]
                 an_update_does_not_undo_a_write [no_update_is_lost]
@@ -193,6 +201,7 @@ macro_rules! __properties {
                 the_next_read_after_a_claim_sees_the_commit [no_read_is_torn];
             cancellation [map]:
                 a_dropped_write_leaves_old_or_new
+                a_dropped_write_does_not_undo_another [a_dropped_write_leaves_old_or_new]
                 a_dropped_delete_leaves_the_record_or_nothing
                 dropped_calls_take_no_late_effect [a_dropped_write_leaves_old_or_new]
                 the_list_agrees_after_a_drop [the_list_is_exact]

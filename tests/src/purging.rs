@@ -6,12 +6,16 @@ use std::time::Duration;
 use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage};
 
 use crate::calls::Call;
+use crate::cancellation::drop_in_flight;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::retention::is_there;
+use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, kept_for, key, rich};
 
 /// A retention that is over at once.
 const ZERO: Duration = Duration::ZERO;
+/// How often a purge is tried whose work something else may have done.
+const TRIES: usize = 4;
 
 /// `purge` removes only records past their retention, at most `limit` of them, and returns 0 once none is left.
 pub async fn purge_removes_only_expired_records(on: Arc<TestedStorage>) -> PropertyResult {
@@ -132,6 +136,96 @@ pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<TestedStorage>
                 break;
             }
         }
+    }
+    Ok(())
+}
+
+/// A purge removes the expired records of every tenant, provider and account.
+pub async fn purge_covers_every_kind_of_key(on: Arc<TestedStorage>) -> PropertyResult {
+    let alice = key("alice")?;
+    let (tenant, account) = (key("bob")?.with_tenant("acme")?, key("carol")?.with_account("work")?);
+    let all = key("dan")?.with_tenant("acme")?.with_account("work")?;
+    let kinds = [alice, tenant, account, all, TokenKey::new("google", "alice")?];
+    let mut checked = Ok(());
+    // A storage that removes expired records by itself may be faster than one of the purges.
+    for _ in 0..TRIES {
+        checked = purges_alike(&on, &kinds).await;
+        if checked.is_ok() {
+            break;
+        }
+    }
+    checked
+}
+
+/// A purge removes as much of each of these keys alone as of the first.
+async fn purges_alike(on: &TestedStorage, keys: &[TokenKey]) -> PropertyResult {
+    let mut of_first = None;
+    for key in keys {
+        on.storage().put(key, &kept_for("x", ZERO), Precondition::Always).await?;
+        let removed = on.storage().purge(100).await?;
+        let what = format!("purge(100) after {}", Call::put(key, &kept_for("x", ZERO), Precondition::Always));
+        ensure_eq!(removed, *of_first.get_or_insert(removed), "{what}: as many as with {}", keys[0].show());
+    }
+    Ok(())
+}
+
+/// Purges at the same time do not report the same record twice.
+pub async fn purges_at_once_count_each_record_once(on: Arc<TestedStorage>) -> PropertyResult {
+    let handles = on.handles(2).await?;
+    for round in on.rounds(40, Duration::from_millis(300)).await? {
+        for index in 0..8 {
+            on.storage().put(&key(&format!("past{index}"))?, &kept_for("x", ZERO), Precondition::Always).await?;
+        }
+        let purge = |handle: &Arc<dyn TokenStorage>| {
+            let storage = Arc::clone(handle);
+            tokio::spawn(async move { storage.purge(100).await })
+        };
+        let (one, other) = (purge(&handles[0]), purge(&handles[1]));
+        let (one, other) = (one.await??, other.await??);
+        let sum = one + other;
+        ensure!(
+            sum <= 8,
+            "round {round}: two times purge(100) at once are Ok({one}) and Ok({other}), of 8 expired records"
+        );
+    }
+    Ok(())
+}
+
+/// A purge that is dropped leaves later purges able to remove what is expired.
+pub async fn a_dropped_purge_does_not_stop_later_ones(on: Arc<TestedStorage>) -> PropertyResult {
+    let expired = |from: usize| {
+        let storage = Arc::clone(on.storage());
+        async move {
+            for index in from..from + 3 {
+                storage.put(&key(&format!("past{index}"))?, &kept_for("x", ZERO), Precondition::Always).await?;
+            }
+            PropertyResult::Ok(())
+        }
+    };
+    let mut number = 0;
+    let mut next = || {
+        number += 3;
+        number
+    };
+    expired(next()).await?;
+    let usual = on.storage().purge(100).await?;
+    for turn in on.rounds(24, Duration::from_millis(300)).await? {
+        expired(next()).await?;
+        drop_in_flight(1 + turn % 8, on.storage().purge(100)).await;
+        let mut removed = 0;
+        // The dropped one may still arrive, and remove what is new.
+        for _ in 0..TRIES {
+            expired(next()).await?;
+            removed = on.storage().purge(100).await?;
+            if removed >= usual {
+                break;
+            }
+        }
+        let before = format!("and {usual} before any purge was dropped");
+        ensure!(
+            removed >= usual,
+            "turn {turn}: purge(100) after a dropped one removed {removed} of 3 expired records, {before}"
+        );
     }
     Ok(())
 }

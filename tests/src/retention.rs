@@ -279,3 +279,55 @@ pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> Property
 pub(crate) async fn is_there(on: &TestedStorage, key: &TokenKey) -> PropertyResult<bool> {
     Ok(on.storage().get(key).await?.is_some())
 }
+
+/// Many other writes do not change a retention, neither its end nor what it replaced.
+pub async fn other_writes_do_not_change_a_retention(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_room()?;
+    let (short, long) = (on.units(3).await?, on.units(600).await?);
+    let keys = |name: &str| (0..8).map(|index| key(&format!("{name}{index}"))).collect::<PropertyResult<Vec<_>>>();
+    let (replaced, live) = (keys("replaced")?, keys("live")?);
+    let with = |keys: &[TokenKey], record: Record| keys.iter().map(|key| (key.clone(), record.clone())).collect();
+    on.put_all(with(&replaced, Record::new("old"))).await?;
+    on.put_all(with(&live, Record::new("old"))).await?;
+    fill(&on, "first").await?;
+    let begun = on.now();
+    on.put_all(with(&live, kept_for("new", long))).await?;
+    on.put_all(with(&replaced, kept_for("new", short))).await?;
+    fill(&on, "second").await?;
+    for key in replaced.iter().chain(&live) {
+        let found = on.storage().get(key).await?;
+        let passed = on.now() - begun;
+        let is_due = !live.contains(key) && passed + Duration::from_secs(1) >= short;
+        ensure!(
+            found.is_some() || is_due,
+            "{} after many writes of other keys is None, {passed:?} after its put",
+            Call::get(key)
+        );
+        let left = found.and_then(|found| found.value.retain_for);
+        let limit = if live.contains(key) { long } else { short };
+        ensure!(
+            is_due || left.is_some_and(|left| left <= limit),
+            "{} after many writes of other keys: retain_for {}, of {limit:?}",
+            Call::get(key),
+            left.show()
+        );
+    }
+    on.advance(short + Duration::from_secs(2)).await?;
+    for key in &replaced {
+        let found = on.storage().get(key).await?.map(|found| found.value);
+        ensure_eq!(found, None, "{} after its retention and many writes of other keys", Call::get(key));
+    }
+    for key in &live {
+        ensure!(is_there(&on, key).await?, "{} long before the end of its retention is None", Call::get(key));
+    }
+    Ok(())
+}
+
+/// Writes many records, as long as there is time.
+async fn fill(on: &TestedStorage, name: &str) -> PropertyResult {
+    for round in on.rounds(10, Duration::from_millis(100)).await? {
+        let other = |index| Ok((key(&format!("{name} {round} {index}"))?, Record::new("x")));
+        on.put_all((0..100).map(other).collect::<PropertyResult<_>>()?).await?;
+    }
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! Storages that break one promise each, all of them in front of a server that keeps every promise.
 
 pub(crate) mod aside;
+pub(crate) mod beside;
 pub(crate) mod caches;
 pub(crate) mod dropped;
 pub(crate) mod ends;
@@ -137,6 +138,7 @@ pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
         faulty::CASES,
         more::CASES,
         aside::CASES,
+        beside::CASES,
     ];
     first.into_iter().chain(second).flatten()
 }
