@@ -17,7 +17,7 @@ const ROUNDS: usize = 1_500;
 /// How long it tries.
 const TIME: Duration = Duration::from_millis(300);
 /// How many expired records one property tries.
-const EXPIRED: usize = 200;
+const EXPIRED: usize = 300;
 /// How often the two look for each other before they let others run.
 const SPINS: usize = 1_000;
 
@@ -37,7 +37,8 @@ pub async fn one_of_two_creations_wins(on: Arc<TestedStorage>) -> PropertyResult
 pub async fn one_of_two_creations_over_an_expired_record_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let mut duel = Duel::new(&on, "alice").await?;
-    let (short, rounds) = (on.units(1).await?, if on.can_move_time().await? { EXPIRED } else { EXPIRED / 10 });
+    let short = on.units(1).await?;
+    let rounds = if on.can_move_time().await? { EXPIRED } else { EXPIRED / 10 };
     let keys: Vec<_> = (0..rounds).map(|round| key(&format!("user{round}"))).collect::<PropertyResult<_>>()?;
     on.put_all(keys.iter().map(|key| (key.clone(), kept_for("before", short))).collect()).await?;
     on.pass(25).await?;
