@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use oauth_dance_core::{StorageError, TokenKey, TokenStorage, Version};
-use oauth_dance_migrations::{MigrationState, MigrationStatus, TableName};
+use oauth_dance_migrations::{MigrationState, Status, TableName};
 use oauth_dance_redis::RedisStorage;
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 use sqlx::ConnectOptions as _;
@@ -204,7 +204,7 @@ impl Opened {
     }
 
     /// The migrations of the table. None if the storage has no table.
-    pub(crate) async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
+    pub(crate) async fn migrations(&self) -> Result<Vec<Status>, StorageError> {
         match &self.server {
             Server::Sqlite(storage) => storage.migrations().await,
             Server::Postgres(storage) => storage.migrations().await,

@@ -6,7 +6,7 @@ mod program;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use oauth_dance::testing::{Answer, CLIENT, Endpoint, TestProvider};
+use oauth_dance::testing::{CLIENT, Endpoint, ScriptedResponse, TestProvider};
 use oauth_dance_core::{Precondition, Record, TokenKey};
 use program::storages::{Backend, key, on_every_storage, write_private};
 use program::{Run, column, oauth_dance, objects};
@@ -127,7 +127,7 @@ fn a_token_stays_until_it_can_be_revoked() {
         backend.store(&key("unconfigured", "alice"), 3600);
         let unreadable = key("acme", "alice").with_account("unreadable").unwrap();
         backend.store_record(&unreadable, &Record::new(vec![1; 60]));
-        provider.next_answer(Endpoint::Revocation, Answer::status(503));
+        provider.next_response(Endpoint::Revocation, ScriptedResponse::status(503));
 
         let erase = ["erase-user", "alice", "--config", &config, "--json"];
         let first = backend.run_with_keys(&erase);
@@ -151,16 +151,16 @@ fn erase_is_completed_after_a_kill() {
     on_every_storage(|backend| {
         let (provider, config) = provider(backend);
         let keys = store_some(backend, Some(&provider));
-        provider.next_answer(Endpoint::Revocation, Answer::normal());
-        provider.next_answer(Endpoint::Revocation, Answer::normal());
-        provider.next_answer(Endpoint::Revocation, Answer::normal().after(Duration::from_secs(20)));
+        provider.next_response(Endpoint::Revocation, ScriptedResponse::normal());
+        provider.next_response(Endpoint::Revocation, ScriptedResponse::normal());
+        provider.next_response(Endpoint::Revocation, ScriptedResponse::normal().after(Duration::from_secs(20)));
         let mut command = oauth_dance();
         command.args(["erase-user", "alice", "--config", &config]).args(backend.at(&backend.url));
         command.arg("--key-file").arg(&backend.key_file);
         kill_when(&mut command, || provider.requests_to(Endpoint::Revocation).len() == 3);
         assert_eq!(left(backend, &keys), 3, "{}: one is removed, the next is being revoked", backend.name);
 
-        provider.clear_answers();
+        provider.clear_responses();
         let again = backend.run_with_keys(&["erase-user", "alice", "--config", &config]);
         assert_eq!((again.code, left(backend, &keys)), (0, 0), "{}{}", again.stdout, again.stderr);
         assert!(backend.has(&key("acme", "bob")));

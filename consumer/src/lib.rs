@@ -101,6 +101,9 @@ mod web;
 
 pub use app::accounts::Account;
 pub use app::hooks::{Authorized, BeforeLogin, Decision, FailedLogin, Hooks, Repeated};
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use app::measured::MeasuredStorage;
 pub use app::{Disconnected, OAuth, OAuthBuilder};
 pub use browser::user::{User, Users};
 pub use client::{ApiClient, ApiRequest, ApiResponse};

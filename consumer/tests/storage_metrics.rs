@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use oauth_dance::testing::{Answer, TestProvider};
+use oauth_dance::testing::{ScriptedResponse, TestProvider};
 use oauth_dance::{
     ConnectError, KeyRing, MeasuredStorage, MemoryStorage, OAuth, PageRequest, Precondition, StorageError, TokenKey,
     TokenStorage, Tokens, User, async_trait,
@@ -126,7 +126,7 @@ async fn the_dashboard_shows_what_exists(metrics: &Snapshotter) {
     provider.configure(|settings| settings.clock = site.clock.clock());
     Browser::signed_in(&site, "alice").login("acme").await;
     site.clock.advance(Duration::from_secs(3601));
-    provider.next_token_answer(Answer::error(400, "invalid_grant"));
+    provider.next_token_response(ScriptedResponse::error(400, "invalid_grant"));
     let refused = site.oauth.client("acme", &User::new("alice")).await;
     assert!(matches!(refused, Err(ConnectError::NeedsAuthorization { .. })));
     MeasuredStorage::new(MemoryStorage::new()).purge(1).await.unwrap();
