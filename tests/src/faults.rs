@@ -5,96 +5,26 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, StorageError, Version, Versioned};
+use oauth_dance_core::{
+    Filter, Page, PageRequest, Precondition, Record, StorageError, TokenStorage, Version, Versioned,
+};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::calls::Call;
 use crate::harness::Fault;
-use crate::listing::are_listed;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
-use crate::tested_storage::{TestedStorage, key, list_all, rich};
-
-/// What was written before a restart is read and listed through a new pool, with its version and hints.
-pub async fn acknowledged_writes_survive_a_restart(on: Arc<TestedStorage>) -> PropertyResult {
-    let mut written = Vec::new();
-    for index in 0..20 {
-        let key = key(&format!("user{index}"))?;
-        let record =
-            Record::new(format!("payload {index}")).with_key_id(rich("").key_id).with_expires_at(rich("").expires_at);
-        let version = on.storage().put(&key, &record, Precondition::Always).await?;
-        written.push((key, Versioned::new(record, version)));
-    }
-    on.storage().delete(&written[0].0, None).await?;
-    let reopened = on.harness().reopen().await?;
-    let get = |key| format!("{} through a storage opened again", Call::get(key));
-    ensure_eq!(reopened.get(&written[0].0).await?, None, "{}, deleted before", get(&written[0].0));
-    for (key, record) in &written[1..] {
-        ensure_eq!(reopened.get(key).await?.as_ref(), Some(record), "{}, written before", get(key));
-    }
-    if on.capabilities().listable {
-        let entry =
-            |(key, record): &(_, Versioned<Record>)| Entry::new(Clone::clone(key), record.version, &record.value);
-        let mut wanted: Vec<_> = written[1..].iter().map(entry).collect();
-        wanted.sort_by(|one, other| one.key.cmp(&other.key));
-        let listed = list_all(reopened.as_ref(), &Filter::everything(), 100).await?;
-        are_listed(&listed, &wanted, "list through a storage opened again")?;
-    }
-    Ok(())
-}
-
-/// When the server crashes in the middle of writes (`kill -9`), no acknowledged write or delete is lost, and
-/// the same storage works again once the server does.
-pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<TestedStorage>) -> PropertyResult {
-    if !on.capabilities().durable {
-        return Err(Stop::not_applicable("not durable"));
-    }
-    let mut writers = JoinSet::new();
-    for writer in 0..4 {
-        let (storage, key) = (Arc::clone(on.storage()), key(&format!("user{writer}"))?);
-        storage.put(&key, &Record::new("0"), Precondition::Always).await?;
-        writers.spawn(async move {
-            let mut acknowledged = 0_usize;
-            // Far more than any storage writes before the crash.
-            for number in 1..1_000_000 {
-                if storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await.is_err() {
-                    break;
-                }
-                acknowledged = number;
-                tokio::task::yield_now().await;
-            }
-            (key, acknowledged)
-        });
-    }
-    sleep(Duration::from_millis(150)).await;
-    let mut deleted = Vec::new();
-    for user in 0..12 {
-        let key = key(&format!("deleted{user}"))?;
-        on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;
-        on.storage().delete(&key, None).await?;
-        deleted.push(key);
-    }
-    on.harness().inject(Fault::Crash).await?;
-    let written = writers.join_all().await;
-    heal(&on).await?;
-    for (key, acknowledged) in written {
-        let found = on.storage().get(&key).await?;
-        let number = found.as_ref().and_then(|found| std::str::from_utf8(&found.value.payload).ok()?.parse().ok());
-        let whole = number.is_some_and(|number: usize| (acknowledged..=acknowledged + 1).contains(&number));
-        let get = Call::get(&key);
-        ensure!(whole, "{get} after the crash is {}, and write {acknowledged} was the last acknowledged", found.show());
-    }
-    for key in deleted {
-        let found = on.storage().get(&key).await?;
-        ensure_eq!(found, None, "{} after the crash, deleted before it", Call::get(&key));
-    }
-    works(&on).await
-}
+use crate::tested_storage::{TestedStorage, key, rich};
 
 /// While the server is down every call returns an error soon: never `Ok(None)`, `Ok(false)`, an empty page or a conflict.
 pub async fn an_outage_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     every_call_fails(on, Fault::Down).await
+}
+
+/// If the server's replies are cut off, every call returns an error, also a `list` of a later page.
+pub async fn a_cut_reply_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
+    every_call_fails(on, Fault::CutReply).await
 }
 
 /// A server that does not answer makes every call an error within a bounded time.
@@ -204,25 +134,18 @@ pub async fn a_full_medium_is_an_error(on: Arc<TestedStorage>) -> PropertyResult
 async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResult {
     let (alice, nobody, bob, carol) = (key("alice")?, key("nobody")?, key("bob")?, key("carol")?);
     let version = on.storage().put(&alice, &rich("x"), Precondition::Always).await?;
-    on.storage().put(&bob, &rich("x"), Precondition::Always).await?;
+    let bobs = on.storage().put(&bob, &rich("x"), Precondition::Always).await?;
     // Read before, for a storage that would answer from its memory.
     on.storage().get(&alice).await?;
     on.storage().get(&nobody).await?;
-    let purges = purges(&on).await?;
+    let (purges, requests) = (purges(&on).await?, requests(&on).await?);
     on.harness().inject(fault).await?;
     let storage = on.storage();
-    let calls = in_time(&on, async {
-        let listable = on.capabilities().listable;
-        let list = async {
-            if !listable {
-                return down();
-            }
-            storage.list(&Filter::everything(), PageRequest::default()).await.map(|page| page.show())
-        };
-        let (everything, record) = (rich("y"), rich("z"));
-        let purge = async { if purges { storage.purge(10).await.map(|removed| removed.show()) } else { down() } };
-        let (get, put) = (|found: Option<Versioned<Record>>| found.show(), |version: Version| version.show());
-        let delete = |removed: bool| removed.show();
+    let (everything, record) = (rich("y"), rich("z"));
+    let purge = async { if purges { storage.purge(10).await.map(|removed| removed.show()) } else { down() } };
+    let (get, put) = (|found: Option<Versioned<Record>>| found.show(), |version: Version| version.show());
+    let delete = |removed: bool| removed.show();
+    let others = async {
         tokio::join!(
             async { ("get", &alice, storage.get(&alice).await.map(get)) },
             async { ("get of nothing", &nobody, storage.get(&nobody).await.map(get)) },
@@ -232,28 +155,70 @@ async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResul
                 ("put Version", &alice, storage.put(&alice, &record, when).await.map(put))
             },
             async { ("delete", &nobody, storage.delete(&nobody, Some(version)).await.map(delete)) },
-            async { ("list", &alice, list.await) },
             async { ("purge", &alice, purge.await) },
             async { ("put Absent", &carol, storage.put(&carol, &rich("a"), Precondition::Absent).await.map(put)) },
             async { ("delete of a record", &bob, storage.delete(&bob, None).await.map(delete)) },
+            async { ("delete of a version", &bob, storage.delete(&bob, Some(bobs)).await.map(delete)) },
         )
-    });
-    let (one, two, three, four, five, six, seven, eight, nine) = calls.await?;
+    };
+    let lists = list_each(storage, requests);
+    let (pages, others) = in_time(&on, async { tokio::join!(lists, others) }).await?;
     heal(&on).await?;
+    for (list, page) in pages? {
+        let fails = matches!(page, Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }));
+        ensure!(fails, "{fault:?}: {list} is {}", page.show());
+    }
+    let (one, two, three, four, five, six, seven, eight, nine) = others;
     for (name, key, answer) in [one, two, three, four, five, six, seven, eight, nine] {
-        let writes = !name.starts_with("get") && name != "list";
+        let writes = !name.starts_with("get");
         match answer {
             Err(StorageError::Unavailable { .. }) => {}
-            Err(StorageError::Ambiguous { .. }) if writes => {}
+            Err(StorageError::Ambiguous { .. }) if writes || fault == Fault::CutReply => {}
             other => {
-                let of =
-                    if ["list", "purge"].contains(&name) { String::new() } else { format!(" of ({})", key.show()) };
+                let of = if name == "purge" { String::new() } else { format!(" of ({})", key.show()) };
                 let answer = other.map_or_else(|error| Err::<(), _>(error).show(), |answer| format!("Ok({answer})"));
                 return Err(Stop::failed(format_args!("{fault:?}: {name}{of} is {answer}")));
             }
         }
     }
     Ok(())
+}
+
+/// First and later pages, with and without conditions.
+async fn requests(on: &TestedStorage) -> PropertyResult<Vec<(Filter, PageRequest)>> {
+    if !on.capabilities().listable {
+        return Ok(Vec::new());
+    }
+    let first = on.storage().list(&Filter::everything(), PageRequest { after: None, limit: 1 }).await?;
+    let mut requests = Vec::new();
+    for filter in [
+        Filter::everything(),
+        Filter::everything().tenant(None).user("alice"),
+        Filter::everything().tenant(None).user("nobody"),
+        Filter::everything().provider("github"),
+    ] {
+        for after in [None, first.next.clone()] {
+            requests.push((filter.clone(), PageRequest { after, limit: 100 }));
+        }
+    }
+    Ok(requests)
+}
+
+/// What became of each request, all of them at once.
+async fn list_each(
+    storage: &Arc<dyn TokenStorage>,
+    requests: Vec<(Filter, PageRequest)>,
+) -> PropertyResult<Vec<(Call, Result<Page, StorageError>)>> {
+    let mut running = JoinSet::new();
+    for (filter, request) in requests {
+        let (storage, call) = (Arc::clone(storage), Call::List(filter.clone(), request.limit, request.after.is_some()));
+        running.spawn(async move { (call, storage.list(&filter, request).await) });
+    }
+    let mut pages = Vec::new();
+    while let Some(page) = running.join_next().await {
+        pages.push(page?);
+    }
+    Ok(pages)
 }
 
 /// Whether the storage has records to remove that are past their retention, and a call that does.
@@ -377,7 +342,7 @@ pub(crate) async fn heal(on: &TestedStorage) -> PropertyResult {
     }
 }
 
-async fn works(on: &TestedStorage) -> PropertyResult {
+pub(crate) async fn works(on: &TestedStorage) -> PropertyResult {
     let key = key("works")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     let get = Call::get(&key);

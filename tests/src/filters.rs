@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Entry, Filter, Precondition, Record, Timestamp, TokenKey, Version};
+use oauth_dance_core::{Entry, Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version};
 
 use crate::calls::pages;
 use crate::listing::{all, are_listed, many};
@@ -149,6 +149,76 @@ pub async fn filters_are_not_patterns(on: Arc<TestedStorage>) -> PropertyResult 
             let list = pages(&filter, 10);
             ensure!(wrong.is_empty(), "{list} shows a record of another {part}: {}", wrong[0].show());
             ensure_eq!(right.len(), 1, "{list}: how many records, of one that was written");
+        }
+    }
+    Ok(())
+}
+
+/// A filter compares the whole of a part, however long: a part that differs only in its last byte is another one.
+pub async fn filters_compare_long_parts_to_the_end(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_list()?;
+    let mut keys = BTreeSet::new();
+    for length in [9, 16, 17, 24, 32, 33, 40, 48, 64, 65, 66, 100, 128, 129, 200, 255, 256, 300] {
+        // So many characters of one byte, and so many bytes in characters of two.
+        for stem in ["k".repeat(length - 1), "\u{e9}".repeat(length / 2)] {
+            for text in [format!("{stem}a"), format!("{stem}b"), stem] {
+                keys.extend([key(&text)?, TokenKey::new(&text, "bob")?, key("bob")?.with_tenant(&text)?]);
+            }
+        }
+    }
+    let written = on.together(keys, |storage, key| async move {
+        match storage.put(&key, &Record::new("x"), Precondition::Always).await {
+            Ok(_) => Ok(Some(key)),
+            Err(StorageError::KeyTooLong { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    });
+    let filters = written.await?.into_iter().flatten().map(|key| {
+        let everything = Filter::everything();
+        let filter = match key.parts() {
+            ["", "bob", provider, _] => everything.provider(provider),
+            [tenant, "bob", ..] => everything.tenant(Some(tenant)),
+            [_, user, ..] => everything.user(user),
+        };
+        (key, filter)
+    });
+    let look_up = |storage: Arc<dyn TokenStorage>, (key, filter): (TokenKey, Filter)| async move {
+        let listed = list_all(storage.as_ref(), &filter, 10).await?.into_iter().map(|entry| entry.key).collect();
+        keys_are_listed(listed, &[key], &pages(&filter, 10))
+    };
+    on.together(filters.collect::<Vec<_>>(), look_up).await?;
+    Ok(())
+}
+
+/// A filter looks for each text in its own part of the key only: the same text in another part, the account included, is no
+/// match.
+pub async fn filters_compare_each_part_with_its_own(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_list()?;
+    let mut keys = Vec::new();
+    for tenant in ["", "ann", "bob"] {
+        for user in ["ann", "bob"] {
+            for provider in ["ann", "bob"] {
+                for account in ["", "ann", "bob", "eve"] {
+                    keys.push(TokenKey::from_parts(tenant, user, provider, account)?);
+                }
+            }
+        }
+    }
+    keys.push(TokenKey::from_parts("eve", "max", "zoe", "ann")?);
+    on.put_all(keys.iter().map(|key| (key.clone(), Record::new("x"))).collect()).await?;
+    keys.sort();
+    let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &Record::new(""));
+    let texts = [None, Some("ann"), Some("eve"), Some("max"), Some("zoe")];
+    for tenant in texts.into_iter().chain([Some("")]) {
+        for user in texts {
+            for provider in texts {
+                let mut filter = Filter::everything();
+                [filter.tenant, filter.user, filter.provider] =
+                    [tenant, user, provider].map(|text| text.map(str::to_owned));
+                let wanted: Vec<_> = keys.iter().filter(|key| filter.matches(&entry(key))).cloned().collect();
+                let listed = all(&on, &filter, 100).await?.into_iter().map(|entry| entry.key).collect();
+                keys_are_listed(listed, &wanted, &pages(&filter, 100))?;
+            }
         }
     }
     Ok(())

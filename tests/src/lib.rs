@@ -116,6 +116,7 @@ pub mod retention;
 mod run;
 pub mod secrecy;
 mod show;
+pub mod survival;
 mod tested_storage;
 mod tests_macro;
 mod traces;

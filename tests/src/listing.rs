@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, StorageError, TokenKey};
 
 use crate::calls::{Call, pages};
 use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show;
-use crate::tested_storage::{TestedStorage, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, kept_for, key, list_all, rich};
 
 /// `list` of a storage that does not declare it is `Unsupported`, and not an empty page.
 pub async fn an_undeclared_list_is_unsupported(on: Arc<TestedStorage>) -> PropertyResult {
@@ -111,6 +112,84 @@ pub async fn a_user_can_be_removed(on: Arc<TestedStorage>) -> PropertyResult {
     ensure_eq!(all(&on, &alice, 10).await?, vec![], "{} after all that it showed were deleted", pages(&alice, 10));
     let others: Vec<_> = before.into_iter().filter(|entry| !alice.matches(entry)).collect();
     are_listed(&all(&on, &Filter::everything(), 10).await?, &others, "list after one user's records were deleted")
+}
+
+/// Every record that `get` returns is listed: of any size, with any hints, and until its retention ends.
+pub async fn no_record_is_hidden_from_the_list(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_list()?;
+    let mut wanted = BTreeMap::new();
+    for size in [0, 1, 1_024, 4_097, 65_537, 262_145, 1_048_576] {
+        let size = on.fitting(size);
+        for (name, hints) in [("plain", Record::new("")), ("rich", rich(""))] {
+            let key = key(&format!("{name} {size}"))?;
+            let mut record = Record::new(vec![b'x'; size]).with_key_id(hints.key_id);
+            record = record.with_expires_at(hints.expires_at).with_retain_for(hints.retain_for);
+            let version = on.storage().put(&key, &record, Precondition::Always).await?;
+            wanted.insert(key.clone(), Entry::new(key, version, &record));
+        }
+    }
+    for filter in [Filter::everything(), Filter::everything().tenant(None).provider("github")] {
+        let what = format!("{} of records of several sizes", pages(&filter, 100));
+        are_listed(&all(&on, &filter, 100).await?, &values(&wanted), &what)?;
+    }
+    for seconds in [1, 2, 3, 5, 10, 30, 60] {
+        short_lived_is_listed(&on, seconds).await?;
+    }
+    Ok(())
+}
+
+/// What `get` returns before and after a `list`, that list shows.
+async fn short_lived_is_listed(on: &TestedStorage, seconds: u64) -> PropertyResult {
+    let key = key(&format!("short {seconds}"))?;
+    let record = kept_for("x", Duration::from_secs(seconds));
+    let filter = Filter::everything().tenant(None).user(key.user());
+    let mut hidden = 0;
+    // The clock's second may end between two calls, but not between most of them.
+    for _ in 0..40 {
+        let version = on.storage().put(&key, &record, Precondition::Always).await?;
+        let mut is_there = on.storage().get(&key).await?.is_some();
+        let listed = all(on, &filter, 10).await?;
+        is_there &= on.storage().get(&key).await?.is_some();
+        if listed.iter().any(|entry| entry.version == version) {
+            return Ok(());
+        }
+        hidden += usize::from(is_there);
+        let what = format!("{} while get returns a record with a retention of {seconds} s", pages(&filter, 10));
+        ensure!(hidden < 4, "{what}: missing, {hidden} times of {hidden}");
+    }
+    Ok(())
+}
+
+/// A delete of one of a user's many accounts hides none of the others, in any list.
+pub async fn deleting_one_account_hides_no_other(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_list()?;
+    let mut keys = Vec::new();
+    for tenant in ["", "acme"] {
+        for account in 0..30 {
+            keys.push(TokenKey::from_parts(tenant, "alice", "github", format!("account{account:02}"))?);
+        }
+    }
+    let versions = on.put_all(keys.iter().map(|key| (key.clone(), rich("x"))).collect()).await?;
+    let entries = keys.iter().zip(versions).map(|(key, version)| Entry::new(key.clone(), version, &rich("x")));
+    let mut entries: Vec<_> = entries.collect();
+    for (place, is_conditional) in [(0, false), (12, true), (28, true), (56, false), (40, true)] {
+        let deleted = entries.remove(place);
+        let only = is_conditional.then_some(deleted.version);
+        let delete = Call::delete(&deleted.key, only);
+        on.storage().delete(&deleted.key, only).await?;
+        for filter in [
+            Filter::everything(),
+            Filter::everything().user("alice"),
+            Filter::everything().tenant(None).user("alice"),
+            Filter::everything().tenant(Some("acme")).user("alice"),
+            Filter::everything().tenant(Some("acme")).user("alice").provider("github"),
+        ] {
+            let mut wanted: Vec<_> = entries.iter().filter(|entry| filter.matches(entry)).cloned().collect();
+            wanted.sort_by(|one, other| one.key.cmp(&other.key));
+            are_listed(&all(&on, &filter, 100).await?, &wanted, &format!("{} after {delete}", pages(&filter, 100)))?;
+        }
+    }
+    Ok(())
 }
 
 /// Keys in several tenants, users, providers and accounts: 32 of them.

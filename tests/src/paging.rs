@@ -74,6 +74,53 @@ pub async fn a_list_continues_from_any_cursor(on: Arc<TestedStorage>) -> Propert
     keys_are_listed(listed, &keys, "list, with each record deleted once it was listed")
 }
 
+/// A cursor is valid for any filter and limit, whether or not the record that it stands behind meets the filter.
+pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_list()?;
+    let mut keys = Vec::new();
+    for (tenant, user) in [("", "alice"), ("", "bob"), ("acme", "alice"), ("acme", "carol")] {
+        for provider in ["github", "google"] {
+            keys.push(TokenKey::from_parts(tenant, user, provider, "")?);
+            keys.push(TokenKey::from_parts(tenant, user, provider, "work")?);
+        }
+    }
+    keys.sort();
+    on.put_all(keys.iter().map(|key| (key.clone(), rich("x"))).collect()).await?;
+    let filters = [
+        Filter::everything().user("bob"),
+        Filter::everything().provider("github"),
+        Filter::everything().tenant(None),
+        Filter::everything().tenant(Some("acme")).user("alice"),
+        Filter::everything().tenant(None).user("alice").provider("google"),
+        Filter::everything().user("no such"),
+    ];
+    let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &rich("x"));
+    let (mut before, mut after) = (BTreeSet::new(), None);
+    for turn in 0.. {
+        ensure!(turn < 100, "list(pages of 1): there is always another page, after 100 of them");
+        let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 1 }).await?;
+        before.extend(page.entries.into_iter().map(|entry| entry.key));
+        let Some(next) = page.next else { break };
+        for filter in &filters {
+            let limit = 1 + turn % 3;
+            let (mut listed, mut later) = (Vec::new(), Some(next.clone()));
+            for _ in 0..100 {
+                let page = on.storage().list(filter, PageRequest { after: later, limit }).await?;
+                listed.extend(page.entries.into_iter().map(|entry| entry.key));
+                later = page.next;
+                if later.is_none() {
+                    break;
+                }
+            }
+            let wanted = keys.iter().filter(|key| filter.matches(&entry(key)) && !before.contains(*key));
+            let what = format!("{} from a cursor of a list without a filter", pages(filter, limit));
+            keys_are_listed(listed, &wanted.cloned().collect::<Vec<_>>(), &what)?;
+        }
+        after = Some(next);
+    }
+    Ok(())
+}
+
 /// A list continues after any key: long ones, ones of any characters, and ones that read the same when joined.
 pub async fn a_list_continues_after_any_key(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;

@@ -8,17 +8,18 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Precondition, Record, TokenStorage};
+use oauth_dance_core::{Precondition, Record, TokenStorage, Version, Versioned};
 
 use crate::calls::Call;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::races::{count, count_up};
 use crate::show::Show as _;
+use crate::survival::{KINDS, LARGE, is_unchanged, record, write_kind};
 use crate::tested_storage::{TestedStorage, key};
 
 /// The environment variable with the other process's job.
 const JOB: &str = "OAUTH_DANCE_CONFORMANCE_JOB";
-/// Before the number of every write that the other process had acknowledged.
+/// Before the version of every write that the other process had acknowledged, or a dash for a delete.
 const ACKNOWLEDGED: &str = "acknowledged ";
 /// The user under which it is written that all processes are there.
 const GO: &str = "go";
@@ -43,6 +44,10 @@ pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
             Err(error) => Err(Stop::from(error)),
         },
         ["write", run] => write_for_ever(storage.as_ref(), run).await,
+        ["kinds", run, large] => match large.parse() {
+            Ok(large) => write_kinds_for_ever(storage.as_ref(), run, large).await,
+            Err(error) => Err(Stop::from(error)),
+        },
         _ => Err(Stop::failed(format_args!("{job:?} is no job"))),
     };
     done.map_err(|stop| format!("{stop:?}"))
@@ -94,7 +99,7 @@ pub async fn writes_are_seen_by_other_processes(on: Arc<TestedStorage>) -> Prope
     Ok(())
 }
 
-/// When the application is killed (`kill -9`), nothing that was acknowledged is lost.
+/// When the application is killed (`kill -9`), nothing that was acknowledged is lost: no write or delete of any kind.
 pub async fn acknowledged_writes_survive_a_kill(on: Arc<TestedStorage>) -> PropertyResult {
     if !on.capabilities().durable {
         return Err(Stop::not_applicable("not durable"));
@@ -105,7 +110,7 @@ pub async fn acknowledged_writes_survive_a_kill(on: Arc<TestedStorage>) -> Prope
         let writes = 30 + 11 * run + random.below(11);
         let mut command = on.harness().process().await?;
         command.env(JOB, format!("write {run}"));
-        let acknowledged = tokio::task::spawn_blocking(move || kill_after(writes, command)).await??;
+        let acknowledged = tokio::task::spawn_blocking(move || kill_after(writes, command)).await??.len();
         ensure!(acknowledged >= writes, "the other process ended by itself after {acknowledged} writes");
         let storage = on.harness().reopen().await?;
         for slot in 0..SLOTS {
@@ -122,21 +127,43 @@ pub async fn acknowledged_writes_survive_a_kill(on: Arc<TestedStorage>) -> Prope
         }
         storage.put(&key("after")?, &Record::new("x"), Precondition::Always).await?;
     }
+    for run in 0..2 {
+        every_kind_survives_a_kill(&on, run, KINDS + random.below(KINDS)).await?;
+    }
     Ok(())
 }
 
-/// Runs a process that writes, kills it once so many writes were acknowledged, and returns how many were in the end.
-fn kill_after(writes: usize, mut command: Command) -> io::Result<usize> {
+/// Records of every kind are as the killed process wrote them, and none that it deleted is there.
+async fn every_kind_survives_a_kill(on: &TestedStorage, run: usize, writes: usize) -> PropertyResult {
+    let (mut command, large, begun) = (on.harness().process().await?, on.fitting(LARGE), on.now());
+    command.env(JOB, format!("kinds {run} {large}"));
+    let acknowledged = tokio::task::spawn_blocking(move || kill_after(writes, command)).await??;
+    ensure!(acknowledged.len() >= writes, "the other process ended by itself after {} writes", acknowledged.len());
+    let storage = on.harness().reopen().await?;
+    for (number, version) in acknowledged.into_iter().enumerate() {
+        let key = key(&format!("run {run}, kind {number}"))?;
+        let version = version.map(|version| Version::from_bytes(version.to_be_bytes()));
+        let stored = version.map(|version| Versioned::new(record(number, large), version));
+        let found = storage.get(&key).await?;
+        let done = if stored.is_some() { "written" } else { "deleted" };
+        let what = format!("{} after the kill, {done} before it", Call::get(&key));
+        is_unchanged(found, stored.as_ref(), (Duration::ZERO, on.now() - begun), &what)?;
+    }
+    Ok(())
+}
+
+/// Runs a process that writes, kills it once so many writes were acknowledged, and returns the versions of all that were in
+/// the end.
+fn kill_after(writes: usize, mut command: Command) -> io::Result<Vec<Option<u128>>> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let Some(output) = child.stdout.take() else { return Ok(0) };
-    let mut acknowledged = 0;
+    let mut acknowledged = Vec::new();
+    let Some(output) = child.stdout.take() else { return Ok(acknowledged) };
     let read = || -> io::Result<()> {
         for line in BufReader::new(output).lines() {
-            let Some(number) = line?.strip_prefix(ACKNOWLEDGED).and_then(|number| number.parse().ok()) else {
-                continue;
-            };
-            acknowledged = number;
-            if acknowledged == writes {
+            let line = line?;
+            let Some(version) = line.strip_prefix(ACKNOWLEDGED) else { continue };
+            acknowledged.push(u128::from_str_radix(version, 16).ok());
+            if acknowledged.len() == writes {
                 child.kill()?;
             }
         }
@@ -169,12 +196,26 @@ async fn wait_for(storage: &dyn TokenStorage, user: &str) -> PropertyResult {
 async fn write_for_ever(storage: &dyn TokenStorage, run: &str) -> PropertyResult {
     for number in 1_usize.. {
         let key = key(&format!("run {run}, slot {}", number % SLOTS))?;
-        storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await?;
-        let mut output = io::stdout().lock();
-        writeln!(output, "{ACKNOWLEDGED}{number}")?;
-        output.flush()?;
+        let version = storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await?;
+        acknowledge(Some(version))?;
     }
     Ok(())
+}
+
+async fn write_kinds_for_ever(storage: &dyn TokenStorage, run: &str, large: usize) -> PropertyResult {
+    for number in 0.. {
+        let (_, version) = write_kind(storage, &key(&format!("run {run}, kind {number}"))?, number, large).await?;
+        acknowledge(version)?;
+    }
+    Ok(())
+}
+
+fn acknowledge(version: Option<Version>) -> io::Result<()> {
+    let version =
+        version.map_or_else(|| "-".to_owned(), |version| format!("{:032x}", u128::from_be_bytes(*version.as_bytes())));
+    let mut output = io::stdout().lock();
+    writeln!(output, "{ACKNOWLEDGED}{version}")?;
+    output.flush()
 }
 
 fn needs_shared(on: &TestedStorage) -> PropertyResult {

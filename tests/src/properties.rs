@@ -125,15 +125,20 @@ macro_rules! __properties {
                 the_list_is_exact
                 pages_of_any_size_cover_the_list [the_list_is_exact]
                 long_lists_are_whole [pages_of_any_size_cover_the_list]
+                no_record_is_hidden_from_the_list [the_list_is_exact sizes_are_exact]
+                deleting_one_account_hides_no_other [the_list_is_exact filters_are_exact]
                 a_user_can_be_removed [the_list_is_exact filters_are_exact];
             filters [map every_part_keeps_keys_apart]:
                 filters_hold_on_every_page
                 filters_are_exact [filters_hold_on_every_page]
                 filters_are_not_patterns
+                filters_compare_each_part_with_its_own [filters_are_exact]
+                filters_compare_long_parts_to_the_end [filters_are_not_patterns]
                 filters_tell_lookalikes_apart [filters_are_not_patterns];
             paging [map the_list_is_exact pages_of_any_size_cover_the_list]:
                 foreign_cursors_are_refused
                 a_list_continues_from_any_cursor
+                a_cursor_is_valid_for_any_filter [a_list_continues_from_any_cursor filters_are_exact]
                 a_list_continues_after_any_key [a_list_continues_from_any_cursor]
                 a_list_continues_after_an_expired_record [a_list_continues_from_any_cursor records_are_hidden_after_their_retention]
                 pages_are_stable_under_writes [a_list_continues_from_any_cursor]
@@ -160,17 +165,20 @@ macro_rules! __properties {
                 the_sealing_key_is_recorded
                 resealing_loses_no_update [stale_versions_conflict_and_change_nothing one_of_two_updates_wins];
             faults [map]:
-                acknowledged_writes_survive_a_restart
-                acknowledged_writes_survive_a_server_crash
                 an_outage_is_an_error
+                a_cut_reply_is_an_error
                 a_silent_server_is_an_error_in_time
                 the_storage_recovers
                 an_error_means_old_or_new
                 read_only_is_an_error
                 a_full_medium_is_an_error;
+            survival [map]:
+                acknowledged_writes_survive_a_restart
+                acknowledged_writes_survive_a_server_crash;
             repeats [map an_error_means_old_or_new]:
                 a_repeated_call_does_not_meet_its_own_effect
-                an_ambiguous_call_is_neither_undone_nor_repeated;
+                an_ambiguous_call_is_neither_undone_nor_repeated
+                a_refused_call_is_not_repeated_later;
             races [map conditions]:
                 one_creation_wins
                 racing_first_writes_all_succeed

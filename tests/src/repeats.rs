@@ -149,3 +149,57 @@ pub async fn an_ambiguous_call_is_neither_undone_nor_repeated(on: Arc<TestedStor
     }
     Ok(())
 }
+
+/// A put or delete that was refused because the server was down, read-only or full is not repeated once it works again.
+pub async fn a_refused_call_is_not_repeated_later(on: Arc<TestedStorage>) -> PropertyResult {
+    let (mut refused, mut unable) = (Vec::new(), None);
+    let faults = [Fault::Down, Fault::ReadOnly, Fault::Full];
+    for fault in faults {
+        let mut calls = Vec::new();
+        for name in ["put Always", "put Version", "put Absent", "delete", "delete of a version"] {
+            let key = key(&format!("{fault:?} {name}"))?;
+            let before = match name {
+                "put Absent" => None,
+                _ => Some(on.storage().put(&key, &Record::new("old"), Precondition::Always).await?),
+            };
+            calls.push((name, key, before));
+        }
+        match on.harness().inject(fault).await.map_err(Stop::from) {
+            Err(stop @ Stop::NotApplicable(_)) => {
+                unable = Some(stop);
+                continue;
+            }
+            injected => injected?,
+        }
+        let mut answers = Vec::new();
+        for (name, key, before) in calls {
+            let (new, old) = (Record::new("new"), before.map_or(Precondition::Absent, Precondition::Version));
+            let when = if name == "put Always" { Precondition::Always } else { old };
+            let only = before.filter(|_| name == "delete of a version");
+            let (call, answer) = match name {
+                "delete" | "delete of a version" => {
+                    (Call::delete(&key, only), in_time(&on, on.storage().delete(&key, only)).await?.map(|_| ()))
+                }
+                _ => (Call::put(&key, &new, when), in_time(&on, on.storage().put(&key, &new, when)).await?.map(|_| ())),
+            };
+            answers.push((fault, key, call, before, answer));
+        }
+        heal(&on).await?;
+        // What may have changed something has a property of its own.
+        let is_refused = |error: &StorageError| !matches!(error, StorageError::Ambiguous { .. });
+        refused.extend(answers.into_iter().filter(|(.., answer)| answer.as_ref().is_err_and(is_refused)));
+    }
+    if refused.is_empty()
+        && let Some(stop) = unable
+    {
+        return Err(stop);
+    }
+    on.take_turn(None);
+    sleep(LATE).await;
+    for (fault, key, call, before, _) in refused {
+        let found = on.storage().get(&key).await?.map(|found| found.version);
+        let get = Call::get(&key);
+        ensure_eq!(found, before, "{fault:?}: {get} {LATE:?} after it ended, when {call} was refused: the version");
+    }
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! The properties about other processes, on a storage in a folder, and on three that break them.
+//! The properties about other processes, on a storage in a folder, and on some that break them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -28,6 +28,7 @@ fn flaws_between_processes_are_noticed() {
         (Flaw::NoLock, "no_update_is_lost_between_processes"),
         (Flaw::Cache, "writes_are_seen_by_other_processes"),
         (Flaw::WritesLater, "acknowledged_writes_survive_a_kill"),
+        (Flaw::RetentionLater, "acknowledged_writes_survive_a_kill"),
         (Flaw::OneNamespace, "namespaces_are_apart"),
     ] {
         let property = PROPERTIES.iter().find(|property| property.name == caught_by).unwrap();
@@ -44,6 +45,7 @@ fn another_process() {
         "NoLock" => Flaw::NoLock,
         "Cache" => Flaw::Cache,
         "WritesLater" => Flaw::WritesLater,
+        "RetentionLater" => Flaw::RetentionLater,
         _ => Flaw::Nothing,
     };
     let storage = Folder::open(std::env::var(PATH).unwrap().as_ref(), Clock::system(), flaw).unwrap();

@@ -265,12 +265,12 @@ flaws! {
 }
 
 /// What is listed without a filter.
-async fn everything(server: &Server) -> Result<Vec<Entry>, StorageError> {
+pub(super) async fn everything(server: &Server) -> Result<Vec<Entry>, StorageError> {
     let page = server.list(&Filter::everything(), PageRequest { after: None, limit: usize::MAX }).await?;
     Ok(page.entries)
 }
 
-fn cut(entries: impl Iterator<Item = Entry>, page: &PageRequest) -> Result<Page, StorageError> {
+pub(super) fn cut(entries: impl Iterator<Item = Entry>, page: &PageRequest) -> Result<Page, StorageError> {
     let after = page.after.as_ref().map(Cursor::key).transpose()?;
     Ok(Page::collect(entries.filter(|entry| after.as_ref().is_none_or(|after| entry.key > *after)), page.limit))
 }

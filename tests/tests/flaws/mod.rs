@@ -12,6 +12,8 @@ pub(crate) mod lists;
 pub(crate) mod more;
 pub(crate) mod races;
 pub(crate) mod rare;
+pub(crate) mod shallow;
+pub(crate) mod survival;
 pub(crate) mod time;
 pub(crate) mod versions;
 pub(crate) mod writes;
@@ -139,6 +141,8 @@ pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
         more::CASES,
         aside::CASES,
         beside::CASES,
+        shallow::CASES,
+        survival::CASES,
     ];
     first.into_iter().chain(second).flatten()
 }

@@ -1,0 +1,196 @@
+//! What was acknowledged is there after a restart and after a crash: records of every kind, and nothing that was deleted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oauth_dance_core::{Entry, Filter, Precondition, Record, TokenKey, TokenStorage, Version, Versioned};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::calls::Call;
+use crate::faults::{heal, works};
+use crate::harness::Fault;
+use crate::listing::are_listed;
+use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
+use crate::show::Show as _;
+use crate::tested_storage::{TestedStorage, key, list_all, rich};
+
+/// How long a record of the kind with a retention is stored.
+const RETENTION: Duration = Duration::from_secs(86_400);
+/// How many kinds of writes there are.
+const WRITES: usize = 27;
+/// How many kinds of writes and deletes there are.
+pub(crate) const KINDS: usize = WRITES + 6;
+/// The length of a large payload, if the storage accepts it.
+pub(crate) const LARGE: usize = 65_536;
+
+/// What was written before a restart is read and listed through a new pool: every kind of record, with its version, its
+/// hints and what is left of its retention.
+pub async fn acknowledged_writes_survive_a_restart(on: Arc<TestedStorage>) -> PropertyResult {
+    on.units(1).await?;
+    let written = write_each_kind(&on, "restart").await?;
+    on.pass(35).await?;
+    let reopened = on.harness().reopen().await?;
+    are_unchanged(&on, reopened.as_ref(), &written, "through a storage opened again").await?;
+    if on.capabilities().listable {
+        let entry = |written: &Written| {
+            let stored = written.stored.as_ref()?;
+            Some(Entry::new(written.key.clone(), stored.version, &stored.value))
+        };
+        let mut wanted: Vec<_> = written.iter().filter_map(entry).collect();
+        wanted.sort_by(|one, other| one.key.cmp(&other.key));
+        let listed = list_all(reopened.as_ref(), &Filter::everything(), 100).await?;
+        are_listed(&listed, &wanted, "list through a storage opened again")?;
+    }
+    Ok(())
+}
+
+/// When the server crashes in the middle of writes (`kill -9`), no acknowledged write or delete is lost, of whatever kind,
+/// every record is as it was, and the same storage works again once the server does.
+pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<TestedStorage>) -> PropertyResult {
+    if !on.capabilities().durable {
+        return Err(Stop::not_applicable("not durable"));
+    }
+    on.units(1).await?;
+    let mut written = write_each_kind(&on, "early").await?;
+    on.pass(35).await?;
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let (storage, key) = (Arc::clone(on.storage()), key(&format!("user{writer}"))?);
+        storage.put(&key, &Record::new("0"), Precondition::Always).await?;
+        writers.spawn(async move {
+            let mut acknowledged = 0_usize;
+            // Far more than any storage writes before the crash.
+            for number in 1..1_000_000 {
+                if storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await.is_err() {
+                    break;
+                }
+                acknowledged = number;
+                tokio::task::yield_now().await;
+            }
+            (key, acknowledged)
+        });
+    }
+    sleep(Duration::from_millis(150)).await;
+    written.extend(write_each_kind(&on, "late").await?);
+    on.harness().inject(Fault::Crash).await?;
+    let counted = writers.join_all().await;
+    heal(&on).await?;
+    for (key, acknowledged) in counted {
+        let found = on.storage().get(&key).await?;
+        let number = found.as_ref().and_then(|found| std::str::from_utf8(&found.value.payload).ok()?.parse().ok());
+        let whole = number.is_some_and(|number: usize| (acknowledged..=acknowledged + 1).contains(&number));
+        let get = Call::get(&key);
+        ensure!(whole, "{get} after the crash is {}, and write {acknowledged} was the last acknowledged", found.show());
+    }
+    are_unchanged(&on, on.storage().as_ref(), &written, "after the crash").await?;
+    works(&on).await
+}
+
+/// A key, what was last done to it, and what is stored there since.
+struct Written {
+    key: TokenKey,
+    call: Call,
+    stored: Option<Versioned<Record>>,
+    /// Just before and just after.
+    at: (Duration, Duration),
+}
+
+/// Writes and deletes one record of each kind.
+async fn write_each_kind(on: &TestedStorage, name: &str) -> PropertyResult<Vec<Written>> {
+    let mut written = Vec::new();
+    for number in 0..KINDS {
+        if on.capabilities().request_bound && number % 3 == 2 {
+            // A request has no room for several large records.
+            continue;
+        }
+        let key = key(&format!("{name} {number}"))?;
+        let begun = on.now();
+        let (call, version) = write_kind(on.storage().as_ref(), &key, number, on.fitting(LARGE)).await?;
+        let stored = version.map(|version| Versioned::new(record(number, on.fitting(LARGE)), version));
+        written.push(Written { key, call, stored, at: (begun, on.now()) });
+    }
+    Ok(written)
+}
+
+/// Each record is as it was written, but for the time that has passed, and no deleted one is there.
+async fn are_unchanged(
+    on: &TestedStorage,
+    storage: &dyn TokenStorage,
+    written: &[Written],
+    what: &str,
+) -> PropertyResult {
+    for Written { key, call, stored, at } in written {
+        let asked = on.now();
+        let found = storage.get(key).await?;
+        let what = format!("{} {what}, after {call}", Call::get(key));
+        let passed = (asked.saturating_sub(at.1), on.now().saturating_sub(at.0));
+        is_unchanged(found, stored.as_ref(), passed, &what)?;
+    }
+    Ok(())
+}
+
+/// The record is as it was written at least and at most so long ago.
+pub(crate) fn is_unchanged(
+    found: Option<Versioned<Record>>,
+    stored: Option<&Versioned<Record>>,
+    passed: (Duration, Duration),
+    what: &str,
+) -> PropertyResult {
+    let bare = |found: &Versioned<Record>| Versioned::new(found.value.clone().with_retain_for(None), found.version);
+    ensure_eq!(found.as_ref().map(bare), stored.map(bare), "{what}");
+    let [left, whole] = [found.as_ref(), stored].map(|found| found.and_then(|found| found.value.retain_for));
+    let Some(whole) = whole else {
+        ensure_eq!(left, None, "{what}: retain_for");
+        return Ok(());
+    };
+    // A clock of whole seconds is off by less than one, at either end.
+    let most = (whole.saturating_sub(passed.0) + Duration::from_millis(2_100)).min(whole);
+    let least = whole.saturating_sub(passed.1 + Duration::from_millis(1_100));
+    let right = left.is_some_and(|left| (least..=most).contains(&left));
+    ensure!(right, "{what}: retain_for: {} left of {whole:?}, written {:?} ago", left.show(), passed.0);
+    Ok(())
+}
+
+/// Writes or deletes the record of a kind, on a key that was never used. Returns the last call, and the version that is
+/// stored now.
+pub(crate) async fn write_kind(
+    storage: &dyn TokenStorage,
+    key: &TokenKey,
+    number: usize,
+    large: usize,
+) -> PropertyResult<(Call, Option<Version>)> {
+    let record = record(number, large);
+    if number % KINDS >= WRITES {
+        let version = storage.put(key, &record, Precondition::Always).await?;
+        let only = (number % 2 == 0).then_some(version);
+        let delete = Call::delete(key, only);
+        ensure_eq!(storage.delete(key, only).await?, true, "{delete} of a record");
+        return Ok((delete, None));
+    }
+    let when = match number % KINDS / 9 {
+        0 => Precondition::Always,
+        1 => Precondition::Absent,
+        _ => {
+            let before = Record::new("before").with_retain_for(Some(RETENTION / 2));
+            Precondition::Version(storage.put(key, &before, Precondition::Always).await?)
+        }
+    };
+    let version = storage.put(key, &record, when).await?;
+    Ok((Call::put(key, &record, when), Some(version)))
+}
+
+/// The record of a kind: empty, small or large, and plain, with hints or with a retention too.
+pub(crate) fn record(number: usize, large: usize) -> Record {
+    let payload = match number % 3 {
+        0 => Vec::new(),
+        1 => format!("payload {number}").into_bytes(),
+        _ => (0..large).map(|index| b'a' + ((index + number) % 23) as u8).collect(),
+    };
+    let hints = rich(payload).with_retain_for(None);
+    match number / 3 % 3 {
+        0 => Record::new(hints.payload),
+        1 => hints,
+        _ => hints.with_retain_for(Some(RETENTION)),
+    }
+}
