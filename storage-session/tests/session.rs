@@ -359,7 +359,7 @@ macro_rules! release {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                         let when = Precondition::Version(found.version);
                         let record = TokenRecord::new(payload(20));
-                        answers.send(storage.storage().put(&key("alice"), &record, when).await.map(drop)).unwrap();
+                        responses.send(storage.storage().put(&key("alice"), &record, when).await.map(drop)).unwrap();
                     });
                 };
                 let sessions = SessionManagerLayer::new(store.clone()).with_secure(false);

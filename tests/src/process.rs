@@ -147,7 +147,7 @@ async fn every_kind_survives_a_kill(on: &TestedStorage, run: usize, writes: usiz
         let found = storage.get(&key).await?;
         let done = if stored.is_some() { "written" } else { "deleted" };
         let what = format!("{} after the kill, {done} before it", Call::get(&key));
-        is_unchanged(found, stored.as_ref(), (Duration::ZERO, on.now() - begun), &what)?;
+        is_unchanged(found.as_ref(), stored.as_ref(), (Duration::ZERO, on.now() - begun), &what)?;
     }
     Ok(())
 }

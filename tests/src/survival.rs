@@ -125,21 +125,21 @@ async fn are_unchanged(
         let found = storage.get(key).await?;
         let what = format!("{} {what}, after {call}", Call::get(key));
         let passed = (asked.saturating_sub(at.1), on.now().saturating_sub(at.0));
-        is_unchanged(found, stored.as_ref(), passed, &what)?;
+        is_unchanged(found.as_ref(), stored.as_ref(), passed, &what)?;
     }
     Ok(())
 }
 
 /// The record is as it was written at least and at most so long ago.
 pub(crate) fn is_unchanged(
-    found: Option<Versioned<Record>>,
+    found: Option<&Versioned<Record>>,
     stored: Option<&Versioned<Record>>,
     passed: (Duration, Duration),
     what: &str,
 ) -> PropertyResult {
     let bare = |found: &Versioned<Record>| Versioned::new(found.value.clone().with_retain_for(None), found.version);
-    ensure_eq!(found.as_ref().map(bare), stored.map(bare), "{what}");
-    let [left, whole] = [found.as_ref(), stored].map(|found| found.and_then(|found| found.value.retain_for));
+    ensure_eq!(found.map(bare), stored.map(bare), "{what}");
+    let [left, whole] = [found, stored].map(|found| found.and_then(|found| found.value.retain_for));
     let Some(whole) = whole else {
         ensure_eq!(left, None, "{what}: retain_for");
         return Ok(());
@@ -163,7 +163,7 @@ pub(crate) async fn write_kind(
     let record = record(number, large);
     if number % KINDS >= WRITES {
         let version = storage.put(key, &record, Precondition::Always).await?;
-        let only = (number % 2 == 0).then_some(version);
+        let only = number.is_multiple_of(2).then_some(version);
         let delete = Call::delete(key, only);
         ensure_eq!(storage.delete(key, only).await?, true, "{delete} of a record");
         return Ok((delete, None));
