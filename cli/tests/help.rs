@@ -7,25 +7,30 @@ use std::process::{Command, Stdio};
 
 use program::{Run, oauth_dance, skip};
 
-/// The operator's commands, in the order of the help.
-fn commands() -> Vec<String> {
-    let help = Run::of(oauth_dance().arg("--help")).stdout;
+/// The commands of the program, or the subcommands of a command, in the order of the help.
+fn commands(of: &[&str]) -> Vec<String> {
+    let help = Run::of(oauth_dance().args(of).arg("--help")).stdout;
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
-    assert!(names.contains(&"erase-user".to_owned()), "{help}");
-    names
+    let names = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    names.map(str::to_owned).collect()
 }
 
 #[test]
 fn each_command_has_an_example() {
-    for command in commands() {
-        if ["demo", "migrate", "help"].contains(&command.as_str()) {
-            continue;
+    let names = commands(&[]);
+    assert!(names.contains(&"erase-user".to_owned()), "{names:?}");
+    for command in names.iter().filter(|command| !["demo", "migrate"].contains(&command.as_str())) {
+        let nested = commands(&[command]);
+        let paths: Vec<Vec<&str>> = match nested.is_empty() {
+            true => vec![vec![command]],
+            false => nested.iter().map(|name| vec![command.as_str(), name]).collect(),
+        };
+        for path in paths {
+            let help = Run::of(oauth_dance().args(&path).arg("--help"));
+            assert_eq!(help.code, 0);
+            let example = format!("  oauth-dance {}", path.join(" "));
+            assert!(help.stdout.contains("Example") && help.stdout.contains(&example), "{path:?}: {}", help.stdout);
         }
-        let help = Run::of(oauth_dance().args([&command, "--help"]));
-        assert_eq!(help.code, 0);
-        let example = format!("  oauth-dance {command} ");
-        assert!(help.stdout.contains("Example") && help.stdout.contains(&example), "{command}: {}", help.stdout);
     }
 }
 
@@ -53,7 +58,7 @@ fn each_command_has_a_manual_page() {
 
     let folder = tempfile::TempDir::new().unwrap();
     assert_eq!(Run::of(oauth_dance().arg("man").arg("--folder").arg(folder.path())).code, 0);
-    for command in commands().iter().filter(|command| *command != "help") {
+    for command in commands(&[]) {
         let page = std::fs::read_to_string(folder.path().join(format!("oauth-dance-{command}.1"))).unwrap();
         assert!(page.contains(".TH "), "{page}");
     }
