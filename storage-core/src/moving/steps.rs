@@ -31,12 +31,19 @@ enum Place {
 impl Migrating {
     /// Makes sure that the old storage has no record of this key.
     pub(super) async fn settle(&self, key: &TokenKey) -> Result<Settled, StorageError> {
+        self.settle_only(key, None).await
+    }
+
+    /// The same, but leaves a record where it is that does not have this version.
+    async fn settle_only(&self, key: &TokenKey, only: Option<Version>) -> Result<Settled, StorageError> {
+        let nothing = Settled { moved: Moved::Gone, from: [None; 2], to: None };
         loop {
             let sent_at = Instant::now();
-            let Some(found) = self.old.get(key).await? else {
-                return Ok(Settled { moved: Moved::Gone, from: [None; 2], to: None });
-            };
+            let Some(found) = self.old.get(key).await? else { return Ok(nothing) };
             let Unmarked { found, before } = unmark(found);
+            if only.is_some() && only != Some(found.version) && only != before {
+                return Ok(nothing);
+            }
             let marked = match before {
                 Some(_) => found.version,
                 None => match self.old.put(key, &mark(&found), Precondition::Version(found.version)).await {
@@ -144,7 +151,7 @@ impl Migrating {
         let Some(found) = self.old.get(key).await? else { return Ok(Some(version)) };
         let Unmarked { found, before } = unmark(found);
         if found.version == version || before == Some(version) {
-            let settled = self.settle(key).await?;
+            let settled = self.settle_only(key, Some(version)).await?;
             return Ok(settled.to.filter(|_| settled.from.contains(&Some(version))));
         }
         match self.in_new(key).await? {

@@ -63,17 +63,23 @@ impl Harness for Bench {
 
     async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         let mut dump = Vec::new();
-        let page = self.server.memory().list(&Filter::everything(), PageRequest { after: None, limit: 1_000 }).await?;
-        for entry in page.entries {
-            if let Some(found) = self.server.memory().get(&entry.key).await? {
-                dump.extend(found.value.payload);
+        for memory in [self.server.memory(), self.server.beside().memory()] {
+            let page = memory.list(&Filter::everything(), PageRequest { after: None, limit: 1_000 }).await?;
+            for entry in page.entries {
+                if let Some(found) = memory.get(&entry.key).await? {
+                    dump.extend(found.value.payload);
+                }
             }
         }
         Ok(dump)
     }
 
     async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
-        let found = self.server.memory().get(key).await?.ok_or(HarnessError::Cannot("damage nothing"))?;
+        let found = match self.server.memory().get(key).await? {
+            None => self.server.beside().memory().get(key).await?,
+            found => found,
+        };
+        let found = found.ok_or(HarnessError::Cannot("damage nothing"))?;
         self.server.damaged.lock().unwrap().insert(key.clone(), found.version);
         Ok(())
     }
@@ -101,6 +107,7 @@ impl Harness for Bench {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
     memory: MemoryStorage,
+    beside: MemoryStorage,
     passed: Arc<AtomicU64>,
     fault: Arc<Mutex<Option<Fault>>>,
     damaged: Arc<Mutex<HashMap<TokenKey, Version>>>,
@@ -111,6 +118,12 @@ impl Server {
     /// The records, whatever fault there is.
     pub(crate) fn memory(&self) -> MemoryStorage {
         self.memory.clone().with_clock(self.clock())
+    }
+
+    /// Other data on the same server, with the same clock and faults.
+    #[allow(dead_code, reason = "most storages have one server")]
+    pub(crate) fn beside(&self) -> Self {
+        Self { memory: self.beside.clone(), beside: self.memory.clone(), ..self.clone() }
     }
 
     /// The server's clock.
@@ -196,6 +209,10 @@ impl TokenStorage for Server {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("server in memory").with_atomic(true).with_listable(true).with_durable(true)
+        Capabilities::new("server in memory")
+            .with_atomic(true)
+            .with_listable(true)
+            .with_ordered(true)
+            .with_durable(true)
     }
 }

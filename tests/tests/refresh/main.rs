@@ -26,6 +26,7 @@ mod faults;
 mod fleet;
 mod gate;
 mod logouts;
+mod moves;
 mod openid;
 mod process;
 mod proxy;
@@ -77,6 +78,16 @@ on_every_backend! {
     one_redemption: fleet::one_redemption;
     crash_matrix: crashes::crash_matrix;
     persist_failure_and_storage_down: cuts::storage_matrix;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_downtime_from_sqlite_to_postgres() {
+    moves::no_downtime(Kind::Sqlite, Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_downtime_from_postgres_to_redis() {
+    moves::no_downtime(Kind::Postgres, Kind::Redis).await;
 }
 
 /// Not a test: what the tests above start as another process.

@@ -40,6 +40,7 @@ impl Process {
         Settings {
             storage: backend.url.clone(),
             namespace: backend.namespace.clone(),
+            moves: None,
             storage_timeout: None,
             keys: keys.to_owned(),
             providers,

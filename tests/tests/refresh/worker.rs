@@ -10,7 +10,7 @@ use oauth_dance::{
     ApiError, Clock, ConnectError, Hooks, KeyRing, OAuth, Provider, RefreshEvent, Registration, Timestamp, TokenKey,
     User,
 };
-use oauth_dance_core::TokenStorage;
+use oauth_dance_core::{Migrating, TokenStorage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -31,6 +31,8 @@ const SHORTEST_NAP: Duration = Duration::from_millis(20);
 pub struct Settings {
     pub storage: String,
     pub namespace: String,
+    /// The storage that the records move to, and in which step of a move.
+    pub moves: Option<Moves>,
     /// The longest an operation of the storage takes.
     pub storage_timeout: Option<Duration>,
     pub keys: String,
@@ -39,6 +41,22 @@ pub struct Settings {
     pub timeout: Duration,
     /// How far the clock is off, in seconds.
     pub clock_offset: i64,
+}
+
+/// A step of a move to another storage.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Moves {
+    pub to: String,
+    pub namespace: String,
+    pub is_preparing: bool,
+}
+
+/// Opens the storage of a process.
+pub async fn open(settings: &Settings) -> Arc<dyn TokenStorage> {
+    let old = backend::open(&settings.storage, &settings.namespace, settings.storage_timeout).await;
+    let Some(moves) = &settings.moves else { return old };
+    let new = backend::open(&moves.to, &moves.namespace, settings.storage_timeout).await;
+    Arc::new(if moves.is_preparing { Migrating::prepare(new, old) } else { Migrating::new(new, old) })
 }
 
 /// Where a provider is.
@@ -142,8 +160,7 @@ impl Worker {
         let clock = Clock::new(move || {
             Timestamp::from_unix_seconds(Clock::system().now().as_unix_seconds().saturating_add_signed(clock_offset))
         });
-        let storage = backend::open(&settings.storage, &settings.namespace, settings.storage_timeout).await;
-        let storage = Gated::new(storage, clock.clone());
+        let storage = Gated::new(open(&settings).await, clock.clone());
         let events = Events::default();
         let oauth = oauth(storage.clone(), &settings.keys, &settings.providers)
             .clock(clock)
