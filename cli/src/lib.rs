@@ -39,6 +39,7 @@ pub mod operate;
 mod output;
 mod progress;
 pub mod provider;
+mod state;
 
 pub use address::UnusableStorage;
 pub use keys::{KeyArgs, KeysError};

@@ -368,10 +368,10 @@ async fn time_to_settle(on: &TestedStorage) -> PropertyResult<Duration> {
         let begun = Instant::now();
         if turn % 2 == 0 {
             let call = on.storage().put(&key, &record, Precondition::Always);
-            poll_first(pin!(call), &mut waits).await?;
+            noting_waits(pin!(call), &mut waits).await?;
         } else {
             let call = on.storage().delete(&key, None);
-            poll_first(pin!(call), &mut waits).await?;
+            noting_waits(pin!(call), &mut waits).await?;
         }
         slowest = slowest.max(begun.elapsed());
     }
@@ -380,7 +380,7 @@ async fn time_to_settle(on: &TestedStorage) -> PropertyResult<Duration> {
 }
 
 /// Runs a call, and notes whether it had to wait.
-async fn poll_first<T>(mut call: Pin<&mut impl Future<Output = T>>, waits: &mut bool) -> T {
+async fn noting_waits<T>(mut call: Pin<&mut impl Future<Output = T>>, waits: &mut bool) -> T {
     poll_fn(|context| {
         let polled = call.as_mut().poll(context);
         *waits |= polled.is_pending();

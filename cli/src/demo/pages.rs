@@ -91,19 +91,6 @@ fn describe(connection: &Connection) -> (&'static str, &'static str, String) {
     }
 }
 
-/// The state of a connection as one word, for programs.
-pub(super) fn status(state: &ConnectionState) -> &'static str {
-    match state {
-        ConnectionState::Valid => "valid",
-        ConnectionState::Expiring => "expiring",
-        ConnectionState::Refreshing => "refreshing",
-        ConnectionState::OutcomeUnknown => "outcome_unknown",
-        ConnectionState::BackingOff { .. } => "backing_off",
-        ConnectionState::NeedsAuthorization { .. } => "needs_authorization",
-        _ => "unknown",
-    }
-}
-
 fn capitalized(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(characters).collect()

@@ -68,7 +68,7 @@ fn row_json(oauth: &OAuth, row: &Row) -> Value {
         "name": row.name,
         "title": row.title,
         "connected": connection.is_some(),
-        "status": connection.map(|connection| pages::status(&connection.state)),
+        "status": connection.map(|connection| crate::state::state_name(&connection.state)),
         "expires_at": token.and_then(Token::expires_at).map(Timestamp::as_unix_seconds),
         "refreshable": token.and_then(|token| token.as_oauth2()).is_some_and(|token| token.refresh_token.is_some()),
         "scope": token.and_then(|token| token.scope()),

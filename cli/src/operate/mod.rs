@@ -39,7 +39,8 @@ pub use import::{FlaskDanceOptions, ImportCommand, SourceError};
 pub use key::{FileOptions, KeyCommand, PromoteOptions, RetireError, RetireOptions, UsageOptions};
 pub use list::ListOptions;
 pub use purge::PurgeOptions;
-pub use reseal::{ResealOptions, UnsealOptions};
+pub use records::{FilterArgs, RecordsArgs};
+pub use reseal::UnsealOptions;
 pub use show::ShowOptions;
 pub use stats::StatsOptions;
 pub use verify::VerifyOptions;
@@ -76,12 +77,12 @@ pub enum Command {
     /// Seal all tokens with the first key of the ring, while the application runs
     #[command(after_help = "Example: the second step of a rotation
   oauth-dance reseal --storage postgres://db/app --key-file keys")]
-    Reseal(ResealOptions),
+    Reseal(RecordsArgs),
     /// Seal the tokens of a storage that began without encryption, while the application is stopped
     #[command(after_help = "Example:
   oauth-dance key generate --key-file keys
   oauth-dance seal --storage sqlite:tokens.db --key-file keys")]
-    Seal(ResealOptions),
+    Seal(RecordsArgs),
     /// Store all tokens in plain text, while the application is stopped
     #[command(after_help = "Example:
   oauth-dance unseal --dangerously --storage sqlite:tokens.db --key-file keys")]

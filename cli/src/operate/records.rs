@@ -11,7 +11,10 @@ use oauth_dance_core::{
 use serde_json::Value;
 
 use super::OperateError;
-use crate::open::Opened;
+use crate::keys::KeyArgs;
+use crate::open::{Opened, StorageArgs};
+use crate::output::OutputArgs;
+use crate::state::state_name;
 
 /// As many entries as a storage lists at once.
 const PAGE: usize = 1000;
@@ -44,6 +47,23 @@ impl FilterArgs {
         filter.provider.clone_from(&self.provider);
         filter
     }
+}
+
+/// The options of a command that opens the records of a storage.
+#[derive(Args, Debug)]
+pub struct RecordsArgs {
+    /// The storage.
+    #[command(flatten)]
+    pub storage: StorageArgs,
+    /// Which records.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// The keys.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// The records of a storage, one page after the other.
@@ -153,19 +173,6 @@ pub(super) fn is_about_one_record(error: &StorageError) -> bool {
             | StorageError::KeyTooLong { .. }
             | StorageError::TooLarge { .. }
     )
-}
-
-/// The name of a state in the output.
-pub(super) fn state_name(state: &ConnectionState) -> &'static str {
-    match state {
-        ConnectionState::Valid => "valid",
-        ConnectionState::Expiring => "expiring",
-        ConnectionState::Refreshing => "refreshing",
-        ConnectionState::OutcomeUnknown => "outcome_unknown",
-        ConnectionState::BackingOff { .. } => "backing_off",
-        ConnectionState::NeedsAuthorization { .. } => "needs_authorization",
-        _ => "unknown",
-    }
 }
 
 /// What is wrong with a record, without its key, which is printed beside it.

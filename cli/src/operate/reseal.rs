@@ -4,31 +4,14 @@ use oauth_dance_core::{KeyRing, StorageError, TokenKey, Tokens, TokensError};
 use serde_json::Value;
 
 use super::OperateError;
-use super::records::{AT_ONCE, FilterArgs, Pages, is_about_one_record, problem, who};
+use super::records::{AT_ONCE, Pages, RecordsArgs, is_about_one_record, problem, who};
 use crate::exit::Exit;
-use crate::keys::{KeyArgs, Keys, KeysError};
-use crate::open::{Access, Opened, StorageArgs};
-use crate::output::{OutputArgs, Rows};
+use crate::keys::{Keys, KeysError};
+use crate::open::{Access, Opened};
+use crate::output::Rows;
 use crate::progress::Progress;
 
 const COLUMNS: [&str; 5] = ["tenant", "user", "provider", "account", "problem"];
-
-/// The options of `oauth-dance reseal` and `oauth-dance seal`.
-#[derive(Args, Debug)]
-pub struct ResealOptions {
-    /// The storage.
-    #[command(flatten)]
-    pub storage: StorageArgs,
-    /// Which records.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// The keys.
-    #[command(flatten)]
-    pub keys: KeyArgs,
-    /// How to print what cannot be done.
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
 
 /// The options of `oauth-dance unseal`.
 #[derive(Args, Debug)]
@@ -36,9 +19,9 @@ pub struct UnsealOptions {
     /// Confirm that the tokens are to be stored in plain text
     #[arg(long)]
     pub dangerously: bool,
-    /// The same as for sealing.
+    /// Which records of which storage, and how to print.
     #[command(flatten)]
-    pub options: ResealOptions,
+    pub records: RecordsArgs,
 }
 
 /// What to do with each record.
@@ -50,24 +33,24 @@ enum Work {
 }
 
 /// Exits with 1 if a record could not be resealed.
-pub(super) async fn reseal(options: &ResealOptions) -> Result<Exit, OperateError> {
+pub(super) async fn reseal(options: &RecordsArgs) -> Result<Exit, OperateError> {
     run(options, Work::Reseal).await
 }
 
 /// Exits with 1 if a record could not be sealed.
-pub(super) async fn seal(options: &ResealOptions) -> Result<Exit, OperateError> {
+pub(super) async fn seal(options: &RecordsArgs) -> Result<Exit, OperateError> {
     run(options, Work::Seal).await
 }
 
 /// Exits with 1 if a record could not be unsealed.
 pub(super) async fn unseal(options: &UnsealOptions) -> Result<Exit, OperateError> {
     match options.dangerously {
-        true => run(&options.options, Work::Unseal).await,
+        true => run(&options.records, Work::Unseal).await,
         false => Err(OperateError::NotConfirmed),
     }
 }
 
-async fn run(options: &ResealOptions, work: Work) -> Result<Exit, OperateError> {
+async fn run(options: &RecordsArgs, work: Work) -> Result<Exit, OperateError> {
     let Keys::Ring(ring) = options.keys.require()? else { return Err(KeysError::Plaintext.into()) };
     let opened = options.storage.open(Access::Write).await?;
     let tokens = Tokens::sealed(std::sync::Arc::clone(&opened.storage), ring.clone());

@@ -5,11 +5,10 @@ use oauth_dance_core::{ConnectionState, Entry};
 use serde_json::Value;
 
 use super::OperateError;
-use super::records::{Examined, FilterArgs, Pages, examine_all};
+use super::records::{Examined, Pages, RecordsArgs, examine_all};
 use crate::exit::Exit;
-use crate::keys::KeyArgs;
-use crate::open::{Access, StorageArgs};
-use crate::output::{OutputArgs, Rows};
+use crate::open::Access;
+use crate::output::Rows;
 use crate::progress::Progress;
 
 const COLUMNS: [&str; 7] =
@@ -20,18 +19,9 @@ const COLUMNS: [&str; 7] =
 #[command(after_help = "Example: how many users of each provider have to log in again?
   oauth-dance stats --storage redis://cache.example --key-file keys")]
 pub struct StatsOptions {
-    /// The storage.
+    /// Which records of which storage, and how to print.
     #[command(flatten)]
-    pub storage: StorageArgs,
-    /// Which records.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// The keys.
-    #[command(flatten)]
-    pub keys: KeyArgs,
-    /// How to print.
-    #[command(flatten)]
-    pub output: OutputArgs,
+    pub records: RecordsArgs,
 }
 
 /// The records of one provider, by their state.
@@ -46,25 +36,20 @@ struct Counts {
 }
 
 pub(super) async fn run(options: &StatsOptions) -> Result<Exit, OperateError> {
-    let keys = options.keys.require()?;
-    let opened = options.storage.open(Access::Read).await?;
+    let keys = options.records.keys.require()?;
+    let opened = options.records.storage.open(Access::Read).await?;
     let tokens = keys.tokens(&opened.storage);
     let mut providers: BTreeMap<String, Counts> = BTreeMap::new();
-    let mut pages = Pages::new(&opened, options.filter.filter());
+    let mut pages = Pages::new(&opened, options.records.filter.filter());
     let mut progress = Progress::new("counted");
     while let Some(page) = pages.next().await? {
         for (Entry { key, .. }, examined) in page.iter().zip(examine_all(&opened, &tokens, &page).await?) {
-            if !providers.contains_key(key.provider()) {
-                providers.insert(key.provider().to_owned(), Counts::default());
-            }
-            if let Some(counts) = providers.get_mut(key.provider()) {
-                counts.add(&examined);
-            }
+            providers.entry(key.provider().to_owned()).or_default().add(&examined);
         }
         progress.add(page.len() as u64);
     }
     drop(progress);
-    let mut rows = Rows::new(options.output, &COLUMNS);
+    let mut rows = Rows::new(options.records.output, &COLUMNS);
     rows.print(&providers.into_iter().map(|(provider, counts)| counts.row(provider)).collect::<Vec<_>>())?;
     rows.finish()?;
     Ok(Exit::Done)

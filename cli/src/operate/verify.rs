@@ -3,11 +3,10 @@ use oauth_dance_core::TokensError;
 use serde_json::Value;
 
 use super::OperateError;
-use super::records::{Examined, FilterArgs, Pages, examine_all, problem, who};
+use super::records::{Examined, Pages, RecordsArgs, examine_all, problem, who};
 use crate::exit::Exit;
-use crate::keys::KeyArgs;
-use crate::open::{Access, StorageArgs};
-use crate::output::{OutputArgs, Rows};
+use crate::open::Access;
+use crate::output::Rows;
 use crate::progress::Progress;
 
 const COLUMNS: [&str; 6] = ["tenant", "user", "provider", "account", "problem", "detail"];
@@ -20,27 +19,18 @@ const MAX_INVALID: usize = 1000;
 #[command(after_help = "Example: can every token be opened with the new key alone?
   oauth-dance verify --storage postgres://db/app --key-file new-key")]
 pub struct VerifyOptions {
-    /// The storage.
+    /// Which records of which storage, and how to print.
     #[command(flatten)]
-    pub storage: StorageArgs,
-    /// Which records.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-    /// The keys.
-    #[command(flatten)]
-    pub keys: KeyArgs,
-    /// How to print.
-    #[command(flatten)]
-    pub output: OutputArgs,
+    pub records: RecordsArgs,
 }
 
 /// Exits with 1 if a record cannot be read.
 pub(super) async fn run(options: &VerifyOptions) -> Result<Exit, OperateError> {
-    let keys = options.keys.require()?;
-    let opened = options.storage.open(Access::Read).await?;
+    let keys = options.records.keys.require()?;
+    let opened = options.records.storage.open(Access::Read).await?;
     let tokens = keys.tokens(&opened.storage);
-    let mut rows = Rows::new(options.output, &COLUMNS);
-    let mut pages = Pages::new(&opened, options.filter.filter());
+    let mut rows = Rows::new(options.records.output, &COLUMNS);
+    let mut pages = Pages::new(&opened, options.records.filter.filter());
     let mut progress = Progress::new("verified");
     let mut unreadable = 0_u64;
     while let Some(page) = pages.next().await? {
@@ -61,7 +51,7 @@ pub(super) async fn run(options: &VerifyOptions) -> Result<Exit, OperateError> {
     let verified = progress.done();
     drop(progress);
     // No list shows a row whose key is invalid, and no filter selects it.
-    if options.filter.is_everything() {
+    if options.records.filter.is_everything() {
         let invalid = opened.invalid_keys(MAX_INVALID).await?;
         unreadable += invalid.len() as u64;
         let row =
