@@ -167,7 +167,8 @@ impl Migrating {
         }
         let version = self.occupy(key, record).await?;
         // A process of step 1 may have written the old storage meanwhile, and takes precedence.
-        if self.old.get(key).await?.is_some() && self.new.delete(key, Some(version)).await? {
+        let yields = self.old.get(key).await.map_err(ambiguous)?.is_some();
+        if yields && self.new.delete(key, Some(version)).await.map_err(ambiguous)? {
             return Err(StorageError::Conflict);
         }
         Ok(version)
@@ -248,18 +249,18 @@ impl Migrating {
                 Err(StorageError::Conflict) if when == Precondition::Always => continue,
                 written => written?,
             };
+            if current.is_some() {
+                return Ok(Some(version));
+            }
             // A process of step 2 may have written the new storage meanwhile, or moved this record there.
-            let is_alone = async || {
-                let found = self.in_new(key).await?;
-                Ok::<_, StorageError>(found.is_none_or(|found| found.value.payload == record.payload))
-            };
-            if current.is_some() || is_alone().await? {
+            let found = self.in_new(key).await.map_err(ambiguous)?;
+            if found.is_none_or(|found| found.value.payload == record.payload) {
                 return Ok(Some(version));
             }
             if when == Precondition::Always {
-                return Ok(None);
+                return self.put_in_new(key, record, when).await.map(Some).map_err(ambiguous);
             }
-            return match self.old.delete(key, Some(version)).await? {
+            return match self.old.delete(key, Some(version)).await.map_err(ambiguous)? {
                 true => Err(StorageError::Conflict),
                 false => Ok(Some(version)),
             };

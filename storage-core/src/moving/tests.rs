@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
@@ -15,11 +16,27 @@ use crate::memory::MemoryStorage;
 use crate::record::Version;
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 
+mod lost_replies;
+
 /// How often the processes alternate in one run.
 const MAX_SWITCHES: usize = 3;
 
-/// Lets another process run before each call.
-struct Steps(MemoryStorage);
+/// Lets another process run before each call, and loses the reply of one.
+struct Steps {
+    memory: MemoryStorage,
+    /// How many replies of this process arrive before one is lost.
+    replies: Arc<AtomicUsize>,
+}
+
+impl Steps {
+    fn reply<T>(&self, is_write: bool, reply: Result<T, StorageError>) -> Result<T, StorageError> {
+        match self.replies.fetch_sub(1, Ordering::Relaxed) {
+            0 if is_write => Err(StorageError::ambiguous("lost")),
+            0 => Err(StorageError::unavailable("lost")),
+            _ => reply,
+        }
+    }
+}
 
 #[derive(Default)]
 struct Step(bool);
@@ -36,30 +53,30 @@ impl Future for Step {
 impl TokenStorage for Steps {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         Step::default().await;
-        self.0.get(key).await
+        self.reply(false, self.memory.get(key).await)
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
         Step::default().await;
-        self.0.put(key, record, when).await
+        self.reply(true, self.memory.put(key, record, when).await)
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         Step::default().await;
-        self.0.delete(key, only).await
+        self.reply(true, self.memory.delete(key, only).await)
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         Step::default().await;
-        self.0.list(filter, page).await
+        self.reply(false, self.memory.list(filter, page).await)
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        self.0.purge(limit).await
+        self.memory.purge(limit).await
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+        self.memory.capabilities()
     }
 }
 
@@ -152,9 +169,10 @@ impl World {
         Self { old, new, first }
     }
 
-    fn open(&self, config: Config) -> (Arc<dyn TokenStorage>, Migrating) {
-        let old: Arc<dyn TokenStorage> = Arc::new(Steps(self.old.clone()));
-        let new: Arc<dyn TokenStorage> = Arc::new(Steps(self.new.clone()));
+    fn open(&self, config: Config, replies: usize) -> (Arc<dyn TokenStorage>, Migrating) {
+        let replies = Arc::new(AtomicUsize::new(replies));
+        let old: Arc<dyn TokenStorage> = Arc::new(Steps { memory: self.old.clone(), replies: Arc::clone(&replies) });
+        let new: Arc<dyn TokenStorage> = Arc::new(Steps { memory: self.new.clone(), replies });
         let migrating = Migrating::new(Arc::clone(&new), Arc::clone(&old));
         let storage: Arc<dyn TokenStorage> = match config {
             Config::Old => old,
@@ -166,26 +184,31 @@ impl World {
 
     /// What the call returned, as text.
     async fn call(&self, call: Call, config: Config, name: &str) -> String {
-        let (storage, migrating) = self.open(config);
+        self.call_until(usize::MAX, call, config, name).await.unwrap()
+    }
+
+    /// The same, but the reply of a storage is lost after this number of replies.
+    async fn call_until(&self, replies: usize, call: Call, config: Config, name: &str) -> Result<String, StorageError> {
+        let (storage, migrating) = self.open(config, replies);
         let (key, record) = (key(), Record::new(name));
         let wrote = |written: Result<Version, StorageError>| match written {
-            Ok(_) => "written".to_owned(),
-            Err(StorageError::Conflict) => "conflict".to_owned(),
-            Err(error) => panic!("{error:?}"),
+            Ok(_) => Ok("written".to_owned()),
+            Err(StorageError::Conflict) => Ok("conflict".to_owned()),
+            Err(error) => Err(error),
         };
-        match call {
-            Call::Get => storage.get(&key).await.unwrap().map_or("nothing".to_owned(), |found| text(&found.value)),
+        Ok(match call {
+            Call::Get => storage.get(&key).await?.map_or("nothing".to_owned(), |found| text(&found.value)),
             Call::List => {
-                let page = storage.list(&Filter::everything(), PageRequest::default()).await.unwrap();
+                let page = storage.list(&Filter::everything(), PageRequest::default()).await?;
                 page.entries.len().to_string()
             }
-            Call::Change => wrote(storage.put(&key, &record, Precondition::Version(self.first)).await),
-            Call::Create => wrote(storage.put(&key, &record, Precondition::Absent).await),
-            Call::Login => wrote(storage.put(&key, &record, Precondition::Always).await),
-            Call::Logout => storage.delete(&key, None).await.unwrap().to_string(),
-            Call::Remove => storage.delete(&key, Some(self.first)).await.unwrap().to_string(),
-            Call::Move => migrating.move_record(&key).await.map(|_| String::new()).unwrap(),
-        }
+            Call::Change => wrote(storage.put(&key, &record, Precondition::Version(self.first)).await)?,
+            Call::Create => wrote(storage.put(&key, &record, Precondition::Absent).await)?,
+            Call::Login => wrote(storage.put(&key, &record, Precondition::Always).await)?,
+            Call::Logout => storage.delete(&key, None).await?.to_string(),
+            Call::Remove => storage.delete(&key, Some(self.first)).await?.to_string(),
+            Call::Move => migrating.move_record(&key).await.map(|_| String::new())?,
+        })
     }
 
     fn is_stored(&self) -> String {
