@@ -1,4 +1,4 @@
-//! One call of a storage, as messages name it.
+//! How failure messages name a call of a storage, such as `put(user "alice", provider "github", {"x"}, Always)`.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use crate::show::{SHOWN, Show as _, text};
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
     Get(TokenKey),
-    /// The record's payload is shortened, and this is its length.
+    /// The record, whose payload is truncated, and the original length of the payload.
     Put(TokenKey, Record, usize, Precondition),
     Delete(TokenKey, Option<Version>),
-    /// Whether it is a later page stands last.
+    /// The last field is whether this is a later page.
     List(Filter, usize, bool),
     Purge(usize),
 }
@@ -52,7 +52,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// All pages of a list, as one call.
+/// The calls for all pages of a list, named as one.
 pub(crate) fn pages(filter: &Filter, limit: usize) -> String {
     format!("list({}pages of {limit})", conditions(filter))
 }

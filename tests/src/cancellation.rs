@@ -1,4 +1,9 @@
-//! Dropping a call does no harm. A web server does so when its client disconnects.
+//! Dropping a call at any point does no harm.
+//!
+//! A web server drops the future of a handler when the client disconnects, and a timeout drops the call that it limits. The
+//! storage cannot run anything afterwards: no rollback that awaits, no cleaning up. These properties drop calls at each of
+//! their awaits and after random times. A dropped call may still arrive at the server, but soon, and only over the version
+//! that it was meant for.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -14,24 +19,24 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
-/// How many drops one property tries. More than any pool has connections.
+/// How many calls a property drops: more than a pool has connections.
 const DROPS: usize = 120;
-/// How long one property tries at most, once it has tried two.
+/// How long a property takes at most for its rounds.
 const TIME: Duration = Duration::from_millis(1_500);
-/// How often reads after a dropped call are tried again until they agree.
-const SETTLES: usize = 16;
-/// How long a write may wait for a call that is not polled.
+/// How often reads after a dropped call are repeated until they agree.
+const SETTLE_ATTEMPTS: usize = 16;
+/// How long a write may wait while another call is in flight and not polled.
 const UNPOLLED: Duration = Duration::from_millis(500);
-/// How long the suite waits for what was dropped.
+/// How long the suite waits for late effects of dropped calls.
 const LATE: Duration = Duration::from_millis(1_800);
 /// The retention of [`rich`].
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Checks again for a while, because what was dropped may arrive between two reads.
+/// Repeats a check for a while, because the dropped call may take effect between two reads.
 macro_rules! settled {
     ($check:expr) => {
         let mut checked = $check.await;
-        for _ in 0..SETTLES {
+        for _ in 0..SETTLE_ATTEMPTS {
             if checked.is_ok() {
                 break;
             }
@@ -42,27 +47,30 @@ macro_rules! settled {
     };
 }
 
-/// A `put` that is dropped at any point leaves the old or the new record, whole: payload, hints and retention.
+/// A `put` that is dropped at any point leaves the old or the new record complete: payload, hints and retention.
+///
+/// Web servers drop the future of a handler when the client disconnects. Write a record with one statement, or in a
+/// transaction that is rolled back on drop.
 pub async fn a_dropped_write_leaves_old_or_new(on: Arc<TestedStorage>) -> PropertyResult {
     let old = Record::new("old").with_key_id(Some("old".to_owned()));
-    // Some storages divide what is large, and others only what is larger still.
-    let sizes = [5_000, 100_000].map(|size| on.fitting(size));
+    // Some storages split payloads of the first size, others only those of the second.
+    let sizes = [5_000, 100_000].map(|size| on.accepted_length(size));
     for turn in on.rounds(DROPS, TIME).await? {
         let new = rich(vec![b'n'; sizes[turn % 5 % 2]]);
-        // Unconditional is what a login writes, and a browser that hangs up then never learns of its new session.
+        // A login writes unconditionally. With a request-bound storage, the record would be in a response that is not sent.
         let is_login = turn % 3 == 2 && !on.capabilities().request_bound;
-        // An unconditional write may still arrive in a later turn, so it has a key of its own.
+        // An unconditional write may still take effect in a later turn, so it needs a key of its own.
         let key = key(&if is_login { format!("login{turn}") } else { "alice".to_owned() })?;
         let before = on.storage().put(&key, &old, Precondition::Always).await?;
         let when = if is_login { Precondition::Always } else { Precondition::Version(before) };
         cut(turn, on.storage().put(&key, &new, when)).await;
         let found = on.storage().get(&key).await?;
         let get = format!("turn {turn}: {} after a dropped {}", Call::get(&key), Call::put(&key, &new, when));
-        let mut found = found.ok_or_else(|| Stop::failed(format_args!("{get} is None: the record is gone")))?;
+        let mut found = found.ok_or_else(|| Stop::failed(format_args!("{get} is None: the record is lost")))?;
         let is_old = found.version == before && found.value == old;
         let left = found.value.retain_for.take();
-        let is_kept = left.is_some_and(|left| left <= DAY && left >= DAY / 2);
-        let is_new = found.version != before && found.value == new.clone().with_retain_for(None) && is_kept;
+        let is_retained = left.is_some_and(|left| left <= DAY && left >= DAY / 2);
+        let is_new = found.version != before && found.value == new.clone().with_retain_for(None) && is_retained;
         ensure!(
             is_old || is_new,
             "{get} is neither the old nor the new record: {}, retain_for {}",
@@ -72,7 +80,7 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<TestedStorage>) -> Proper
         if is_login {
             continue;
         }
-        // A conditional write may still arrive, but not over a write that came after it.
+        // A conditional write may still take effect, but not over a later write.
         let last = on.storage().put(&key, &Record::new("last"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.version);
         let get = format!("turn {turn}: {}: the version of the put that followed a dropped one", Call::get(&key));
@@ -81,7 +89,9 @@ pub async fn a_dropped_write_leaves_old_or_new(on: Arc<TestedStorage>) -> Proper
     Ok(())
 }
 
-/// A conditional `put` that is dropped does not undo what another handle wrote since it began.
+/// A conditional `put` that is dropped does not overwrite what another handle has written since it started.
+///
+/// Cleaning up after a dropped call must not write: by then the record may belong to another call.
 pub async fn a_dropped_write_does_not_undo_another(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(2).await?;
@@ -95,7 +105,7 @@ pub async fn a_dropped_write_does_not_undo_another(on: Arc<TestedStorage>) -> Pr
         let record = Record::new("other");
         let put = handles[1].put(&key, &record, Precondition::Always);
         let Ok(other) = timeout(UNPOLLED, put).await else {
-            // The call that is not polled may have the only connection, or a lock.
+            // The call that is not polled may have a lock, or the only connection.
             break;
         };
         let other = other?;
@@ -103,23 +113,25 @@ pub async fn a_dropped_write_does_not_undo_another(on: Arc<TestedStorage>) -> Pr
         wait(settles).await;
         let found = handles[1].get(&key).await?.map(|found| found.version);
         let what = format!(
-            "turn {turn}: {} after {}, begun before it and dropped",
+            "turn {turn}: {} after a dropped {} that was in flight",
             Call::get(&key),
             Call::put(&key, &dropped, when)
         );
-        ensure_eq!(found, Some(other), "{what}: the version of a put Always by another handle");
+        ensure_eq!(found, Some(other), "{what} during a put Always by another handle: the version");
     }
     Ok(())
 }
 
-/// A dropped call takes effect soon or never: not over a later write, and not after a later delete.
+/// A dropped call takes effect soon or never: never over a later write, and never after a later delete.
+///
+/// A call that continues in a spawned task, and retries there, fails this.
 pub async fn dropped_calls_take_no_late_effect(on: Arc<TestedStorage>) -> PropertyResult {
     let settles = time_to_settle(&on).await?;
     let outcome = no_late_effect(&on, "user", DROPS, settles).await;
     if settles.is_zero() || !matches!(outcome, Err(Stop::Failed(_))) {
         return outcome;
     }
-    // A busy machine delays a call once. A storage that is late by design is late again.
+    // A busy machine may delay a call once. A storage that is late by design is late again.
     no_late_effect(&on, "another", DROPS / 3, settles * 2 + Duration::from_millis(40)).await
 }
 
@@ -147,17 +159,19 @@ async fn no_late_effect(on: &Arc<TestedStorage>, user: &str, drops: usize, settl
         };
         wanted.push((turn, key, last));
     }
-    on.take_turn(None);
+    on.set_permit(None);
     tokio::time::sleep(LATE).await;
     for (turn, key, last) in wanted {
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        let get = format!("turn {turn}: {} a while after the call that followed a dropped one", Call::get(&key));
+        let get = format!("turn {turn}: {} {LATE:?} after the call that followed a dropped one", Call::get(&key));
         ensure_eq!(found, last, "{get}: the version");
     }
     Ok(())
 }
 
-/// A `delete` that is dropped at any point leaves the record or nothing.
+/// A `delete` that is dropped at any point leaves the unchanged record, or none.
+///
+/// A record in several rows or files needs an order in which each intermediate state is one of the two.
 pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<TestedStorage>) -> PropertyResult {
     let settles = time_to_settle(&on).await?;
     for turn in on.rounds(DROPS, TIME).await? {
@@ -167,7 +181,7 @@ pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<TestedStorage
         let found = on.storage().get(&key).await?;
         let whole = found.as_ref().is_none_or(|found| found.version == version && found.value == Record::new("x"));
         let get = format!("turn {turn}: {} after a dropped delete", Call::get(&key));
-        ensure!(whole, "{get} is neither the record nor None: {}", found.show());
+        ensure!(whole, "{get} is neither the unchanged record nor None: {}", found.show());
         wait(settles).await;
         on.storage().put(&key, &Record::new("y"), Precondition::Always).await?;
         let found = on.storage().get(&key).await?.map(|found| found.value.payload);
@@ -176,7 +190,10 @@ pub async fn a_dropped_delete_leaves_the_record_or_nothing(on: Arc<TestedStorage
     Ok(())
 }
 
-/// However many calls of any kind were dropped, the storage works: no connection, lock or transaction is left behind.
+/// However many calls of any kind are dropped, the storage works: no connection, lock or transaction is leaked.
+///
+/// Drops 120 calls of each kind, more than most pools have connections. A connection whose last statement was cut off
+/// has to be closed, or drained before it is used again.
 pub async fn dropped_calls_leave_the_storage_usable(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let listable = on.capabilities().listable;
@@ -192,18 +209,23 @@ pub async fn dropped_calls_leave_the_storage_usable(on: Arc<TestedStorage>) -> P
     for user in 0..5 {
         let key = crate::tested_storage::key(&format!("user{user}"))?;
         let mut using = pin!(use_once(on.storage().as_ref(), &key));
-        match timeout(on.harness().patience() / 3, using.as_mut()).await {
+        match timeout(on.harness().time_limit() / 3, using.as_mut()).await {
             Ok(used) => used?,
             Err(_) => {
                 let call = on.in_flight();
-                return Err(Stop::failed(format_args!("{call} hangs after {DROPS} dropped calls of each kind")));
+                return Err(Stop::failed(format_args!(
+                    "{call} does not return after {DROPS} dropped calls of each kind"
+                )));
             }
         }
     }
     Ok(())
 }
 
-/// After a `put` or `delete` that was dropped, `list` agrees with `get`: no record is unlisted, and none listed that is gone.
+/// After a dropped `put` or `delete`, `list` agrees with `get`: no stored record is missing, and no deleted one is
+/// listed.
+///
+/// An index that is updated by a second statement fails this if the future is dropped between the two.
 pub async fn the_list_agrees_after_a_drop(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for turn in on.rounds(DROPS / 2, TIME).await? {
@@ -219,7 +241,10 @@ pub async fn the_list_agrees_after_a_drop(on: Arc<TestedStorage>) -> PropertyRes
     Ok(())
 }
 
-/// After a `put` or `delete` that was dropped, every handle reads the same, and the version read holds in a `put`.
+/// After a dropped `put` or `delete`, every handle reads the same state, and the version that was read matches in a
+/// `put`.
+///
+/// A cache has to be invalidated before a write is sent, because nothing runs after the drop.
 pub async fn handles_agree_after_a_drop(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.recorded_handles(2).await?;
     let key = key("alice")?;
@@ -236,11 +261,13 @@ pub async fn handles_agree_after_a_drop(on: Arc<TestedStorage>) -> PropertyResul
     Ok(())
 }
 
-/// A `get` or `list` that is dropped at any point blocks no other one, neither a later one nor one that ran at the same time.
+/// A `get` or `list` that is dropped at any point blocks no other read, whether it is later or concurrent.
+///
+/// A storage that combines concurrent reads into one call must not depend on the caller that started it.
 pub async fn a_dropped_read_does_not_block_others(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
-    let patience = on.harness().patience() / 3;
+    let time_limit = on.harness().time_limit() / 3;
     let storage = on.harness().storage();
     for turn in on.rounds(DROPS / 4, TIME).await? {
         let (reader, read) = (Arc::clone(&storage), key.clone());
@@ -248,23 +275,23 @@ pub async fn a_dropped_read_does_not_block_others(on: Arc<TestedStorage>) -> Pro
             let (reader, read) = (Arc::clone(&reader), read.clone());
             async move { reader.get(&read).await.map(drop) }
         };
-        let what = format!("turn {turn}: get({}) beside and after one that was dropped", key.show());
-        drop_beside(turn % 10, get, patience, &what).await?;
+        let what = format!("turn {turn}: get({}) during or after one that was dropped", key.show());
+        drop_beside(turn % 10, get, time_limit, &what).await?;
         if on.capabilities().listable {
             let lister = Arc::clone(&storage);
             let list = move || {
                 let lister = Arc::clone(&lister);
                 async move { lister.list(&Filter::everything(), PageRequest::default()).await.map(drop) }
             };
-            let what = format!("turn {turn}: list beside and after one that was dropped");
-            drop_beside(turn % 10, list, patience, &what).await?;
+            let what = format!("turn {turn}: list during or after one that was dropped");
+            drop_beside(turn % 10, list, time_limit, &what).await?;
         }
     }
     Ok(())
 }
 
-/// Drops a call after so many polls, while another one of the same kind runs, and makes a third one.
-async fn drop_beside<F>(polls: usize, call: impl Fn() -> F, patience: Duration, what: &str) -> PropertyResult
+/// Drops a call after that many polls, while a second one of the same kind is in flight, and then makes a third one.
+async fn drop_beside<F>(polls: usize, call: impl Fn() -> F, time_limit: Duration, what: &str) -> PropertyResult
 where
     F: Future<Output = Result<(), StorageError>> + Send + 'static,
 {
@@ -278,10 +305,10 @@ where
         call().await?;
         PropertyResult::Ok(())
     };
-    timeout(patience, both).await.map_err(|_| Stop::failed(format_args!("{what} hangs")))?
+    timeout(time_limit, both).await.map_err(|_| Stop::failed(format_args!("{what} does not return")))?
 }
 
-/// What `list` shows of a key is what `get` reads.
+/// `list` returns the same version of a key as `get`.
 async fn list_agrees(on: &TestedStorage, key: &TokenKey, what: &str) -> PropertyResult {
     let filter = Filter::everything().tenant(None).user(key.user());
     let found = on.storage().get(key).await?.map(|found| found.version);
@@ -290,19 +317,19 @@ async fn list_agrees(on: &TestedStorage, key: &TokenKey, what: &str) -> Property
     ensure_eq!(
         listed,
         found.into_iter().collect::<Vec<_>>(),
-        "{what}: list of ({}): the versions, compared with get",
+        "{what}: the versions in list of ({}), compared with get",
         key.show()
     );
     Ok(())
 }
 
-/// Two handles read the same, and what they read is what a `put` compares with.
+/// Two handles read the same record, and a `put` on the condition of its version succeeds.
 async fn handles_agree(handles: &[Arc<dyn TokenStorage>], key: &TokenKey, turn: usize) -> PropertyResult {
     let (here, there) = (handles[0].get(key).await?, handles[1].get(key).await?);
     let get = Call::get(key);
     ensure!(
         here == there,
-        "turn {turn}: {get} is {} through the handle of a dropped call, and {} through another one",
+        "turn {turn}: {get} is {} through the handle of the dropped call, but {} through another one",
         here.show(),
         there.show()
     );
@@ -310,14 +337,15 @@ async fn handles_agree(handles: &[Arc<dyn TokenStorage>], key: &TokenKey, turn: 
     let written = handles[0].put(key, &Record::new("next"), when).await;
     let holds = !matches!(written, Err(StorageError::Conflict));
     let put = Call::put(key, &Record::new("next"), when);
-    ensure!(holds, "turn {turn}: {put} is a Conflict, with what get returned after a dropped call");
+    ensure!(holds, "turn {turn}: {put} is a Conflict, although get returned that state after a dropped call");
     written?;
     Ok(())
 }
 
+/// Makes one call of each kind.
 async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> PropertyResult {
     let version = storage.put(key, &Record::new("x"), Precondition::Absent).await?;
-    ensure!(storage.get(key).await?.is_some(), "{} after put, after dropped calls, is None", Call::get(key));
+    ensure!(storage.get(key).await?.is_some(), "{} after put is None, after dropped calls", Call::get(key));
     let delete = Call::delete(key, Some(version));
     ensure_eq!(storage.delete(key, Some(version)).await?, true, "{delete} of a record, after dropped calls");
     storage.purge(10).await?;
@@ -327,8 +355,8 @@ async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> PropertyResult 
     Ok(())
 }
 
-/// Drops a call while it is in flight: at its first awaits, where it waits for a connection or an answer, and over the
-/// turns at every later one too.
+/// Drops a call while it is in flight. Depending on the turn, that is at one of its first awaits, at a later one, or after
+/// a time.
 async fn cut<T>(turn: usize, call: impl Future<Output = T>) {
     match turn % 4 {
         0 => drop_in_flight(1, call).await,
@@ -338,12 +366,12 @@ async fn cut<T>(turn: usize, call: impl Future<Output = T>) {
     }
 }
 
-/// Drops a call after so many polls, as soon as it waits for something: not when the answer has come.
+/// Drops a call after that many polls, at once and not when it is woken again.
 pub(crate) async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
     poll_in_flight(polls, pin!(call)).await;
 }
 
-/// Polls a call so many times, or until it ends.
+/// Polls a call that many times, or until it ends.
 async fn poll_in_flight<T>(polls: usize, mut call: Pin<&mut impl Future<Output = T>>) {
     let mut left = polls;
     poll_fn(|context| {
@@ -359,8 +387,8 @@ async fn poll_in_flight<T>(polls: usize, mut call: Pin<&mut impl Future<Output =
     .await;
 }
 
-/// How long a dropped call may take to arrive: three times as long as a call that is not dropped. A storage whose calls
-/// never wait has nothing on its way.
+/// How long a dropped call may take to have an effect: three times as long as a call takes that is not dropped. If calls
+/// never wait for anything, nothing can be in flight after a drop.
 async fn time_to_settle(on: &TestedStorage) -> PropertyResult<Duration> {
     let (key, record) = (key("settled")?, Record::new("x"));
     let (mut slowest, mut waits) = (Duration::ZERO, false);
@@ -379,7 +407,7 @@ async fn time_to_settle(on: &TestedStorage) -> PropertyResult<Duration> {
     Ok(if waits { time } else { Duration::ZERO })
 }
 
-/// Runs a call, and notes whether it had to wait.
+/// Runs a call, and sets `waits` if the call was pending at any time.
 async fn noting_waits<T>(mut call: Pin<&mut impl Future<Output = T>>, waits: &mut bool) -> T {
     poll_fn(|context| {
         let polled = call.as_mut().poll(context);

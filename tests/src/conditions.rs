@@ -1,4 +1,8 @@
-//! Preconditions and versions, one call after the other.
+//! Preconditions and versions, tested with one call at a time.
+//!
+//! Everything else in this library rests on them: a refresh claims a record with a conditional write, a logout deletes the
+//! version that it read, and a login replaces whatever is there. A storage that gets one of these properties wrong loses
+//! tokens without an error. Concurrent calls are tested by [`races`](crate::races) and [`duels`](crate::duels).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,7 +14,10 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, rich};
 
-/// `put Absent` writes if the key has no record, and is a `Conflict` that changes nothing if it has one.
+/// `put` with `Absent` writes if the key has no record. If it has one, the result is `Conflict`, and nothing changes.
+///
+/// After the rejected call, payload, version, hints and remaining retention have to be the same. An upsert fails this:
+/// use an insert that does nothing if the key exists, and count the rows.
 pub async fn put_absent_conflicts_where_a_record_is_stored(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
@@ -21,7 +28,10 @@ pub async fn put_absent_conflicts_where_a_record_is_stored(on: Arc<TestedStorage
     is_unchanged(&on, version, &put).await
 }
 
-/// `put Version` writes over that version, and is a `Conflict` that changes nothing over any other.
+/// `put` with a version writes over exactly that version. Over any other one it is a `Conflict`, and nothing changes.
+///
+/// Tries an earlier version of the key, the current version of another key, and versions that never existed. The
+/// comparison has to be part of the statement that writes.
 pub async fn stale_versions_conflict_and_change_nothing(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let stale = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
@@ -31,37 +41,42 @@ pub async fn stale_versions_conflict_and_change_nothing(on: Arc<TestedStorage>) 
         let (second, when) = (Record::new("second"), Precondition::Version(wrong));
         let put = Call::put(&key, &second, when);
         let written = on.storage().put(&key, &second, when).await;
-        ensure_error!(written, StorageError::Conflict, "{put} where {version:?} is stored");
+        ensure_error!(written, StorageError::Conflict, "{put} while {version:?} is stored");
         is_unchanged(&on, version, &put).await?;
     }
     Ok(())
 }
 
-/// `put Version` of a key without a record is a `Conflict`, and creates nothing.
+/// `put` with a version, for a key without a record, is a `Conflict` and creates nothing.
+///
+/// An upsert fails this. Use an update whose condition contains the version.
 pub async fn put_version_conflicts_where_nothing_is_stored(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for wrong in [Version::random(), Version::from_bytes([0; 16])] {
         let (record, when) = (rich("x"), Precondition::Version(wrong));
         let put = Call::put(&key, &record, when);
         let written = on.storage().put(&key, &record, when).await;
-        ensure_error!(written, StorageError::Conflict, "{put} where nothing is stored");
-        ensure_eq!(on.storage().get(&key).await?, None, "get after {put}, which was refused");
+        ensure_error!(written, StorageError::Conflict, "{put} while nothing is stored");
+        ensure_eq!(on.storage().get(&key).await?, None, "get after {put}, which was rejected");
     }
     Ok(())
 }
 
-/// `delete` of a version removes that version, and is `Ok(false)` and changes nothing for any other.
+/// `delete` with a version removes exactly that version. For any other one it returns `Ok(false)`, and nothing changes.
+///
+/// A logout that follows a new login must not remove the token of that login, so the condition has to be part of the
+/// delete statement.
 pub async fn delete_of_another_version_removes_nothing(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let random = Version::random();
     let delete = Call::delete(&key, Some(random));
-    ensure_eq!(on.storage().delete(&key, Some(random)).await?, false, "{delete} where nothing is stored");
+    ensure_eq!(on.storage().delete(&key, Some(random)).await?, false, "{delete} while nothing is stored");
     let stale = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Always).await?;
     for wrong in [stale, Version::random(), Version::from_bytes([0; 16])] {
         let delete = Call::delete(&key, Some(wrong));
         let removed = on.storage().delete(&key, Some(wrong)).await?;
-        ensure_eq!(removed, false, "{delete} where {version:?} is stored");
+        ensure_eq!(removed, false, "{delete} while {version:?} is stored");
         is_unchanged(&on, version, &delete).await?;
     }
     removes(&on, version).await?;
@@ -69,8 +84,11 @@ pub async fn delete_of_another_version_removes_nothing(on: Arc<TestedStorage>) -
     Ok(())
 }
 
-/// Every write has a version of its own that is never used again for the key: not for the same bytes, not after a delete,
-/// not after a restart.
+/// Every write has a version of its own, which is never used again for the key: not for the same bytes, not after a
+/// delete, not after a restart.
+///
+/// Collects the versions of 60 writes through two handles. Random versions pass. A counter passes only if it does not
+/// start again with a new row or process.
 pub async fn versions_are_never_used_again(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let handles = on.recorded_handles(2).await?;
@@ -79,9 +97,17 @@ pub async fn versions_are_never_used_again(on: Arc<TestedStorage>) -> PropertyRe
         let storage = &handles[round % 2];
         let when = [Precondition::Always, Precondition::Absent][usize::from(round % 3 == 0)];
         let version = storage.put(&key, &rich("the same"), when).await?;
-        ensure!(seen.insert(version), "put({}), round {round}: it returned an earlier write's {version:?}", key.show());
+        ensure!(
+            seen.insert(version),
+            "put({}), round {round}: it returned the version of an earlier write, {version:?}",
+            key.show()
+        );
         let again = storage.put(&key, &rich("the same"), Precondition::Version(version)).await?;
-        ensure!(seen.insert(again), "put({}), round {round}: it returned an earlier write's {again:?}", key.show());
+        ensure!(
+            seen.insert(again),
+            "put({}), round {round}: it returned the version of an earlier write, {again:?}",
+            key.show()
+        );
         if round % 3 == 2 {
             storage.delete(&key, None).await?;
         }
@@ -89,7 +115,10 @@ pub async fn versions_are_never_used_again(on: Arc<TestedStorage>) -> PropertyRe
     Ok(())
 }
 
-/// A write of the same bytes makes a new version, and the one before is void.
+/// A write of the same bytes creates a new version, and the previous one no longer matches.
+///
+/// A version that is derived from the content, such as a hash, fails this. So does a storage that skips a write which
+/// changes nothing.
 pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<TestedStorage>) -> PropertyResult {
     let plain = [Record::new("first"), rich("first").with_retain_for(None), Record::new(""), rich("first")];
     for (index, record) in plain.into_iter().enumerate() {
@@ -99,7 +128,7 @@ pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<TestedStorage>) 
             let when = if round % 2 == 0 { Precondition::Always } else { Precondition::Version(before) };
             let version = on.storage().put(&key, &record, when).await?;
             let put = format!("{} over the same record", Call::put(&key, &record, when));
-            ensure!(version != before, "{put}: it returned the version of the write before");
+            ensure!(version != before, "{put}: it returned the version of the previous write");
             let stale = on.storage().put(&key, &Record::new("late"), Precondition::Version(before)).await;
             ensure_error!(stale, StorageError::Conflict, "put over the version from before {put}");
             let removed = on.storage().delete(&key, Some(before)).await?;
@@ -112,7 +141,10 @@ pub async fn writing_the_same_bytes_makes_a_new_version(on: Arc<TestedStorage>) 
     Ok(())
 }
 
-/// All 16 bytes of a version count, in `put` and in `delete`: what differs in one bit is another version.
+/// All 16 bytes of a version are compared, in `put` and in `delete`: versions that differ in one bit are different.
+///
+/// Changes, clears, reverses and rotates the bytes of the stored version. Compare all of it: a prefix, a shorter
+/// number, or a text without regard to case is not enough.
 pub async fn every_byte_of_a_version_counts(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("first"), Precondition::Always).await?;
@@ -124,37 +156,40 @@ pub async fn every_byte_of_a_version_counts(on: Arc<TestedStorage>) -> PropertyR
             other[index] ^= change;
             wrong.push(other);
         }
-        let (mut started, mut ended) = ([0; 16], [0; 16]);
-        started[..index].copy_from_slice(&bytes[..index]);
-        ended[index + 1..].copy_from_slice(&bytes[index + 1..]);
-        wrong.extend([started, ended]);
+        let (mut beginning, mut end) = ([0; 16], [0; 16]);
+        beginning[..index].copy_from_slice(&bytes[..index]);
+        end[index + 1..].copy_from_slice(&bytes[index + 1..]);
+        wrong.extend([beginning, end]);
     }
-    let (mut reversed, mut turned) = (bytes, bytes);
+    let (mut reversed, mut rotated) = (bytes, bytes);
     reversed.reverse();
-    turned.rotate_left(8);
-    wrong.extend([reversed, turned, [b'*'; 16], [b'0'; 16], [b' '; 16], 1_u128.to_be_bytes(), [0xff; 16]]);
+    rotated.rotate_left(8);
+    wrong.extend([reversed, rotated, [b'*'; 16], [b'0'; 16], [b' '; 16], 1_u128.to_be_bytes(), [0xff; 16]]);
     wrong.retain(|other| *other != bytes);
     for other in wrong.into_iter().map(Version::from_bytes) {
         let (second, when) = (Record::new("second"), Precondition::Version(other));
         let put = Call::put(&key, &second, when);
         let written = on.storage().put(&key, &second, when).await;
-        ensure_error!(written, StorageError::Conflict, "{put} where {version:?} is stored");
+        ensure_error!(written, StorageError::Conflict, "{put} while {version:?} is stored");
         let delete = Call::delete(&key, Some(other));
         let removed = on.storage().delete(&key, Some(other)).await?;
-        ensure_eq!(removed, false, "{delete} where {version:?} is stored");
+        ensure_eq!(removed, false, "{delete} while {version:?} is stored");
     }
     is_unchanged(&on, version, "calls with other versions").await?;
     removes(&on, version).await
 }
 
-/// A version from before a delete stays void after the key is written again, also with the same bytes.
+/// A version from before a delete never matches again, even after the same bytes are written to the key.
+///
+/// A counter that starts at 1 for each new row fails this: a refresh that began before a logout would overwrite the
+/// token of the next login.
 pub async fn a_version_is_void_after_a_delete(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
-    let mut dead = Vec::new();
+    let mut void = Vec::new();
     for _ in 0..4 {
-        dead.push(on.storage().put(&key, &rich("first"), Precondition::Absent).await?);
+        void.push(on.storage().put(&key, &rich("first"), Precondition::Absent).await?);
         on.storage().delete(&key, None).await?;
-        let gone = *dead.last().unwrap_or(&Version::random());
+        let gone = *void.last().unwrap_or(&Version::random());
         let (late, when) = (Record::new("late"), Precondition::Version(gone));
         let written = on.storage().put(&key, &late, when).await;
         ensure_error!(
@@ -165,46 +200,53 @@ pub async fn a_version_is_void_after_a_delete(on: Arc<TestedStorage>) -> Propert
         );
     }
     let version = on.storage().put(&key, &rich("first"), Precondition::Absent).await?;
-    all_void(&on, &dead, "a delete").await?;
+    all_void(&on, &void, "a delete").await?;
     is_unchanged(&on, version, "calls with versions from before a delete").await
 }
 
-/// A version from before the end of a retention, a purge or a new handle never holds again.
+/// A version from before the end of a retention or a purge never matches again, through any handle.
+///
+/// Lets records expire, purges them in some of the rounds, writes again, and tries every earlier version.
 pub async fn a_version_is_void_after_its_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let handles = on.recorded_handles(2).await?;
-    let mut dead = Vec::new();
+    let mut void = Vec::new();
     for round in 0..6 {
         let storage = &handles[round % 2];
-        dead.push(storage.put(&key, &rich("first"), Precondition::Absent).await?);
+        void.push(storage.put(&key, &rich("first"), Precondition::Absent).await?);
         let zero = rich("first").with_retain_for(Some(std::time::Duration::ZERO));
-        dead.push(storage.put(&key, &zero, Precondition::Always).await?);
+        void.push(storage.put(&key, &zero, Precondition::Always).await?);
         if round % 3 > 0 {
             storage.purge(usize::MAX).await?;
         }
         let get = Call::get(&key);
         ensure_eq!(on.storage().get(&key).await?, None, "{get} after {}", Call::put(&key, &zero, Precondition::Always));
-        all_void(&on, &dead, "the end of its retention, with nothing there").await?;
+        all_void(&on, &void, "the end of its retention, while nothing is stored").await?;
         let when = if round % 2 == 0 { Precondition::Absent } else { Precondition::Always };
         let fresh = on.handles(2).await?.pop().unwrap_or_else(|| Arc::clone(storage));
         let written = fresh.put(&key, &rich("first"), when).await;
         let put = Call::put(&key, &rich("first"), when);
         let is_conflict = matches!(written, Err(StorageError::Conflict));
-        ensure!(!is_conflict, "{put} after the end of the record's retention is a Conflict, and nothing is there");
+        ensure!(!is_conflict, "{put} is a Conflict, although the retention of the record has ended");
         let version = written?;
-        ensure!(!dead.contains(&version), "put({}): it returned an earlier write's {version:?}", key.show());
-        all_void(&on, &dead, "the end of its retention").await?;
+        ensure!(
+            !void.contains(&version),
+            "put({}): it returned the version of an earlier write, {version:?}",
+            key.show()
+        );
+        all_void(&on, &void, "the end of its retention").await?;
         is_unchanged(&on, version, "calls with versions from before the end of a retention").await?;
         let delete = Call::delete(&key, Some(version));
-        ensure_eq!(storage.delete(&key, Some(version)).await?, true, "{delete} where that version is stored");
-        dead.push(version);
+        ensure_eq!(storage.delete(&key, Some(version)).await?, true, "{delete} while that version is stored");
+        void.push(version);
     }
     Ok(())
 }
 
-async fn all_void(on: &TestedStorage, dead: &[Version], since: &str) -> PropertyResult {
+/// None of these versions matches in a `put` or a `delete`.
+async fn all_void(on: &TestedStorage, void: &[Version], since: &str) -> PropertyResult {
     let key = key("alice")?;
-    for old in dead {
+    for old in void {
         let (late, when) = (Record::new("late"), Precondition::Version(*old));
         let written = on.storage().put(&key, &late, when).await;
         let put = Call::put(&key, &late, when);
@@ -220,7 +262,7 @@ async fn all_void(on: &TestedStorage, dead: &[Version], since: &str) -> Property
 async fn removes(on: &TestedStorage, version: Version) -> PropertyResult {
     let key = key("alice")?;
     let delete = Call::delete(&key, Some(version));
-    ensure_eq!(on.storage().delete(&key, Some(version)).await?, true, "{delete} where that version is stored");
+    ensure_eq!(on.storage().delete(&key, Some(version)).await?, true, "{delete} while that version is stored");
     Ok(())
 }
 
@@ -231,9 +273,9 @@ async fn is_unchanged(on: &TestedStorage, version: Version, after: impl std::fmt
     let wanted = rich("first");
     let left = found.value.retain_for.take();
     let unlimited = Versioned::new(wanted.clone().with_retain_for(None), version);
-    ensure_eq!(found, unlimited, "get after {after}, which must change nothing");
+    ensure_eq!(found, unlimited, "get after {after}, which must not change anything");
     let is_same = left.is_some_and(|left| left.as_secs() > 86_000);
     let (wanted, left) = (wanted.retain_for.show(), left.show());
-    ensure!(is_same, "get after {after}, which must change nothing: retain_for: expected {wanted}, found {left}");
+    ensure!(is_same, "get after {after}, which must not change anything: retain_for: expected {wanted}, found {left}");
     Ok(())
 }

@@ -1,4 +1,8 @@
-//! A record that cannot be read is reported, and can be removed and replaced.
+//! A record that the storage cannot read is reported, and can be removed and replaced.
+//!
+//! Records become unreadable through a faulty disk, a manual change, a restored backup, or a newer release that was rolled
+//! back. Treating such a record as missing hides the damage until a user complains; failing on every operation makes it
+//! permanent. Both are wrong.
 
 use std::sync::Arc;
 
@@ -10,8 +14,10 @@ use crate::paging::keys_are_listed;
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
-/// A record that cannot be read is `Corrupt`: not missing, removed neither by a read nor by a purge, and no other record
-/// suffers from it.
+/// `get` of an unreadable record returns `Corrupt`. The record is not treated as missing, neither reads nor purges
+/// remove it, and other records are not affected.
+///
+/// `Ok(None)` would look like a user who has never connected the account, and the next login would hide the damage.
 pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<TestedStorage>) -> PropertyResult {
     damage(&on, &key("alice")?).await?;
     let sibling = TokenKey::new("google", "alice")?;
@@ -23,13 +29,15 @@ pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<TestedStorage>)
     is_corrupt(&on, &key("alice")?).await?;
     let found = on.storage().get(&sibling).await?.map(|found| found.value.payload);
     let get = Call::get(&sibling);
-    ensure_eq!(found, Some(b"another of alice's".to_vec()), "{get}, beside a corrupt record of the same user");
+    ensure_eq!(found, Some(b"another of alice's".to_vec()), "{get} while another record of the user is corrupt");
     let bob = on.storage().get(&key("bob")?).await?.map(|found| found.value.payload);
-    ensure_eq!(bob, Some(b"bob's".to_vec()), "{} beside a corrupt record", Call::get(&key("bob")?));
+    ensure_eq!(bob, Some(b"bob's".to_vec()), "{} while another user's record is corrupt", Call::get(&key("bob")?));
     Ok(())
 }
 
-/// `put Always` replaces a corrupt record, and `delete` removes it: `Ok(true)`.
+/// `put` with `Always` replaces a corrupt record, and `delete` removes it and returns `Ok(true)`.
+///
+/// Otherwise the user could never connect that account again, because both a login and a logout would fail.
 pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<TestedStorage>) -> PropertyResult {
     let (alice, carol) = (key("alice")?, key("carol")?);
     damage(&on, &alice).await?;
@@ -44,12 +52,15 @@ pub async fn a_corrupt_record_can_be_replaced_and_removed(on: Arc<TestedStorage>
     let delete = Call::delete(&carol, None);
     ensure_eq!(on.storage().delete(&carol, None).await?, true, "{delete} of a corrupt record");
     ensure_eq!(on.storage().get(&carol).await?, None, "get after {delete} of a corrupt record");
-    ensure_eq!(on.storage().delete(&carol, None).await?, false, "{delete} of a corrupt record, for the second time");
+    ensure_eq!(on.storage().delete(&carol, None).await?, false, "{delete} of a corrupt record a second time");
     on.storage().put(&carol, &Record::new("new"), Precondition::Absent).await?;
     Ok(())
 }
 
-/// A condition that cannot be seen to hold for a corrupt record refuses the call, and nothing changes.
+/// If a condition cannot be checked against a corrupt record, the call is rejected, and nothing changes.
+///
+/// `Absent` and a wrong version return `Conflict` or `Corrupt`. The record's own version may or may not match, because
+/// it may still be readable.
 pub async fn conditions_fail_for_a_corrupt_record(on: Arc<TestedStorage>) -> PropertyResult {
     let alice = key("alice")?;
     let before = damage(&on, &alice).await?;
@@ -71,14 +82,14 @@ pub async fn conditions_fail_for_a_corrupt_record(on: Arc<TestedStorage>) -> Pro
         ensure!(refused, "{delete} of a corrupt record that had {before:?} is {}", removed.show());
         is_corrupt(&on, &alice).await?;
     }
-    // Its own version may still be read, or not.
+    // The record's own version may or may not be readable.
     match on.storage().delete(&alice, Some(before)).await {
         Ok(true) => {
             let get = Call::get(&alice);
             ensure_eq!(
                 on.storage().get(&alice).await?,
                 None,
-                "{get} after delete of a corrupt record's version is Ok(true)"
+                "{get} after delete of the version of a corrupt record returned Ok(true)"
             );
         }
         Ok(false) | Err(StorageError::Corrupt { .. }) => is_corrupt(&on, &alice).await?,
@@ -91,8 +102,9 @@ pub async fn conditions_fail_for_a_corrupt_record(on: Arc<TestedStorage>) -> Pro
     Ok(())
 }
 
-/// A corrupt record is listed with its key, once, wherever it is and by every filter that its key meets, and hides no other
-/// record.
+/// A corrupt record is listed once, with its key, by every filter that matches the key, and hides no other record.
+///
+/// An operator finds corrupt records this way. Hints that cannot be read are absent in the entry.
 pub async fn a_corrupt_record_is_listed(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let keys = |users: &[&str]| users.iter().map(|user| key(user)).collect::<PropertyResult<Vec<_>>>();
@@ -104,11 +116,11 @@ pub async fn a_corrupt_record_is_listed(on: Arc<TestedStorage>) -> PropertyResul
     }
     for target in &keys {
         on.harness().corrupt(target).await?;
-        let place = format!("where the record of ({}) is corrupt", target.show());
+        let place = format!("while the record of ({}) is corrupt", target.show());
         for limit in [1, 2, 3, 100] {
             let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
             let listed = listed.into_iter().map(|entry| entry.key).collect();
-            keys_are_listed(listed, &keys, &format!("{}, {place}", pages(&Filter::everything(), limit)))?;
+            keys_are_listed(listed, &keys, &format!("{} {place}", pages(&Filter::everything(), limit)))?;
         }
         for filter in [
             Filter::everything().tenant(None),
@@ -120,14 +132,14 @@ pub async fn a_corrupt_record_is_listed(on: Arc<TestedStorage>) -> PropertyResul
                 list_all(on.storage().as_ref(), &filter, 2).await?.into_iter().map(|entry| entry.key).collect();
             let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &Record::new(""));
             let wanted: Vec<_> = keys.iter().filter(|key| filter.matches(&entry(key))).cloned().collect();
-            keys_are_listed(listed, &wanted, &format!("{}, {place}", pages(&filter, 2)))?;
+            keys_are_listed(listed, &wanted, &format!("{} {place}", pages(&filter, 2)))?;
         }
-        // A hint that cannot be read is absent, and one that can be read is later.
+        // `expires_at` is either unreadable, and thus absent, or later than this.
         let soon = Filter::everything().expiring_before(Timestamp::from_unix_seconds(1_000));
         let listed = list_all(on.storage().as_ref(), &soon, 10).await?;
-        ensure_eq!(listed, vec![], "{}, {place}", pages(&soon, 10));
+        ensure_eq!(listed, vec![], "{} {place}", pages(&soon, 10));
         let delete = Call::delete(target, None);
-        ensure_eq!(on.storage().delete(target, None).await?, true, "{delete} of a corrupt record, which list shows");
+        ensure_eq!(on.storage().delete(target, None).await?, true, "{delete} of a corrupt record that is listed");
         on.storage().put(target, &rich("x"), Precondition::Absent).await?;
     }
     Ok(())
@@ -141,12 +153,13 @@ async fn damage(on: &TestedStorage, target: &TokenKey) -> PropertyResult<Version
     Ok(version)
 }
 
+/// `get` reports the record of this key as corrupt.
 async fn is_corrupt(on: &TestedStorage, target: &TokenKey) -> PropertyResult {
     match on.storage().get(target).await {
         Err(StorageError::Corrupt { key, .. }) => {
             ensure_eq!(*key, *target, "{} of a corrupt record: the key in the error", Call::get(target));
             Ok(())
         }
-        other => Err(Stop::failed(format_args!("{}, whose record is corrupt, is {}", Call::get(target), other.show()))),
+        other => Err(Stop::failed(format_args!("{} of a corrupt record is {}", Call::get(target), other.show()))),
     }
 }

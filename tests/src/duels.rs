@@ -1,4 +1,7 @@
-//! Two handles on one key at the same instant, thousands of times: what is wrong for less than a microsecond is found too.
+//! Two calls on two handles at the same instant, more than a thousand times, to find even the shortest race conditions.
+//!
+//! Two threads meet at a barrier and then make one call each. On a fast storage, such as one in memory, this finds gaps of
+//! less than a microsecond between a check and the write that depends on it. [`races`](crate::races) tests many tasks.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,18 +13,21 @@ use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorag
 use crate::calls::Call;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
-use crate::tested_storage::{TestedStorage, kept_for, key};
+use crate::tested_storage::{TestedStorage, key, retained_for};
 
-/// How many rounds one property tries, if there is time.
+/// How many rounds a property tries, as time permits.
 const ROUNDS: usize = 1_500;
 /// How long it tries.
 const TIME: Duration = Duration::from_millis(300);
-/// How many expired records one property tries.
+/// How many expired records a property tries.
 const EXPIRED: usize = 300;
-/// How often the two look for each other before they let others run.
+/// How often a thread at the barrier spins before it yields.
 const SPINS: usize = 1_000;
 
-/// Two `put Absent` at the same instant: one creates the record, and the other is a `Conflict`.
+/// Of two `put` calls with `Absent` at the same instant, one creates the record, and the other is a `Conflict`.
+///
+/// Two threads start each call together, more than a thousand times on a fast storage. This finds gaps of less than a
+/// microsecond between a check and a write.
 pub async fn one_of_two_creations_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -33,14 +39,17 @@ pub async fn one_of_two_creations_wins(on: Arc<TestedStorage>) -> PropertyResult
     Ok(())
 }
 
-/// Two `put Absent` at the same instant over an expired record: one creates the record, and the other is a `Conflict`.
+/// Of two `put` calls with `Absent` over an expired record at the same instant, one creates the record, and the other
+/// is a `Conflict`.
+///
+/// A storage that first removes the expired record and then inserts can remove the record of the other call.
 pub async fn one_of_two_creations_over_an_expired_record_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let mut duel = Duel::new(&on, "alice").await?;
     let short = on.units(1).await?;
     let rounds = if on.can_move_time().await? { EXPIRED } else { EXPIRED / 10 };
     let keys: Vec<_> = (0..rounds).map(|round| key(&format!("user{round}"))).collect::<PropertyResult<_>>()?;
-    on.put_all(keys.iter().map(|key| (key.clone(), kept_for("before", short))).collect()).await?;
+    on.put_all(keys.iter().map(|key| (key.clone(), retained_for("before", short))).collect()).await?;
     on.pass(25).await?;
     for (round, key) in keys.into_iter().enumerate() {
         duel.key = key;
@@ -50,7 +59,9 @@ pub async fn one_of_two_creations_over_an_expired_record_wins(on: Arc<TestedStor
     Ok(())
 }
 
-/// Two `put Version` of the same version at the same instant: one writes, and the other is a `Conflict`.
+/// Of two `put` calls with the same version at the same instant, one writes, and the other is a `Conflict`.
+///
+/// Two requests that claim the same refresh do this.
 pub async fn one_of_two_updates_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -62,7 +73,10 @@ pub async fn one_of_two_updates_wins(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(())
 }
 
-/// Two `put Version` of the bytes that are already stored, at the same instant: one writes, and the other is a `Conflict`.
+/// Of two
+/// `put` calls with the same version and the bytes that are already stored, at the same instant, one writes, and the other is a `Conflict`.
+///
+/// Some databases do not lock a row that an update leaves as it is. The new version makes it a change.
 pub async fn one_of_two_updates_without_a_change_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -74,14 +88,16 @@ pub async fn one_of_two_updates_without_a_change_wins(on: Arc<TestedStorage>) ->
         let [one, other] = duel.at_once(write, write).await?;
         let (one, other) = (one?, other?);
         let key = duel.key.show();
-        let both = format!("round {round}: two times put({key}, {version:?}) of the same bytes at once");
-        ensure!(!(one && other), "{both} succeeded: the second one did not have the version that was stored");
-        ensure!(one || other, "{both} were refused: one of them had the version that was stored");
+        let both = format!("round {round}: two concurrent put({key}, {version:?}) of the same bytes");
+        ensure!(!(one && other), "{both} both succeeded, although the first one changed the version");
+        ensure!(one || other, "{both} were both rejected, although that version was stored");
     }
     Ok(())
 }
 
-/// Two deletes of a record at the same instant: one says that it removed it.
+/// Of two deletes of a record at the same instant, exactly one returns `Ok(true)`.
+///
+/// Tried with and without the version as a condition.
 pub async fn one_of_two_deletes_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -93,14 +109,16 @@ pub async fn one_of_two_deletes_wins(on: Arc<TestedStorage>) -> PropertyResult {
         let [one, other] = duel.at_once(delete, delete).await?;
         let (one, other) = (one?, other?);
         let both =
-            format!("round {round}: two times {} at once are Ok({one}) and Ok({other})", Call::delete(&duel.key, only));
+            format!("round {round}: two concurrent {} are Ok({one}) and Ok({other})", Call::delete(&duel.key, only));
         ensure!(one != other, "{both}: exactly one must be Ok(true)");
         ensure_eq!(duel.handles[0].get(&duel.key).await?, None, "get after {both}");
     }
     Ok(())
 }
 
-/// A write and a delete of the same version at the same instant: one happens.
+/// Of a write and a delete of the same version at the same instant, exactly one takes effect.
+///
+/// The state afterwards has to agree with the results of both calls.
 pub async fn an_update_or_a_delete_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -116,7 +134,7 @@ pub async fn an_update_or_a_delete_wins(on: Arc<TestedStorage>) -> PropertyResul
         let (written, deleted) = (written?, deleted?);
         let written_is = if written { "succeeded" } else { "is a Conflict" };
         let both = format!(
-            "round {round}: put({}, {version:?}) {written_is} and delete of that version at once is Ok({deleted})",
+            "round {round}: put({}, {version:?}) {written_is} and a concurrent delete of that version is Ok({deleted})",
             duel.key.show()
         );
         ensure!(written != deleted, "{both}: exactly one must succeed");
@@ -124,13 +142,15 @@ pub async fn an_update_or_a_delete_wins(on: Arc<TestedStorage>) -> PropertyResul
         ensure!(
             is_there == written,
             "{both}, and afterwards the record is {}",
-            if is_there { "there" } else { "gone" }
+            if is_there { "stored" } else { "not stored" }
         );
     }
     Ok(())
 }
 
-/// A conditional write and an unconditional one at the same instant: the unconditional one is not lost.
+/// A conditional write and an unconditional one at the same instant do not lose the unconditional one.
+///
+/// The conditional write may come first and be overwritten, or come second and conflict. It must not win over a login.
 pub async fn an_update_does_not_undo_a_write(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -143,7 +163,7 @@ pub async fn an_update_does_not_undo_a_write(on: Arc<TestedStorage>) -> Property
         ensure_eq!(
             found,
             Some(always),
-            "round {round}: {} after put {version:?} ({}) and put Always (succeeded) at once: the version",
+            "round {round}: {} after put {version:?} ({}) and a concurrent put Always (succeeded): the version",
             Call::get(&duel.key),
             if conditional { "succeeded" } else { "a Conflict" }
         );
@@ -151,7 +171,10 @@ pub async fn an_update_does_not_undo_a_write(on: Arc<TestedStorage>) -> Property
     Ok(())
 }
 
-/// Writes of two keys at the same instant are both there.
+/// Writes of two keys at the same instant are both stored.
+///
+/// The keys share their user, their provider or their tenant. A storage that has several records in one document loses
+/// one of the writes unless it compares and swaps the document.
 pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -171,7 +194,7 @@ pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<TestedStorage>
             ensure_eq!(
                 found,
                 Some((record.clone(), written)),
-                "round {round}: get({}) after puts of two keys at once",
+                "round {round}: get({}) after concurrent puts of two keys",
                 key.show()
             );
         }
@@ -179,7 +202,9 @@ pub async fn simultaneous_writes_of_two_keys_both_persist(on: Arc<TestedStorage>
     Ok(())
 }
 
-/// A write of one key and a delete of another at the same instant: both happen.
+/// A write of one key and a delete of another at the same instant both take effect.
+///
+/// A storage that removes an empty container, such as the document of a user, can remove the new record with it.
 pub async fn a_delete_does_not_undo_a_write_of_another_key(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let duel = Duel::new(&on, "alice").await?;
@@ -197,7 +222,7 @@ pub async fn a_delete_does_not_undo_a_write_of_another_key(on: Arc<TestedStorage
             .await?;
         let (written, _) = (written?, deleted?);
         let both = format!(
-            "round {round}: {} and {} at once",
+            "round {round}: {} and a concurrent {}",
             Call::put(&duel.key, &record, Precondition::Always),
             Call::delete(&other, None)
         );
@@ -209,24 +234,26 @@ pub async fn a_delete_does_not_undo_a_write_of_another_key(on: Arc<TestedStorage
 }
 
 /// Two writes of one key at the same instant have two versions.
+///
+/// A version that is a timestamp, or a counter that is read and then incremented, fails this.
 pub async fn two_writes_at_once_have_two_versions(on: Arc<TestedStorage>) -> PropertyResult {
     let duel = Duel::new(&on, "alice").await?;
     for round in on.rounds(ROUNDS, TIME).await? {
         let [one, other] = duel.writes([Precondition::Always; 2]).await?;
         let (one, other) = (one?, other?);
         let key = duel.key.show();
-        ensure!(one != other, "round {round}: two times put({key}, Always) at once both returned {one:?}");
+        ensure!(one != other, "round {round}: two concurrent put({key}, Always) returned the same version, {one:?}");
     }
     Ok(())
 }
 
-/// Keys that a storage may keep together with that of the duel.
+/// Keys that a storage may store together with that of the duel.
 fn neighbours() -> PropertyResult<[TokenKey; 4]> {
     let mine = key("alice")?;
     Ok([key("bob")?, TokenKey::new("google", "alice")?, mine.clone().with_account("work")?, mine.with_tenant("acme")?])
 }
 
-/// Two handles on one key.
+/// Two handles that call at the same instant, usually on one key.
 struct Duel {
     handles: Vec<Arc<dyn TokenStorage>>,
     key: TokenKey,
@@ -237,7 +264,7 @@ impl Duel {
         Ok(Self { handles: on.handles(2).await?, key: key(user)? })
     }
 
-    /// Two calls that begin at the same instant, on two threads if there are two.
+    /// Makes two calls at the same instant, on two threads if the runtime has them free.
     async fn at_once<T, F, G>(
         &self,
         one: impl FnOnce(Arc<dyn TokenStorage>, TokenKey) -> F + Send + 'static,
@@ -248,21 +275,21 @@ impl Duel {
         F: Future<Output = T> + Send + 'static,
         G: Future<Output = T> + Send + 'static,
     {
-        let there = Arc::new(AtomicUsize::new(0));
-        let (storage, key, barrier) = (Arc::clone(&self.handles[1]), self.key.clone(), Arc::clone(&there));
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let (storage, key, barrier) = (Arc::clone(&self.handles[1]), self.key.clone(), Arc::clone(&arrived));
         let second = tokio::spawn(async move {
             meet(&barrier).await;
             other(storage, key).await
         });
         let (storage, key) = (Arc::clone(&self.handles[0]), self.key.clone());
         let first = tokio::spawn(async move {
-            meet(&there).await;
+            meet(&arrived).await;
             one(storage, key).await
         });
         Ok([first.await?, second.await?])
     }
 
-    /// Two writes, whose payloads say which is which.
+    /// Two writes with different payloads.
     async fn writes(&self, when: [Precondition; 2]) -> PropertyResult<[Result<Version, StorageError>; 2]> {
         let [first, second] = when;
         self.at_once(
@@ -272,7 +299,7 @@ impl Duel {
         .await
     }
 
-    /// One of two writes has succeeded, and its record is there.
+    /// Exactly one of two writes has succeeded, and its record is stored.
     async fn one_won(
         &self,
         round: usize,
@@ -283,13 +310,13 @@ impl Duel {
         let version = match (&one, &other) {
             (Ok(version), Err(StorageError::Conflict)) => ("one", *version),
             (Err(StorageError::Conflict), Ok(version)) => ("other", *version),
-            // A storage that is too busy has changed nothing.
+            // A storage that was too busy has changed nothing.
             (Err(error), _) | (_, Err(error)) if error.is_retryable() => return Ok(()),
             _ => {
-                let answers = format_args!("{} and {}", one.show(), other.show()).to_string();
+                let results = format_args!("{} and {}", one.show(), other.show()).to_string();
                 let key = self.key.show();
                 return Err(Stop::failed(format_args!(
-                    "round {round}: two times {what} of ({key}) at once: {answers}"
+                    "round {round}: two concurrent {what} of ({key}) are {results}"
                 )));
             }
         };
@@ -298,14 +325,14 @@ impl Duel {
         ensure_eq!(
             found,
             Some(wanted),
-            "round {round}: {} after two {what} at once, of which one succeeded",
+            "round {round}: {} after two concurrent {what}, of which one succeeded",
             Call::get(&self.key)
         );
         Ok(())
     }
 }
 
-/// Whether a write succeeded or met another one.
+/// Whether a write succeeded. `false` is a conflict.
 fn won(written: Result<Version, StorageError>) -> PropertyResult<bool> {
     match written {
         Ok(_) => Ok(true),
@@ -314,11 +341,12 @@ fn won(written: Result<Version, StorageError>) -> PropertyResult<bool> {
     }
 }
 
-/// Waits for the other one: first on the spot, and if it has no thread of its own, by letting it run.
-async fn meet(there: &AtomicUsize) {
-    there.fetch_add(1, Ordering::SeqCst);
+/// Waits at the barrier until both tasks have arrived. It spins, and yields now and then in case the other task needs this
+/// thread.
+async fn meet(arrived: &AtomicUsize) {
+    arrived.fetch_add(1, Ordering::SeqCst);
     let mut spins = 0;
-    while there.load(Ordering::SeqCst) < 2 {
+    while arrived.load(Ordering::SeqCst) < 2 {
         spins += 1;
         if spins % SPINS == 0 {
             tokio::task::yield_now().await;

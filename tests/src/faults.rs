@@ -1,4 +1,8 @@
 //! If the server fails, the storage returns errors, loses nothing, and works again afterwards.
+//!
+//! The kind of an error decides what happens next. After `Unavailable` nothing has changed, so a refresh can be tried again.
+//! After `Ambiguous` the record has to be read again, because the write may have happened. A wrong kind, or a result such as
+//! `Ok(None)`, turns an outage of seconds into lost tokens or into a login for every user.
 
 use std::future::Future;
 use std::pin::pin;
@@ -17,22 +21,33 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
 use crate::tested_storage::{TestedStorage, key, rich};
 
-/// While the server is down every call returns an error soon: never `Ok(None)`, `Ok(false)`, an empty page or a conflict.
+/// While the server is down, every call returns an error soon: never `Ok(None)`, `Ok(false)`, an empty page or a
+/// conflict.
+///
+///
+/// `Ok(None)` would send every user to the login during an outage. A call counts as soon enough if it takes less than half of [`Harness::time_limit`](crate::Harness::time_limit).
 pub async fn an_outage_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     every_call_fails(on, Fault::Down).await
 }
 
-/// If the server's replies are cut off, every call returns an error, also a `list` of a later page.
+/// If the server's replies are cut off, every call returns an error, including a `list` of a later page.
+///
+/// A write may then have taken effect, and returns `Ambiguous`.
 pub async fn a_cut_reply_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     every_call_fails(on, Fault::CutReply).await
 }
 
-/// A server that does not answer makes every call an error within a bounded time.
+/// If the server accepts requests but does not reply, every call returns an error within a bounded time.
+///
+/// Set a timeout for every call, not only for connecting. TCP keep-alive does not help: the system of a suspended
+/// server still acknowledges packets.
 pub async fn a_silent_server_is_an_error_in_time(on: Arc<TestedStorage>) -> PropertyResult {
     every_call_fails(on, Fault::Silent).await
 }
 
 /// After an outage the same storage works again, without a restart.
+///
+/// The pool has to detect and replace the connections that broke during the outage.
 pub async fn the_storage_recovers(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for fault in [Fault::Down, Fault::Silent] {
@@ -45,18 +60,21 @@ pub async fn the_storage_recovers(on: Arc<TestedStorage>) -> PropertyResult {
         }
         let reads = in_time(&on, failing.join_all()).await?;
         let get = Call::get(&key);
-        let answered = reads.iter().find(|read| read.is_ok());
-        ensure!(answered.is_none(), "{fault:?}: {get} during the fault is {}", answered.show());
+        let succeeded = reads.iter().find(|read| read.is_ok());
+        ensure!(succeeded.is_none(), "{fault:?}: {get} during the fault is {}", succeeded.show());
         heal(&on).await?;
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, Some(version), "{fault:?}: {get} after it ended: the version");
+        ensure_eq!(found, Some(version), "{get} after the fault {fault:?}: the version");
         works(&on).await?;
     }
     Ok(())
 }
 
-/// After a failed call the record is the old or the new one, and only an `Ambiguous` call may have changed it, now or
+/// After a failed call the record is the old or the new one. Only an `Ambiguous` call may have changed it, then or
 /// later.
+///
+/// Classify an error by what was sent before it: if the statement was not sent, nothing has changed
+/// (`Unavailable`). If its reply was lost, the effect is unknown (`Ambiguous`).
 pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult {
     let mut untouched = Vec::new();
     for fault in [Fault::CutReply, Fault::Down, Fault::Silent] {
@@ -99,16 +117,21 @@ pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult
             untouched.push((key, Some(before)));
         }
     }
-    on.take_turn(None);
+    on.set_permit(None);
     sleep(Duration::from_millis(1_200)).await;
     for (key, before) in untouched {
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, before, "{} a while after a put or delete returned an error: the version", Call::get(&key));
+        ensure_eq!(
+            found,
+            before,
+            "{} more than a second after a put or delete returned an error: the version",
+            Call::get(&key)
+        );
     }
     Ok(())
 }
 
-/// A read whose answer is cut off is an error.
+/// A read whose reply is cut off returns an error.
 async fn reads_fail(on: &TestedStorage, fault: Fault) -> PropertyResult {
     let key = key("read")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
@@ -122,22 +145,27 @@ async fn reads_fail(on: &TestedStorage, fault: Fault) -> PropertyResult {
 }
 
 /// If the server is read-only, every write returns an error, and nothing is lost.
+///
+/// A primary that has become a replica is in this state after a failover. Reads may succeed.
 pub async fn read_only_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     refuses_writes(&on, Fault::ReadOnly).await
 }
 
 /// If the medium is full, every write returns an error, and nothing is lost.
+///
+/// A delete may succeed, because it needs no space on some media. A record must not be truncated to what fits.
 pub async fn a_full_medium_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     refuses_writes(&on, Fault::Full).await
 }
 
+/// During the fault, every call of every kind returns an error that fits.
 async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResult {
-    let (alice, nobody, bob, carol) = (key("alice")?, key("nobody")?, key("bob")?, key("carol")?);
+    let (alice, missing, bob, carol) = (key("alice")?, key("missing")?, key("bob")?, key("carol")?);
     let version = on.storage().put(&alice, &rich("x"), Precondition::Always).await?;
     let bobs = on.storage().put(&bob, &rich("x"), Precondition::Always).await?;
-    // Read before, for a storage that would answer from its memory.
+    // Read first, in case the storage has a cache.
     on.storage().get(&alice).await?;
-    on.storage().get(&nobody).await?;
+    on.storage().get(&missing).await?;
     let (purges, requests) = (purges(&on).await?, requests(&on).await?);
     on.harness().inject(fault).await?;
     let storage = on.storage();
@@ -148,13 +176,13 @@ async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResul
     let others = async {
         tokio::join!(
             async { ("get", &alice, storage.get(&alice).await.map(get)) },
-            async { ("get of nothing", &nobody, storage.get(&nobody).await.map(get)) },
-            async { ("put Always", &nobody, storage.put(&nobody, &everything, Precondition::Always).await.map(put)) },
+            async { ("get of an absent key", &missing, storage.get(&missing).await.map(get)) },
+            async { ("put Always", &missing, storage.put(&missing, &everything, Precondition::Always).await.map(put)) },
             async {
                 let when = Precondition::Version(version);
                 ("put Version", &alice, storage.put(&alice, &record, when).await.map(put))
             },
-            async { ("delete", &nobody, storage.delete(&nobody, Some(version)).await.map(delete)) },
+            async { ("delete", &missing, storage.delete(&missing, Some(version)).await.map(delete)) },
             async { ("purge", &alice, purge.await) },
             async { ("put Absent", &carol, storage.put(&carol, &rich("a"), Precondition::Absent).await.map(put)) },
             async { ("delete of a record", &bob, storage.delete(&bob, None).await.map(delete)) },
@@ -169,22 +197,22 @@ async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResul
         ensure!(fails, "{fault:?}: {list} is {}", page.show());
     }
     let (one, two, three, four, five, six, seven, eight, nine) = others;
-    for (name, key, answer) in [one, two, three, four, five, six, seven, eight, nine] {
+    for (name, key, result) in [one, two, three, four, five, six, seven, eight, nine] {
         let writes = !name.starts_with("get");
-        match answer {
+        match result {
             Err(StorageError::Unavailable { .. }) => {}
             Err(StorageError::Ambiguous { .. }) if writes || fault == Fault::CutReply => {}
             other => {
                 let of = if name == "purge" { String::new() } else { format!(" of ({})", key.show()) };
-                let answer = other.map_or_else(|error| Err::<(), _>(error).show(), |answer| format!("Ok({answer})"));
-                return Err(Stop::failed(format_args!("{fault:?}: {name}{of} is {answer}")));
+                let result = other.map_or_else(|error| Err::<(), _>(error).show(), |value| format!("Ok({value})"));
+                return Err(Stop::failed(format_args!("{fault:?}: {name}{of} is {result}")));
             }
         }
     }
     Ok(())
 }
 
-/// First and later pages, with and without conditions.
+/// Requests for first and later pages, with and without filters.
 async fn requests(on: &TestedStorage) -> PropertyResult<Vec<(Filter, PageRequest)>> {
     if !on.capabilities().listable {
         return Ok(Vec::new());
@@ -194,7 +222,7 @@ async fn requests(on: &TestedStorage) -> PropertyResult<Vec<(Filter, PageRequest
     for filter in [
         Filter::everything(),
         Filter::everything().tenant(None).user("alice"),
-        Filter::everything().tenant(None).user("nobody"),
+        Filter::everything().tenant(None).user("missing"),
         Filter::everything().provider("github"),
     ] {
         for after in [None, first.next.clone()] {
@@ -204,7 +232,7 @@ async fn requests(on: &TestedStorage) -> PropertyResult<Vec<(Filter, PageRequest
     Ok(requests)
 }
 
-/// What became of each request, all of them at once.
+/// Sends all requests concurrently, and returns their results.
 async fn list_each(
     storage: &Arc<dyn TokenStorage>,
     requests: Vec<(Filter, PageRequest)>,
@@ -221,7 +249,7 @@ async fn list_each(
     Ok(pages)
 }
 
-/// Whether the storage has records to remove that are past their retention, and a call that does.
+/// Whether `purge` removes expired records, which a storage may also do by itself. Three expired records are left.
 pub(crate) async fn purges(on: &TestedStorage) -> PropertyResult<bool> {
     let past = Record::new("x").with_retain_for(Some(Duration::ZERO));
     let mut removed = 0;
@@ -234,6 +262,7 @@ pub(crate) async fn purges(on: &TestedStorage) -> PropertyResult<bool> {
     Ok(removed > 0)
 }
 
+/// During the fault, every write returns an error. Afterwards, nothing has changed.
 async fn refuses_writes(on: &TestedStorage, fault: Fault) -> PropertyResult {
     let (alice, bob, carol) = (key("alice")?, key("bob")?, key("carol")?);
     let version = on.storage().put(&alice, &rich("before"), Precondition::Always).await?;
@@ -260,21 +289,21 @@ async fn refuses_writes(on: &TestedStorage, fault: Fault) -> PropertyResult {
         (Call::put(&bob, &large, Precondition::Absent), created),
         (Call::put(&alice, &large, Precondition::Always), replaced),
     ];
-    for (put, answer) in puts {
-        match answer {
+    for (put, result) in puts {
+        match result {
             Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }) => {}
             other => return Err(Stop::failed(format_args!("{fault:?}: {put} is {}", other.show()))),
         }
     }
-    ensure!(!matches!(read, Ok(None)), "{fault:?}: {}, a stored record, is None", Call::get(&alice));
-    ensure!(!matches!(listed, Ok(0)), "{fault:?}: list is empty, where 2 records are stored");
+    ensure!(!matches!(read, Ok(None)), "{fault:?}: {} of a stored record is None", Call::get(&alice));
+    ensure!(!matches!(listed, Ok(0)), "{fault:?}: list is empty, although 2 records are stored");
     let left = on.storage().get(&carol).await?.map(|found| found.version);
     match (&deleted, left) {
         (Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }), Some(found))
             if found == carols => {}
         (Ok(true), None) if fault == Fault::Full => {}
         _ => {
-            let left = if left.is_some() { "there" } else { "gone" };
+            let left = if left.is_some() { "still stored" } else { "deleted" };
             let delete = Call::delete(&carol, None);
             return Err(Stop::failed(format_args!(
                 "{fault:?}: {delete} is {}, and the record is {left}",
@@ -282,51 +311,55 @@ async fn refuses_writes(on: &TestedStorage, fault: Fault) -> PropertyResult {
             )));
         }
     }
-    for (delete, answer) in [(Call::delete(&missing, None), nothing), (Call::delete(&alice, Some(stale)), other)] {
+    for (delete, result) in [(Call::delete(&missing, None), nothing), (Call::delete(&alice, Some(stale)), other)] {
         let right =
-            matches!(answer, Ok(false) | Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }));
-        ensure!(right, "{fault:?}: {delete}, where nothing is to be removed, is {}", answer.show());
+            matches!(result, Ok(false) | Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }));
+        ensure!(right, "{fault:?}: {delete}, which has nothing to delete, is {}", result.show());
     }
     let found = on.storage().get(&alice).await?.map(|found| (found.version, found.value.payload));
-    ensure_eq!(found, Some((version, b"before".to_vec())), "{fault:?}: {} after it ended", Call::get(&alice));
+    ensure_eq!(found, Some((version, b"before".to_vec())), "{} after the fault {fault:?}", Call::get(&alice));
     let get = Call::get(&bob);
-    ensure_eq!(on.storage().get(&bob).await?, None, "{fault:?}: {get} after it ended, whose put was refused");
+    ensure_eq!(
+        on.storage().get(&bob).await?,
+        None,
+        "{get} after the fault {fault:?}, during which its put was rejected"
+    );
     works(on).await
 }
 
-/// Whether an answer fits to what became of the record.
-fn is_honest(answer: &Result<bool, StorageError>, changed: bool, what: &str) -> PropertyResult {
-    match answer {
-        Ok(true) => ensure!(changed, "{what} is Ok, and nothing has changed"),
+/// The result of a call agrees with whether the record has changed.
+fn is_honest(result: &Result<bool, StorageError>, changed: bool, what: &str) -> PropertyResult {
+    match result {
+        Ok(true) => ensure!(changed, "{what} is Ok, but nothing has changed"),
         Ok(false) => return Err(Stop::failed(format_args!("{what} of a stored record is Ok(false)"))),
         Err(StorageError::Ambiguous { .. }) => {}
         Err(StorageError::Conflict) => {
-            return Err(Stop::failed(format_args!("{what} is a Conflict, although its condition held")));
+            return Err(Stop::failed(format_args!("{what} is a Conflict, although its condition was met")));
         }
         Err(error) => {
             let name = error_name(error);
-            ensure!(!changed, "{what} is {name}, which says that nothing has changed, and has changed the record");
+            ensure!(!changed, "{what} is {name}, which means that nothing has changed, but the record has changed");
         }
     }
     Ok(())
 }
 
-/// The answer of a call, if it comes within half of the harness's patience.
+/// The result of a call, which has to return within half of the harness's time limit.
 pub(crate) async fn in_time<T>(on: &TestedStorage, call: impl Future<Output = T>) -> PropertyResult<T> {
-    let bound = on.harness().patience() / 2;
+    let bound = on.harness().time_limit() / 2;
     let mut call = pin!(call);
     match timeout(bound, call.as_mut()).await {
-        Ok(answer) => Ok(answer),
-        // The call is in flight until it is dropped, below.
+        Ok(result) => Ok(result),
+        // The call is still in flight here, so the log can name it.
         Err(_) => Err(Stop::failed(format_args!("{} did not return within {bound:?}", on.in_flight()))),
     }
 }
 
-/// Ends the fault, and waits until the storage answers again.
+/// Ends the fault, and waits until the storage works again.
 pub(crate) async fn heal(on: &TestedStorage) -> PropertyResult {
     on.harness().heal().await?;
     let key = key("probe")?;
-    let (bound, begun) = (on.harness().patience() / 3, Instant::now());
+    let (bound, begun) = (on.harness().time_limit() / 3, Instant::now());
     let get = Call::get(&key);
     loop {
         let left = bound.saturating_sub(begun.elapsed());
@@ -342,11 +375,12 @@ pub(crate) async fn heal(on: &TestedStorage) -> PropertyResult {
     }
 }
 
+/// The storage can write, read and delete.
 pub(crate) async fn works(on: &TestedStorage) -> PropertyResult {
     let key = key("works")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     let get = Call::get(&key);
-    ensure!(on.storage().get(&key).await?.is_some(), "{get} after the fault, and after put, is None");
+    ensure!(on.storage().get(&key).await?.is_some(), "{get} after the fault and after put is None");
     let delete = Call::delete(&key, Some(version));
     ensure_eq!(on.storage().delete(&key, Some(version)).await?, true, "{delete} after the fault");
     Ok(())

@@ -1,4 +1,7 @@
-//! A filter selects exactly the records that meet all of its conditions.
+//! A filter selects exactly the records that match all of its conditions.
+//!
+//! A filter that selects too little leaves tokens behind when a user's data is erased. One that selects too much erases the
+//! tokens of other users. Filters are compared with the parts of a key in the same way as keys with each other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +17,9 @@ use crate::paging::keys_are_listed;
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
-/// A filter and pages go together: the conditions hold on every page, and pages do not end early.
+/// The conditions of a filter apply to every page, and pages do not end before the list does.
+///
+/// A storage that filters a page after it has read it must return a cursor even if nothing on that page matches.
 pub async fn filters_hold_on_every_page(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for index in 0..30 {
@@ -27,14 +32,17 @@ pub async fn filters_hold_on_every_page(on: Arc<TestedStorage>) -> PropertyResul
         let listed = list_all(on.storage().as_ref(), &filter, limit).await?;
         let users: BTreeSet<_> = listed.iter().map(|entry| entry.key.user().to_owned()).collect();
         let wrong = listed.iter().find(|entry| entry.key.provider() != "google");
-        ensure!(wrong.is_none(), "{list} shows a record of another provider: {}", wrong.show());
-        ensure_eq!(listed.len(), 10, "{list}: how many entries, of 10 records");
-        ensure_eq!(users.len(), 10, "{list}: how many different users");
+        ensure!(wrong.is_none(), "{list} contains a record of another provider: {}", wrong.show());
+        ensure_eq!(listed.len(), 10, "{list} of 10 matching records: the number of entries");
+        ensure_eq!(users.len(), 10, "{list} of 10 matching records: the number of different users");
     }
     Ok(())
 }
 
-/// Every condition of a filter holds for every entry, alone and together with others.
+/// A record is listed if and only if it matches every condition of the filter, alone and combined.
+///
+/// Combines tenant, user, provider and `expiring_before` in all ways. A record without `expires_at` matches no
+/// `expiring_before`.
 pub async fn filters_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut entries = Vec::new();
@@ -46,7 +54,7 @@ pub async fn filters_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
         entries.push(Entry::new(key, version, &record));
     }
     let mut filters = Vec::new();
-    // The last are beyond 32 bits.
+    // The last two exceed 32 bits.
     let befores = [0, 1_000, 1_001, 1_003, 4_294_967_299, 4_294_967_300].map(Some);
     let befores: Vec<Option<u64>> = [None].into_iter().chain(befores).collect();
     for tenant in [None, Some(""), Some("acme"), Some("no such")] {
@@ -71,13 +79,20 @@ pub async fn filters_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(())
 }
 
-/// A filter compares like a key, byte for byte: it finds the one record and none that looks alike, and every record is
-/// listed without a filter. An empty user or provider finds nothing.
+/// A filter compares like a key, byte by byte: it finds the matching records and none that looks alike. An empty user
+/// or provider matches nothing.
+///
+/// Uses the same texts as the properties of keys. A filter may use another index than a read, with another collation.
 pub async fn filters_tell_lookalikes_apart(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for empty in [Filter::everything().user(""), Filter::everything().provider("")] {
         on.storage().put(&key("bob")?, &rich("x"), Precondition::Always).await?;
-        ensure_eq!(all(&on, &empty, 10).await?, vec![], "{}: no key has an empty part there", pages(&empty, 10));
+        ensure_eq!(
+            all(&on, &empty, 10).await?,
+            vec![],
+            "{}, although no key has an empty part there",
+            pages(&empty, 10)
+        );
     }
     on.storage().delete(&key("bob")?, None).await?;
     let groups: Vec<_> = lookalikes::ALL.iter().flat_map(|groups| groups.iter()).collect();
@@ -108,12 +123,15 @@ pub async fn filters_tell_lookalikes_apart(on: Arc<TestedStorage>) -> PropertyRe
                 keys_are_listed(listed, &wanted, &pages(&filter, 100))?;
             }
         }
-        on.together(keys, |storage, key| async move { Ok(storage.delete(&key, None).await?) }).await?;
+        on.concurrently(keys, |storage, key| async move { Ok(storage.delete(&key, None).await?) }).await?;
     }
     Ok(())
 }
 
-/// What a filter asks for is compared byte for byte: it is neither a pattern nor a prefix, and case matters.
+/// The texts of a filter are compared byte by byte: they are not patterns or prefixes, and case is significant.
+///
+/// `LIKE` in SQL and `MATCH` in Redis fail this without escaping, and `LIKE` ignores case in some databases even with
+/// it.
 pub async fn filters_are_not_patterns(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let texts = [
@@ -147,26 +165,28 @@ pub async fn filters_are_not_patterns(on: Arc<TestedStorage>) -> PropertyResult 
             let listed = all(&on, &filter, 10).await?;
             let (right, wrong): (Vec<_>, Vec<_>) = listed.into_iter().partition(|entry| filter.matches(entry));
             let list = pages(&filter, 10);
-            ensure!(wrong.is_empty(), "{list} shows a record of another {part}: {}", wrong[0].show());
-            ensure_eq!(right.len(), 1, "{list}: how many records, of one that was written");
+            ensure!(wrong.is_empty(), "{list} contains a record of another {part}: {}", wrong[0].show());
+            ensure_eq!(right.len(), 1, "{list} of one matching record: the number of entries");
         }
     }
     Ok(())
 }
 
-/// A filter compares the whole of a part, however long: a part that differs only in its last byte is another one.
+/// A filter compares the whole of a part, however long it is: parts that differ only in their last byte are different.
+///
+/// An index on the beginning of a column fails this, unless the rest is compared too.
 pub async fn filters_compare_long_parts_to_the_end(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut keys = BTreeSet::new();
     for length in [9, 16, 17, 24, 32, 33, 40, 48, 64, 65, 66, 100, 128, 129, 200, 255, 256, 300] {
-        // So many characters of one byte, and so many bytes in characters of two.
+        // That many characters of one byte, and that many bytes in characters of two bytes.
         for stem in ["k".repeat(length - 1), "\u{e9}".repeat(length / 2)] {
             for text in [format!("{stem}a"), format!("{stem}b"), stem] {
                 keys.extend([key(&text)?, TokenKey::new(&text, "bob")?, key("bob")?.with_tenant(&text)?]);
             }
         }
     }
-    let written = on.together(keys, |storage, key| async move {
+    let written = on.concurrently(keys, |storage, key| async move {
         match storage.put(&key, &Record::new("x"), Precondition::Always).await {
             Ok(_) => Ok(Some(key)),
             Err(StorageError::KeyTooLong { .. }) => Ok(None),
@@ -186,12 +206,13 @@ pub async fn filters_compare_long_parts_to_the_end(on: Arc<TestedStorage>) -> Pr
         let listed = list_all(storage.as_ref(), &filter, 10).await?.into_iter().map(|entry| entry.key).collect();
         keys_are_listed(listed, &[key], &pages(&filter, 10))
     };
-    on.together(filters.collect::<Vec<_>>(), look_up).await?;
+    on.concurrently(filters.collect::<Vec<_>>(), look_up).await?;
     Ok(())
 }
 
-/// A filter looks for each text in its own part of the key only: the same text in another part, the account included, is no
-/// match.
+/// A filter compares each text only with its own part of the key. The same text in another part does not match.
+///
+/// A storage fails this if it searches the encoded key as a whole.
 pub async fn filters_compare_each_part_with_its_own(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut keys = Vec::new();

@@ -1,3 +1,5 @@
+//! What a storage author implements: how the suite creates a storage, and what else it can do to the stored data.
+
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -5,18 +7,32 @@ use std::time::Duration;
 use async_trait::async_trait;
 use oauth_dance_core::{BoxError, TokenKey, TokenStorage};
 
-/// What the maker of a harness, or the harness itself, answers.
+/// The result of creating a harness, and of its methods.
 pub type HarnessResult<T> = Result<T, HarnessError>;
 
-/// Why a harness did not do what it was asked. Every [`std::error::Error`] turns into [`Failed`](Self::Failed) by `?`.
+/// Why a harness could not do something.
+///
+/// The operator `?` turns every [`std::error::Error`] into [`Failed`](Self::Failed), so a method of a harness can use the
+/// storage's own client:
+///
+/// ```
+/// use oauth_dance_conformance::{HarnessError, HarnessResult};
+///
+/// fn damage(path: &str) -> HarnessResult<()> {
+///     Ok(std::fs::write(path, "not a record")?)
+/// }
+///
+/// assert!(matches!(damage("/no/such/folder/record"), Err(HarnessError::Failed(_))));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum HarnessError {
-    /// It has no way to do that; properties that need it are reported as not applicable.
+    /// The harness has no way to do this. Properties that need it are reported as not applicable. The text completes "the
+    /// harness cannot ...".
     Cannot(&'static str),
-    /// A server is not there. Reported loudly as skipped, or as failed where `REQUIRE_BACKENDS=1`.
+    /// A server is not available. The tests print `SKIP` with this text, or fail if `REQUIRE_BACKENDS=1`.
     Missing(String),
-    /// It should have worked.
+    /// An attempt to do this failed. The property fails, because nothing is known about the storage.
     Failed(BoxError),
 }
 
@@ -26,10 +42,19 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for HarnessError {
     }
 }
 
-/// Reads the environment variable that says where a server is.
+/// Reads the URL of a server from an environment variable, so that tests without that server are skipped and not failed.
+///
+/// The variable is read when the tests run, not when they are compiled.
+///
+/// ```
+/// use oauth_dance_conformance::{HarnessError, server_from_env};
+///
+/// let url = server_from_env("THE_URL_OF_NO_SERVER");
+/// assert!(matches!(url, Err(HarnessError::Missing(text)) if text == "THE_URL_OF_NO_SERVER is not set"));
+/// ```
 ///
 /// # Errors
-/// [`HarnessError::Missing`] if it is not set or empty.
+/// [`HarnessError::Missing`] if the variable is not set or empty.
 pub fn server_from_env(name: &str) -> HarnessResult<String> {
     match std::env::var(name) {
         Ok(value) if !value.is_empty() => Ok(value),
@@ -37,50 +62,131 @@ pub fn server_from_env(name: &str) -> HarnessResult<String> {
     }
 }
 
-/// One set of stored data, empty at first and used by no other property, and what a test can do to it.
+/// A storage under test, and what the suite can do to its data from outside.
 ///
-/// If the storage declares a [`max_age`](oauth_dance_core::Capabilities::max_age), each method that changes something behind
-/// its back waits that long before it returns: [`advance`](Self::advance), [`corrupt`](Self::corrupt) and
-/// [`inject`](Self::inject).
+/// Each property gets a harness of its own, with data that is empty at first and that no other property uses. Only
+/// [`storage`](Self::storage) is required. Every storage that is [`Clone`] is a harness already; put one that is not into an
+/// [`Arc`]. Each further method makes more properties applicable. They correspond to the last column of the
+/// [table of all properties](crate#all-properties).
 ///
-/// Only [`storage`](Self::storage) is required, and every storage that is [`Clone`] is a harness already (put one that is
-/// not into an [`Arc`]). Each further method makes more properties applicable.
+/// | to test | implement |
+/// | --- | --- |
+/// | several handles and restarts | [`reopen`](Self::reopen) |
+/// | namespaces | [`sibling`](Self::sibling) |
+/// | retention to the second, without waiting | [`advance`](Self::advance) |
+/// | secrets on the medium and in logs | [`raw_dump`](Self::raw_dump), [`printed`](Self::printed) |
+/// | corrupt records | [`corrupt`](Self::corrupt) |
+/// | outages, lost replies, crashes of the server | [`inject`](Self::inject), [`heal`](Self::heal) |
+/// | several processes | [`process`](Self::process) |
+///
+/// A default method returns [`HarnessError::Cannot`], or does nothing. If the storage declares a
+/// [`max_age`](oauth_dance_core::Capabilities::max_age), the methods that change data without the storage have to wait that
+/// long before they return: [`advance`](Self::advance), [`corrupt`](Self::corrupt) and [`inject`](Self::inject).
+///
+/// # Example
+///
+/// A storage in one file, whose records the suite can damage:
+///
+/// ```
+/// use std::path::PathBuf;
+/// use std::sync::Arc;
+/// use oauth_dance_conformance::{Harness, HarnessResult, async_trait};
+/// use oauth_dance_core::{TokenKey, TokenStorage};
+/// # use oauth_dance_core::MemoryStorage;
+/// # #[derive(Clone)] struct FileStorage(MemoryStorage);
+/// # impl FileStorage {
+/// #     fn open(_: &std::path::Path) -> std::io::Result<Self> { Ok(Self(MemoryStorage::new())) }
+/// #     fn file_of(&self, _: &TokenKey) -> PathBuf { PathBuf::new() }
+/// #     fn storage(&self) -> MemoryStorage { self.0.clone() }
+/// # }
+///
+/// struct InFolder {
+///     folder: PathBuf,
+///     storage: FileStorage,
+/// }
+///
+/// #[async_trait]
+/// impl Harness for InFolder {
+///     fn storage(&self) -> Arc<dyn TokenStorage> {
+///         Arc::new(self.storage.storage())
+///     }
+///
+///     async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
+///         Ok(Arc::new(FileStorage::open(&self.folder)?.storage()))
+///     }
+///
+///     async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
+///         Ok(std::fs::write(self.storage.file_of(key), "not a record")?)
+///     }
+///
+///     async fn clean_up(&self) {
+///         let _ = std::fs::remove_dir_all(&self.folder);
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
-    /// The storage under test. Always the same one.
+    /// The storage under test. Every call returns a handle on the same storage.
     fn storage(&self) -> Arc<dyn TokenStorage>;
 
-    /// The same data through a new pool, connection or file handle, as another replica or after a restart.
+    /// Opens the same data again, through a new pool, connection or file handle, as another process of the application
+    /// does, or the same one after a restart.
+    ///
+    /// The suite calls this several times and uses the handles at the same time. A clone of the first handle is not enough:
+    /// it would share caches and connections.
+    ///
+    /// # Errors
+    /// [`HarnessError::Cannot`] by default.
     async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         Err(HarnessError::Cannot("open the same data again"))
     }
 
-    /// A storage with another table name, prefix or other namespace in the same database.
+    /// Opens a storage with another namespace in the same database, such as another table name or prefix.
+    ///
+    /// # Errors
+    /// [`HarnessError::Cannot`] by default.
     async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
         let _ = namespace;
         Err(HarnessError::Cannot("open another namespace"))
     }
 
-    /// Lets time pass on the clock that retention is counted on, for all storages of this harness.
-    /// Where that clock cannot be moved it waits, as this does; then it is asked for a few seconds at most. A clock that
-    /// can be moved is moved by whole seconds, and by days.
+    /// Lets time pass on the clock that counts retention, for all storages of this harness.
+    ///
+    /// The default waits, and the suite then requests a few seconds at most. If the clock can be moved, for instance because
+    /// the storage has a [`Clock`](oauth_dance_core::Clock), move it instead and return immediately. The suite then moves it
+    /// by whole seconds, up to hundreds of days, and tests more.
+    ///
+    /// # Errors
+    /// None by default.
     async fn advance(&self, by: Duration) -> HarnessResult<()> {
         tokio::time::sleep(by).await;
         Ok(())
     }
 
-    /// Everything that is stored, in whatever form the medium holds it: a dump, the bytes of all files.
+    /// Returns everything that is stored, as it is on the medium: a dump of the table, or the bytes of all files. The suite
+    /// searches it for secrets and for words that have a special meaning.
+    ///
+    /// # Errors
+    /// [`HarnessError::Cannot`] by default.
     async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         Err(HarnessError::Cannot("dump what is stored"))
     }
 
-    /// Damages the stored record of a key so that the storage cannot read it.
+    /// Damages the stored record of a key so that the storage cannot read it, for instance by truncating its version or its
+    /// envelope. A changed payload is not enough: payloads are opaque to a storage.
+    ///
+    /// # Errors
+    /// [`HarnessError::Cannot`] by default.
     async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         let _ = key;
         Err(HarnessError::Cannot("damage a stored record"))
     }
 
-    /// Brings a fault about, until [`heal`](Self::heal).
+    /// Causes a fault of the server, which lasts until [`heal`](Self::heal). A proxy between storage and server can cause
+    /// most of them. Return [`HarnessError::Cannot`] for those that you cannot cause.
+    ///
+    /// # Errors
+    /// [`HarnessError::Cannot`] by default, for every fault.
     async fn inject(&self, fault: Fault) -> HarnessResult<()> {
         Err(HarnessError::Cannot(match fault {
             Fault::Down => "make the server refuse connections",
@@ -93,50 +199,59 @@ pub trait Harness: Send + Sync + 'static {
         }))
     }
 
-    /// Ends the fault. Once it returns the server works again.
+    /// Ends the fault. When this returns, the server works again.
+    ///
+    /// # Errors
+    /// None by default.
     async fn heal(&self) -> HarnessResult<()> {
         Ok(())
     }
 
-    /// A program that opens the same data in a process of its own and hands the storage to
-    /// [`process::work`](crate::process::work).
+    /// Returns the command of a program that opens the same data in its own process and passes the storage to
+    /// [`process::work`](crate::process::work), whose module has an example.
+    ///
+    /// # Errors
+    /// [`HarnessError::Cannot`] by default.
     async fn process(&self) -> HarnessResult<Command> {
         Err(HarnessError::Cannot("start another process"))
     }
 
-    /// The storage's own `{:?}` and whatever it logged, to be searched for secrets.
+    /// Returns the `Debug` output of the storage and everything that it has logged. The suite searches it for secrets.
+    ///
+    /// # Errors
+    /// [`HarnessError::Cannot`] by default.
     fn printed(&self) -> HarnessResult<String> {
         Err(HarnessError::Cannot("print the storage"))
     }
 
-    /// Removes the data, after the property.
+    /// Removes the data after the property, whether or not the property passed.
     async fn clean_up(&self) {}
 
-    /// How long one property may take before it counts as failed; 60 seconds. A call that meets a silent server must
-    /// end within half of it.
-    fn patience(&self) -> Duration {
+    /// How long one property may take before it fails: 60 seconds by default. During a fault, a call has to return within
+    /// half of that.
+    fn time_limit(&self) -> Duration {
         Duration::from_secs(60)
     }
 }
 
-/// What can happen to a storage's server, for [`Harness::inject`].
+/// A fault of a storage's server; see [`Harness::inject`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It refuses connections, and those it had are closed.
+    /// The server refuses connections, and open ones are closed.
     Down,
-    /// It takes requests and answers nothing.
+    /// The server accepts requests and does not reply, like a suspended process.
     Silent,
-    /// It does what it is asked, but every connection breaks before the answer.
+    /// The server executes requests, but every connection breaks before the reply.
     CutReply,
-    /// It does what it is asked, and the connection breaks before the next answer, and before no other. A storage that
-    /// repeats the call by itself meets what its first attempt did.
+    /// The server executes requests, and the connection breaks before the next reply only. A storage that retries the call
+    /// then encounters the effect of its first attempt.
     CutNextReply,
-    /// It is killed without warning (`kill -9`); [`Harness::heal`] starts it again.
+    /// The server is killed (`kill -9`). [`Harness::heal`] starts it again.
     Crash,
-    /// It reads and does not write.
+    /// The server accepts reads and rejects writes.
     ReadOnly,
-    /// Its medium has no room left.
+    /// The medium has no space left.
     Full,
 }
 

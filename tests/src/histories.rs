@@ -1,4 +1,8 @@
-//! Random histories of several clients at once, each checked for an order that explains it.
+//! Random histories of concurrent clients, each checked for linearizability.
+//!
+//! A history records when each call started and ended, and its result. It is *linearizable* if there is an order of the calls,
+//! one after the other, in which every result is correct, and which respects that a call had ended before another started.
+//! This is the strongest property that a single record can have, and the refresh relies on it.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -16,14 +20,21 @@ use crate::outcome::{PropertyResult, Stop, ensure};
 use crate::show::Show as _;
 use crate::tested_storage::{Random, TestedStorage, key};
 
-/// Whatever several clients do at once, there is an order of their calls, one after the other, in which every answer
-/// is right, and no call comes before one that had returned when it began.
+/// Concurrent calls of several clients are linearizable: some sequential order of the calls explains every result, and
+/// no call comes before one that had returned before it started.
+///
+/// Two to four clients call at random. The search for an order is that of Wing and Gong, with Lowe's improvement. If
+/// there is none, the failure lists all calls with the times at which they started and ended.
 pub async fn histories_are_linearizable(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     play(&on, 120, Duration::from_millis(700), None).await
 }
 
-/// The same while answers are cut off: a write whose answer was lost has happened at one instant, or never.
+/// Concurrent calls stay linearizable while replies are cut off: a write whose reply was lost has happened at one
+/// instant, or never.
+///
+/// An `Ambiguous` write may appear anywhere in the order after its start, or not at all. Any other error means that it
+/// never happened.
 pub async fn histories_with_faults_are_linearizable(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     for fault in [Fault::CutReply, Fault::Down] {
@@ -58,7 +69,7 @@ async fn play(on: &Arc<TestedStorage>, most: usize, time: Duration, fault: Optio
             clients.spawn(client.run(calls));
         }
         if let Some(fault) = fault {
-            // In the middle of the calls, and over again before the last of them.
+            // The fault begins and ends in the middle of the calls.
             tokio::time::sleep(Duration::from_micros(random.next() % 4_000)).await;
             on.harness().inject(fault).await?;
             tokio::time::sleep(Duration::from_micros(random.next() % 4_000)).await;
@@ -73,20 +84,20 @@ async fn play(on: &Arc<TestedStorage>, most: usize, time: Duration, fault: Optio
             for key in &keys[..count] {
                 let begun = shared.ticks.fetch_add(1, Ordering::SeqCst);
                 let found = handles[0].get(key).await?;
-                let answer = found.map_or(Reply::Nothing, |found| Reply::Found(found.value.payload, found.version));
+                let reply = found.map_or(Reply::Nothing, |found| Reply::Found(found.value.payload, found.version));
                 let ended = shared.ticks.fetch_add(1, Ordering::SeqCst);
-                lock(&shared.calls).push((key.clone(), Call { action: Action::Get, answer, begun, ended }));
+                lock(&shared.calls).push((key.clone(), Call { action: Action::Get, reply, begun, ended }));
             }
         }
         finished?;
         let calls = std::mem::take(&mut *shared.calls.lock().unwrap_or_else(PoisonError::into_inner));
-        // A history is linearizable exactly if it is so for each key by itself.
+        // A history is linearizable if and only if its calls for each key are.
         for key in &keys[..count] {
             let calls: Vec<Call> =
                 calls.iter().filter(|(owner, _)| owner == key).map(|(_, call)| call.clone()).collect();
             ensure!(
                 explain(&calls),
-                "{name}history {history}: no order of these calls of ({}) explains their answers:\n{}",
+                "{name}history {history}: no order of these calls for ({}) explains their results:\n{}",
                 key.show(),
                 lines(&calls)
             );
@@ -95,13 +106,13 @@ async fn play(on: &Arc<TestedStorage>, most: usize, time: Duration, fault: Optio
     Ok(())
 }
 
-/// What the clients of one history have in common.
+/// The state that the clients of one history share.
 #[derive(Default)]
 struct Shared {
-    /// Counts the beginnings and ends of calls.
+    /// Counts starts and ends of calls, as a clock.
     ticks: AtomicU64,
     calls: Mutex<Vec<(TokenKey, Call)>>,
-    /// Versions seen so far, to name in conditions.
+    /// The versions observed so far, for conditions.
     versions: Mutex<Vec<(TokenKey, Version)>>,
 }
 
@@ -111,7 +122,7 @@ struct Client {
     shared: Arc<Shared>,
     random: Random,
     number: usize,
-    /// Whether answers may be cut off.
+    /// Whether replies may be cut off.
     may_fail: bool,
 }
 
@@ -121,17 +132,17 @@ impl Client {
             let key = self.keys[self.random.below(self.keys.len())].clone();
             let action = self.choose(&key, call);
             let begun = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
-            let answer = self.call(&key, &action).await?;
+            let reply = self.call(&key, &action).await?;
             let mut ended = self.shared.ticks.fetch_add(1, Ordering::SeqCst);
-            if answer == Some(Reply::Unknown) {
+            if reply == Some(Reply::Unknown) {
                 ended = u64::MAX;
             }
             // A storage that was too busy has changed nothing.
-            let Some(answer) = answer else { continue };
-            if let Some(version) = answer.version() {
+            let Some(reply) = reply else { continue };
+            if let Some(version) = reply.version() {
                 lock(&self.shared.versions).push((key.clone(), version));
             }
-            lock(&self.shared.calls).push((key, Call { action, answer, begun, ended }));
+            lock(&self.shared.calls).push((key, Call { action, reply, begun, ended }));
             if self.may_fail {
                 tokio::time::sleep(Duration::from_micros(self.random.next() % 1_500)).await;
             } else if self.random.below(3) == 0 {
@@ -154,7 +165,7 @@ impl Client {
         }
     }
 
-    /// One of the last versions seen of a key, so that conditions often hold.
+    /// One of the last versions observed for a key, so that conditions are often met.
     fn seen(&mut self, key: &TokenKey) -> Version {
         let versions = lock(&self.shared.versions);
         let recent: Vec<_> = versions.iter().rev().filter(|(owner, _)| owner == key).take(3).collect();
@@ -162,7 +173,7 @@ impl Client {
     }
 
     async fn call(&self, key: &TokenKey, action: &Action) -> PropertyResult<Option<Reply>> {
-        let answer = match action {
+        let result = match action {
             Action::Get => self.storage.get(key).await.map(|found| match found {
                 Some(found) => Reply::Found(found.value.payload, found.version),
                 None => Reply::Nothing,
@@ -173,8 +184,8 @@ impl Client {
             }
             Action::Delete(only) => self.storage.delete(key, *only).await.map(Reply::Deleted),
         };
-        match answer {
-            Ok(answer) => Ok(Some(answer)),
+        match result {
+            Ok(reply) => Ok(Some(reply)),
             Err(StorageError::Conflict) => Ok(Some(Reply::Conflict)),
             Err(error) if error.is_retryable() => Ok(None),
             Err(StorageError::Ambiguous { .. }) if self.may_fail && matches!(action, Action::Get) => Ok(None),
@@ -188,7 +199,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A history as lines, in the order of their beginnings.
+/// A history as text, one line for each call, sorted by their starts.
 fn lines(calls: &[Call]) -> String {
     let mut calls = calls.to_vec();
     calls.sort_by_key(|call| call.begun);

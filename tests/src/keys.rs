@@ -1,4 +1,9 @@
 //! Two different keys never share a record.
+//!
+//! A storage that confuses two keys gives one user's token to another, so this is a question of security. Keys come from
+//! outside: identifiers of users, tenants and accounts are chosen by applications, providers and sometimes by users. Most
+//! failures have one of three causes: a collation that treats different texts as equal, an encoding of several parts as one
+//! text that is ambiguous, or a limit on the length of a key.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,17 +11,21 @@ use std::time::Duration;
 
 use oauth_dance_core::{Cursor, Filter, PageRequest, Precondition, Record, StorageError, TokenKey};
 
-use crate::apart::are_apart;
 use crate::calls::Call;
 use crate::lookalikes;
 use crate::outcome::{PropertyResult, ensure, ensure_eq};
+use crate::separate_records::have_separate_records;
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all};
 
 /// The most bytes of a key that every storage accepts, if no part has more than 64.
 pub(crate) const ACCEPTED: usize = 96;
 
-/// A key that differs in its tenant, user, provider or account alone is another key.
+/// Keys that differ in one part only (tenant, user, provider or account) have separate records.
+///
+/// Writes a record under each of 36 keys, and checks before each write that the key has none yet. Then it reads, lists
+/// and deletes all of them. A part that is missing in the primary key, or in the condition of a single statement, fails
+/// this.
 pub async fn every_part_keeps_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let mut keys = Vec::new();
     for tenant in ["", "a", "b"] {
@@ -26,10 +35,13 @@ pub async fn every_part_keeps_keys_apart(on: Arc<TestedStorage>) -> PropertyResu
             }
         }
     }
-    are_apart(&on, &keys).await
+    have_separate_records(&on, &keys).await
 }
 
-/// Parts that read the same when joined with a separator are different keys, whatever the separator.
+/// Parts that read the same when they are joined with a separator are different keys, whatever the separator is.
+///
+/// Tries each separator inside a part and at its end, percent-encoded, and after an escape character. Join the parts
+/// together with their lengths, or escape both the separator and the escape character.
 pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let separators = [
         ":",
@@ -83,7 +95,7 @@ pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResul
     for index in on.rounds(separators.len(), Duration::from_secs(4)).await? {
         let plain = separators[(first + index) % separators.len()];
         let encoded: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        // As it is, and as one escapes it.
+        // Unchanged, percent-encoded, and after a backslash.
         let mut keys = BTreeSet::new();
         for s in [plain, &encoded, &format!("\\{plain}")] {
             keys.insert(TokenKey::from_parts("", "a", format!("b{s}c"), "")?);
@@ -95,7 +107,7 @@ pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResul
             keys.insert(TokenKey::from_parts(format!("a{s}b"), "c", "d", "")?);
             keys.insert(TokenKey::from_parts("", s, s, "")?);
         }
-        // With an escape before the separator, which joins two parts unless it is escaped itself.
+        // A part that ends with an escape character joins the next part, unless that character is escaped itself.
         for e in ["\\", "%", "^", "~", "\"", "'", plain] {
             keys.insert(TokenKey::from_parts("", format!("a{e}"), format!("b{plain}c"), "d")?);
             keys.insert(TokenKey::from_parts("", format!("a{plain}b{e}"), "c", "d")?);
@@ -108,32 +120,48 @@ pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResul
         }
         keys.insert(TokenKey::from_parts("a", "b", "c", "")?);
         keys.insert(TokenKey::from_parts("", "a", "b", "c")?);
-        are_apart(&on, &keys.into_iter().collect::<Vec<_>>()).await?;
+        have_separate_records(&on, &keys.into_iter().collect::<Vec<_>>()).await?;
     }
     Ok(())
 }
 
-/// Keys are compared byte for byte: case, spaces and accents matter, in every part.
+/// Keys are compared byte by byte: case, spaces and accents are significant in every part.
+///
+/// The default collations of MySQL and MariaDB ignore case, and some ignore trailing spaces: use a binary column or a
+/// binary collation. File systems may ignore case too.
 pub async fn case_spaces_and_accents_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
-    groups_are_apart(&on, lookalikes::CASE_SPACES_AND_ACCENTS).await
+    groups_are_separate(&on, lookalikes::CASE_SPACES_AND_ACCENTS).await
 }
 
-/// Unicode is not normalized: texts that look alike are different keys, and every character comes back.
+/// Unicode is not normalized: texts that look alike are different keys, and every character is preserved.
+///
+/// Includes composed and decomposed accents, characters of zero width, emoji sequences and ligatures. A driver or a
+/// file system that normalizes fails this, and so does a character set that replaces what it lacks by `?`.
 pub async fn unicode_keeps_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
-    groups_are_apart(&on, lookalikes::UNICODE).await
+    groups_are_separate(&on, lookalikes::UNICODE).await
 }
 
-/// No collation applies: kana, width, letters of several languages and characters without weight are all different.
+/// No collation applies: kana, width, digraphs and characters without weight are significant.
+///
+/// Collations of a language treat texts as equal that merely case-insensitive ones distinguish, such as hiragana and
+/// katakana.
 pub async fn collations_do_not_apply_to_keys(on: Arc<TestedStorage>) -> PropertyResult {
-    groups_are_apart(&on, lookalikes::COLLATIONS).await
+    groups_are_separate(&on, lookalikes::COLLATIONS).await
 }
 
-/// No value stands for an absent part, for a default or for all: `default`, `null`, `-`, `*`, `0` are values like others.
+/// No value stands for an absent part, for a default or for everything: `default`, `null`, `-`, `*` and `0` are
+/// ordinary values.
+///
+/// A storage fails this if it stores an absent tenant or account as a word that a real one can have. No part of a key
+/// that is present is empty, so an empty text can safely stand for absence.
 pub async fn no_value_stands_for_none(on: Arc<TestedStorage>) -> PropertyResult {
-    groups_are_apart(&on, lookalikes::STAND_INS).await
+    groups_are_separate(&on, lookalikes::STAND_INS).await
 }
 
-/// No word that the medium shows beside a record stands for an absent tenant or account.
+/// No word that the storage writes beside a record stands for an absent tenant or account.
+///
+/// Splits the dump of the medium, and a cursor, into words and tries each of them as a tenant and as an account. This
+/// finds placeholders that the fixed texts of [`no_value_stands_for_none`] do not contain.
 pub async fn no_stored_word_stands_for_none(on: Arc<TestedStorage>) -> PropertyResult {
     let alice = key("alice")?;
     on.storage().put(&alice, &Record::new("x"), Precondition::Always).await?;
@@ -156,7 +184,7 @@ pub async fn no_stored_word_stands_for_none(on: Arc<TestedStorage>) -> PropertyR
                 let get = Call::get(&other);
                 ensure!(
                     found.is_none(),
-                    "{get} shows the record of ({}); the key itself was never written",
+                    "{get} returned the record of ({}), but the key was never written",
                     alice.show()
                 );
             }
@@ -165,40 +193,57 @@ pub async fn no_stored_word_stands_for_none(on: Arc<TestedStorage>) -> PropertyR
     Ok(())
 }
 
-/// What looks like a number, a date or a truth value is a text.
+/// A part of a key that looks like a number, a date or a boolean is compared as text.
+///
+/// A column with a numeric type or affinity fails this, and so does a format that parses `007`, `1e3` or `no` as a
+/// value of another type.
 pub async fn numbers_are_compared_as_text(on: Arc<TestedStorage>) -> PropertyResult {
-    groups_are_apart(&on, lookalikes::NUMBERS).await
+    groups_are_separate(&on, lookalikes::NUMBERS).await
 }
 
 /// Addresses, paths and identifiers are neither decoded nor cleaned: `a+b@x`, `a b@x` and `a%20b@x` are three users.
+///
+/// Includes e-mail addresses, URLs, paths, host names, UUIDs and distinguished names. Whether two of them mean the same
+/// person is for the application to decide.
 pub async fn addresses_are_not_normalized(on: Arc<TestedStorage>) -> PropertyResult {
-    groups_are_apart(&on, lookalikes::ADDRESSES).await
+    groups_are_separate(&on, lookalikes::ADDRESSES).await
 }
 
-/// Patterns, quotes and control characters in a key are data to every operation.
+/// Patterns, quotes, escapes and control characters in a key are data in every operation.
+///
+/// Includes SQL, the wildcards of `LIKE`, glob and regular expressions, shell syntax, and file names that some systems
+/// reserve. Bind keys as parameters, and encode them before they become part of a file name or a pattern.
 pub async fn special_characters_are_data(on: Arc<TestedStorage>) -> PropertyResult {
-    groups_are_apart(&on, lookalikes::SPECIAL).await
+    groups_are_separate(&on, lookalikes::SPECIAL).await
 }
 
-/// A long key works, or is refused as `KeyTooLong`; no call cuts it into another key.
+/// A long key works or is rejected with `KeyTooLong`. No operation truncates it to another key.
+///
+/// Tries lengths up to 65,537 bytes in each part, with texts that are the beginning or the end of longer ones. All
+/// operations have to agree on which keys are too long. If long keys are hashed, use a cryptographic hash of the whole
+/// key.
 pub async fn long_keys_work_or_are_refused(on: Arc<TestedStorage>) -> PropertyResult {
     let lengths = [1, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 191, 192, 199, 200, 201, 250, 254, 255, 256, 257];
     let longer =
         [258, 300, 511, 512, 513, 767, 768, 1023, 1024, 1025, 3072, 4096, 8192, 16_385, 65_535, 65_536, 65_537];
     for part in 0..4 {
-        // All of one letter, so that each is the beginning and the end of all that are longer.
+        // Repetitions of one letter, so that each text is the beginning and the end of all longer ones.
         let plain = lengths.iter().chain(&longer).map(|length| long(part, &"k".repeat(*length)));
         let others =
             [64, 65, 128, 129, 200, 255, 256, 257, 300, 513, 1025, 4097].into_iter().flat_map(|length: usize| {
                 let stem = "k".repeat(length - 1);
                 [long(part, &format!("{stem}x")), long(part, &format!("x{stem}"))]
             });
-        are_apart(&on, &plain.chain(others).collect::<PropertyResult<Vec<_>>>()?).await?;
+        have_separate_records(&on, &plain.chain(others).collect::<PropertyResult<Vec<_>>>()?).await?;
     }
     Ok(())
 }
 
-/// A key of 96 bytes, no part longer than 64, works whatever its characters: no way to escape them makes it too long.
+/// A key of at most 96 bytes, with no part longer than 64, works whatever its characters are: escaping does not make it
+/// too long.
+///
+/// Percent-encoding triples the length of a text. The limit of a file name, a column or an index has to leave room for
+/// that.
 pub async fn keys_of_any_characters_work(on: Arc<TestedStorage>) -> PropertyResult {
     let characters =
         ["é", "/", "-", "%", "_", " ", "\u{1}", "\n", "\\", "\"", "'", "\u{7f}", "中", "😀", "A", "\u{10ffff}"];
@@ -207,12 +252,13 @@ pub async fn keys_of_any_characters_work(on: Arc<TestedStorage>) -> PropertyResu
         let character = characters[(first + index) % characters.len()];
         let lengths = [[0, 64, 32, 0], [0, 32, 64, 0], [24, 24, 24, 24], [8, 8, 16, 64], [64, 8, 12, 12]];
         let keys = lengths.map(|lengths| filled(character, lengths));
-        are_apart(&on, &keys.into_iter().collect::<PropertyResult<Vec<_>>>()?).await?;
+        have_separate_records(&on, &keys.into_iter().collect::<PropertyResult<Vec<_>>>()?).await?;
     }
     Ok(())
 }
 
-/// A key whose parts have these lengths and are of one character, but for the rest of a length that is no multiple.
+/// A key whose parts have these lengths and repeat one character. If a length is not a multiple of the character's, `x`
+/// fills the rest.
 fn filled(character: &str, lengths: [usize; 4]) -> PropertyResult<TokenKey> {
     let [tenant, user, provider, account] = lengths.map(|length| {
         let text = character.repeat(length / character.len());
@@ -221,26 +267,30 @@ fn filled(character: &str, lengths: [usize; 4]) -> PropertyResult<TokenKey> {
     Ok(TokenKey::from_parts(tenant, user, provider, account)?)
 }
 
-/// The lengths of a key's parts are not counted modulo 256 or 65,536: no part reaches into the next one.
+/// The lengths of parts are not stored modulo 256 or 65,536, so no part extends into the next one.
+///
+/// A length prefix of one or two bytes fails this, unless longer parts are rejected with `KeyTooLong`.
 pub async fn lengths_do_not_wrap(on: Arc<TestedStorage>) -> PropertyResult {
     for one in 0..4 {
         for other in (0..4).filter(|other| *other != one) {
             for (wraps, length) in [(256, usize::from(b'x')), (65_536, usize::from(u16::from_be_bytes(*b"xx")))] {
-                // Written down with lengths that wrap, both of these are a short length, a long row of `x`, and another
-                // length that is itself spelled `x` or `xx`.
+                // With length prefixes that wrap, the first two have the same encoding: a short length, many `x`, and a
+                // length whose bytes are themselves `x` or `xx`.
                 let first = two_parts(one, 1, other, wraps + length)?;
                 let second = two_parts(one, 1 + wraps, other, length)?;
                 let third = two_parts(one, 1, other, length)?;
-                are_apart(&on, &[first, second, third]).await?;
+                have_separate_records(&on, &[first, second, third]).await?;
             }
         }
     }
     Ok(())
 }
 
-/// However many keys there are, each has its own record, and none is dropped for another.
+/// Every key has a record of its own, however many keys there are. None is evicted for another.
+///
+/// Writes up to 8,192 keys, as many as time permits, and then reads all of them.
 pub async fn no_record_is_evicted_for_another(on: Arc<TestedStorage>) -> PropertyResult {
-    on.needs_room()?;
+    on.needs_many_records()?;
     let mut written = Vec::new();
     for batch in on.rounds(16, Duration::from_millis(400)).await? {
         let records: Vec<_> = (0..512)
@@ -250,7 +300,7 @@ pub async fn no_record_is_evicted_for_another(on: Arc<TestedStorage>) -> Propert
         written.extend(records);
     }
     let count = written.len();
-    on.together(written, move |storage, (key, record)| async move {
+    on.concurrently(written, move |storage, (key, record)| async move {
         let found = storage.get(&key).await?.map(|found| found.value.payload);
         let what = format!("{} after {count} keys were written", Call::get(&key));
         ensure_eq!(found, Some(record.payload), "{what}");
@@ -260,7 +310,11 @@ pub async fn no_record_is_evicted_for_another(on: Arc<TestedStorage>) -> Propert
     Ok(())
 }
 
-/// Two storages with different namespaces in one database do not see each other, also where one name begins the other.
+/// Two storages with different namespaces in one database do not see each other's records, even if one name is a prefix
+/// of the other.
+///
+/// The namespaces are `a`, `ab` and `a_b`, and the users are `alice`, `balice` and `b_alice`. Namespace and key
+/// therefore need a separator that neither can contain.
 pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let names = ["a", "ab", "a_b"];
     let name = |index: usize| if index == 0 { "the first" } else { names[index - 1] };
@@ -278,7 +332,7 @@ pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
             let is_conflict = matches!(written, Err(StorageError::Conflict));
             ensure!(
                 !is_conflict,
-                "{put} in namespace {:?} is a Conflict, and only other namespaces have one",
+                "{put} in namespace {:?} is a Conflict, although only other namespaces have a record",
                 name(index)
             );
             written?;
@@ -292,7 +346,12 @@ pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
         }
         if storage.capabilities().listable {
             let listed = list_all(storage.as_ref(), &Filter::everything(), 100).await?;
-            ensure_eq!(listed.len(), 3, "list in namespace {:?}: how many records, of 3 written", name(index));
+            ensure_eq!(
+                listed.len(),
+                3,
+                "list in namespace {:?}, in which 3 records were written: the number of entries",
+                name(index)
+            );
         }
     }
     storages[1].delete(&key("alice")?, None).await?;
@@ -302,18 +361,21 @@ pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(())
 }
 
-/// Keys whose payloads are equal share nothing: a write, a delete or the end of a retention of one leaves the others.
+/// Keys with equal payloads share nothing: writing, deleting or expiring one record does not affect the others.
+///
+/// A storage fails this if it stores each payload once, under its hash, and removes it with the first key that refers
+/// to it.
 pub async fn equal_payloads_have_records_of_their_own(on: Arc<TestedStorage>) -> PropertyResult {
-    let size = on.fitting(5_000);
+    let size = on.accepted_length(5_000);
     for (round, payload) in [b"x".to_vec(), vec![b'x'; size], vec![b'y'; size / 2]].into_iter().enumerate() {
         let keys: Vec<_> = (0..5).map(|index| key(&format!("user{index}"))).collect::<PropertyResult<_>>()?;
         for key in &keys {
             on.storage().put(key, &Record::new(payload.clone()), Precondition::Always).await?;
         }
         let expired = Record::new(payload.clone()).with_retain_for(Some(Duration::ZERO));
-        for step in ["written over", "purged", "deleted"] {
+        for step in ["replaced", "purged", "deleted"] {
             match step {
-                "written over" => drop(on.storage().put(&keys[0], &Record::new("other"), Precondition::Always).await?),
+                "replaced" => drop(on.storage().put(&keys[0], &Record::new("other"), Precondition::Always).await?),
                 "purged" => {
                     on.storage().put(&keys[1], &expired, Precondition::Always).await?;
                     on.storage().purge(100).await?;
@@ -326,7 +388,7 @@ pub async fn equal_payloads_have_records_of_their_own(on: Arc<TestedStorage>) ->
                 ensure_eq!(
                     found,
                     Some(payload.clone()),
-                    "round {round}: {get} after a record with an equal payload was {step}"
+                    "round {round}: {get} after another record with an equal payload was {step}"
                 );
             }
         }
@@ -334,7 +396,9 @@ pub async fn equal_payloads_have_records_of_their_own(on: Arc<TestedStorage>) ->
     Ok(())
 }
 
-/// In any history of writes and deletes, no user ever reads what was written for another.
+/// In any sequence of writes and deletes, no user reads a record that was written for another.
+///
+/// Random operations of seven users with similar identifiers, among them a wildcard and one that contains a separator.
 pub async fn no_user_reads_another_users_record(on: Arc<TestedStorage>) -> PropertyResult {
     let users = ["alice", "Alice", "alice ", "bob", "bob:github", "%", "álice"];
     let mut random = on.random();
@@ -359,26 +423,26 @@ pub async fn no_user_reads_another_users_record(on: Arc<TestedStorage>) -> Prope
                 let state = if present[index] { "a record" } else { "no record" };
                 ensure!(
                     found.is_some() == present[index],
-                    "step {step}: {get} is {}, and this user has {state}",
+                    "step {step}: {get} is {}, but this user has {state}",
                     found.show()
                 );
                 let mine = format!("for {:?},", users[index]);
                 let is_mine = found.as_ref().is_none_or(|found| found.value.payload.starts_with(mine.as_bytes()));
-                ensure!(is_mine, "step {step}: {get} shows another user's record, {}", found.show());
+                ensure!(is_mine, "step {step}: {get} returned another user's record, {}", found.show());
             }
         }
     }
     Ok(())
 }
 
-/// A key with a text as one of its parts, and the others plain.
+/// A key with this text as one of its parts. The other parts are plain.
 fn long(part: usize, text: &str) -> PropertyResult<TokenKey> {
     let mut parts = ["", "alice", "github", ""];
     parts[part] = text;
     Ok(TokenKey::from_parts(parts[0], parts[1], parts[2], parts[3])?)
 }
 
-/// A key with so many `x` in two of its parts, and as little as can be in the others.
+/// A key with that many `x` in two of its parts. The other parts are as short as possible.
 fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> PropertyResult<TokenKey> {
     let mut parts = ["", "x", "x", ""].map(str::to_owned);
     parts[one] = "x".repeat(length);
@@ -387,9 +451,9 @@ fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> Pr
     Ok(TokenKey::from_parts(tenant, user, provider, account)?)
 }
 
-/// Every text of a group in every part of a key, with the other parts plain. A slow storage is tried with some of the
-/// groups, and one in which all records of a browser are one cookie, with some texts at a time.
-async fn groups_are_apart(on: &TestedStorage, groups: &[&[&str]]) -> PropertyResult {
+/// Tries each text of a group in each part of a key, with plain texts in the other parts. On a slow storage, only some of
+/// the groups are tried. A storage whose records share one cookie gets a few texts at a time.
+async fn groups_are_separate(on: &TestedStorage, groups: &[&[&str]]) -> PropertyResult {
     let (at_once, time) = if on.capabilities().request_bound { (6, 1) } else { (usize::MAX, 4) };
     let first = on.random().below(groups.len());
     let texts = (0..groups.len()).flat_map(|index| groups[(first + index) % groups.len()].chunks(at_once));
@@ -400,7 +464,7 @@ async fn groups_are_apart(on: &TestedStorage, groups: &[&[&str]]) -> PropertyRes
                 keys.insert(long(part, text)?);
             }
         }
-        are_apart(on, &keys.into_iter().collect::<Vec<_>>()).await?;
+        have_separate_records(on, &keys.into_iter().collect::<Vec<_>>()).await?;
     }
     Ok(())
 }

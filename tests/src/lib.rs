@@ -1,10 +1,13 @@
-//! The test suite for token storages of [`oauth-dance`](https://docs.rs/oauth-dance): each property of the contract of
-//! [`TokenStorage`](oauth_dance_core::TokenStorage) as a test of its own.
+//! A test suite for token storages of [`oauth-dance`](https://docs.rs/oauth-dance). It tests each property of the contract of
+//! [`TokenStorage`](oauth_dance_core::TokenStorage) separately.
 //!
 //! # When to use it
 //!
-//! Use it as a dev-dependency of a crate that implements [`TokenStorage`](oauth_dance_core::TokenStorage), on a storage of any
-//! kind: the storages of `oauth-dance` pass the same suite.
+//! Add it as a dev-dependency to a crate that implements [`TokenStorage`](oauth_dance_core::TokenStorage), on a medium of any
+//! kind: a database, a cache, a file, a service. The storages of `oauth-dance` pass the same suite. A storage that passes it
+//! works with everything in `oauth-dance`: logins, refreshes across processes, key rotation, and the tools for operators.
+//!
+//! It is not a benchmark, and it does not test what only some storages have, such as migrations or TLS.
 //!
 //! # Example
 //!
@@ -17,13 +20,13 @@
 //! ```
 //!
 //! `cargo test` then runs one test for each of the [`PROPERTIES`], with names such as `conformance::map::missing_is_none`. The
-//! closure is called for each of them and must return an **empty** storage that **no other test uses**: a new file, table or
-//! prefix. Nothing is ever wiped.
+//! closure is called once for each test, and has to return an **empty** storage that **no other test uses**: with a new file,
+//! table or prefix. The suite never deletes data that it did not write.
 //!
 //! # More than the storage alone
 //!
-//! Some properties need more than the trait: the same data through a new pool, a clock that can be advanced, the bytes on
-//! disk, a server that fails. Return a [`Harness`] instead of the storage to offer any of that:
+//! Some properties need more than the trait: the same data through a new pool, a clock that can be moved, the bytes on disk,
+//! a server that fails. To test these properties too, return a [`Harness`] instead of the storage:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -44,47 +47,58 @@
 //! }
 //! ```
 //!
-//! A property that the harness cannot try, or that is about something the storage does not declare in its
-//! [`Capabilities`](oauth_dance_core::Capabilities), is **not applicable**: it is counted and named at the end of the run, and
-//! never passes in silence. If a server is missing ([`server_from_env`]), the tests print `SKIP`, and fail if
-//! `REQUIRE_BACKENDS=1`.
+//! A property is **not applicable** if the harness cannot do what it needs, or if it is about something that the storage does
+//! not declare in its [`Capabilities`](oauth_dance_core::Capabilities). Such properties are counted and listed at the end of
+//! the run, so that none is skipped silently. If a server is not available ([`server_from_env`]), the tests print `SKIP`, or
+//! fail if `REQUIRE_BACKENDS=1`.
 //!
 //! # What a failure shows
 //!
-//! The first line of a failure names the call, the key and the record; below it are the last calls with their answers. Payloads
-//! are shown as text, with `\x` before each byte that is not ASCII, up to 64 bytes. Each property states which more basic ones it
-//! takes for granted: if several fail, the summary lists those first that no other one explains, and names for each other one
-//! the failure to read before it ([`Report::explained_by`]). Random choices come from a seed that every failure names; set
-//! `CONFORMANCE_SEED` to repeat them.
+//! The first line of a failure names the call, the key and the record. The last calls with their results are below it:
+//!
+//! ```text
+//! get after put(user "alice", provider "github", {"b"}, Always) over {"a long payload", ...}: expected ..., found ...
+//! The last calls were:
+//!   put(user "alice", provider "github", {"a long payload", ...}, Always) -> Ok(Version(...))
+//!   put(user "alice", provider "github", {"b"}, Always) -> Ok(Version(...))
+//!   get(user "alice", provider "github") -> Ok(Some({"b", key_id "0123456789abcdef"} at Version(...)))
+//! To repeat the random choices, set CONFORMANCE_SEED=...
+//! ```
+//!
+//! Up to 64 bytes of a payload are shown as text, with `\x` escapes for what is not ASCII. The documentation of each property
+//! says how it is tested, and what usually causes a failure: click its name in the module that it belongs to.
+//!
+//! Properties depend on more basic ones. If several fail, the summary first lists those that no other failure explains, and
+//! names for each of the others the failure to read before it ([`Report::explained_by`]).
 //!
 //! # How the tests run
 //!
-//! Each property has a harness of its own, so they run side by side, eight at a time unless `--test-threads` or
-//! `RUST_TEST_THREADS` says otherwise. A property that only waits for time to pass gives its turn to another one. A storage in memory
-//! takes a few seconds, one whose calls take 10 ms less than a minute. Properties with many rounds try fewer of them on a slow
-//! storage. A run with filters runs the properties that they select.
+//! Each property has a harness of its own, so properties run concurrently: eight at a time, or as many as `--test-threads` or
+//! `RUST_TEST_THREADS` permits. One that only waits for time to pass does not count. The suite takes a few seconds for a
+//! storage in memory, and less than a minute for one whose calls take 10 ms, because properties with many rounds try fewer of
+//! them on a slow storage. The usual filters of `cargo test` select properties.
 //!
-//! # What the tests leave
+//! # What the tests write
 //!
-//! The last test prints the counts. Each outcome is also written below `target/conformance`, and all of them as
-//! `target/conformance/<storage>.md`, with versions and date, in a form to publish: see
+//! The last test prints a summary. Each outcome is also written to a file in `target/conformance`, and the whole
+//! [`Report`] to `target/conformance/<storage>.md`, with versions and date, so that it can be published; see
 //! [third-party storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/third-party-storages.md). `cargo run -p
-//! oauth-dance-conformance --example report` makes one table of all storages, and [`Report::read_all`] reads them.
+//! oauth-dance-conformance --example report` prints one table of all storages.
 //!
 //! # Versions
 //!
-//! A minor release may add properties. If a storage that passed before fails then, it did not fulfil the contract before either.
+//! A minor release may add properties. A storage that passed before and fails then did not fulfil the contract before either.
 //!
 //! # Where to go next
 //!
+//! * [`conformance_tests!`]: the macro, with an example of several set-ups.
+//! * [`Harness`]: what a storage author can implement to test more.
 //! * [A complete storage with its tests](https://github.com/oauth-dance/oauth-dance/tree/main/examples/custom-storage).
-//! * [`Harness`]: what it can offer, one method each.
-//! * All properties, below. There are no cargo features.
+//! * The properties, below. The crate has no cargo features.
 //!
 //! # All properties
 #![doc = include_str!("../PROPERTIES.md")]
 
-mod apart;
 mod calls;
 pub mod cancellation;
 pub mod claims;
@@ -96,6 +110,7 @@ pub mod filters;
 mod harness;
 pub mod histories;
 pub mod keys;
+mod leaks;
 mod linearizability;
 pub mod listing;
 mod lookalikes;
@@ -115,11 +130,11 @@ mod report;
 pub mod retention;
 mod run;
 pub mod secrecy;
+mod separate_records;
 mod show;
 pub mod survival;
 mod tested_storage;
 mod tests_macro;
-mod traces;
 
 pub use async_trait::async_trait;
 

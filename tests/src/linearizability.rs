@@ -1,3 +1,5 @@
+//! The search for an order of concurrent calls that explains their results.
+
 use std::collections::HashSet;
 use std::fmt;
 
@@ -5,16 +7,16 @@ use oauth_dance_core::{Precondition, Version};
 
 use crate::show::text;
 
-/// One call of one client on one key, with its answer. `begun` and `ended` are ticks of one counter.
+/// One call of a client on one key, with its result. `begun` and `ended` are times on a shared counter.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) action: Action,
-    pub(crate) answer: Reply,
+    pub(crate) reply: Reply,
     pub(crate) begun: u64,
     pub(crate) ended: u64,
 }
 
-/// What was asked.
+/// The operation of a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     Get,
@@ -22,7 +24,7 @@ pub(crate) enum Action {
     Delete(Option<Version>),
 }
 
-/// What was answered.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     Nothing,
@@ -30,7 +32,7 @@ pub(crate) enum Reply {
     Written(Version),
     Conflict,
     Deleted(bool),
-    /// The answer of a write was lost: it happened at some instant, or never.
+    /// The reply to a write was lost: it happened at some instant, or never.
     Unknown,
 }
 
@@ -43,21 +45,22 @@ impl Reply {
     }
 }
 
-/// Whether some order of the calls explains all answers: the search of Wing and Gong, with Lowe's memory of what was tried.
+/// Whether some order of the calls explains all results. This is the search of Wing and Gong, with Lowe's set of
+/// configurations that were tried before.
 ///
-/// The order must keep that of calls that did not overlap. The storage starts empty.
+/// Calls that did not overlap must be in their original order. The storage is empty at first.
 pub(crate) fn explain(calls: &[Call]) -> bool {
-    // The search keeps the set of calls done as the bits of one number.
+    // The set of calls that are in the order so far is a number with one bit for each call.
     debug_assert!(calls.len() <= 128);
     search(calls, 0, None, &mut HashSet::new())
 }
 
-/// Which call wrote what is stored.
+/// The index of the call that wrote the stored record.
 type Stored = Option<usize>;
 
 fn search(calls: &[Call], done: u128, state: Stored, tried: &mut HashSet<(u128, Stored)>) -> bool {
     let open = |index: &usize| done & (1 << index) == 0;
-    if (0..calls.len()).filter(open).all(|index| calls[index].answer == Reply::Unknown) {
+    if (0..calls.len()).filter(open).all(|index| calls[index].reply == Reply::Unknown) {
         return true;
     }
     if !tried.insert((done, state)) {
@@ -71,20 +74,20 @@ fn search(calls: &[Call], done: u128, state: Stored, tried: &mut HashSet<(u128, 
         .any(|index| apply(calls, index, state).is_some_and(|next| search(calls, done | (1 << index), next, tried)))
 }
 
-/// The state after a call, or `None` if its answer is wrong in this state.
+/// The state after a call, or `None` if its result is wrong in this state.
 fn apply(calls: &[Call], index: usize, state: Stored) -> Option<Stored> {
-    let stored = state.and_then(|writer| match (&calls[writer].action, &calls[writer].answer) {
+    let stored = state.and_then(|writer| match (&calls[writer].action, &calls[writer].reply) {
         (Action::Put(payload, _), Reply::Written(version)) => Some((payload, *version)),
         (Action::Put(payload, _), Reply::Unknown) => Some((payload, seen(calls, payload).unwrap_or(UNSEEN))),
         _ => None,
     });
     let current = stored.map(|(_, version)| version);
-    match (&calls[index].action, &calls[index].answer) {
+    match (&calls[index].action, &calls[index].reply) {
         (Action::Get, Reply::Nothing) => stored.is_none().then_some(state),
         (Action::Get, Reply::Found(payload, version)) => (stored == Some((payload, *version))).then_some(state),
         (Action::Put(_, when), Reply::Written(_)) => when.holds_for(current).then_some(Some(index)),
         (Action::Put(_, when), Reply::Conflict) => (!when.holds_for(current)).then_some(state),
-        // One that does not happen is left open.
+        // If it never happens, it stays out of the order.
         (Action::Put(_, when), Reply::Unknown) => when.holds_for(current).then_some(Some(index)),
         (Action::Delete(only), Reply::Unknown) => {
             current.is_some_and(|current| only.is_none_or(|only| only == current)).then_some(None)
@@ -97,12 +100,12 @@ fn apply(calls: &[Call], index: usize, state: Stored) -> Option<Stored> {
     }
 }
 
-/// The version of a write whose answer was lost and that no read has shown.
+/// Stands for the version of a write whose reply was lost, if no read has returned it.
 const UNSEEN: Version = Version::from_bytes([0x55; 16]);
 
-/// The version with which a payload was read, which no other write has.
+/// The version with which a payload was read. Payloads are unique among the writes.
 fn seen(calls: &[Call], payload: &[u8]) -> Option<Version> {
-    calls.iter().find_map(|call| match &call.answer {
+    calls.iter().find_map(|call| match &call.reply {
         Reply::Found(found, version) if found == payload => Some(*version),
         _ => None,
     })
@@ -121,7 +124,7 @@ impl fmt::Display for Call {
             Action::Put(payload, when) => write!(f, "put {} {when:?}", text(payload))?,
             Action::Delete(only) => write!(f, "delete {only:?}")?,
         }
-        match &self.answer {
+        match &self.reply {
             Reply::Found(payload, version) => write!(f, " -> {} {version:?}", text(payload)),
             other => write!(f, " -> {other:?}"),
         }
@@ -135,8 +138,8 @@ mod tests {
     const ONE: Version = Version::from_bytes([1; 16]);
     const TWO: Version = Version::from_bytes([2; 16]);
 
-    fn call(begun: u64, ended: u64, action: Action, answer: Reply) -> Call {
-        Call { action, answer, begun, ended }
+    fn call(begun: u64, ended: u64, action: Action, reply: Reply) -> Call {
+        Call { action, reply, begun, ended }
     }
 
     fn put(begun: u64, ended: u64, when: Precondition, version: Version) -> Call {
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_at_once_may_come_in_either_order() {
+    fn concurrent_calls_may_come_in_either_order() {
         for late in [ONE, TWO] {
             let both = [put(0, 3, Precondition::Always, ONE), put(1, 2, Precondition::Always, TWO), found(4, 5, late)];
             assert!(explain(&both));
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_answer_explains_either_state_once() {
+    fn a_lost_reply_explains_either_state_once() {
         let unknown = |begun| call(begun, u64::MAX, Action::Put(b"y".to_vec(), Precondition::Always), Reply::Unknown);
         let base = put(0, 1, Precondition::Absent, ONE);
         let new = |begun| call(begun, begun + 1, Action::Get, Reply::Found(b"y".to_vec(), TWO));
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_is_told_to_one() {
+    fn only_one_delete_reports_success() {
         let base = put(0, 1, Precondition::Absent, ONE);
         let delete = |removed| call(2, 3, Action::Delete(Some(ONE)), Reply::Deleted(removed));
         assert!(explain(&[base.clone(), delete(true), delete(false)]));

@@ -1,4 +1,7 @@
-//! `list` shows exactly what is stored, page by page.
+//! `list` returns exactly the records that are stored, page by page.
+//!
+//! An application lists to show users their accounts, to erase a user's data, to refresh tokens in the background and to
+//! find records that are sealed with an old key. A record that is missing in the list is missing in all of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,23 +12,27 @@ use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, Storage
 use crate::calls::{Call, pages};
 use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show;
-use crate::tested_storage::{TestedStorage, kept_for, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, retained_for, rich};
 
-/// `list` of a storage that does not declare it is `Unsupported`, and not an empty page.
+/// `list` returns `Unsupported` if the storage does not declare it, and never an empty page.
+///
+/// An empty page would mean that a user has no tokens, for instance when an operator erases the user's data.
 pub async fn an_undeclared_list_is_unsupported(on: Arc<TestedStorage>) -> PropertyResult {
     if on.capabilities().listable {
         return Err(crate::Stop::not_applicable("listable"));
     }
     on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
     let page = on.storage().list(&Filter::everything(), PageRequest::default()).await;
-    ensure_error!(page, StorageError::Unsupported(_), "list, which the storage does not declare");
+    ensure_error!(page, StorageError::Unsupported(_), "list of a storage that does not declare it");
     Ok(())
 }
 
-/// `list` returns every record once, with its version and hints, and no deleted one.
+/// `list` returns every record once, with its version and hints, and no deleted record.
+///
+/// Checks one page of 32 records, and again after some of them were deleted and others were written with other hints.
 pub async fn the_list_is_exact(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
-    // One page, and keys that no storage takes for another: filters, pages and keys have properties of their own.
+    // One page, and keys that no storage confuses: properties of their own test pages and keys.
     let everything = Filter::everything();
     let list = pages(&everything, 100);
     let keys: Vec<_> = (0..32).map(|index| key(&format!("user{index:02}"))).collect::<PropertyResult<_>>()?;
@@ -44,7 +51,7 @@ pub async fn the_list_is_exact(on: Arc<TestedStorage>) -> PropertyResult {
             on.storage().delete(&key, None).await?;
             wanted.remove(&key);
         } else if index % 3 == 1 {
-            // Written with a condition, with other hints than before.
+            // A conditional write, with other hints than before.
             let record = if index % 2 == 0 { Record::new("y") } else { rich("y").with_key_id(Some("2".to_owned())) };
             let before = wanted.get(&key).map(|entry: &Entry| Precondition::Version(entry.version));
             let when = before.unwrap_or(Precondition::Always);
@@ -56,7 +63,9 @@ pub async fn the_list_is_exact(on: Arc<TestedStorage>) -> PropertyResult {
     are_listed(&all(&on, &everything, 100).await?, &values(&wanted), &what)
 }
 
-/// Pages of any size cover the list exactly, and none is larger than asked for.
+/// Pages of any size cover the list exactly, and no page is larger than requested.
+///
+/// Tries limits from 0, which must still make progress, to `usize::MAX`, which must not overflow or allocate.
 pub async fn pages_of_any_size_cover_the_list(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut wanted = Vec::new();
@@ -72,7 +81,9 @@ pub async fn pages_of_any_size_cover_the_list(on: Arc<TestedStorage>) -> Propert
     Ok(())
 }
 
-/// A list of more than a thousand records is whole, in pages of any size.
+/// A list of more than a thousand records is complete, in pages of any size.
+///
+/// Many servers return at most 1,000 entries at a time.
 pub async fn long_lists_are_whole(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let count = 1_105;
@@ -87,16 +98,18 @@ pub async fn long_lists_are_whole(on: Arc<TestedStorage>) -> PropertyResult {
         let listed = list_all(on.storage().as_ref(), &filter, limit).await?;
         let different: BTreeSet<_> = listed.iter().map(|entry| &entry.key).collect();
         let what = pages(&filter, limit);
-        ensure_eq!(listed.len(), count, "{what} of {count} records: how many entries");
-        ensure_eq!(different.len(), count, "{what} of {count} records: how many different keys");
+        ensure_eq!(listed.len(), count, "{what} of {count} records: the number of entries");
+        ensure_eq!(different.len(), count, "{what} of {count} records: the number of different keys");
     }
-    on.together(keys, |storage, key| async move { Ok(storage.delete(&key, None).await?) }).await?;
+    on.concurrently(keys, |storage, key| async move { Ok(storage.delete(&key, None).await?) }).await?;
     let left = list_all(on.storage().as_ref(), &Filter::everything(), usize::MAX).await?;
     ensure_eq!(left, vec![], "list after all records were deleted");
     Ok(())
 }
 
-/// All records of a user can be listed and removed, and no other user's record is removed with them.
+/// All records of a user can be listed and removed, and no other user's record is affected.
+///
+/// Lists with the user as the filter and deletes each version, as an application does when a user closes their account.
 pub async fn a_user_can_be_removed(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     for key in many()? {
@@ -107,19 +120,22 @@ pub async fn a_user_can_be_removed(on: Arc<TestedStorage>) -> PropertyResult {
     for entry in all(&on, &alice, 1).await? {
         let delete = Call::delete(&entry.key, Some(entry.version));
         let removed = on.storage().delete(&entry.key, Some(entry.version)).await?;
-        ensure_eq!(removed, true, "{delete}, the version that list shows");
+        ensure_eq!(removed, true, "{delete}, the listed version");
     }
-    ensure_eq!(all(&on, &alice, 10).await?, vec![], "{} after all that it showed were deleted", pages(&alice, 10));
+    ensure_eq!(all(&on, &alice, 10).await?, vec![], "{} after all listed records were deleted", pages(&alice, 10));
     let others: Vec<_> = before.into_iter().filter(|entry| !alice.matches(entry)).collect();
     are_listed(&all(&on, &Filter::everything(), 10).await?, &others, "list after one user's records were deleted")
 }
 
-/// Every record that `get` returns is listed: of any size, with any hints, and until its retention ends.
+/// Every record that `get` returns is listed, whatever its size and hints are, until its retention ends.
+///
+/// An index that is written separately from the records fails this, and so does a list that rounds the retention
+/// differently from `get`.
 pub async fn no_record_is_hidden_from_the_list(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut wanted = BTreeMap::new();
     for size in [0, 1, 1_024, 4_097, 65_537, 262_145, 1_048_576] {
-        let size = on.fitting(size);
+        let size = on.accepted_length(size);
         for (name, hints) in [("plain", Record::new("")), ("rich", rich(""))] {
             let key = key(&format!("{name} {size}"))?;
             let mut record = Record::new(vec![b'x'; size]).with_key_id(hints.key_id);
@@ -138,13 +154,13 @@ pub async fn no_record_is_hidden_from_the_list(on: Arc<TestedStorage>) -> Proper
     Ok(())
 }
 
-/// What `get` returns before and after a `list`, that list shows.
+/// A `list` returns a record if `get` returns it before and after that call.
 async fn short_lived_is_listed(on: &TestedStorage, seconds: u64) -> PropertyResult {
     let key = key(&format!("short {seconds}"))?;
-    let record = kept_for("x", Duration::from_secs(seconds));
+    let record = retained_for("x", Duration::from_secs(seconds));
     let filter = Filter::everything().tenant(None).user(key.user());
     let mut hidden = 0;
-    // The clock's second may end between two calls, but not between most of them.
+    // A second of the clock may end between two calls, but not between most of them.
     for _ in 0..40 {
         let version = on.storage().put(&key, &record, Precondition::Always).await?;
         let mut is_there = on.storage().get(&key).await?.is_some();
@@ -155,12 +171,14 @@ async fn short_lived_is_listed(on: &TestedStorage, seconds: u64) -> PropertyResu
         }
         hidden += usize::from(is_there);
         let what = format!("{} while get returns a record with a retention of {seconds} s", pages(&filter, 10));
-        ensure!(hidden < 4, "{what}: missing, {hidden} times of {hidden}");
+        ensure!(hidden < 4, "{what}: the record is missing, in {hidden} of {hidden} attempts");
     }
     Ok(())
 }
 
-/// A delete of one of a user's many accounts hides none of the others, in any list.
+/// Deleting one of a user's many accounts does not hide the others in any list.
+///
+/// A storage fails this if it removes or rewrites the index entry of a user together with one account.
 pub async fn deleting_one_account_hides_no_other(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut keys = Vec::new();
@@ -172,8 +190,8 @@ pub async fn deleting_one_account_hides_no_other(on: Arc<TestedStorage>) -> Prop
     let versions = on.put_all(keys.iter().map(|key| (key.clone(), rich("x"))).collect()).await?;
     let entries = keys.iter().zip(versions).map(|(key, version)| Entry::new(key.clone(), version, &rich("x")));
     let mut entries: Vec<_> = entries.collect();
-    for (place, is_conditional) in [(0, false), (12, true), (28, true), (56, false), (40, true)] {
-        let deleted = entries.remove(place);
+    for (index, is_conditional) in [(0, false), (12, true), (28, true), (56, false), (40, true)] {
+        let deleted = entries.remove(index);
         let only = is_conditional.then_some(deleted.version);
         let delete = Call::delete(&deleted.key, only);
         on.storage().delete(&deleted.key, only).await?;
@@ -192,7 +210,7 @@ pub async fn deleting_one_account_hides_no_other(on: Arc<TestedStorage>) -> Prop
     Ok(())
 }
 
-/// Keys in several tenants, users, providers and accounts: 32 of them.
+/// 32 keys with several tenants, users, providers and accounts.
 pub(crate) fn many() -> PropertyResult<Vec<TokenKey>> {
     let mut keys = Vec::new();
     for user in ["alice", "bob", "carol", "dave"] {
@@ -205,7 +223,7 @@ pub(crate) fn many() -> PropertyResult<Vec<TokenKey>> {
     Ok(keys)
 }
 
-/// The entries are those wanted, in any order. A failure says what is missing, unexpected or changed, and not all.
+/// The listed entries are the wanted ones, in any order. A failure shows only what is missing, unexpected or changed.
 #[track_caller]
 pub(crate) fn are_listed(listed: &[Entry], wanted: &[Entry], what: &str) -> PropertyResult {
     let among = |entry: &Entry, others: &[Entry]| others.iter().any(|other| other.key == entry.key);
@@ -230,13 +248,13 @@ pub(crate) fn are_listed(listed: &[Entry], wanted: &[Entry], what: &str) -> Prop
     Ok(())
 }
 
-/// The first few of many.
+/// The first few texts, and how many there are.
 fn some(those: &[String]) -> String {
     let shown = those.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
     if those.len() > 4 { format!("{shown}, ... ({} in all)", those.len()) } else { shown }
 }
 
-/// All pages, in the order of the keys.
+/// The entries of all pages, sorted by key.
 pub(crate) async fn all(on: &TestedStorage, filter: &Filter, limit: usize) -> PropertyResult<Vec<Entry>> {
     let mut entries = list_all(on.storage().as_ref(), filter, limit).await?;
     entries.sort_by(|one, other| one.key.cmp(&other.key));

@@ -1,6 +1,9 @@
-//! Texts that are not the same, and that one system or another takes for the same.
+//! Texts that are different, although one system or another treats them as equal.
+//!
+//! They are grouped by what such systems do: fold case, normalize Unicode, apply a collation, parse numbers, clean
+//! addresses, expand patterns. Only texts of the same group are ever confused, so each group is tried by itself.
 
-/// Each of these groups is tried by itself, in every part of a key.
+/// Differences that case folding, trimming and the removal of accents would hide.
 pub(crate) const CASE_SPACES_AND_ACCENTS: &[&[&str]] = &[
     &["alice", "Alice", "ALICE", "aLICE", "álice", "alicé", "ålice", "al1ce", "a1ice", "alic\u{451}", "alic\u{435}"],
     &[
@@ -20,6 +23,7 @@ pub(crate) const CASE_SPACES_AND_ACCENTS: &[&[&str]] = &[
     &["o'brien", "obrien", "o\u{2019}brien", "o''brien", "o\\'brien", "\"o'brien\"", "'obrien'"],
 ];
 
+/// Differences that normalization, or the removal of invisible characters, would hide.
 pub(crate) const UNICODE: &[&[&str]] = &[
     &["caf\u{e9}", "cafe\u{301}", "cafe", "caf\u{c9}", "cafe\u{b4}", "caf\u{ea}", "caf\u{fffd}", "caf?"],
     &[
@@ -79,9 +83,9 @@ pub(crate) const UNICODE: &[&[&str]] = &[
     ],
 ];
 
-/// What one collation or another compares as equal.
+/// Texts that some collation treats as equal.
 pub(crate) const COLLATIONS: &[&[&str]] = &[
-    // Kana: hiragana, katakana, their half width, small ones, voiced ones, the sign that repeats, long vowels.
+    // Kana: hiragana, katakana, half-width, small and voiced kana, prolonged sound marks.
     &[
         "\u{306f}",
         "\u{30cf}",
@@ -111,7 +115,7 @@ pub(crate) const COLLATIONS: &[&[&str]] = &[
     &["1", "\u{ff11}", "\u{661}", "\u{967}", "\u{b9}", "\u{2081}", "\u{4e00}", "\u{2160}"],
     &["-", "\u{2010}", "\u{2013}", "\u{2212}", "\u{ff0d}", "\u{ad}", "_", "\u{ff3f}", "~", "\u{301c}", "\u{ff5e}"],
     &[" ", "\u{3000}", "\u{a0}", "\u{2003}", "\u{200b}"],
-    // Hangul and its letters; Han that is written in two ways.
+    // Hangul syllables and their letters; variants of Han characters.
     &[
         "\u{ac00}",
         "\u{1100}\u{1161}",
@@ -122,7 +126,7 @@ pub(crate) const COLLATIONS: &[&[&str]] = &[
         "\u{5203}",
         "\u{5204}",
     ],
-    // Letters that a language counts as two, or as a variant.
+    // Letters that a language treats as two letters, or as a variant of another.
     &["ae", "\u{e6}", "\u{e4}", "\u{c6}", "a\u{308}", "A\u{308}", "a", "\u{e5}", "aa"],
     &["o", "\u{f6}", "\u{f8}", "oe", "\u{153}", "\u{151}", "o\u{308}", "\u{f2}", "0"],
     &[
@@ -130,12 +134,12 @@ pub(crate) const COLLATIONS: &[&[&str]] = &[
         "\u{fe}", "l", "\u{142}",
     ],
     &["\u{451}", "\u{435}", "\u{439}", "\u{438}", "\u{44d}", "v", "w", "y", "\u{fc}", "u", "ue"],
-    // Without weight in the default order of Unicode.
+    // Characters without weight in the default collation of Unicode.
     &["x", "x\0", "x\u{1}", "x\u{200e}", "x\u{2063}", "x\u{e0001}", "x\u{300}", "\u{fffe}x", "x\u{10fffe}", "x\u{640}"],
     &["x.y", "xy", "x,y", "x y", "x-y", "x/y", "x'y", "x:y", "x(y)", "x\u{b7}y"],
 ];
 
-/// What stands for nothing, for everything, or for a default.
+/// Texts that some systems use for an absent value, for everything, or for a default.
 pub(crate) const STAND_INS: &[&[&str]] = &[
     &["default", "Default", "DEFAULT", "null", "NULL", "Null", "none", "None", "nil", "undefined", "NaN", "N/A", "n/a"],
     &["-", "--", "_", "*", "**", "%", "0", "00", "1", "-1", ".", "..", "/", "\\", "?", "~", "#", "@", "$"],
@@ -168,7 +172,7 @@ pub(crate) const STAND_INS: &[&[&str]] = &[
     ],
 ];
 
-/// Numbers as text, and what else a column with a type of its own makes of a text.
+/// Numbers, dates and booleans as text, which a typed column or format would convert.
 pub(crate) const NUMBERS: &[&[&str]] = &[
     &[
         "7", "007", "07", "+7", "7.", "7.0", "7.00", "7e0", "70e-1", "0x7", "0o7", "0b111", "\u{ff17}", "\u{667}",
@@ -213,7 +217,7 @@ pub(crate) const NUMBERS: &[&[&str]] = &[
     ],
 ];
 
-/// Addresses and identifiers, and what is made of them where they are "cleaned".
+/// Addresses and identifiers, and the results of decoding or "cleaning" them.
 pub(crate) const ADDRESSES: &[&[&str]] = &[
     &[
         "a+b@x",
@@ -376,11 +380,11 @@ pub(crate) const SPECIAL: &[&[&str]] = &[
     ],
 ];
 
-/// Texts of which one is a part of another, up to what may separate parts.
+/// Texts that are parts of each other, with possible separators, and names that a storage may reserve for itself.
 pub(crate) const PARTS_OF_OTHERS: &[&[&str]] = &[
     &["a", "a:", "a:b", ":a", "b:a", "ab", "a/", "a/b", "/a", "b/a", "a\0b", "a\0", "b\0a"],
     &["a", "a.b", "a|b", "a-b", "a_b", "a b", "a#b", "a,b", "a;b", "a=b", "a@b", "a\u{1f}b", "a::b", "a\\b"],
-    // What a storage may take for a name of its own.
+    // Names that a storage may use for itself.
     &[
         "oauth-dance",
         "oauth-dance:x",
@@ -410,6 +414,6 @@ pub(crate) const PARTS_OF_OTHERS: &[&[&str]] = &[
     ],
 ];
 
-/// All of them.
+/// All groups of all kinds.
 pub(crate) const ALL: &[&[&[&str]]] =
     &[CASE_SPACES_AND_ACCENTS, UNICODE, COLLATIONS, STAND_INS, NUMBERS, ADDRESSES, SPECIAL, PARTS_OF_OTHERS];

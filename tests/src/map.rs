@@ -11,31 +11,40 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, rich};
 
-/// How long writes are repeated to find one that is lost.
+/// How long [`no_acknowledged_write_is_lost`] looks for a lost write.
 const TIME: Duration = Duration::from_millis(1_500);
 
-/// The name that a storage declares is not empty, its `max_payload` is 1 KiB or more, and what it declares does not change.
+/// `capabilities` has a name and a `max_payload` of at least 1 KiB, and always returns the same values.
+///
+/// The suite and the refresh protocol read the capabilities once and rely on them. A storage whose capabilities depend
+/// on the server, such as whether it persists data, has to determine them before the first call.
 pub async fn capabilities_do_not_change(on: Arc<TestedStorage>) -> PropertyResult {
     let first = on.capabilities();
     ensure!(!first.name.is_empty(), "capabilities(): the name is empty");
     let limit = first.max_payload.unwrap_or(usize::MAX);
-    ensure!(limit >= 1_024, "capabilities(): max_payload is {limit}, and every storage accepts 1 KiB");
+    ensure!(limit >= 1_024, "capabilities(): max_payload is {limit}, but must be at least 1,024");
     on.storage().put(&key("alice")?, &Record::new("x"), Precondition::Always).await?;
     ensure_eq!(on.capabilities(), first, "capabilities() after a put");
     Ok(())
 }
 
-/// `get` of a key that was never written is `Ok(None)`.
+/// `get` of a key that was never written returns `Ok(None)`.
+///
+/// Tried on an empty storage, and again while another user's record is stored. An error instead of `None` would make
+/// every new user look like an outage.
 pub async fn missing_is_none(on: Arc<TestedStorage>) -> PropertyResult {
-    let (nobody, alice) = (key("nobody")?, key("alice")?);
-    let get = Call::get(&nobody);
-    ensure_eq!(on.storage().get(&nobody).await?, None, "{get} of a new storage");
+    let (missing, alice) = (key("missing")?, key("alice")?);
+    let get = Call::get(&missing);
+    ensure_eq!(on.storage().get(&missing).await?, None, "{get} of a new storage");
     on.storage().put(&alice, &rich("written for alice"), Precondition::Always).await?;
-    ensure_eq!(on.storage().get(&nobody).await?, None, "{get}, where only {} was written", alice.show());
+    ensure_eq!(on.storage().get(&missing).await?, None, "{get} while only the record of ({}) is stored", alice.show());
     Ok(())
 }
 
-/// Every `get` after a `put` returns its record, and every `get` after a `delete` is `None`: each of several.
+/// After a `put`, every `get` returns its record. After a `delete`, every `get` returns `None`.
+///
+/// Each state is read three times, because a cache may answer the first read correctly and later ones from an older
+/// copy.
 pub async fn a_read_shows_the_last_write(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for round in 0..8 {
@@ -44,20 +53,23 @@ pub async fn a_read_shows_the_last_write(on: Arc<TestedStorage>) -> PropertyResu
         for read in 1..=3 {
             let found = on.storage().get(&key).await?.map(|found| found.value.payload);
             let wanted = Some(payload.clone());
-            ensure_eq!(found, wanted, "{}, number {read} after the put of write {round}", Call::get(&key));
+            ensure_eq!(found, wanted, "{}, read {read} after the put of write {round}", Call::get(&key));
         }
         if round % 3 == 2 {
             on.storage().delete(&key, None).await?;
             for read in 1..=3 {
                 let found = on.storage().get(&key).await?;
-                ensure_eq!(found, None, "{}, number {read} after a delete", Call::get(&key));
+                ensure_eq!(found, None, "{}, read {read} after a delete", Call::get(&key));
             }
         }
     }
     Ok(())
 }
 
-/// A hint that was not given is not there when the record is read.
+/// A hint that was not written is absent when the record is read.
+///
+/// Tries all eight combinations of `expires_at`, `key_id` and a retention. A column with a default value, or an absent
+/// hint that is stored as 0 or as an empty text, fails this.
 pub async fn absent_hints_stay_absent(on: Arc<TestedStorage>) -> PropertyResult {
     for chosen in 0..8 {
         let key = key(&format!("user{chosen}"))?;
@@ -83,7 +95,10 @@ pub async fn absent_hints_stay_absent(on: Arc<TestedStorage>) -> PropertyResult 
     Ok(())
 }
 
-/// `put` replaces the whole record and merges nothing: payload, hints and retention.
+/// `put` replaces the whole record: payload, hints and retention. Nothing is merged.
+///
+/// Writes a record without hints over one that has all of them, unconditionally and on the condition of a version. An
+/// update that omits the columns of absent hints leaves the old values.
 pub async fn a_write_replaces_the_whole_record(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let poor = Record::new("b");
@@ -99,20 +114,26 @@ pub async fn a_write_replaces_the_whole_record(on: Arc<TestedStorage>) -> Proper
     Ok(())
 }
 
-/// The version that `put` returned is the one that `get` shows, and reading does not change it.
+/// `get` returns the version that `put` returned, and reading does not change it.
+///
+/// A `put` on the condition of that version then has to succeed. A storage that updates the record when it is read, for
+/// instance to extend its retention, must not create a new version.
 pub async fn reading_does_not_change_the_version(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     for read in 1..=3 {
         let found = on.storage().get(&key).await?.map(|found| found.version);
         let what = Call::get(&key);
-        ensure_eq!(found, Some(version), "{what}, number {read} after a put: the version, which put returned");
+        ensure_eq!(found, Some(version), "{what}, read {read} after a put: version");
     }
     on.storage().put(&key, &rich("y"), Precondition::Version(version)).await?;
     Ok(())
 }
 
-/// `put Always` never conflicts, whatever is there.
+/// `put` with `Always` never returns `Conflict`, whatever is stored.
+///
+/// Writes a new key, other bytes, equal bytes and a deleted key. A storage that counts changed rows may mistake equal
+/// bytes for a conflict, because some databases do not count a row that an update leaves as it is.
 pub async fn put_always_never_conflicts(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     for payload in ["one", "two", "two", "three"] {
@@ -123,7 +144,9 @@ pub async fn put_always_never_conflicts(on: Arc<TestedStorage>) -> PropertyResul
     Ok(())
 }
 
-/// `delete` of a record is `Ok(true)`, and the record is gone.
+/// `delete` of a stored record returns `Ok(true)`, and the next `get` returns `None`.
+///
+/// A record that is only marked as deleted has to be invisible to every operation from then on.
 pub async fn delete_removes_the_record(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
@@ -133,18 +156,23 @@ pub async fn delete_removes_the_record(on: Arc<TestedStorage>) -> PropertyResult
     Ok(())
 }
 
-/// `delete` of a key that has no record, or no longer has one, is `Ok(false)`.
+/// `delete` of a key without a record returns `Ok(false)`, whether the key was never written or its record was deleted.
+///
+/// Derive the result from the number of rows or keys that the server removed, not from the success of the statement.
 pub async fn delete_of_nothing_is_false(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let delete = Call::delete(&key, None);
     ensure_eq!(on.storage().delete(&key, None).await?, false, "{delete} of a key that was never written");
     on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     on.storage().delete(&key, None).await?;
-    ensure_eq!(on.storage().delete(&key, None).await?, false, "{delete}, for the second time");
+    ensure_eq!(on.storage().delete(&key, None).await?, false, "{delete} a second time");
     Ok(())
 }
 
-/// A key can be written again after a delete, and nothing of the old record comes back with it.
+/// A key can be written again after a delete, and nothing of the old record returns.
+///
+/// Writes with `Absent`, as a first login does. A tombstone that counts as a record, or hints that survive the delete,
+/// fail this.
 pub async fn a_deleted_key_can_be_written_again(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     on.storage().put(&key, &rich("old"), Precondition::Always).await?;
@@ -157,7 +185,11 @@ pub async fn a_deleted_key_can_be_written_again(on: Arc<TestedStorage>) -> Prope
     Ok(())
 }
 
-/// Once `put` or `delete` returned, every handle on the same data sees it: in `get`, in `list` and in conditions.
+/// As soon as `put` or `delete` has returned, every handle on the same data observes it: in `get`, in `list` and in
+/// conditions.
+///
+/// Two handles take turns at writing. The other one reads before and after, so that anything it has cached is stale. A
+/// cache without a declared `max_age` fails this, and so does a read from a replica that lags behind.
 pub async fn writes_are_seen_through_every_handle(on: Arc<TestedStorage>) -> PropertyResult {
     on.harness().reopen().await?;
     if on.capabilities().max_age.is_some() {
@@ -171,7 +203,7 @@ pub async fn writes_are_seen_through_every_handle(on: Arc<TestedStorage>) -> Pro
             |call: &str| format!("{} through handle {reader} after {call} through handle {writer}", Call::get(&key));
         let payload = format!("round {round}").into_bytes();
         let when = if round % 5 == 0 { Precondition::Absent } else { Precondition::Always };
-        // Read before, so that what is remembered is out of date.
+        // Read first, so that a cached record is stale.
         handles[reader].get(&key).await?;
         let version = handles[writer].put(&key, &Record::new(payload.clone()), when).await?;
         let found = handles[reader].get(&key).await?.map(|found| (found.value.payload, found.version));
@@ -182,7 +214,7 @@ pub async fn writes_are_seen_through_every_handle(on: Arc<TestedStorage>) -> Pro
             ensure_eq!(
                 listed,
                 vec![version],
-                "list through handle {reader} after put through handle {writer}: versions"
+                "list through handle {reader} after put through handle {writer}: the versions"
             );
         }
         if round % 5 == 4 {
@@ -193,8 +225,11 @@ pub async fn writes_are_seen_through_every_handle(on: Arc<TestedStorage>) -> Pro
     Ok(())
 }
 
-/// A storage that declares a `max_age` returns no record that another handle replaced or removed longer ago, and caches no
-/// absence.
+/// A storage that declares a `max_age` never returns a record that another handle replaced or deleted longer ago than
+/// that, and does not cache absence.
+///
+/// Another handle writes, `max_age` passes, and the new state has to be visible. An absent record has to be looked up
+/// each time: otherwise a user who has just connected an account appears as not connected.
 pub async fn cached_records_are_no_older_than_declared(on: Arc<TestedStorage>) -> PropertyResult {
     let max_age = on.capabilities().max_age.ok_or_else(|| Stop::not_applicable("no max_age is declared"))?;
     let other = on.harness().reopen().await?;
@@ -208,19 +243,22 @@ pub async fn cached_records_are_no_older_than_declared(on: Arc<TestedStorage>) -
         let version = other.put(&key, &Record::new("new"), Precondition::Always).await?;
         on.outlast_caches().await;
         let found = on.storage().get(&key).await?.map(|found| found.version);
-        ensure_eq!(found, Some(version), "{get} {max_age:?} after another handle wrote over it");
+        ensure_eq!(found, Some(version), "{get} {max_age:?} after another handle replaced the record");
         other.delete(&key, None).await?;
         on.outlast_caches().await;
-        ensure_eq!(on.storage().get(&key).await?, None, "{get} {max_age:?} after another handle removed it");
+        ensure_eq!(on.storage().get(&key).await?, None, "{get} {max_age:?} after another handle deleted the record");
     }
     Ok(())
 }
 
-/// Every acknowledged write is there, and every acknowledged delete has happened, in thousands of them.
+/// Every acknowledged write is stored, and every acknowledged delete has taken effect, over thousands of calls.
+///
+/// Up to eight clients write, read and delete their own keys for about 1.5 seconds. This finds writes that are lost
+/// rarely: in a buffer, in a retry, or when a data structure grows.
 pub async fn no_acknowledged_write_is_lost(on: Arc<TestedStorage>) -> PropertyResult {
     let clients = if on.capabilities().atomic { 8 } else { 1 };
     let end = Instant::now() + TIME;
-    on.together(0..clients, move |storage, client| async move {
+    on.concurrently(0..clients, move |storage, client| async move {
         let (key, mut versions) = (key(&format!("user{client}"))?, HashSet::<Version>::new());
         for number in 0..900 {
             if number > 30 && Instant::now() > end {

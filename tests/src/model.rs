@@ -1,4 +1,7 @@
-//! Random histories of single calls, each answer compared with that of a model which keeps the contract.
+//! Random histories of single calls, in which each result is compared with that of a model.
+//!
+//! The model is the contract as a program: a map from keys to records, with versions and retention. It finds combinations
+//! that no single property thinks of, such as a stale version after an expired record that was purged through another handle.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,11 +20,16 @@ use crate::tested_storage::{Random, TestedStorage, list_all};
 const HISTORIES: usize = 60;
 const STEPS: usize = 60;
 const TIME: Duration = Duration::from_millis(1_200);
-/// How far a storage's clock may be behind, so that it still shows a record.
+/// How far a storage's clock may be behind, so that it may still return a record.
 const LATE: Duration = Duration::from_millis(300);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// In any history of calls, one after the other and through several handles, every answer is that of the model.
+/// In any sequence of calls, one at a time and through several handles, every result is the one that a model of the
+/// contract predicts.
+///
+/// The model is an in-memory map with versions and retention. Up to 60 histories of 60 calls use similar keys, stale
+/// versions, repeated bytes and a clock that moves. The failure names the history and the step; the last calls are
+/// below it.
 pub async fn random_histories_match_the_model(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.recorded_handles(3).await?;
     let can_move_time = on.can_move_time().await?;
@@ -38,7 +46,7 @@ pub async fn random_histories_match_the_model(on: Arc<TestedStorage>) -> Propert
     Ok(())
 }
 
-/// A few keys that one storage or another takes for the same.
+/// A few keys that some storages might confuse.
 fn keys(random: &mut Random) -> PropertyResult<Vec<TokenKey>> {
     let group = lookalikes::ALL[random.below(lookalikes::ALL.len())];
     let texts = group[random.below(group.len())];
@@ -55,10 +63,10 @@ fn keys(random: &mut Random) -> PropertyResult<Vec<TokenKey>> {
     Ok(keys)
 }
 
-/// What the contract says is stored.
+/// What is stored according to the contract.
 struct Model {
     records: BTreeMap<TokenKey, Stored>,
-    /// Versions that were written once, of any key.
+    /// All versions that were ever written, with their keys.
     old: Vec<(TokenKey, Version)>,
 }
 
@@ -66,7 +74,7 @@ struct Model {
 struct Stored {
     record: Record,
     version: Version,
-    /// Between these two instants it was written.
+    /// The times just before and just after it was written.
     written: (Duration, Duration),
 }
 
@@ -75,7 +83,7 @@ impl Stored {
         self.record.retain_seconds().map(Duration::from_secs)
     }
 
-    /// Whether it is there at an instant; `None` if it may be or not.
+    /// Whether the record is live between two instants. `None` if its retention ends around then.
     fn is_live(&self, begun: Duration, ended: Duration) -> Option<bool> {
         let Some(lasts) = self.lasts() else { return Some(true) };
         if lasts.is_zero() || begun > self.written.1 + lasts + LATE {
@@ -147,7 +155,7 @@ impl Player<'_> {
         }
     }
 
-    /// Waits until no record may be there or not.
+    /// Advances the clock until it is certain of every record whether its retention has ended.
     async fn leave_the_edge(&self) -> PropertyResult {
         loop {
             let (now, soon) = (self.on.now(), self.on.now() + SECOND);
@@ -158,7 +166,7 @@ impl Player<'_> {
         }
     }
 
-    /// A condition that holds about half of the time.
+    /// A condition that is met about half of the time.
     fn condition(&mut self, key: &TokenKey) -> Precondition {
         let current = self.model.records.get(key).map(|stored| stored.version);
         let old: Vec<_> = self.model.old.iter().rev().filter(|(owner, _)| owner == key).take(6).collect();
@@ -180,13 +188,13 @@ impl Player<'_> {
         chosen.map_or(Precondition::Absent, Precondition::Version)
     }
 
-    /// A record of the same bytes now and then, with and without hints and retention.
+    /// A random record, with or without hints and retention. Some payloads repeat.
     fn record(&mut self, step: usize) -> Record {
         let payload = match self.random.below(6) {
             0 => b"the same".to_vec(),
             1 => Vec::new(),
             2 => {
-                let length = self.on.fitting([700, 5_000][self.random.below(2)]);
+                let length = self.on.accepted_length([700, 5_000][self.random.below(2)]);
                 self.random.bytes(length)
             }
             _ => format!("history {}, step {step}", self.number).into_bytes(),
@@ -197,7 +205,7 @@ impl Player<'_> {
         let millis = [None, None, None, Some(0), Some(60_000), Some(99_001), Some(600_000), Some(86_400_000)];
         let mut retain_for = millis[self.random.below(millis.len())].map(Duration::from_millis);
         if !self.can_move_time {
-            // Nothing ends while the history runs, or it is over at once.
+            // A retention must not end while the history runs, unless it is zero.
             retain_for = retain_for.map(|time| time * 100);
         }
         Record::new(payload)
@@ -214,7 +222,7 @@ impl Player<'_> {
         step: usize,
     ) -> PropertyResult {
         let stored = self.model.records.get(key).map(|stored| stored.record.clone());
-        // The record that is stored already, now and then.
+        // Sometimes the same record as the stored one.
         let repeated = stored.filter(|_| self.random.below(4) == 0);
         let record = repeated.unwrap_or_else(|| self.record(step));
         let begun = self.on.now();
@@ -222,11 +230,11 @@ impl Player<'_> {
         let ended = self.on.now();
         let current = self.current(key, begun, ended)?.map(|stored| stored.version);
         let put = Call::put(key, &record, when);
-        let what = format!("{}: {put} where {}", self.place(step), stored_is(current));
+        let what = format!("{}: {put} while {}", self.place(step), stored_is(current));
         match written {
             Ok(version) if when.holds_for(current) => {
                 let again = self.model.old.iter().any(|(owner, old)| owner == key && *old == version);
-                ensure!(!again, "{what}: it returned a version that the key had before, {version:?}");
+                ensure!(!again, "{what} returned a version that the key had before, {version:?}");
                 self.model.old.push((key.clone(), version));
                 self.model.records.insert(key.clone(), Stored { record, version, written: (begun, ended) });
                 Ok(())
@@ -247,7 +255,7 @@ impl Player<'_> {
         let removed = storage.delete(key, only).await?;
         let current = self.current(key, begun, self.on.now())?.map(|stored| stored.version);
         let holds = current.is_some_and(|current| only.is_none_or(|only| only == current));
-        let what = format!("{} where {}", Call::delete(key, only), stored_is(current));
+        let what = format!("{} while {}", Call::delete(key, only), stored_is(current));
         ensure_eq!(removed, holds, "{}: {what}", self.place(step));
         if holds {
             self.model.records.remove(key);
@@ -255,7 +263,7 @@ impl Player<'_> {
         Ok(())
     }
 
-    /// Reads a key and compares all that is read.
+    /// Reads a key, and compares the whole record with the model.
     async fn check(&mut self, storage: &dyn TokenStorage, key: &TokenKey, step: usize) -> PropertyResult {
         let begun = self.on.now();
         let found = storage.get(key).await?;
@@ -280,16 +288,16 @@ impl Player<'_> {
         ensure_eq!(found.value.key_id, wanted.record.key_id, "{what}: key_id");
         let (left, lasts) = (found.value.retain_for, wanted.lasts());
         let right = left.is_some() == lasts.is_some();
-        ensure!(right, "{what}: retain_for: written with {}, found {}", lasts.show(), left.show());
+        ensure!(right, "{what}: retain_for is {1}, but was written as {0}", lasts.show(), left.show());
         if let (Some(left), Some(lasts)) = (found.value.retain_for, wanted.lasts()) {
             let least = lasts.saturating_sub(ended - wanted.written.0 + SECOND + LATE);
             let most = lasts.saturating_sub(begun.saturating_sub(wanted.written.1)) + SECOND + LATE;
-            ensure!(left >= least && left <= most.min(lasts), "{what}: retain_for: {left:?} left of {lasts:?}");
+            ensure!(left >= least && left <= most.min(lasts), "{what}: retain_for is {left:?} of {lasts:?}");
         }
         Ok(())
     }
 
-    /// Lists with a random filter and compares every entry.
+    /// Lists with a random filter, and compares every entry with the model.
     async fn list(&mut self, storage: &dyn TokenStorage, step: usize) -> PropertyResult {
         if !self.on.capabilities().listable {
             return Ok(());
@@ -328,13 +336,13 @@ impl Player<'_> {
         filter
     }
 
-    /// What the model has for a key while a call ran.
+    /// What the model contains for a key during a call.
     fn current(&self, key: &TokenKey, begun: Duration, ended: Duration) -> PropertyResult<Option<Stored>> {
         let Some(stored) = self.model.records.get(key) else { return Ok(None) };
         match stored.is_live(begun, ended) {
             Some(is_live) => Ok(is_live.then(|| stored.clone())),
-            // Too slow to say: nothing that is checked here takes this long.
-            None => Err(Stop::failed("a call took so long that retentions of a minute ended while it ran")),
+            // The call was too slow to tell whether the retention has ended. No call should take that long.
+            None => Err(Stop::failed("a call took so long that a retention of a minute ended in the meantime")),
         }
     }
 
@@ -343,7 +351,7 @@ impl Player<'_> {
     }
 }
 
-/// What the model has.
+/// Describes what the model contains.
 fn stored_is(current: Option<Version>) -> String {
     current.map_or_else(|| "nothing is stored".to_owned(), |version| format!("{version:?} is stored"))
 }

@@ -1,41 +1,59 @@
+//! How a property ends, and the macros with which properties check something.
+
 use std::fmt::Write as _;
 use std::panic::Location;
 
 use crate::harness::HarnessError;
 
-/// How one property ended: it holds, or a [`Stop`].
+/// The result of one property: `Ok` if the storage has the property, otherwise a [`Stop`] with the reason.
+///
+/// ```
+/// use std::sync::Arc;
+/// use oauth_dance_conformance::{PropertyResult, Stop, TestedStorage, listing};
+/// use oauth_dance_core::MemoryStorage;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let tested = Arc::new(TestedStorage::new(MemoryStorage::new(), 1));
+/// let result: PropertyResult = listing::an_undeclared_list_is_unsupported(tested).await;
+/// assert_eq!(result, Err(Stop::not_applicable("listable")));
+/// # }
+/// ```
 pub type PropertyResult<T = ()> = Result<T, Stop>;
 
-/// Why a property was not shown to hold.
+/// Why a property did not pass. Only [`Failed`](Self::Failed) means that the storage is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
-    /// The storage does not declare what this is about, or the harness cannot bring it about.
+    /// The property is about something that the storage does not declare, or needs something that the harness cannot do.
+    /// The text says which. The property is counted and listed in the report, and its test passes.
     NotApplicable(String),
-    /// The server or whatever else the storage needs is not there.
+    /// The server, or something else that the storage needs, is not available. The test prints `SKIP` and passes, or fails
+    /// if `REQUIRE_BACKENDS=1`.
     Missing(String),
-    /// The storage broke its contract.
+    /// The storage does not fulfil its contract. The first line names the call, the key and the record; the last calls and
+    /// the seed of the random choices follow.
     Failed(String),
 }
 
 impl Stop {
-    /// A broken promise, with the place in the suite that noticed.
+    /// A failure, with the place in the suite at which it was detected.
     #[track_caller]
     pub fn failed(what: impl std::fmt::Display) -> Self {
         let place = Location::caller();
         Self::Failed(format!("{what} ({}:{})", place.file(), place.line()))
     }
 
-    /// Something the storage or the harness does not offer.
+    /// Something that the storage does not declare, or that the harness cannot do.
     pub fn not_applicable(why: impl Into<String>) -> Self {
         Self::NotApplicable(why.into())
     }
 }
 
-/// Before an error that no property asked for. The run puts the call in its place.
+/// The prefix of an error that the property did not expect. [`Property::run`](crate::Property::run) replaces it by the call.
 pub(crate) const UNEXPECTED: &str = "unexpected error: ";
 
-/// Any error that was not expected is a failure, reported with the errors underneath.
+/// Every error that a property does not expect is a failure. It is reported with its sources.
 impl<E: std::error::Error> From<E> for Stop {
     #[track_caller]
     fn from(error: E) -> Self {
@@ -53,19 +71,19 @@ impl From<HarnessError> for Stop {
     }
 }
 
-/// An error and everything underneath, on one line.
+/// An error and its sources, on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, ": {source}");
         next = source.source();
     }
     text
 }
 
-/// Ends the property as failed unless a condition holds.
+/// Ends the property as failed unless the condition is true.
 macro_rules! ensure {
     ($holds:expr, $($why:tt)+) => {
         if !$holds {
@@ -74,7 +92,7 @@ macro_rules! ensure {
     };
 }
 
-/// Ends the property as failed unless two values are equal, and shows both.
+/// Ends the property as failed unless two values are equal. The message shows both.
 macro_rules! ensure_eq {
     ($found:expr, $wanted:expr, $($why:tt)+) => {
         match (&$found, &$wanted) {
@@ -89,7 +107,7 @@ macro_rules! ensure_eq {
     };
 }
 
-/// Ends the property as failed unless the result is the error of a pattern.
+/// Ends the property as failed unless the result is an error that matches the pattern.
 macro_rules! ensure_error {
     ($result:expr, $error:pat, $($why:tt)+) => {
         match $result {

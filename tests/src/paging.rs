@@ -1,4 +1,7 @@
-//! A list goes on from page to page, whatever changes in between.
+//! A list continues from page to page, whatever changes in between.
+//!
+//! Lists of all users are long, and run for minutes beside the traffic of the application. A cursor is a position in the
+//! order of keys: everything that exists throughout is listed once, and everything else may or may not be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +16,11 @@ use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
-/// A cursor that no storage handed out is `InvalidCursor`: neither the first page nor an empty one.
+/// A cursor that the storage did not create is rejected with `InvalidCursor`: the result is neither the first page nor
+/// an empty one.
+///
+/// Tries made-up bytes, and a valid cursor with bytes appended. A list that starts again at the first page never ends
+/// for its caller.
 pub async fn foreign_cursors_are_refused(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     on.storage().put(&key("alice")?, &rich("x"), Precondition::Always).await?;
@@ -35,18 +42,22 @@ pub async fn foreign_cursors_are_refused(on: Arc<TestedStorage>) -> PropertyResu
     on.storage().put(&key("bob")?, &rich("x"), Precondition::Always).await?;
     let page = on.storage().list(&Filter::everything(), PageRequest { after: None, limit: 1 }).await?;
     let Some(next) = page.next else { return Ok(()) };
-    // More than the storage wrote, and nothing that a text ends with.
+    // A cursor of the storage, with bytes appended that end no text.
     for tail in [&[0xff][..], &[0xff; 16], &[0xfe, 0xff, 0]] {
         let bytes = [next.as_bytes(), tail].concat();
         let after = Some(Cursor::from_bytes(bytes.clone()));
         let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 10 }).await;
-        let what = format!("list after a cursor of its own with {} behind it, {}", tail.to_vec().show(), bytes.show());
+        let what = format!("list after a valid cursor with {} appended, {}", tail.to_vec().show(), bytes.show());
         ensure_error!(page, StorageError::InvalidCursor, "{what}");
     }
     Ok(())
 }
 
-/// A list goes on after a record that was deleted meanwhile, with another limit, filter or handle.
+/// A list continues after a record that was deleted in the meantime, with another limit or filter, or through another
+/// handle.
+///
+/// Deletes each record as soon as it is listed. A cursor has to be a position in the order of keys, not an offset, and
+/// not a row that must still exist.
 pub async fn a_list_continues_from_any_cursor(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let handles = on.recorded_handles(2).await?;
@@ -59,10 +70,10 @@ pub async fn a_list_continues_from_any_cursor(on: Arc<TestedStorage>) -> Propert
         let filter = if turn % 3 == 2 { Filter::everything().provider("github") } else { Filter::everything() };
         let page = handles[turn % 2].list(&filter, PageRequest { after, limit: 1 + turn % 3 }).await?;
         for entry in page.entries {
-            // All that was listed is deleted, the record of the cursor included.
+            // Everything that was listed is deleted, including the record at the position of the cursor.
             let delete = Call::delete(&entry.key, Some(entry.version));
             let removed = handles[0].delete(&entry.key, Some(entry.version)).await?;
-            ensure_eq!(removed, true, "{delete}, the version that list shows");
+            ensure_eq!(removed, true, "{delete}, the listed version");
             listed.push(entry.key);
         }
         after = page.next;
@@ -70,11 +81,13 @@ pub async fn a_list_continues_from_any_cursor(on: Arc<TestedStorage>) -> Propert
             break;
         }
     }
-    ensure!(after.is_none(), "list: there is always another page, after 100 of them");
-    keys_are_listed(listed, &keys, "list, with each record deleted once it was listed")
+    ensure!(after.is_none(), "list does not end: there is a next page after 100 pages");
+    keys_are_listed(listed, &keys, "list, with each record deleted as soon as it was listed")
 }
 
-/// A cursor is valid for any filter and limit, whether or not the record that it stands behind meets the filter.
+/// A cursor is valid for any filter and limit, whether or not the record at its position matches the filter.
+///
+/// Continues a list without a filter with each of several filters, from every position.
 pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut keys = Vec::new();
@@ -97,7 +110,7 @@ pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> Propert
     let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &rich("x"));
     let (mut before, mut after) = (BTreeSet::new(), None);
     for turn in 0.. {
-        ensure!(turn < 100, "list(pages of 1): there is always another page, after 100 of them");
+        ensure!(turn < 100, "list(pages of 1) does not end: there is a next page after 100 pages");
         let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 1 }).await?;
         before.extend(page.entries.into_iter().map(|entry| entry.key));
         let Some(next) = page.next else { break };
@@ -121,7 +134,11 @@ pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> Propert
     Ok(())
 }
 
-/// A list continues after any key: long ones, ones of any characters, and ones that read the same when joined.
+/// A list continues after any key: long keys, keys of any characters, and keys that read the same when their parts are
+/// joined.
+///
+/// A cursor that contains a key has to encode it without ambiguity, and has to compare it in the order in which the
+/// list is sorted.
 pub async fn a_list_continues_after_any_key(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut keys = BTreeSet::new();
@@ -155,7 +172,9 @@ pub async fn a_list_continues_after_any_key(on: Arc<TestedStorage>) -> PropertyR
     Ok(())
 }
 
-/// A list continues after a record whose retention has ended since it was listed, purged or not.
+/// A list continues after a record whose retention has ended since it was listed, whether or not it was purged.
+///
+/// Takes a cursor at every position, lets every second record expire, and continues from each cursor.
 pub async fn a_list_continues_after_an_expired_record(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let one = on.units(1).await?;
@@ -166,7 +185,7 @@ pub async fn a_list_continues_after_an_expired_record(on: Arc<TestedStorage>) ->
         live.push(key(&format!("user{index}"))?);
         on.storage().put(&live[index], &rich("x"), Precondition::Always).await?;
     }
-    // A cursor behind each record, live and not.
+    // A cursor after each record, whether or not it will expire.
     let mut cursors = vec![None];
     let mut seen = vec![BTreeSet::new()];
     let begun = on.now();
@@ -175,7 +194,7 @@ pub async fn a_list_continues_after_an_expired_record(on: Arc<TestedStorage>) ->
         let mut so_far = seen.last().cloned().unwrap_or_default();
         so_far.extend(page.entries.into_iter().map(|entry| entry.key));
         let Some(next) = page.next else { break };
-        ensure!(cursors.len() < 100, "list(pages of 1): there is always another page, after 100 of them");
+        ensure!(cursors.len() < 100, "list(pages of 1) does not end: there is a next page after 100 pages");
         cursors.push(Some(next));
         seen.push(so_far);
     }
@@ -195,17 +214,19 @@ pub async fn a_list_continues_after_an_expired_record(on: Arc<TestedStorage>) ->
                 }
             }
             let wanted: Vec<_> = live.iter().filter(|key| !before.contains(*key)).cloned().collect();
-            let what = format!("list from a cursor of {:?} ago, since when records have expired", on.now() - begun);
+            let what = format!("list from a cursor, {:?} later and after records have expired", on.now() - begun);
             keys_are_listed(listed, &wanted, &what)?;
         }
     }
     Ok(())
 }
 
-/// A record that is there throughout is listed exactly once, whatever is written and deleted between the pages.
+/// A record that exists throughout is listed exactly once, whatever is written and deleted between the pages.
+///
+/// Offsets fail this: a delete before the current position skips a record, and an insert repeats one.
 pub async fn pages_are_stable_under_writes(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
-    // What comes and goes before the cursor must not cancel out.
+    // Records that are created and deleted before the cursor must not cancel each other out.
     for (round, (created, deleted)) in [(3, 0), (0, 3), (2, 2)].into_iter().enumerate() {
         let name = |user: String| PropertyResult::Ok(TokenKey::new(format!("round{round}"), user)?);
         let mut records = Vec::new();
@@ -217,7 +238,7 @@ pub async fn pages_are_stable_under_writes(on: Arc<TestedStorage>) -> PropertyRe
         let filter = Filter::everything().provider(format!("round{round}"));
         let (mut listed, mut after) = (Vec::new(), None);
         for turn in 0.. {
-            ensure!(turn < 1_000, "{}: there is always another page, after 1,000 of them", pages(&filter, 5));
+            ensure!(turn < 1_000, "{} does not end: there is a next page after 1,000 pages", pages(&filter, 5));
             let page = on.storage().list(&filter, PageRequest { after, limit: 5 }).await?;
             listed.extend(page.entries.into_iter().map(|entry| entry.key));
             let Some(next) = page.next else { break };
@@ -235,13 +256,16 @@ pub async fn pages_are_stable_under_writes(on: Arc<TestedStorage>) -> PropertyRe
             let key = name(format!("m{index:03}"))?;
             let times = listed.iter().filter(|listed| **listed == key).count();
             let list = pages(&filter, 5);
-            ensure_eq!(times, 1, "{list}: how often ({}) is listed, which was there throughout", key.show());
+            ensure_eq!(times, 1, "{list}: how often ({}) is listed, which exists throughout", key.show());
         }
     }
     Ok(())
 }
 
-/// Each page shows what is stored when it is asked for: no record that was deleted since the first page, and none as it was.
+/// Each page shows the state at the time of its request: no record that was deleted since the first page, and no
+/// outdated version.
+///
+/// A list that is computed once and then returned in slices fails this.
 pub async fn later_pages_show_the_current_state(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let keys: Vec<_> = (0..9).map(|index| key(&format!("user{index}"))).collect::<PropertyResult<_>>()?;
@@ -266,13 +290,15 @@ pub async fn later_pages_show_the_current_state(on: Arc<TestedStorage>) -> Prope
             page = on.storage().list(&Filter::everything(), PageRequest { after: Some(after), limit }).await?;
             listed.extend(page.entries.into_iter().map(|entry| (entry.key.clone(), entry)));
         }
-        let what = format!("list: later pages of {limit}, after all that lay ahead was deleted or rewritten");
+        let what = format!("list: later pages of {limit}, after all later records were deleted or rewritten");
         are_listed(&values(&listed), &values(&wanted), &what)?;
     }
     Ok(())
 }
 
-/// Records past their retention between live ones neither end the list early nor take a place on a page.
+/// Expired records between live ones do not end a list early.
+///
+/// A storage that stops at the first page without a live record fails this.
 pub async fn expired_records_do_not_end_a_list(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let one = on.units(1).await?;
@@ -291,14 +317,16 @@ pub async fn expired_records_do_not_end_a_list(on: Arc<TestedStorage>) -> Proper
         for filter in [Filter::everything(), Filter::everything().provider("github").tenant(None)] {
             let listed = all(&on, &filter, limit).await?;
             let listed = listed.into_iter().map(|entry| entry.key).collect();
-            let what = format!("{} with expired records in between", pages(&filter, limit));
+            let what = format!("{} with expired records between live ones", pages(&filter, limit));
             keys_are_listed(listed, &live, &what)?;
         }
     }
     Ok(())
 }
 
-/// A user's long-lived record is listed after a short-lived one has ended, whichever was written last.
+/// A user's long-lived record stays listed after a short-lived one has expired, whichever was written last.
+///
+/// A storage fails this if the index entry of a user expires with the record that was written last.
 pub async fn long_lived_records_stay_listed_after_short_ones(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let (one, long) = (on.units(1).await?, on.units(600).await?);
@@ -333,7 +361,9 @@ pub async fn long_lived_records_stay_listed_after_short_ones(on: Arc<TestedStora
     Ok(())
 }
 
-/// A record that is rewritten all the time is listed exactly once, and so is what lies beside it.
+/// A record that is being rewritten is listed exactly once, and so are its neighbours.
+///
+/// A write that deletes and inserts the row fails this, and so does one that moves the record in the order of the list.
 pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let handles = on.handles(2).await?;
@@ -369,7 +399,9 @@ pub async fn a_record_is_listed_while_it_is_rewritten(on: Arc<TestedStorage>) ->
     checked
 }
 
-/// An entry of a list has the hints of the write that made its version, also while the record is rewritten.
+/// An entry of a list has the hints of the write that created its version, even while the record is being rewritten.
+///
+/// A storage that reads versions and hints with separate calls fails this.
 pub async fn entries_have_the_hints_of_their_version(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let handles = on.handles(2).await?;
@@ -400,14 +432,13 @@ pub async fn entries_have_the_hints_of_their_version(on: Arc<TestedStorage>) -> 
         let wants = with_hints.contains(entry.version.as_bytes());
         let has = vec![entry.expires_at.is_some(), entry.key_id.is_some()];
         let version = entry.version;
-        let what =
-            format!("list while {} is rewritten: the entry with {version:?}: expires_at, key_id: some", alice.show());
+        let what = format!("list while ({}) is rewritten: whether {version:?} has expires_at and key_id", alice.show());
         ensure_eq!(has, vec![wants; 2], "{what}");
     }
     Ok(())
 }
 
-/// These keys are listed, in any order and each once.
+/// Exactly these keys are listed, each once and in any order.
 #[track_caller]
 pub(crate) fn keys_are_listed(mut listed: Vec<TokenKey>, wanted: &[TokenKey], what: &str) -> PropertyResult {
     listed.sort();

@@ -1,4 +1,7 @@
-//! A payload is any bytes, up to the size that the storage declares.
+//! A payload is any sequence of bytes, up to the size that the storage declares.
+//!
+//! Payloads are sealed tokens, so every byte value occurs in them and no part of them may be interpreted. The hints beside
+//! a payload (`expires_at`, `key_id`) are plain text on purpose, because operators and background jobs search for them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +14,11 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, difference};
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
-/// A payload of any size up to the declared limit, or 1 MiB, comes back whole.
+/// A payload of any size up to the declared limit, or up to 1 MiB if none is declared, is returned with the same length
+/// and bytes.
+///
+/// Tries the sizes around powers of two, where columns, buffers and chunks end. A column type that is too small
+/// truncates: a MySQL `BLOB` ends at 65,535 bytes.
 pub async fn sizes_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
     let mut sizes = vec![0, 1, 255, 256, 4_095, 4_096, 4_097, 8_000, 16_384, 65_535, 65_536, 65_537, 1_048_576];
@@ -21,14 +28,17 @@ pub async fn sizes_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     sizes.extend((limit < usize::MAX).then_some(limit));
     for size in sizes.into_iter().filter(|size| *size <= limit) {
         let key = key(&format!("user{size}"))?;
-        // Letters, so that nothing but the size can be at fault.
+        // Letters only, so that the size is the only possible cause of a failure.
         let payload: Vec<u8> = (0..size).map(|index| b'a' + (index % 23) as u8).collect();
         comes_back(&on, &key, &payload).await?;
     }
     Ok(())
 }
 
-/// A payload above the declared limit is `TooLarge`, and the record that was there before is untouched.
+/// A payload above the declared limit is rejected with `TooLarge`, and the stored record does not change.
+///
+/// The error has to contain the size of the payload and the declared limit. Check the size before anything is sent: a
+/// server that truncates, or that closes the connection at a large packet, cannot report this.
 pub async fn too_large_is_refused(on: Arc<TestedStorage>) -> PropertyResult {
     let limit = on.capabilities().max_payload.ok_or_else(|| Stop::not_applicable("no max_payload is declared"))?;
     let key = key("alice")?;
@@ -45,18 +55,21 @@ pub async fn too_large_is_refused(on: Arc<TestedStorage>) -> PropertyResult {
                 );
             }
             other => {
-                let put = format!("put({}) of {size} bytes, where {limit} is the declared limit,", key.show());
+                let put = format!("put({}) of {size} bytes, with a declared limit of {limit},", key.show());
                 return Err(Stop::failed(format_args!("{put} is {}", other.show())));
             }
         }
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
-        let what = format!("{} after put of {size} bytes was refused", Call::get(&key));
+        let what = format!("{} after put of {size} bytes was rejected", Call::get(&key));
         ensure_eq!(found, Some((small.payload.clone(), version)), "{what}");
     }
     Ok(())
 }
 
-/// Every byte comes back: zeros, line ends, what is not UTF-8, and all 256 of them at the start and the end.
+/// Every byte value is preserved: zeros, line breaks, invalid UTF-8, and all 256 values at the start and at the end.
+///
+/// Some of the payloads begin like compressed data. A storage that stores payloads as text, trims them, or decompresses
+/// what looks compressed fails this.
 pub async fn any_bytes_come_back(on: Arc<TestedStorage>) -> PropertyResult {
     let every: Vec<u8> = (0..=255).collect();
     let mut payloads: Vec<Vec<u8>> = vec![
@@ -76,7 +89,7 @@ pub async fn any_bytes_come_back(on: Arc<TestedStorage>) -> PropertyResult {
         b"x ".to_vec(),
         b"a\r\nb\rc\nd".to_vec(),
         vec![0xef, 0xbb, 0xbf],
-        // What begins like something compressed, or like a container of some kind.
+        // These begin like compressed data, or like a container format.
         vec![0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         vec![0x1f, 0x8b],
         vec![0x78, 0x9c, 3, 0, 0, 0, 0, 1],
@@ -94,7 +107,10 @@ pub async fn any_bytes_come_back(on: Arc<TestedStorage>) -> PropertyResult {
     come_back(&on, &payloads).await
 }
 
-/// A payload that looks like something else comes back as it is: hexadecimal, base64, JSON, an envelope, a number.
+/// A payload that looks like an encoding is returned unchanged: hexadecimal, base64, JSON, an envelope or a number.
+///
+/// A storage fails this if it recognizes its own envelope, a tombstone or an absent value by the content of the
+/// payload. Store such facts in a field of their own.
 pub async fn payloads_that_look_encoded_come_back(on: Arc<TestedStorage>) -> PropertyResult {
     let texts = [
         "",
@@ -174,10 +190,14 @@ pub async fn payloads_that_look_encoded_come_back(on: Arc<TestedStorage>) -> Pro
     come_back(&on, &texts.map(|text| text.as_bytes().to_vec())).await
 }
 
-/// `expires_at` is exact to the second, from 1970 to 9999, whatever the time zones of process and server.
+/// `expires_at` is exact to the second from 1970 to 9999, in any time zone of the process and the server.
+///
+/// Tries the ends of 32-bit ranges, and hours in which clocks change. Store the seconds as a 64-bit integer: a
+/// timestamp column depends on time zones and has a range of its own.
 pub async fn instants_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
-    // Among them: 32 bits signed and unsigned, MySQL's TIMESTAMP, the nights clocks change in Europe and America.
+    // Among them are the ends of signed and unsigned 32-bit numbers, the end of MySQL's TIMESTAMP, and nights in which
+    // clocks change in Europe and America.
     let instants = [
         0,
         1,
@@ -207,14 +227,17 @@ pub async fn instants_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
             let listed: Vec<_> = listed.into_iter().map(|entry| entry.expires_at).collect();
-            ensure_eq!(listed, vec![expires_at], "list of the one record, of {}: expires_at", key.show());
+            ensure_eq!(listed, vec![expires_at], "list, with one record stored, of {}: expires_at", key.show());
         }
     }
     Ok(())
 }
 
-/// A `key_id` is any text of at most 64 bytes, and is read and listed as it was written. A longer one too, or it is
-/// `TooLarge`.
+/// A
+/// `key_id` of at most 64 bytes can be any text, and is read and listed as it was written. So is a longer one, unless it is rejected with `TooLarge`.
+///
+/// Tries the same texts as the properties of keys. A longer text must not be truncated, because a record that names
+/// another key cannot be opened.
 pub async fn key_ids_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     let mut texts: Vec<String> =
         ["0123456789abcdef", "ABCDEF", "Key", " key ", "a/b:c=d", "'", "%", "\n", "a\0b", "\0"]
@@ -254,29 +277,35 @@ async fn key_id_comes_back(on: &TestedStorage, text: &str) -> PropertyResult {
     if on.capabilities().listable {
         let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
         let listed: Vec<_> = listed.into_iter().map(|entry| entry.key_id).collect();
-        ensure_eq!(listed, vec![record.key_id], "list of the one record, of {}: key_id", key.show());
+        ensure_eq!(listed, vec![record.key_id], "list, with one record stored, of {}: key_id", key.show());
     }
     Ok(())
 }
 
-/// A payload that replaces a longer or a shorter one comes back with its own length and bytes.
+/// A payload that replaces a longer or a shorter one is returned with its own length and bytes.
+///
+/// This concerns storages that split large payloads: chunks of the previous payload must not remain behind the end of
+/// the new one.
 pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let small = [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000];
-    // For storages that divide a payload: fewer parts than before, and parts that are just full.
+    // For storages that split a payload: fewer chunks than before, and chunks that are just full.
     let large = [1_000_000, 66_000, 300_000, 131_073, 131_072, 65_537, 900_000, 65_536, 700_000, 262_145, 520_000, 2];
     for (length, letter) in small.into_iter().chain(large).zip((b'a'..=b'z').cycle()) {
-        comes_back(&on, &key, &vec![letter; on.fitting(length)]).await?;
+        comes_back(&on, &key, &vec![letter; on.accepted_length(length)]).await?;
     }
     Ok(())
 }
 
-/// What `put` wrote, `get` reads: the payload byte for byte, and every hint.
+/// `get` returns what `put` wrote: the payload byte for byte, and every hint.
+///
+/// Writes random payloads, instants and key ids over each other. If no more specific property fails, repeat the run
+/// with the seed that the failure names.
 pub async fn records_come_back_exactly(on: Arc<TestedStorage>) -> PropertyResult {
     let mut random = on.random();
     for round in 0..40 {
         let key = key(&format!("user{}", round % 4))?;
-        let length = random.below(on.fitting(3_000));
+        let length = random.below(on.accepted_length(3_000));
         let expires_at = Timestamp::from_unix_seconds(random.next() % 253_402_300_800);
         let key_id = format!("{:016x}", random.next());
         let record = Record::new(random.bytes(length)).with_expires_at(Some(expires_at)).with_key_id(Some(key_id));
@@ -288,16 +317,19 @@ pub async fn records_come_back_exactly(on: Arc<TestedStorage>) -> PropertyResult
         ensure!(is_same, "get after {put}: the payload: {}", difference(&record.payload, &found.value.payload));
         ensure_eq!(found.value.expires_at, record.expires_at, "get after {put}: expires_at");
         ensure_eq!(found.value.key_id, record.key_id, "get after {put}: key_id");
-        ensure_eq!(found.version, version, "get after {put}: the version, which put returned");
+        ensure_eq!(found.version, version, "get after {put}: the version");
         ensure_eq!(found.value.retain_for, None, "get after {put}: retain_for");
     }
     Ok(())
 }
 
-/// No large record is evicted for another, and there is no limit for all records of a user together.
+/// No large record is evicted for another one, and all records of a user together have no size limit.
+///
+/// Writes up to 40 records of 1 MiB for one user and then reads all of them. A cache of bounded size must not be the
+/// only place that has a record.
 pub async fn large_records_are_not_evicted(on: Arc<TestedStorage>) -> PropertyResult {
-    on.needs_room()?;
-    let size = on.fitting(1_048_576);
+    on.needs_many_records()?;
+    let size = on.accepted_length(1_048_576);
     let key = |index: usize| PropertyResult::Ok(TokenKey::new(format!("provider{index}"), "alice")?);
     let record = |index: usize| Record::new(vec![b'a' + (index % 26) as u8; size]);
     let mut count = 0;
@@ -307,13 +339,14 @@ pub async fn large_records_are_not_evicted(on: Arc<TestedStorage>) -> PropertyRe
     }
     for index in 0..count {
         let found = on.storage().get(&key(index)?).await?.map(|found| found.value);
-        let what = format!("{} after {count} puts of {size} bytes each for this user", Call::get(&key(index)?));
+        let what = format!("{} after {count} writes of {size} bytes each for this user", Call::get(&key(index)?));
         let is_same = found.as_ref() == Some(&record(index));
         ensure!(is_same, "{what}: expected {}, found {}", record(index).show(), found.show());
     }
     Ok(())
 }
 
+/// Writes each of these payloads, unless it is too large, and reads it back.
 async fn come_back(on: &TestedStorage, payloads: &[Vec<u8>]) -> PropertyResult {
     let key = key("alice")?;
     let limit = on.capabilities().max_payload.unwrap_or(usize::MAX);
@@ -323,7 +356,7 @@ async fn come_back(on: &TestedStorage, payloads: &[Vec<u8>]) -> PropertyResult {
     Ok(())
 }
 
-/// Writes a payload and reads it.
+/// Writes a payload and reads it back.
 async fn comes_back(on: &TestedStorage, key: &TokenKey, payload: &[u8]) -> PropertyResult {
     let record = Record::new(payload);
     on.storage().put(key, &record, Precondition::Always).await?;

@@ -1,7 +1,43 @@
-//! Properties that need another process, and what that process does.
+//! Several processes with the same data, and what the other processes do.
 //!
-//! A harness that can start one returns a [`Command`] from [`Harness::process`](crate::Harness::process). The program
-//! opens the same data and calls [`work`]; what it is to do stands in its environment.
+//! A harness that can start another process returns a [`Command`] from [`Harness::process`](crate::Harness::process). That
+//! program opens the same data and calls [`work`], which reads from the environment what to do. The simplest program is the
+//! test itself, started again with the path of the data in an environment variable:
+//!
+//! ```no_run
+//! use std::process::Command;
+//! use std::sync::Arc;
+//! use oauth_dance_conformance::{Harness, HarnessResult, async_trait, process};
+//! use oauth_dance_core::TokenStorage;
+//! # use oauth_dance_core::MemoryStorage;
+//! # struct FileStorage;
+//! # impl FileStorage { fn open(_: &str) -> std::io::Result<Arc<dyn TokenStorage>> { Ok(Arc::new(MemoryStorage::new())) } }
+//!
+//! struct InFile {
+//!     path: String,
+//!     storage: Arc<dyn TokenStorage>,
+//! }
+//!
+//! #[async_trait]
+//! impl Harness for InFile {
+//!     fn storage(&self) -> Arc<dyn TokenStorage> {
+//!         Arc::clone(&self.storage)
+//!     }
+//!
+//!     async fn process(&self) -> HarnessResult<Command> {
+//!         let mut command = Command::new(std::env::current_exe()?);
+//!         command.env("PATH_OF_STORAGE", &self.path).args(["--exact", "other_process", "--nocapture"]);
+//!         Ok(command)
+//!     }
+//! }
+//!
+//! # async fn example() {
+//! // In the test `other_process`:
+//! if let Ok(path) = std::env::var("PATH_OF_STORAGE") {
+//!     process::work(FileStorage::open(&path).unwrap()).await.unwrap();
+//! }
+//! # }
+//! ```
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
@@ -17,20 +53,20 @@ use crate::show::Show as _;
 use crate::survival::{KINDS, LARGE, is_unchanged, record, write_kind};
 use crate::tested_storage::{TestedStorage, key};
 
-/// The environment variable with the other process's job.
+/// The environment variable with the job of the other process.
 const JOB: &str = "OAUTH_DANCE_CONFORMANCE_JOB";
-/// Before the version of every write that the other process had acknowledged, or a dash for a delete.
+/// The prefix of a line about an acknowledged call. The version follows, or a dash for a delete.
 const ACKNOWLEDGED: &str = "acknowledged ";
-/// The user under which it is written that all processes are there.
+/// The user whose record is the signal that all processes have started.
 const GO: &str = "go";
 /// How many keys the other process writes in turn.
 const SLOTS: usize = 8;
 
-/// Does what the test that started this process asks for. Call it with the storage that the harness's tests use, and
-/// with nothing else writing to the standard output.
+/// Does what the test that started this process requests, on a storage with the data of the harness. It reports to the test
+/// on the standard output, where nothing else may write whole lines at the same time.
 ///
 /// # Errors
-/// What went wrong, in words. The process must then end with a status other than 0.
+/// A description of what failed. The process must then end with a status other than 0.
 pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
     let job = std::env::var(JOB).map_err(|_| format!("{JOB} is not set: a conformance test starts this program"))?;
     let words: Vec<_> = job.split(' ').collect();
@@ -43,17 +79,20 @@ pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
             Ok(rounds) => count_up(storage, rounds).await,
             Err(error) => Err(Stop::from(error)),
         },
-        ["write", run] => write_for_ever(storage.as_ref(), run).await,
+        ["write", run] => write_indefinitely(storage.as_ref(), run).await,
         ["kinds", run, large] => match large.parse() {
-            Ok(large) => write_kinds_for_ever(storage.as_ref(), run, large).await,
+            Ok(large) => write_kinds_indefinitely(storage.as_ref(), run, large).await,
             Err(error) => Err(Stop::from(error)),
         },
-        _ => Err(Stop::failed(format_args!("{job:?} is no job"))),
+        _ => Err(Stop::failed(format_args!("{JOB} has the unknown value {job:?}"))),
     };
     done.map_err(|stop| format!("{stop:?}"))
 }
 
-/// A counter that several processes count up by read and `put Version` misses nothing.
+/// A counter that several processes increment with `get` and a conditional `put` loses no increment.
+///
+/// A lock in the memory of a process does not help here. Files need a lock of the operating system, or an atomic
+/// rename.
 pub async fn no_update_is_lost_between_processes(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     needs_shared(&on)?;
@@ -74,12 +113,14 @@ pub async fn no_update_is_lost_between_processes(on: Arc<TestedStorage>) -> Prop
         ensure!(status.success(), "another process failed: {status}");
     }
     let get = Call::get(&key("counter")?);
-    let what = format!("{get}, counted up by {} processes at once, {rounds} times each", processes + 1);
+    let what = format!("{get}, after {} processes have incremented it {rounds} times each", processes + 1);
     ensure_eq!(count(on.storage().as_ref()).await?, (processes + 1) * rounds, "{what}");
     Ok(())
 }
 
-/// A write that was acknowledged in one process is seen at once in another.
+/// A write that was acknowledged in one process is visible in another: immediately, or after the declared `max_age`.
+///
+/// A buffer that is flushed later fails this.
 pub async fn writes_are_seen_by_other_processes(on: Arc<TestedStorage>) -> PropertyResult {
     needs_shared(&on)?;
     for round in 1..=3 {
@@ -91,7 +132,7 @@ pub async fn writes_are_seen_by_other_processes(on: Arc<TestedStorage>) -> Prope
         ensure_eq!(
             count(on.storage().as_ref()).await?,
             2 * round - 1,
-            "{} after another process counted it up",
+            "{} after another process has incremented it",
             Call::get(&key("counter")?)
         );
         count_up(Arc::clone(on.storage()), 1).await?;
@@ -99,19 +140,21 @@ pub async fn writes_are_seen_by_other_processes(on: Arc<TestedStorage>) -> Prope
     Ok(())
 }
 
-/// When the application is killed (`kill -9`), nothing that was acknowledged is lost: no write or delete of any kind.
+/// If the application is killed (`kill -9`), no acknowledged write or delete of any kind is lost.
+///
+/// The application is killed at different points of its writes, because writes in batches are safe just after a batch.
 pub async fn acknowledged_writes_survive_a_kill(on: Arc<TestedStorage>) -> PropertyResult {
     if !on.capabilities().durable {
         return Err(Stop::not_applicable("not durable"));
     }
     let mut random = on.random();
-    // At different points, for what is written in batches is safe right after one.
+    // Kill it at different points, because writes in batches are safe right after a batch.
     for run in 0..4 {
         let writes = 30 + 11 * run + random.below(11);
         let mut command = on.harness().process().await?;
         command.env(JOB, format!("write {run}"));
         let acknowledged = tokio::task::spawn_blocking(move || kill_after(writes, command)).await??.len();
-        ensure!(acknowledged >= writes, "the other process ended by itself after {acknowledged} writes");
+        ensure!(acknowledged >= writes, "the other process ended without being killed, after {acknowledged} writes");
         let storage = on.harness().reopen().await?;
         for slot in 0..SLOTS {
             let least = (1..=acknowledged).rev().find(|number| number % SLOTS == slot).unwrap_or_default();
@@ -121,7 +164,7 @@ pub async fn acknowledged_writes_survive_a_kill(on: Arc<TestedStorage>) -> Prope
             let get = Call::get(&key);
             ensure!(
                 number.is_some_and(|number: usize| number >= least),
-                "{get} after the kill is {}, and write {least} was acknowledged",
+                "{get} after the kill is {}, but write {least} was acknowledged",
                 found.show()
             );
         }
@@ -133,12 +176,16 @@ pub async fn acknowledged_writes_survive_a_kill(on: Arc<TestedStorage>) -> Prope
     Ok(())
 }
 
-/// Records of every kind are as the killed process wrote them, and none that it deleted is there.
+/// Records of every kind are as the killed process wrote them, and none that it deleted is stored.
 async fn every_kind_survives_a_kill(on: &TestedStorage, run: usize, writes: usize) -> PropertyResult {
-    let (mut command, large, begun) = (on.harness().process().await?, on.fitting(LARGE), on.now());
+    let (mut command, large, begun) = (on.harness().process().await?, on.accepted_length(LARGE), on.now());
     command.env(JOB, format!("kinds {run} {large}"));
     let acknowledged = tokio::task::spawn_blocking(move || kill_after(writes, command)).await??;
-    ensure!(acknowledged.len() >= writes, "the other process ended by itself after {} writes", acknowledged.len());
+    ensure!(
+        acknowledged.len() >= writes,
+        "the other process ended without being killed, after {} writes",
+        acknowledged.len()
+    );
     let storage = on.harness().reopen().await?;
     for (number, version) in acknowledged.into_iter().enumerate() {
         let key = key(&format!("run {run}, kind {number}"))?;
@@ -146,14 +193,14 @@ async fn every_kind_survives_a_kill(on: &TestedStorage, run: usize, writes: usiz
         let stored = version.map(|version| Versioned::new(record(number, large), version));
         let found = storage.get(&key).await?;
         let done = if stored.is_some() { "written" } else { "deleted" };
-        let what = format!("{} after the kill, {done} before it", Call::get(&key));
+        let what = format!("{} after the kill of the process that has {done} it", Call::get(&key));
         is_unchanged(found.as_ref(), stored.as_ref(), (Duration::ZERO, on.now() - begun), &what)?;
     }
     Ok(())
 }
 
-/// Runs a process that writes, kills it once so many writes were acknowledged, and returns the versions of all that were in
-/// the end.
+/// Runs a process that writes, and kills it after that many acknowledged writes. Returns the versions of all acknowledged
+/// writes, and `None` for deletes.
 fn kill_after(writes: usize, mut command: Command) -> io::Result<Vec<Option<u128>>> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut acknowledged = Vec::new();
@@ -170,19 +217,20 @@ fn kill_after(writes: usize, mut command: Command) -> io::Result<Vec<Option<u128
         Ok(())
     };
     let done = read();
-    // It may be dead already.
+    // The process may have ended already.
     let _ = child.kill();
     child.wait()?;
     done.map(|()| acknowledged)
 }
 
-/// Counts up once all processes are there: so that none is done before the next has begun.
+/// Increments the counter after all processes have started, so that they run at the same time.
 async fn count_with_others(storage: Arc<dyn TokenStorage>, rounds: usize, place: &str) -> PropertyResult {
     storage.put(&key(&format!("ready {place}"))?, &Record::new(""), Precondition::Always).await?;
     wait_for(storage.as_ref(), GO).await?;
     count_up(storage, rounds).await
 }
 
+/// Waits until the user has a record.
 async fn wait_for(storage: &dyn TokenStorage, user: &str) -> PropertyResult {
     for _ in 0..10_000 {
         if storage.get(&key(user)?).await?.is_some() {
@@ -193,7 +241,8 @@ async fn wait_for(storage: &dyn TokenStorage, user: &str) -> PropertyResult {
     Err(Stop::failed(format_args!("another process did not write {user:?} in time")))
 }
 
-async fn write_for_ever(storage: &dyn TokenStorage, run: &str) -> PropertyResult {
+/// Writes numbers until the process is killed.
+async fn write_indefinitely(storage: &dyn TokenStorage, run: &str) -> PropertyResult {
     for number in 1_usize.. {
         let key = key(&format!("run {run}, slot {}", number % SLOTS))?;
         let version = storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await?;
@@ -202,7 +251,8 @@ async fn write_for_ever(storage: &dyn TokenStorage, run: &str) -> PropertyResult
     Ok(())
 }
 
-async fn write_kinds_for_ever(storage: &dyn TokenStorage, run: &str, large: usize) -> PropertyResult {
+/// Writes and deletes records of all kinds until the process is killed.
+async fn write_kinds_indefinitely(storage: &dyn TokenStorage, run: &str, large: usize) -> PropertyResult {
     for number in 0.. {
         let (_, version) = write_kind(storage, &key(&format!("run {run}, kind {number}"))?, number, large).await?;
         acknowledge(version)?;
@@ -210,6 +260,7 @@ async fn write_kinds_for_ever(storage: &dyn TokenStorage, run: &str, large: usiz
     Ok(())
 }
 
+/// Reports an acknowledged call to the test.
 fn acknowledge(version: Option<Version>) -> io::Result<()> {
     let version =
         version.map_or_else(|| "-".to_owned(), |version| format!("{:032x}", u128::from_be_bytes(*version.as_bytes())));

@@ -1,9 +1,15 @@
+//! The list of all properties, with the properties that each of them depends on.
+//!
+//! A property *depends* on another one if it can only be tested on a storage that has the other one. For example, everything
+//! depends on the group `map`, because a test of retention that cannot read what it wrote proves nothing. Dependencies
+//! only sort failures; they never prevent a property from being tested.
+
 use std::collections::BTreeSet;
 
 use crate::run::Property;
 
-/// The one list of all properties: calls a macro of this crate with them, grouped by module. In brackets stands what a
-/// group or a property takes for granted: properties whose failure explains its own.
+/// Passes all properties, grouped by module, to a macro of this crate. The names in brackets are the properties, and groups
+/// of properties, that a group or a property depends on.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __properties {
@@ -232,41 +238,50 @@ macro_rules! __properties {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __table {
-    ($($group:ident $([$($basis:ident)+])?: $($name:ident $([$($own:ident)+])?)+;)+) => {
-        /// Every property, basic ones before those that depend on them.
+    ($($group:ident $([$($dependency:ident)+])?: $($name:ident $([$($own:ident)+])?)+;)+) => {
+        /// All properties, basic ones before those that depend on them.
+        ///
+        /// ```
+        /// use oauth_dance_conformance::PROPERTIES;
+        ///
+        /// let groups: std::collections::BTreeSet<_> = PROPERTIES.iter().map(|property| property.group).collect();
+        /// assert!(groups.contains("races") && groups.contains("retention"));
+        /// assert_eq!(PROPERTIES[0].group, "map");
+        /// ```
         pub const PROPERTIES: &[Property] = &[
             $($(Property {
                 group: stringify!($group),
                 name: stringify!($name),
-                rests_on: &[$($(stringify!($own)),+)?],
+                depends_on: &[$($(stringify!($own)),+)?],
                 check: |on| Box::pin($crate::$group::$name(on)),
             },)+)+
         ];
 
-        /// What all properties of a group take for granted: properties, and groups of them.
-        const GROUPS: &[(&str, &[&str])] = &[$((stringify!($group), &[$($(stringify!($basis)),+)?])),+];
+        /// What all properties of a group depend on: properties, and groups of properties.
+        const GROUPS: &[(&str, &[&str])] = &[$((stringify!($group), &[$($(stringify!($dependency)),+)?])),+];
     };
 }
 
 crate::__properties!(__table);
 
-/// Every property that this one takes for granted, and what those take for granted: if one of them fails, that explains
-/// the failure of this one.
-pub(crate) fn bases(property: &Property) -> BTreeSet<&'static str> {
-    let mut bases = BTreeSet::new();
-    let mut open = direct_bases(property);
-    while let Some(basis) = open.pop() {
-        if bases.insert(basis.name) {
-            open.extend(direct_bases(basis));
+/// All properties that this one depends on, directly and indirectly. If one of them fails, that explains a failure of this
+/// one.
+pub(crate) fn dependencies(property: &Property) -> BTreeSet<&'static str> {
+    let mut all = BTreeSet::new();
+    let mut open = direct_dependencies(property);
+    while let Some(dependency) = open.pop() {
+        if all.insert(dependency.name) {
+            open.extend(direct_dependencies(dependency));
         }
     }
-    bases
+    all
 }
 
-fn direct_bases(property: &Property) -> Vec<&'static Property> {
-    let of_group = GROUPS.iter().find(|(group, _)| *group == property.group).map_or(&[][..], |(_, bases)| *bases);
-    let names: Vec<&str> = of_group.iter().chain(property.rests_on).copied().collect();
-    // What all others of a group take for granted may be one of them.
+fn direct_dependencies(property: &Property) -> Vec<&'static Property> {
+    let of_group =
+        GROUPS.iter().find(|(group, _)| *group == property.group).map_or(&[][..], |(_, dependencies)| *dependencies);
+    let names: Vec<&str> = of_group.iter().chain(property.depends_on).copied().collect();
+    // A property of the group may be one that the other properties of the group depend on.
     let others = PROPERTIES.iter().filter(|other| other.name != property.name);
     others.filter(|other| names.contains(&other.name) || names.contains(&other.group)).collect()
 }
@@ -276,17 +291,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_basis_is_a_property_or_a_group() {
-        let own = PROPERTIES.iter().flat_map(|property| property.rests_on);
-        for name in GROUPS.iter().flat_map(|(_, bases)| *bases).chain(own) {
+    fn every_dependency_is_a_property_or_a_group() {
+        let own = PROPERTIES.iter().flat_map(|property| property.depends_on);
+        for name in GROUPS.iter().flat_map(|(_, dependencies)| *dependencies).chain(own) {
             assert!(PROPERTIES.iter().any(|other| other.name == *name || other.group == *name), "{name}");
         }
     }
 
     #[test]
-    fn no_property_takes_itself_for_granted() {
+    fn no_property_depends_on_itself() {
         for property in PROPERTIES {
-            assert!(!bases(property).contains(property.name), "{property:?}");
+            assert!(!dependencies(property).contains(property.name), "{property:?}");
         }
     }
 }

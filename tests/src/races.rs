@@ -1,4 +1,7 @@
 //! Many tasks on one record, through several handles.
+//!
+//! These properties use many tasks and few rounds, as a busy application does: pools run out of connections, statements wait
+//! for locks, and transactions are rolled back. [`duels`](crate::duels) looks for the smallest gaps between two calls.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -15,7 +18,10 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
-/// Of many `put Absent` at once exactly one succeeds, and the others get a `Conflict`.
+/// Of many concurrent `put` calls with `Absent`, exactly one succeeds, and the others return `Conflict`.
+///
+/// Twelve tasks on four handles. A read that is followed by an insert fails this, and so does an upsert. Let a unique
+/// key decide.
 pub async fn one_creation_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(4).await?;
@@ -30,20 +36,22 @@ pub async fn one_creation_wins(on: Arc<TestedStorage>) -> PropertyResult {
                 Err(error) => return Err(error.into()),
             }
         }
-        let what = format!("round {round}: 12 times put({}, Absent) at once", key.show());
-        ensure_eq!(won.len(), 1, "{what}: how many succeeded");
+        let what = format!("round {round}: 12 concurrent put({}, Absent)", key.show());
+        ensure_eq!(won.len(), 1, "{what}: the number of successes");
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
         let (index, version) = won[0];
         ensure_eq!(
             found,
             Some((index.to_string().into_bytes(), version)),
-            "get after {what}: the record of the one that succeeded"
+            "get after {what}: the record of the winner"
         );
     }
     Ok(())
 }
 
-/// Unconditional writes of one new key at once all succeed, and leave one record: that of one of them.
+/// Concurrent unconditional writes of a new key all succeed, and the record of one of them is stored.
+///
+/// An insert that loses a race has to become an update, instead of an error about a duplicate key.
 pub async fn racing_first_writes_all_succeed(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(4).await?;
     for round in 0..10 {
@@ -53,22 +61,28 @@ pub async fn racing_first_writes_all_succeed(on: Arc<TestedStorage>) -> Property
         for (index, result) in at_once(&handles, &key, 12, Precondition::Always).await {
             let version = result?;
             let put = format!("put({}, Always)", key.show());
-            ensure!(versions.insert(version), "round {round}: {put}: two writes at once returned {version:?}");
+            ensure!(
+                versions.insert(version),
+                "round {round}: two concurrent {put} returned the same version, {version:?}"
+            );
             all.push((index.to_string().into_bytes(), version));
         }
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
-        let what = format!("round {round}: {} after 12 times put Always at once", Call::get(&key));
+        let what = format!("round {round}: {} after 12 concurrent put Always", Call::get(&key));
         let found = found.ok_or_else(|| Stop::failed(format_args!("{what} is None")))?;
         ensure!(all.contains(&found), "{what} is {}, which none of them wrote", found.show());
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &Filter::everything().user(key.user()), 10).await?;
-            ensure_eq!(listed.len(), 1, "round {round}: list(user {:?}): how many records of one key", key.user());
+            ensure_eq!(listed.len(), 1, "round {round}: list(user {:?}): the number of records of one key", key.user());
         }
     }
     Ok(())
 }
 
-/// A counter that many tasks count up by read and `put Version`, through several handles, misses nothing.
+/// A counter that many tasks increment with `get` and a conditional `put`, through several handles, loses no increment.
+///
+/// This is the classic test of compare-and-swap. A condition that is checked by one statement while another one writes
+/// fails it.
 pub async fn no_update_is_lost(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let (tasks, rounds) = (8, 25);
@@ -81,12 +95,16 @@ pub async fn no_update_is_lost(on: Arc<TestedStorage>) -> PropertyResult {
         counted??;
     }
     let get = Call::get(&key("counter")?);
-    let what = format!("{get}, counted up by {tasks} tasks at once, {rounds} times each, with put Version");
+    let what =
+        format!("{get}, after {tasks} concurrent tasks have incremented it {rounds} times each with put Version");
     ensure_eq!(count(on.storage().as_ref()).await?, tasks * rounds, "{what}");
     Ok(())
 }
 
-/// Of many deletes of one record at once exactly one is `Ok(true)`.
+/// Of many concurrent deletes of a record, exactly one returns `Ok(true)`.
+///
+/// Return what the delete statement removed. A read before the delete lets several callers believe that they removed
+/// the record.
 pub async fn one_delete_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(4).await?;
@@ -104,12 +122,15 @@ pub async fn one_delete_wins(on: Arc<TestedStorage>) -> PropertyResult {
             removed += usize::from(result?);
         }
         let delete = Call::delete(&key, (round % 2 == 0).then_some(version));
-        ensure_eq!(removed, 1, "round {round}: 8 times {delete} at once: how many are Ok(true)");
+        ensure_eq!(removed, 1, "round {round}: 8 concurrent {delete}: the number of Ok(true)");
     }
     Ok(())
 }
 
-/// Of a delete and a write of the same version at once exactly one happens.
+/// Of a delete and a write of the same version at the same time, exactly one takes effect.
+///
+/// They are a logout and the commit of a refresh. If both succeeded, the token of a user who has logged out would
+/// remain.
 pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(2).await?;
@@ -129,7 +150,7 @@ pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<TestedStorage>) -> 
         let deleted = deleting.await??;
         let written_is = if written { "succeeded" } else { "is a Conflict" };
         let both = format!(
-            "round {round}: put({}, {version:?}) {written_is} and delete of that version at once is Ok({deleted})",
+            "round {round}: put({}, {version:?}) {written_is} and a concurrent delete of that version is Ok({deleted})",
             key.show()
         );
         ensure!(written != deleted, "{both}: exactly one must succeed");
@@ -137,17 +158,21 @@ pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<TestedStorage>) -> 
         ensure!(
             is_there == written,
             "{both}, and afterwards the record is {}",
-            if is_there { "there" } else { "gone" }
+            if is_there { "stored" } else { "not stored" }
         );
     }
     Ok(())
 }
 
-/// No read returns the payload of one write with the hints of another, a part of a payload, or nothing in between.
+/// No read mixes the payload of one write with the hints of another, returns a part of a payload, or returns `None`
+/// between two writes.
+///
+/// A storage fails this if it stores a record in several rows, keys or files and does not replace them atomically, or
+/// replaces a record by deleting and inserting it.
 pub async fn no_read_is_torn(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(3).await?;
-    // Some storages divide what is large, and others only what is larger still.
-    for size in BTreeSet::from([5_000, 100_000].map(|size| on.fitting(size))) {
+    // Some storages split payloads of the first size, others only those of the second.
+    for size in BTreeSet::from([5_000, 100_000].map(|size| on.accepted_length(size))) {
         no_read_of_this_size_is_torn(&on, &handles, size).await?;
     }
     Ok(())
@@ -181,11 +206,14 @@ async fn no_read_of_this_size_is_torn(
     Ok(written?)
 }
 
-/// Of several that write a large record over one version, or over nothing, at once exactly one succeeds.
+/// Of several concurrent writes of a large record over one version, or over nothing, exactly one succeeds.
+///
+/// Large payloads may take another path, such as chunks or a separate object. The record that is stored has to be the
+/// winner's, completely.
 pub async fn large_writes_exclude_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let handles = on.handles(4).await?;
-    for size in BTreeSet::from([5_000, 100_000].map(|size| on.fitting(size))) {
+    for size in BTreeSet::from([5_000, 100_000].map(|size| on.accepted_length(size))) {
         for round in on.rounds(10, Duration::from_millis(200)).await? {
             let key = key(&format!("user{size}-{round}"))?;
             let when = if round % 2 == 0 {
@@ -207,14 +235,16 @@ pub async fn large_writes_exclude_each_other(on: Arc<TestedStorage>) -> Property
                 }
             }
             let put = format!("put({}, {size} bytes, {})", key.show(), when.show());
-            ensure_eq!(won.len(), 1, "round {round}: 4 times {put} at once: how many succeeded");
-            ensure_eq!(on.storage().get(&key).await?, won.pop(), "round {round}: get after 4 times {put} at once");
+            ensure_eq!(won.len(), 1, "round {round}: 4 concurrent {put}: the number of successes");
+            ensure_eq!(on.storage().get(&key).await?, won.pop(), "round {round}: get after 4 concurrent {put}");
         }
     }
     Ok(())
 }
 
-/// Once a handle has returned a write it does not return an earlier one.
+/// Once a handle has returned a write, it never returns an earlier one (monotonic reads).
+///
+/// A handle that reads from several replicas fails this.
 pub async fn reads_do_not_go_back(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(3).await?;
     let key = key("alice")?;
@@ -227,7 +257,7 @@ pub async fn reads_do_not_go_back(on: Arc<TestedStorage>) -> PropertyResult {
             let mut last = 0;
             while !done.load(Ordering::SeqCst) {
                 let now = number(&key, storage.get(&key).await?.as_ref().map(|found| &found.value))?;
-                ensure!(now >= last, "{}: write {now} was read after write {last} had been", Call::get(&key));
+                ensure!(now >= last, "{} returned write {now} after it had returned write {last}", Call::get(&key));
                 last = now;
                 tokio::task::yield_now().await;
             }
@@ -249,7 +279,9 @@ pub async fn reads_do_not_go_back(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(written?)
 }
 
-/// Tasks that write two keys in opposite orders do not deadlock, and a busy key does not block another.
+/// Tasks that write two keys in opposite orders do not deadlock, and a busy key does not block another one.
+///
+/// A transaction that spans several keys, or one lock for all keys that is held across a network call, fails this.
 pub async fn keys_do_not_block_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.handles(4).await?;
     let (one, two, calm) = (key("one")?, key("two")?, key("calm")?);
@@ -269,7 +301,12 @@ pub async fn keys_do_not_block_each_other(on: Arc<TestedStorage>) -> PropertyRes
     for _ in 0..20 {
         let version = on.storage().put(&calm, &rich("x"), Precondition::Always).await?;
         let found = on.storage().get(&calm).await?.map(|found| found.version);
-        ensure_eq!(found, Some(version), "{} after put, while other keys are written: the version", Call::get(&calm));
+        ensure_eq!(
+            found,
+            Some(version),
+            "{} after put, while other keys are being written: the version",
+            Call::get(&calm)
+        );
     }
     while let Some(finished) = busy.join_next().await {
         finished??;
@@ -277,7 +314,7 @@ pub async fn keys_do_not_block_each_other(on: Arc<TestedStorage>) -> PropertyRes
     Ok(())
 }
 
-/// Counts the counter of [`no_update_is_lost`] up, as often as it takes.
+/// Increments the counter of [`no_update_is_lost`] that many times, and repeats each increment until it succeeds.
 pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> PropertyResult {
     let key = key("counter")?;
     for _ in 0..rounds {
@@ -288,7 +325,7 @@ pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> P
             match storage.put(&key, &Record::new(next.to_string()), when).await {
                 Ok(_) => break,
                 Err(StorageError::Conflict) => {}
-                // Too busy: nothing was written, and the caller may come again.
+                // The storage is too busy and has written nothing, so the call can be repeated.
                 Err(error) if error.is_retryable() => tokio::time::sleep(Duration::from_millis(5)).await,
                 Err(error) => return Err(error.into()),
             }
@@ -297,7 +334,7 @@ pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> P
     Ok(())
 }
 
-/// Where that counter stands.
+/// The value of the counter.
 pub(crate) async fn count(storage: &dyn TokenStorage) -> PropertyResult<usize> {
     number(&key("counter")?, storage.get(&key("counter")?).await?.as_ref().map(|found| &found.value))
 }
@@ -305,11 +342,11 @@ pub(crate) async fn count(storage: &dyn TokenStorage) -> PropertyResult<usize> {
 fn number(key: &TokenKey, record: Option<&Record>) -> PropertyResult<usize> {
     let number = record.and_then(|record| std::str::from_utf8(&record.payload).ok()?.parse().ok());
     number.ok_or_else(|| {
-        Stop::failed(format_args!("{} is {}, and only numbers were written", Call::get(key), record.show()))
+        Stop::failed(format_args!("{} is {}, but only numbers were written", Call::get(key), record.show()))
     })
 }
 
-/// The same precondition from many tasks at once, each writing its own number.
+/// Writes with the same precondition from many tasks concurrently. Each writes its own number.
 async fn at_once(
     handles: &[Arc<dyn TokenStorage>],
     key: &TokenKey,
@@ -324,7 +361,7 @@ async fn at_once(
     writing.join_all().await
 }
 
-/// A record of which every part shows the number of its write.
+/// A record whose parts all contain the number of its write.
 fn generation(number: u64, size: usize) -> Record {
     let mut payload = number.to_be_bytes().repeat(size / 8 + 1);
     payload.truncate(size);
@@ -333,6 +370,7 @@ fn generation(number: u64, size: usize) -> Record {
         .with_key_id(Some(format!("{number:016x}")))
 }
 
+/// Reads until `done`, and checks that every record is that of one write.
 async fn read_whole_generations(
     storage: Arc<dyn TokenStorage>,
     key: TokenKey,
@@ -342,12 +380,13 @@ async fn read_whole_generations(
     while !done.load(Ordering::SeqCst) {
         let get = Call::get(&key);
         let found = storage.get(&key).await?;
-        let gap = || Stop::failed(format_args!("{get}, which is written all the time and never deleted, is None"));
+        let gap =
+            || Stop::failed(format_args!("{get} is None, although the record is only replaced and never deleted"));
         let found = found.ok_or_else(gap)?.value;
         let number = found.expires_at.map_or(0, Timestamp::as_unix_seconds);
         ensure!(
             found == generation(number, size),
-            "{get} shows parts of several writes: the payload begins with write {} and ends with write {}, and the \
+            "{get} returned parts of several writes: the payload begins with write {} and ends with write {}, and the \
              hints are of write {number} and {}",
             part(found.payload.first_chunk()),
             part(found.payload.rchunks(8).nth(1).and_then(<[u8]>::first_chunk)),

@@ -1,4 +1,8 @@
-//! Remembers calls, so that a failure names them.
+//! Records calls, so that a failure can name them.
+//!
+//! Every storage under test is wrapped in [`Recorded`]. Properties with calls one after the other record each call with its
+//! result. Properties with concurrent calls record only those in flight and those that failed, so that the lock of the log
+//! does not serialize the calls which should race.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -17,7 +21,7 @@ use crate::show::Show;
 
 /// How many calls a failure shows.
 const LAST: usize = 8;
-/// How many calls that returned an error are remembered.
+/// How many calls that returned an error are recorded.
 const ERRORS: usize = 32;
 
 /// The calls of one property on its storages.
@@ -31,7 +35,7 @@ struct Calls {
     count: u64,
     in_flight: BTreeMap<u64, Line>,
     last: VecDeque<(u64, Line)>,
-    /// Each with the text of its error.
+    /// Failed calls, each with the text of its error.
     failed: VecDeque<(String, String)>,
     panicked: Option<String>,
 }
@@ -40,11 +44,11 @@ struct Calls {
 struct Line {
     handle: usize,
     call: Call,
-    answer: Option<String>,
+    result: Option<String>,
 }
 
 impl Log {
-    /// The last calls in order, a line each.
+    /// The last calls in order, one line for each.
     pub(crate) fn last_calls(&self) -> String {
         let calls = self.calls();
         let in_flight = calls.in_flight.iter().map(|(number, line)| (*number, line));
@@ -52,12 +56,12 @@ impl Log {
         lines.sort_by_key(|(number, _)| *number);
         let shown = lines.iter().skip(lines.len().saturating_sub(LAST)).map(|(_, line)| {
             let handle = if line.handle == 0 { String::new() } else { format!(" (handle {})", line.handle) };
-            format!("\n  {}{handle} -> {}", line.call, line.answer.as_deref().unwrap_or("no answer yet"))
+            format!("\n  {}{handle} -> {}", line.call, line.result.as_deref().unwrap_or("in flight"))
         });
         shown.collect()
     }
 
-    /// The call in flight that began first, and how many others there are.
+    /// The oldest call in flight, and how many others there are.
     pub(crate) fn in_flight(&self) -> Option<String> {
         let calls = self.calls();
         let first = calls.in_flight.values().next()?;
@@ -66,7 +70,7 @@ impl Log {
         Some(format!("{}{others}", first.call))
     }
 
-    /// The last call that returned an error which ends the same way as this text.
+    /// The last call whose error this text contains.
     pub(crate) fn call_with_error(&self, text: &str) -> Option<String> {
         let calls = self.calls();
         calls.failed.iter().rev().find(|(_, error)| text.contains(error)).map(|(call, _)| call.clone())
@@ -81,18 +85,18 @@ impl Log {
         let mut calls = self.calls();
         calls.count += 1;
         let number = calls.count;
-        calls.in_flight.insert(number, Line { handle, call, answer: None });
+        calls.in_flight.insert(number, Line { handle, call, result: None });
         number
     }
 
-    /// Notes the end of a call. One that is not remembered leaves nothing.
-    fn end(&self, number: u64, answer: Option<String>, is_remembered: bool) {
+    /// Records the end of a call. Unless it is to be retained, only its entry among those in flight is removed.
+    fn end(&self, number: u64, result: Option<String>, is_retained: bool) {
         let mut calls = self.calls();
         let Some(mut line) = calls.in_flight.remove(&number) else { return };
-        if !is_remembered {
+        if !is_retained {
             return;
         }
-        line.answer = answer;
+        line.result = result;
         calls.last.push_back((number, line));
         if calls.last.len() > LAST {
             calls.last.pop_front();
@@ -112,62 +116,63 @@ impl Log {
     }
 }
 
-/// The same storage, with its calls remembered.
+/// The same storage, with all its calls recorded.
 pub(crate) fn recorded(inner: Arc<dyn TokenStorage>, log: &Arc<Log>, handle: usize) -> Arc<dyn TokenStorage> {
-    Arc::new(Recorded { inner, log: Arc::clone(log), handle, remembers: true })
+    Arc::new(Recorded { inner, log: Arc::clone(log), handle, retains: true })
 }
 
-/// The same storage, with only those calls noted that are in flight or that returned an error: what answers at once is
-/// not held up by the log, so that calls can begin at the same time.
+/// The same storage, with only those calls recorded that are in flight or that returned an error. A call that returns
+/// immediately does not wait for the lock of the log, so that concurrent calls can start at the same time.
 pub(crate) fn watched(inner: Arc<dyn TokenStorage>, log: &Arc<Log>, handle: usize) -> Arc<dyn TokenStorage> {
-    Arc::new(Recorded { inner, log: Arc::clone(log), handle, remembers: false })
+    Arc::new(Recorded { inner, log: Arc::clone(log), handle, retains: false })
 }
 
 struct Recorded {
     inner: Arc<dyn TokenStorage>,
     log: Arc<Log>,
     handle: usize,
-    remembers: bool,
+    /// Whether calls stay in the log after they have returned.
+    retains: bool,
 }
 
 impl Recorded {
-    async fn note<T: Show>(
+    async fn record<T: Show>(
         &self,
         call: impl Fn() -> Call,
-        answering: impl Future<Output = Result<T, StorageError>>,
+        running: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        let mut noted = Noted { of: self, number: None };
-        if self.remembers {
-            noted.number = Some(self.log.begin(self.handle, call()));
+        let mut in_flight = InFlight { of: self, number: None };
+        if self.retains {
+            in_flight.number = Some(self.log.begin(self.handle, call()));
         }
-        let mut answering = pin!(answering);
-        let answer = poll_fn(|context| {
-            let polled = answering.as_mut().poll(context);
-            if polled.is_pending() && noted.number.is_none() {
-                noted.number = Some(self.log.begin(self.handle, call()));
+        let mut running = pin!(running);
+        let result = poll_fn(|context| {
+            let polled = running.as_mut().poll(context);
+            if polled.is_pending() && in_flight.number.is_none() {
+                in_flight.number = Some(self.log.begin(self.handle, call()));
             }
             polled
         })
         .await;
-        if let Err(error) = &answer {
+        if let Err(error) = &result {
             self.log.fail(call().to_string(), error);
         }
-        if let Some(number) = noted.number.take() {
-            let shown = self.remembers.then(|| answer.show());
-            self.log.end(number, shown, self.remembers);
+        if let Some(number) = in_flight.number.take() {
+            let shown = self.retains.then(|| result.show());
+            self.log.end(number, shown, self.retains);
         }
-        answer
+        result
     }
 }
 
 /// A call in flight.
-struct Noted<'a> {
+struct InFlight<'a> {
     of: &'a Recorded,
     number: Option<u64>,
 }
 
-/// It was dropped, or it panicked.
-impl Drop for Noted<'_> {
+/// If the call is still in flight, it was dropped, or it panicked.
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         let panics = std::thread::panicking();
@@ -176,31 +181,31 @@ impl Drop for Noted<'_> {
             calls.panicked = calls.in_flight.get(&number).map(|line| line.call.to_string());
         }
         let end = if panics { "a panic" } else { "dropped" };
-        self.of.log.end(number, Some(end.to_owned()), self.of.remembers);
+        self.of.log.end(number, Some(end.to_owned()), self.of.retains);
     }
 }
 
 #[async_trait]
 impl TokenStorage for Recorded {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        self.note(|| Call::get(key), self.inner.get(key)).await
+        self.record(|| Call::get(key), self.inner.get(key)).await
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        self.note(|| Call::put(key, record, when), self.inner.put(key, record, when)).await
+        self.record(|| Call::put(key, record, when), self.inner.put(key, record, when)).await
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        self.note(|| Call::delete(key, only), self.inner.delete(key, only)).await
+        self.record(|| Call::delete(key, only), self.inner.delete(key, only)).await
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         let (limit, is_later) = (page.limit, page.after.is_some());
-        self.note(|| Call::List(filter.clone(), limit, is_later), self.inner.list(filter, page)).await
+        self.record(|| Call::List(filter.clone(), limit, is_later), self.inner.list(filter, page)).await
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        self.note(|| Call::Purge(limit), self.inner.purge(limit)).await
+        self.record(|| Call::Purge(limit), self.inner.purge(limit)).await
     }
 
     fn capabilities(&self) -> Capabilities {

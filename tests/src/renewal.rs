@@ -1,4 +1,7 @@
-//! Each write begins a retention of its own, and no other call begins or prolongs one.
+//! Every write starts a new retention, and no other call starts or extends one.
+//!
+//! An application relies on both directions. A token that is refreshed must not disappear because of the retention of an
+//! earlier write, and a token that is only read must not be stored longer than the application has promised its users.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +11,20 @@ use oauth_dance_core::{Filter, Precondition, Record, StorageError, Versioned};
 use crate::calls::Call;
 use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
-use crate::tested_storage::{TestedStorage, kept_for, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, retained_for, rich};
 
-/// Every write sets the retention: none, longer and shorter all take effect, and nothing is inherited.
+/// Every write sets the retention: none, a longer and a shorter one all take effect, and nothing is inherited.
+///
+/// A write without a retention has to clear the previous one: the SQL column has to be set to
+/// `NULL`, and a Redis hash needs `PERSIST`.
 pub async fn every_write_sets_the_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let (short, long) = (on.units(2).await?, on.units(600).await?);
     let unlimited = Record::new("x");
     let cases = [
-        ("short to none", kept_for("x", short), unlimited.clone(), true),
-        ("short to long", kept_for("x", short), kept_for("x", long), true),
-        ("long to short", kept_for("x", long), kept_for("x", short), false),
-        ("none to short", unlimited, kept_for("x", short), false),
+        ("short to none", retained_for("x", short), unlimited.clone(), true),
+        ("short to long", retained_for("x", short), retained_for("x", long), true),
+        ("long to short", retained_for("x", long), retained_for("x", short), false),
+        ("none to short", unlimited, retained_for("x", short), false),
     ];
     for conditional in [false, true] {
         for (name, first, second, _) in &cases {
@@ -26,8 +32,8 @@ pub async fn every_write_sets_the_retention(on: Arc<TestedStorage>) -> PropertyR
             let version = on.storage().put(&key, first, Precondition::Always).await?;
             let when = if conditional { Precondition::Version(version) } else { Precondition::Always };
             match on.storage().put(&key, second, when).await {
-                // A retention of two seconds may be over if that took more than one.
-                Err(StorageError::Conflict) if *first == kept_for("x", short) => {
+                // A retention of two seconds may have ended if the calls took longer than one.
+                Err(StorageError::Conflict) if *first == retained_for("x", short) => {
                     on.storage().put(&key, second, Precondition::Always).await?;
                 }
                 written => drop(written?),
@@ -38,12 +44,12 @@ pub async fn every_write_sets_the_retention(on: Arc<TestedStorage>) -> PropertyR
     for conditional in [false, true] {
         for (name, _, _, stays) in &cases {
             let key = key(&format!("{name} {conditional}"))?;
-            let is = if on.storage().get(&key).await?.is_some() { "still there" } else { "None" };
-            let wanted = if *stays { "still there" } else { "None" };
+            let is_there = on.storage().get(&key).await?.is_some();
+            let is = if is_there { "still returns the record" } else { "is None" };
             let when = if conditional { "Version" } else { "Always" };
             ensure!(
-                is == wanted,
-                "{}: the record is {is}, and was to be {wanted}: a put {when} changed its retention from {name}",
+                is_there == *stays,
+                "{} {is}, although put {when} changed the retention from {name}",
                 Call::get(&key)
             );
         }
@@ -51,14 +57,17 @@ pub async fn every_write_sets_the_retention(on: Arc<TestedStorage>) -> PropertyR
     Ok(())
 }
 
-/// The retention counts from the last write, also if that wrote the same bytes or had a condition.
+/// The retention counts from the last write, even if that write had a condition or wrote the same bytes.
+///
+/// A storage fails this if it skips the update of an unchanged row, or computes the end only when it creates the
+/// record.
 pub async fn retention_counts_from_the_last_write(on: Arc<TestedStorage>) -> PropertyResult {
     let (two, most) = (on.units(2).await?, on.units(2).await? - Duration::from_secs(1));
     let cases = ["the same bytes", "other bytes", "a version", "after a delete"];
     for name in cases {
-        on.storage().put(&key(name)?, &kept_for("x", two), Precondition::Always).await?;
+        on.storage().put(&key(name)?, &retained_for("x", two), Precondition::Always).await?;
     }
-    // Almost the first retention, and in the end all of it.
+    // After both waits together the first retention has ended, but not the second.
     on.pass(12).await?;
     let (written, mut versions) = (on.now(), Vec::new());
     for name in cases {
@@ -71,36 +80,40 @@ pub async fn retention_counts_from_the_last_write(on: Arc<TestedStorage>) -> Pro
             }
             _ => Precondition::Always,
         };
-        let record = kept_for(if name == "the same bytes" { "x" } else { "y" }, two);
+        let record = retained_for(if name == "the same bytes" { "x" } else { "y" }, two);
         versions.push(on.storage().put(&key, &record, when).await?);
     }
     on.pass(9).await?;
     for (name, version) in cases.into_iter().zip(versions) {
         let get = Call::get(&key(name)?);
         let found = on.storage().get(&key(name)?).await?.map(|found| found.version);
-        // On a slow day the second retention may have ended as well.
+        // On a busy machine the second retention may have ended as well.
         if on.now() - written < most {
-            ensure_eq!(found, Some(version), "{get}, whose retention began again with the last put: the version");
+            ensure_eq!(found, Some(version), "{get} within the retention of the last put: the version");
         }
     }
     Ok(())
 }
 
-/// A record created after a delete does not inherit the retention of the one before.
+/// A record that is created after a delete does not inherit the retention of the deleted one.
+///
+/// A timer or an index entry that belongs to the old record must not remove the new one.
 pub async fn retention_ends_with_the_record(on: Arc<TestedStorage>) -> PropertyResult {
     let one = on.units(1).await?;
     let key = key("alice")?;
-    on.storage().put(&key, &kept_for("old", one), Precondition::Always).await?;
+    on.storage().put(&key, &retained_for("old", one), Precondition::Always).await?;
     on.storage().delete(&key, None).await?;
     on.storage().put(&key, &Record::new("new"), Precondition::Absent).await?;
     on.pass(13).await?;
     on.storage().purge(100).await?;
     let found = on.storage().get(&key).await?;
-    ensure!(found.is_some(), "{} is None: the retention of the record before, deleted since, took it", Call::get(&key));
+    ensure!(found.is_some(), "{} is None: it has inherited the retention of the deleted record", Call::get(&key));
     Ok(())
 }
 
-/// Nothing of a record past its retention survives in what replaces it: neither a hint nor the retention.
+/// Nothing of an expired record remains in the record that replaces it: neither its hints nor its retention.
+///
+/// Replaces it with `Always` and with `Absent`, before and after a purge.
 pub async fn nothing_of_an_expired_record_survives(on: Arc<TestedStorage>) -> PropertyResult {
     let one = on.units(1).await?;
     let poor = Record::new("b");
@@ -129,22 +142,24 @@ pub async fn nothing_of_an_expired_record_survives(on: Arc<TestedStorage>) -> Pr
     Ok(())
 }
 
-/// Calls that change nothing do not touch the retention: refused writes and deletes, reads, lists and purges.
+/// Calls that change nothing do not change the retention: rejected writes and deletes, reads, lists and purges.
+///
+/// A storage fails this if it sets the expiry before it checks the condition, or extends it when the record is read.
 pub async fn refused_calls_do_not_change_the_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let (two, long) = (on.units(2).await?, on.units(600).await?);
     let cases = ["put Absent", "put Version", "delete", "get", "list", "purge", "delete of another key"];
     let (lasting, other) = (key("lasting")?, key("other")?);
     let foreign = on.storage().put(&other, &Record::new("x"), Precondition::Always).await?;
-    on.storage().put(&lasting, &kept_for("x", long), Precondition::Always).await?;
+    on.storage().put(&lasting, &retained_for("x", long), Precondition::Always).await?;
     for name in cases {
-        on.storage().put(&key(name)?, &kept_for("x", two), Precondition::Always).await?;
+        on.storage().put(&key(name)?, &retained_for("x", two), Precondition::Always).await?;
     }
     for tenths in [12, 12] {
         for name in cases {
             disturb(&on, name, foreign, long).await?;
         }
-        let stale = on.storage().put(&lasting, &kept_for("y", two), Precondition::Version(foreign)).await;
-        ensure_error!(stale, StorageError::Conflict, "put({}) of another key's version", lasting.show());
+        let stale = on.storage().put(&lasting, &retained_for("y", two), Precondition::Version(foreign)).await;
+        ensure_error!(stale, StorageError::Conflict, "put({}) over another key's version", lasting.show());
         on.pass(tenths).await?;
     }
     let mut alive = Vec::new();
@@ -153,13 +168,19 @@ pub async fn refused_calls_do_not_change_the_retention(on: Arc<TestedStorage>) -
     }
     let calls = if alive.len() == cases.len() { "any call".to_owned() } else { alive.join(", ") };
     let get = Call::get(&key(alive.first().unwrap_or(&cases[0]))?);
-    ensure!(alive.is_empty(), "{get}: the record is there after its retention of {two:?}, prolonged by {calls}");
+    ensure!(
+        alive.is_empty(),
+        "{get} still returns the record after its retention of {two:?}, which was extended by {calls}"
+    );
     let found = on.storage().get(&lasting).await?;
-    ensure!(found.is_some(), "{} is None: a refused put shortened its retention of {long:?}", Call::get(&lasting));
+    ensure!(found.is_some(), "{} is None: a rejected put shortened its retention of {long:?}", Call::get(&lasting));
     Ok(())
 }
 
-/// The end of a retention is seen through every handle, whichever wrote.
+/// Every handle observes the end of a retention, whichever handle wrote the record.
+///
+/// One of the handles is opened while the retentions last. A storage whose handles remember expiry times in memory
+/// fails this.
 pub async fn retention_is_seen_through_every_handle(on: Arc<TestedStorage>) -> PropertyResult {
     let two = on.units(2).await?;
     let handles = on.recorded_handles(3).await?;
@@ -167,19 +188,19 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<TestedStorage>) -> P
     for (index, handle) in handles.iter().enumerate() {
         for (reader, reading) in handles.iter().enumerate() {
             let key = key(&format!("by {index} for {reader}"))?;
-            versions.push(handle.put(&key, &kept_for("x", two), Precondition::Always).await?);
+            versions.push(handle.put(&key, &retained_for("x", two), Precondition::Always).await?);
             let found = reading.get(&key).await?;
             let left = found.and_then(|found| found.value.retain_for);
             ensure!(
                 left.is_some_and(|left| left <= two),
-                "{} through handle {reader}: retain_for is {}, of {two:?}",
+                "{} through handle {reader}: retain_for is {} of {two:?}",
                 Call::get(&key),
                 left.show()
             );
         }
     }
     on.pass(12).await?;
-    // A handle that is opened while the retentions last, and does not begin them again.
+    // A handle that is opened while the retentions last. It must not start them again.
     let late = Arc::clone(&on.recorded_handles(2).await?[1]);
     for index in 0..handles.len() * handles.len() {
         late.get(&key(&format!("by {} for {}", index / handles.len(), index % handles.len()))?).await?;
@@ -188,13 +209,17 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<TestedStorage>) -> P
     for index in 0..handles.len() * handles.len() {
         let key = key(&format!("by {} for {}", index / handles.len(), index % handles.len()))?;
         let get = Call::get(&key);
-        ensure_eq!(late.get(&key).await?, None, "{get} through a handle opened after the put, its retention has ended");
+        ensure_eq!(
+            late.get(&key).await?,
+            None,
+            "{get} through a handle that was opened after the put, after the end of the retention"
+        );
     }
     for (index, version) in (0..handles.len() * handles.len()).zip(versions) {
         let (writer, reader) = (index / handles.len(), index % handles.len());
         let key = key(&format!("by {writer} for {reader}"))?;
         let reading = &handles[reader];
-        let through = format!("through handle {reader}, where the retention of handle {writer}'s put has ended");
+        let through = format!("through handle {reader}, after the end of the retention that handle {writer} wrote");
         ensure_eq!(reading.get(&key).await?, None, "{} {through}", Call::get(&key));
         let delete = Call::delete(&key, Some(version));
         ensure_eq!(reading.delete(&key, Some(version)).await?, false, "{delete} {through}");
@@ -210,11 +235,11 @@ pub async fn retention_is_seen_through_every_handle(on: Arc<TestedStorage>) -> P
     Ok(())
 }
 
-/// Calls something that must not touch the retention of the record it is tried on.
+/// Makes a call that must not change the retention of its record.
 async fn disturb(on: &TestedStorage, name: &str, foreign: oauth_dance_core::Version, long: Duration) -> PropertyResult {
-    let (storage, target, longer) = (on.storage(), key(name)?, kept_for("y", long));
+    let (storage, target, longer) = (on.storage(), key(name)?, retained_for("y", long));
     match name {
-        // A retention of two seconds may be over by now, and then nothing is to be shown.
+        // A retention of two seconds may have ended by now. Then there is nothing to test.
         "put Absent" if storage.get(&target).await?.is_some() => {
             drop(storage.put(&target, &longer, Precondition::Version(foreign)).await);
             if on.can_move_time().await? {
@@ -229,7 +254,7 @@ async fn disturb(on: &TestedStorage, name: &str, foreign: oauth_dance_core::Vers
             list_all(storage.as_ref(), &Filter::everything().tenant(None).user(name), 3).await?;
         }
         "purge" => drop(storage.purge(0).await?),
-        "delete of another key" => drop(storage.delete(&key("nobody")?, None).await?),
+        "delete of another key" => drop(storage.delete(&key("missing")?, None).await?),
         _ => {}
     }
     Ok(())

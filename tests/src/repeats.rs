@@ -1,4 +1,8 @@
-//! A storage that repeats a call by itself does not meet what its first attempt did.
+//! A storage that retries a call on its own handles the effect of its first attempt.
+//!
+//! Drivers and pools retry after a broken connection, often without being configured to. If the reply to the first attempt
+//! was lost, that attempt may have succeeded, and a conditional write then fails on its own version. The caller would believe
+//! that another process has won, and would drop a token that the provider has already issued.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +17,14 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
 use crate::tested_storage::{TestedStorage, key};
 
-/// How long the suite waits for what a storage does after a call has returned.
+/// How long the suite waits for effects after a call has returned.
 const LATE: Duration = Duration::from_millis(1_500);
 
-/// A storage that repeats a call because an answer was lost returns what the call did, or `Ambiguous`: never `Conflict`,
-/// `Ok(false)` or `Ok(0)` because the first attempt had succeeded.
+/// A storage that retries a call after a lost reply returns the result of the call, or `Ambiguous`: never `Conflict`,
+/// `Ok(false)` or `Ok(0)` because its first attempt had succeeded.
+///
+/// Some drivers retry on their own. A conditional write that is retried finds its own version in the record: that is
+/// success, not a conflict.
 pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<TestedStorage>) -> PropertyResult {
     let fault = Fault::CutNextReply;
     for round in 0..3 {
@@ -34,7 +41,7 @@ pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<TestedStorage>
             heal(&on).await?;
             let found = on.storage().get(&key).await?;
             let is_new = found.as_ref().is_some_and(|found| found.value == new);
-            let what = format!("{put}, whose first answer was lost, is");
+            let what = format!("{put}, whose first reply was lost, is");
             match written? {
                 Ok(version) => {
                     ensure_eq!(found, Some(Versioned::new(new, version)), "get after {what} Ok({version:?})");
@@ -43,7 +50,7 @@ pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<TestedStorage>
                 Err(StorageError::Unavailable { .. }) if !is_new => {}
                 Err(error) => {
                     return Err(Stop::failed(format_args!(
-                        "{what} {}, and get is {}",
+                        "{what} {}, but get is {}",
                         error_name(&error),
                         found.show()
                     )));
@@ -64,9 +71,9 @@ pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<TestedStorage>
                 Err(StorageError::Unavailable { .. }) if is_there => None,
                 other => Some(other),
             };
-            if let Some(answer) = wrong {
-                let (delete, left) = (Call::delete(&key, only), if is_there { "there" } else { "gone" });
-                let what = format!("{delete} of a record, whose first answer was lost, is {}", answer.show());
+            if let Some(result) = wrong {
+                let (delete, left) = (Call::delete(&key, only), if is_there { "still stored" } else { "deleted" });
+                let what = format!("{delete} of a record, whose first reply was lost, is {}", result.show());
                 return Err(Stop::failed(format_args!("{what}, and the record is {left}")));
             }
         }
@@ -76,6 +83,7 @@ pub async fn a_repeated_call_does_not_meet_its_own_effect(on: Arc<TestedStorage>
     Ok(())
 }
 
+/// A `get` whose first reply was lost returns the record or an error.
 async fn a_repeated_read_is_right(on: &TestedStorage, round: usize) -> PropertyResult {
     let key = key(&format!("read {round}"))?;
     let version = on.storage().put(&key, &Record::new("x"), Precondition::Always).await?;
@@ -86,12 +94,12 @@ async fn a_repeated_read_is_right(on: &TestedStorage, round: usize) -> PropertyR
         Ok(Some(found)) if found.version == version => Ok(()),
         Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }) => Ok(()),
         other => {
-            Err(Stop::failed(format_args!("{}, whose first answer was lost, is {}", Call::get(&key), other.show())))
+            Err(Stop::failed(format_args!("{}, whose first reply was lost, is {}", Call::get(&key), other.show())))
         }
     }
 }
 
-/// What it says that it removed, and what the next one removes, are all.
+/// A `purge` whose first reply was lost, and the next one, together return the number of expired records.
 async fn a_repeated_purge_is_right(on: &TestedStorage) -> PropertyResult {
     if !purges(on).await? {
         return Ok(());
@@ -101,14 +109,16 @@ async fn a_repeated_purge_is_right(on: &TestedStorage) -> PropertyResult {
     heal(on).await?;
     let rest = on.storage().purge(usize::MAX).await?;
     if let Ok(removed) = removed? {
-        let count = "of 3 expired records, whose first answer was lost, is";
-        ensure!(removed + rest == 3, "purge({}) {count} Ok({removed}), and the next one is Ok({rest})", usize::MAX);
+        let what = "of 3 expired records, whose first reply was lost, is";
+        ensure!(removed + rest == 3, "purge({}) {what} Ok({removed}), and the next one is Ok({rest})", usize::MAX);
     }
     Ok(())
 }
 
-/// What was seen after a call whose answer was lost is not undone, and the call is not repeated later, over what came after
-/// it.
+/// Once the state after a call with a lost reply was observed, it is final: the call is not undone, and not retried
+/// later over newer writes.
+///
+/// A queue of pending writes that is sent after reconnecting fails this.
 pub async fn an_ambiguous_call_is_neither_undone_nor_repeated(on: Arc<TestedStorage>) -> PropertyResult {
     let mut settled = Vec::new();
     for index in 0..8 {
@@ -116,7 +126,7 @@ pub async fn an_ambiguous_call_is_neither_undone_nor_repeated(on: Arc<TestedStor
         let new = Record::new(format!("new {index}"));
         let old = on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
         on.harness().inject(Fault::CutReply).await?;
-        // Its answer is lost, whatever it is.
+        // The reply is lost, so the result does not matter.
         let call = match index / 2 {
             0 => {
                 drop(in_time(&on, on.storage().put(&key, &new, Precondition::Always)).await?);
@@ -140,17 +150,20 @@ pub async fn an_ambiguous_call_is_neither_undone_nor_repeated(on: Arc<TestedStor
         }
         settled.push((key, call, seen));
     }
-    on.take_turn(None);
+    on.set_permit(None);
     sleep(LATE).await;
     for (key, call, seen) in settled {
         let found = on.storage().get(&key).await?.map(|found| found.version);
         let get = Call::get(&key);
-        ensure_eq!(found, seen, "{get} {LATE:?} after {call}, whose answer was lost: the version seen before");
+        ensure_eq!(found, seen, "{get} {LATE:?} after {call}, whose reply was lost: the version");
     }
     Ok(())
 }
 
-/// A put or delete that was refused because the server was down, read-only or full is not repeated once it works again.
+/// A `put` or `delete` that failed because the server was down, read-only or full is not retried once the server works
+/// again.
+///
+/// The caller has received the error and may have acted on it, for instance with a new login.
 pub async fn a_refused_call_is_not_repeated_later(on: Arc<TestedStorage>) -> PropertyResult {
     let (mut refused, mut unable) = (Vec::new(), None);
     let faults = [Fault::Down, Fault::ReadOnly, Fault::Full];
@@ -171,35 +184,39 @@ pub async fn a_refused_call_is_not_repeated_later(on: Arc<TestedStorage>) -> Pro
             }
             injected => injected?,
         }
-        let mut answers = Vec::new();
+        let mut results = Vec::new();
         for (name, key, before) in calls {
             let (new, old) = (Record::new("new"), before.map_or(Precondition::Absent, Precondition::Version));
             let when = if name == "put Always" { Precondition::Always } else { old };
             let only = before.filter(|_| name == "delete of a version");
-            let (call, answer) = match name {
+            let (call, result) = match name {
                 "delete" | "delete of a version" => {
                     (Call::delete(&key, only), in_time(&on, on.storage().delete(&key, only)).await?.map(|_| ()))
                 }
                 _ => (Call::put(&key, &new, when), in_time(&on, on.storage().put(&key, &new, when)).await?.map(|_| ())),
             };
-            answers.push((fault, key, call, before, answer));
+            results.push((fault, key, call, before, result));
         }
         heal(&on).await?;
-        // What may have changed something has a property of its own.
+        // An ambiguous call may have taken effect. A property of its own tests that.
         let is_refused = |error: &StorageError| !matches!(error, StorageError::Ambiguous { .. });
-        refused.extend(answers.into_iter().filter(|(.., answer)| answer.as_ref().is_err_and(is_refused)));
+        refused.extend(results.into_iter().filter(|(.., result)| result.as_ref().is_err_and(is_refused)));
     }
     if refused.is_empty()
         && let Some(stop) = unable
     {
         return Err(stop);
     }
-    on.take_turn(None);
+    on.set_permit(None);
     sleep(LATE).await;
     for (fault, key, call, before, _) in refused {
         let found = on.storage().get(&key).await?.map(|found| found.version);
         let get = Call::get(&key);
-        ensure_eq!(found, before, "{fault:?}: {get} {LATE:?} after it ended, when {call} was refused: the version");
+        ensure_eq!(
+            found,
+            before,
+            "{get} {LATE:?} after the fault {fault:?}, during which {call} was rejected: the version"
+        );
     }
     Ok(())
 }

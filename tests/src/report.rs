@@ -1,3 +1,8 @@
+//! The outcomes of all properties for one storage: as a summary, as Markdown to publish, and as files.
+//!
+//! The order of failures is the most useful part. Properties depend on each other: if `get` is wrong, nearly everything
+//! fails. A report therefore puts those failures first that no other failure explains.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -8,10 +13,26 @@ use std::time::Duration;
 use oauth_dance_core::{Clock, Timestamp};
 
 use crate::outcome::{PropertyResult, Stop};
-use crate::properties::bases;
+use crate::properties::dependencies;
 use crate::run::Property;
 
-/// How one storage did.
+/// The outcomes of the properties for one storage.
+///
+/// [`run_all`](crate::run_all) returns one, and [`Report::read_all`] reads those that
+/// [`conformance_tests!`](crate::conformance_tests) has written. Its `Display` text is a summary: the counts, then the
+/// failures in the order in which to read them, then what was skipped or is not applicable.
+///
+/// ```no_run
+/// use oauth_dance_conformance::run_all;
+/// use oauth_dance_core::MemoryStorage;
+///
+/// let report = run_all("my-storage", || async { Ok(MemoryStorage::new()) });
+/// for (property, why) in report.failed() {
+///     eprintln!("{property}: {why}");
+/// }
+/// std::fs::write("conformance.md", report.to_markdown("my-storage 1.2.3"))?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Report {
     name: String,
@@ -27,49 +48,55 @@ impl Report {
         self.outcomes.insert(property.name, (outcome, took));
     }
 
-    /// The storage's name in this report.
+    /// The name of the storage in this report: that of [`run_all`](crate::run_all), or the path of the module with
+    /// [`conformance_tests!`](crate::conformance_tests).
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The outcome of one property, if it was tried.
+    /// The outcome of one property, by its [name](crate::Property::name). `None` if it was not tested.
     pub fn outcome(&self, property: &str) -> Option<&PropertyResult> {
         self.outcomes.get(property).map(|(outcome, _)| outcome)
     }
 
-    /// How long one property took, if it was tried.
+    /// How long one property took. `None` if it was not tested. It is zero in a report that was read from files.
     pub fn took(&self, property: &str) -> Option<Duration> {
         self.outcomes.get(property).map(|(_, took)| *took)
     }
 
-    /// How many properties hold.
+    /// The number of properties that passed.
     pub fn passed(&self) -> usize {
         self.outcomes.values().filter(|(outcome, _)| outcome.is_ok()).count()
     }
 
-    /// The properties that do not apply, and why.
+    /// The names of the properties that are not applicable, each with the reason.
     pub fn not_applicable(&self) -> Vec<(&'static str, &str)> {
         self.stopped(|stop| if let Stop::NotApplicable(why) = stop { Some(why) } else { None })
     }
 
-    /// The properties that were broken, and how; the most telling first: before all others those that no other broken
-    /// property [explains](Self::explained_by).
+    /// The names of the properties that failed, each with the failure. Failures that no other one
+    /// [explains](Self::explained_by) come first.
     pub fn failed(&self) -> Vec<(&'static str, &str)> {
         let mut failed = self.stopped(|stop| if let Stop::Failed(why) = stop { Some(why) } else { None });
         failed.sort_by_cached_key(|(name, _)| self.explained_by(name).is_some());
         failed
     }
 
-    /// The broken property to read first, if one was broken that the property takes for granted.
+    /// The most basic failed property that this one depends on, directly or indirectly. `None` if all of those passed: then
+    /// the cause of the failure is in this property itself.
+    ///
+    /// For example, a storage that returns expired records fails `zero_retention_is_over_at_once`, and as a consequence
+    /// `a_version_is_void_after_its_retention`. The first explains the second.
     pub fn explained_by(&self, property: &str) -> Option<&'static str> {
         let find = |name: &str| crate::PROPERTIES.iter().find(|property| property.name == name);
         let mut first = None;
-        let mut below = bases(find(property)?);
-        while let Some(basis) =
-            crate::PROPERTIES.iter().find(|basis| below.contains(basis.name) && self.has_failed(basis.name))
+        let mut below = dependencies(find(property)?);
+        while let Some(dependency) = crate::PROPERTIES
+            .iter()
+            .find(|dependency| below.contains(dependency.name) && self.has_failed(dependency.name))
         {
-            first = Some(basis.name);
-            below = bases(basis);
+            first = Some(dependency.name);
+            below = dependencies(dependency);
         }
         first
     }
@@ -78,15 +105,16 @@ impl Report {
         matches!(self.outcome(property), Some(Err(Stop::Failed(_))))
     }
 
-    /// The properties that could not be tried because something is not there, and what.
+    /// The names of the properties that were skipped because something is not available, each with what is missing.
     pub fn skipped(&self) -> Vec<(&'static str, &str)> {
         self.stopped(|stop| if let Stop::Missing(what) = stop { Some(what) } else { None })
     }
 
-    /// The report in a form to publish: Markdown with the versions of the storage and of this suite, and the date.
+    /// The report as Markdown to publish, with the versions of the storage and of this suite, and with the date (UTC).
     ///
-    /// `storage` names the storage and its version. The tests of [`conformance_tests!`](crate::conformance_tests) write it
-    /// below `target/conformance` when all properties have been tried.
+    /// `storage` is the name and the version of the storage. The tests of
+    /// [`conformance_tests!`](crate::conformance_tests) write this to `target/conformance/<storage>.md` after all properties
+    /// were tested.
     pub fn to_markdown(&self, storage: &str) -> String {
         let (not_applicable, failed, skipped) = (self.not_applicable(), self.failed(), self.skipped());
         let (suite, count) = (env!("CARGO_PKG_VERSION"), crate::PROPERTIES.len());
@@ -110,9 +138,9 @@ impl Report {
             text += &format!("\n## {title}\n\n| property | why |\n| --- | --- |\n");
             for (name, why) in stops {
                 let why = why.lines().next().unwrap_or_default().replace('|', "\\|");
-                let basis = self.explained_by(name).filter(|_| title == "Failed");
-                let basis = basis.map_or_else(String::new, |basis| format!(", after `{basis}`"));
-                text += &format!("| `{name}`{basis} | {why} |\n");
+                let cause = self.explained_by(name).filter(|_| title == "Failed");
+                let cause = cause.map_or_else(String::new, |cause| format!(", explained by `{cause}`"));
+                text += &format!("| `{name}`{cause} | {why} |\n");
             }
         }
         text
@@ -129,11 +157,20 @@ impl Report {
         stops.filter_map(|(name, stop)| Some((name, choose(stop)?.as_str()))).collect()
     }
 
-    /// Reads what the tests of [`conformance_tests!`](crate::conformance_tests) wrote under `target/conformance`, one
-    /// report a folder.
+    /// Reads the outcomes that the tests of [`conformance_tests!`](crate::conformance_tests) have written, from a folder
+    /// such as `target/conformance`. Each of its folders is one report.
+    ///
+    /// A report may be incomplete, because each test run writes only the properties that it selects.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use oauth_dance_conformance::Report;
+    ///
+    /// assert!(Report::read_all(Path::new("no/such/folder")).is_err());
+    /// ```
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// If the folder does not exist, or a file in it cannot be read.
     pub fn read_all(folder: &Path) -> io::Result<Vec<Self>> {
         let mut folders: Vec<PathBuf> =
             fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
@@ -154,7 +191,8 @@ impl Report {
     }
 }
 
-/// The counts on the first line, then what was not shown to hold: failures first, the most telling of them at the top.
+/// The counts are on the first line. The failures follow in the order of [`Report::failed`], then the other properties that
+/// did not pass.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (not_applicable, failed, skipped) = (self.not_applicable(), self.failed(), self.skipped());
@@ -162,16 +200,16 @@ impl fmt::Display for Report {
         write!(f, ", {} skipped, {} failed", skipped.len(), failed.len())?;
         for (kind, stops) in [("FAILED", failed), ("skipped", skipped), ("not applicable", not_applicable)] {
             for (name, why) in stops {
-                let basis = self.explained_by(name).filter(|_| kind == "FAILED");
-                let basis = basis.map_or_else(String::new, |basis| format!(" after {basis}"));
-                write!(f, "\n  {kind}{basis}: {name}: {why}")?;
+                let cause = self.explained_by(name).filter(|_| kind == "FAILED");
+                let cause = cause.map_or_else(String::new, |cause| format!(" (explained by {cause})"));
+                write!(f, "\n  {kind}{cause}: {name}: {why}")?;
             }
         }
         Ok(())
     }
 }
 
-/// Notes an outcome where [`Report::read_all`] finds it.
+/// Writes an outcome to the file that [`Report::read_all`] reads.
 pub(crate) fn write(folder: &Path, property: &Property, outcome: &PropertyResult) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let text = match outcome {
@@ -193,9 +231,9 @@ fn parse(text: &str) -> PropertyResult {
     }
 }
 
-/// The day of an instant, as in `2026-01-31`.
+/// The date of an instant in UTC, such as `2026-01-31`.
 fn date(at: Timestamp) -> String {
-    // Years that begin in March end with the day that some of them do not have.
+    // If years begin in March, the leap day is the last day of a year.
     let days = at.as_unix_seconds() / 86_400 + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
@@ -211,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_have_their_dates() {
+    fn instants_are_converted_to_dates() {
         let dates = [
             (0, "1970-01-01"),
             (951_782_400, "2000-02-29"),
@@ -238,11 +276,11 @@ mod tests {
 
         let missing = crate::PROPERTIES.iter().find(|property| property.name == names[2]).unwrap();
         report.add(missing, Err(Stop::Failed("wrong".to_owned())), Duration::ZERO);
-        assert_eq!(report.explained_by(names[1]), Some(names[2]), "what is most basic");
+        assert_eq!(report.explained_by(names[1]), Some(names[2]), "the most basic one");
     }
 
     #[test]
-    fn a_published_report_says_what_was_tested_and_what_failed() {
+    fn a_published_report_names_versions_and_failures() {
         let mut report = Report::new("mine");
         report.add(&crate::PROPERTIES[0], Ok(()), Duration::ZERO);
         report.add(&crate::PROPERTIES[1], Err(Stop::Failed("get is a | wrong\nlast calls".to_owned())), Duration::ZERO);

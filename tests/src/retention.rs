@@ -1,4 +1,9 @@
-//! A record is stored as long as its retention lasts, whether or not its access token has expired.
+//! A record is stored until its retention ends, whether or not its access token has expired.
+//!
+//! A record has two times that are easily confused. `expires_at` describes the access token: a refresh replaces it, so the
+//! record is needed more than ever. `retain_for` limits the record itself: when it ends, every operation has to treat the key
+//! as absent, even if the bytes are still on the medium. A retention is a duration and not an instant, so that no two machines
+//! need to agree on the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +13,12 @@ use oauth_dance_core::{Filter, Precondition, Record, StorageError, Timestamp, To
 use crate::calls::{Call, pages};
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::Show as _;
-use crate::tested_storage::{TestedStorage, kept_for, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_all, retained_for, rich};
 
-/// A record whose access token has expired is read, listed, written over and not purged.
+/// A record whose access token has expired is still read, listed and replaced, and is not purged.
+///
+/// `expires_at` describes the access token. The record also contains the refresh token, which is needed exactly then.
+/// Only the retention limits how long a record is stored.
 pub async fn an_expired_access_token_is_not_missing(on: Arc<TestedStorage>) -> PropertyResult {
     on.units(1).await?;
     let (old, soon) = (key("old")?, key("soon")?);
@@ -28,7 +36,7 @@ pub async fn an_expired_access_token_is_not_missing(on: Arc<TestedStorage>) -> P
     ensure!(found.is_some(), "{}, whose access token has just expired, is None", Call::get(&soon));
     if on.capabilities().listable {
         let listed = list_all(on.storage().as_ref(), &Filter::everything(), 10).await?;
-        ensure_eq!(listed.len(), 2, "list: how many records, of 2 whose access tokens have expired");
+        ensure_eq!(listed.len(), 2, "list of 2 records whose access tokens have expired: the number of entries");
     }
     let put = Call::put(&old, &record, Precondition::Absent);
     let written = on.storage().put(&old, &record, Precondition::Absent).await;
@@ -39,12 +47,15 @@ pub async fn an_expired_access_token_is_not_missing(on: Arc<TestedStorage>) -> P
     Ok(())
 }
 
-/// `get` and `list` do not return a record past its retention, purged or not.
+/// `get` and `list` do not return a record whose retention has ended, whether or not it was purged.
+///
+/// The statement that reads has to compare the end of the retention with the clock. A background job, or the server's
+/// own expiry, may be late.
 pub async fn records_are_hidden_after_their_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let (short, long) = (key("short")?, key("long")?);
     let (one, many) = (on.units(1).await?, on.units(600).await?);
-    on.storage().put(&short, &kept_for("x", one), Precondition::Always).await?;
-    on.storage().put(&long, &kept_for("x", many), Precondition::Always).await?;
+    on.storage().put(&short, &retained_for("x", one), Precondition::Always).await?;
+    on.storage().put(&long, &retained_for("x", many), Precondition::Always).await?;
     on.pass(13).await?;
     let get = Call::get(&short);
     ensure_eq!(on.storage().get(&short).await?, None, "{get}, whose retention of {one:?} has ended");
@@ -60,83 +71,91 @@ pub async fn records_are_hidden_after_their_retention(on: Arc<TestedStorage>) ->
     Ok(())
 }
 
-/// A record past its retention counts as absent: it can be created again, its version is void, and there is nothing to
-/// delete.
+/// A record whose retention has ended counts as absent: `Absent` succeeds, its version no longer matches, and `delete`
+/// returns `Ok(false)`.
+///
+/// Every statement needs the condition on the retention, not only the one that reads.
 pub async fn an_expired_record_counts_as_absent(on: Arc<TestedStorage>) -> PropertyResult {
     let one = on.units(1).await?;
     let keys = [key("a")?, key("b")?, key("c")?, key("d")?];
     let mut versions = Vec::new();
     for key in &keys {
-        versions.push(on.storage().put(key, &kept_for("old", one), Precondition::Always).await?);
+        versions.push(on.storage().put(key, &retained_for("old", one), Precondition::Always).await?);
     }
     on.pass(13).await?;
     let (new, when) = (Record::new("new"), Precondition::Version(versions[0]));
     let put = Call::put(&keys[0], &new, when);
     let stale = on.storage().put(&keys[0], &new, when).await;
     ensure_error!(stale, StorageError::Conflict, "{put}, the version of a record whose retention has ended");
-    ensure_eq!(on.storage().get(&keys[0]).await?, None, "get after {put}, which was refused");
+    ensure_eq!(on.storage().get(&keys[0]).await?, None, "get after {put}, which was rejected");
     for (key, only) in [(&keys[1], None), (&keys[2], Some(versions[2]))] {
         let delete = Call::delete(key, only);
         ensure_eq!(on.storage().delete(key, only).await?, false, "{delete} of a record whose retention has ended");
     }
     let put = Call::put(&keys[3], &new, Precondition::Absent);
     let written = on.storage().put(&keys[3], &new, Precondition::Absent).await;
-    let refused = matches!(written, Err(StorageError::Conflict));
-    ensure!(!refused, "{put} is a Conflict, where the record's retention has ended");
+    let is_conflict = matches!(written, Err(StorageError::Conflict));
+    ensure!(!is_conflict, "{put} is a Conflict, although the retention of the record has ended");
     let found = on.storage().get(&keys[3]).await?;
     ensure_eq!(found, Some(Versioned::new(new, written?)), "get after {put} over a record whose retention has ended");
     Ok(())
 }
 
-/// `get` returns the time that is left of the retention, and does not prolong it.
+/// `get` returns the remaining retention, and does not extend it.
+///
+/// Reads several times, through two handles. A cache has to count down as well.
 pub async fn get_returns_the_remaining_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let long = on.units(600).await?;
     let (alice, bob) = (key("alice")?, key("bob")?);
     let begun = on.now();
     on.storage().put(&bob, &Record::new("x"), Precondition::Always).await?;
-    on.storage().put(&alice, &kept_for("x", long), Precondition::Always).await?;
+    on.storage().put(&alice, &retained_for("x", long), Precondition::Always).await?;
     for handle in on.recorded_handles(2).await? {
         for _ in 0..2 {
-            let asked = on.now();
+            let called = on.now();
             let get = Call::get(&alice);
             let found = handle.get(&alice).await?;
             let left = found.as_ref().and_then(|found| found.value.retain_for);
             let left = left.ok_or_else(|| {
                 let found = found.show();
-                Stop::failed(format_args!("{get}, written with a retention of {long:?}: retain_for: found {found}"))
+                Stop::failed(format_args!(
+                    "{get} after put with a retention of {long:?}: retain_for is missing: {found}"
+                ))
             })?;
-            let (most, least) = (long.saturating_sub(asked - begun), long.saturating_sub(on.now() - begun));
-            // A clock of whole seconds is off by less than one, at either end.
+            let (most, least) = (long.saturating_sub(called - begun), long.saturating_sub(on.now() - begun));
+            // A clock that counts whole seconds is off by less than a second, at the write and at the read.
             let (most, least) =
                 (most + Duration::from_millis(2_100), least.saturating_sub(Duration::from_millis(1_100)));
             ensure!(
                 (least..=most.min(long)).contains(&left),
-                "{get}: retain_for: {left:?} left of {long:?}, written {:?} ago",
+                "{get}: retain_for is {left:?} of {long:?}, {:?} after put",
                 on.now() - begun
             );
             let unlimited = handle.get(&bob).await?.and_then(|found| found.value.retain_for);
-            ensure_eq!(unlimited, None, "{}, written without a retention: retain_for", Call::get(&bob));
+            ensure_eq!(unlimited, None, "{} after put without a retention: retain_for", Call::get(&bob));
             on.pass(6).await?;
         }
     }
     Ok(())
 }
 
-/// A fraction of a second counts as a whole second: no such retention is over at once, and none is unlimited.
+/// A fraction of a second counts as a whole second: no such retention ends immediately, and none is unlimited.
+///
+/// Rounding down turns a retention of 0.9 seconds into zero.
 pub async fn fractional_retentions_round_up(on: Arc<TestedStorage>) -> PropertyResult {
     let fraction = key("fraction")?;
-    let record = kept_for("x", Duration::from_millis(60_001));
+    let record = retained_for("x", Duration::from_millis(60_001));
     on.storage().put(&fraction, &record, Precondition::Always).await?;
     let found = on.storage().get(&fraction).await?.and_then(|found| found.value.retain_for);
     let whole = found.is_some_and(|left| (Duration::from_secs(50)..=Duration::from_secs(61)).contains(&left));
     let get = Call::get(&fraction);
-    ensure!(whole, "{get}, just written with a retention of 60.001 s: retain_for is {}", found.show());
+    ensure!(whole, "{get} right after put with a retention of 60.001 s: retain_for is {}", found.show());
 
     for nanos in [900_000_000, 1, 1_000_000, 499_000_000, 999_999_999] {
-        let (record, mut seen) = (kept_for("x", Duration::from_nanos(nanos)), false);
+        let (record, mut seen) = (retained_for("x", Duration::from_nanos(nanos)), false);
         let key = key(&format!("{nanos} ns"))?;
         let mut quick = 0;
-        // The clock's second may end between two calls: but not between most of them.
+        // A second of the clock may end between two calls, but not between most of them.
         for _ in 0..40 {
             let begun = std::time::Instant::now();
             on.storage().put(&key, &record, Precondition::Always).await?;
@@ -148,14 +167,16 @@ pub async fn fractional_retentions_round_up(on: Arc<TestedStorage>) -> PropertyR
         }
         ensure!(
             seen || quick < 6,
-            "{} right after put with a retention of {nanos} ns is None, {quick} times of {quick}",
+            "{} right after put with a retention of {nanos} ns is None, in {quick} of {quick} attempts",
             Call::get(&key)
         );
     }
     Ok(())
 }
 
-/// A retention ends at its second: at most one second early, for a clock of whole seconds, and not late.
+/// A retention ends in its second: at most one second early, because clocks may count whole seconds, and not late.
+///
+/// Moves the clock to two seconds before the end and then to the end, for retentions between two seconds and a day.
 pub async fn retention_is_exact_to_the_second(on: Arc<TestedStorage>) -> PropertyResult {
     if !on.can_move_time().await? {
         return Err(Stop::not_applicable("the harness cannot move the clock"));
@@ -164,38 +185,41 @@ pub async fn retention_is_exact_to_the_second(on: Arc<TestedStorage>) -> Propert
         let key = key(&format!("{seconds} s"))?;
         let retention = Duration::from_secs(seconds);
         let begun = on.now();
-        on.storage().put(&key, &kept_for("x", retention), Precondition::Always).await?;
+        on.storage().put(&key, &retained_for("x", retention), Precondition::Always).await?;
         on.advance(retention - Duration::from_secs(2)).await?;
         let found = on.storage().get(&key).await?;
         let passed = on.now() - begun;
         let early = found.is_none() && passed + Duration::from_secs(1) < retention;
-        ensure!(!early, "{} is None {passed:?} after put, a retention of {seconds} s", Call::get(&key));
+        ensure!(!early, "{} is None {passed:?} after put with a retention of {seconds} s", Call::get(&key));
         on.advance(Duration::from_secs(2)).await?;
         let mut found = on.storage().get(&key).await?;
         if found.is_some() {
-            // The storage's clock may be a little behind.
+            // The storage's clock may be slightly behind.
             tokio::time::sleep(Duration::from_millis(300)).await;
             found = on.storage().get(&key).await?;
         }
         let (passed, late) = (on.now() - begun, found.is_some());
-        ensure!(!late, "{} shows the record {passed:?} after put, a retention of {seconds} s", Call::get(&key));
+        ensure!(!late, "{} returns the record {passed:?} after put with a retention of {seconds} s", Call::get(&key));
     }
     Ok(())
 }
 
-/// A retention of zero is over at once: the write replaces what was there, and the key is absent.
+/// A retention of zero ends immediately: the write replaces the stored record, and the key is then absent.
+///
+/// Redis rejects an expiry of zero, and a comparison with `<` shows the record until its second ends. Such a write
+/// still returns a version, which never matches.
 pub async fn zero_retention_is_over_at_once(on: Arc<TestedStorage>) -> PropertyResult {
-    let zero = kept_for("gone", Duration::ZERO);
+    let zero = retained_for("gone", Duration::ZERO);
     for (name, conditional) in [("Always", false), ("Version", true)] {
         let key = key(name)?;
         let before = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
         let when = if conditional { Precondition::Version(before) } else { Precondition::Always };
         let version = on.storage().put(&key, &zero, when).await?;
         let put = Call::put(&key, &zero, when);
-        ensure_eq!(on.storage().get(&key).await?, None, "get after {put}, a retention of zero");
+        ensure_eq!(on.storage().get(&key).await?, None, "get after {put}");
         for old in [before, version] {
             let late = on.storage().put(&key, &rich("late"), Precondition::Version(old)).await;
-            ensure_error!(late, StorageError::Conflict, "put of {old:?} after {put}, a retention of zero");
+            ensure_error!(late, StorageError::Conflict, "put over {old:?} after {put}");
         }
         for only in [Some(before), Some(version), None] {
             let delete = Call::delete(&key, only);
@@ -204,23 +228,27 @@ pub async fn zero_retention_is_over_at_once(on: Arc<TestedStorage>) -> PropertyR
         }
         if on.capabilities().listable {
             let listed = list_all(on.storage().as_ref(), &Filter::everything(), 10).await?;
-            ensure_eq!(listed, vec![], "list after {put}, a retention of zero");
+            ensure_eq!(listed, vec![], "list after {put}");
         }
         on.storage().put(&key, &zero, Precondition::Absent).await?;
         let version = on.storage().put(&key, &Record::new("new"), Precondition::Absent).await?;
         let wanted = Versioned::new(Record::new("new"), version);
         let found = on.storage().get(&key).await?;
-        ensure_eq!(found, Some(wanted), "{} after put Absent where a retention was zero", Call::get(&key));
+        ensure_eq!(found, Some(wanted), "{} after put Absent over a record with a retention of zero", Call::get(&key));
         on.storage().delete(&key, None).await?;
     }
     Ok(())
 }
 
-/// Long retentions neither overflow nor are cut: 25, 31, 50 and 400 days, and what no clock counts to.
+/// Long retentions neither overflow nor are shortened: weeks, months, years, and more than any clock counts.
+///
+/// Tries the limits of 32-bit seconds and milliseconds, the 30 days of memcached, the 400 days of cookies, and the
+/// largest `Duration`. Use saturating arithmetic. A retention that ends after the year 9999 may be treated as
+/// unlimited.
 pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> PropertyResult {
     const DAY: u64 = 86_400;
     let can_move_time = on.can_move_time().await?;
-    // Around what overflows as milliseconds of 32 bits, what memcached takes for an instant, and what cookies may have.
+    // Around the limits of 32-bit milliseconds, of memcached (which reads a larger number as an instant), and of cookies.
     let days = [1, 24, 25, 29, 31, 49, 50, 89, 91, 180, 365, 366, 399, 400, 401, 3_650, 24_855, 24_856, 49_710, 49_711];
     let huge = [
         u64::from(u32::MAX),
@@ -237,7 +265,7 @@ pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> Property
     let begun = on.now();
     let mut passed = 0;
     for seconds in &retentions {
-        let record = kept_for("x", Duration::from_secs(*seconds));
+        let record = retained_for("x", Duration::from_secs(*seconds));
         on.storage().put(&key(&format!("{seconds} s"))?, &record, Precondition::Always).await?;
     }
     for advance in [0, 20 * DAY, 9 * DAY, 11 * DAY, 20 * DAY, 30 * DAY, 300 * DAY] {
@@ -255,19 +283,19 @@ pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> Property
             let found = on.storage().get(&key).await?;
             let lasts = *seconds > passed + 120;
             if lasts || seconds.saturating_add(60) < passed {
-                let is = if found.is_some() { "is still there" } else { "is None" };
+                let is = if found.is_some() { "still returns the record" } else { "is None" };
                 let right = found.is_some() == lasts;
-                ensure!(right, "{get} {is} after {passed} s, and was written with a retention of {seconds} s");
+                ensure!(right, "{get} {is} {passed} s after put with a retention of {seconds} s");
             }
             let Some(found) = found else { continue };
             let left = found.value.retain_for.map(|left| left.as_secs());
             let real = (on.now() - begun).as_secs().saturating_sub(passed) + 2;
             let exact = (seconds - seconds.min(&(passed + real)), seconds.saturating_sub(passed).saturating_add(2));
             let right = left.is_some_and(|left| (exact.0..=exact.1).contains(&left));
-            // What ends after the year 9999 may be unlimited.
+            // A retention that ends after the year 9999 may be unlimited.
             ensure!(
                 right || index >= count,
-                "{get} after {passed} s: retain_for: {} left of {seconds} s",
+                "{get} after {passed} s: retain_for is {} of {seconds} s",
                 found.value.retain_for.show()
             );
         }
@@ -275,14 +303,16 @@ pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> Property
     Ok(())
 }
 
-/// Whether a record of this key is there.
+/// Whether the key has a record.
 pub(crate) async fn is_there(on: &TestedStorage, key: &TokenKey) -> PropertyResult<bool> {
     Ok(on.storage().get(key).await?.is_some())
 }
 
-/// Many other writes do not change a retention, neither its end nor what it replaced.
+/// Writes of other keys do not change a retention: neither when it ends nor what it replaced.
+///
+/// Writes up to 2,000 other records. A storage fails this if it has room for a limited number of expiry times.
 pub async fn other_writes_do_not_change_a_retention(on: Arc<TestedStorage>) -> PropertyResult {
-    on.needs_room()?;
+    on.needs_many_records()?;
     let (short, long) = (on.units(3).await?, on.units(600).await?);
     let keys = |name: &str| (0..8).map(|index| key(&format!("{name}{index}"))).collect::<PropertyResult<Vec<_>>>();
     let (replaced, live) = (keys("replaced")?, keys("live")?);
@@ -291,8 +321,8 @@ pub async fn other_writes_do_not_change_a_retention(on: Arc<TestedStorage>) -> P
     on.put_all(with(&live, Record::new("old"))).await?;
     fill(&on, "first").await?;
     let begun = on.now();
-    on.put_all(with(&live, kept_for("new", long))).await?;
-    on.put_all(with(&replaced, kept_for("new", short))).await?;
+    on.put_all(with(&live, retained_for("new", long))).await?;
+    on.put_all(with(&replaced, retained_for("new", short))).await?;
     fill(&on, "second").await?;
     for key in replaced.iter().chain(&live) {
         let found = on.storage().get(key).await?;
@@ -300,14 +330,14 @@ pub async fn other_writes_do_not_change_a_retention(on: Arc<TestedStorage>) -> P
         let is_due = !live.contains(key) && passed + Duration::from_secs(1) >= short;
         ensure!(
             found.is_some() || is_due,
-            "{} after many writes of other keys is None, {passed:?} after its put",
+            "{} after many writes of other keys is None, {passed:?} after put",
             Call::get(key)
         );
         let left = found.and_then(|found| found.value.retain_for);
         let limit = if live.contains(key) { long } else { short };
         ensure!(
             is_due || left.is_some_and(|left| left <= limit),
-            "{} after many writes of other keys: retain_for {}, of {limit:?}",
+            "{} after many writes of other keys: retain_for is {} of {limit:?}",
             Call::get(key),
             left.show()
         );
@@ -315,7 +345,7 @@ pub async fn other_writes_do_not_change_a_retention(on: Arc<TestedStorage>) -> P
     on.advance(short + Duration::from_secs(2)).await?;
     for key in &replaced {
         let found = on.storage().get(key).await?.map(|found| found.value);
-        ensure_eq!(found, None, "{} after its retention and many writes of other keys", Call::get(key));
+        ensure_eq!(found, None, "{} after the end of its retention and many writes of other keys", Call::get(key));
     }
     for key in &live {
         ensure!(is_there(&on, key).await?, "{} long before the end of its retention is None", Call::get(key));
@@ -323,7 +353,7 @@ pub async fn other_writes_do_not_change_a_retention(on: Arc<TestedStorage>) -> P
     Ok(())
 }
 
-/// Writes many records, as long as there is time.
+/// Writes up to 1,000 records, as many as time permits.
 async fn fill(on: &TestedStorage, name: &str) -> PropertyResult {
     for round in on.rounds(10, Duration::from_millis(100)).await? {
         let other = |index| Ok((key(&format!("{name} {round} {index}"))?, Record::new("x")));

@@ -1,3 +1,8 @@
+//! Runs properties: each on a fresh harness with a runtime of its own, several at a time, with a limit on their time.
+//!
+//! A property must not be able to stop the suite. A storage that panics, blocks its thread or never returns is a failure of
+//! that property, and the failure names the call.
+
 use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
@@ -16,49 +21,67 @@ use crate::recorder::Log;
 use crate::report::Report;
 use crate::tested_storage::TestedStorage;
 
-/// How long a maker, or a harness that cleans up, may take.
+/// How long creating a harness, or cleaning up after it, may take.
 const SET_UP: Duration = Duration::from_secs(60);
-/// Before the text of a panic in a property.
+/// The prefix of the text of a panic in a property.
 const PANICKED: &str = "the property panicked: ";
-/// Before the time after which a property had not ended.
-const NOT_DONE: &str = "the property was not done after ";
-/// How many properties run at a time, unless libtest is given another number of threads.
-pub(crate) const SIDE_BY_SIDE: usize = 8;
+/// The prefix of the time limit of a property that did not end.
+const NOT_DONE: &str = "the property did not end within ";
+/// How many properties run at a time, unless libtest gets another number of threads.
+pub(crate) const CONCURRENT_PROPERTIES: usize = 8;
 
-/// One promise of a storage, with the name of the function that checks it.
+/// One property of the contract, with the function that tests it.
+///
+/// [`PROPERTIES`](crate::PROPERTIES) lists all of them. Run one by itself to debug it, or from a test framework that does
+/// not use [`conformance_tests!`](crate::conformance_tests):
+///
+/// ```
+/// use oauth_dance_conformance::PROPERTIES;
+/// use oauth_dance_core::MemoryStorage;
+///
+/// let property = PROPERTIES.iter().find(|property| property.name == "missing_is_none").unwrap();
+/// assert_eq!(format!("{property:?}"), "map::missing_is_none");
+/// assert_eq!(property.run(|| async { Ok(MemoryStorage::new()) }), Ok(()));
+/// ```
 #[derive(Clone, Copy)]
 pub struct Property {
-    /// The module it is in: what it is about.
+    /// The module of the property, which names its subject, such as `map` or `retention`.
     pub group: &'static str,
-    /// The function's name.
+    /// The name of the function that tests it. Names are unique across all groups.
     pub name: &'static str,
-    /// The properties that this one takes for granted, besides those of its group.
-    pub(crate) rests_on: &'static [&'static str],
+    /// The properties that this one depends on, in addition to those that its group depends on.
+    pub(crate) depends_on: &'static [&'static str],
     pub(crate) check: Check,
 }
 
 pub(crate) type Check = fn(Arc<TestedStorage>) -> Pin<Box<dyn Future<Output = PropertyResult> + Send>>;
 
 impl Property {
-    /// Tries this property on a fresh harness, and waits for it at most as long as the harness has
-    /// [patience](Harness::patience). Panics of the storage, and calls that never return, are failures.
+    /// Tests this property on the harness that `maker` returns, within the [time limit](Harness::time_limit) of the
+    /// harness, and cleans up.
+    ///
+    /// Creates a runtime and blocks the thread until the property has ended, so do not call it from asynchronous code.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if the storage does not have the property, panics, or does not return in time;
+    /// [`Stop::NotApplicable`] and [`Stop::Missing`] if it could not be tested.
     pub fn run<M, F, H>(&self, maker: M) -> PropertyResult
     where
         M: FnOnce() -> F,
         F: Future<Output = HarnessResult<H>> + Send + 'static,
         H: Harness,
     {
-        self.run_in_turn(maker(), None)
+        self.run_with_permit(maker(), None)
     }
 
-    fn run_in_turn<H: Harness>(
+    fn run_with_permit<H: Harness>(
         &self,
         making: impl Future<Output = HarnessResult<H>> + Send + 'static,
-        turn: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> PropertyResult {
         let seed = seed();
         let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
-        let outcome = self.run_on(&runtime, making, seed, turn);
+        let outcome = self.run_on(&runtime, making, seed, permit);
         // A storage that blocks a thread indefinitely must not block the suite.
         runtime.shutdown_background();
         outcome
@@ -69,20 +92,19 @@ impl Property {
         runtime: &Runtime,
         making: impl Future<Output = HarnessResult<H>> + Send + 'static,
         seed: u64,
-        turn: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> PropertyResult {
-        let made = wait(runtime, SET_UP, "the maker of the harness", making)?;
-        let harness = made?;
-        let patience = harness.patience();
+        let harness = wait(runtime, SET_UP, "creating the harness", making)??;
+        let time_limit = harness.time_limit();
         let subject = Arc::new(TestedStorage::new(harness, seed));
-        subject.take_turn(turn);
-        let outcome = wait(runtime, patience, "the property", (self.check)(Arc::clone(&subject)))
+        subject.set_permit(permit);
+        let outcome = wait(runtime, time_limit, "the property", (self.check)(Arc::clone(&subject)))
             .and_then(std::convert::identity);
         let outcome = outcome.map_err(|stop| match stop {
             Stop::Failed(why) => {
                 let (why, calls) = (headline(&why, subject.log()), subject.log().last_calls());
                 let calls = if calls.is_empty() { calls } else { format!("\nThe last calls were:{calls}") };
-                Stop::Failed(format!("{why}{calls}\nThe same choices again: CONFORMANCE_SEED={seed}"))
+                Stop::Failed(format!("{why}{calls}\nTo repeat the random choices, set CONFORMANCE_SEED={seed}"))
             }
             other => other,
         });
@@ -97,10 +119,20 @@ impl fmt::Debug for Property {
     }
 }
 
-/// Tries every property, several side by side, each on a fresh harness. A property that only waits for time to pass lets
-/// others run meanwhile.
+/// Tests every property, several at a time, each on a fresh harness that `maker` returns. `name` is the name of the storage
+/// in the report.
 ///
-/// [`conformance_tests!`](crate::conformance_tests) does the same with one test a property.
+/// [`conformance_tests!`](crate::conformance_tests) does the same with a separate test for each property. Use this function
+/// to compare storages or set-ups in one test, or to process the [`Report`]:
+///
+/// ```no_run
+/// use oauth_dance_conformance::run_all;
+/// use oauth_dance_core::MemoryStorage;
+///
+/// let report = run_all("memory", || async { Ok(MemoryStorage::new()) });
+/// assert!(report.failed().is_empty(), "{report}");
+/// assert!(report.passed() > 100);
+/// ```
 pub fn run_all<M, F, H>(name: &str, maker: M) -> Report
 where
     M: Fn() -> F,
@@ -109,16 +141,17 @@ where
 {
     let report = Mutex::new(Report::new(name));
     let all: Vec<_> = crate::PROPERTIES.iter().collect();
-    side_by_side(&all, SIDE_BY_SIDE, maker, |property, outcome, took| {
+    run_concurrently(&all, CONCURRENT_PROPERTIES, maker, |property, outcome, took| {
         report.lock().unwrap_or_else(PoisonError::into_inner).add(property, outcome, took);
     });
     report.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tries properties, at most so many at a time, and reports each outcome as it comes.
-pub(crate) fn side_by_side<M, F, H>(
+/// Tests properties, at most `limit` at a time, and passes each outcome to `done`. A property that only waits for time to
+/// pass does not count towards the limit.
+pub(crate) fn run_concurrently<M, F, H>(
     properties: &[&Property],
-    at_once: usize,
+    limit: usize,
     maker: M,
     done: impl Fn(&Property, PropertyResult, Duration) + Sync,
 ) where
@@ -126,26 +159,26 @@ pub(crate) fn side_by_side<M, F, H>(
     F: Future<Output = HarnessResult<H>> + Send + 'static,
     H: Harness,
 {
-    let turns = Arc::new(Semaphore::new(at_once));
+    let permits = Arc::new(Semaphore::new(limit));
     thread::scope(|scope| {
         for property in properties {
-            let Some(turn) = next_turn(&turns) else { return };
+            let Some(permit) = next_permit(&permits) else { return };
             let (making, done) = (maker(), &done);
             scope.spawn(move || {
                 let begun = Instant::now();
-                let outcome = property.run_in_turn(making, Some(turn));
+                let outcome = property.run_with_permit(making, Some(permit));
                 done(property, outcome, begun.elapsed());
             });
         }
     });
 }
 
-fn next_turn(turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+fn next_permit(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     let runtime = Builder::new_current_thread().build().ok()?;
-    runtime.block_on(Arc::clone(turns).acquire_owned()).ok()
+    runtime.block_on(Arc::clone(permits).acquire_owned()).ok()
 }
 
-/// What a failure says first: an error, a panic or a timeout with the call that it came from.
+/// The first line of a failure: an error, a panic or a timeout together with the call that caused it.
 fn headline(why: &str, log: &Log) -> String {
     if let Some(error) = why.strip_prefix(UNEXPECTED) {
         return match log.call_with_error(error) {
@@ -165,18 +198,18 @@ fn headline(why: &str, log: &Log) -> String {
     why.to_owned()
 }
 
-/// Runs one task, and reports a panic and a task that does not end as failures.
+/// Runs a task. A panic, and a task that does not end in time, are failures.
 fn wait<T: Send + 'static>(
     runtime: &Runtime,
-    patience: Duration,
+    time_limit: Duration,
     what: &str,
     task: impl Future<Output = T> + Send + 'static,
 ) -> PropertyResult<T> {
     let task = runtime.spawn(task);
-    match runtime.block_on(async { tokio::time::timeout(patience, task).await }) {
+    match runtime.block_on(async { tokio::time::timeout(time_limit, task).await }) {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(Stop::Failed(format!("{what} panicked: {}", panic_text(error)))),
-        Err(_) => Err(Stop::Failed(format!("{what} was not done after {patience:?}"))),
+        Err(_) => Err(Stop::Failed(format!("{what} did not end within {time_limit:?}"))),
     }
 }
 
@@ -186,14 +219,14 @@ fn panic_text(error: tokio::task::JoinError) -> String {
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// What random choices are made from: `CONFORMANCE_SEED`, or a new number.
+/// The seed of the random choices: `CONFORMANCE_SEED`, or a random number.
 fn seed() -> u64 {
     let set = std::env::var("CONFORMANCE_SEED").ok().and_then(|seed| seed.parse().ok());
     set.unwrap_or_else(|| u64::from_ne_bytes(random_bytes()))
 }
 
-/// Says something that libtest does not swallow.
-pub(crate) fn say(line: &str) {
-    // There is no one left to inform if the standard error is gone.
+/// Prints to the standard error. Unlike with `eprintln!`, libtest does not hide the text if the test passes.
+pub(crate) fn print_line(line: &str) {
+    // If the standard error is closed, there is nowhere to report that.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

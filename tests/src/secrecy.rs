@@ -1,4 +1,8 @@
-//! With a key ring nothing secret reaches the storage, and the storage shows nothing of what it was given.
+//! With a key ring no secret reaches the storage, and the storage reveals no payload.
+//!
+//! There are two lines of defence. Sealed tokens protect against anyone who can read the medium, and that is mostly the work
+//! of the core. A storage must in addition not copy payloads to places that more people can read: logs, error messages and
+//! `Debug` output. Applications may store tokens unsealed during development, so payloads count as secret in either case.
 
 use std::sync::Arc;
 
@@ -10,17 +14,20 @@ use serde_json::json;
 
 use crate::calls::Call;
 use crate::harness::Fault;
+use crate::leaks::find_leak;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq, ensure_error};
 use crate::show::{Show as _, error_name};
 use crate::tested_storage::{TestedStorage, key, list_all};
-use crate::traces::find;
 
 /// Occurs in every secret of [`token`], and nowhere else.
 const CANARY: &str = "CANARY-9f1c";
-/// What a record begins and ends with whose every part is secret.
-const RIM: &str = "Sv3rD";
+/// The beginning and the end of a payload, to detect an excerpt of it.
+const EDGE: &str = "Sv3rD";
 
-/// A token of either kind comes back whole through the storage, sealed or not, with all that the provider added.
+/// A token of either kind is returned completely, sealed or not, including everything that the provider added.
+///
+/// Writes through the `Tokens` of the core, as an application does, with a token of OAuth 2.0, one of OAuth 1.0a and an
+/// empty one.
 pub async fn tokens_come_back_whole(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
     let mut oauth1 = OAuth1Token::new(CANARY, CANARY);
@@ -36,7 +43,10 @@ pub async fn tokens_come_back_whole(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(())
 }
 
-/// Nothing of a sealed token is on the medium: not as it is, nor in hexadecimal, base64, percent-encoded or reversed.
+/// Nothing of a sealed token is on the medium: neither in plain text nor in hexadecimal, base64, percent-encoded,
+/// reversed or otherwise encoded.
+///
+/// An unsealed payload is written too and has to be found, so that a dump of the wrong data does not pass.
 pub async fn sealed_tokens_leave_no_trace(on: Arc<TestedStorage>) -> PropertyResult {
     let plain = Record::new("MARKER-7e2b");
     on.storage().put(&key("marker")?, &plain, Precondition::Always).await?;
@@ -47,25 +57,28 @@ pub async fn sealed_tokens_leave_no_trace(on: Arc<TestedStorage>) -> PropertyRes
         tokens.put(&key, &token(), Precondition::Version(version)).await?;
     }
     let dump = on.harness().raw_dump().await?;
-    // Without this a dump of the wrong thing would prove everything.
+    // Otherwise a dump of the wrong data would always pass.
     ensure!(
-        find(&dump, "MARKER-7e2b").is_some(),
-        "the dump of the medium does not show the payload \"MARKER-7e2b\", which was put unsealed"
+        find_leak(&dump, "MARKER-7e2b").is_some(),
+        "the dump of the medium does not contain the payload \"MARKER-7e2b\", which was put unsealed"
     );
-    if let Some(form) = find(&dump, CANARY) {
-        return Err(Stop::failed(format_args!("the dump of the medium shows {CANARY:?} of a sealed token {form}")));
+    if let Some(form) = find_leak(&dump, CANARY) {
+        return Err(Stop::failed(format_args!("the dump of the medium contains {CANARY:?} of a sealed token {form}")));
     }
     Ok(())
 }
 
-/// `{:?}` of the storage and what it logs show no payload.
+/// Neither the `Debug` output of the storage nor its log contains a payload.
+///
+/// Tokens may be stored in plain text during development, and logs are copied to many places. Implement `Debug` by hand
+/// for types that contain payloads.
 pub async fn printing_shows_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
     on.harness().printed()?;
     let tokens = Tokens::dangerous_plaintext(Arc::clone(on.storage()));
     let version = tokens.put(&key("alice")?, &token(), Precondition::Always).await?;
     tokens.get(&key("alice")?).await?;
     tokens.put(&key("alice")?, &token(), Precondition::Version(version)).await?;
-    let secret = Record::new(format!("{RIM}{CANARY}{RIM}"));
+    let secret = Record::new(format!("{EDGE}{CANARY}{EDGE}"));
     let version = on.storage().put(&key("bob")?, &secret, Precondition::Always).await?;
     drop(on.storage().put(&key("bob")?, &secret, Precondition::Absent).await);
     on.storage().get(&key("bob")?).await?;
@@ -76,19 +89,22 @@ pub async fn printing_shows_no_payload(on: Arc<TestedStorage>) -> PropertyResult
     let mut printed = on.harness().printed()?;
     on.storage().delete(&key("bob")?, Some(version)).await?;
     printed += &on.harness().printed()?;
-    for secret in [CANARY, RIM] {
-        if let Some(form) = find(printed.as_bytes(), secret) {
+    for secret in [CANARY, EDGE] {
+        if let Some(form) = find_leak(printed.as_bytes(), secret) {
             return Err(Stop::failed(format_args!(
-                "{{:?}} of the storage, or its log, shows {secret:?} of a payload {form}"
+                "the Debug output of the storage, or its log, contains {secret:?} of a payload {form}"
             )));
         }
     }
     Ok(())
 }
 
-/// No error shows a payload, in `Display`, `Debug` or any source underneath.
+/// No error contains a payload: neither in `Display` nor in `Debug`, nor in any of its sources.
+///
+/// Provokes as many errors as the harness permits. Check what the driver's errors quote: some contain the values of the
+/// failed statement.
 pub async fn errors_show_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
-    let (alice, secret) = (key("alice")?, Record::new(format!("{RIM}{}{RIM}", CANARY.repeat(20))));
+    let (alice, secret) = (key("alice")?, Record::new(format!("{EDGE}{}{EDGE}", CANARY.repeat(20))));
     let mut errors: Vec<(Call, StorageError)> = Vec::new();
     on.storage().put(&alice, &secret, Precondition::Always).await?;
     for when in [Precondition::Absent, Precondition::Version(Version::random())] {
@@ -112,13 +128,13 @@ pub async fn errors_show_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
         errors.extend(on.storage().get(&alice).await.err().map(|error| (Call::get(&alice), error)));
         errors.extend(put_error(&on, &alice, &secret, Precondition::Absent).await);
     }
-    ensure!(errors.len() >= 2, "put over a record, Absent and with another version, returned {} errors", errors.len());
+    ensure!(errors.len() >= 2, "put Absent and put with another version, over a record, did not both return errors");
     for (call, error) in &errors {
         let shown = format!("{error:?} {error:#?} {}", crate::outcome::chain(error));
-        for secret in [CANARY, RIM] {
-            if let Some(form) = find(shown.as_bytes(), secret) {
+        for secret in [CANARY, EDGE] {
+            if let Some(form) = find_leak(shown.as_bytes(), secret) {
                 let name = error_name(error);
-                let what = format!("the error of {call}, {name}, shows {secret:?} of the payload {form}");
+                let what = format!("the error of {call}, {name}, contains {secret:?} of the payload {form}");
                 return Err(Stop::failed(what));
             }
         }
@@ -126,6 +142,7 @@ pub async fn errors_show_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(())
 }
 
+/// The error of a `put`, if it fails, with the call.
 async fn put_error(
     on: &TestedStorage,
     key: &TokenKey,
@@ -136,7 +153,10 @@ async fn put_error(
     Some((Call::put(key, record, when), error))
 }
 
-/// A sealed record that is moved to another key, or changed by a byte, does not open there and is not taken for missing.
+/// A sealed record that is moved to another key, or changed in one byte, does not open, and is not treated as missing.
+///
+/// The core binds each seal to its key. The storage must return the bytes that are stored under that key, and nothing
+/// else.
 pub async fn sealed_records_are_bound_to_their_key(on: Arc<TestedStorage>) -> PropertyResult {
     let tokens = sealed(&on, KeyRing::generate());
     let alice = key("alice")?;
@@ -161,14 +181,16 @@ pub async fn sealed_records_are_bound_to_their_key(on: Arc<TestedStorage>) -> Pr
         changed.payload[index] ^= 1;
         on.storage().put(&alice, &changed, Precondition::Always).await?;
         let get = Call::get(&alice);
-        ensure!(tokens.get(&alice).await.is_err(), "{get} of a sealed token opens it with byte {index} changed");
+        ensure!(tokens.get(&alice).await.is_err(), "{get} opens a sealed token in which byte {index} was changed");
         let found = stored(&on, &alice).await?;
-        ensure!(found == changed, "{get} of a record that does not open: it was changed to {}", found.show());
+        ensure!(found == changed, "{get} of a record that does not open has changed the record to {}", found.show());
     }
     Ok(())
 }
 
 /// Equal tokens are stored as different bytes.
+///
+/// Seals are randomized, so that a dump does not show which users have the same token, or whether a token has changed.
 pub async fn equal_tokens_are_stored_differently(on: Arc<TestedStorage>) -> PropertyResult {
     let tokens = sealed(&on, KeyRing::generate());
     let mut seen = std::collections::HashSet::new();
@@ -176,12 +198,14 @@ pub async fn equal_tokens_are_stored_differently(on: Arc<TestedStorage>) -> Prop
         tokens.put(&key(user)?, &token(), Precondition::Always).await?;
         let payload = stored(&on, &key(user)?).await?.payload;
         let get = Call::get(&key(user)?);
-        ensure!(seen.insert(payload.clone()), "{get} shows the payload of an earlier put: {}", payload.show());
+        ensure!(seen.insert(payload.clone()), "{get} returned the payload of an earlier put: {}", payload.show());
     }
     Ok(())
 }
 
 /// `get` and `list` return the id of the key that sealed a record.
+///
+/// A key rotation uses it to find the records that are still sealed with an older key, without reading their payloads.
 pub async fn the_sealing_key_is_recorded(on: Arc<TestedStorage>) -> PropertyResult {
     let rings = [KeyRing::generate(), KeyRing::generate()];
     for (user, ring) in ["alice", "bob"].into_iter().zip(&rings) {
@@ -208,7 +232,10 @@ pub async fn the_sealing_key_is_recorded(on: Arc<TestedStorage>) -> PropertyResu
     Ok(())
 }
 
-/// Resealing records while they are written loses no write, and can be repeated.
+/// Resealing records while they are being written loses no write, and can be repeated.
+///
+/// Resealing is a
+/// `put` on the condition of the version that was read. If a refresh writes in between, the reseal has to fail with `Conflict`.
 pub async fn resealing_loses_no_update(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
@@ -219,7 +246,7 @@ pub async fn resealing_loses_no_update(on: Arc<TestedStorage>) -> PropertyResult
         before.put(&key, &token(), Precondition::Always).await?;
         let (resealing, target) = (after.clone(), key.clone());
         let resealing = tokio::spawn(async move { resealing.reseal(&target).await });
-        // So that the refresh comes before, between and after the steps of resealing.
+        // The refresh comes before, between or after the steps of resealing.
         for _ in 0..round / 2 {
             tokio::task::yield_now().await;
         }
@@ -232,7 +259,7 @@ pub async fn resealing_loses_no_update(on: Arc<TestedStorage>) -> PropertyResult
     }
     before.put(&key, &token(), Precondition::Always).await?;
     ensure!(after.reseal(&key).await?, "reseal({}) of a record sealed with the older key did nothing", key.show());
-    ensure!(!after.reseal(&key).await?, "reseal({}), for the second time, wrote again", key.show());
+    ensure!(!after.reseal(&key).await?, "reseal({}) a second time wrote again", key.show());
     ensure_eq!(
         after.get(&key).await?.map(|found| found.value),
         Some(token()),
@@ -251,7 +278,7 @@ async fn stored(on: &TestedStorage, key: &TokenKey) -> PropertyResult<Record> {
     Ok(found.ok_or_else(|| Stop::failed(format_args!("{} after put is None", Call::get(key))))?.value)
 }
 
-/// A token with the canary in all that is secret.
+/// A token whose secrets all contain the canary.
 fn token() -> Token {
     let mut token = OAuth2Token::bearer(format!("access {CANARY}"));
     token.refresh_token = Some(format!("refresh {CANARY}").into());

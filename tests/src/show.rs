@@ -1,4 +1,4 @@
-//! How values appear in messages: payloads as text, and nothing at length.
+//! How values appear in failure messages: payloads as text, and long values shortened.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -15,19 +15,19 @@ pub(crate) const SHOWN: usize = 64;
 /// The most items of a list that a message shows.
 const ITEMS: usize = 12;
 
-/// What a message says of a value.
+/// The text of a value in a message.
 pub(crate) trait Show {
     fn show(&self) -> String;
 }
 
-/// Bytes as text in quotes: `\x` before what is not ASCII, and the length if not all are shown.
+/// Bytes as quoted text, with `\x` escapes for what is not ASCII, and with the length if not all bytes are shown.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(SHOWN)];
     let rest = if shown.len() < bytes.len() { format!("... ({} bytes)", bytes.len()) } else { String::new() };
     format!("\"{}\"{rest}", shown.escape_ascii())
 }
 
-/// How a payload differs from the one that was written: from the first byte that does.
+/// How a payload differs from the one that was written, beginning with the first different byte.
 pub(crate) fn difference(wanted: &[u8], found: &[u8]) -> String {
     if wanted.len().max(found.len()) <= SHOWN {
         return format!("expected {}, found {}", text(wanted), text(found));
@@ -76,7 +76,7 @@ impl Show for TokenKey {
     }
 }
 
-/// A part of a key, with its length if it is long.
+/// A part of a key. If it is long, it is shortened, and its length is added.
 fn word(part: &str) -> String {
     if part.len() <= SHOWN {
         return format!("{part:?}");
@@ -194,10 +194,10 @@ impl Show for () {
 impl Show for oauth_dance_core::Page {
     fn show(&self) -> String {
         format!(
-            "{} entries {}, {}",
+            "{} entries: {}, {}",
             self.entries.len(),
             self.entries.show(),
-            if self.next.is_some() { "more" } else { "the last page" }
+            if self.next.is_some() { "with a next page" } else { "the last page" }
         )
     }
 }
@@ -208,7 +208,7 @@ fn items(items: impl Iterator<Item = String>, count: usize) -> String {
     format!("[{}{rest}]", shown.join(", "))
 }
 
-/// An error's name without anything that it carries.
+/// The name of an error's variant, without its fields.
 pub(crate) fn error_name(error: &StorageError) -> &'static str {
     match error {
         StorageError::Conflict => "Conflict",

@@ -1,4 +1,8 @@
-//! What was acknowledged is there after a restart and after a crash: records of every kind, and nothing that was deleted.
+//! Acknowledged writes and deletes of every kind survive a restart and a crash of the server.
+//!
+//! A rotated refresh token exists nowhere else: if its write is lost, the user has to authorize again. A crash is therefore
+//! tested with records of many kinds, because storages may write small and large payloads, hints and deletes in different
+//! ways.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +19,7 @@ use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
-/// How long a record of the kind with a retention is stored.
+/// The retention of the records that have one.
 const RETENTION: Duration = Duration::from_secs(86_400);
 /// How many kinds of writes there are.
 const WRITES: usize = 27;
@@ -24,8 +28,11 @@ pub(crate) const KINDS: usize = WRITES + 6;
 /// The length of a large payload, if the storage accepts it.
 pub(crate) const LARGE: usize = 65_536;
 
-/// What was written before a restart is read and listed through a new pool: every kind of record, with its version, its
-/// hints and what is left of its retention.
+/// Everything that was written before a restart is read and listed through a new pool: every kind of record, with its
+/// version, its hints and its remaining retention.
+///
+/// The kinds combine empty, small and large payloads with and without hints and retention, written with each condition,
+/// and deleted records.
 pub async fn acknowledged_writes_survive_a_restart(on: Arc<TestedStorage>) -> PropertyResult {
     on.units(1).await?;
     let written = write_each_kind(&on, "restart").await?;
@@ -45,8 +52,11 @@ pub async fn acknowledged_writes_survive_a_restart(on: Arc<TestedStorage>) -> Pr
     Ok(())
 }
 
-/// When the server crashes in the middle of writes (`kill -9`), no acknowledged write or delete is lost, of whatever kind,
-/// every record is as it was, and the same storage works again once the server does.
+/// If the server crashes during writes (`kill -9`), no acknowledged write or delete is lost, every record is unchanged,
+/// and the same storage works again once the server does.
+///
+/// Only for storages that declare
+/// `durable`. The server has to flush a write before it acknowledges it, such as Redis with `appendfsync always`.
 pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<TestedStorage>) -> PropertyResult {
     if !on.capabilities().durable {
         return Err(Stop::not_applicable("not durable"));
@@ -60,7 +70,7 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<TestedStorage>) 
         storage.put(&key, &Record::new("0"), Precondition::Always).await?;
         writers.spawn(async move {
             let mut acknowledged = 0_usize;
-            // Far more than any storage writes before the crash.
+            // More than any storage writes before the crash.
             for number in 1..1_000_000 {
                 if storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await.is_err() {
                     break;
@@ -81,18 +91,18 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<TestedStorage>) 
         let number = found.as_ref().and_then(|found| std::str::from_utf8(&found.value.payload).ok()?.parse().ok());
         let whole = number.is_some_and(|number: usize| (acknowledged..=acknowledged + 1).contains(&number));
         let get = Call::get(&key);
-        ensure!(whole, "{get} after the crash is {}, and write {acknowledged} was the last acknowledged", found.show());
+        ensure!(whole, "{get} after the crash is {}, but write {acknowledged} was acknowledged", found.show());
     }
     are_unchanged(&on, on.storage().as_ref(), &written, "after the crash").await?;
     works(&on).await
 }
 
-/// A key, what was last done to it, and what is stored there since.
+/// A key, the last call for it, and what the storage should contain since then.
 struct Written {
     key: TokenKey,
     call: Call,
     stored: Option<Versioned<Record>>,
-    /// Just before and just after.
+    /// The times just before and just after the call.
     at: (Duration, Duration),
 }
 
@@ -106,14 +116,14 @@ async fn write_each_kind(on: &TestedStorage, name: &str) -> PropertyResult<Vec<W
         }
         let key = key(&format!("{name} {number}"))?;
         let begun = on.now();
-        let (call, version) = write_kind(on.storage().as_ref(), &key, number, on.fitting(LARGE)).await?;
-        let stored = version.map(|version| Versioned::new(record(number, on.fitting(LARGE)), version));
+        let (call, version) = write_kind(on.storage().as_ref(), &key, number, on.accepted_length(LARGE)).await?;
+        let stored = version.map(|version| Versioned::new(record(number, on.accepted_length(LARGE)), version));
         written.push(Written { key, call, stored, at: (begun, on.now()) });
     }
     Ok(written)
 }
 
-/// Each record is as it was written, but for the time that has passed, and no deleted one is there.
+/// Each record is as it was written, except for the remaining retention, and no deleted record is stored.
 async fn are_unchanged(
     on: &TestedStorage,
     storage: &dyn TokenStorage,
@@ -121,16 +131,16 @@ async fn are_unchanged(
     what: &str,
 ) -> PropertyResult {
     for Written { key, call, stored, at } in written {
-        let asked = on.now();
+        let called = on.now();
         let found = storage.get(key).await?;
         let what = format!("{} {what}, after {call}", Call::get(key));
-        let passed = (asked.saturating_sub(at.1), on.now().saturating_sub(at.0));
+        let passed = (called.saturating_sub(at.1), on.now().saturating_sub(at.0));
         is_unchanged(found.as_ref(), stored.as_ref(), passed, &what)?;
     }
     Ok(())
 }
 
-/// The record is as it was written at least and at most so long ago.
+/// The record is as it was written. `passed` is how long ago that was, at least and at most.
 pub(crate) fn is_unchanged(
     found: Option<&Versioned<Record>>,
     stored: Option<&Versioned<Record>>,
@@ -144,16 +154,16 @@ pub(crate) fn is_unchanged(
         ensure_eq!(left, None, "{what}: retain_for");
         return Ok(());
     };
-    // A clock of whole seconds is off by less than one, at either end.
+    // A clock that counts whole seconds is off by less than a second, at the write and at the read.
     let most = (whole.saturating_sub(passed.0) + Duration::from_millis(2_100)).min(whole);
     let least = whole.saturating_sub(passed.1 + Duration::from_millis(1_100));
     let right = left.is_some_and(|left| (least..=most).contains(&left));
-    ensure!(right, "{what}: retain_for: {} left of {whole:?}, written {:?} ago", left.show(), passed.0);
+    ensure!(right, "{what}: retain_for is {} of {whole:?}, {:?} after the write", left.show(), passed.0);
     Ok(())
 }
 
-/// Writes or deletes the record of a kind, on a key that was never used. Returns the last call, and the version that is
-/// stored now.
+/// Writes or deletes a record of this kind, under a key that was never used. Returns the last call, and the version that is
+/// stored after it.
 pub(crate) async fn write_kind(
     storage: &dyn TokenStorage,
     key: &TokenKey,
@@ -180,7 +190,8 @@ pub(crate) async fn write_kind(
     Ok((Call::put(key, &record, when), Some(version)))
 }
 
-/// The record of a kind: empty, small or large, and plain, with hints or with a retention too.
+/// A record of this kind: with an empty, small or large payload, and without hints, with hints, or with hints and a
+/// retention.
 pub(crate) fn record(number: usize, large: usize) -> Record {
     let payload = match number % 3 {
         0 => Vec::new(),

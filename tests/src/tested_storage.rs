@@ -1,3 +1,8 @@
+//! What every property gets: the storage under test, its harness, and tools that adapt to what both can do.
+//!
+//! A property states *what* it tests, and this module decides *how long* and *how fast*: on a clock that can be moved,
+//! retention takes no time; on a slow storage, calls run concurrently and rounds are fewer; with a log, calls are recorded.
+
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,16 +18,31 @@ use crate::harness::Harness;
 use crate::outcome::{PropertyResult, Stop, ensure};
 use crate::recorder::{Log, recorded, watched};
 
-/// How many calls of one property are in flight at once, so that a slow storage does not take long.
-const LANES: usize = 16;
-/// What no call of a slow storage takes.
-const QUICK: Duration = Duration::from_micros(500);
-/// How much longer a quick storage is tried, if the machine has other things to do.
-const QUICK_FACTOR: u32 = 5;
-/// What stands for a second where the clock can be moved: far more than any call takes.
+/// How many calls of a property on a slow storage are in flight at once.
+const MAX_IN_FLIGHT: usize = 16;
+/// A storage is fast if its calls take less than this.
+const FAST: Duration = Duration::from_micros(500);
+/// How much more time a fast storage gets for its rounds, in case the machine is busy.
+const FAST_FACTOR: u32 = 5;
+/// How many seconds a unit of time is if the clock can be moved: far more than any call takes.
 const UNIT: u64 = 100;
 
-/// What a property is tried on: a storage that is still empty, and its harness.
+/// The storage that a property tests, with its harness. It must be empty, and used by one property only.
+///
+/// Every property is a function of this type. [`conformance_tests!`](crate::conformance_tests) and
+/// [`Property::run`](crate::Property::run) create it; create it yourself to call a property directly:
+///
+/// ```
+/// use std::sync::Arc;
+/// use oauth_dance_conformance::{TestedStorage, map};
+/// use oauth_dance_core::MemoryStorage;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let tested = Arc::new(TestedStorage::new(MemoryStorage::new(), 42));
+/// assert_eq!(map::missing_is_none(tested).await, Ok(()));
+/// # }
+/// ```
 pub struct TestedStorage {
     harness: Box<dyn Harness>,
     storage: Arc<dyn TokenStorage>,
@@ -30,47 +50,48 @@ pub struct TestedStorage {
     seed: u64,
     start: Instant,
     time: Mutex<Time>,
-    /// Its turn among the properties that run side by side.
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    /// The permit that this property has among those that run concurrently.
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-/// What is known of how time passes.
+/// What is known about time on this storage. `None` means that it was not determined yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Time {
     can_be_moved: Option<bool>,
     /// Whether calls take hardly any time.
-    is_quick: Option<bool>,
-    /// How far it was moved beyond the time that passed.
+    is_fast: Option<bool>,
+    /// How far the clock was moved, beyond the time that really passed.
     moved: Duration,
 }
 
 impl TestedStorage {
-    /// A subject for one property.
+    /// A storage for one property. The random choices of the property are determined by `seed`.
     pub fn new(harness: impl Harness, seed: u64) -> Self {
         let log = Arc::default();
         let storage = recorded(harness.storage(), &log, 0);
         let (start, time) = (Instant::now(), Mutex::default());
-        Self { harness: Box::new(harness), storage, log, seed, start, time, turn: Mutex::default() }
+        Self { harness: Box::new(harness), storage, log, seed, start, time, permit: Mutex::default() }
     }
 
-    /// The storage under test.
+    /// The storage under test, whose calls are recorded for the message of a failure.
     pub fn storage(&self) -> &Arc<dyn TokenStorage> {
         &self.storage
     }
 
-    /// What else can be done to it.
+    /// The harness: what can be done to the stored data from outside.
     pub fn harness(&self) -> &dyn Harness {
         self.harness.as_ref()
     }
 
-    /// What the storage declares.
+    /// The capabilities that the storage declares. They decide which properties are applicable.
     pub fn capabilities(&self) -> Capabilities {
         self.storage.capabilities()
     }
 
-    /// Gives its turn to another property while it only waits.
-    pub(crate) fn take_turn(&self, permit: Option<OwnedSemaphorePermit>) {
-        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    /// Stores the permit of this property. `None` releases it: the property only waits from then on, and another one may
+    /// run.
+    pub(crate) fn set_permit(&self, permit: Option<OwnedSemaphorePermit>) {
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
     }
 
     /// The calls so far, for a failure.
@@ -78,13 +99,13 @@ impl TestedStorage {
         &self.log
     }
 
-    /// What has not returned, for a message about a timeout.
+    /// The call that has not returned, for a message about a timeout.
     pub(crate) fn in_flight(&self) -> String {
         self.log.in_flight().unwrap_or_else(|| "a call".to_owned())
     }
 
-    /// As many handles on the same data, through pools of their own if the harness can open them. Of their calls only
-    /// those in flight and those that returned an error are remembered, so that they can begin at the same time.
+    /// Handles on the same data, through pools of their own if the harness can open them. Only their calls in flight, and
+    /// those that returned an error, are recorded, so that calls can start at the same time.
     pub(crate) async fn handles(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let handles = self.open(count).await?.into_iter().enumerate();
         Ok(handles.map(|(number, handle)| watched(handle, &self.log, number)).collect())
@@ -93,7 +114,7 @@ impl TestedStorage {
     async fn open(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let mut handles = vec![self.harness.storage()];
         if self.capabilities().max_age.is_some() {
-            // Another handle may see a write late, which has a property of its own.
+            // Another handle may return older records. A property of its own tests that.
             handles.resize(count, self.harness.storage());
         }
         while handles.len() < count {
@@ -106,7 +127,7 @@ impl TestedStorage {
         Ok(handles)
     }
 
-    /// Handles whose calls are remembered: for calls that come one after the other.
+    /// Handles whose calls are all recorded, for calls that come one after the other.
     pub(crate) async fn recorded_handles(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let handles = self.open(count).await?.into_iter().enumerate();
         Ok(handles.map(|(number, handle)| recorded(handle, &self.log, number)).collect())
@@ -119,29 +140,29 @@ impl TestedStorage {
         }
     }
 
-    /// Ends the property as not applicable where `list` is not declared.
+    /// Ends the property as not applicable if the storage does not declare `list`.
     pub(crate) fn needs_list(&self) -> PropertyResult {
         self.capabilities().listable.then_some(()).ok_or_else(|| Stop::not_applicable("not listable"))
     }
 
-    /// Ends the property as not applicable where preconditions are not declared to be atomic.
+    /// Ends the property as not applicable if the storage does not declare that preconditions are atomic.
     pub(crate) fn needs_atomic(&self) -> PropertyResult {
         self.capabilities().atomic.then_some(()).ok_or_else(|| Stop::not_applicable("not atomic"))
     }
 
-    /// Ends the property as not applicable where a request holds the few records of one browser.
-    pub(crate) fn needs_room(&self) -> PropertyResult {
+    /// Ends the property as not applicable if the storage belongs to a request, which has room for few records.
+    pub(crate) fn needs_many_records(&self) -> PropertyResult {
         let bound = self.capabilities().request_bound;
-        (!bound).then_some(()).ok_or_else(|| Stop::not_applicable("bound to a request, which has few records"))
+        (!bound).then_some(()).ok_or_else(|| Stop::not_applicable("bound to a request, which has room for few records"))
     }
 
-    /// A length that the storage accepts: this one, or the largest that it declares.
-    pub(crate) fn fitting(&self, length: usize) -> usize {
+    /// The largest length of a payload up to this one that the storage accepts.
+    pub(crate) fn accepted_length(&self, length: usize) -> usize {
         self.capabilities().max_payload.unwrap_or(length).min(length)
     }
 
-    /// A retention of so many units of time: seconds, or much more if the clock can be moved. Call it before the first
-    /// write: it may move the clock a little.
+    /// A retention of that many units of time. A unit is a second, or much longer if the clock can be moved. The first call
+    /// may move the clock by a second, so it has to come before the first write.
     pub(crate) async fn units(&self, count: u64) -> PropertyResult<Duration> {
         let known = self.time().can_be_moved;
         let can_be_moved = match known {
@@ -156,21 +177,21 @@ impl TestedStorage {
         Ok(Duration::from_secs(if can_be_moved { count * UNIT } else { count }))
     }
 
-    /// Whether time passes at once.
+    /// Whether the harness can move the clock.
     pub(crate) async fn can_move_time(&self) -> PropertyResult<bool> {
         Ok(self.units(1).await?.as_secs() == UNIT)
     }
 
-    /// Lets so many tenths of a unit pass.
+    /// Lets that many tenths of a unit pass.
     pub(crate) async fn pass(&self, tenths: u64) -> PropertyResult {
         let by = self.units(tenths).await? / 10;
         self.advance(by).await
     }
 
-    /// Lets time pass, by whole seconds if the clock can be moved.
+    /// Lets time pass: by moving the clock if that is possible, otherwise by waiting.
     pub(crate) async fn advance(&self, by: Duration) -> PropertyResult {
         if self.time().can_be_moved != Some(true) {
-            self.take_turn(None);
+            self.set_permit(None);
         }
         let begun = Instant::now();
         self.harness.advance(by).await?;
@@ -178,7 +199,7 @@ impl TestedStorage {
         Ok(())
     }
 
-    /// The time on the clock that retention is counted on, from the property's start.
+    /// The time on the clock that counts retention, since the start of the property.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed() + self.time().moved
     }
@@ -187,35 +208,36 @@ impl TestedStorage {
         self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// At most so many rounds, and no more once this time has passed, so that a slow storage is not tried for long.
+    /// The numbers of rounds: at most `most`, and only two if this time has passed by then, so that a property does not take
+    /// long on a slow storage.
     pub(crate) async fn rounds(
         &self,
         most: usize,
         time: Duration,
     ) -> PropertyResult<impl Iterator<Item = usize> + use<>> {
-        let time = if self.is_quick().await? { time * QUICK_FACTOR } else { time };
+        let time = if self.is_fast().await? { time * FAST_FACTOR } else { time };
         let end = Instant::now() + time;
         Ok((0..most).take_while(move |round| *round < 2 || Instant::now() < end))
     }
 
     /// Whether calls take hardly any time.
-    async fn is_quick(&self) -> PropertyResult<bool> {
-        if let Some(known) = self.time().is_quick {
+    async fn is_fast(&self) -> PropertyResult<bool> {
+        if let Some(known) = self.time().is_fast {
             return Ok(known);
         }
         let mut fastest = Duration::MAX;
         for _ in 0..3 {
             let begun = Instant::now();
-            self.harness.storage().get(&key("nobody at all")?).await?;
+            self.harness.storage().get(&key("missing at all")?).await?;
             fastest = fastest.min(begun.elapsed());
         }
-        self.time().is_quick = Some(fastest < QUICK);
-        Ok(fastest < QUICK)
+        self.time().is_fast = Some(fastest < FAST);
+        Ok(fastest < FAST)
     }
 
-    /// Does something with each item: many at the same time if the storage promises to stand that, one after the other
-    /// if not. The answers come in the order of the items.
-    pub(crate) async fn together<T, R, F>(
+    /// Does something with each item: several at a time if the storage is slow and declares `atomic`, otherwise one after
+    /// the other. The results are in the order of the items.
+    pub(crate) async fn concurrently<T, R, F>(
         &self,
         items: impl IntoIterator<Item = T>,
         call: impl Fn(Arc<dyn TokenStorage>, T) -> F + Clone + Send + 'static,
@@ -225,47 +247,48 @@ impl TestedStorage {
         R: Send + 'static,
         F: Future<Output = PropertyResult<R>> + Send + 'static,
     {
-        if !self.capabilities().atomic || self.is_quick().await? {
-            let mut answers = Vec::new();
+        if !self.capabilities().atomic || self.is_fast().await? {
+            let mut results = Vec::new();
             for item in items {
-                answers.push(call(Arc::clone(&self.storage), item).await?);
+                results.push(call(Arc::clone(&self.storage), item).await?);
             }
-            return Ok(answers);
+            return Ok(results);
         }
-        let mut queues: Vec<Vec<(usize, T)>> = (0..LANES).map(|_| Vec::new()).collect();
+        let mut queues: Vec<Vec<(usize, T)>> = (0..MAX_IN_FLIGHT).map(|_| Vec::new()).collect();
         for (index, item) in items.into_iter().enumerate() {
-            queues[index % LANES].push((index, item));
+            queues[index % MAX_IN_FLIGHT].push((index, item));
         }
         let mut running = JoinSet::new();
         for queue in queues {
             let (storage, call) = (Arc::clone(&self.storage), call.clone());
             running.spawn(async move {
-                let mut answers = Vec::with_capacity(queue.len());
+                let mut results = Vec::with_capacity(queue.len());
                 for (index, item) in queue {
-                    answers.push((index, call(Arc::clone(&storage), item).await?));
+                    results.push((index, call(Arc::clone(&storage), item).await?));
                 }
-                PropertyResult::Ok(answers)
+                PropertyResult::Ok(results)
             });
         }
-        let mut answers = Vec::new();
-        while let Some(lane) = running.join_next().await {
-            answers.extend(lane??);
+        let mut results = Vec::new();
+        while let Some(finished) = running.join_next().await {
+            results.extend(finished??);
         }
-        answers.sort_by_key(|(index, _)| *index);
-        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+        results.sort_by_key(|(index, _)| *index);
+        Ok(results.into_iter().map(|(_, result)| result).collect())
     }
 
-    /// Writes a record to each key, as many at once as the storage stands.
+    /// Writes a record under each key, several at a time if the storage is slow.
     pub(crate) async fn put_all(
         &self,
         records: Vec<(TokenKey, Record)>,
     ) -> PropertyResult<Vec<oauth_dance_core::Version>> {
-        self.together(records, |storage, (key, record)| async move {
+        self.concurrently(records, |storage, (key, record)| async move {
             Ok(storage.put(&key, &record, Precondition::Always).await?)
         })
         .await
     }
 
+    /// The source of the property's random choices. Each call returns the same sequence.
     pub(crate) fn random(&self) -> Random {
         Random(self.seed)
     }
@@ -277,12 +300,12 @@ impl fmt::Debug for TestedStorage {
     }
 }
 
-/// The key of one user, as plain as keys get.
+/// The key of this user, without a tenant or an account.
 pub(crate) fn key(user: &str) -> PropertyResult<TokenKey> {
     Ok(TokenKey::new("github", user)?)
 }
 
-/// A record with every hint set, kept for a day.
+/// A record with every hint and a retention of a day.
 pub(crate) fn rich(payload: impl Into<Vec<u8>>) -> Record {
     let expires_at = oauth_dance_core::Timestamp::from_unix_seconds(4_102_444_800);
     Record::new(payload)
@@ -292,25 +315,25 @@ pub(crate) fn rich(payload: impl Into<Vec<u8>>) -> Record {
 }
 
 /// A record with a retention.
-pub(crate) fn kept_for(payload: impl Into<Vec<u8>>, time: Duration) -> Record {
+pub(crate) fn retained_for(payload: impl Into<Vec<u8>>, time: Duration) -> Record {
     Record::new(payload).with_retain_for(Some(time))
 }
 
-/// All pages together.
+/// The entries of all pages of a list.
 pub(crate) async fn list_all(storage: &dyn TokenStorage, filter: &Filter, limit: usize) -> PropertyResult<Vec<Entry>> {
     let (mut entries, mut after) = (Vec::new(), None);
     for _ in 0..10_000 {
         let page = storage.list(filter, PageRequest { after, limit }).await?;
         let count = page.entries.len();
-        ensure!(count <= limit.max(1), "{}: a page has {count} entries", pages(filter, limit));
+        ensure!(count <= limit.max(1), "{}: a page has {count} entries, more than requested", pages(filter, limit));
         entries.extend(page.entries);
         let Some(next) = page.next else { return Ok(entries) };
         after = Some(next);
     }
-    Err(Stop::failed(format_args!("{}: there is always another page, after 10,000 of them", pages(filter, limit))))
+    Err(Stop::failed(format_args!("{} does not end: there is a next page after 10,000 pages", pages(filter, limit))))
 }
 
-/// SplitMix64: good enough to choose with, and the same on every machine.
+/// SplitMix64: good enough for random choices, and the same on every machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 

@@ -53,7 +53,9 @@ mod behind_a_server {
 mod behind_a_cache {
     use super::*;
 
-    oauth_dance_conformance::conformance_tests!(|| async { Ok(OutlastsCaches(Bench::new(cached).patient())) });
+    oauth_dance_conformance::conformance_tests!(|| async {
+        Ok(OutlastsCaches(Bench::new(cached).with_long_time_limit()))
+    });
 }
 
 const MAX_AGE: Duration = Duration::from_millis(30);
@@ -110,14 +112,14 @@ impl Harness for OutlastsCaches {
         self.0.printed()
     }
 
-    fn patience(&self) -> Duration {
-        self.0.patience()
+    fn time_limit(&self) -> Duration {
+        self.0.time_limit()
     }
 }
 
 /// The server itself, which keeps every promise.
 fn correct() -> Bench {
-    Bench::new(|server| Arc::new(server)).patient()
+    Bench::new(|server| Arc::new(server)).with_long_time_limit()
 }
 
 #[test]
@@ -144,7 +146,7 @@ fn how_long_each_property_takes() {
 fn a_correct_storage_with_a_small_limit_passes() {
     let [one, four]: [Front; 2] = [|server| tuned(server, 0, Some(1_024)), |server| tuned(server, 0, Some(4_096))];
     for front in [one, four] {
-        let report = run_all("limited", || async move { Ok(Bench::new(front).patient()) });
+        let report = run_all("limited", || async move { Ok(Bench::new(front).with_long_time_limit()) });
         assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
         assert_eq!(report.outcome("too_large_is_refused"), Some(&Ok(())));
     }
@@ -153,7 +155,7 @@ fn a_correct_storage_with_a_small_limit_passes() {
 #[test]
 fn a_slow_storage_passes_in_under_a_minute() {
     let begun = Instant::now();
-    let report = run_all("slow", || async { Ok(Bench::new(|server| tuned(server, 10, None)).patient()) });
+    let report = run_all("slow", || async { Ok(Bench::new(|server| tuned(server, 10, None)).with_long_time_limit()) });
     assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }

@@ -29,7 +29,7 @@ mod step_one {
 }
 
 fn bench(front: bench::Front) -> Bench {
-    Bench::new(front).patient()
+    Bench::new(front).with_long_time_limit()
 }
 
 fn moving(server: Server) -> Migrating {

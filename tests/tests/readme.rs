@@ -325,7 +325,7 @@ fn named(variable: &str) -> Option<String> {
 
 /// Says loudly what was not looked at; fails where everything is to be.
 fn skip(why: &str) {
-    assert!(std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"), "{why}, and REQUIRE_BACKENDS=1 asks for it");
+    assert!(std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"), "{why}, although REQUIRE_BACKENDS=1 is set");
     // Not `eprintln!`, whose output the test harness hides when a test passes.
     let _ = writeln!(std::io::stderr().lock(), "\nSKIP {}: {why}\n", module_path!());
 }

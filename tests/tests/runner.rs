@@ -36,7 +36,7 @@ fn a_missing_server_fails_where_backends_are_required() {
     let output = run_again("1");
     let output_text = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{output_text}");
-    assert!(output_text.contains("NO_SUCH_SERVER_URL is not set, and REQUIRE_BACKENDS=1 asks for it"), "{output_text}");
+    assert!(output_text.contains("NO_SUCH_SERVER_URL is not set, although REQUIRE_BACKENDS=1 is set"), "{output_text}");
 }
 
 /// Runs some of the tests above without their server.
@@ -59,7 +59,7 @@ fn a_report_counts_what_is_missing_as_skipped() {
 fn a_call_that_blocks_its_thread_is_named_in_time() {
     let begun = Instant::now();
     let why = failure_of(Broken::Blocks);
-    assert!(why.starts_with(r#"get(user "nobody", provider "github") did not return within 100ms"#), "{why}");
+    assert!(why.starts_with(r#"get(user "missing", provider "github") did not return within 100ms"#), "{why}");
     assert!(why.contains("CONFORMANCE_SEED="), "{why}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
@@ -67,7 +67,7 @@ fn a_call_that_blocks_its_thread_is_named_in_time() {
 #[test]
 fn an_unexpected_error_is_named_with_its_call() {
     let why = failure_of(Broken::Fails);
-    let wanted = r#"get(user "nobody", provider "github") returned an error: the token storage is unavailable"#;
+    let wanted = r#"get(user "missing", provider "github") returned an error: the token storage is unavailable"#;
     assert!(why.starts_with(wanted), "{why}");
 }
 
@@ -77,7 +77,7 @@ fn a_panic_is_named_with_its_call() {
     std::panic::set_hook(Box::new(|_| {}));
     let why = failure_of(Broken::Panics);
     std::panic::set_hook(hook);
-    assert!(why.starts_with(r#"get(user "nobody", provider "github") panicked: no such column"#), "{why}");
+    assert!(why.starts_with(r#"get(user "missing", provider "github") panicked: no such column"#), "{why}");
 }
 
 fn failure_of(broken: Broken) -> String {
@@ -101,7 +101,7 @@ impl Harness for Broken {
         Arc::new(broken::Storage(*self))
     }
 
-    fn patience(&self) -> Duration {
+    fn time_limit(&self) -> Duration {
         Duration::from_millis(100)
     }
 }

@@ -75,7 +75,7 @@ pub fn backend(variable: &str) -> Option<String> {
 /// # Panics
 /// With `REQUIRE_BACKENDS=1`.
 pub fn skip(why: &str) {
-    assert!(std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"), "{why}, and REQUIRE_BACKENDS=1 asks for it");
+    assert!(std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"), "{why}, although REQUIRE_BACKENDS=1 is set");
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     // Not `eprintln!`, whose output the test harness hides when a test passes.
     let _ = writeln!(std::io::stderr().lock(), "\nSKIP {test}: {why}\n");

@@ -25,7 +25,7 @@ pub fn program() -> Option<PathBuf> {
     };
     let found = names.into_iter().find(works).map(PathBuf::from);
     let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    assert!(found.is_some() || !required, "there is no redis-server, and REQUIRE_BACKENDS=1 asks for it");
+    assert!(found.is_some() || !required, "there is no redis-server, although REQUIRE_BACKENDS=1 is set");
     found
 }
 

@@ -23,21 +23,21 @@ pub(crate) struct Bench {
     server: Server,
     storage: Arc<dyn TokenStorage>,
     siblings: Mutex<HashMap<String, Server>>,
-    patience: Duration,
+    time_limit: Duration,
 }
 
 impl Bench {
     pub(crate) fn new(front: Front) -> Self {
         let server = Server::default();
         // Short, because some flaws use all of it.
-        let patience = Duration::from_secs(10);
-        Self { front, storage: front(server.clone()), server, siblings: Mutex::default(), patience }
+        let time_limit = Duration::from_secs(10);
+        Self { front, storage: front(server.clone()), server, siblings: Mutex::default(), time_limit }
     }
 
     /// For a storage that is to pass, also while the machine has other things to do.
     #[allow(dead_code, reason = "broken storages are to fail")]
-    pub(crate) fn patient(self) -> Self {
-        Self { patience: Duration::from_secs(60), ..self }
+    pub(crate) fn with_long_time_limit(self) -> Self {
+        Self { time_limit: Duration::from_secs(60), ..self }
     }
 }
 
@@ -98,8 +98,8 @@ impl Harness for Bench {
         Ok(format!("{:?} {}", self.server.memory, self.server.log.lock().unwrap()))
     }
 
-    fn patience(&self) -> Duration {
-        self.patience
+    fn time_limit(&self) -> Duration {
+        self.time_limit
     }
 }
 

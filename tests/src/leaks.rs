@@ -1,24 +1,27 @@
-//! Finds a secret in what a storage prints or stores, in whatever notation.
+//! Searches for a secret in what a storage prints or stores, in any encoding.
+//!
+//! A storage may well write a payload in hexadecimal, as an array of numbers or inside a quoted string, so a search for the
+//! plain text alone would prove little. The secret to look for is a unique marker, so that every match is a leak.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// In which form a text occurs in bytes, if it does.
-pub(crate) fn find(bytes: &[u8], text: &str) -> Option<&'static str> {
+/// The encoding in which `bytes` contain the text, if they contain it.
+pub(crate) fn find_leak(bytes: &[u8], text: &str) -> Option<&'static str> {
     let raw = text.as_bytes();
     let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut forms = vec![
-        ("as it is", raw.to_vec()),
+        ("in plain text", raw.to_vec()),
         ("reversed", raw.iter().rev().copied().collect()),
         ("in hexadecimal", hex.to_uppercase().into_bytes()),
         ("in hexadecimal", hex.into_bytes()),
         ("in UTF-16", text.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         ("in UTF-16", text.encode_utf16().flat_map(u16::to_be_bytes).collect()),
         ("in binary", raw.iter().map(|byte| format!("{byte:08b}")).collect::<String>().into_bytes()),
-        ("shifted by 13 letters", raw.iter().copied().map(rot13).collect()),
+        ("in ROT13", raw.iter().copied().map(rot13).collect()),
     ];
     for before in 0..3 {
-        // The characters that do not depend on what stands before and after.
+        // Only the characters that do not depend on the neighbouring bytes.
         let padded = [&vec![0; before][..], raw].concat();
         let (start, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
@@ -29,8 +32,8 @@ pub(crate) fn find(bytes: &[u8], text: &str) -> Option<&'static str> {
     found.or_else(|| as_numbers(bytes, raw))
 }
 
-/// Whether the bytes of a text stand there one by one: as numbers to the base of 8, 10 or 16 with anything in between,
-/// as in `[67, 65]`, `43 41`, `0x43, 0x41`, `\\x43\\x41`, `%43%41`, `\\u0043\\u0041`, `&#67;&#65;` or `=43=41`.
+/// Whether the bytes of a text occur as a sequence of numbers with the base 8, 10 or 16 and with any separators, as in
+/// `[67, 65]`, `43 41`, `0x43, 0x41`, `\\x43\\x41`, `%43%41`, `\\u0043\\u0041`, `&#67;&#65;` or `=43=41`.
 fn as_numbers(bytes: &[u8], wanted: &[u8]) -> Option<&'static str> {
     for (base, name) in
         [(10, "as a list of numbers"), (16, "in hexadecimal, byte by byte"), (8, "in octal, byte by byte")]
@@ -45,7 +48,7 @@ fn as_numbers(bytes: &[u8], wanted: &[u8]) -> Option<&'static str> {
                 return Some(name);
             }
         }
-        // A notation may leave letters as they are, and write only the rest as numbers.
+        // Some encodings leave letters unchanged and encode only the rest. `unescape` handles those.
     }
     let unescaped = unescape(bytes);
     contains(&unescaped, wanted).then_some("percent-encoded or escaped")
@@ -58,7 +61,7 @@ fn number(word: &[u8], base: u32) -> Option<u8> {
     u32::from_str_radix(digits, base).ok().and_then(|number| u8::try_from(number).ok())
 }
 
-/// Takes `%41`, `=41`, `\\x41`, `\\u0041`, `\\u{41}` and `\\101` for the bytes that they stand for.
+/// Replaces `%41`, `=41`, `\\x41`, `\\u0041`, `\\u{41}` and `\\101` by the bytes that they encode.
 fn unescape(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
@@ -105,7 +108,7 @@ mod tests {
     const SECRET: &str = "CANARY-9f1c";
 
     #[test]
-    fn a_secret_is_found_in_every_form() {
+    fn a_secret_is_found_in_every_encoding() {
         let each = |write: fn(u8) -> String, between: &str| SECRET.bytes().map(write).collect::<Vec<_>>().join(between);
         let forms = [
             format!("xx{SECRET}xx"),
@@ -130,18 +133,18 @@ mod tests {
             "CANARY=2D9f1c".to_owned(),
         ];
         for form in forms {
-            assert!(find(form.as_bytes(), SECRET).is_some(), "{form}");
+            assert!(find_leak(form.as_bytes(), SECRET).is_some(), "{form}");
         }
         for before in ["", "a", "ab", "abc"] {
             let encoded = STANDARD_NO_PAD.encode(format!("{before}{SECRET} and more"));
-            assert_eq!(find(encoded.as_bytes(), SECRET), Some("in base64"));
+            assert_eq!(find_leak(encoded.as_bytes(), SECRET), Some("in base64"));
         }
     }
 
     #[test]
-    fn other_texts_are_no_secret() {
+    fn other_texts_are_not_reported() {
         for text in ["", "CANARY-9f1", "67, 65, 78", "Record { payload: 220 bytes, version: 43414e41 }"] {
-            assert_eq!(find(text.as_bytes(), SECRET), None, "{text}");
+            assert_eq!(find_leak(text.as_bytes(), SECRET), None, "{text}");
         }
     }
 }
