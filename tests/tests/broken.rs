@@ -1,4 +1,5 @@
-//! The suite's own proof: storages that each break one promise, and the properties that notice.
+//! Tests the suite itself: every broken storage has to fail the properties that it names, and every property has to fail on
+//! at least one broken storage.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -14,7 +15,7 @@ use std::thread;
 use bench::Bench;
 use oauth_dance_conformance::{PROPERTIES, Stop, run_all};
 
-/// Properties that need other processes or namespaces, and are shown to notice flaws in `processes.rs`.
+/// Properties that need other processes or namespaces. `processes.rs` tests that they detect flaws.
 const ELSEWHERE: &[&str] = &[
     "no_update_is_lost_between_processes",
     "writes_are_seen_by_other_processes",
@@ -22,8 +23,8 @@ const ELSEWHERE: &[&str] = &[
     "namespaces_are_apart",
 ];
 
-/// How often a broken storage that was not caught is tried again. Whether a race happens is a matter of chance, above all
-/// on a busy machine.
+/// How often a property is tried again if it did not detect a flaw. Races are a matter of chance, especially on a busy
+/// machine.
 const RETRIES: usize = 2;
 
 #[test]
@@ -41,36 +42,36 @@ fn every_broken_storage_is_caught_by_name() {
             if matches!(outcome, Err(Stop::Failed(_))) {
                 break;
             }
-            eprintln!("{} does not notice {} in this run: {outcome:?}", case.1, case.0.name);
+            eprintln!("{} does not detect {} in this run: {outcome:?}", case.1, case.0.name);
             *outcome = run(&*case);
         }
     }
     let mut output = std::io::stderr().lock();
-    writeln!(output, "\n| broken storage | caught by | which says |\n| --- | --- | --- |").unwrap();
-    let mut unnoticed = Vec::new();
-    let mut unbroken: BTreeSet<_> = PROPERTIES.iter().map(|property| property.name).collect();
+    writeln!(output, "\n| broken storage | caught by | failure |\n| --- | --- | --- |").unwrap();
+    let mut undetected = Vec::new();
+    let mut never_failed: BTreeSet<_> = PROPERTIES.iter().map(|property| property.name).collect();
     for ((case, name), outcome) in &outcomes {
-        let says = match outcome {
+        let failure = match outcome {
             Err(Stop::Failed(why)) => {
-                unbroken.remove(name);
+                never_failed.remove(name);
                 first_line(why)
             }
             other => {
-                unnoticed.push(format!("{name} does not notice {}: {other:?}", case.name));
-                "**nothing**".to_owned()
+                undetected.push(format!("{name} does not detect {}: {other:?}", case.name));
+                "**none**".to_owned()
             }
         };
-        writeln!(output, "| {} | {name} | {says} |", case.name).unwrap();
+        writeln!(output, "| {} | {name} | {failure} |", case.name).unwrap();
     }
     writeln!(output, "{} broken storages", flaws::cases().count()).unwrap();
-    assert_eq!(unnoticed, Vec::<String>::new());
-    assert_eq!(unbroken, ELSEWHERE.iter().copied().collect(), "properties that no broken storage fails");
+    assert_eq!(undetected, Vec::<String>::new());
+    assert_eq!(never_failed, ELSEWHERE.iter().copied().collect(), "properties that no broken storage fails");
 }
 
-/// All properties over all broken storages, to see how many notice each: takes some minutes.
+/// Tests all properties on all broken storages, to find how many properties detect each flaw. It takes some minutes.
 #[test]
-#[ignore = "a survey, for those who change the suite"]
-fn what_notices_each_broken_storage() {
+#[ignore = "a survey, for changes of the suite"]
+fn survey_of_properties_that_detect_each_flaw() {
     let cases: Vec<_> = flaws::cases().collect();
     let reports = of_each(&cases, |case| {
         let front = case.front;
@@ -79,15 +80,15 @@ fn what_notices_each_broken_storage() {
     let mut output = std::io::stderr().lock();
     for (case, report) in &reports {
         let failed = report.failed();
-        let says = failed.first().map_or_else(|| "nothing".to_owned(), |(_, why)| first_line(why));
+        let first = failed.first().map_or_else(|| "none".to_owned(), |(_, why)| first_line(why));
         let names: Vec<_> = failed.iter().map(|(name, _)| *name).collect();
-        writeln!(output, "{}: {}: {says}; {}", case.name, names.len(), names.join(", ")).unwrap();
+        writeln!(output, "{}: {}: {first}; {}", case.name, names.len(), names.join(", ")).unwrap();
     }
 }
 
-/// Does something with each case, two at a time, in silence.
+/// Processes the cases, two at a time, without printing panics.
 fn of_each<C: Copy + Send + Sync, T: Send>(cases: &[C], work: impl Fn(&C) -> T + Sync) -> Vec<(C, T)> {
-    // A storage that panics is caught; the backtrace would hide the table.
+    // Panics of storages are expected. Their messages would hide the table.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

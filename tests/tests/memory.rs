@@ -1,4 +1,4 @@
-//! The storages of the core through the suite, and the suite many times over a storage that keeps every promise.
+//! The suite on the storages of the core, and many times on a correct storage.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -13,15 +13,15 @@ use bench::{Bench, Front, Server};
 use oauth_dance_conformance::{Fault, Harness, HarnessResult, PROPERTIES, async_trait, run_all};
 use oauth_dance_core::{Cache, MemoryStorage, TokenKey, TokenStorage, Tokens};
 
-/// The reference, as one line and on the system's clock.
+/// The reference, with one line and on the system's clock.
 mod reference {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async { Ok(MemoryStorage::new()) });
 }
 
-/// The storage on the contract's page, as it stands there.
-mod on_the_contracts_page {
+/// The example in the documentation of `TokenStorage`.
+mod example_of_the_contract {
     mod example {
         include!("../../storage-core/src/storage_example.rs");
 
@@ -42,14 +42,14 @@ mod measured {
     oauth_dance_conformance::conformance_tests!(|| async { Ok(MeasuredStorage::new(MemoryStorage::new())) });
 }
 
-/// The same records behind a harness that can do nearly everything.
+/// A correct storage whose harness can do nearly everything.
 mod behind_a_server {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async { Ok(correct()) });
 }
 
-/// The same server behind the core's cache, which declares how old a record may be.
+/// The same storage behind the cache of the core, which declares a `max_age`.
 mod behind_a_cache {
     use super::*;
 
@@ -58,6 +58,7 @@ mod behind_a_cache {
     });
 }
 
+const TABLE: &str = include_str!("../PROPERTIES.md");
 const MAX_AGE: Duration = Duration::from_millis(30);
 
 fn cached(server: Server) -> Arc<dyn TokenStorage> {
@@ -65,7 +66,7 @@ fn cached(server: Server) -> Arc<dyn TokenStorage> {
     Arc::clone(tokens.storage())
 }
 
-/// Waits after each change behind the back of the storage until no cached record hides it.
+/// A harness that waits after each change from outside, until no cached record hides the change.
 struct OutlastsCaches(Bench);
 
 #[async_trait]
@@ -117,14 +118,14 @@ impl Harness for OutlastsCaches {
     }
 }
 
-/// The server itself, which keeps every promise.
+/// The server itself, which is a correct storage.
 fn correct() -> Bench {
     Bench::new(|server| Arc::new(server)).with_long_time_limit()
 }
 
 #[test]
 fn a_correct_storage_never_fails() {
-    // Set to 100 for a change of the suite.
+    // Set it to 100 after a change of the suite.
     let runs = std::env::var("CONFORMANCE_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(20);
     for run in 0..runs {
         let report = run_all("correct", || async { Ok(correct()) });
@@ -133,8 +134,8 @@ fn a_correct_storage_never_fails() {
 }
 
 #[test]
-#[ignore = "prints how long each property takes, for those who change the suite"]
-fn how_long_each_property_takes() {
+#[ignore = "prints how long each property takes, for changes of the suite"]
+fn survey_of_the_time_of_each_property() {
     let begun = Instant::now();
     let report = run_all("correct", || async { Ok(correct()) });
     let mut times: Vec<_> = PROPERTIES.iter().map(|property| (report.took(property.name), property.name)).collect();
@@ -165,17 +166,29 @@ fn tuned(server: Server, millis: u64, limit: Option<usize>) -> Arc<dyn TokenStor
 }
 
 #[test]
-fn no_two_properties_have_one_name() {
+fn property_names_are_unique() {
     let names: HashSet<_> = PROPERTIES.iter().map(|property| property.name).collect();
     assert_eq!(names.len(), PROPERTIES.len());
 }
 
 #[test]
 fn the_table_names_every_property_and_no_other() {
-    let table = include_str!("../PROPERTIES.md");
-    let named: HashSet<_> = table.split('`').filter(|text| is_property(text)).map(str::to_owned).collect();
+    let named: HashSet<_> = TABLE.split('`').filter(|text| is_property(text)).map(str::to_owned).collect();
     let exist: HashSet<_> = PROPERTIES.iter().map(|property| format!("{property:?}")).collect();
     assert_eq!(named, exist);
+}
+
+#[test]
+fn the_table_quotes_the_documentation_of_each_property() {
+    for property in PROPERTIES {
+        let file = format!("{}/src/{}.rs", env!("CARGO_MANIFEST_DIR"), property.group);
+        let source = std::fs::read_to_string(file).unwrap();
+        let (before, _) = source.split_once(&format!("\npub async fn {}(", property.name)).unwrap();
+        let lines: Vec<_> = before.lines().rev().map_while(|line| line.strip_prefix("///")).collect();
+        let promise: Vec<_> = lines.into_iter().rev().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        let row = format!("| `{property:?}` | {} |", promise.join(" "));
+        assert!(TABLE.contains(&row), "PROPERTIES.md has no row that begins with {row}");
+    }
 }
 
 /// Whether a text has the form `group::name`.

@@ -1,4 +1,4 @@
-//! The properties about other processes, on a storage in a folder, and on some that break them.
+//! The properties with several processes, on a storage in a folder, and on broken ones.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -23,7 +23,7 @@ mod in_a_folder {
 }
 
 #[test]
-fn flaws_between_processes_are_noticed() {
+fn flaws_between_processes_are_detected() {
     for (flaw, caught_by) in [
         (Flaw::NoLock, "no_update_is_lost_between_processes"),
         (Flaw::Cache, "writes_are_seen_by_other_processes"),
@@ -33,11 +33,11 @@ fn flaws_between_processes_are_noticed() {
     ] {
         let property = PROPERTIES.iter().find(|property| property.name == caught_by).unwrap();
         let outcome = property.run(move || async move { Sandbox::new(flaw) });
-        assert!(matches!(outcome, Err(Stop::Failed(_))), "{caught_by} does not notice {flaw:?}: {outcome:?}");
+        assert!(matches!(outcome, Err(Stop::Failed(_))), "{caught_by} does not detect {flaw:?}: {outcome:?}");
     }
 }
 
-/// Not a test: what the tests above start as another process.
+/// Not a test: the tests above start it as another process.
 #[test]
 #[ignore = "started by the other tests"]
 fn another_process() {

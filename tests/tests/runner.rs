@@ -1,4 +1,4 @@
-//! How the tests that the macro makes end: skipped, failed, hung.
+//! How the tests of the macro end: skipped, failed, or with a timeout.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use oauth_dance_conformance::{Harness, PROPERTIES, Stop, run_all, server_from_env};
 use oauth_dance_core::{MemoryStorage, TokenStorage};
 
-/// Set where the server below is to be looked for.
-const LOOK: &str = "CONFORMANCE_LOOKS_FOR_A_SERVER";
+/// The variable with which the tests below need a server.
+const NEEDS_SERVER: &str = "CONFORMANCE_NEEDS_A_SERVER";
 
 mod nowhere {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async {
-        if std::env::var(LOOK).is_ok() {
+        if std::env::var(NEEDS_SERVER).is_ok() {
             server_from_env("NO_SUCH_SERVER_URL")?;
         }
         Ok(MemoryStorage::new())
@@ -32,7 +32,7 @@ fn a_missing_server_is_a_loud_skip() {
 }
 
 #[test]
-fn a_missing_server_fails_where_backends_are_required() {
+fn a_missing_server_fails_if_backends_are_required() {
     let output = run_again("1");
     let output_text = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "{output_text}");
@@ -43,11 +43,11 @@ fn a_missing_server_fails_where_backends_are_required() {
 fn run_again(require_backends: &str) -> Output {
     let mut tests = Command::new(std::env::current_exe().unwrap());
     tests.args(["nowhere::conformance::map", "--test-threads=2"]).env_remove("RUST_BACKTRACE");
-    tests.env(LOOK, "1").env("REQUIRE_BACKENDS", require_backends).output().unwrap()
+    tests.env(NEEDS_SERVER, "1").env("REQUIRE_BACKENDS", require_backends).output().unwrap()
 }
 
 #[test]
-fn a_report_counts_what_is_missing_as_skipped() {
+fn a_report_counts_missing_servers_as_skipped() {
     let report = run_all("nowhere", || async {
         server_from_env("NO_SUCH_SERVER_URL")?;
         Ok(MemoryStorage::new())
@@ -88,7 +88,7 @@ fn failure_of(broken: Broken) -> String {
     }
 }
 
-/// A storage whose reads do this.
+/// What the reads of a storage do.
 #[derive(Clone, Copy)]
 enum Broken {
     Blocks,

@@ -1,6 +1,6 @@
-//! Memory with everything a harness can do: a clock to move, faults to inject, a second handle, a dump.
+//! A storage in memory whose harness can do everything: move the clock, cause faults, open handles, dump the data.
 
-#[allow(dead_code, reason = "not every test that has a bench tunes it")]
+#[allow(dead_code, reason = "not every test needs it")]
 pub(crate) mod tuned;
 
 use std::collections::HashMap;
@@ -14,10 +14,10 @@ use oauth_dance_core::{
     TokenStorage, Version, Versioned,
 };
 
-/// Puts the storage under test in front of the server.
+/// Creates the storage under test in front of a server.
 pub(crate) type Front = fn(Server) -> Arc<dyn TokenStorage>;
 
-/// A harness around a storage that keeps everything on a [`Server`].
+/// A harness for a storage whose data is on a [`Server`].
 pub(crate) struct Bench {
     front: Front,
     server: Server,
@@ -29,13 +29,13 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(front: Front) -> Self {
         let server = Server::default();
-        // Short, because some flaws use all of it.
+        // Short, because some flaws use all of the time.
         let time_limit = Duration::from_secs(10);
         Self { front, storage: front(server.clone()), server, siblings: Mutex::default(), time_limit }
     }
 
-    /// For a storage that is to pass, also while the machine has other things to do.
-    #[allow(dead_code, reason = "broken storages are to fail")]
+    /// Sets a time limit for storages that have to pass even on a busy machine.
+    #[allow(dead_code, reason = "broken storages do not have to pass")]
     pub(crate) fn with_long_time_limit(self) -> Self {
         Self { time_limit: Duration::from_secs(60), ..self }
     }
@@ -79,7 +79,7 @@ impl Harness for Bench {
             None => self.server.beside().memory().get(key).await?,
             found => found,
         };
-        let found = found.ok_or(HarnessError::Cannot("damage nothing"))?;
+        let found = found.ok_or(HarnessError::Cannot("damage a record that does not exist"))?;
         self.server.damaged.lock().unwrap().insert(key.clone(), found.version);
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Harness for Bench {
     }
 }
 
-/// A "database server" in memory: all clones are connections to the same one.
+/// A database server in memory. All clones are connections to the same server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
     memory: MemoryStorage,
@@ -115,7 +115,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The records, whatever fault there is.
+    /// The records, regardless of faults.
     pub(crate) fn memory(&self) -> MemoryStorage {
         self.memory.clone().with_clock(self.clock())
     }
@@ -132,21 +132,21 @@ impl Server {
         Clock::new(move || Clock::system().now().saturating_add(Duration::from_secs(passed.load(Ordering::SeqCst))))
     }
 
-    /// Adds to what the harness shows as printed.
+    /// Adds a line to the log that the harness returns.
     #[allow(dead_code, reason = "correct storages log nothing")]
     pub(crate) fn log(&self, line: &str) {
         self.log.lock().unwrap().push_str(line);
     }
 
     async fn reach(&self, writes: bool) -> Result<(), StorageError> {
-        // As on a network, another task may come in between.
+        // As on a network, other tasks may run in between.
         tokio::task::yield_now().await;
         let fault = *self.fault.lock().unwrap();
         match fault {
             Some(Fault::Down | Fault::Crash) => Err(StorageError::unavailable("connection refused")),
             Some(Fault::Silent) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                Err(StorageError::unavailable("no answer in time"))
+                Err(StorageError::unavailable("no reply in time"))
             }
             Some(Fault::ReadOnly) if writes => Err(StorageError::Misconfigured {
                 advice: "connect to the primary".to_owned(),
@@ -157,13 +157,13 @@ impl Server {
         }
     }
 
-    /// What arrives of an answer, be it an error or not.
-    fn answer<T>(&self, writes: bool, answer: Result<T, StorageError>) -> Result<T, StorageError> {
+    /// The result as it arrives, unless a fault cuts off the reply.
+    fn reply<T>(&self, writes: bool, result: Result<T, StorageError>) -> Result<T, StorageError> {
         let mut fault = self.fault.lock().unwrap();
         match *fault {
             Some(Fault::CutReply) => {}
             Some(Fault::CutNextReply) => *fault = None,
-            _ => return answer,
+            _ => return result,
         }
         let reset = "connection reset";
         Err(if writes { StorageError::ambiguous(reset) } else { StorageError::unavailable(reset) })
@@ -178,34 +178,34 @@ impl TokenStorage for Server {
         let damaged = self.damaged.lock().unwrap().get(key).copied();
         match found {
             Some(found) if Some(found.version) == damaged => {
-                self.answer(false, Err(StorageError::corrupt(key, "damaged")))
+                self.reply(false, Err(StorageError::corrupt(key, "damaged")))
             }
-            found => self.answer(false, Ok(found)),
+            found => self.reply(false, Ok(found)),
         }
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
         self.reach(true).await?;
         let version = self.memory().put(key, record, when).await;
-        self.answer(true, version)
+        self.reply(true, version)
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         self.reach(true).await?;
         let removed = self.memory().delete(key, only).await;
-        self.answer(true, removed)
+        self.reply(true, removed)
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         self.reach(false).await?;
         let page = self.memory().list(filter, page).await;
-        self.answer(false, page)
+        self.reply(false, page)
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         self.reach(true).await?;
         let purged = self.memory().purge(limit).await;
-        self.answer(true, purged)
+        self.reply(true, purged)
     }
 
     fn capabilities(&self) -> Capabilities {

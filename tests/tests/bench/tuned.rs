@@ -1,4 +1,4 @@
-//! A correct storage that is slow, or accepts small payloads only.
+//! A correct storage that is slow, or accepts only small payloads.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use oauth_dance_core::{
 
 use super::Server;
 
-/// Every call takes a while, and a payload has a limit.
+/// A storage whose calls take at least this time, and whose payloads have this limit.
 pub(crate) struct Tuned {
     pub(crate) server: Server,
     pub(crate) call: Duration,

@@ -1,4 +1,4 @@
-//! Caches that declare how old a record may be, and do not keep to it.
+//! Caches that declare a `max_age` and exceed it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn declared(capabilities: Capabilities) -> Capabilities {
 }
 
 flaws! {
-    CachesWithoutAnEnd(Notes<TokenKey, Versioned<Record>>) caught by cached_records_are_no_older_than_declared {
+    CachesWithoutExpiry(Notes<TokenKey, Versioned<Record>>) caught by cached_records_are_no_older_than_declared {
         async fn get(&self, key: &TokenKey) -> Read {
             let cached = self.own.lock().unwrap().get(key).cloned();
             if cached.is_some() {
@@ -68,7 +68,7 @@ flaws! {
         }
     }
 
-    // A read that was overtaken by a write caches the old record.
+    // A read that a write overtakes caches the old record.
     CachesWhatAWriteReplaced(Notes<TokenKey, Versioned<Record>>) caught by histories_are_linearizable {
         async fn get(&self, key: &TokenKey) -> Read {
             let cached = self.own.lock().unwrap().get(key).cloned();

@@ -1,4 +1,4 @@
-//! Right until a call is dropped, a record is large, or something changes between two pages.
+//! Flaws that only dropped calls, large records or changes between two pages reveal.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use oauth_dance_core::{
 
 use super::{Notes, Read, Write, flaws, pause};
 
-/// What is written in one piece.
-const PIECE: usize = 65_536;
+/// The largest payload that is written with one statement.
+const CHUNK: usize = 65_536;
 
 flaws! {
     SkipsTheSameRecord(()) caught by writing_the_same_bytes_makes_a_new_version {
@@ -23,7 +23,7 @@ flaws! {
         }
     }
 
-    // The name of a file, in which every byte that is no letter or digit becomes three.
+    // File names in which each byte that is not a letter or a digit takes three characters.
     EscapesKeysBeyondALimit(()) caught by keys_of_any_characters_work {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let plain = key.parts().concat().bytes().filter(u8::is_ascii_alphanumeric).count();
@@ -35,14 +35,14 @@ flaws! {
         }
     }
 
-    // A limit in 32 bits, with a sign.
+    // The limit is a signed 32-bit number.
     PurgesNothingWithoutLimit(()) caught by purge_below_its_limit_leaves_nothing_expired {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             self.server.purge(usize::try_from(limit as i32).unwrap_or(0)).await
         }
     }
 
-    // All pages are cut from what the first one found.
+    // Later pages are slices of what the first request found.
     ListsFromASnapshot(Mutex<Vec<Entry>>) caught by later_pages_show_the_current_state {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let after = page.after.as_ref().map(Cursor::key).transpose()?;
@@ -52,8 +52,8 @@ flaws! {
                 *self.own.lock().unwrap() = entries;
             }
             let entries = self.own.lock().unwrap().clone().into_iter();
-            let ahead = entries.filter(|entry| after.as_ref().is_none_or(|after| entry.key > *after));
-            Ok(Page::collect(ahead.filter(|entry| filter.matches(entry)), page.limit))
+            let later = entries.filter(|entry| after.as_ref().is_none_or(|after| entry.key > *after));
+            Ok(Page::collect(later.filter(|entry| filter.matches(entry)), page.limit))
         }
     }
 
@@ -91,7 +91,7 @@ flaws! {
         }
     }
 
-    // One read for all that ask for a key, and all wait for the one who asked first.
+    // Concurrent reads of a key wait for the first one, even if that is dropped.
     WaitsForTheFirstReader(Notes<TokenKey, ()>) caught by a_dropped_read_does_not_block_others {
         async fn get(&self, key: &TokenKey) -> Read {
             while self.own.lock().unwrap().contains_key(key) {
@@ -104,23 +104,23 @@ flaws! {
         }
     }
 
-    WritesLargeRecordsInPieces(()) caught by no_read_is_torn and a_dropped_write_leaves_old_or_new {
+    WritesLargeRecordsInChunks(()) caught by no_read_is_torn and a_dropped_write_leaves_old_or_new {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            if record.payload.len() <= PIECE {
+            if record.payload.len() <= CHUNK {
                 return self.server.put(key, record, when).await;
             }
             let mut first = record.clone();
-            first.payload.truncate(PIECE);
+            first.payload.truncate(CHUNK);
             let version = self.server.put(key, &first, when).await?;
             pause().await;
             self.server.put(key, record, Precondition::Version(version)).await
         }
     }
 
-    // Compares, uploads, and writes without a condition.
+    // Checks the condition, uploads the payload, and then writes unconditionally.
     UploadsLargeRecords(()) caught by large_writes_exclude_each_other {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            if record.payload.len() <= PIECE {
+            if record.payload.len() <= CHUNK {
                 return self.server.put(key, record, when).await;
             }
             if !when.holds_for(self.server.get(key).await?.map(|found| found.version)) {

@@ -1,4 +1,4 @@
-//! Wrong about which keys are the same.
+//! Flaws that confuse keys.
 
 use oauth_dance_core::{
     Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage as _, Version,
@@ -6,7 +6,7 @@ use oauth_dance_core::{
 
 use super::{Read, Write, flaws};
 
-/// Flaws that keep a record under the key of a function's choice.
+/// Defines flaws that store a record under another key, which a function derives.
 macro_rules! other_keys {
     ($($name:ident caught by $property:ident: $change:expr;)+) => {
         flaws! {
@@ -23,7 +23,7 @@ macro_rules! other_keys {
                     self.server.delete(&changed(key, $change), only).await
                 }
 
-                // No property may owe its failure to the list alone.
+                // The properties have to fail without the help of a list.
                 async fn list(&self, _filter: &Filter, _page: PageRequest) -> Result<Page, StorageError> {
                     Err(StorageError::Unsupported("listing"))
                 }
@@ -39,7 +39,7 @@ macro_rules! other_keys {
 type Parts = [String; 4];
 
 pub(crate) mod one_call {
-    //! Wrong about a key in one call only.
+    //! Flaws that confuse keys in one operation only.
 
     use std::collections::VecDeque;
     use std::sync::Mutex;
@@ -47,13 +47,13 @@ pub(crate) mod one_call {
     use super::*;
 
     flaws! {
-        CutsKeysOnGet(()) caught by long_keys_work_or_are_refused {
+        TruncatesKeysOnGet(()) caught by long_keys_work_or_are_refused {
             async fn get(&self, key: &TokenKey) -> Read {
                 self.server.get(&changed(key, |parts| parts.map(|part| part.chars().take(100).collect()))).await
             }
         }
 
-        CutsKeysOnDelete(()) caught by long_keys_work_or_are_refused {
+        TruncatesKeysOnDelete(()) caught by long_keys_work_or_are_refused {
             async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
                 self.server.delete(&changed(key, |parts| parts.map(|part| part.chars().take(300).collect())), only).await
             }
@@ -69,7 +69,7 @@ pub(crate) mod one_call {
             }
         }
 
-        // What has no record in a tenant is looked for outside.
+        // If a tenant has no record, returns that of the user without a tenant.
         FallsBackToNoTenant(()) caught by every_part_keeps_keys_apart {
             async fn get(&self, key: &TokenKey) -> Read {
                 match self.server.get(key).await? {
@@ -92,8 +92,8 @@ pub(crate) mod one_call {
             }
         }
 
-        // A cache that calls itself a storage.
-        KeepsTheLastThousand(Mutex<VecDeque<TokenKey>>) caught by no_record_is_evicted_for_another {
+        // A cache used as a storage.
+        EvictsBeyondAThousand(Mutex<VecDeque<TokenKey>>) caught by no_record_is_evicted_for_another {
             async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
                 let version = self.server.put(key, record, when).await?;
                 let oldest = {
@@ -115,35 +115,35 @@ other_keys! {
         [String::new(), format!("TENANT#{tenant}#USER#{user}#PROVIDER#{provider}#ACCOUNT#{account}"), "x".to_owned(), String::new()]
     };
     FoldsCase caught by case_spaces_and_accents_keep_keys_apart: |parts| parts.map(|part| part.to_lowercase());
-    // How SQL compares CHAR columns.
+    // The comparison of CHAR columns in SQL.
     PadsSpaces caught by case_spaces_and_accents_keep_keys_apart: |parts| parts.map(|part| part.trim_end_matches(' ').to_owned());
     FoldsAccents caught by case_spaces_and_accents_keep_keys_apart: |parts| parts.map(|part| part.replace(['á', 'à'], "a").replace('é', "e"));
     Normalizes caught by unicode_keeps_keys_apart: |parts| parts.map(|part| part.replace("e\u{301}", "\u{e9}"));
-    // MySQL's `utf8`, which has three bytes a character.
+    // MySQL's `utf8`, which has at most three bytes per character.
     ReplacesEmoji caught by unicode_keeps_keys_apart: |parts| parts.map(|part| part.chars().map(|c| if c as u32 > 0xffff { '?' } else { c }).collect());
     JoinsWithColons caught by separators_keep_keys_apart: |parts| joined(&parts, ":");
     JoinsWithBars caught by separators_keep_keys_apart: |parts| joined(&parts, "|");
     JoinsWithNothing caught by every_part_keeps_keys_apart: |parts| joined(&parts, "");
     ForgetsTheTenant caught by every_part_keeps_keys_apart: |[_, user, provider, account]| [String::new(), user, provider, account];
     ForgetsTheAccount caught by every_part_keeps_keys_apart: |[tenant, user, provider, _]| [tenant, user, provider, String::new()];
-    OneProviderAUser caught by every_part_keeps_keys_apart: |[tenant, user, _, account]| [tenant, user, "any".to_owned(), account];
+    OneProviderPerUser caught by every_part_keeps_keys_apart: |[tenant, user, _, account]| [tenant, user, "any".to_owned(), account];
     OneUserForAll caught by no_user_reads_another_users_record: |[tenant, _, provider, account]| [tenant, "any".to_owned(), provider, account];
-    CutsKeysAtNul caught by separators_keep_keys_apart: |parts| parts.map(|part| part.split('\0').next().unwrap_or_default().to_owned());
-    CutsKeysAt255 caught by long_keys_work_or_are_refused: |parts| parts.map(|part| part.chars().take(255).collect());
-    CutsKeysAt64 caught by long_keys_work_or_are_refused: |parts| parts.map(|part| part.chars().take(64).collect());
-    // A hash that is too short to keep keys apart.
+    TruncatesKeysAtNul caught by separators_keep_keys_apart: |parts| parts.map(|part| part.split('\0').next().unwrap_or_default().to_owned());
+    TruncatesKeysAt255 caught by long_keys_work_or_are_refused: |parts| parts.map(|part| part.chars().take(255).collect());
+    TruncatesKeysAt64 caught by long_keys_work_or_are_refused: |parts| parts.map(|part| part.chars().take(64).collect());
+    // A hash that is too short to distinguish keys.
     HashesKeysToAByte caught by separators_keep_keys_apart: |parts| {
         let sum = parts.concat().bytes().fold(parts[0].len() as u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
         [String::new(), sum.to_string(), "any".to_owned(), String::new()]
     };
-    // utf8mb4_0900_ai_ci and its like: kana, width, characters without weight.
+    // Collations such as utf8mb4_0900_ai_ci: kana, width, characters without weight.
     FoldsKana caught by collations_do_not_apply_to_keys: |parts| parts.map(|part| part.chars().map(katakana).collect());
     FoldsWidth caught by collations_do_not_apply_to_keys: |parts| parts.map(|part| part.chars().map(narrow).collect());
     IgnoresWeightless caught by unicode_keeps_keys_apart: |parts| parts.map(|part| part.replace(['\u{200b}', '\u{ad}', '\u{200d}', '\u{feff}'], ""));
     IgnoresPunctuation caught by collations_do_not_apply_to_keys: |parts| parts.map(|part| part.replace(['.', '-', '\u{b7}'], ""));
-    TakesDefaultForNoTenant caught by no_value_stands_for_none: |[tenant, user, provider, account]| [if tenant == "default" { String::new() } else { tenant }, user, provider, account];
+    TreatsDefaultAsNoTenant caught by no_value_stands_for_none: |[tenant, user, provider, account]| [if tenant == "default" { String::new() } else { tenant }, user, provider, account];
     WritesNullForNoAccount caught by no_value_stands_for_none: |[tenant, user, provider, account]| [tenant, user, provider, if account.is_empty() { "null".to_owned() } else { account }];
-    TakesZeroForNoAccount caught by no_value_stands_for_none: |[tenant, user, provider, account]| [tenant, user, provider, if account == "0" { String::new() } else { account }];
+    TreatsZeroAsNoAccount caught by no_value_stands_for_none: |[tenant, user, provider, account]| [tenant, user, provider, if account == "0" { String::new() } else { account }];
     ReadsIntegers caught by numbers_are_compared_as_text: |parts| parts.map(|part| part.parse::<i64>().map_or(part, |number| number.to_string()));
     ReadsFloats caught by numbers_are_compared_as_text: |parts| parts.map(|part| part.parse::<f64>().map_or(part, |number| number.to_string()));
     DecodesForms caught by addresses_are_not_normalized: |parts| parts.map(|part| part.replace('+', " ").replace("%20", " "));
@@ -159,7 +159,7 @@ other_keys! {
         [String::new(), (hash & 0xf_ffff).to_string(), "any".to_owned(), String::new()]
     };
     UnescapesKeys caught by separators_keep_keys_apart: |parts| parts.map(|part| part.replace("%3A", ":"));
-    TakesWildcardsForOneAnother caught by special_characters_are_data: |parts| parts.map(|part| if part == "%" || part == "*" { "_".to_owned() } else { part });
+    TreatsWildcardsAsEqual caught by special_characters_are_data: |parts| parts.map(|part| if part == "%" || part == "*" { "_".to_owned() } else { part });
 }
 
 fn katakana(c: char) -> char {
@@ -176,7 +176,7 @@ fn narrow(c: char) -> char {
     }
 }
 
-/// Each part with its length before it, of which only the last bytes are written down.
+/// The parts, each after the last bytes of its length.
 fn counted(parts: &Parts, bytes: usize) -> Parts {
     let mut encoded = String::new();
     for part in parts {
@@ -194,7 +194,7 @@ fn joined(parts: &Parts, separator: &str) -> Parts {
 
 fn changed(key: &TokenKey, change: impl Fn(Parts) -> Parts) -> TokenKey {
     let [tenant, user, provider, account] = change(key.parts().map(str::to_owned));
-    // What became empty may not stay so: a key always has a user.
+    // A key needs a user and a provider that are not empty.
     let filled = |part: String| if part.is_empty() { "empty".to_owned() } else { part };
     TokenKey::from_parts(tenant, filled(user), filled(provider), account).unwrap()
 }

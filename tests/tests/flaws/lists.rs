@@ -1,4 +1,4 @@
-//! Wrong about what is in the list.
+//! Flaws of lists, filters, pages and cursors.
 
 use oauth_dance_core::{
     Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey,
@@ -36,7 +36,7 @@ flaws! {
         }
     }
 
-    // Takes no tenant for any tenant.
+    // Treats "no tenant" as "any tenant".
     ListsUsersOfAllTenants(()) caught by a_user_can_be_removed {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut filter = filter.clone();
@@ -61,7 +61,7 @@ flaws! {
         }
     }
 
-    // Takes a page that the filter emptied for the last one.
+    // Treats a page on which nothing matches the filter as the last one.
     EndsAtAnEmptyPage(()) caught by filters_hold_on_every_page {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(&Filter::everything(), page).await?;
@@ -110,7 +110,7 @@ flaws! {
         }
     }
 
-    StartsAnewAtAStrangeCursor(()) caught by foreign_cursors_are_refused {
+    RestartsAtAForeignCursor(()) caught by foreign_cursors_are_refused {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let after = page.after.filter(|cursor| cursor.key().is_ok());
             self.server.list(filter, PageRequest { after, ..page }).await
@@ -133,7 +133,7 @@ flaws! {
         }
     }
 
-    ListsAThousand(()) caught by long_lists_are_whole {
+    ListsAtMostAThousand(()) caught by long_lists_are_whole {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut found = self.server.list(filter, PageRequest { limit: page.limit.min(1_000), ..page }).await?;
             found.next = found.next.filter(|_| page.limit <= 1_000);
@@ -150,7 +150,7 @@ flaws! {
         }
     }
 
-    // An index of its own, which conditional writes do not touch.
+    // A separate index, which conditional writes do not update.
     IndexMissesConditionalWrites(Notes<TokenKey, Entry>) caught by the_list_is_exact {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let version = self.server.put(key, record, when).await?;
@@ -172,7 +172,7 @@ flaws! {
         }
     }
 
-    // Takes as many rows as asked for, and leaves out those that have expired: an empty page looks like the end.
+    // Reads as many rows as requested and then omits the expired ones, so that an empty page looks like the end.
     ExpiredTakePlaces(Notes<TokenKey, ()>) caught by expired_records_do_not_end_a_list {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.own.lock().unwrap().insert(key.clone(), ());
@@ -192,10 +192,10 @@ flaws! {
         }
     }
 
-    // A user's index that expires with what was written last.
+    // The index entry of a user expires with the record that was written last.
     IndexEndsWithTheLastRecord(Notes<String, Option<Timestamp>>) caught by long_lived_records_stay_listed_after_short_ones {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let ends = record.retain_for.map(|kept| self.server.clock().now().saturating_add(kept));
+            let ends = record.retain_for.map(|retention| self.server.clock().now().saturating_add(retention));
             self.own.lock().unwrap().insert(key.user().to_owned(), ends);
             self.server.put(key, record, when).await
         }
@@ -216,7 +216,7 @@ flaws! {
         }
     }
 
-    // Looks for the cursor's record, to go on behind it.
+    // Continues after the record of the cursor, which has to exist.
     EndsWhereTheCursorWasDeleted(()) caught by a_list_continues_from_any_cursor {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             if let Some(cursor) = &page.after && self.server.get(&cursor.key()?).await?.is_none() {
@@ -238,7 +238,7 @@ flaws! {
         }
     }
 
-    LeavesOutTheCorrupt(()) caught by a_corrupt_record_is_listed {
+    OmitsCorruptRecords(()) caught by a_corrupt_record_is_listed {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(filter, page).await?;
             let mut corrupt = Vec::new();
@@ -252,7 +252,7 @@ flaws! {
         }
     }
 
-    // Cannot list, and says that there is nothing.
+    // Returns an empty list because it cannot list.
     ListsNothing(()) caught by an_undeclared_list_is_unsupported {
         async fn list(&self, _filter: &Filter, _page: PageRequest) -> Result<Page, StorageError> {
             Ok(Page { entries: Vec::new(), next: None })
@@ -262,20 +262,110 @@ flaws! {
             self.server.capabilities().with_listable(false)
         }
     }
+
+    FiltersByWords(()) caught by filters_tell_lookalikes_apart {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let Some(user) = filter.user.clone() else { return self.server.list(filter, page).await };
+            let mut others = filter.clone();
+            others.user = None;
+            let all = self.server.list(&others, PageRequest { after: page.after, limit: usize::MAX }).await?;
+            let is = |entry: &Entry| entry.key.user().split(['-', '.']).next() == Some(user.as_str()) || entry.key.user() == user;
+            Ok(Page::collect(all.entries.into_iter().filter(is), page.limit))
+        }
+    }
+
+    EmptyTenantAndUserAreAll(()) caught by filters_tell_lookalikes_apart {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut filter = filter.clone();
+            filter.user = filter.user.filter(|user| !user.is_empty());
+            self.server.list(&filter, page).await
+        }
+    }
+
+    // Reserves names that begin with an underscore.
+    ListsNoUnderscores(()) caught by filters_tell_lookalikes_apart {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(filter, page).await?;
+            page.entries.retain(|entry| !entry.key.user().starts_with("_s"));
+            Ok(page)
+        }
+    }
+
+    // The cursor is an ambiguous text, such as the name of a file.
+    CursorsAreJoined(()) caught by a_list_continues_after_any_key {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let joined = |key: &TokenKey| key.parts().join("|").into_bytes();
+            let after = page.after.as_ref().map(|cursor| cursor.as_bytes().to_vec());
+            if after.as_ref().is_some_and(|after| std::str::from_utf8(after).is_err() || after.iter().filter(|byte| **byte == b'|').count() < 3) {
+                return Err(StorageError::InvalidCursor);
+            }
+            let mut entries = self.server.list(filter, PageRequest { after: None, limit: usize::MAX }).await?.entries;
+            entries.sort_by_key(|entry| joined(&entry.key));
+            entries.retain(|entry| after.as_ref().is_none_or(|after| joined(&entry.key) > *after));
+            let more = entries.len() > page.limit.max(1);
+            entries.truncate(page.limit.max(1));
+            let next = entries.last().filter(|_| more).map(|last| Cursor::from_bytes(joined(&last.key)));
+            Ok(Page { entries, next })
+        }
+    }
+
+    CursorsAreShort(()) caught by a_list_continues_after_any_key {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(filter, page).await?;
+            page.next = page.next.filter(|next| next.as_bytes().len() <= 250);
+            Ok(page)
+        }
+    }
+
+    CursorsEndWithTheirRecord(()) caught by a_list_continues_after_an_expired_record {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            if let Some(cursor) = &page.after && self.server.get(&cursor.key()?).await?.is_none() {
+                return Err(StorageError::InvalidCursor);
+            }
+            self.server.list(filter, page).await
+        }
+    }
+
+    ReadsTheStartOfACursor(()) caught by foreign_cursors_are_refused {
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let after = page.after.map(|cursor| {
+                let bytes = cursor.as_bytes();
+                let start = (1..=bytes.len()).map(|end| Cursor::from_bytes(&bytes[..end])).find(|start| start.key().is_ok());
+                start.unwrap_or(cursor)
+            });
+            self.server.list(filter, PageRequest { after, ..page }).await
+        }
+    }
+
+    // A restart rebuilds the index without hints.
+    IndexHasNoHintsAfterARestart(Notes<TokenKey, ()>) caught by acknowledged_writes_survive_a_restart {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.own.lock().unwrap().insert(key.clone(), ());
+            self.server.put(key, record, when).await
+        }
+
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            let mut page = self.server.list(filter, page).await?;
+            let known = self.own.lock().unwrap();
+            page.entries.iter_mut().filter(|entry| !known.contains_key(&entry.key)).for_each(|entry| entry.expires_at = None);
+            Ok(page)
+        }
+    }
 }
 
-/// What is listed without a filter.
+/// All entries, without a filter.
 pub(super) async fn everything(server: &Server) -> Result<Vec<Entry>, StorageError> {
     let page = server.list(&Filter::everything(), PageRequest { after: None, limit: usize::MAX }).await?;
     Ok(page.entries)
 }
 
+/// The page of these entries that was requested.
 pub(super) fn cut(entries: impl Iterator<Item = Entry>, page: &PageRequest) -> Result<Page, StorageError> {
     let after = page.after.as_ref().map(Cursor::key).transpose()?;
     Ok(Page::collect(entries.filter(|entry| after.as_ref().is_none_or(|after| entry.key > *after)), page.limit))
 }
 
-/// SQL's LIKE.
+/// `LIKE` as in SQL.
 fn like(pattern: &str, text: &str) -> bool {
     let Some(first) = pattern.chars().next() else { return text.is_empty() };
     let rest = &pattern[first.len_utf8()..];

@@ -1,20 +1,21 @@
-//! Storages that break one promise each, all of them in front of a server that keeps every promise.
+//! Broken storages. Each of them has one flaw, in front of a server in memory that is correct, and names the properties that
+//! have to detect the flaw.
 
-pub(crate) mod aside;
-pub(crate) mod beside;
 pub(crate) mod caches;
 pub(crate) mod dropped;
-pub(crate) mod ends;
-pub(crate) mod faulty;
-pub(crate) mod hints;
+pub(crate) mod durability;
+pub(crate) mod expiry;
+pub(crate) mod faults;
 pub(crate) mod keys;
 pub(crate) mod lists;
-pub(crate) mod more;
+pub(crate) mod partial;
+pub(crate) mod payloads;
 pub(crate) mod races;
 pub(crate) mod rare;
-pub(crate) mod shallow;
-pub(crate) mod survival;
-pub(crate) mod time;
+pub(crate) mod retention;
+pub(crate) mod side_effects;
+pub(crate) mod unforeseen;
+pub(crate) mod unusual_cases;
 pub(crate) mod versions;
 pub(crate) mod writes;
 
@@ -31,14 +32,14 @@ use crate::bench::{Front, Server};
 pub(crate) type Read = Result<Option<Versioned<Record>>, StorageError>;
 pub(crate) type Write = Result<Version, StorageError>;
 
-/// A storage that breaks a promise, and the properties that must notice.
+/// A broken storage, and the properties that have to detect it.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) front: Front,
     pub(crate) caught_by: &'static [&'static str],
 }
 
-/// Passes everything on, but for what the flaw does itself.
+/// The operations of a broken storage. By default, each of them passes its call to the server.
 #[async_trait]
 pub(crate) trait Flaw: Send + Sync + 'static {
     fn server(&self) -> &Server;
@@ -97,13 +98,13 @@ impl<F: Flaw> TokenStorage for Broken<F> {
     }
 }
 
-/// Makes flaws, each with what it keeps of its own and the methods that it does wrong, and the list of them.
+/// Defines broken storages, each with its own state and its wrong methods, and the list of them.
 macro_rules! flaws {
     ($($name:ident($own:ty) caught by $property:ident $(and $other:ident)* { $($method:item)* })+) => {
         $(
             pub(crate) struct $name {
                 server: $crate::bench::Server,
-                #[allow(dead_code, reason = "most flaws keep nothing")]
+                #[allow(dead_code, reason = "most flaws have no state")]
                 own: $own,
             }
 
@@ -127,32 +128,39 @@ macro_rules! flaws {
 
 pub(crate) use flaws;
 
-/// All of them.
+/// All broken storages.
 pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
-    let first =
-        [writes::CASES, hints::CASES, keys::CASES, keys::one_call::CASES, lists::CASES, time::CASES, dropped::CASES];
+    let first = [
+        writes::CASES,
+        payloads::CASES,
+        keys::CASES,
+        keys::one_call::CASES,
+        lists::CASES,
+        retention::CASES,
+        dropped::CASES,
+    ];
     let second = [
         caches::CASES,
-        ends::CASES,
+        expiry::CASES,
         versions::CASES,
         races::CASES,
         rare::CASES,
-        faulty::CASES,
-        more::CASES,
-        aside::CASES,
-        beside::CASES,
-        shallow::CASES,
-        survival::CASES,
+        faults::CASES,
+        unforeseen::CASES,
+        unusual_cases::CASES,
+        side_effects::CASES,
+        partial::CASES,
+        durability::CASES,
     ];
     first.into_iter().chain(second).flatten()
 }
 
-/// Lets other tasks come in between.
+/// Gives other tasks the chance to run in between.
 pub(crate) async fn pause() {
     for _ in 0..3 {
         tokio::task::yield_now().await;
     }
 }
 
-/// A map that a flaw keeps for itself.
+/// A map as the state of a flaw.
 pub(crate) type Notes<K, V> = Arc<std::sync::Mutex<std::collections::HashMap<K, V>>>;

@@ -1,4 +1,4 @@
-//! Right as long as one call comes after the other and none is dropped.
+//! Flaws that only concurrent or dropped calls reveal.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,7 +7,7 @@ use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorag
 use super::{Notes, Read, Write, flaws, pause};
 
 flaws! {
-    // Compares in one call and writes in the next.
+    // Checks the condition with one call and writes with the next.
     ReadsThenWrites(()) caught by no_update_is_lost {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let current = self.server.get(key).await?.map(|found| found.version);
@@ -19,7 +19,7 @@ flaws! {
         }
     }
 
-    LooksThenCreates(()) caught by one_creation_wins {
+    ReadsThenCreates(()) caught by one_creation_wins {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if when != Precondition::Absent {
                 return self.server.put(key, record, when).await;
@@ -43,7 +43,7 @@ flaws! {
         }
     }
 
-    LooksThenDeletes(()) caught by one_delete_wins {
+    ReadsThenDeletes(()) caught by one_delete_wins {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let current = self.server.get(key).await?.map(|found| found.version);
             if current.is_none() || only.is_some_and(|only| current != Some(only)) {
@@ -55,8 +55,8 @@ flaws! {
         }
     }
 
-    // Takes a record that is written meanwhile along.
-    DeletesWhatCameAfter(()) caught by a_delete_and_a_write_exclude_each_other {
+    // Deletes a record that is written between the check and the delete.
+    DeletesALaterWrite(()) caught by a_delete_and_a_write_exclude_each_other {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let current = self.server.get(key).await?.map(|found| found.version);
             if only.is_some_and(|only| current != Some(only)) {
@@ -67,7 +67,7 @@ flaws! {
         }
     }
 
-    // UPDATE, then INSERT if there was nothing.
+    // An update, followed by an insert if there was no row.
     UpdatesThenInserts(()) caught by racing_first_writes_all_succeed {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if when != Precondition::Always {
@@ -81,7 +81,7 @@ flaws! {
         }
     }
 
-    // Payload and hints in two statements.
+    // Writes payload and hints with two statements.
     WritesInTwoSteps(()) caught by no_read_is_torn {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut half = record.clone();
@@ -94,7 +94,7 @@ flaws! {
         }
     }
 
-    // Deletes and inserts instead of replacing.
+    // Deletes and inserts instead of updating.
     DeletesThenInserts(()) caught by a_dropped_write_leaves_old_or_new and a_record_is_listed_while_it_is_rewritten {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if !when.holds_for(self.server.get(key).await?.map(|found| found.version)) {
@@ -106,7 +106,7 @@ flaws! {
         }
     }
 
-    // Writes a tombstone first and the rest later.
+    // Writes a tombstone, and deletes the record later.
     DeletesInTwoSteps(()) caught by a_dropped_delete_leaves_the_record_or_nothing {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let Some(found) = self.server.get(key).await? else { return Ok(false) };
@@ -122,8 +122,8 @@ flaws! {
         }
     }
 
-    // A pool whose connections come back only if the call ends.
-    LosesConnections(AtomicUsize) caught by dropped_calls_leave_the_storage_usable {
+    // A pool to which connections return only if the call ends.
+    LeaksConnections(AtomicUsize) caught by dropped_calls_leave_the_storage_usable {
         async fn get(&self, key: &TokenKey) -> Read {
             if self.own.fetch_add(1, Ordering::SeqCst) >= 10 {
                 std::future::pending::<()>().await;
@@ -134,8 +134,8 @@ flaws! {
         }
     }
 
-    // A cache in each process.
-    CachesForEver(Notes<TokenKey, Option<Versioned<Record>>>) caught by writes_are_seen_through_every_handle {
+    // A cache in each handle.
+    CachesIndefinitely(Notes<TokenKey, Option<Versioned<Record>>>) caught by writes_are_seen_through_every_handle {
         async fn get(&self, key: &TokenKey) -> Read {
             if let Some(cached) = self.own.lock().unwrap().get(key).cloned() {
                 return Ok(cached);
@@ -158,7 +158,7 @@ flaws! {
         }
     }
 
-    // Every other read is answered by a replica that is one write behind.
+    // Sends every second read to a replica that is one write behind.
     ReadsFromAReplica(Replica) caught by a_read_shows_the_last_write and reads_do_not_go_back {
         async fn get(&self, key: &TokenKey) -> Read {
             let behind = self.own.behind.lock().unwrap().get(key).cloned();
@@ -176,14 +176,13 @@ flaws! {
         }
     }
 
-    // Acknowledges first and writes later.
+    // A conditional write deletes the record, and inserts it a moment later.
     WritesBehind(()) caught by the_next_read_after_a_claim_sees_the_commit {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let Precondition::Version(_) = when else { return self.server.put(key, record, when).await };
             if !when.holds_for(self.server.get(key).await?.map(|found| found.version)) {
                 return Err(StorageError::Conflict);
             }
-            // The delete is there at once, the record a moment later.
             self.server.delete(key, None).await?;
             let (server, key, record) = (self.server.clone(), key.clone(), record.clone());
             tokio::spawn(async move {
@@ -195,7 +194,7 @@ flaws! {
         }
     }
 
-    // Two locks in the order of the calls: the second of two opposite orders deadlocks.
+    // Takes two locks in an order that depends on the key, which can deadlock.
     LocksInAnyOrder(Locks) caught by keys_do_not_block_each_other {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let (first, second) = if key.user() == "one" { (&self.own.0, &self.own.1) } else { (&self.own.1, &self.own.0) };
@@ -206,7 +205,7 @@ flaws! {
         }
     }
 
-    // A claim taken in between loses to the older one.
+    // A conditional write waits between its check and its write, and overwrites what came in between.
     ResealsOverRefreshes(()) caught by resealing_loses_no_update {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let current = self.server.get(key).await?.map(|found| found.version);
@@ -220,7 +219,7 @@ flaws! {
         }
     }
 
-    // Two writers at once, and both are first.
+    // A delete reports what was stored before it.
     LinearizableButForDeletes(Notes<TokenKey, Version>) caught by histories_are_linearizable {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let present = self.server.get(key).await?.is_some_and(|found| only.is_none_or(|only| only == found.version));

@@ -1,4 +1,4 @@
-//! Wrong for an instant, or once in a while.
+//! Flaws that last for an instant, or occur rarely.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorag
 use super::{Notes, Read, Write, flaws, pause};
 
 flaws! {
-    // Says that it wrote, once in three hundred times without having done so.
+    // One in three hundred acknowledged writes is not done.
     LosesAWriteIn300(AtomicUsize) caught by no_acknowledged_write_is_lost {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if self.own.fetch_add(1, Ordering::SeqCst) % 300 == 299 && when == Precondition::Always {
@@ -29,7 +29,7 @@ flaws! {
         }
     }
 
-    // Looks, lets go of the lock for an instant, and acts: without a single await.
+    // Checks, releases the lock for an instant and writes, without an await in between.
     ChecksThenCreates(()) caught by one_of_two_creations_wins {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if when != Precondition::Absent {
@@ -54,7 +54,7 @@ flaws! {
         }
     }
 
-    // Writes what it compared with, and undoes an unconditional write in between.
+    // Overwrites an unconditional write that came between its check and its write.
     UpdatesOverAWrite(()) caught by an_update_does_not_undo_a_write {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let Precondition::Version(wanted) = when else { return self.server.put(key, record, when).await };
@@ -89,7 +89,7 @@ flaws! {
         }
     }
 
-    // One file for everything: read, changed, written back.
+    // All records are in one file, which is read, changed and written back.
     WritesEverythingBack(Notes<TokenKey, ()>) caught by simultaneous_writes_of_two_keys_both_persist {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let other = TokenKey::new("github", if key.user() == "bob" { "alice" } else { "bob" }).unwrap();
@@ -105,22 +105,22 @@ flaws! {
         }
     }
 
-    // Does its work on a task of its own: at once for a caller that waits, and with the next batch for one that has gone.
-    WritesOnAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
+    // Works in its own task: immediately if the caller waits, and with the next batch if the caller has dropped the call.
+    ContinuesAWriteAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let (server, key, record) = (self.server.clone(), key.clone(), record.clone());
             for_a_caller(async move { server.put(&key, &record, when).await }).await
         }
     }
 
-    DeletesOnAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
+    ContinuesADeleteAfterTheDrop(()) caught by dropped_calls_take_no_late_effect {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let (server, key) = (self.server.clone(), key.clone());
             for_a_caller(async move { server.delete(&key, only).await }).await
         }
     }
 
-    // The retention is a statement of its own.
+    // Sets the retention with a second statement.
     SetsTheRetentionLater(()) caught by a_dropped_write_leaves_old_or_new {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let version = self.server.put(key, &record.clone().with_retain_for(None), when).await?;
@@ -132,7 +132,7 @@ flaws! {
         }
     }
 
-    // Repeats a write that failed once the server is back.
+    // Retries a failed write as soon as the server works again.
     WritesAgainLater(()) caught by an_error_means_old_or_new {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
@@ -149,7 +149,7 @@ flaws! {
         }
     }
 
-    // Repeats a write whose answer was lost, over whatever came in between.
+    // Retries a write whose reply was lost, over whatever was written in between.
     RepeatsALostWrite(()) caught by histories_with_faults_are_linearizable {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
@@ -161,7 +161,7 @@ flaws! {
         }
     }
 
-    // Answers from what it has read before while the server is away.
+    // Returns earlier reads while the server is down.
     ReadsFromMemoryInAnOutage(Notes<TokenKey, oauth_dance_core::Versioned<Record>>) caught by an_outage_is_an_error {
         async fn get(&self, key: &TokenKey) -> Read {
             match self.server.get(key).await {
@@ -193,14 +193,14 @@ flaws! {
         }
     }
 
-    CorruptStays(()) caught by a_corrupt_record_can_be_replaced_and_removed {
+    CorruptCannotBeDeleted(()) caught by a_corrupt_record_can_be_replaced_and_removed {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             self.server.get(key).await?;
             self.server.delete(key, only).await
         }
     }
 
-    CorruptIsInTheWay(()) caught by a_corrupt_record_can_be_replaced_and_removed {
+    CorruptBlocksWrites(()) caught by a_corrupt_record_can_be_replaced_and_removed {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.server.get(key).await?;
             self.server.put(key, record, when).await
@@ -242,16 +242,16 @@ flaws! {
     }
 }
 
-/// What a call on memory says, without giving another task its turn.
+/// The result of a call on a storage in memory, without an await.
 fn now<T>(call: impl Future<Output = T>) -> T {
     let mut call = std::pin::pin!(call);
     match call.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
         std::task::Poll::Ready(done) => done,
-        std::task::Poll::Pending => unreachable!("memory answers at once"),
+        std::task::Poll::Pending => unreachable!("calls on memory do not wait"),
     }
 }
 
-/// Works on a task of its own, and later if the caller has gone.
+/// Works in its own task, and later if the caller has dropped the call.
 async fn for_a_caller<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let caller = Arc::new(());
     let waiting = Arc::downgrade(&caller);

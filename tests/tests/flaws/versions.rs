@@ -1,4 +1,4 @@
-//! Wrong about versions and conditions.
+//! Flaws of versions and conditions.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
@@ -19,7 +19,7 @@ flaws! {
         }
     }
 
-    WritesAndThenRefuses(()) caught by stale_versions_conflict_and_change_nothing {
+    WritesAndThenRejects(()) caught by stale_versions_conflict_and_change_nothing {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let current = self.server.get(key).await?.map(|found| found.version);
             let version = self.server.put(key, record, Precondition::Always).await?;
@@ -27,7 +27,7 @@ flaws! {
         }
     }
 
-    RefusesAndBlanksTheHints(()) caught by stale_versions_conflict_and_change_nothing {
+    RejectsAndClearsTheHints(()) caught by stale_versions_conflict_and_change_nothing {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if let (Err(StorageError::Conflict), Some(found)) = (&written, self.server.get(key).await?) {
@@ -38,8 +38,8 @@ flaws! {
         }
     }
 
-    // INSERT OR REPLACE.
-    CreatesOverWhatIsThere(()) caught by put_absent_conflicts_where_a_record_is_stored {
+    // `INSERT OR REPLACE`.
+    CreatesOverARecord(()) caught by put_absent_conflicts_where_a_record_is_stored {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let when = if when == Precondition::Absent { Precondition::Always } else { when };
             self.server.put(key, record, when).await
@@ -68,8 +68,8 @@ flaws! {
         }
     }
 
-    // The refused delete is reported as done.
-    SaysItDeletedAnotherVersion(()) caught by delete_of_another_version_removes_nothing {
+    // Reports a rejected delete as done.
+    ReportsADeleteOfAnotherVersion(()) caught by delete_of_another_version_removes_nothing {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let present = self.server.get(key).await?.is_some();
             self.server.delete(key, only).await?;
@@ -111,7 +111,7 @@ flaws! {
         }
     }
 
-    // An ETag of the contents.
+    // The version is a hash of the content, like an ETag.
     HashesTheRecord(Notes<TokenKey, ()>) caught by versions_are_never_used_again {
         async fn get(&self, key: &TokenKey) -> Read {
             Ok(self.server.get(key).await?.map(|found| Versioned::new(found.value.clone(), hash(&found.value))))
@@ -135,7 +135,7 @@ flaws! {
         }
     }
 
-    // Writes something with every read, as a "last used" column does.
+    // Writes on every read, for instance to a column with the time of the last use.
     ReadingWrites(()) caught by reading_does_not_change_the_version {
         async fn get(&self, key: &TokenKey) -> Read {
             if let Some(found) = self.server.get(key).await? {
@@ -145,8 +145,8 @@ flaws! {
         }
     }
 
-    // A commit that looks only at whether the key has been written at all.
-    AnyVersionWillDo(()) caught by a_lost_claim_cannot_commit and a_new_login_beats_a_claim {
+    // A conditional write requires only that the key has a record.
+    AcceptsAnyVersion(()) caught by a_lost_claim_cannot_commit and a_new_login_beats_a_claim {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let present = self.server.get(key).await?.is_some();
             let when = if present && matches!(when, Precondition::Version(_)) { Precondition::Always } else { when };

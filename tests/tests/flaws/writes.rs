@@ -1,4 +1,4 @@
-//! Wrong about what a write writes and a read reads.
+//! Flaws of plain reads, writes and deletes.
 
 use oauth_dance_core::{
     Capabilities, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage as _, Version,
@@ -7,7 +7,7 @@ use oauth_dance_core::{
 use super::{Read, Write, flaws};
 
 flaws! {
-    // Keeps hints that the new record does not have.
+    // Retains hints that the new record does not have.
     Merges(()) caught by a_write_replaces_the_whole_record {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let old = self.server.get(key).await?.map(|found| found.value);
@@ -26,7 +26,7 @@ flaws! {
         }
     }
 
-    // A column that may not be null.
+    // A column that cannot be null.
     FillsAbsentHints(()) caught by absent_hints_stay_absent {
         async fn get(&self, key: &TokenKey) -> Read {
             Ok(self.server.get(key).await?.map(|mut found| {
@@ -45,7 +45,7 @@ flaws! {
         }
     }
 
-    RefusesMoreThanItDeclares(()) caught by sizes_are_exact {
+    RejectsPayloadsBelowTheLimit(()) caught by sizes_are_exact {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if record.payload.len() > 4_096 {
                 return Err(StorageError::TooLarge { size: record.payload.len(), limit: 4_096 });
@@ -66,8 +66,8 @@ flaws! {
         }
     }
 
-    // Says no, and has thrown the old record away.
-    RemovesBeforeItRefuses(()) caught by too_large_is_refused {
+    // Rejects the write after it has deleted the old record.
+    DeletesBeforeItRejects(()) caught by too_large_is_refused {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if record.payload.len() > 10_000 {
                 self.server.delete(key, None).await?;
@@ -81,7 +81,7 @@ flaws! {
         }
     }
 
-    CutsPayloadsAtNul(()) caught by any_bytes_come_back {
+    TruncatesPayloadsAtNul(()) caught by any_bytes_come_back {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             record.payload = record.payload.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
@@ -97,8 +97,8 @@ flaws! {
         }
     }
 
-    // Takes what looks like JSON for JSON.
-    WritesJsonAnew(()) caught by payloads_that_look_encoded_come_back {
+    // Parses a payload that looks like JSON.
+    ReformatsJson(()) caught by payloads_that_look_encoded_come_back {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             if let Ok(value) = serde_json::from_slice::<serde_json::Value>(&record.payload) {
@@ -125,7 +125,7 @@ flaws! {
         }
     }
 
-    MissingIsEmpty(()) caught by missing_is_none {
+    MissingIsAnEmptyRecord(()) caught by missing_is_none {
         async fn get(&self, key: &TokenKey) -> Read {
             let empty = || oauth_dance_core::Versioned::new(Record::new(""), Version::from_bytes([0; 16]));
             Ok(Some(self.server.get(key).await?.unwrap_or_else(empty)))
@@ -144,7 +144,7 @@ flaws! {
         }
     }
 
-    // Marks as deleted, and forgets the mark in a read.
+    // Marks the record as deleted, but reads ignore the mark.
     DeletesNothing(()) caught by delete_removes_the_record {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let found = self.server.get(key).await?;
@@ -152,8 +152,8 @@ flaws! {
         }
     }
 
-    // Empties the row instead of removing it.
-    KeepsARowForTheDeleted(()) caught by a_deleted_key_can_be_written_again {
+    // Clears the row instead of deleting it.
+    LeavesATombstone(()) caught by a_deleted_key_can_be_written_again {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let when = if when == Precondition::Absent && record.payload == b"new" { Precondition::Version(Version::random()) } else { when };
             self.server.put(key, record, when).await
@@ -167,7 +167,7 @@ flaws! {
         }
     }
 
-    ChangesItsMind(std::sync::atomic::AtomicBool) caught by capabilities_do_not_change {
+    ChangesItsCapabilities(std::sync::atomic::AtomicBool) caught by capabilities_do_not_change {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.own.store(true, std::sync::atomic::Ordering::SeqCst);
             self.server.put(key, record, when).await

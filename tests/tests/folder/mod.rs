@@ -1,5 +1,5 @@
-//! A storage that processes share: a folder with a file for every record. It is what the suite's properties about other
-//! processes are tried on, and has flaws for them to find.
+//! A storage that several processes share: a folder with a file for every record. The properties with several processes are
+//! tested on it, and have to detect its flaws.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,45 +11,45 @@ use oauth_dance_core::{
     TokenKey, TokenStorage, Version, Versioned,
 };
 
-/// File names have at most 255 characters, and a key takes two for a byte and 32 for the lengths.
+/// File names have at most 255 characters. A key takes two characters for each byte, and 32 for the lengths of its parts.
 const LONGEST_KEY: usize = 100;
 const LARGEST: usize = 2_000_000;
-/// Its length is written as one byte.
+/// The length of a key id is stored as one byte.
 const LONGEST_KEY_ID: usize = 200;
 
-/// What a [`Folder`] does wrong.
+/// The flaw of a [`Folder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
     Nothing,
     /// Processes do not lock each other out.
     NoLock,
-    /// A process does not look at the files again for what it wrote itself.
+    /// A process does not read files again that it wrote itself.
     Cache,
     /// Files are written only with every tenth write.
     WritesLater,
-    /// The end of a retention is not in the file, but in memory alone.
+    /// The end of a retention is stored in memory only, and not in the file.
     RetentionLater,
-    /// All namespaces are one folder.
+    /// All namespaces share one folder.
     OneNamespace,
 }
 
-/// Clones share the folder.
+/// A storage in a folder. Clones share the folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
     clock: Clock,
     flaw: Flaw,
-    unwritten: std::sync::Arc<std::sync::Mutex<Vec<(TokenKey, Kept)>>>,
+    unwritten: std::sync::Arc<std::sync::Mutex<Vec<(TokenKey, Stored)>>>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-struct Kept {
+struct Stored {
     record: Record,
     version: Version,
     ends: Option<Timestamp>,
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for Stored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:?}", self.version)
     }
@@ -66,7 +66,7 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Runs one operation alone among all processes.
+    /// Runs an operation while no other operation of any process runs.
     #[expect(clippy::incompatible_msrv, reason = "the tests need a newer Rust than the library anyway")]
     async fn alone<T: Send + 'static>(
         &self,
@@ -83,34 +83,34 @@ impl Folder {
         done.await.map_err(StorageError::unavailable)?
     }
 
-    fn read(&self, key: &TokenKey) -> Result<Option<Kept>, StorageError> {
+    fn read(&self, key: &TokenKey) -> Result<Option<Stored>, StorageError> {
         if matches!(self.flaw, Flaw::Cache | Flaw::WritesLater | Flaw::RetentionLater)
-            && let Some((_, kept)) = self.unwritten.lock().unwrap().iter().rev().find(|(owner, _)| owner == key)
+            && let Some((_, stored)) = self.unwritten.lock().unwrap().iter().rev().find(|(owner, _)| owner == key)
         {
-            return Ok(Some(kept.clone()));
+            return Ok(Some(stored.clone()));
         }
         let bytes = match fs::read(self.file(key)) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StorageError::unavailable(error)),
         };
-        let kept = decode(&bytes).ok_or_else(|| StorageError::corrupt(key, "not a record"))?;
-        Ok(Some(kept).filter(|kept| kept.ends.is_none_or(|ends| ends > self.clock.now())))
+        let stored = decode(&bytes).ok_or_else(|| StorageError::corrupt(key, "not a record"))?;
+        Ok(Some(stored).filter(|stored| stored.ends.is_none_or(|ends| ends > self.clock.now())))
     }
 
-    fn write(&self, key: &TokenKey, kept: Kept) -> io::Result<()> {
+    fn write(&self, key: &TokenKey, stored: Stored) -> io::Result<()> {
         let mut unwritten = self.unwritten.lock().unwrap();
         unwritten.retain(|(owner, _)| owner != key || self.flaw == Flaw::WritesLater);
-        unwritten.push((key.clone(), kept));
+        unwritten.push((key.clone(), stored));
         if self.flaw == Flaw::WritesLater && unwritten.len() < 10 {
             return Ok(());
         }
-        for (key, kept) in unwritten.iter() {
-            // A name of its own, so that even without the lock nobody reads half a file.
-            let new = self.path.join(format!("new-{:032x}", u128::from_be_bytes(*kept.version.as_bytes())));
+        for (key, stored) in unwritten.iter() {
+            // A unique name, so that a file is never read half-written, even without the lock.
+            let new = self.path.join(format!("new-{:032x}", u128::from_be_bytes(*stored.version.as_bytes())));
             let mut file = File::create(&new)?;
-            let ends = kept.ends.filter(|_| self.flaw != Flaw::RetentionLater);
-            file.write_all(&encode(&Kept { ends, ..kept.clone() }))?;
+            let ends = stored.ends.filter(|_| self.flaw != Flaw::RetentionLater);
+            file.write_all(&encode(&Stored { ends, ..stored.clone() }))?;
             fs::rename(new, self.file(key))?;
         }
         if !matches!(self.flaw, Flaw::Cache | Flaw::RetentionLater) {
@@ -123,17 +123,17 @@ impl Folder {
 #[async_trait]
 impl TokenStorage for Folder {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        let key = fitting(key)?;
+        let key = accepted(key)?;
         let found = self.alone(move |folder| folder.read(&key)).await?;
         let now = self.clock.now();
-        Ok(found.map(|kept| {
-            let left = kept.ends.map(|ends| ends.saturating_since(now));
-            Versioned::new(kept.record.with_retain_for(left), kept.version)
+        Ok(found.map(|stored| {
+            let left = stored.ends.map(|ends| ends.saturating_since(now));
+            Versioned::new(stored.record.with_retain_for(left), stored.version)
         }))
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        let (key, record) = (fitting(key)?, record.clone());
+        let (key, record) = (accepted(key)?, record.clone());
         if record.payload.len() > LARGEST {
             return Err(StorageError::TooLarge { size: record.payload.len(), limit: LARGEST });
         }
@@ -142,9 +142,9 @@ impl TokenStorage for Folder {
         }
         self.alone(move |folder| {
             let current = match folder.read(&key) {
-                // What cannot be read can be written over, but only unconditionally.
+                // An unreadable record can be replaced, but only unconditionally.
                 Err(StorageError::Corrupt { .. }) if when == Precondition::Always => None,
-                other => other?.map(|kept| kept.version),
+                other => other?.map(|stored| stored.version),
             };
             if !when.holds_for(current) {
                 return Err(StorageError::Conflict);
@@ -152,19 +152,19 @@ impl TokenStorage for Folder {
             let seconds = record.retain_seconds().map(std::time::Duration::from_secs);
             let ends = seconds.map(|seconds| folder.clock.now().saturating_add(seconds));
             let version = Version::random();
-            folder.write(&key, Kept { record, version, ends }).map_err(StorageError::unavailable)?;
+            folder.write(&key, Stored { record, version, ends }).map_err(StorageError::unavailable)?;
             Ok(version)
         })
         .await
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        let key = fitting(key)?;
+        let key = accepted(key)?;
         self.alone(move |folder| {
             let found = match folder.read(&key) {
-                // What cannot be read can be removed, but only unconditionally.
+                // An unreadable record can be deleted, but only unconditionally.
                 Err(StorageError::Corrupt { .. }) if only.is_none() => Some(Version::random()),
-                other => other?.map(|kept| kept.version).filter(|version| only.is_none_or(|only| only == *version)),
+                other => other?.map(|stored| stored.version).filter(|version| only.is_none_or(|only| only == *version)),
             };
             folder.unwritten.lock().unwrap().retain(|(owner, _)| *owner != key || found.is_none());
             let removed = found.map(|_| fs::remove_file(folder.file(&key)));
@@ -188,8 +188,8 @@ impl TokenStorage for Folder {
                     continue;
                 }
                 match folder.read(&key) {
-                    Ok(kept) => entries.extend(kept.map(|kept| Entry::new(key, kept.version, &kept.record))),
-                    // It is there, and reading it says what is wrong.
+                    Ok(stored) => entries.extend(stored.map(|stored| Entry::new(key, stored.version, &stored.record))),
+                    // An unreadable record is listed. Reading it reports the error.
                     Err(StorageError::Corrupt { .. }) => {
                         entries.push(Entry::new(key, Version::random(), &Record::new("")));
                     }
@@ -214,21 +214,23 @@ impl TokenStorage for Folder {
     }
 }
 
-fn fitting(key: &TokenKey) -> Result<TokenKey, StorageError> {
+fn accepted(key: &TokenKey) -> Result<TokenKey, StorageError> {
     if key.len() > LONGEST_KEY {
         return Err(StorageError::KeyTooLong { part: "whole", length: key.len(), limit: LONGEST_KEY });
     }
     Ok(key.clone())
 }
 
-fn encode(kept: &Kept) -> Vec<u8> {
+fn encode(stored: &Stored) -> Vec<u8> {
     let instant = |at: Option<Timestamp>| at.map_or(u64::MAX, Timestamp::as_unix_seconds).to_be_bytes();
-    let key_id = kept.record.key_id.as_ref().map_or(vec![0], |id| [&[1 + id.len() as u8][..], id.as_bytes()].concat());
-    let head = [&kept.version.as_bytes()[..], &instant(kept.ends), &instant(kept.record.expires_at), &key_id].concat();
-    [head, kept.record.payload.clone()].concat()
+    let key_id =
+        stored.record.key_id.as_ref().map_or(vec![0], |id| [&[1 + id.len() as u8][..], id.as_bytes()].concat());
+    let head =
+        [&stored.version.as_bytes()[..], &instant(stored.ends), &instant(stored.record.expires_at), &key_id].concat();
+    [head, stored.record.payload.clone()].concat()
 }
 
-fn decode(bytes: &[u8]) -> Option<Kept> {
+fn decode(bytes: &[u8]) -> Option<Stored> {
     let (version, rest) = bytes.split_first_chunk::<16>()?;
     let (ends, rest) = rest.split_first_chunk::<8>()?;
     let (expires_at, rest) = rest.split_first_chunk::<8>()?;
@@ -239,7 +241,7 @@ fn decode(bytes: &[u8]) -> Option<Kept> {
     };
     let key_id = (*length > 0).then(|| String::from_utf8(key_id.to_vec())).transpose().ok()?;
     let record = Record::new(payload).with_expires_at(instant(expires_at)).with_key_id(key_id);
-    Some(Kept { record, version: Version::from_bytes(*version), ends: instant(ends) })
+    Some(Stored { record, version: Version::from_bytes(*version), ends: instant(ends) })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! Wrong about payloads and hints, or about what a version is.
+//! Flaws of payloads, hints and the comparison of versions.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use oauth_dance_core::{
 use super::{Notes, Read, Write, flaws};
 
 flaws! {
-    // A file that is written over and not cut.
-    LeavesTheTail(()) caught by payloads_of_other_lengths_replace_each_other {
+    // Overwrites a file without truncating it.
+    LeavesTheOldTail(()) caught by payloads_of_other_lengths_replace_each_other {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             if let Some(old) = self.server.get(key).await? && old.value.payload.len() > 1_000 && !record.payload.is_empty() {
@@ -30,7 +30,7 @@ flaws! {
         }
     }
 
-    // Two records of one length are one.
+    // Payloads of the same length share their bytes.
     SharesPayloads(Notes<usize, Vec<u8>>) caught by equal_tokens_are_stored_differently {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
@@ -40,7 +40,7 @@ flaws! {
         }
     }
 
-    // What is on the medium is not what a dump is searched for.
+    // Encodes what it writes, so that the dump is not the one that is searched.
     HidesFromTheDump(()) caught by sealed_tokens_leave_no_trace {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
@@ -56,8 +56,8 @@ flaws! {
         }
     }
 
-    // A connection is held from a claim to its commit, and there are not many.
-    ClaimsHoldConnections(std::sync::atomic::AtomicUsize) caught by held_claims_do_not_block_other_keys {
+    // Each claim occupies one of a few connections until its commit.
+    ClaimsOccupyConnections(std::sync::atomic::AtomicUsize) caught by held_claims_do_not_block_other_keys {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let is_claim = matches!(when, Precondition::Version(_));
             if is_claim && self.own.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 40 {
@@ -67,7 +67,7 @@ flaws! {
         }
     }
 
-    // Takes a word of its own for the mark of a deleted record.
+    // Uses a payload of its own as the mark of a deleted record.
     HasATombstone(()) caught by payloads_that_look_encoded_come_back {
         async fn get(&self, key: &TokenKey) -> Read {
             Ok(self.server.get(key).await?.filter(|found| found.value.payload != b"__deleted__"))
@@ -87,21 +87,21 @@ flaws! {
         }
     }
 
-    CutsKeyIds(()) caught by key_ids_are_exact {
+    TruncatesKeyIds(()) caught by key_ids_are_exact {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let cut = record.key_id.as_ref().map(|id| id.chars().take(32).collect());
             self.server.put(key, &record.clone().with_key_id(cut), when).await
         }
     }
 
-    TakesZeroForNoExpiry(()) caught by instants_are_exact {
+    TreatsZeroAsNoExpiry(()) caught by instants_are_exact {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let expires_at = record.expires_at.filter(|at| *at != Timestamp::from_unix_seconds(0));
             self.server.put(key, &record.clone().with_expires_at(expires_at), when).await
         }
     }
 
-    // What is the same need not be written.
+    // Skips a write that changes nothing.
     SkipsTheSameBytes(()) caught by writing_the_same_bytes_makes_a_new_version {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if let Some(found) = self.server.get(key).await?
@@ -115,7 +115,7 @@ flaws! {
     }
 
     // An index on the first eight bytes.
-    ComparesHalfAVersion(()) caught by every_byte_of_a_version_counts {
+    ComparesHalfOfAVersion(()) caught by every_byte_of_a_version_counts {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let when = match (when, self.server.get(key).await?) {
                 (Precondition::Version(wanted), Some(found)) if wanted.as_bytes()[..8] == found.version.as_bytes()[..8] => {
@@ -144,7 +144,7 @@ flaws! {
         }
     }
 
-    // A counter in the record, so that it begins again once the record has ended.
+    // The version is a counter in the record, which starts again after the record has expired.
     CountsWithinTheRecord(Notes<TokenKey, HashMap<Version, u64>>) caught by a_version_is_void_after_its_retention {
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await?;
@@ -181,7 +181,7 @@ flaws! {
         }
     }
 
-    // Keys are cleaned, but only together with a rare filter: found by no property of its own.
+    // Loses a hint in a combination that no single property tests.
     ForgetsHintsOfFewBytes(()) caught by random_histories_match_the_model {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();

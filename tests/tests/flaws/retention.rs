@@ -1,4 +1,4 @@
-//! Wrong about how long a record is stored.
+//! Flaws of retention and purges.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use oauth_dance_core::{
 use super::{Notes, Read, Write, flaws, pause};
 
 flaws! {
-    // Makes the access token's expiry the record's.
+    // Treats the expiry of the access token as that of the record.
     DropsExpiredTokens(()) caught by an_expired_access_token_is_not_missing {
         async fn get(&self, key: &TokenKey) -> Read {
             let now = self.server.clock().now();
@@ -36,10 +36,10 @@ flaws! {
         }
     }
 
-    // Keeps records long enough for the list to show those that `get` hides.
-    ListsWhatIsPast(Notes<TokenKey, Timestamp>) caught by records_are_hidden_after_their_retention {
+    // `get` hides expired records, but the list does not.
+    ListsExpiredRecords(Notes<TokenKey, Timestamp>) caught by records_are_hidden_after_their_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let ends = record.retain_for.map(|kept| self.server.clock().now().saturating_add(kept));
+            let ends = record.retain_for.map(|retention| self.server.clock().now().saturating_add(retention));
             let written = self.server.put(key, &record.clone().with_retain_for(None), when).await?;
             let mut notes = self.own.lock().unwrap();
             notes.remove(key);
@@ -62,25 +62,25 @@ flaws! {
     InheritsTheRetention(()) caught by every_write_sets_the_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let old = self.server.get(key).await?.and_then(|found| found.value.retain_for);
-            let kept = record.retain_for.or(old);
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.or(old);
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
     NeverShortensTheRetention(()) caught by every_write_sets_the_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let old = self.server.get(key).await?.map(|found| found.value.retain_for);
-            let kept = record.retain_for.map(|kept| old.flatten().map_or(kept, |old| old.max(kept)));
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.map(|retention| old.flatten().map_or(retention, |old| old.max(retention)));
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
-    // A key of its own for the retention, which is never deleted.
+    // Stores the end of the retention under a separate key, which is never deleted.
     RetentionOutlivesTheRecord(Notes<TokenKey, Timestamp>) caught by retention_ends_with_the_record {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await?;
-            if let Some(kept) = record.retain_for {
-                self.own.lock().unwrap().insert(key.clone(), self.server.clock().now().saturating_add(kept));
+            if let Some(retention) = record.retain_for {
+                self.own.lock().unwrap().insert(key.clone(), self.server.clock().now().saturating_add(retention));
             }
             Ok(written)
         }
@@ -92,8 +92,8 @@ flaws! {
         }
     }
 
-    // The row is still there, so creating fails.
-    PastIsInTheWay(Notes<TokenKey, ()>) caught by an_expired_record_counts_as_absent {
+    // The expired row still exists, so an insert fails.
+    ExpiredBlocksCreation(Notes<TokenKey, ()>) caught by an_expired_record_counts_as_absent {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if when == Precondition::Absent && self.own.lock().unwrap().contains_key(key) {
                 return Err(StorageError::Conflict);
@@ -112,8 +112,8 @@ flaws! {
         }
     }
 
-    // The row is still there, so an update by version brings it back.
-    RevivesThePast(Notes<TokenKey, Version>) caught by an_expired_record_counts_as_absent {
+    // The expired row still exists, so an update on its version revives it.
+    RevivesExpiredRecords(Notes<TokenKey, Version>) caught by an_expired_record_counts_as_absent {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let last = self.own.lock().unwrap().get(key).copied();
             let gone = self.server.get(key).await?.is_none();
@@ -132,59 +132,59 @@ flaws! {
         }
     }
 
-    // Prolongs first and compares afterwards.
-    RefusedWritesProlong(()) caught by refused_calls_do_not_change_the_retention {
+    // Sets the retention before it checks the condition.
+    RejectedWritesExtendTheRetention(()) caught by refused_calls_do_not_change_the_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if matches!(written, Err(StorageError::Conflict))
                 && let Some(found) = self.server.get(key).await?
             {
-                let prolonged = found.value.with_retain_for(record.retain_for);
-                self.server.put(key, &prolonged, Precondition::Version(found.version)).await?;
+                let extended = found.value.with_retain_for(record.retain_for);
+                self.server.put(key, &extended, Precondition::Version(found.version)).await?;
             }
             written
         }
     }
 
-    // Spreads the ends, so that not all come at once.
-    EndsSomewhatEarly(()) caught by retention_is_exact_to_the_second {
+    // Ends retentions at random times, so that they do not all end together.
+    EndsSlightlyEarly(()) caught by retention_is_exact_to_the_second {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let spread = record.retain_for.map(|kept| kept - kept.min(Duration::from_secs(3)).min(kept / 20));
+            let spread = record.retain_for.map(|retention| retention - retention.min(Duration::from_secs(3)).min(retention / 20));
             self.server.put(key, &record.clone().with_retain_for(spread), when).await
         }
     }
 
-    // A sweeper that comes every ten seconds, and hides nothing itself.
+    // A background job removes expired records some seconds late, and reads do not hide them.
     EndsLate(Notes<TokenKey, Timestamp>) caught by retention_is_exact_to_the_second {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let late = record.retain_for.filter(|kept| !kept.is_zero()).map(|kept| kept.saturating_add(Duration::from_secs(5)));
+            let late = record.retain_for.filter(|retention| !retention.is_zero()).map(|retention| retention.saturating_add(Duration::from_secs(5)));
             let record = record.clone().with_retain_for(late.or(record.retain_for));
             self.server.put(key, &record, when).await
         }
     }
 
-    // A session store's habit.
-    ReadingProlongs(Notes<TokenKey, Duration>) caught by get_returns_the_remaining_retention {
+    // Extends the retention when the record is read, as session stores do.
+    ReadingExtendsTheRetention(Notes<TokenKey, Duration>) caught by get_returns_the_remaining_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await?;
             let mut notes = self.own.lock().unwrap();
             notes.remove(key);
-            notes.extend(record.retain_for.map(|kept| (key.clone(), kept)));
+            notes.extend(record.retain_for.map(|retention| (key.clone(), retention)));
             Ok(written)
         }
 
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await?;
-            let kept = self.own.lock().unwrap().get(key).copied();
-            if let (Some(found), Some(kept)) = (&found, kept) {
-                let prolonged = found.value.clone().with_retain_for(Some(kept));
-                let _ = self.server.put(key, &prolonged, Precondition::Version(found.version)).await;
+            let retention = self.own.lock().unwrap().get(key).copied();
+            if let (Some(found), Some(retention)) = (&found, retention) {
+                let extended = found.value.clone().with_retain_for(Some(retention));
+                let _ = self.server.put(key, &extended, Precondition::Version(found.version)).await;
             }
             self.server.get(key).await
         }
     }
 
-    TellsNoTimeLeft(()) caught by get_returns_the_remaining_retention {
+    ReturnsAFixedRetention(()) caught by get_returns_the_remaining_retention {
         async fn get(&self, key: &TokenKey) -> Read {
             Ok(self.server.get(key).await?.map(|mut found| {
                 found.value.retain_for = found.value.retain_for.map(|_| Duration::from_secs(600));
@@ -196,19 +196,19 @@ flaws! {
     // Seconds in 32 bits, signed.
     LongRetentionsOverflow(()) caught by long_retentions_do_not_overflow {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let kept = record.retain_seconds().map(|seconds| Duration::from_secs((seconds as i32).max(0) as u64));
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_seconds().map(|seconds| Duration::from_secs((seconds as i32).max(0) as u64));
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
     CountsMilliseconds(()) caught by records_are_hidden_after_their_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let kept = record.retain_for.map(|kept| kept / 1_000);
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.map(|retention| retention / 1_000);
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
-    PurgesWhatIsKept(()) caught by purge_removes_only_expired_records {
+    PurgesLiveRecords(()) caught by purge_removes_only_expired_records {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             for entry in self.server.list(&Filter::everything(), PageRequest { after: None, limit }).await?.entries {
                 let found = self.server.get(&entry.key).await?;
@@ -226,13 +226,13 @@ flaws! {
         }
     }
 
-    // Chooses first, and deletes what it chose whatever it has become.
+    // Collects the expired keys first, and then deletes them by key.
     PurgesInTwoSteps(Notes<TokenKey, Timestamp>) caught by purge_spares_records_written_meanwhile {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await?;
             let mut notes = self.own.lock().unwrap();
             notes.remove(key);
-            notes.extend(record.retain_for.map(|kept| (key.clone(), self.server.clock().now().saturating_add(kept))));
+            notes.extend(record.retain_for.map(|retention| (key.clone(), self.server.clock().now().saturating_add(retention))));
             Ok(written)
         }
 

@@ -1,4 +1,4 @@
-//! Wrong when the server fails, and about what may be shown.
+//! Flaws during faults of the server, and payloads in errors and logs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,10 +36,10 @@ flaws! {
         }
     }
 
-    WaitsForEver(()) caught by a_silent_server_is_an_error_in_time {
+    WaitsIndefinitely(()) caught by a_silent_server_is_an_error_in_time {
         async fn get(&self, key: &TokenKey) -> Read {
             match self.server.get(key).await {
-                Err(StorageError::Unavailable { source }) if source.to_string() == "no answer in time" => {
+                Err(StorageError::Unavailable { source }) if source.to_string() == "no reply in time" => {
                     std::future::pending().await
                 }
                 found => found,
@@ -47,7 +47,7 @@ flaws! {
         }
     }
 
-    NeverComesBack(AtomicBool) caught by the_storage_recovers {
+    NeverRecovers(AtomicBool) caught by the_storage_recovers {
         async fn get(&self, key: &TokenKey) -> Read {
             if self.own.load(Ordering::SeqCst) {
                 return Err(StorageError::unavailable("pool closed"));
@@ -60,8 +60,8 @@ flaws! {
         }
     }
 
-    // Says that nothing has changed when it cannot know.
-    SaysUnavailableForAmbiguous(()) caught by an_error_means_old_or_new {
+    // Reports that nothing has changed, although that is unknown.
+    ReportsAmbiguousAsUnavailable(()) caught by an_error_means_old_or_new {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.server.put(key, record, when).await.map_err(|error| match error {
                 StorageError::Ambiguous { source } => StorageError::Unavailable { source },
@@ -70,7 +70,7 @@ flaws! {
         }
     }
 
-    // Meets its own first attempt.
+    // A retry encounters the effect of the first attempt.
     RetriesBlindly(()) caught by a_repeated_call_does_not_meet_its_own_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             match self.server.put(key, record, when).await {
@@ -98,8 +98,8 @@ flaws! {
         }
     }
 
-    // Takes what it finds for its own write, and returns a version of its own making.
-    TakesALostAnswerForDone(()) caught by a_repeated_call_does_not_meet_its_own_effect {
+    // Assumes that the write succeeded, and returns a made-up version.
+    TreatsALostReplyAsSuccess(()) caught by a_repeated_call_does_not_meet_its_own_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             match self.server.put(key, record, when).await {
                 Err(StorageError::Ambiguous { .. }) if self.server.get(key).await.is_ok() => Ok(Version::random()),
@@ -108,7 +108,7 @@ flaws! {
         }
     }
 
-    // The last write is in a buffer of this process.
+    // Buffers the last write in the process.
     BuffersAWrite(Buffer) caught by acknowledged_writes_survive_a_restart {
         async fn get(&self, key: &TokenKey) -> Read {
             let buffered = self.own.lock().await;
@@ -132,7 +132,7 @@ flaws! {
         }
     }
 
-    // Acknowledges what it will write with the next one, and forgets it when the server is gone.
+    // Acknowledges writes before they are durable, so that a crash of the server loses them.
     LosesTheLastWrites(Buffer) caught by acknowledged_writes_survive_a_server_crash {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             if self.server.get(key).await.is_err() {

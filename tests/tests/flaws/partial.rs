@@ -1,4 +1,4 @@
-//! Right for short texts, plain records, first pages and calls that reach the server.
+//! Flaws that short texts, plain records, first pages and calls without faults do not reveal.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -36,8 +36,8 @@ flaws! {
         }
     }
 
-    // Takes a cursor of another list for one that was made up.
-    CursorsHoldForOneFilter(()) caught by a_cursor_is_valid_for_any_filter {
+    // Rejects a cursor that belongs to a list with another filter.
+    CursorsAreValidForOneFilter(()) caught by a_cursor_is_valid_for_any_filter {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             if let Some(cursor) = &page.after {
                 let entry = Entry::new(cursor.key()?, Version::random(), &Record::new(""));
@@ -51,7 +51,7 @@ flaws! {
         }
     }
 
-    ListsNothingOfTheLastSecond(()) caught by no_record_is_hidden_from_the_list {
+    OmitsTheLastSecond(()) caught by no_record_is_hidden_from_the_list {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let is_short = |record: &Record| record.retain_for.is_some_and(|left| left < Duration::from_secs(2));
             list_without(&self.server, filter, page, is_short).await
@@ -64,7 +64,7 @@ flaws! {
         }
     }
 
-    // The index of a user goes with the first of the accounts.
+    // The index of a user is removed with the first account.
     ForgetsTheUserOfADeletedAccount(Mutex<HashSet<TokenKey>>) caught by deleting_one_account_hides_no_other {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.own.lock().unwrap().insert(key.clone());
@@ -98,7 +98,7 @@ flaws! {
         }
     }
 
-    SilenceIsAStrangeCursor(()) caught by a_silent_server_is_an_error_in_time {
+    SilenceIsAnInvalidCursor(()) caught by a_silent_server_is_an_error_in_time {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             match self.server.list(filter, page.clone()).await {
                 Err(StorageError::Unavailable { .. }) if page.after.is_some() => Err(StorageError::InvalidCursor),
@@ -125,7 +125,7 @@ flaws! {
         }
     }
 
-    RepeatsRefusedWrites(()) caught by a_refused_call_is_not_repeated_later {
+    RepeatsFailedWrites(()) caught by a_refused_call_is_not_repeated_later {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if matches!(written, Err(StorageError::Unavailable { .. })) {
@@ -139,7 +139,7 @@ flaws! {
         }
     }
 
-    RepeatsWritesThatWereForbidden(()) caught by a_refused_call_is_not_repeated_later {
+    RepeatsForbiddenWrites(()) caught by a_refused_call_is_not_repeated_later {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if matches!(written, Err(StorageError::Misconfigured { .. })) {
@@ -153,7 +153,7 @@ flaws! {
         }
     }
 
-    RepeatsRefusedDeletesOfAVersion(()) caught by a_refused_call_is_not_repeated_later {
+    RepeatsFailedDeletesOfAVersion(()) caught by a_refused_call_is_not_repeated_later {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let removed = self.server.delete(key, only).await;
             if only.is_some() && matches!(removed, Err(StorageError::Unavailable { .. })) {
@@ -182,7 +182,7 @@ fn later<F: Future<Output = bool> + Send>(call: impl Fn() -> F + Send + 'static)
     });
 }
 
-/// A list that compares texts in a way of its own.
+/// A list with this comparison of texts.
 async fn list_by(
     server: &Server,
     filter: &Filter,
@@ -200,7 +200,7 @@ async fn list_by(
     cut(entries, page)
 }
 
-/// A list without some records.
+/// A list that omits some records.
 async fn list_without(
     server: &Server,
     filter: &Filter,

@@ -1,4 +1,4 @@
-//! Written after the properties, to see whether they find what they were not made for.
+//! Flaws that were written after the properties, to test whether these detect what they were not made for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use oauth_dance_core::{
 use super::{Notes, Read, Write, flaws};
 
 flaws! {
-    // Sorted by another column than the cursor's.
+    // Sorts by another column than that of the cursor.
     ListsInTheOrderOfVersions(()) caught by pages_of_any_size_cover_the_list {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let all = PageRequest { after: page.after, limit: usize::MAX };
@@ -21,7 +21,7 @@ flaws! {
         }
     }
 
-    // An index of tenant and user, which the provider is not compared with.
+    // Uses an index of tenant and user, and does not compare the provider.
     UserIndexForgetsTheProvider(()) caught by filters_are_exact {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut filter = filter.clone();
@@ -32,7 +32,7 @@ flaws! {
         }
     }
 
-    // NULL sorts first.
+    // Treats NULL as the smallest value.
     NeverExpiringIsExpiring(()) caught by filters_are_exact {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let Some(before) = filter.expiring_before else { return self.server.list(filter, page).await };
@@ -56,19 +56,19 @@ flaws! {
     ListsNoEmptyPayloads(Notes<TokenKey, ()>) caught by random_histories_match_the_model {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(filter, page).await?;
-            let mut kept: Vec<Entry> = Vec::new();
+            let mut listed: Vec<Entry> = Vec::new();
             for entry in page.entries {
                 if self.server.get(&entry.key).await.is_ok_and(|found| found.is_some_and(|found| found.value.payload.is_empty())) {
                     continue;
                 }
-                kept.push(entry);
+                listed.push(entry);
             }
-            page.entries = kept;
+            page.entries = listed;
             Ok(page)
         }
     }
 
-    // A cache for a moment in each handle.
+    // A cache in each handle, for a short time.
     CachesForAMoment(Notes<TokenKey, (Instant, Option<Versioned<Record>>)>) caught by writes_are_seen_through_every_handle {
         async fn get(&self, key: &TokenKey) -> Read {
             let cached = self.own.lock().unwrap().get(key).cloned();
@@ -93,8 +93,8 @@ flaws! {
         }
     }
 
-    // Remembers that there was nothing, also after it was written by another.
-    CachesWhatIsMissing(Notes<TokenKey, ()>) caught by random_histories_match_the_model {
+    // Caches absence, even after another handle has written the record.
+    CachesAbsenceIndefinitely(Notes<TokenKey, ()>) caught by random_histories_match_the_model {
         async fn get(&self, key: &TokenKey) -> Read {
             if self.own.lock().unwrap().contains_key(key) {
                 return Ok(None);
@@ -115,8 +115,8 @@ flaws! {
     // Retentions in minutes.
     RetainsWholeMinutes(()) caught by random_histories_match_the_model {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let kept = record.retain_for.map(|kept| Duration::from_secs(kept.as_secs().div_ceil(60).saturating_mul(60).max(1) - 1));
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.map(|retention| Duration::from_secs(retention.as_secs().div_ceil(60).saturating_mul(60).max(1) - 1));
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
@@ -134,13 +134,13 @@ flaws! {
         }
     }
 
-    DeleteOfAVersionIsAlwaysDone(()) caught by a_version_is_void_after_a_delete {
+    DeleteOfAVersionAlwaysSucceeds(()) caught by a_version_is_void_after_a_delete {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             Ok(self.server.delete(key, only).await? || only.is_some())
         }
     }
 
-    // Sends a delete that failed again once the server is back.
+    // Retries a failed delete as soon as the server works again.
     DeletesAgainLater(()) caught by an_error_means_old_or_new {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let removed = self.server.delete(key, only).await;
@@ -158,18 +158,18 @@ flaws! {
         }
     }
 
-    // Versions of a byte.
+    // A version that has one byte.
     CountsTo256(AtomicUsize) caught by no_acknowledged_write_is_lost {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let version = self.server.put(key, record, when).await?;
             let number = self.own.fetch_add(1, Ordering::SeqCst) % 256;
-            // What is shown for a version is not what the server has: enough for whoever compares what `put` returns.
+            // `put` returns a version that repeats. A caller that compares the versions of writes detects it.
             Ok(if number == 255 { Version::from_bytes([7; 16]) } else { version })
         }
     }
 
-    // Text columns.
-    RefusesNul(()) caught by unicode_keeps_keys_apart {
+    // A text column that cannot store NUL.
+    RejectsNul(()) caught by unicode_keeps_keys_apart {
         async fn get(&self, key: &TokenKey) -> Read {
             if key.parts().concat().contains('\0') {
                 return Err(StorageError::unavailable("invalid byte sequence"));

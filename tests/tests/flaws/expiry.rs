@@ -1,4 +1,4 @@
-//! Wrong about when a retention begins and ends, and about what is left of an expired record.
+//! Flaws of the start and the end of a retention, and of what remains of an expired record.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ flaws! {
     RetentionIsOfTheFirstWrite(()) caught by retention_counts_from_the_last_write {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let old = self.server.get(key).await?.and_then(|found| found.value.retain_for);
-            let kept = record.retain_for.map(|kept| old.filter(|old| *old < kept && !kept.is_zero()).unwrap_or(kept));
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.map(|retention| old.filter(|old| *old < retention && !retention.is_zero()).unwrap_or(retention));
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
-    // EXPIRE only where the key is new.
-    ConditionalWritesKeepTheRetention(()) caught by every_write_sets_the_retention {
+    // Sets the expiry only if the key is new.
+    ConditionalWritesInheritTheRetention(()) caught by every_write_sets_the_retention {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let old = self.server.get(key).await?;
             let mut record = record.clone();
@@ -31,44 +31,44 @@ flaws! {
 
     DropsFractions(()) caught by fractional_retentions_round_up {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let whole = record.retain_for.map(|kept| Duration::from_secs(kept.as_secs()));
+            let whole = record.retain_for.map(|retention| Duration::from_secs(retention.as_secs()));
             self.server.put(key, &record.clone().with_retain_for(whole), when).await
         }
     }
 
-    ZeroIsUnlimited(()) caught by zero_retention_is_over_at_once {
+    TreatsZeroAsUnlimited(()) caught by zero_retention_is_over_at_once {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let kept = record.retain_for.filter(|kept| !kept.is_zero());
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.filter(|retention| !retention.is_zero());
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
-    ZeroIsRefused(()) caught by zero_retention_is_over_at_once {
+    RejectsAZeroRetention(()) caught by zero_retention_is_over_at_once {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            if record.retain_for.is_some_and(|kept| kept.is_zero()) {
+            if record.retain_for.is_some_and(|retention| retention.is_zero()) {
                 return Err(StorageError::unavailable("invalid expire time"));
             }
             self.server.put(key, record, when).await
         }
     }
 
-    // Browsers cut the age of a cookie.
+    // Browsers limit the age of a cookie.
     EndsAfter400Days(()) caught by long_retentions_do_not_overflow {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let kept = record.retain_for.map(|kept| kept.min(Duration::from_secs(400 * 86_400)));
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.map(|retention| retention.min(Duration::from_secs(400 * 86_400)));
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
     // Milliseconds of 32 bits.
     EndsWithin50Days(()) caught by long_retentions_do_not_overflow {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let kept = record.retain_for.map(|kept| Duration::from_millis(u64::from(kept.as_millis() as u32)));
-            self.server.put(key, &record.clone().with_retain_for(kept), when).await
+            let retention = record.retain_for.map(|retention| Duration::from_millis(u64::from(retention.as_millis() as u32)));
+            self.server.put(key, &record.clone().with_retain_for(retention), when).await
         }
     }
 
-    ListingProlongs(()) caught by refused_calls_do_not_change_the_retention {
+    ListingExtendsTheRetention(()) caught by refused_calls_do_not_change_the_retention {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let page = self.server.list(filter, page).await?;
             for entry in &page.entries {
@@ -81,7 +81,7 @@ flaws! {
         }
     }
 
-    RefusedDeletesProlong(()) caught by refused_calls_do_not_change_the_retention {
+    RejectedDeletesExtendTheRetention(()) caught by refused_calls_do_not_change_the_retention {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let removed = self.server.delete(key, only).await?;
             if let (false, Some(found)) = (removed, self.server.get(key).await?) && found.value.retain_for.is_some() {
@@ -92,7 +92,7 @@ flaws! {
         }
     }
 
-    // The end is known to the handle that wrote.
+    // Only the handle that wrote knows when the retention ends.
     EndsInTheHandleOnly(Notes<TokenKey, Timestamp>) caught by retention_is_seen_through_every_handle {
         async fn get(&self, key: &TokenKey) -> Read {
             let now = self.server.clock().now();
@@ -109,7 +109,7 @@ flaws! {
                 self.server.delete(key, None).await?;
             }
             let written = self.server.put(key, &record.clone().with_retain_for(None), when).await?;
-            let ends = record.retain_seconds().map(|kept| self.server.clock().now().saturating_add(Duration::from_secs(kept)));
+            let ends = record.retain_seconds().map(|retention| self.server.clock().now().saturating_add(Duration::from_secs(retention)));
             let mut notes = self.own.lock().unwrap();
             notes.remove(key);
             notes.extend(ends.map(|ends| (key.clone(), ends)));
@@ -122,7 +122,7 @@ flaws! {
         }
     }
 
-    // COALESCE with the row that is still there.
+    // `COALESCE` with the columns of the expired row.
     HintsOutliveTheRecord(Notes<TokenKey, Record>) caught by nothing_of_an_expired_record_survives {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let missing = self.server.get(key).await?.is_none();
@@ -148,7 +148,7 @@ flaws! {
         }
     }
 
-    // Sees that a record has expired, and removes whatever is there a moment later.
+    // Finds that a record has expired, and deletes whatever is stored a moment later.
     ClearsWhatItReads(Notes<TokenKey, ()>) caught by clearing_an_expired_record_spares_a_new_one {
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await?;
@@ -166,8 +166,8 @@ flaws! {
         }
     }
 
-    // LIMIT of a negative number.
-    RefusesLargeLimits(Notes<TokenKey, ()>) caught by purge_accepts_every_limit {
+    // The cast limit is negative.
+    RejectsLargeLimits(Notes<TokenKey, ()>) caught by purge_accepts_every_limit {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             if i64::try_from(limit).is_err() {
                 return Err(StorageError::unavailable("LIMIT must not be negative"));

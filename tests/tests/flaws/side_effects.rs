@@ -1,4 +1,4 @@
-//! Right for one call and one key, and wrong for what happens beside it.
+//! Flaws with which the call itself is correct, but other calls, keys or records are affected.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Notes, Read, Write, flaws, pause};
 use crate::bench::Server;
 
 flaws! {
-    // An expired row is replaced in two steps: look, then write.
+    // Replaces an expired row in two steps: it reads, then it writes.
     CreatesOverExpiredInTwoSteps(Notes<TokenKey, ()>) caught by one_of_two_creations_over_an_expired_record_wins {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let had_retention = match record.retain_for {
@@ -29,7 +29,7 @@ flaws! {
         }
     }
 
-    // Updates where the payload is still what it was.
+    // The condition of the update is the payload, and not the version.
     ComparesPayloads(()) caught by one_of_two_updates_without_a_change_wins {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let Precondition::Version(wanted) = when else { return self.server.put(key, record, when).await };
@@ -46,7 +46,7 @@ flaws! {
         }
     }
 
-    // Restores what it found if its caller has gone.
+    // Restores the previous record if the call is dropped.
     RollsBackWhenDropped(()) caught by a_dropped_write_does_not_undo_another {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             struct RollBack(Option<(Server, TokenKey, Record)>);
@@ -65,7 +65,7 @@ flaws! {
         }
     }
 
-    // Purges where there is no tenant.
+    // Purges only records without a tenant.
     PurgesWithoutTenants(AtomicU64) caught by purge_covers_every_kind_of_key {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let is_spared = key.tenant().is_some() && record.retain_for == Some(Duration::ZERO);
@@ -79,8 +79,8 @@ flaws! {
         }
     }
 
-    // Reports what it chose, and not what it removed.
-    CountsWhatItChose(Notes<TokenKey, ()>) caught by purges_at_once_count_each_record_once {
+    // Returns the number of selected records, and not that of deleted ones.
+    CountsSelectedRecords(Notes<TokenKey, ()>) caught by purges_at_once_count_each_record_once {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await?;
             let mut expired = self.own.lock().unwrap();
@@ -100,7 +100,7 @@ flaws! {
         }
     }
 
-    // Remembers that a purge runs.
+    // Sets a flag while a purge runs.
     NeverEndsADroppedPurge(AtomicBool) caught by a_dropped_purge_does_not_stop_later_ones {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             if self.own.swap(true, SeqCst) {
@@ -113,7 +113,7 @@ flaws! {
         }
     }
 
-    // Payloads are stored once, by their hash, and deleted with the first key.
+    // Stores each payload once, under its hash, and deletes it with the first key.
     StoresEqualPayloadsOnce(Notes<Vec<u8>, ()>) caught by equal_payloads_have_records_of_their_own {
         async fn get(&self, key: &TokenKey) -> Read {
             let mut found = self.server.get(key).await?;
@@ -140,7 +140,7 @@ flaws! {
         }
     }
 
-    // The hints come from an index, and the version from the record.
+    // Reads the hints from an index, and the version from the record.
     ListsHintsOfAnotherVersion(()) caught by entries_have_the_hints_of_their_version {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(filter, page).await?;
@@ -154,7 +154,7 @@ flaws! {
         }
     }
 
-    // Of a record that has moved to an older file, the end of the newer one's retention shows the older one.
+    // A log-structured store: when the retention of a record ends, an older record of the key becomes visible.
     ShowsTheOlderFile((Notes<TokenKey, (usize, Versioned<Record>)>, AtomicUsize)) caught by other_writes_do_not_change_a_retention {
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await?;
@@ -184,7 +184,7 @@ flaws! {
         }
     }
 
-    // What is rewritten into an older file loses its retention.
+    // A log-structured store: compaction drops the retention of old records.
     DropsRetentionsOfOldRecords((Notes<TokenKey, usize>, AtomicUsize)) caught by other_writes_do_not_change_a_retention {
         async fn get(&self, key: &TokenKey) -> Read {
             let mut found = self.server.get(key).await?;

@@ -1,4 +1,4 @@
-//! Wrong about what a crash or a restart leaves, for some kinds of records only.
+//! Flaws after a crash or a restart, for some kinds of records only.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Notes, Read, Write, flaws};
 use crate::bench::Server;
 
 flaws! {
-    CrashLosesTheEmpty(()) caught by acknowledged_writes_survive_a_server_crash {
+    CrashLosesEmptyPayloads(()) caught by acknowledged_writes_survive_a_server_crash {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if is_down(&written) {
@@ -21,7 +21,7 @@ flaws! {
         }
     }
 
-    CrashLosesTheLarge(()) caught by acknowledged_writes_survive_a_server_crash {
+    CrashLosesLargePayloads(()) caught by acknowledged_writes_survive_a_server_crash {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if is_down(&written) {
@@ -31,7 +31,7 @@ flaws! {
         }
     }
 
-    // Only what was written without a condition is in the log.
+    // Only unconditional writes are in the server's log.
     CrashLosesConditionalWrites(Notes<TokenKey, bool>) caught by acknowledged_writes_survive_a_server_crash {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
@@ -45,7 +45,7 @@ flaws! {
         }
     }
 
-    CrashBringsDeletedVersionsBack(Notes<TokenKey, Record>) caught by acknowledged_writes_survive_a_server_crash {
+    CrashRestoresConditionalDeletes(Notes<TokenKey, Record>) caught by acknowledged_writes_survive_a_server_crash {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if is_down(&written) {
@@ -96,7 +96,7 @@ flaws! {
         }
     }
 
-    // Counts each retention from the start of the server.
+    // A restart of the server restarts all retentions.
     CrashRestartsRetentions(Mutex<(bool, Option<Duration>)>) caught by acknowledged_writes_survive_a_server_crash {
         async fn get(&self, key: &TokenKey) -> Read {
             let found = self.server.get(key).await?;
@@ -138,7 +138,7 @@ fn is_down(written: &Write) -> bool {
     matches!(written, Err(StorageError::Unavailable { .. }))
 }
 
-/// Removes some records, whatever fault there is.
+/// Deletes some records, regardless of faults.
 async fn lose(server: &Server, is_lost: impl Fn(&TokenKey, &Versioned<Record>) -> bool) -> Result<(), StorageError> {
     let all = PageRequest { after: None, limit: usize::MAX };
     for entry in server.memory().list(&Filter::everything(), all).await?.entries {

@@ -1,23 +1,23 @@
-//! Right for the plain case, and wrong beside it: for another filter, another handle, another size, a moment later.
+//! Flaws of less common cases: another handle, another size, a later time.
 
 use std::time::Duration;
 
 use oauth_dance_core::{
-    Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey,
+    Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey,
     TokenStorage as _, Version, Versioned,
 };
 
 use super::{Notes, Read, Write, flaws, pause};
 
 flaws! {
-    DeclaresLittle(()) caught by capabilities_do_not_change {
+    DeclaresATinyLimit(()) caught by capabilities_do_not_change {
         fn capabilities(&self) -> Capabilities {
             self.server.capabilities().with_max_payload(1_000)
         }
     }
 
-    // Parts of 100,000 bytes: writing fewer leaves the others.
-    LeavesLaterParts(Notes<TokenKey, Vec<u8>>) caught by payloads_of_other_lengths_replace_each_other {
+    // Splits payloads into chunks of 100,000 bytes. A shorter payload leaves the later chunks.
+    LeavesLaterChunks(Notes<TokenKey, Vec<u8>>) caught by payloads_of_other_lengths_replace_each_other {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let mut record = record.clone();
             let parts = record.payload.len() / 100_000;
@@ -30,7 +30,7 @@ flaws! {
         }
     }
 
-    RefusesEscapedKeyIds(()) caught by key_ids_are_exact {
+    RejectsEscapedKeyIds(()) caught by key_ids_are_exact {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let size = record.key_id.as_ref().map_or(0, |id| serde_json::to_string(id).unwrap().len());
             if size > 100 {
@@ -40,14 +40,14 @@ flaws! {
         }
     }
 
-    CutsLongKeyIds(()) caught by key_ids_are_exact {
+    TruncatesLongKeyIds(()) caught by key_ids_are_exact {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let cut = record.key_id.as_ref().map(|id| id.chars().take(128).collect());
             self.server.put(key, &record.clone().with_key_id(cut), when).await
         }
     }
 
-    // One document a user, and no more than two megabytes of it.
+    // Stores one document for each user, with at most two megabytes.
     LimitsAUser(Notes<TokenKey, usize>) caught by large_records_are_not_evicted {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let size = {
@@ -63,8 +63,8 @@ flaws! {
         }
     }
 
-    // A word that no one guesses, and that every dump shows.
-    HasAWordForNone(()) caught by no_stored_word_stands_for_none {
+    // Uses a placeholder that is in no list, but in every dump.
+    HasAPlaceholderForNone(()) caught by no_stored_word_stands_for_none {
         async fn get(&self, key: &TokenKey) -> Read {
             let account = key.account().filter(|account| *account != "zzPlain");
             let plain = TokenKey::from_parts(key.tenant().unwrap_or_default(), key.user(), key.provider(), account.unwrap_or_default());
@@ -82,7 +82,7 @@ flaws! {
         }
     }
 
-    // Doubles a colon in a part, and nothing else.
+    // Escapes the separator, but not the escape character.
     EscapesOnlySeparators(()) caught by separators_keep_keys_apart {
         async fn get(&self, key: &TokenKey) -> Read {
             self.server.get(&escaped(key)).await
@@ -105,59 +105,31 @@ flaws! {
         }
     }
 
-    FiltersByWords(()) caught by filters_tell_lookalikes_apart {
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            let Some(user) = filter.user.clone() else { return self.server.list(filter, page).await };
-            let mut others = filter.clone();
-            others.user = None;
-            let all = self.server.list(&others, PageRequest { after: page.after, limit: usize::MAX }).await?;
-            let is = |entry: &Entry| entry.key.user().split(['-', '.']).next() == Some(user.as_str()) || entry.key.user() == user;
-            Ok(Page::collect(all.entries.into_iter().filter(is), page.limit))
-        }
-    }
-
-    EmptyTenantAndUserAreAll(()) caught by filters_tell_lookalikes_apart {
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            let mut filter = filter.clone();
-            filter.user = filter.user.filter(|user| !user.is_empty());
-            self.server.list(&filter, page).await
-        }
-    }
-
-    // What begins with an underscore is its own.
-    ListsNoUnderscores(()) caught by filters_tell_lookalikes_apart {
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            let mut page = self.server.list(filter, page).await?;
-            page.entries.retain(|entry| !entry.key.user().starts_with("_s"));
-            Ok(page)
-        }
-    }
-
-    // A timer of each handle, started when it first reads.
+    // Each handle counts the retention from its own first read.
     StartsAgainInANewHandle(Notes<TokenKey, Timestamp>) caught by retention_is_seen_through_every_handle {
         async fn get(&self, key: &TokenKey) -> Read {
             let now = self.server.clock().now();
             let found = self.server.get(key).await?;
             let Some(mut found) = found else { return Ok(None) };
-            let Some(kept) = found.value.key_id.as_deref().and_then(|kept| kept.parse().ok()) else { return Ok(Some(found)) };
-            let ends = *self.own.lock().unwrap().entry(key.clone()).or_insert(now.saturating_add(Duration::from_secs(kept)));
+            let Some(seconds) = found.value.key_id.as_deref().and_then(|seconds| seconds.parse().ok()) else { return Ok(Some(found)) };
+            let ends = *self.own.lock().unwrap().entry(key.clone()).or_insert(now.saturating_add(Duration::from_secs(seconds)));
             found.value.retain_for = Some(ends.saturating_since(now));
             found.value.key_id = None;
             Ok(Some(found).filter(|_| ends > now))
         }
 
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let mut kept = record.clone();
+            let mut stored = record.clone();
             if let (Some(seconds), None) = (record.retain_seconds(), &record.key_id) {
-                kept = kept.with_retain_for(None).with_key_id(Some(seconds.to_string()));
+                stored = stored.with_retain_for(None).with_key_id(Some(seconds.to_string()));
                 let ends = self.server.clock().now().saturating_add(Duration::from_secs(seconds));
                 self.own.lock().unwrap().insert(key.clone(), ends);
             }
-            self.server.put(key, &kept, when).await
+            self.server.put(key, &stored, when).await
         }
     }
 
-    PurgesAheadOfTime(()) caught by purge_spares_live_records_of_any_retention {
+    PurgesTooEarly(()) caught by purge_spares_live_records_of_any_retention {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             let page = self.server.list(&Filter::everything(), PageRequest { after: None, limit }).await?;
             for entry in page.entries {
@@ -176,7 +148,7 @@ flaws! {
         }
     }
 
-    PurgesTheCorrupt(()) caught by an_unreadable_record_is_reported_as_corrupt {
+    PurgesCorruptRecords(()) caught by an_unreadable_record_is_reported_as_corrupt {
         async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
             let page = self.server.list(&Filter::everything(), PageRequest { after: None, limit }).await?;
             let mut removed = 0;
@@ -198,19 +170,19 @@ flaws! {
         }
     }
 
-    CorruptTakesTheNextFromTheList(()) caught by a_corrupt_record_is_listed {
+    CorruptHidesTheNextEntry(()) caught by a_corrupt_record_is_listed {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(filter, page).await?;
             let mut is_hidden = false;
-            let mut kept = Vec::new();
+            let mut listed = Vec::new();
             for entry in page.entries {
                 let is_corrupt = matches!(self.server.get(&entry.key).await, Err(StorageError::Corrupt { .. }));
                 if !is_hidden || is_corrupt {
-                    kept.push(entry);
+                    listed.push(entry);
                 }
                 is_hidden = is_corrupt;
             }
-            page.entries = kept;
+            page.entries = listed;
             Ok(page)
         }
     }
@@ -218,19 +190,19 @@ flaws! {
     CorruptHasNoProvider(()) caught by a_corrupt_record_is_listed {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             let mut page = self.server.list(filter, page).await?;
-            let mut kept = Vec::new();
+            let mut listed = Vec::new();
             for entry in page.entries {
                 let is_corrupt = matches!(self.server.get(&entry.key).await, Err(StorageError::Corrupt { .. }));
                 if !is_corrupt || filter.provider.is_none() {
-                    kept.push(entry);
+                    listed.push(entry);
                 }
             }
-            page.entries = kept;
+            page.entries = listed;
             Ok(page)
         }
     }
 
-    // Restores the old record, because no answer said that the new one arrived.
+    // Restores the old record later, because the reply to the write was lost.
     RollsBackLater(()) caught by an_ambiguous_call_is_neither_undone_nor_repeated {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let before = self.server.memory().get(key).await?;
@@ -260,7 +232,7 @@ flaws! {
         }
     }
 
-    // All records of a user in one document: read, changed, written back.
+    // The records of a user are in one document, which is read, changed and written back.
     DeletesFromADocument(()) caught by a_delete_does_not_undo_a_write_of_another_key {
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
             let filter = Filter::everything().tenant(key.tenant()).user(key.user());
@@ -282,8 +254,8 @@ flaws! {
         }
     }
 
-    // A version is the time, in steps that two writes fall into.
-    VersionsAreMoments(()) caught by two_writes_at_once_have_two_versions {
+    // The version is a timestamp, whose resolution is too low.
+    VersionsAreTimestamps(()) caught by two_writes_at_once_have_two_versions {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             self.server.put(key, record, when).await?;
             let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -291,7 +263,7 @@ flaws! {
         }
     }
 
-    LosesConnectionsToLists(std::sync::atomic::AtomicUsize) caught by dropped_calls_leave_the_storage_usable {
+    LeaksConnectionsOfLists(std::sync::atomic::AtomicUsize) caught by dropped_calls_leave_the_storage_usable {
         async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
             use std::sync::atomic::Ordering::SeqCst;
             if self.own.fetch_add(1, SeqCst) >= 20 {
@@ -303,8 +275,8 @@ flaws! {
         }
     }
 
-    // Sends what was dropped with the next batch.
-    SendsTheDroppedLater(()) caught by dropped_calls_take_no_late_effect {
+    // Sends dropped writes with the next batch.
+    SendsDroppedWritesLater(()) caught by dropped_calls_take_no_late_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             struct Later(Option<(crate::bench::Server, TokenKey, Record)>);
             impl Drop for Later {
@@ -323,69 +295,8 @@ flaws! {
         }
     }
 
-    // The cursor is the name of a file.
-    CursorsAreJoined(()) caught by a_list_continues_after_any_key {
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            let joined = |key: &TokenKey| key.parts().join("|").into_bytes();
-            let after = page.after.as_ref().map(|cursor| cursor.as_bytes().to_vec());
-            if after.as_ref().is_some_and(|after| std::str::from_utf8(after).is_err() || after.iter().filter(|byte| **byte == b'|').count() < 3) {
-                return Err(StorageError::InvalidCursor);
-            }
-            let mut entries = self.server.list(filter, PageRequest { after: None, limit: usize::MAX }).await?.entries;
-            entries.sort_by_key(|entry| joined(&entry.key));
-            entries.retain(|entry| after.as_ref().is_none_or(|after| joined(&entry.key) > *after));
-            let more = entries.len() > page.limit.max(1);
-            entries.truncate(page.limit.max(1));
-            let next = entries.last().filter(|_| more).map(|last| Cursor::from_bytes(joined(&last.key)));
-            Ok(Page { entries, next })
-        }
-    }
-
-    CursorsAreShort(()) caught by a_list_continues_after_any_key {
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            let mut page = self.server.list(filter, page).await?;
-            page.next = page.next.filter(|next| next.as_bytes().len() <= 250);
-            Ok(page)
-        }
-    }
-
-    CursorsEndWithTheirRecord(()) caught by a_list_continues_after_an_expired_record {
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            if let Some(cursor) = &page.after && self.server.get(&cursor.key()?).await?.is_none() {
-                return Err(StorageError::InvalidCursor);
-            }
-            self.server.list(filter, page).await
-        }
-    }
-
-    ReadsTheStartOfACursor(()) caught by foreign_cursors_are_refused {
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            let after = page.after.map(|cursor| {
-                let bytes = cursor.as_bytes();
-                let start = (1..=bytes.len()).map(|end| Cursor::from_bytes(&bytes[..end])).find(|start| start.key().is_ok());
-                start.unwrap_or(cursor)
-            });
-            self.server.list(filter, PageRequest { after, ..page }).await
-        }
-    }
-
-    // Its index is rebuilt from what it finds, and that has no hints.
-    IndexHasNoHintsAfterARestart(Notes<TokenKey, ()>) caught by acknowledged_writes_survive_a_restart {
-        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            self.own.lock().unwrap().insert(key.clone(), ());
-            self.server.put(key, record, when).await
-        }
-
-        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-            let mut page = self.server.list(filter, page).await?;
-            let known = self.own.lock().unwrap();
-            page.entries.iter_mut().filter(|entry| !known.contains_key(&entry.key)).for_each(|entry| entry.expires_at = None);
-            Ok(page)
-        }
-    }
-
-    // A delete is in the log a moment later.
-    CrashBringsTheDeletedBack(Notes<TokenKey, Versioned<Record>>) caught by acknowledged_writes_survive_a_server_crash {
+    // A crash loses the deletes that are not in the server's log yet.
+    CrashRestoresDeletedRecords(Notes<TokenKey, Versioned<Record>>) caught by acknowledged_writes_survive_a_server_crash {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             let written = self.server.put(key, record, when).await;
             if written.is_err() {
