@@ -31,8 +31,8 @@ async fn list(storage: &RedisStorage, limit: usize) -> Vec<TokenKey> {
 /// The slot and the names of a user's records.
 fn slot_of(cluster: &Cluster, name: &str) -> u16 {
     let found = cluster.servers.iter().find_map(|server| {
-        let keys: Vec<String> = server.ask(&["KEYS", &format!("*:{name}:github:")]);
-        keys.first().map(|key| server.ask(&["CLUSTER", "KEYSLOT", key]))
+        let keys: Vec<String> = server.command(&["KEYS", &format!("*:{name}:github:")]);
+        keys.first().map(|key| server.command(&["CLUSTER", "KEYSLOT", key]))
     });
     found.unwrap()
 }
@@ -51,7 +51,7 @@ async fn every_operation_works_across_the_cluster() {
         assert_eq!(storage.get(&key).await.unwrap().unwrap().value.payload, b"three");
     }
     for server in &cluster.servers {
-        let keys: Vec<String> = server.ask(&["KEYS", "*:github:"]);
+        let keys: Vec<String> = server.command(&["KEYS", "*:github:"]);
         assert!(keys.len() > 50, "{} of 300 records are on one server", keys.len());
     }
     for limit in [1, 7, 1000] {
@@ -175,7 +175,7 @@ async fn restarted_server_is_found() {
     assert!(matches!(listed, Err(StorageError::Unavailable { .. })), "{listed:?}");
 
     cluster.servers[0].start_again();
-    cluster.servers[0].wait_until_it_answers();
+    cluster.servers[0].wait_until_it_responds();
     cluster.wait_until_it_is_whole();
     for (key, version) in keys.iter().zip(&versions) {
         assert_eq!(storage.get(key).await.unwrap().map(|found| found.version), Some(*version));
@@ -190,7 +190,7 @@ async fn replica_that_takes_over_is_used() {
     let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let replica = Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]).unwrap();
     replica.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &cluster.servers[1].port.to_string()]);
-    let first: String = cluster.servers[0].ask(&["CLUSTER", "MYID"]);
+    let first: String = cluster.servers[0].command(&["CLUSTER", "MYID"]);
     eventually("the replica knows its primary", async || {
         replica.ask::<String>(&["CLUSTER", "NODES"]).lines().filter(|line| line.contains("connected")).count() == 4
     })

@@ -39,11 +39,11 @@ async fn record_is_readable_in_the_servers_client() {
         .with_key_id(Some("k1".to_owned()));
     let version = storage.put(&key, &record, Precondition::Always).await.unwrap();
 
-    let keys: BTreeSet<String> = server.ask(&["KEYS", "*"]);
+    let keys: BTreeSet<String> = server.command(&["KEYS", "*"]);
     let name = keys.iter().find(|name| name.ends_with("}:a%3Ab:alice@example.com:github:")).unwrap();
     let tag = name.split_once('}').unwrap().0;
     assert!(keys.iter().all(|key| key.starts_with(tag)) && tag.starts_with("{oauth-dance:"), "{keys:?}");
-    let stored: String = server.ask(&["GET", name]);
+    let stored: String = server.command(&["GET", name]);
     let hexadecimal = format!("{version:?}");
     let hexadecimal = hexadecimal.trim_start_matches("Version(").trim_end_matches(')');
     assert_eq!(stored, format!("v1 {hexadecimal} 1767225600 - =k1\npayload"));
@@ -120,7 +120,7 @@ async fn time_is_read_only_for_a_retention() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let times = || {
-        let statistics: String = server.ask(&["INFO", "commandstats"]);
+        let statistics: String = server.command(&["INFO", "commandstats"]);
         let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_time:calls="));
         calls.map_or(0, |rest| rest.split(',').next().unwrap().parse::<u64>().unwrap())
     };
@@ -141,7 +141,7 @@ async fn time_is_read_only_for_a_retention() {
         let found = storage.get(&user("alice")).await.unwrap().unwrap().value;
         assert_eq!(found, Record::new("z"), "round {round}");
     }
-    let keys: Vec<String> = server.ask(&["KEYS", "*/deadlines"]);
+    let keys: Vec<String> = server.command(&["KEYS", "*/deadlines"]);
     assert!(keys.is_empty(), "a record without a retention has no deadline: {keys:?}");
 }
 
@@ -159,7 +159,7 @@ async fn expired_attempts_do_not_accumulate() {
     for _ in 0..10 {
         storage.put(&user("alice"), &Record::new("y"), Precondition::Always).await.unwrap();
     }
-    let mut keys: Vec<String> = server.ask(&["KEYS", "*"]);
+    let mut keys: Vec<String> = server.command(&["KEYS", "*"]);
     keys.sort();
     assert_eq!(keys.len(), 2, "{keys:?}");
     assert_eq!(server.ask::<usize>(&["ZCARD", &keys[0]]), 1);
@@ -228,7 +228,7 @@ async fn unreadable_record_is_corrupt_and_remains() {
         storage.put(key, &Record::new("secret-payload"), Precondition::Absent).await.unwrap();
     }
     let name = |user: &str| {
-        let names: Vec<String> = server.ask(&["KEYS", &format!("*:{user}:*")]);
+        let names: Vec<String> = server.command(&["KEYS", &format!("*:{user}:*")]);
         names[0].clone()
     };
     server.ask::<()>(&["SET", &name("text"), "secret-payload without a header"]);

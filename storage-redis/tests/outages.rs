@@ -50,7 +50,7 @@ async fn killed_server_loses_no_acknowledged_write() {
         assert!(start.elapsed() < Duration::from_secs(2), "a refused connection took {:?}", start.elapsed());
 
         server.start_again();
-        server.wait_until_it_answers();
+        server.wait_until_it_responds();
         for (key, acknowledged, maybe) in written {
             let found: Option<i32> = storage
                 .get(&key)
@@ -189,7 +189,7 @@ async fn dropped_calls_leave_the_storage_usable() {
     }
     let version = write(&storage, "alice").await.unwrap();
     assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version);
-    let clients: String = server.ask(&["CLIENT", "LIST"]);
+    let clients: String = server.command(&["CLIENT", "LIST"]);
     assert!(clients.lines().count() <= 2, "connections are left behind: {clients}");
 }
 

@@ -316,7 +316,7 @@ async fn keys_of_other_applications_are_unchanged() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     write(&storage, "alice").await.unwrap();
-    let index: Vec<String> = server.ask(&["KEYS", "*/index"]);
+    let index: Vec<String> = server.command(&["KEYS", "*/index"]);
     server.ask::<()>(&["SET", &index[0], "not ours"]);
     let version = storage.get(&user("alice")).await.unwrap().unwrap().version;
     storage.put(&user("alice"), &Record::new("y"), Precondition::Version(version)).await.unwrap_err();

@@ -62,7 +62,7 @@ async fn writes_continue_after_a_failover() {
 
     // The old primary returns, and becomes a replica.
     pair.servers[0].start_again();
-    pair.servers[0].wait_until_it_answers();
+    pair.servers[0].wait_until_it_responds();
     eventually("the old primary is a replica", async || {
         let info = pair.servers[0].try_ask::<String>(&["INFO", "replication"]);
         info.is_some_and(|info| info.contains("role:slave"))

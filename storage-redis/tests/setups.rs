@@ -54,7 +54,7 @@ async fn ipv6_addresses_are_accepted() {
 #[tokio::test]
 async fn cluster_with_ipv6_addresses_works() {
     let cluster = server_or_skip!(Cluster::start(&["--bind", "127.0.0.1", "::1", "--cluster-announce-ip", "::1"]));
-    let slots: redis::Value = cluster.servers[0].ask(&["CLUSTER", "SLOTS"]);
+    let slots: redis::Value = cluster.servers[0].command(&["CLUSTER", "SLOTS"]);
     assert!(format!("{slots:?}").contains("::1"), "{slots:?}");
     works(&RedisStorage::connect(&format!("redis+cluster://[::1]:{}", cluster.servers[0].port)).await.unwrap()).await;
 }

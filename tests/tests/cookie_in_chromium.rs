@@ -1,4 +1,4 @@
-//! Tokens in the cookies of a real browser: it must take the prefix, the sizes and the removal of every chunk.
+//! Tokens in the cookies of a real browser, which has to accept the prefix, the sizes and the removal of every chunk.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -16,13 +16,13 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 #[test]
-fn chromium_keeps_exactly_the_chunks_of_the_last_write() {
+fn chromium_has_exactly_the_chunks_of_the_last_write() {
     if !has_node_package("playwright-core") || !has_chromium() {
         return;
     }
     let runtime = Runtime::new().unwrap();
     let port = runtime.block_on(serve());
-    // Browsers trust `localhost` as if it had TLS, so that it may set `Secure` cookies.
+    // Browsers trust `localhost` without TLS, so it can set `Secure` cookies.
     let address = format!("http://localhost:{port}");
     let run = Command::new("node").args(["cookie-chunks.mjs", &address]).current_dir(E2E).output().unwrap();
     let visits: Value = serde_json::from_slice(&run.stdout)
@@ -56,7 +56,7 @@ fn chromium_keeps_exactly_the_chunks_of_the_last_write() {
     }
 }
 
-/// Serves an application that keeps one record, and returns its port.
+/// Serves an application that stores one record, and returns its port.
 async fn serve() -> u16 {
     let tokens = CookieTokens::new("https://app.example", KeyRing::generate()).with_limit(12 * 1024);
     let app = Router::new()

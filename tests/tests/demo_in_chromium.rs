@@ -1,6 +1,6 @@
-//! The demo as a person sees it: its own provider, a real browser, pictures before and after connecting.
+//! The demo in a real browser, with its own provider, and with screenshots before and after connecting.
 //!
-//! `OAUTH_DANCE_SCREENSHOTS` names a folder that keeps the pictures, in one folder for each storage.
+//! `OAUTH_DANCE_SCREENSHOTS` names a folder for the screenshots, which get one folder for each storage.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -18,16 +18,16 @@ fn a_person_connects_calls_the_api_and_disconnects() {
 }
 
 #[test]
-fn a_person_has_the_tokens_in_a_cookie() {
+fn a_person_connects_with_tokens_in_a_cookie() {
     visit(&DemoFiles::new().with_storage("cookie:"), "cookie", "oauth-dance-tokens.0");
 }
 
 #[test]
-fn a_person_has_the_tokens_in_a_session() {
+fn a_person_connects_with_tokens_in_a_session() {
     visit(&DemoFiles::new().with_storage("session:"), "session", "oauth-dance-demo-session");
 }
 
-/// The whole visit, at the end of which the browser had a cookie whose name starts like this.
+/// A complete visit. At its end, the browser has a cookie whose name starts with `cookie`.
 fn visit(files: &DemoFiles, storage: &str, cookie: &str) {
     if !has_node_package("playwright-core") || !has_node_package("axe-core") || !has_chromium() {
         return;
@@ -58,7 +58,7 @@ fn visit(files: &DemoFiles, storage: &str, cookie: &str) {
     assert_cookies_are_out_of_reach(cookies);
 }
 
-/// No cookie, of the demo or of its provider, can be read by scripts or sent along by other sites' forms.
+/// No cookie of the demo or its provider is readable by scripts, or sent with the forms of other sites.
 fn assert_cookies_are_out_of_reach(cookies: &[Value]) {
     assert!(!cookies.is_empty());
     for cookie in cookies {

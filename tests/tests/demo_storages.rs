@@ -1,4 +1,4 @@
-//! The demo on each storage that it supports: connect, call the API, start again.
+//! The demo with each storage that it supports: connect, call the API, restart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -53,7 +53,7 @@ fn redis_sentinel() {
     on_a_server("REDIS_SENTINEL_URL");
 }
 
-/// The tokens are where every process finds them, also one that starts later, and no log shows the password.
+/// Every process finds the tokens, even one that starts later, and no log contains the password.
 fn on_a_server(variable: &str) {
     let Some(url) = std::env::var(variable).ok().filter(|url| !url.is_empty()) else {
         missing(variable);
@@ -63,8 +63,8 @@ fn on_a_server(variable: &str) {
     let alice = connected(&acme);
 
     let other = acme.files.start_on(free_port());
-    let (status, answer) = alice.json(other.url("/me/acme"));
-    assert_eq!(status, StatusCode::OK, "{answer}");
+    let (status, response) = alice.json(other.url("/me/acme"));
+    assert_eq!(status, StatusCode::OK, "{response}");
     drop(other);
     let acme = acme.restart();
     assert_eq!(acme.subject(&alice), "alice");

@@ -1,5 +1,5 @@
-//! The main job where the provider insists on pushed authorization requests (RFC 9126) and on tokens bound to a key (RFC
-//! 9449), with the demo and a certified provider.
+//! The demo with a certified provider that requires pushed authorization requests (RFC 9126) and tokens that are bound to a
+//! key (RFC 9449).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -20,12 +20,12 @@ fn the_browser_carries_a_reference_and_the_token_has_a_key() {
     let page = acme.connect(&alice, "alice");
     assert_eq!(acme.subject(&alice), "alice");
 
-    let asked = page.hops.iter().find(|hop| hop.url.as_str().starts_with(&acme.provider.url("/auth?"))).unwrap();
-    let mut carried: Vec<_> = asked.url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    let request = page.hops.iter().find(|hop| hop.url.as_str().starts_with(&acme.provider.url("/auth?"))).unwrap();
+    let mut carried: Vec<_> = request.url.query_pairs().map(|(name, _)| name.into_owned()).collect();
     carried.sort();
     assert_eq!(carried, ["client_id", "request_uri"]);
 
-    // The nonce was asked for once, and known from then on.
+    // The provider requires a nonce once. The client sends it from then on.
     let requests = acme.provider.log();
     let replies: Vec<_> = requests.iter().map(|request| (path(request), status(request))).collect();
     assert_eq!(replies, [("/request", 400), ("/request", 201), ("/token", 200), ("/me", 200)]);
@@ -56,9 +56,9 @@ fn another_process_refreshes_with_the_same_key() {
     acme.connect(&alice, "alice");
     let key = keys(&acme.provider.requests("/token"));
 
-    // The refresh token rotates from process to process, and the key stays.
+    // The refresh token rotates from process to process. The key stays the same.
     let other = acme.files.start_on(free_port());
-    // Long enough for one call: the provider counts whole seconds.
+    // Long enough for one call, because the provider counts whole seconds.
     acme.provider.set_access_token_ttl(4);
     wait_for_refreshes(&acme, &other, &alice, 1);
     acme.provider.set_access_token_ttl(3600);
@@ -69,7 +69,7 @@ fn another_process_refreshes_with_the_same_key() {
     let granted: Vec<_> =
         acme.provider.token_requests("refresh_token").into_iter().filter(|refresh| status(refresh) == 200).collect();
     assert_eq!(granted.len(), 2);
-    assert_eq!(acme.provider.seen("refreshTokens").len(), 3, "each refresh brought a new one");
+    assert_eq!(acme.provider.seen("refreshTokens").len(), 3, "each refresh issued a new one");
     assert_eq!((keys(&acme.provider.log()), key.len()), (key, 1));
 }
 
@@ -99,7 +99,7 @@ fn no_reference_or_token_reaches_the_log_or_the_database() {
     assert_eq!((secrets.count("requestUris"), secrets.count("accessTokens")), (1, 1));
     assert_eq!(secrets.found_in(&acme.files.database()), Vec::<String>::new(), "in the database");
     let log = acme.files.log();
-    assert!(String::from_utf8_lossy(&log).contains("TRACE"), "the log is not as loud as it can be");
+    assert!(String::from_utf8_lossy(&log).contains("TRACE"), "the log is not at level TRACE");
     assert_eq!(secrets.found_in(&log), Vec::<String>::new(), "in the log");
 }
 
@@ -111,13 +111,13 @@ fn status(request: &Value) -> u64 {
     request["status"].as_u64().unwrap()
 }
 
-/// The keys that requests were proved with, every one of them.
+/// The keys in the proofs of these requests. Each request has to have a proof.
 fn keys(requests: &[Value]) -> HashSet<String> {
     assert!(!requests.is_empty());
     requests.iter().map(|request| request["jkt"].as_str().unwrap_or_else(|| panic!("{request}")).to_owned()).collect()
 }
 
-/// Calls the API through a process until that took so many refreshes in all: the provider's clock is not ours to move.
+/// Calls the API through a process until there were that many refreshes in total. The clock of the provider cannot be moved.
 fn wait_for_refreshes(acme: &Acme, demo: &Demo, browser: &Browser, refreshes: usize) {
     let until = Instant::now() + Duration::from_secs(15);
     let granted =
@@ -125,7 +125,7 @@ fn wait_for_refreshes(acme: &Acme, demo: &Demo, browser: &Browser, refreshes: us
     while granted() < refreshes {
         assert!(Instant::now() < until, "the access token is not refreshed");
         thread::sleep(Duration::from_millis(100));
-        let (status, answer) = browser.json(demo.url("/me/acme"));
-        assert_eq!(status, StatusCode::OK, "{answer}");
+        let (status, response) = browser.json(demo.url("/me/acme"));
+        assert_eq!(status, StatusCode::OK, "{response}");
     }
 }

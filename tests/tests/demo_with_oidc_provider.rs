@@ -1,4 +1,4 @@
-//! The main job, with the demo and a certified provider: connect, call the API, restart, refresh, disconnect.
+//! The demo with a certified provider: connect, call the API, restart, refresh, disconnect.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -49,8 +49,8 @@ fn two_processes_serve_the_same_users() {
     acme.connect(&alice, "alice");
 
     assert!(other.is_connected(&alice));
-    let (status, answer) = alice.json(other.url("/me/acme"));
-    assert_eq!(status, StatusCode::OK, "{answer}");
+    let (status, response) = alice.json(other.url("/me/acme"));
+    assert_eq!(status, StatusCode::OK, "{response}");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn users_see_only_their_own_connection() {
 }
 
 #[test]
-fn the_dance_is_by_the_book() {
+fn the_dance_follows_the_standards() {
     let Some(acme) = Acme::start() else { return };
     let page = acme.connect(&Browser::new(), "alice");
 
@@ -76,14 +76,14 @@ fn the_dance_is_by_the_book() {
     assert!(matches!(start.status.as_u16(), 302 | 303), "{}", start.status);
     assert_is_private(start);
 
-    let asked: HashMap<_, _> = hop(&page, &acme.provider.url("/auth?")).url.query_pairs().into_owned().collect();
-    assert_eq!(asked["response_type"], "code");
-    assert_eq!(asked["redirect_uri"], acme.files.redirect_uri());
-    assert_eq!(asked["scope"], "openid offline_access email");
-    assert_eq!(asked["prompt"], "consent");
-    assert_eq!(asked["code_challenge_method"], "S256");
-    assert_eq!(asked["code_challenge"].len(), 43);
-    assert!(asked["state"].len() >= 22, "{}", asked["state"]);
+    let request: HashMap<_, _> = hop(&page, &acme.provider.url("/auth?")).url.query_pairs().into_owned().collect();
+    assert_eq!(request["response_type"], "code");
+    assert_eq!(request["redirect_uri"], acme.files.redirect_uri());
+    assert_eq!(request["scope"], "openid offline_access email");
+    assert_eq!(request["prompt"], "consent");
+    assert_eq!(request["code_challenge_method"], "S256");
+    assert_eq!(request["code_challenge"].len(), 43);
+    assert!(request["state"].len() >= 22, "{}", request["state"]);
 
     let callback = hop(&page, &acme.files.redirect_uri());
     assert_eq!(callback.status, StatusCode::SEE_OTHER);
@@ -125,13 +125,13 @@ fn an_expired_token_is_refreshed_once() {
     acme.connect(&alice, "alice");
     wait_until_expired(&acme);
 
-    // Long enough for one call: the provider counts whole seconds.
+    // Long enough for one call, because the provider counts whole seconds.
     acme.provider.set_access_token_ttl(4);
     assert_eq!(acme.subject(&alice), "alice");
     assert_eq!(acme.refreshes(), 1);
     wait_until_expired(&acme);
 
-    // The next refresh needs the refresh token that the first one brought.
+    // The next refresh needs the refresh token that the first one has issued.
     acme.provider.set_access_token_ttl(3600);
     let acme = acme.restart();
     assert_eq!(acme.subject(&alice), "alice");
@@ -143,7 +143,7 @@ fn an_expired_token_is_refreshed_once() {
 }
 
 #[test]
-fn disconnecting_revokes_and_forgets() {
+fn disconnecting_revokes_and_deletes_the_token() {
     let Some(acme) = Acme::start() else { return };
     let (alice, bob) = (Browser::new(), Browser::new());
     let page = acme.connect(&alice, "alice");
@@ -169,7 +169,7 @@ fn disconnecting_revokes_and_forgets() {
 }
 
 #[test]
-fn disconnecting_takes_more_than_a_link() {
+fn a_link_does_not_disconnect() {
     let Some(acme) = Acme::start() else { return };
     let alice = Browser::new();
     acme.connect(&alice, "alice");
@@ -204,7 +204,7 @@ fn no_secret_reaches_the_log_the_database_or_a_page() {
     }
     add_keys(&mut secrets, &acme.files.key_file());
     assert_eq!(secrets.found_in(&stored), Vec::<String>::new(), "in the database");
-    assert_eq!(secrets.found_in(&acme.files.database()), Vec::<String>::new(), "in the database, once disconnected");
+    assert_eq!(secrets.found_in(&acme.files.database()), Vec::<String>::new(), "in the database after disconnecting");
     for page in [&page, &home, &denied] {
         assert_eq!(secrets.found_in(page.body.as_bytes()), Vec::<String>::new(), "on {}", page.url());
         assert_eq!(secrets.found_in(page.set_cookies().join("\n").as_bytes()), Vec::<String>::new(), "in a cookie");
@@ -213,13 +213,13 @@ fn no_secret_reaches_the_log_the_database_or_a_page() {
     add_states_and_cookies(&mut secrets, &page);
     add_states_and_cookies(&mut secrets, &denied);
     let log = acme.files.log();
-    assert!(String::from_utf8_lossy(&log).contains("TRACE"), "the log is not as loud as it can be");
+    assert!(String::from_utf8_lossy(&log).contains("TRACE"), "the log is not at level TRACE");
     assert_eq!(secrets.found_in(&log), Vec::<String>::new(), "in the log");
 }
 
 fn hop<'a>(page: &'a Page, prefix: &str) -> &'a Hop {
     let found = page.hops.iter().find(|hop| hop.url.as_str().starts_with(prefix));
-    found.unwrap_or_else(|| panic!("nothing went to {prefix}"))
+    found.unwrap_or_else(|| panic!("no request to {prefix}"))
 }
 
 fn assert_is_private(hop: &Hop) {

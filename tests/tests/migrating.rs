@@ -1,5 +1,5 @@
-//! A storage that moves records from one to another, through the suite: in each step, with records in the old storage and
-//! without, and on storages that list in different orders.
+//! The suite on a storage that moves records from one storage to another: in each step, with and without records in the old
+//! storage, and with storages that list in different orders.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -14,14 +14,14 @@ use oauth_dance_core::{
     TokenStorage, Version, Versioned,
 };
 
-/// Nothing is in the old storage.
+/// The old storage is empty.
 mod step_two {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async { Ok(bench(|server| Arc::new(moving(server)))) });
 }
 
-/// Everything is in the old storage.
+/// All records are in the old storage.
 mod step_one {
     use super::*;
 
@@ -50,7 +50,7 @@ fn in_two_orders(server: Server) -> Arc<dyn TokenStorage> {
     Arc::new(Both { one: Migrating::prepare(new.clone(), old.clone()), two: Migrating::new(new, old) })
 }
 
-/// Two processes behind one storage.
+/// Two processes, used as one storage.
 struct Both {
     one: Migrating,
     two: Migrating,
@@ -86,7 +86,7 @@ impl TokenStorage for Both {
     }
 }
 
-/// Lists from the last key to the first.
+/// A storage that lists keys in descending order.
 struct Backwards(Server);
 
 #[async_trait]
@@ -119,23 +119,23 @@ impl TokenStorage for Backwards {
     }
 }
 
-/// Properties that do not allow for a record that moves during the test and gets a new version with the same content, as
-/// the page of [`Migrating`] says. Its own tests try the interleavings of two calls, and compare contents.
+/// Properties that do not permit a record to move during the test and to get a new version with the same content, as the
+/// documentation of [`Migrating`] describes. Its own tests try the interleavings of two calls, and compare contents.
 const VERSIONS: &[&str] = &[
     "a_dropped_delete_leaves_the_record_or_nothing",
     "histories_are_linearizable",
     "histories_with_faults_are_linearizable",
 ];
 
-/// Records are created in the old storage by a process of step 1, and changed and removed by one of step 2.
+/// A process in step 1 creates records in the old storage, and a process in step 2 changes and deletes them.
 #[test]
-fn both_steps_side_by_side_pass() {
+fn processes_in_both_steps_pass() {
     for _ in 0..2 {
         assert_passes("both steps", both);
     }
 }
 
-/// The old storage lists in another order.
+/// The old storage lists in a different order.
 #[test]
 fn storages_with_different_orders_pass() {
     assert_passes("in two orders", in_two_orders);

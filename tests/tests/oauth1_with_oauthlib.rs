@@ -1,4 +1,4 @@
-//! OAuth 1.0a with a provider built on oauthlib: the dance, calls signed by every method, and the demo.
+//! OAuth 1.0a with a provider that uses oauthlib: the dance, calls with every signature method, and the demo.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -19,7 +19,7 @@ const METHODS: [SignatureMethod; 5] = [
     SignatureMethod::Plaintext,
 ];
 
-/// What goes wrong in one encoding or another.
+/// Parameters that are easily encoded wrongly.
 const ODD: [(&str, &str); 8] = [
     ("b", "2"),
     ("a", "1"),
@@ -31,7 +31,7 @@ const ODD: [(&str, &str); 8] = [
     ("\u{fc}\u{df}", "\u{20ac}\u{1F511}\t\r\n"),
 ];
 
-/// An application whose user is always alice, and the provider, both running.
+/// A running application whose user is always alice, and a running provider.
 struct World {
     provider: OAuth1Provider,
     oauth: OAuth,
@@ -63,7 +63,7 @@ impl World {
         Some(Self { provider, oauth, base, runtime })
     }
 
-    /// Walks to the provider's page.
+    /// Opens the login, up to the provider's page.
     fn begin(&self, browser: &Browser) -> Page {
         let page = browser.open(format!("{}/login/acme", self.base));
         assert_eq!(page.status(), StatusCode::OK, "{}: {}", page.url(), page.text());
@@ -86,7 +86,7 @@ impl World {
 }
 
 #[test]
-fn every_method_dances_and_signs_what_is_sent() {
+fn every_signature_method_connects_and_calls() {
     for method in METHODS {
         let Some(world) = World::start(method) else { return };
         let page = world.connect();
@@ -96,17 +96,17 @@ fn every_method_dances_and_signs_what_is_sent() {
         let odd = json!(ODD);
         for verb in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             let request = client.request(verb.clone(), "/echo/%C3%BC%20~x?fixed=%2B&fixed=a+b").query(&ODD).form(&ODD);
-            let answer = world.send(request).unwrap_or_else(|error| panic!("{method:?} {verb}: {error}"));
-            assert_eq!(answer["signatureMethod"], method.as_str());
-            assert_eq!((&answer["user"], &answer["method"]), (&json!("alice"), &json!(verb.as_str())));
-            assert_eq!(answer["form"], odd, "{method:?} {verb}");
+            let response = world.send(request).unwrap_or_else(|error| panic!("{method:?} {verb}: {error}"));
+            assert_eq!(response["signatureMethod"], method.as_str());
+            assert_eq!((&response["user"], &response["method"]), (&json!("alice"), &json!(verb.as_str())));
+            assert_eq!(response["form"], odd, "{method:?} {verb}");
             let fixed = [json!(["fixed", "+"]), json!(["fixed", "a b"])];
             let query: Vec<Value> = fixed.into_iter().chain(odd.as_array().unwrap().clone()).collect();
-            assert_eq!(answer["query"], json!(query), "{method:?} {verb}");
+            assert_eq!(response["query"], json!(query), "{method:?} {verb}");
         }
         let body = json!({ "oauth_token": "not ours", "a": "\u{fc} &=+" });
-        let answer = world.send(client.post("/json").query(&[("q", "1")]).json(&body)).unwrap();
-        assert_eq!(serde_json::from_str::<Value>(answer["body"].as_str().unwrap()).unwrap(), body);
+        let response = world.send(client.post("/json").query(&[("q", "1")]).json(&body)).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(response["body"].as_str().unwrap()).unwrap(), body);
         let kind = HeaderValue::from_static("application/x-www-form-urlencoded; charset=UTF-8");
         let request = client.put("/form").header(header::CONTENT_TYPE, kind).body("a=1&b=%2B+x&a=");
         assert_eq!(world.send(request).unwrap()["form"], json!([["a", "1"], ["b", "+ x"], ["a", ""]]));
@@ -114,15 +114,15 @@ fn every_method_dances_and_signs_what_is_sent() {
 }
 
 #[test]
-fn the_provider_refuses_what_was_sent_before_and_what_was_changed() {
+fn replayed_and_altered_requests_are_rejected() {
     for method in METHODS {
         let Some(world) = World::start(method) else { return };
         world.connect();
         let client = world.client().unwrap();
         world.send(client.get("/once")).unwrap();
         let sent = world.provider.requests("/api/once")[0]["authorization"].as_str().unwrap().to_owned();
-        assert_eq!(world.provider.replay("/api/once", &sent), 401, "{method:?}: the nonce is known");
-        // PLAINTEXT signs nothing, and is for TLS alone.
+        assert_eq!(world.provider.replay("/api/once", &sent), 401, "{method:?}: the nonce was used");
+        // PLAINTEXT does not sign the request; it relies on TLS.
         let (before, after) = sent.split_once("oauth_nonce=\"").unwrap();
         let fresh = format!("{before}oauth_nonce=\"g{}", &after[1..]);
         let expected = if method == SignatureMethod::Plaintext { 200 } else { 401 };
@@ -132,7 +132,7 @@ fn the_provider_refuses_what_was_sent_before_and_what_was_changed() {
 }
 
 #[test]
-fn a_callback_is_worth_nothing_elsewhere_or_again() {
+fn a_callback_works_once_and_in_one_browser() {
     let Some(world) = World::start(SignatureMethod::HmacSha1) else { return };
     let callback_path = format!("{}/login/acme/authorized", world.base);
     let mallory = Browser::new().stopping_before(&callback_path);
@@ -151,7 +151,7 @@ fn a_callback_is_worth_nothing_elsewhere_or_again() {
 }
 
 #[test]
-fn a_refusal_is_told() {
+fn a_denial_at_the_provider_is_shown() {
     let Some(world) = World::start(SignatureMethod::HmacSha1) else { return };
     let browser = Browser::new();
     let page = world.begin(&browser);
@@ -161,7 +161,7 @@ fn a_refusal_is_told() {
 }
 
 #[test]
-fn a_wrong_secret_connects_nobody() {
+fn a_wrong_secret_stores_no_token() {
     let Some(world) = World::start(SignatureMethod::HmacSha1) else { return };
     let mut acme = Provider::oauth1(
         "acme",
@@ -184,7 +184,7 @@ fn a_wrong_secret_connects_nobody() {
 }
 
 #[test]
-fn a_revoked_token_asks_for_its_user() {
+fn a_revoked_token_requires_a_new_login() {
     let Some(world) = World::start(SignatureMethod::HmacSha256) else { return };
     world.connect();
     let client = world.client().unwrap();
@@ -196,9 +196,9 @@ fn a_revoked_token_asks_for_its_user() {
     world.send(world.client().unwrap().get("/notes")).unwrap();
 }
 
-/// The program, with a configuration as its users write it, and a connection that survives a restart.
+/// The program with a configuration file, and a connection that survives a restart.
 #[test]
-fn the_demo_signs_with_rsa_by_its_configuration() {
+fn the_demo_signs_with_rsa_if_configured() {
     let files = DemoFiles::new();
     let Some(provider) = OAuth1Provider::start(&files.redirect_uri()) else { return };
     let toml = format!(
@@ -222,9 +222,9 @@ fn the_demo_signs_with_rsa_by_its_configuration() {
 
     assert!(demo.interrupt().success());
     let demo = files.start();
-    let (status, answer) = browser.json(demo.url("/me/acme"));
-    assert_eq!(status, StatusCode::OK, "{answer}");
-    assert!(answer.to_string().contains("RSA-SHA1") && answer.to_string().contains("alice"), "{answer}");
+    let (status, response) = browser.json(demo.url("/me/acme"));
+    assert_eq!(status, StatusCode::OK, "{response}");
+    assert!(response.to_string().contains("RSA-SHA1") && response.to_string().contains("alice"), "{response}");
 
     let middle = &provider.private_key()[100..160];
     let token = provider.requests("/api/me")[0]["authorization"].as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! The harness proven before anything is proven with it: a whole dance by hand with the real OpenID provider.
+//! Tests the harness of the other tests: a complete dance with the real OpenID provider, without this library.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use support::{Browser, OidcProvider, Page};
 use url::Url;
 
-/// Nothing listens there: the browser stops before it.
+/// No server listens there, because the browser stops before it.
 const REDIRECT_URI: &str = "http://127.0.0.1:9/login/acme/authorized";
 
 /// RFC 7636 appendix B.
@@ -40,12 +40,12 @@ fn a_whole_dance_by_hand() {
 
     assert_eq!(refused(refresh(&provider, refresh_token)), (400, "invalid_grant".to_owned()));
     let family = refresh(&provider, renewed["refresh_token"].as_str().unwrap());
-    assert_eq!(refused(family), (400, "invalid_grant".to_owned()), "reuse ends the whole family");
+    assert_eq!(refused(family), (400, "invalid_grant".to_owned()), "a reuse revokes the whole family");
     assert_eq!(provider.userinfo_status(renewed["access_token"].as_str().unwrap()), 401);
 }
 
 #[test]
-fn the_log_tells_what_was_asked_and_no_secret() {
+fn the_log_contains_requests_but_no_secrets() {
     let Some(provider) = OidcProvider::start(REDIRECT_URI) else { return };
     let code = authorization_code(&provider, "alice");
     let tokens = granted(redeem(&provider, &code, VERIFIER));
@@ -76,7 +76,7 @@ fn the_log_tells_what_was_asked_and_no_secret() {
 }
 
 #[test]
-fn secrets_are_found_in_every_disguise() {
+fn secrets_are_found_in_every_encoding() {
     let mut canaries = support::Canaries::default();
     canaries.add("canary", "S3cret/with+odd=bytes");
     for (disguise, text) in [
@@ -98,8 +98,8 @@ fn secrets_are_found_in_every_disguise() {
 fn authorization_without_pkce_is_refused() {
     let Some(provider) = OidcProvider::start(REDIRECT_URI) else { return };
     let mut url = authorization_url(&provider);
-    let kept: Vec<_> = url.query_pairs().into_owned().filter(|(name, _)| !name.starts_with("code_challenge")).collect();
-    url.query_pairs_mut().clear().extend_pairs(kept);
+    let rest: Vec<_> = url.query_pairs().into_owned().filter(|(name, _)| !name.starts_with("code_challenge")).collect();
+    url.query_pairs_mut().clear().extend_pairs(rest);
 
     let page = Browser::new().stopping_before(REDIRECT_URI).open(&url);
 
@@ -111,9 +111,9 @@ fn a_wrong_verifier_is_refused() {
     let Some(provider) = OidcProvider::start(REDIRECT_URI) else { return };
     let code = authorization_code(&provider, "alice");
 
-    let answer = redeem(&provider, &code, "another-verifier-that-is-long-enough-to-be-valid");
+    let response = redeem(&provider, &code, "another-verifier-that-is-long-enough-to-be-valid");
 
-    assert_eq!(refused(answer), (400, "invalid_grant".to_owned()));
+    assert_eq!(refused(response), (400, "invalid_grant".to_owned()));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_secret_that_is_not_form_encoded_is_refused() {
 }
 
 #[test]
-fn cancelling_comes_back_as_access_denied() {
+fn cancelling_returns_access_denied() {
     let Some(provider) = OidcProvider::start(REDIRECT_URI) else { return };
     let browser = Browser::new().stopping_before(REDIRECT_URI);
     let page = browser.open(authorization_url(&provider));
@@ -144,7 +144,7 @@ fn cancelling_comes_back_as_access_denied() {
 }
 
 #[test]
-fn the_life_of_access_tokens_can_be_set() {
+fn the_lifetime_of_access_tokens_is_configurable() {
     let Some(provider) = OidcProvider::start(REDIRECT_URI) else { return };
     provider.set_access_token_ttl(7);
     let code = authorization_code(&provider, "alice");
@@ -159,7 +159,7 @@ fn an_expired_access_token_is_refused_at_once() {
     let Some(provider) = OidcProvider::start(REDIRECT_URI) else { return };
     provider.set_access_token_ttl(2);
     let code = authorization_code(&provider, "alice");
-    let asked = Instant::now();
+    let start = Instant::now();
     let tokens = granted(redeem(&provider, &code, VERIFIER));
     let access_token = tokens["access_token"].as_str().unwrap();
     assert_eq!(provider.userinfo_status(access_token), 200);
@@ -167,8 +167,8 @@ fn an_expired_access_token_is_refused_at_once() {
     provider.wait_until_refused(access_token);
 
     // The provider counts whole seconds.
-    let lived = asked.elapsed();
-    assert!(lived > Duration::from_secs(1) && lived < Duration::from_secs(4), "{lived:?}");
+    let lifetime = start.elapsed();
+    assert!(lifetime > Duration::from_secs(1) && lifetime < Duration::from_secs(4), "{lifetime:?}");
 }
 
 fn authorization_url(provider: &OidcProvider) -> Url {
@@ -225,15 +225,15 @@ fn authenticated(request: RequestBuilder) -> reqwest::blocking::Response {
     request.send().unwrap()
 }
 
-fn granted(answer: reqwest::blocking::Response) -> Value {
-    let status = answer.status();
-    let body: Value = answer.json().unwrap();
+fn granted(response: reqwest::blocking::Response) -> Value {
+    let status = response.status();
+    let body: Value = response.json().unwrap();
     assert!(status.is_success(), "{status}: {body}");
     body
 }
 
-fn refused(answer: reqwest::blocking::Response) -> (u16, String) {
-    let status = answer.status().as_u16();
-    let body: Value = answer.json().unwrap();
+fn refused(response: reqwest::blocking::Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let body: Value = response.json().unwrap();
     (status, body["error"].as_str().unwrap().to_owned())
 }

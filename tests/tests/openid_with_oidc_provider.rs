@@ -1,5 +1,5 @@
-//! OpenID Connect with the certified npm package `oidc-provider`, known by its issuer alone: ID tokens that it signed, refresh
-//! tokens that it rotates, and the end of its session.
+//! OpenID Connect with the certified npm package `oidc-provider`, configured by its issuer alone: ID tokens, the rotation of
+//! refresh tokens, and the end of the session.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 
 const NAME: &str = "corp";
 
-/// What the hooks were told.
+/// What the hooks received.
 #[derive(Clone, Default)]
 struct Notes {
     identities: Arc<Mutex<Vec<Identity>>>,
@@ -43,7 +43,7 @@ impl Hooks for Notes {
     }
 }
 
-/// An application on a runtime of its own, and the provider that it knows by its issuer.
+/// A running application, and a running provider that it knows by its issuer.
 struct World {
     provider: OidcProvider,
     oauth: OAuth,
@@ -61,7 +61,7 @@ impl World {
         let provider = OidcProvider::start_with(&json!({ "clients": [client] }))?;
 
         let mut known = Provider::openid(NAME, provider.issuer()).with_scopes(["openid", "email", "offline_access"]);
-        // Without it the provider gives no refresh token.
+        // Otherwise the provider issues no refresh token.
         known.authorization_params.insert("prompt".to_owned(), "consent".to_owned());
         change(&mut known);
         let notes = Notes::default();
@@ -129,24 +129,24 @@ async fn logout(_: SameOrigin, connections: Connections) -> Result<Response, Con
 }
 
 #[test]
-fn a_login_by_the_issuer_alone_says_who_it_is() {
+fn a_login_with_the_issuer_alone_identifies_the_user() {
     let Some(world) = World::start(|_| {}) else { return };
     let page = world.connect(&Browser::new(), "alice");
 
-    let asked = page.hops.iter().find(|hop| hop.url.as_str().starts_with(&world.provider.url("/auth?"))).unwrap();
-    let asked: HashMap<_, _> = asked.url.query_pairs().into_owned().collect();
-    assert!(asked["nonce"].len() >= 22);
+    let request = page.hops.iter().find(|hop| hop.url.as_str().starts_with(&world.provider.url("/auth?"))).unwrap();
+    let request: HashMap<_, _> = request.url.query_pairs().into_owned().collect();
+    assert!(request["nonce"].len() >= 22);
     let identity = world.notes.identities.lock().unwrap().remove(0);
     assert_eq!((identity.issuer.as_str(), identity.subject.as_str()), (world.provider.issuer(), "alice"));
-    assert_eq!(identity.claims["nonce"].as_str(), Some(asked["nonce"].as_str()));
+    assert_eq!(identity.claims["nonce"].as_str(), Some(request["nonce"].as_str()));
     let stored = world.token().unwrap();
     assert_eq!(stored.subject.unwrap().subject, "alice");
-    assert!(stored.id_token.is_none(), "it is not kept unless it is asked for");
+    assert!(stored.id_token.is_none(), "it is stored only if configured");
     assert_eq!(world.claims(&Browser::new())["email"], "alice@example.test");
 }
 
 #[test]
-fn a_refresh_rotates_the_token_and_keeps_who_it_is() {
+fn a_refresh_preserves_the_identity() {
     let Some(world) = World::start(|known| known.store_id_token = true) else { return };
     world.provider.set_access_token_ttl(1);
     let browser = Browser::new();
@@ -159,16 +159,16 @@ fn a_refresh_rotates_the_token_and_keeps_who_it_is() {
 
     let after = world.token().unwrap();
     assert_ne!(after.refresh_token, before.refresh_token);
-    assert_ne!(after.id_token, before.id_token, "the refresh brought one of its own");
+    assert_ne!(after.id_token, before.id_token, "the refresh returned a new one");
     assert_eq!(after.subject, before.subject);
-    assert_eq!(*world.notes.events.lock().unwrap(), [RefreshEvent::Refreshed], "nothing about it is doubtful");
+    assert_eq!(*world.notes.events.lock().unwrap(), [RefreshEvent::Refreshed], "the token is verified");
     assert_eq!(world.provider.seen("idTokens").len(), 2);
 }
 
 #[test]
 fn logging_out_ends_the_session_at_the_provider() {
-    for keep in [true, false] {
-        let Some(world) = World::start(|known| known.store_id_token = keep) else { return };
+    for stores_id_token in [true, false] {
+        let Some(world) = World::start(|provider| provider.store_id_token = stores_id_token) else { return };
         let browser = Browser::new();
         let home = world.connect(&browser, "alice");
 
@@ -176,19 +176,19 @@ fn logging_out_ends_the_session_at_the_provider() {
 
         let there = page.url().clone();
         assert!(there.as_str().starts_with(&world.provider.url("/session/end?")), "{there}");
-        assert_eq!(there.query_pairs().any(|(name, _)| name == "id_token_hint"), keep);
-        assert!(world.token().is_none(), "it is forgotten here already");
+        assert_eq!(there.query_pairs().any(|(name, _)| name == "id_token_hint"), stores_id_token);
+        assert!(world.token().is_none(), "the token is already deleted here");
         let page = browser.submit(&page.form("Yes, sign me out")).after(page);
         assert_eq!((page.status(), page.url().as_str()), (StatusCode::OK, world.url("/goodbye").as_str()));
         assert!(page.hops.iter().any(|hop| hop.url.path() == format!("/login/{NAME}/ended")));
-        // The provider knows this browser no more.
+        // The provider has ended the session of this browser.
         let page = browser.open(world.url(&format!("/login/{NAME}")));
         assert!(page.has_form("Sign-in"), "{}", page.text());
     }
 }
 
 #[test]
-fn another_issuer_s_metadata_stops_every_login() {
+fn metadata_of_another_issuer_stops_every_login() {
     let Some(world) = World::start(|known| {
         let issuer = known.issuer.take().unwrap();
         known.metadata_url = Some(format!("{issuer}/.well-known/openid-configuration"));

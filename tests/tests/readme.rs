@@ -1,4 +1,4 @@
-//! The README's table of storages, against what they declare and how often they ask their servers.
+//! Compares the README's table of storages with what they declare, and with their numbers of round trips.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 #[path = "../../storage-redis/tests/support/mod.rs"]
@@ -24,7 +24,7 @@ use tower::{Layer, Service, ServiceExt as _, service_fn};
 use tower_sessions::{MemoryStore, SessionManagerLayer};
 use url::Url;
 
-/// How long a connection may take to be back in its pool.
+/// How long a connection may take to return to its pool.
 const SETTLED: Duration = Duration::from_millis(100);
 const README: &str = include_str!("../../README.md");
 const HEADER: [&str; 9] = [
@@ -54,7 +54,7 @@ fn every_storage_has_its_row() {
     assert_eq!(names, storages);
 }
 
-/// What the README says was run is every row of the script, without a failure, and says when.
+/// The matrix in the README has every row of the script, each with a date and without a failure.
 #[test]
 fn the_matrix_is_what_the_script_runs() {
     let script = include_str!("../matrix");
@@ -65,7 +65,7 @@ fn the_matrix_is_what_the_script_runs() {
     let (table, _) = table.split_once("<!-- end of matrix -->").unwrap();
     let table = table.trim().lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
     let table: Vec<_> = table.collect();
-    assert_eq!(table[0], ["storage", "server", "proxy", "kept", "not applicable", "failed", "took", "run on"]);
+    assert_eq!(table[0], ["storage", "server", "proxy", "passed", "not applicable", "failed", "took", "run on"]);
     assert_eq!(table[2..].iter().map(|row| row[0]).collect::<Vec<_>>(), rows);
     for row in &table[2..] {
         let date: Vec<u16> = row[7].split('-').map(|part| part.parse().unwrap()).collect();
@@ -88,7 +88,7 @@ async fn sqlite() {
 #[tokio::test]
 async fn postgres() {
     let row = Row::of("PostgresStorage");
-    // What it declares it declares without a server.
+    // It declares the same without a server.
     row.declares(PostgresStorage::from_pool(PgPool::connect_lazy("postgres://nowhere").unwrap()).capabilities());
 
     let Some((proxy, url)) = proxied("POSTGRES_URL", 5432).await else { return };
@@ -146,7 +146,7 @@ async fn cookie() {
     Row::of("CookieTokens").declares(declared_in_a_request(tokens).await);
 }
 
-/// The versions in the matrix are those that run here. Servers that somebody named are of any version.
+/// The versions in the matrix are those of the servers that run here. Other servers may have any version.
 #[tokio::test]
 async fn versions() {
     let mut run = Vec::new();
@@ -202,12 +202,12 @@ impl Row {
         self.0[HEADER.iter().position(|name| *name == column).unwrap()]
     }
 
-    /// Says yes where it is declared and no where it is not.
+    /// The row contains `yes` for what is declared, and `no` for what is not.
     fn declares(&self, declared: Capabilities) {
         self.declares_by_setup(&[declared]);
     }
 
-    /// Says yes or no where every set-up declares the same, and on what it depends where they do not.
+    /// The row contains `yes` or `no` if all set-ups declare the same. Otherwise it names what the value depends on.
     fn declares_by_setup(&self, declared: &[Capabilities]) {
         type Declares = fn(&Capabilities) -> bool;
         let facts: [(&str, Declares); 4] = [
@@ -225,7 +225,7 @@ impl Row {
                 Some("as") => found.contains(&true) && found.contains(&false),
                 _ => false,
             };
-            assert!(right, "{}: {column} is {cell:?}, and declared is {found:?}", self.0[0]);
+            assert!(right, "{}: {column} is {cell:?}, but {found:?} is declared", self.0[0]);
         }
         for declared in declared {
             let limit = declared.max_payload.map(|bytes| match bytes >> 20 {
@@ -240,7 +240,8 @@ impl Row {
         }
     }
 
-    /// Says how many round trips there are: `1`, or `1; 3 for a page of a user's list`. What a comma adds explains.
+    /// The row contains the number of round trips: `1`, or `1; 3 for a page of a user's list`. An explanation may follow a
+    /// comma.
     fn takes(&self, [get, put, delete, list]: [usize; 4]) {
         let most = get.max(put).max(delete);
         let found = if list == most { most.to_string() } else { format!("{most}; {list} for a page of a user's list") };
@@ -249,12 +250,12 @@ impl Row {
     }
 }
 
-/// How many round trips each operation takes, once everything is prepared that is prepared once.
+/// The number of round trips of each operation, after everything was prepared that is prepared once.
 async fn round_trips(storage: &impl TokenStorage, proxy: &Proxy) -> [usize; 4] {
     let key = TokenKey::new("github", "alice").unwrap();
     let record = Record::new(vec![7; 2000]);
     let alice = Filter::default().tenant(None).user("alice");
-    // What goes on after an operation counts as its own.
+    // Round trips after an operation count as part of it.
     let count = async || {
         tokio::time::sleep(SETTLED).await;
         proxy.round_trips()
@@ -276,19 +277,19 @@ async fn round_trips(storage: &impl TokenStorage, proxy: &Proxy) -> [usize; 4] {
     counted
 }
 
-/// A proxy before the server that a variable names, and the URL that leads through it.
+/// A proxy in front of the server that a variable names, and the URL of the proxy.
 async fn proxied(variable: &str, default_port: u16) -> Option<(Proxy, String)> {
     let mut url = Url::parse(&named(variable)?).unwrap();
-    assert_eq!(url.host_str(), Some("127.0.0.1"), "the proxy leads to this machine only");
+    assert_eq!(url.host_str(), Some("127.0.0.1"), "the proxy connects to this machine only");
     let proxy = Proxy::before(url.port().unwrap_or(default_port)).await;
     url.set_port(Some(proxy.port)).unwrap();
     Some((proxy, url.into()))
 }
 
-/// An application that answers what the storage of its request declares.
+/// An application that returns what the storage of its request declares.
 type App = BoxCloneSyncService<Request<()>, Response<Option<Capabilities>>, Infallible>;
 
-/// What the storage that a layer brings into a request declares.
+/// What a storage declares that a layer puts into a request.
 async fn declared_in_a_request<L>(layer: L) -> Capabilities
 where
     L: Layer<App>,
@@ -309,7 +310,7 @@ fn parts(version: &str, count: usize) -> String {
     number.split('.').take(count).collect::<Vec<_>>().join(".")
 }
 
-/// The server that `tests/servers/start` started, if that is the one that a variable names.
+/// The URL in a variable, if `tests/servers/start` started that server.
 fn ours(kind: &str, variable: &str) -> Option<String> {
     let folder = std::env::var("SERVERS_FOLDER").ok()?;
     std::path::Path::new(&folder).join(kind).join("exports").exists().then(|| named(variable))?
@@ -323,7 +324,7 @@ fn named(variable: &str) -> Option<String> {
     url
 }
 
-/// Says loudly what was not looked at; fails where everything is to be.
+/// Prints that a test is skipped, or fails if all backends are required.
 fn skip(why: &str) {
     assert!(std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"), "{why}, although REQUIRE_BACKENDS=1 is set");
     // Not `eprintln!`, whose output the test harness hides when a test passes.

@@ -43,7 +43,7 @@ mod sentinel {
     oauth_dance_conformance::conformance_tests!(|| Shared::connect("REDIS_SENTINEL_URL"));
 }
 
-/// Not a test: what the properties about other processes start.
+/// Not a test: the properties with several processes start it.
 #[test]
 #[ignore = "started by the other tests"]
 fn another_process() {
@@ -61,7 +61,7 @@ fn process(url: &str, prefix: &str) -> HarnessResult<Command> {
     Ok(command)
 }
 
-/// A server of one property's own, behind a proxy that can cut it off.
+/// A private server for one property, behind a proxy that can cut connections.
 struct Private {
     storage: RedisStorage,
     proxy: Proxy,
@@ -103,12 +103,12 @@ impl Harness for Private {
 
     async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         let server = self.server.lock().await;
-        // The record of the key is the one that a delete takes away: so it is put back, damaged.
-        let before: Vec<String> = server.ask(&["KEYS", "*"]);
+        // Deleting the key shows which record is its record. That record is then written again, damaged.
+        let before: Vec<String> = server.command(&["KEYS", "*"]);
         let records: Vec<_> = before.into_iter().filter(|name| name.contains("}:")).collect();
-        let kept: Vec<Vec<u8>> = records.iter().map(|name| server.ask(&["GET", name])).collect();
+        let contents: Vec<Vec<u8>> = records.iter().map(|name| server.command(&["GET", name])).collect();
         let found = self.storage.get(key).await?.map(|found| found.version);
-        for (name, stored) in records.iter().zip(kept) {
+        for (name, stored) in records.iter().zip(contents) {
             let version = found.map(|version| version.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect());
             if version.is_some_and(|version: String| stored.starts_with(format!("v1 {version}").as_bytes())) {
                 server.ask::<()>(&["SET", name, "garbage", "KEEPTTL"]);
@@ -124,8 +124,8 @@ impl Harness for Private {
             Fault::Silent => server.signal("STOP"),
             Fault::CutReply => self.proxy.cut_replies(true),
             Fault::CutNextReply => self.proxy.cut_next_reply(),
-            Fault::ReadOnly => server.ask(&["REPLICAOF", "127.0.0.1", "1"]),
-            Fault::Full => server.ask(&["CONFIG", "SET", "maxmemory", "1000"]),
+            Fault::ReadOnly => server.command(&["REPLICAOF", "127.0.0.1", "1"]),
+            Fault::Full => server.command(&["CONFIG", "SET", "maxmemory", "1000"]),
             _ => return Err(HarnessError::Cannot("do that to Redis")),
         }
         Ok(())
@@ -138,7 +138,7 @@ impl Harness for Private {
             server.start_again();
         }
         server.signal("CONT");
-        server.wait_until_it_answers();
+        server.wait_until_it_responds();
         server.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
         server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
         Ok(())
@@ -153,7 +153,7 @@ impl Harness for Private {
     }
 }
 
-/// A prefix of one property's own on servers that others use.
+/// A prefix for one property, on shared servers.
 struct Shared {
     storage: RedisStorage,
     url: String,
@@ -206,7 +206,7 @@ impl Harness for Shared {
     }
 }
 
-/// The bytes of all files below a folder: what the server has written of its data and in its log.
+/// The bytes of all files below a folder: the data and the log of the server.
 fn collect(folder: &std::path::Path, dump: &mut Vec<u8>) -> std::io::Result<()> {
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();

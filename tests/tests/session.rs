@@ -1,5 +1,5 @@
-//! The storages that live inside one request: every call is a request of its own, through the layer, with a browser's jar
-//! in between.
+//! The suite on the storages of one request. Every call is a separate request through the layer, with the cookies of a
+//! browser in between.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -22,7 +22,7 @@ use tokio::sync::RwLock;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, service_fn};
 
-/// What a request is to do.
+/// The operation of a request.
 enum Call {
     Get(TokenKey),
     Put(TokenKey, Record, Precondition),
@@ -32,9 +32,9 @@ enum Call {
     Declare,
 }
 
-/// What its storage said. A response of no handler has none.
+/// The result of the operation. `Nothing` if no handler has run.
 #[derive(Default)]
-enum Said {
+enum Reply {
     #[default]
     Nothing,
     Got(Result<Option<Versioned<Record>>, StorageError>),
@@ -45,29 +45,29 @@ enum Said {
     Declared(Capabilities),
 }
 
-type App = BoxCloneSyncService<Request<Call>, Response<Said>, Infallible>;
+type App = BoxCloneSyncService<Request<Call>, Response<Reply>, Infallible>;
 type Jar = BTreeMap<String, String>;
 
-/// The application: does what it is asked with the storage that the layer brought.
-async fn handle(request: Request<Call>) -> Result<Response<Said>, Infallible> {
+/// The application: runs the operation on the storage that the layer provides.
+async fn handle(request: Request<Call>) -> Result<Response<Reply>, Infallible> {
     let storage = Arc::clone(request.extensions().get::<RequestStorage>().unwrap().storage());
-    let said = match request.into_body() {
-        Call::Get(key) => Said::Got(storage.get(&key).await),
-        Call::Put(key, record, when) => Said::Put(storage.put(&key, &record, when).await),
-        Call::Delete(key, only) => Said::Deleted(storage.delete(&key, only).await),
-        Call::List(filter, page) => Said::Listed(storage.list(&filter, page).await),
-        Call::Purge(limit) => Said::Purged(storage.purge(limit).await),
-        Call::Declare => Said::Declared(storage.capabilities()),
+    let reply = match request.into_body() {
+        Call::Get(key) => Reply::Got(storage.get(&key).await),
+        Call::Put(key, record, when) => Reply::Put(storage.put(&key, &record, when).await),
+        Call::Delete(key, only) => Reply::Deleted(storage.delete(&key, only).await),
+        Call::List(filter, page) => Reply::Listed(storage.list(&filter, page).await),
+        Call::Purge(limit) => Reply::Purged(storage.purge(limit).await),
+        Call::Declare => Reply::Declared(storage.capabilities()),
     };
-    Ok(Response::new(said))
+    Ok(Response::new(reply))
 }
 
-/// Who the browsers are.
+/// How many browsers there are.
 #[derive(Clone, Copy)]
 enum Browsers {
-    /// One for everything.
+    /// One for all keys.
     One,
-    /// One for every key, as if each belonged to somebody else.
+    /// One for each key, as if the keys belonged to different users.
     OnePerKey,
 }
 
@@ -78,20 +78,20 @@ struct OverRequests {
     browsers: Browsers,
     jars: Arc<Mutex<HashMap<Vec<u8>, Jar>>>,
     capabilities: Capabilities,
-    /// Requests that a browser sends by themselves: what two of them at once lose is declared, and not tried here.
+    /// Requests that a browser does not send concurrently, because the storage declares that it would lose one of them.
     alone: fn(&Call) -> bool,
     turn: Arc<RwLock<()>>,
 }
 
-/// The session manager answers by itself where it cannot save a session.
-fn no_answer<T>() -> Result<T, StorageError> {
-    Err(StorageError::ambiguous("the application answered with an error"))
+/// The result if the session manager responds instead of the handler, because it could not save a session.
+fn no_reply<T>() -> Result<T, StorageError> {
+    Err(StorageError::ambiguous("the application responded with an error"))
 }
 
 impl OverRequests {
     async fn new(app: App, browsers: Browsers) -> Self {
         let request = Request::new(Call::Declare);
-        let Said::Declared(capabilities) = app.clone().oneshot(request).await.unwrap().into_body() else { panic!() };
+        let Reply::Declared(capabilities) = app.clone().oneshot(request).await.unwrap().into_body() else { panic!() };
         Self { app, browsers, jars: Arc::default(), capabilities, alone: |_| false, turn: Arc::default() }
     }
 
@@ -100,7 +100,7 @@ impl OverRequests {
         Self { app, ..self.clone() }
     }
 
-    async fn send(&self, key: Option<&TokenKey>, call: Call) -> Said {
+    async fn send(&self, key: Option<&TokenKey>, call: Call) -> Reply {
         let browser = match (self.browsers, key) {
             (Browsers::OnePerKey, Some(key)) => key.to_bytes(),
             _ => Vec::new(),
@@ -135,7 +135,7 @@ impl OverRequests {
 #[async_trait]
 impl TokenStorage for OverRequests {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        let Said::Got(found) = self.send(Some(key), Call::Get(key.clone())).await else { return no_answer() };
+        let Reply::Got(found) = self.send(Some(key), Call::Get(key.clone())).await else { return no_reply() };
         found
     }
 
@@ -144,26 +144,26 @@ impl TokenStorage for OverRequests {
         if size > limit && matches!(self.browsers, Browsers::One) {
             return Err(StorageError::TooLarge { size, limit });
         }
-        let Said::Put(written) = self.send(Some(key), Call::Put(key.clone(), record.clone(), when)).await else {
-            return no_answer();
+        let Reply::Put(written) = self.send(Some(key), Call::Put(key.clone(), record.clone(), when)).await else {
+            return no_reply();
         };
         written
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        let Said::Deleted(removed) = self.send(Some(key), Call::Delete(key.clone(), only)).await else {
-            return no_answer();
+        let Reply::Deleted(removed) = self.send(Some(key), Call::Delete(key.clone(), only)).await else {
+            return no_reply();
         };
         removed
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-        let Said::Listed(listed) = self.send(None, Call::List(filter.clone(), page)).await else { return no_answer() };
+        let Reply::Listed(listed) = self.send(None, Call::List(filter.clone(), page)).await else { return no_reply() };
         listed
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        let Said::Purged(purged) = self.send(None, Call::Purge(limit)).await else { return no_answer() };
+        let Reply::Purged(purged) = self.send(None, Call::Purge(limit)).await else { return no_reply() };
         purged
     }
 
@@ -172,17 +172,17 @@ impl TokenStorage for OverRequests {
     }
 }
 
-/// A clock that tests turn.
+/// A clock that tests can move.
 #[derive(Clone, Default)]
-struct Turned(Arc<AtomicU64>);
+struct MovedClock(Arc<AtomicU64>);
 
-impl Turned {
+impl MovedClock {
     fn clock(&self) -> Clock {
         let by = Arc::clone(&self.0);
         Clock::new(move || Clock::system().now().saturating_add(Duration::from_secs(by.load(Ordering::SeqCst))))
     }
 
-    fn turn(&self, by: Duration) {
+    fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
     }
 }
@@ -190,12 +190,12 @@ impl Turned {
 struct Cookies {
     config: CookieTokens,
     storage: OverRequests,
-    clock: Turned,
+    clock: MovedClock,
 }
 
 impl Cookies {
     async fn new(browsers: Browsers, limit: Option<usize>) -> Self {
-        let clock = Turned::default();
+        let clock = MovedClock::default();
         let config = CookieTokens::new("https://app.example", KeyRing::generate()).with_clock(clock.clock());
         let config = match limit {
             Some(limit) => config.with_limit(limit),
@@ -206,11 +206,11 @@ impl Cookies {
     }
 }
 
-/// The application inside of a layer.
+/// The application inside the layer.
 fn app<L>(layer: &L) -> App
 where
     L: Layer<App>,
-    L::Service: Service<Request<Call>, Response = Response<Said>, Error = Infallible> + Clone + Send + Sync + 'static,
+    L::Service: Service<Request<Call>, Response = Response<Reply>, Error = Infallible> + Clone + Send + Sync + 'static,
     <L::Service as Service<Request<Call>>>::Future: Send,
 {
     App::new(layer.layer(App::new(service_fn(handle))))
@@ -231,7 +231,7 @@ impl Harness for Cookies {
     }
 
     async fn advance(&self, by: Duration) -> HarnessResult<()> {
-        self.clock.turn(by);
+        self.clock.advance(by);
         Ok(())
     }
 
@@ -240,7 +240,7 @@ impl Harness for Cookies {
     }
 }
 
-/// The cookies of a browser as the library sets them up: 6 KiB for all tokens.
+/// The cookies of a browser with the default limit: 6 KiB for all tokens.
 mod cookie {
     use super::*;
 
@@ -253,15 +253,15 @@ mod cookie_of_one_browser {
 
     oauth_dance_conformance::conformance_tests!(|| async {
         let mut cookies = Cookies::new(Browsers::One, Some(128 * 1024)).await;
-        // Records share the room, so that a test of sizes cannot fill it with each of them.
+        // Records share the limit, so the properties must not fill it with one record.
         cookies.storage.capabilities = cookies.storage.capabilities.with_max_payload(9_000);
-        // Of two responses at once, the one that arrives last sets all cookies.
+        // Of two concurrent responses, the one that arrives last sets all cookies.
         cookies.storage.alone = |_| true;
         Ok(cookies)
     });
 }
 
-/// The sessions of each release of tower-sessions, whose types are different ones of the same names.
+/// Defines the tests for one release of tower-sessions. The releases have different types with the same names.
 macro_rules! sessions {
     ($module:ident, $tower_sessions:ident) => {
         mod $module {
@@ -320,12 +320,12 @@ macro_rules! sessions {
                 tokens: SessionTokens,
                 key: Key,
                 storage: OverRequests,
-                clock: Turned,
+                clock: MovedClock,
             }
 
             impl Sessions {
                 async fn new() -> Self {
-                    let (store, key, clock) = (Store::default(), Key::generate(), Turned::default());
+                    let (store, key, clock) = (Store::default(), Key::generate(), MovedClock::default());
                     let tokens = SessionTokens::new(store.clone()).with_clock(clock.clock());
                     let mut storage = OverRequests::new(inside(&store, &key, &tokens), Browsers::One).await;
                     // A login gives the session a new id, and requests with the old one are of no session any more.
@@ -351,7 +351,7 @@ macro_rules! sessions {
                 }
 
                 async fn advance(&self, by: Duration) -> HarnessResult<()> {
-                    self.clock.turn(by);
+                    self.clock.advance(by);
                     Ok(())
                 }
 

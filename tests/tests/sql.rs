@@ -1,6 +1,6 @@
-//! SQLite, PostgreSQL, and MySQL or MariaDB through the suite: a file or a table of its own for every property.
+//! The suite on SQLite, PostgreSQL, and MySQL or MariaDB, with a file or a table for each property.
 //!
-//! What crashes and broken connections do to them is tested where they are, in `storage-sqlx/tests`.
+//! The tests of `storage-sqlx` cover crashes and broken connections.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -38,7 +38,7 @@ mod postgres {
     });
 }
 
-/// PostgreSQL through PgBouncer, which runs each transaction on whichever connection of the server is free.
+/// PostgreSQL through PgBouncer, which runs each transaction on any free connection of the server.
 mod pgbouncer {
     use super::*;
 
@@ -56,21 +56,21 @@ mod mysql {
     });
 }
 
-/// Three nodes of MariaDB Galera Cluster, which a proxy takes in turn.
+/// Three nodes of MariaDB Galera Cluster, behind a proxy that uses them in turn.
 mod galera {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async {
-        // Not started with the usual servers: `tests/matrix galera` does.
+        // `tests/matrix galera` starts it. It is not one of the usual servers.
         let url = server_from_env("GALERA_URL").map_err(|_| HarnessError::Cannot("find three nodes in GALERA_URL"))?;
         let mut harness = MySql::open(&url, &url, None).await?;
-        // The harness asks a node for what another one may just have acknowledged, too.
+        // The harness, too, may read from another node than the one that acknowledged a write.
         harness.opening = "SET STATEMENT wsrep_sync_wait = 7 FOR ";
         Ok(harness)
     });
 }
 
-/// Not a test: what the properties about other processes start.
+/// Not a test: the properties with several processes start it.
 #[test]
 #[ignore = "started by the other tests"]
 fn another_process() {
@@ -86,7 +86,7 @@ fn another_process() {
     });
 }
 
-/// A harness for one dialect: `$literal` writes bytes down in its SQL.
+/// Defines the harness for one dialect. `$literal` writes bytes as a literal of its SQL.
 macro_rules! sql_harness {
     ($harness:ident, $storage:ident, $pool:ident, $literal:expr) => {
         struct $harness {
@@ -95,12 +95,12 @@ macro_rules! sql_harness {
             storage: $storage,
             raw: $pool,
             folder: Option<TempDir>,
-            /// What statements on `raw` begin with.
+            /// The prefix of statements on `raw`.
             opening: &'static str,
         }
 
         impl $harness {
-            /// Opens the storage by one URL, and looks into its table by another.
+            /// Opens the storage with one URL, and accesses its table directly with another.
             async fn open(url: &str, direct: &str, folder: Option<TempDir>) -> HarnessResult<Self> {
                 let table = format!("conformance_{:032x}", u128::from_be_bytes(random_bytes()));
                 let storage = $storage::connect(url).await?.with_table(&table)?;
@@ -125,14 +125,14 @@ macro_rules! sql_harness {
             }
 
             async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
-                // Begins like the other one, so that nothing but the whole name keeps them apart.
+                // One name is a prefix of the other.
                 let table = format!("{}_{namespace}", &self.table[..24]);
                 let storage = $storage::connect(&self.url).await?.with_table(&table)?;
                 storage.migrate().await?;
                 Ok(Arc::new(storage))
             }
 
-            /// The clock is the database's, so the records are moved instead.
+            /// The clock is that of the database, so this changes the times in the records instead.
             async fn advance(&self, by: Duration) -> HarnessResult<()> {
                 let (table, seconds) = (&self.table, by.as_secs());
                 self.execute(format!("UPDATE {table} SET retain_until = retain_until - {seconds}")).await
@@ -182,12 +182,12 @@ macro_rules! sql_harness {
     };
 }
 
-/// Bytes as SQLite and MySQL write them down.
+/// Bytes as a literal of SQLite and MySQL.
 fn blob(text: &str) -> String {
     format!("x'{}'", text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
-/// Bytes as PostgreSQL writes them down.
+/// Bytes as a literal of PostgreSQL.
 fn bytea(text: &str) -> String {
     format!("'\\x{}'::bytea", text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>())
 }

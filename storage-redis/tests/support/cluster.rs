@@ -33,7 +33,7 @@ impl Cluster {
     pub fn wait_until_it_is_whole(&self) {
         let start = std::time::Instant::now();
         let whole = |server: &Server| {
-            let info: String = server.ask(&["CLUSTER", "INFO"]);
+            let info: String = server.command(&["CLUSTER", "INFO"]);
             let has = |line: &str| info.lines().any(|found| found.trim_end() == line);
             has("cluster_state:ok") && has("cluster_known_nodes:3") && has("cluster_slots_ok:16384")
         };
@@ -46,7 +46,7 @@ impl Cluster {
     /// The server of a slot, and another one.
     pub fn owner_and_other(&self, slot: u16) -> (&Server, &Server) {
         let owner = self.servers.iter().position(|server| {
-            let nodes: String = server.ask(&["CLUSTER", "NODES"]);
+            let nodes: String = server.command(&["CLUSTER", "NODES"]);
             let myself = nodes.lines().find(|line| line.contains("myself")).unwrap();
             myself.split(' ').skip(8).filter(|range| !range.starts_with('[')).any(|range| {
                 let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -59,14 +59,14 @@ impl Cluster {
 
     /// Starts to move a slot.
     pub fn begin_move(&self, slot: u16, from: &Server, to: &Server) {
-        let (from_id, to_id): (String, String) = (from.ask(&["CLUSTER", "MYID"]), to.ask(&["CLUSTER", "MYID"]));
+        let (from_id, to_id): (String, String) = (from.command(&["CLUSTER", "MYID"]), to.command(&["CLUSTER", "MYID"]));
         to.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from_id]);
         from.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &to_id]);
     }
 
     /// Moves some keys of the slot, one by one.
     pub fn move_keys(&self, slot: u16, from: &Server, to: &Server, most: usize) {
-        let keys: Vec<String> = from.ask(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &most.to_string()]);
+        let keys: Vec<String> = from.command(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &most.to_string()]);
         for key in keys {
             from.ask::<()>(&["MIGRATE", "127.0.0.1", &to.port.to_string(), &key, "0", "5000"]);
         }
@@ -74,7 +74,7 @@ impl Cluster {
 
     /// Ends the move. The slot must be empty.
     pub fn end_move(&self, slot: u16, to: &Server) {
-        let to_id: String = to.ask(&["CLUSTER", "MYID"]);
+        let to_id: String = to.command(&["CLUSTER", "MYID"]);
         to.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &to_id]);
         for server in &self.servers {
             server.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &to_id]);

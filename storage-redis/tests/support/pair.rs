@@ -28,10 +28,10 @@ impl Pair {
         let start = std::time::Instant::now();
         loop {
             let knows = |server: &Server| {
-                let info: String = server.ask(&["INFO", "sentinel"]);
+                let info: String = server.command(&["INFO", "sentinel"]);
                 info.contains("slaves=1") && info.contains("sentinels=3")
             };
-            let linked: String = self.servers[1].ask(&["INFO", "replication"]);
+            let linked: String = self.servers[1].command(&["INFO", "replication"]);
             if self.sentinels.iter().all(knows) && linked.contains("master_link_status:up") {
                 return;
             }

@@ -54,7 +54,7 @@ impl Server {
             password: arguments.windows(2).find(|pair| pair[0] == "--requirepass").map(|pair| pair[1].to_owned()),
         };
         server.start_again();
-        server.wait_until_it_answers();
+        server.wait_until_it_responds();
         server
     }
 
@@ -88,7 +88,7 @@ impl Server {
         self.child = Some(command.stdin(Stdio::null()).stdout(log).spawn().unwrap());
     }
 
-    pub fn wait_until_it_answers(&self) {
+    pub fn wait_until_it_responds(&self) {
         let start = Instant::now();
         while self.try_connect().is_none() {
             assert!(start.elapsed() < Duration::from_secs(20), "the server does not start; see {:?}", self.folder);
@@ -111,7 +111,7 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         self.start_again();
-        self.wait_until_it_answers();
+        self.wait_until_it_responds();
     }
 
     /// Sends the process a signal, such as `STOP`.
@@ -123,7 +123,7 @@ impl Server {
     /// Runs a command on the server, on a separate connection.
     pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
         // The server may be loading data from its primary.
-        self.wait_until_it_answers();
+        self.wait_until_it_responds();
         self.try_ask(command).expect("the server does not answer")
     }
 
@@ -143,10 +143,10 @@ impl Server {
     pub fn dump(&self) -> Vec<u8> {
         let mut dump = Vec::new();
         for key in self.ask::<Vec<String>>(&["KEYS", "*"]) {
-            let kind: String = self.ask(&["TYPE", &key]);
+            let kind: String = self.command(&["TYPE", &key]);
             let values: Vec<Vec<u8>> = match kind.as_str() {
-                "zset" => self.ask(&["ZRANGE", &key, "0", "-1"]),
-                _ => vec![self.ask(&["GET", &key])],
+                "zset" => self.command(&["ZRANGE", &key, "0", "-1"]),
+                _ => vec![self.command(&["GET", &key])],
             };
             dump.extend(key.into_bytes());
             dump.extend(values.concat());

@@ -1,4 +1,4 @@
-//! What the demo must refuse: forged, replayed, stolen and denied logins.
+//! The demo rejects forged, replayed, stolen and denied logins.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
@@ -18,14 +18,14 @@ fn a_callback_counts_once() {
     assert!(first.status().is_success(), "{}", first.text());
 
     let again = alice.open(&callback);
-    assert!(again.status().is_success(), "it leads where the first one led: {}", again.text());
+    assert!(again.status().is_success(), "it has the outcome of the first one: {}", again.text());
 
     assert_eq!(acme.redemptions(), 1);
-    assert_eq!(acme.subject(&alice), "alice", "the first login stays");
+    assert_eq!(acme.subject(&alice), "alice", "the first login is unchanged");
 }
 
 #[test]
-fn a_callback_counts_once_when_opened_many_times_at_once() {
+fn concurrent_callbacks_count_once() {
     let Some(acme) = Acme::start() else { return };
     let alice = Browser::new();
     let callback = acme.callback(&alice, "alice");
@@ -43,7 +43,7 @@ fn a_callback_counts_once_when_opened_many_times_at_once() {
 }
 
 #[test]
-fn forged_callbacks_are_refused_and_do_no_harm() {
+fn forged_callbacks_are_rejected_without_effect() {
     let Some(acme) = Acme::start() else { return };
     let alice = Browser::new();
     let callback = acme.callback(&alice, "alice");
@@ -64,7 +64,7 @@ fn forged_callbacks_are_refused_and_do_no_harm() {
     assert_eq!(acme.redemptions(), 0);
 
     let page = alice.open(&callback);
-    assert!(page.status().is_success(), "the forgeries spoiled the real callback: {}", page.text());
+    assert!(page.status().is_success(), "after the forgeries, the real callback failed: {}", page.text());
     assert_eq!(acme.subject(&alice), "alice");
 }
 
@@ -110,7 +110,7 @@ fn a_denial_is_shown_and_changes_nothing() {
     acme.connect(&alice, "alice");
     let page = acme.begin(&alice);
     assert_refused(&alice.follow(&page, "Cancel"));
-    assert_eq!(acme.subject(&alice), "alice", "the connection there was stays");
+    assert_eq!(acme.subject(&alice), "alice", "the existing connection is unchanged");
 }
 
 #[test]
@@ -149,18 +149,22 @@ fn the_redirect_after_a_login_stays_on_the_site() {
     }
 }
 
-/// A clean answer of the demo's own: a client error, a page, and a way on.
+/// The demo has rejected the request with a client error and a page with a link or a form.
 fn assert_refused(page: &Page) {
     assert!(page.status().is_client_error(), "{} for {}: {}", page.status(), page.url().path(), page.text());
     assert_page(page);
 }
 
-/// A page that says something, with a way on.
+/// The page has a text, and a link or a form to continue with.
 fn assert_page(page: &Page) {
     let content_type = page.headers()["content-type"].to_str().unwrap();
     assert!(content_type.starts_with("text/html"), "{content_type}");
-    assert!(page.text().len() > 20, "nothing is said: {:?}", page.text());
-    assert!(page.body.contains("<a ") || page.body.contains("<form"), "no way on: {}", page.body);
+    assert!(page.text().len() > 20, "the page has no text: {:?}", page.text());
+    assert!(
+        page.body.contains("<a ") || page.body.contains("<form"),
+        "the page has no link and no form: {}",
+        page.body
+    );
 }
 
 fn with(url: &Url, name: &str, value: &str) -> Url {
@@ -170,8 +174,8 @@ fn with(url: &Url, name: &str, value: &str) -> Url {
 }
 
 fn without(url: &Url, name: &str) -> Url {
-    let kept: Vec<_> = url.query_pairs().into_owned().filter(|(found, _)| found != name).collect();
+    let rest: Vec<_> = url.query_pairs().into_owned().filter(|(found, _)| found != name).collect();
     let mut url = url.clone();
-    url.query_pairs_mut().clear().extend_pairs(kept);
+    url.query_pairs_mut().clear().extend_pairs(rest);
     url
 }
