@@ -1,4 +1,4 @@
-//! The storages that processes share, each test in a place of its own: a file, a database, a prefix.
+//! The storages that several processes can share. Each test has a separate file, database or prefix.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,18 +50,18 @@ impl Kind {
     }
 }
 
-/// An empty storage of one test's own.
+/// An empty storage for one test.
 pub struct Backend {
     pub kind: Kind,
     server: String,
     pub url: String,
-    /// The prefix in Redis; elsewhere the place is in the URL.
+    /// The prefix in Redis. For other storages, the URL identifies the data.
     pub namespace: String,
     folder: Option<TempDir>,
 }
 
 impl Backend {
-    /// `None`, and words about it, where there is no server.
+    /// A storage of this kind. If there is no server, prints that and returns `None`.
     pub async fn of(kind: Kind) -> Option<Self> {
         let server = kind.server()?;
         let namespace = format!("refresh_{:016x}", u64::from_be_bytes(random_bytes()));
@@ -89,11 +89,11 @@ impl Backend {
     }
 
     pub async fn open(&self) -> Arc<dyn TokenStorage> {
-        // The test's own use of it is to last, whatever else the machine does.
+        // A long timeout, because the test itself must not fail on a busy machine.
         open(&self.url, &self.namespace, Some(Duration::from_secs(60))).await
     }
 
-    /// Removes what a passing test leaves.
+    /// Deletes the data of a test that has passed.
     pub async fn remove(self) {
         match self.kind {
             Kind::Sqlite => {}
@@ -134,7 +134,7 @@ impl Backend {
     }
 }
 
-/// Opens a storage by its URL. `timeout` is the longest that one of its operations takes.
+/// Opens a storage by its URL. `timeout` limits each of its operations.
 pub async fn open(url: &str, namespace: &str, timeout: Option<Duration>) -> Arc<dyn TokenStorage> {
     macro_rules! opened {
         ($storage:expr) => {{
@@ -152,6 +152,6 @@ pub async fn open(url: &str, namespace: &str, timeout: Option<Duration>) -> Arc<
         "redis" | "rediss" | "redis+cluster" | "rediss+cluster" => {
             opened!(RedisStorage::lazy(url).unwrap().with_prefix(namespace).unwrap())
         }
-        scheme => panic!("processes cannot share what a URL with {scheme} names"),
+        scheme => panic!("processes cannot share a storage with the scheme {scheme}"),
     }
 }

@@ -1,4 +1,4 @@
-//! Two processes whose clocks are ten minutes apart, and a provider in between.
+//! Two processes whose clocks differ by ten minutes, with the clock of the provider in between.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::backend::Backend;
 use crate::crashes::{LEASE, TIMEOUT};
-use crate::fleet::{Fleet, Size, patient, users};
+use crate::fleet::{Fleet, Size, users, with_long_timeouts};
 use crate::gate::Point;
 use crate::process::Process;
 use crate::site::{self, NAME, Site};
@@ -16,8 +16,8 @@ use crate::worker::Settings;
 
 const FIVE_MINUTES: i64 = 300;
 
-/// Clocks that disagree cost a few more refreshes, but no token: no refresh token comes twice, no caller gets an error,
-/// and a claim is taken over after its lease, whatever the clocks say.
+/// Different clocks cause a few more refreshes, but lose no token: no refresh token is sent twice, no caller gets an error,
+/// and a claim is taken over after its lease, regardless of the clocks.
 pub async fn skew(backend: &Backend) {
     tokio::join!(expiries(backend), takeovers(backend));
 }
@@ -32,7 +32,7 @@ async fn expiries(backend: &Backend) {
     for user in &users {
         site.login(user, LIFE).await;
     }
-    let settings = patient(Process::settings(backend, &keys, vec![site.at.clone()]));
+    let settings = with_long_timeouts(Process::settings(backend, &keys, vec![site.at.clone()]));
     let offsets = [-FIVE_MINUTES, FIVE_MINUTES].into_iter();
     let fleet = Fleet::of(offsets.map(|clock_offset| Settings { clock_offset, ..settings.clone() })).await;
 
@@ -40,7 +40,8 @@ async fn expiries(backend: &Backend) {
 
     let counters = site.provider.counters();
     let twice = counters.redemptions.values().filter(|&&times| times > 1).count();
-    // Once by the process that is behind and meets a 401, and again by the one for which that token is old already.
+    // One refresh by the process whose clock is behind, which gets a 401, and one by the process for which the new token has
+    // already expired.
     let lives = size.time.as_secs() / (LIFE.as_secs() - 1) + 1;
     let most = 2 * size.keys as u64 * lives;
     let mut table = Table::new(
@@ -65,9 +66,9 @@ async fn takeovers(backend: &Backend) {
             let site = Site::new(backend, keys, format!("takeover{offset}")).await;
             let settings = Settings { timeout: TIMEOUT, ..Process::settings(backend, keys, vec![site.at.clone()]) };
             let dead = Process::start(&Settings { clock_offset: offset, ..settings.clone() }).await;
-            let heir = Process::start(&Settings { clock_offset: -offset, ..settings }).await;
+            let survivor = Process::start(&Settings { clock_offset: -offset, ..settings }).await;
             site.login(&site.user, Duration::ZERO).await;
-            // Expired on both clocks.
+            // The token has expired on both clocks.
             let mut token = site.issue(&site.user, Duration::ZERO);
             token.expires_at = token.expires_at.map(|expiry| {
                 oauth_dance::Timestamp::from_unix_seconds(expiry.as_unix_seconds() - 2 * FIVE_MINUTES.unsigned_abs())
@@ -79,14 +80,14 @@ async fn takeovers(backend: &Backend) {
                 dead.kill().await;
             });
             let start = Instant::now();
-            let outcome = heir.call(&site.at.name, &site.user).await;
+            let outcome = survivor.call(&site.at.name, &site.user).await;
             (offset, outcome, start.elapsed(), site.most_presented())
         }
     });
     let seen = join_all(runs).await;
     let mut table = Table::new(
         format!("{}: a claim of a process whose clock is off, with a lease of {LEASE:?}", backend.kind.name()),
-        &["dead", "heir", "heir gets", "after", "presented"],
+        &["dead", "survivor", "survivor gets", "after", "presented"],
     );
     for (offset, outcome, waited, presented) in &seen {
         let after = format!("{:.1} s", waited.as_secs_f32());

@@ -1,4 +1,4 @@
-//! The storage cut off at each step of a refresh.
+//! The storage becomes unavailable at each step of a refresh.
 
 use std::time::{Duration, Instant};
 
@@ -11,54 +11,54 @@ use tokio::time::sleep;
 
 use crate::backend::{Backend, Kind};
 use crate::crashes::{LEASE, TIMEOUT};
-use crate::gate::{GoOn, Point};
+use crate::gate::{Point, Resume};
 use crate::process::{Process, SOON};
-use crate::proxy::{Proxy, Way};
+use crate::proxy::{Link, Proxy};
 use crate::site::{self, LONG, Site};
 use crate::table::Table;
 use crate::worker::Settings;
 
-/// The longest an operation of the storage takes here.
+/// The timeout of an operation of the storage in these tests.
 const STORAGE_TIMEOUT: Duration = Duration::from_secs(2);
 const LOST: &str = "needs authorization: ResponseLost";
 
-/// When the storage is cut off.
+/// When the storage becomes unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     BeforeAll,
     BeforeTheClaim,
-    /// The claim is written, and the storage's answer is lost.
-    ClaimUnanswered,
-    WhileTheProviderAnswers,
-    /// The same, and the process is killed before the storage is back.
-    AndThenItIsKilled,
-    /// The new token is written, and the storage's answer is lost.
-    CommitUnanswered,
-    /// While the provider says that it is down.
-    BeforeTheFailureIsNoted,
+    /// The claim is written, but the storage's reply is lost.
+    ClaimReplyLost,
+    DuringTheTokenRequest,
+    /// In addition, the process is killed before the storage works again.
+    DuringTheTokenRequestAndKilled,
+    /// The new token is written, but the storage's reply is lost.
+    CommitReplyLost,
+    /// During a token request that the provider rejects because it is down.
+    BeforeTheFailureIsRecorded,
 }
 
 impl Step {
     const ALL: [Self; 7] = [
         Self::BeforeAll,
         Self::BeforeTheClaim,
-        Self::ClaimUnanswered,
-        Self::WhileTheProviderAnswers,
-        Self::AndThenItIsKilled,
-        Self::CommitUnanswered,
-        Self::BeforeTheFailureIsNoted,
+        Self::ClaimReplyLost,
+        Self::DuringTheTokenRequest,
+        Self::DuringTheTokenRequestAndKilled,
+        Self::CommitReplyLost,
+        Self::BeforeTheFailureIsRecorded,
     ];
 
-    /// What the caller may get while the storage is away.
+    /// What the caller gets while the storage is unavailable.
     const fn first(self) -> &'static str {
         match self {
             Self::BeforeAll | Self::BeforeTheClaim => "storage_failed",
-            Self::BeforeTheFailureIsNoted => "backing_off",
+            Self::BeforeTheFailureIsRecorded => "backing_off",
             _ => "200",
         }
     }
 
-    /// How many token requests there have been when the storage is back.
+    /// The number of token requests until the storage works again.
     const fn requests(self) -> usize {
         match self {
             Self::BeforeAll | Self::BeforeTheClaim => 0,
@@ -66,27 +66,27 @@ impl Step {
         }
     }
 
-    /// How the connection may stand then.
+    /// The possible states of the connection at that time.
     const fn leaves(self) -> &'static [&'static str] {
         match self {
-            // A claim that was given up while SQLite waited for its lock may be written when that goes.
+            // A claim that timed out while SQLite waited for its lock may be written when the lock is released.
             Self::BeforeAll | Self::BeforeTheClaim => &["expiring", "refreshing"],
-            // The token may be written by then.
-            Self::WhileTheProviderAnswers => &["refreshing", "valid"],
-            Self::AndThenItIsKilled | Self::BeforeTheFailureIsNoted => &["refreshing"],
-            Self::ClaimUnanswered | Self::CommitUnanswered => &["valid"],
+            // The token may already be stored.
+            Self::DuringTheTokenRequest => &["refreshing", "valid"],
+            Self::DuringTheTokenRequestAndKilled | Self::BeforeTheFailureIsRecorded => &["refreshing"],
+            Self::ClaimReplyLost | Self::CommitReplyLost => &["valid"],
         }
     }
 
     const fn presented(self) -> usize {
         match self {
-            Self::AndThenItIsKilled | Self::BeforeTheFailureIsNoted => 2,
+            Self::DuringTheTokenRequestAndKilled | Self::BeforeTheFailureIsRecorded => 2,
             _ => 1,
         }
     }
 }
 
-/// What was seen of one step.
+/// What was observed for one step.
 struct Seen {
     how: &'static str,
     first: String,
@@ -100,11 +100,12 @@ struct Seen {
     events: Vec<String>,
 }
 
-/// Without the storage nothing is redeemed; what was redeemed already is served from memory and stored when the storage
-/// is back; and only if the process dies in between is it lost, which the connection says. Nothing is ever wiped.
+/// Without the storage, no refresh token is redeemed. A token that was redeemed before the outage is served from memory, and
+/// stored as soon as the storage works again. It is lost only if the process dies in between, and the connection reports
+/// that. No record is ever deleted.
 pub async fn storage_matrix(backend: &Backend) {
     let runs = Step::ALL.map(|step| async move {
-        let backend = Backend::of(backend.kind).await.expect("there was one before");
+        let backend = Backend::of(backend.kind).await.expect("the backend was available before");
         let seen = cut_and_recover(step, &backend).await;
         backend.remove().await;
         seen
@@ -148,16 +149,16 @@ async fn cut_and_recover(step: Step, backend: &Backend) -> Seen {
     let here = Process::start(&Settings { storage: link.url(backend), ..settings.clone() }).await;
     let other = Process::start(&settings).await;
 
-    let is_ambiguous = matches!(step, Step::ClaimUnanswered | Step::CommitUnanswered);
+    let is_ambiguous = matches!(step, Step::ClaimReplyLost | Step::CommitReplyLost);
     let (before, after) = match step {
-        Step::CommitUnanswered => (Point::Before(2), Point::After(2)),
+        Step::CommitReplyLost => (Point::Before(2), Point::After(2)),
         _ => (Point::Before(1), Point::After(1)),
     };
     match step {
-        Step::WhileTheProviderAnswers | Step::AndThenItIsKilled => {
+        Step::DuringTheTokenRequest | Step::DuringTheTokenRequestAndKilled => {
             site.provider.next_token_response(ScriptedResponse::normal().after(Duration::from_secs(1)));
         }
-        Step::BeforeTheFailureIsNoted => {
+        Step::BeforeTheFailureIsRecorded => {
             site.provider.next_token_response(ScriptedResponse::status(503).after(Duration::from_secs(1)));
         }
         Step::BeforeAll => link.cut(&here).await,
@@ -170,32 +171,32 @@ async fn cut_and_recover(step: Step, backend: &Backend) -> Seen {
             Step::BeforeTheClaim => {
                 here.is_held().await;
                 link.cut(&here).await;
-                here.go_on(GoOn::AsUsual).await;
+                here.resume(Resume::AsUsual).await;
             }
-            Step::ClaimUnanswered | Step::CommitUnanswered => {
+            Step::ClaimReplyLost | Step::CommitReplyLost => {
                 here.is_held().await;
                 match &link {
                     Link::Server(proxy) => {
-                        // Every write names the key that it is sealed with.
-                        proxy.lose_answer_to(KeyRing::parse(&keys).unwrap().primary_id().as_bytes());
-                        here.go_on(GoOn::AsUsual).await;
+                        // Every write contains the id of the sealing key.
+                        proxy.lose_reply_to(KeyRing::parse(&keys).unwrap().primary_id().as_bytes());
+                        here.resume(Resume::AsUsual).await;
                     }
-                    _ => here.go_on(GoOn::Ambiguous).await,
+                    _ => here.resume(Resume::Ambiguous).await,
                 }
             }
-            Step::WhileTheProviderAnswers | Step::AndThenItIsKilled | Step::BeforeTheFailureIsNoted => {
-                site.has_token_requests(1).await;
+            Step::DuringTheTokenRequest | Step::DuringTheTokenRequestAndKilled | Step::BeforeTheFailureIsRecorded => {
+                site.wait_for_token_requests(1).await;
                 link.cut(&here).await;
             }
         }
     };
     let (first, ()) = tokio::join!(here.call(name, user), cut);
     if let Link::Server(proxy) = &link {
-        assert!(proxy.has_lost_it(), "{step:?}: no response was lost");
+        assert!(proxy.has_lost_reply(), "{step:?}: no reply was lost");
     }
-    let is_killed = step == Step::AndThenItIsKilled;
+    let is_killed = step == Step::DuringTheTokenRequestAndKilled;
     if is_killed {
-        assert_eq!(here.call(name, user).await, "200", "served from memory until it dies");
+        assert_eq!(here.call(name, user).await, "200", "served from memory while the process runs");
         here.kill().await;
     }
     let requests = site.token_requests();
@@ -212,19 +213,19 @@ async fn cut_and_recover(step: Step, backend: &Backend) -> Seen {
     let sent = site.token_requests();
     let mut events = Vec::new();
     if !is_killed {
-        assert_eq!(here.call(name, user).await, then, "{step:?}: both get the same");
-        events = in_the_end(&here, user).await;
+        assert_eq!(here.call(name, user).await, then, "{step:?}: both processes get the same");
+        events = final_events(&here, user).await;
     }
     assert_eq!(other.call(name, user).await, then, "{step:?}: the same response again");
     assert_eq!(site.token_requests(), sent, "{step:?}: no more token requests");
     site.login(user, LONG).await;
-    assert_eq!(other.call(name, user).await, "200", "{step:?}: a login helps at once");
+    assert_eq!(other.call(name, user).await, "200", "{step:?}: a login restores the connection");
     let how = link.how(is_ambiguous);
     Seen { how, first, state, requests, then, waited, presented, families_revoked, last, events }
 }
 
-/// What happened, once the token is stored.
-async fn in_the_end(process: &Process, user: &str) -> Vec<String> {
+/// The events of the refresh, after the token was stored.
+async fn final_events(process: &Process, user: &str) -> Vec<String> {
     let start = Instant::now();
     loop {
         let events = process.events(user).await;
@@ -239,21 +240,21 @@ fn check(step: Step, seen: &Seen) {
     assert_eq!(seen.first, step.first(), "{step:?}");
     assert_eq!(seen.requests, step.requests(), "{step:?}: token requests");
     assert!(step.leaves().contains(&seen.state.as_str()), "{step:?}: {}", seen.state);
-    let is_lost = step == Step::AndThenItIsKilled;
+    let is_lost = step == Step::DuringTheTokenRequestAndKilled;
     let (then, last) = if is_lost { (LOST, LOST) } else { ("200", "valid") };
     assert_eq!((seen.then.as_str(), seen.last.as_str()), (then, last), "{step:?}");
-    assert_eq!(seen.presented, step.presented(), "{step:?}: how often the refresh token came");
+    assert_eq!(seen.presented, step.presented(), "{step:?}: how often the refresh token was sent");
     assert_eq!(seen.families_revoked, u64::from(is_lost), "{step:?}");
     assert!(seen.waited < LEASE * 2, "{step:?}: {:?}", seen.waited);
-    if step == Step::WhileTheProviderAnswers {
+    if step == Step::DuringTheTokenRequest {
         assert_eq!(seen.events, ["not_stored", "refreshed"], "{step:?}");
     }
-    if step == Step::CommitUnanswered {
+    if step == Step::CommitReplyLost {
         assert_eq!(seen.events.last().map(String::as_str), Some("refreshed"), "{step:?}");
     }
 }
 
-/// The way from one process to its storage.
+/// The link between a process and its storage.
 enum Link {
     Server(Proxy),
     /// Another connection keeps the file locked for writing.
@@ -261,7 +262,7 @@ enum Link {
         url: String,
         lock: Mutex<Option<SqliteConnection>>,
     },
-    /// The members of a cluster tell each other's addresses, so nothing can stand in between.
+    /// The nodes of a cluster announce their own addresses, so a proxy is not possible.
     InProcess,
 }
 
@@ -291,7 +292,7 @@ impl Link {
 
     async fn cut(&self, process: &Process) {
         match self {
-            Self::Server(proxy) => proxy.set(Way::Down),
+            Self::Server(proxy) => proxy.set(Link::Down),
             Self::Sqlite { url, lock } => {
                 let mut connection = SqliteConnection::connect(url).await.unwrap();
                 sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
@@ -303,7 +304,7 @@ impl Link {
 
     async fn restore(&self, process: &Process) {
         match self {
-            Self::Server(proxy) => proxy.set(Way::Open),
+            Self::Server(proxy) => proxy.set(Link::Open),
             Self::Sqlite { lock, .. } => {
                 if let Some(mut connection) = lock.lock().await.take() {
                     sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.unwrap();

@@ -1,4 +1,4 @@
-//! A provider that answers a refresh with each fault there is, and what two processes make of it.
+//! The provider responds to a refresh with each kind of fault, and two processes handle it.
 
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,13 @@ const HTML: &str = "<!doctype html><title>Sorry</title><h1>We'll be back soon</h
 struct Fault {
     name: &'static str,
     response: fn() -> ScriptedResponse,
-    /// Whether the provider spent the refresh token.
+    /// Whether the provider has spent the refresh token.
     spent: bool,
     /// What the first caller gets.
     first: &'static str,
-    /// What callers get once it is over.
+    /// What callers get after the fault.
     last: &'static str,
-    /// For how long nobody asks again.
+    /// How long no process sends another request.
     pause: Duration,
 }
 
@@ -57,18 +57,18 @@ const FAULTS: [Fault; 17] = [
     },
 ];
 
-/// It passes, and the next try brings the new token.
+/// The provider has not processed the request, and the next try returns the new token.
 const fn not_done(name: &'static str, response: fn() -> ScriptedResponse) -> Fault {
     let pause = Duration::from_millis(1);
     Fault { name, response, spent: false, first: "backing_off", last: "200", pause }
 }
 
-/// The new token is lost, which the next try finds out.
+/// The provider has spent the refresh token, and the new token is lost. The next try reveals that.
 const fn done(name: &'static str, response: fn() -> ScriptedResponse) -> Fault {
     Fault { spent: true, last: LOST, ..not_done(name, response) }
 }
 
-/// The new token can be read, and is stored.
+/// The response contains the new token, which is stored.
 const fn stored(name: &'static str, response: fn() -> ScriptedResponse) -> Fault {
     Fault { first: "200", pause: Duration::ZERO, ..not_done(name, response) }
 }
@@ -81,7 +81,7 @@ fn retry_after(status: u16, seconds: &str) -> ScriptedResponse {
     html(ScriptedResponse::status(status)).header("retry-after", seconds)
 }
 
-/// What was seen of one fault.
+/// What was observed for one fault.
 struct Seen {
     first: String,
     state: String,
@@ -93,8 +93,8 @@ struct Seen {
     families_revoked: u64,
 }
 
-/// A fault of the provider costs nobody a token that is not lost already: it stays, is left alone as long as the provider
-/// asks, and is tried again by whoever comes next. A grant that is dead is asked about once.
+/// A fault of the provider loses no token that the provider has not spent. The token stays stored, is not sent again before
+/// the provider permits it, and is then tried again by the next caller. A dead grant is tried once.
 pub async fn transient_matrix(backend: &Backend) {
     let keys = site::keys();
     let sites = join_all((0..FAULTS.len()).map(|number| Site::new(backend, &keys, format!("fault-{number}"))));
@@ -114,7 +114,7 @@ pub async fn transient_matrix(backend: &Backend) {
             "then it is",
             "others get",
             "while valid",
-            "asked again",
+            "next request",
             "after that",
             "requests",
         ],
@@ -142,14 +142,14 @@ pub async fn transient_matrix(backend: &Backend) {
 
 async fn go_through(fault: &Fault, site: &Site, one: &Process, other: &Process) -> Seen {
     let (name, user) = (&site.at.name, &site.user);
-    // One whose access token is good for another half a minute: it is due, but it can be used.
+    // The access token of this connection is due, but valid for another half a minute.
     let valid = format!("{user}-with-time");
     site.provider.next_token_response((fault.response)());
     let first = one.call(name, user).await;
     let failed = Instant::now();
     let state = site.state().await;
     let others = other.call(name, user).await;
-    assert_eq!(site.token_requests(), 1, "{}: nobody asks again at once", fault.name);
+    assert_eq!(site.token_requests(), 1, "{}: no other request follows immediately", fault.name);
 
     let last = loop {
         let outcome = other.call(name, user).await;
@@ -172,19 +172,19 @@ async fn go_through(fault: &Fault, site: &Site, one: &Process, other: &Process) 
     site.store(&valid, token).await;
     let served = one.call(name, &valid).await;
     site.login(user, LONG).await;
-    assert_eq!(other.call(name, user).await, "200", "{}: a login helps at once", fault.name);
+    assert_eq!(other.call(name, user).await, "200", "{}: a login restores the connection", fault.name);
     Seen { first, state, other: others, served, pause, last, requests, families_revoked }
 }
 
 fn check(fault: &Fault, seen: &Seen) {
     let name = fault.name;
     assert_eq!(seen.first, fault.first, "{name}");
-    assert_eq!(seen.other, fault.first, "{name}: told to the other process");
+    assert_eq!(seen.other, fault.first, "{name}: the result of the other process");
     let state = if fault.first == "200" { "valid".to_owned() } else { fault.first.replace('_', " ") };
     assert_eq!(seen.state, state, "{name}");
     assert_eq!(seen.last, fault.last, "{name}");
     assert_eq!(seen.served, "200", "{name}: a valid token is served");
-    assert!(seen.pause >= fault.pause, "{name}: asked again after {:?}", seen.pause);
+    assert!(seen.pause >= fault.pause, "{name}: the next request after {:?}", seen.pause);
     assert_eq!(seen.requests, if fault.first == "backing_off" { 2 } else { 1 }, "{name}");
     assert_eq!(seen.families_revoked, u64::from(fault.spent), "{name}");
 }

@@ -1,4 +1,4 @@
-//! Many processes, each with many tasks, all at the same tokens at the same moment.
+//! Many processes with many tasks each, which use the same tokens at the same time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::site::{self, LONG, NAME, Site};
 use crate::table::Table;
 use crate::worker::{Command, Report, Settings};
 
-/// How long an access token of a fleet lives: one second at least, as the end is on a whole one.
+/// The lifetime of an access token of a fleet. It ends at a whole second, so it is at least one second.
 const LIFE: Duration = Duration::from_secs(2);
-/// More than any fleet makes.
+/// More refreshes than any fleet makes.
 const MANY: usize = 200_000;
 
-/// How large the fleets are.
+/// The size of a fleet.
 pub struct Size {
     pub processes: usize,
     pub tasks: usize,
@@ -38,7 +38,7 @@ impl Size {
     }
 }
 
-/// Processes that do the same.
+/// Processes that all do the same.
 pub struct Fleet(Vec<Process>);
 
 impl Fleet {
@@ -50,15 +50,15 @@ impl Fleet {
         Self(join_all(settings.map(|settings| async move { Process::start(&settings).await })).await)
     }
 
-    /// Calls the API from all tasks of all processes for a while, and adds up what came of it.
-    pub async fn run(&self, provider: &str, users: &[String], size: &Size, nap: Duration) -> Report {
+    /// Calls the API from all tasks of all processes for some time, and adds up the results.
+    pub async fn run(&self, provider: &str, users: &[String], size: &Size, interval: Duration) -> Report {
         let runs = self.0.iter().enumerate().map(|(number, process)| async move {
             let mut users = users.to_vec();
-            // So that with fewer tasks than users each user has tasks in several processes all the same.
+            // Each user has tasks in several processes, even if there are fewer tasks than users.
             let shift = (number * size.tasks) % users.len();
             users.rotate_left(shift);
             let provider = provider.to_owned();
-            let command = Command::Run { provider, users, tasks: size.tasks, time: size.time, nap };
+            let command = Command::Run { provider, users, tasks: size.tasks, time: size.time, interval };
             process.ask::<Report>(&command).await.unwrap()
         });
         let mut sum = Report::default();
@@ -85,11 +85,11 @@ pub fn users(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("user-{run:08x}-{number}")).collect()
 }
 
-/// Every access token that expired was replaced by exactly one redemption, whoever and however many asked for it: each
-/// refresh token came once, no family was revoked, and no caller got an error.
+/// Exactly one redemption replaces each expired access token, however many callers wait for it: each refresh token is sent
+/// once, no family is revoked, and no caller gets an error.
 ///
-/// An expiry is a claim that was written over an expired token: the storage lets one write only over a version, so
-/// these are as many as the tokens that expired in use.
+/// An expiry is counted as a claim over an expired token. The storage permits one such write for each version, so their
+/// number is that of the tokens that expired in use.
 pub async fn one_redemption(backend: &Backend) {
     let size = Size::from_env();
     let keys = site::keys();
@@ -98,7 +98,7 @@ pub async fn one_redemption(backend: &Backend) {
     for user in &users {
         site.login(user, LIFE).await;
     }
-    site.tell_lives(LIFE, MANY);
+    site.announce_lifetime(LIFE, MANY);
     let fleet = Fleet::start(&settings(backend, &keys, &site), size.processes).await;
 
     let report = fleet.run(NAME, &users, &size, LONG).await;
@@ -124,17 +124,17 @@ pub async fn one_redemption(backend: &Backend) {
 
     assert_eq!(report.bad, BTreeMap::new(), "callers got errors");
     assert_eq!((twice, counters.families_revoked), (0, 0));
-    assert_eq!(counters.redemptions.len() as u64, counters.refreshes, "each refresh token that came was redeemed");
-    assert_eq!(counters.refreshes, expiries, "redemptions are expiries");
-    assert_eq!(report.seen.early, 0, "tokens were refreshed that had not expired");
-    assert_eq!(report.seen.commits, expiries, "what was redeemed was stored");
+    assert_eq!(counters.redemptions.len() as u64, counters.refreshes, "each refresh token that was sent was redeemed");
+    assert_eq!(counters.refreshes, expiries, "one redemption for each expiry");
+    assert_eq!(report.seen.early, 0, "tokens were refreshed before they had expired");
+    assert_eq!(report.seen.commits, expiries, "each new token was stored");
     let least = size.keys as u64 * size.time.as_secs() / 6;
     assert!(expiries >= least, "{expiries} expiries are fewer than {least}");
-    assert!(size.processes == 1 || adopted > 0, "the processes never met");
+    assert!(size.processes == 1 || adopted > 0, "no process adopted the token of another");
     for user in &users {
         let stored = site.stored(user).await.unwrap();
         let next = stored.refresh_token.unwrap();
-        assert!(!counters.redemptions.contains_key(next.expose()), "the stored refresh token is a spent one");
+        assert!(!counters.redemptions.contains_key(next.expose()), "the stored refresh token is spent");
     }
 }
 
@@ -172,20 +172,20 @@ pub async fn api_401_retry(backend: &Backend) {
     assert_eq!(counters.refreshes, size.keys as u64, "one refresh for each rejected token");
     assert_eq!(counters.families_revoked, 0);
     assert_eq!(site.most_presented(), 1);
-    assert!(rejections > size.keys, "only {rejections} calls met a 401");
+    assert!(rejections > size.keys, "only {rejections} calls got a 401");
 }
 
-/// For machines with much to do: nothing here is about timeouts.
-pub fn patient(settings: Settings) -> Settings {
-    let patience = Duration::from_secs(60);
-    Settings { timeout: patience, storage_timeout: Some(patience), ..settings }
+/// Sets long timeouts, for busy machines and tests that are not about timeouts.
+pub fn with_long_timeouts(settings: Settings) -> Settings {
+    let timeout = Duration::from_secs(60);
+    Settings { timeout, storage_timeout: Some(timeout), ..settings }
 }
 
 fn settings(backend: &Backend, keys: &str, site: &Site) -> Settings {
-    patient(Process::settings(backend, keys, vec![site.at.clone()]))
+    with_long_timeouts(Process::settings(backend, keys, vec![site.at.clone()]))
 }
 
-/// Revokes an access token alone at the provider, as its own rules may do.
+/// Revokes an access token at the provider, but not its grant.
 async fn revoke(site: &Site, token: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let (id, secret) = oauth_dance::testing::CLIENT;

@@ -1,4 +1,4 @@
-//! A storage that can be held up at any write, and that counts what the refresh does.
+//! A storage that can be blocked at any write, and that counts the writes of the refresh.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,29 +10,29 @@ use oauth_dance_core::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-/// Where a worker is held up: at the n-th conditional write from now on, counted from 1.
+/// Where a worker is blocked: before or after the n-th conditional write from now on, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Point {
     Before(u32),
     After(u32),
 }
 
-/// How a worker goes on from there.
+/// How a blocked worker continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum GoOn {
+pub enum Resume {
     AsUsual,
-    /// As if the write had been cut off after it was sent.
+    /// As if the connection had been lost after the write was sent.
     Ambiguous,
 }
 
-/// What the storage saw of the refresh.
+/// The writes of the refresh.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Seen {
-    /// Conditional writes that kept the token: claims, and notes of failures.
+    /// Conditional writes with the same token: claims, and records of failures.
     pub claims: u64,
-    /// Those of them for a token that had not expired.
+    /// Claims of a token that had not expired.
     pub early: u64,
-    /// Conditional writes that brought another token.
+    /// Conditional writes with a new token.
     pub commits: u64,
 }
 
@@ -47,7 +47,7 @@ pub struct Gated {
 struct GateState {
     writes: u32,
     point: Option<Point>,
-    held: Option<oneshot::Sender<GoOn>>,
+    held: Option<oneshot::Sender<Resume>>,
     is_offline: bool,
     expiries: HashMap<TokenKey, Option<Timestamp>>,
     seen: Seen,
@@ -63,12 +63,12 @@ impl Gated {
         (state.writes, state.point) = (0, Some(point));
     }
 
-    pub fn go_on(&self, how: GoOn) {
+    pub fn resume(&self, how: Resume) {
         let held = self.state.lock().unwrap().held.take();
-        let _ = held.expect("nothing is held up").send(how);
+        let _ = held.expect("nothing is blocked").send(how);
     }
 
-    /// As if the server were not there.
+    /// Makes the storage unavailable.
     pub fn set_offline(&self, is_offline: bool) {
         self.state.lock().unwrap().is_offline = is_offline;
     }
@@ -94,9 +94,9 @@ impl Gated {
             (state.point, state.held) = (None, Some(sender));
             held
         };
-        crate::worker::say(&serde_json::json!({ "held": here }));
+        crate::worker::report(&serde_json::json!({ "held": here }));
         match held.await {
-            Ok(GoOn::Ambiguous) => Err(StorageError::ambiguous("cut off by the test")),
+            Ok(Resume::Ambiguous) => Err(StorageError::ambiguous("cut off by the test")),
             _ => Ok(()),
         }
     }
@@ -127,7 +127,7 @@ impl TokenStorage for Gated {
         if !matches!(when, Precondition::Version(_)) {
             return self.inner.put(key, record, when).await;
         }
-        // Looked up before the write: once it is done, another task may have read it.
+        // Before the write, because another task may read the record as soon as the write is done.
         let (number, was) = {
             let mut state = self.state.lock().unwrap();
             state.writes += 1;

@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::backend::Backend;
-use crate::fleet::{Fleet, Size, patient, users};
-use crate::gate::{GoOn, Point};
+use crate::fleet::{Fleet, Size, users, with_long_timeouts};
+use crate::gate::{Point, Resume};
 use crate::process::Process;
 use crate::site::{self, LONG, NAME, Site};
 use crate::table::Table;
@@ -22,7 +22,7 @@ enum Step {
     BeforeTheClaim,
     Claimed,
     Received,
-    /// The provider says `invalid_grant`.
+    /// The provider responds with `invalid_grant`.
     Refused,
 }
 
@@ -36,7 +36,7 @@ enum Other {
 const STEPS: [Step; 4] = [Step::BeforeTheClaim, Step::Claimed, Step::Received, Step::Refused];
 const OTHERS: [Other; 3] = [Other::Logout, Other::Login, Other::LogoutAndLogin];
 
-/// What was seen of one combination.
+/// What was observed for one combination.
 struct Seen {
     outcome: String,
     stored: &'static str,
@@ -45,8 +45,8 @@ struct Seen {
     events: Vec<String>,
 }
 
-/// Whatever a refresh has got to, a logout or a new login by another process wins: the refresh ends with what that left,
-/// and neither writes, marks nor deletes anything.
+/// A logout or a new login by another process takes precedence over a refresh at any step. The refresh ends with the result
+/// of the other process, and neither writes nor deletes anything.
 pub async fn logout_and_login_win(backend: &Backend) {
     let keys = site::keys();
     let all: Vec<_> = STEPS.iter().flat_map(|step| OTHERS.map(|other| (*step, other))).collect();
@@ -114,10 +114,10 @@ async fn interfere(step: Step, what: Other, site: &Site, one: &Process, other: &
             login = Some(token.clone());
             site.store(user, token).await;
         }
-        one.go_on(GoOn::AsUsual).await;
+        one.resume(Resume::AsUsual).await;
     };
     let (outcome, ()) = tokio::join!(one.call(name, user), act);
-    // What comes after the answer to the caller.
+    // Events after the caller has got its result.
     sleep(Duration::from_millis(300)).await;
     let stored = match site.stored(user).await {
         None => "nothing",
@@ -138,8 +138,8 @@ async fn interfere(step: Step, what: Other, site: &Site, one: &Process, other: &
     Seen { outcome, stored, presented: site.token_requests(), revoked: refreshed && late, events }
 }
 
-/// Processes refresh while others log the same users out and in: no refresh token comes twice, callers are told that
-/// nobody is connected or get the API's 401, and in the end there is what the last logout or login left.
+/// Processes refresh while others log the same users out and in. No refresh token is sent twice, callers get
+/// `NotConnected` or the API's 401, and in the end the storage contains the result of the last logout or login.
 pub async fn under_load(backend: &Backend) {
     const LIFE: Duration = Duration::from_secs(2);
     let size = Size { processes: 4, tasks: 16, keys: 16, time: Size::from_env().time };
@@ -147,7 +147,7 @@ pub async fn under_load(backend: &Backend) {
     let site = Site::new(backend, &keys, NAME).await;
     site.provider.configure(|settings| settings.access_token_lifetime = LIFE);
     let users = users(size.keys);
-    let settings = patient(Process::settings(backend, &keys, vec![site.at.clone()]));
+    let settings = with_long_timeouts(Process::settings(backend, &keys, vec![site.at.clone()]));
     let (fleet, desk) = tokio::join!(Fleet::start(&settings, size.processes), Process::start(&settings));
 
     let (mut logins, mut logouts) = (0_u32, 0_u32);
@@ -162,7 +162,7 @@ pub async fn under_load(backend: &Backend) {
                 logouts += 1;
                 last.insert(user, None);
             } else {
-                // Each login is somebody else at the provider, so that it can be told whose the token is in the end.
+                // Each login has another subject at the provider, so that the stored token shows which login it is from.
                 logins += 1;
                 let subject = format!("{user}, login {logins}");
                 site.store(user, site.issue(&subject, LIFE)).await;
@@ -192,7 +192,7 @@ pub async fn under_load(backend: &Backend) {
     }
 }
 
-/// Whose token is stored, as the provider says; `None` if there is none.
+/// The subject of the stored token according to the provider. `None` if no token is stored.
 async fn subject_of(site: &Site, user: &str) -> Option<String> {
     site.stored(user).await?;
     let client = site.oauth.client(NAME, &User::new(user)).await.unwrap();

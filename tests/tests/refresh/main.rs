@@ -1,13 +1,13 @@
 //! The refresh between real processes, on every storage that processes can share.
 //!
-//! The tests start this program again as [workers](worker), which open the storage by its URL and act on commands; they
-//! hold workers up at any write, kill them, cut them off from the storage, and count at the provider what came of it.
-//! `sqlite::` always runs; the rest on the servers that the environment names (see `tests/servers/start`), and says so
-//! where it does not.
+//! The tests start this program again as [workers](worker), which open the storage by its URL and execute commands. A test
+//! can block a worker at any write, kill it, or disconnect it from the storage, and it counts the requests at the provider.
+//! `sqlite::` always runs. The other tests use the servers that the environment names (see `tests/servers/start`), and print
+//! that they are skipped if there are none.
 //!
-//! What the fleets do is a matter of these variables:
+//! These variables configure the fleets:
 //!
-//! | variable | meaning | without it |
+//! | variable | meaning | default |
 //! | --- | --- | --- |
 //! | `REFRESH_PROCESSES` | processes of a fleet | 8 |
 //! | `REFRESH_TASKS` | tasks in each of them | 50 |
@@ -72,7 +72,7 @@ on_every_backend! {
     skew: clocks::skew;
 }
 
-// What a pooler could do to it: run the statement of another process.
+// A pooler may run a statement on the connection of another process.
 on_every_backend! {
     @ pgbouncer, Kind::PgBouncer;
     one_redemption: fleet::one_redemption;
@@ -90,7 +90,7 @@ async fn no_downtime_from_postgres_to_redis() {
     moves::no_downtime(Kind::Postgres, Kind::Redis).await;
 }
 
-/// Not a test: what the tests above start as another process.
+/// Not a test: the tests above start it as another process.
 #[test]
 #[ignore = "started by the other tests"]
 fn worker() {

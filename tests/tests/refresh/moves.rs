@@ -1,4 +1,4 @@
-//! A move to another storage while two processes refresh, and users log in and out.
+//! A migration to another storage while two processes refresh tokens, and users log in and out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::backend::{Backend, Kind};
-use crate::fleet::{patient, users};
+use crate::fleet::{users, with_long_timeouts};
 use crate::process::Process;
 use crate::site::{self, NAME, Site};
 use crate::table::Table;
 use crate::worker::{self, Command, Moves, Report, Settings};
 
-/// How long an access token lives.
+/// The lifetime of an access token.
 const LIFE: Duration = Duration::from_secs(2);
-/// How long each stage of the move lasts.
+/// How long each stage of the migration lasts.
 const STAGE: Duration = Duration::from_secs(4);
 
 /// The configuration of a process.
@@ -30,7 +30,7 @@ enum Config {
     New,
 }
 
-/// The configurations of both processes, which are restarted one after the other. In one stage, everything is moved.
+/// The configurations of the two processes, which are restarted one after the other. In one stage, all records are moved.
 const STAGES: [([Config; 2], bool); 8] = [
     ([Config::Old, Config::Old], false),
     ([Config::Prepare, Config::Old], false),
@@ -53,8 +53,8 @@ struct Move {
     users: Vec<String>,
 }
 
-/// No refresh token comes twice, no one is logged out, and in the end everything is in the new storage as the last login
-/// or logout left it.
+/// No refresh token is sent twice, and no user is logged out. In the end, the new storage contains the results of the last
+/// logins and logouts.
 pub async fn no_downtime(from: Kind, to: Kind) {
     let (Some(from), Some(to)) = (Backend::of(from).await, Backend::of(to).await) else { return };
     let keys = site::keys();
@@ -75,7 +75,7 @@ pub async fn no_downtime(from: Kind, to: Kind) {
     for (configs, moves_all) in STAGES {
         for (process, config) in processes.iter_mut().zip(configs) {
             if process.as_ref().is_none_or(|(before, _)| *before != config) {
-                // The new one is ready before the old one ends.
+                // The new process is ready before the old one ends.
                 *process = Some((config, Process::start(&this.settings(config)).await));
             }
         }
@@ -94,7 +94,7 @@ pub async fn no_downtime(from: Kind, to: Kind) {
             assert!(report.good > 0, "{configs:?}: {report:?}");
             assert!(report.bad.keys().all(|what| what == "not_connected" || what == "401"), "{configs:?}: {report:?}");
         }
-        // A refresh in the background ends before its process.
+        // A background refresh ends before its process.
         sleep(Duration::from_millis(700)).await;
     }
     table.print();
@@ -107,7 +107,7 @@ pub async fn no_downtime(from: Kind, to: Kind) {
 impl Move {
     fn settings(&self, config: Config) -> Settings {
         let backend = if config == Config::New { &self.to } else { &self.from };
-        let mut settings = patient(Process::settings(backend, &self.keys, vec![self.site.at.clone()]));
+        let mut settings = with_long_timeouts(Process::settings(backend, &self.keys, vec![self.site.at.clone()]));
         if matches!(config, Config::Prepare | Config::Moving) {
             let (to, namespace) = (self.to.url.clone(), self.to.namespace.clone());
             settings.moves = Some(Moves { to, namespace, is_preparing: config == Config::Prepare });
@@ -123,11 +123,11 @@ impl Move {
     async fn run(&self, process: &Process) -> Report {
         let (provider, users) = (NAME.to_owned(), self.users.clone());
         let tasks = users.len() * 2;
-        let nap = Duration::from_millis(100);
-        process.ask::<Report>(&Command::Run { provider, users, tasks, time: STAGE, nap }).await.unwrap()
+        let interval = Duration::from_millis(100);
+        process.ask::<Report>(&Command::Run { provider, users, tasks, time: STAGE, interval }).await.unwrap()
     }
 
-    /// Users log in and out, at both processes.
+    /// Users log in and out, through both processes.
     async fn interfere(&self, configs: [Config; 2], last: &mut Last) -> (u32, u32) {
         let desks = [self.oauth(configs[0]).await, self.oauth(configs[1]).await];
         let (mut logins, mut logouts) = (0, 0);
@@ -142,7 +142,7 @@ impl Move {
                 last.insert(user.clone(), None);
             } else {
                 logins += 1;
-                // Each login is someone else at the provider, so that the last one is known in the end.
+                // Each login has another subject at the provider, so that the stored token shows which login it is from.
                 let subject = format!("{user}, login {}", u64::from_le_bytes(random_bytes()));
                 let token = self.site.issue(&subject, LIFE).into();
                 let key = User::new(user).key(NAME).unwrap();
@@ -154,7 +154,7 @@ impl Move {
         (logins, logouts)
     }
 
-    /// Moves what no process has written, if this is the stage for it.
+    /// Moves the records that no process has written, if this is the stage for it.
     async fn move_all(&self, moves_all: bool) -> usize {
         if !moves_all {
             return 0;
@@ -175,7 +175,7 @@ impl Move {
         let twice = counters.redemptions.values().filter(|&&times| times > 1).count();
         assert_eq!((twice, counters.families_revoked), (0, 0), "a refresh token was sent twice");
         assert!(counters.refreshes > 0);
-        assert_eq!(all(&self.from.open().await).await.len(), 0, "no process wrote the old storage in the end");
+        assert_eq!(all(&self.from.open().await).await.len(), 0, "no process writes to the old storage any more");
         let oauth = self.oauth(Config::New).await;
         for (user, subject) in last {
             let connected = oauth.connection(NAME, &User::new(user)).await.unwrap().is_some();

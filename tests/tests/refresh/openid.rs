@@ -1,4 +1,4 @@
-//! The same against the certified npm package `oidc-provider`, which revokes a grant whose refresh token comes twice.
+//! A fleet with the certified npm package `oidc-provider`, which revokes a grant if a refresh token is sent twice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -9,28 +9,28 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::backend::Backend;
-use crate::fleet::{Fleet, Size, patient};
+use crate::fleet::{Fleet, Size, with_long_timeouts};
 use crate::process::Process;
 use crate::site::{self, LONG};
 use crate::support::{Browser, OidcProvider};
 use crate::table::Table;
 use crate::worker::{self, At};
 
-/// Nothing listens there: the browser stops before it.
+/// No server listens there, because the browser stops before it.
 const REDIRECT_URI: &str = "http://127.0.0.1:9/login/openid/authorized";
 /// RFC 7636 appendix B.
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 const NAME: &str = "openid";
-/// Seconds that an access token lives for the applications. The API takes it for a minute more: a machine with much to
-/// do may take longer for a call.
+/// The lifetime of an access token in seconds, as the applications know it. The API accepts it for another minute, because a
+/// call may take longer on a busy machine.
 const LIFE: u64 = 2;
 
-/// Every refresh token came once, no grant was revoked, and no caller got an error.
+/// Every refresh token is sent once, no grant is revoked, and no caller gets an error.
 pub async fn one_redemption(backend: &Backend) {
     let size = Size::from_env();
     let size = Size { keys: 5, time: size.time / 2, ..size };
-    // The provider's side is made of blocking calls.
+    // The calls of the provider's harness block.
     let (provider, tokens) = tokio::task::block_in_place(|| {
         let provider = OidcProvider::start_with(
             &json!({ "clients": [OidcProvider::client(REDIRECT_URI)], "clockTolerance": 60 }),
@@ -49,7 +49,7 @@ pub async fn one_redemption(backend: &Backend) {
         let key = User::new(user).key(NAME).unwrap();
         oauth.tokens().put(&key, &Token::from(token), Precondition::Always).await.unwrap();
     }
-    let fleet = Fleet::start(&patient(Process::settings(backend, &keys, vec![at])), size.processes).await;
+    let fleet = Fleet::start(&with_long_timeouts(Process::settings(backend, &keys, vec![at])), size.processes).await;
 
     let report = fleet.run(NAME, &users, &size, LONG).await;
 
@@ -75,15 +75,15 @@ pub async fn one_redemption(backend: &Backend) {
     assert_eq!(report.bad, BTreeMap::new(), "callers got errors");
     assert_eq!(log.len(), good, "a refresh token was refused");
     assert_eq!(good as u64, expiries, "each expiry cost one redemption");
-    assert_eq!(seen.len(), size.keys + good, "each redemption gave a new refresh token");
+    assert_eq!(seen.len(), size.keys + good, "each redemption issued a new refresh token");
     assert!(good >= size.keys, "only {good} redemptions");
     for user in &users {
         let client = oauth.client(NAME, &User::new(user)).await.unwrap();
-        assert_eq!(client.userinfo().send().await.unwrap().status(), 200, "the grant of {user} lives");
+        assert_eq!(client.userinfo().send().await.unwrap().status(), 200, "the grant of {user} is valid");
     }
 }
 
-/// A whole dance by hand.
+/// A complete dance, without this library.
 fn login(provider: &OidcProvider, user: &str) -> OAuth2Token {
     let parameters = [
         ("response_type", "code"),

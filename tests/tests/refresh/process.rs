@@ -1,4 +1,4 @@
-//! The test's side of a [worker](crate::worker): starts it, tells it what to do, and kills it.
+//! The test's side of a [worker](crate::worker): starts it, sends it commands, and kills it.
 
 use std::collections::HashMap;
 use std::process::Stdio;
@@ -13,22 +13,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::backend::Backend;
-use crate::gate::{GoOn, Point};
-use crate::worker::{At, Command, SAYS, SETTINGS, Settings};
+use crate::gate::{Point, Resume};
+use crate::worker::{At, Command, PREFIX, SETTINGS, Settings};
 
-/// For everything that should happen soon, on a machine that does other things too.
+/// A time limit for what should happen soon, even on a busy machine.
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// The process ends when this is dropped.
 pub struct Process {
     child: Mutex<Child>,
     input: tokio::sync::Mutex<ChildStdin>,
-    asked: Arc<Mutex<Asked>>,
+    pending: Arc<Mutex<Pending>>,
     held: tokio::sync::Mutex<mpsc::UnboundedReceiver<Point>>,
 }
 
 #[derive(Default)]
-struct Asked {
+struct Pending {
     last: u64,
     /// `None` once the process has ended.
     waiting: Option<HashMap<u64, oneshot::Sender<Value>>>,
@@ -60,14 +60,14 @@ impl Process {
             .spawn()
             .unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let asked = Arc::new(Mutex::new(Asked { last: 0, waiting: Some(HashMap::new()) }));
+        let pending = Arc::new(Mutex::new(Pending { last: 0, waiting: Some(HashMap::new()) }));
         let (ready, is_ready) = oneshot::channel();
         let (holds, held) = mpsc::unbounded_channel();
-        let responses = Arc::clone(&asked);
+        let responses = Arc::clone(&pending);
         tokio::spawn(async move {
             let (mut lines, mut ready) = (BufReader::new(output).lines(), Some(ready));
             while let Ok(Some(line)) = lines.next_line().await {
-                let Some(said) = line.strip_prefix(SAYS) else { continue };
+                let Some(said) = line.strip_prefix(PREFIX) else { continue };
                 let mut said: Value = serde_json::from_str(said).unwrap();
                 if let Some(id) = said["id"].as_u64() {
                     let waiting = responses.lock().unwrap().waiting.as_mut().and_then(|waiting| waiting.remove(&id));
@@ -83,17 +83,17 @@ impl Process {
             responses.lock().unwrap().waiting = None;
         });
         timeout(SOON, is_ready).await.expect("a worker does not start").expect("a worker failed to start");
-        Self { child: Mutex::new(child), input: input.into(), asked, held: held.into() }
+        Self { child: Mutex::new(child), input: input.into(), pending, held: held.into() }
     }
 
-    /// What the worker answers, or `None` if it was killed first.
-    pub async fn ask<T: DeserializeOwned>(&self, command: &Command) -> Option<T> {
+    /// The worker's response to a command, or `None` if it was killed first.
+    pub async fn request<T: DeserializeOwned>(&self, command: &Command) -> Option<T> {
         let (sender, response) = oneshot::channel();
         let id = {
-            let mut asked = self.asked.lock().unwrap();
-            asked.last += 1;
-            let id = asked.last;
-            asked.waiting.as_mut()?.insert(id, sender);
+            let mut pending = self.pending.lock().unwrap();
+            pending.last += 1;
+            let id = pending.last;
+            pending.waiting.as_mut()?.insert(id, sender);
             id
         };
         let line = serde_json::to_string(&(id, command)).unwrap() + "\n";
@@ -101,57 +101,57 @@ impl Process {
         Some(serde_json::from_value(response.await.ok()?).unwrap())
     }
 
-    /// Tells the worker something whose answer is of no interest.
-    pub async fn tell(&self, command: &Command) {
+    /// Sends the worker a command without waiting for its response.
+    pub async fn send(&self, command: &Command) {
         let line = serde_json::to_string(&(0, command)).unwrap() + "\n";
         self.input.lock().await.write_all(line.as_bytes()).await.unwrap();
     }
 
-    /// Sends it a signal, such as STOP and CONT.
+    /// Sends the worker a signal, such as `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let id = self.child.lock().unwrap().id().unwrap();
         let kill =
             std::process::Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()]).status();
         assert!(kill.unwrap().success(), "no signal {name}");
-        // On a busy machine its threads go on for a moment.
+        // On a busy machine its threads may run for a moment longer.
         while name == "STOP" && !has_stopped(id) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// What came of a call of the API for a user.
+    /// Calls the API for a user, and returns the result.
     pub async fn call(&self, provider: &str, user: &str) -> String {
         let command = Command::Call { provider: provider.to_owned(), user: user.to_owned(), give_up: None };
-        self.ask(&command).await.unwrap_or_else(|| "killed".to_owned())
+        self.request(&command).await.unwrap_or_else(|| "killed".to_owned())
     }
 
     pub async fn disconnect(&self, provider: &str, user: &str) -> String {
-        self.ask(&Command::Disconnect { provider: provider.to_owned(), user: user.to_owned() }).await.unwrap()
+        self.request(&Command::Disconnect { provider: provider.to_owned(), user: user.to_owned() }).await.unwrap()
     }
 
     pub async fn events(&self, user: &str) -> Vec<String> {
-        self.ask(&Command::Events { user: user.to_owned() }).await.unwrap()
+        self.request(&Command::Events { user: user.to_owned() }).await.unwrap()
     }
 
     pub async fn hold(&self, point: Point) {
-        self.ask::<()>(&Command::Hold(point)).await.unwrap();
+        self.request::<()>(&Command::Hold(point)).await.unwrap();
     }
 
-    /// Waits until the worker is held up where it was told to be.
+    /// Waits until the worker is blocked at its [`Point`].
     pub async fn is_held(&self) {
         let held = timeout(SOON, async { self.held.lock().await.recv().await }).await;
-        held.expect("the worker does not get there").expect("the worker has ended");
+        held.expect("the worker does not reach this point").expect("the worker has ended");
     }
 
-    pub async fn go_on(&self, how: GoOn) {
-        self.ask::<()>(&Command::GoOn(how)).await.unwrap();
+    pub async fn resume(&self, how: Resume) {
+        self.request::<()>(&Command::Resume(how)).await.unwrap();
     }
 
     pub async fn offline(&self, is_offline: bool) {
-        self.ask::<()>(&Command::Offline(is_offline)).await.unwrap();
+        self.request::<()>(&Command::Offline(is_offline)).await.unwrap();
     }
 
-    /// Kills it with SIGKILL, and waits until it is gone.
+    /// Kills the worker with SIGKILL, and waits until it has ended.
     pub async fn kill(&self) {
         self.child.lock().unwrap().start_kill().unwrap();
         while self.child.lock().unwrap().try_wait().unwrap().is_none() {
@@ -160,7 +160,7 @@ impl Process {
     }
 }
 
-/// Whether every thread of a process stands still, as far as the system says so.
+/// Whether every thread of a process is stopped, as far as the system shows it.
 fn has_stopped(id: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return true };
     threads.flatten().all(|thread| {

@@ -4,33 +4,33 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the way to the server is like.
+/// The state of the link to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Link {
     Open,
-    /// All connections are broken, and new ones are at once.
+    /// All connections are closed, including new ones.
     Down,
 }
 
-/// A way to a server that can be blocked.
+/// A proxy in front of a server, which can be blocked.
 pub struct Proxy {
-    way: watch::Sender<Way>,
+    link: watch::Sender<Link>,
     losing: Losing,
     url: String,
 }
 
-/// The bytes that mark the one request whose answer gets lost.
+/// The bytes that identify the request whose reply is to be lost.
 type Losing = Arc<Mutex<Option<Vec<u8>>>>;
 
 impl Proxy {
-    /// Listens before the server of a URL.
+    /// Listens in front of the server of this URL.
     pub async fn before(url: &str) -> Self {
-        let (start, rest) = url.rsplit_once("127.0.0.1:").expect("a server of this machine");
+        let (start, rest) = url.rsplit_once("127.0.0.1:").expect("the server has to be on this machine");
         let (server, end) = rest.split_once('/').unwrap();
         let server: u16 = server.parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (way, watched) = watch::channel(Way::Open);
+        let (link, watched) = watch::channel(Link::Open);
         let losing = Losing::default();
         let loses = Arc::clone(&losing);
         tokio::spawn(async move {
@@ -38,48 +38,48 @@ impl Proxy {
                 tokio::spawn(carry(client, server, watched.clone(), Arc::clone(&loses)));
             }
         });
-        Self { way, losing, url: format!("{start}127.0.0.1:{port}/{end}") }
+        Self { link, losing, url: format!("{start}127.0.0.1:{port}/{end}") }
     }
 
-    /// The URL that leads through here.
+    /// The URL of the proxy.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    pub fn set(&self, way: Way) {
-        self.way.send_replace(way);
+    pub fn set(&self, link: Link) {
+        self.link.send_replace(link);
     }
 
-    /// The next request with these bytes in it arrives, and its connection breaks instead of an answer.
-    pub fn lose_answer_to(&self, bytes: &[u8]) {
+    /// Loses the reply to the next request that contains these bytes: the request arrives, and the connection breaks.
+    pub fn lose_reply_to(&self, bytes: &[u8]) {
         *self.losing.lock().unwrap() = Some(bytes.to_vec());
     }
 
-    /// Whether that has happened.
-    pub fn has_lost_it(&self) -> bool {
+    /// Whether a reply was lost.
+    pub fn has_lost_reply(&self) -> bool {
         self.losing.lock().unwrap().is_none()
     }
 }
 
-async fn carry(mut client: TcpStream, server: u16, mut way: watch::Receiver<Way>, losing: Losing) {
-    if *way.borrow() == Way::Down {
+async fn carry(mut client: TcpStream, server: u16, mut link: watch::Receiver<Link>, losing: Losing) {
+    if *link.borrow() == Link::Down {
         return;
     }
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
-    let (mut asked, mut answered) = (vec![0; 65_536], vec![0; 65_536]);
+    let (mut sent, mut replied) = (vec![0; 65_536], vec![0; 65_536]);
     let mut is_lost = false;
     loop {
         tokio::select! {
-            read = client.read(&mut asked) => {
+            read = client.read(&mut sent) => {
                 let Ok(length @ 1..) = read else { return };
-                is_lost |= take_if_in(&losing, &asked[..length]);
-                if server.write_all(&asked[..length]).await.is_err() { return }
+                is_lost |= take_if_in(&losing, &sent[..length]);
+                if server.write_all(&sent[..length]).await.is_err() { return }
             }
-            read = server.read(&mut answered) => {
+            read = server.read(&mut replied) => {
                 let Ok(length @ 1..) = read else { return };
-                if is_lost || client.write_all(&answered[..length]).await.is_err() { return }
+                if is_lost || client.write_all(&replied[..length]).await.is_err() { return }
             }
-            () = down(&mut way) => return,
+            () = down(&mut link) => return,
         }
     }
 }
@@ -89,7 +89,7 @@ fn take_if_in(losing: &Losing, sent: &[u8]) -> bool {
     losing.take_if(|bytes| sent.windows(bytes.len()).any(|window| window == bytes)).is_some()
 }
 
-async fn down(way: &mut watch::Receiver<Way>) {
-    // An error says that the test has ended.
-    let _ = way.wait_for(|way| *way == Way::Down).await;
+async fn down(link: &mut watch::Receiver<Link>) {
+    // An error means that the test has ended.
+    let _ = link.wait_for(|link| *link == Link::Down).await;
 }

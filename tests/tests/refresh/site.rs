@@ -1,4 +1,4 @@
-//! A provider, a user of it, and what the test knows of both.
+//! A provider with a user, and what a test can do with both.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::worker::{self, At};
 pub const NAME: &str = "acme";
 pub const LONG: Duration = Duration::from_secs(3600);
 
-/// The key that all processes of a test seal with.
+/// The sealing key of all processes of a test.
 pub fn keys() -> String {
     SealingKey::generate().encode().to_string()
 }
@@ -27,7 +27,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// A provider of its own under this name, and a user with a token that has just expired.
+    /// A separate provider with this name, and a user with a token that has just expired.
     pub async fn new(backend: &Backend, keys: &str, name: impl Into<String>) -> Self {
         let name = name.into();
         let provider = TestProvider::start().await.unwrap();
@@ -39,12 +39,12 @@ impl Site {
         site
     }
 
-    /// A new login, with an access token of this life.
+    /// A new login, with an access token of this lifetime.
     pub async fn login(&self, user: &str, life: Duration) {
         self.store(user, self.issue(user, life)).await;
     }
 
-    /// A token of a new grant by somebody at the provider, with an access token of this life.
+    /// A token of a new grant for this subject, with an access token of this lifetime.
     pub fn issue(&self, subject: &str, life: Duration) -> OAuth2Token {
         let mut usual = LONG;
         self.provider.configure(|settings| usual = std::mem::replace(&mut settings.access_token_lifetime, life));
@@ -54,9 +54,9 @@ impl Site {
         token
     }
 
-    /// Lets the applications think for so many refreshes that access tokens live so long. The API takes them for an hour
-    /// all the same: a machine with much to do may take longer for a call than they live.
-    pub fn tell_lives(&self, life: Duration, refreshes: usize) {
+    /// Announces this lifetime in the next token responses. The API accepts the access tokens for an hour, because a call may
+    /// take longer than the announced lifetime on a busy machine.
+    pub fn announce_lifetime(&self, life: Duration, refreshes: usize) {
         for _ in 0..refreshes {
             self.provider.next_token_response(ScriptedResponse::normal().member("expires_in", life.as_secs()));
         }
@@ -74,7 +74,7 @@ impl Site {
         connection.map(|connection| connection.token.as_oauth2().unwrap().clone())
     }
 
-    /// How the user's connection stands.
+    /// The state of the user's connection.
     pub async fn state(&self) -> String {
         match self.oauth.connection(&self.at.name, &User::new(&self.user)).await.unwrap() {
             None => "absent".to_owned(),
@@ -90,21 +90,21 @@ impl Site {
         }
     }
 
-    /// How many token requests came.
+    /// The number of token requests.
     pub fn token_requests(&self) -> usize {
         self.provider.requests_to(Endpoint::Token).len()
     }
 
-    /// Waits until so many token requests came.
-    pub async fn has_token_requests(&self, count: usize) {
+    /// Waits until there were that many token requests.
+    pub async fn wait_for_token_requests(&self, count: usize) {
         let start = Instant::now();
         while self.token_requests() < count {
-            assert!(start.elapsed() < SOON, "{}: no token request comes", self.at.name);
+            assert!(start.elapsed() < SOON, "{}: there is no token request", self.at.name);
             sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// The most often that any one refresh token came.
+    /// How often the most frequent refresh token was sent.
     pub fn most_presented(&self) -> usize {
         let sent = self.provider.requests_to(Endpoint::Token);
         let sent: Vec<_> = sent.iter().filter_map(|request| request.field("refresh_token")).collect();

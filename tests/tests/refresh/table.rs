@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// A table in the output of a test, also of one that passes.
+/// A table in the output of a test, even if the test passes.
 pub struct Table {
     title: String,
     rows: Vec<Vec<String>>,

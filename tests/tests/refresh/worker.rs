@@ -1,4 +1,4 @@
-//! The other process's side: an application without a browser, which does what it is told on its standard input.
+//! The other process: an application without a browser, which executes commands from its standard input.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, Write as _};
@@ -17,14 +17,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend;
-use crate::gate::{Gated, GoOn, Point, Seen};
+use crate::gate::{Gated, Point, Resume, Seen};
 use crate::support::OidcProvider;
 
-/// The environment variable with a worker's [`Settings`].
+/// The environment variable with the [`Settings`] of a worker.
 pub const SETTINGS: &str = "REFRESH_WORKER";
-/// Before everything that a worker says to the test.
-pub const SAYS: &str = "worker says ";
-/// Between two looks of a task at a token that has just expired.
+/// The prefix of each line that a worker sends to the test.
+pub const PREFIX: &str = "worker says ";
+/// The pause of a task between two reads of a token that has just expired.
 const SHORTEST_NAP: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,17 +33,17 @@ pub struct Settings {
     pub namespace: String,
     /// The storage that the records move to, and in which step of a move.
     pub moves: Option<Moves>,
-    /// The longest an operation of the storage takes.
+    /// The timeout of an operation of the storage.
     pub storage_timeout: Option<Duration>,
     pub keys: String,
     pub providers: Vec<At>,
-    /// The longest a call of a provider takes.
+    /// The timeout of a call of a provider.
     pub timeout: Duration,
-    /// How far the clock is off, in seconds.
+    /// The offset of the clock in seconds.
     pub clock_offset: i64,
 }
 
-/// A step of a move to another storage.
+/// A step of a migration to another storage.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Moves {
     pub to: String,
@@ -59,12 +59,12 @@ pub async fn open(settings: &Settings) -> Arc<dyn TokenStorage> {
     Arc::new(if moves.is_preparing { Migrating::prepare(new, old) } else { Migrating::new(new, old) })
 }
 
-/// Where a provider is.
+/// The address of a provider.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct At {
     pub name: String,
     pub url: String,
-    /// npm's oidc-provider rather than the provider for tests.
+    /// Whether it is npm's `oidc-provider` instead of the `TestProvider`.
     pub is_openid: bool,
 }
 
@@ -82,51 +82,51 @@ impl At {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Command {
-    /// Calls the API once for a user; stops waiting after a while if told so.
+    /// Calls the API once for a user. If `give_up` is set, it stops waiting after that time.
     Call {
         provider: String,
         user: String,
         give_up: Option<Duration>,
     },
-    /// Calls it from many tasks, each for its own user: right when the token expires, and at least once a nap.
+    /// Calls it from many tasks, each for its own user: right when the token expires, and at least once a interval.
     Run {
         provider: String,
         users: Vec<String>,
         tasks: usize,
         time: Duration,
-        nap: Duration,
+        interval: Duration,
     },
     /// Logs a user out.
     Disconnect {
         provider: String,
         user: String,
     },
-    /// What happened to a user's token so far.
+    /// The events of a user's token so far.
     Events {
         user: String,
     },
-    /// To be held up there, once.
+    /// Blocks once at this point.
     Hold(Point),
-    /// To go on from there.
-    GoOn(GoOn),
+    /// Continues from there.
+    Resume(Resume),
     Offline(bool),
 }
 
-/// What came of [`Command::Run`].
+/// The result of [`Command::Run`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Calls that the API answered with 200.
+    /// The number of calls with status 200.
     pub good: u64,
-    /// The others, by what went wrong.
+    /// The numbers of the other calls, by their results.
     pub bad: BTreeMap<String, u64>,
     pub seen: Seen,
     pub events: BTreeMap<String, u64>,
 }
 
-/// Tells the test something, in one line.
-pub fn say(what: &Value) {
+/// Sends a line to the test.
+pub fn report(what: &Value) {
     let mut output = std::io::stdout().lock();
-    writeln!(output, "\n{SAYS}{what}").unwrap();
+    writeln!(output, "\n{PREFIX}{what}").unwrap();
     output.flush().unwrap();
 }
 
@@ -134,16 +134,16 @@ pub fn main() {
     let settings = serde_json::from_str(&std::env::var(SETTINGS).expect("started by a test")).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let worker = Arc::new(runtime.block_on(Worker::new(settings)));
-    say(&json!({ "ready": std::process::id() }));
+    report(&json!({ "ready": std::process::id() }));
     for line in std::io::stdin().lock().lines() {
         let (id, command): (u64, Command) = serde_json::from_str(&line.unwrap()).unwrap();
         let worker = Arc::clone(&worker);
         runtime.spawn(async move {
             let response = worker.act(command).await;
-            say(&json!({ "id": id, "response": response }));
+            report(&json!({ "id": id, "response": response }));
         });
     }
-    // The test has ended; nothing waits for what is still under way.
+    // The test has ended, and nothing waits for calls in flight.
     std::process::exit(0);
 }
 
@@ -181,12 +181,12 @@ impl Worker {
                 };
                 json!(outcome.what)
             }
-            Command::Run { provider, users, tasks, time, nap } => {
+            Command::Run { provider, users, tasks, time, interval } => {
                 let until = Instant::now() + time;
                 let runs = (0..tasks).map(|task| {
                     let (worker, provider, user) =
                         (Arc::clone(self), provider.clone(), users[task % users.len()].clone());
-                    async move { worker.run(&provider, &user, until, nap).await }
+                    async move { worker.run(&provider, &user, until, interval).await }
                 });
                 let mut report = Report::default();
                 for (good, bad) in runs.collect::<JoinSet<_>>().join_all().await {
@@ -205,13 +205,13 @@ impl Worker {
             }
             Command::Events { user } => json!(self.events.of(&user)),
             Command::Hold(point) => json!(self.storage.hold(point)),
-            Command::GoOn(how) => json!(self.storage.go_on(how)),
+            Command::Resume(how) => json!(self.storage.resume(how)),
             Command::Offline(is_offline) => json!(self.storage.set_offline(is_offline)),
         }
     }
 
-    /// One task: returns how many calls were good, and what was bad about the others.
-    async fn run(&self, provider: &str, user: &str, until: Instant, nap: Duration) -> (u64, Vec<String>) {
+    /// Runs one task. Returns the number of successful calls, and the results of the others.
+    async fn run(&self, provider: &str, user: &str, until: Instant, interval: Duration) -> (u64, Vec<String>) {
         let (mut good, mut bad) = (0, Vec::new());
         while Instant::now() < until {
             let WorkerResult { what, expires_at } = self.call(provider, user).await;
@@ -219,8 +219,8 @@ impl Worker {
                 "200" => good += 1,
                 _ => bad.push(what),
             }
-            let expiry = expires_at.map_or(nap, |expiry| self.until(expiry));
-            sleep(expiry.min(nap).max(SHORTEST_NAP).min(until - Instant::now())).await;
+            let expiry = expires_at.map_or(interval, |expiry| self.until(expiry));
+            sleep(expiry.min(interval).max(SHORTEST_NAP).min(until - Instant::now())).await;
         }
         (good, bad)
     }
@@ -241,7 +241,7 @@ impl Worker {
         WorkerResult { what, expires_at: client.token().expires_at() }
     }
 
-    /// How long it is until then, to the millisecond, on this process's clock.
+    /// The time until this instant, to the millisecond, on the clock of this process.
     fn until(&self, instant: Timestamp) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let now = match u64::try_from(self.clock_offset) {
@@ -252,7 +252,7 @@ impl Worker {
     }
 }
 
-/// What a caller got: a status of the API, or why there was no call.
+/// The result of a caller: a status of the API, or the reason why there was no call.
 struct WorkerResult {
     what: String,
     expires_at: Option<Timestamp>,
@@ -264,7 +264,7 @@ impl WorkerResult {
     }
 }
 
-/// What is underneath an error.
+/// The innermost source of an error.
 fn root(mut error: &dyn std::error::Error) -> String {
     while let Some(source) = error.source() {
         error = source;
@@ -278,7 +278,7 @@ pub fn oauth(storage: impl TokenStorage, keys: &str, providers: &[At]) -> oauth_
     providers.iter().fold(builder.anonymous_users(), |builder, at| builder.provider(at.registration()))
 }
 
-/// What was told of each user's token, in order.
+/// The events of each user's token, in order.
 #[derive(Clone, Default)]
 struct Events(Arc<Mutex<Vec<(String, &'static str)>>>);
 
