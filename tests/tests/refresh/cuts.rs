@@ -13,7 +13,7 @@ use crate::backend::{Backend, Kind};
 use crate::crashes::{LEASE, TIMEOUT};
 use crate::gate::{Point, Resume};
 use crate::process::{Process, SOON};
-use crate::proxy::{Link, Proxy};
+use crate::proxy::{LinkState, Proxy};
 use crate::site::{self, LONG, Site};
 use crate::table::Table;
 use crate::worker::Settings;
@@ -292,7 +292,7 @@ impl Link {
 
     async fn cut(&self, process: &Process) {
         match self {
-            Self::Server(proxy) => proxy.set(Link::Down),
+            Self::Server(proxy) => proxy.set(LinkState::Down),
             Self::Sqlite { url, lock } => {
                 let mut connection = SqliteConnection::connect(url).await.unwrap();
                 sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
@@ -304,7 +304,7 @@ impl Link {
 
     async fn restore(&self, process: &Process) {
         match self {
-            Self::Server(proxy) => proxy.set(Link::Open),
+            Self::Server(proxy) => proxy.set(LinkState::Open),
             Self::Sqlite { lock, .. } => {
                 if let Some(mut connection) = lock.lock().await.take() {
                     sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.unwrap();

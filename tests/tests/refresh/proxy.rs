@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 /// The state of the link to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkState {
     Open,
     /// All connections are closed, including new ones.
     Down,
@@ -14,7 +14,7 @@ pub enum Link {
 
 /// A proxy in front of a server, which can be blocked.
 pub struct Proxy {
-    link: watch::Sender<Link>,
+    state: watch::Sender<LinkState>,
     losing: Losing,
     url: String,
 }
@@ -30,7 +30,7 @@ impl Proxy {
         let server: u16 = server.parse().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (link, watched) = watch::channel(Link::Open);
+        let (state, watched) = watch::channel(LinkState::Open);
         let losing = Losing::default();
         let loses = Arc::clone(&losing);
         tokio::spawn(async move {
@@ -38,7 +38,7 @@ impl Proxy {
                 tokio::spawn(carry(client, server, watched.clone(), Arc::clone(&loses)));
             }
         });
-        Self { link, losing, url: format!("{start}127.0.0.1:{port}/{end}") }
+        Self { state, losing, url: format!("{start}127.0.0.1:{port}/{end}") }
     }
 
     /// The URL of the proxy.
@@ -46,8 +46,8 @@ impl Proxy {
         &self.url
     }
 
-    pub fn set(&self, link: Link) {
-        self.link.send_replace(link);
+    pub fn set(&self, state: LinkState) {
+        self.state.send_replace(state);
     }
 
     /// Loses the reply to the next request that contains these bytes: the request arrives, and the connection breaks.
@@ -61,8 +61,8 @@ impl Proxy {
     }
 }
 
-async fn carry(mut client: TcpStream, server: u16, mut link: watch::Receiver<Link>, losing: Losing) {
-    if *link.borrow() == Link::Down {
+async fn carry(mut client: TcpStream, server: u16, mut state: watch::Receiver<LinkState>, losing: Losing) {
+    if *state.borrow() == LinkState::Down {
         return;
     }
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
@@ -79,7 +79,7 @@ async fn carry(mut client: TcpStream, server: u16, mut link: watch::Receiver<Lin
                 let Ok(length @ 1..) = read else { return };
                 if is_lost || client.write_all(&replied[..length]).await.is_err() { return }
             }
-            () = down(&mut link) => return,
+            () = down(&mut state) => return,
         }
     }
 }
@@ -89,7 +89,7 @@ fn take_if_in(losing: &Losing, sent: &[u8]) -> bool {
     losing.take_if(|bytes| sent.windows(bytes.len()).any(|window| window == bytes)).is_some()
 }
 
-async fn down(link: &mut watch::Receiver<Link>) {
+async fn down(state: &mut watch::Receiver<LinkState>) {
     // An error means that the test has ended.
-    let _ = link.wait_for(|link| *link == Link::Down).await;
+    let _ = state.wait_for(|state| *state == LinkState::Down).await;
 }

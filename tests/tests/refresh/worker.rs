@@ -88,7 +88,7 @@ pub enum Command {
         user: String,
         give_up: Option<Duration>,
     },
-    /// Calls it from many tasks, each for its own user: right when the token expires, and at least once a interval.
+    /// Calls the API from many tasks, each for one user: as soon as the token expires, and at least once per interval.
     Run {
         provider: String,
         users: Vec<String>,

@@ -4,7 +4,7 @@ use url::Url;
 
 use super::{Browser, Demo, DemoFiles, OidcProvider, Page};
 
-/// The demo with the real OpenID provider configured under the name `acme`, both running.
+/// The running demo, and a running OpenID provider that it knows as `acme`.
 pub struct Acme {
     pub provider: OidcProvider,
     pub files: DemoFiles,
@@ -12,7 +12,7 @@ pub struct Acme {
 }
 
 impl Acme {
-    /// Starts both, or says what is missing.
+    /// Starts both. If something is missing, prints that and returns `None`.
     pub fn start() -> Option<Self> {
         let files = DemoFiles::new();
         let provider = OidcProvider::start(&files.redirect_uri())?;
@@ -21,8 +21,8 @@ impl Acme {
         Some(Self { provider, files, demo })
     }
 
-    /// Starts both, with pushed authorization requests and tokens bound to a key, which the provider insists on, and on a
-    /// nonce in every proof.
+    /// Starts both, with a provider that requires pushed authorization requests, tokens that are bound to a key, and a nonce
+    /// in every proof.
     pub fn start_bound() -> Option<Self> {
         let files = DemoFiles::new();
         let client = OidcProvider::bound_client(&files.redirect_uri());
@@ -34,7 +34,7 @@ impl Acme {
         Some(Self { provider, files, demo })
     }
 
-    /// Stops the demo as an operator does, and starts it again with the same files.
+    /// Interrupts the demo, as an operator does, and starts it again with the same files.
     pub fn restart(self) -> Self {
         let Self { provider, files, demo } = self;
         let status = demo.interrupt();
@@ -43,14 +43,14 @@ impl Acme {
         Self { provider, files, demo }
     }
 
-    /// Presses Connect; the browser arrives at the provider's first page.
+    /// Presses Connect, and returns the provider's first page.
     pub fn begin(&self, browser: &Browser) -> Page {
         let home = browser.open(self.demo.url("/"));
         assert!(home.status().is_success(), "{}: {}", home.status(), home.text());
         browser.press(&home, "/login/acme").after(home)
     }
 
-    /// The whole dance with every hop of it, to the page of the demo it ends on.
+    /// The complete dance. Returns the page of the demo at which it ends, with every hop.
     pub fn connect(&self, browser: &Browser, user: &str) -> Page {
         let page = self.begin(browser);
         let page = self.provider.sign_in_and_consent(browser, page, user);
@@ -59,7 +59,7 @@ impl Acme {
         page
     }
 
-    /// The dance up to the callback, whose address is returned and not opened.
+    /// The dance up to the callback. Returns the URL of the callback without opening it.
     pub fn callback(&self, browser: &Browser, user: &str) -> Url {
         let halting = browser.stopping_before(self.files.redirect_uri());
         let page = self.begin(&halting);
@@ -68,20 +68,20 @@ impl Acme {
             .unwrap_or_else(|| panic!("no callback, but {}: {}", page.hops.last().unwrap().url, page.body))
     }
 
-    /// What `/me/acme` answers to a program with this browser's cookies.
+    /// The response of `/me/acme` to a program with the cookies of this browser.
     pub fn me(&self, browser: &Browser) -> (StatusCode, Value) {
         browser.json(self.demo.url("/me/acme"))
     }
 
-    /// Whom the provider's API says the token of this browser's user belongs to.
+    /// The subject of the token of this browser's user, according to the provider's API.
     pub fn subject(&self, browser: &Browser) -> String {
-        let (status, answer) = self.me(browser);
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        let subject = member(&answer, "sub").unwrap_or_else(|| panic!("no sub in {answer}"));
+        let (status, response) = self.me(browser);
+        assert_eq!(status, StatusCode::OK, "{response}");
+        let subject = member(&response, "sub").unwrap_or_else(|| panic!("no sub in {response}"));
         subject.as_str().unwrap().to_owned()
     }
 
-    /// Whether the demo says that this browser is connected.
+    /// Whether this browser is connected, according to the demo.
     pub fn is_connected(&self, browser: &Browser) -> bool {
         self.demo.is_connected(browser)
     }
@@ -97,7 +97,7 @@ impl Acme {
     }
 }
 
-/// A member of that name, however deep.
+/// A member with this name, at any depth.
 fn member<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     match value {
         Value::Object(members) => members.get(name).or_else(|| members.values().find_map(|inner| member(inner, name))),

@@ -13,17 +13,17 @@ use super::Form;
 
 const MOST_HOPS: usize = 20;
 
-/// A browser without JavaScript: keeps cookies, follows redirects one by one, fills and submits forms.
+/// A browser without JavaScript. It stores cookies, follows redirects one by one, and fills in and submits forms.
 ///
-/// Sends what real ones send along (`Origin`, `Sec-Fetch-Site`), so that defences against cross-site requests see
-/// what they would see in life. A clone shares the cookies: it is another tab.
+/// It sends `Origin` and `Sec-Fetch-Site` as real browsers do, so that defences against cross-site requests are tested. A
+/// clone shares the cookies, like another tab.
 #[derive(Clone)]
 pub struct Browser {
     client: Client,
     stop_before: Option<String>,
 }
 
-/// One request and its answer on the way to a page.
+/// One request and its response on the way to a page.
 pub struct Hop {
     pub method: Method,
     pub url: Url,
@@ -31,17 +31,17 @@ pub struct Hop {
     pub headers: HeaderMap,
 }
 
-/// Where a navigation ended.
+/// The page at the end of a navigation.
 pub struct Page {
-    /// Every request made, the last one being the page itself.
+    /// All requests. The last one is that of the page itself.
     pub hops: Vec<Hop>,
     pub body: String,
-    /// The address that was not opened, when the browser was told to stop before it.
+    /// The URL that was not opened, because the browser stops before it.
     pub stopped_before: Option<Url>,
 }
 
 impl Browser {
-    /// A browser that has never been anywhere.
+    /// A browser without cookies.
     pub fn new() -> Self {
         let client = Client::builder()
             .cookie_provider(Arc::new(Jar::default()))
@@ -53,17 +53,17 @@ impl Browser {
         Self { client, stop_before: None }
     }
 
-    /// The same browser, but it does not open addresses that start with `prefix` when redirected there.
+    /// The same browser, which does not follow redirects to URLs that start with `prefix`.
     pub fn stopping_before(&self, prefix: impl Into<String>) -> Self {
         Self { client: self.client.clone(), stop_before: Some(prefix.into()) }
     }
 
-    /// Opens an address typed into the address bar.
+    /// Opens a URL as if typed into the address bar.
     pub fn open(&self, url: impl AsRef<str>) -> Page {
         self.navigate(None, Method::GET, parse(url), &[])
     }
 
-    /// Opens what the page offers at `path`: the link or form that leads there.
+    /// Follows the link, or submits the form, that leads to `path`.
     pub fn press(&self, page: &Page, path: &str) -> Page {
         match page.form_to(path) {
             Some(form) => self.submit(&form),
@@ -86,11 +86,11 @@ impl Browser {
         self.navigate(Some(&form.page), form.method.clone(), url, &form.fields)
     }
 
-    /// What a program with this browser's cookies is answered: asks for JSON, follows no redirect.
+    /// The response to a program with the cookies of this browser, which accepts JSON and follows no redirect.
     pub fn json(&self, url: impl AsRef<str>) -> (StatusCode, Value) {
-        let answer = self.client.get(url.as_ref()).header(ACCEPT, "application/json").send().unwrap();
-        let status = answer.status();
-        let body = answer.text().unwrap();
+        let response = self.client.get(url.as_ref()).header(ACCEPT, "application/json").send().unwrap();
+        let status = response.status();
+        let body = response.text().unwrap();
         let value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{}: {error}: {body}", url.as_ref()));
         (status, value)
     }
@@ -101,9 +101,9 @@ impl Browser {
         let mut relation = Relation::of(from, &url);
         loop {
             assert!(hops.len() < MOST_HOPS, "more than {MOST_HOPS} redirects, the last to {url}");
-            let answer = self.request(&method, &url, fields, from, relation).send().unwrap();
-            let (status, headers) = (answer.status(), answer.headers().clone());
-            let body = answer.text().unwrap();
+            let response = self.request(&method, &url, fields, from, relation).send().unwrap();
+            let (status, headers) = (response.status(), response.headers().clone());
+            let body = response.text().unwrap();
             let next = redirect(&url, status, &headers);
             hops.push(Hop { method: method.clone(), url: url.clone(), status, headers });
 
@@ -147,7 +147,7 @@ impl Browser {
 }
 
 impl Page {
-    /// The same page, reached by way of `earlier`.
+    /// The same page, reached through `earlier`.
     pub fn after(mut self, earlier: Self) -> Self {
         self.hops.splice(0..0, earlier.hops);
         self
@@ -173,7 +173,7 @@ impl Page {
         self.hops.iter().flat_map(|hop| hop.headers.get_all(SET_COOKIE)).map(|value| value.to_str().unwrap()).collect()
     }
 
-    /// What the page says, without its mark-up.
+    /// The text of the page, without mark-up.
     pub fn text(&self) -> String {
         let html = Html::parse_document(&self.body);
         let shown: String = html.select(&selector("body")).flat_map(|body| body.text()).collect();
@@ -185,10 +185,10 @@ impl Page {
         Form::with_button(self.url(), &self.body, button).is_some()
     }
 
-    /// The form whose button shows `button`, as it is submitted with that button.
+    /// The form with this button, as it is submitted with the button.
     ///
     /// # Panics
-    /// When the page has no such form.
+    /// If the page has no such form.
     pub fn form(&self, button: &str) -> Form {
         Form::with_button(self.url(), &self.body, button)
             .unwrap_or_else(|| panic!("no form with a button {button:?} on {}: {}", self.url(), self.text()))
@@ -199,10 +199,10 @@ impl Page {
         Form::sent_to(self.url(), &self.body, path)
     }
 
-    /// Where the link that shows `text` leads.
+    /// The target of the link with this text.
     ///
     /// # Panics
-    /// When the page has no such link.
+    /// If the page has no such link.
     pub fn link(&self, text: &str) -> Url {
         let html = Html::parse_document(&self.body);
         html.select(&selector("a[href]"))
@@ -214,13 +214,13 @@ impl Page {
     /// The link that leads to `path` of the page's own site.
     ///
     /// # Panics
-    /// When the page has no such link.
+    /// If the page has no such link.
     pub fn link_to(&self, path: &str) -> Url {
         let html = Html::parse_document(&self.body);
         html.select(&selector("a[href]"))
             .filter_map(|link| self.url().join(link.attr("href")?).ok())
             .find(|url| url.origin() == self.url().origin() && url.path() == path)
-            .unwrap_or_else(|| panic!("nothing leads to {path} on {}: {}", self.url(), self.text()))
+            .unwrap_or_else(|| panic!("no link or form leads to {path} on {}: {}", self.url(), self.text()))
     }
 
     fn last(&self) -> &Hop {
@@ -243,10 +243,11 @@ fn redirect(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
     Some(url.join(headers.get(LOCATION)?.to_str().unwrap()).unwrap())
 }
 
-/// `Sec-Fetch-Site`: how a request's target relates to the page it came from. Redirects only ever make it worse.
+/// `Sec-Fetch-Site`: the relation between the target of a request and the page that it came from. A redirect can only make
+/// it more distant.
 ///
-/// To a real browser every port of 127.0.0.1 is the same site. Here another port counts as another site, as providers
-/// are in life.
+/// To a real browser, all ports of 127.0.0.1 are the same site. Here another port counts as another site, because real
+/// providers are on other sites.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Relation {
     SameOrigin,

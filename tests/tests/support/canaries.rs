@@ -1,28 +1,28 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
-/// Shorter values would be found by chance.
+/// Shorter values might be found by chance.
 const SHORTEST: usize = 8;
 
-/// Secret values to search other places for, in every form they could have leaked in.
+/// Secret values, and the search for them in every encoding in which they might leak.
 #[derive(Default)]
 pub struct Canaries {
     values: Vec<(String, String)>,
 }
 
 impl Canaries {
-    /// Adds a value; `kind` is what a finding is called, since the value itself is not printed.
+    /// Adds a value. A match is reported as `kind`, so that the value is not printed.
     pub fn add(&mut self, kind: &str, value: &str) {
         assert!(value.len() >= SHORTEST, "a {kind} of {} bytes is too short to search for", value.len());
         self.values.push((kind.to_owned(), value.to_owned()));
     }
 
-    /// How many values of a kind there are.
+    /// The number of values of this kind.
     pub fn count(&self, kind: &str) -> usize {
         self.values.iter().filter(|(found, _)| found == kind).count()
     }
 
-    /// What of them stands in `bytes`: plain, percent-encoded, as base64, as hexadecimal digits or backwards.
+    /// The values that `bytes` contain: plain, percent-encoded, in base64, in hexadecimal or reversed.
     pub fn found_in(&self, bytes: &[u8]) -> Vec<String> {
         let text = String::from_utf8_lossy(bytes);
         let mut found = Vec::new();
@@ -47,7 +47,7 @@ fn forms(value: &str) -> Vec<(&'static str, String)> {
         ("backwards", value.chars().rev().collect()),
         ("as a list of bytes", format!("{:?}", value.as_bytes()).trim_matches(['[', ']']).to_owned()),
     ];
-    // Base64 of a longer text shows the value in one of three ways, by where in the text it begins.
+    // In base64, a value has three possible encodings, depending on its position in the text.
     for skipped in 0..3 {
         let inner = &value.as_bytes()[skipped..];
         let whole = &inner[..inner.len() / 3 * 3];

@@ -14,7 +14,7 @@ const STARTING: Duration = Duration::from_secs(30);
 const STOPPING: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What one or several runs of the demo share: its address, its SQLite file, its keys, its configuration, its log.
+/// The state that several runs of the demo share: address, SQLite file, keys, configuration and log.
 pub struct DemoFiles {
     directory: TempDir,
     port: u16,
@@ -22,7 +22,7 @@ pub struct DemoFiles {
     storage: Option<&'static str>,
 }
 
-/// The `oauth-dance demo` program, running. Killed when dropped.
+/// A running `oauth-dance demo`. It is killed when this is dropped.
 pub struct Demo {
     child: Child,
     url: String,
@@ -34,12 +34,12 @@ impl DemoFiles {
         Self { directory: TempDir::new().unwrap(), port: free_port(), configured: false, storage: None }
     }
 
-    /// Stores the tokens elsewhere than in a SQLite file.
+    /// Stores the tokens in this storage instead of a SQLite file.
     pub fn with_storage(self, url: &'static str) -> Self {
         Self { storage: Some(url), ..self }
     }
 
-    /// Where the demo will be.
+    /// The URL of the demo.
     pub fn base_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -49,29 +49,29 @@ impl DemoFiles {
         format!("{}/login/acme/authorized", self.base_url())
     }
 
-    /// Makes a running provider known to the demo, under the name `acme`.
+    /// Configures a running provider with the name `acme`.
     pub fn with_provider(self, provider: &OidcProvider) -> Self {
         self.with_provider_and(provider, "")
     }
 
-    /// The same with any configuration, in TOML.
+    /// Adds a configuration in TOML.
     pub fn with_configuration(mut self, toml: &str) -> Self {
         fs::write(self.path("demo.toml"), toml).unwrap();
         self.configured = true;
         self
     }
 
-    /// The same with more fields of the provider, in TOML.
+    /// Configures a running provider with additional fields in TOML.
     pub fn with_provider_and(self, provider: &OidcProvider, fields: &str) -> Self {
         self.with_configuration(&configuration(provider, fields))
     }
 
-    /// Starts the demo and waits until it says where to go. A second process takes part under an address of its own.
+    /// Starts the demo and waits until it prints its URL.
     pub fn start(&self) -> Demo {
         self.start_on(self.port)
     }
 
-    /// Starts the demo on a port other than the one its redirect URIs name.
+    /// Starts the demo on another port than that of its redirect URIs, as a second process.
     pub fn start_on(&self, port: u16) -> Demo {
         let log = self.log_file();
         let already = fs::metadata(self.path("demo.log")).unwrap().len() as usize;
@@ -98,19 +98,19 @@ impl DemoFiles {
         Demo { child, url: format!("http://127.0.0.1:{port}") }
     }
 
-    /// Everything every run has printed so far.
+    /// The output of all runs so far.
     pub fn log(&self) -> Vec<u8> {
         fs::read(self.path("demo.log")).unwrap()
     }
 
-    /// The bytes of the SQLite database as they are on the disk, write-ahead log included.
+    /// The bytes of the SQLite database on the disk, including the write-ahead log.
     pub fn database(&self) -> Vec<u8> {
         let files = fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap());
         let files = files.filter(|entry| entry.file_name().to_string_lossy().starts_with("tokens.sqlite"));
         files.flat_map(|entry| fs::read(entry.path()).unwrap()).collect()
     }
 
-    /// The key file's text.
+    /// The text of the key file.
     pub fn key_file(&self) -> String {
         fs::read_to_string(self.path("demo.key")).unwrap()
     }
@@ -138,12 +138,12 @@ impl Demo {
         format!("{}{path}", self.url)
     }
 
-    /// Ctrl-C, and the status the program ends with.
+    /// Interrupts the program as with Ctrl-C, and returns its exit status.
     ///
     /// # Panics
-    /// When it does not end in time.
+    /// If it does not end in time.
     pub fn interrupt(mut self) -> ExitStatus {
-        // The shell's own `kill`: small systems have no program of that name.
+        // The `kill` of the shell, because small systems have no such program.
         let signal = format!("kill -INT {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &signal]).status().unwrap().success(), "{signal}");
         let until = Instant::now() + STOPPING;
@@ -156,18 +156,18 @@ impl Demo {
         }
     }
 
-    /// Ends the program at once, as a crash would.
+    /// Kills the program, as in a crash.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Whether the page with the connections says that this browser is connected to `acme`.
+    /// Whether this browser is connected to `acme`, according to the page of connections.
     pub fn is_connected(&self, browser: &Browser) -> bool {
         let (status, page) = browser.json(self.url("/"));
         assert!(status.is_success(), "{status}: {page}");
         let connected = &provider_named(&page, "acme")["connected"];
-        connected.as_bool().unwrap_or_else(|| panic!("`connected` is not a truth value in {page}"))
+        connected.as_bool().unwrap_or_else(|| panic!("`connected` is not a boolean in {page}"))
     }
 }
 
@@ -178,9 +178,9 @@ impl Drop for Demo {
     }
 }
 
-/// The `oauth-dance` program: `OAUTH_DANCE_BIN` if that is set, else what Cargo builds of `oauth-dance-cli` now.
+/// The `oauth-dance` program: `OAUTH_DANCE_BIN` if that is set. Otherwise Cargo builds it now.
 ///
-/// Cargo tells tests only about the programs of their own package, and does not always build those of others.
+/// Cargo passes to tests only the programs of their own package, and does not always build those of other packages.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| match std::env::var_os("OAUTH_DANCE_BIN") {
@@ -242,14 +242,14 @@ fn configuration(provider: &OidcProvider, fields: &str) -> String {
     )
 }
 
-/// The object about a provider, whether the page lists providers in an array or by name.
+/// The object of a provider, in an array or in an object with the names of providers.
 fn provider_named<'a>(page: &'a Value, name: &str) -> &'a Value {
     let providers = page.get("providers").or_else(|| page.get("connections")).unwrap_or(page);
     let listed = || {
         let named = |provider: &&Value| provider["name"] == name || provider["provider"] == name;
         providers.as_array()?.iter().find(named)
     };
-    providers.get(name).or_else(listed).unwrap_or_else(|| panic!("nothing about {name} in {page}"))
+    providers.get(name).or_else(listed).unwrap_or_else(|| panic!("no {name} in {page}"))
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -4,7 +4,7 @@ use url::Url;
 
 use super::browser::selector;
 
-/// A form as a browser would submit it: its fields with the values the page gave them.
+/// A form as a browser submits it: its fields, with the values from the page.
 pub struct Form {
     /// The page the form is on.
     pub page: Url,
@@ -29,10 +29,10 @@ impl Form {
         Some(Self::read(page, &html, form, button))
     }
 
-    /// Gives the field called `name` a value, as if typed.
+    /// Sets the field with this name, as if typed.
     ///
     /// # Panics
-    /// When the form has no such field.
+    /// If the form has no such field.
     pub fn fill(mut self, name: &str, value: &str) -> Self {
         let field = self.fields.iter_mut().find(|(field, _)| field == name);
         let Some((_, old)) = field else {
@@ -42,10 +42,10 @@ impl Form {
         self
     }
 
-    /// Gives the field with the label `label` a value.
+    /// Sets the field with this label.
     ///
     /// # Panics
-    /// When the form has no such field.
+    /// If the form has no such field.
     pub fn fill_labelled(self, label: &str, value: &str) -> Self {
         let name = self.labels.iter().find(|(text, _)| text == label).map(|(_, name)| name.clone());
         let Some(name) = name else {

@@ -1,7 +1,7 @@
-//! The real parts the end-to-end tests are made of: real providers of both protocols, a browser that shows every hop, and
-//! the `oauth-dance` program itself.
+//! The parts of the end-to-end tests: real providers of both protocols, a browser that records every hop, and the
+//! `oauth-dance` program itself.
 //!
-//! Every file of tests uses its own share of this module, hence no warnings about what it leaves unused.
+//! Each test file uses only a part of this module, so unused code causes no warnings.
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod acme;
@@ -26,29 +26,27 @@ pub use form::Form;
 pub use oauth1_provider::OAuth1Provider;
 pub use oidc_provider::OidcProvider;
 
-/// Where the Node programs and their packages live.
+/// The folder of the Node programs and their packages.
 pub const E2E: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e");
 
-/// Debian's Chromium.
+/// The path of Chromium in Debian.
 pub const CHROMIUM: &str = "/usr/bin/chromium";
 
-/// Says loudly that a test cannot run here because `part` is missing.
-///
-/// With `REQUIRE_BACKENDS=1` in the environment that is a failure; without, the caller returns.
+/// Prints that a test is skipped because `part` is missing. The caller then returns.
 ///
 /// # Panics
-/// When `REQUIRE_BACKENDS=1`.
+/// If `REQUIRE_BACKENDS=1`.
 pub fn missing(part: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     assert!(
         std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"),
-        "{test} needs {part}, and REQUIRE_BACKENDS=1 forbids to skip it; `tests/run` installs what is missing"
+        "{test} needs {part}, and may not be skipped because REQUIRE_BACKENDS=1 is set; `tests/run` installs what is missing"
     );
     // Not `eprintln!`, whose output the test harness hides when a test passes.
     let _ = writeln!(std::io::stderr().lock(), "\nSKIP {test}: {part} is missing; `tests/run` installs it\n");
 }
 
-/// Whether Node and the named npm package are here; says so when they are not.
+/// Whether Node and the npm package are installed. Prints a message if they are not.
 pub fn has_node_package(name: &str) -> bool {
     if !runs("node") {
         missing("Node");
@@ -61,7 +59,7 @@ pub fn has_node_package(name: &str) -> bool {
     true
 }
 
-/// The Python that has the packages of `requirements.txt`; says so when it is not here.
+/// The Python with the packages of `requirements.txt`. Prints a message if it is not installed.
 pub fn python() -> Option<std::path::PathBuf> {
     let folder = std::path::Path::new(E2E);
     let read = |path| std::fs::read(folder.join(path)).ok();
@@ -73,7 +71,7 @@ pub fn python() -> Option<std::path::PathBuf> {
     Some(folder.join(".venv/bin/python"))
 }
 
-/// Whether Chromium is here; says so when it is not.
+/// Whether Chromium is installed. Prints a message if it is not.
 pub fn has_chromium() -> bool {
     let found = std::path::Path::new(CHROMIUM).exists();
     if !found {
@@ -82,10 +80,10 @@ pub fn has_chromium() -> bool {
     found
 }
 
-/// A port nothing listens on at the moment, for programs whose address must be known before they start.
+/// A free port, for programs whose address has to be known before they start.
 ///
-/// It is below those the system gives to whoever asks for any, so that nobody gets it meanwhile. The next one is the
-/// demo's own provider's.
+/// It is below the range from which the system assigns ports, so that no other program gets it in the meantime. The next port
+/// is for the demo's own provider.
 pub fn free_port() -> u16 {
     let random = || (RandomState::new().build_hasher().finish() % 4_000) as u16;
     let mut ports = std::iter::repeat_with(|| 12_000 + 2 * random());

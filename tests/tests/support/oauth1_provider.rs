@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use super::program::Program;
 use super::{Browser, Page, python};
 
-/// A provider of OAuth 1.0a on PyPI's `oauthlib`, running: it checks signatures, nonces, verifiers. Ends when dropped.
+/// A running provider of OAuth 1.0a that uses `oauthlib` from PyPI. It checks signatures, nonces and verifiers, and ends when
+/// this is dropped.
 pub struct OAuth1Provider {
     base: String,
     private_key: String,
@@ -12,12 +13,12 @@ pub struct OAuth1Provider {
 }
 
 impl OAuth1Provider {
-    /// The client that it knows, by oauthlib's rules 20 to 30 letters and digits.
+    /// The key of its client. `oauthlib` requires 20 to 30 letters and digits.
     pub const CLIENT_KEY: &'static str = "clientKey0123456789abcd";
-    /// The kind of secret that goes wrong when it is not encoded as RFC 5849 section 3.6 says.
+    /// A secret that has to be encoded according to RFC 5849 section 3.6.
     pub const CLIENT_SECRET: &'static str = "p@ss w/rd+% and=more&~\u{fc}";
 
-    /// Starts a provider, or says why it cannot.
+    /// Starts a provider. If something is missing, prints that and returns `None`.
     pub fn start(callback: &str) -> Option<Self> {
         let settings =
             json!({ "clientKey": Self::CLIENT_KEY, "clientSecret": Self::CLIENT_SECRET, "callback": callback });
@@ -31,34 +32,34 @@ impl OAuth1Provider {
         format!("{}{path}", self.base)
     }
 
-    /// The private key that the client signs with by RSA-SHA1, in PEM.
+    /// The private key of the client for RSA-SHA1, in PEM.
     pub fn private_key(&self) -> &str {
         &self.private_key
     }
 
-    /// Allows, on the provider's own page. The hops are those of the whole walk, after the ones that led to `page`.
+    /// Grants access on the provider's page. The result has all hops after those that led to `page`.
     pub fn allow(&self, browser: &Browser, page: Page, user: &str) -> Page {
         browser.submit(&page.form("Allow").fill("user", user)).after(page)
     }
 
-    /// Denies, on the provider's own page.
+    /// Denies access on the provider's page.
     pub fn deny(&self, browser: &Browser, page: Page) -> Page {
         browser.follow(&page, "Deny").after(page)
     }
 
-    /// Every request of this path: its `Authorization` header and what it was answered.
+    /// All requests of this path, each with its `Authorization` header and the status of its response.
     pub fn requests(&self, path: &str) -> Vec<Value> {
         let log: Value = client().get(self.url("/_log")).send().unwrap().json().unwrap();
         log.as_array().unwrap().iter().filter(|entry| entry["path"] == path).cloned().collect()
     }
 
-    /// Sends a `GET` request again, signature and all.
+    /// Sends a `GET` request again, with the same signature.
     pub fn replay(&self, path: &str, authorization: &str) -> u16 {
         let request = client().get(self.url(path)).header("authorization", authorization);
         request.send().unwrap().status().as_u16()
     }
 
-    /// Forgets all token credentials.
+    /// Revokes all token credentials.
     pub fn revoke_all(&self) {
         client().post(self.url("/_revoke")).send().unwrap().error_for_status().unwrap();
     }

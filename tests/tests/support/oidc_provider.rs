@@ -10,24 +10,23 @@ use super::{Browser, Canaries, Form, Page, has_node_package};
 const EXPIRING: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The certified npm package `oidc-provider`, running: PKCE required, refresh tokens rotated. Ends when dropped.
+/// The certified npm package `oidc-provider`, running. It requires PKCE, rotates refresh tokens, and ends when this is dropped.
 pub struct OidcProvider {
     issuer: String,
     _program: Program,
 }
 
 impl OidcProvider {
-    /// A client of the provider. The secret is the kind that goes wrong when it is not encoded as RFC 6749 section
-    /// 2.3.1 says.
+    /// A client of the provider. Its secret has to be encoded according to RFC 6749 section 2.3.1.
     pub const CLIENT_ID: &'static str = "demo";
     pub const CLIENT_SECRET: &'static str = "p@ss:w/rd+% and=more&";
 
-    /// Starts a provider that knows one client, or says why it cannot.
+    /// Starts a provider with one client. If something is missing, prints that and returns `None`.
     pub fn start(redirect_uri: &str) -> Option<Self> {
         Self::start_with(&json!({ "clients": [Self::client(redirect_uri)] }))
     }
 
-    /// One client's metadata, for `start_with`.
+    /// The metadata of a client, for `start_with`.
     pub fn client(redirect_uri: &str) -> Value {
         json!({
             "client_id": Self::CLIENT_ID,
@@ -36,7 +35,7 @@ impl OidcProvider {
         })
     }
 
-    /// One client's metadata that may do nothing but by pushed authorization requests and tokens bound to a key.
+    /// The metadata of a client that has to use pushed authorization requests and tokens bound to a key.
     pub fn bound_client(redirect_uri: &str) -> Value {
         let mut client = Self::client(redirect_uri);
         client["require_pushed_authorization_requests"] = true.into();
@@ -44,7 +43,8 @@ impl OidcProvider {
         client
     }
 
-    /// Starts a provider with the settings `oidc-provider.mjs` documents, or says why it cannot.
+    /// Starts a provider with the settings that `oidc-provider.mjs` documents. If something is missing, prints that and
+    /// returns `None`.
     pub fn start_with(settings: &Value) -> Option<Self> {
         if !has_node_package("oidc-provider") {
             return None;
@@ -53,7 +53,7 @@ impl OidcProvider {
         Some(Self { issuer: start["issuer"].as_str().unwrap().to_owned(), _program: program })
     }
 
-    /// The provider's issuer identifier, which is also the base of its addresses.
+    /// The provider's issuer identifier, which is also the base of its URLs.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
@@ -63,12 +63,12 @@ impl OidcProvider {
         format!("{}{path}", self.issuer)
     }
 
-    /// Walks a browser through the provider's own pages: signs in as `user` where asked, and consents.
+    /// Signs in as `user` on the provider's pages, if that is required, and consents.
     ///
-    /// The page's hops are those of the whole walk, after the ones that led to `page`.
+    /// The result has all hops after those that led to `page`.
     pub fn sign_in_and_consent(&self, browser: &Browser, page: Page, user: &str) -> Page {
         let mut page = page;
-        while self.is_asking(&page) {
+        while self.is_interactive(&page) {
             let form = match page.has_form("Sign-in") {
                 true => sign_in(&page, user),
                 false => page.form("Continue"),
@@ -78,8 +78,8 @@ impl OidcProvider {
         page
     }
 
-    /// Walks a browser up to the consent page, signing in where asked, and cancels there. The hops are those of the
-    /// whole walk.
+    /// Signs in on the provider's pages, if that is required, and cancels on the consent page. The result has all hops after
+    /// those that led to `page`.
     pub fn sign_in_and_cancel(&self, browser: &Browser, page: Page, user: &str) -> Page {
         let consent = match page.has_form("Sign-in") {
             true => browser.submit(&sign_in(&page, user)).after(page),
@@ -89,7 +89,7 @@ impl OidcProvider {
         browser.follow(&consent, "Cancel").after(consent)
     }
 
-    /// What was asked of `/request`, `/token`, `/me` and `/token/revocation`, oldest first.
+    /// The requests of `/request`, `/token`, `/me` and `/token/revocation`, oldest first.
     pub fn log(&self) -> Vec<Value> {
         let log: Value = self.get("/_log");
         log.as_array().unwrap().clone()
@@ -112,7 +112,7 @@ impl OidcProvider {
         list.iter().map(|value| value.as_str().unwrap().to_owned()).collect()
     }
 
-    /// Everything secret that went over the wire, and the client's secret.
+    /// All secrets that were transferred, and the secret of the client.
     pub fn secrets(&self) -> Canaries {
         let mut canaries = Canaries::default();
         canaries.add("client secret", Self::CLIENT_SECRET);
@@ -126,14 +126,14 @@ impl OidcProvider {
 
     /// The status of the userinfo endpoint for an access token.
     pub fn userinfo_status(&self, access_token: &str) -> u16 {
-        let answer = client().get(self.url("/me")).bearer_auth(access_token).send().unwrap();
-        answer.status().as_u16()
+        let response = client().get(self.url("/me")).bearer_auth(access_token).send().unwrap();
+        response.status().as_u16()
     }
 
-    /// Waits until the provider refuses an access token: its clock is not ours to move.
+    /// Waits until the provider rejects an access token, because its clock cannot be moved.
     ///
     /// # Panics
-    /// When it goes on accepting it.
+    /// If the provider still accepts the token after a while.
     pub fn wait_until_refused(&self, access_token: &str) {
         let until = Instant::now() + EXPIRING;
         while self.userinfo_status(access_token) != 401 {
@@ -142,17 +142,17 @@ impl OidcProvider {
         }
     }
 
-    /// How many seconds access tokens issued from now on live.
+    /// Sets the lifetime of further access tokens in seconds.
     pub fn set_access_token_ttl(&self, seconds: u64) {
         self.set(&json!({ "accessTokenTtl": seconds }));
     }
 
     fn set(&self, settings: &Value) {
-        let answer = client().post(self.url("/_settings")).json(settings).send().unwrap();
-        answer.error_for_status().unwrap();
+        let response = client().post(self.url("/_settings")).json(settings).send().unwrap();
+        response.error_for_status().unwrap();
     }
 
-    fn is_asking(&self, page: &Page) -> bool {
+    fn is_interactive(&self, page: &Page) -> bool {
         page.stopped_before.is_none() && page.url().as_str().starts_with(&self.url("/interaction/"))
     }
 

@@ -11,17 +11,17 @@ use super::E2E;
 
 const STARTING: Duration = Duration::from_secs(60);
 
-/// A program of `tests/e2e`, running: it takes its settings as an argument and says in its first line, in JSON, where it
-/// listens. Ends when dropped.
+/// A running program of `tests/e2e`. It gets its settings as an argument, and prints the address on which it listens as a
+/// first line of JSON. It ends when this is dropped.
 pub struct Program {
     child: Child,
 }
 
 impl Program {
-    /// Starts it, and returns what it said too.
+    /// Starts the program, and returns its first line too.
     ///
     /// # Panics
-    /// If it says nothing that can be read.
+    /// If the first line is not JSON.
     pub fn start(interpreter: impl AsRef<OsStr>, script: &str, settings: &Value) -> (Self, Value) {
         let child = Command::new(interpreter)
             .args([script, &settings.to_string()])
@@ -33,7 +33,7 @@ impl Program {
             .unwrap();
         let mut program = Self { child };
         let Some(said) = program.first_line() else {
-            panic!("{script} did not say within {STARTING:?} where it listens");
+            panic!("{script} did not print within {STARTING:?} on which address it listens");
         };
         (program, said)
     }
