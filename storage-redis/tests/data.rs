@@ -83,11 +83,11 @@ async fn keys_and_payloads_are_bytes() {
 async fn retention_ends_on_the_server_without_remains() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
-    let kept_for = |seconds| Record::new("x").with_retain_for(Some(Duration::from_secs(seconds)));
+    let retained_for = |seconds| Record::new("x").with_retain_for(Some(Duration::from_secs(seconds)));
     for index in 0..20 {
-        storage.put(&user(format!("short{index}")), &kept_for(1), Precondition::Absent).await.unwrap();
+        storage.put(&user(format!("short{index}")), &retained_for(1), Precondition::Absent).await.unwrap();
     }
-    storage.put(&user("long"), &kept_for(100), Precondition::Absent).await.unwrap();
+    storage.put(&user("long"), &retained_for(100), Precondition::Absent).await.unwrap();
     storage.put(&user("short0"), &Record::new("for good"), Precondition::Always).await.unwrap();
     let left = storage.get(&user("long")).await.unwrap().unwrap().value.retain_for.unwrap();
     assert!((Duration::from_secs(98)..=Duration::from_secs(100)).contains(&left), "{left:?}");
@@ -99,7 +99,7 @@ async fn retention_ends_on_the_server_without_remains() {
     let names: BTreeSet<_> =
         list(&storage, &Filter::everything(), 7).await.iter().map(|key| key.user().to_owned()).collect();
     assert_eq!(names, BTreeSet::from(["long".to_owned(), "short0".to_owned()]));
-    storage.put(&user("short2"), &kept_for(100), Precondition::Absent).await.unwrap();
+    storage.put(&user("short2"), &retained_for(100), Precondition::Absent).await.unwrap();
     assert!(!storage.delete(&user("short3"), None).await.unwrap());
 
     let mut purged = storage.purge(5).await.unwrap();

@@ -6,7 +6,7 @@ use oauth_dance_core::{
     Versioned,
 };
 
-use super::{Database, kept_for, key, ready};
+use super::{Database, key, ready, retained_for};
 
 pub async fn every_field_round_trips<D: Database>(database: &D) {
     let storage = ready(database).await;
@@ -62,7 +62,7 @@ pub async fn preconditions_apply_to_every_write<D: Database>(database: &D) {
     assert_eq!(storage.get(&key).await.unwrap(), Some(Versioned::new(one.clone(), first)));
 
     let second = storage.put(&key, &two, Precondition::Version(first)).await.unwrap();
-    let stale = storage.put(&key, &kept_for(5), Precondition::Version(first)).await;
+    let stale = storage.put(&key, &retained_for(5), Precondition::Version(first)).await;
     assert!(matches!(stale, Err(StorageError::Conflict)), "{stale:?}");
     assert_eq!(storage.get(&key).await.unwrap(), Some(Versioned::new(two.clone(), second)));
     let third = storage.put(&key, &two, Precondition::Version(second)).await.unwrap();
@@ -125,7 +125,7 @@ pub async fn versions_are_never_reused<D: Database>(database: &D) {
 pub async fn retention_hides_and_purge_removes_records<D: Database>(database: &D) {
     let storage = ready(database).await;
     let key = key("alice");
-    let version = storage.put(&key, &kept_for(60), Precondition::Always).await.unwrap();
+    let version = storage.put(&key, &retained_for(60), Precondition::Always).await.unwrap();
     let left = storage.get(&key).await.unwrap().unwrap().value.retain_for.unwrap();
     assert!((58..=60).contains(&left.as_secs()), "{left:?}");
     assert_eq!(storage.purge(10).await.unwrap(), 0);
@@ -136,7 +136,7 @@ pub async fn retention_hides_and_purge_removes_records<D: Database>(database: &D
     assert!(storage.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries.is_empty());
     assert!(!storage.delete(&key, None).await.unwrap());
     assert!(!storage.delete(&key, Some(version)).await.unwrap());
-    let late = storage.put(&key, &kept_for(60), Precondition::Version(version)).await;
+    let late = storage.put(&key, &retained_for(60), Precondition::Version(version)).await;
     assert!(matches!(late, Err(StorageError::Conflict)), "{late:?}");
     assert_eq!(storage.purge(0).await.unwrap(), 0);
     assert_eq!(storage.purge(10).await.unwrap(), 1);
@@ -144,7 +144,7 @@ pub async fn retention_hides_and_purge_removes_records<D: Database>(database: &D
 
     // Each way to replace a record that is past its retention.
     for when in [Precondition::Absent, Precondition::Always] {
-        storage.put(&key, &kept_for(60), Precondition::Always).await.unwrap();
+        storage.put(&key, &retained_for(60), Precondition::Always).await.unwrap();
         database.execute(pass).await;
         let new = Record::new("new").with_key_id(Some("k".into()));
         let version = storage.put(&key, &new, when).await.unwrap();
@@ -153,17 +153,17 @@ pub async fn retention_hides_and_purge_removes_records<D: Database>(database: &D
         assert!(matches!(taken, Err(StorageError::Conflict)), "{taken:?}");
     }
 
-    storage.put(&key, &kept_for(0), Precondition::Always).await.unwrap();
+    storage.put(&key, &retained_for(0), Precondition::Always).await.unwrap();
     assert_eq!(storage.get(&key).await.unwrap(), None, "a retention of zero ends at once");
 }
 
 pub async fn purge_is_bounded_and_exact<D: Database>(database: &D) {
     let storage = ready(database).await;
     for user in 0..30 {
-        let record = if user < 25 { kept_for(60) } else { Record::new("for good") };
+        let record = if user < 25 { retained_for(60) } else { Record::new("for good") };
         storage.put(&key(&format!("u{user}")), &record, Precondition::Always).await.unwrap();
     }
-    storage.put(&key("later"), &kept_for(7200), Precondition::Always).await.unwrap();
+    storage.put(&key("later"), &retained_for(7200), Precondition::Always).await.unwrap();
     database.execute("UPDATE oauth_dance_tokens SET retain_until = retain_until - 3600").await;
 
     let mut purged = Vec::new();

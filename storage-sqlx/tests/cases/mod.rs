@@ -107,8 +107,8 @@ pub fn key(user: &str) -> TokenKey {
     TokenKey::new("github", user).unwrap()
 }
 
-pub fn kept_for(seconds: u64) -> Record {
-    Record::new("kept for a while").with_retain_for(Some(Duration::from_secs(seconds)))
+pub fn retained_for(seconds: u64) -> Record {
+    Record::new("retained for a while").with_retain_for(Some(Duration::from_secs(seconds)))
 }
 
 macro_rules! run_cases {

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage};
 use tokio::task::JoinSet;
 
-use super::{Database, kept_for, key, ready};
+use super::{Database, key, ready, retained_for};
 
 /// Increments the number under a key by compare-and-swap. Returns the number of conflicts.
 pub async fn increment(storage: &impl TokenStorage) -> u32 {
@@ -56,7 +56,7 @@ pub async fn one_creator_wins<D: Database>(database: &D) {
     for round in 0..5 {
         let key = key(&format!("new{round}"));
         if round % 2 == 1 {
-            storage.put(&key, &kept_for(60), Precondition::Always).await.unwrap();
+            storage.put(&key, &retained_for(60), Precondition::Always).await.unwrap();
             database.execute("UPDATE oauth_dance_tokens SET retain_until = retain_until - 60").await;
         }
         let mut tasks = JoinSet::new();
@@ -184,7 +184,7 @@ pub async fn purge_never_removes_a_renewed_record<D: Database>(database: &D) {
     for round in 0..20 {
         let keys: Vec<_> = (0..10).map(|user| key(&format!("r{round}u{user}"))).collect();
         for key in &keys {
-            storage.put(key, &kept_for(60), Precondition::Always).await.unwrap();
+            storage.put(key, &retained_for(60), Precondition::Always).await.unwrap();
         }
         database.execute("UPDATE oauth_dance_tokens SET retain_until = retain_until - 60").await;
         let purger = {
@@ -220,10 +220,10 @@ pub async fn concurrent_reads_get_their_own_answers<D: Database>(database: &D) {
     let users: Vec<_> =
         (0..150).map(|user| if user == 0 { long.clone() } else { format!("u{user}'\\{{,\"?$1") }).collect();
     for (number, user) in users.iter().enumerate().filter(|(number, _)| number % 3 != 1) {
-        let record = if number % 3 == 0 { Record::new(number.to_string()) } else { kept_for(3600) };
+        let record = if number % 3 == 0 { Record::new(number.to_string()) } else { retained_for(3600) };
         storage.put(&key(user), &record, Precondition::Always).await.unwrap();
     }
-    storage.put(&key("gone"), &kept_for(0), Precondition::Always).await.unwrap();
+    storage.put(&key("gone"), &retained_for(0), Precondition::Always).await.unwrap();
     storage.put(&key("bad"), &Record::new("x"), Precondition::Always).await.unwrap();
     let damage = "UPDATE oauth_dance_tokens SET expires_at = -1 WHERE user_id = ";
     assert_eq!(database.execute(&format!("{damage}{}", D::literal(b"bad"))).await, 1);

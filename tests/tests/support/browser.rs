@@ -23,7 +23,7 @@ pub struct Browser {
     stop_before: Option<String>,
 }
 
-/// One request and its response on the way to a page.
+/// One request on the way to a page, with its response.
 pub struct Hop {
     pub method: Method,
     pub url: Url,
