@@ -100,6 +100,6 @@ async fn the_tasks_of_one_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_tasks_of_eight_processes() {
+async fn tasks_of_eight_processes_redeem_once() {
     expire(60, 8, 50).await;
 }

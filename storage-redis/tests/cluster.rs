@@ -96,14 +96,14 @@ async fn lists_are_exact_during_writes() {
     for round in 0..10 {
         let listed = list(&storage, 1 + round * 7).await;
         let unique: BTreeSet<_> = listed.iter().cloned().collect();
-        assert_eq!(unique.len(), listed.len(), "something is listed twice");
-        assert!(there.is_subset(&unique), "something is left out");
+        assert_eq!(unique.len(), listed.len(), "a record is listed twice");
+        assert!(there.is_subset(&unique), "a record is not listed");
     }
     stop.store(true, Ordering::SeqCst);
     assert!(writers.join_all().await.into_iter().sum::<usize>() > 200);
 }
 
-/// The slot of many records is moved key by key during writes, like `redis-cli --cluster reshard` does.
+/// The slot of many records is moved key by key during writes, as `redis-cli --cluster reshard` does.
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_continue_while_a_slot_moves() {
     let cluster = server_or_skip!(Cluster::start(&[]));
@@ -189,20 +189,20 @@ async fn restarted_server_is_found() {
 async fn replica_that_takes_over_is_used() {
     let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let replica = Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]).unwrap();
-    replica.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &cluster.servers[1].port.to_string()]);
+    replica.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &cluster.servers[1].port.to_string()]);
     let first: String = cluster.servers[0].command(&["CLUSTER", "MYID"]);
     eventually("the replica knows its primary", async || {
-        replica.ask::<String>(&["CLUSTER", "NODES"]).lines().filter(|line| line.contains("connected")).count() == 4
+        replica.command::<String>(&["CLUSTER", "NODES"]).lines().filter(|line| line.contains("connected")).count() == 4
     })
     .await;
-    replica.ask::<()>(&["CLUSTER", "REPLICATE", &first]);
+    replica.command::<()>(&["CLUSTER", "REPLICATE", &first]);
     eventually("the replica is in step", async || {
-        replica.ask::<String>(&["INFO", "replication"]).contains("master_link_status:up")
+        replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up")
     })
     .await;
 
     let storage = RedisStorage::connect(&cluster.url()).await.unwrap();
-    assert!(!storage.capabilities().durable, "what a replica had not got yet is gone when it takes over");
+    assert!(!storage.capabilities().durable, "writes that the replica had not received are lost when it takes over");
     let keys: Vec<_> = (0..60).map(|index| user(format!("user{index}"))).collect();
     for key in &keys {
         storage.put(key, &Record::new("x"), Precondition::Absent).await.unwrap();

@@ -103,7 +103,7 @@ async fn retention_ends_on_the_server_without_remains() {
     assert!(!storage.delete(&user("short3"), None).await.unwrap());
 
     let mut purged = storage.purge(5).await.unwrap();
-    assert_eq!(purged, 5, "no more than it may");
+    assert_eq!(purged, 5, "no more than its limit");
     purged += storage.purge(100).await.unwrap();
     // short2 was written again, short3 was deleted, and writes to a bucket remove expired names as well.
     assert!((15..=17).contains(&purged), "{purged}");
@@ -111,7 +111,7 @@ async fn retention_ends_on_the_server_without_remains() {
     for key in ["short0", "long", "short2"] {
         storage.delete(&user(key), None).await.unwrap();
     }
-    assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "something is left behind");
+    assert_eq!(server.command::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "keys remain");
 }
 
 /// A record without a retention needs no time, so it is read by GET alone.
@@ -130,7 +130,7 @@ async fn time_is_read_only_for_a_retention() {
         storage.put(&user("alice"), &Record::new(format!("{round}")), Precondition::Always).await.unwrap();
         assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().value.payload, format!("{round}").into_bytes());
     }
-    assert_eq!(times(), before, "neither a get nor a put asks for the time");
+    assert_eq!(times(), before, "neither get nor put requests the time");
 
     let brief = Record::new("y").with_retain_for(Some(Duration::from_secs(100)));
     storage.put(&user("alice"), &brief, Precondition::Always).await.unwrap();
@@ -162,7 +162,7 @@ async fn expired_attempts_do_not_accumulate() {
     let mut keys: Vec<String> = server.command(&["KEYS", "*"]);
     keys.sort();
     assert_eq!(keys.len(), 2, "{keys:?}");
-    assert_eq!(server.ask::<usize>(&["ZCARD", &keys[0]]), 1);
+    assert_eq!(server.command::<usize>(&["ZCARD", &keys[0]]), 1);
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn operations_take_the_documented_round_trips() {
     storage.put(&user("carol"), &Record::new("y"), Precondition::Always).await.unwrap();
     assert_eq!(proxy.round_trips(), 1, "put without a retention");
     storage.get(&user("nobody")).await.unwrap();
-    assert_eq!(proxy.round_trips(), 1, "get of nothing");
+    assert_eq!(proxy.round_trips(), 1, "get of a missing key");
     let second = storage.put(&user("alice"), &record, Precondition::Version(first)).await.unwrap();
     assert_eq!(proxy.round_trips(), 1, "put Version");
     storage.put(&user("alice"), &record, Precondition::Version(first)).await.unwrap_err();
@@ -212,9 +212,9 @@ async fn scripts_are_resent_when_the_server_lost_them() {
     let server = server_or_skip!(Server::start(&[]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     for round in 0..3 {
-        server.ask::<()>(&["SCRIPT", "FLUSH"]);
+        server.command::<()>(&["SCRIPT", "FLUSH"]);
         let version = storage.put(&user("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
-        server.ask::<()>(&["SCRIPT", "FLUSH"]);
+        server.command::<()>(&["SCRIPT", "FLUSH"]);
         assert!(storage.delete(&user("alice"), Some(version)).await.unwrap(), "round {round}");
     }
 }
@@ -231,10 +231,10 @@ async fn unreadable_record_is_corrupt_and_remains() {
         let names: Vec<String> = server.command(&["KEYS", &format!("*:{user}:*")]);
         names[0].clone()
     };
-    server.ask::<()>(&["SET", &name("text"), "secret-payload without a header"]);
+    server.command::<()>(&["SET", &name("text"), "secret-payload without a header"]);
     let broken = name("list");
-    server.ask::<()>(&["DEL", &broken]);
-    server.ask::<()>(&["RPUSH", &broken, "secret-payload"]);
+    server.command::<()>(&["DEL", &broken]);
+    server.command::<()>(&["RPUSH", &broken, "secret-payload"]);
 
     for key in &keys[..2] {
         let error = storage.get(key).await.unwrap_err();
@@ -246,7 +246,7 @@ async fn unreadable_record_is_corrupt_and_remains() {
         assert!(matches!(absent, Err(StorageError::Conflict)), "{absent:?}");
         assert!(storage.get(key).await.is_err(), "it stays");
     }
-    assert_eq!(list(&storage, &Filter::everything(), 1).await.len(), 3, "one bad record harms no other");
+    assert_eq!(list(&storage, &Filter::everything(), 1).await.len(), 3, "an unreadable record affects no other");
     storage.put(&keys[0], &Record::new("again"), Precondition::Always).await.unwrap();
     assert_eq!(storage.get(&keys[0]).await.unwrap().unwrap().value.payload, b"again");
     assert!(storage.delete(&keys[1], None).await.unwrap());

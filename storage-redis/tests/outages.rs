@@ -139,7 +139,11 @@ async fn write_without_a_response_is_ambiguous_and_not_resent() {
     let cut = storage.put(&user("alice"), &Record::new("y"), Precondition::Version(version)).await;
     assert!(matches!(cut, Err(StorageError::Ambiguous { .. })), "{cut:?}");
     proxy.cut_replies(false);
-    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().value.payload, b"y", "the server did it");
+    assert_eq!(
+        storage.get(&user("alice")).await.unwrap().unwrap().value.payload,
+        b"y",
+        "the server executed the write"
+    );
 
     proxy.cut_replies(true);
     let cut = storage.delete(&user("alice"), None).await;
@@ -190,7 +194,7 @@ async fn dropped_calls_leave_the_storage_usable() {
     let version = write(&storage, "alice").await.unwrap();
     assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version);
     let clients: String = server.command(&["CLIENT", "LIST"]);
-    assert!(clients.lines().count() <= 2, "connections are left behind: {clients}");
+    assert!(clients.lines().count() <= 2, "connections are leaked: {clients}");
 }
 
 /// An application may use one storage from several runtimes in sequence.

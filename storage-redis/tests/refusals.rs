@@ -20,8 +20,8 @@ async fn write(storage: &RedisStorage, name: &str) -> Result<Version, StorageErr
 }
 
 /// The advice of a `Misconfigured` error.
-fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
-    match answer {
+fn advice<T: std::fmt::Debug>(result: Result<T, StorageError>) -> String {
+    match result {
         Err(StorageError::Misconfigured { advice, .. }) => advice,
         other => panic!("not Misconfigured: {other:?}"),
     }
@@ -39,10 +39,10 @@ async fn replica_is_rejected() {
     // A primary becomes a replica, and then a primary again.
     let storage = RedisStorage::connect(&primary.url()).await.unwrap();
     let version = write(&storage, "alice").await.unwrap();
-    primary.ask::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
+    primary.command::<()>(&["REPLICAOF", "127.0.0.1", "1"]);
     assert!(advice(write(&storage, "alice").await).contains("read-only replica"));
     assert!(advice(storage.delete(&user("alice"), None).await).contains("read-only replica"));
-    primary.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
+    primary.command::<()>(&["REPLICAOF", "NO", "ONE"]);
     assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version);
     write(&storage, "alice").await.unwrap();
 }
@@ -52,15 +52,15 @@ async fn full_memory_is_an_error_and_loses_no_record() {
     let server = server_or_skip!(Server::start(&["--maxmemory-policy", "noeviction"]));
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     let version = write(&storage, "alice").await.unwrap();
-    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1000"]);
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "1000"]);
     assert!(advice(write(&storage, "bob").await).contains("maxmemory"));
     let over = storage.put(&user("alice"), &Record::new("y"), Precondition::Version(version)).await;
     assert!(advice(over).contains("maxmemory"));
     assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version);
     assert_eq!(storage.list(&Filter::everything(), PageRequest::default()).await.unwrap().entries.len(), 1);
-    assert!(storage.delete(&user("alice"), Some(version)).await.unwrap(), "room can be made");
-    assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "a refused write left something");
-    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert!(storage.delete(&user("alice"), Some(version)).await.unwrap(), "a delete is possible");
+    assert_eq!(server.command::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "a rejected write left a key");
+    server.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     write(&storage, "bob").await.unwrap();
 }
 
@@ -87,7 +87,7 @@ async fn rejected_users_are_distinct_from_outages() {
     write(&storage, "alice").await.unwrap();
     assert!(!format!("{storage:?}").contains("right-password"));
 
-    server.ask::<()>(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+time"]);
+    server.command::<()>(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+time"]);
     let reader = RedisStorage::lazy(&format!("redis://reader:pw@127.0.0.1:{}/", server.port)).unwrap();
     assert!(reader.get(&user("alice")).await.unwrap().is_some());
     assert!(advice(write(&reader, "alice").await).contains("access rules"));
@@ -102,7 +102,7 @@ async fn documented_permissions_are_sufficient_and_necessary() {
     let set = |rules: &[String]| {
         let rules: Vec<_> =
             ["ACL", "SETUSER", "tokens", "reset"].into_iter().chain(rules.iter().map(String::as_str)).collect();
-        server.ask::<()>(&rules);
+        server.command::<()>(&rules);
     };
     set(&rules);
     let url = format!("redis://tokens:pw@127.0.0.1:{}/", server.port);
@@ -123,20 +123,20 @@ async fn documented_permissions_are_sufficient_and_necessary() {
     for rule in needed {
         let fewer: Vec<_> = rules.iter().filter(|other| *other != rule).cloned().collect();
         set(&fewer);
-        server.ask::<()>(&["SCRIPT", "FLUSH"]);
+        server.command::<()>(&["SCRIPT", "FLUSH"]);
         let storage = RedisStorage::lazy(&url).unwrap();
         let refused = works(&storage).await;
         assert!(matches!(refused, Err(StorageError::Misconfigured { .. })), "without {rule}: {refused:?}");
         without += 1;
-        server.ask::<()>(&["FLUSHALL"]);
+        server.command::<()>(&["FLUSHALL"]);
     }
     assert!(without > 10);
 }
 
 /// The results of a check and of a connect for a user with these rules.
 async fn checked(server: &Server, rules: &[&str]) -> (Result<(), String>, Result<(), String>) {
-    server.ask::<()>(&[&["ACL", "SETUSER", "tokens", "reset", "on", ">pw"], rules].concat());
-    let text = |answer: Result<(), StorageError>| match answer {
+    server.command::<()>(&[&["ACL", "SETUSER", "tokens", "reset", "on", ">pw"], rules].concat());
+    let text = |result: Result<(), StorageError>| match result {
         Ok(()) => Ok(()),
         Err(StorageError::Misconfigured { advice, source }) => Err(format!("{source}. {advice}")),
         Err(other) => panic!("{other:?}"),
@@ -188,7 +188,7 @@ async fn check_names_missing_permissions() {
     let (check, connected) = checked(&server, &[keys, "+@all"]).await;
     check.unwrap();
     connected.unwrap();
-    assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "a check left something");
+    assert_eq!(server.command::<Vec<String>>(&["KEYS", "*"]), Vec::<String>::new(), "a check left a key");
     let url = format!("redis://tokens:pw@127.0.0.1:{}/", server.port);
     let other = RedisStorage::connect(&url).await.unwrap().with_prefix("other").unwrap();
     assert!(advice(other.check().await).contains("~{other:*"));
@@ -231,7 +231,7 @@ async fn check_covers_every_server_of_a_cluster() {
     for server in &cluster.servers {
         for other in &cluster.servers {
             let rules = if std::ptr::eq(server, other) { "-zadd" } else { "+@all" };
-            other.ask::<()>(&["ACL", "SETUSER", "tokens", "reset", "on", ">pw", "~*", "+@all", rules]);
+            other.command::<()>(&["ACL", "SETUSER", "tokens", "reset", "on", ">pw", "~*", "+@all", rules]);
         }
         let url = format!("redis+cluster://tokens:pw@{}", cluster.servers[0].address());
         assert!(advice(RedisStorage::connect(&url).await).contains("+zadd"));
@@ -254,8 +254,8 @@ async fn eviction_policy_is_a_warning_or_an_error() {
     let strict = storage.clone().without_eviction();
     assert!(advice(strict.get(&user("alice")).await).contains("noeviction"));
     assert!(advice(strict.check().await).contains("noeviction"));
-    server.ask::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
-    assert!(strict.get(&user("alice")).await.unwrap().is_some(), "a better set-up is noticed");
+    server.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    assert!(strict.get(&user("alice")).await.unwrap().is_some(), "the corrected setting takes effect");
 
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).finish();
@@ -280,7 +280,7 @@ async fn durability_follows_the_settings_of_the_server() {
     }
     // A user without permission to read the settings declares nothing.
     let server = Server::start_durable().unwrap();
-    server.ask::<()>(&["ACL", "SETUSER", "blind", "on", ">pw", "~*", "+@all", "-config"]);
+    server.command::<()>(&["ACL", "SETUSER", "blind", "on", ">pw", "~*", "+@all", "-config"]);
     let storage = RedisStorage::connect(&format!("redis://blind:pw@127.0.0.1:{}/", server.port)).await.unwrap();
     assert!(!storage.capabilities().durable);
     write(&storage, "alice").await.unwrap();
@@ -317,10 +317,10 @@ async fn keys_of_other_applications_are_unchanged() {
     let storage = RedisStorage::connect(&server.url()).await.unwrap();
     write(&storage, "alice").await.unwrap();
     let index: Vec<String> = server.command(&["KEYS", "*/index"]);
-    server.ask::<()>(&["SET", &index[0], "not ours"]);
+    server.command::<()>(&["SET", &index[0], "not ours"]);
     let version = storage.get(&user("alice")).await.unwrap().unwrap().version;
     storage.put(&user("alice"), &Record::new("y"), Precondition::Version(version)).await.unwrap_err();
-    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version, "half a write");
+    assert_eq!(storage.get(&user("alice")).await.unwrap().unwrap().version, version, "the version of another write");
     assert!(advice(storage.list(&Filter::everything(), PageRequest::default()).await).contains("prefix"));
 }
 

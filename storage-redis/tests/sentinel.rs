@@ -50,21 +50,21 @@ async fn writes_continue_after_a_failover() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     pair.servers[0].kill();
     eventually("the replica is the primary", async || {
-        let info = pair.servers[1].try_ask::<String>(&["INFO", "replication"]);
+        let info = pair.servers[1].try_command::<String>(&["INFO", "replication"]);
         info.is_some_and(|info| info.contains("role:master"))
     })
     .await;
     let (counted, errors, gap) = counter.await.unwrap();
     let seen = format!("{counted} writes, {errors} errors, no write for {gap:?}");
     assert!(errors > 0 && counted > 100 && gap < Duration::from_secs(8), "{seen}");
-    let found: Option<String> = pair.servers[1].ask::<Vec<String>>(&["KEYS", "*:counter:*"]).pop();
+    let found: Option<String> = pair.servers[1].command::<Vec<String>>(&["KEYS", "*:counter:*"]).pop();
     assert!(found.is_some(), "the writes are not on the new primary");
 
     // The old primary returns, and becomes a replica.
     pair.servers[0].start_again();
     pair.servers[0].wait_until_it_responds();
     eventually("the old primary is a replica", async || {
-        let info = pair.servers[0].try_ask::<String>(&["INFO", "replication"]);
+        let info = pair.servers[0].try_command::<String>(&["INFO", "replication"]);
         info.is_some_and(|info| info.contains("role:slave"))
     })
     .await;
@@ -79,15 +79,15 @@ async fn manual_failover_is_followed() {
     let storage = RedisStorage::connect(&pair.url()).await.unwrap();
     storage.put(&user("before"), &Record::new("x"), Precondition::Absent).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    pair.sentinels[0].ask::<()>(&["SENTINEL", "FAILOVER", "tokens"]);
+    pair.sentinels[0].command::<()>(&["SENTINEL", "FAILOVER", "tokens"]);
     eventually("the replica is the primary", async || {
-        let info = pair.servers[1].try_ask::<String>(&["INFO", "replication"]);
+        let info = pair.servers[1].try_command::<String>(&["INFO", "replication"]);
         info.is_some_and(|info| info.contains("role:master"))
     })
     .await;
     eventually("it is written to", async || {
         storage.put(&user("after"), &Record::new("x"), Precondition::Always).await.is_ok()
-            && !pair.servers[1].ask::<Vec<String>>(&["KEYS", "*:after:*"]).is_empty()
+            && !pair.servers[1].command::<Vec<String>>(&["KEYS", "*:after:*"]).is_empty()
     })
     .await;
     assert!(storage.get(&user("before")).await.unwrap().is_some());

@@ -40,7 +40,7 @@ fn certificate_is_verified() {
     };
     let trusted = connect(&file("server.crt"));
     assert!(trusted.status.success(), "{}", String::from_utf8_lossy(&trusted.stderr));
-    assert_eq!(server.ask::<Vec<String>>(&["KEYS", "*:alice:*"]).len(), 1);
+    assert_eq!(server.command::<Vec<String>>(&["KEYS", "*:alice:*"]).len(), 1);
 
     make_certificate(folder.path());
     let stranger = connect(&file("server.crt"));

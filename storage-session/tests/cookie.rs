@@ -41,7 +41,7 @@ async fn record_is_stored_in_the_browser() {
     assert_eq!(browser.get("/delete/alice").await.body, "false");
     assert_eq!(browser.get("/get/alice").await.body, "none");
     assert_eq!(browser.get("/delete/bob").await.body, "true");
-    assert!(browser.names().is_empty(), "the last record takes the cookie with it");
+    assert!(browser.names().is_empty(), "the last delete removes the cookie");
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn only_complete_sets_join_and_own_cookies_are_cleared() {
         format!("{}; {}; {}; {NAME}.3={}", chunk(0), chunk(1), chunk(2), old[&format!("{NAME}.2")]),
     ];
     for cookies in fine {
-        let page = browser.ask("/get/alice", cookies.as_bytes()).await;
+        let page = browser.send("/get/alice", cookies.as_bytes()).await;
         assert!(page.body == "7990" && page.set_cookies().is_empty(), "{cookies}: {page:?}");
     }
 
@@ -156,13 +156,13 @@ async fn only_complete_sets_join_and_own_cookies_are_cleared() {
         (format!("{}; {}; {}; {}x", chunk(0), chunk(1), chunk(2), chunk(2)), vec![0, 1, 2]),
     ];
     for (cookies, cleared) in broken {
-        let page = browser.ask("/get/alice", cookies.as_bytes()).await;
+        let page = browser.send("/get/alice", cookies.as_bytes()).await;
         assert_eq!((page.status, page.body.as_str()), (StatusCode::OK, "none"), "{cookies}");
         let names: Vec<_> = page.set_cookies().iter().map(|set| set.split_once('=').unwrap().0.to_owned()).collect();
         let expected: Vec<_> = cleared.iter().map(|index| format!("{NAME}.{index}")).collect();
         assert_eq!(names, expected, "{cookies}");
         assert!(page.set_cookies().iter().all(|set| set.ends_with("; Max-Age=0")));
-        assert!(browser.ask("/idle", cookies.as_bytes()).await.set_cookies().is_empty(), "the tokens were not used");
+        assert!(browser.send("/idle", cookies.as_bytes()).await.set_cookies().is_empty(), "the tokens were not used");
     }
 }
 
@@ -208,7 +208,7 @@ async fn malformed_cookie_counts_as_absent() {
         changed
     }));
     for cookies in garbage {
-        let page = browser.ask("/get/alice", &cookies).await;
+        let page = browser.send("/get/alice", &cookies).await;
         assert_eq!(
             (page.status, page.body.as_str()),
             (StatusCode::OK, "none"),
@@ -217,7 +217,11 @@ async fn malformed_cookie_counts_as_absent() {
         );
     }
     let mixed = [&[0xff, b'=', 0xfe, b';', b' '], good.as_bytes()].concat();
-    assert_eq!(browser.ask("/get/alice", &mixed).await.body, "10", "others' odd bytes do not hide a good cookie");
+    assert_eq!(
+        browser.send("/get/alice", &mixed).await.body,
+        "10",
+        "invalid bytes of other cookies do not hide a valid one"
+    );
 }
 
 #[tokio::test]
@@ -253,7 +257,7 @@ async fn cookie_is_bound_to_its_name() {
     let other = CookieTokens::new(BASE, keys).with_name("second").unwrap();
     let second = Browser::new(&serve(app(other)).await, true);
     let renamed = first.cookie_header().replace("oauth-dance-tokens", "second");
-    let page = second.ask("/get/alice", renamed.as_bytes()).await;
+    let page = second.send("/get/alice", renamed.as_bytes()).await;
     assert_eq!(page.body, "none");
     assert_eq!(page.set_cookies().len(), 1);
     for name in ["", "a b", "a=b", "a;b", "é", &"x".repeat(65)] {
@@ -275,7 +279,7 @@ async fn record_ends_with_its_lifetime_for_any_browser() {
     seconds.fetch_add(39, Ordering::SeqCst);
     assert_eq!(browser.get("/get/alice").await.body, "10");
     seconds.fetch_add(1, Ordering::SeqCst);
-    assert_eq!(browser.get("/get/alice").await.body, "none", "another record's write does not prolong it");
+    assert_eq!(browser.get("/get/alice").await.body, "none", "the write of another record does not extend it");
     assert_eq!(browser.get("/get/bob").await.body, "20");
 }
 
@@ -313,9 +317,9 @@ async fn write_after_the_response_is_an_error() {
     let url = serve(Router::new().route("/late/{hang}", get(late)).layer(tokens)).await;
     let browser = Browser::new(&url, true);
     browser.get("/late/false").await;
-    assert!(matches!(results.recv().await, Some(Err(StorageError::Unsupported(_)))), "the response has left");
+    assert!(matches!(results.recv().await, Some(Err(StorageError::Unsupported(_)))), "the response was sent");
 
     let gone = tokio::time::timeout(Duration::from_millis(50), browser.get("/late/true")).await;
-    assert!(gone.is_err(), "the browser goes away");
-    assert!(matches!(results.recv().await, Some(Err(StorageError::Unsupported(_)))), "the browser has gone");
+    assert!(gone.is_err(), "the browser disconnects");
+    assert!(matches!(results.recv().await, Some(Err(StorageError::Unsupported(_)))), "the browser has disconnected");
 }

@@ -217,8 +217,8 @@ async fn early_refresh_is_stored() {
     }
 }
 
-/// A refreshed token that does not fit is used for its own request. The next request knows that only a login helps:
-/// it neither waits nor sends the spent refresh token.
+/// A refreshed token that does not fit is used for its own request. The next request requires a login, and neither waits
+/// nor sends the spent refresh token.
 #[tokio::test]
 async fn too_large_refreshed_token_ends_the_connection() {
     let world = world(Kind::Cookie).await;
@@ -245,7 +245,7 @@ async fn disconnected_browser_leaves_no_token() {
         tokio::time::timeout(Duration::from_secs(5), world.oauth.finish()).await.expect("no refresh is in flight");
         assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2);
         if kind != Kind::Cookie {
-            assert_eq!(world.browser.get("/me").await.status, StatusCode::OK, "a session has stored it all the same");
+            assert_eq!(world.browser.get("/me").await.status, StatusCode::OK, "a session has stored the token");
             assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 2);
         }
     }
@@ -287,8 +287,8 @@ async fn callback_works_once() {
     let response = http.get(location).send().await.unwrap();
     let callback = Url::parse(response.headers()["location"].to_str().unwrap()).unwrap();
     let callback = format!("{}?{}", callback.path(), callback.query().unwrap());
-    assert_eq!(world.browser.ask(&callback, cookies.as_bytes()).await.status, StatusCode::SEE_OTHER);
-    let again = world.browser.ask(&callback, cookies.as_bytes()).await;
+    assert_eq!(world.browser.send(&callback, cookies.as_bytes()).await.status, StatusCode::SEE_OTHER);
+    let again = world.browser.send(&callback, cookies.as_bytes()).await;
     assert_eq!(again.status, StatusCode::SEE_OTHER);
     assert_eq!(world.provider.requests_to(Endpoint::Token).len(), 1);
 }
@@ -301,7 +301,7 @@ async fn repeated_callback_stores_a_lost_token() {
         let world = world(kind).await;
         let callback = world.callback("acme").await;
         assert_eq!(
-            world.browser.ask(&callback, world.browser.cookie_header().as_bytes()).await.status,
+            world.browser.send(&callback, world.browser.cookie_header().as_bytes()).await.status,
             StatusCode::SEE_OTHER
         );
         assert_eq!(world.browser.get(&callback).await.header("location"), "/me");

@@ -60,7 +60,7 @@ macro_rules! release {
                     if now == Fault::Down || now == fault { Err(Error::Backend("down".to_owned())) } else { Ok(()) }
                 }
 
-                /// The records that hold tokens, and not a session.
+                /// The records that contain tokens, and not a session.
                 fn vaults(&self) -> Vec<Record> {
                     self.records.lock().unwrap().values().filter(|record| is_vault(record)).cloned().collect()
                 }
@@ -86,7 +86,7 @@ macro_rules! release {
                 async fn load(&self, id: &Id) -> Result<Option<Record>> {
                     self.check(Fault::Down)?;
                     let found = self.records.lock().unwrap().get(id).cloned();
-                    // Long enough for other requests to write meanwhile.
+                    // Long enough for other requests to write in the meantime.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     self.check(if found.as_ref().is_some_and(is_vault) { Fault::TokensNotRead } else { Fault::Down })?;
                     Ok(found)
@@ -154,7 +154,7 @@ macro_rules! release {
             async fn record_is_available_as_long_as_its_session() {
                 let (store, browser) = start().await;
                 assert_eq!(browser.get("/get/alice").await.body, "none");
-                assert!(store.ids().is_empty() && browser.names().is_empty(), "a visit alone leaves nothing");
+                assert!(store.ids().is_empty() && browser.names().is_empty(), "a visit alone stores nothing");
                 assert_eq!(browser.get("/put/alice/100").await.body, "put");
                 assert_eq!(browser.get("/put/bob/70000").await.body, "put");
                 assert_eq!(browser.get("/get/alice").await.body, "100");
@@ -184,13 +184,9 @@ macro_rules! release {
                 assert_eq!(browser.get("/note").await.body, "noted");
                 let cookies = browser.cookie_header();
                 assert_eq!(slow.await.unwrap(), "slow");
-                assert_eq!(browser.ask("/get/alice", cookies.as_bytes()).await.body, "20");
+                assert_eq!(browser.send("/get/alice", cookies.as_bytes()).await.body, "20");
                 assert_eq!(browser.get("/get/alice").await.body, "20");
-                assert_eq!(
-                    browser.get("/noted").await.body,
-                    "false",
-                    "which is what happens to a session's own values"
-                );
+                assert_eq!(browser.get("/noted").await.body, "false", "values of the session itself are overwritten");
             }
 
             #[tokio::test]
@@ -230,7 +226,7 @@ macro_rules! release {
                 browser.get("/put/alice/10").await;
                 assert_ne!(session_of(&browser), before);
                 assert!(ids.iter().all(|id| !store.ids().contains(id)), "the old session is gone");
-                let planted = browser.ask("/get/alice", format!("id={before}").as_bytes()).await;
+                let planted = browser.send("/get/alice", format!("id={before}").as_bytes()).await;
                 assert_eq!(planted.body, "none");
                 assert_eq!(browser.get("/get/alice").await.body, "10");
 
@@ -260,7 +256,7 @@ macro_rules! release {
                 for fault in [Fault::Down, Fault::TokensNotRead] {
                     store.fail(fault);
                     for path in ["/get/alice", "/put/alice/20", "/delete/alice"] {
-                        let page = browser.ask(path, browser.cookie_header().as_bytes()).await;
+                        let page = browser.send(path, browser.cookie_header().as_bytes()).await;
                         assert!(page.body.starts_with("Unavailable"), "{fault:?}, {path}: {page:?}");
                     }
                     store.fail(Fault::None);
@@ -268,7 +264,7 @@ macro_rules! release {
                 }
                 store.fail(Fault::TokensNotWritten);
                 for path in ["/put/alice/20", "/refresh/alice/20", "/delete/alice"] {
-                    let page = browser.ask(path, browser.cookie_header().as_bytes()).await;
+                    let page = browser.send(path, browser.cookie_header().as_bytes()).await;
                     assert!(page.body.starts_with("Ambiguous"), "{path}: {page:?}");
                 }
                 assert_eq!(browser.get("/get/alice").await.body, "10");
@@ -293,7 +289,7 @@ macro_rules! release {
                     browser.get("/refresh/bob/20").await;
                     assert_eq!(store.vaults()[0].data[damaged], value, "the record is unchanged");
                 }
-                assert_eq!(browser.get("/put/alice/30").await.body, "put", "a new login goes over it");
+                assert_eq!(browser.get("/put/alice/30").await.body, "put", "a new login replaces it");
                 assert_eq!(browser.get("/get/alice").await.body, "30");
                 damage(serde_json::json!("???"));
                 assert_eq!(browser.get("/delete/alice").await.body, "true");
@@ -313,7 +309,7 @@ macro_rules! release {
             }
 
             #[tokio::test]
-            async fn use_of_tokens_prolongs_their_lifetime() {
+            async fn use_of_tokens_extends_their_lifetime() {
                 let store = Store::default();
                 let tokens = SessionTokens::new(store.clone()).with_lifetime(Duration::from_secs(1000));
                 let browser = start_with(&store, tokens).await;
@@ -324,16 +320,16 @@ macro_rules! release {
                     vault.expiry_date = time::OffsetDateTime::now_utc() + Duration::from_secs(wanted);
                     store.records.lock().unwrap().insert(vault.id, vault);
                 };
-                let is_prolonged = || {
+                let is_extended = || {
                     let expiry = store.vaults()[0].expiry_date - time::OffsetDateTime::now_utc();
                     expiry > Duration::from_secs(900)
                 };
                 left(600);
                 assert_eq!(browser.get("/get/alice").await.body, "10");
-                assert!(!is_prolonged(), "a read is no write while there is time");
+                assert!(!is_extended(), "a read does not write while enough time remains");
                 left(400);
                 assert_eq!(browser.get("/get/alice").await.body, "10");
-                assert!(is_prolonged());
+                assert!(is_extended());
             }
 
             /// The error reports a missing session manager, or one of another release.

@@ -69,7 +69,7 @@ fn skip<T>(variable: &str) -> Option<T> {
 async fn until(mut reached: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !reached().await {
-        assert!(start.elapsed() < Duration::from_secs(60), "still not so after a minute");
+        assert!(start.elapsed() < Duration::from_secs(60), "the condition is not met after a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -103,7 +103,7 @@ async fn nodes_agree(storages: &[MySqlStorage]) {
         let [here, there, elsewhere] = storages else { panic!("three nodes") };
         let user = key(&format!("user{round}"));
         let first = here.put(&user, &Record::new("1"), Precondition::Absent).await.unwrap();
-        let found = there.get(&user).await.unwrap().expect("a record that another node acknowledged is not there");
+        let found = there.get(&user).await.unwrap().expect("a record that another node acknowledged is missing");
         assert_eq!(found.version, first);
         let again = elsewhere.put(&user, &Record::new("2"), Precondition::Absent).await;
         assert!(matches!(again, Err(StorageError::Conflict)), "{again:?}");
@@ -113,10 +113,10 @@ async fn nodes_agree(storages: &[MySqlStorage]) {
         assert!(matches!(old, Err(StorageError::Conflict)), "{old:?}");
         assert!(
             here.delete(&user, Some(third)).await.unwrap(),
-            "the version that another node acknowledged is not there"
+            "the version that another node acknowledged is missing"
         );
         there.put(&user, &Record::new("5"), Precondition::Absent).await.unwrap();
-        assert!(elsewhere.delete(&user, None).await.unwrap(), "a record that another node acknowledged is not there");
+        assert!(elsewhere.delete(&user, None).await.unwrap(), "a record that another node acknowledged is missing");
         assert_eq!(here.get(&user).await.unwrap(), None);
     }
 }
@@ -206,7 +206,7 @@ async fn killed_node_loses_no_acknowledged_write() {
     for (user, version) in writers.join_all().await {
         for node in &cluster.nodes {
             let found = MySqlStorage::connect(node).await.unwrap().get(&user).await.unwrap().unwrap();
-            assert_eq!(found.version, version, "an acknowledged write is gone, or one came from nowhere");
+            assert_eq!(found.version, version, "an acknowledged write is missing, or the stored write is unknown");
         }
     }
     println!("{} writes", written.load(Ordering::SeqCst));
@@ -242,12 +242,12 @@ async fn write_on(
                 last = version;
                 written.fetch_add(1, Ordering::SeqCst);
             }
-            // A write without an effect is repeated.
+            // A write without an effect is retried.
             Err(StorageError::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
             Err(StorageError::Ambiguous { .. }) => {
                 last = loop {
                     match storage.get(&user).await {
-                        Ok(found) => break found.expect("a record is gone").version,
+                        Ok(found) => break found.expect("a record is missing").version,
                         Err(error) => assert!(error.is_retryable(), "{error:?}"),
                     }
                 };

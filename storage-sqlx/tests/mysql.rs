@@ -127,7 +127,7 @@ async fn connections_are_encrypted_and_verified() {
     let only_encrypted = format!("mysql://{}:x@{host}", database.0.database);
     MySqlStorage::connect(&only_encrypted).await.unwrap();
     let plain = MySqlStorage::connect(&only_encrypted.replace("REQUIRED", "DISABLED")).await.unwrap_err();
-    assert!(advice(plain).contains("rejects"), "a server that insists on TLS has been talked to without");
+    assert!(advice(plain).contains("rejects"), "a server that requires TLS was used without it");
 
     // The server's certificate is self-signed.
     let error = MySqlStorage::connect(&url.replace("REQUIRED", "VERIFY_IDENTITY")).await.unwrap_err();

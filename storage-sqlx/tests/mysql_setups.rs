@@ -19,8 +19,8 @@ fn mariadb(options: &str) -> Option<PrivateServer> {
     PrivateServer::start("mariadb", "MYSQL_URL", "MYSQL_URL", &[("MARIADB_OPTIONS", options)])
 }
 
-fn advice<T: std::fmt::Debug>(answer: Result<T, StorageError>) -> String {
-    match answer {
+fn advice<T: std::fmt::Debug>(result: Result<T, StorageError>) -> String {
+    match result {
         Err(StorageError::Misconfigured { advice, .. }) => advice,
         other => panic!("not Misconfigured: {other:?}"),
     }

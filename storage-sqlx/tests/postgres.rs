@@ -169,8 +169,15 @@ async fn transactions_of_the_application_are_unaffected() {
     sqlx::raw_sql("INSERT INTO notes VALUES (1)").execute(&mut *transaction).await.unwrap();
     storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
     transaction.rollback().await.unwrap();
-    assert_eq!(database.execute("DELETE FROM notes").await, 0, "a write of ours commits nothing of theirs");
-    assert!(storage.get(&cases::key("alice")).await.unwrap().is_some(), "and is not rolled back with it");
+    assert_eq!(
+        database.execute("DELETE FROM notes").await,
+        0,
+        "a write of the storage does not commit the application's transaction"
+    );
+    assert!(
+        storage.get(&cases::key("alice")).await.unwrap().is_some(),
+        "the write is not rolled back with that transaction"
+    );
     drop((storage, pool));
     database.remove().await;
 }

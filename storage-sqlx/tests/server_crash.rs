@@ -54,16 +54,16 @@ async fn crash_while_writing<S: TokenStorage + Clone>(server: &PrivateServer, st
     for chain in writers.join_all().await {
         ambiguous += chain.ambiguous;
         let found = storage.get(&chain.key).await.unwrap().unwrap();
-        assert_eq!(found.version, chain.version, "an acknowledged write is gone, or one came from nowhere");
+        assert_eq!(found.version, chain.version, "an acknowledged write is missing, or the stored write is unknown");
     }
-    println!("{}: {} writes, {ambiguous} with an unknown end", server.kind, written.load(Ordering::SeqCst));
+    println!("{}: {} writes, {ambiguous} of them ambiguous", server.kind, written.load(Ordering::SeqCst));
     assert!(ambiguous > 0, "no write was cut off, so nothing was tested");
 }
 
 async fn until(mut reached: impl FnMut() -> bool) {
     let start = Instant::now();
     while !reached() {
-        assert!(start.elapsed() < Duration::from_secs(60), "the storage does not come back");
+        assert!(start.elapsed() < Duration::from_secs(60), "the storage does not recover");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -94,7 +94,7 @@ async fn write_on(storage: impl TokenStorage, writer: usize, stop: Arc<AtomicBoo
                 // A read returns either the old record or the new one.
                 let found = loop {
                     if let Ok(found) = storage.get(&chain.key).await {
-                        break found.expect("a record is gone");
+                        break found.expect("a record is missing");
                     }
                 };
                 if found.version != chain.version {

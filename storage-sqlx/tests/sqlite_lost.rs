@@ -40,8 +40,8 @@ async fn another(folder: &Path) -> PathBuf {
     path
 }
 
-fn refused<T: std::fmt::Debug>(what: &str, answer: Result<T, StorageError>, names: &str) {
-    let Err(StorageError::Misconfigured { advice, source }) = answer else { panic!("{what}: {answer:?}") };
+fn refused<T: std::fmt::Debug>(what: &str, result: Result<T, StorageError>, names: &str) {
+    let Err(StorageError::Misconfigured { advice, source }) = result else { panic!("{what}: {result:?}") };
     assert!(advice.contains("restart the application"), "{what}: {advice}");
     assert!(source.to_string().contains(names), "{what}: {source} does not name {names}");
 }
@@ -185,7 +185,7 @@ async fn application_pool_detects_lost_files() {
     }
 }
 
-/// Every acknowledged write is readable after the file is reopened, however it was replaced meanwhile.
+/// Every acknowledged write is readable after the file is reopened, however the file was replaced in the meantime.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_write_to_a_lost_file_is_acknowledged() {
     for round in 0..20 {
@@ -208,7 +208,7 @@ async fn no_write_to_a_lost_file_is_acknowledged() {
         fs::rename(&moved, path.parent().unwrap()).unwrap();
         let reopened = SqliteStorage::connect(&url(&path)).await.unwrap();
         for user in acknowledged {
-            assert!(reopened.get(&key(&user)).await.unwrap().is_some(), "{user} is gone");
+            assert!(reopened.get(&key(&user)).await.unwrap().is_some(), "{user} is missing");
         }
     }
 }

@@ -111,7 +111,7 @@ impl Harness for Private {
         for (name, stored) in records.iter().zip(contents) {
             let version = found.map(|version| version.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect());
             if version.is_some_and(|version: String| stored.starts_with(format!("v1 {version}").as_bytes())) {
-                server.ask::<()>(&["SET", name, "garbage", "KEEPTTL"]);
+                server.command::<()>(&["SET", name, "garbage", "KEEPTTL"]);
             }
         }
         Ok(())
@@ -139,8 +139,8 @@ impl Harness for Private {
         }
         server.signal("CONT");
         server.wait_until_it_responds();
-        server.ask::<()>(&["REPLICAOF", "NO", "ONE"]);
-        server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+        server.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+        server.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
         Ok(())
     }
 

@@ -14,11 +14,11 @@ impl Cluster {
         for (index, (server, range)) in servers.iter().zip(ranges).enumerate() {
             let slots: Vec<_> = range.map(|slot: u16| slot.to_string()).collect();
             let command: Vec<_> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
-            server.ask::<()>(&command);
-            server.ask::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
+            server.command::<()>(&command);
+            server.command::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);
         }
         for other in &servers[1..] {
-            servers[0].ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]);
+            servers[0].command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]);
         }
         let cluster = Self { servers };
         cluster.wait_until_it_is_whole();
@@ -60,24 +60,24 @@ impl Cluster {
     /// Starts to move a slot.
     pub fn begin_move(&self, slot: u16, from: &Server, to: &Server) {
         let (from_id, to_id): (String, String) = (from.command(&["CLUSTER", "MYID"]), to.command(&["CLUSTER", "MYID"]));
-        to.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from_id]);
-        from.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &to_id]);
+        to.command::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &from_id]);
+        from.command::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &to_id]);
     }
 
     /// Moves some keys of the slot, one by one.
     pub fn move_keys(&self, slot: u16, from: &Server, to: &Server, most: usize) {
         let keys: Vec<String> = from.command(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), &most.to_string()]);
         for key in keys {
-            from.ask::<()>(&["MIGRATE", "127.0.0.1", &to.port.to_string(), &key, "0", "5000"]);
+            from.command::<()>(&["MIGRATE", "127.0.0.1", &to.port.to_string(), &key, "0", "5000"]);
         }
     }
 
     /// Ends the move. The slot must be empty.
     pub fn end_move(&self, slot: u16, to: &Server) {
         let to_id: String = to.command(&["CLUSTER", "MYID"]);
-        to.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &to_id]);
+        to.command::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &to_id]);
         for server in &self.servers {
-            server.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &to_id]);
+            server.command::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &to_id]);
         }
     }
 }

@@ -35,7 +35,7 @@ macro_rules! server_or_skip {
 pub async fn eventually(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !so().await {
-        assert!(start.elapsed() < Duration::from_secs(20), "still not so: {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "after 20 seconds, not: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

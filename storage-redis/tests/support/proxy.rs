@@ -44,7 +44,7 @@ impl Proxy {
         self.cut.store(if cut { EVERY } else { NONE }, Ordering::SeqCst);
     }
 
-    /// The next request reaches the server, and its connection is closed instead of the reply. No other one is.
+    /// The next request reaches the server, and its connection is closed instead of a reply. Other connections work.
     pub fn cut_next_reply(&self) {
         self.cut.store(NEXT, Ordering::SeqCst);
     }

@@ -100,7 +100,7 @@ impl Server {
         self.child.is_some()
     }
 
-    /// `kill -9`
+    /// Kills the server with `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -121,14 +121,14 @@ impl Server {
     }
 
     /// Runs a command on the server, on a separate connection.
-    pub fn ask<T: FromRedisValue>(&self, command: &[&str]) -> T {
+    pub fn command<T: FromRedisValue>(&self, command: &[&str]) -> T {
         // The server may be loading data from its primary.
         self.wait_until_it_responds();
-        self.try_ask(command).expect("the server does not answer")
+        self.try_command(command).expect("the server does not respond")
     }
 
     /// The same, if the server is reachable. A server that takes over from its primary drops its connections.
-    pub fn try_ask<T: FromRedisValue>(&self, command: &[&str]) -> Option<T> {
+    pub fn try_command<T: FromRedisValue>(&self, command: &[&str]) -> Option<T> {
         let mut connection = self.try_connect()?;
         redis::cmd(command[0]).arg(&command[1..]).query(&mut connection).ok()
     }
@@ -142,7 +142,7 @@ impl Server {
     /// Every key and its value, in the format of `redis-cli`.
     pub fn dump(&self) -> Vec<u8> {
         let mut dump = Vec::new();
-        for key in self.ask::<Vec<String>>(&["KEYS", "*"]) {
+        for key in self.command::<Vec<String>>(&["KEYS", "*"]) {
             let kind: String = self.command(&["TYPE", &key]);
             let values: Vec<Vec<u8>> = match kind.as_str() {
                 "zset" => self.command(&["ZRANGE", &key, "0", "-1"]),

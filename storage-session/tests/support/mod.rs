@@ -130,13 +130,13 @@ impl Browser {
 
     /// Sends a request with the stored cookies, and stores those of the response.
     pub async fn get_with(&self, path: &str, cookies: &str) -> Page {
-        let page = self.ask(path, cookies.as_bytes()).await;
+        let page = self.send(path, cookies.as_bytes()).await;
         self.keep(&page);
         page
     }
 
     /// Sends a request with these cookies, and stores nothing.
-    pub async fn ask(&self, path: &str, cookies: &[u8]) -> Page {
+    pub async fn send(&self, path: &str, cookies: &[u8]) -> Page {
         let path = path.strip_prefix(&self.url).unwrap_or(path);
         let mut request = self.http.get(format!("{}{path}", self.url)).header(header::ACCEPT, "text/html");
         if !cookies.is_empty() {
@@ -182,7 +182,7 @@ impl Browser {
     }
 
     fn keep_cookie(&self, set_cookie: &str) {
-        assert!(set_cookie.len() <= 4096, "no browser takes a cookie of {} bytes", set_cookie.len());
+        assert!(set_cookie.len() <= 4096, "no browser accepts a cookie of {} bytes", set_cookie.len());
         let mut parts = set_cookie.split("; ");
         let (name, value) = parts.next().unwrap().split_once('=').unwrap();
         let attributes: Vec<String> = parts.map(str::to_ascii_lowercase).collect();

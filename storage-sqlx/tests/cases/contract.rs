@@ -116,7 +116,7 @@ pub async fn versions_are_never_reused<D: Database>(database: &D) {
     for _ in 0..20 {
         for when in [Precondition::Absent, Precondition::Always] {
             let version = storage.put(&key, &record, when).await.unwrap();
-            assert!(seen.insert(version), "a version came twice");
+            assert!(seen.insert(version), "a version was used twice");
         }
         storage.delete(&key, None).await.unwrap();
     }
@@ -154,7 +154,7 @@ pub async fn retention_hides_and_purge_removes_records<D: Database>(database: &D
     }
 
     storage.put(&key, &retained_for(0), Precondition::Always).await.unwrap();
-    assert_eq!(storage.get(&key).await.unwrap(), None, "a retention of zero ends at once");
+    assert_eq!(storage.get(&key).await.unwrap(), None, "a retention of zero ends immediately");
 }
 
 pub async fn purge_is_bounded_and_exact<D: Database>(database: &D) {

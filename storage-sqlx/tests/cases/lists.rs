@@ -71,7 +71,7 @@ pub async fn pages_list_every_record_once<D: Database>(database: &D) {
         assert!(keys.iter().eq(&here), "pages of {limit}");
     }
     let zero = storage.list(&Filter::everything(), PageRequest { after: None, limit: 0 }).await.unwrap();
-    assert_eq!(zero.entries.len(), 1, "a page has room for one at least");
+    assert_eq!(zero.entries.len(), 1, "a page has at least one entry");
 
     // While other records are written, replaced and deleted before, between and after them.
     let writer = {
@@ -91,7 +91,7 @@ pub async fn pages_list_every_record_once<D: Database>(database: &D) {
     for _ in 0..10 {
         let keys = list_all(&storage, &Filter::everything(), 5).await;
         let unique: BTreeSet<_> = keys.iter().cloned().collect();
-        assert_eq!(unique.len(), keys.len(), "a key came twice");
+        assert_eq!(unique.len(), keys.len(), "a key was listed twice");
         assert!(here.is_subset(&unique), "a key was skipped");
     }
     writer.abort();

@@ -87,7 +87,7 @@ async fn eventually<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("still not so after ten seconds");
+    panic!("the condition is not met after ten seconds");
 }
 
 pub async fn broken_idle_connections_cause_no_error<R: Remote>(database: &R) {
@@ -102,7 +102,7 @@ pub async fn broken_idle_connections_cause_no_error<R: Remote>(database: &R) {
 
     broken().await;
     for _ in 0..20 {
-        assert_eq!(storage.get(&key("nobody")).await.unwrap(), None, "a read is repeated");
+        assert_eq!(storage.get(&key("nobody")).await.unwrap(), None, "a read is retried");
     }
 
     broken().await;

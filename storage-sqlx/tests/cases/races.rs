@@ -47,7 +47,7 @@ pub async fn increments_are_exact<D: Database>(database: &D) {
     let conflicts: u32 = tasks.join_all().await.into_iter().sum();
     let total = storage.get(&key("counter")).await.unwrap().unwrap().value.payload;
     assert_eq!(String::from_utf8(total).unwrap(), (4 * 8 * 50).to_string());
-    assert!(conflicts > 0, "nothing raced");
+    assert!(conflicts > 0, "there was no conflict, so nothing was tested");
 }
 
 pub async fn one_creator_wins<D: Database>(database: &D) {
@@ -213,8 +213,8 @@ pub async fn other_pools_see_acknowledged_writes<D: Database>(database: &D) {
     }
 }
 
-/// Reads at the same time share statements. Each gets the answer for its own key.
-pub async fn concurrent_reads_get_their_own_answers<D: Database>(database: &D) {
+/// Concurrent reads share statements. Each gets the result for its own key.
+pub async fn concurrent_reads_get_their_own_results<D: Database>(database: &D) {
     let storage = ready(database).await;
     let long = "u".repeat(1023);
     let users: Vec<_> =
