@@ -41,7 +41,7 @@ fn copy(from: &Backend, to: &Backend, options: &[&str]) -> Run {
     Run::of(command(from, to).args(options))
 }
 
-/// Copied, already there, already newer, removed meanwhile, failed.
+/// The numbers of records that were copied, existed already, were newer already, were deleted in the meantime, and failed.
 fn counts(run: &Run) -> [u64; 5] {
     let report: Value =
         serde_json::from_str(run.stdout.trim()).unwrap_or_else(|_| panic!("{}{}", run.stdout, run.stderr));

@@ -1,4 +1,4 @@
-//! How `oauth-dance demo` refuses storages.
+//! `oauth-dance demo` rejects storages that it cannot use.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod program;
@@ -20,7 +20,7 @@ fn an_error_lists_the_storages_when_one_is_unknown() {
 }
 
 #[test]
-fn an_error_is_one_line_when_no_server_answers() {
+fn an_error_is_one_line_when_no_server_responds() {
     for url in [
         "postgres://u:CANARY@127.0.0.1:1/d",
         "postgres://u@127.0.0.1:1/d?password=CANARY",

@@ -23,7 +23,7 @@ fn assert_found(run: &Run, name: &str, result: &str, advice: &str) {
     assert!(what_to_do.contains(advice), "{name}: {what_to_do}");
 }
 
-/// One test, because settings of a server concern everybody who uses it.
+/// This is one test, because the settings of a server affect all tests that use it.
 #[test]
 fn settings_that_endanger_tokens_are_found() {
     on_every_storage(|backend| {
@@ -142,7 +142,7 @@ fn a_key_file_that_others_can_read_is_a_finding() {
 }
 
 #[test]
-fn quick_says_only_whether_the_storage_responds() {
+fn quick_reports_only_whether_the_storage_responds() {
     on_every_storage(|backend| {
         let quick = backend.run(&["doctor", "--quick"]);
         assert_eq!((quick.code, quick.stdout.as_str(), quick.stderr.as_str()), (0, "", ""), "{}", backend.name);
@@ -161,7 +161,7 @@ fn a_damaged_sqlite_file_is_a_finding() {
     let url = format!("sqlite:{}", path.display());
     assert_eq!(Run::of(oauth_dance().args(["migrate", "up", "--database-url", &url])).code, 0);
     let mut bytes = fs::read(&path).unwrap();
-    // The page of an index: its header says how many cells it has.
+    // The page of an index. Its header contains the number of its cells.
     let page = bytes.len() - 4096;
     bytes[page..page + 64].fill(0xff);
     fs::write(&path, bytes).unwrap();

@@ -1,4 +1,4 @@
-//! What the program says about itself: help, completions and manual pages.
+//! The documentation in the program: help, completions and manual pages.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod program;

@@ -28,11 +28,11 @@ fn python() -> Option<PathBuf> {
     Some(Path::new(E2E).join(".venv/bin/python"))
 }
 
-/// A database of Flask-Dance on the server of a storage, and beside a storage that is no database.
+/// A database of Flask-Dance: on the server of the storage, or a SQLite file if the storage is not a database.
 struct Flask<'a> {
     backend: &'a Backend,
     url: String,
-    /// A schema or database that ends with the test.
+    /// A schema or database that is deleted after the test.
     created: Option<String>,
 }
 
@@ -61,7 +61,7 @@ impl<'a> Flask<'a> {
         }
     }
 
-    /// Logs users in, and returns what the API answers them.
+    /// Logs users in, and returns the API's responses.
     fn log_in(&self, python: &Path, provider: &TestProvider, users: &[u32]) -> Value {
         let settings = json!({
             "database": self.sqlalchemy(), "provider": provider.url(), "client": [CLIENT.0, CLIENT.1], "users": users
@@ -115,7 +115,7 @@ impl Drop for Flask<'_> {
     }
 }
 
-/// Imported, stored already, duplicates, without a user, failed.
+/// The numbers of rows that were imported, stored already, duplicates, without a user, and failed.
 fn counts(run: &Run) -> [u64; 5] {
     let report: Value = serde_json::from_str(run.stdout.trim()).unwrap_or_else(|_| panic!("{}", run.stderr));
     ["imported", "stored_already", "duplicates", "without_user", "failed"].map(|name| report[name].as_u64().unwrap())

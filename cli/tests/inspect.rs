@@ -106,7 +106,7 @@ fn expiring_shows_who_has_to_log_in_again() {
 }
 
 #[test]
-fn verify_lists_what_cannot_be_read() {
+fn verify_lists_unreadable_records() {
     on_every_storage(|backend| {
         store_some(backend);
         let sound = backend.run_with_keys(&["verify"]);

@@ -15,7 +15,7 @@ use program::storages::{key, on_every_storage, write_private};
 use program::{Run, column, oauth_dance};
 use serde_json::json;
 
-/// The keys of a file may not be printed.
+/// The output contains no key of the file.
 fn assert_no_key(run: &Run, file: &Path) {
     let text = fs::read_to_string(file).unwrap();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -48,7 +48,7 @@ fn a_key_file_is_created_once_for_its_owner_only() {
     assert_eq!(run.code, 2);
     run.assert_one_line(&["is not overwritten", "key add"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left over");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file remains");
 
     let run = key_command(&["generate"], &folder.path().join("missing/keys"));
     assert_eq!(run.code, 2);
@@ -153,7 +153,7 @@ fn a_killed_reseal_continues_when_run_again() {
 }
 
 #[test]
-fn what_cannot_be_resealed_is_listed_and_unchanged() {
+fn unresealable_records_are_listed_and_unchanged() {
     on_every_storage(|backend| {
         backend.store(&key("github", "alice"), 60);
         let unreadable = backend.store_unreadable();

@@ -1,5 +1,5 @@
-//! `oauth-dance migrate`, as an operator runs it: on SQLite always, on PostgreSQL and MariaDB where `POSTGRES_URL` and
-//! `MYSQL_URL` name servers (skipped loudly without, failing with `REQUIRE_BACKENDS=1`).
+//! `oauth-dance migrate`, as an operator runs it. SQLite is always tested; PostgreSQL and MariaDB if `POSTGRES_URL` and
+//! `MYSQL_URL` name servers. Otherwise the tests print that they are skipped, or fail if `REQUIRE_BACKENDS=1`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod program;
@@ -36,23 +36,23 @@ fn applied(url: &str) -> String {
 }
 
 #[test]
-fn sqlite_goes_from_nothing_to_up_to_date() {
+fn sqlite_is_migrated_to_up_to_date() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
 
-    from_nothing_to_up_to_date(&url, &[]);
+    migrates_to_up_to_date(&url, &[]);
 
     let storage = block_on(SqliteStorage::connect(&url)).unwrap();
     keeps_a_record(&storage);
 }
 
 #[test]
-fn postgres_goes_from_nothing_to_up_to_date() {
+fn postgres_is_migrated_to_up_to_date() {
     let Some(url) = backend("POSTGRES_URL") else { return };
     let (table, schema) = (random_name(), random_name());
 
-    from_nothing_to_up_to_date(&url, &["--table", &table]);
-    from_nothing_to_up_to_date(&url, &["--table", &table, "--schema", &schema]);
+    migrates_to_up_to_date(&url, &["--table", &table]);
+    migrates_to_up_to_date(&url, &["--table", &table, "--schema", &schema]);
 
     block_on(async {
         let storage = PostgresStorage::connect(&url).await.unwrap();
@@ -63,13 +63,13 @@ fn postgres_goes_from_nothing_to_up_to_date() {
 }
 
 #[test]
-fn mysql_goes_from_nothing_to_up_to_date() {
+fn mysql_is_migrated_to_up_to_date() {
     let Some(url) = backend("MYSQL_URL") else { return };
     let (table, database) = (random_name(), random_name());
 
-    from_nothing_to_up_to_date(&url, &["--table", &table]);
+    migrates_to_up_to_date(&url, &["--table", &table]);
     assert!(sql(&url, &format!("CREATE DATABASE {database};")));
-    from_nothing_to_up_to_date(&url, &["--table", &table, "--schema", &database]);
+    migrates_to_up_to_date(&url, &["--table", &table, "--schema", &database]);
 
     block_on(async {
         let storage = MySqlStorage::connect(&url).await.unwrap();
@@ -122,7 +122,7 @@ fn printed_sql_makes_mysql_up_to_date() {
     assert!(sql(&url, &format!("DROP TABLE {table}, _{table}_migrations;")));
 }
 
-/// What sqlx's own program does with the `sqlx.toml` of the documentation: it reads the files and notes them there.
+/// The program of sqlx applies the files with the `sqlx.toml` of the documentation, and records them.
 #[test]
 fn files_run_by_sqlx_are_up_to_date() {
     let folder = TempDir::new().unwrap();
@@ -137,7 +137,7 @@ fn files_run_by_sqlx_are_up_to_date() {
 }
 
 #[test]
-fn printed_sql_leaves_out_what_is_there() {
+fn printed_sql_omits_applied_migrations() {
     let all = printed("postgres", &[]);
     assert!(all.contains("CREATE TABLE oauth_dance_tokens"));
     let none = printed("postgres", &["--after", "2"]);
@@ -213,12 +213,12 @@ fn status_makes_no_file() {
 }
 
 #[test]
-fn the_journal_of_an_existing_file_stays_as_it_is() {
+fn the_journal_of_an_existing_file_is_unchanged() {
     let folder = TempDir::new().unwrap();
     let url = file(&folder);
     assert_eq!(migrate("up", &url, &[]).0, 0);
     assert_eq!(migrate("status", &url, &[]).0, 0);
-    // The format that the header names: 1 for a journal that is rolled back, 2 for a write-ahead log.
+    // The format in the header: 1 for a rollback journal, 2 for a write-ahead log.
     assert_eq!(fs::read(folder.path().join("tokens.db")).unwrap()[18..20], [1, 1]);
 }
 
@@ -297,7 +297,7 @@ fn a_wrong_password_is_reported_and_not_shown() {
 }
 
 /// Pending, up, up to date, and up again.
-fn from_nothing_to_up_to_date(url: &str, table: &[&str]) {
+fn migrates_to_up_to_date(url: &str, table: &[&str]) {
     if !url.starts_with("sqlite:") {
         assert_eq!(migrate("status", url, table), (1, pending(url)));
     }
@@ -338,7 +338,7 @@ async fn keeps_a_record_async(storage: &impl TokenStorage) {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    // Many: the pools of a storage go on in the background.
+    // Several threads, because the pools of a storage work in the background.
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap().block_on(future)
 }
 

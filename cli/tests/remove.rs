@@ -112,7 +112,7 @@ fn erase_revokes_each_token_at_its_provider() {
         let erase = backend.run_with_keys(&["erase-user", "alice", "--config", &config, "--json"]);
         assert_eq!(erase.code, 0, "{}{}", erase.stdout, erase.stderr);
         assert_eq!(column(&erase, "revocation"), vec![json!("done"); 4]);
-        // The refresh token and the access token of each.
+        // The refresh token and the access token of each grant.
         assert_eq!(provider.requests_to(Endpoint::Revocation).len(), 8);
         assert_eq!(left(backend, &keys), 0);
         assert!(backend.has(&key("acme", "bob")));
@@ -187,12 +187,12 @@ fn purge_is_completed_after_a_kill() {
     });
 }
 
-/// Starts a command and kills it once something is so, unless it has ended before.
+/// Starts a command, and kills it as soon as the condition is met, unless it has ended before.
 fn kill_when(command: &mut Command, now: impl Fn() -> bool) {
     let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     while !now() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it does not get that far");
+        assert!(start.elapsed() < Duration::from_secs(20), "the condition is not met");
         std::thread::sleep(Duration::from_millis(5));
     }
     let _ = running.kill();

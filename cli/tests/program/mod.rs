@@ -1,4 +1,4 @@
-//! The `oauth-dance` program, and the servers it is run against.
+//! The `oauth-dance` program, and the servers that it uses.
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part")]
 
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// How a run of the program ended.
+/// The result of a run of the program.
 pub struct Run {
     pub code: i32,
     pub stdout: String,
@@ -23,7 +23,7 @@ impl Run {
         Self { code: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// One line of the program's own on the standard error, with these words and without a password of the tests.
+    /// The standard error is one line of the program, with these words and without a password of the tests.
     pub fn assert_one_line(&self, words: &[&str]) {
         let Self { stderr, .. } = self;
         assert!(stderr.starts_with("oauth-dance: ") && stderr.matches('\n').count() == 1, "{stderr}");
@@ -40,7 +40,7 @@ impl Run {
     }
 }
 
-/// The program without the settings of the tests' own environment.
+/// The program, without settings from the environment of the tests.
 pub fn oauth_dance() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oauth-dance"));
     command.env_remove("DATABASE_URL").env_remove("OAUTH_DANCE_STORAGE").env_remove("OAUTH_DANCE_KEYS");

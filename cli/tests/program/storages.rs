@@ -1,4 +1,4 @@
-//! Every kind of storage, with real servers: SQLite always, the others where the environment names a server.
+//! Every kind of storage, with real servers. SQLite is always tested; the others if the environment names a server.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use url::Url;
 
 use super::{Run, backend, oauth_dance, random_name};
 
-/// An empty place in a storage, which ends with the test.
+/// An empty table or prefix, which is deleted after the test.
 pub struct Backend {
     pub name: &'static str,
     pub url: String,
@@ -54,7 +54,7 @@ impl Backend {
             "MariaDB" => backend("MYSQL_URL")?,
             _ => backend("REDIS_URL")?,
         };
-        // Many threads: the pools of a storage go on in the background.
+        // Several threads, because the pools of a storage work in the background.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let place = random_name();
         let storage = runtime.block_on(migrated(name, &url, &place));
@@ -78,12 +78,12 @@ impl Backend {
         self.runtime.block_on(future)
     }
 
-    /// The tokens under the key ring of the test.
+    /// The tokens, with the key ring of the test.
     pub fn tokens(&self) -> Tokens {
         Tokens::sealed(Arc::clone(&self.storage), self.ring.clone())
     }
 
-    /// Stores a token that expires in so many seconds, with a refresh token.
+    /// Stores a token that expires in that many seconds, with a refresh token.
     pub fn store(&self, key: &TokenKey, expires_in: u64) {
         let mut token = OAuth2Token::bearer("CANARY-access-token");
         token.refresh_token = Some("CANARY-refresh-token".into());
@@ -96,7 +96,7 @@ impl Backend {
         self.block_on(self.tokens().put(key, &token.into(), Precondition::Always)).unwrap();
     }
 
-    /// Stores so many records that are no tokens.
+    /// Stores that many records, which are not tokens.
     pub fn store_many(&self, number: usize) {
         let record = Record::new("x");
         self.block_on(async {
@@ -108,7 +108,7 @@ impl Backend {
         });
     }
 
-    /// Stores bytes that need not be a token.
+    /// Stores bytes, which do not have to be a token.
     pub fn store_record(&self, key: &TokenKey, record: &Record) {
         self.block_on(self.storage.put(key, record, Precondition::Always)).unwrap();
     }
@@ -128,7 +128,7 @@ impl Backend {
         self.run_at(&self.url, command)
     }
 
-    /// Runs a command on this place at another URL.
+    /// Runs a command on this table or prefix, with another URL.
     pub fn run_at(&self, url: &str, command: &[&str]) -> Run {
         Run::of(oauth_dance().args(command).args(self.at(url)))
     }
@@ -159,7 +159,7 @@ impl Backend {
         Run::of(oauth_dance().args(command).args(self.at(&self.url)).arg("--key-file").arg(&self.key_file))
     }
 
-    /// A URL at which no server and no file is.
+    /// A URL without a server or a file.
     pub fn unreachable(&self) -> String {
         match self.name {
             "SQLite" => format!("sqlite:{}", self.folder.path().join("missing.db").display()),
@@ -169,7 +169,7 @@ impl Backend {
         }
     }
 
-    /// A URL that permits to read this place and not to write it.
+    /// A URL with which records can be read, but not written.
     pub fn read_only(&self) -> String {
         let (user, place) = (random_name(), &self.place);
         if self.name == "SQLite" {

@@ -12,10 +12,10 @@ use url::{Url, form_urlencoded};
 pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 pub const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
 pub use oauth_dance_cli::provider::CLIENT_ID;
-pub const REDIRECT_URI: &str = "http://127.0.0.1:1/login/local/authorized?kept=yes";
+pub const REDIRECT_URI: &str = "http://127.0.0.1:1/login/local/authorized?retained=yes";
 pub const STATE: &str = "state & \"more\" = ü";
 
-/// A provider that listens on a free port, with a clock the test moves.
+/// A provider that listens on a free port, with a clock that tests can move.
 pub struct Provider {
     pub issuer: String,
     pub secret: String,
@@ -23,7 +23,7 @@ pub struct Provider {
     clock: TestClock,
 }
 
-/// A browser: it keeps the session cookie and follows no redirect by itself.
+/// A browser, which stores the session cookie and does not follow redirects.
 pub struct Browser<'a> {
     provider: &'a Provider,
     pub cookie: Option<String>,
@@ -97,19 +97,19 @@ impl Provider {
         send(self.get("/userinfo").header(header::AUTHORIZATION, bearer)).await
     }
 
-    /// A code for alice, by login and consent in a fresh browser.
+    /// A code for alice, after login and consent in a new browser.
     pub async fn code(&self) -> String {
         let mut browser = self.browser();
         browser.sign_in("alice").await;
         browser.decide("allow").await.query("code").unwrap()
     }
 
-    /// The token response after a whole dance.
+    /// The token response after a complete dance.
     pub async fn tokens(&self) -> Value {
         let code = self.code().await;
-        let answer = self.redeem(&code).await;
-        assert_eq!(answer.status, 200, "{}", answer.body);
-        answer.json()
+        let response = self.redeem(&code).await;
+        assert_eq!(response.status, 200, "{}", response.body);
+        response.json()
     }
 }
 
@@ -133,9 +133,9 @@ impl Browser<'_> {
     pub async fn sign_in(&mut self, username: &str) {
         let csrf = self.get(&authorize(&[])).await.csrf();
         let form = [("csrf", &*csrf), ("action", "login"), ("username", username), ("password", "dance")];
-        let answer = self.post(&authorize(&[]), &form).await;
-        assert_eq!(answer.status, 303, "{}", answer.body);
-        assert_eq!(answer.location(), authorize(&[]));
+        let response = self.post(&authorize(&[]), &form).await;
+        assert_eq!(response.status, 303, "{}", response.body);
+        assert_eq!(response.location(), authorize(&[]));
     }
 
     /// Opens the consent page and presses a button.
@@ -148,12 +148,12 @@ impl Browser<'_> {
         if let Some(cookie) = &self.cookie {
             request = request.header(header::COOKIE, format!("other=1; {cookie}"));
         }
-        let answer = send(request).await;
-        if let Some(cookie) = answer.headers.get(header::SET_COOKIE) {
+        let response = send(request).await;
+        if let Some(cookie) = response.headers.get(header::SET_COOKIE) {
             let pair = cookie.to_str().unwrap().split(';').next().unwrap();
             self.cookie = Some(pair.to_owned());
         }
-        answer
+        response
     }
 }
 
@@ -166,7 +166,7 @@ impl PageResponse {
         self.header("location")
     }
 
-    /// A parameter of the authorization response this redirect carries.
+    /// A parameter of the authorization response in this redirect.
     pub fn query(&self, name: &str) -> Option<String> {
         let location = Url::parse(self.location()).unwrap();
         let mut pairs = location.query_pairs();
@@ -206,7 +206,7 @@ pub fn code_grant(code: &str) -> [(&str, &str); 4] {
     [("grant_type", "authorization_code"), ("code", code), ("redirect_uri", REDIRECT_URI), ("code_verifier", VERIFIER)]
 }
 
-/// The path of a good authorization request in which `changes` replace parameters; "" removes one.
+/// The path of a valid authorization request, changed by `changes`. An empty value removes a parameter.
 pub fn authorize(changes: &[(&str, &str)]) -> String {
     let mut form = vec![
         ("response_type", "code"),

@@ -1,4 +1,4 @@
-//! The demo's provider, driven over real HTTP as a browser and a client would.
+//! The demo's provider over HTTP, with the requests of browsers and clients.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 

@@ -1,4 +1,4 @@
-//! What the testing provider offers and the demo's provider must not give away, or not without a decision.
+//! Functions of the testing provider that the demo's provider must not have, or not without a decision of the user.
 
 use reqwest::header;
 use url::form_urlencoded::byte_serialize;
@@ -9,9 +9,9 @@ use crate::harness::{CLIENT_ID, Provider, REDIRECT_URI, authorize, basic, encode
 async fn no_counters_are_served() {
     let provider = Provider::start().await;
     provider.tokens().await;
-    let answer = send(provider.get("/counters")).await;
-    assert_eq!(answer.status, 404);
-    assert!(answer.body.contains("Page not found"), "{}", answer.body);
+    let response = send(provider.get("/counters")).await;
+    assert_eq!(response.status, 404);
+    assert!(response.body.contains("Page not found"), "{}", response.body);
 }
 
 #[tokio::test]
@@ -28,9 +28,9 @@ async fn a_pushed_request_waits_for_the_decision() {
     let mut browser = provider.browser();
     browser.sign_in("alice").await;
     let csrf = browser.get(&path).await.csrf();
-    let answer = browser.post(&path, &[("csrf", &csrf), ("action", "allow")]).await;
-    assert_eq!(provider.redeem(&answer.query("code").unwrap()).await.status, 200);
-    assert_eq!(browser.get(&path).await.status, 400, "a reference is good for one decision");
+    let response = browser.post(&path, &[("csrf", &csrf), ("action", "allow")]).await;
+    assert_eq!(provider.redeem(&response.query("code").unwrap()).await.status, 200);
+    assert_eq!(browser.get(&path).await.status, 400, "a reference is valid for one decision");
 }
 
 #[tokio::test]
@@ -53,13 +53,13 @@ async fn an_oauth1_login_waits_for_the_decision() {
 async fn no_redirect_leads_to_an_unregistered_uri() {
     let provider = Provider::start().await;
     let evil = "https://evil.example/";
-    let answer = send(provider.get(&format!("/end_session?post_logout_redirect_uri={evil}"))).await;
-    assert_eq!((answer.status.as_u16(), answer.location()), (200, ""));
+    let response = send(provider.get(&format!("/end_session?post_logout_redirect_uri={evil}"))).await;
+    assert_eq!((response.status.as_u16(), response.location()), (200, ""));
     assert!(provider.oauth1_authorization(evil).await.is_none());
 }
 
 impl Provider {
-    /// The path where a browser decides on new temporary credentials, or `None` if they are refused.
+    /// The path at which a browser decides on new temporary credentials, or `None` if they are refused.
     async fn oauth1_authorization(&self, callback: &str) -> Option<String> {
         let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
         let parameters = [
@@ -72,8 +72,8 @@ impl Provider {
         ];
         let parameters = parameters.map(|(name, value)| format!("{name}=\"{}\"", encoded(value))).join(", ");
         let request = self.post("/oauth1/temporary", &[]).header(header::AUTHORIZATION, format!("OAuth {parameters}"));
-        let answer = send(request).await;
-        let (token, _) = answer.body.split_once("&oauth_token_secret=")?;
+        let response = send(request).await;
+        let (token, _) = response.body.split_once("&oauth_token_secret=")?;
         Some(format!("/oauth1/authorize?{token}"))
     }
 }

@@ -3,14 +3,14 @@ use reqwest::header;
 use crate::harness::{CLIENT_ID, Provider, VERIFIER, basic, code_grant, encode, send, text};
 
 #[tokio::test]
-async fn a_code_and_its_verifier_give_tokens() {
+async fn a_code_is_redeemed_with_its_verifier() {
     let provider = Provider::start().await;
     let code = provider.code().await;
-    let answer = provider.redeem(&code).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    assert_eq!(answer.header("cache-control"), "no-store");
-    assert_eq!(answer.header("content-type"), "application/json");
-    let tokens = answer.json();
+    let response = provider.redeem(&code).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    assert_eq!(response.header("cache-control"), "no-store");
+    assert_eq!(response.header("content-type"), "application/json");
+    let tokens = response.json();
     assert_eq!(tokens["token_type"], "Bearer");
     assert_eq!(tokens["expires_in"], 120);
     assert_eq!(tokens["scope"], "profile email");
@@ -28,7 +28,7 @@ async fn a_code_and_its_verifier_give_tokens() {
 }
 
 #[tokio::test]
-async fn a_wrong_verifier_gives_nothing_and_spends_the_code() {
+async fn a_wrong_verifier_spends_the_code() {
     let provider = Provider::start().await;
     let code = provider.code().await;
     let mut form = code_grant(&code);
@@ -48,7 +48,7 @@ async fn a_code_is_bound_to_its_redirect_uri() {
 }
 
 #[tokio::test]
-async fn a_code_lives_for_a_minute() {
+async fn a_code_is_valid_for_a_minute() {
     let provider = Provider::start().await;
     let code = provider.code().await;
     provider.advance(59);
@@ -59,7 +59,7 @@ async fn a_code_lives_for_a_minute() {
 }
 
 #[tokio::test]
-async fn a_reused_code_ends_what_it_gave() {
+async fn a_reused_code_revokes_its_tokens() {
     let provider = Provider::start().await;
     let code = provider.code().await;
     let tokens = provider.redeem(&code).await.json();
@@ -77,12 +77,12 @@ async fn a_reused_code_ends_what_it_gave() {
 }
 
 #[tokio::test]
-async fn concurrent_redemptions_give_one_answer() {
+async fn concurrent_redemptions_succeed_once() {
     let provider = Provider::start().await;
     let code = provider.code().await;
     let form = code_grant(&code);
     let (a, b, c) = tokio::join!(provider.token(&form), provider.token(&form), provider.token(&form));
-    let granted = [a, b, c].iter().filter(|answer| answer.status == 200).count();
+    let granted = [a, b, c].iter().filter(|response| response.status == 200).count();
     assert_eq!(granted, 1);
 }
 
@@ -91,9 +91,9 @@ async fn a_refresh_rotates_the_refresh_token() {
     let provider = Provider::start().await;
     let first = provider.tokens().await;
     provider.advance(121);
-    let answer = provider.refresh(text(&first["refresh_token"])).await;
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    let second = answer.json();
+    let response = provider.refresh(text(&first["refresh_token"])).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    let second = response.json();
     assert_ne!(second["access_token"], first["access_token"]);
     assert_ne!(second["refresh_token"], first["refresh_token"]);
     assert_eq!(second["scope"], "profile email");
@@ -144,8 +144,8 @@ async fn a_grant_ends_after_thirty_days() {
     let provider = Provider::start().await;
     let tokens = provider.tokens().await;
     provider.advance(30 * 24 * 60 * 60);
-    let answer = provider.refresh(text(&tokens["refresh_token"])).await;
-    answer.assert_error(400, "invalid_grant");
+    let response = provider.refresh(text(&tokens["refresh_token"])).await;
+    response.assert_error(400, "invalid_grant");
 }
 
 #[tokio::test]
@@ -156,17 +156,17 @@ async fn an_expired_access_token_is_refused() {
     provider.advance(119);
     assert_eq!(provider.userinfo(access_token).await.status, 200);
     provider.advance(1);
-    let answer = provider.userinfo(access_token).await;
-    assert_eq!(answer.status, 401);
-    assert!(answer.header("www-authenticate").contains("error=\"invalid_token\""));
+    let response = provider.userinfo(access_token).await;
+    assert_eq!(response.status, 401);
+    assert!(response.header("www-authenticate").contains("error=\"invalid_token\""));
 }
 
 #[tokio::test]
 async fn userinfo_needs_a_bearer_token() {
     let provider = Provider::start().await;
-    let answer = send(provider.get("/userinfo")).await;
-    assert_eq!(answer.status, 401);
-    assert_eq!(answer.header("www-authenticate"), "Bearer realm=\"test provider\"");
+    let response = send(provider.get("/userinfo")).await;
+    assert_eq!(response.status, 401);
+    assert_eq!(response.header("www-authenticate"), "Bearer realm=\"test provider\"");
     let tokens = provider.tokens().await;
     let in_url = format!("/userinfo?access_token={}", text(&tokens["access_token"]));
     assert_eq!(send(provider.get(&in_url)).await.status, 401);
@@ -203,8 +203,8 @@ async fn only_the_client_revokes() {
     let provider = Provider::start().await;
     let tokens = provider.tokens().await;
     let access_token = text(&tokens["access_token"]);
-    let answer = send(provider.post("/revoke", &[("token", access_token)])).await;
-    answer.assert_error(401, "invalid_client");
+    let response = send(provider.post("/revoke", &[("token", access_token)])).await;
+    response.assert_error(401, "invalid_client");
     assert_eq!(provider.userinfo(access_token).await.status, 200);
     provider.revoke("").await.assert_error(400, "invalid_request");
 }
@@ -227,9 +227,9 @@ async fn a_code_stays_unspent_when_authentication_fails() {
 
     for header in [basic(CLIENT_ID, "wrong"), basic("wrong", &provider.secret), "Basic ***".to_owned()] {
         let request = provider.post("/token", &form);
-        let answer = send(request.header(header::AUTHORIZATION, header)).await;
-        answer.assert_error(401, "invalid_client");
-        assert!(answer.header("www-authenticate").starts_with("Basic "));
+        let response = send(request.header(header::AUTHORIZATION, header)).await;
+        response.assert_error(401, "invalid_client");
+        assert!(response.header("www-authenticate").starts_with("Basic "));
     }
 
     let mut both = form.to_vec();
@@ -261,8 +261,8 @@ async fn malformed_token_requests_get_typed_errors() {
     let body = encode(&code_grant(&code));
     let request = provider.post_as("text/plain", "/token", body);
     let authorization = basic(CLIENT_ID, &provider.secret);
-    let answer = send(request.header(header::AUTHORIZATION, authorization)).await;
-    answer.assert_error(400, "invalid_request");
+    let response = send(request.header(header::AUTHORIZATION, authorization)).await;
+    response.assert_error(400, "invalid_request");
     let huge = provider.post("/token", &[("x", &"x".repeat(20_000))]);
     assert_eq!(send(huge).await.status, 413);
     assert_eq!(provider.redeem(&code).await.status, 200);

@@ -37,7 +37,7 @@ async fn home(github: Option<Connected<GitHub>>) -> &'static str {
     if github.is_some() { "You are connected." } else { "Connect at /login/github." }
 }
 
-/// A visitor who is not connected is sent to GitHub first, and comes back here.
+/// A visitor who is not connected is redirected to GitHub first, and then back here.
 async fn me(github: Connected<GitHub>) -> Result<String, ApiError> {
     github.userinfo().send().await?.success()?.text()
 }

@@ -84,7 +84,7 @@ impl From<ApiError> for Unavailable {
 
 impl axum::response::IntoResponse for Unavailable {
     fn into_response(self) -> Response {
-        // Log the error here; it holds no secret.
+        // Log the error here. It contains no secret.
         let Self(_error) = self;
         (StatusCode::SERVICE_UNAVAILABLE, "the bot is away").into_response()
     }

@@ -150,14 +150,14 @@ fn tests() -> BTreeSet<String> {
             tests.extend(functions(&fs::read_to_string(file).unwrap()));
         }
     }
-    let (mut group, mut is_basis) = (String::new(), false);
+    let (mut group, mut is_dependency) = (String::new(), false);
     for line in read("tests/src/properties.rs").lines().map(str::trim) {
         // The brackets contain the properties that a property depends on.
-        if is_basis {
-            is_basis = !line.starts_with(']');
+        if is_dependency {
+            is_dependency = !line.starts_with(']');
             continue;
         }
-        is_basis = line.ends_with('[');
+        is_dependency = line.ends_with('[');
         let name = line.split(" [").next().unwrap_or_default().trim_end_matches([';', ':']);
         if line.ends_with(':') {
             name.clone_into(&mut group);

@@ -48,13 +48,13 @@ fn session_id(browser: &Browser) -> String {
 }
 
 #[tokio::test]
-async fn anonymous_visitors_are_a_user_each() {
+async fn each_anonymous_browser_is_a_user() {
     let (provider, github) = provider().await;
     let app = anonymous::router(BASE, MemoryStorage::new(), KeyRing::generate(), github).unwrap();
     let (mut one, mut two) = (Browser::of(&app, BASE), Browser::of(&app, BASE));
 
     assert_eq!(one.get("/").await.body, "Connect at /login/github.");
-    assert!(one.cookies().is_empty(), "a visit leaves nothing");
+    assert!(one.cookies().is_empty(), "a visit stores nothing");
     let sent = one.get("/me").await;
     assert_eq!(sent.location(), "/login/github?next=%2Fme");
     let back = one.log_in_from(sent.location(), "alice").await;
@@ -70,7 +70,7 @@ async fn anonymous_visitors_are_a_user_each() {
 }
 
 #[tokio::test]
-async fn an_account_is_associated_with_who_is_signed_in() {
+async fn an_account_is_connected_to_the_signed_in_user() {
     let (provider, github) = provider().await;
     let app = association::router(BASE, MemoryStorage::new(), KeyRing::generate(), github, own_pages()).unwrap();
     let mut browser = Browser::of(&app, BASE);
@@ -83,14 +83,14 @@ async fn an_account_is_associated_with_who_is_signed_in() {
 
     let mut laptop = Browser::of(&app, BASE);
     laptop.post("/sign-in/1").await;
-    assert!(is_user(&laptop.get("/me").await, "alice"), "it is the user's, not the browser's");
+    assert!(is_user(&laptop.get("/me").await, "alice"), "the token belongs to the user, not to the browser");
     laptop.post("/sign-in/2").await;
-    assert_eq!(laptop.get("/me").await.status, StatusCode::SEE_OTHER, "and nobody else's");
+    assert_eq!(laptop.get("/me").await.status, StatusCode::SEE_OTHER, "another user is not connected");
 
     browser.post("/sign-out").await;
     assert_eq!(browser.get("/me").await.status, StatusCode::SEE_OTHER);
     browser.post("/sign-in/1").await;
-    assert!(is_user(&browser.get("/me").await, "alice"), "signing out forgets no token");
+    assert!(is_user(&browser.get("/me").await, "alice"), "signing out deletes no token");
     assert_eq!(browser.post_from_elsewhere("/disconnect").await.status, StatusCode::FORBIDDEN);
     browser.post("/disconnect").await;
     assert_eq!(browser.get("/me").await.status, StatusCode::SEE_OTHER);
@@ -132,7 +132,7 @@ async fn a_login_creates_a_user_once() {
 }
 
 #[tokio::test]
-async fn a_login_with_an_id_token_is_by_what_was_verified() {
+async fn a_login_uses_the_verified_id_token() {
     let provider = TestProvider::start().await.unwrap();
     let people = People::default();
     let corp = [provider.openid_registration("corp")];
@@ -162,18 +162,18 @@ async fn a_login_gives_the_session_a_new_id() {
     let people = People::default();
     let app =
         create_or_login::router(BASE, MemoryStorage::new(), KeyRing::generate(), [github.clone()], people, cart());
-    assert_a_planted_session_is_worth_nothing(&app.unwrap(), "/", "You are user 1, with 1 ways to sign in.").await;
+    assert_session_fixation_fails(&app.unwrap(), "/", "You are user 1, with 1 ways to sign in.").await;
 
     type Session014 = axum_login::tower_sessions::Session;
     let cart = post(|session: Session014| async move { session.insert("cart", 1).await.unwrap() });
     let own_pages = Router::new().route("/cart", cart);
     let people = People::default();
     let app = with_axum_login::router(BASE, MemoryStorage::new(), KeyRing::generate(), github, people, own_pages);
-    assert_a_planted_session_is_worth_nothing(&app.unwrap(), "/me", r#"{"sub":"alice"}"#).await;
+    assert_session_fixation_fails(&app.unwrap(), "/me", r#"{"sub":"alice"}"#).await;
 }
 
 /// Session fixation: an attacker puts their session into the victim's browser, and waits until the victim signs in.
-async fn assert_a_planted_session_is_worth_nothing(app: &Router, page: &str, signed_in: &str) {
+async fn assert_session_fixation_fails(app: &Router, page: &str, signed_in: &str) {
     let (mut attacker, mut victim) = (Browser::of(app, BASE), Browser::of(app, BASE));
     attacker.post("/cart").await;
     let planted = session_id(&attacker);
@@ -185,7 +185,7 @@ async fn assert_a_planted_session_is_worth_nothing(app: &Router, page: &str, sig
 }
 
 #[tokio::test]
-async fn a_login_without_an_identity_signs_nobody_in() {
+async fn a_login_without_an_identity_signs_no_user_in() {
     let (provider, github) = provider().await;
     let people = People::default();
     let app = create_or_login::router(
@@ -220,7 +220,7 @@ async fn accounts_are_linked_and_unlinked() {
 
     alice.log_in("google", "alice@work").await;
     assert_eq!(alice.get("/accounts").await.body, "github\ngoogle");
-    assert_eq!(people.count(), 2, "linking makes no user");
+    assert_eq!(people.count(), 2, "linking creates no user");
     assert_eq!(bob.log_in("google", "alice@work").await.status, StatusCode::CONFLICT, "it is hers");
     assert_eq!(bob.get("/accounts").await.body, "github");
 

@@ -1,4 +1,4 @@
-//! What the storages cost beside the driver under them and beside another library's store, in one run.
+//! The speed of the storages compared with their drivers and with the store of another library, in one run.
 //!
 //! ```sh
 //! eval "$(tests/servers/start)"
@@ -6,8 +6,8 @@
 //! tests/servers/stop "$SERVERS_FOLDER"
 //! ```
 //!
-//! Each way runs for some seconds in turn, for some rounds, with 16 concurrent tasks unless other numbers are given, on
-//! records of 1 KiB. A figure is the median of the operations per second. The ratio to the first way is computed for
+//! Each candidate runs for some seconds in turn, for some rounds, with 16 concurrent tasks unless other numbers are given, on
+//! records of 1 KiB. A figure is the median of the operations per second. The ratio to the first candidate is computed for
 //! each round, and printed with its minimum and maximum.
 
 mod peers;
@@ -18,8 +18,8 @@ use oauth_dance_redis::RedisStorage;
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 
 use crate::peers::Sessions;
-use crate::run::{Plan, Way};
-use crate::subjects::{BenchResult, MySqlPool, Ours, PostgresPool, RedisConnection, SqlitePool, USERS};
+use crate::run::{Plan, Candidate};
+use crate::subjects::{BenchResult, MySqlPool, Measured, PostgresPool, RedisConnection, SqlitePool, USERS};
 
 #[tokio::main]
 async fn main() -> BenchResult<()> {
@@ -36,41 +36,41 @@ async fn main() -> BenchResult<()> {
 
     let folder = tempfile::tempdir()?;
     let file = |name: &str| format!("sqlite:{}?mode=rwc", folder.path().join(name).display());
-    let ours = SqliteStorage::connect(&file("ours")).await?;
-    ours.migrate().await?;
+    let storage = SqliteStorage::connect(&file("storage")).await?;
+    storage.migrate().await?;
     plan.compare(
         "SQLite",
         vec![
-            Way::new("sqlx pool, on the same table", SqlitePool::connect(&file("ours")).await?),
-            Way::new("oauth-dance", Ours::new(ours)),
-            Way::new("tower-sessions-sqlx-store", Sessions::sqlite(&file("sessions")).await?),
+            Candidate::new("sqlx pool, on the same table", SqlitePool::connect(&file("storage")).await?),
+            Candidate::new("oauth-dance", Measured::new(storage)),
+            Candidate::new("tower-sessions-sqlx-store", Sessions::sqlite(&file("sessions")).await?),
         ],
     )
     .await?;
 
     if let Some(url) = server("POSTGRES_URL") {
-        let ours = PostgresStorage::connect(&url).await?;
-        ours.migrate().await?;
+        let storage = PostgresStorage::connect(&url).await?;
+        storage.migrate().await?;
         plan.compare(
             "PostgreSQL",
             vec![
-                Way::new("sqlx pool, on the same table", PostgresPool::connect(&url).await?),
-                Way::new("oauth-dance", Ours::new(ours)),
-                Way::new("tower-sessions-sqlx-store", Sessions::postgres(&url).await?),
+                Candidate::new("sqlx pool, on the same table", PostgresPool::connect(&url).await?),
+                Candidate::new("oauth-dance", Measured::new(storage)),
+                Candidate::new("tower-sessions-sqlx-store", Sessions::postgres(&url).await?),
             ],
         )
         .await?;
     }
 
     if let Some(url) = server("MYSQL_URL") {
-        let ours = MySqlStorage::connect(&url).await?;
-        ours.migrate().await?;
+        let storage = MySqlStorage::connect(&url).await?;
+        storage.migrate().await?;
         plan.compare(
             "MySQL or MariaDB",
             vec![
-                Way::new("sqlx pool, on the same table", MySqlPool::connect(&url).await?),
-                Way::new("oauth-dance", Ours::new(ours)),
-                Way::new("tower-sessions-sqlx-store", Sessions::mysql(&url).await?),
+                Candidate::new("sqlx pool, on the same table", MySqlPool::connect(&url).await?),
+                Candidate::new("oauth-dance", Measured::new(storage)),
+                Candidate::new("tower-sessions-sqlx-store", Sessions::mysql(&url).await?),
             ],
         )
         .await?;
@@ -80,8 +80,8 @@ async fn main() -> BenchResult<()> {
         plan.compare(
             "Redis",
             vec![
-                Way::new("redis ConnectionManager, GET and SET", RedisConnection::connect(&url).await?),
-                Way::new("oauth-dance", Ours::new(RedisStorage::connect(&url).await?)),
+                Candidate::new("redis ConnectionManager, GET and SET", RedisConnection::connect(&url).await?),
+                Candidate::new("oauth-dance", Measured::new(RedisStorage::connect(&url).await?)),
             ],
         )
         .await?;
@@ -92,7 +92,7 @@ async fn main() -> BenchResult<()> {
 fn server(variable: &str) -> Option<String> {
     let url = std::env::var(variable).ok();
     if url.is_none() {
-        println!("\nleft out, for {variable} is not set");
+        println!("\nskipped, because {variable} is not set");
     }
     url
 }

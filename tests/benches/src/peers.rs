@@ -1,4 +1,4 @@
-//! A store of sessions, which keeps a value under an id as well, but knows no condition.
+//! A session store, which also stores a value under an id, but has no conditions.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore};
 
-use crate::subjects::{BenchResult, Contender, payload};
+use crate::subjects::{BenchResult, Subject, payload};
 
 pub struct Sessions<S>(S);
 
@@ -43,7 +43,7 @@ fn id(user: u64) -> Id {
 }
 
 #[async_trait]
-impl<S: SessionStore> Contender for Sessions<S> {
+impl<S: SessionStore> Subject for Sessions<S> {
     async fn get(&self, user: u64) -> BenchResult<()> {
         let found = self.0.load(&id(user)).await?.ok_or("nothing is there")?;
         if found.data.contains_key("token") { Ok(()) } else { Err("that is another record".into()) }

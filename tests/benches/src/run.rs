@@ -3,9 +3,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::subjects::{BenchResult, Contender, USERS};
+use crate::subjects::{BenchResult, Subject, USERS};
 
-/// How long and how often.
+/// How long, how often and with how many tasks each operation runs.
 pub struct Plan {
     pub seconds: u64,
     pub rounds: u64,
@@ -13,14 +13,14 @@ pub struct Plan {
     pub tasks: Vec<u64>,
 }
 
-/// A way to do the same.
-pub struct Way {
+/// A candidate to do the same.
+pub struct Candidate {
     name: &'static str,
-    subject: Arc<dyn Contender>,
+    subject: Arc<dyn Subject>,
 }
 
-impl Way {
-    pub fn new(name: &'static str, subject: impl Contender) -> Self {
+impl Candidate {
+    pub fn new(name: &'static str, subject: impl Subject) -> Self {
         Self { name, subject: Arc::new(subject) }
     }
 }
@@ -33,42 +33,42 @@ enum Operation {
 }
 
 impl Plan {
-    /// Runs every way in turn, and prints what came of it.
-    pub async fn compare(&self, backend: &str, ways: Vec<Way>) -> BenchResult<()> {
-        for way in &ways {
+    /// Runs every candidate in turn, and prints what came of it.
+    pub async fn compare(&self, backend: &str, candidates: Vec<Candidate>) -> BenchResult<()> {
+        for candidate in &candidates {
             for user in 0..USERS {
-                way.subject.put(user).await?;
+                candidate.subject.put(user).await?;
             }
         }
         for tasks in &self.tasks {
             println!("\n{backend}: operations per second, {tasks} tasks, {USERS} records");
-            self.compare_operations(*tasks, &ways).await?;
+            self.compare_operations(*tasks, &candidates).await?;
         }
         Ok(())
     }
 
-    async fn compare_operations(&self, tasks: u64, ways: &[Way]) -> BenchResult<()> {
+    async fn compare_operations(&self, tasks: u64, candidates: &[Candidate]) -> BenchResult<()> {
         for operation in [Operation::Get, Operation::Put, Operation::PutIfVersion] {
-            let mut rates = vec![Vec::new(); ways.len()];
+            let mut rates = vec![Vec::new(); candidates.len()];
             for _ in 0..self.rounds {
-                for (way, rates) in ways.iter().zip(&mut rates) {
-                    rates.extend(self.rate(&way.subject, operation, tasks).await?);
+                for (candidate, rates) in candidates.iter().zip(&mut rates) {
+                    rates.extend(self.rate(&candidate.subject, operation, tasks).await?);
                 }
             }
             let Some(first) = rates.iter().find(|own| !own.is_empty()) else { continue };
-            for (way, own) in ways.iter().zip(&rates).filter(|(_, own)| !own.is_empty()) {
+            for (candidate, own) in candidates.iter().zip(&rates).filter(|(_, own)| !own.is_empty()) {
                 let ratios: Vec<f64> = own.iter().zip(first).map(|(own, first)| own / first).collect();
                 let [least, middle, most] = spread(ratios);
                 let rate = spread(own.clone())[1];
                 let operation = format!("{operation:?}");
-                println!("{operation:>14}  {rate:>8.0}  x{middle:.2} ({least:.2}-{most:.2})  {}", way.name);
+                println!("{operation:>14}  {rate:>8.0}  x{middle:.2} ({least:.2}-{most:.2})  {}", candidate.name);
             }
         }
         Ok(())
     }
 
-    /// Operations in a second, or nothing where the subject has no such operation.
-    async fn rate(&self, subject: &Arc<dyn Contender>, operation: Operation, count: u64) -> BenchResult<Option<f64>> {
+    /// Operations per second, or `None` if the subject has no such operation.
+    async fn rate(&self, subject: &Arc<dyn Subject>, operation: Operation, count: u64) -> BenchResult<Option<f64>> {
         let time = Duration::from_secs(self.seconds);
         let start = Instant::now();
         let mut tasks = JoinSet::new();
@@ -100,7 +100,7 @@ impl Plan {
     }
 }
 
-/// The least, the median and the most.
+/// The minimum, the median and the maximum.
 fn spread(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [values[0], values[values.len() / 2], values[values.len() - 1]]

@@ -12,9 +12,9 @@ pub type BenchResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// A multiple of the number of tasks, so that no two tasks write the same record.
 pub const USERS: u64 = 2048;
 
-/// One way to keep a record for each user.
+/// One candidate to keep a record for each user.
 #[async_trait]
-pub trait Contender: Send + Sync + 'static {
+pub trait Subject: Send + Sync + 'static {
     async fn get(&self, user: u64) -> BenchResult<()>;
     async fn put(&self, user: u64) -> BenchResult<()>;
     /// `false` if there is no such operation.
@@ -25,13 +25,13 @@ pub fn payload() -> Vec<u8> {
     vec![b'x'; 1024]
 }
 
-/// A storage of ours.
-pub struct Ours<S> {
+/// A storage of storage.
+pub struct Measured<S> {
     storage: S,
     versions: Mutex<HashMap<u64, Version>>,
 }
 
-impl<S: TokenStorage> Ours<S> {
+impl<S: TokenStorage> Measured<S> {
     pub fn new(storage: S) -> Self {
         Self { storage, versions: Mutex::default() }
     }
@@ -44,14 +44,14 @@ impl<S: TokenStorage> Ours<S> {
 }
 
 fn key(user: u64) -> BenchResult<TokenKey> {
-    Ok(TokenKey::new("github", format!("ours-{user}"))?)
+    Ok(TokenKey::new("github", format!("storage-{user}"))?)
 }
 
 #[async_trait]
-impl<S: TokenStorage> Contender for Ours<S> {
+impl<S: TokenStorage> Subject for Measured<S> {
     async fn get(&self, user: u64) -> BenchResult<()> {
-        let found = self.storage.get(&key(user)?).await?.ok_or("nothing is there")?;
-        if found.value.payload.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
+        let found = self.storage.get(&key(user)?).await?.ok_or("the record is missing")?;
+        if found.value.payload.len() == 1024 { Ok(()) } else { Err("it is another record".into()) }
     }
 
     async fn put(&self, user: u64) -> BenchResult<()> {
@@ -60,12 +60,12 @@ impl<S: TokenStorage> Contender for Ours<S> {
 
     async fn put_if_version(&self, user: u64) -> BenchResult<bool> {
         let version = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
-        self.write(user, Precondition::Version(version.ok_or("it was never put")?)).await?;
+        self.write(user, Precondition::Version(version.ok_or("the record was never written")?)).await?;
         Ok(true)
     }
 }
 
-/// The shortest statements that do it, by hand, on the storage's own table.
+/// The shortest statements for the same operations, on the table of the storage.
 macro_rules! pool {
     ($name:ident, $pool:ty, $get:literal, $put:literal, $put_if_version:literal) => {
         pub struct $name {
@@ -85,11 +85,11 @@ macro_rules! pool {
         }
 
         #[async_trait]
-        impl Contender for $name {
+        impl Subject for $name {
             async fn get(&self, user: u64) -> BenchResult<()> {
                 let user = user.to_string().into_bytes();
                 let row: (Vec<u8>, Vec<u8>) = sqlx::query_as($get).bind(user).fetch_one(&self.pool).await?;
-                if row.1.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
+                if row.1.len() == 1024 { Ok(()) } else { Err("it is another record".into()) }
             }
 
             async fn put(&self, user: u64) -> BenchResult<()> {
@@ -103,10 +103,10 @@ macro_rules! pool {
                 let version: [u8; 16] = random_bytes();
                 let old = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
                 let query = sqlx::query($put_if_version).bind(version.to_vec()).bind(payload());
-                let query = query.bind(user.to_string().into_bytes()).bind(old.ok_or("it was never put")?.to_vec());
+                let query = query.bind(user.to_string().into_bytes()).bind(old.ok_or("the record was never written")?.to_vec());
                 let done = query.execute(&self.pool).await?;
                 if done.rows_affected() != 1 {
-                    return Err("a version of one's own did not hold".into());
+                    return Err("the last version of this task did not match".into());
                 }
                 self.wrote(user, version)?;
                 Ok(true)
@@ -151,7 +151,7 @@ pool!(
         WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = '' AND version = ?"
 );
 
-/// The plain commands of Redis, which know no condition.
+/// The plain commands of Redis, which have no conditions.
 pub struct RedisConnection(ConnectionManager);
 
 impl RedisConnection {
@@ -161,10 +161,10 @@ impl RedisConnection {
 }
 
 #[async_trait]
-impl Contender for RedisConnection {
+impl Subject for RedisConnection {
     async fn get(&self, user: u64) -> BenchResult<()> {
         let found: Vec<u8> = self.0.clone().get(format!("bench-{user}")).await?;
-        if found.len() == 1024 { Ok(()) } else { Err("that is another record".into()) }
+        if found.len() == 1024 { Ok(()) } else { Err("it is another record".into()) }
     }
 
     async fn put(&self, user: u64) -> BenchResult<()> {

@@ -1,10 +1,10 @@
-//! Inputs for everything that reads bytes from outside: a corpus, and what chance makes of it.
+//! Inputs for all code that reads bytes from outside: a corpus, and random variations of it.
 //!
-//! A target is a function of bytes that panics if a property does not hold. [`check`] runs it on the files of
-//! `tests/fuzz/corpus/NAME`, and then on inputs that are made of them: cut, repeated, joined, and mixed with text that readers
-//! stumble over. The inputs are the same in every run, so that a test passes or fails in all of them; a failing one is
-//! made as short as it can be and printed. With `FUZZ_SECONDS` in the environment each target runs for that long instead, on
-//! inputs that are others each time. See `docs/testing.md` for that, and for coverage-guided runs.
+//! A target is a function of bytes that panics if a property is violated. [`check`] runs it on the files of
+//! `tests/fuzz/corpus/NAME`, and then on inputs that are derived from them: truncated, repeated, joined, and mixed with texts
+//! that parsers often mishandle. The inputs are the same in every run, so that a test always passes or always fails. A failing
+//! input is shortened and printed. If `FUZZ_SECONDS` is set, each target runs for that many seconds, on different inputs
+//! each time. `docs/testing.md` describes that, and coverage-guided runs.
 #![allow(clippy::panic, reason = "it is for tests")]
 
 use std::fs;
@@ -19,14 +19,14 @@ use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner
 
 /// How many inputs a target gets in a test.
 const CASES: u32 = 1000;
-/// Longer inputs say nothing new.
-const MOST_BYTES: usize = 64 * 1024;
-const MOST_CHANGES: usize = 6;
-/// How often a failing input is tried to be made shorter.
-const MOST_TRIES: u32 = 500;
+/// Longer inputs find nothing more.
+const MAX_BYTES: usize = 64 * 1024;
+const MAX_CHANGES: usize = 6;
+/// How often a failing input is shortened.
+const MAX_SHRINKS: u32 = 500;
 
-/// What readers stumble over: ends and beginnings of things, numbers at their limits, bytes that are no text.
-const STUMBLING_BLOCKS: [&[u8]; 48] = [
+/// Texts that parsers often mishandle: delimiters, numbers at their limits, bytes that are not text.
+const DIFFICULT_TEXTS: [&[u8]; 48] = [
     b"\"",
     b"'",
     b"\\",
@@ -77,7 +77,7 @@ const STUMBLING_BLOCKS: [&[u8]; 48] = [
     b"CANARY",
 ];
 
-/// One change to an input. Where, it is by an index into whatever length it has by then.
+/// One change to an input. Its position is relative to the length of the input at that time.
 #[derive(Clone, Debug)]
 enum Change {
     Insert(Index, Vec<u8>),
@@ -87,25 +87,25 @@ enum Change {
     Join(Index, Vec<u8>),
 }
 
-/// Checks a target on its corpus and on what is made of it.
+/// Checks a target on its corpus and on inputs that are derived from it.
 ///
 /// # Panics
-/// If the target does, with the shortest input found for which it does.
+/// If the target panics. The message contains the shortest such input that was found.
 pub fn check(name: &str, target: impl Fn(&[u8])) {
     check_with(name, Vec::new(), target);
 }
 
-/// The same with more inputs to begin with, which no file can hold.
+/// Checks a target as [`check`] does, and starts from more inputs than those in the corpus.
 ///
 /// # Panics
-/// As [`check`]; and if there is nothing to begin with.
+/// As [`check`], and if there is no input to start from.
 pub fn check_with(name: &str, mut seeds: Vec<Vec<u8>>, target: impl Fn(&[u8])) {
     seeds.extend(corpus(name));
-    seeds.iter().flat_map(|seed| near(seed)).for_each(|input| try_one(name, &input, &target));
+    seeds.iter().flat_map(|seed| neighbours(seed)).for_each(|input| try_one(name, &input, &target));
     run_for_long(name, CASES, &seeds, target);
 }
 
-/// The same with another number of inputs, for a target that takes long.
+/// Checks a target with this number of inputs, for a slow target.
 ///
 /// # Panics
 /// As [`check_with`].
@@ -130,10 +130,10 @@ fn run_for_long(name: &str, cases: u32, seeds: &[Vec<u8>], target: impl Fn(&[u8]
     }
 }
 
-/// What lies next to an input: its beginnings, and the same with something before or behind it.
-fn near(seed: &[u8]) -> impl Iterator<Item = Vec<u8>> + use<'_> {
+/// Inputs that are similar to one: its beginnings, and the same input with a text before or after it.
+fn neighbours(seed: &[u8]) -> impl Iterator<Item = Vec<u8>> + use<'_> {
     let beginnings = (0..seed.len()).map(move |end| seed[..end].to_vec());
-    let more = STUMBLING_BLOCKS.iter().flat_map(move |block| [[seed, block].concat(), [block, seed].concat()]);
+    let more = DIFFICULT_TEXTS.iter().flat_map(move |block| [[seed, block].concat(), [block, seed].concat()]);
     beginnings.chain(more)
 }
 
@@ -144,7 +144,7 @@ fn try_one(name: &str, input: &[u8], target: impl Fn(&[u8])) {
 }
 
 fn run(name: &str, cases: u32, seeds: &[Vec<u8>], round: u64, target: impl Fn(&[u8])) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: MOST_TRIES, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: MAX_SHRINKS, ..Config::default() };
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&round.to_be_bytes());
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
@@ -155,7 +155,7 @@ fn run(name: &str, cases: u32, seeds: &[Vec<u8>], round: u64, target: impl Fn(&[
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(reason, input)) => panic!("{name}: {reason}\nwith b\"{}\"", input.escape_ascii()),
-        Err(TestError::Abort(reason)) => panic!("{name}: no input could be made: {reason}"),
+        Err(TestError::Abort(reason)) => panic!("{name}: no input could be generated: {reason}"),
     }
 }
 
@@ -170,14 +170,14 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
 
 fn inputs(seeds: &[Vec<u8>]) -> impl Strategy<Value = Vec<u8>> + use<> {
     let seed = select(seeds.to_vec());
-    let changed = (seed, vec(change(seeds), 1..=MOST_CHANGES))
+    let changed = (seed, vec(change(seeds), 1..=MAX_CHANGES))
         .prop_map(|(seed, changes)| changes.into_iter().fold(seed, |input, change| change.apply(input)));
     prop_oneof![15 => changed, 1 => vec(any::<u8>(), 0..200)]
 }
 
 fn change(seeds: &[Vec<u8>]) -> impl Strategy<Value = Change> + use<> {
     let at = any::<Index>;
-    let block = select(STUMBLING_BLOCKS.map(<[u8]>::to_vec).to_vec());
+    let block = select(DIFFICULT_TEXTS.map(<[u8]>::to_vec).to_vec());
     let bytes = prop_oneof![3 => block, 1 => vec(any::<u8>(), 1..8), 1 => Just(Vec::new())];
     prop_oneof![
         4 => (at(), bytes).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
@@ -213,7 +213,7 @@ impl Change {
                 input.extend_from_slice(&other[other.len().min(input.len())..]);
             }
         }
-        input.truncate(MOST_BYTES);
+        input.truncate(MAX_BYTES);
         input
     }
 }
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_are_many_and_the_same_in_every_run() {
+    fn inputs_are_the_same_in_every_run() {
         let first = seen(&[b"{\"a\":1}", b""]);
         assert_eq!(first, seen(&[b"{\"a\":1}", b""]));
         assert!(first.contains(&b"{\"a\":1}".to_vec()) && first.contains(&b"{\"a\":1}\r\n".to_vec()));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bug_is_found_and_made_short() {
+    fn a_failing_input_is_found_and_shortened() {
         let buggy = |input: &[u8]| assert!(!input.windows(2).any(|pair| pair == b"\"\""), "two quotation marks");
         let found = catch_unwind(AssertUnwindSafe(|| check_with("nothing", vec![b"a=\"long text\"".to_vec()], buggy)));
         let message = *found.unwrap_err().downcast::<String>().unwrap();
