@@ -6,7 +6,7 @@
 //! tests/servers/stop "$SERVERS_FOLDER"
 //! ```
 //!
-//! Each candidate runs for some seconds in turn, for some rounds, with 16 concurrent tasks unless other numbers are given, on
+//! The candidates run in turn, each for some seconds, for some rounds, with 16 concurrent tasks unless other numbers are given, on
 //! records of 1 KiB. A figure is the median of the operations per second. The ratio to the first candidate is computed for
 //! each round, and printed with its minimum and maximum.
 

@@ -13,7 +13,7 @@ pub struct Plan {
     pub tasks: Vec<u64>,
 }
 
-/// A candidate to do the same.
+/// One of the stores that are compared.
 pub struct Candidate {
     name: &'static str,
     subject: Arc<dyn Subject>,
@@ -33,7 +33,7 @@ enum Operation {
 }
 
 impl Plan {
-    /// Runs every candidate in turn, and prints what came of it.
+    /// Runs every candidate in turn, and prints the results.
     pub async fn compare(&self, backend: &str, candidates: Vec<Candidate>) -> BenchResult<()> {
         for candidate in &candidates {
             for user in 0..USERS {

@@ -12,7 +12,7 @@ pub type BenchResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// A multiple of the number of tasks, so that no two tasks write the same record.
 pub const USERS: u64 = 2048;
 
-/// One candidate to keep a record for each user.
+/// A store with one record for each user.
 #[async_trait]
 pub trait Subject: Send + Sync + 'static {
     async fn get(&self, user: u64) -> BenchResult<()>;
@@ -25,7 +25,7 @@ pub fn payload() -> Vec<u8> {
     vec![b'x'; 1024]
 }
 
-/// A storage of storage.
+/// A storage of oauth-dance.
 pub struct Measured<S> {
     storage: S,
     versions: Mutex<HashMap<u64, Version>>,
