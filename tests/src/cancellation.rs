@@ -276,7 +276,7 @@ pub async fn a_dropped_read_does_not_block_others(on: Arc<TestedStorage>) -> Pro
             async move { reader.get(&read).await.map(drop) }
         };
         let what = format!("turn {turn}: get({}) during or after one that was dropped", key.show());
-        drop_beside(turn % 10, get, time_limit, &what).await?;
+        drop_one_of_two(turn % 10, get, time_limit, &what).await?;
         if on.capabilities().listable {
             let lister = Arc::clone(&storage);
             let list = move || {
@@ -284,24 +284,24 @@ pub async fn a_dropped_read_does_not_block_others(on: Arc<TestedStorage>) -> Pro
                 async move { lister.list(&Filter::everything(), PageRequest::default()).await.map(drop) }
             };
             let what = format!("turn {turn}: list during or after one that was dropped");
-            drop_beside(turn % 10, list, time_limit, &what).await?;
+            drop_one_of_two(turn % 10, list, time_limit, &what).await?;
         }
     }
     Ok(())
 }
 
 /// Drops a call after that many polls, while a second one of the same kind is in flight, and then makes a third one.
-async fn drop_beside<F>(polls: usize, call: impl Fn() -> F, time_limit: Duration, what: &str) -> PropertyResult
+async fn drop_one_of_two<F>(polls: usize, call: impl Fn() -> F, time_limit: Duration, what: &str) -> PropertyResult
 where
     F: Future<Output = Result<(), StorageError>> + Send + 'static,
 {
     let both = async {
         let mut first = Box::pin(call());
         poll_in_flight(polls, first.as_mut()).await;
-        let beside = tokio::spawn(call());
+        let other = tokio::spawn(call());
         tokio::task::yield_now().await;
         drop(first);
-        beside.await??;
+        other.await??;
         call().await?;
         PropertyResult::Ok(())
     };

@@ -15,14 +15,14 @@ use oauth_dance_core::{
 };
 
 /// The old storage is empty.
-mod step_two {
+mod moving_step {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async { Ok(bench(|server| Arc::new(moving(server)))) });
 }
 
 /// All records are in the old storage.
-mod step_one {
+mod preparing_step {
     use super::*;
 
     oauth_dance_conformance::conformance_tests!(|| async { Ok(bench(|server| Arc::new(preparing(server)))) });
@@ -33,11 +33,11 @@ fn bench(front: bench::Front) -> Bench {
 }
 
 fn moving(server: Server) -> Migrating {
-    Migrating::new(Arc::new(server.beside()), Arc::new(server))
+    Migrating::new(Arc::new(server.other_database()), Arc::new(server))
 }
 
 fn preparing(server: Server) -> Migrating {
-    Migrating::prepare(Arc::new(server.beside()), Arc::new(server))
+    Migrating::prepare(Arc::new(server.other_database()), Arc::new(server))
 }
 
 fn both(server: Server) -> Arc<dyn TokenStorage> {
@@ -45,7 +45,7 @@ fn both(server: Server) -> Arc<dyn TokenStorage> {
 }
 
 fn in_two_orders(server: Server) -> Arc<dyn TokenStorage> {
-    let new = Arc::new(server.beside());
+    let new = Arc::new(server.other_database());
     let old = Arc::new(Backwards(server));
     Arc::new(Both { one: Migrating::prepare(new.clone(), old.clone()), two: Migrating::new(new, old) })
 }
@@ -121,7 +121,7 @@ impl TokenStorage for Backwards {
 
 /// Properties that do not permit a record to move during the test and to get a new version with the same content, as the
 /// documentation of [`Migrating`] describes. Its own tests try the interleavings of two calls, and compare contents.
-const VERSIONS: &[&str] = &[
+const DEPEND_ON_VERSIONS: &[&str] = &[
     "a_dropped_delete_leaves_the_record_or_nothing",
     "histories_are_linearizable",
     "histories_with_faults_are_linearizable",
@@ -144,6 +144,6 @@ fn storages_with_different_orders_pass() {
 fn assert_passes(name: &str, front: bench::Front) {
     let report = run_all(name, || async move { Ok(bench(front)) });
     let mut failed = report.failed();
-    failed.retain(|(property, _)| !VERSIONS.contains(property));
+    failed.retain(|(property, _)| !DEPEND_ON_VERSIONS.contains(property));
     assert!(failed.is_empty() && report.skipped().is_empty(), "{report}");
 }

@@ -63,7 +63,7 @@ impl Harness for Bench {
 
     async fn raw_dump(&self) -> HarnessResult<Vec<u8>> {
         let mut dump = Vec::new();
-        for memory in [self.server.memory(), self.server.beside().memory()] {
+        for memory in [self.server.memory(), self.server.other_database().memory()] {
             let page = memory.list(&Filter::everything(), PageRequest { after: None, limit: 1_000 }).await?;
             for entry in page.entries {
                 if let Some(found) = memory.get(&entry.key).await? {
@@ -76,7 +76,7 @@ impl Harness for Bench {
 
     async fn corrupt(&self, key: &TokenKey) -> HarnessResult<()> {
         let found = match self.server.memory().get(key).await? {
-            None => self.server.beside().memory().get(key).await?,
+            None => self.server.other_database().memory().get(key).await?,
             found => found,
         };
         let found = found.ok_or(HarnessError::Cannot("damage a record that does not exist"))?;
@@ -107,7 +107,7 @@ impl Harness for Bench {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Server {
     memory: MemoryStorage,
-    beside: MemoryStorage,
+    other: MemoryStorage,
     passed: Arc<AtomicU64>,
     fault: Arc<Mutex<Option<Fault>>>,
     damaged: Arc<Mutex<HashMap<TokenKey, Version>>>,
@@ -122,8 +122,8 @@ impl Server {
 
     /// Other data on the same server, with the same clock and faults.
     #[allow(dead_code, reason = "most storages have one server")]
-    pub(crate) fn beside(&self) -> Self {
-        Self { memory: self.beside.clone(), beside: self.memory.clone(), ..self.clone() }
+    pub(crate) fn other_database(&self) -> Self {
+        Self { memory: self.other.clone(), other: self.memory.clone(), ..self.clone() }
     }
 
     /// The server's clock.

@@ -59,7 +59,7 @@ impl Fleet {
             users.rotate_left(shift);
             let provider = provider.to_owned();
             let command = Command::Run { provider, users, tasks: size.tasks, time: size.time, interval };
-            process.ask::<Report>(&command).await.unwrap()
+            process.request::<Report>(&command).await.unwrap()
         });
         let mut sum = Report::default();
         for report in join_all(runs).await {

@@ -42,7 +42,7 @@ const STAGES: [([Config; 2], bool); 8] = [
     ([Config::New, Config::New], false),
 ];
 
-/// The user's last login or logout, as the subject at the provider.
+/// What each user did last: after a login, the user's subject at the provider, and after a logout, nothing.
 type Last = BTreeMap<String, Option<String>>;
 
 struct Move {
@@ -53,20 +53,20 @@ struct Move {
     users: Vec<String>,
 }
 
-/// No refresh token is sent twice, and no user is logged out. In the end, the new storage contains the results of the last
-/// logins and logouts.
+/// Asserts that no refresh token is sent twice, that no user loses a connection, and that the new storage finally contains
+/// the result of each user's last login or logout.
 pub async fn no_downtime(from: Kind, to: Kind) {
     let (Some(from), Some(to)) = (Backend::of(from).await, Backend::of(to).await) else { return };
     let keys = site::keys();
     let site = Site::new(&from, &keys, NAME).await;
     site.provider.configure(|settings| settings.access_token_lifetime = LIFE);
-    let this = Move { from, to, keys, site, users: users(10) };
+    let migration = Move { from, to, keys, site, users: users(10) };
     let mut last = Last::new();
-    for user in &this.users {
-        this.site.login(user, LIFE).await;
+    for user in &migration.users {
+        migration.site.login(user, LIFE).await;
         last.insert(user.clone(), Some(user.clone()));
     }
-    let names = [this.from.kind.name(), this.to.kind.name()];
+    let names = [migration.from.kind.name(), migration.to.kind.name()];
     let mut table = Table::new(
         format!("{} to {} without downtime", names[0], names[1]),
         &["processes", "calls", "others", "logins", "logouts", "moved", "redemptions"],
@@ -76,18 +76,18 @@ pub async fn no_downtime(from: Kind, to: Kind) {
         for (process, config) in processes.iter_mut().zip(configs) {
             if process.as_ref().is_none_or(|(before, _)| *before != config) {
                 // The new process is ready before the old one ends.
-                *process = Some((config, Process::start(&this.settings(config)).await));
+                *process = Some((config, Process::start(&migration.settings(config)).await));
             }
         }
         let running = [0, 1].map(|index| &processes[index].as_ref().unwrap().1);
-        let redeemed = this.site.provider.counters().refreshes;
+        let redeemed = migration.site.provider.counters().refreshes;
         let (one, two, (logins, logouts), moved) = tokio::join!(
-            this.run(running[0]),
-            this.run(running[1]),
-            this.interfere(configs, &mut last),
-            this.move_all(moves_all)
+            migration.run(running[0]),
+            migration.run(running[1]),
+            migration.interfere(configs, &mut last),
+            migration.move_all(moves_all)
         );
-        let refreshes = this.site.provider.counters().refreshes - redeemed;
+        let refreshes = migration.site.provider.counters().refreshes - redeemed;
         let (calls, others) = (one.good + two.good, format!("{:?} {:?}", one.bad, two.bad));
         table.row([&format!("{configs:?}"), &calls, &others, &logins, &logouts, &moved, &refreshes]);
         for report in [&one, &two] {
@@ -99,9 +99,9 @@ pub async fn no_downtime(from: Kind, to: Kind) {
     }
     table.print();
     drop(processes);
-    this.assert_moved(&last).await;
-    this.from.remove().await;
-    this.to.remove().await;
+    migration.assert_moved(&last).await;
+    migration.from.remove().await;
+    migration.to.remove().await;
 }
 
 impl Move {
@@ -124,20 +124,20 @@ impl Move {
         let (provider, users) = (NAME.to_owned(), self.users.clone());
         let tasks = users.len() * 2;
         let interval = Duration::from_millis(100);
-        process.ask::<Report>(&Command::Run { provider, users, tasks, time: STAGE, interval }).await.unwrap()
+        process.request::<Report>(&Command::Run { provider, users, tasks, time: STAGE, interval }).await.unwrap()
     }
 
-    /// Users log in and out, through both processes.
+    /// Logs random users in and out, in either of the two configurations.
     async fn interfere(&self, configs: [Config; 2], last: &mut Last) -> (u32, u32) {
-        let desks = [self.oauth(configs[0]).await, self.oauth(configs[1]).await];
+        let instances = [self.oauth(configs[0]).await, self.oauth(configs[1]).await];
         let (mut logins, mut logouts) = (0, 0);
         let until = Instant::now() + STAGE - Duration::from_millis(200);
         while Instant::now() < until {
-            let [who, what, desk] = random_bytes();
+            let [who, what, instance] = random_bytes();
             let user = &self.users[usize::from(who) % self.users.len()];
-            let desk = &desks[usize::from(desk) % 2];
+            let instance = &instances[usize::from(instance) % 2];
             if what < 60 {
-                desk.disconnect(NAME, &User::new(user)).await.unwrap();
+                instance.disconnect(NAME, &User::new(user)).await.unwrap();
                 logouts += 1;
                 last.insert(user.clone(), None);
             } else {
@@ -146,7 +146,7 @@ impl Move {
                 let subject = format!("{user}, login {}", u64::from_le_bytes(random_bytes()));
                 let token = self.site.issue(&subject, LIFE).into();
                 let key = User::new(user).key(NAME).unwrap();
-                desk.tokens().put(&key, &token, oauth_dance_core::Precondition::Always).await.unwrap();
+                instance.tokens().put(&key, &token, oauth_dance_core::Precondition::Always).await.unwrap();
                 last.insert(user.clone(), Some(subject));
             }
             sleep(Duration::from_millis(120)).await;
@@ -154,7 +154,7 @@ impl Move {
         (logins, logouts)
     }
 
-    /// Moves the records that no process has written, if this is the stage for it.
+    /// Moves the records that no process has written since the migration started. Does so in one stage only.
     async fn move_all(&self, moves_all: bool) -> usize {
         if !moves_all {
             return 0;
@@ -175,7 +175,7 @@ impl Move {
         let twice = counters.redemptions.values().filter(|&&times| times > 1).count();
         assert_eq!((twice, counters.families_revoked), (0, 0), "a refresh token was sent twice");
         assert!(counters.refreshes > 0);
-        assert_eq!(all(&self.from.open().await).await.len(), 0, "no process writes to the old storage any more");
+        assert_eq!(all(&self.from.open().await).await.len(), 0, "no process writes to the old storage after the move");
         let oauth = self.oauth(Config::New).await;
         for (user, subject) in last {
             let connected = oauth.connection(NAME, &User::new(user)).await.unwrap().is_some();
@@ -183,8 +183,8 @@ impl Move {
             if let Some(subject) = subject {
                 let client = oauth.client(NAME, &User::new(user)).await.unwrap();
                 let response = client.userinfo().send().await.unwrap();
-                let answer: Value = response.success().unwrap().json().unwrap();
-                assert_eq!(answer["sub"].as_str(), Some(subject.as_str()), "{user}");
+                let userinfo: Value = response.success().unwrap().json().unwrap();
+                assert_eq!(userinfo["sub"].as_str(), Some(subject.as_str()), "{user}");
             }
         }
     }

@@ -31,7 +31,7 @@ const SHORTEST_NAP: Duration = Duration::from_millis(20);
 pub struct Settings {
     pub storage: String,
     pub namespace: String,
-    /// The storage that the records move to, and in which step of a move.
+    /// If records are being moved to another storage: that storage, and the step of the migration.
     pub moves: Option<Moves>,
     /// The timeout of an operation of the storage.
     pub storage_timeout: Option<Duration>,
