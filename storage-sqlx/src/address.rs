@@ -1,21 +1,32 @@
+//! Checks the URL of a database server before sqlx parses it.
+//!
+//! sqlx ignores a parameter that it does not know, and logs its value. A misspelled `sslmode` would therefore leave TLS
+//! optional without any error. [`Address::parse`] accepts three kinds of parameters: those that sqlx supports, those
+//! that describe what the storage does in any case, and `connect_timeout`, which this crate implements. Any other
+//! parameter is an error.
+//!
+//! An error names the parameter and never quotes a value. An unescaped `?`, `#` or `/` in a password moves the rest of
+//! the password into the path or the parameters, so even a name is quoted only if it looks like one.
+
 use std::time::Duration;
 
 use url::Url;
 
-/// The URL parameters that a kind of database supports.
+/// The URL parameters of one kind of database.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parameters {
     /// The parameters that sqlx supports.
     pub(crate) sqlx: &'static [&'static str],
-    /// Parameters that have no effect with these values, because the storage behaves that way already.
+    /// Parameters with the values that describe what the storage does in any case. They are accepted and removed, so
+    /// that an application can use the URL that its other libraries use.
     pub(crate) implied: &'static [(&'static str, &'static [&'static str])],
 }
 
-/// A URL in which sqlx supports every parameter. sqlx ignores unknown parameters, and logs their values.
+/// A URL that contains only parameters that sqlx supports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) url: String,
-    /// How long to wait for a connection.
+    /// How long to wait for a connection, from the parameter `connect_timeout`. `None` if it is absent or 0.
     pub(crate) connect_timeout: Option<Duration>,
 }
 
@@ -35,6 +46,7 @@ pub(crate) enum AddressError {
 }
 
 impl AddressError {
+    /// What to do, for [`StorageError::Misconfigured`](oauth_dance_core::StorageError::Misconfigured).
     pub(crate) const fn advice(&self) -> &'static str {
         match self {
             Self::SeveralHosts => {
@@ -75,7 +87,7 @@ impl Address {
                 (known, _) if parameters.implied.iter().any(|(implied, _)| *implied == known) => {
                     return Err(AddressError::Value(name.into_owned()));
                 }
-                // This may be the rest of a password.
+                // The text may be the rest of a password with an unescaped `?`, so it is not quoted.
                 (part, _) if !is_name(part) || text.split_once('?').is_some_and(|(_, query)| query.contains('@')) => {
                     return Err(AddressError::NoParameter);
                 }
@@ -91,10 +103,12 @@ impl Address {
 }
 
 impl Parameters {
+    /// Whether sqlx supports a parameter. `options[name]` is a variant of `options`.
     fn passes_on(&self, name: &str) -> bool {
         self.sqlx.contains(&name) || (self.sqlx.contains(&"options") && name.starts_with("options["))
     }
 
+    /// Whether a value describes what the storage does in any case.
     fn implies(&self, name: &str, value: &str) -> bool {
         self.implied.iter().any(|(implied, values)| {
             *implied == name && values.iter().any(|possible| possible.eq_ignore_ascii_case(value))
@@ -114,6 +128,7 @@ fn hosts(text: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts)
 }
 
+/// Whether a text looks like the name of a parameter, so that an error may quote it.
 fn is_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'[' | b']');
     !name.is_empty() && name.len() <= 40 && name.bytes().all(allowed)

@@ -1,8 +1,21 @@
-//! Reads at the same time are answered by one statement.
+//! Combines concurrent reads into one statement.
 //!
-//! A read that finds no other in progress takes a *turn* and runs the plain statement. Reads that start meanwhile wait,
-//! and the next statement reads the keys of all of them. It contains each key once, and was not sent when a read joined
-//! it, so every read sees all writes that were acknowledged before it started.
+//! A read that finds no other read in progress takes a *turn* and runs the plain statement. Reads that start in the
+//! meantime wait, and the next statement reads the keys of all of them.
+//!
+//! # Why it is correct
+//!
+//! A read joins only a statement that was not sent yet. It therefore sees all writes that were acknowledged before it
+//! started, as if it had run its own statement. A statement contains each key once, and every read of a key receives a
+//! copy of the reply.
+//!
+//! # Why it is safe to share
+//!
+//! A read must not depend on the caller that happened to run the statement for it. A statement for several reads runs
+//! in a task of its own, which no caller can abort. If a turn is dropped, because the caller of a plain statement was
+//! dropped or because the runtime of the task has ended, the waiting reads start again. If a statement is slow, the
+//! reads that wait for it start another one after [`PATIENCE`], up to [`MAX_TURNS`] at a time. A read never waits
+//! longer than its own timeout.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -20,21 +33,22 @@ use crate::error::{SharedError, SharedFailure, TimedOut};
 #[cfg(test)]
 mod tests;
 
-/// The maximum number of keys of a statement.
+/// The maximum number of keys in a statement.
 pub(crate) const MAX_KEYS: usize = 64;
-/// How long a read waits for the statements in progress before another one starts.
+/// How long a read waits for the statements in progress before it starts another one.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// The maximum number of statements in progress. The pool has more connections, for writes and lists.
 const MAX_TURNS: usize = 8;
 
-/// What is stored under a key, or why it cannot be read.
+/// The record of a key, or why it cannot be decoded.
 pub(crate) type Found = Result<Option<Versioned<Record>>, SharedError>;
 
-/// Reads records, with one statement for each call.
+/// Reads records from the database. Each call sends one statement.
 pub(crate) trait Reader: Send + Sync + 'static {
+    /// Reads the record of one key with the plain statement.
     fn read_one(&self, key: &TokenKey, deadline: Instant) -> impl Future<Output = Result<Found, StorageError>> + Send;
 
-    /// Reads at most [`MAX_KEYS`] different keys. The results have the order of the keys.
+    /// Reads at most [`MAX_KEYS`] different keys. The results are in the order of the keys.
     fn read_several(
         &self,
         keys: &[Arc<TokenKey>],
@@ -42,7 +56,7 @@ pub(crate) trait Reader: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Found>, StorageError>> + Send;
 }
 
-/// Combines reads at the same time. Clones share their statements.
+/// Combines the concurrent reads of all its clones.
 pub(crate) struct Combined<R>(Arc<Shared<R>>);
 
 struct Shared<R> {
@@ -56,14 +70,17 @@ impl<R: Reader> Combined<R> {
         Self(Arc::new(Shared { reader, timeout, state: Mutex::default() }))
     }
 
+    /// Reads a record, alone or together with other reads. Dropping the future affects no other read.
+    ///
     /// # Errors
-    /// The error of the statement, or [`StorageError::Corrupt`].
+    /// The error of the statement, or [`StorageError::Corrupt`] if the row of this key cannot be decoded.
     pub(crate) async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let deadline = Instant::now() + self.0.timeout;
         let found = self.find(key, deadline).await?;
         found.map_err(|error| StorageError::corrupt(key, error))
     }
 
+    /// Starts again if the turn that it waited for was dropped.
     async fn find(&self, key: &TokenKey, deadline: Instant) -> Result<Found, StorageError> {
         loop {
             let reply = match self.start(key) {
@@ -86,6 +103,7 @@ impl<R: Reader> Combined<R> {
         }
     }
 
+    /// Takes a turn if there is one, or joins the reads that wait for the next statement.
     fn start(&self, key: &TokenKey) -> Start<R> {
         let mut state = self.0.state();
         if !state.is_busy() && state.turns < MAX_TURNS {
@@ -100,24 +118,24 @@ impl<R: Reader> Combined<R> {
         Start::Wait(reply)
     }
 
-    /// Waits for the answer of a statement. `None` if it was dropped with its caller or its runtime.
+    /// Waits for the reply of a statement. `None` if the statement was dropped with its caller or its runtime.
     async fn wait(
         &self,
-        mut reply: oneshot::Receiver<Answer>,
+        mut reply: oneshot::Receiver<Reply>,
         deadline: Instant,
-    ) -> Result<Option<Answer>, StorageError> {
+    ) -> Result<Option<Reply>, StorageError> {
         let patience = Instant::now() + PATIENCE;
         if patience < deadline {
-            if let Ok(answer) = timeout_at(patience, &mut reply).await {
-                return Ok(answer.ok());
+            if let Ok(received) = timeout_at(patience, &mut reply).await {
+                return Ok(received.ok());
             }
             self.start_another();
         }
-        let answer = timeout_at(deadline, reply).await.map_err(|_| StorageError::unavailable(TimedOut))?;
-        Ok(answer.ok())
+        let received = timeout_at(deadline, reply).await.map_err(|_| StorageError::unavailable(TimedOut))?;
+        Ok(received.ok())
     }
 
-    /// Starts another statement for the reads that wait.
+    /// Starts another statement for the waiting reads, unless the maximum is in progress.
     fn start_another(&self) {
         let mut state = self.0.state();
         let is_possible = !state.keys.is_empty() && state.turns < MAX_TURNS;
@@ -126,6 +144,7 @@ impl<R: Reader> Combined<R> {
         turn.into_iter().for_each(Turn::spawn);
     }
 
+    /// Takes a turn. The caller has checked that there is one.
     fn turn(&self, state: &mut State) -> Turn<R> {
         state.turns += 1;
         state.started = Some(Instant::now());
@@ -133,7 +152,7 @@ impl<R: Reader> Combined<R> {
     }
 }
 
-/// Lets the other futures of the same task, such as those of a `join_all`, start their reads.
+/// Yields once, so that the other futures of the same task, such as those of a `join_all`, can start their reads.
 async fn wake_siblings() {
     let mut is_woken = false;
     poll_fn(|context| {
@@ -149,23 +168,24 @@ async fn wake_siblings() {
 /// What a new read does.
 enum Start<R: Reader> {
     Turn(Turn<R>),
-    Wait(oneshot::Receiver<Answer>),
+    Wait(oneshot::Receiver<Reply>),
 }
 
-/// Whether other reads started during the first one's turn.
+/// Whether other reads started between a read's turn and its statement.
 enum Share<R: Reader> {
     Alone(Turn<R>),
-    With(oneshot::Receiver<Answer>),
+    With(oneshot::Receiver<Reply>),
 }
 
-type Answer = Result<Found, SharedFailure>;
+/// What a statement sends to each read that waits for it.
+type Reply = Result<Found, SharedFailure>;
 
 #[derive(Default)]
 struct State {
     /// The keys for the next statements, in the order of their first reads.
     keys: VecDeque<Arc<TokenKey>>,
     /// The reads that wait for these keys.
-    waiting: HashMap<Arc<TokenKey>, Vec<oneshot::Sender<Answer>>>,
+    waiting: HashMap<Arc<TokenKey>, Vec<oneshot::Sender<Reply>>>,
     /// The number of statements in progress.
     turns: usize,
     /// When the last statement started.
@@ -173,14 +193,14 @@ struct State {
 }
 
 impl State {
-    /// Whether a new read waits for the statements in progress. If they are slow, or their runtime does not run, it
-    /// does not.
+    /// Whether a new read waits for the statements in progress. It does not wait if they are slow, for example because
+    /// their runtime is not driven.
     fn is_busy(&self) -> bool {
         self.turns > 0 && self.started.is_some_and(|started| started.elapsed() < PATIENCE)
     }
 
-    /// Adds a read to the next statement. Returns whether its key is new there.
-    fn join(&mut self, key: &TokenKey) -> (bool, oneshot::Receiver<Answer>) {
+    /// Adds a read to the next statement. The result contains `true` if no other read has added the key.
+    fn join(&mut self, key: &TokenKey) -> (bool, oneshot::Receiver<Reply>) {
         let (sender, reply) = oneshot::channel();
         if let Some(waiting) = self.waiting.get_mut(key) {
             waiting.push(sender);
@@ -192,7 +212,7 @@ impl State {
         (true, reply)
     }
 
-    /// Removes the reads for the next statement, and those that no caller waits for any more.
+    /// Removes the reads for the next statement, and drops those whose callers are gone.
     fn take(&mut self) -> Batch {
         let mut batch = Batch::default();
         while batch.keys.len() < MAX_KEYS
@@ -217,14 +237,14 @@ impl<R> Shared<R> {
 
 /// The right to run statements, one after the other.
 ///
-/// If it is dropped, because of its caller or its runtime, the reads that wait start again.
+/// If a turn is dropped before it is over, the waiting reads start again.
 struct Turn<R: Reader> {
     shared: Arc<Shared<R>>,
     is_over: bool,
 }
 
 impl<R: Reader> Turn<R> {
-    /// Joins the reads that have started meanwhile, if there are any.
+    /// Joins the reads that have started in the meantime, if there are any.
     fn share(self, key: &TokenKey) -> Share<R> {
         let mut state = self.shared.state();
         if state.keys.is_empty() {
@@ -237,13 +257,14 @@ impl<R: Reader> Turn<R> {
         Share::With(reply)
     }
 
-    /// Ends a turn after a single read. Another task runs the statements for the reads that wait.
+    /// Ends a turn after a single read. If other reads wait, a task continues the turn for them.
     fn end(mut self) {
         if !self.end_if_idle() {
             self.spawn();
         }
     }
 
+    /// Ends the turn if no read waits. Returns whether it has ended.
     fn end_if_idle(&mut self) -> bool {
         let mut state = self.shared.state();
         self.is_over = state.keys.is_empty();
@@ -253,7 +274,7 @@ impl<R: Reader> Turn<R> {
         self.is_over
     }
 
-    /// Runs statements until no read waits. This is a task of its own, because a dropped caller must not affect others.
+    /// Runs statements until no read waits, in a task of its own, so that a dropped caller does not affect other reads.
     fn spawn(self) {
         tokio::spawn(self.run());
     }
@@ -265,9 +286,9 @@ impl<R: Reader> Turn<R> {
                 state.started = Some(Instant::now());
                 state.take()
             };
-            let answer = self.shared.read(&batch.keys).await;
-            batch.answer(answer);
-            // The reads that were answered may be followed by others, which the next statement can include.
+            let result = self.shared.read(&batch.keys).await;
+            batch.reply(result);
+            // The callers may start further reads now, which the next statement can include.
             yield_now().await;
         }
     }
@@ -284,7 +305,7 @@ impl<R: Reader> Drop for Turn<R> {
         state.keys.clear();
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
-        // This drops the senders, which wakes the reads.
+        // The receivers of these senders wake, and their reads start again.
         drop(waiting);
     }
 }
@@ -300,17 +321,18 @@ impl<R: Reader> Shared<R> {
     }
 }
 
-/// The reads that one statement answers.
+/// The keys of one statement, and the reads that wait for them.
 #[derive(Default)]
 struct Batch {
     keys: Vec<Arc<TokenKey>>,
-    /// The reads of each key.
-    waiting: Vec<Vec<oneshot::Sender<Answer>>>,
+    /// The reads of each key, in the order of the keys.
+    waiting: Vec<Vec<oneshot::Sender<Reply>>>,
 }
 
 impl Batch {
-    fn answer(self, answer: Result<Vec<Found>, StorageError>) {
-        match answer {
+    /// Sends the result of the statement to every read.
+    fn reply(self, result: Result<Vec<Found>, StorageError>) {
+        match result {
             Ok(found) => self.waiting.into_iter().zip(found).for_each(|(waiting, found)| send(waiting, Ok(found))),
             Err(error) => {
                 let failure = SharedFailure::from(error);
@@ -320,13 +342,13 @@ impl Batch {
     }
 }
 
-/// Sends an answer to the reads of one key. A read that was dropped needs none.
-fn send(mut waiting: Vec<oneshot::Sender<Answer>>, answer: Answer) {
+/// Sends a reply to the reads of one key. A dropped read has no receiver, which is not an error.
+fn send(mut waiting: Vec<oneshot::Sender<Reply>>, reply: Reply) {
     let last = waiting.pop();
     for sender in waiting {
-        let _ = sender.send(answer.clone());
+        let _ = sender.send(reply.clone());
     }
-    let _ = last.map(|last| last.send(answer));
+    let _ = last.map(|last| last.send(reply));
 }
 
 impl<R> Clone for Combined<R> {

@@ -1,11 +1,18 @@
+//! Where the connection of a statement comes from, and what happens to it afterwards.
+//!
+//! A storage has a pool of its own, or uses a pool of the application. In both cases a connection to a server is used
+//! again only if its statement is known to have ended ([`InUse::mark_clean`]). After a timeout or a dropped future, the
+//! rest of a response may still arrive. The next statement would mistake it for its own result, so the connection is
+//! closed.
+
 use deadpool::managed::Object;
 use sqlx::Pool;
 use sqlx::pool::PoolConnection;
 
 use crate::dialect::Dialect;
-use crate::pool::{Held, Opener, OwnPool};
+use crate::pool::{Pooled, Opener, OwnPool};
 
-/// The connections of a storage.
+/// The source of a storage's connections.
 pub(crate) enum Connections<DB: Dialect> {
     /// Connections that the storage opens.
     Own(OwnPool<DB>),
@@ -14,18 +21,20 @@ pub(crate) enum Connections<DB: Dialect> {
 }
 
 impl<DB: Dialect> Connections<DB> {
+    /// Waits for a free connection, or opens one.
+    ///
     /// # Errors
     /// The error of a new connection, or [`sqlx::Error::PoolTimedOut`] or [`sqlx::Error::PoolClosed`].
     pub(crate) async fn acquire(&self) -> Result<InUse<DB>, sqlx::Error> {
         let connection = match self {
-            Self::Own(pool) => Lent::Own(Some(pool.acquire().await?)),
-            Self::Application(pool) => Lent::Application(pool.acquire().await?),
+            Self::Own(pool) => AnyConnection::Own(Some(pool.acquire().await?)),
+            Self::Application(pool) => AnyConnection::Application(pool.acquire().await?),
         };
         Ok(InUse { connection, is_clean: false })
     }
 
-    /// Reports that a connection broke, so that the others are tested before their next use. The pool of an application
-    /// has its own test.
+    /// Reports that a connection broke, so that the other ones are tested before their next use. The pool of an
+    /// application tests its connections itself.
     pub(crate) fn mark_suspect(&self) {
         if let Self::Own(pool) = self {
             pool.mark_suspect();
@@ -39,6 +48,7 @@ impl<DB: Dialect> Connections<DB> {
         }
     }
 
+    /// Closes the pool, even if it is the application's.
     pub(crate) async fn close(&self) {
         match self {
             Self::Own(pool) => pool.close().await,
@@ -62,22 +72,23 @@ impl<DB: Dialect> Clone for Connections<DB> {
 /// If it is dropped before the statement has ended, because of a timeout or a dropped caller, a connection to a server
 /// is closed, because it may contain the rest of a response.
 pub(crate) struct InUse<DB: Dialect> {
-    connection: Lent<DB>,
+    connection: AnyConnection<DB>,
     is_clean: bool,
 }
 
-enum Lent<DB: Dialect> {
-    /// `None` only while it is dropped.
+enum AnyConnection<DB: Dialect> {
+    /// `None` only during `drop`.
     Own(Option<Object<Opener<DB>>>),
     Application(PoolConnection<DB>),
 }
 
 impl<DB: Dialect> InUse<DB> {
     #[expect(clippy::expect_used, reason = "only `drop` takes the connection")]
+    /// The connection, as sqlx uses it.
     pub(crate) fn get(&mut self) -> &mut DB::Connection {
         match &mut self.connection {
-            Lent::Own(held) => held.as_mut().expect("a connection in use").connection(),
-            Lent::Application(connection) => connection,
+            AnyConnection::Own(pooled) => pooled.as_mut().expect("a connection in use").connection(),
+            AnyConnection::Application(connection) => connection,
         }
     }
 
@@ -90,14 +101,14 @@ impl<DB: Dialect> InUse<DB> {
 impl<DB: Dialect> Drop for InUse<DB> {
     fn drop(&mut self) {
         match &mut self.connection {
-            Lent::Own(held) => match held.take() {
-                Some(held) if self.is_clean => Held::give_back(held),
-                Some(held) => Held::discard(held),
+            AnyConnection::Own(pooled) => match pooled.take() {
+                Some(pooled) if self.is_clean => Pooled::give_back(pooled),
+                Some(pooled) => Pooled::discard(pooled),
                 None => {}
             },
             // The pool of sqlx tests a connection whenever it is returned.
-            Lent::Application(connection) if DB::REMOTE && !self.is_clean => connection.close_on_drop(),
-            Lent::Application(_) => {}
+            AnyConnection::Application(connection) if DB::REMOTE && !self.is_clean => connection.close_on_drop(),
+            AnyConnection::Application(_) => {}
         }
     }
 }

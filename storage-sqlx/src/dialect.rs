@@ -1,3 +1,8 @@
+//! What differs between the databases.
+//!
+//! [`Engine`](crate::engine::Engine) implements every operation once, with a [`Dialect`] as its parameter. Most of a
+//! dialect is data: the SQL in [`Texts`]. The functions run a statement, read a column, and classify an error.
+
 use std::future::Future;
 use std::sync::Arc;
 
@@ -9,11 +14,11 @@ use sqlx::error::DatabaseError;
 use crate::error::ErrorClass;
 use crate::sql::Texts;
 
-/// A value for one `?` of a statement.
+/// A value for one `?` in a statement.
 #[derive(Clone, Copy)]
 pub(crate) enum Bind<'a> {
     Bytes(&'a [u8]),
-    /// An array with one column of some keys. Only PostgreSQL has arrays.
+    /// An array of the values that some keys have in one column. Only PostgreSQL has arrays.
     Column(&'a [[&'a [u8]; 4]], usize),
     OptionalBytes(Option<&'a [u8]>),
     Number(i64),
@@ -23,15 +28,17 @@ pub(crate) enum Bind<'a> {
 /// The result of a statement.
 pub(crate) struct StatementResult<DB: sqlx::Database> {
     pub(crate) rows: Vec<DB::Row>,
+    /// The number of rows that were inserted, changed or deleted.
     pub(crate) affected: u64,
 }
 
-/// What differs between the databases, in common types.
+/// A kind of database.
 pub(crate) trait Dialect: sqlx::Database {
     /// The name in [`Capabilities`](oauth_dance_core::Capabilities).
     const STORAGE_NAME: &'static str;
     /// Whether the database is a server. Connections to a server are closed if their state is unknown.
     const REMOTE: bool;
+    /// The SQL that only this database understands.
     const TEXTS: Texts;
     /// The state of [`lookup`](Self::lookup) between calls.
     type LookupState: Default + std::fmt::Debug + Send + Sync + 'static;
@@ -49,7 +56,8 @@ pub(crate) trait Dialect: sqlx::Database {
         binds: &[Bind<'_>],
     ) -> impl Future<Output = Result<StatementResult<Self>, sqlx::Error>> + Send;
 
-    /// Reads one record. This is the most frequent operation of a storage, and always the same statement.
+    /// Runs a statement that reads records by their keys. It is the most frequent statement of a storage and its text
+    /// is always the same, so a dialect may have a faster way than [`run`](Self::run).
     fn lookup(
         connection: &mut Self::Connection,
         sql: &Arc<str>,
@@ -59,8 +67,11 @@ pub(crate) trait Dialect: sqlx::Database {
         Self::run(connection, sql, binds)
     }
 
+    /// Reads a binary column.
     fn bytes(row: &Self::Row, column: usize) -> Result<Vec<u8>, sqlx::Error>;
+    /// Reads a binary column that may be `NULL`.
     fn optional_bytes(row: &Self::Row, column: usize) -> Result<Option<Vec<u8>>, sqlx::Error>;
+    /// Reads an integer column that may be `NULL`.
     fn optional_number(row: &Self::Row, column: usize) -> Result<Option<i64>, sqlx::Error>;
 }
 
@@ -81,8 +92,8 @@ pub(crate) async fn collect<DB: Dialect>(
     Ok(outcome)
 }
 
-/// Implements [`Dialect::run`] with a statement that is prepared once on each connection. The implementations differ in
-/// their types only.
+/// Implements [`Dialect::run`] with a statement that sqlx prepares once on each connection. It is a macro because the
+/// implementations differ only in sqlx's types, whose trait bounds would be longer than the code.
 macro_rules! run_prepared {
     () => {
         async fn run(
@@ -96,7 +107,7 @@ macro_rules! run_prepared {
             for bind in binds {
                 match *bind {
                     crate::dialect::Bind::Bytes(bytes) => arguments.add(bytes),
-                    crate::dialect::Bind::Column(..) => Err("there are no arrays".into()),
+                    crate::dialect::Bind::Column(..) => Err("this database has no arrays".into()),
                     crate::dialect::Bind::OptionalBytes(bytes) => arguments.add(bytes),
                     crate::dialect::Bind::Number(number) => arguments.add(number),
                     crate::dialect::Bind::OptionalNumber(number) => arguments.add(number),

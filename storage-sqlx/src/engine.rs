@@ -1,3 +1,10 @@
+//! The operations of every SQL storage.
+//!
+//! Each operation is one statement. A conditional write contains its condition, and the number of changed rows shows
+//! whether the condition was true. Retention is compared with the database's own clock. Because nothing has to be read
+//! before a write, no operation needs a transaction, and a dropped future cannot leave one open. `purge` and
+//! `invalid_keys` repeat one statement, and each run of it is complete in itself.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +30,11 @@ const MAX_PAGE: usize = 1000;
 /// The maximum number of records that one statement purges.
 const PURGE_BATCH: usize = 1000;
 
-/// The storage of every database. The differences are in [`Dialect`].
+/// A storage on any of the databases.
 pub(crate) struct Engine<DB: Dialect> {
     runner: Runner<DB>,
-    gets: Combined<Runner<DB>>,
+    /// Combines concurrent calls of [`get`](Self::get).
+    reads: Combined<Runner<DB>>,
     table: TableName,
     /// The prefix of every statement.
     prefix: &'static str,
@@ -35,6 +43,7 @@ pub(crate) struct Engine<DB: Dialect> {
 }
 
 impl<DB: Dialect> Engine<DB> {
+    /// A storage that reads and writes through these connections, which may be the same.
     pub(crate) fn new(readers: Connections<DB>, writers: Connections<DB>, durable: bool, shared: bool) -> Self {
         let table = TableName::default();
         let statements = Arc::new(Statements::new(&DB::TEXTS, &table, ""));
@@ -46,8 +55,8 @@ impl<DB: Dialect> Engine<DB> {
             .with_listable(true)
             .with_ordered(true)
             .with_max_payload(MAX_PAYLOAD);
-        let gets = Combined::new(runner.clone(), DEFAULT_TIMEOUT);
-        Self { runner, gets, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }
+        let reads = Combined::new(runner.clone(), DEFAULT_TIMEOUT);
+        Self { runner, reads, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }
     }
 
     pub(crate) fn with_table(self, table: TableName) -> Self {
@@ -61,13 +70,14 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
-        Self { gets: Combined::new(self.runner.clone(), timeout), timeout, ..self }
+        Self { reads: Combined::new(self.runner.clone(), timeout), timeout, ..self }
     }
 
+    /// Writes the statements again, for another table or prefix.
     fn with_new_statements(self) -> Self {
         let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, self.prefix));
         let runner = Runner { statements, lookups: Arc::default(), ..self.runner };
-        Self { gets: Combined::new(runner.clone(), self.timeout), runner, ..self }
+        Self { reads: Combined::new(runner.clone(), self.timeout), runner, ..self }
     }
 
     pub(crate) fn table(&self) -> &TableName {
@@ -82,15 +92,16 @@ impl<DB: Dialect> Engine<DB> {
         self.capabilities
     }
 
+    /// Closes the pools after the running statements have ended.
     pub(crate) async fn close(&self) {
         self.runner.readers.close().await;
         self.runner.writers.close().await;
     }
 
     pub(crate) async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        // A key that is too long fails alone.
+        // A key that is too long is rejected here, so that it does not fail the reads that share its statement.
         key_binds(key)?;
-        self.gets.get(key).await
+        self.reads.get(key).await
     }
 
     pub(crate) async fn put(
@@ -134,7 +145,7 @@ impl<DB: Dialect> Engine<DB> {
         let limit = page.limit.clamp(1, MAX_PAGE);
         let mut found = Page { entries: Vec::new(), next: None };
 
-        // One row more than requested shows whether another page follows.
+        // One row more than requested is read, to see whether another page follows.
         let Some(query) = PageQuery::new::<DB>(&self.runner.statements.list, filter, after.as_ref(), limit as i64 + 1)
         else {
             return Ok(found);
@@ -153,7 +164,7 @@ impl<DB: Dialect> Engine<DB> {
         Ok(found)
     }
 
-    /// The keys of rows that are no valid [`TokenKey`].
+    /// Returns the keys of at most `limit` rows whose key is not a valid [`TokenKey`].
     pub(crate) async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
         let (filter, mut after, mut found) = (Filter::everything(), None, Vec::new());
         while found.len() < limit {
@@ -190,6 +201,7 @@ impl<DB: Dialect> Engine<DB> {
         Ok(purged)
     }
 
+    /// Runs a statement within the timeout of an operation.
     async fn run(
         &self,
         effect: Effect,
@@ -205,7 +217,7 @@ impl<DB: Dialect> Clone for Engine<DB> {
     fn clone(&self) -> Self {
         Self {
             runner: self.runner.clone(),
-            gets: self.gets.clone(),
+            reads: self.reads.clone(),
             table: self.table.clone(),
             prefix: self.prefix,
             timeout: self.timeout,

@@ -1,3 +1,9 @@
+//! How an error of sqlx becomes a [`StorageError`].
+//!
+//! A caller needs to know whether a write may have taken effect, and an operator needs to know what to do. A dialect
+//! derives an [`ErrorClass`] from the code that the database reported. [`Runner`](crate::runner::Runner) combines it
+//! with what it knows about the statement: whether it was sent, and whether it writes.
+
 use std::fmt;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -15,21 +21,22 @@ pub(crate) const RUN_MIGRATIONS: &str =
 const NO_TLS: &str =
     "the server does not support TLS, or its certificate is not trusted; check `sslmode` or `ssl-mode` in the URL";
 
-/// What an error means for the caller.
+/// What an error means for the statement that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
-    /// Nothing has changed, and the same statement may succeed soon. It is retried.
+    /// Nothing has changed, and the same statement may succeed soon, so it is retried.
     Busy,
     /// The connection is broken. The statement may have taken effect.
     Broken,
     /// Nothing has changed. Try again later.
     Unavailable,
-    /// Nothing has changed. The statement fails until the configuration is corrected as the advice says.
+    /// Nothing has changed. The statement fails until the configuration is corrected, as the advice describes.
     Misconfigured(&'static str),
     /// The server does not accept writes. Another connection may reach a server that does.
     ReadOnly(&'static str),
 }
 
+/// Classifies an error of sqlx. The dialect classifies what the database itself reported.
 pub(crate) fn classify<DB: Dialect>(error: &sqlx::Error) -> ErrorClass {
     match error {
         sqlx::Error::Database(error) => DB::classify(error.as_ref()),
@@ -61,8 +68,8 @@ pub(crate) fn unchanged<DB: Dialect>(error: sqlx::Error) -> StorageError {
     }
 }
 
-/// The underlying error without anything that could quote a row. The errors of PostgreSQL contain the failing row as a
-/// detail.
+/// The underlying error without anything that could quote a row. For example, PostgreSQL's errors have a detail that
+/// contains the failing row.
 pub(crate) fn source(error: sqlx::Error) -> BoxError {
     match error {
         sqlx::Error::Database(error) => Box::new(ReportedError {
@@ -86,7 +93,7 @@ struct ReportedError {
 #[error("the database did not respond in time")]
 pub(crate) struct TimedOut;
 
-/// An error that several callers receive.
+/// The cause of an error that several callers receive.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedError(Arc<dyn std::error::Error + Send + Sync>);
 
@@ -108,7 +115,7 @@ impl std::error::Error for SharedError {
     }
 }
 
-/// The error of a read that several callers receive, each as a [`StorageError`] of its own.
+/// The error of a statement for several reads, from which each caller receives a [`StorageError`] of its own.
 #[derive(Clone, Debug)]
 pub(crate) enum SharedFailure {
     Misconfigured(String, SharedError),
@@ -127,6 +134,7 @@ impl From<StorageError> for SharedFailure {
 }
 
 impl SharedFailure {
+    /// A copy for one caller.
     pub(crate) fn to_error(&self) -> StorageError {
         match self.clone() {
             Self::Misconfigured(advice, source) => StorageError::Misconfigured { advice, source: Box::new(source) },
@@ -153,10 +161,12 @@ pub(crate) fn migration<DB: Dialect>(error: MigrateError) -> StorageError {
     }
 }
 
+/// The error of a table name that this database does not support.
 pub(crate) fn bad_name(error: impl Into<BoxError>) -> StorageError {
     StorageError::Misconfigured { advice: "choose another table name".to_owned(), source: error.into() }
 }
 
+/// The error of a URL, with the advice for it.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn bad_address(error: AddressError) -> StorageError {
     StorageError::Misconfigured { advice: error.advice().to_owned(), source: Box::new(error) }

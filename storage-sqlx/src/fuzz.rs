@@ -6,7 +6,7 @@ use crate::address::{Address, Parameters};
 const PARAMETERS: Parameters =
     Parameters { sqlx: &["host", "port", "sslmode", "password"], implied: &[("charset", &["utf8mb4"])] };
 
-/// A URL is parsed completely, or is an error that shows no value.
+/// A parsed URL can be parsed again, and an error never quotes a value.
 pub fn sql_address(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let urls = [

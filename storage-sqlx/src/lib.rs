@@ -6,10 +6,10 @@
 //! | --- | --- | --- |
 //! | `SqliteStorage` | `sqlite`, on by default | one machine is enough |
 //! | `PostgresStorage` | `postgres` | several machines share the tokens, and you run PostgreSQL 11 or newer |
-//! | `MySqlStorage` | `mysql` | the same with MySQL 8.0, MariaDB 10.5 or newer, or a Galera cluster |
+//! | `MySqlStorage` | `mysql` | several machines share the tokens, and you run MySQL 8.0, MariaDB 10.5 or newer, or Galera |
 //!
-//! The features are independent of each other. `postgres` and `mysql` include TLS. If tokens may be lost with a
-//! server's memory, [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis) takes one round trip less.
+//! If a login again is acceptable after a server has lost its memory,
+//! [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis) is the alternative.
 //!
 //! # Example
 //!
@@ -27,42 +27,58 @@
 //! let tokens = Tokens::sealed(storage, KeyRing::generate());
 //! let key = TokenKey::new("github", "alice")?;
 //! tokens.put(&key, &Token::from(OAuth2Token::bearer("gho_16C7e42F")), Precondition::Always).await?;
+//!
+//! let stored = tokens.get(&key).await?.expect("a token was stored");
+//! assert_eq!(stored.value, Token::from(OAuth2Token::bearer("gho_16C7e42F")));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! An application gives the storage to `OAuth::builder` of `oauth-dance` instead of
-//! [`Tokens`](oauth_dance_core::Tokens). Each storage opens its own pool (`connect`) or uses the application's
-//! (`from_pool`).
+//! A web application gives the storage to `OAuth::builder` of `oauth-dance`, which creates the
+//! [`Tokens`](oauth_dance_core::Tokens) itself. A storage opens its own pool (`connect`) or uses the pool of the
+//! application (`from_pool`). A clone is cheap, and shares the pool.
 //!
-//! # What all of them do
+//! # Features
 //!
-//! * **One statement for each operation**, on the database's own clock. No transaction can stay open: a future that is
-//!   dropped at any point leaves the old or the new record, and no lock.
-//! * **Timeouts**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was sent but not answered
-//!   in time is `Ambiguous`; any other is `Unavailable`. After "busy", a deadlock or a lost serialization race, which
-//!   change nothing, the statement is repeated for up to half of that time.
-//! * **Reads at the same time share a statement.** A read that starts while another one is in progress waits for the
-//!   next statement, which reads up to 64 keys. A read that is alone is one plain statement.
-//! * **Keys** are binary columns, compared byte for byte. Tenant, provider and account take up to 255 bytes and a user
-//!   up to 1023, as much as an index can hold on each of the databases. A payload takes [`MAX_PAYLOAD`] bytes.
+//! | feature | adds |
+//! | --- | --- |
+//! | `sqlite` (default) | `SqliteStorage`, with SQLite compiled in |
+//! | `postgres` | `PostgresStorage`, with TLS |
+//! | `mysql` | `MySqlStorage`, with TLS |
+//!
+//! The features are independent of each other.
+//!
+//! # What the storages have in common
+//!
+//! * **One statement for each operation**, on the database's own clock. No transaction stays open. All operations are
+//!   cancel safe: dropping a future leaves the old or the new record, and no lock.
+//! * **Timeouts**: an operation ends within [`DEFAULT_TIMEOUT`], or within the timeout that `with_timeout` sets. If a
+//!   write was sent and no response arrived in time, the error is `Ambiguous`; otherwise it is `Unavailable`. After a
+//!   busy database, a deadlock or a serialization failure, none of which changes anything, the statement is repeated
+//!   for up to half of that time.
+//! * **Concurrent reads share a statement.** A read that starts while another one is in progress waits for the next
+//!   statement, which reads up to 64 keys. Otherwise a read is one plain statement.
+//! * **Keys** are binary columns, compared byte by byte. Tenant, provider and account have up to 255 bytes and a user
+//!   up to 1023, which is the most that an index of every database can contain. A payload has up to [`MAX_PAYLOAD`]
+//!   bytes.
 //! * **No secret is logged**: the statement log of sqlx is off for connections made here, and errors contain the
-//!   database's code and message only. On PostgreSQL the key and the sealed payload are part of a statement's text,
-//!   which a server, or an application with a pool of its own, may log.
-//! * **Unreadable rows** affect no others. `get` returns `Corrupt`. `list` shows such a row with a version that matches
-//!   nothing and without the hints that cannot be read; `delete` and `put` work. A row whose key is not a
-//!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists, with a warning in the log.
+//!   database's code and message only. On PostgreSQL the key and the sealed payload are part of a statement's text. A
+//!   server may log it, and so may sqlx for a pool of the application.
+//! * **Unreadable rows** do not affect other rows. `get` returns `Corrupt`, `delete` and `put` work, and `list` returns
+//!   the row without the hints that cannot be read, and with a version that matches nothing. A row whose key is not a
+//!   [`TokenKey`](oauth_dance_core::TokenKey) is left out of lists, with a warning in the log. `invalid_keys` finds it.
 //!
 //! # Where to go next
 //!
-//! * The page of a storage: its URLs, permissions and limits.
-//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md) in operation,
-//!   [poolers](https://github.com/oauth-dance/oauth-dance/blob/main/docs/poolers.md) before PostgreSQL, and
-//!   [migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md).
+//! * The page of the storage that you choose: its URLs, durability and limits.
+//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md): permissions, back-ups and
+//!   costs.
+//! * [Poolers](https://github.com/oauth-dance/oauth-dance/blob/main/docs/poolers.md): PgBouncer and others.
+//! * [Migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md): upgrades without downtime.
 
 #![cfg_attr(
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
-    allow(dead_code, unused_imports, unused_macros, reason = "not every dialect needs all that the dialects share")
+    allow(dead_code, unused_imports, unused_macros, reason = "not every dialect needs all of the shared code")
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -110,7 +126,7 @@ pub use postgres::PostgresStorage;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStorage;
 
-/// The default timeout of an operation.
+/// The timeout of an operation, unless `with_timeout` of the storage sets another one.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The statement timeout on the server, on connections that this crate opens. It is shorter than [`DEFAULT_TIMEOUT`],
@@ -118,7 +134,10 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// The maximum size of a payload in bytes. It fits the default packet limits of the databases.
+/// The maximum size of a payload: 8 MiB. It fits the default packet limits of the databases.
+///
+/// A larger payload is [`StorageError::TooLarge`](oauth_dance_core::StorageError::TooLarge). A payload is an encoded
+/// and sealed token, and most tokens have less than 10 KiB.
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 
 /// Compiles the example of the README.

@@ -1,14 +1,21 @@
+//! Values in the text of a statement, for PostgreSQL.
+//!
+//! sqlx sends values as parameters of a prepared statement whose name is a number. A pooler in transaction mode runs
+//! each transaction on any of its server connections. There, the same number may identify a statement of another
+//! client. A statement that contains its values needs no prepared statement, and takes one message of the simple query
+//! protocol.
+
 use crate::dialect::Bind;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Replaces each `?` of a statement for PostgreSQL by a value.
 ///
-/// Every value becomes digits within quotes. Nothing needs escaping, and no setting of the session changes the meaning,
-/// such as `standard_conforming_strings`.
+/// Every value becomes digits within quotes. Therefore nothing has to be escaped, and the meaning does not depend on a
+/// setting of the session such as `standard_conforming_strings`.
 ///
 /// # Errors
-/// An error if the numbers of values and placeholders differ.
+/// [`sqlx::Error::InvalidArgument`] if the numbers of values and placeholders differ.
 pub(crate) fn with_literals(sql: &str, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
     let placeholders = sql.matches('?').count();
     if placeholders != binds.len() {
@@ -25,6 +32,7 @@ pub(crate) fn with_literals(sql: &str, binds: &[Bind<'_>]) -> Result<String, sql
     Ok(written)
 }
 
+/// Writes one value. Its type is explicit, because PostgreSQL cannot derive the type of a literal everywhere.
 fn push_literal(sql: &mut String, bind: Bind<'_>) {
     match bind {
         Bind::Bytes(bytes) | Bind::OptionalBytes(Some(bytes)) => {
@@ -32,7 +40,7 @@ fn push_literal(sql: &mut String, bind: Bind<'_>) {
             push_hex(sql, bytes);
             sql.push_str("', 'hex')");
         }
-        // Two levels of escapes, the string and the array, both of which have this meaning in any session.
+        // The backslash is escaped for the string and for the array. `E''` has the same meaning in any session.
         Bind::Column(rows, column) => {
             sql.push_str("E'{");
             for (index, row) in rows.iter().enumerate() {
@@ -47,6 +55,7 @@ fn push_literal(sql: &mut String, bind: Bind<'_>) {
     }
 }
 
+/// Appends bytes in hexadecimal.
 pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         text.push(char::from(DIGITS[usize::from(byte >> 4)]));
@@ -55,6 +64,7 @@ pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
 }
 
 impl Bind<'_> {
+    /// The type of a parameter of a prepared statement.
     pub(crate) fn sql_type(self) -> &'static str {
         match self {
             Bind::Bytes(_) | Bind::OptionalBytes(_) => "pg_catalog.bytea",
@@ -63,7 +73,7 @@ impl Bind<'_> {
         }
     }
 
-    /// The number of bytes that are written in hexadecimal, and of those around them if there are many.
+    /// The number of bytes that are written in hexadecimal, including the separators of an array.
     fn size(self) -> usize {
         match self {
             Bind::Bytes(bytes) => bytes.len(),

@@ -1,3 +1,10 @@
+//! The storage on MySQL and MariaDB.
+//!
+//! Values are parameters of prepared statements, each prepared once on a connection. MySQL has no conditional upsert.
+//! `put` if absent is therefore an `INSERT … ON DUPLICATE KEY UPDATE` whose assignments contain the condition, and
+//! [`changed`](Dialect::changed) recognizes the record that was there. On a Galera cluster, a second [`Engine`] sends
+//! the same statements with a prefix that makes them wait for the other nodes.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,35 +32,56 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Stores tokens in an InnoDB table of MySQL or MariaDB.
 ///
-/// The storage is as durable as the server. The server is not durable if `innodb_flush_log_at_trx_commit` is not 1.
+/// ```no_run
+/// use oauth_dance_core::{KeyRing, Tokens};
+/// use oauth_dance_sqlx::MySqlStorage;
+///
+/// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
+/// let url = "mysql://app:password@db.example/app?ssl-mode=verify_identity";
+/// let storage = MySqlStorage::connect(url).await?;
+/// storage.migrate().await?;
+/// let tokens = Tokens::sealed(storage, KeyRing::generate());
+/// # let _ = tokens;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Durability
+/// The storage is as durable as the server. If the server's `innodb_flush_log_at_trx_commit` is not 1, a crash of the
+/// server may lose acknowledged writes, and the storage cannot detect this. Name the primary in the URL. A replica
+/// rejects writes, but its reads may be outdated.
 ///
 /// # Size
 /// A payload and its key have to fit one packet of the server. If the server's `max_allowed_packet` is smaller than
 /// [`MAX_PAYLOAD`](crate::MAX_PAYLOAD), the declared [`max_payload`](oauth_dance_core::Capabilities) is smaller too. A
-/// larger payload is [`StorageError::TooLarge`]. The limit is the lowest of the connections so far. If the server's
-/// limit is raised later, restart the application.
+/// larger payload is [`StorageError::TooLarge`]. The limit is the lowest that a connection has reported so far. If the
+/// server's limit is raised later, restart the application.
 ///
 /// # Galera
 /// A node of a Galera cluster (MariaDB Galera Cluster, Percona XtraDB Cluster) applies the acknowledged writes of other
-/// nodes with a delay. So that the application can use every node, each statement first waits until its node has all
-/// writes that the cluster had when the statement arrived (`wsrep_sync_wait = 7`). This costs a message between the
-/// nodes for each operation, and more if a node is behind. It is not done on other servers.
+/// nodes with a delay. Therefore each statement first waits until its node has all writes that the cluster had when the
+/// statement arrived (`wsrep_sync_wait = 7`), and the application can use every node. The wait costs a message between
+/// the nodes for each operation, and more if a node is behind. Other servers do not wait.
 ///
 /// [`connect`](Self::connect) sets this on its connections. With [`from_pool`](Self::from_pool), each statement sets
-/// it, which only MariaDB supports. With Percona XtraDB Cluster, the pool has to set it.
+/// it, which only MariaDB supports. On Percona XtraDB Cluster, the pool's `after_connect` has to execute `SET SESSION
+/// wsrep_sync_wait = 7`. Otherwise every operation is [`StorageError::Misconfigured`].
 #[derive(Clone, Debug)]
 pub struct MySqlStorage {
     engine: Engine<MySql>,
     /// The engine whose statements wait for the writes of other nodes.
     causal: Engine<MySql>,
     limit: PayloadLimit,
-    /// How the server reads. It is asked when the storage is first used.
+    /// Which of the engines to use. The first operation determines it.
     reads: Arc<OnceCell<Reads>>,
 }
 
 impl MySqlStorage {
-    /// Connects with a new pool of at most ten connections. The URL has the form
-    /// `mysql://user:password@host/database?ssl-mode=verify_identity`. Call [`migrate`](Self::migrate) next.
+    /// Connects with a new pool of at most ten connections. Call [`migrate`](Self::migrate) next.
+    ///
+    /// The URL has the form `mysql://user:password@host/database?ssl-mode=verify_identity`. The parameter
+    /// `connect_timeout` is the time in seconds to wait for a connection, five by default. The server's certificate is
+    /// verified only with `ssl-mode=verify_ca` or `verify_identity`.
     ///
     /// On these connections, the server waits at most four seconds for a lock, and MariaDB stops a statement after
     /// eight seconds.
@@ -75,8 +103,11 @@ impl MySqlStorage {
         Ok(Self { limit, reads, ..Self::on(Connections::Own(pool)) })
     }
 
-    /// Uses a pool of the application. Set `innodb_lock_wait_timeout` on its connections, and leave
-    /// `test_before_acquire` on.
+    /// Uses a pool of the application, so that tokens and application share their connections. Does not connect yet.
+    ///
+    /// Set `innodb_lock_wait_timeout` on the connections to less than the timeout of an operation, so that the server
+    /// reports a lock before the storage gives up. Leave `test_before_acquire` on, because a write on a closed
+    /// connection is ambiguous.
     pub fn from_pool(pool: MySqlPool) -> Self {
         Self::on(Connections::Application(pool))
     }
@@ -87,7 +118,8 @@ impl MySqlStorage {
         Self { engine, causal, limit: PayloadLimit::default(), reads: Arc::default() }
     }
 
-    /// Uses another table than `oauth_dance_tokens`: `tokens`, or `auth.tokens` in another database of the server.
+    /// Uses another table than `oauth_dance_tokens`, such as `tokens`, or `auth.tokens` in another database of the
+    /// server.
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] unless each part consists of at most 48 lower-case letters, digits and
@@ -98,7 +130,9 @@ impl MySqlStorage {
         Ok(Self { engine: self.engine.with_table(table), causal, ..self })
     }
 
-    /// Sets the timeout of an operation.
+    /// Sets the timeout of an operation. The default is [`DEFAULT_TIMEOUT`].
+    ///
+    /// The timeout includes the wait for a connection and all retries of a statement.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { engine: self.engine.with_timeout(timeout), causal: self.causal.with_timeout(timeout), ..self }
@@ -107,21 +141,25 @@ impl MySqlStorage {
     /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
     /// may call this at the same time, even on several nodes of a Galera cluster.
     ///
+    /// An application that may change its schema calls this at each start. To let an operator apply the migrations
+    /// instead, call [`migrations`](Self::migrations) and refuse to start while one is pending.
+    ///
     /// # Errors
-    /// The same as for the other operations. Completed migrations are recorded, and the next call continues after them.
+    /// The errors of the other operations. Completed migrations are recorded, and the next call continues after them.
     pub async fn migrate(&self) -> Result<(), StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<MySql>)?;
-        // The connection has a lock and another time limit, even if this future is dropped. It is not marked clean, so it
-        // is closed.
+        // The connection is never marked clean, so it is closed in any case. It has another time limit, and a lock if
+        // this future is dropped.
         let no_limit = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!100100 , max_statement_time = 0 */";
         sqlx::raw_sql(no_limit).execute(connection.get()).await.map_err(unchanged::<MySql>)?;
         migrate_mysql(connection.get(), self.engine.table()).await.map_err(migration::<MySql>)
     }
 
-    /// Returns all migrations and their state in the database. Changes nothing.
+    /// Returns all migrations and their state in the database. Changes nothing, and needs no privilege to create
+    /// tables.
     ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<MySql>)?;
         let statuses = status_mysql(connection.get(), self.engine.table()).await.map_err(migration::<MySql>)?;
@@ -129,23 +167,28 @@ impl MySqlStorage {
         Ok(statuses)
     }
 
-    /// The keys of rows that are no valid [`TokenKey`], such as one that is not UTF-8: at most `limit` of them, with escapes.
-    /// A list leaves out such rows, and only the database's own client can remove them.
+    /// Returns the keys of at most `limit` rows whose key is not a valid [`TokenKey`], for example because it is not
+    /// UTF-8. Each key is a text with escapes, for an operator to read.
+    ///
+    /// Such rows exist only if something other than this crate has written to the table. A list leaves them out, so
+    /// they have to be removed with the database's own client.
     ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
-        self.ready().await?.invalid_keys(limit).await
+        self.current_engine().await?.invalid_keys(limit).await
     }
 
-    /// Closes the connections after their running statements have ended. Later operations fail.
+    /// Closes the connections after their running statements have ended. Later operations fail with
+    /// [`StorageError::Unavailable`]. This includes the pool of an application that was given to
+    /// [`from_pool`](Self::from_pool).
     pub async fn close(&self) {
         self.engine.close().await;
     }
 
     /// The engine whose statements see every acknowledged write on this server.
-    async fn ready(&self) -> Result<&Engine<MySql>, StorageError> {
-        match self.reads.get_or_try_init(|| self.ask_server()).await? {
+    async fn current_engine(&self) -> Result<&Engine<MySql>, StorageError> {
+        match self.reads.get_or_try_init(|| self.query_server()).await? {
             Reads::Current => Ok(&self.engine),
             Reads::CurrentWithPrefix => Ok(&self.causal),
             Reads::Stale => Err(StorageError::Misconfigured {
@@ -156,14 +199,14 @@ impl MySqlStorage {
     }
 
     /// Reads the settings of the server of an application pool.
-    async fn ask_server(&self) -> Result<Reads, StorageError> {
-        let asked = timeout(DEFAULT_TIMEOUT / 2, async {
+    async fn query_server(&self) -> Result<Reads, StorageError> {
+        let settings = timeout(DEFAULT_TIMEOUT / 2, async {
             let mut connection = self.engine.writers().acquire().await?;
-            let server = Server::ask(connection.get()).await?;
+            let server = Server::query(connection.get()).await?;
             connection.mark_clean();
             Ok(server)
         });
-        let server = asked.await.map_err(|_| StorageError::unavailable(TimedOut))?.map_err(unchanged::<MySql>)?;
+        let server = settings.await.map_err(|_| StorageError::unavailable(TimedOut))?.map_err(unchanged::<MySql>)?;
         self.limit.lower(server.max_payload());
         Ok(server.reads())
     }
@@ -172,11 +215,11 @@ impl MySqlStorage {
 #[async_trait]
 impl TokenStorage for MySqlStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        self.ready().await?.get(key).await
+        self.current_engine().await?.get(key).await
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        let engine = self.ready().await?;
+        let engine = self.current_engine().await?;
         let (size, limit) = (record.payload.len(), self.limit.get());
         if size > limit {
             return Err(StorageError::TooLarge { size, limit });
@@ -185,15 +228,15 @@ impl TokenStorage for MySqlStorage {
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        self.ready().await?.delete(key, only).await
+        self.current_engine().await?.delete(key, only).await
     }
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
-        self.ready().await?.list(filter, page).await
+        self.current_engine().await?.list(filter, page).await
     }
 
     async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
-        self.ready().await?.purge(limit).await
+        self.current_engine().await?.purge(limit).await
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -215,9 +258,10 @@ impl Dialect for MySql {
             ON DUPLICATE KEY UPDATE \
                 version = VALUES(version), payload = VALUES(payload), expires_at = VALUES(expires_at), \
                 retain_until = VALUES(retain_until), key_id = VALUES(key_id), updated_at = VALUES(updated_at)",
-        // The number of rows does not distinguish a new record from an unchanged one, because sqlx asks for found rows,
-        // and both are 1. An unchanged record therefore sets the last insert id to 1, which the response contains. A
-        // table without AUTO_INCREMENT returns 0 otherwise. The retention decides, so it is assigned last.
+        // The number of rows does not distinguish a new record from an unchanged one, because sqlx enables
+        // `CLIENT_FOUND_ROWS` and both are 1. An unchanged record therefore sets the last insert id to 1, which the
+        // response contains. For a table without AUTO_INCREMENT, it is 0 otherwise. The conditions read the retention,
+        // so it is assigned last.
         put_absent: "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
                 tenant, user_id, provider, account, created_at, updated_at) \
             VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
@@ -238,8 +282,8 @@ impl Dialect for MySql {
     fn classify(error: &dyn DatabaseError) -> ErrorClass {
         let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
         match number {
-            // The record changed since it was read, a lock wait timeout, a deadlock, or a rollback by group
-            // replication.
+            // The record has changed since it was read, a lock wait timeout, a deadlock, or a rollback by Group
+            // Replication.
             1020 | 1205 | 1213 | 3101 => ErrorClass::Busy,
             // A Galera node rolled the statement back: the commit failed with InnoDB's code for a deadlock.
             1180 if error.message().contains("149") => ErrorClass::Busy,

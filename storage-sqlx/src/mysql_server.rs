@@ -1,3 +1,10 @@
+//! The settings of a MySQL or MariaDB server that affect the storage.
+//!
+//! Two of them cannot be known in advance. `max_allowed_packet` limits the size of a payload, and on Galera
+//! `wsrep_sync_wait` decides whether a statement sees the writes of other nodes. A connection of the storage's own pool
+//! is configured when it opens ([`set_up`]). For a pool of the application, [`Server::reads`] decides what each
+//! statement has to do.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,14 +16,17 @@ use crate::{MAX_PAYLOAD, STATEMENT_TIMEOUT};
 /// The `wsrep_sync_wait` for all kinds of statements that a storage runs: reads (1), updates and deletes (2), inserts
 /// (4). A conditional write must not compare with an outdated version either.
 const SYNC_WAIT_ALL: u64 = 7;
-/// The space in a packet for everything except the payload: the key, the key id and the protocol. More than enough.
+/// The space in a packet for everything except the payload: the key, the key id and the protocol. It is generous.
 const PACKET_OVERHEAD: usize = 8 * 1024;
 
 /// The settings of a server, as one of its connections reports them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
+    /// `max_allowed_packet` in bytes.
     packet: usize,
+    /// Whether the server is a node of a Galera cluster.
     galera: bool,
+    /// `wsrep_sync_wait` of the connection.
     sync_wait: u64,
     mariadb: bool,
 }
@@ -26,12 +36,12 @@ impl Server {
     ///
     /// # Errors
     /// The error of sqlx.
-    pub(crate) async fn ask(connection: &mut MySqlConnection) -> Result<Self, sqlx::Error> {
-        const QUESTION: &str = "SHOW VARIABLES WHERE Variable_name IN \
+    pub(crate) async fn query(connection: &mut MySqlConnection) -> Result<Self, sqlx::Error> {
+        const SETTINGS: &str = "SHOW VARIABLES WHERE Variable_name IN \
             ('max_allowed_packet', 'version', 'wsrep_on', 'wsrep_sync_wait')";
 
-        // Not prepared, because older servers and proxies only accept it as text.
-        let rows: Vec<MySqlRow> = sqlx::raw_sql(QUESTION).fetch_all(connection).await?;
+        // Not prepared, because older servers and proxies accept it only as text.
+        let rows: Vec<MySqlRow> = sqlx::raw_sql(SETTINGS).fetch_all(connection).await?;
         let text = |row: &MySqlRow, column: usize| row.try_get_unchecked::<String, _>(column).unwrap_or_default();
         let value = |name: &str| rows.iter().find(|row| text(row, 0) == name).map(|row| text(row, 1));
         let number = |name: &str| value(name).and_then(|value| value.parse::<u64>().ok());
@@ -69,7 +79,7 @@ pub(crate) enum Reads {
     Stale,
 }
 
-/// Makes one statement of MariaDB wait until its node has all writes of the cluster.
+/// A prefix that makes a statement of MariaDB wait until its node has all writes of the cluster.
 pub(crate) const CAUSAL: &str = "SET STATEMENT wsrep_sync_wait = 7 FOR ";
 
 /// The lowest payload limit that a connection has reported.
@@ -83,10 +93,12 @@ impl Default for PayloadLimit {
 }
 
 impl PayloadLimit {
+    /// The limit in bytes.
     pub(crate) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Applies the limit of another connection if it is lower.
     pub(crate) fn lower(&self, limit: usize) {
         self.0.fetch_min(limit, Ordering::Relaxed);
     }
@@ -97,7 +109,7 @@ impl PayloadLimit {
 /// # Errors
 /// The error of sqlx.
 pub(crate) async fn set_up(connection: &mut MySqlConnection, limit: &PayloadLimit) -> Result<(), sqlx::Error> {
-    let server = Server::ask(connection).await?;
+    let server = Server::query(connection).await?;
     limit.lower(server.max_payload());
     let causal =
         if server.galera { format!(", wsrep_sync_wait = {}", server.sync_wait | SYNC_WAIT_ALL) } else { String::new() };

@@ -1,3 +1,7 @@
+//! The connection URL of MySQL and MariaDB.
+//!
+//! sqlx passes the brackets of an IPv6 address on to the resolver, which rejects them, so they are removed here.
+
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -28,7 +32,7 @@ const PARAMETERS: Parameters = Parameters {
     implied: &[],
 };
 
-/// Parses the URL of a server. Returns the options, and how long to wait for a connection.
+/// Parses the URL of a server. Returns the options, and how long to wait for a connection if the URL has a timeout.
 ///
 /// # Errors
 /// [`StorageError::Misconfigured`] if the URL is malformed, names several hosts, or contains an unknown option.
@@ -59,17 +63,17 @@ mod tests {
     #[test]
     fn unknown_options_are_rejected_by_name() {
         for option in ["ssl_mode", "connectTimeout", "failover", "useSSL"] {
-            let refused = options(&format!("mysql://u:SECRET@a/app?charset=utf8mb4&{option}=SECRET")).unwrap_err();
-            let printed = format!("{refused:?} {refused}");
+            let error = options(&format!("mysql://u:SECRET@a/app?charset=utf8mb4&{option}=SECRET")).unwrap_err();
+            let printed = format!("{error:?} {error}");
             assert!(printed.contains(option) && !printed.contains("SECRET"), "{printed}");
         }
-        for refused in ["mysql://a:3306,b:3307/app", "mysql://u:p@[::1]:1,[::2]:2/app"] {
-            assert!(format!("{:?}", options(refused).unwrap_err()).contains("SeveralHosts"), "{refused}");
+        for rejected in ["mysql://a:3306,b:3307/app", "mysql://u:p@[::1]:1,[::2]:2/app"] {
+            assert!(format!("{:?}", options(rejected).unwrap_err()).contains("SeveralHosts"), "{rejected}");
         }
-        for fine in
+        for accepted in
             ["mysql://u:a,b@host/app", "mysql://host/a,b", "mysql://host/app?", "mysql://host/app?ssl-ca=a,b&socket=/s"]
         {
-            assert!(options(fine).is_ok(), "{fine}");
+            assert!(options(accepted).is_ok(), "{accepted}");
         }
     }
 }

@@ -1,3 +1,11 @@
+//! Prepared statements of PostgreSQL that work through any pooler.
+//!
+//! A statement that is prepared saves the server parsing and planning at each read. A pooler in transaction mode runs
+//! each transaction on any of its server connections, which other clients use too. The name of a statement therefore
+//! must not depend on what a connection has prepared before. It is the hash of the statement's text: whichever client
+//! has prepared a statement of this name, it is the same statement. If a connection does not know the name, the
+//! statement is prepared there, and found by the next read.
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -9,12 +17,12 @@ use crate::literal::{push_hex, with_literals};
 
 /// A prepared statement of PostgreSQL whose name is derived from its text.
 ///
-/// A name therefore never identifies two different statements, on whichever server connection a pooler runs it. It
-/// identifies this statement or none, and an unknown name is an error before anything runs.
+/// On any server connection, the name identifies this statement or none. An unknown name is an error before anything
+/// runs.
 #[derive(Debug)]
 pub(crate) struct Named {
     name: String,
-    /// The statement that executes it, with a `?` for each value.
+    /// The `EXECUTE` of this statement, with a `?` for each value.
     call: String,
     /// The types of the parameters and the text.
     definition: String,
@@ -37,54 +45,59 @@ impl Named {
         Self { name, call, definition }
     }
 
+    /// Returns the `EXECUTE` with its values.
+    ///
     /// # Errors
-    /// An error if the numbers of values and placeholders differ.
+    /// [`sqlx::Error::InvalidArgument`] if the numbers of values and placeholders differ.
     pub(crate) fn execute(&self, binds: &[Bind<'_>]) -> Result<String, sqlx::Error> {
         with_literals(&self.call, binds)
     }
 
-    /// The statement that prepares the name if the error says that it is unknown, or that removes it if the error says
-    /// that it is outdated. `None` for any other error.
+    /// Returns the statement that corrects an error of [`execute`](Self::execute): it prepares an unknown name, or
+    /// removes an outdated one. `None` for any other error.
     ///
-    /// The statement contains no values, because the server retains its whole text.
+    /// The statement contains no values, because the server retains its text.
     pub(crate) fn remedy(&self, error: &dyn DatabaseError) -> Option<String> {
         match error.code().as_deref() {
-            // No such statement.
+            // invalid_sql_statement_name: no statement has this name.
             Some("26000") => Some(format!("PREPARE {} {}", self.name, self.definition)),
-            // The type of a column has changed since the statement was prepared.
+            // feature_not_supported: the type of a column has changed since the statement was prepared.
             Some("0A000") => Some(format!("DEALLOCATE {}", self.name)),
             _ => None,
         }
     }
 }
 
-/// The name of the statement that reads a record, and whether to try it.
+/// Decides whether a read tries its statement by name.
 ///
 /// An unknown name costs two more messages and a line in the server's log. Behind a pooler that resets its connections,
-/// the server knows no name.
+/// every name is unknown. Each read therefore earns a credit of 1, and an unknown name costs [`PRICE`](Self::PRICE). A
+/// read tries the name only if the credit is sufficient, so that in the long run at most one read in a hundred fails.
 #[derive(Debug)]
 pub(crate) struct LookupName {
     credit: AtomicI64,
-    /// Computed once, because every read of a table has the same text and the same types.
+    /// Derived at the first read, because every read of a table has the same text and types.
     named: OnceLock<Named>,
 }
 
 impl LookupName {
-    /// The number of reads that compensate for one unknown name.
+    /// What an unknown name costs, in reads.
     const PRICE: i64 = 100;
-    /// Enough for every connection of a large pool, one after the other.
+    /// The initial and the highest credit. It pays for preparing the statement on 200 server connections.
     const MAX_CREDIT: i64 = 200 * Self::PRICE;
 
+    /// The statement with its name.
     pub(crate) fn of(&self, text: &str, binds: &[Bind<'_>]) -> &Named {
         self.named.get_or_init(|| Named::new(text, binds))
     }
 
-    /// Counts a read, and returns whether it may try the name.
+    /// Earns the credit of a read, and returns whether it may try the name.
     pub(crate) fn may_try(&self) -> bool {
         let earn = |credit: i64| Some((credit + 1).min(Self::MAX_CREDIT));
         self.credit.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earn).is_ok_and(|credit| credit >= Self::PRICE)
     }
 
+    /// Pays for a name that was unknown or outdated.
     pub(crate) fn report_unknown(&self) {
         self.credit.fetch_sub(Self::PRICE, Ordering::Relaxed);
     }
@@ -131,6 +144,6 @@ mod tests {
             }
         }
         assert!((1000..1300).contains(&tries), "{tries}");
-        assert!((0..200).filter(|_| names.may_try()).count() > 90, "a name that is known again is tried again");
+        assert!((0..200).filter(|_| names.may_try()).count() > 90, "after some reads, the name is tried again");
     }
 }

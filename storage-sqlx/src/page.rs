@@ -1,3 +1,10 @@
+//! Lists in pages.
+//!
+//! A page starts after the key of the last row of the previous page, and not at a number of rows. Therefore a page
+//! costs the same anywhere in the table, and records that are written or deleted between two pages do not shift the
+//! others. A table that was edited by hand can contain keys that are not valid [`TokenKey`]s. A list has to continue
+//! after such a row too, so a cursor contains a [`RawKey`].
+
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -6,8 +13,7 @@ use oauth_dance_core::{Cursor, Filter, StorageError, TokenKey};
 use crate::dialect::{Bind, Dialect};
 use crate::sql::{After, EXPIRING_BEFORE, IN_ORDER, IN_ORDER_IN_TENANT, PROVIDER, TENANT, USER};
 
-/// The key of a row as its four columns hold it. A table that was edited by hand can contain a key that is not a valid
-/// [`TokenKey`], and a list has to continue after it.
+/// The four key columns of a row, which may be an invalid [`TokenKey`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RawKey([Vec<u8>; 4]);
 
@@ -17,16 +23,17 @@ impl RawKey {
         Ok(Self([DB::bytes(row, 0)?, DB::bytes(row, 1)?, DB::bytes(row, 2)?, DB::bytes(row, 3)?]))
     }
 
+    /// The key, if it is valid.
     pub(crate) fn to_key(&self) -> Option<TokenKey> {
         let [tenant, user, provider, account] = self.0.each_ref().map(|part| str::from_utf8(part));
         TokenKey::from_parts(tenant.ok()?, user.ok()?, provider.ok()?, account.ok()?).ok()
     }
 
-    /// Each part preceded by its length.
+    /// Encodes the position after this key: each part preceded by its length in four bytes.
     pub(crate) fn to_cursor(&self) -> Cursor {
         let mut bytes = Vec::new();
         for part in &self.0 {
-            // No column can hold 4 GiB.
+            // No column can contain 4 GiB.
             bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
             bytes.extend_from_slice(part);
         }
@@ -34,6 +41,9 @@ impl RawKey {
     }
 
     /// Decodes the result of [`RawKey::to_cursor`].
+    ///
+    /// # Errors
+    /// [`StorageError::InvalidCursor`].
     pub(crate) fn from_cursor(cursor: &Cursor) -> Result<Self, StorageError> {
         let mut rest = cursor.as_bytes();
         let mut parts: [Vec<u8>; 4] = Default::default();
@@ -67,7 +77,7 @@ pub(crate) struct PageQuery<'a> {
 }
 
 impl<'a> PageQuery<'a> {
-    /// `None` if no row can follow `after`.
+    /// Builds the statement for at most `rows` rows that match the filter and follow `after`. `None` if no row can.
     pub(crate) fn new<DB: Dialect>(
         list: &str,
         filter: &'a Filter,
@@ -97,6 +107,7 @@ impl<'a> PageQuery<'a> {
         Some(query)
     }
 
+    /// Adds the condition that a row follows a key.
     fn push_after(&mut self, after: After, sql: &str, parts: &'a [Vec<u8>]) {
         let binds = parts.iter().map(|part| Bind::Bytes(part));
         match after {

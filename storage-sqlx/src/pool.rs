@@ -1,3 +1,12 @@
+//! The pool of a storage that opens its own connections.
+//!
+//! The pool of sqlx pings a connection whenever it is returned, which takes as long as a statement of this crate. This
+//! pool avoids the round trip. A connection is returned only if its last statement has ended, so its state is known. It
+//! is tested before use only if it is *suspect*: it was idle for a while, or another connection broke.
+//!
+//! A task closes old and idle connections in the background. Opening a connection is retried while the server starts.
+//! The pool counts its open connections, so that [`OwnPool::close`] can wait until the last one is closed.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,18 +24,22 @@ use crate::dialect::Dialect;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) const CONNECTIONS: usize = 10;
 
-/// A connection that was idle for longer is tested before use. Servers, proxies and firewalls close idle connections
-/// silently, some of them after two seconds, and a write on a closed connection is ambiguous.
+/// A connection that was idle for longer is suspect. Servers, proxies and firewalls close idle connections silently,
+/// some of them after two seconds, and a write on a closed connection is ambiguous.
 const MAX_IDLE_UNTESTED: Duration = Duration::from_millis(500);
+/// How long the test of a suspect connection may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the closing message to a server may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection that was idle for longer is closed.
 const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
 /// An older connection is closed, so that a changed DNS entry, password or setting takes effect.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// The pause between two searches for old and idle connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The pause after the first failed try to connect. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The options of a new connection.
@@ -36,17 +49,13 @@ pub(crate) type Options<DB> = <<DB as sqlx::Database>::Connection as sqlx::Conne
 pub(crate) type SetUp<DB> =
     Arc<dyn Fn(&mut <DB as sqlx::Database>::Connection) -> BoxFuture<'_, Result<(), sqlx::Error>> + Send + Sync>;
 
-/// A pool of connections of this crate.
-///
-/// The pool of sqlx pings a connection whenever it is returned, which takes as long as the statement itself. This pool
-/// makes no round trip, because a connection is only returned if its last statement has ended, and is tested if it was
-/// idle or if another connection broke.
+/// A pool of connections that this crate opens. Its clones share the connections.
 pub(crate) struct OwnPool<DB: Dialect> {
     pool: managed::Pool<Opener<DB>>,
 }
 
 impl<DB: Dialect> OwnPool<DB> {
-    /// A pool that has no connection yet, and waits for one no longer than `wait`.
+    /// A pool that has no connection yet. `wait` is how long a caller waits for one.
     #[expect(clippy::expect_used, reason = "a pool without timeouts needs no runtime")]
     pub(crate) fn new(options: Options<DB>, size: usize, wait: Duration, set_up: Option<SetUp<DB>>) -> Self {
         let opener = Opener {
@@ -62,7 +71,7 @@ impl<DB: Dialect> OwnPool<DB> {
         Self { pool: pool.expect("no timeout is set") }
     }
 
-    /// The same, with the first connection.
+    /// The same, with a first connection, so that a wrong URL or password is reported here.
     ///
     /// # Errors
     /// The error of the connection.
@@ -73,10 +82,12 @@ impl<DB: Dialect> OwnPool<DB> {
         set_up: Option<SetUp<DB>>,
     ) -> Result<Self, sqlx::Error> {
         let pool = Self::new(options, size, wait, set_up);
-        Held::give_back(pool.acquire().await?);
+        Pooled::give_back(pool.acquire().await?);
         Ok(pool)
     }
 
+    /// Waits for a free connection, or opens one.
+    ///
     /// # Errors
     /// The error of a new connection, or [`sqlx::Error::PoolTimedOut`] or [`sqlx::Error::PoolClosed`].
     pub(crate) async fn acquire(&self) -> Result<Object<Opener<DB>>, sqlx::Error> {
@@ -99,21 +110,21 @@ impl<DB: Dialect> OwnPool<DB> {
         self.pool.is_closed()
     }
 
-    /// Closes every connection, those in use after they are returned.
+    /// Closes every connection, and waits for those in use to be returned first.
     pub(crate) async fn close(&self) {
         let idle = self.pool.retain(|_, _| false).removed;
         self.pool.close();
-        for mut held in idle {
-            if let Some(closing) = held.close() {
+        for mut pooled in idle {
+            if let Some(closing) = pooled.close() {
                 closing.await;
             }
         }
-        // The sender is part of this pool, so the channel is open.
+        // The sender belongs to this pool, so the channel is open and waiting cannot fail.
         let _ = self.pool.manager().open.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// Starts the task that closes old and idle connections, unless it runs. It ends with its runtime, and the next
-    /// runtime starts it again.
+    /// Starts the task that closes old and idle connections, unless it is running. The task ends with its runtime. The
+    /// next use of the pool in another runtime starts it again.
     fn sweep(&self) {
         let is_swept = &self.pool.manager().is_swept;
         if !DB::REMOTE || is_swept.load(Ordering::Relaxed) || is_swept.swap(true, Ordering::Relaxed) {
@@ -133,7 +144,7 @@ impl<DB: Dialect> OwnPool<DB> {
 fn is_open<DB: Dialect>(pool: &WeakPool<Opener<DB>>) -> bool {
     let Some(pool) = pool.upgrade() else { return false };
     // Each removed connection is closed in a task.
-    drop(pool.retain(|held, _| held.idle_since.elapsed() < MAX_IDLE && !held.is_old()));
+    drop(pool.retain(|pooled, _| pooled.idle_since.elapsed() < MAX_IDLE && !pooled.is_old()));
     !pool.is_closed()
 }
 
@@ -143,7 +154,7 @@ impl<DB: Dialect> Clone for OwnPool<DB> {
     }
 }
 
-/// That the task of [`OwnPool::sweep`] runs.
+/// Marks the task of [`OwnPool::sweep`] as running until it is dropped.
 struct Running(Arc<AtomicBool>);
 
 impl Drop for Running {
@@ -152,7 +163,7 @@ impl Drop for Running {
     }
 }
 
-/// Opens connections and tests them.
+/// Opens the connections of a pool, and tests those that are suspect.
 pub(crate) struct Opener<DB: Dialect> {
     options: Options<DB>,
     set_up: Option<SetUp<DB>>,
@@ -165,37 +176,40 @@ pub(crate) struct Opener<DB: Dialect> {
 }
 
 impl<DB: Dialect> Opener<DB> {
-    async fn open(&self) -> Result<Held<DB>, OpenError> {
+    /// Opens a connection and sets it up.
+    async fn open(&self) -> Result<Pooled<DB>, OpenError> {
         let connection = self.options.connect().await.map_err(OpenError::Connect)?;
-        let mut held = Held::new(connection, Opened::new(self.open.clone()));
+        let mut pooled = Pooled::new(connection, Opened::new(self.open.clone()));
         if let Some(set_up) = &self.set_up
-            && let Err(error) = set_up(held.connection()).await
+            && let Err(error) = set_up(pooled.connection()).await
         {
-            held.is_dead = true;
+            pooled.is_dead = true;
             return Err(OpenError::SetUp(error));
         }
-        Ok(held)
+        Ok(pooled)
     }
 
-    fn is_suspect(&self, held: &Held<DB>) -> bool {
+    /// Whether a connection may be broken: it was idle for long, another one broke since its last use, or it belongs to
+    /// another runtime.
+    fn is_suspect(&self, pooled: &Pooled<DB>) -> bool {
         let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = broken_at.map_or(MAX_IDLE_UNTESTED, |broken_at| MAX_IDLE_UNTESTED.min(broken_at.elapsed()));
-        // The connection ends with the runtime that opened it.
-        held.idle_since.elapsed() >= limit || held.runtime != current_runtime()
+        // A connection stops working when the runtime that opened it ends.
+        pooled.idle_since.elapsed() >= limit || pooled.runtime != current_runtime()
     }
 }
 
 impl<DB: Dialect> managed::Manager for Opener<DB> {
-    type Type = Held<DB>;
+    type Type = Pooled<DB>;
     type Error = sqlx::Error;
 
-    /// Retries while the server is starting.
-    async fn create(&self) -> Result<Held<DB>, sqlx::Error> {
+    /// Opens a connection. Tries again while the server is starting.
+    async fn create(&self) -> Result<Pooled<DB>, sqlx::Error> {
         let give_up = Instant::now() + self.wait;
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.open().await {
-                Ok(held) => return Ok(held),
+                Ok(pooled) => return Ok(pooled),
                 Err(error) => error,
             };
             if !error.is_transient() || Instant::now() + pause >= give_up {
@@ -206,15 +220,17 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
         }
     }
 
-    async fn recycle(&self, held: &mut Held<DB>, _: &Metrics) -> RecycleResult<sqlx::Error> {
+    /// Tests a suspect connection before it is used again.
+    async fn recycle(&self, pooled: &mut Pooled<DB>, _: &Metrics) -> RecycleResult<sqlx::Error> {
         // A database without a server has no connection that could break.
-        if !DB::REMOTE || !self.is_suspect(held) {
+        if !DB::REMOTE || !self.is_suspect(pooled) {
             return Ok(());
         }
-        // Until the test has succeeded. The server may be gone, so no closing message is sent to it.
-        held.is_dead = true;
-        match timeout(PING_TIMEOUT, held.connection().ping()).await {
-            Ok(Ok(())) => held.is_dead = false,
+        // The connection counts as dead until the test has succeeded. A dead connection is closed without a message,
+        // because the server may be gone.
+        pooled.is_dead = true;
+        match timeout(PING_TIMEOUT, pooled.connection().ping()).await {
+            Ok(Ok(())) => pooled.is_dead = false,
             Ok(Err(error)) => return Err(RecycleError::Backend(error)),
             Err(_) => return Err(RecycleError::Message("the connection did not respond in time".into())),
         }
@@ -229,6 +245,7 @@ enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the same connection may be possible soon.
     fn is_transient(&self) -> bool {
         match self {
             Self::Connect(sqlx::Error::Io(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
@@ -249,16 +266,18 @@ impl From<OpenError> for sqlx::Error {
 }
 
 /// A connection of the pool. It is closed when it is dropped.
-pub(crate) struct Held<DB: Dialect> {
+pub(crate) struct Pooled<DB: Dialect> {
     /// `None` only after the connection was closed.
     connection: Option<(DB::Connection, Opened)>,
     opened_at: Instant,
     idle_since: Instant,
+    /// The runtime that opened the connection.
     runtime: Option<runtime::Id>,
+    /// Whether the server is not to be notified of the end.
     is_dead: bool,
 }
 
-impl<DB: Dialect> Held<DB> {
+impl<DB: Dialect> Pooled<DB> {
     fn new(connection: DB::Connection, opened: Opened) -> Self {
         let now = Instant::now();
         let runtime = current_runtime();
@@ -271,29 +290,29 @@ impl<DB: Dialect> Held<DB> {
         connection
     }
 
-    /// Gives back a connection whose last statement has ended.
-    pub(crate) fn give_back(mut held: Object<Opener<DB>>) {
-        if DB::REMOTE && held.is_old() {
-            drop(Object::take(held));
+    /// Returns a connection whose last statement has ended to the pool. An old one is closed.
+    pub(crate) fn give_back(mut pooled: Object<Opener<DB>>) {
+        if DB::REMOTE && pooled.is_old() {
+            drop(Object::take(pooled));
             return;
         }
-        held.connection().shrink_buffers();
-        held.idle_since = Instant::now();
+        pooled.connection().shrink_buffers();
+        pooled.idle_since = Instant::now();
     }
 
-    /// Closes a connection to a server, which may contain the rest of a response. A connection without a server is
-    /// given back as soon as its statement has ended.
-    pub(crate) fn discard(mut held: Object<Opener<DB>>) {
+    /// Closes a connection whose last statement may still be running, because the rest of a response may arrive. A
+    /// connection without a server is returned as soon as its statement has ended.
+    pub(crate) fn discard(mut pooled: Object<Opener<DB>>) {
         if DB::REMOTE {
-            drop(Object::take(held));
+            drop(Object::take(pooled));
             return;
         }
-        // Without a runtime, the next statement waits until this one has ended.
+        // Without a runtime, the connection is returned at once, and its next statement waits for this one.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                match held.connection().ping().await {
-                    Ok(()) => Self::give_back(held),
-                    Err(_) => drop(Object::take(held)),
+                match pooled.connection().ping().await {
+                    Ok(()) => Self::give_back(pooled),
+                    Err(_) => drop(Object::take(pooled)),
                 }
             });
         }
@@ -303,7 +322,7 @@ impl<DB: Dialect> Held<DB> {
         self.opened_at.elapsed() > MAX_AGE
     }
 
-    /// `None` if the connection is closed already.
+    /// Returns the future that closes the connection. `None` if it is closed already.
     fn close(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let ((connection, opened), is_dead) = (self.connection.take()?, self.is_dead);
         Some(async move {
@@ -316,7 +335,7 @@ impl<DB: Dialect> Held<DB> {
     }
 }
 
-impl<DB: Dialect> Drop for Held<DB> {
+impl<DB: Dialect> Drop for Pooled<DB> {
     fn drop(&mut self) {
         // Without a runtime, the connection is closed without a message to the server.
         if let Some(closing) = self.close()
@@ -343,6 +362,7 @@ impl Drop for Opened {
     }
 }
 
+/// The runtime of the caller, if there is one.
 fn current_runtime() -> Option<runtime::Id> {
     Handle::try_current().ok().map(|runtime| runtime.id())
 }

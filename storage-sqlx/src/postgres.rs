@@ -1,3 +1,9 @@
+//! The storage on PostgreSQL, which works through any pooler.
+//!
+//! A pooler in transaction mode runs each transaction on any of its server connections. Therefore a statement must not
+//! depend on the session: values are literals in its text ([`literal`](crate::literal)), settings are local to it
+//! ([`PREFIX`]), and prepared statements have names that mean the same everywhere ([`named`](crate::named)).
+
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,29 +30,48 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Stores tokens in a table of PostgreSQL.
 ///
-/// The storage is as durable as the server. The server is not durable with `synchronous_commit = off` or an unlogged
-/// table.
+/// ```no_run
+/// use oauth_dance_core::{KeyRing, Tokens};
+/// use oauth_dance_sqlx::PostgresStorage;
 ///
+/// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
+/// let url = "postgres://app:password@db.example/app?sslmode=verify-full";
+/// let storage = PostgresStorage::connect(url).await?;
+/// storage.migrate().await?;
+/// let tokens = Tokens::sealed(storage, KeyRing::generate());
+/// # let _ = tokens;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Durability
+/// The storage is as durable as the server. With `synchronous_commit = off` or an unlogged table, a crash of the server
+/// may lose acknowledged writes, and the storage cannot detect this.
+///
+/// # Poolers
 /// The storage works through any pooler. Each operation is one message of the simple query protocol, and relies on no
-/// setting of the session. Only `get` uses prepared statements, one for a single read and one for reads at the same
-/// time. Their names are derived from their texts. The first use of each on a server connection takes two more messages.
+/// setting of the session. Only `get` uses prepared statements, one for a single read and one for concurrent reads.
+/// Their names are derived from their texts, so that a name means the same on every server connection. The first use of
+/// a name on a server connection takes two more messages.
 ///
-/// The server stops a statement after eight seconds. If row-level security hides rows, or if the server is a standby, a
-/// read is an error.
+/// # Rejected servers
+/// If row-level security hides rows, or if the server is a standby, a read is an error. Otherwise an existing token
+/// could look like a missing one. The server stops a statement after eight seconds.
 #[derive(Clone, Debug)]
 pub struct PostgresStorage {
     engine: Engine<Postgres>,
 }
 
 impl PostgresStorage {
-    /// Connects with a new pool of at most ten connections. The URL has the form
-    /// `postgres://user:password@host/database?sslmode=verify-full`. Call [`migrate`](Self::migrate) next.
+    /// Connects with a new pool of at most ten connections. Call [`migrate`](Self::migrate) next.
     ///
-    /// The URL may name a pooler such as PgBouncer, in any of its modes.
+    /// The URL has the form `postgres://user:password@host/database?sslmode=verify-full`. It may name a pooler such as
+    /// PgBouncer, in any of its modes. The parameter `connect_timeout` is the time in seconds to wait for a connection,
+    /// five by default. The server's certificate is verified only with `sslmode=verify-ca` or `verify-full`.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong, names several hosts or contains a parameter that would be
-    /// ignored, or if the server rejects the user. [`StorageError::Unavailable`] if the server cannot be reached.
+    /// [`StorageError::Misconfigured`] if the URL is wrong, names several hosts or contains a parameter that is not
+    /// supported, or if the server rejects the user. [`StorageError::Unavailable`] if the server cannot be reached.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         let address = Address::parse(url, PARAMETERS).map_err(bad_address)?;
         let options = PgConnectOptions::from_str(&address.url).map_err(unchanged::<Postgres>)?;
@@ -58,11 +83,27 @@ impl PostgresStorage {
         Ok(Self::on(Connections::Own(pool)))
     }
 
-    /// Uses a pool of the application. Leave `test_before_acquire` on.
+    /// Uses a pool of the application, so that tokens and application share their connections. Does not connect yet.
     ///
-    /// sqlx logs the statements of such a pool, by default at the level `debug`, and slow ones at `warn`. They contain
-    /// the keys and the sealed payloads in hexadecimal. Call `disable_statement_logging()` on the pool's options to
-    /// turn this off.
+    /// Leave `test_before_acquire` on, because a write on a closed connection is ambiguous.
+    ///
+    /// sqlx logs the statements of such a pool at the level `debug`, and slow statements at `warn`. They contain the
+    /// keys and the sealed payloads in hexadecimal. Turn this off in the options of the pool:
+    ///
+    /// ```
+    /// use oauth_dance_sqlx::PostgresStorage;
+    /// use sqlx::ConnectOptions as _;
+    /// use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options: PgConnectOptions = "postgres://app:password@db.example/app".parse()?;
+    /// let pool = PgPoolOptions::new().connect_lazy_with(options.disable_statement_logging());
+    /// let storage = PostgresStorage::from_pool(pool).with_table("auth.tokens")?;
+    /// # let _ = storage;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_pool(pool: PgPool) -> Self {
         Self::on(Connections::Application(pool))
     }
@@ -71,8 +112,8 @@ impl PostgresStorage {
         Self { engine: Engine::new(connections.clone(), connections, true, true).with_prefix(PREFIX) }
     }
 
-    /// Uses another table than `oauth_dance_tokens`: `tokens`, or `auth.tokens` in a schema. [`migrate`](Self::migrate)
-    /// creates a missing schema.
+    /// Uses another table than `oauth_dance_tokens`, such as `tokens`, or `auth.tokens` in a schema.
+    /// [`migrate`](Self::migrate) creates a missing schema.
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] unless each part consists of at most 48 lower-case letters, digits and
@@ -82,17 +123,22 @@ impl PostgresStorage {
         Ok(Self { engine: self.engine.with_table(table) })
     }
 
-    /// Sets the timeout of an operation.
+    /// Sets the timeout of an operation. The default is [`DEFAULT_TIMEOUT`].
+    ///
+    /// The timeout includes the wait for a connection and all retries of a statement.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { engine: self.engine.with_timeout(timeout) }
     }
 
     /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
-    /// may call this at the same time.
+    /// may call this at the same time, also through a pooler.
+    ///
+    /// An application that may change its schema calls this at each start. To let an operator apply the migrations
+    /// instead, call [`migrations`](Self::migrations) and refuse to start while one is pending.
     ///
     /// # Errors
-    /// The same as for the other operations. Nothing has changed in this case.
+    /// The errors of the other operations. Nothing has changed in this case.
     pub async fn migrate(&self) -> Result<(), StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Postgres>)?;
         migrate_postgres(connection.get(), self.engine.table()).await.map_err(migration::<Postgres>)?;
@@ -100,10 +146,11 @@ impl PostgresStorage {
         Ok(())
     }
 
-    /// Returns all migrations and their state in the database. Changes nothing.
+    /// Returns all migrations and their state in the database. Changes nothing, and needs no privilege to create
+    /// tables.
     ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Postgres>)?;
         let statuses = status_postgres(connection.get(), self.engine.table()).await.map_err(migration::<Postgres>)?;
@@ -111,16 +158,21 @@ impl PostgresStorage {
         Ok(statuses)
     }
 
-    /// The keys of rows that are no valid [`TokenKey`], such as one that is not UTF-8: at most `limit` of them, with escapes.
-    /// A list leaves out such rows, and only the database's own client can remove them.
+    /// Returns the keys of at most `limit` rows whose key is not a valid [`TokenKey`], for example because it is not
+    /// UTF-8. Each key is a text with escapes, for an operator to read.
+    ///
+    /// Such rows exist only if something other than this crate has written to the table. A list leaves them out, so
+    /// they have to be removed with the database's own client.
     ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
         self.engine.invalid_keys(limit).await
     }
 
-    /// Closes the connections after their running statements have ended. Later operations fail.
+    /// Closes the connections after their running statements have ended. Later operations fail with
+    /// [`StorageError::Unavailable`]. This includes the pool of an application that was given to
+    /// [`from_pool`](Self::from_pool).
     pub async fn close(&self) {
         self.engine.close().await;
     }
@@ -128,9 +180,9 @@ impl PostgresStorage {
 
 token_storage!(PostgresStorage);
 
-/// The settings for each single statement, because a pooler may give the server connection to another client
-/// afterwards. With `row_security = off`, row-level security that would hide rows is an error. Hidden rows would look
-/// like missing tokens.
+/// The settings that precede every statement and end with it. A setting of the session would not do, because a pooler
+/// may run the next statement on another server connection. With `row_security = off`, row-level security that would
+/// hide rows is an error. Hidden rows would look like missing tokens.
 const PREFIX: &str = "SET LOCAL statement_timeout = 8000; SET LOCAL row_security = off; SET LOCAL bytea_output = hex; ";
 
 const PARAMETERS: Parameters = Parameters {
@@ -162,7 +214,7 @@ const PARAMETERS: Parameters = Parameters {
         ("channel_binding", &["disable", "prefer"]),
         ("gssencmode", &["disable", "prefer"]),
         ("sslnegotiation", &["postgres"]),
-        // A parameter of another library for poolers. This storage works with any pooler.
+        // Another library needs this parameter for poolers. This storage works with any pooler.
         ("pgbouncer", &["true", "false"]),
     ],
 };
@@ -227,9 +279,7 @@ impl Dialect for Postgres {
         done.rows_affected()
     }
 
-    /// Runs a statement by the simple query protocol, with the values in its text. A numbered prepared statement
-    /// belongs to one server connection. Behind a pooler, a client could execute a statement that another client has
-    /// prepared.
+    /// Sends a statement through the simple query protocol, with the values in its text.
     async fn run(
         connection: &mut PgConnection,
         sql: &Arc<str>,
@@ -238,9 +288,9 @@ impl Dialect for Postgres {
         send(connection, with_literals(sql, binds)?).await
     }
 
-    /// Executes the statement by its name, which saves the server parsing and planning it. If the name is unknown, the
-    /// statement itself is sent, so a lookup takes at most three messages. Only for reads, because a server logs an
-    /// unknown name with the values.
+    /// Executes the statement by its name, so that the server need not parse and plan it. If the name is unknown, the
+    /// statement is prepared for the next read and then sent itself, so a lookup takes at most three messages. Writes
+    /// have no names, because a server logs an unknown name together with the values.
     async fn lookup(
         connection: &mut PgConnection,
         sql: &Arc<str>,
@@ -253,7 +303,7 @@ impl Dialect for Postgres {
         let named = name.of(sql.strip_prefix(PREFIX).unwrap_or(sql), binds);
         let error = match send(connection, format!("{PREFIX}{}", named.execute(binds)?)).await {
             Err(sqlx::Error::Database(error)) => error,
-            answered => return answered,
+            result => return result,
         };
         let Some(remedy) = named.remedy(error.as_ref()) else { return Err(sqlx::Error::Database(error)) };
         name.report_unknown();
@@ -267,12 +317,13 @@ impl Dialect for Postgres {
     read_columns!();
 }
 
-/// Sends one message. It consists of constants, a table name of letters, digits and underscores, and quoted digits.
+/// Sends one message. Its text is safe: it consists of constants, a table name of letters, digits and underscores, and
+/// quoted digits.
 async fn send(connection: &mut PgConnection, message: String) -> Result<StatementResult<Postgres>, sqlx::Error> {
     collect(connection.fetch_many(raw_sql(AssertSqlSafe(message)))).await
 }
 
-/// Classifies a protocol violation, because PgBouncer reports all its errors with this code.
+/// Classifies a protocol violation by its message, because PgBouncer reports most of its errors with this code.
 fn protocol_violation(message: &str) -> ErrorClass {
     let contains_any = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
     if contains_any(&["startup parameter"]) {

@@ -1,3 +1,9 @@
+//! Runs statements within their time limits, and repeats those that had no effect.
+//!
+//! A read may always be repeated. A write may be repeated only if the database has reported that nothing has changed.
+//! If the connection breaks or no response arrives in time, the write may have taken effect. It is then
+//! [`StorageError::Ambiguous`], and the caller decides.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +18,7 @@ use crate::record::{key_binds, read_record};
 use crate::several::NUMBER;
 use crate::sql::Statements;
 
+/// The pause before the second try of a statement. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
@@ -23,13 +30,14 @@ pub(crate) struct Runner<DB: Dialect> {
     pub(crate) lookups: Arc<Lookups<DB>>,
 }
 
-/// The state of the lookups of one record and of several.
+/// The state of the two lookup statements: for one record, and for several.
 pub(crate) struct Lookups<DB: Dialect> {
     one: DB::LookupState,
     several: DB::LookupState,
 }
 
 impl<DB: Dialect> Lookups<DB> {
+    /// The state of the lookup for this number of records.
     const fn of(&self, keys: Keys) -> &DB::LookupState {
         match keys {
             Keys::One => &self.one,
@@ -45,8 +53,12 @@ impl<DB: Dialect> Default for Lookups<DB> {
 }
 
 impl<DB: Dialect> Runner<DB> {
-    /// Runs one statement. A statement that had no effect and may succeed soon is retried for half of the time, so
-    /// that the last try has the other half.
+    /// Runs one statement until the deadline. A statement that had no effect and may succeed soon is repeated during
+    /// the first half of the time, so that the last try has at least the second half.
+    ///
+    /// # Errors
+    /// [`StorageError::Ambiguous`] if a write may have taken effect. [`StorageError::Unavailable`] or
+    /// [`StorageError::Misconfigured`] if it has not.
     pub(crate) async fn run(
         &self,
         effect: Effect,
@@ -83,6 +95,7 @@ impl<DB: Dialect> Runner<DB> {
         }
     }
 
+    /// Tries a statement once.
     async fn attempt(
         &self,
         effect: Effect,
@@ -125,7 +138,7 @@ impl<DB: Dialect> Runner<DB> {
                 connection.mark_clean();
                 AttemptError::Unchanged(error)
             }
-            // The connection is not used again, because its server may have become a replica.
+            // The connection is not marked clean, because its server may have become a replica.
             ErrorClass::Unavailable | ErrorClass::ReadOnly(_) => AttemptError::Unchanged(error),
             ErrorClass::Broken => {
                 connections.mark_suspect();
@@ -148,7 +161,7 @@ impl<DB: Dialect> Reader for Runner<DB> {
         let rows = self.run(lookup, &wanted.text, &wanted.binds(), deadline).await?.rows;
         let mut found: Vec<Found> = keys.iter().map(|_| Ok(None)).collect();
         for row in &rows {
-            // The numbers start at 1. Those that are larger belong to the padding.
+            // The numbers start at 1. Those beyond the keys belong to the padding.
             let number = DB::optional_number(row, NUMBER).map_err(unchanged::<DB>)?.unwrap_or_default();
             let index = usize::try_from(number - 1).ok();
             if let Some(found) = index.and_then(|index| found.get_mut(index)) {
@@ -171,11 +184,14 @@ impl<DB: Dialect> Clone for Runner<DB> {
     }
 }
 
+/// What a statement does, which decides about its connection and its errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// The read of records by their keys.
+    /// Reads records by their keys.
     Lookup(Keys),
+    /// Reads anything else.
     Read,
+    /// Changes records, so that a lost response is ambiguous.
     Write,
 }
 
@@ -190,9 +206,9 @@ pub(crate) enum Keys {
 enum AttemptError {
     /// No connection became available in time.
     NotSent,
-    /// The database rejected the statement temporarily.
+    /// The database rejected the statement temporarily. Nothing has changed.
     Busy(sqlx::Error),
-    /// The database rejected the statement, or no connection could be opened.
+    /// The database rejected the statement, or no connection could be opened. Nothing has changed.
     Unchanged(sqlx::Error),
     /// The connection broke after the statement was sent.
     Broken(sqlx::Error),

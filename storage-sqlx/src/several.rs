@@ -1,3 +1,9 @@
+//! Reads of several records by one statement.
+//!
+//! The result has to show which row belongs to which key, and the database has to find each key in the primary key. How
+//! to write that differs: PostgreSQL takes four arrays, SQLite joins with a list of rows, and MySQL and MariaDB get a
+//! union.
+
 use std::sync::Arc;
 
 use oauth_dance_core::TokenKey;
@@ -5,12 +11,13 @@ use oauth_dance_core::TokenKey;
 use crate::combined::MAX_KEYS;
 use crate::dialect::Bind;
 
-/// The column with the number of the key, counted from 1. The columns of the record precede it.
+/// The index of the result column with the number of the key, counted from 1. The columns of the record precede it.
 pub(crate) const NUMBER: usize = 5;
 
-/// The numbers of keys for which a statement is prepared. The rest is padded.
+/// The numbers of keys for which there is a statement. Fewer keys are padded to the next of these numbers, so that a
+/// connection prepares a few statements and not one for each number.
 const SIZES: [usize; 6] = [2, 4, 8, 16, 32, MAX_KEYS];
-/// A key that no record has, because a user is not empty.
+/// A key that no record has, because a user is never empty.
 const PADDING: [&[u8]; 4] = [b""; 4];
 
 /// How one statement reads several records.
@@ -24,7 +31,7 @@ pub(crate) enum Several {
     Union,
 }
 
-/// The planner cannot see the length of the arrays, so it plans once and not each time.
+/// The subqueries hide the arrays from the planner, so that it plans the statement once and not for each length.
 const ARRAYS: &str = "SELECT found.*, wanted.number \
     FROM unnest((SELECT ?), (SELECT ?), (SELECT ?), (SELECT ?)) \
         WITH ORDINALITY AS wanted (tenant, user_id, provider, account, number) CROSS JOIN LATERAL \
@@ -32,12 +39,13 @@ const ARRAYS: &str = "SELECT found.*, wanted.number \
         WHERE stored.tenant = wanted.tenant AND stored.user_id = wanted.user_id \
             AND stored.provider = wanted.provider AND stored.account = wanted.account AND {live} LIMIT 1) AS found \
     WHERE true";
-/// The join is not reordered, so each key is one search in the primary key.
+/// SQLite does not reorder a `CROSS JOIN`, so each key is one search in the primary key.
 const ROWS: &str = "WITH wanted (number, tenant, user_id, provider, account) AS (VALUES {rows}) \
     SELECT version, payload, expires_at, retain_until - {now}, key_id, number \
     FROM wanted CROSS JOIN {table} AS stored \
     WHERE stored.tenant = wanted.tenant AND stored.user_id = wanted.user_id \
         AND stored.provider = wanted.provider AND stored.account = wanted.account AND {live}";
+/// One part of the union.
 const UNION: &str = "SELECT version, payload, expires_at, retain_until - {now}, key_id, {number} FROM {table} \
     WHERE {key} AND {live}";
 
@@ -45,12 +53,12 @@ const UNION: &str = "SELECT version, payload, expires_at, retain_until - {now}, 
 #[derive(Debug)]
 pub(crate) struct ReadSeveral {
     form: Several,
-    /// One for each of [`SIZES`], or one for all.
+    /// One text for each of [`SIZES`], or a single one for arrays.
     texts: Vec<Arc<str>>,
 }
 
 impl ReadSeveral {
-    /// `fill` completes a text.
+    /// Writes the statements. `fill` replaces the placeholders of a text, such as the table.
     pub(crate) fn new(form: Several, fill: impl Fn(&str) -> String) -> Self {
         let text = |size: usize| match form {
             Several::Arrays => ARRAYS.to_owned(),
@@ -68,23 +76,24 @@ impl ReadSeveral {
     }
 
     /// The statement and the values for at most [`MAX_KEYS`] keys.
-    pub(crate) fn of<'a>(&self, keys: &'a [Arc<TokenKey>]) -> Wanted<'a> {
+    pub(crate) fn of<'a>(&self, keys: &'a [Arc<TokenKey>]) -> Lookup<'a> {
         let index = SIZES.iter().position(|size| *size >= keys.len()).unwrap_or(SIZES.len() - 1);
         let text = self.texts.get(index).or(self.texts.first()).map(Arc::clone).unwrap_or_default();
         let padded = if self.form == Several::Arrays { 0 } else { SIZES[index].saturating_sub(keys.len()) };
         let parts = keys.iter().map(|key| key.parts().map(str::as_bytes)).chain((0..padded).map(|_| PADDING));
-        Wanted { text, form: self.form, parts: parts.collect() }
+        Lookup { text, form: self.form, parts: parts.collect() }
     }
 }
 
 /// A statement that reads several records, and its keys.
-pub(crate) struct Wanted<'a> {
+pub(crate) struct Lookup<'a> {
     pub(crate) text: Arc<str>,
     form: Several,
     parts: Vec<[&'a [u8]; 4]>,
 }
 
-impl Wanted<'_> {
+impl Lookup<'_> {
+    /// The values of the statement.
     pub(crate) fn binds(&self) -> Vec<Bind<'_>> {
         match self.form {
             Several::Arrays => (0..4).map(|column| Bind::Column(&self.parts, column)).collect(),
@@ -118,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn arrays_need_one_statement() {
+    fn arrays_of_any_length_use_one_statement() {
         let several = ReadSeveral::new(Several::Arrays, str::to_owned);
         for count in [2, 3, 64] {
             let keys = keys(count);

@@ -1,17 +1,22 @@
+//! The text of every statement.
+//!
+//! Most of the SQL is the same on all databases and is written here once, with placeholders in braces. What differs is
+//! in [`Texts`]. A storage completes the statements once, so that an operation, except for a list, builds no SQL.
+
 use std::sync::Arc;
 
 use oauth_dance_migrations::TableName;
 
 use crate::several::{ReadSeveral, Several};
 
-/// The SQL that differs between the databases.
+/// The SQL that only one dialect understands.
 ///
 /// In each statement, `{table}` is the table and `{now}` is the database's clock in seconds. Each `?` is one value:
 /// first those of the record (version, payload, expiry, retention, key id), then those of the key (tenant, user,
 /// provider, account), then others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Texts {
-    /// Seconds since 1970 on the database's clock. The value is constant during a statement.
+    /// The seconds since 1970 on the database's clock, constant during a statement.
     pub(crate) now: &'static str,
     /// Inserts or replaces a record.
     pub(crate) put_always: &'static str,
@@ -37,7 +42,9 @@ pub(crate) enum After {
     Columns,
 }
 
+/// The condition that a record is within its retention.
 const LIVE: &str = "(retain_until IS NULL OR retain_until > {now})";
+/// The condition that a row has a certain key.
 const KEY: &str = "tenant = ? AND user_id = ? AND provider = ? AND account = ?";
 const GET: &str = "SELECT version, payload, expires_at, retain_until - {now}, key_id FROM {table} \
     WHERE {key} AND {live}";
@@ -48,7 +55,7 @@ const DELETE: &str = "DELETE FROM {table} WHERE {key} AND {live}";
 const DELETE_VERSION: &str = "DELETE FROM {table} WHERE {key} AND version = ? AND {live}";
 const LIST: &str = "SELECT tenant, user_id, provider, account, version, expires_at, key_id FROM {table} WHERE {live}";
 
-/// The conditions of a list, and its end.
+/// The conditions of a list, one for each field of a filter, and its order.
 pub(crate) const TENANT: &str = " AND tenant = ?";
 pub(crate) const USER: &str = " AND user_id = ?";
 pub(crate) const PROVIDER: &str = " AND provider = ?";
@@ -60,6 +67,7 @@ pub(crate) const IN_ORDER: &str = " ORDER BY tenant, user_id, provider, account 
 pub(crate) const IN_ORDER_IN_TENANT: &str = " ORDER BY user_id, provider, account LIMIT ?";
 
 impl After {
+    /// The condition that a row follows a key.
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Rows => " AND (tenant, user_id, provider, account) > (?, ?, ?, ?)",
@@ -70,6 +78,7 @@ impl After {
         }
     }
 
+    /// The same within one tenant.
     pub(crate) const fn key_in_tenant(self) -> &'static str {
         match self {
             Self::Rows => " AND (user_id, provider, account) > (?, ?, ?)",

@@ -1,3 +1,10 @@
+//! The storage in a SQLite file.
+//!
+//! SQLite permits one writer at a time, and a second writer polls for the lock. Therefore one connection runs all
+//! writes of a storage in turn, and a few others run the reads, which WAL mode does not block. What a server would do
+//! by itself has to be done here: a file can be deleted or replaced while it is open ([`OpenFiles`]), have two names,
+//! or be on a network share.
+
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -23,7 +30,7 @@ use crate::error::{ErrorClass, RUN_MIGRATIONS, bad_name, classify, migration, un
 use crate::pool::OwnPool;
 use crate::several::Several;
 use crate::sql::{After, Texts};
-use crate::sqlite_file::{OpenFiles, network_share, refuse_links, warn_of_shares};
+use crate::sqlite_file::{OpenFiles, network_share, reject_hard_links, warn_of_shares};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// The number of connections for reads. Each one is a thread, so more of them than cores gain nothing.
@@ -36,11 +43,28 @@ const WAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Stores tokens in a SQLite file, which any number of processes on one machine may share.
 ///
+/// ```
+/// use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage as _};
+/// use oauth_dance_sqlx::SqliteStorage;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let storage = SqliteStorage::connect("sqlite::memory:").await?; // "sqlite:tokens.db"
+/// storage.migrate().await?;
+///
+/// let key = TokenKey::new("github", "alice")?;
+/// let version = storage.put(&key, &Record::new("sealed bytes"), Precondition::Absent).await?;
+/// assert_eq!(storage.get(&key).await?.expect("a record").version, version);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Durability
 /// An acknowledged write survives a crash of the application. With SQLite's default (`synchronous = FULL`), which
-/// [`connect`](Self::connect) retains, it also survives a power failure. This costs an fsync per write, but a refresh
-/// token that the provider has replaced cannot be obtained again. With [`connect_with`](Self::connect_with) you can
-/// choose `NORMAL`: writes are two to three times faster, and a power failure may lose the last of them.
+/// [`connect`](Self::connect) retains, it also survives a power failure. This costs an fsync per write. It is worth it,
+/// because a refresh token that replaced another one cannot be obtained again. With
+/// [`connect_with`](Self::connect_with) you can choose `NORMAL`: writes are two to three times faster, and a power
+/// failure may lose the last of them.
 ///
 /// # Connections
 /// All writes use one connection, because SQLite permits one writer at a time and waits for a lock by polling. Reads
@@ -63,16 +87,17 @@ pub struct SqliteStorage {
     anchor: Anchor,
 }
 
-/// A connection that stays open and is never used. The pools may close their connections at any time, and SQLite
-/// deletes the log with the last connection. As long as the anchor is open, a missing log means that the log was lost.
+/// A connection that stays open and runs no statement. The pools may close their connections at any time, and SQLite
+/// deletes the log when the last connection is closed. While the anchor is open, a missing log therefore means that the
+/// log was lost.
 type Anchor = Arc<Mutex<Option<SqliteConnection>>>;
 
 impl SqliteStorage {
-    /// Opens the file that the URL names: `sqlite:tokens.db` or `sqlite:///var/lib/app/tokens.db`. Call
+    /// Opens the file of a URL such as `sqlite:tokens.db` or `sqlite:///var/lib/app/tokens.db`. Call
     /// [`migrate`](Self::migrate) next.
     ///
-    /// A missing file is created, readable by its owner only, unless the URL has a `mode` other than `rwc`.
-    /// `sqlite::memory:` is a private database of this storage and its clones, which is lost when they are dropped.
+    /// A missing file is created, unless the URL has a `mode` other than `rwc`. Only its owner may read it.
+    /// `sqlite::memory:` is a private database of this storage and its clones. It is lost when they are dropped.
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] if the URL is wrong, or if the file cannot be opened, is not a database or has
@@ -81,8 +106,8 @@ impl SqliteStorage {
         Self::connect_with(url, |options| options).await
     }
 
-    /// The same as [`connect`](Self::connect), with changed sqlx options. The defaults are WAL mode, a busy timeout of
-    /// four seconds and no statement log.
+    /// Opens a file like [`connect`](Self::connect), with options of sqlx that `change` modifies. The defaults are WAL
+    /// mode, a busy timeout of four seconds and no statement log.
     ///
     /// ```
     /// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
@@ -96,7 +121,7 @@ impl SqliteStorage {
     /// ```
     ///
     /// # Errors
-    /// The same as for [`connect`](Self::connect).
+    /// The errors of [`connect`](Self::connect).
     pub async fn connect_with(
         url: &str,
         change: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
@@ -113,7 +138,7 @@ impl SqliteStorage {
         }
 
         let options = change(options);
-        refuse_links(options.get_filename())?;
+        reject_hard_links(options.get_filename())?;
         let writers = open(&options).await?;
         let Some(path) = file_of(&writers).await? else {
             return Ok(Self {
@@ -129,11 +154,37 @@ impl SqliteStorage {
         Ok(Self { engine: Engine::new(readers, writers, true, true), files: Some(files), anchor })
     }
 
-    /// Uses a pool of the application, for both reads and writes. Set WAL mode and a busy timeout on the pool.
+    /// Uses a pool of the application, for both reads and writes.
+    ///
+    /// Set WAL mode on the pool, so that reads do not wait for writes, and a busy timeout, so that a write waits for
+    /// the write of another process.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use oauth_dance_sqlx::SqliteStorage;
+    /// use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let file = folder.path().join("app.db");
+    /// let options = SqliteConnectOptions::new()
+    ///     .filename(file)
+    ///     .create_if_missing(true)
+    ///     .journal_mode(SqliteJournalMode::Wal)
+    ///     .busy_timeout(Duration::from_secs(4));
+    /// let pool = SqlitePool::connect_with(options).await?;
+    ///
+    /// let storage = SqliteStorage::from_pool(pool).await?.with_table("tokens")?;
+    /// storage.migrate().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] for a pool with several connections to `:memory:`, because each may be a
-    /// separate database. Otherwise the same as for [`connect`](Self::connect).
+    /// separate database. Otherwise the errors of [`connect`](Self::connect).
     pub async fn from_pool(pool: SqlitePool) -> Result<Self, StorageError> {
         let connections = Connections::Application(pool.clone());
         let path = file_of(&connections).await?;
@@ -152,7 +203,7 @@ impl SqliteStorage {
         Ok(Self { engine, files, anchor: Anchor::default() })
     }
 
-    /// Uses another table than `oauth_dance_tokens`.
+    /// Uses another table than `oauth_dance_tokens`, for example for two applications with one file.
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] unless the name consists of at most 48 lower-case letters, digits and
@@ -165,7 +216,9 @@ impl SqliteStorage {
         Ok(Self { engine: self.engine.with_table(table), ..self })
     }
 
-    /// Sets the timeout of an operation.
+    /// Sets the timeout of an operation. The default is [`DEFAULT_TIMEOUT`].
+    ///
+    /// The timeout includes the wait for a connection and all retries of a statement.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { engine: self.engine.with_timeout(timeout), ..self }
@@ -174,8 +227,11 @@ impl SqliteStorage {
     /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
     /// may call this at the same time.
     ///
+    /// An application that may change its schema calls this at each start. To let an operator apply the migrations
+    /// instead, call [`migrations`](Self::migrations) and refuse to start while one is pending.
+    ///
     /// # Errors
-    /// The same as for the other operations. Nothing has changed in this case.
+    /// The errors of the other operations. Nothing has changed in this case.
     pub async fn migrate(&self) -> Result<(), StorageError> {
         self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
@@ -186,8 +242,22 @@ impl SqliteStorage {
 
     /// Returns all migrations and their state in the database. Changes nothing.
     ///
+    /// ```
+    /// use oauth_dance_sqlx::{MigrationState, SqliteStorage};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), oauth_dance_core::StorageError> {
+    /// let storage = SqliteStorage::connect("sqlite::memory:").await?;
+    /// assert!(storage.migrations().await?.iter().all(|migration| migration.state == MigrationState::Pending));
+    ///
+    /// storage.migrate().await?;
+    /// assert!(storage.migrations().await?.iter().all(|migration| migration.state == MigrationState::Applied));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn migrations(&self) -> Result<Vec<MigrationStatus>, StorageError> {
         self.check()?;
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
@@ -196,23 +266,31 @@ impl SqliteStorage {
         Ok(statuses)
     }
 
-    /// The keys of rows that are no valid [`TokenKey`], such as one that is not UTF-8: at most `limit` of them, with escapes.
-    /// A list leaves out such rows, and only the database's own client can remove them.
+    /// Returns the keys of at most `limit` rows whose key is not a valid [`TokenKey`], for example because it is not
+    /// UTF-8. Each key is a text with escapes, for an operator to read.
+    ///
+    /// Such rows exist only if something other than this crate has written to the table. A list leaves them out, so
+    /// they have to be removed with the database's own client.
     ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
         self.check()?;
         self.engine.invalid_keys(limit).await
     }
 
-    /// The kind of network file system that the file is on, if it is on one. There, machines do not see each other's
-    /// locks. Known on Linux only.
+    /// The kind of network file system that contains the file, such as `nfs4`. `None` on a local disk, and always on
+    /// systems other than Linux.
+    ///
+    /// Machines that share such a file do not see each other's locks and corrupt it. [`connect`](Self::connect) only
+    /// logs a warning, because the file may be used by one machine only. An application can be stricter.
     pub fn network_file_system(&self) -> Option<String> {
         self.files.as_ref().and_then(|files| network_share(files.database()?))
     }
 
-    /// Closes the connections after their running statements have ended. Later operations fail.
+    /// Closes the connections after their running statements have ended. Later operations fail with
+    /// [`StorageError::Unavailable`]. This includes the pool of an application that was given to
+    /// [`from_pool`](Self::from_pool).
     pub async fn close(&self) {
         self.engine.close().await;
         let anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -231,7 +309,7 @@ impl SqliteStorage {
         self.watched().map_or(Ok(()), OpenFiles::check)
     }
 
-    /// Verifies the same before a write is acknowledged.
+    /// Verifies the same after a write, before it is acknowledged.
     fn confirm(&self) -> Result<(), StorageError> {
         self.watched().map_or(Ok(()), OpenFiles::confirm)
     }
@@ -275,7 +353,7 @@ impl TokenStorage for SqliteStorage {
     }
 }
 
-/// Opens the anchor. The log exists from the first read on, as long as this connection is open.
+/// Opens the anchor. Its first read creates the log, which exists until this connection is closed.
 async fn anchor(options: &SqliteConnectOptions) -> Result<Anchor, sqlx::Error> {
     let mut connection = options.connect().await?;
     sqlx::query("SELECT count(*) FROM sqlite_schema").execute(&mut connection).await?;
@@ -311,7 +389,8 @@ fn create_private(path: &Path) {
     let _ = options.open(path);
 }
 
-/// The connection for writes. It is never closed, because an in-memory database ends with its connection.
+/// Opens the connection for writes. The pool never closes it while in use, because an in-memory database ends with its
+/// connection.
 async fn open(options: &SqliteConnectOptions) -> Result<Connections<Sqlite>, StorageError> {
     let deadline = Instant::now() + DEFAULT_TIMEOUT / 2;
     loop {

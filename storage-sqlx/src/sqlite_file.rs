@@ -1,18 +1,24 @@
+//! Detects that the files of an open SQLite database were lost.
+//!
+//! On Unix, a file can be deleted, moved or replaced while it is open. The process continues to write to the open file,
+//! which no later process will find. SQLite stores the latest writes in a log beside the database, so the log must not
+//! be lost either, and a database with two names would have two logs.
+
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use oauth_dance_core::StorageError;
 
-/// Identifies the files of an open database, to detect that they were deleted or replaced. A process could still write
-/// to such a file, but no later process would see those writes.
+/// The files of an open database, to detect that they were deleted or replaced.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenFiles {
     /// The database, and its log and log index if SQLite uses them.
     files: Vec<(PathBuf, Identity)>,
 }
 
-/// Identifies a file independently of its name: device and inode. The inode is not reused while the file is open.
+/// Identifies a file independently of its name: device and inode. No other file receives the inode while the file is
+/// open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity(u64, u64);
 
@@ -43,8 +49,8 @@ impl OpenFiles {
     /// # Errors
     /// [`StorageError::Misconfigured`] if the database file has several hard links or is missing.
     pub(crate) fn of(path: &Path, requested: &Path) -> Result<Self, StorageError> {
-        refuse_links(path)?;
-        let metadata = fs::metadata(path).map_err(|error| refuse(RESTART, lost(path, error)))?;
+        reject_hard_links(path)?;
+        let metadata = fs::metadata(path).map_err(|error| misconfigured(RESTART, lost(path, error)))?;
         let database = identity(&metadata);
         let mut files = vec![(path.to_owned(), database)];
         // The application may change its working directory, and the link may be changed.
@@ -73,9 +79,9 @@ impl OpenFiles {
     /// Verifies that all files are still in place.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if a file is lost. Nothing has changed.
+    /// [`StorageError::Misconfigured`] if a file is lost.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
-        self.first_lost().map_or(Ok(()), |lost| Err(refuse(RESTART, lost)))
+        self.first_lost().map_or(Ok(()), |lost| Err(misconfigured(RESTART, lost)))
     }
 
     /// Verifies the same after a write.
@@ -91,6 +97,7 @@ impl OpenFiles {
         self.files.first().map(|(path, _)| path.as_path())
     }
 
+    /// The first file that is not in place.
     fn first_lost(&self) -> Option<Lost> {
         self.files.iter().find_map(|(path, expected)| match fs::metadata(path) {
             Ok(found) if identity(&found) == *expected => None,
@@ -103,10 +110,10 @@ impl OpenFiles {
 /// Rejects a file with several hard links before SQLite opens it.
 ///
 /// # Errors
-/// [`StorageError::Misconfigured`].
-pub(crate) fn refuse_links(path: &Path) -> Result<(), StorageError> {
+/// [`StorageError::Misconfigured`] if the file has several names.
+pub(crate) fn reject_hard_links(path: &Path) -> Result<(), StorageError> {
     match fs::metadata(path).map(|metadata| links(&metadata)) {
-        Ok(links @ 2..) => Err(refuse(ONE_NAME, Lost::Linked(path.to_owned(), links))),
+        Ok(links @ 2..) => Err(misconfigured(ONE_NAME, Lost::Linked(path.to_owned(), links))),
         _ => Ok(()),
     }
 }
@@ -123,7 +130,7 @@ pub(crate) fn warn_of_shares(path: &Path) {
     }
 }
 
-/// The file system of a path if it is a network file system.
+/// The kind of file system of a path, if it is a network file system.
 pub(crate) fn network_share(path: &Path) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     share(&mounts, path).map(str::to_owned)
@@ -144,6 +151,7 @@ fn share<'a>(mounts: &'a str, path: &Path) -> Option<&'a str> {
     SHARES.contains(&kind).then_some(kind)
 }
 
+/// Why the file at a path is lost, from the error of inspecting it.
 fn lost(path: &Path, error: std::io::Error) -> Lost {
     use std::io::ErrorKind::{NotADirectory, NotFound};
 
@@ -153,7 +161,7 @@ fn lost(path: &Path, error: std::io::Error) -> Lost {
     }
 }
 
-fn refuse(advice: &str, lost: Lost) -> StorageError {
+fn misconfigured(advice: &str, lost: Lost) -> StorageError {
     StorageError::Misconfigured { advice: advice.to_owned(), source: Box::new(lost) }
 }
 
@@ -169,7 +177,7 @@ fn links(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(metadata)
 }
 
-/// On other systems, only a missing file is detected. Windows does not permit to delete or replace an open file.
+/// On other systems, only a missing file is detected. Windows does not allow an open file to be deleted or replaced.
 #[cfg(not(unix))]
 fn identity(_: &Metadata) -> Identity {
     Identity(0, 0)

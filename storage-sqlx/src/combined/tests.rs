@@ -3,43 +3,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 use oauth_dance_core::Version;
 use tokio::runtime::Builder;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a statement of [`Fake`] does.
+/// What a statement of [`FakeReader`] does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    Works,
-    Fails,
-    Corrupt,
-    Never,
+    Succeed,
+    Fail,
+    /// The row of the user `corrupt` cannot be decoded.
+    ReturnCorruptRow,
+    Hang,
 }
 
-/// Answers each key with its user. A statement takes a millisecond, and needs a permit if there are some.
-struct Fake {
+/// The state that the clones of a [`FakeReader`] share.
+struct FakeDatabase {
     statements: Mutex<Vec<Vec<String>>>,
     mode: Mutex<Mode>,
     plain: AtomicUsize,
-    gate: Semaphore,
 }
 
+/// Returns each key's user as its payload. A statement takes a millisecond. The user `missing` has no record.
 #[derive(Clone)]
-struct Access(Arc<Fake>);
+struct FakeReader(Arc<FakeDatabase>);
 
-impl Access {
+impl FakeReader {
     fn new() -> (Self, Combined<Self>) {
-        let fake = Fake {
+        let database = FakeDatabase {
             statements: Mutex::default(),
-            mode: Mutex::new(Mode::Works),
+            mode: Mutex::new(Mode::Succeed),
             plain: AtomicUsize::new(0),
-            gate: Semaphore::new(Semaphore::MAX_PERMITS),
         };
-        let access = Self(Arc::new(fake));
-        (access.clone(), Combined::new(access, TIMEOUT))
+        let reader = Self(Arc::new(database));
+        (reader.clone(), Combined::new(reader, TIMEOUT))
     }
 
     fn set(&self, mode: Mode) {
@@ -58,12 +57,11 @@ impl Access {
     async fn run(&self, users: Vec<String>) -> Result<Mode, StorageError> {
         self.0.statements.lock().unwrap().push(users);
         let mode = *self.0.mode.lock().unwrap();
-        let _permit = self.0.gate.acquire().await.unwrap();
-        if mode == Mode::Never {
+        if mode == Mode::Hang {
             std::future::pending::<()>().await;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
-        if mode == Mode::Fails {
+        if mode == Mode::Fail {
             return Err(StorageError::Misconfigured { advice: "run it".into(), source: "no table".into() });
         }
         Ok(mode)
@@ -71,14 +69,14 @@ impl Access {
 
     fn found(mode: Mode, user: &str) -> Found {
         match (mode, user) {
-            (Mode::Corrupt, "bad") => Err(SharedError::from(oauth_dance_core::BoxError::from("short"))),
-            (_, "nobody") => Ok(None),
+            (Mode::ReturnCorruptRow, "corrupt") => Err(SharedError::from(oauth_dance_core::BoxError::from("short"))),
+            (_, "missing") => Ok(None),
             _ => Ok(Some(Versioned::new(Record::new(user), Version::from_bytes([1; 16])))),
         }
     }
 }
 
-impl Reader for Access {
+impl Reader for FakeReader {
     async fn read_one(&self, key: &TokenKey, _: Instant) -> Result<Found, StorageError> {
         self.0.plain.fetch_add(1, Ordering::Relaxed);
         Ok(Self::found(self.run(vec![key.user().into()]).await?, key.user()))
@@ -94,12 +92,12 @@ fn key(user: &str) -> TokenKey {
     TokenKey::new("github", user).unwrap()
 }
 
-async fn get(combined: &Combined<Access>, user: &str) -> Result<Option<String>, StorageError> {
+async fn get(combined: &Combined<FakeReader>, user: &str) -> Result<Option<String>, StorageError> {
     let found = combined.get(&key(user)).await?;
     Ok(found.map(|found| String::from_utf8(found.value.payload).unwrap()))
 }
 
-async fn get_all(combined: &Combined<Access>, count: usize) {
+async fn get_all(combined: &Combined<FakeReader>, count: usize) {
     let users: Vec<_> = (0..count).map(|user| user.to_string()).collect();
     let found = join_all(users.iter().map(|user| get(combined, user))).await;
     for (user, found) in users.iter().zip(found) {
@@ -109,27 +107,27 @@ async fn get_all(combined: &Combined<Access>, count: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn single_read_uses_the_plain_statement() {
-    let (access, combined) = Access::new();
+    let (reader, combined) = FakeReader::new();
     for user in ["alice", "bob"] {
         assert_eq!(get(&combined, user).await.unwrap().unwrap(), user);
     }
-    assert_eq!(get(&combined, "nobody").await.unwrap(), None);
-    assert_eq!((access.sizes(), access.0.plain.load(Ordering::Relaxed)), (vec![1, 1, 1], 3));
+    assert_eq!(get(&combined, "missing").await.unwrap(), None);
+    assert_eq!((reader.sizes(), reader.0.plain.load(Ordering::Relaxed)), (vec![1, 1, 1], 3));
     assert_eq!(combined.0.state().turns, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn reads_of_one_task_share_a_statement() {
-    let (access, combined) = Access::new();
+    let (reader, combined) = FakeReader::new();
     get_all(&combined, 20).await;
-    assert_eq!(access.sizes(), [20]);
+    assert_eq!(reader.sizes(), [20]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn large_batch_is_split() {
-    let (access, combined) = Access::new();
+    let (reader, combined) = FakeReader::new();
     get_all(&combined, 150).await;
-    let mut sizes = access.sizes();
+    let mut sizes = reader.sizes();
     sizes.sort_unstable();
     assert_eq!(sizes, [22, 64, 64]);
     assert!(combined.0.state().waiting.is_empty());
@@ -137,44 +135,44 @@ async fn large_batch_is_split() {
 
 #[tokio::test(start_paused = true)]
 async fn statement_contains_each_key_once() {
-    let (access, combined) = Access::new();
-    let users = ["alice", "bob", "alice", "nobody", "alice", "nobody"];
+    let (reader, combined) = FakeReader::new();
+    let users = ["alice", "bob", "alice", "missing", "alice", "missing"];
     let found = join_all(users.map(|user| get(&combined, user))).await;
     for (user, found) in users.iter().zip(found) {
-        assert_eq!(found.unwrap().as_deref(), (*user != "nobody").then_some(*user));
+        assert_eq!(found.unwrap().as_deref(), (*user != "missing").then_some(*user));
     }
-    assert_eq!(access.sizes(), [3]);
+    assert_eq!(reader.sizes(), [3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn read_does_not_join_a_sent_statement() {
-    let (access, combined) = Access::new();
+    let (reader, combined) = FakeReader::new();
     let first = tokio::spawn({
         let combined = combined.clone();
         async move { get(&combined, "alice").await.unwrap() }
     });
-    while access.statements().is_empty() {
+    while reader.statements().is_empty() {
         yield_now().await;
     }
-    // It was sent, and has not been answered.
+    // The first statement was sent, and its response is outstanding.
     let second = get(&combined, "alice").await.unwrap();
     assert_eq!((first.await.unwrap(), second), (Some("alice".into()), Some("alice".into())));
-    assert_eq!(access.sizes(), [1, 1]);
+    assert_eq!(reader.sizes(), [1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_first_read_affects_no_other() {
-    for mode in [Mode::Never, Mode::Works] {
-        let (access, combined) = Access::new();
-        access.set(mode);
+async fn waiting_reads_restart_when_first_is_dropped() {
+    for mode in [Mode::Hang, Mode::Succeed] {
+        let (reader, combined) = FakeReader::new();
+        reader.set(mode);
         let first = tokio::spawn({
             let combined = combined.clone();
             async move { get(&combined, "first").await }
         });
-        while access.statements().is_empty() {
+        while reader.statements().is_empty() {
             yield_now().await;
         }
-        access.set(Mode::Works);
+        reader.set(Mode::Succeed);
         let others: JoinSet<_> = (0..5)
             .map(|user| {
                 let combined = combined.clone();
@@ -185,7 +183,7 @@ async fn dropped_first_read_affects_no_other() {
         let start = Instant::now();
         first.abort();
         assert_eq!(others.join_all().await.len(), 5);
-        assert!(start.elapsed() < PATIENCE, "they start again at once");
+        assert!(start.elapsed() < PATIENCE, "the waiting reads start again immediately");
         tokio::time::sleep(PATIENCE).await;
         assert_eq!(combined.0.state().turns, 0);
     }
@@ -193,26 +191,26 @@ async fn dropped_first_read_affects_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_reads_are_not_sent() {
-    let (access, combined) = Access::new();
+    let (reader, combined) = FakeReader::new();
     let first = get(&combined, "first");
     let dropped = tokio::time::timeout(Duration::ZERO, get(&combined, "dropped"));
     let (first, dropped, last) = tokio::join!(first, dropped, get(&combined, "last"));
     assert!(first.is_ok() && dropped.is_err() && last.is_ok());
-    assert!(!access.statements().concat().contains(&"dropped".to_owned()), "{:?}", access.statements());
+    assert!(!reader.statements().concat().contains(&"dropped".to_owned()), "{:?}", reader.statements());
 }
 
 #[tokio::test(start_paused = true)]
 async fn stuck_statement_delays_other_reads_briefly() {
-    let (access, combined) = Access::new();
-    access.set(Mode::Never);
+    let (reader, combined) = FakeReader::new();
+    reader.set(Mode::Hang);
     let stuck = tokio::spawn({
         let combined = combined.clone();
         async move { get(&combined, "stuck").await }
     });
-    while access.statements().is_empty() {
+    while reader.statements().is_empty() {
         yield_now().await;
     }
-    access.set(Mode::Works);
+    reader.set(Mode::Succeed);
     let start = Instant::now();
     assert!(get(&combined, "alice").await.is_ok());
     assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
@@ -225,15 +223,15 @@ async fn stuck_statement_delays_other_reads_briefly() {
 
 #[tokio::test(start_paused = true)]
 async fn each_read_has_its_own_timeout() {
-    let (access, combined) = Access::new();
-    access.set(Mode::Never);
+    let (reader, combined) = FakeReader::new();
+    reader.set(Mode::Hang);
     let mut reads = JoinSet::new();
     for user in 0..100_u64 {
         let combined = combined.clone();
         reads.spawn(async move {
             tokio::time::sleep(Duration::from_millis(50 * user)).await;
             let start = Instant::now();
-            // The fake ignores its deadline, so a turn of its own does not end.
+            // The fake reader ignores its deadline, so the reads with a turn do not end by themselves.
             let read = tokio::time::timeout(2 * TIMEOUT, get(&combined, &user.to_string())).await;
             read.map(|read| (read.unwrap_err(), start.elapsed()))
         });
@@ -248,17 +246,17 @@ async fn each_read_has_its_own_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn corrupt_record_fails_its_own_reads_only() {
-    let (access, combined) = Access::new();
-    access.set(Mode::Corrupt);
-    let users = ["alice", "bad", "nobody", "bad"];
+    let (reader, combined) = FakeReader::new();
+    reader.set(Mode::ReturnCorruptRow);
+    let users = ["alice", "corrupt", "missing", "corrupt"];
     let found = join_all(users.map(|user| get(&combined, user))).await;
-    assert_eq!(access.sizes(), [3]);
+    assert_eq!(reader.sizes(), [3]);
     for (user, found) in users.iter().zip(found) {
         match (*user, found) {
-            ("bad", Err(StorageError::Corrupt { key: of, source })) => {
-                assert_eq!((of.user(), source.to_string().as_str()), ("bad", "short"));
+            ("corrupt", Err(StorageError::Corrupt { key: of, source })) => {
+                assert_eq!((of.user(), source.to_string().as_str()), ("corrupt", "short"));
             }
-            ("nobody", Ok(None)) => {}
+            ("missing", Ok(None)) => {}
             ("alice", Ok(Some(found))) => assert_eq!(found, "alice"),
             other => panic!("{other:?}"),
         }
@@ -266,47 +264,47 @@ async fn corrupt_record_fails_its_own_reads_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failure_reaches_every_read() {
-    let (access, combined) = Access::new();
-    access.set(Mode::Fails);
+async fn every_read_receives_the_failure() {
+    let (reader, combined) = FakeReader::new();
+    reader.set(Mode::Fail);
     for found in join_all(["alice", "bob", "alice"].map(|user| get(&combined, user))).await {
         let Err(StorageError::Misconfigured { advice, source }) = found else { panic!("{found:?}") };
         assert_eq!((advice.as_str(), source.to_string().as_str()), ("run it", "no table"));
     }
-    assert_eq!(access.sizes(), [2]);
-    access.set(Mode::Works);
+    assert_eq!(reader.sizes(), [2]);
+    reader.set(Mode::Succeed);
     assert!(get(&combined, "alice").await.is_ok());
 }
 
-/// A statement ends with its runtime, and the reads of other runtimes start again.
+/// A statement ends with its runtime, and the waiting reads of other runtimes start again.
 #[test]
-fn ended_runtime_affects_no_other() {
-    let (access, combined) = Access::new();
-    access.set(Mode::Never);
-    let doomed = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+fn reads_restart_when_another_runtime_ends() {
+    let (reader, combined) = FakeReader::new();
+    reader.set(Mode::Hang);
+    let ending = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     for user in ["first", "second", "third"] {
         let combined = combined.clone();
-        doomed.spawn(async move { get(&combined, user).await });
+        ending.spawn(async move { get(&combined, user).await });
     }
-    while access.statements().is_empty() {
+    while reader.statements().is_empty() {
         std::thread::yield_now();
     }
-    access.set(Mode::Works);
+    reader.set(Mode::Succeed);
     let other = Builder::new_current_thread().enable_all().build().unwrap();
     let reader = other.spawn({
         let combined = combined.clone();
         async move { get(&combined, "alice").await }
     });
     other.block_on(yield_now());
-    doomed.shutdown_background();
+    ending.shutdown_background();
     assert!(other.block_on(reader).unwrap().is_ok());
     assert!(other.block_on(get(&combined, "bob")).is_ok());
 }
 
-/// A runtime that exists and is not driven holds up no read of another one for longer than the patience.
+/// A runtime that is not driven delays a read of another runtime by [`PATIENCE`] at most.
 #[test]
-fn runtime_that_does_not_run_affects_no_other() {
-    let (access, combined) = Access::new();
+fn idle_runtime_does_not_block_other_runtimes() {
+    let (reader, combined) = FakeReader::new();
     let idle = Builder::new_current_thread().enable_all().build().unwrap();
     idle.block_on(async {
         let both = async { tokio::join!(get(&combined, "alice"), get(&combined, "bob")) };
@@ -317,11 +315,11 @@ fn runtime_that_does_not_run_affects_no_other() {
     for user in ["alice", "carol", "dave"] {
         assert!(other.block_on(get(&combined, user)).is_ok());
     }
-    assert!(access.sizes().len() >= 3);
+    assert!(reader.sizes().len() >= 3);
 }
 
-/// A register with one writer: no read returns an older value than one that was acknowledged before it started, and no
-/// later read returns an older value than an earlier one.
+/// A register whose value only grows. No read returns a value older than one that was acknowledged before the read
+/// started, nor older than one that the same reader has already seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_see_every_earlier_write() {
     #[derive(Clone)]
