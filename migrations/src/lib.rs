@@ -1,5 +1,7 @@
-//! The SQL of [`oauth-dance`](https://docs.rs/oauth-dance)'s token storages: plain, commented files that a database
-//! administrator can read and run, one folder for each dialect, and the same files embedded.
+//! The SQL tables of [`oauth-dance`](https://docs.rs/oauth-dance)'s token storages.
+//!
+//! The migrations are plain, commented files that a database administrator can read and run, one folder for each
+//! dialect. The crate embeds the same files.
 //!
 //! # When to use it
 //!
@@ -15,21 +17,26 @@
 //!
 //! let table: TableName = "my_tokens".parse()?;
 //! for migration in Dialect::Sqlite.migrations() {
-//!     println!("-- {}: {}\n{}", migration.version, migration.description, migration.sql(&table));
+//!     let sql = migration.sql(&table);
+//!     assert!(sql.contains("my_tokens"));
+//!     println!("-- {}: {}\n{sql}", migration.version, migration.description);
 //! }
 //! # Ok::<(), oauth_dance_migrations::TableNameError>(())
 //! ```
 //!
 //! # What migrations promise
 //!
-//! * What was applied is recorded in a table of their own (`_oauth_dance_tokens_migrations`), never in
-//!   `_sqlx_migrations`, so the tables can share a database with the application's own migrations.
-//! * They only add. A release that does not know the newest migration continues to work, so that replicas can be
-//!   upgraded one by one.
+//! * **Separate bookkeeping.** Applied migrations are recorded in `_oauth_dance_tokens_migrations`, never in
+//!   `_sqlx_migrations`. The tables can therefore share a database with the application's own migrations.
+//! * **No downtime.** Migrations only add. A release that does not know the newest migration continues to work, so that
+//!   replicas can be upgraded one by one.
+//! * **No surprises.** An applied migration never changes. If the file of this release differs from the applied one,
+//!   migrating is an error, and nothing is applied.
 //!
 //! # Features
 //!
-//! None is on by default. Each one adds two functions, which any number of processes may call at the same time.
+//! None is on by default. Each adds two functions: one applies the pending migrations, and one reports the state of
+//! all. Any number of processes may call them at the same time.
 //!
 //! | feature | adds |
 //! | --- | --- |
@@ -52,7 +59,7 @@ mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #[cfg_attr(
     not(any(feature = "sqlite", feature = "mysql")),
-    allow(dead_code, reason = "the code for PostgreSQL reads and applies migrations differently")
+    allow(dead_code, reason = "PostgreSQL has its own code to read and apply migrations")
 )]
 mod run;
 mod table;
@@ -71,6 +78,14 @@ pub use run::{migrate_sqlite, status_sqlite};
 pub use table::{TableName, TableNameError};
 
 /// A family of databases that understand the same SQL.
+///
+/// ```
+/// use oauth_dance_migrations::{Dialect, TableName};
+///
+/// let first = &Dialect::Postgres.migrations()[0];
+/// assert_eq!((first.version, first.description), (1, "create tokens"));
+/// assert!(first.sql(&TableName::default()).contains("CREATE TABLE"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dialect {
@@ -83,7 +98,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Every migration of this dialect, oldest first.
+    /// Every migration of this dialect in this release, oldest first.
     pub fn migrations(self) -> &'static [Migration] {
         match self {
             Self::Sqlite => &SQLITE,
@@ -92,11 +107,20 @@ impl Dialect {
         }
     }
 
-    /// A migrator of sqlx for one table.
+    /// The migrations for one table as a [`Migrator`] of sqlx, for an application that already runs its own migrations
+    /// through sqlx.
     ///
-    /// It uses a separate bookkeeping table, and ignores migrations of a newer release. If several processes may start
-    /// at the same time, prefer `migrate_sqlite`, `migrate_postgres` or `migrate_mysql`: sqlx itself takes no lock on
-    /// SQLite and MariaDB, and does not release its lock on PostgreSQL if a migration fails.
+    /// The migrator uses a separate bookkeeping table, and ignores migrations of a newer release. If several processes
+    /// may start at the same time, prefer `migrate_sqlite`, `migrate_postgres` or `migrate_mysql`. sqlx itself takes no
+    /// lock on SQLite and MariaDB, and does not release its lock on PostgreSQL if a migration fails.
+    ///
+    /// ```
+    /// use oauth_dance_migrations::{Dialect, TableName};
+    ///
+    /// let migrator = Dialect::Sqlite.migrator(&TableName::default());
+    /// assert_eq!(migrator.table_name, "_oauth_dance_tokens_migrations");
+    /// // migrator.run(&pool).await?;
+    /// ```
     pub fn migrator(self, table: &TableName) -> Migrator {
         let migrations = self.migrations().iter().map(|migration| migration.to_sqlx(table)).collect();
         let mut migrator = Migrator::with_migrations(migrations);
@@ -106,7 +130,7 @@ impl Dialect {
     }
 }
 
-/// One SQL file.
+/// One migration: a SQL file and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// The number of the migration, counted from 1.
@@ -117,12 +141,16 @@ pub struct Migration {
 }
 
 impl Migration {
-    /// The SQL for a table of this name. With the default name, it is the text of the file.
+    /// The SQL of the migration for a table of this name. With the default name, it is the text of the file.
+    ///
+    /// The text consists of one or more statements. Each can be applied again without an error, so that an interrupted
+    /// migration can be repeated.
     pub fn sql(&self, table: &TableName) -> String {
-        // The checksum must not depend on the line endings with which Git checked the file out.
+        // Git may have checked the file out with other line endings, which must not change the checksum.
         table.write_into(&self.text.replace("\r\n", "\n"))
     }
 
+    /// The migration in the type of sqlx, whose checksum identifies the text.
     fn to_sqlx(self, table: &TableName) -> SqlxMigration {
         // Safe, because the text is a constant, and a table name consists of letters, digits and underscores.
         let sql = AssertSqlSafe(self.sql(table)).into_sql_str();
@@ -130,13 +158,13 @@ impl Migration {
     }
 }
 
-/// A migration and its state in a database.
+/// A migration and its state in a database, as `status_sqlite`, `status_postgres` and `status_mysql` return it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// The number of the migration.
     pub version: i64,
-    /// What the migration does. Empty for a migration of a newer release.
+    /// What the migration does. Empty for a migration of a newer release, which this release does not know.
     pub description: &'static str,
     /// The state in the database.
     pub state: MigrationState,
@@ -146,13 +174,14 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MigrationState {
-    /// Not applied yet.
+    /// Not applied yet. The storage works only after it was applied.
     Pending,
     /// Applied.
     Applied,
-    /// Applied from a file that differs from the file of this release.
+    /// Applied from a file that differs from the file of this release. Compare the schema with the file before you
+    /// correct the bookkeeping table.
     Altered,
-    /// Applied by a newer release.
+    /// Applied by a newer release. This release works with it.
     Newer,
 }
 

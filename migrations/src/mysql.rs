@@ -1,3 +1,9 @@
+//! Migrations on MySQL and MariaDB.
+//!
+//! These databases cannot roll back a change of a table. Each migration is therefore idempotent, and is recorded as
+//! applied after it has run. A lock serializes the processes on one server. The nodes of a Galera cluster do not see
+//! each other's locks. If another node migrates at the same time, this one detects the conflict and starts over.
+
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migrate as _, MigrateError};
@@ -7,23 +13,23 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row as _};
 use crate::run::{is_current, pending};
 use crate::{Dialect, Status, TableName};
 
-/// How long migrations are retried that conflict with another process or node.
+/// How long a migration that conflicts with another process or node is retried.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Creates or updates a table on MySQL or MariaDB. Does nothing if the table is current. Any number of processes may
 /// call this at the same time, even on several nodes of a Galera cluster.
 ///
-/// These databases cannot roll back a change of a table. Each migration is therefore idempotent, and is recorded as
-/// applied after it has run. A lock serializes the processes on one server. Nodes of a Galera cluster do not see each
-/// other's locks. If another node migrates at the same time, this one detects the conflict and starts over.
-///
-/// If this future is dropped, close the connection, because it holds a lock.
-///
 /// # Errors
-/// The error of sqlx, or a timeout if another process has been migrating for a minute.
+/// The error of sqlx, or a timeout if another process has been migrating for a minute. Migrations that were completed
+/// before the error are recorded, and the next call continues after them. [`MigrateError::VersionMismatch`] if an
+/// applied migration differs from the file of this release.
+///
+/// # Cancel safety
+/// If this future is dropped, close the connection, because it has a lock and may have another `wsrep_sync_wait`. The
+/// next call continues.
 pub async fn migrate_mysql(connection: &mut MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
-    // The name of the lock is short, and shared by the whole server. Two tables with the same lock name wait for each
-    // other.
+    // The name of a lock is short and belongs to the whole server, so it contains a checksum of the table's name. Two
+    // tables with the same checksum only wait for each other.
     const LOCK: &str = "SELECT GET_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))), 60)";
     const UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))))";
 
@@ -44,15 +50,15 @@ pub async fn migrate_mysql(connection: &mut MySqlConnection, table: &TableName) 
     Ok(())
 }
 
-/// Returns every migration for MySQL and MariaDB of this release and of the database, oldest first. Changes nothing.
+/// Returns the migrations of this release and those that the database has recorded, oldest first. Changes nothing.
 ///
 /// # Errors
-/// The error of sqlx. A missing bookkeeping table is not an error: all migrations are pending then.
+/// The error of sqlx. A missing bookkeeping table is not an error, but means that all migrations are pending.
 pub async fn status_mysql(connection: &mut MySqlConnection, table: &TableName) -> Result<Vec<Status>, MigrateError> {
     crate::run::status(Dialect::MySql, connection, table).await
 }
 
-/// Applies the pending migrations, and starts over if another node interferes.
+/// Applies the pending migrations, and starts over if another node has migrated at the same time.
 async fn apply_until_current(connection: &mut MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
     let start = Instant::now();
     loop {
@@ -60,14 +66,16 @@ async fn apply_until_current(connection: &mut MySqlConnection, table: &TableName
         if !is_conflict(&error) || start.elapsed() > RETRY_TIMEOUT {
             return Err(error);
         }
-        // The server waits, so that no runtime is needed here. The time is random, so that nodes do not collide again.
+        // The server sleeps, so that no timer of a runtime is needed here. The time is random, so that the nodes do not
+        // collide again.
         sqlx::raw_sql("DO SLEEP(0.05 + 0.2 * RAND())").execute(&mut *connection).await?;
     }
 }
 
+/// Applies the pending migrations once.
 async fn apply(connection: &mut MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
     for migration in pending(Dialect::MySql, connection, table).await? {
-        // Not `apply`, which records a migration as failed before it starts, and never retries a failed one.
+        // Not `apply` of sqlx, which first records a migration as failed, and never retries a failed one.
         let applied = sqlx::raw_sql(migration.sql.clone()).execute(&mut *connection).await;
         applied.map_err(|error| MigrateError::ExecuteMigration(error, migration.version))?;
         connection.skip(&table.bookkeeping(), &migration).await?;
@@ -91,9 +99,9 @@ fn is_conflict(error: &MigrateError) -> bool {
 /// On a Galera node, makes this connection wait for the writes of other nodes before it reads. Returns the previous
 /// setting.
 async fn wait_for_nodes(connection: &mut MySqlConnection) -> Result<Option<u64>, MigrateError> {
-    const QUESTION: &str = "SHOW VARIABLES WHERE Variable_name IN ('wsrep_on', 'wsrep_sync_wait')";
+    const SETTINGS: &str = "SHOW VARIABLES WHERE Variable_name IN ('wsrep_on', 'wsrep_sync_wait')";
 
-    let rows: Vec<MySqlRow> = sqlx::raw_sql(QUESTION).fetch_all(&mut *connection).await?;
+    let rows: Vec<MySqlRow> = sqlx::raw_sql(SETTINGS).fetch_all(&mut *connection).await?;
     let text = |row: &MySqlRow, column: usize| row.try_get_unchecked::<String, _>(column).unwrap_or_default();
     let value = |name: &str| rows.iter().find(|row| text(row, 0) == name).map(|row| text(row, 1));
     let before = value("wsrep_sync_wait").and_then(|value| value.parse::<u64>().ok());

@@ -1,3 +1,9 @@
+//! Migrations on PostgreSQL.
+//!
+//! Everything happens in one message of the simple query protocol, which is one transaction. A pooler runs it on one
+//! server connection, and no lock or prepared statement remains there. The migrations are statements of a `DO` block,
+//! which checks each one again after it has the lock.
+
 use sqlx::migrate::{AppliedMigration, MigrateError};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection, Row as _};
 
@@ -5,13 +11,14 @@ use crate::run::{all_applied, compare, is_missing_table};
 use crate::{Dialect, Status, TableName};
 
 /// Creates or updates a table on PostgreSQL, and its schema if the name has one. Does nothing if the table is current.
-/// Any number of processes may call this at the same time, and through a pooler.
-///
-/// Everything happens in one message of the simple query protocol, which is one transaction. A pooler runs it on one
-/// server connection, and leaves no lock or prepared statement there.
+/// Any number of processes may call this at the same time, also through a pooler.
 ///
 /// # Errors
-/// The error of sqlx. Nothing has changed in this case.
+/// The error of sqlx, or [`MigrateError::VersionMismatch`] if an applied migration differs from the file of this
+/// release. Nothing has changed in this case.
+///
+/// # Cancel safety
+/// Dropping this future leaves the old or the new schema, and no lock on the server.
 pub async fn migrate_postgres(connection: &mut PgConnection, table: &TableName) -> Result<(), MigrateError> {
     let applied = applied(connection, table).await?;
     if let Some(failed) = applied.iter().find(|migration| !migration.success) {
@@ -24,10 +31,10 @@ pub async fn migrate_postgres(connection: &mut PgConnection, table: &TableName) 
     Ok(())
 }
 
-/// Returns every migration for PostgreSQL of this release and of the database, oldest first. Changes nothing.
+/// Returns the migrations of this release and those that the database has recorded, oldest first. Changes nothing.
 ///
 /// # Errors
-/// The error of sqlx. A missing bookkeeping table is not an error: all migrations are pending then.
+/// The error of sqlx. A missing bookkeeping table is not an error, but means that all migrations are pending.
 pub async fn status_postgres(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Status>, MigrateError> {
     Ok(statuses(table, applied(connection, table).await?))
 }
@@ -39,6 +46,7 @@ struct Applied {
     success: bool,
 }
 
+/// Reads the bookkeeping table. It is empty if it does not exist.
 async fn applied(connection: &mut PgConnection, table: &TableName) -> Result<Vec<Applied>, MigrateError> {
     let select = format!(
         "SET LOCAL row_security = off; SET LOCAL bytea_output = hex; SELECT version, checksum, success FROM {} ORDER BY version",
@@ -62,12 +70,12 @@ fn statuses(table: &TableName, applied: Vec<Applied>) -> Vec<Status> {
     compare(Dialect::Postgres, table, applied.collect())
 }
 
-/// Builds the script, which takes the lock and then applies the pending migrations. The bookkeeping table is the same
-/// as that of sqlx.
+/// Builds the script, which takes a lock and then applies the pending migrations. The bookkeeping table has the columns
+/// that sqlx expects.
 fn script(table: &TableName) -> String {
     let bookkeeping = table.bookkeeping();
     let schema = table.schema().map(|schema| {
-        // Not `CREATE SCHEMA IF NOT EXISTS`, which needs the privilege to create schemas even if the schema exists.
+        // `CREATE SCHEMA IF NOT EXISTS` would need the privilege to create schemas even if the schema exists.
         format!(
             "IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{schema}') THEN CREATE SCHEMA {schema}; END IF;"
         )
@@ -90,8 +98,8 @@ fn script(table: &TableName) -> String {
             END IF;"
         ));
     }
-    // Read committed sees everything that another process did before it released the lock. A large table may need much
-    // time.
+    // Read committed sees everything that another process did before it released the lock. There is no timeout, because
+    // a large table may need much time.
     format!(
         "SET LOCAL transaction_isolation = 'read committed';
         SET LOCAL statement_timeout = 0;

@@ -1,3 +1,8 @@
+//! What the databases have in common, and the migrations on SQLite.
+//!
+//! `Migrator::run` of sqlx is not used, because its future is not `Send` and could not run in a spawned task, and
+//! because it takes no lock on SQLite and MariaDB.
+
 use std::collections::BTreeMap;
 
 use sqlx::migrate::{AppliedMigration, Migrate, MigrateError, Migration};
@@ -8,7 +13,11 @@ use crate::{Dialect, MigrationState, Status, TableName};
 /// the same time.
 ///
 /// # Errors
-/// The error of sqlx. Nothing has changed in this case.
+/// The error of sqlx, or [`MigrateError::VersionMismatch`] if an applied migration differs from the file of this
+/// release. Nothing has changed in this case.
+///
+/// # Cancel safety
+/// Everything happens in one transaction, which is rolled back if this future is dropped.
 #[cfg(feature = "sqlite")]
 pub async fn migrate_sqlite(connection: &mut sqlx::SqliteConnection, table: &TableName) -> Result<(), MigrateError> {
     use sqlx::Connection as _;
@@ -16,8 +25,8 @@ pub async fn migrate_sqlite(connection: &mut sqlx::SqliteConnection, table: &Tab
     if is_current(Dialect::Sqlite, connection, table).await? {
         return Ok(());
     }
-    // The write lock is taken immediately. Otherwise, of two processes that find no applied migration, the second would
-    // fail.
+    // The transaction takes the write lock first. Otherwise two processes could both find no applied migration, and the
+    // second one would fail.
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     for migration in pending(Dialect::Sqlite, &mut *transaction, table).await? {
         transaction.apply(&table.bookkeeping(), &migration).await?;
@@ -25,10 +34,10 @@ pub async fn migrate_sqlite(connection: &mut sqlx::SqliteConnection, table: &Tab
     Ok(transaction.commit().await?)
 }
 
-/// Returns every migration for SQLite of this release and of the database, oldest first. Changes nothing.
+/// Returns the migrations of this release and those that the database has recorded, oldest first. Changes nothing.
 ///
 /// # Errors
-/// The error of sqlx. A missing bookkeeping table is not an error: all migrations are pending then.
+/// The error of sqlx. A missing bookkeeping table is not an error, but means that all migrations are pending.
 #[cfg(feature = "sqlite")]
 pub async fn status_sqlite(
     connection: &mut sqlx::SqliteConnection,
@@ -37,7 +46,8 @@ pub async fn status_sqlite(
     status(Dialect::Sqlite, connection, table).await
 }
 
-/// Whether no migration is pending. In this case nothing is locked, and no privilege to create tables is needed.
+/// Whether no migration is pending. Only a read, so that an application whose table is current takes no lock and needs
+/// no privilege to create tables.
 pub(crate) async fn is_current<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
@@ -46,8 +56,7 @@ pub(crate) async fn is_current<C: Migrate>(
     all_applied(&status(dialect, connection, table).await?)
 }
 
-/// Returns the pending migrations, after the same checks as `Migrator::run`. The future of `Migrator::run` is not
-/// `Send`, so it cannot run in a spawned task.
+/// Returns the pending migrations, after the same checks as `Migrator::run` of sqlx.
 pub(crate) async fn pending<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
@@ -71,6 +80,7 @@ pub(crate) async fn pending<C: Migrate>(
     Ok(pending)
 }
 
+/// Reads the state of all migrations.
 pub(crate) async fn status<C: Migrate>(
     dialect: Dialect,
     connection: &mut C,
@@ -84,7 +94,7 @@ pub(crate) async fn status<C: Migrate>(
     Ok(compare(dialect, table, applied))
 }
 
-/// Compares the migrations of this release with the applied ones of a database.
+/// Compares the migrations of this release with those that a database has recorded.
 pub(crate) fn compare(dialect: Dialect, table: &TableName, applied: Vec<AppliedMigration>) -> Vec<Status> {
     let mut checksums: BTreeMap<_, _> = applied.into_iter().map(|found| (found.version, found.checksum)).collect();
     let mut statuses = Vec::new();
@@ -112,6 +122,7 @@ pub(crate) fn all_applied(statuses: &[Status]) -> Result<bool, MigrateError> {
     Ok(statuses.iter().all(|status| status.state != MigrationState::Pending))
 }
 
+/// Whether a statement failed because its table does not exist.
 pub(crate) fn is_missing_table(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else { return false };
     // The codes of PostgreSQL and MySQL. SQLite has one code for all SQL errors.

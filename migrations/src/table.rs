@@ -1,15 +1,31 @@
+//! Names of tables.
+//!
+//! sqlx cannot bind the name of a table as a value, so a name becomes part of the SQL. It is parsed into a
+//! [`TableName`] first, which contains no character that could end a name.
+
 use std::fmt;
 use std::str::FromStr;
 
 const DEFAULT: &str = "oauth_dance_tokens";
-/// With the prefix `_` and the suffix `_migrations`, such a name still fits the 63 bytes of PostgreSQL.
+/// The longest name of a part. With the prefix `_` and the suffix `_migrations`, it fits PostgreSQL's limit of 63
+/// bytes.
 const MAX_LENGTH: usize = 48;
 
 /// The name of the token table. The default is `oauth_dance_tokens`. An application may choose another name such as
 /// `tokens`, or `auth.tokens` in a schema of PostgreSQL or a database of MySQL.
 ///
 /// Each part consists of at most 48 lower-case letters, digits and underscores, and does not start with a digit. Such a
-/// name identifies the same table on all databases without quotes.
+/// name needs no quotes, and identifies the same table on all databases.
+///
+/// ```
+/// use oauth_dance_migrations::TableName;
+///
+/// let table: TableName = "auth.tokens".parse()?;
+/// assert_eq!(table.schema(), Some("auth"));
+/// assert_eq!(table.bookkeeping(), "auth._tokens_migrations");
+/// assert!("Tokens; DROP TABLE users".parse::<TableName>().is_err());
+/// # Ok::<(), oauth_dance_migrations::TableNameError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TableName {
     schema: Option<String>,
@@ -27,8 +43,8 @@ impl TableName {
         self.in_schema(&format!("_{}_migrations", self.name))
     }
 
-    /// Replaces the default name in a text by this name. The names of indexes start with the table name, and never
-    /// contain a schema.
+    /// Replaces the default name in the SQL by this name. The names of indexes start with the name of the table, and
+    /// must not contain a schema.
     pub(crate) fn write_into(&self, sql: &str) -> String {
         let full = self.to_string();
         let mut pieces = sql.split(DEFAULT);
@@ -69,6 +85,7 @@ impl FromStr for TableName {
     }
 }
 
+/// Whether a name needs no quotes on any database.
 fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let starts_well = name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
