@@ -1,4 +1,10 @@
 //! A cache in front of a storage.
+//!
+//! The contract of [`TokenStorage`] lets a cache miss a write of *another* process, but not a write through its own
+//! handle. The difficulty is a read that overlaps with a write of this process: it may return the old record after the
+//! write has removed the entry from the cache. Therefore writes are counted, in groups of keys. A read is cached only
+//! if no write of its group was in flight during the read. If the outcome of a write is unknown, its group is not
+//! cached for as long as an entry lives, because the write may still take effect.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +19,27 @@ use crate::key::TokenKey;
 use crate::record::{Record, Version, Versioned};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 
+/// The memory that the records of a cache take by default.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
-/// What an entry takes besides its key and payload.
+/// The memory that an entry takes besides its key and payload. An estimate.
 const ENTRY_BYTES: usize = 256;
-/// How many groups of keys there are, whose writes are counted together.
-const LANES: usize = 256;
+/// The number of groups of keys whose writes are counted together.
+const STRIPES: usize = 256;
 
-/// The limits of a cache in front of a storage; see [`Tokens::with_cache`](crate::Tokens::with_cache).
+/// The limits of a cache in front of a storage.
+///
+/// [`Tokens::with_cache`](crate::Tokens::with_cache) describes what a cache changes. It pays off if a user's token is
+/// used many times within a few seconds, for example by a page that makes ten API calls.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oauth_dance_core::{Cache, KeyRing, MemoryStorage, Tokens};
+///
+/// let cache = Cache::new(Duration::from_secs(5)).with_max_bytes(16 * 1024 * 1024);
+/// let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate()).with_cache(cache);
+/// assert_eq!(tokens.storage().capabilities().max_age, Some(Duration::from_secs(5)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cache {
     max_age: Duration,
@@ -27,32 +47,33 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache that returns a record for at most this long after it was read from the storage. It takes at most 64 MiB.
+    /// A cache that returns a record for at most `max_age` after it was read from the storage. It takes at most 64 MiB.
+    ///
+    /// After a logout in another process, this process may use the token for this long. Choose seconds.
     pub const fn new(max_age: Duration) -> Self {
         Self { max_age, max_bytes: MAX_BYTES }
     }
 
-    /// Sets how much memory the records may take. If there are more, those that are rarely used are dropped.
+    /// Sets how many bytes of memory the records may take. If they would take more, rarely used records are dropped.
     #[must_use]
     pub const fn with_max_bytes(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
     }
 }
 
-/// A storage behind a cache. Only records that exist are cached, as the storage returned them: neither an absence nor an
-/// error is.
+/// A storage behind a cache. Records are cached as the storage returned them. An absence or an error is not cached.
 pub(crate) struct CachedStorage {
     storage: Arc<dyn TokenStorage>,
-    records: Records<TokenKey, Arc<Hot>>,
-    lanes: Vec<Mutex<Lane>>,
+    records: Records<TokenKey, Arc<CachedRecord>>,
+    stripes: Vec<Mutex<Stripe>>,
     hasher: RandomState,
     max_age: Duration,
 }
 
-/// A cached record.
-struct Hot {
+/// A record and when it was read.
+struct CachedRecord {
     found: Versioned<Record>,
-    /// When the read began: the record was current then, or later.
+    /// When the read began. The record was current at this time, or later.
     read_at: Instant,
     /// When the read ended.
     cached_at: Instant,
@@ -61,11 +82,12 @@ struct Hot {
 /// The writes of this process to a group of keys. A read that overlaps with one is not cached, because it may have
 /// returned the old record.
 #[derive(Default)]
-struct Lane {
-    /// How many writes have begun.
+struct Stripe {
+    /// The number of writes that have begun.
     begun: u64,
+    /// The number of writes that have begun and not ended.
     in_flight: usize,
-    /// Until then nothing is cached, because a write of unknown outcome may still take effect.
+    /// When caching starts again after a write of unknown outcome, which may still take effect.
     closed_until: Option<Instant>,
 }
 
@@ -73,84 +95,89 @@ impl CachedStorage {
     pub(crate) fn new(storage: Arc<dyn TokenStorage>, cache: Cache) -> Self {
         let records = Records::builder()
             .max_capacity(cache.max_bytes)
-            .weigher(|key: &TokenKey, hot: &Arc<Hot>| {
-                let bytes = ENTRY_BYTES + key.len() + hot.found.value.payload.len();
+            .weigher(|key: &TokenKey, cached: &Arc<CachedRecord>| {
+                let bytes = ENTRY_BYTES + key.len() + cached.found.value.payload.len();
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
             .time_to_live(cache.max_age)
             .build();
-        let lanes = (0..LANES).map(|_| Mutex::default()).collect();
-        Self { storage, records, lanes, hasher: RandomState::new(), max_age: cache.max_age }
+        let stripes = (0..STRIPES).map(|_| Mutex::default()).collect();
+        Self { storage, records, stripes, hasher: RandomState::new(), max_age: cache.max_age }
     }
 
-    /// The record as it was read at most [`Cache::new`]'s age ago, from memory alone.
-    pub(crate) fn hot(&self, key: &TokenKey) -> Option<Versioned<Record>> {
-        let hot = self.records.get(key)?;
-        let age = hot.read_at.elapsed();
+    /// The cached record, if it is younger than [`Cache::new`] permits. Does not read the storage.
+    pub(crate) fn cached(&self, key: &TokenKey) -> Option<Versioned<Record>> {
+        let cached = self.records.get(key)?;
+        let age = cached.read_at.elapsed();
         if age >= self.max_age {
             return None;
         }
-        let mut found = hot.found.clone();
+        let mut found = cached.found.clone();
         if let Some(left) = found.value.retain_for {
-            // Only the storage knows exactly when a retention ends.
+            // Near its end, the record is read again, because only the storage knows exactly when a retention ends.
             found.value.retain_for = Some(left.checked_sub(age).filter(|left| !left.is_zero())?);
         }
         Some(found)
     }
 
-    /// The record as the storage has it now.
+    /// Reads the storage, and caches the result.
     pub(crate) async fn fresh(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let read_at = Instant::now();
-        let begun = self.lane(key).writes_before_a_read(read_at);
+        let begun = self.stripe(key).completed_writes(read_at);
         let found = self.storage.get(key).await?;
         self.update(key, found.as_ref(), read_at, begun);
         Ok(found)
     }
 
-    /// Caches what a read has found, unless it may be older than a write of this process or than another read.
+    /// Caches the result of a read, unless it may be older than a write of this process or than another read.
     fn update(&self, key: &TokenKey, found: Option<&Versioned<Record>>, read_at: Instant, begun: Option<u64>) {
-        let lane = self.lane(key);
+        let stripe = self.stripe(key);
         let cached_at = Instant::now();
-        if begun.is_none() || lane.writes_before_a_read(cached_at) != begun {
+        if begun.is_none() || stripe.completed_writes(cached_at) != begun {
             return;
         }
         if self.records.get(key).is_some_and(|other| other.cached_at > read_at) {
             return;
         }
         match found {
-            Some(found) => self.records.insert(key.clone(), Arc::new(Hot { found: found.clone(), read_at, cached_at })),
+            Some(found) => {
+                let cached = CachedRecord { found: found.clone(), read_at, cached_at };
+                self.records.insert(key.clone(), Arc::new(cached));
+            }
             None => self.records.invalidate(key),
         }
     }
 
-    /// Drops the record, and caches none until the write has ended.
+    /// Drops the cached record. The group of the key is not cached until the returned guard is dropped.
     fn begin_write<'a>(&'a self, key: &'a TokenKey) -> WriteInFlight<'a> {
-        let mut lane = self.lane(key);
-        lane.begun += 1;
-        lane.in_flight += 1;
+        let mut stripe = self.stripe(key);
+        stripe.begun += 1;
+        stripe.in_flight += 1;
         self.records.invalidate(key);
-        drop(lane);
+        drop(stripe);
         WriteInFlight { cache: self, key, is_known: false }
     }
 
-    fn lane(&self, key: &TokenKey) -> MutexGuard<'_, Lane> {
+    /// The group of a key, locked.
+    fn stripe(&self, key: &TokenKey) -> MutexGuard<'_, Stripe> {
         let hash = self.hasher.hash_one(key);
-        // Fewer lanes than a `usize` can count.
-        let lane = &self.lanes[(hash % LANES as u64) as usize];
-        // No code that holds the lock can panic halfway through a change.
-        lane.lock().unwrap_or_else(PoisonError::into_inner)
+        // The index is below `STRIPES`, so the conversion loses nothing.
+        let stripe = &self.stripes[(hash % STRIPES as u64) as usize];
+        // No code with this lock can panic in the middle of a change, so a poisoned lock is safe to use.
+        stripe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lane {
-    /// How many writes have begun, if all of them have ended with a known outcome.
-    fn writes_before_a_read(&self, now: Instant) -> Option<u64> {
+impl Stripe {
+    /// The number of writes so far. `None` if one of them is in flight, or if the outcome of one is unknown.
+    fn completed_writes(&self, now: Instant) -> Option<u64> {
         let is_closed = self.in_flight > 0 || self.closed_until.is_some_and(|until| now < until);
         (!is_closed).then_some(self.begun)
     }
 }
 
-/// A write that has begun. It ends when this is dropped, also if the caller does not wait for its outcome.
+/// A write that has begun. It ends when this guard is dropped, even if the caller was dropped before the outcome is
+/// known.
 struct WriteInFlight<'a> {
     cache: &'a CachedStorage,
     key: &'a TokenKey,
@@ -158,6 +185,7 @@ struct WriteInFlight<'a> {
 }
 
 impl WriteInFlight<'_> {
+    /// Ends the write with its outcome.
     fn end<T>(mut self, outcome: &Result<T, StorageError>) {
         self.is_known = !matches!(outcome, Err(StorageError::Ambiguous { .. }));
     }
@@ -165,10 +193,10 @@ impl WriteInFlight<'_> {
 
 impl Drop for WriteInFlight<'_> {
     fn drop(&mut self) {
-        let mut lane = self.cache.lane(self.key);
-        lane.in_flight -= 1;
+        let mut stripe = self.cache.stripe(self.key);
+        stripe.in_flight -= 1;
         if !self.is_known {
-            lane.closed_until = Some(Instant::now() + self.cache.max_age);
+            stripe.closed_until = Some(Instant::now() + self.cache.max_age);
         }
     }
 }
@@ -177,7 +205,7 @@ impl Drop for WriteInFlight<'_> {
 #[deny(clippy::missing_trait_methods)]
 impl TokenStorage for CachedStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
-        match self.hot(key) {
+        match self.cached(key) {
             Some(found) => Ok(Some(found)),
             None => self.fresh(key).await,
         }

@@ -14,8 +14,11 @@ const ORDER: [u8; LENGTH] = [
 
 /// The private key that a token is bound to (RFC 9449), on the curve P-256 for ES256 signatures.
 ///
-/// `Debug` never shows it, and its memory is overwritten on drop. It is stored together with its token, sealed, so that
-/// every process can use and refresh the token.
+/// A stolen token that is bound to a key is useless without the key. The key is stored together with its token and
+/// sealed, so that every process can use and refresh the token. It therefore protects against the theft of a token in
+/// transit, and not against the theft of the storage with its key ring.
+///
+/// `Debug` never shows the key, and its memory is overwritten on drop.
 ///
 /// ```
 /// use oauth_dance_core::DpopKey;
@@ -29,6 +32,9 @@ pub struct DpopKey(Secret);
 
 impl DpopKey {
     /// A new random key.
+    ///
+    /// # Panics
+    /// Panics if the operating system cannot generate random bytes.
     pub fn generate() -> Self {
         // The first candidate is almost always valid (FIPS 186-5 section A.2.2).
         loop {
@@ -47,12 +53,13 @@ impl DpopKey {
         is_private_key(bytes).then(|| Self(Secret::new(d)))
     }
 
-    /// The private key in the format of [`parse`](Self::parse). Never pass it to a log, an error or a URL.
+    /// The private key in the format of [`parse`](Self::parse). Never write it to a log, an error or a URL.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 }
 
+/// Whether the number is in the range 1 to `ORDER` - 1.
 fn is_private_key(bytes: &[u8; LENGTH]) -> bool {
     bytes.iter().any(|byte| *byte != 0) && *bytes < ORDER
 }
@@ -68,14 +75,16 @@ mod tests {
         last[LENGTH - 1] -= 1;
         let mut first = [0; LENGTH];
         first[LENGTH - 1] = 1;
-        for good in [first, last, [0x7f; LENGTH]] {
-            assert_eq!(DpopKey::parse(&encode(&good)).unwrap().expose(), encode(&good));
+        for valid in [first, last, [0x7f; LENGTH]] {
+            assert_eq!(DpopKey::parse(&encode(&valid)).unwrap().expose(), encode(&valid));
         }
-        for bad in [encode(&[0; LENGTH]), encode(&ORDER), encode(&[0xff; LENGTH]), encode(&[1; 31]), encode(&[1; 33])] {
-            assert_eq!(DpopKey::parse(&bad), None, "{bad}");
+        for invalid in
+            [encode(&[0; LENGTH]), encode(&ORDER), encode(&[0xff; LENGTH]), encode(&[1; 31]), encode(&[1; 33])]
+        {
+            assert_eq!(DpopKey::parse(&invalid), None, "{invalid}");
         }
-        for bad in ["", "x", "=", &format!("{}=", encode(&first)), &"+".repeat(43), &"A".repeat(1_000_000)] {
-            assert_eq!(DpopKey::parse(bad), None);
+        for invalid in ["", "x", "=", &format!("{}=", encode(&first)), &"+".repeat(43), &"A".repeat(1_000_000)] {
+            assert_eq!(DpopKey::parse(invalid), None);
         }
     }
 

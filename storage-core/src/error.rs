@@ -1,3 +1,9 @@
+//! The errors of a storage, and those of the typed handle above it.
+//!
+//! A storage converts its own errors into [`StorageError`], whose variants say what a caller can do. The underlying
+//! error is available as the source of these errors. [`TokensError`] adds what can go wrong between a record and a
+//! token.
+
 use crate::key::TokenKey;
 
 /// An underlying error of any type.
@@ -5,11 +11,35 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An error of a [`TokenStorage`](crate::TokenStorage), classified by what the caller can do about it.
 ///
-/// No variant contains a payload. No variant means that there is no token, because that is `Ok(None)`.
+/// | error | has the write taken effect? | what to do |
+/// | --- | --- | --- |
+/// | [`Conflict`](Self::Conflict) | no | read the record, and decide again |
+/// | [`Unavailable`](Self::Unavailable) | no | try again later |
+/// | [`Ambiguous`](Self::Ambiguous) | unknown | read the record to find out |
+/// | [`Misconfigured`](Self::Misconfigured) | no | follow the advice |
+/// | all others | no | correct the call, or remove the record |
+///
+/// No variant contains a payload, so an error may be logged. No variant means that there is no token, because a missing
+/// record is `Ok(None)`.
+///
+/// ```
+/// use oauth_dance_core::{MemoryStorage, Precondition, Record, StorageError, TokenKey, TokenStorage, Version};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), oauth_dance_core::KeyError> {
+/// let (storage, key) = (MemoryStorage::new(), TokenKey::new("github", "alice")?);
+/// let outdated = Precondition::Version(Version::random());
+/// match storage.put(&key, &Record::new("sealed"), outdated).await {
+///     Err(StorageError::Conflict) => {} // another writer was faster: read the record, and decide again
+///     result => panic!("{result:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The precondition did not hold, and nothing has changed. Read the record again before the next write.
+    /// The precondition is not met, and nothing has changed. Read the record again before the next write.
     #[error("another writer changed the record first; read it again and retry")]
     Conflict,
     /// The storage is unreachable, overloaded or full. Nothing has changed. Try again later.
@@ -89,12 +119,25 @@ impl StorageError {
     }
 
     /// Whether the same call may succeed later without any other change.
+    ///
+    /// This is false for [`Ambiguous`](Self::Ambiguous), because a second write could overwrite a third one.
+    ///
+    /// ```
+    /// use oauth_dance_core::StorageError;
+    ///
+    /// assert!(StorageError::unavailable("connection refused").is_retryable());
+    /// assert!(!StorageError::ambiguous("connection reset").is_retryable());
+    /// ```
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 }
 
 /// An error of [`Tokens`](crate::Tokens).
+///
+/// A token that cannot be read is always an error, and its record is unchanged. It is never reported as missing,
+/// because an application would then send the user to the login, which overwrites it. No variant contains a token or a
+/// part of one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokensError {
@@ -117,13 +160,15 @@ pub enum TokensError {
         /// The key of the record.
         key: Box<TokenKey>,
     },
-    /// The record is not sealed, but this handle only reads sealed records.
+    /// The record is not sealed, but this handle only reads sealed records. Otherwise anyone with write access to the
+    /// storage could plant a token.
     #[error("the token of {key} is stored in plain text, but only sealed tokens are accepted; reconnect the account")]
     NotSealed {
         /// The key of the record.
         key: Box<TokenKey>,
     },
-    /// The record is sealed, but this handle has no key ring.
+    /// The record is sealed, but this handle was created with
+    /// [`dangerous_plaintext`](crate::Tokens::dangerous_plaintext) and has no key ring.
     #[error("the token of {key} is sealed, but there is no key ring to open it; configure the key ring")]
     NoKeyRing {
         /// The key of the record.
@@ -142,7 +187,7 @@ pub enum TokensError {
     Malformed {
         /// The key of the record.
         key: Box<TokenKey>,
-        /// Why the payload is not a token. Never quotes the payload.
+        /// Why the payload is not a token. It never quotes the payload.
         reason: &'static str,
     },
 }

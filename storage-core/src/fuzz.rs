@@ -5,17 +5,18 @@ use crate::key::TokenKey;
 use crate::seal::{KeyRing, SealingKey};
 use crate::wire;
 
-/// A ring, and the parameters of the data that it sealed.
+/// A key ring, and the parameters of the data that it sealed.
 const RING: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const PURPOSE: &str = "fuzz";
 const BOUND_TO: &[u8] = b"alice";
 const PLAIN: &[u8] = b"plain";
 
+/// Fails if an error quotes its input.
 fn has_no_canary(error: &(impl std::fmt::Debug + std::fmt::Display)) {
     assert!(!format!("{error} {error:?}").contains("CANARY"), "{error:?}");
 }
 
-/// A record that decodes round-trips, and errors quote nothing.
+/// A decoded record can be encoded and decoded again, and an error never quotes the record.
 pub fn stored_record(bytes: &[u8]) {
     let key = TokenKey::new("example", "alice").unwrap();
     match wire::decode(&key, bytes) {
@@ -24,7 +25,7 @@ pub fn stored_record(bytes: &[u8]) {
     }
 }
 
-/// Only the exact sealed bytes open.
+/// Nothing but the exact sealed bytes can be opened.
 pub fn sealed_record(bytes: &[u8]) {
     let ring = KeyRing::new(SealingKey::parse(RING).unwrap());
     if let Ok(plain) = ring.open(PURPOSE, BOUND_TO, bytes) {

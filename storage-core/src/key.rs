@@ -1,3 +1,8 @@
+//! Keys of tokens, and their encoding.
+//!
+//! A key has four parts and not one string, because an operator queries by user or provider, and because a separator in
+//! a string could also occur in an identifier. Two keys of this library's own records have reserved tenants.
+
 use std::fmt;
 
 /// The tenant of keys for login attempts.
@@ -7,7 +12,13 @@ const GENERATIONS: &str = "oauth-dance:generations";
 
 /// Identifies a token: a provider and a user, and optionally a tenant and an account.
 ///
-/// Keys are compared byte for byte, without trimming, case folding or Unicode normalization: `"alice"`, `"Alice"` and
+/// * The **provider** is the name of a provider in this application, such as `github`.
+/// * The **user** is the application's own identifier of the user, and not an identifier at the provider. Use one that
+///   never changes and is never reused: the id of a row, and not an email address.
+/// * The **tenant** separates customers of one installation that may have users of the same name.
+/// * The **account** distinguishes several accounts that one user has connected at one provider.
+///
+/// Keys are compared byte by byte, without trimming, case folding or Unicode normalization: `"alice"`, `"Alice"` and
 /// `"alice "` are three users. Keys are ordered by the bytes of their parts.
 ///
 /// ```
@@ -28,11 +39,11 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// The key of a user's token at a provider.
+    /// The key of a user's token at a provider, without a tenant and an account.
     ///
     /// # Errors
-    /// [`KeyError::Empty`] if either is empty. Give each anonymous visitor an identifier, because visitors without one
-    /// would share a token.
+    /// [`KeyError::Empty`] if one of them is empty. An empty user would be a token that all visitors without an
+    /// identifier share, so give each anonymous visitor an identifier.
     pub fn new(provider: impl Into<String>, user: impl Into<String>) -> Result<Self, KeyError> {
         Ok(Self {
             tenant: String::new(),
@@ -42,10 +53,10 @@ impl TokenKey {
         })
     }
 
-    /// Sets the tenant. Keys of different tenants are different, even for the same user.
+    /// Sets the tenant. The same user in another tenant has another key.
     ///
     /// # Errors
-    /// [`KeyError::Empty`] if the tenant is empty. Do not call this for users without a tenant.
+    /// [`KeyError::Empty`] if the tenant is empty. Do not call this method for users without a tenant.
     pub fn with_tenant(mut self, tenant: impl Into<String>) -> Result<Self, KeyError> {
         self.tenant = not_empty("tenant", tenant.into())?;
         Ok(self)
@@ -54,14 +65,14 @@ impl TokenKey {
     /// Sets the account, if the user has several accounts at the provider.
     ///
     /// # Errors
-    /// [`KeyError::Empty`] if the account is empty. Do not call this for users with one account.
+    /// [`KeyError::Empty`] if the account is empty. Do not call this method for users with one account.
     pub fn with_account(mut self, account: impl Into<String>) -> Result<Self, KeyError> {
         self.account = not_empty("account", account.into())?;
         Ok(self)
     }
 
-    /// The key under which a spent login attempt is recorded. Such a record belongs to no user and holds no token. For
-    /// the crates of this workspace only.
+    /// The key under which a spent login attempt is recorded. The record belongs to no user and contains no token. Only
+    /// for the crates of this workspace.
     ///
     /// # Errors
     /// [`KeyError::Empty`], as for [`TokenKey::new`].
@@ -76,13 +87,14 @@ impl TokenKey {
         Self::new(provider, hash)?.with_tenant(GENERATIONS)
     }
 
-    /// A key under which nothing is stored.
+    /// A key under which nothing is stored, for a read that tests the storage.
     pub(crate) fn for_check() -> Self {
         let [tenant, user, provider] = [ATTEMPTS, "check", "check"].map(str::to_owned);
         Self { tenant, user, provider, account: String::new() }
     }
 
-    /// Whether the record belongs to no user: this library stores it for some minutes for its own purposes.
+    /// Whether this library stores the record for its own purposes. Such a record belongs to no user, and its retention
+    /// is a few minutes.
     pub(crate) fn is_internal(&self) -> bool {
         self.tenant == ATTEMPTS || self.tenant == GENERATIONS
     }
@@ -92,28 +104,41 @@ impl TokenKey {
         &self.provider
     }
 
-    /// The identifier of the user in this application. Never empty.
+    /// The identifier of the user in this application. It is never empty.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The tenant, if the application has several.
+    /// The tenant. `None` if the key has none.
     pub fn tenant(&self) -> Option<&str> {
         present(&self.tenant)
     }
 
-    /// The account, if the user has several at one provider.
+    /// The account. `None` if the key has none.
     pub fn account(&self) -> Option<&str> {
         present(&self.account)
     }
 
     /// The canonical encoding: tenant, user, provider and account, each as a 32-bit big-endian length in bytes followed
-    /// by its UTF-8 bytes. Two different keys never have the same encoding. Sealing binds a record to this encoding,
-    /// and a key-value storage may use it as its key.
+    /// by its UTF-8 bytes.
+    ///
+    /// Two different keys never have the same encoding. Sealing binds a record to this encoding, and a key-value
+    /// storage may use it as its key.
+    ///
+    /// ```
+    /// use oauth_dance_core::TokenKey;
+    ///
+    /// let key = TokenKey::new("github", "alice")?;
+    /// assert_eq!(TokenKey::from_bytes(&key.to_bytes())?, key);
+    ///
+    /// let (one, other) = (TokenKey::new("a", "bc")?, TokenKey::new("ab", "c")?);
+    /// assert_ne!(one.to_bytes(), other.to_bytes());
+    /// # Ok::<(), oauth_dance_core::KeyError>(())
+    /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(16 + self.len());
         for part in self.parts() {
-            // A part above 4 GiB cannot be encoded apart from a shorter one, but cannot be held either.
+            // The encoding of a part above 4 GiB would be ambiguous, but no storage accepts such a part.
             bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
             bytes.extend_from_slice(part.as_bytes());
         }
@@ -134,7 +159,8 @@ impl TokenKey {
         Self::from_parts(tenant, user, provider, account)
     }
 
-    /// Builds a key from its parts. The empty string means an absent tenant or account.
+    /// Builds a key from its parts. An empty tenant or account means that there is none. For a storage that reads the
+    /// parts from columns.
     ///
     /// # Errors
     /// [`KeyError::Empty`] if the user or the provider is empty.
@@ -153,14 +179,15 @@ impl TokenKey {
         [&self.tenant, &self.user, &self.provider, &self.account]
     }
 
-    /// The total length of all parts in bytes.
+    /// The total length of all parts in bytes. The canonical encoding has 16 bytes more.
     #[expect(clippy::len_without_is_empty, reason = "a key is never empty")]
     pub fn len(&self) -> usize {
         self.parts().iter().map(|part| part.len()).sum()
     }
 }
 
-/// Shows the provider and the user, and the tenant and account if present. Control characters are escaped.
+/// Shows the provider and the user, and the tenant and account if present. Control characters are escaped, so that a
+/// user cannot forge a line of a log.
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "provider {:?}, user {:?}", self.provider, self.user)?;
@@ -196,10 +223,12 @@ fn not_empty(name: &'static str, part: String) -> Result<String, KeyError> {
     if part.is_empty() { Err(KeyError::Empty(name)) } else { Ok(part) }
 }
 
+/// `None` for an absent part, which is stored as the empty string.
 fn present(part: &str) -> Option<&str> {
     (!part.is_empty()).then_some(part)
 }
 
+/// Removes one part from the beginning of an encoded key.
 fn take_part<'a>(rest: &mut &'a [u8]) -> Result<&'a str, KeyError> {
     let (length, tail) = rest.split_first_chunk::<4>().ok_or(KeyError::Malformed)?;
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| KeyError::Malformed)?;
@@ -242,11 +271,11 @@ mod tests {
 
     #[test]
     fn malformed_bytes_are_rejected() {
-        let good = TokenKey::new("github", "alice").unwrap().to_bytes();
-        for cut in 0..good.len() {
-            assert_eq!(TokenKey::from_bytes(&good[..cut]), Err(KeyError::Malformed));
+        let valid = TokenKey::new("github", "alice").unwrap().to_bytes();
+        for cut in 0..valid.len() {
+            assert_eq!(TokenKey::from_bytes(&valid[..cut]), Err(KeyError::Malformed));
         }
-        assert_eq!(TokenKey::from_bytes(&[&good[..], b"x"].concat()), Err(KeyError::Malformed));
+        assert_eq!(TokenKey::from_bytes(&[&valid[..], b"x"].concat()), Err(KeyError::Malformed));
         assert_eq!(TokenKey::from_bytes(&[0xff; 16]), Err(KeyError::Malformed));
         assert_eq!(TokenKey::from_bytes(&[0; 16]), Err(KeyError::Empty("user")));
     }

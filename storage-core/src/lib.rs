@@ -1,12 +1,13 @@
 //! The storage contract of [`oauth-dance`](https://docs.rs/oauth-dance), and what builds on it: OAuth tokens, sealing,
-//! and a refresh that redeems each refresh token once. No web framework and no database.
+//! and a refresh that redeems each refresh token once. The crate depends on no web framework and no database.
 //!
 //! # When to use it
 //!
-//! * To **write a token storage**: implement [`TokenStorage`], whose page is the whole contract. [`storage`] shows a
-//!   complete implementation, and [`oauth-dance-conformance`](https://docs.rs/oauth-dance-conformance) tests yours.
-//! * To **work with stored tokens outside of a web application**, for example in a migration or an administrator's
-//!   tool: use [`Tokens`].
+//! * To **write a token storage**: implement [`TokenStorage`], whose page is the complete contract. The module
+//!   [`storage`] shows an implementation, and [`oauth-dance-conformance`](https://docs.rs/oauth-dance-conformance)
+//!   tests yours.
+//! * To **work with stored tokens outside of a web application**, for example in a background job, a migration or a
+//!   tool for operators: use [`Tokens`] and [`Refresher`].
 //!
 //! A web application depends on `oauth-dance`, which re-exports what it needs, and on the crate of a storage, such as
 //! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis).
@@ -24,20 +25,29 @@
 //! let token = Token::from(OAuth2Token::bearer("gho_16C7e42F292c6912E7710c838347Ae178B4a"));
 //! tokens.put(&key, &token, Precondition::Always).await?;
 //!
-//! let found = tokens.get(&key).await?.expect("just written");
+//! let found = tokens.get(&key).await?.expect("a token was stored");
 //! assert_eq!(found.value, token);
 //! assert!(!format!("{found:?}").contains("gho_"), "a token is never printed");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # Two layers
+//! # Three layers
 //!
-//! * [`TokenStorage`] stores **opaque bytes under a key, with compare-and-swap**: six methods, which know nothing about
-//!   OAuth. [`MemoryStorage`] is the reference.
-//! * [`Tokens`] is the typed handle above any storage. It encodes a [`Token`] and seals it with a [`KeyRing`]. When it
-//!   reads a token, it verifies that the record belongs to the requested key. [`Refresher`] refreshes tokens, each
-//!   exactly once, on any storage and with any number of processes.
+//! * [`TokenStorage`] stores **opaque bytes under a key, with compare-and-swap**. It has six methods, and knows nothing
+//!   of OAuth. [`MemoryStorage`] is the reference implementation.
+//! * [`Tokens`] is the **typed handle** to any storage. It encodes a [`Token`] and seals it with a [`KeyRing`], bound
+//!   to its [`TokenKey`]. When it reads a token, it verifies that the record belongs to the requested key.
+//! * [`Refresher`] returns **usable tokens**. It redeems each refresh token exactly once, on any storage and with any
+//!   number of processes, through a [`Redeem`] that knows the provider.
+//!
+//! Encoding, sealing and refresh exist once, above the storage. A storage therefore cannot get them wrong, and a new
+//! storage gets them for free.
+//!
+//! # Secrets
+//!
+//! Tokens, keys and client secrets are [`Secret`]s. `Debug` never shows them, no error contains them, and their memory
+//! is overwritten on drop. Functions that give up a protection have a name that contains `dangerous`.
 //!
 //! # Where to go next
 //!
@@ -51,7 +61,7 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
-//! | `cache` | no | `Tokens::with_cache`: a cache in front of a storage, with the crate `moka` |
+//! | `cache` | no | `Tokens::with_cache`, a cache in front of a storage; adds the crate `moka` |
 
 #[cfg(feature = "cache")]
 mod cache;

@@ -1,4 +1,7 @@
-//! Stores the token of a login, which may retain the refresh token of the previous one.
+//! Stores the token of a login.
+//!
+//! A login replaces the stored token. One part may have to be retained: some providers issue a refresh token only at
+//! the first login, and without it the user would have to log in again after an hour.
 
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
@@ -8,7 +11,7 @@ use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// How often the write is tried that conflicts with other writers. A refresh writes twice.
+/// The number of tries if the write conflicts with other writers. A refresh writes twice.
 const MAX_WRITES: usize = 8;
 
 impl Tokens {
@@ -18,13 +21,39 @@ impl Tokens {
     /// retains the stored one, if both tokens have the same [`subject`](OAuth2Token::subject) and the same
     /// [`dpop_key`](OAuth2Token::dpop_key), and the provider has not refused the stored refresh token.
     ///
-    /// The write is conditional. If a refresh stores a token meanwhile, that token is read again. A refresh in flight
-    /// continues. After a logout, nothing is retained.
+    /// The write is conditional. If another writer stores a token in the meantime, the record is read again. A refresh
+    /// in flight continues. After a logout, nothing is retained.
     ///
     /// Use [`put`](Self::put) if a new login ends the earlier grant at the provider.
     ///
+    /// ```
+    /// use oauth_dance_core::{KeyRing, MemoryStorage, OAuth2Token, Subject, TokenKey, Tokens};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate());
+    /// let key = TokenKey::new("google", "alice")?;
+    ///
+    /// let mut first = OAuth2Token::bearer("first");
+    /// first.subject = Some(Subject { issuer: "https://accounts.google.com".into(), subject: "42".into() });
+    /// first.refresh_token = Some("refresh".into());
+    /// tokens.put_login(&key, &first.clone().into()).await?;
+    ///
+    /// let second = OAuth2Token { refresh_token: None, ..first };
+    /// # let mut second = second; second.access_token = "second".into();
+    /// tokens.put_login(&key, &second.into()).await?;
+    ///
+    /// let stored = tokens.get(&key).await?.expect("a token was stored").value;
+    /// let stored = stored.as_oauth2().expect("a token of OAuth 2.0");
+    /// assert_eq!(stored.access_token, "second".into());
+    /// assert_eq!(stored.refresh_token, Some("refresh".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
-    /// [`TokensError::Storage`]. A stored record that cannot be read is replaced.
+    /// [`TokensError::Storage`] if the storage failed, or if other writers were faster eight times in a row. A stored
+    /// record that cannot be read is replaced.
     ///
     /// # Cancel safety
     /// Dropping this future leaves either the old or the new token stored.
@@ -62,7 +91,7 @@ fn retained(found: Versioned<Stored>, new: &OAuth2Token) -> Option<(Stored, Vers
         Progress::Claimed(Claim { tries, .. }) | Progress::BackingOff(BackOff { tries, .. }) => {
             (tries.needs_user_since().is_some(), progress)
         }
-        // The other states describe the old access token.
+        // These states describe the old access token.
         Progress::Idle | Progress::Replaced => (false, Progress::Idle),
     };
     if !is_same || is_refused {
@@ -142,8 +171,9 @@ mod tests {
         for day in 0..30 {
             tries.refused_at(Timestamp::from_unix_seconds(day * 24 * 3600));
         }
-        let half = BackOff { until: since, cause: String::new(), tries };
-        for progress in [Progress::Dead { reason: DeadReason::Refused, since }, Progress::BackingOff(half)] {
+        let refused_for_long = BackOff { until: since, cause: String::new(), tries };
+        for progress in [Progress::Dead { reason: DeadReason::Refused, since }, Progress::BackingOff(refused_for_long)]
+        {
             let (tokens, key) = tokens();
             let old = Token::OAuth2(token("old", Some("old"), Some("alice")));
             tokens.save(&key, &Stored { token: old, progress }, Precondition::Always).await.unwrap();

@@ -1,3 +1,8 @@
+//! The storage in memory.
+//!
+//! An ordered map under one lock: each operation is a critical section that never waits, so it is atomic and
+//! linearizable in the simplest way. Other storages have to behave like this one.
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::ops::Bound;
@@ -14,7 +19,24 @@ use crate::time::{Clock, Timestamp};
 
 /// Stores records in memory. It is the reference for all other storages, and suitable for tests.
 ///
-/// Clones share the records. The records are lost when the process ends.
+/// Clones share the records. The records are lost when the process ends, and no other process sees them. An application
+/// with more than one process, or one that is ever restarted, needs another storage.
+///
+/// ```
+/// use oauth_dance_core::{MemoryStorage, Precondition, Record, StorageError, TokenKey, TokenStorage};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let storage = MemoryStorage::new();
+/// let key = TokenKey::new("github", "alice")?;
+/// let first = storage.put(&key, &Record::new("one"), Precondition::Absent).await?;
+/// storage.clone().put(&key, &Record::new("two"), Precondition::Version(first)).await?;
+///
+/// let late = storage.put(&key, &Record::new("three"), Precondition::Version(first)).await;
+/// assert!(matches!(late, Err(StorageError::Conflict)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStorage {
     records: Arc<Mutex<BTreeMap<TokenKey, Stored>>>,
@@ -27,18 +49,44 @@ impl MemoryStorage {
         Self::default()
     }
 
-    /// The same records, with retention measured on another clock.
+    /// Measures retention on another clock. The records are shared with the original.
+    ///
+    /// A test advances the clock instead of waiting:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::time::Duration;
+    ///
+    /// use oauth_dance_core::{Clock, MemoryStorage, Precondition, Record, Timestamp, TokenKey, TokenStorage};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let now = Arc::new(AtomicU64::new(1_000));
+    /// let reading = Arc::clone(&now);
+    /// let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
+    /// let storage = MemoryStorage::new().with_clock(clock);
+    ///
+    /// let key = TokenKey::new("github", "alice")?;
+    /// let record = Record::new("brief").with_retain_for(Some(Duration::from_secs(60)));
+    /// storage.put(&key, &record, Precondition::Always).await?;
+    /// now.fetch_add(60, Ordering::SeqCst);
+    /// assert_eq!(storage.get(&key).await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
     fn records(&self) -> MutexGuard<'_, BTreeMap<TokenKey, Stored>> {
-        // No code that holds the lock can panic halfway through a change.
+        // No code with this lock can panic in the middle of a change, so a poisoned lock is safe to use.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// A record with what the storage adds to it.
 #[derive(Clone, Debug)]
 struct Stored {
     record: Record,
@@ -47,6 +95,7 @@ struct Stored {
 }
 
 impl Stored {
+    /// Whether the record is within its retention.
     fn is_live(&self, now: Timestamp) -> bool {
         self.retain_until.is_none_or(|until| until > now)
     }

@@ -1,4 +1,17 @@
-//! How far the refresh of a token has come. The state is stored in the same record as the token.
+//! The state of a token's refresh, which is stored in the same record as the token.
+//!
+//! Because both are in one record, a conditional write of a storage changes both or neither. No storage has to know
+//! about refreshes, and no lock service is needed beside it.
+//!
+//! | from | to | when |
+//! | --- | --- | --- |
+//! | `Idle`, `Replaced` | `Claimed` | a process starts a refresh |
+//! | `Claimed` | `Idle`, `Replaced` | it stores the new token |
+//! | `Claimed` | `BackingOff` | the refresh failed for a reason that may be temporary |
+//! | `Claimed` | `Dead` | the provider reports that the grant is no longer valid |
+//! | `Claimed` | `Claimed` | the lease has expired, and another process takes over |
+//! | `BackingOff` | `Claimed` | the pause is over |
+//! | any | `Idle` | the user logs in |
 
 use std::time::Duration;
 
@@ -6,16 +19,19 @@ use crate::random::random_bytes;
 use crate::time::Timestamp;
 use crate::token::Token;
 
-/// The user is asked to authorize again after at least this many refusals, spread over [`MIN_REFUSAL_PERIOD`].
+/// The minimum number of refusals with unknown errors before the user must authorize again. They have to be spread over
+/// [`MIN_REFUSAL_PERIOD`].
 pub(crate) const MIN_REFUSALS: u32 = 3;
-/// Longer than a typical provider incident, because an application may email its users when it asks them.
+/// The minimum time between the first and the last of these refusals. It is longer than a typical incident of a
+/// provider, because an application may send emails to its users.
 pub(crate) const MIN_REFUSAL_PERIOD: Duration = Duration::from_secs(12 * 3600);
-/// The same for responses that are neither a token nor a refusal. A server that fails for everyone is repaired within days.
+/// The same for responses that are neither a token nor a refusal. It is longer, because a server that fails for all
+/// users is repaired within days.
 pub(crate) const MIN_UNUSABLE_PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The longest `Retry-After` of a provider that is obeyed.
+/// The longest pause that a provider can impose with `Retry-After`.
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// A token and the state of its refresh, as one record holds them.
+/// The content of a record: a token and the state of its refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) token: Token,
@@ -29,7 +45,7 @@ pub(crate) enum Progress {
     Idle,
     /// No refresh is in flight, and the token replaced one that the API had rejected.
     Replaced,
-    /// A process is about to redeem the refresh token, is redeeming it, or died meanwhile.
+    /// A process is about to redeem the refresh token, is redeeming it, or has died while it was redeeming it.
     Claimed(Claim),
     /// The last try failed for a reason that may be temporary.
     BackingOff(BackOff),
@@ -40,12 +56,13 @@ pub(crate) enum Progress {
 /// The exclusive right to redeem a refresh token during the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// Distinguishes the claims of one record.
+    /// A random number, which distinguishes the claims of one record.
     pub(crate) id: u64,
-    /// When the claim was written, on its owner's clock. Other processes may use this for display and for guesses only.
+    /// When the claim was written, on its owner's clock. Other processes use it only for display and for guesses,
+    /// because their clocks may differ.
     pub(crate) since: Timestamp,
-    /// How long other processes respect the claim. Each measures the time on its own clock, from when it first sees the
-    /// claim.
+    /// How long other processes respect the claim. Each of them measures this time on its own clock, from when it first
+    /// reads the claim.
     pub(crate) lease: Duration,
     pub(crate) tries: Tries,
 }
@@ -62,9 +79,9 @@ pub(crate) struct BackOff {
 /// The tries since the token was issued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tries {
-    /// How many tries failed.
+    /// The number of failed tries.
     pub(crate) failed: u32,
-    /// Whether one of them may have reached the provider. The refresh token may then be spent.
+    /// Whether one of them may have reached the provider, so that the refresh token may be spent.
     pub(crate) maybe_spent: bool,
     /// The tries that the provider definitely refused with an unknown error.
     pub(crate) refused: Option<Refusals>,
@@ -76,37 +93,39 @@ pub(crate) struct Tries {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusals {
     pub(crate) count: u32,
-    /// When the first refusal came.
+    /// The time of the first refusal.
     pub(crate) since: Timestamp,
-    /// When the last refusal came.
+    /// The time of the last refusal.
     pub(crate) last: Timestamp,
 }
 
 impl Refusals {
-    /// Adds one more refusal at this instant.
+    /// Adds a refusal at this instant.
     fn plus_one(this: Option<Self>, now: Timestamp) -> Self {
         let since = this.map_or(now, |refusals| refusals.since);
-        // A clock that was set back does not lengthen the period.
+        // If the clock was set back, the period starts at the earlier time.
         Self { count: this.map_or(0, |refusals| refusals.count).saturating_add(1), since: since.min(now), last: now }
     }
 
-    /// Whether the user is asked to authorize again, although the refresh token may still be valid.
+    /// Whether the user must authorize again, although the refresh token may still be valid.
     fn are_enough(&self, period: Duration) -> bool {
         self.count >= MIN_REFUSALS && self.last.saturating_since(self.since) >= period
     }
 }
 
 impl Tries {
+    /// Records that the provider refused the refresh token with an unknown error.
     pub(crate) fn refused_at(&mut self, now: Timestamp) {
         self.refused = Some(Refusals::plus_one(self.refused, now));
     }
 
+    /// Records that the provider responded with neither a token nor a refusal.
     pub(crate) fn unusable_at(&mut self, now: Timestamp) {
         self.unusable = Some(Refusals::plus_one(self.unusable, now));
     }
 
-    /// Since when the provider has refused the refresh token, or responded without a token, if this is long enough to ask the
-    /// user.
+    /// Since when the provider has refused the refresh token, or has responded without a token. `None` if this is not
+    /// long enough to require the user.
     pub(crate) fn needs_user_since(&self) -> Option<Timestamp> {
         let refused = self.refused.filter(|refused| refused.are_enough(MIN_REFUSAL_PERIOD));
         let unusable = || self.unusable.filter(|unusable| unusable.are_enough(MIN_UNUSABLE_PERIOD));
@@ -115,14 +134,21 @@ impl Tries {
 }
 
 /// Why a connection does not work until the user authorizes again.
+///
+/// ```
+/// use oauth_dance_core::DeadReason;
+///
+/// let text = format!("Please connect your account again: {}.", DeadReason::NoRefreshToken.describe());
+/// assert!(text.contains("no refresh token"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeadReason {
     /// The provider no longer accepts the refresh token, or the access token if there is no refresh token. It was
     /// revoked, has expired, or was never valid.
     Refused,
-    /// The provider does not accept the refresh token, and the response to an earlier refresh was lost. That response
-    /// may have contained its successor.
+    /// The provider does not accept the refresh token, and the response to an earlier refresh was lost. The lost
+    /// response may have contained the successor.
     ResponseLost,
     /// The provider has refused the refresh token several times over a long period, with unknown errors, or has responded
     /// with neither a token nor a refusal for a week. The refresh token is retained and retried from time to time. If
@@ -135,7 +161,7 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
-    /// Describes the reason in one clause.
+    /// The reason as a clause in English, without a capital letter and a full stop.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Refused => "the provider no longer accepts the token",
@@ -150,12 +176,13 @@ impl DeadReason {
 }
 
 impl Stored {
+    /// A token whose refresh has no state.
     pub(crate) fn idle(token: Token) -> Self {
         Self { token, progress: Progress::Idle }
     }
 
-    /// The same record with a token that the application changed. The state of the refresh is retained unless the
-    /// refresh token is another one.
+    /// The same record with a token that the application has changed. The state of the refresh is retained, unless the
+    /// token has another refresh token.
     pub(crate) fn with_token(self, token: Token) -> Self {
         let progress = match self.progress {
             _ if !have_same_credentials(&self.token, &token) => Progress::Idle,
@@ -171,6 +198,7 @@ impl Stored {
 }
 
 impl Claim {
+    /// A claim with a new id.
     pub(crate) fn new(since: Timestamp, lease: Duration, tries: Tries) -> Self {
         Self { id: u64::from_be_bytes(random_bytes()), since, lease, tries }
     }
@@ -182,15 +210,15 @@ impl Claim {
 }
 
 impl BackOff {
-    /// Whether the refresh must not be retried yet. An `until` that is further away than any provider may ask for comes
-    /// from a wrong clock, and is ignored so that it does not lock the user out.
+    /// Whether the refresh must not be retried yet. A pause that is longer than any provider can impose was written by
+    /// a wrong clock. It is ignored, so that it does not lock the user out.
     pub(crate) fn is_in_force(&self, now: Timestamp) -> bool {
         self.until > now && self.until.saturating_since(now) <= MAX_RETRY_AFTER * 2
     }
 }
 
-/// Whether the state of one token's refresh applies to the other: both have the same refresh token, or none and the
-/// same access token.
+/// Whether the state of one token's refresh applies to the other token. Both must have the same refresh token, or the
+/// same access token and no refresh token.
 pub(crate) fn have_same_credentials(one: &Token, other: &Token) -> bool {
     match (one, other) {
         (Token::OAuth2(one), Token::OAuth2(other)) => {

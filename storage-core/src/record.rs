@@ -1,3 +1,5 @@
+//! What a storage stores: records and their versions.
+
 use std::fmt;
 use std::time::Duration;
 
@@ -6,8 +8,20 @@ use crate::time::Timestamp;
 
 /// The content of a storage under a key: opaque bytes, and hints that an operator can query.
 ///
-/// The payload is authoritative. The hints are plaintext copies of facts inside it. With them a storage can find the
+/// The payload is authoritative. The hints are plaintext copies of facts inside it. With them, a storage finds the
 /// records that expire soon, or those that still use an old key, without opening a payload.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oauth_dance_core::{Record, Timestamp};
+///
+/// let record = Record::new("sealed bytes")
+///     .with_expires_at(Some(Timestamp::from_unix_seconds(1_900_000_000)))
+///     .with_retain_for(Some(Duration::from_millis(1_500)));
+/// assert_eq!(record.retain_seconds(), Some(2));
+/// assert!(!format!("{record:?}").contains("sealed bytes"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
@@ -16,10 +30,12 @@ pub struct Record {
     /// When the access token expires. This does not limit the retention of the record, because a refresh starts from an
     /// expired access token.
     pub expires_at: Option<Timestamp>,
-    /// How long the storage retains the record after this write, **on the storage's own clock**, in whole seconds. A
-    /// fraction counts as a second. A storage whose clock counts whole seconds may end the retention up to one second
-    /// early. Zero ends at once. `None` retains the record until it is deleted. A record that was read holds the
-    /// remaining time.
+    /// How long the storage retains the record after this write, **on the storage's own clock**. `None` retains the
+    /// record until it is deleted.
+    ///
+    /// Retention is measured in whole seconds, and a fraction counts as a second. A storage whose clock counts whole
+    /// seconds may end the retention up to one second early. A retention of zero ends immediately. In a record that was
+    /// read, this is the remaining time.
     pub retain_for: Option<Duration>,
     /// Which key of the key ring sealed the payload, in at most 64 bytes. `None` if the payload is not sealed.
     pub key_id: Option<String>,
@@ -52,7 +68,7 @@ impl Record {
         self
     }
 
-    /// [`Record::retain_for`] in whole seconds, rounded up. A storage adds this to its clock.
+    /// [`Record::retain_for`] in whole seconds, rounded up. A storage adds this to the time of its clock.
     pub fn retain_seconds(&self) -> Option<u64> {
         let retain_for = self.retain_for?;
         Some(retain_for.as_secs().saturating_add(u64::from(retain_for.subsec_nanos() > 0)))
@@ -71,11 +87,20 @@ impl fmt::Debug for Record {
     }
 }
 
-/// Identifies one write of one key. Versions are compared for equality only. A version is never used twice for a key,
-/// not even after the record was deleted or the storage was restarted.
+/// Identifies one write of one key. Versions are compared for equality only, and have no order.
 ///
-/// [`Version::random`] on every write fulfils this promise without any state. A storage with its own revision numbers
-/// may use those, if they are never reused.
+/// A version is never used twice for a key, not even after the record was deleted or the storage was restarted.
+/// Otherwise a conditional write could overwrite a record that its caller has never read. [`Version::random`] on every
+/// write fulfils this promise without any state. A storage with its own revision numbers may use those, if they are
+/// never reused.
+///
+/// ```
+/// use oauth_dance_core::Version;
+///
+/// let version = Version::random();
+/// assert_eq!(Version::from_bytes(*version.as_bytes()), version);
+/// assert_ne!(Version::random(), version);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version([u8; 16]);
 
@@ -102,8 +127,9 @@ impl fmt::Debug for Version {
     }
 }
 
-/// A value that was read from a storage, with its version for the next conditional write. The struct is exhaustive, so
-/// that a storage can write it as a literal.
+/// A value that was read from a storage, with its version for the next conditional write.
+///
+/// The struct is exhaustive, so that a storage can write it as a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versioned<T> {
     /// The value.

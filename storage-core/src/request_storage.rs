@@ -1,12 +1,18 @@
+//! Passes the storage of one request from a middleware to a handler.
+
 use std::fmt;
 use std::sync::Arc;
 
 use crate::storage::TokenStorage;
 
-/// The token storage of one request, which stores tokens in the session or the cookies of that request.
+/// The token storage of one request, such as the session or the cookies of that request.
 ///
-/// A middleware creates one for each request and inserts it into the extensions of the request. The handlers of the
-/// request use it from there. Do not use it after the response was sent.
+/// A middleware creates one for each request and inserts it into the extensions of the request, where the handlers find
+/// it. Do not use it after the response was sent, because a write would be lost.
+///
+/// Such a storage declares [`Capabilities::request_bound`](crate::Capabilities::request_bound). Concurrent requests do
+/// not see each other's writes. A [`Refresher`](crate::Refresher) therefore needs a
+/// [ledger](crate::Refresher::with_ledger) to redeem each refresh token once.
 ///
 /// ```
 /// use oauth_dance_core::{MemoryStorage, RequestStorage, TokenStorage};
@@ -22,12 +28,12 @@ use crate::storage::TokenStorage;
 pub struct RequestStorage(Arc<dyn TokenStorage>);
 
 impl RequestStorage {
-    /// The storage of one request.
+    /// Wraps a storage for the extensions of a request.
     pub fn new(storage: impl TokenStorage) -> Self {
         Self(Arc::new(storage))
     }
 
-    /// The storage.
+    /// The storage, to be used until the response is sent.
     pub fn storage(&self) -> &Arc<dyn TokenStorage> {
         &self.0
     }

@@ -1,7 +1,10 @@
+//! Scopes that differ from the requested ones.
+
 /// The difference between the granted and the requested scopes (RFC 6749 section 3.3).
 ///
 /// Users may deselect a scope, and providers may grant more or fewer scopes than requested. Scopes are compared as
-/// texts. If a provider reports other names for the same scopes, they appear both as missing and as additional.
+/// texts. If a provider reports a scope under another name than the requested one, the requested name is missing and
+/// the reported name is additional.
 ///
 /// ```
 /// use oauth_dance_core::ScopeChange;
@@ -24,8 +27,8 @@ pub struct ScopeChange {
 }
 
 impl ScopeChange {
-    /// Computes the difference. `granted` is `None` if the provider did not report the scopes. There is no difference
-    /// then.
+    /// Computes the difference. `granted` is `None` if the provider did not report the scopes, which means that it
+    /// granted the requested ones (RFC 6749 section 5.1).
     pub fn between(requested: &[String], granted: Option<&[String]>) -> Self {
         let Some(granted) = granted else { return Self::default() };
         let without = |scopes: &[String], others: &[String]| -> Vec<String> {

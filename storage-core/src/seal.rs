@@ -1,3 +1,9 @@
+//! Sealing: authenticated encryption of tokens and cookies.
+//!
+//! The cipher is XChaCha20-Poly1305. Its nonce is random and has 192 bits, so that processes need no common counter and
+//! the number of messages per key is practically unlimited. The id of the key is part of sealed data, so that a ring
+//! with several keys knows which one to use, and an operator can see which records still use an old key.
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,10 +25,13 @@ const TAG_LENGTH: usize = 16;
 const SCHEME: u8 = 1;
 const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 
-/// The keys that seal tokens and cookies. The first key, the primary key, seals. All keys open.
+/// The keys that seal tokens and cookies. The first key is the primary key, which seals. Every key can open.
 ///
-/// Sealing is authenticated encryption with XChaCha20-Poly1305. Its nonce is random and has 192 bits, so the number of
-/// messages per key is practically unlimited.
+/// Sealed data is bound to a purpose and a context. A token that was sealed for one user can therefore not be opened as
+/// the token of another user, and a cookie not as a token.
+///
+/// All processes of an application need the same ring. Store it outside of the database, in a secret manager or a file,
+/// so that neither a backup nor an SQL injection reveals tokens. `oauth-dance key generate` writes one.
 ///
 /// To rotate keys, add the new key to all processes as an older key. Then make it the first key and reseal the stored
 /// tokens. Finally remove the old key. [`Tokens::reseal_all`](crate::Tokens::reseal_all) describes the steps.
@@ -47,12 +56,13 @@ impl KeyRing {
         Self(Arc::new(vec![primary]))
     }
 
-    /// A ring with one new key. For tests, because sealed data cannot be opened after the process ends.
+    /// A ring with one new random key. For tests, because nothing that it seals can be opened after the process has
+    /// ended.
     pub fn generate() -> Self {
         Self::new(SealingKey::generate())
     }
 
-    /// Adds a key that only opens.
+    /// Adds a key that opens and does not seal.
     #[must_use]
     pub fn with_older(self, key: SealingKey) -> Self {
         let mut keys = self.0.as_ref().clone();
@@ -60,11 +70,22 @@ impl KeyRing {
         Self(Arc::new(keys))
     }
 
-    /// Parses a ring from text with one key per line, as [`SealingKey::encode`] writes it. The first key is the primary
-    /// key. Empty lines and lines that start with `#` are ignored.
+    /// Parses a text with one key per line, as [`SealingKey::encode`] writes it. The first key is the primary key.
+    /// Empty lines and lines that start with `#` are ignored.
+    ///
+    /// ```
+    /// use oauth_dance_core::{KeyRing, SealingKey};
+    ///
+    /// let (new, old) = (SealingKey::generate(), SealingKey::generate());
+    /// let text = format!("# since May\n{}\n# until May\n{}\n", *new.encode(), *old.encode());
+    /// let ring = KeyRing::parse(&text)?;
+    /// assert_eq!(ring.primary_id(), KeyRing::new(new).primary_id());
+    /// assert!(ring.has_older());
+    /// # Ok::<(), oauth_dance_core::KeyRingError>(())
+    /// ```
     ///
     /// # Errors
-    /// [`KeyRingError`], which contains the line number and never the text.
+    /// [`KeyRingError`], which contains the number of the line and never its text.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut keys = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -80,7 +101,8 @@ impl KeyRing {
         Ok(Self(Arc::new(keys)))
     }
 
-    /// The id of the primary key, as [`Record::key_id`](crate::Record::key_id) stores it.
+    /// The id of the primary key in hexadecimal, as [`Record::key_id`](crate::Record::key_id) stores it. It is derived
+    /// from the key, and may be logged.
     pub fn primary_id(&self) -> String {
         hex(&self.primary().id)
     }
@@ -90,8 +112,8 @@ impl KeyRing {
         self.0.len() > 1
     }
 
-    /// The id of the key that sealed this data. `None` if no key ring sealed it. Opens nothing, so the data may have been
-    /// altered.
+    /// The id of the key that sealed this data. `None` if no key ring sealed it. Because nothing is opened, the data
+    /// may have been altered.
     pub fn key_id_of(sealed: &[u8]) -> Option<String> {
         let (header, _) = sealed.split_first_chunk::<HEADER_LENGTH>()?;
         (header[0] == SCHEME).then(|| hex(&header[1..1 + KEY_ID_LENGTH]))
@@ -102,10 +124,11 @@ impl KeyRing {
         sealed.get(1..1 + KEY_ID_LENGTH).is_some_and(|id| *id == self.primary().id)
     }
 
-    /// Seals `plain` for one purpose, bound to the context that it must not be moved away from.
+    /// Encrypts and authenticates `plain` for one purpose, bound to a context such as a token's key.
     ///
-    /// The result consists of the scheme (1 byte), the key id (8 bytes), the nonce (24 bytes), and the ciphertext with
-    /// its tag.
+    /// `purpose` and `bound_to` are not part of the result. Pass the same values to [`open`](Self::open). The result is
+    /// 49 bytes longer than `plain`: the scheme (1 byte), the key id (8 bytes), the nonce (24 bytes), the ciphertext,
+    /// and the tag (16 bytes).
     pub fn seal(&self, purpose: &str, bound_to: &[u8], plain: &[u8]) -> Vec<u8> {
         let key = self.primary();
         let nonce: [u8; NONCE_LENGTH] = random_bytes();
@@ -127,7 +150,7 @@ impl KeyRing {
     /// Opens the result of [`KeyRing::seal`] for the same purpose and context. Any key of the ring may have sealed it.
     ///
     /// # Errors
-    /// [`OpenError`]. There is no fallback.
+    /// [`OpenError`]. Data that cannot be opened is never returned as it is.
     pub fn open(&self, purpose: &str, bound_to: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let (header, ciphertext) = sealed.split_first_chunk::<HEADER_LENGTH>().ok_or(OpenError::NotSealed)?;
         let (scheme, rest) = header.split_first().ok_or(OpenError::NotSealed)?;
@@ -149,12 +172,12 @@ impl KeyRing {
     }
 
     fn primary(&self) -> &SealingKey {
-        // Every constructor adds at least one key.
+        // Every constructor adds a key, and none is ever removed.
         &self.0[0]
     }
 }
 
-/// The same as [`KeyRing::parse`].
+/// Parses a text with [`KeyRing::parse`].
 impl FromStr for KeyRing {
     type Err = KeyRingError;
 
@@ -169,7 +192,17 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// One 256-bit key of a [`KeyRing`].
+/// One 256-bit key of a [`KeyRing`]. Its memory is overwritten on drop.
+///
+/// ```
+/// use oauth_dance_core::SealingKey;
+///
+/// let key = SealingKey::generate();
+/// let stored = key.encode(); // for a secret manager
+/// assert!(SealingKey::parse(&stored).is_some());
+/// assert!(!format!("{key:?}").contains(stored.as_str()));
+/// assert!(SealingKey::parse("a passphrase").is_none());
+/// ```
 #[derive(Clone)]
 pub struct SealingKey {
     key: Zeroizing<[u8; KEY_LENGTH]>,
@@ -179,17 +212,21 @@ pub struct SealingKey {
 
 impl SealingKey {
     /// A new random key.
+    ///
+    /// # Panics
+    /// Panics if the operating system cannot generate random bytes.
     pub fn generate() -> Self {
         Self::new(Zeroizing::new(random_bytes()))
     }
 
-    /// Parses 32 bytes in base64.
+    /// Parses a key of 32 bytes in base64, with the standard or the URL-safe alphabet. `None` if the text is anything
+    /// else.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE_NO_PAD.decode(text)).ok().map(Zeroizing::new)?;
         Some(Self::new(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
     }
 
-    /// The key in base64, to be stored in a file or a secret manager. The result is secret.
+    /// The key in base64, for a file or a secret manager. The result is secret.
     pub fn encode(&self) -> Zeroizing<String> {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.key.as_slice()))
     }
@@ -242,11 +279,12 @@ pub enum OpenError {
         /// The id of the missing key.
         key_id: String,
     },
-    /// The data was altered, or is opened for another purpose or context than it was sealed for.
+    /// The data was altered, or was sealed for another purpose or context.
     #[error("the data was altered after it was sealed, or was sealed for another purpose")]
     Tampered,
 }
 
+/// Encodes purpose and context, so that two different pairs never have the same encoding.
 fn associated_data(purpose: &str, bound_to: &[u8]) -> Vec<u8> {
     let length = u32::try_from(purpose.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&length, purpose.as_bytes(), bound_to].concat()

@@ -1,3 +1,5 @@
+//! Strings that must not appear in output.
+
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -5,7 +7,7 @@ use zeroize::Zeroizing;
 /// A string that must never be printed, such as an access token, a refresh token or a client secret.
 ///
 /// `Debug` shows a placeholder, and there is no `Display` and no `Serialize`. The memory is overwritten on drop. Only
-/// [`Secret::expose`] returns the text, so a review finds every use of a secret by searching for one word.
+/// [`Secret::expose`] returns the text, so a review finds every use of a secret by searching for this word.
 ///
 /// ```
 /// use oauth_dance_core::Secret;
@@ -23,7 +25,7 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The secret text itself. Never pass it to a log, an error or a URL.
+    /// The secret text itself. Never write it to a log, an error or a URL.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -34,7 +36,8 @@ impl Secret {
     }
 }
 
-/// Compares in constant time for texts of equal length, so that the duration reveals nothing about the text.
+/// Compares texts of equal length in constant time, so that the duration reveals nothing about the text. It may reveal
+/// the length.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.0.as_bytes(), other.0.as_bytes());

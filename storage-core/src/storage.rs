@@ -3,8 +3,17 @@
 //! # How to write a storage
 //!
 //! The page of [`TokenStorage`] lists everything that a storage must do. The example below stores records in a map. A
-//! storage on a database does the same with the database's own compare-and-swap. Call [`Version::random`] on each write
-//! to fulfil the promise about versions, and [`Cursor::after`] for pages. The conformance suite runs on this example.
+//! storage on a database does the same with the database's own compare-and-swap:
+//!
+//! 1. Store the four parts of a key in columns, or [`TokenKey::to_bytes`] as a key. Compare bytes, without a collation.
+//! 2. Write [`Version::random`] with each record. A conditional write is one statement, such as `UPDATE … WHERE version
+//!    = ?`, whose number of changed rows shows whether the condition was true.
+//! 3. Add [`Record::retain_seconds`] to the database's clock, and filter by that clock when reading.
+//! 4. Use [`Cursor::after`] if the database can list in the order of the keys.
+//! 5. Classify each error of the database as one of [`StorageError`]. A lost response to a write is `Ambiguous`.
+//! 6. Run [`oauth-dance-conformance`](https://docs.rs/oauth-dance-conformance) on it.
+//!
+//! The conformance suite also runs on this example.
 //!
 #![doc = "```"]
 #![doc = include_str!("storage_example.rs")]
@@ -40,10 +49,10 @@ use crate::record::{Record, Version, Versioned};
 ///
 /// # Contract
 ///
-/// An implementation makes these promises to all callers, in every process that uses the same data:
+/// An implementation makes the following promises to all callers, in every process that uses the same data.
 ///
 /// ## Keys
-/// * Keys are compared **byte for byte**, in every call and in every filter: no trimming, case folding, normalization,
+/// * Keys are compared **byte by byte**, in every call and in every filter: no trimming, case folding, normalization,
 ///   decoding or collation, and no value that represents an absent tenant or account. Two different keys never share a
 ///   record, a limit or a fault: a record that is too large or corrupt affects its own key only.
 /// * `put` returns [`StorageError::KeyTooLong`] for a key that is too long, and never truncates it. `get` and `delete`
@@ -67,11 +76,11 @@ use crate::record::{Record, Version, Versioned};
 /// * The retention starts with **each** write, on the storage's own clock, and lasts
 ///   [`retain_seconds`](Record::retain_seconds): whole seconds, rounded up. Reads, lists and rejected calls do not
 ///   prolong it. It does not depend on the process or handle that wrote the record.
-/// * A storage whose clock counts whole seconds counts from the second that has begun, so that a retention ends up to
-///   one second early. No storage ends it earlier, and none ends it late. A retention of less than a second is one
-///   second long: it ends when the clock's next second begins at the earliest, and never at once.
-/// * **A retention of zero ends at once**: the write happens, replaces the old record and returns a version, and the key
-///   is absent.
+/// * A storage whose clock counts whole seconds counts from the beginning of the current second, so that a retention
+///   ends up to one second early. No storage ends it earlier, and none ends it late. A retention of less than a second
+///   counts as one second. It ends at the beginning of the clock's next second at the earliest, and never immediately.
+/// * **A retention of zero ends immediately**: the write replaces the old record and returns a version, and the key is
+///   absent afterwards.
 /// * A record past its retention counts as absent in every call, whether it was purged or not.
 /// * A retention that ends after the year 9999 may last indefinitely. Any shorter one is exact.
 ///
@@ -79,9 +88,9 @@ use crate::record::{Record, Version, Versioned};
 /// * `get` of a record that cannot be read returns [`StorageError::Corrupt`], and the record remains.
 /// * `put` with [`Precondition::Always`] replaces a corrupt record. `delete` without a version removes it and returns
 ///   `Ok(true)`.
-/// * [`Precondition::Absent`] does not hold for a corrupt record. A version holds only if the stored version is
-///   readable and equal. Otherwise `put` returns `Conflict` or `Corrupt`, `delete` returns `Ok(false)` or `Corrupt`,
-///   and nothing changes.
+/// * [`Precondition::Absent`] is not met by a corrupt record. A version is met only if the stored version is readable
+///   and equal. Otherwise `put` returns `Conflict` or `Corrupt`, `delete` returns `Ok(false)` or `Corrupt`, and nothing
+///   changes.
 /// * `list` lists a corrupt record with its key, so that it can be removed together with its user. Unreadable hints are
 ///   absent. An unreadable version is replaced by a new one that matches nothing. A corrupt record never hides another
 ///   record.
@@ -91,9 +100,9 @@ use crate::record::{Record, Version, Versioned};
 /// * Any error other than [`StorageError::Ambiguous`] means that nothing has changed, and that nothing changes later.
 ///   `get` and `list` return [`StorageError::Unavailable`] if the connection breaks before their response is complete.
 ///   `Ambiguous` is accepted there and means the same, because a read changes nothing.
-/// * A storage that **retries a call** internally, because a response was lost, returns the result of the call. It never
-///   returns `Conflict`, `Ok(false)` or `Ok(0)` because its first try has succeeded. If it cannot know the result, the
-///   call is `Ambiguous`.
+/// * A storage that **retries a call** internally, because a response was lost, returns the result of the call. It
+///   never returns `Conflict`, `Ok(false)` or `Ok(0)` only because its first try has already succeeded. If the result
+///   is unknown, the call is `Ambiguous`.
 /// * After a call has returned, the storage sends nothing more for it. The state that a read shows after an `Ambiguous`
 ///   call is not undone.
 /// * A medium that is read-only or full rejects `put` and `delete` with [`StorageError::Unavailable`] or
@@ -102,19 +111,20 @@ use crate::record::{Record, Version, Versioned};
 ///
 /// ## Concurrency
 /// * **Read your writes**: after `put` or `delete` has returned, every later call through any handle sees the change.
-/// * **Cancel safety**: dropping a future at any point leaves either the old or the new record, complete. It holds no
-///   lock, connection or transaction, and the storage remains usable. A dropped call takes effect as fast as if it had
-///   not been dropped, or never.
+/// * **Cancel safety**: dropping a future at any point leaves either the old or the new record, complete. No lock,
+///   connection or transaction remains, and the storage is usable. A dropped call takes effect as soon as if it had not
+///   been dropped, or never.
 ///
 /// ## Caches
-/// * A storage that declares a [`max_age`](Capabilities::max_age) may return a record that was current at most that long
-///   ago: `get` may miss a write through *another* handle, a corruption and an outage for that time. It sees every write
-///   through its own handle and clones of it. It caches no absence and no error, and nothing but `get`.
-/// * A storage without one caches nothing.
+/// * A storage that declares a [`max_age`](Capabilities::max_age) may return a record that was current at most that
+///   long ago. For that time, `get` may miss a write through *another* handle, a corruption and an outage. It sees
+///   every write through its own handle and clones of it. Only results of `get` are cached, and neither absences nor
+///   errors.
+/// * A storage that declares none caches nothing.
 ///
 /// ## Secrecy
 /// * **No part of the payload** appears in `Debug` output, errors, logs or metrics, in any encoding.
-/// * No call returns a record that was deleted, replaced or purged. Its bytes may remain on the medium: in files, logs
+/// * No call returns a record that was deleted, replaced or purged. Its bytes may remain on the medium, in files, logs
 ///   and backups. Seal payloads with a [`KeyRing`](crate::KeyRing).
 ///
 /// A storage declares in [`capabilities`](Self::capabilities) what it supports, and returns
@@ -127,13 +137,13 @@ pub trait TokenStorage: Send + Sync + 'static {
     /// [`retain_for`](Record::retain_for) is its remaining retention.
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError>;
 
-    /// Writes a record if the precondition holds, and returns its new version. A stored record past its retention
+    /// Writes a record if the precondition is met, and returns its new version. A stored record past its retention
     /// counts as absent. [`Precondition::Always`] never conflicts.
     ///
     /// A storage without [`Capabilities::atomic`] still enforces preconditions for sequential writes.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] if the precondition does not hold. Nothing has changed in this case.
+    /// [`StorageError::Conflict`] if the precondition is not met. Nothing has changed in this case.
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError>;
 
     /// Removes the record of a key. If `only` is set, removes the record only if it has that version. Returns whether
@@ -142,26 +152,37 @@ pub trait TokenStorage: Send + Sync + 'static {
 
     /// Lists the stored records without their payloads, page by page, in an order that the storage chooses.
     ///
-    /// Across all pages, every matching record that exists throughout is listed exactly once, whatever is written
-    /// meanwhile. This includes writes of the record itself and of the cursor's record. Each page shows what is stored
-    /// at the time of its call. A cursor is valid for any filter and limit, through any handle on the same data.
+    /// Across all pages, every matching record that exists during the whole list is listed exactly once, whatever is
+    /// written in the meantime, including the record itself and the record at the cursor. Each page shows what is
+    /// stored at the time of its call. A cursor is valid for any filter and limit, through any handle to the same data.
     ///
     /// # Errors
     /// [`StorageError::InvalidCursor`] for bytes that this kind of storage cannot have issued, including none.
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError>;
 
-    /// Removes at most `limit` records past their retention, and returns their number. These records are hidden
-    /// already. A storage that removes them automatically returns 0.
+    /// Removes at most `limit` records past their retention, and returns their number. Such records are already absent
+    /// for every other call, so this only frees space. A storage that removes them automatically returns 0.
     ///
     /// Any limit from 0 to `usize::MAX` is accepted. Fewer than `limit` records are removed only if no more are past
     /// their retention.
     async fn purge(&self, limit: usize) -> Result<u64, StorageError>;
 
-    /// What this storage supports in its present configuration.
+    /// What this storage supports in its current configuration. Does not access the data.
     fn capabilities(&self) -> Capabilities;
 }
 
 /// The condition for a `put`. The enum is exhaustive, because a storage has to implement every precondition.
+///
+/// ```
+/// use oauth_dance_core::{Precondition, Version};
+///
+/// let (stored, outdated) = (Version::random(), Version::random());
+/// assert!(Precondition::Always.holds_for(Some(stored)));
+/// assert!(Precondition::Absent.holds_for(None));
+/// assert!(Precondition::Version(stored).holds_for(Some(stored)));
+/// assert!(!Precondition::Version(outdated).holds_for(Some(stored)));
+/// assert!(!Precondition::Version(stored).holds_for(None), "the record was deleted");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
     /// Write unconditionally.
@@ -173,7 +194,7 @@ pub enum Precondition {
 }
 
 impl Precondition {
-    /// Whether the condition holds if `current` is the stored version.
+    /// Whether the condition is met if `current` is the stored version, or `None` if no record is stored.
     pub fn holds_for(self, current: Option<Version>) -> bool {
         match self {
             Self::Always => true,
@@ -183,7 +204,21 @@ impl Precondition {
     }
 }
 
-/// What a storage declares about itself. The defaults are `false` and unlimited.
+/// What a storage declares about itself, so that an application can detect an unsuitable storage at its start.
+///
+/// The defaults are `false` and unlimited.
+///
+/// ```
+/// use oauth_dance_core::{Capabilities, MemoryStorage, TokenStorage};
+///
+/// fn is_suitable(capabilities: Capabilities) -> bool {
+///     capabilities.durable && capabilities.shared && capabilities.atomic
+/// }
+/// assert!(!is_suitable(MemoryStorage::new().capabilities()));
+///
+/// let declared = Capabilities::new("my database").with_durable(true).with_shared(true).with_atomic(true);
+/// assert!(is_suitable(declared));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
@@ -193,14 +228,15 @@ pub struct Capabilities {
     pub durable: bool,
     /// Several processes can use the same data at the same time.
     pub shared: bool,
-    /// Preconditions are enforced against every concurrent writer.
+    /// Preconditions are enforced against every concurrent writer. Without this, two processes may redeem the same
+    /// refresh token.
     pub atomic: bool,
     /// `list` works.
     pub listable: bool,
     /// `list` returns entries in the order of their keys, and accepts [`Cursor::after`] of any key.
     pub ordered: bool,
-    /// The storage belongs to one request, and accepts writes only until the response of that request is sent. No write
-    /// may be left to the background.
+    /// The storage belongs to one request, and accepts writes only until the response of that request is sent. A write
+    /// in the background would be lost.
     pub request_bound: bool,
     /// The maximum size of a payload in bytes, at least 1 KiB. `None` means that at least 1 MiB is accepted.
     pub max_payload: Option<usize>,
@@ -210,7 +246,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// The defaults under this name.
+    /// The defaults, with a name.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,

@@ -1,13 +1,32 @@
+//! Instants and clocks.
+//!
+//! Providers report lifetimes in whole seconds, and databases store whole seconds, so an instant has no fraction.
+//! Everything that depends on the time takes a [`Clock`], so that no test has to wait.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The last second of the year 9999: the latest instant that all databases and formats here can store.
+/// The last second of the year 9999, which is the latest instant that every supported database and format can store.
 const LAST: u64 = 253_402_300_799;
 
 /// An instant in whole seconds since 1970-01-01T00:00:00Z.
 ///
 /// Values are limited to the years 1970 to 9999, so that arithmetic cannot overflow for any `expires_in` of a provider.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oauth_dance_core::Timestamp;
+///
+/// let issued = Timestamp::from_unix_seconds(1_700_000_000);
+/// let expires = issued.saturating_add(Duration::from_secs(3600));
+/// assert_eq!(expires.saturating_since(issued), Duration::from_secs(3600));
+/// assert_eq!(issued.saturating_since(expires), Duration::ZERO);
+///
+/// let far = issued.saturating_add(Duration::MAX);
+/// assert_eq!(far, Timestamp::from_unix_seconds(u64::MAX), "the end of the year 9999");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -17,18 +36,18 @@ impl Timestamp {
         if seconds > LAST { Self(LAST) } else { Self(seconds) }
     }
 
-    /// Seconds since the Unix epoch.
+    /// The seconds since the Unix epoch.
     pub const fn as_unix_seconds(self) -> u64 {
         self.0
     }
 
-    /// Seconds since the Unix epoch, in the type that databases use. Never negative.
+    /// The seconds since the Unix epoch, in the type that databases use. It is never negative.
     pub const fn as_unix_seconds_signed(self) -> i64 {
         // Lossless, because `from_unix_seconds` limits the value to far below `i64::MAX`.
         self.0 as i64
     }
 
-    /// Converts a value from a database. `None` if it is out of the range of a [`Timestamp`].
+    /// Converts a value from a database. `None` if it is not between the years 1970 and 9999.
     pub fn from_unix_seconds_signed(seconds: i64) -> Option<Self> {
         let seconds = u64::try_from(seconds).ok()?;
         (seconds <= LAST).then_some(Self(seconds))
@@ -64,7 +83,7 @@ impl Timestamp {
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The system clock.
+    /// The system clock. An instant before 1970 counts as 1970.
     pub fn system() -> Self {
         Self::new(|| {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -72,7 +91,7 @@ impl Clock {
         })
     }
 
-    /// A custom clock, for tests and simulations.
+    /// A clock that calls a function, for tests and simulations.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

@@ -1,3 +1,8 @@
+//! Tokens, as a provider issues them and an application uses them.
+//!
+//! Each secret is a [`Secret`], so that `Debug` of a token can be logged. The fields are public and the structs
+//! non-exhaustive: an application can change a token, and a later release can add a field.
+
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -9,6 +14,18 @@ use crate::time::Timestamp;
 /// The credentials that a provider issued to act on behalf of a user.
 ///
 /// The type is not `Serialize` on purpose: only [`Tokens`](crate::Tokens) serializes it, sealed.
+///
+/// ```
+/// use oauth_dance_core::{OAuth1Token, OAuth2Token, Token};
+///
+/// let token = Token::from(OAuth2Token::bearer("gho_16C7e42F"));
+/// assert_eq!(token.secret().expose(), "gho_16C7e42F");
+/// assert!(token.as_oauth2().is_some());
+/// assert!(!format!("{token:?}").contains("gho_"));
+///
+/// let token = Token::from(OAuth1Token::new("6253282-eWud", "kZ7u0uDK"));
+/// assert_eq!(token.expires_at(), None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Token {
@@ -32,7 +49,8 @@ impl Token {
         self.as_oauth2()?.scope.as_deref()
     }
 
-    /// The value that API requests carry: `access_token` or `oauth_token`.
+    /// The value that identifies the token in API requests: `access_token` or `oauth_token`. With OAuth 1.0a, a request
+    /// also needs the token secret.
     pub fn secret(&self) -> &Secret {
         match self {
             Self::OAuth2(token) => &token.access_token,
@@ -40,7 +58,7 @@ impl Token {
         }
     }
 
-    /// All other members of the token response, such as an id of the user.
+    /// The other members of the token response, such as an id of the user.
     pub fn extra(&self) -> &Extra {
         match self {
             Self::OAuth2(token) => &token.extra,
@@ -48,7 +66,7 @@ impl Token {
         }
     }
 
-    /// The token, if it is an OAuth 2.0 token.
+    /// The token of OAuth 2.0. `None` if it is a token of OAuth 1.0a.
     pub fn as_oauth2(&self) -> Option<&OAuth2Token> {
         match self {
             Self::OAuth2(token) => Some(token),
@@ -56,7 +74,7 @@ impl Token {
         }
     }
 
-    /// The token, if it is an OAuth 1.0a token.
+    /// The token credentials of OAuth 1.0a. `None` if it is a token of OAuth 2.0.
     pub fn as_oauth1(&self) -> Option<&OAuth1Token> {
         match self {
             Self::OAuth1(token) => Some(token),
@@ -77,7 +95,20 @@ impl From<OAuth1Token> for Token {
     }
 }
 
-/// An OAuth 2.0 token response (RFC 6749 section 5.1). The relative `expires_in` is converted to an instant.
+/// A token response of OAuth 2.0 (RFC 6749 section 5.1). The relative `expires_in` is converted to an instant.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oauth_dance_core::{Clock, OAuth2Token};
+///
+/// let now = Clock::system().now();
+/// let mut token = OAuth2Token::bearer("ya29.a0AfH6SM");
+/// token.refresh_token = Some("1//0gK8".into());
+/// token.issued_at = Some(now);
+/// token.expires_at = Some(now.saturating_add(Duration::from_secs(3599)));
+/// assert!(!token.is_expired_at(now));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OAuth2Token {
@@ -87,10 +118,11 @@ pub struct OAuth2Token {
     pub token_type: String,
     /// The refresh token, if the provider issued one.
     pub refresh_token: Option<Secret>,
-    /// The OpenID Connect ID token as received. It was not necessarily verified.
+    /// The ID token of OpenID Connect as it was received. It has not necessarily been verified, so use
+    /// [`subject`](Self::subject) to identify the user.
     pub id_token: Option<Secret>,
-    /// The subject of the verified ID token at the login that started this grant. If the issuer is empty, the account
-    /// that the application identified.
+    /// The subject of the verified ID token at the login that started this grant. If the issuer is empty, it is the
+    /// account that the application has identified.
     pub subject: Option<Subject>,
     /// The granted scopes. `None` if the provider did not report them.
     pub scope: Option<Vec<String>>,
@@ -98,8 +130,8 @@ pub struct OAuth2Token {
     pub expires_at: Option<Timestamp>,
     /// When the access token was received, on the clock of this application.
     pub issued_at: Option<Timestamp>,
-    /// The key that the access token is bound to (RFC 9449). For a client without a secret, the refresh token is bound
-    /// to it too.
+    /// The key that the access token is bound to (RFC 9449). The refresh token of a client without a secret is bound to
+    /// the same key.
     pub dpop_key: Option<DpopKey>,
     /// All other members of the token response.
     pub extra: Extra,
@@ -159,12 +191,22 @@ impl OAuth1Token {
 
 /// The members of a token response that no standard defines, unchanged.
 ///
-/// `Debug` shows only their names, because some providers send further tokens here.
+/// An application may add members of its own. A refresh retains them, unless the provider's response replaces them.
+/// `Debug` shows only the names of the members, because some providers send further tokens in them.
+///
+/// ```
+/// use oauth_dance_core::Extra;
+///
+/// let response = serde_json::json!({"instance_url": "https://eu1.example.com", "bot_token": "xoxb-17653"});
+/// let extra = Extra::from(response.as_object().expect("an object").clone());
+/// assert_eq!(extra.get("instance_url").and_then(|url| url.as_str()), Some("https://eu1.example.com"));
+/// assert!(!format!("{extra:?}").contains("xoxb"));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Extra(Map<String, Value>);
 
 impl Extra {
-    /// The value of a member.
+    /// The value of a member. `None` if the response did not contain it.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }

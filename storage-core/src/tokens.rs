@@ -1,5 +1,13 @@
+//! The typed handle to a storage.
+//!
+//! [`wire`] encodes a token together with its key, [`KeyRing`] seals the encoded token bound to the same key, and the
+//! storage stores the bytes. On the way back, a record has to pass each of these in the reverse order. A record that
+//! was copied from one user to another therefore cannot be read, sealed or not.
+
 mod plaintext;
 mod reseal;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,22 +27,45 @@ use crate::token::Token;
 use crate::wire;
 pub use reseal::{ResealFailure, ResealReport};
 
+/// The purpose for which records are sealed.
 const PURPOSE: &str = "oauth-dance token record";
 
-/// The typed handle to a [`TokenStorage`]. It writes and reads [`Token`]s, sealed.
+/// The typed handle to a [`TokenStorage`]. It seals the [`Token`]s that it writes, and opens those that it reads.
 ///
-/// Cloning is cheap and shares the storage. Each call is one call of the storage, with the same cancel safety. Only a
-/// conditional [`put`](Self::put) and [`reseal`](Self::reseal) read the record first.
+/// A clone is cheap and shares the storage. Each call is one call of the storage, with the same cancel safety: dropping
+/// a future leaves the old or the new token, complete. Only a conditional [`put`](Self::put) and
+/// [`reseal`](Self::reseal) read the record first.
+///
+/// ```
+/// use oauth_dance_core::{KeyRing, MemoryStorage, OAuth2Token, Precondition, TokenKey, Tokens};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate());
+/// let key = TokenKey::new("github", "alice")?;
+/// let version = tokens.put(&key, &OAuth2Token::bearer("gho_16C7e42F").into(), Precondition::Always).await?;
+///
+/// let found = tokens.get(&key).await?.expect("a token was stored");
+/// assert_eq!(found.version, version);
+/// assert!(tokens.delete(&key, None).await?);
+/// assert!(tokens.get(&key).await?.is_none());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// To use a token for an API call, get it from [`Refresher::usable`](crate::Refresher::usable), which refreshes it if
+/// it has expired.
 #[derive(Clone)]
 pub struct Tokens {
     storage: Arc<dyn TokenStorage>,
     sealing: Sealing,
     retain_for: Option<Duration>,
-    /// The cache in front of the storage. `storage` is the same one then, so that each write passes it.
+    /// The cache in front of the storage. If there is one, `storage` is this cache too, so that it sees each write.
     #[cfg(feature = "cache")]
     cache: Option<Arc<CachedStorage>>,
 }
 
+/// How a token becomes the payload of a record.
 #[derive(Clone, Debug)]
 enum Sealing {
     Sealed(KeyRing),
@@ -43,12 +74,18 @@ enum Sealing {
 
 impl Tokens {
     /// Seals tokens with this key ring, and reads only sealed tokens.
+    ///
+    /// A sealed token is bound to its key: if a record is copied to another user, [`get`](Self::get) returns
+    /// [`TokensError::Tampered`].
     pub fn sealed(storage: impl TokenStorage, ring: KeyRing) -> Self {
         Self::new(Arc::new(storage), Sealing::Sealed(ring))
     }
 
-    /// Stores tokens **in plain text**: anyone who can read the storage or a backup of it can act as your users. A
-    /// [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text beside its token, and no longer protects it.
+    /// Stores tokens **in plain text**. Anyone who can read the storage or a backup of it can act as your users.
+    ///
+    /// A [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text beside its token, and no longer protects
+    /// it. Use this only for tests, or to read records that another program wrote.
+    /// [`seal_plaintext`](Self::seal_plaintext) seals such records.
     pub fn dangerous_plaintext(storage: impl TokenStorage) -> Self {
         Self::new(Arc::new(storage), Sealing::Plaintext)
     }
@@ -63,8 +100,11 @@ impl Tokens {
         }
     }
 
-    /// Sets how long the storage retains a token after its last write. By default, it is retained until it is deleted.
-    /// Choose more than the idle time after which the provider expires a refresh token.
+    /// Sets how long the storage retains a token after its last write. By default, a token is retained until it is
+    /// deleted.
+    ///
+    /// Each refresh writes the token, and a read does not. Choose more than the idle time after which the provider
+    /// expires a refresh token, so that only useless tokens disappear.
     #[must_use]
     pub fn with_retention(self, retain_for: Duration) -> Self {
         Self { retain_for: Some(retain_for), ..self }
@@ -73,19 +113,19 @@ impl Tokens {
     /// Puts a cache in front of the storage, in the memory of this process, so that a usable token that was used recently
     /// is not read again.
     ///
-    /// This gives up one thing: what *another* process writes is seen late. After a logout there,
-    /// [`usable`](crate::Refresher::usable) and [`credentials`](crate::Refresher::credentials) can return the token for
-    /// at most the cache's age. They return a cached token only if it is neither due for a refresh nor dead. Everything
-    /// else reads the storage, and the refresh protocol does so too. Writes through this handle and its clones are seen
-    /// at once.
+    /// The price is that a write of *another* process is seen late. After a logout there,
+    /// [`usable`](crate::Refresher::usable) and [`credentials`](crate::Refresher::credentials) may return the token for
+    /// as long as a cached record may be old. They return a cached token only if it is neither due for a refresh nor
+    /// dead. Everything else reads the storage, including the refresh protocol. Writes through this handle and its
+    /// clones are seen immediately.
     ///
-    /// Records are cached as they are stored, so that sealed tokens stay sealed. Absences and errors are not cached. If
-    /// the outcome of a write is unknown, because its future was dropped or its result is
-    /// [`Ambiguous`](crate::StorageError::Ambiguous), some keys are not cached for the cache's age.
+    /// Records are cached as they are stored, so sealed tokens stay sealed. Absences and errors are not cached. If the
+    /// outcome of a write is unknown, because its future was dropped or its result is
+    /// [`Ambiguous`](crate::StorageError::Ambiguous), some keys are not cached for a while.
     ///
-    /// [`storage`](Self::storage) is the storage behind the cache: it declares the age in
-    /// [`Capabilities::max_age`](crate::Capabilities::max_age), and its `get` can return a cached record. A storage that
-    /// [belongs to a request](crate::Capabilities::request_bound) is not cached.
+    /// [`storage`](Self::storage) then includes the cache: it declares the maximum age in
+    /// [`Capabilities::max_age`](crate::Capabilities::max_age), and its `get` may return a cached record. A storage
+    /// that [belongs to a request](crate::Capabilities::request_bound) is not cached.
     #[cfg(feature = "cache")]
     #[must_use]
     pub fn with_cache(self, cache: Cache) -> Self {
@@ -97,7 +137,7 @@ impl Tokens {
         Self { storage, cache: Some(cached), ..self }
     }
 
-    /// The same sealing and retention on another storage, without a cache.
+    /// Uses another storage with the same sealing and retention, and without a cache.
     #[must_use]
     pub fn with_storage(self, storage: Arc<dyn TokenStorage>) -> Self {
         Self { retain_for: self.retain_for, ..Self::new(storage, self.sealing) }
@@ -108,12 +148,12 @@ impl Tokens {
         matches!(self.sealing, Sealing::Sealed(_))
     }
 
-    /// The underlying storage.
+    /// The underlying storage, for example to read its [capabilities](TokenStorage::capabilities).
     pub fn storage(&self) -> &Arc<dyn TokenStorage> {
         &self.storage
     }
 
-    /// Reads a token with its version, or returns `None` if there is none. An expired access token is returned as well.
+    /// Reads a token with its version. Returns `None` if there is none. An expired token is returned as well.
     ///
     /// # Errors
     /// [`TokensError`]. A token that cannot be read is never reported as missing, and never removed.
@@ -121,20 +161,38 @@ impl Tokens {
         Ok(self.load(key).await?.map(|found| Versioned::new(found.value.token, found.version)))
     }
 
-    /// Writes a token if the precondition holds, and returns its new version.
+    /// Writes a token if the precondition is met, and returns its new version.
+    ///
+    /// A write with [`Precondition::Always`] is a new login. It takes precedence over a refresh in flight, and discards
+    /// the state of the old token's refresh.
     ///
     /// To change a stored token, read it with [`get`](Self::get) and write it with [`Precondition::Version`]. This
-    /// reads the record once more, because the state of its refresh is retained. A refresh in flight continues: it
-    /// stores the refreshed token together with the members of [`extra`](crate::OAuth2Token::extra) that the provider
-    /// does not replace. Only a token with another refresh token starts with a new state.
+    /// reads the record once more, to retain the state of its refresh. A refresh in flight continues, and stores the
+    /// refreshed token together with the members of [`extra`](crate::OAuth2Token::extra) that the provider does not
+    /// replace. Only a token with another refresh token starts with a new state.
     ///
-    /// A write with [`Precondition::Always`] is a new login. It wins over a refresh in flight, and discards the state
-    /// of the old token's refresh.
+    /// ```
+    /// use oauth_dance_core::{Extra, KeyRing, MemoryStorage, OAuth2Token, Precondition, Token, TokenKey, Tokens};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate());
+    /// # let key = TokenKey::new("github", "alice")?;
+    /// # tokens.put(&key, &OAuth2Token::bearer("gho_16C7e42F").into(), Precondition::Always).await?;
+    /// let found = tokens.get(&key).await?.expect("a token was stored");
+    /// if let Token::OAuth2(mut token) = found.value {
+    ///     let members = serde_json::json!({"team": 7});
+    ///     token.extra = Extra::from(members.as_object().expect("an object").clone());
+    ///     tokens.put(&key, &token.into(), Precondition::Version(found.version)).await?;
+    /// }
+    /// assert_eq!(tokens.get(&key).await?.unwrap().value.extra().get("team").unwrap(), 7);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition does not hold. If the stored
-    /// record cannot be read, a write with its version returns the error of [`get`](Self::get), and the record is
-    /// unchanged.
+    /// [`StorageError::Conflict`] inside [`TokensError::Storage`] if the precondition is not met. If the stored record
+    /// cannot be read, a write with its version returns the error of [`get`](Self::get), and the record is unchanged.
     pub async fn put(&self, key: &TokenKey, token: &Token, when: Precondition) -> Result<Version, TokensError> {
         let Precondition::Version(version) = when else {
             return self.save(key, &Stored::idle(token.clone()), when).await;
@@ -150,6 +208,9 @@ impl Tokens {
     /// Removes a token. If `only` is set, removes it only if it has that version. Returns whether this call removed a
     /// token.
     ///
+    /// This is a logout: if a refresh is in flight, its result is dropped. The token remains valid at the provider
+    /// until it is revoked there.
+    ///
     /// # Errors
     /// [`TokensError::Storage`].
     pub async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, TokensError> {
@@ -157,25 +218,28 @@ impl Tokens {
     }
 
     /// Lists tokens without opening them, page by page. A page may have fewer entries than requested, or none, although
-    /// more pages follow.
+    /// more pages follow. [`PageRequest`] shows a loop over all pages.
+    ///
+    /// Records that this library stores for its own purposes are left out.
     ///
     /// # Errors
-    /// [`TokensError::Storage`].
+    /// [`TokensError::Storage`], with [`StorageError::Unsupported`] if the storage is not
+    /// [listable](crate::Capabilities::listable).
     pub async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, TokensError> {
         let mut page = self.storage.list(filter, page).await?;
         page.entries.retain(|entry| !entry.key.is_internal());
         Ok(page)
     }
 
-    /// Verifies that the storage responds, with one read of a key under which nothing is stored.
+    /// Verifies that the storage responds, with one read of a key under which nothing is stored. For a readiness probe.
     ///
     /// # Errors
-    /// [`StorageError`].
+    /// [`StorageError`] of the read.
     pub async fn check(&self) -> Result<(), StorageError> {
         self.read(&TokenKey::for_check()).await.map(drop)
     }
 
-    /// Reads a token and the state of its refresh from the storage, past any cache.
+    /// Reads a token and the state of its refresh from the storage, and not from a cache.
     pub(crate) async fn load(&self, key: &TokenKey) -> Result<Option<Versioned<Stored>>, TokensError> {
         let Some(Versioned { value: record, version }) = self.read(key).await? else {
             return Ok(None);
@@ -183,20 +247,20 @@ impl Tokens {
         Ok(Some(Versioned::new(self.open(key, &record)?, version)))
     }
 
-    /// A token and the state of its refresh from the cache, if it has them. They may be outdated.
+    /// A token and the state of its refresh from the cache, if they are there. They may be outdated.
     #[cfg(feature = "cache")]
-    pub(crate) fn hot(&self, key: &TokenKey) -> Option<Stored> {
-        let found = self.cache.as_ref()?.hot(key)?;
+    pub(crate) fn cached(&self, key: &TokenKey) -> Option<Stored> {
+        let found = self.cache.as_ref()?.cached(key)?;
         self.open(key, &found.value).ok()
     }
 
-    /// There is no cache.
+    /// `None`, because the feature `cache` is off.
     #[cfg(not(feature = "cache"))]
-    pub(crate) fn hot(&self, _: &TokenKey) -> Option<Stored> {
+    pub(crate) fn cached(&self, _: &TokenKey) -> Option<Stored> {
         None
     }
 
-    /// Reads a record from the storage, past any cache.
+    /// Reads a record from the storage, and not from a cache.
     async fn read(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         #[cfg(feature = "cache")]
         if let Some(cache) = &self.cache {
@@ -215,6 +279,7 @@ impl Tokens {
         Ok(self.storage.put(key, &self.seal(key, stored), when).await?)
     }
 
+    /// Encodes and seals a token, with the hints for the storage.
     fn seal(&self, key: &TokenKey, stored: &Stored) -> Record {
         let plain = wire::encode(key, stored);
         let payload = match &self.sealing {
@@ -227,6 +292,7 @@ impl Tokens {
             .with_key_id(self.key_id())
     }
 
+    /// Opens and decodes a record, and verifies that it belongs to the key.
     fn open(&self, key: &TokenKey, record: &Record) -> Result<Stored, TokensError> {
         match &self.sealing {
             Sealing::Plaintext if !wire::is_plain(&record.payload) && record.key_id.is_some() => {
@@ -237,6 +303,7 @@ impl Tokens {
         }
     }
 
+    /// The id of the key that seals, for the hint of a record.
     fn key_id(&self) -> Option<String> {
         match &self.sealing {
             Sealing::Sealed(ring) => Some(ring.primary_id()),
@@ -263,156 +330,5 @@ impl fmt::Debug for Tokens {
             .field("storage", &self.storage.capabilities().name)
             .field("sealing", &self.sealing)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::dpop_key::DpopKey;
-    use crate::memory::MemoryStorage;
-    use crate::seal::SealingKey;
-    use crate::time::Timestamp;
-    use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject};
-
-    fn key() -> TokenKey {
-        TokenKey::new("github", "alice").unwrap()
-    }
-
-    /// A token in which every field is set.
-    fn full_token() -> Token {
-        let mut token = OAuth2Token::bearer("CANARY-access");
-        token.token_type = "bearer".to_owned();
-        token.refresh_token = Some("CANARY-refresh".into());
-        token.id_token = Some("CANARY-id".into());
-        token.subject = Some(Subject { issuer: "https://p.example".to_owned(), subject: "248289761001".to_owned() });
-        token.scope = Some(vec!["repo".to_owned(), "user:email".to_owned()]);
-        token.expires_at = Some(Timestamp::from_unix_seconds(4_102_444_800));
-        token.issued_at = Some(Timestamp::from_unix_seconds(1_700_000_000));
-        token.dpop_key = DpopKey::parse("CANARY-dpop-key-of-43-characters-in-base64s");
-        assert!(token.dpop_key.is_some());
-        let extra = json!({"authed_user": {"access_token": "CANARY-extra", "n": [1, 2.5, null]}, "instance_url": "x"});
-        token.extra = Extra::from(extra.as_object().unwrap().clone());
-        token.into()
-    }
-
-    #[tokio::test]
-    async fn every_token_round_trips() {
-        let mut oauth1 = OAuth1Token::new("token", "secret");
-        oauth1.extra = Extra::from(json!({"screen_name": "alice"}).as_object().unwrap().clone());
-        let mut unscoped = OAuth2Token::bearer("");
-        unscoped.scope = Some(Vec::new());
-        let all = [full_token(), oauth1.into(), unscoped.into(), OAuth2Token::bearer("\0\u{1F511}\r\n\"").into()];
-
-        for tokens in [
-            Tokens::sealed(MemoryStorage::new(), KeyRing::generate()),
-            Tokens::dangerous_plaintext(MemoryStorage::new()),
-        ] {
-            for token in &all {
-                let version = tokens.put(&key(), token, Precondition::Always).await.unwrap();
-                let found = tokens.get(&key()).await.unwrap();
-                assert_eq!(found, Some(Versioned::new(token.clone(), version)));
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn no_secret_is_stored_or_printed() {
-        let storage = MemoryStorage::new();
-        let ring = KeyRing::generate();
-        let tokens = Tokens::sealed(storage.clone(), ring.clone());
-        tokens.put(&key(), &full_token(), Precondition::Always).await.unwrap();
-
-        let record = storage.get(&key()).await.unwrap().unwrap().value;
-        assert!(!String::from_utf8_lossy(&record.payload).contains("CANARY"));
-        assert_eq!(record.key_id, Some(ring.primary_id()));
-        assert_eq!(record.expires_at, Some(Timestamp::from_unix_seconds(4_102_444_800)));
-        let printed = format!("{:?} {record:?} {tokens:?} {storage:?}", tokens.get(&key()).await.unwrap());
-        assert!(printed.contains("authed_user") && !printed.contains("CANARY"), "{printed}");
-    }
-
-    #[tokio::test]
-    async fn record_moved_to_another_key_is_rejected() {
-        for (tokens, storage) in sealed_and_plain() {
-            tokens.put(&key(), &full_token(), Precondition::Always).await.unwrap();
-            let stolen = storage.get(&key()).await.unwrap().unwrap().value;
-            let bob = TokenKey::new("github", "bob").unwrap();
-            storage.put(&bob, &stolen, Precondition::Always).await.unwrap();
-            let error = tokens.get(&bob).await.unwrap_err();
-            assert!(matches!(error, TokensError::Tampered { .. }), "{error:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn sealed_and_plain_records_are_not_interchangeable() {
-        let storage = MemoryStorage::new();
-        let sealed = Tokens::sealed(storage.clone(), KeyRing::generate());
-        let plain = Tokens::dangerous_plaintext(storage);
-        plain.put(&key(), &full_token(), Precondition::Always).await.unwrap();
-        assert!(matches!(sealed.get(&key()).await, Err(TokensError::NotSealed { .. })));
-        sealed.put(&key(), &full_token(), Precondition::Always).await.unwrap();
-        assert!(matches!(plain.get(&key()).await, Err(TokensError::NoKeyRing { .. })));
-    }
-
-    #[tokio::test]
-    async fn another_storage_has_the_same_sealing() {
-        let (one, two) = (MemoryStorage::new(), MemoryStorage::new());
-        let tokens = Tokens::sealed(one.clone(), KeyRing::generate()).with_retention(Duration::from_secs(60));
-        tokens
-            .clone()
-            .with_storage(Arc::new(two.clone()))
-            .put(&key(), &full_token(), Precondition::Always)
-            .await
-            .unwrap();
-        assert_eq!(tokens.get(&key()).await.unwrap(), None);
-
-        let record = two.get(&key()).await.unwrap().unwrap().value;
-        assert!(record.retain_for.is_some() && record.key_id.is_some());
-        one.put(&key(), &record, Precondition::Always).await.unwrap();
-        assert_eq!(tokens.get(&key()).await.unwrap().unwrap().value, full_token());
-    }
-
-    #[tokio::test]
-    async fn reseal_uses_the_first_key_and_retains_the_rest() {
-        let storage = MemoryStorage::new();
-        let old = SealingKey::generate();
-        let before = Tokens::sealed(storage.clone(), KeyRing::new(old.clone())).with_retention(Duration::from_secs(60));
-        before.put(&key(), &full_token(), Precondition::Always).await.unwrap();
-
-        let ring = KeyRing::new(SealingKey::generate()).with_older(old);
-        let after = Tokens::sealed(storage.clone(), ring.clone());
-        assert!(after.reseal(&key()).await.unwrap());
-        assert!(!after.reseal(&key()).await.unwrap(), "the record is sealed with the first key already");
-        let record = storage.get(&key()).await.unwrap().unwrap().value;
-        assert_eq!(record.key_id, Some(ring.primary_id()));
-        assert!(record.retain_for.is_some_and(|left| left <= Duration::from_secs(60)));
-        assert_eq!(after.get(&key()).await.unwrap().unwrap().value, full_token());
-        assert!(matches!(before.get(&key()).await, Err(TokensError::KeyUnavailable { .. })));
-    }
-
-    #[tokio::test]
-    async fn unreadable_records_are_typed_errors_and_remain() {
-        let good = wire::encode(&key(), &Stored::idle(full_token())).to_vec();
-        let newer = String::from_utf8(good.clone()).unwrap().replace("\"format\":2", "\"format\":4");
-        let garbage: Vec<Vec<u8>> =
-            vec![vec![], vec![0], b"{".to_vec(), b"{}".to_vec(), b"null".to_vec(), vec![1; 500], good[..40].to_vec()];
-        for (tokens, storage) in sealed_and_plain() {
-            for payload in &garbage {
-                storage.put(&key(), &Record::new(payload.clone()), Precondition::Always).await.unwrap();
-                assert!(tokens.get(&key()).await.is_err(), "{payload:?}");
-                assert_eq!(storage.get(&key()).await.unwrap().unwrap().value.payload, *payload);
-            }
-        }
-        let (plain, storage) = sealed_and_plain().pop().unwrap();
-        storage.put(&key(), &Record::new(newer), Precondition::Always).await.unwrap();
-        let error = plain.get(&key()).await.unwrap_err();
-        assert!(matches!(error, TokensError::NewerFormat { found: 4, .. }), "{error:?}");
-    }
-
-    fn sealed_and_plain() -> Vec<(Tokens, MemoryStorage)> {
-        let (one, two) = (MemoryStorage::new(), MemoryStorage::new());
-        vec![(Tokens::sealed(one.clone(), KeyRing::generate()), one), (Tokens::dangerous_plaintext(two.clone()), two)]
     }
 }

@@ -1,5 +1,11 @@
 //! The stored format of a token: a JSON document that also contains the key it belongs to, and the state of its
 //! refresh.
+//!
+//! The format has to survive rolling upgrades, in which two releases read and write the same records. Unknown members
+//! are therefore errors, because rewriting the record would lose them, and a number identifies the format. A record is
+//! written in the lowest format that has all its members, so that an older release can still read most records.
+//!
+//! Secrets are parsed directly into their final place, and buffers with secrets are overwritten on drop.
 
 mod progress;
 #[cfg(test)]
@@ -23,8 +29,8 @@ use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 
-/// The newest format. It is raised whenever an older release could not read a record, or would lose a part of it in
-/// rewriting the record. Each record is written in the lowest format that has all its members.
+/// The newest format. It is raised if an older release could not read a record, or would lose a part of it by rewriting
+/// the record.
 const FORMAT: u64 = 3;
 
 /// Whether a payload is a document of this module, and not sealed.
@@ -32,6 +38,7 @@ pub(crate) fn is_plain(payload: &[u8]) -> bool {
     payload.first() == Some(&b'{')
 }
 
+/// Encodes a token with its key and the state of its refresh.
 pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
     let document = Document {
         format: format(stored),
@@ -43,6 +50,7 @@ pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(serde_json::to_vec(&document).expect("a token is always JSON"))
 }
 
+/// Decodes a token, and verifies that it belongs to the key.
 pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensError> {
     let document: Document<[Text<'_>; 4], TokenIn> = match serde_json::from_slice(payload) {
         Ok(document) => document,
@@ -70,10 +78,11 @@ fn unreadable(key: &TokenKey, payload: &[u8]) -> TokensError {
     TokensError::Malformed { key: Box::new(key.clone()), reason }
 }
 
-/// The format in which a record is written:
-/// * 3 while the provider refuses the refresh token with an unknown error, or responds with neither a token nor a refusal;
-/// * 2 for a token with a `subject` or a `dpop_key`, that the API rejected, or that replaced a rejected one;
-/// * 1 for all others.
+/// The lowest format for a record:
+/// * 3 if the provider has refused the refresh token with an unknown error, or has responded with neither a token nor a
+///   refusal;
+/// * 2 if the token has a `subject` or a `dpop_key`, if the API rejected it, or if it replaced a rejected one;
+/// * 1 otherwise.
 fn format(stored: &Stored) -> u64 {
     match (&stored.token, &stored.progress) {
         (_, Progress::Claimed(Claim { tries, .. }) | Progress::BackingOff(BackOff { tries, .. }))
@@ -87,6 +96,7 @@ fn format(stored: &Stored) -> u64 {
     }
 }
 
+/// The only member that is read from a document of a newer format.
 #[derive(Deserialize)]
 struct Format {
     format: u64,
@@ -96,6 +106,7 @@ struct Format {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// The whole document. The types of its parts differ between writing and reading.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document<K, T> {
@@ -106,6 +117,7 @@ struct Document<K, T> {
     refresh: Option<Refresh>,
 }
 
+/// A token to be written, which borrows its secrets.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum TokenOut<'a> {
@@ -154,8 +166,8 @@ impl<'a> From<&'a Token> for TokenOut<'a> {
     }
 }
 
-/// A token. Its first member is its kind, which says what the others are: they are read into place at once, without a copy
-/// in between, which would also be one more copy of each secret.
+/// A token that was read. Its first member is its kind, which determines the other members. Because the kind comes
+/// first, the others need no buffer, which would be one more copy of each secret.
 struct TokenIn(Token);
 
 #[derive(Deserialize)]
@@ -202,6 +214,7 @@ impl<'de> Deserialize<'de> for TokenIn {
     }
 }
 
+/// Reads the members of a token.
 struct TokenVisitor;
 
 impl<'de> Visitor<'de> for TokenVisitor {

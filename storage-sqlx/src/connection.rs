@@ -10,7 +10,7 @@ use sqlx::Pool;
 use sqlx::pool::PoolConnection;
 
 use crate::dialect::Dialect;
-use crate::pool::{Pooled, Opener, OwnPool};
+use crate::pool::{Opener, OwnPool, Pooled};
 
 /// The source of a storage's connections.
 pub(crate) enum Connections<DB: Dialect> {

@@ -11,19 +11,19 @@ use crate::{OAuth2Token, RefreshError, Refresher, Token};
 
 const AGE: Duration = Duration::from_secs(5);
 
-/// A storage that counts reads, and whose calls wait at a gate while it is closed.
+/// A storage that counts reads, and whose calls wait at a gate while the gate is closed.
 #[derive(Clone)]
-struct Gated {
+struct GatedStorage {
     inner: MemoryStorage,
     reads: Arc<AtomicUsize>,
-    /// Calls read or write first, and then wait for a permit, if they have to.
+    /// The permits to pass the closed gate.
     gate: Arc<Semaphore>,
     is_closed: Arc<AtomicBool>,
     /// Whether the outcome of a write is lost.
     is_ambiguous: Arc<AtomicBool>,
 }
 
-impl Gated {
+impl GatedStorage {
     fn new() -> Self {
         Self {
             inner: MemoryStorage::new(),
@@ -42,29 +42,30 @@ impl Gated {
         self.is_closed.store(is_closed, Ordering::SeqCst);
     }
 
-    async fn pass(&self) {
+    async fn wait_at_gate(&self) {
         if self.is_closed.load(Ordering::SeqCst) {
             self.gate.acquire().await.unwrap().forget();
         }
     }
 
+    /// The number of reads since the last call of this function.
     fn reads(&self) -> usize {
         self.reads.swap(0, Ordering::SeqCst)
     }
 }
 
 #[async_trait]
-impl TokenStorage for Gated {
+impl TokenStorage for GatedStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let found = self.inner.get(key).await;
-        self.pass().await;
+        self.wait_at_gate().await;
         found
     }
 
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
-        // The write takes effect after the gate, as one that waits in a queue.
-        self.pass().await;
+        // The write takes effect after the gate, like one that waits in a queue.
+        self.wait_at_gate().await;
         let written = self.inner.put(key, record, when).await;
         if self.is_ambiguous.load(Ordering::SeqCst) {
             return Err(StorageError::ambiguous("the response was lost"));
@@ -73,7 +74,7 @@ impl TokenStorage for Gated {
     }
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        self.pass().await;
+        self.wait_at_gate().await;
         self.inner.delete(key, only).await
     }
 
@@ -111,8 +112,8 @@ async fn settle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_is_read_from_memory_until_it_is_too_old() {
-    let storage = Gated::new();
+async fn record_is_read_again_after_its_maximum_age() {
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     write(&*cached, "old").await;
     assert_eq!(read(&*cached).await.unwrap(), "old");
@@ -130,7 +131,7 @@ async fn record_is_read_from_memory_until_it_is_too_old() {
 /// The age counts from the start of the read, because the record may have been replaced during it.
 #[tokio::test(start_paused = true)]
 async fn duration_of_a_read_counts_as_age() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     write(&storage, "old").await;
     storage.close(true);
@@ -149,7 +150,7 @@ async fn duration_of_a_read_counts_as_age() {
 
 #[tokio::test(start_paused = true)]
 async fn own_write_is_seen_at_once() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     for round in 0..3 {
         write(&*cached, &format!("{round}")).await;
@@ -168,7 +169,7 @@ async fn own_write_is_seen_at_once() {
 #[tokio::test(start_paused = true)]
 async fn read_that_overlaps_with_a_write_is_not_cached() {
     for is_delete in [false, true] {
-        let storage = Gated::new();
+        let storage = GatedStorage::new();
         let cached = storage.cached();
         write(&storage, "old").await;
         storage.close(true);
@@ -194,7 +195,7 @@ async fn read_that_overlaps_with_a_write_is_not_cached() {
 /// A read begins and ends while a write waits in a queue.
 #[tokio::test(start_paused = true)]
 async fn read_during_a_write_is_not_cached() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     write(&storage, "old").await;
     assert_eq!(read(&*cached).await.unwrap(), "old");
@@ -214,7 +215,7 @@ async fn read_during_a_write_is_not_cached() {
 /// The write takes effect after its future was dropped, and after a read.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_cached_after_a_write_was_dropped() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     write(&storage, "old").await;
     storage.close(true);
@@ -234,7 +235,7 @@ async fn nothing_is_cached_after_a_write_was_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_cached_after_an_ambiguous_write() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     write(&storage, "old").await;
     storage.is_ambiguous.store(true, Ordering::SeqCst);
@@ -250,7 +251,7 @@ async fn nothing_is_cached_after_an_ambiguous_write() {
 /// Two reads overlap. The one that ends last has the older record.
 #[tokio::test(start_paused = true)]
 async fn late_read_does_not_replace_a_newer_record() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     write(&storage, "old").await;
     storage.close(true);
@@ -270,7 +271,7 @@ async fn late_read_does_not_replace_a_newer_record() {
 
 #[tokio::test(start_paused = true)]
 async fn cached_retention_runs_out() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let cached = storage.cached();
     let brief = Record::new("x").with_retain_for(Some(Duration::from_secs(2)));
     storage.put(&key(), &brief, Precondition::Always).await.unwrap();
@@ -281,7 +282,7 @@ async fn cached_retention_runs_out() {
     assert!(left <= Duration::from_secs(1) && storage.reads() == 0, "{left:?}");
     tokio::time::advance(Duration::from_secs(1)).await;
     cached.get(&key()).await.unwrap();
-    assert_eq!(storage.reads(), 1, "the storage knows when it ends");
+    assert_eq!(storage.reads(), 1, "near its end, the retention is read again");
 }
 
 #[tokio::test]
@@ -301,43 +302,43 @@ async fn memory_is_bounded() {
 /// Usable tokens come from memory. Everything else that the refresh protocol reads comes from the storage.
 #[tokio::test]
 async fn refresh_protocol_reads_the_storage() {
-    let storage = Gated::new();
+    let storage = GatedStorage::new();
     let now = Arc::new(AtomicUsize::new(1_000));
     let clock = Clock::new({
         let now = Arc::clone(&now);
         move || Timestamp::from_unix_seconds(now.load(Ordering::SeqCst) as u64)
     });
     let ring = KeyRing::generate();
-    let elsewhere = Tokens::sealed(storage.clone(), ring.clone());
-    let here = Tokens::sealed(storage.clone(), ring).with_cache(Cache::new(AGE));
+    let other_process = Tokens::sealed(storage.clone(), ring.clone());
+    let this_process = Tokens::sealed(storage.clone(), ring).with_cache(Cache::new(AGE));
     let refresher = Refresher::new().with_clock(clock);
     let token = |text: &str, expires_at| {
         let mut token = OAuth2Token::bearer(text);
         token.expires_at = Some(Timestamp::from_unix_seconds(expires_at));
         Token::from(token)
     };
-    elsewhere.put(&key(), &token("first", 2_000), Precondition::Always).await.unwrap();
+    other_process.put(&key(), &token("first", 2_000), Precondition::Always).await.unwrap();
     let provider: Arc<dyn crate::Redeem> = Arc::new(NeverRedeems);
-    let usable = async || refresher.usable(&here, &key(), &provider).await;
+    let usable = async || refresher.usable(&this_process, &key(), &provider).await;
     for _ in 0..3 {
         assert_eq!(usable().await.unwrap().access_token.expose(), "first");
     }
     assert_eq!(storage.reads(), 1);
 
-    // Another process has refreshed it, and this one has the expired token.
-    elsewhere.put(&key(), &token("second", 9_000), Precondition::Always).await.unwrap();
+    // The other process has refreshed the token, and this one has cached the expired one.
+    other_process.put(&key(), &token("second", 9_000), Precondition::Always).await.unwrap();
     now.store(2_000, Ordering::SeqCst);
     assert_eq!(usable().await.unwrap().access_token.expose(), "second");
     usable().await.unwrap();
     assert_eq!(storage.reads(), 1);
 
-    // The application reads what is stored, and a write of its own is seen at once.
-    elsewhere.put(&key(), &token("third", 9_000), Precondition::Always).await.unwrap();
-    assert_eq!(here.get(&key()).await.unwrap().unwrap().value, token("third", 9_000));
+    // The application reads the storage, and sees its own write immediately.
+    other_process.put(&key(), &token("third", 9_000), Precondition::Always).await.unwrap();
+    assert_eq!(this_process.get(&key()).await.unwrap().unwrap().value, token("third", 9_000));
     assert_eq!(usable().await.unwrap().access_token.expose(), "third");
-    here.put(&key(), &token("fourth", 9_000), Precondition::Always).await.unwrap();
+    this_process.put(&key(), &token("fourth", 9_000), Precondition::Always).await.unwrap();
     assert_eq!(usable().await.unwrap().access_token.expose(), "fourth");
-    here.storage().delete(&key(), None).await.unwrap();
+    this_process.storage().delete(&key(), None).await.unwrap();
     assert!(matches!(usable().await, Err(RefreshError::NotConnected)));
 }
 

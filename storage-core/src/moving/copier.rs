@@ -8,18 +8,18 @@ use crate::key::TokenKey;
 use crate::record::Version;
 use crate::storage::{Precondition, TokenStorage};
 
-/// How often a record is copied again that changes meanwhile.
+/// The number of tries to copy a record that changes during the copy.
 const MAX_TRIES: usize = 100;
 
-/// Copies records from one storage to another as they are: payload, hints and the remaining retention. No key is
-/// needed, because a payload is bound to its [`TokenKey`], and not to the storage.
+/// Copies records from one storage to another unchanged: payload, hints and the remaining retention. No key ring is
+/// needed, because a payload is bound to its [`TokenKey`] and not to the storage.
 ///
-/// A record in the target takes precedence and remains. With [`mirroring`](Self::mirroring), the source takes precedence
-/// instead. Every write is conditional, so a concurrent write is never overwritten. A copy that was interrupted is
-/// continued by copying again.
+/// If the target has a record, that record takes precedence and remains. With [`mirroring`](Self::mirroring), the
+/// source takes precedence instead. Every write is conditional, so a concurrent write is never overwritten. If a copy
+/// is interrupted, copy again.
 ///
-/// While the application runs, only one of the two storages may be in use. To move a running application, use
-/// [`Migrating`](super::Migrating).
+/// Use it while the application is stopped, or to make a copy that no application uses. To move a running application
+/// to another storage, use [`Migrating`](super::Migrating).
 ///
 /// ```
 /// use oauth_dance_core::{Copied, Copier, MemoryStorage, Precondition, Record, TokenKey, TokenStorage};
@@ -45,21 +45,21 @@ pub struct Copier {
     is_mirroring: bool,
 }
 
-/// What a copy of one record did.
+/// The result of copying one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Copied {
     /// The record was written into the target.
     Written,
-    /// The target had the same record already.
+    /// The target already had the same record.
     Same,
-    /// The target has another record, which remains.
+    /// The target has another record, which remains unchanged.
     Newer,
     /// The source has no such record. When mirroring, it was also removed from the target.
     Gone,
 }
 
-/// Why a record was not copied, by the storage that failed.
+/// Why a record was not copied. The variant names the storage that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
@@ -87,34 +87,37 @@ impl Copier {
         Self { source, target, is_mirroring: false }
     }
 
-    /// Makes the target equal to the source: replaces other records, and removes those that the source does not have.
-    /// Only for a target that no application uses yet.
+    /// Makes the target equal to the source. A differing record in the target is replaced, and a record that the source
+    /// does not have is removed. Only for a target that no application uses yet.
     #[must_use]
     pub fn mirroring(self) -> Self {
         Self { is_mirroring: true, ..self }
     }
 
-    /// Copies the record of a key. If the record changes meanwhile in the source, it is copied again.
+    /// Copies the record of a key. If the record changes in the source during the copy, it is copied again.
     ///
     /// # Errors
-    /// [`CopyError`]. The target then holds the old or the new record; copy again.
+    /// [`CopyError`]. The target has the old or the new record in this case. Copy again.
+    ///
+    /// # Cancel safety
+    /// Dropping this future leaves the old or the new record in the target. Copy again.
     pub async fn copy(&self, key: &TokenKey) -> Result<Copied, CopyError> {
         let mut read = self.read(key).await?;
-        // The version in the target that equals an earlier record of the source.
-        let mut ours = None;
+        // The version of the record in the target that this call may replace, because it is an earlier copy.
+        let mut copied = None;
         for _ in 0..MAX_TRIES {
-            let Some(from) = read else { return self.remove(key, ours).await };
-            let when = ours.map_or(Precondition::Absent, Precondition::Version);
+            let Some(from) = read else { return self.remove(key, copied).await };
+            let when = copied.map_or(Precondition::Absent, Precondition::Version);
             let (outcome, version) = match self.target.put(key, &from.record(), when).await {
                 Ok(version) => (Copied::Written, version),
                 Err(StorageError::Conflict) => match self.target.get(key).await.map_err(CopyError::Target)? {
                     Some(found) if is_same(&found.value, &from.found.value) => (Copied::Same, found.version),
                     Some(found) if self.is_mirroring => {
-                        (ours, read) = (Some(found.version), Some(from));
+                        (copied, read) = (Some(found.version), Some(from));
                         continue;
                     }
-                    None if self.is_mirroring || ours.is_none() => {
-                        (ours, read) = (None, Some(from));
+                    None if self.is_mirroring || copied.is_none() => {
+                        (copied, read) = (None, Some(from));
                         continue;
                     }
                     _ => return Ok(Copied::Newer),
@@ -125,18 +128,18 @@ impl Copier {
             if again.as_ref().is_some_and(|again| again.found.version == from.found.version) {
                 return Ok(outcome);
             }
-            (ours, read) = (Some(version), again);
+            (copied, read) = (Some(version), again);
         }
         Err(CopyError::Source(StorageError::Conflict))
     }
 
-    /// Removes from the target what the source does not have.
-    async fn remove(&self, key: &TokenKey, ours: Option<Version>) -> Result<Copied, CopyError> {
-        let only = match ours {
+    /// Removes a record from the target that the source no longer has, if it is a copy or if this copier mirrors.
+    async fn remove(&self, key: &TokenKey, copied: Option<Version>) -> Result<Copied, CopyError> {
+        let only = match copied {
             None if self.is_mirroring => {
                 self.target.get(key).await.map_err(CopyError::Target)?.map(|found| found.version)
             }
-            ours => ours,
+            copied => copied,
         };
         if only.is_some() {
             self.target.delete(key, only).await.map_err(CopyError::Target)?;
@@ -144,10 +147,10 @@ impl Copier {
         Ok(Copied::Gone)
     }
 
-    /// Whether source and target hold the same under a key, be it nothing.
+    /// Whether source and target have the same record of a key, or both have none. Verifies a copy.
     ///
     /// # Errors
-    /// [`CopyError`], as for [`copy`](Self::copy).
+    /// [`CopyError`] if one of them cannot be read.
     pub async fn is_same(&self, key: &TokenKey) -> Result<bool, CopyError> {
         let source = self.source.get(key).await.map_err(CopyError::Source)?;
         let target = self.target.get(key).await.map_err(CopyError::Target)?;
@@ -157,6 +160,7 @@ impl Copier {
         })
     }
 
+    /// Reads the source.
     async fn read(&self, key: &TokenKey) -> Result<Option<Read>, CopyError> {
         let sent_at = Instant::now();
         let found = self.source.get(key).await.map_err(CopyError::Source)?;

@@ -1,3 +1,5 @@
+//! The storage of an application that moves, and the description of a move.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,16 +13,17 @@ use crate::key::TokenKey;
 use crate::record::{Record, Version, Versioned};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 
-/// Moves a running application from one storage to another: reads the new storage and then the old, and writes the new.
+/// Moves a running application from one storage to another. It reads both storages, the new one first, and writes the
+/// new one.
 ///
-/// Complete each step on all processes before the next one:
+/// The move has four steps. Complete each step on all processes before the next one:
 ///
-/// 1. [`Migrating::prepare`]: reads both, and writes the old storage. Processes that use the old storage alone may run
-///    beside it.
-/// 2. [`Migrating::new`]: reads both, and writes the new storage. Processes of step 1 may run beside it.
-/// 3. Move what no process has written meanwhile, with [`move_record`](Self::move_record) or `oauth-dance copy --move`,
-///    until the old storage is empty. Wait a minute.
-/// 4. Use the new storage alone. Processes of step 2 may run beside it.
+/// 1. Use [`Migrating::prepare`], which reads both and writes the old storage. Processes that use the old storage alone
+///    may still run.
+/// 2. Use [`Migrating::new`], which reads both and writes the new storage. Processes of step 1 may still run.
+/// 3. Move the records that no process has written since, with [`move_record`](Self::move_record) or `oauth-dance copy
+///    --move`, until the old storage is empty. Wait a minute.
+/// 4. Use the new storage alone. Processes of step 2 may still run.
 ///
 /// Without step 1, a process that still uses the old storage alone cannot read the tokens that have moved, and its users
 /// have to log in again. If step 3 is omitted, step 4 loses the tokens that have not moved.
@@ -46,26 +49,31 @@ use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, Toke
 ///
 /// # What it promises
 ///
-/// It fulfils the contract of [`TokenStorage`] in any number of processes, with the weaker of both storages'
-/// [capabilities](TokenStorage::capabilities). Three promises are weaker during the move:
+/// It fulfils the contract of [`TokenStorage`] in any number of processes. Its
+/// [capabilities](TokenStorage::capabilities) are those that both storages have. Three promises are weaker during the
+/// move:
 ///
-/// * A record gets a new version when it moves. A conditional write that raced with the move may return
-///   [`StorageError::Conflict`] although no one else wrote.
-/// * While processes of step 1 and step 2 run side by side, and both write a key at the same moment that neither storage
-///   has, both writes may conflict, and a reader may see one of them briefly.
-/// * If one of the storages does not list in the [order](Capabilities::ordered) of keys, each page reads the entries of
-///   all records that match.
+/// * A record gets a new version when it moves. A conditional write that races with the move may return
+///   [`StorageError::Conflict`] although no other caller has written.
+/// * Processes of step 1 and step 2 may create a record of the same key at the same time. Both writes may then
+///   conflict, and a reader may briefly see one of them.
+/// * If one of the storages does not list in the [order](Capabilities::ordered) of the keys, each page reads the
+///   entries of all matching records.
 ///
-/// Put a [cache](crate::Tokens::with_cache) in front of it, and not into it: each step reads what is stored.
+/// A [cache](crate::Tokens::with_cache) belongs in front of this storage and not into it, because each step has to read
+/// what is stored.
 ///
 /// # How a record moves
 ///
-/// It is first *marked* in the old storage by a conditional write, after which no process writes it there. Then a
-/// *placeholder* occupies its place in the new storage, a conditional write replaces the placeholder by the record, and
-/// the marked record is removed from the old storage. Each step is conditional on the one before, so a process that was
-/// delayed never restores a record that was replaced or deleted meanwhile. A process that dies leaves the record in one
-/// of these steps, and the next one that writes the record continues there. A placeholder counts as absent, and
-/// disappears after a minute.
+/// 1. A conditional write *marks* the record in the old storage. No process writes it there any more.
+/// 2. A *placeholder* reserves the place of the record in the new storage. It counts as absent, and its retention is a
+///    minute.
+/// 3. A conditional write replaces the placeholder by the record.
+/// 4. The marked record is removed from the old storage.
+///
+/// Each step is conditional on the one before. A process that was delayed therefore never restores a record that has
+/// been replaced or deleted in the meantime. If a process dies, the next one that writes the record continues at the
+/// same step.
 #[derive(Clone)]
 pub struct Migrating {
     pub(super) new: Arc<dyn TokenStorage>,
@@ -73,33 +81,38 @@ pub struct Migrating {
     is_preparing: bool,
 }
 
-/// What [`Migrating::move_record`] did.
+/// The result of [`Migrating::move_record`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Moved {
     /// The record was written into the new storage, and removed from the old.
     Written,
-    /// The new storage has a record already. The old storage's was removed.
+    /// The new storage already had a record, which remains. The record of the old storage was removed.
     Newer,
     /// The old storage has no record.
     Gone,
 }
 
 impl Migrating {
-    /// Step 2: writes go to the new storage, and the record of the old storage moves there first.
+    /// Step 2. Before a write of a key, its record moves from the old storage to the new one. Then the new storage is
+    /// written.
     pub fn new(new: Arc<dyn TokenStorage>, old: Arc<dyn TokenStorage>) -> Self {
         Self { new, old, is_preparing: false }
     }
 
-    /// Step 1: writes go to the old storage, unless the record has moved.
+    /// Step 1. Writes go to the old storage, unless the record has moved.
     pub fn prepare(new: Arc<dyn TokenStorage>, old: Arc<dyn TokenStorage>) -> Self {
         Self { new, old, is_preparing: true }
     }
 
-    /// Moves the record of a key to the new storage. Not before all processes have completed step 2.
+    /// Moves the record of a key to the new storage, for step 3. Do not call it before all processes have completed
+    /// step 2.
     ///
     /// # Errors
-    /// [`StorageError`]. The record is then readable in one of the storages; call this again.
+    /// [`StorageError`]. The record is readable in one of the storages in this case. Call this again.
+    ///
+    /// # Cancel safety
+    /// Dropping this future leaves the record readable in one of the storages. Call this again.
     pub async fn move_record(&self, key: &TokenKey) -> Result<Moved, StorageError> {
         Ok(self.settle(key).await?.moved)
     }
@@ -114,7 +127,7 @@ impl TokenStorage for Migrating {
         }
         match self.old.get(key).await? {
             Some(found) => Ok(Some(unmark(found).found)),
-            // It may have moved after the first look.
+            // The record may have moved since the new storage was read.
             None => self.in_new(key).await,
         }
     }
@@ -139,7 +152,7 @@ impl TokenStorage for Migrating {
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         let mut merged = Merged::new(&page)?;
-        // In this order, so that a record is not missed that moves meanwhile.
+        // The old storage comes first, so that no record is missed that moves between the two lists.
         merged.add(&self.old, filter).await?;
         merged.add(&self.new, filter).await?;
         Ok(merged.into_page())

@@ -1,4 +1,8 @@
 //! Moves records from one storage to another.
+//!
+//! [`Copier`] is for storages of which at most one is in use. [`Migrating`] moves a running application without
+//! downtime. Both copy records as they are, with the key ring neither needed nor known, and both write conditionally
+//! only.
 
 mod copier;
 mod mark;
@@ -15,21 +19,23 @@ pub use migrating::{Migrating, Moved};
 
 use crate::record::{Record, Versioned};
 
-/// A record that was read from a storage, and when the request was sent.
+/// A record that was read from a storage, and when the request for it was sent.
 struct Read {
     found: Versioned<Record>,
     sent_at: Instant,
 }
 
 impl Read {
-    /// The record for another storage, with what remains of its retention. Rounds down, so that it never ends late.
+    /// The record for another storage, with its remaining retention. This is rounded down, so that the retention never
+    /// ends late.
     fn record(&self) -> Record {
         let remaining = |left: Duration| Duration::from_secs(left.saturating_sub(self.sent_at.elapsed()).as_secs());
         self.found.value.clone().with_retain_for(self.found.value.retain_for.map(remaining))
     }
 }
 
-/// Whether two records hold the same. The remaining retention depends on the time, so only its presence is compared.
+/// Whether two records have the same content. The remaining retention changes with time, so only its presence is
+/// compared.
 fn is_same(one: &Record, other: &Record) -> bool {
     one.payload == other.payload
         && one.expires_at == other.expires_at

@@ -1,4 +1,8 @@
-//! Stores a new token. Until it is stored, only this process has it.
+//! Stores a new token.
+//!
+//! Until the token is stored, only this process has it, and the old refresh token is spent. Therefore a failed write is
+//! retried until it succeeds, or until a logout or a login makes the token obsolete. If the storage can never accept
+//! the whole token, a smaller one is stored, and its refresh token matters most.
 
 use std::time::Duration;
 
@@ -15,16 +19,17 @@ use crate::scope_change::ScopeChange;
 use crate::storage::Precondition;
 use crate::token::{Extra, OAuth2Token, Token};
 
+/// The pause before the first retry of a write. Each further pause is twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const MAX_RETRY: Duration = Duration::from_secs(10);
 
 impl Refresh {
-    /// Stores the new token over the claim under which it was redeemed. Returns only when the token is stored or the
-    /// user has logged out or in: until then only this process has the new token, and the old refresh token is spent.
+    /// Stores the new token over the claim under which it was redeemed. Returns when the token is stored, or when the
+    /// user has logged out or in.
     pub(super) async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> RefreshResult {
         let to_store = self.provider.to_store(&old, &redeemed);
         let (mut parts, mut stored_token) = (Parts::All, old.clone());
-        let mut new = parts.of(&old, &stored_token, &to_store);
+        let mut new = parts.select(&old, &stored_token, &to_store);
         let mut pause = FIRST_RETRY;
         loop {
             let stored = Stored { token: Token::OAuth2(new.clone()), progress: self.need.progress() };
@@ -37,7 +42,7 @@ impl Refresh {
                     Ok(None) => {
                         self.observe(&RefreshEvent::Dropped);
                         self.publish(Err(RefreshError::NotConnected));
-                        // Best effort: no caller waits for the result.
+                        // Best-effort: no caller waits for the result.
                         let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
                         return Err(RefreshError::NotConnected);
                     }
@@ -52,7 +57,7 @@ impl Refresh {
                             }
                             // The application has changed the record, or another process has taken over our claim.
                             Relation::Predecessor => {
-                                new = parts.of(&old, &token, &to_store);
+                                new = parts.select(&old, &token, &to_store);
                                 (stored_token, version) = (token, found.version);
                                 continue;
                             }
@@ -65,14 +70,14 @@ impl Refresh {
                     Err(error) => self.serve_from_memory(&new, &error),
                 },
                 Err(error) if is_final(&error) => {
-                    let mut fewer = parts.fewer().map(|parts| (parts, parts.of(&old, &stored_token, &to_store)));
+                    let mut fewer = parts.fewer().map(|parts| (parts, parts.select(&old, &stored_token, &to_store)));
                     if let Some((fewer, smaller)) = fewer.find(|(_, smaller)| *smaller != new) {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, "a refreshed token is stored without some of its members");
                         (parts, new) = (fewer, smaller);
                         continue;
                     }
-                    self.give_up(old, version, &error).await;
+                    self.mark_spent(old, version, &error).await;
                     return Ok(Refreshed { token: new, redeemed: true });
                 }
                 Err(error) => self.serve_from_memory(&new, &error),
@@ -82,7 +87,7 @@ impl Refresh {
         }
     }
 
-    /// Verifies a token that is stored. Returns it, or deletes it if it is for a different subject.
+    /// Verifies a token after it was stored. Deletes it if it is for a different subject.
     async fn verify(
         &self,
         old: &OAuth2Token,
@@ -97,7 +102,7 @@ impl Refresh {
             Verdict::Accepted => {}
             Verdict::Unverified { cause } => self.observe(&RefreshEvent::Unverified { cause }),
             Verdict::DifferentSubject { cause } => {
-                // The deletion is retried, because the next reader would get the token of a different subject.
+                // The deletion is retried, because the next caller would get the token of a different subject.
                 self.delete(version).await;
                 self.observe(&RefreshEvent::DifferentSubject { cause });
                 self.publish(Err(RefreshError::NotConnected));
@@ -133,8 +138,8 @@ impl Refresh {
         }
     }
 
-    /// Records that the refresh token is spent, because the storage will never accept its successor.
-    async fn give_up(&self, old: OAuth2Token, mut version: Version, error: &TokensError) {
+    /// Marks the refresh token as spent, because the storage will never accept its successor.
+    async fn mark_spent(&self, old: OAuth2Token, mut version: Version, error: &TokensError) {
         self.observe(&RefreshEvent::NotStored);
         tracing::error!(
             provider = self.key.provider(),
@@ -175,6 +180,7 @@ impl Refresh {
         }
     }
 
+    /// Reports a refresh, and a change of the scopes.
     fn observe_refresh(&self, old: &OAuth2Token, new: &OAuth2Token) {
         self.observe(&RefreshEvent::Refreshed);
         let change = old.scope.as_ref().map(|scope| ScopeChange::between(scope, new.scope.as_deref()));
@@ -184,7 +190,7 @@ impl Refresh {
     }
 }
 
-/// Which parts of a new token are stored. If the whole token is too large for the storage, the refresh token matters most.
+/// Which parts of a new token to store, from all of them to the minimum.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Parts {
     All,
@@ -202,7 +208,8 @@ impl Parts {
         [Self::Response, Self::AsBefore, Self::Tokens].into_iter().filter(move |fewer| *fewer > self)
     }
 
-    fn of(self, old: &OAuth2Token, stored: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
+    /// The token to store: these parts of `new`, merged with `stored`.
+    fn select(self, old: &OAuth2Token, stored: &OAuth2Token, new: &OAuth2Token) -> OAuth2Token {
         let tokens = || OAuth2Token { extra: Extra::default(), id_token: None, ..new.clone() };
         match self {
             Self::All => successor(old, stored, new),

@@ -1,8 +1,13 @@
+//! What an application sees of the state of a refresh.
+//!
+//! The stored [`Progress`] is about the protocol. [`ConnectionState`] is about what it means for a user.
+
 use crate::progress::{BackOff, DeadReason, Progress};
 use crate::time::Timestamp;
 use crate::token::Token;
 
-/// A stored token and its state, for an application or an operator.
+/// A stored token and its state, as [`Refresher::connection`](crate::Refresher::connection) returns it, for a page of
+/// the application or an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Connection {
@@ -13,6 +18,24 @@ pub struct Connection {
 }
 
 /// The state of a stored token.
+///
+/// Only [`NeedsAuthorization`](Self::NeedsAuthorization) requires the user. All other states end by themselves.
+///
+/// ```
+/// use oauth_dance_core::{ConnectionState, DeadReason, Timestamp};
+///
+/// fn describe(state: &ConnectionState) -> String {
+///     match state {
+///         ConnectionState::NeedsAuthorization { reason, .. } => format!("reconnect, because {}", reason.describe()),
+///         ConnectionState::BackingOff { until, .. } => format!("retried at {}", until.as_unix_seconds()),
+///         _ => "connected".to_owned(),
+///     }
+/// }
+/// let since = Timestamp::from_unix_seconds(1_700_000_000);
+/// let dead = ConnectionState::NeedsAuthorization { reason: DeadReason::Refused, since };
+/// assert_eq!(describe(&dead), "reconnect, because the provider no longer accepts the token");
+/// assert_eq!(describe(&ConnectionState::Valid), "connected");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectionState {
@@ -22,8 +45,8 @@ pub enum ConnectionState {
     Expiring,
     /// A refresh is in flight.
     Refreshing,
-    /// A refresh was interrupted after the refresh token may have been spent. The next use sends the refresh token once
-    /// more, and the response shows whether it was.
+    /// A refresh was interrupted, and the refresh token may be spent. The next use sends the refresh token once more,
+    /// and the response shows whether it was spent.
     OutcomeUnknown,
     /// The last refresh failed for a reason that may be temporary.
     BackingOff {
@@ -42,7 +65,7 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    /// The state of a stored token. `due` says whether it is due for a refresh.
+    /// Derives the state. `due` is whether the token is due for a refresh.
     pub(crate) fn of(token: &Token, progress: &Progress, due: bool, now: Timestamp) -> Self {
         match progress {
             Progress::Dead { reason, since } => Self::NeedsAuthorization { reason: *reason, since: *since },

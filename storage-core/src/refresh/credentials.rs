@@ -1,4 +1,7 @@
-//! Token credentials of OAuth 1.0a, which are never refreshed.
+//! Token credentials of OAuth 1.0a.
+//!
+//! They have no expiry and are never refreshed. The only state they have is that the provider no longer accepts them,
+//! which the application learns from an API call and reports with [`Refresher::mark_refused`].
 
 use super::{RefreshError, RefreshEvent, Refresher};
 use crate::error::{StorageError, TokensError};
@@ -10,13 +13,37 @@ use crate::token::{OAuth1Token, Token};
 use crate::tokens::Tokens;
 
 impl Refresher {
-    /// Returns token credentials of OAuth 1.0a (RFC 5849 section 2.3). They have no expiry.
+    /// Returns the token credentials of a user (RFC 5849 section 2.3), which have no expiry.
+    ///
+    /// ```
+    /// use oauth_dance_core::{
+    ///     KeyRing, MemoryStorage, OAuth1Token, Precondition, RefreshError, Refresher, TokenKey, Tokens,
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (refresher, tokens) = (Refresher::new(), Tokens::sealed(MemoryStorage::new(), KeyRing::generate()));
+    /// let key = TokenKey::new("flickr", "alice")?;
+    /// tokens.put(&key, &OAuth1Token::new("72157626", "f8b3c4a1").into(), Precondition::Always).await?;
+    ///
+    /// let credentials = refresher.credentials(&tokens, &key).await?;
+    /// assert_eq!(credentials.token, "72157626".into());
+    ///
+    /// // The API has rejected them.
+    /// refresher.mark_refused(&credentials, &tokens, &key).await?;
+    /// let refused = refresher.credentials(&tokens, &key).await;
+    /// assert!(matches!(refused, Err(RefreshError::NeedsAuthorization { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`RefreshError::NotConnected`], [`RefreshError::NeedsAuthorization`] after [`mark_refused`](Self::mark_refused),
-    /// [`RefreshError::WrongKind`], [`RefreshError::Storage`].
+    /// * [`RefreshError::NotConnected`] if no token is stored.
+    /// * [`RefreshError::NeedsAuthorization`] after [`mark_refused`](Self::mark_refused).
+    /// * [`RefreshError::WrongKind`] if a token of OAuth 2.0 is stored.
+    /// * [`RefreshError::Storage`] if the storage failed.
     pub async fn credentials(&self, tokens: &Tokens, key: &TokenKey) -> Result<OAuth1Token, RefreshError> {
-        if let Some(Stored { token: Token::OAuth1(token), progress: Progress::Idle }) = tokens.hot(key) {
+        if let Some(Stored { token: Token::OAuth1(token), progress: Progress::Idle }) = tokens.cached(key) {
             return Ok(token);
         }
         match load(tokens, key).await? {
@@ -25,11 +52,11 @@ impl Refresher {
         }
     }
 
-    /// Marks token credentials that the provider no longer accepts: from now on the user must authorize again. If other
-    /// credentials are stored by now, those are unchanged.
+    /// Marks token credentials that the provider no longer accepts, so that the user must authorize again. If other
+    /// credentials have been stored since, they are unchanged.
     ///
     /// # Errors
-    /// The same as for [`credentials`](Self::credentials).
+    /// The errors of [`credentials`](Self::credentials).
     ///
     /// # Cancel safety
     /// Dropping this future leaves the mark either written or not.
@@ -53,7 +80,7 @@ impl Refresher {
                     (self.observer)(key, &RefreshEvent::NeedsAuthorization { reason });
                     return Ok(());
                 }
-                // The user has logged in or out meanwhile, or the application has changed the record.
+                // The user has logged in or out, or the application has changed the record.
                 Err(TokensError::Storage(StorageError::Conflict)) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -61,6 +88,7 @@ impl Refresher {
     }
 }
 
+/// Reads token credentials and their state.
 async fn load(tokens: &Tokens, key: &TokenKey) -> Result<(OAuth1Token, Progress, Version), RefreshError> {
     match tokens.load(key).await? {
         Some(Versioned { value: Stored { token: Token::OAuth1(token), progress }, version }) => {
@@ -109,7 +137,7 @@ mod tests {
         assert_eq!(*events.lock().unwrap(), [RefreshEvent::NeedsAuthorization { reason: DeadReason::Refused }]);
 
         tokens.put(&key, &OAuth1Token::new("newer", "secret").into(), Precondition::Always).await.unwrap();
-        assert!(refresher.credentials(&tokens, &key).await.is_ok(), "a new login wins");
+        assert!(refresher.credentials(&tokens, &key).await.is_ok(), "a new login replaces them");
     }
 
     #[tokio::test]

@@ -1,4 +1,8 @@
-//! Refreshes tokens before a caller needs them. Any number of replicas may run this at the same time.
+//! Refreshes tokens before a caller needs them.
+//!
+//! A pass lists the tokens by their hints, and refreshes those that are due. Nothing coordinates the replicas: two of
+//! them that refresh the same token meet at its claim, and one adopts the token of the other. A rate and a number of
+//! consecutive failures protect the provider, each per provider.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -18,42 +22,59 @@ use crate::storage::{Filter, PageRequest};
 use crate::time::Timestamp;
 use crate::tokens::Tokens;
 
-/// After this many consecutive failures, the rest of a pass skips the provider.
+/// The number of consecutive failures after which the rest of a pass skips the provider.
 const MAX_FAILURES: u32 = 5;
 
 /// Which tokens to refresh, and how fast.
+///
+/// Most applications do not need this, because [`Refresher::usable`] refreshes a token when it is used. Use
+/// [`idle_for`](Self::idle_for) if the provider expires refresh tokens that are not used for long, and
+/// [`expiring_within`](Self::expiring_within) if no request may wait for a refresh.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oauth_dance_core::{Due, Filter};
+///
+/// const DAY: Duration = Duration::from_secs(24 * 3600);
+///
+/// // A provider that expires refresh tokens after 90 idle days.
+/// let due = Due::idle_for(60 * DAY).with_filter(Filter::everything().provider("microsoft")).with_rate(2);
+/// # let _ = due;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
-    which: Which,
+    selection: Selection,
     filter: Filter,
     interval: Duration,
     concurrency: usize,
 }
 
+/// What makes a token due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
+enum Selection {
     Expiring(Duration),
     Idle(Duration),
 }
 
 impl Due {
-    /// Tokens whose access token has expired or expires within this time, which is at most a quarter of the token's
-    /// lifetime. For connections that must always be ready: tokens are refreshed even if they are not used.
+    /// Tokens whose access token has expired or expires within this time, even if they are not used. The time is at
+    /// most a quarter of the token's lifetime, so that a token is not refreshed again immediately.
     pub fn expiring_within(time: Duration) -> Self {
-        Self::new(Which::Expiring(time))
+        Self::new(Selection::Expiring(time))
     }
 
-    /// Tokens whose access token has expired and that were not refreshed for this long. Choose less than the idle time
-    /// after which the provider expires a refresh token.
+    /// Tokens whose access token has expired and that have not been refreshed for this long. Choose less than the idle
+    /// time after which the provider expires a refresh token.
     pub fn idle_for(time: Duration) -> Self {
-        Self::new(Which::Idle(time))
+        Self::new(Selection::Idle(time))
     }
 
-    fn new(which: Which) -> Self {
-        Self { which, filter: Filter::everything(), interval: Duration::from_millis(200), concurrency: 8 }
+    fn new(selection: Selection) -> Self {
+        Self { selection, filter: Filter::everything(), interval: Duration::from_millis(200), concurrency: 8 }
     }
 
-    /// Only tokens that this filter lists. Its [`expiring_before`](Filter::expiring_before) is not used.
+    /// Selects only tokens that match this filter. Its [`expiring_before`](Filter::expiring_before) is ignored.
     #[must_use]
     pub fn with_filter(self, filter: Filter) -> Self {
         Self { filter, ..self }
@@ -71,26 +92,26 @@ impl Due {
         Self { concurrency: concurrency.max(1), ..self }
     }
 
-    /// Selects everything that may be due now, by the hints that a storage lists.
+    /// The filter for tokens that may be due now, according to their hints.
     fn listed(&self, now: Timestamp) -> Filter {
-        let before = match self.which {
-            Which::Expiring(time) => now.saturating_add(time),
-            Which::Idle(_) => now,
+        let before = match self.selection {
+            Selection::Expiring(time) => now.saturating_add(time),
+            Selection::Idle(_) => now,
         };
         self.filter.clone().expiring_before(before.saturating_add(Duration::from_secs(1)))
     }
 }
 
-/// What one pass did.
+/// The result of one pass. Each listed token is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DueReport {
     /// Tokens that were refreshed.
     pub refreshed: u64,
-    /// Tokens that another process refreshed meanwhile.
+    /// Tokens that another process refreshed first.
     pub adopted: u64,
-    /// Tokens that were listed and not refreshed, because they are not due yet, have no known provider, are backing
-    /// off, are refreshed by another process, or need their user.
+    /// Tokens that were not refreshed, because they are not due yet, have no known provider, are backing off, are being
+    /// refreshed by another process, or need their user.
     pub skipped: u64,
     /// Tokens that could not be refreshed or read.
     pub failed: u64,
@@ -101,10 +122,13 @@ pub struct DueReport {
 /// The state of one provider during a pass.
 #[derive(Default)]
 struct Pace {
+    /// When the next token request may start.
     next: Option<Instant>,
+    /// The number of consecutive failures.
     failures: u32,
 }
 
+/// The provider of a refresh, and its result.
 type Finished = (String, Result<Refreshed, RefreshError>);
 
 /// A running pass.
@@ -115,18 +139,37 @@ struct Pass {
 }
 
 impl Refresher {
-    /// Refreshes all tokens that are due, in one pass. Each token is refreshed exactly once, however many processes do
-    /// the same.
+    /// Refreshes all tokens that are due, in one pass. Each token is refreshed exactly once, even if several processes
+    /// do this at the same time.
     ///
     /// `provider` returns the provider that redeems the token of a key. Tokens for which it returns `None` are skipped.
-    /// Tokens whose users must authorize again are still listed and read in each pass.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// use oauth_dance_core::{Due, KeyRing, MemoryStorage, Redeem, Refresher, Tokens};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider: Option<Arc<dyn Redeem>> = None;
+    /// let (refresher, tokens) = (Refresher::new(), Tokens::sealed(MemoryStorage::new(), KeyRing::generate()));
+    /// let due = Due::expiring_within(Duration::from_secs(600));
+    /// let report = refresher.refresh_due(&tokens, &due, |key| match key.provider() {
+    ///     "github" => provider.clone(),
+    ///     _ => None,
+    /// });
+    /// assert_eq!(report.await?.failed, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`RefreshError::Storage`] if the storage cannot list. A token that cannot be read or refreshed is counted in the
     /// report, and the pass continues.
     ///
     /// # Cancel safety
-    /// The same as for [`usable`](Self::usable).
+    /// Dropping this future starts no further refresh. Those in flight run to their end, and no token is lost.
     pub async fn refresh_due(
         &self,
         tokens: &Tokens,
@@ -141,7 +184,7 @@ impl Refresher {
             for entry in found.entries {
                 match (provider(&entry.key), self.need_of(tokens, &entry.key, due).await) {
                     (Some(provider), Ok(Some(need))) => {
-                        pass.make_room(due.concurrency).await;
+                        pass.wait_for_slot(due.concurrency).await;
                         pass.start(self, tokens, entry.key, provider, need, due.interval);
                     }
                     (_, Ok(_)) => pass.report.skipped += 1,
@@ -153,12 +196,15 @@ impl Refresher {
                 None => break,
             }
         }
-        pass.make_room(1).await;
+        pass.wait_for_slot(1).await;
         Ok(pass.report)
     }
 
-    /// Calls [`refresh_due`](Self::refresh_due) repeatedly, with pauses of about `period`, until the future is dropped.
-    /// Dropping it loses no token.
+    /// Calls [`refresh_due`](Self::refresh_due) repeatedly, with pauses between a half and the whole of `period`. Run
+    /// it in a task, on every replica or on one.
+    ///
+    /// # Cancel safety
+    /// The future ends only by being dropped, which loses no token.
     pub async fn keep_refreshing(
         &self,
         tokens: &Tokens,
@@ -181,7 +227,7 @@ impl Refresher {
         }
     }
 
-    /// The need for which a token is refreshed. `None` if the token is not due or cannot be refreshed.
+    /// The need for which to refresh a token. `None` if the token is not due or cannot be refreshed.
     async fn need_of(&self, tokens: &Tokens, key: &TokenKey, due: &Due) -> Result<Option<Need>, RefreshError> {
         let (token, progress, _) = match load(tokens, key).await {
             Err(RefreshError::NotConnected | RefreshError::WrongKind) => return Ok(None),
@@ -194,9 +240,9 @@ impl Refresher {
             Progress::BackingOff(back_off) => !back_off.is_in_force(now),
             Progress::Dead { .. } => false,
         };
-        let need = match due.which {
-            Which::Expiring(time) => Need::NotDue(time),
-            Which::Idle(time) => {
+        let need = match due.selection {
+            Selection::Expiring(time) => Need::NotDue(time),
+            Selection::Idle(time) => {
                 let elapsed = Duration::from_secs(now.as_unix_seconds()).saturating_sub(time);
                 Need::IssuedSince(Timestamp::from_unix_seconds(elapsed.as_secs() + 1))
             }
@@ -206,6 +252,7 @@ impl Refresher {
 }
 
 impl Pass {
+    /// Starts a refresh in a task, at the pace of its provider.
     fn start(
         &mut self,
         refresher: &Refresher,
@@ -231,13 +278,14 @@ impl Pass {
     }
 
     /// Waits until fewer than `limit` refreshes are in flight.
-    async fn make_room(&mut self, limit: usize) {
+    async fn wait_for_slot(&mut self, limit: usize) {
         while self.work.len() >= limit {
             let Some(ended) = self.work.join_next().await else { return };
             self.count(ended);
         }
     }
 
+    /// Adds a refresh that has ended to the report.
     fn count(&mut self, ended: Result<Finished, JoinError>) {
         let Ok((provider, outcome)) = ended else {
             self.report.failed += 1;

@@ -1,3 +1,5 @@
+//! Why a caller gets no token.
+
 use std::sync::Arc;
 
 use crate::error::TokensError;
@@ -6,8 +8,16 @@ use crate::time::Timestamp;
 
 /// Why there is no usable token.
 ///
-/// This enum is exhaustive on purpose: each variant asks its caller for something else, so a new one must not be mistaken for an
-/// old one.
+/// | error | what to do |
+/// | --- | --- |
+/// | [`NotConnected`](Self::NotConnected), [`NeedsAuthorization`](Self::NeedsAuthorization) | send the user to the login |
+/// | [`BackingOff`](Self::BackingOff), [`Busy`](Self::Busy) | try again later |
+/// | [`Storage`](Self::Storage) | see [`TokensError`] |
+/// | [`WrongKind`](Self::WrongKind) | correct the provider's configuration, or reconnect the account |
+/// | [`Interrupted`](Self::Interrupted) | try again, unless the process is about to exit |
+///
+/// The enum is exhaustive on purpose: each variant requires another action of the caller, so a new variant must not be
+/// mistaken for an existing one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RefreshError {
     /// No token is stored under the key.
@@ -41,7 +51,8 @@ pub enum RefreshError {
     /// The storage failed.
     #[error("the token storage failed")]
     Storage(#[source] Arc<TokensError>),
-    /// The refresh was interrupted because the runtime is shutting down.
+    /// The refresh was interrupted, because the runtime is shutting down or because a [`Redeem`](crate::Redeem)
+    /// panicked.
     #[error("the refresh was interrupted because the runtime is shutting down")]
     Interrupted,
 }

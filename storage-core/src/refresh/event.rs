@@ -1,3 +1,5 @@
+//! Events of refreshes, for logs and metrics.
+
 use std::sync::Arc;
 
 use crate::key::TokenKey;
@@ -8,7 +10,23 @@ use crate::time::Timestamp;
 /// A callback for events.
 pub(super) type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
 
-/// What happened to a connection. An application can log these events to answer why a user was logged out.
+/// What happened to a connection. Log these events to be able to explain later why a user was logged out.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+///
+/// use oauth_dance_core::{RefreshEvent, Refresher};
+///
+/// let log = Arc::new(Mutex::new(Vec::new()));
+/// let lines = Arc::clone(&log);
+/// let refresher = Refresher::new().with_observer(move |key, event| {
+///     if let RefreshEvent::NeedsAuthorization { reason } = event {
+///         lines.lock().unwrap().push(format!("{key}: {}", reason.describe()));
+///     }
+/// });
+/// # let _ = (refresher, log);
+/// assert_eq!(RefreshEvent::Refreshed.name(), "refreshed");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefreshEvent {
@@ -60,13 +78,13 @@ pub enum RefreshEvent {
     },
     /// The refreshed token is for a different subject. It was deleted, and revoked if possible.
     DifferentSubject {
-        /// How this is known.
+        /// What shows that the subject differs.
         cause: String,
     },
 }
 
 impl RefreshEvent {
-    /// A short, stable name for logs and metrics.
+    /// A short name in snake case for logs and metrics. It stays the same in later releases.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Refreshed => "refreshed",

@@ -1,4 +1,8 @@
 //! What a failed redemption means, and how the failure is stored.
+//!
+//! The failure replaces the claim in the record, so that all processes wait for the same pause and report the same
+//! cause. Only a definite response that the grant is invalid ends a connection immediately. Anything else may be an
+//! incident of the provider, and requires the user only after days.
 
 use super::protocol::Refresh;
 use super::single_flight::RefreshResult;
@@ -9,7 +13,7 @@ use crate::record::{Version, Versioned};
 use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 
-/// What a failed redemption stores, returns and reports.
+/// A failed redemption: the state to store, the error to return, and the events to report.
 pub(super) struct Failed {
     progress: Progress,
     error: RefreshError,
@@ -17,6 +21,7 @@ pub(super) struct Failed {
 }
 
 impl Refresh {
+    /// Classifies a failed redemption.
     pub(super) fn failed(&self, error: &RedeemError, tries: Tries) -> Failed {
         if !matches!(error, RedeemError::Dead { .. }) {
             return self.failed_temporarily(error, tries);
@@ -30,8 +35,8 @@ impl Refresh {
         }
     }
 
-    /// A definite refusal of the refresh token counts towards asking the user to authorize again. A response without a token
-    /// counts too, over a longer period.
+    /// Classifies a failure after which the refresh is retried. Repeated refusals over hours require the user, and so
+    /// do responses without a token over days.
     fn failed_temporarily(&self, error: &RedeemError, mut tries: Tries) -> Failed {
         let was_enough = tries.needs_user_since().is_some();
         let now = self.policy.clock.now();
@@ -64,7 +69,7 @@ impl Refresh {
         Failed { error: RefreshError::from(&back_off), progress: Progress::BackingOff(back_off), events }
     }
 
-    /// Replaces the claim by the reason of the failure. Returns `None` if the record no longer holds this claim.
+    /// Replaces the claim by the failure. Returns `None` if the record no longer contains this claim.
     pub(super) async fn store_failure(
         &self,
         failed: Failed,
@@ -75,7 +80,7 @@ impl Refresh {
         match self.store_progress(old, &failed.progress, id, version).await {
             Ok(true) => {}
             Ok(false) => return None,
-            // The claim remains. The process that takes it over will get the same result.
+            // The claim remains, and the process that takes it over will fail in the same way.
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -89,6 +94,7 @@ impl Refresh {
         Some(Err(failed.error))
     }
 
+    /// Writes a state over the claim, also if the token was changed since. Returns `false` if the claim is gone.
     async fn store_progress(
         &self,
         old: OAuth2Token,

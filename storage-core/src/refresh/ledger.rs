@@ -1,9 +1,10 @@
-//! Redeems each refresh token once if tokens are stored in requests, whose storages are independent of each other.
+//! Redeems each refresh token once if the storages of requests are independent of each other.
 //!
 //! Two concurrent requests of one browser carry the same cookie, and therefore the same refresh token. A ledger is a
-//! storage that all requests share. It stores the successor of each spent token for some minutes, sealed, under a hash
-//! of the spent token. The same protocol writes it: one request redeems the refresh token, and the others adopt the
-//! result. So does a late request from a browser that received the responses in the wrong order.
+//! storage that all requests share. For a few minutes, it stores the successor of each spent token, sealed, under a
+//! hash of the spent token. Its entries are written by the same protocol: one request redeems the refresh token, and
+//! the other requests adopt the result. So does a late request of a browser that received the responses in the wrong
+//! order.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,9 +22,9 @@ use crate::storage::Precondition;
 use crate::token::{Extra, OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// How many generations a late request may be behind. The retention of a ledger ends earlier.
+/// The number of generations that a late request may be behind. The retention of a ledger ends much earlier.
 const MAX_GENERATIONS: usize = 100;
-/// How many outdated records are removed at a time.
+/// The number of outdated records that are removed at a time.
 const PURGE_LIMIT: usize = 100;
 
 /// Redeems a refresh token at the provider unless the ledger has its successor.
@@ -52,9 +53,9 @@ impl Refresher {
 
 #[async_trait]
 impl Redeem for RedeemOnce {
-    // `prepare` does nothing here: the ledger may have the successor already, for which the provider is not needed.
+    // `prepare` does nothing here, because the provider is not needed if the ledger already has the successor.
 
-    /// The given lease is not used. The lease on the ledger entry counts.
+    /// Ignores the given lease, because the lease on the ledger entry applies.
     async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
         let mut token = token.clone();
         for _ in 0..MAX_GENERATIONS {
@@ -84,12 +85,13 @@ impl Redeem for RedeemOnce {
 /// The provider behind one entry of the ledger.
 ///
 /// The ledger stores a new token completely and without verification, so that the old one is not redeemed again. The
-/// owner of the connection verifies the token. If an entry disappears, the ledger lost it and no user logged out. The
-/// token is therefore returned from memory, and not revoked.
+/// request verifies the token later. If an entry disappears, the ledger has lost it, because no user can log out of a
+/// ledger. The token is therefore returned from memory, and not revoked.
 struct LedgerProvider {
     provider: Arc<dyn Redeem>,
     /// The extra members of the token in the request, for a provider that needs them.
     extra: Extra,
+    /// The result of the redemption, if this process has redeemed the token.
     redeemed: Mutex<Option<Result<OAuth2Token, RedeemError>>>,
 }
 
@@ -116,6 +118,7 @@ impl Redeem for LedgerProvider {
 }
 
 impl RedeemOnce {
+    /// Finds the successor of a token in the ledger, or redeems the token.
     async fn successor_of(&self, token: &OAuth2Token) -> Result<Refreshed, RedeemError> {
         let generation = generation(token);
         let key = TokenKey::for_generation(&self.provider_name, URL_SAFE_NO_PAD.encode(generation))
@@ -125,10 +128,10 @@ impl RedeemOnce {
             Err(error) => return Err(ledger_failed(&error)),
         }
         let provider = Arc::clone(&self.provider);
-        let ledgered = Arc::new(LedgerProvider { provider, extra: token.extra.clone(), redeemed: Mutex::default() });
-        let provider: Arc<dyn Redeem> = Arc::clone(&ledgered) as _;
+        let entry = Arc::new(LedgerProvider { provider, extra: token.extra.clone(), redeemed: Mutex::default() });
+        let provider: Arc<dyn Redeem> = Arc::clone(&entry) as _;
         let found = self.refresher.refresh(&self.ledger, &key, &provider, Need::SuccessorOf(generation)).await;
-        let redeemed = ledgered.redeemed().take();
+        let redeemed = entry.redeemed().take();
         let token = match (found, redeemed) {
             (Ok(found), _) => return Ok(found),
             (Err(RefreshError::NotConnected), Some(Ok(token))) => token,
@@ -143,7 +146,7 @@ impl RedeemOnce {
             ) => return Err(error),
             (Err(error), _) => return Err(self.classify(error)),
         };
-        // The ledger lost the entry meanwhile. It is written again for other requests.
+        // The ledger has lost the entry. It is written again for other requests.
         if let Err(error) = self.ledger.put(&key, &Token::OAuth2(token.clone()), Precondition::Always).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -153,7 +156,7 @@ impl RedeemOnce {
         Ok(Refreshed { token, redeemed: true })
     }
 
-    /// What the state of a ledger entry means for the refresh token.
+    /// What the error of a ledger entry means for the refresh token.
     fn classify(&self, error: RefreshError) -> RedeemError {
         let cause = error.to_string();
         match error {
@@ -168,7 +171,8 @@ impl RedeemOnce {
         }
     }
 
-    /// Removes outdated records, so that the storage of an application that never purges does not fill up.
+    /// Removes outdated records in the background, so that the ledger of an application that never purges does not fill
+    /// up.
     fn purge(&self) {
         let storage = Arc::clone(self.ledger.storage());
         tokio::spawn(async move {
@@ -182,7 +186,7 @@ impl RedeemOnce {
     }
 }
 
-/// The first content of an entry. The extra members belong to each cookie, and stay there.
+/// The initial content of an entry. The extra members belong to a cookie, and are not shared.
 fn without_extra(token: &OAuth2Token) -> Token {
     Token::OAuth2(OAuth2Token { extra: Extra::default(), ..token.clone() })
 }

@@ -1,4 +1,7 @@
 //! What a caller of a refresh needs.
+//!
+//! Callers of the same key may need different things: a token that has not expired, or another one than the API has
+//! just rejected. A refresh is over for a caller as soon as the stored token meets the caller's need.
 
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use crate::secret::Secret;
 use crate::time::Timestamp;
 use crate::token::OAuth2Token;
 
-/// The condition that a token has to meet for a caller.
+/// The condition that a token has to meet.
 #[derive(Clone)]
 pub(super) enum Need {
     /// The token has not expired.
@@ -26,6 +29,7 @@ pub(super) enum Need {
 }
 
 impl Need {
+    /// Whether a token meets the condition now.
     pub(super) fn is_met_by(&self, token: &OAuth2Token, policy: &Policy) -> bool {
         let now = policy.clock.now();
         match self {
@@ -46,9 +50,10 @@ impl Need {
     }
 }
 
-/// Identifies one generation of a token: the hash of its secrets.
+/// Identifies a token by the hash of its secrets.
 pub(super) type Generation = [u8; 32];
 
+/// Computes the hash of a token's secrets. It is one-way, so it may be part of a key in a ledger.
 pub(super) fn generation(token: &OAuth2Token) -> Generation {
     let refresh_token = token.refresh_token.as_ref().map(Secret::expose).unwrap_or_default();
     let access_token = token.access_token.expose();

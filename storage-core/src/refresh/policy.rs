@@ -1,3 +1,9 @@
+//! The times of a refresh, and its random choices.
+//!
+//! The times depend on each other. A lease is longer than a token request, so that no process takes over while a
+//! request may still reach the provider. A caller waits longer than two leases, so that it survives the death of
+//! another process.
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +13,19 @@ use crate::random::random_bytes;
 use crate::time::{Clock, Timestamp};
 use crate::token::OAuth2Token;
 
-/// How much longer a lease is than the token request it covers: time for the two writes around the request.
+/// The difference between a lease and the request timeout. It is the time for the writes before and after the request.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// The upper limit of the request timeout.
 const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest lease that a process can write. A longer one in a record is invalid.
 pub(super) const MAX_LEASE: Duration = MAX_REQUEST_TIMEOUT.saturating_add(LEASE_MARGIN);
+/// The pause after the first failure. Each further pause is twice as long.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(2);
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
-/// A refresh token that is refused with an unknown error is retried less often, because the grant may be invalid.
+/// The longest pause if the provider refuses the refresh token with an unknown error. It is longer, because the grant
+/// may be invalid.
 const MAX_BACK_OFF_REFUSED: Duration = Duration::from_secs(3600);
+/// The pause before a claimed record is read again. Each further pause is twice as long.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 const MAX_POLL: Duration = Duration::from_millis(500);
 
@@ -25,7 +34,7 @@ const MAX_POLL: Duration = Duration::from_millis(500);
 pub(crate) struct Policy {
     pub(crate) clock: Clock,
     request_timeout: Duration,
-    /// The longest time before its expiry at which an access token is refreshed.
+    /// How long before its expiry an access token is refreshed, at most.
     pub(crate) margin: Duration,
     random: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -54,12 +63,13 @@ impl Policy {
         self.request_timeout
     }
 
-    /// Always longer than the request timeout.
+    /// The length of a claim's lease. It is longer than the request timeout.
     pub(crate) fn lease(&self) -> Duration {
         self.request_timeout + LEASE_MARGIN
     }
 
-    /// The longest time that a caller waits: for another process that dies, and for a third one that takes over.
+    /// The longest time that a caller waits: for another process, which may die, and for a third process that takes
+    /// over.
     pub(crate) fn max_wait(&self) -> Duration {
         self.lease() * 2 + self.request_timeout
     }
@@ -78,29 +88,31 @@ impl Policy {
         now.saturating_add(margin) >= expires_at
     }
 
-    /// When to retry after these failures. `retry_after` is what the provider asked for; the later of the two counts.
+    /// When to retry after these failures: after the back-off or after `retry_after` of the provider, whichever is
+    /// later.
     pub(crate) fn back_off(&self, tries: &Tries, retry_after: Option<Duration>) -> Timestamp {
         let doubled = FIRST_BACK_OFF.saturating_mul(1 << tries.failed.min(16));
         let is_rare = tries.refused.is_some() || tries.needs_user_since().is_some();
         let max = if is_rare { MAX_BACK_OFF_REFUSED } else { MAX_BACK_OFF };
         let pause = self.jitter(doubled.min(max));
-        let asked =
-            retry_after.map_or(Duration::ZERO, |asked| asked.min(MAX_RETRY_AFTER) + self.jitter(FIRST_BACK_OFF));
-        // One second is added because both this instant and the pause lose their fractions of a second.
-        self.clock.now().saturating_add(pause.max(asked) + Duration::from_secs(1))
+        let requested =
+            retry_after.map_or(Duration::ZERO, |time| time.min(MAX_RETRY_AFTER) + self.jitter(FIRST_BACK_OFF));
+        // One second is added, because both the current instant and the pause lose their fractions of a second.
+        self.clock.now().saturating_add(pause.max(requested) + Duration::from_secs(1))
     }
 
-    /// How long to wait before the record is read again for the n-th time.
+    /// The pause before a claimed record is read again for the n-th time.
     pub(crate) fn poll(&self, n: u32) -> Duration {
         self.jitter(FIRST_POLL.saturating_mul(1 << n.min(16)).min(MAX_POLL))
     }
 
-    /// A random duration between a half and the whole of this one.
+    /// A random duration between the half and the whole of this one, so that processes do not act in step.
     pub(crate) fn jitter(&self, duration: Duration) -> Duration {
         between_half_and_whole(duration, (self.random)())
     }
 }
 
+/// Maps a random number to a duration between the half and the whole of `duration`.
 fn between_half_and_whole(duration: Duration, random: u64) -> Duration {
     duration / 2 + (duration / 2).mul_f64(random as f64 / u64::MAX as f64)
 }

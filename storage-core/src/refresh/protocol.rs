@@ -1,4 +1,7 @@
-//! The protocol: claim, redeem, commit; or wait and take over.
+//! The protocol: claim, redeem and commit, or wait and take over.
+//!
+//! The [module above](super) explains why each step is necessary. This module contains the claim and the redemption.
+//! `commit.rs` stores the new token, and `failure.rs` stores a failure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use crate::storage::Precondition;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// How often one refresh may start over, because the record changed or the process was suspended.
+/// The number of times that a refresh may start over, because the record changed or the process was suspended.
 const MAX_CLAIMS: u32 = 10;
 
 /// One refresh of one key.
@@ -32,6 +35,7 @@ pub(super) struct Refresh {
     pub(super) need: Need,
     pub(super) policy: Policy,
     pub(super) observer: Observer,
+    /// Where the callers wait for the outcome.
     pub(super) outcome: watch::Sender<Option<RefreshResult>>,
 }
 
@@ -43,7 +47,7 @@ struct Claimed {
     version: Version,
 }
 
-/// Identifies a claim of this process, and says how long it is valid.
+/// The id of a claim of this process, and how long it is valid.
 #[derive(Clone)]
 struct OwnClaim {
     id: u64,
@@ -55,12 +59,13 @@ enum Next {
     Done(RefreshResult),
     /// The record changed. Read it again.
     ReadAgain,
-    /// Nothing was sent under this claim, and its lease is too short now. Renew the claim.
+    /// Nothing was sent under this claim, and too little of its lease is left. Renew the claim.
     Reclaim(OwnClaim),
 }
 
 impl Refresh {
-    /// Runs the refresh and publishes its outcome. May continue afterwards, to store a token that only memory has.
+    /// Runs the refresh and publishes its outcome. If the storage fails, the outcome is published before the token is
+    /// stored, and the refresh continues.
     pub(super) async fn run(self) {
         let storage = self.tokens.storage().capabilities().name;
         let span = tracing::info_span!("token_refresh", provider = self.key.provider(), storage, outcome = Empty);
@@ -72,6 +77,7 @@ impl Refresh {
         work.instrument(span).await;
     }
 
+    /// Claims and redeems, again if the record has changed in between.
     async fn refresh(&self) -> RefreshResult {
         let mut unused = None;
         for _ in 0..MAX_CLAIMS {
@@ -88,8 +94,8 @@ impl Refresh {
         Err(RefreshError::Busy)
     }
 
-    /// Writes a claim. Returns the inner `Err` with a token that already meets the need. `own` is a claim of this
-    /// process under which nothing was sent.
+    /// Writes a claim. The inner `Err` is a token that already meets the need, so that none is redeemed. `own` is a
+    /// claim of this process under which nothing was sent.
     async fn claim(&self, mut own: Option<OwnClaim>) -> Result<Result<Claimed, OAuth2Token>, RefreshError> {
         let mut give_up = Instant::now() + self.policy.max_wait();
         let mut watched: Option<(u64, Instant)> = None;
@@ -122,7 +128,7 @@ impl Refresh {
                 }
                 Progress::BackingOff(back_off) => back_off.tries,
                 Progress::Claimed(claim) => match &own {
-                    // An earlier write of this process took effect although its response was lost.
+                    // An earlier write of this process has taken effect, although its response was lost.
                     Some(own) if own.id == claim.id => {
                         if self.is_in_time(&own.lease) {
                             self.observe_takeover(takes_over);
@@ -131,7 +137,7 @@ impl Refresh {
                         claim.tries
                     }
                     _ => {
-                        // Other writers may change the record while the claim stays the same.
+                        // The record may change while the claim stays the same, so the id of the claim is compared.
                         let since = match watched {
                             Some((seen, since)) if seen == claim.id => since,
                             _ => Instant::now(),
@@ -171,6 +177,7 @@ impl Refresh {
         Err(RefreshError::Busy)
     }
 
+    /// Reports that another process's refresh was taken over.
     fn observe_takeover(&self, takes_over: bool) {
         if takes_over {
             self.observe(&RefreshEvent::TakenOver);
@@ -196,7 +203,7 @@ impl Refresh {
             Err(RedeemError::LeaseExpired) => Ok(Next::Reclaim(own)),
             Err(error) => {
                 let failed = self.failed(&error, tries);
-                // `None`: the user has logged in or out meanwhile, or another process has taken over.
+                // `None` means that the user has logged in or out, or that another process has taken over.
                 Ok(self.store_failure(failed, old, own.id, version).await.map_or(Next::ReadAgain, Next::Done))
             }
         }
@@ -222,10 +229,12 @@ impl Refresh {
         timeout(limit, self.provider.redeem(old, lease)).await.unwrap_or_else(late)
     }
 
+    /// Sends the outcome to the callers that wait.
     pub(super) fn publish(&self, outcome: RefreshResult) {
         self.outcome.send_replace(Some(outcome));
     }
 
+    /// Logs an event, and calls the observer.
     pub(super) fn observe(&self, event: &RefreshEvent) {
         tracing::info!(provider = self.key.provider(), event = event.name(), "token refresh");
         // A panic of the observer must not lose a token that is not stored yet.
@@ -236,7 +245,7 @@ impl Refresh {
     }
 }
 
-/// A short, stable name for spans.
+/// The outcome in a span. Dashboards depend on these names.
 fn name_of(outcome: &RefreshResult) -> &'static str {
     match outcome {
         Ok(refreshed) if refreshed.redeemed => "refreshed",

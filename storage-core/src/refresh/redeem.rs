@@ -1,3 +1,5 @@
+//! What the refresh protocol needs to know about a provider.
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -5,35 +7,67 @@ use async_trait::async_trait;
 use super::Lease;
 use crate::token::OAuth2Token;
 
-/// Redeems refresh tokens at one provider.
+/// Redeems refresh tokens at one provider. A [`Refresher`](crate::Refresher) calls it under a claim.
+///
+/// `oauth-dance` implements this for its providers. Implement it yourself to use this crate without it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oauth_dance_core::{Clock, Lease, OAuth2Token, Redeem, RedeemError, async_trait};
+///
+/// struct Example;
+///
+/// #[async_trait]
+/// impl Redeem for Example {
+///     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError> {
+///         // Open the connection to the token endpoint here.
+///         if lease.is_expired() {
+///             return Err(RedeemError::LeaseExpired);
+///         }
+///         // Send the request here, once, and read the response.
+///         let mut new = token.clone();
+///         new.access_token = "second".into();
+///         new.refresh_token = Some("next".into());
+///         new.expires_at = Some(Clock::system().now().saturating_add(Duration::from_secs(3600)));
+///         Ok(new)
+///     }
+///
+///     async fn revoke(&self, _: &OAuth2Token) {
+///         // Send a revocation request (RFC 7009) here, if the provider supports it.
+///     }
+/// }
+/// # let _: &dyn Redeem = &Example;
+/// ```
 #[async_trait]
 pub trait Redeem: Send + Sync + 'static {
     /// Fetches the data for a token request, such as the address of the token endpoint from the issuer's metadata.
     ///
-    /// This is called before [`redeem`](Self::redeem), with a separate timeout. It therefore does not shorten the token
-    /// request: a request that is interrupted after it was sent may lose the only copy of a new refresh token. The
-    /// default does nothing.
+    /// This is called before [`redeem`](Self::redeem), with a separate timeout, so that a slow metadata server does not
+    /// shorten the time for the token request. A token request that is interrupted after it was sent may lose the only
+    /// copy of a new refresh token. The default does nothing.
     ///
     /// # Errors
-    /// [`RedeemError`], as for a token request that was not sent.
+    /// [`RedeemError`] of a token request that was not sent, usually [`NotRedeemed`](RedeemError::NotRedeemed).
     async fn prepare(&self) -> Result<(), RedeemError> {
         Ok(())
     }
 
     /// Redeems the refresh token of `token` and returns the complete new token.
     ///
-    /// If the provider issued no new refresh token, the new token contains the old one (RFC 6749 section 6). It
-    /// contains the key it is bound to, if any. The implementation must not retry, except for a request that the
-    /// provider rejected before it evaluated the refresh token (RFC 9449 section 8).
+    /// If the provider issued no new refresh token, the new token contains the old one (RFC 6749 section 6). It also
+    /// contains the [key](OAuth2Token::dpop_key) that it is bound to, if there is one.
     ///
-    /// Check [`lease`](Lease::is_expired) directly before the request leaves, ideally after the connection is open.
+    /// The implementation must not retry, because the first request may have spent the refresh token. The only
+    /// exception is a request that the provider rejected before it evaluated the refresh token (RFC 9449 section 8).
+    /// Check [`lease`](Lease::is_expired) directly before the request leaves.
     ///
     /// # Errors
     /// [`RedeemError`], classified by what it means for the refresh token.
     async fn redeem(&self, token: &OAuth2Token, lease: &Lease) -> Result<OAuth2Token, RedeemError>;
 
-    /// Revokes a new token that must not be used, because its user has logged out meanwhile or it is for a different
-    /// subject. Best effort.
+    /// Revokes a new token that must not be used, because its user has logged out during the refresh or because it is
+    /// for a different subject. This is best-effort, so an error is not returned.
     async fn revoke(&self, token: &OAuth2Token);
 
     /// Returns the part of a new token that is stored and returned to callers. The default is the whole token.
@@ -50,7 +84,8 @@ pub trait Redeem: Send + Sync + 'static {
     }
 }
 
-/// What happens to a new token after it was stored. `cause` is a short reason that contains no secret.
+/// The result of [`Redeem::verify`], which decides what happens to a stored token. `cause` is a short reason that
+/// contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
@@ -63,12 +98,23 @@ pub enum Verdict {
     },
     /// The token is for a different subject. It is deleted.
     DifferentSubject {
-        /// How this is known.
+        /// What shows that the subject differs.
         cause: String,
     },
 }
 
-/// Why a refresh token was not exchanged for a new token. `cause` is a short reason that contains no secret.
+/// Why a refresh token was not exchanged for a new token, classified by what it means for the refresh token.
+///
+/// `cause` is a short reason that contains no secret. It is stored and logged.
+///
+/// | error | is the refresh token spent? | what happens next |
+/// | --- | --- | --- |
+/// | [`Dead`](Self::Dead) | it is invalid | the user must authorize again |
+/// | [`Refused`](Self::Refused) | no | retried; after refusals over 12 hours, the user must authorize again |
+/// | [`Misconfigured`](Self::Misconfigured), [`NotRedeemed`](Self::NotRedeemed) | no | retried |
+/// | [`Unusable`](Self::Unusable) | maybe | retried; after a week, the user must authorize again |
+/// | [`Unknown`](Self::Unknown) | maybe | retried once more, which shows it |
+/// | [`LeaseExpired`](Self::LeaseExpired) | no | claimed again |
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedeemError {
@@ -84,7 +130,7 @@ pub enum RedeemError {
     Refused {
         /// What the provider reported.
         cause: String,
-        /// How long the provider asks the client to wait.
+        /// How long the client has to wait, if the provider has sent `Retry-After`.
         retry_after: Option<Duration>,
     },
     /// The client or its configuration is at fault (`invalid_client`). The grant is unaffected, and the refresh token
@@ -94,21 +140,21 @@ pub enum RedeemError {
         /// What the provider reported, and what to correct.
         cause: String,
     },
-    /// The provider was not reached, or is temporarily unable to respond. The refresh token is not spent.
+    /// The provider was not reached, or is temporarily unable to process the request. The refresh token is not spent.
     #[error("{cause}")]
     NotRedeemed {
         /// What happened.
         cause: String,
-        /// How long the provider asks the client to wait.
+        /// How long the client has to wait, if the provider has sent `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The provider responded, but with a server error (5xx) or with a success that contains no token. The refresh token may
-    /// be spent. If this goes on, the user is asked to authorize again, later than after refusals.
+    /// The provider responded with a server error (5xx), or with a success that contains no token. The refresh token
+    /// may be spent.
     #[error("{cause}")]
     Unusable {
-        /// What the provider said.
+        /// What the provider responded.
         cause: String,
-        /// How long the provider asks the client to wait.
+        /// How long the client has to wait, if the provider has sent `Retry-After`.
         retry_after: Option<Duration>,
     },
     /// The request may have reached the provider, but no response arrived. The refresh token may be spent.
@@ -116,7 +162,7 @@ pub enum RedeemError {
     Unknown {
         /// What happened.
         cause: String,
-        /// How long the provider asks the client to wait.
+        /// How long the client has to wait, if the provider has sent `Retry-After`.
         retry_after: Option<Duration>,
     },
     /// The [lease](Lease) expired before the request left. Nothing was sent.
@@ -125,7 +171,7 @@ pub enum RedeemError {
 }
 
 impl RedeemError {
-    /// How long the provider asks the client to wait.
+    /// How long the client has to wait, if the provider has sent `Retry-After`.
     pub(super) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Dead { .. } | Self::Misconfigured { .. } | Self::LeaseExpired => None,

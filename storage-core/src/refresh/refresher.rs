@@ -1,3 +1,5 @@
+//! The entry point of the refresh protocol.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +22,50 @@ use crate::time::Clock;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
-/// Returns usable tokens, and refreshes them if necessary. Each refresh token is redeemed exactly once, however many
-/// callers and processes ask at the same time.
+/// Returns usable tokens, and refreshes them if necessary. Each refresh token is redeemed exactly once, even if many
+/// callers and processes need it at the same time.
 ///
-/// Cloning is cheap. Clones share the refreshes in flight. The [module](crate::refresh) describes the protocol.
+/// A clone is cheap and shares the refreshes in flight. Create one refresher for all users and providers. The
+/// [module](crate::refresh) describes the protocol.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use oauth_dance_core::{Clock, Lease, RedeemError, async_trait};
+/// use std::sync::Arc;
+///
+/// use oauth_dance_core::{
+///     KeyRing, MemoryStorage, OAuth2Token, Precondition, Redeem, Refresher, Timestamp, TokenKey, Tokens,
+/// };
+/// # struct Example;
+/// # #[async_trait]
+/// # impl Redeem for Example {
+/// #     async fn redeem(&self, token: &OAuth2Token, _: &Lease) -> Result<OAuth2Token, RedeemError> {
+/// #         let mut new = token.clone();
+/// #         new.access_token = "second".into();
+/// #         new.expires_at = Some(Clock::system().now().saturating_add(Duration::from_secs(3600)));
+/// #         Ok(new)
+/// #     }
+/// #     async fn revoke(&self, _: &OAuth2Token) {}
+/// # }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate());
+/// let key = TokenKey::new("example", "alice")?;
+/// let mut token = OAuth2Token::bearer("first");
+/// token.refresh_token = Some("refresh".into());
+/// token.expires_at = Some(Timestamp::from_unix_seconds(1_700_000_000));
+/// tokens.put(&key, &token.into(), Precondition::Always).await?;
+///
+/// let refresher = Refresher::new();
+/// let provider: Arc<dyn Redeem> = Arc::new(Example); // see `Redeem`
+/// let usable = refresher.usable(&tokens, &key, &provider).await?;
+/// assert_eq!(usable.access_token, "second".into());
+///
+/// refresher.finish().await; // before the process exits
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Refresher {
     pub(super) policy: Policy,
@@ -45,35 +87,53 @@ impl Refresher {
         self
     }
 
-    /// Sets how long a token request may take, at most ten minutes. Leases are ten seconds longer.
+    /// Sets how long a token request may take. The default is 20 seconds, and the maximum is ten minutes.
+    ///
+    /// A lease is ten seconds longer. After a process has died, other processes wait for the rest of its lease, so a
+    /// longer timeout also delays them longer.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.policy = self.policy.with_request_timeout(timeout);
         self
     }
 
-    /// Sets how long before its expiry an access token is refreshed. The time is chosen between a half and the whole of
-    /// this margin, and is at most a quarter of the token's lifetime.
+    /// Sets how long before its expiry an access token is refreshed. The default is one minute.
+    ///
+    /// The actual time is between the half and the whole of this margin, and at most a quarter of the token's lifetime.
+    /// It differs between tokens, so that tokens that were issued together are not refreshed together.
     #[must_use]
     pub fn with_margin(mut self, margin: Duration) -> Self {
         self.policy.margin = margin;
         self
     }
 
-    /// Calls a function for every event. The function must not block.
+    /// Calls a function for every event, such as to log it. The function must not block, because the refresh waits for
+    /// it. A panic of the function is logged and has no other effect.
     #[must_use]
     pub fn with_observer(self, observer: impl Fn(&TokenKey, &RefreshEvent) + Send + Sync + 'static) -> Self {
         Self { observer: Arc::new(observer), ..self }
     }
 
-    /// Redeems each refresh token once even if the storage is [bound to a request](crate::Capabilities::request_bound).
-    ///
-    /// The ledger stores the successor of each spent token under a hash of the spent token. All processes have to share
-    /// the ledger. Its [retention](Tokens::with_retention) limits how late a request with an old cookie may arrive;
-    /// choose a few minutes.
+    /// Redeems each refresh token once, even if the storage is [bound to a
+    /// request](crate::Capabilities::request_bound).
     ///
     /// Without a ledger, two concurrent requests of one browser redeem the same refresh token. A provider that rotates
     /// refresh tokens then revokes the grant.
+    ///
+    /// The ledger stores the successor of each spent token under a hash of the spent token. All processes have to share
+    /// the ledger. Its [retention](Tokens::with_retention) limits how late a request with an old cookie may arrive.
+    /// Choose a few minutes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use oauth_dance_core::{KeyRing, MemoryStorage, Refresher, Tokens};
+    ///
+    /// let shared = MemoryStorage::new(); // in production, a storage that all processes share
+    /// let ledger = Tokens::sealed(shared, KeyRing::generate()).with_retention(Duration::from_secs(600));
+    /// let refresher = Refresher::new().with_ledger(ledger);
+    /// # let _ = refresher;
+    /// ```
     #[must_use]
     pub fn with_ledger(self, ledger: Tokens) -> Self {
         Self { ledger: Some(ledger), ..self }
@@ -82,20 +142,22 @@ impl Refresher {
     /// Returns an access token that has not expired.
     ///
     /// A token that has expired is refreshed first. A token that is about to expire is returned as it is, and refreshed
-    /// in the background. If the storage is bound to a request, both are refreshed first.
+    /// in the background. If the storage is bound to a request, both are refreshed first, because a write in the
+    /// background would be lost.
     ///
     /// # Errors
-    /// [`RefreshError`].
+    /// [`RefreshError`], which has a variant for each action of the caller. While a refresh fails temporarily, an
+    /// access token that has not expired is still returned.
     ///
     /// # Cancel safety
-    /// The refresh runs in its own task. Dropping this future neither aborts the refresh nor loses a token.
+    /// The refresh runs in a task of its own. Dropping this future neither aborts the refresh nor loses a token.
     pub async fn usable(
         &self,
         tokens: &Tokens,
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
     ) -> Result<OAuth2Token, RefreshError> {
-        if let Some(token) = self.hot_token(tokens, key) {
+        if let Some(token) = self.cached_token(tokens, key) {
             return Ok(token);
         }
         let (token, progress, _) = match load(tokens, key).await {
@@ -134,16 +196,16 @@ impl Refresher {
         Ok(token)
     }
 
-    /// The cached token if it can be used as it is. Whatever else the cache has may be outdated.
-    fn hot_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
-        let Stored { token: Token::OAuth2(token), progress } = tokens.hot(key)? else { return None };
+    /// The cached token, if it can be used as it is. Any other state in the cache may be outdated.
+    fn cached_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
+        let Stored { token: Token::OAuth2(token), progress } = tokens.cached(key)? else { return None };
         let is_dead = matches!(progress, Progress::Dead { .. });
         let is_due = self.policy.is_due(&token, self.policy.clock.now(), self.policy.margin);
         (!is_dead && !is_due).then_some(token)
     }
 
-    /// Returns another token than the one that the provider's API has just rejected: the stored token if another one is
-    /// stored by now, or a refreshed token.
+    /// Returns another token than the one that the provider's API has rejected: the stored token if it differs, or a
+    /// refreshed token.
     pub(super) async fn refresh_rejected(
         &self,
         rejected: &Secret,
@@ -154,10 +216,11 @@ impl Refresher {
         Ok(self.refresh(tokens, key, provider, Need::OtherThan(rejected.clone())).await?.token)
     }
 
-    /// Returns the stored token, expired or not, and its state. `None` if no token is stored.
+    /// Returns the stored token, expired or not, and its state. `None` if no token is stored. Refreshes nothing, so it
+    /// can be used for a page that lists connections.
     ///
     /// # Errors
-    /// [`RefreshError::Storage`].
+    /// [`RefreshError::Storage`] if the storage failed or the token cannot be read.
     pub async fn connection(&self, tokens: &Tokens, key: &TokenKey) -> Result<Option<Connection>, RefreshError> {
         let Some(Versioned { value: Stored { token, progress }, .. }) = tokens.load(key).await? else {
             return Ok(None);
@@ -171,11 +234,15 @@ impl Refresher {
     /// Waits until no refresh is in flight in this process. Call this before the process exits, so that no new token is
     /// lost.
     ///
-    /// While the storage is down, this waits until it is back. Set a timeout.
+    /// While the storage is unavailable, this waits until it is back. Set a timeout.
+    ///
+    /// # Cancel safety
+    /// Dropping this future has no effect on the refreshes.
     pub async fn finish(&self) {
         self.in_flight.wait_until_idle().await;
     }
 
+    /// Waits for a refresh of this key until the token meets the need.
     pub(super) async fn refresh(
         &self,
         tokens: &Tokens,
@@ -198,7 +265,7 @@ impl Refresher {
                         return Ok(found);
                     }
                     Some(Err(error)) => return Err(error),
-                    // The refresh was started for a weaker need than this caller's. The next one can start when it has
+                    // The refresh was started for a weaker need than this caller's. Another one can start when it has
                     // ended.
                     _ => while outcome.changed().await.is_ok() {},
                 }
@@ -212,6 +279,7 @@ impl Refresher {
         self.in_flight.unstored_token(tokens, key).filter(|token| Need::Unexpired.is_met_by(token, &self.policy))
     }
 
+    /// Joins the refresh of this key, or starts one.
     fn join(
         &self,
         tokens: &Tokens,
@@ -249,6 +317,7 @@ impl fmt::Debug for Refresher {
     }
 }
 
+/// Reads a token of OAuth 2.0 and the state of its refresh.
 pub(super) async fn load(tokens: &Tokens, key: &TokenKey) -> Result<(OAuth2Token, Progress, Version), RefreshError> {
     match tokens.load(key).await? {
         Some(Versioned { value: Stored { token: Token::OAuth2(token), progress }, version }) => {

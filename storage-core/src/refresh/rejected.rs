@@ -1,4 +1,8 @@
 //! Access tokens that a provider's API rejects before they expire.
+//!
+//! A rejection is ambiguous. The token may have been revoked, or the request may be wrong, or the API may be broken for
+//! all tokens. If every rejection caused a refresh, a broken API would cause a refresh with each call. Therefore the
+//! age of a token limits how often it is replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +24,22 @@ const MIN_AGE: Duration = Duration::from_secs(60);
 /// The minimum age at which a token that replaced a rejected one is replaced itself, or a quarter of its lifetime if
 /// that is less.
 const MIN_REPLACEMENT_AGE: Duration = Duration::from_secs(600);
-/// How often a write is tried that conflicts with other writers.
+/// The number of tries if a write conflicts with other writers.
 const MAX_WRITES: usize = 5;
 
-/// How an API explained the rejection of an access token.
+/// Whether an API has explained its rejection of an access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Status 401 without a reason. Some APIs respond this way if the token is valid but the request is not.
+    /// Status 401 without a reason. Some APIs respond in this way if the token is valid and the request is not.
     Unexplained,
-    /// The error `invalid_token` (RFC 6750 section 3.1), or another response that clearly blames the token.
+    /// The error `invalid_token` (RFC 6750 section 3.1), or another response that is clearly about the token.
     InvalidToken,
 }
 
 impl Refresher {
-    /// Replaces an access token that the provider's API has rejected. Returns the stored token if another one is stored
-    /// by now, or a refreshed token. Returns `None` if the rejected token stays in use.
+    /// Replaces an access token that the provider's API has rejected. Returns the stored token if it is another one, or
+    /// a refreshed token. Returns `None` if the rejected token stays in use.
     ///
     /// The rejected token stays in use in three cases:
     ///
@@ -43,17 +47,18 @@ impl Refresher {
     /// * It replaced another rejected token within the last ten minutes.
     /// * It cannot be refreshed, and the rejection is unexplained.
     ///
-    /// Both periods are at most a quarter of the token's lifetime. An API that rejects every token therefore causes one
-    /// refresh in ten minutes, however many calls and processes there are, if its tokens live for at least 40 minutes.
+    /// Both periods are at most a quarter of the token's lifetime. If tokens live for at least 40 minutes, an API that
+    /// rejects every token therefore causes one refresh in ten minutes, for any number of calls and processes.
     ///
     /// An invalid token that cannot be refreshed is marked [`DeadReason::Rejected`] until the user authorizes again.
     /// The token itself remains stored.
     ///
     /// # Errors
-    /// [`RefreshError::NeedsAuthorization`] if the token cannot be replaced; [`RefreshError`] as for any refresh.
+    /// [`RefreshError::NeedsAuthorization`] if the token cannot be replaced. Otherwise the errors of
+    /// [`usable`](Self::usable).
     ///
     /// # Cancel safety
-    /// As [`usable`](Self::usable).
+    /// The same as for [`usable`](Self::usable).
     pub async fn replace_rejected(
         &self,
         rejected: &Secret,
@@ -69,7 +74,7 @@ impl Refresher {
             if is_dead || token.refresh_token.is_none() {
                 return match rejection {
                     Rejection::Unexplained if !is_dead => Ok(None),
-                    _ => self.give_up_rejected(rejected, tokens, key).await,
+                    _ => self.mark_rejected(rejected, tokens, key).await,
                 };
             }
             if is_recent(&token, &progress, rejection, now) {
@@ -77,13 +82,13 @@ impl Refresher {
             }
         }
         match self.refresh_rejected(rejected, tokens, key, provider).await {
-            Err(RefreshError::NeedsAuthorization { .. }) => self.give_up_rejected(rejected, tokens, key).await,
+            Err(RefreshError::NeedsAuthorization { .. }) => self.mark_rejected(rejected, tokens, key).await,
             replaced => Ok(Some(replaced?)),
         }
     }
 
-    /// Marks the stored token as dead. If another token is stored by now, returns that token instead.
-    async fn give_up_rejected(
+    /// Marks the stored token as dead. If it is another token, returns it instead.
+    async fn mark_rejected(
         &self,
         rejected: &Secret,
         tokens: &Tokens,
@@ -126,8 +131,8 @@ impl Refresher {
     }
 }
 
-/// Whether a token is too new to be replaced. An `issued_at` in the future comes from another clock, so the absolute
-/// distance counts.
+/// Whether a token is too new to be replaced. If `issued_at` is in the future, it was written by another clock, so only
+/// the distance counts.
 fn is_recent(token: &OAuth2Token, progress: &Progress, rejection: Rejection, now: Timestamp) -> bool {
     let interval = match (progress, rejection) {
         (Progress::Replaced, _) => MIN_REPLACEMENT_AGE,

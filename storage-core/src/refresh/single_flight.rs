@@ -1,4 +1,7 @@
-//! At most one refresh in flight for each key in this process. It runs in a task of its own, which no caller can abort.
+//! At most one refresh in flight for each key in this process.
+//!
+//! The refresh runs in a task of its own, which no caller can abort. A caller waits on a channel. Between processes,
+//! the claim in the record does the same. Within a process this saves reads, writes and waiting.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,7 +22,7 @@ pub(super) type RefreshResult = Result<Refreshed, RefreshError>;
 #[derive(Clone)]
 pub(super) struct Refreshed {
     pub(super) token: OAuth2Token,
-    /// The token comes from the provider in this refresh, and not from the storage.
+    /// Whether this refresh received the token from the provider. Otherwise it found the token in the storage.
     pub(super) redeemed: bool,
 }
 
@@ -33,8 +36,8 @@ pub(super) struct InFlight {
 
 /// A key in one storage.
 ///
-/// Storages are compared by address, because some live only as long as one request. The `Arc` prevents another storage
-/// from getting the same address meanwhile.
+/// Storages are compared by address, because each request may have its own. The `Arc` prevents a new storage from
+/// getting the same address while the refresh is in flight.
 #[derive(Clone)]
 struct FlightKey {
     storage: Arc<dyn TokenStorage>,
@@ -68,8 +71,8 @@ impl Hash for FlightKey {
 impl InFlight {
     /// Joins the refresh of this key, or starts one.
     ///
-    /// `refresh` gets the sender for its outcome, and may continue after it has sent one. The channel closes when the
-    /// refresh has ended and another can start.
+    /// `refresh` receives the sender for its outcome, and may continue after it has sent one. The channel is closed
+    /// when the refresh has ended and another one can start.
     pub(super) fn join<F>(
         self: &Arc<Self>,
         tokens: &Tokens,
@@ -86,14 +89,15 @@ impl InFlight {
         }
         let (sender, outcome) = watch::channel(None);
         refreshes.insert(flight.clone(), outcome.clone());
-        // A runtime that shuts down drops the new task at once, and that removes the entry.
+        // The lock is released first, because a runtime that is shutting down drops the new task immediately, which
+        // removes the entry.
         drop(refreshes);
         self.count.send_modify(|count| *count += 1);
 
         let guard = FlightGuard { in_flight: Arc::clone(self), flight, _open: sender.clone() };
         let refresh = refresh(sender);
         tokio::spawn(async move {
-            // Dropped after a panic as well, so that the next caller starts a new refresh.
+            // The guard is dropped after a panic as well, so that the next caller starts a new refresh.
             let _guard = guard;
             refresh.await;
         });
@@ -108,7 +112,7 @@ impl InFlight {
 
     /// Waits until no refresh is in flight.
     pub(super) async fn wait_until_idle(&self) {
-        // The wait fails only if the sender is gone, and `self` holds it.
+        // The sender belongs to `self`, so the channel is open and waiting cannot fail.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 

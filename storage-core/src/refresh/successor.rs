@@ -1,16 +1,16 @@
 //! Merges a new token into the stored record, which the application may have changed since the claim.
 //!
-//! The refresh token in the record decides. A record that still holds the redeemed refresh token waits for its
-//! successor, whatever else has changed in it.
+//! The refresh token in the record decides. If the record still contains the redeemed refresh token, it receives the
+//! successor, whatever else has changed in it. If it contains another one, a login or another refresh takes precedence.
 
 use crate::token::{Extra, OAuth2Token};
 
 /// How a stored token relates to a refresh that redeemed `old` and is about to store `new`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// The stored token holds the refresh token that was redeemed.
+    /// The stored token contains the refresh token that was redeemed.
     Predecessor,
-    /// The stored token is the new token: an earlier write took effect although its response was lost.
+    /// The stored token is the new token, because an earlier write took effect although its response was lost.
     Same,
     /// The stored token comes from a login or from another refresh.
     Unrelated,
@@ -22,7 +22,8 @@ impl Relation {
         if stored.refresh_token == new.refresh_token && stored.access_token == new.access_token {
             return Self::Same;
         }
-        // Without rotation, another refresh leaves the same refresh token, and its access token is as good as this one.
+        // Without rotation, the refresh token stays the same, and the access token of another refresh is as good as
+        // this one.
         if stored.refresh_token == old.refresh_token && (is_rotated || stored.access_token == old.access_token) {
             return Self::Predecessor;
         }
@@ -107,6 +108,10 @@ mod tests {
 
         let mut wider = new.clone();
         wider.scope = Some(vec!["wider".to_owned()]);
-        assert_eq!(successor(&old, &stored, &wider).scope, wider.scope, "the provider says what is granted");
+        assert_eq!(
+            successor(&old, &stored, &wider).scope,
+            wider.scope,
+            "the provider decides which scopes are granted"
+        );
     }
 }

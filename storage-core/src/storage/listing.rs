@@ -1,4 +1,7 @@
 //! Lists of records, page by page.
+//!
+//! A list shows hints and no payloads, so that an operator's tool or a background job needs no key to find the records
+//! that it is about.
 
 use crate::error::StorageError;
 use crate::key::TokenKey;
@@ -8,10 +11,14 @@ use crate::time::Timestamp;
 /// Which records to list. A record has to meet every condition that is set.
 ///
 /// ```
-/// use oauth_dance_core::Filter;
+/// use oauth_dance_core::{Entry, Filter, Record, TokenKey, Version};
 ///
-/// let mine = Filter::everything().tenant(None).user("alice");
-/// # assert_ne!(mine, Filter::everything());
+/// let filter = Filter::everything().tenant(None).user("alice");
+/// let entry = |key| Entry::new(key, Version::random(), &Record::new("sealed"));
+/// let alice = TokenKey::new("github", "alice")?;
+/// assert!(filter.matches(&entry(alice.clone())));
+/// assert!(!filter.matches(&entry(alice.with_tenant("acme")?)));
+/// # Ok::<(), oauth_dance_core::KeyError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,7 +67,7 @@ impl Filter {
         self
     }
 
-    /// Whether an entry meets every condition.
+    /// Whether an entry meets every condition. For a storage that cannot filter by itself.
     pub fn matches(&self, entry: &Entry) -> bool {
         let [tenant, user, provider, _] = entry.key.parts();
         let is = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
@@ -72,6 +79,30 @@ impl Filter {
 }
 
 /// Which page of a list to return. The struct is exhaustive, so that callers can write it as a literal.
+///
+/// ```
+/// use oauth_dance_core::{Filter, MemoryStorage, PageRequest, Precondition, Record, TokenKey, TokenStorage};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let storage = MemoryStorage::new();
+/// for user in ["alice", "bob", "carol"] {
+///     storage.put(&TokenKey::new("github", user)?, &Record::new("sealed"), Precondition::Always).await?;
+/// }
+///
+/// let (mut users, mut page) = (Vec::new(), PageRequest { after: None, limit: 2 });
+/// loop {
+///     let found = storage.list(&Filter::everything(), page.clone()).await?;
+///     users.extend(found.entries.iter().map(|entry| entry.key.user().to_owned()));
+///     match found.next {
+///         Some(next) => page.after = Some(next),
+///         None => break,
+///     }
+/// }
+/// assert_eq!(users, ["alice", "bob", "carol"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
     /// [`Page::next`] of the previous page, or `None` for the first page.
@@ -90,14 +121,15 @@ impl Default for PageRequest {
 /// One page of a list. The struct is exhaustive, so that a storage can write it as a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The entries. May be empty although more pages follow.
+    /// The entries. There may be none although more pages follow.
     pub entries: Vec<Entry>,
-    /// Where the next page starts. `None` means that this is the last page.
+    /// The position of the next page. `None` if this is the last page.
     pub next: Option<Cursor>,
 }
 
 impl Page {
-    /// Builds a page from matching entries in the order of their keys.
+    /// Builds a page of at most `limit` entries. `entries` are the matching entries after the cursor, in the order of
+    /// their keys. One more than `limit` is taken from them, to see whether another page follows.
     pub fn collect(entries: impl IntoIterator<Item = Entry>, limit: usize) -> Self {
         let limit = limit.max(1);
         let mut entries: Vec<_> = entries.into_iter().take(limit.saturating_add(1)).collect();
@@ -129,7 +161,7 @@ impl Entry {
     }
 }
 
-/// The position at which a list continues. Callers treat it as opaque and pass it back unchanged.
+/// The position at which a list continues. Callers pass it back unchanged. Only the storage knows its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(Vec<u8>);
 
@@ -139,10 +171,10 @@ impl Cursor {
         Self(key.to_bytes())
     }
 
-    /// The key of [`Cursor::after`].
+    /// The key that was passed to [`Cursor::after`].
     ///
     /// # Errors
-    /// [`StorageError::InvalidCursor`] if another function made the cursor.
+    /// [`StorageError::InvalidCursor`] if the cursor has another format.
     pub fn key(&self) -> Result<TokenKey, StorageError> {
         TokenKey::from_bytes(&self.0).map_err(|_| StorageError::InvalidCursor)
     }
@@ -152,7 +184,7 @@ impl Cursor {
         Self(bytes.into())
     }
 
-    /// The bytes of the cursor.
+    /// The bytes of the cursor, for a storage with a format of its own or a caller that stores the cursor.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

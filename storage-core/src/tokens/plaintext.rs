@@ -1,4 +1,4 @@
-//! Seals the tokens of a storage that began without encryption, and the other way around.
+//! Seals the tokens of a storage that began without encryption, and the reverse.
 
 use super::{PURPOSE, Sealing, Tokens, unseal, wire};
 use crate::error::{StorageError, TokensError};
@@ -6,14 +6,31 @@ use crate::key::TokenKey;
 use crate::record::{Record, Versioned};
 use crate::storage::Precondition;
 
-/// How often a write is retried that conflicts with other writers.
+/// The number of retries if a write conflicts with other writers.
 const MAX_RETRIES: usize = 10;
 
 impl Tokens {
-    /// Seals one record that is stored in plain text, and returns whether it did. A sealed record is unchanged.
+    /// Seals a record that is stored in plain text. Returns whether this call has sealed it. A sealed record is
+    /// unchanged.
     ///
-    /// A process without a key ring cannot read the record afterwards, and one with a key ring cannot read it before.
-    /// Seal all records while the application is stopped.
+    /// A process without a key ring cannot read the record afterwards, and a process with one cannot read it before.
+    /// Therefore, seal all records while the application is stopped.
+    ///
+    /// ```
+    /// use oauth_dance_core::{KeyRing, MemoryStorage, OAuth2Token, Precondition, TokenKey, Tokens};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (storage, key) = (MemoryStorage::new(), TokenKey::new("github", "alice")?);
+    /// let before = Tokens::dangerous_plaintext(storage.clone());
+    /// before.put(&key, &OAuth2Token::bearer("gho_16C7e42F").into(), Precondition::Always).await?;
+    ///
+    /// let after = Tokens::sealed(storage, KeyRing::generate());
+    /// assert!(after.seal_plaintext(&key).await?);
+    /// assert_eq!(after.get(&key).await?.unwrap().value.secret().expose(), "gho_16C7e42F");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`TokensError`] if the record is not a token of this key. It is unchanged in this case.
@@ -23,7 +40,7 @@ impl Tokens {
             if !wire::is_plain(&record.payload) {
                 return Ok(None);
             }
-            // Anyone who can write the storage could have stored it, and a moved token must not be sealed as genuine.
+            // A record that was copied from another key must not become a genuine token of this key.
             wire::decode(key, &record.payload)?;
             let payload = ring.seal(PURPOSE, &key.to_bytes(), &record.payload);
             Ok(Some(Record { payload, ..record }.with_key_id(Some(ring.primary_id()))))
@@ -31,11 +48,11 @@ impl Tokens {
         .await
     }
 
-    /// Stores one sealed record **in plain text**, and returns whether it did: anyone who can read the storage or a
-    /// backup of it can then act as the user. A record in plain text is unchanged.
+    /// Replaces a sealed record by its content **in plain text**. Anyone who can read the storage or a backup of it can
+    /// then act as the user. Returns whether this call has replaced the record. A record in plain text is unchanged.
     ///
     /// # Errors
-    /// [`TokensError`], as for [`Tokens::get`]. The record is unchanged in this case.
+    /// The errors of [`Tokens::get`]. The record is unchanged in this case.
     pub async fn dangerously_unseal(&self, key: &TokenKey) -> Result<bool, TokensError> {
         self.replace(key, |sealing, record| {
             let Sealing::Sealed(ring) = sealing else { return Ok(None) };
@@ -48,7 +65,7 @@ impl Tokens {
         .await
     }
 
-    /// Replaces a record by what `change` makes of it, if it is still stored then.
+    /// Replaces a record by the result of `change`, which returns `None` to leave the record unchanged.
     async fn replace(
         &self,
         key: &TokenKey,
@@ -82,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plain_token_is_sealed_and_unsealed() {
+    async fn plain_token_is_sealed_and_unsealed() {
         let (storage, ring) = (MemoryStorage::new(), KeyRing::generate());
         let token = Token::from(OAuth2Token::bearer("CANARY"));
         let plain = Tokens::dangerous_plaintext(storage.clone()).with_retention(Duration::from_secs(60));
@@ -103,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plain_token_of_another_user_is_not_sealed() {
+    async fn plain_token_of_another_user_is_not_sealed() {
         let storage = MemoryStorage::new();
         let bob = TokenKey::new("github", "bob").unwrap();
         let plain = Tokens::dangerous_plaintext(storage.clone());

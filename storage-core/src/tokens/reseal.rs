@@ -1,4 +1,7 @@
 //! Reseals stored tokens with another key while the application runs.
+//!
+//! Resealing opens and seals, and decodes nothing, so that it also works for records of a newer release. Each write is
+//! conditional on the version that was read, so it never overwrites a login or a refresh.
 
 use super::{PURPOSE, Sealing, Tokens, unseal};
 use crate::error::{StorageError, TokensError};
@@ -8,7 +11,7 @@ use crate::storage::{Filter, PageRequest, Precondition};
 
 /// The maximum number of failures in a report.
 const MAX_FAILURES: usize = 1000;
-/// How often a write is retried that conflicts with other writers.
+/// The number of retries if a write conflicts with other writers.
 const MAX_RETRIES: usize = 10;
 
 /// The result of [`Tokens::reseal_all`].
@@ -17,7 +20,7 @@ const MAX_RETRIES: usize = 10;
 pub struct ResealReport {
     /// Records that were resealed with the first key.
     pub resealed: u64,
-    /// Records that were sealed with the first key already, or were deleted meanwhile.
+    /// Records that were already sealed with the first key, or that were deleted during the call.
     pub current: u64,
     /// Records that could not be resealed, because they cannot be opened or the storage failed. They are unchanged.
     pub failed: u64,
@@ -44,11 +47,11 @@ impl ResealReport {
 }
 
 impl Tokens {
-    /// Reseals one record with the first key of the ring if another key sealed it, and returns whether it did. A
-    /// refresh in flight continues.
+    /// Reseals one record with the first key of the ring, if another key sealed it. Returns whether this call has
+    /// resealed it. A refresh in flight continues.
     ///
     /// # Errors
-    /// [`TokensError`], as for [`Tokens::get`]. The record is unchanged in this case.
+    /// The errors of [`Tokens::get`]. The record is unchanged in this case.
     pub async fn reseal(&self, key: &TokenKey) -> Result<bool, TokensError> {
         let mut conflicts = 0;
         loop {
@@ -59,7 +62,7 @@ impl Tokens {
             if record.key_id == self.key_id() {
                 return Ok(false);
             }
-            // The plaintext is not decoded, because a newer release may have written it.
+            // The plaintext is not decoded, because it may have a newer format.
             let plain = unseal(ring, key, &record)?;
             let mut resealed = record.clone().with_key_id(self.key_id());
             resealed.payload = ring.seal(PURPOSE, &key.to_bytes(), &plain);
@@ -75,13 +78,13 @@ impl Tokens {
     /// Reseals every listed record with the first key of the ring, page by page. Records that cannot be opened are
     /// counted and skipped.
     ///
-    /// Every write is conditional, so this is safe concurrently with refreshes, logins, logouts and other calls of this
+    /// Every write is conditional, so this may run concurrently with refreshes, logins, logouts and other calls of this
     /// function. If a call is interrupted, call it again.
     ///
-    /// Rotating the key of running processes takes three steps. Complete each step on all processes before the next
-    /// one:
+    /// A rotation of the key while the application runs takes three steps. Complete each step on all processes before
+    /// the next one:
     ///
-    /// 1. Add the new key as an older key, so that every process can open what it will seal.
+    /// 1. Add the new key as an older key, so that every process can open what the new key will seal.
     /// 2. Make the new key the first one, and the old key an older one. Then call this function until the report [is
     ///    done](ResealReport::is_done).
     /// 3. Remove the old key.
@@ -103,8 +106,11 @@ impl Tokens {
     /// ```
     ///
     /// # Errors
-    /// [`TokensError::Storage`] if the storage cannot list. The entries of a [ledger](crate::Refresher::with_ledger)
-    /// are not listed. They disappear after the ledger's retention.
+    /// [`TokensError::Storage`] if the storage cannot list.
+    ///
+    /// # Ledgers
+    /// The entries of a [ledger](crate::Refresher::with_ledger) are not listed. Before you remove the old key, wait
+    /// until the ledger's retention has passed.
     pub async fn reseal_all(&self, filter: &Filter) -> Result<ResealReport, TokensError> {
         let mut report = ResealReport::default();
         let mut page = PageRequest::default();
@@ -167,7 +173,7 @@ mod tests {
         }
     }
 
-    /// Two processes, of which one is restarted after the other in each step.
+    /// Two processes, which are restarted one after the other in each step.
     #[tokio::test]
     async fn three_steps_rotate_the_key_of_running_processes() {
         let storage = MemoryStorage::new();
@@ -190,7 +196,7 @@ mod tests {
         }
         let report = steps[2].reseal_all(&Filter::everything()).await.unwrap();
         assert_eq!((report.resealed, report.current, report.failed), (249, 1, 0));
-        assert!(!report.is_done(), "another process may have written with the old key meanwhile");
+        assert!(!report.is_done(), "another process may have written with the old key in the meantime");
         assert!(steps[2].reseal_all(&Filter::everything()).await.unwrap().is_done());
         put(&steps[3], 0).await;
         expect_all(&steps[2], 250).await;

@@ -1,4 +1,7 @@
 //! The stored form of the state of a refresh.
+//!
+//! These types are separate from those of [`progress`](crate::progress), so that a change of the code does not change
+//! stored records by accident. Times are seconds since 1970, and a lease is in milliseconds.
 
 use std::time::Duration;
 

@@ -52,7 +52,7 @@ fn every_refresh_state_round_trips() {
     }
 }
 
-/// The first format, which is still written for a token without a subject and a DPoP key.
+/// A token without a subject and a DPoP key is still written in the first format.
 #[test]
 fn plain_token_is_written_in_format_1() {
     let first = concat!(
@@ -64,7 +64,7 @@ fn plain_token_is_written_in_format_1() {
     assert_eq!(String::from_utf8(encode(&key(), &stored(Progress::Idle)).to_vec()).unwrap(), first);
 }
 
-/// An older release reports that it cannot read the record, and does not lose the refusals.
+/// An older release then reports that it cannot read the record, and does not lose the refusals.
 #[test]
 fn refusals_are_written_in_format_3() {
     let now = Timestamp::from_unix_seconds(1_700_000_000);

@@ -32,11 +32,8 @@ struct FakeReader(Arc<FakeDatabase>);
 
 impl FakeReader {
     fn new() -> (Self, Combined<Self>) {
-        let database = FakeDatabase {
-            statements: Mutex::default(),
-            mode: Mutex::new(Mode::Succeed),
-            plain: AtomicUsize::new(0),
-        };
+        let database =
+            FakeDatabase { statements: Mutex::default(), mode: Mutex::new(Mode::Succeed), plain: AtomicUsize::new(0) };
         let reader = Self(Arc::new(database));
         (reader.clone(), Combined::new(reader, TIMEOUT))
     }

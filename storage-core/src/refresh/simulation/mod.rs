@@ -1,6 +1,8 @@
-//! A simulation of the protocol in virtual time, with fault injection. A seed determines everything: when the
-//! application edits its tokens, processes crash or are suspended, the storage breaks connections, and the provider
-//! loses responses.
+//! A simulation of the protocol in virtual time, with fault injection.
+//!
+//! A seed determines everything: when the application edits its tokens, when processes crash or are suspended, when the
+//! storage breaks connections, and when the provider loses responses. An oracle sees what truly happened and checks the
+//! promises of the protocol. Deliberate bugs prove that the oracle can detect a violation.
 //!
 //! * `OAUTH_DANCE_SEED=123` runs one seed only.
 //! * `OAUTH_DANCE_TRACE=1` prints what happens.

@@ -1,4 +1,4 @@
-//! The oracle: it sees what truly happened, outside of every process, and checks the promises of the protocol.
+//! The oracle. It sees what truly happened, outside of every process, and checks the promises of the protocol.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -17,12 +17,13 @@ pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 /// Identifies a refresh token: the number of its grant, and its generation.
 pub(super) type TokenId = (usize, u32);
 
+/// The true state of the provider and the user, and what has happened.
 #[derive(Default)]
 pub(super) struct Oracle {
     grants: Vec<Grant>,
     /// The grant of the current login.
     current: Option<usize>,
-    /// How often each refresh token may be replayed: once for each lost response and each takeover.
+    /// How often each refresh token may be replayed. Each lost response and each takeover permits one replay.
     allowed_replays: HashMap<TokenId, u64>,
     /// How often each refresh token was replayed.
     replays: HashMap<TokenId, u64>,
@@ -34,7 +35,7 @@ pub(super) struct Oracle {
     known_dead: Option<usize>,
     trace: DefaultHasher,
     pub(super) prints_trace: bool,
-    /// The final check runs, which forces refreshes.
+    /// Whether the final check is running, which forces refreshes.
     pub(super) is_finished: bool,
     report: Report,
 }
@@ -129,14 +130,14 @@ impl Oracle {
         self.received.push((process, id));
     }
 
-    /// Whether the API accepts an access token: it is the newest of a valid grant.
+    /// Whether the API accepts an access token, which has to be the newest of a valid grant.
     pub(super) fn accepts(&self, now: Duration, token: &OAuth2Token) -> bool {
         let (number, generation) = token_id(token);
         let grant = &self.grants[number];
         grant.alive && grant.generation == generation && now < grant.issued + TOKEN_LIFETIME
     }
 
-    /// A process or the application wrote the record, other than by a login or a logout.
+    /// A process or the application has written the record. Logins and logouts are reported separately.
     pub(super) fn written(&mut self, now: Duration, before: Option<&Stored>, after: &Stored) {
         let new = token_id(oauth2(after));
         self.note(now, ("written", new, matches!(after.progress, Progress::Idle | Progress::Replaced)));
@@ -202,7 +203,7 @@ impl Oracle {
         }
     }
 
-    /// A grant may be lost only by a lost response or a process that died.
+    /// A grant may be lost only because of a lost response or the death of a process.
     pub(super) fn check_death(&mut self, now: Duration) {
         let Some(number) = self.current else { return };
         if !self.allowed_replays.keys().any(|id| id.0 == number) {

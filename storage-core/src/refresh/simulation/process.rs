@@ -1,3 +1,5 @@
+//! A process of the application, with its crashes and suspensions.
+
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +25,7 @@ const MAX_CALL: Duration = Duration::from_secs(80 + 28 + 1);
 const CALL_PERIOD: Duration = Duration::from_secs(1300);
 const MAX_OUTAGE: Duration = Duration::from_secs(120);
 
-/// One process between its start and its crash: when it dies, is suspended, and cannot reach its storage.
+/// The fate of one process: when it dies, when it is suspended, and when it cannot reach its storage.
 pub(super) struct Process {
     pub(super) number: u64,
     dead: AtomicBool,
@@ -51,7 +53,7 @@ impl Process {
         }
     }
 
-    /// Suspends the process by chance before its request leaves, for longer than a lease. Returns how long.
+    /// Suspends the process at random before its request leaves, for longer than a lease. Returns the time.
     pub(super) fn suspend(&self, id: TokenId) -> Duration {
         if !self.world.has_fault(60) {
             return Duration::ZERO;
@@ -113,12 +115,13 @@ impl App {
         });
         let random = Arc::clone(world);
         refresher.policy = refresher.policy.with_random(move || random.random());
-        let way = RemoteStorage { world: Arc::clone(world), process: Arc::clone(&process), cache: Mutex::default() };
+        let storage =
+            RemoteStorage { world: Arc::clone(world), process: Arc::clone(&process), cache: Mutex::default() };
         Self {
             world: Arc::clone(world),
             process: Arc::clone(&process),
             refresher,
-            tokens: Tokens::dangerous_plaintext(Arc::new(way) as Arc<dyn TokenStorage>),
+            tokens: Tokens::dangerous_plaintext(Arc::new(storage) as Arc<dyn TokenStorage>),
             provider: Arc::new(Client { world: Arc::clone(world), process, clock }),
         }
     }
@@ -153,7 +156,7 @@ impl App {
         }
     }
 
-    /// The pause until the next call, which often coincides with the calls of other processes.
+    /// The pause until the next call. The calls of several processes often coincide.
     fn pause(&self) -> Duration {
         if self.world.below(3) == 0 {
             return self.world.up_to(CALL_PERIOD);
@@ -219,7 +222,7 @@ pub(super) async fn run_all(world: &Arc<World>) {
     check_end_state(world, &App::new(world, u64::MAX)).await;
 }
 
-/// The login must still work, be logged out, or have a reported reason.
+/// Checks that the login still works, was logged out, or was lost for a reported reason.
 async fn check_end_state(world: &Arc<World>, process: &App) {
     world.oracle().is_finished = true;
     let mut outcome = Err(RefreshError::Busy);

@@ -1,3 +1,5 @@
+//! The provider of the simulation, and the network to it.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -65,7 +67,7 @@ impl Client {
     }
 }
 
-/// A request that is about to leave. Its process may be suspended first, and then continues.
+/// A request that is about to leave. Its process may be suspended before.
 struct Request {
     world: Arc<World>,
     id: TokenId,

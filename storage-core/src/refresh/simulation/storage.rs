@@ -1,3 +1,5 @@
+//! The storage of the simulation, and the network to it.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! The world of the simulation.
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -26,7 +28,7 @@ pub(super) enum Faults {
     On,
 }
 
-/// A deliberate bug, in what surrounds the protocol. The oracle has to detect it.
+/// A deliberate bug in the surroundings of the protocol, which the oracle has to detect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bug {
     None,
@@ -50,7 +52,7 @@ pub(super) enum Bug {
     IgnoresLease,
 }
 
-/// The result of one seed, or of many.
+/// The result of one seed or of several.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) seeds: u64,
@@ -90,6 +92,7 @@ impl Report {
     }
 }
 
+/// What all processes share: the storage, the provider's true state, time and chance.
 pub(super) struct World {
     pub(super) faults: Faults,
     pub(super) bug: Bug,
@@ -178,7 +181,7 @@ impl World {
         ready(tokens.put(&self.key, &token.into(), Precondition::Always)).unwrap();
     }
 
-    /// The application changes one member of the stored token, on the condition that it is still the one it read.
+    /// The application changes one member of the stored token with a conditional write.
     pub(super) async fn edit(&self, tokens: &Tokens) -> Result<(), TokensError> {
         let Some(Versioned { value: Token::OAuth2(mut token), version }) = tokens.get(&self.key).await? else {
             return Ok(());
@@ -192,7 +195,7 @@ impl World {
         Ok(())
     }
 
-    /// Reseals the record: the same content gets another version.
+    /// Reseals the record, which only changes its version.
     pub(super) async fn reseal(&self, tokens: &Tokens) -> Result<(), TokensError> {
         let Some(found) = tokens.load(&self.key).await? else { return Ok(()) };
         tokens.save(&self.key, &found.value, Precondition::Version(found.version)).await?;
@@ -259,7 +262,7 @@ impl World {
     }
 }
 
-/// The result of a future that never waits.
+/// Runs a future that never waits.
 pub(super) fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {

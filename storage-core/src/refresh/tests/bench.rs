@@ -1,4 +1,4 @@
-//! Processes that share a storage and a provider, on tokio's paused clock.
+//! The test bench: processes that share a storage and a provider, on tokio's paused clock.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,14 +34,14 @@ impl Bench {
         }
     }
 
-    /// A bench where alice is connected.
+    /// A bench in which alice is connected.
     pub(crate) async fn connected() -> Self {
         let bench = Self::new();
         bench.login().await;
         bench
     }
 
-    /// A bench where alice is connected and her access token has expired.
+    /// A bench in which alice is connected and her access token has expired.
     pub(crate) async fn expired() -> Self {
         let bench = Self::connected().await;
         advance(TOKEN_LIFETIME).await;
@@ -75,7 +75,7 @@ impl Bench {
         }
     }
 
-    /// A connection to the storage that never fails.
+    /// A handle to the storage that never fails.
     pub(crate) fn tokens(&self) -> Tokens {
         Tokens::dangerous_plaintext(self.shared.clone())
     }

@@ -1,4 +1,4 @@
-//! Any number of replicas refresh the tokens that are due.
+//! Refreshes of all tokens that are due, by any number of replicas.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::refresh::{Due, DueReport, Redeem, RefreshError};
 use crate::storage::{Filter, Precondition, TokenStorage};
 use crate::token::OAuth2Token;
 
-const MINUTES: Duration = Duration::from_secs(600);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
 
 fn key(provider: &str, user: usize) -> TokenKey {
     TokenKey::new(provider, format!("user{user}")).unwrap()
@@ -41,10 +41,10 @@ fn report(refreshed: u64, adopted: u64, skipped: u64, failed: u64, postponed: u6
 #[tokio::test(start_paused = true)]
 async fn concurrent_replicas_redeem_every_token_once() {
     let bench = Bench::new();
-    // More than one page.
+    // More tokens than fit one page.
     connect(&bench, "example", 250).await;
     advance(TOKEN_LIFETIME - Duration::from_secs(60)).await;
-    let due = Due::expiring_within(MINUTES);
+    let due = Due::expiring_within(TEN_MINUTES);
     let replicas = [bench.process(), bench.process(), bench.process_with_skew(100)];
     let (a, b, c) = tokio::join!(pass(&replicas[0], &due), pass(&replicas[1], &due), pass(&replicas[2], &due));
     assert_eq!(a.refreshed + b.refreshed + c.refreshed, 250);
@@ -59,10 +59,10 @@ async fn tokens_not_due_or_not_selected_are_skipped() {
     connect(&bench, "example", 3).await;
     connect(&bench, "other", 3).await;
     let process = bench.process();
-    let due = Due::expiring_within(MINUTES);
-    advance(TOKEN_LIFETIME - MINUTES - Duration::from_secs(2)).await;
+    let due = Due::expiring_within(TEN_MINUTES);
+    advance(TOKEN_LIFETIME - TEN_MINUTES - Duration::from_secs(2)).await;
     assert_eq!(pass(&process, &due).await, DueReport::default());
-    advance(MINUTES).await;
+    advance(TEN_MINUTES).await;
     let only = due.clone().with_filter(Filter::everything().provider("other").expiring_before(bench.now()));
     assert_eq!(pass(&process, &only).await, report(3, 0, 0, 0, 0));
     let none = process.refresher.refresh_due(&process.tokens, &due, |_| None).await.unwrap();
@@ -107,7 +107,7 @@ async fn tokens_that_cannot_be_refreshed_cause_no_call() {
     bench.shared.put(&key("example", 6), &garbage, Precondition::Always).await.unwrap();
 
     let process = bench.process();
-    let found = pass(&process, &Due::expiring_within(MINUTES)).await;
+    let found = pass(&process, &Due::expiring_within(TEN_MINUTES)).await;
     assert_eq!(found, report(2, 0, 4, 1, 0), "the idle token, and the one with an abandoned claim");
     assert_eq!(bench.provider.calls_and_replays(), (2, 0));
     assert_eq!(bench.shared.get(&key("example", 6)).await.unwrap().unwrap().value.payload, garbage.payload);
@@ -119,7 +119,7 @@ async fn rate_applies_to_each_provider() {
     connect(&bench, "example", 20).await;
     advance(TOKEN_LIFETIME).await;
     let process = bench.process();
-    let due = Due::expiring_within(MINUTES).with_rate(2).with_concurrency(3);
+    let due = Due::expiring_within(TEN_MINUTES).with_rate(2).with_concurrency(3);
     let (found, took) = timed(pass(&process, &due)).await;
     assert_eq!(found.refreshed, 20);
     assert!(took >= Duration::from_millis(9500) && took < Duration::from_secs(11), "{took:?}");
@@ -139,7 +139,7 @@ async fn concurrency_is_limited() {
     advance(TOKEN_LIFETIME).await;
     bench.provider.script([Behavior::GrantAfter(Duration::from_secs(10)); 12]);
     let process = bench.process();
-    let due = Due::expiring_within(MINUTES).with_rate(1000).with_concurrency(4);
+    let due = Due::expiring_within(TEN_MINUTES).with_rate(1000).with_concurrency(4);
     let (found, took) = timed(pass(&process, &due)).await;
     assert_eq!((found.refreshed, took.as_secs()), (12, 30));
 }
@@ -151,13 +151,13 @@ async fn failing_provider_is_skipped_until_the_next_pass() {
     advance(TOKEN_LIFETIME).await;
     bench.provider.script([Behavior::Refuse { retry_after: None }; 20]);
     let process = bench.process();
-    let due = Due::expiring_within(MINUTES).with_concurrency(2);
+    let due = Due::expiring_within(TEN_MINUTES).with_concurrency(2);
     let found = pass(&process, &due).await;
     let calls = u64::from(bench.provider.calls_and_replays().0);
     assert!((5..=7).contains(&calls), "{calls}");
     assert_eq!(found, report(0, 0, 0, calls, 50 - calls));
     bench.provider.state().scripted.clear();
-    sleep(MINUTES).await;
+    sleep(TEN_MINUTES).await;
     assert_eq!(pass(&process, &due).await, report(50, 0, 0, 0, 0));
 }
 
@@ -186,11 +186,11 @@ async fn outage_is_an_error_but_one_failed_read_is_not() {
     advance(TOKEN_LIFETIME).await;
     let process = bench.process();
     process.storage.set_down(true);
-    let down = process.refresher.refresh_due(&process.tokens, &Due::expiring_within(MINUTES), |_| None).await;
+    let down = process.refresher.refresh_due(&process.tokens, &Due::expiring_within(TEN_MINUTES), |_| None).await;
     assert!(matches!(down, Err(RefreshError::Storage(_))), "{down:?}");
     process.storage.set_down(false);
     process.storage.next_reads([Fault::Unavailable]);
-    assert_eq!(pass(&process, &Due::expiring_within(MINUTES)).await, report(2, 0, 0, 1, 0));
+    assert_eq!(pass(&process, &Due::expiring_within(TEN_MINUTES)).await, report(2, 0, 0, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,14 +198,14 @@ async fn keep_refreshing_can_be_dropped_at_any_time() {
     let bench = Bench::new();
     connect(&bench, "example", 10).await;
     let replicas = [bench.process(), bench.process()];
-    let due = Due::expiring_within(MINUTES);
+    let due = Due::expiring_within(TEN_MINUTES);
     let lookup = |_: &TokenKey| Some(Arc::clone(&replicas[0].provider)) as Option<Arc<dyn Redeem>>;
-    let keep = |process: &Process| {
+    let run = |process: &Process| {
         let (refresher, tokens, due) = (process.refresher.clone(), process.tokens.clone(), due.clone());
         async move { refresher.keep_refreshing(&tokens, &due, Duration::from_secs(120), lookup).await }
     };
     for _ in 0..10 {
-        let both = async { tokio::join!(keep(&replicas[0]), keep(&replicas[1])) };
+        let both = async { tokio::join!(run(&replicas[0]), run(&replicas[1])) };
         assert!(timeout(TOKEN_LIFETIME, both).await.is_err());
         let mut page = bench.tokens().list(&Filter::everything(), crate::PageRequest::default()).await.unwrap();
         assert!(page.entries.drain(..).all(|entry| entry.expires_at.unwrap() > bench.now()));

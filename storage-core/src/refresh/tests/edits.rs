@@ -1,4 +1,4 @@
-//! The application edits a token during a refresh: neither the edit nor the refreshed token is lost.
+//! The application edits a token during a refresh. Neither the edit nor the refreshed token may be lost.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -140,11 +140,11 @@ async fn successor_is_stored_over_another_access_token() {
 
 #[tokio::test(start_paused = true)]
 async fn edit_is_retained_when_the_refresh_fails() {
-    let answers =
+    let behaviors =
         [Behavior::Dead, Behavior::Refuse { retry_after: None }, Behavior::LoseRequest, Behavior::SpendAndLose];
-    for answer in answers {
+    for behavior in behaviors {
         let bench = Bench::expired().await;
-        bench.provider.script([answer]);
+        bench.provider.script([behavior]);
         let process = bench.process();
         let caller = process.spawn_usable();
         sleep(LATENCY).await;
@@ -152,13 +152,13 @@ async fn edit_is_retained_when_the_refresh_fails() {
         edit(&bench, "two").await;
         assert!(caller.await.unwrap().is_err());
         process.finish().await;
-        assert_eq!(notes(&bench).await.len(), 2, "{answer:?}");
+        assert_eq!(notes(&bench).await.len(), 2, "{behavior:?}");
         let progress = bench.stored().await.unwrap().value.progress;
-        match (answer, &progress) {
+        match (behavior, &progress) {
             (Behavior::Dead, Progress::Dead { .. }) => {}
             (Behavior::Refuse { .. }, Progress::BackingOff(found)) => assert!(!found.tries.maybe_spent),
             (_, Progress::BackingOff(found)) => assert!(found.tries.maybe_spent),
-            _ => panic!("{answer:?} {progress:?}"),
+            _ => panic!("{behavior:?} {progress:?}"),
         }
         edit(&bench, "three").await;
         assert_eq!(bench.stored().await.unwrap().value.progress, progress, "an edit does not change the state");
@@ -183,7 +183,7 @@ async fn edit_is_retained_when_a_commit_is_interrupted() {
         let process = bench.process();
         process.storage.next_writes([Fault::None, fault]);
         let caller = process.spawn_usable();
-        // The commit was interrupted, and is retried only after this.
+        // The commit was interrupted, and its retry is later than this.
         sleep(Duration::from_millis(215)).await;
         edit(&bench, "note").await;
         assert_eq!(caller.await.unwrap().unwrap(), "access-0-1", "{fault:?}");
@@ -285,7 +285,7 @@ async fn only_conditional_writes_read_the_record_first() {
 
 #[tokio::test(start_paused = true)]
 async fn refresh_continues_after_a_reseal() {
-    for (answer, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
+    for (behavior, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
         let bench = Bench::expired().await;
         let (old, new) = (SealingKey::generate(), SealingKey::generate());
         let first = Tokens::sealed(bench.shared.clone(), KeyRing::new(old.clone()).with_older(new.clone()));
@@ -293,7 +293,7 @@ async fn refresh_continues_after_a_reseal() {
         let (token, _) = read(&bench).await;
         first.put(&bench.key, &token.into(), Precondition::Always).await.unwrap();
 
-        bench.provider.script([answer]);
+        bench.provider.script([behavior]);
         let mut process = bench.process();
         process.tokens = first;
         let caller = process.spawn_usable();

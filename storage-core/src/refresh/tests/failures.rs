@@ -82,20 +82,20 @@ async fn back_off_grows_while_the_provider_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_obeyed_up_to_an_hour() {
-    for (asked, least, most) in [(90, 90, 93), (7, 7, 10), (0, 1, 4), (1_000_000, 3600, 3603)] {
+    for (requested, least, most) in [(90, 90, 93), (7, 7, 10), (0, 1, 4), (1_000_000, 3600, 3603)] {
         let bench = Bench::expired().await;
         let process = bench.process();
         // Late within a second, so that a truncated fraction would be noticed.
         sleep(Duration::from_millis(790)).await;
-        bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(asked)) }]);
+        bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(requested)) }]);
         until_of(&process).await;
         let (_, took) = timed(async {
             while process.usable().await.is_err() {
-                sleep(if asked > 1000 { Duration::from_secs(1) } else { Duration::from_millis(100) }).await;
+                sleep(if requested > 1000 { Duration::from_secs(1) } else { Duration::from_millis(100) }).await;
             }
         })
         .await;
-        assert!(took >= Duration::from_secs(least) && took <= Duration::from_secs(most + 1), "{asked}: {took:?}");
+        assert!(took >= Duration::from_secs(least) && took <= Duration::from_secs(most + 1), "{requested}: {took:?}");
         assert_eq!(bench.provider.calls_and_replays(), (2, 0));
     }
 }
@@ -119,11 +119,12 @@ async fn valid_token_is_served_while_the_provider_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_response_is_reported_and_resolved() {
-    for (answer, expected) in [(Behavior::LoseRequest, None), (Behavior::SpendAndLose, Some(DeadReason::ResponseLost))]
+    for (behavior, expected) in
+        [(Behavior::LoseRequest, None), (Behavior::SpendAndLose, Some(DeadReason::ResponseLost))]
     {
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.script([answer]);
+        bench.provider.script([behavior]);
         let until = until_of(&process).await;
         assert!(matches!(process.connection().await.unwrap().state, ConnectionState::BackingOff { .. }));
         advance(until.saturating_since(bench.now())).await;

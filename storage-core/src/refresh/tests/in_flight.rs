@@ -1,4 +1,4 @@
-//! The task of a refresh: what happens when callers, the application or the runtime end.
+//! The task of a refresh, and what happens if callers, the application or the runtime end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,9 +79,9 @@ fn shut_down_runtime_is_an_error_and_no_deadlock() {
         let outcome = handle.block_on(refresher.refresh_rejected(&rejected, &tokens, &bench.key, &provider));
         sender.send((outcome, refresher.in_flight.count())).unwrap();
     });
-    let (outcome, under_way) = receiver.recv_timeout(Duration::from_secs(20)).expect("it ends");
+    let (outcome, in_flight) = receiver.recv_timeout(Duration::from_secs(20)).expect("the call returns");
     assert!(matches!(outcome, Err(RefreshError::Interrupted)), "{outcome:?}");
-    assert_eq!(under_way, 0);
+    assert_eq!(in_flight, 0);
 }
 
 #[tokio::test(start_paused = true)]

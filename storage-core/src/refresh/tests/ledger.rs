@@ -1,4 +1,4 @@
-//! Tokens in requests, and the ledger with which each refresh token is redeemed once.
+//! Tokens that are stored in requests, and the ledger with which each refresh token is redeemed once.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn expired() -> (Bench, OAuth2Token) {
     (bench, token)
 }
 
-/// The declared limit of such storages, and the reason for a ledger.
+/// This is a declared limit of such storages, and the reason for a ledger.
 #[tokio::test(start_paused = true)]
 async fn concurrent_requests_lose_the_grant_without_a_ledger() {
     let (bench, token) = expired().await;
@@ -49,7 +49,7 @@ async fn concurrent_requests_lose_the_grant_without_a_ledger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_request_is_prepared_behind_a_ledger_too() {
+async fn token_request_is_prepared_behind_a_ledger() {
     let (bench, token) = expired().await;
     let process = with_ledger(bench.process());
     request(&process, &token).await.usable().await.unwrap();
@@ -228,7 +228,7 @@ async fn each_generation_is_redeemed_once_without_rotation() {
     }
 }
 
-/// For example, a server whose data was deleted during the token request.
+/// For example, because the data of the ledger's server was deleted during the token request.
 #[tokio::test(start_paused = true)]
 async fn lost_ledger_entries_lose_no_token() {
     let (bench, token) = expired().await;
@@ -246,7 +246,7 @@ async fn lost_ledger_entries_lose_no_token() {
     assert!(bench.provider.state().revoked.is_empty());
 }
 
-/// Every tab detects this, and the old refresh token is not sent again.
+/// Every request detects this, and the old refresh token is not sent again.
 #[tokio::test(start_paused = true)]
 async fn token_of_a_different_subject_is_never_stored() {
     let (bench, token) = expired().await;
@@ -275,7 +275,7 @@ async fn ledger_is_not_listed_and_contains_no_plain_names() {
     assert!(record.retain_for.is_some_and(|left| left <= Duration::from_secs(600)));
 }
 
-/// The entry of the ledger is forgotten in between, so the record of the request counts.
+/// The retention of the ledger's entry ends between the tries, so the record of the request counts them.
 #[tokio::test(start_paused = true)]
 async fn broken_responses_count_through_a_ledger() {
     let (bench, token) = expired().await;

@@ -14,7 +14,7 @@ use crate::token::Token;
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// A process that dies when `kill` says, at most one second into its refresh.
+/// Starts a refresh in a process that `kill` has scripted to die within a second.
 async fn victim(bench: &Bench, kill: impl FnOnce(&Process)) -> Process {
     let process = bench.process();
     kill(&process);
@@ -177,11 +177,11 @@ async fn login_during_a_refresh_wins_without_revocation() {
 
 #[tokio::test(start_paused = true)]
 async fn login_wins_over_a_refresh_that_fails() {
-    let answers = [Behavior::Dead, Behavior::Refuse { retry_after: None }, Behavior::LoseRequest];
-    for answer in answers {
+    let behaviors = [Behavior::Dead, Behavior::Refuse { retry_after: None }, Behavior::LoseRequest];
+    for behavior in behaviors {
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.script([answer]);
+        bench.provider.script([behavior]);
         let caller = process.spawn_usable();
         sleep(LATENCY).await;
         bench.login().await;
@@ -192,7 +192,7 @@ async fn login_wins_over_a_refresh_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn logout_stands_when_the_refresh_fails() {
+async fn logout_remains_when_the_refresh_fails() {
     let bench = Bench::expired().await;
     let process = bench.process();
     bench.provider.script([Behavior::Dead]);
@@ -220,10 +220,10 @@ async fn owner_of_a_lost_claim_still_stores_the_successor() {
 
 #[tokio::test(start_paused = true)]
 async fn reseal_during_a_refresh_changes_nothing() {
-    for (answer, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
+    for (behavior, event) in [(Behavior::Grant, "refreshed"), (Behavior::Dead, "needs_authorization")] {
         let bench = Bench::expired().await;
         let process = bench.process();
-        bench.provider.script([answer]);
+        bench.provider.script([behavior]);
         let caller = process.spawn_usable();
         sleep(LATENCY).await;
         let claimed = bench.stored().await.unwrap().value;

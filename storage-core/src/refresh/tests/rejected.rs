@@ -98,7 +98,7 @@ async fn revoked_grant_needs_authorization_before_expiry() {
         assert_eq!((bench.provider.calls_and_replays().0, process.seen()), (1, vec!["needs_authorization"]));
 
         bench.login().await;
-        assert_eq!(other.usable().await.unwrap(), "access-1-0", "a new login wins");
+        assert_eq!(other.usable().await.unwrap(), "access-1-0", "a new login takes precedence");
         let adopted = process.replace_rejected("access-0-0", rejection).await.unwrap();
         assert_eq!(adopted.as_deref(), Some("access-1-0"), "a late rejection of the old token does not count");
         assert_eq!(other.connection().await.unwrap().state, ConnectionState::Valid);

@@ -32,7 +32,7 @@ pub(crate) enum Fault {
     DelayedWrite(Duration),
     /// The request arrives after this delay.
     SlowRequest(Duration),
-    /// The operation is executed at once, and acknowledged after this delay.
+    /// The operation is executed immediately, and acknowledged after this delay.
     SlowResponse(Duration),
     /// The process dies before the operation is executed.
     DieBefore,
@@ -49,6 +49,7 @@ pub(crate) struct FaultyStorage {
     pub(crate) writes_down: AtomicBool,
     dead: AtomicBool,
     is_request_bound: bool,
+    /// The number of reads.
     pub(crate) read: AtomicU32,
 }
 
@@ -75,12 +76,13 @@ impl FaultyStorage {
         self.writes_down.store(down, Ordering::SeqCst);
     }
 
-    /// From now on nothing this process does has an effect, and no call returns.
+    /// Kills the process: its calls have no effect afterwards, and never return.
     pub(crate) fn die(&self) {
         self.dead.store(true, Ordering::SeqCst);
     }
 
-    async fn live(&self) {
+    /// Never returns if the process is dead.
+    async fn wait_if_dead(&self) {
         if self.dead.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -91,9 +93,9 @@ impl FaultyStorage {
         fault: Fault,
         operation: impl Future<Output = Result<T, StorageError>> + Send + 'static,
     ) -> Result<T, StorageError> {
-        self.live().await;
+        self.wait_if_dead().await;
         sleep(LATENCY).await;
-        self.live().await;
+        self.wait_if_dead().await;
         match fault {
             Fault::None | Fault::ResponseLost | Fault::SlowResponse(_) | Fault::DieAfter => {}
             Fault::Unavailable => return Err(StorageError::unavailable("down")),
@@ -109,7 +111,7 @@ impl FaultyStorage {
             Fault::SlowRequest(time) => sleep(time).await,
             Fault::DieBefore => self.die(),
         }
-        self.live().await;
+        self.wait_if_dead().await;
         let result = operation.await;
         match fault {
             Fault::ResponseLost => return Err(StorageError::ambiguous("cut off")),
@@ -118,7 +120,7 @@ impl FaultyStorage {
             _ => {}
         }
         sleep(LATENCY).await;
-        self.live().await;
+        self.wait_if_dead().await;
         result
     }
 }

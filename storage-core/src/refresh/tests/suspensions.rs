@@ -13,7 +13,7 @@ use crate::refresh::{Lease, RefreshError};
 use crate::time::Clock;
 use crate::token::Token;
 
-/// Longer than a lease.
+/// The length of a suspension in seconds. It is longer than a lease.
 const MINUTE: u64 = 60;
 
 /// A process whose wall clock advances while its monotonic clock stands still, as during a suspension.
@@ -31,7 +31,7 @@ async fn suspended_process_finds_the_successor() {
     let caller = process.spawn_usable();
     sleep(LATENCY / 2).await;
     jumped.store(MINUTE, Ordering::SeqCst);
-    // Another machine took over and redeemed the refresh token meanwhile.
+    // In the meantime, another machine has taken over and redeems the refresh token.
     let awake = bench.process();
     let claimed = bench.stored().await.unwrap().value;
     bench.store(&Stored::idle(claimed.token)).await;
