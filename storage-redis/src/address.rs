@@ -1,3 +1,9 @@
+//! URLs of servers.
+//!
+//! The redis crate parses the URL of one server. Lists of hosts, as Sentinels and Clusters have them, are split here,
+//! and each server is parsed separately with the credentials of the URL. A URL may contain a password anywhere if it is
+//! malformed, so no error quotes a part of it.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -5,6 +11,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVer
 
 use crate::link::Target;
 
+/// The port of a Sentinel if the URL names none.
 const SENTINEL_PORT: u16 = 26379;
 
 /// The servers that a URL names.
@@ -20,6 +27,7 @@ pub(crate) enum Address {
 #[derive(Clone, Debug)]
 pub(crate) struct Sentinels {
     pub(crate) addresses: Vec<ConnectionInfo>,
+    /// The name of the primary in the configuration of the Sentinels.
     pub(crate) name: String,
     /// The user, password and database of the primary, with the address of a Sentinel.
     pattern: ConnectionInfo,
@@ -39,6 +47,10 @@ pub(crate) enum AddressError {
 }
 
 impl Address {
+    /// Parses a URL.
+    ///
+    /// # Errors
+    /// [`AddressError`], which quotes nothing of the URL.
     pub(crate) fn parse(url: &str) -> Result<Self, AddressError> {
         let (scheme, rest) = url.split_once(':').ok_or(AddressError::Scheme)?;
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
@@ -89,7 +101,7 @@ pub(crate) fn at(pattern: &ConnectionInfo, host: String, port: u16) -> Connectio
     pattern.clone().set_addr(address)
 }
 
-/// The host and port of a server. Empty for the path of a socket.
+/// The host and port of a server. The host is empty if the address is the path of a socket.
 pub(crate) fn host_and_port(server: &ConnectionInfo) -> (&str, u16) {
     match server.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
@@ -97,6 +109,7 @@ pub(crate) fn host_and_port(server: &ConnectionInfo) -> (&str, u16) {
     }
 }
 
+/// Parses the URL of a Cluster after its scheme.
 fn cluster(base: &str, rest: &str) -> Result<Address, AddressError> {
     let parts = Parts::split(rest)?;
     let servers = parts.hosts().map(|host| server(&format!("{base}://{}{host}/{}", parts.login, parts.path)));
@@ -108,6 +121,7 @@ fn cluster(base: &str, rest: &str) -> Result<Address, AddressError> {
     Ok(Address::Cluster(first, servers))
 }
 
+/// Parses the URL of Sentinels after its scheme.
 fn sentinel(base: &str, rest: &str) -> Result<Address, AddressError> {
     let parts = Parts::split(rest)?;
     let end = parts.path.find(['/', '?', '#']).unwrap_or(parts.path.len());
@@ -117,7 +131,7 @@ fn sentinel(base: &str, rest: &str) -> Result<Address, AddressError> {
     }
     let addresses = parts.hosts().map(|host| {
         let server = server(&format!("{base}://{host}/"))?;
-        // The default port of the redis crate is that of a server, and not that of a Sentinel.
+        // The redis crate would use the default port of a server.
         let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
         let name = host_and_port(&server).0.to_owned();
         Ok(if has_port { server } else { at(&server, name, SENTINEL_PORT) })
@@ -129,7 +143,7 @@ fn sentinel(base: &str, rest: &str) -> Result<Address, AddressError> {
     Ok(Address::One(Target::Sentinels(Arc::new(sentinels))))
 }
 
-/// `//[user[:password]@]host[:port][,host[:port]]…[/path]`
+/// The parts of `//[user[:password]@]host[:port][,host[:port]]…[/path]`.
 struct Parts<'a> {
     login: &'a str,
     hosts: &'a str,
@@ -152,6 +166,7 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// Parses the URL of one server.
 fn server(url: &str) -> Result<ConnectionInfo, AddressError> {
     let server = url.into_connection_info().map_err(|_| AddressError::Malformed)?;
     // With RESP3, a closed connection is reported before the next request.
@@ -191,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn sentinels_do_not_get_the_primarys_credentials() {
+    fn sentinels_do_not_receive_credentials_of_the_primary() {
         let Address::One(Target::Sentinels(sentinels)) = parse("redis+sentinel://u:p@a,b:5000,[::1]/main/2") else {
             panic!()
         };

@@ -1,3 +1,8 @@
+//! Verifies that this user may run every command that the storage needs.
+//!
+//! A missing permission would otherwise appear only when the command is first needed, for example at the first logout.
+//! Each command is tried in a form that changes nothing, because its key or member does not exist.
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -8,15 +13,15 @@ use crate::error::Failure;
 use crate::layout::{Bucket, Layout};
 use crate::servers::Servers;
 
-/// A name that no record has, for commands that must not change anything.
+/// The name of a record that does not exist, so that no command changes anything.
 const NO_RECORD: &str = "check";
 
 /// What a check covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// The commands exist and are permitted. The prefix may not be set yet.
+    /// That the commands exist and are permitted. The prefix may change later.
     Commands,
-    /// The commands are permitted on the keys of the prefix.
+    /// That the commands are also permitted on the keys of the prefix.
     CommandsAndKeys,
 }
 
@@ -31,10 +36,10 @@ struct Denied {
     missing: BTreeSet<String>,
 }
 
-/// Tries each command that the storage needs on every server, without changing anything.
+/// Tries each command that the storage needs on every server.
 ///
 /// # Errors
-/// [`StorageError::Misconfigured`], which names what is missing.
+/// [`StorageError::Misconfigured`], which names the commands and keys that are not permitted.
 pub(crate) async fn check(servers: &Servers, layout: &Layout, scope: Scope) -> Result<(), StorageError> {
     let mut denied = Denied::default();
     let buckets = Bucket::all().map(|bucket| (bucket, layout.slot(bucket)));
@@ -55,7 +60,7 @@ pub(crate) async fn check(servers: &Servers, layout: &Layout, scope: Scope) -> R
     Err(StorageError::Misconfigured { advice: denied.advice(layout), source: Box::new(denied) })
 }
 
-/// All commands with their names. None of them changes anything on these keys and this member.
+/// All commands with their names. On these keys and this member, none of them changes anything.
 fn commands(layout: &Layout, bucket: Bucket, cluster: bool) -> Vec<(&'static str, Cmd)> {
     let (record, index, deadlines) = (layout.record(bucket, NO_RECORD), layout.index(bucket), layout.deadlines(bucket));
     let mut commands: Vec<(&'static str, Cmd)> = [
@@ -88,7 +93,8 @@ fn commands(layout: &Layout, bucket: Bucket, cluster: bool) -> Vec<(&'static str
 }
 
 impl Denied {
-    /// Only permanent rejections count. A server that is full or has become a replica reports that on a write.
+    /// Adds a command if its reply is a permanent rejection. A server that is full or has become a replica is reported
+    /// by the next write.
     fn add(&mut self, name: &str, reply: &Value) {
         let Value::ServerError(error) = reply else { return };
         let message = error.details().unwrap_or_default().to_lowercase();
@@ -103,6 +109,7 @@ impl Denied {
         commands.insert(name.to_owned());
     }
 
+    /// What to change in the configuration of the server.
     fn advice(&self, layout: &Layout) -> String {
         let prefix = layout.prefix();
         let mut advice = Vec::new();

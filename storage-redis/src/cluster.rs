@@ -1,3 +1,12 @@
+//! The servers of a Cluster.
+//!
+//! A Cluster divides all keys into 16384 slots, each of which belongs to one server at a time. The map from slots to
+//! servers is refreshed if a slot is unknown or a server fails, and corrected if a server reports that a slot has
+//! moved.
+//!
+//! The cluster client of the redis crate is not used, because it resends a request whose connection broke. A write
+//! could then be executed twice.
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,36 +19,38 @@ use crate::error::{Cause, Failure, UNEXPECTED, rejected};
 use crate::link::{Link, Options, Target};
 use crate::setup::text;
 
+/// The number of slots of every Cluster.
 const SLOTS: usize = 16384;
-/// How many servers are asked for the slot map at the same time.
+/// The number of servers that are queried for the slot map at the same time.
 const PARALLEL_QUERIES: usize = 4;
 
-/// The known map from slots to the servers of a Cluster.
-///
-/// The cluster client of the redis crate is not used, because it resends a request whose connection broke. A write
-/// could then be executed twice.
+/// The links to the servers of a Cluster, and the known map from slots to servers.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    /// The servers in the URL, whose links are never removed.
     seeds: Vec<Node>,
+    /// The credentials and the TLS settings of every server.
     pattern: ConnectionInfo,
     options: Options,
     map: Mutex<Map>,
-    /// Held while the map is refreshed.
+    /// Locked while the map is refreshed.
     refreshing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Map {
-    /// Counts the refreshes.
+    /// The number of refreshes so far.
     generation: u64,
     links: HashMap<Node, Arc<Link>>,
     /// The server of each slot.
     owners: Vec<Option<Arc<Link>>>,
 }
 
+/// The host and port of a server.
 type Node = (String, u16);
 
 impl Cluster {
+    /// A Cluster with an empty map, which the first request refreshes.
     pub(crate) fn new(first: ConnectionInfo, others: &[ConnectionInfo], options: Options) -> Self {
         let named = |server| {
             let (host, port) = host_and_port(server);
@@ -78,14 +89,14 @@ impl Cluster {
         }
     }
 
-    /// The link to a server.
+    /// The link to a server, which connects when it is first used.
     pub(crate) fn node(&self, node: Node) -> Arc<Link> {
         let mut map = self.map();
         let server = at(&self.pattern, node.0.clone(), node.1);
         Arc::clone(map.links.entry(node).or_insert_with(|| Arc::new(Link::new(Target::Node(server), self.options))))
     }
 
-    /// Refreshes the map, unless it was refreshed since `generation`.
+    /// Refreshes the map, unless another request has refreshed it since `generation`.
     pub(crate) async fn refresh(&self, generation: u64, deadline: Instant) -> Result<(), Failure> {
         let _one_at_a_time = self.refreshing.lock().await;
         let servers: Vec<_> = {
@@ -95,7 +106,7 @@ impl Cluster {
             }
             map.links.values().cloned().collect()
         };
-        let ranges = ask_any(&servers, deadline).await?;
+        let ranges = query_any(&servers, deadline).await?;
 
         let owned = ranges.into_iter().map(|(first, last, node)| (first, last, self.node(node.clone()), node));
         let owned: Vec<_> = owned.collect();
@@ -119,19 +130,20 @@ impl Cluster {
         owners
     }
 
+    /// The server of a slot according to the current map, and the generation of the map.
     fn known(&self, slot: u16) -> (Option<Arc<Link>>, u64) {
         let map = self.map();
         (map.owners.get(usize::from(slot)).cloned().flatten(), map.generation)
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {
-        // No code that holds the lock can panic halfway through a change.
+        // No code with this lock can panic in the middle of a change, so a poisoned lock is safe to use.
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The server in the message of MOVED and ASK, such as `3999 127.0.0.1:6381`. Without a host, it is the server that
-/// responded.
+/// The server in the message of a MOVED or ASK error, such as `3999 127.0.0.1:6381`. A message without a host means the
+/// host of the server that responded.
 pub(crate) fn redirection(message: &str, responder: &Link) -> Option<Node> {
     let (_, address) = message.split_once(' ')?;
     let (host, port) = address.rsplit_once(':')?;
@@ -139,13 +151,14 @@ pub(crate) fn redirection(message: &str, responder: &Link) -> Option<Node> {
     Some((host.to_owned(), port.parse().ok()?))
 }
 
+/// The first and the last slot of a range, and its server.
 type Range = (u16, u16, Node);
 
-/// Asks a few servers at a time, until one has responded.
-async fn ask_any(servers: &[Arc<Link>], deadline: Instant) -> Result<Vec<Range>, Failure> {
+/// Queries a few servers at a time, until one has responded.
+async fn query_any(servers: &[Arc<Link>], deadline: Instant) -> Result<Vec<Range>, Failure> {
     let mut failure = Failure::Unchanged(Cause::Other("no server of the Cluster is known"));
     for some in servers.chunks(PARALLEL_QUERIES) {
-        match select_ok(some.iter().map(|link| Box::pin(ask(link, deadline)))).await {
+        match select_ok(some.iter().map(|link| Box::pin(query_slots(link, deadline)))).await {
             Ok((ranges, _)) => return Ok(ranges),
             Err(error) => failure = error,
         }
@@ -153,11 +166,11 @@ async fn ask_any(servers: &[Arc<Link>], deadline: Instant) -> Result<Vec<Range>,
     Err(failure)
 }
 
-/// Asks a server for the slot map.
-async fn ask(link: &Link, deadline: Instant) -> Result<Vec<Range>, Failure> {
-    let mut question: Cmd = redis::cmd("CLUSTER");
-    question.arg("SLOTS");
-    let replies = link.send(&[question], deadline).await.map_err(|failure| match failure {
+/// Queries a server for the slot map.
+async fn query_slots(link: &Link, deadline: Instant) -> Result<Vec<Range>, Failure> {
+    let mut command: Cmd = redis::cmd("CLUSTER");
+    command.arg("SLOTS");
+    let replies = link.send(&[command], deadline).await.map_err(|failure| match failure {
         Failure::NoReply(cause) => Failure::Unchanged(cause),
         other => other,
     })?;
@@ -182,12 +195,13 @@ fn read_range(range: &Value, link: &Link) -> Option<Range> {
     let Value::Array(parts) = range else { return None };
     let [Value::Int(first), Value::Int(last), Value::Array(primary), ..] = parts.as_slice() else { return None };
     let [host, Value::Int(port), ..] = primary.as_slice() else { return None };
-    // A server without a known host is the one that responded.
+    // The server does not always know its own host. The host of the request is used then.
     let host = text(host).filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| link.host().to_owned());
     Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, (host, u16::try_from(*port).ok()?)))
 }
 
 impl Link {
+    /// The host of the server.
     fn host(&self) -> &str {
         match self.target() {
             Target::Node(server) | Target::Primary(server) => host_and_port(server).0,

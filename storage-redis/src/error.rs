@@ -1,3 +1,9 @@
+//! Errors, from the reply of a server to a [`StorageError`].
+//!
+//! Two questions decide: what is known about the effect of the request ([`Failure`]), and whether this crate can do
+//! something about it ([`Reaction`]). Messages of a server may quote a request, which contains keys and payloads, so
+//! quotes are removed.
+
 use oauth_dance_core::StorageError;
 use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind, Value};
 
@@ -25,9 +31,9 @@ pub(crate) enum Failure {
     Unchanged(Cause),
     /// The request was sent, but whether it took effect is unknown.
     NoReply(Cause),
-    /// Nothing has changed, because the key holds another type of value.
+    /// Nothing has changed, because the key has another type of value.
     WrongType(Cause),
-    /// Nothing has changed. The request fails until the configuration is corrected as the advice says.
+    /// Nothing has changed. The request fails until the configuration is corrected, as the advice describes.
     Misconfigured(&'static str, Cause),
 }
 
@@ -50,11 +56,12 @@ impl Failure {
     }
 }
 
+/// The error for an operator.
 fn misconfigured(advice: &str, cause: Cause) -> StorageError {
     StorageError::Misconfigured { advice: advice.to_owned(), source: Box::new(cause) }
 }
 
-/// How to react to an error that the server returned. A request that returns an error had no effect.
+/// How to react to an error that the server returned. A request that returned an error had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reaction {
     /// The slot has moved. Send this and later requests to its new server.
@@ -67,9 +74,9 @@ pub(crate) enum Reaction {
     NotPrimary,
     /// The server does not know the script. Send its text.
     NoScript,
-    /// The key holds another type of value.
+    /// The key has another type of value.
     WrongType,
-    /// The server is temporarily unable. The caller may try again later.
+    /// The server is temporarily unable to execute the request. The caller may try again later.
     Unavailable,
     /// The configuration has to be corrected.
     Misconfigured(&'static str),
@@ -118,21 +125,22 @@ pub(crate) fn reaction_to(code: &str, message: &str) -> Reaction {
     }
 }
 
-/// The code of an error inside the message of another error, with or without the prefix `-` of the protocol.
+/// Finds the code of an error inside the message of another error. The prefix `-` of the protocol may precede it.
 fn nested(message: &str) -> Option<&str> {
     let words = message.split(' ').map(|word| word.trim_start_matches('-'));
     words.skip(1).find(|word| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase()))
 }
 
 impl Cause {
-    /// The error of the server, without what it quotes of the request.
+    /// The error of the server, without the arguments of the request that it quotes.
     pub(crate) fn error_reply(error: &ServerError) -> Self {
         let message = error.details().unwrap_or_default();
         let message = message.split_once(", with args beginning with").map_or(message, |(message, _)| message);
         Self::ErrorReply { code: error.code().to_owned(), message: message.to_owned() }
     }
 
-    /// The error of a connection. A reply that cannot be parsed is left out, because the error could quote it.
+    /// The error of a connection. If a reply could not be parsed, the error is replaced, because it could quote the
+    /// reply.
     pub(crate) fn connection(source: RedisError) -> Self {
         match source.kind() {
             ErrorKind::Parse | ErrorKind::UnexpectedReturnType => UNEXPECTED,
@@ -141,10 +149,10 @@ impl Cause {
     }
 }
 
-/// A reply that does not match its command.
+/// The cause if a reply does not match its command.
 pub(crate) const UNEXPECTED: Cause = Cause::Other("the reply of the server does not match the command");
 
-/// Converts an error while a connection was opened. No request has been sent.
+/// Converts an error of opening a connection, before which no request was sent.
 pub(crate) fn cannot_open(error: RedisError) -> Failure {
     let reply = match error.kind() {
         ErrorKind::RESP3NotSupported => return Failure::Misconfigured(TOO_OLD, Cause::connection(error)),
@@ -172,7 +180,7 @@ pub(crate) fn cannot_open(error: RedisError) -> Failure {
     }
 }
 
-/// Converts an error of the server that cannot be handled here.
+/// Converts an error of the server that requires the caller or an operator.
 pub(crate) fn rejected(error: &ServerError) -> Failure {
     let cause = Cause::error_reply(error);
     match reaction_to(error.code(), error.details().unwrap_or_default()) {

@@ -4,7 +4,7 @@
 use crate::address::Address;
 use crate::record::Stored;
 
-/// No password is shown, wherever it is and whatever it contains.
+/// Neither an address nor an error shows a password, whatever it contains.
 pub fn redis_address(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let urls = [
@@ -24,7 +24,7 @@ pub fn redis_address(bytes: &[u8]) {
     }
 }
 
-/// A record is readable, past its retention, or an error.
+/// Any bytes are a readable record, a record past its retention, or an error.
 pub fn redis_record(bytes: &[u8]) {
     if let Ok(Some(found)) = Stored::read(bytes.to_vec()).map(|stored| stored.at(1_700_000_000_000)) {
         assert!(bytes.ends_with(&found.value.payload));

@@ -1,3 +1,9 @@
+//! How records are arranged on the servers.
+//!
+//! A script can change several keys at once only if they are in the same slot. A record and its two sorted sets
+//! therefore share a hash tag, which is the name of their bucket. 256 buckets are few enough for a list to visit all of
+//! them, and many enough for a Cluster to distribute them over its servers.
+
 use oauth_dance_core::{KeyError, StorageError, TokenKey};
 use redis::Cmd;
 
@@ -8,13 +14,13 @@ const MAX_PART: usize = 16 * 1024;
 /// The maximum size of a prefix in bytes.
 const MAX_PREFIX: usize = 64;
 
-/// The names of all keys under one prefix.
+/// The names of all keys with one prefix.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     prefix: String,
 }
 
-/// A group of records with two sorted sets. They share a hash slot.
+/// A group of records and their two sorted sets, which all have the same hash slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bucket(u16);
 
@@ -27,8 +33,10 @@ pub(crate) struct Place {
 }
 
 impl Layout {
+    /// Accepts a prefix.
+    ///
     /// # Errors
-    /// The advice for a prefix that could collide with another one, or would break the hash tag.
+    /// The advice for a prefix that could collide with another one or would break the hash tag.
     pub(crate) fn new(prefix: &str) -> Result<Self, &'static str> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(plain) {
@@ -41,7 +49,7 @@ impl Layout {
         &self.prefix
     }
 
-    /// The key that holds a record.
+    /// The key of a record.
     pub(crate) fn record(&self, bucket: Bucket, member: &str) -> String {
         format!("{{{}}}:{member}", self.tag(bucket))
     }
@@ -68,6 +76,7 @@ impl Layout {
         crc16(self.tag(bucket).as_bytes()) % 16384
     }
 
+    /// The hash tag of a bucket, from which a Cluster computes the slot.
     fn tag(&self, Bucket(bucket): Bucket) -> String {
         format!("{}:{bucket:02x}", self.prefix)
     }
@@ -86,6 +95,8 @@ impl Bucket {
 }
 
 impl Place {
+    /// The location of the record of a key.
+    ///
     /// # Errors
     /// [`StorageError::KeyTooLong`] if a part is too long.
     pub(crate) fn of(key: &TokenKey) -> Result<Self, StorageError> {
@@ -100,7 +111,10 @@ impl Place {
     }
 }
 
-/// Decodes a member that [`Place::of`] built.
+/// Decodes a member that [`Place::of`] has encoded.
+///
+/// # Errors
+/// [`KeyError`] if the member is not the encoding of a key.
 pub(crate) fn key_of(member: &str) -> Result<TokenKey, KeyError> {
     let parts: Vec<_> = member.split(':').map(unescape).collect::<Option<_>>().ok_or(KeyError::Malformed)?;
     let [tenant, user, provider, account] = <[String; 4]>::try_from(parts).map_err(|_| KeyError::Malformed)?;
@@ -109,8 +123,8 @@ pub(crate) fn key_of(member: &str) -> Result<TokenKey, KeyError> {
     if key.parts().map(escape).join(":") == member { Ok(key) } else { Err(KeyError::Malformed) }
 }
 
-/// Percent-encodes all characters except letters, digits, `-`, `.`, `_`, `~` and `@`. The result contains no separator,
-/// hash tag or glob of the server, and is still readable.
+/// Percent-encodes all characters except letters, digits, `-`, `.`, `_`, `~` and `@`. The result is readable, and
+/// contains no separator, no hash tag and no wildcard of the server.
 pub(crate) fn escape(part: &str) -> String {
     use std::fmt::Write as _;
 

@@ -3,9 +3,9 @@
 //!
 //! # When to use it
 //!
-//! Use it if you run Redis 6 or newer, or Valkey, and want the fewest round trips. Tokens are as durable as the servers
-//! are configured to be; a refresh token that is lost with a server makes its user log in again. If that is not
-//! acceptable, use [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx).
+//! Use it if you run Redis 6 or newer, or Valkey. Tokens are as durable as the configuration of the servers. If a
+//! server loses a refresh token, the user has to log in again. If that is not acceptable, use
+//! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx).
 //!
 //! # Example
 //!
@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! An application gives the storage to `OAuth::builder` of `oauth-dance` instead of
-//! [`Tokens`](oauth_dance_core::Tokens).
+//! A web application gives the storage to `OAuth::builder` of `oauth-dance`, which creates the
+//! [`Tokens`](oauth_dance_core::Tokens) itself.
 //!
 //! # Features
 //!
@@ -39,66 +39,74 @@
 //! | --- | --- |
 //! | `redis://[[user]:password@]host[:port][/database]` | one server, which must be a primary |
 //! | `unix:///path/to/socket[?db=database]` | a server on this machine |
-//! | `redis+sentinel://[[user]:password@]sentinel[:port][,sentinel[:port]]…/name[/database]` | the server that the Sentinels name as the primary of this name; user and password are the server's |
+//! | `redis+sentinel://[[user]:password@]sentinel[:port][,sentinel[:port]]…/name[/database]` | the primary of this name according to the Sentinels; user and password are those of the primary |
 //! | `redis+cluster://[[user]:password@]host[:port][,host[:port]]…` | a Cluster with these members |
 //!
-//! `rediss` instead of `redis` asks for TLS, verified with the system's root certificates or those in the file that
-//! `SSL_CERT_FILE` names. `valkey` and `valkeys` mean the same as `redis` and `rediss`.
+//! `rediss` instead of `redis` enables TLS. The certificate of the server is verified with the system's root
+//! certificates, or with those in the file that `SSL_CERT_FILE` names. `valkey` and `valkeys` mean the same as `redis`
+//! and `rediss`.
 //!
 //! # Round trips
 //!
-//! `get`, `put` and `delete` take one each, conditions included. `get` is a plain `GET`. Only a record with a retention
-//! also needs the server's time: it is read together with the record if the record that was read last had a retention,
-//! and otherwise in a second round trip. A server that does not have a script yet is sent it in a second one, and a
-//! connection that was idle for half a second is tested by one before a write. A page of a list takes three, or two if
-//! the filter names tenant and user; a `purge` takes three. All requests share one connection to each server, and do not
-//! wait for each other's replies.
+//! | operation | round trips |
+//! | --- | --- |
+//! | `get` | one, a plain `GET`; one more if the record has a retention and the previously read record had none |
+//! | `put`, `delete` | one, including the condition |
+//! | a page of `list` | three, or two if the filter names tenant and user |
+//! | `purge` | three |
+//!
+//! A write needs a second round trip if the server does not know the script yet, and another one to test a connection
+//! that was idle for half a second. All requests share one connection to each server, and do not wait for each other's
+//! replies.
 //!
 //! # What is stored
 //!
-//! A record is one string: a header line and the payload. Its key consists of the prefix (by default `oauth-dance`; see
-//! [`with_prefix`](RedisStorage::with_prefix)), a bucket, and tenant, user, provider and account in percent-encoding:
+//! A record is one string with a header line and the payload. Its key consists of the
+//! [prefix](RedisStorage::with_prefix), a bucket, and tenant, user, provider and account in percent-encoding:
 //!
 //! ```text
 //! > GET "{oauth-dance:63}::alice:github:"
 //! "v1 0f1e2d3c4b5a69788796a5b4c3d2e1f0 1767225600 - =2f9a\n…"
-//!      version                         |          | key that sealed it
-//!                                      |          end of the retention, in milliseconds
-//!                                      the access token expires, in seconds
+//!      version                         |          | id of the sealing key
+//!                                      |          end of the retention in milliseconds
+//!                                      expiry of the access token in seconds
 //! ```
 //!
-//! Tenant and user choose one of 256 buckets. The keys of a bucket share a hash slot, so that a Cluster can spread the
-//! buckets over its servers while one script can still change together: the record, `{oauth-dance:63}/index`, a sorted
-//! set of all names in the bucket, and `{oauth-dance:63}/deadlines`, a sorted set of those with a retention, by its
-//! end.
+//! Tenant and user determine one of 256 buckets. The keys of a bucket share a hash slot, so that a Cluster distributes
+//! the buckets over its servers and a script can still change several keys of a bucket. Beside its records, a bucket
+//! has two sorted sets:
 //!
-//! Lists walk the index, by name, so that a page is exact whatever is written meanwhile. `SCAN` would need no index,
-//! but it may return a key twice, can miss some while a slot moves, and walks over everything else on the server.
-//! Retention is the server's own expiry on its own clock. What an expired record leaves in the two sets is hidden from
-//! lists, and removed by later writes to its bucket and by `purge`.
+//! * `{oauth-dance:63}/index` contains the names of all records.
+//! * `{oauth-dance:63}/deadlines` contains the names of the records with a retention, ordered by its end.
+//!
+//! A list walks the index in the order of the names, so that a page is exact whatever is written in the meantime.
+//! `SCAN` would need no index. However, it may return a key twice or miss one while a slot moves, and it visits all
+//! other keys of the server. Retention is the expiry of the key on the server's clock. The name of an expired record is
+//! hidden from lists. It is removed by later writes to its bucket, and by `purge`.
 //!
 //! # What can go wrong
 //!
-//! * **An answer that does not arrive**: an operation ends within [`DEFAULT_TIMEOUT`] or the one set. A write that was
-//!   sent but not answered is `Ambiguous`, and is not sent again; any other operation is `Unavailable`. The next call
-//!   connects again, once for all that wait, and never in a loop: while the server is down, a call fails as fast as the
-//!   system refuses the connection.
-//! * **Dropped futures** leave the old or the new record. The server still executes what the connection has sent.
+//! * **Missing responses**: an operation ends within [`DEFAULT_TIMEOUT`], or within the timeout that
+//!   [`with_timeout`](RedisStorage::with_timeout) sets. If a write was sent and no response arrived, it is `Ambiguous`
+//!   and not sent again. Any other operation is `Unavailable`. The next call connects again, and all waiting calls
+//!   share this connection. There is no loop: while the server is unavailable, a call fails as soon as the system
+//!   rejects the connection.
+//! * **Dropped futures** leave the old or the new record. The server executes a request that was sent before.
 //! * **Lost writes**: [`capabilities`](oauth_dance_core::TokenStorage::capabilities) declares `durable` only if the
-//!   servers report `appendonly yes` and `appendfsync always` when they are connected to, and only if no replica takes
-//!   over by itself. Under Sentinel, and in a Cluster with replicas, writes that the replica has not received are lost.
-//!   With a provider that rotates refresh tokens, the user then has to log in again.
-//! * **Eviction**: a server with a `maxmemory` and any other `maxmemory-policy` than `noeviction` may drop tokens. That
-//!   is a warning in the log, or an error with [`without_eviction`](RedisStorage::without_eviction).
-//! * **Replicas** are never read, because their data may be old. A URL that names one is refused.
-//! * **While a Cluster moves a slot** key by key, writes to that bucket can be `Unavailable` until its keys are on
-//!   one server again. Reads and lists continue.
-//! * **Unreadable records** are `Corrupt` and stay. They are listed with a version that matches nothing and without
-//!   hints.
+//!   servers report `appendonly yes` and `appendfsync always` when the connection opens, and only if no replica can
+//!   take over automatically. With Sentinels, and in a Cluster with replicas, a failover loses the writes that the
+//!   replica has not received. If the provider rotates refresh tokens, the user then has to log in again.
+//! * **Eviction**: a server with a `maxmemory` and another `maxmemory-policy` than `noeviction` may drop tokens. The
+//!   storage logs a warning, or returns an error with [`without_eviction`](RedisStorage::without_eviction).
+//! * **Replicas** are never read, because their data may be outdated. A URL that names a replica is rejected.
+//! * **Moving slots**: while a Cluster moves a slot key by key, writes to its buckets may be `Unavailable` until all
+//!   keys are on one server again. Reads and lists continue.
+//! * **Unreadable records** are `Corrupt` and remain. They are listed without hints, and with a version that matches
+//!   nothing.
 //!
 //! # Permissions
 //!
-//! A user of its own needs no more than this. Without `info` and `config|get` the storage does not know about
+//! A separate user needs only the following permissions. Without `info` and `config|get`, the storage cannot detect
 //! durability and eviction.
 //!
 //! ```text
@@ -110,8 +118,8 @@
 //!
 //! # Where to go next
 //!
-//! * [`RedisStorage`]: its options, and pools of the application's own.
-//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md) in operation, side by side.
+//! * [`RedisStorage`]: the options, and a check of the permissions.
+//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md): all storages in operation.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
@@ -137,13 +145,15 @@ use std::time::Duration;
 
 pub use storage::RedisStorage;
 
-/// The default prefix of all keys.
+/// The prefix of all keys, unless [`RedisStorage::with_prefix`] sets another one.
 pub const DEFAULT_PREFIX: &str = "oauth-dance";
 
-/// The default timeout of an operation.
+/// The timeout of an operation, unless [`RedisStorage::with_timeout`] sets another one.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The maximum size of a payload in bytes. It is far below the limit of a server.
+/// The maximum size of a payload: 8 MiB. It is far below the limit of a server, which is 512 MiB.
+///
+/// A larger payload is [`StorageError::TooLarge`](oauth_dance_core::StorageError::TooLarge).
 pub const MAX_PAYLOAD: usize = 8 * 1024 * 1024;
 
 /// Compiles the example of the README.

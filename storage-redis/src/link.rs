@@ -1,3 +1,10 @@
+//! The connection to one server.
+//!
+//! All requests share one connection, and their replies arrive in the order of the requests. The connection of the
+//! redis crate is used without its own reconnection, because that would send a write again. Here, a broken connection
+//! is discarded, and the next request opens another one. Requests that wait for a connection share the attempt to open
+//! it.
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,13 +20,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::Sentinels;
 use crate::error::{Cause, Failure, cannot_open};
-use crate::setup::{Setup, questions};
+use crate::setup::{Setup, setup_commands};
 
-/// How many requests may queue for the socket before further ones wait.
+/// The number of requests that may queue for the socket before further requests wait.
 const QUEUE: usize = 1024;
 
 /// A connection that was idle for longer is tested before a write. Servers, proxies and firewalls close idle
-/// connections, some of them silently, and a write must not be sent twice.
+/// connections, some of them silently, and a write on a closed connection is ambiguous.
 const MAX_IDLE: Duration = Duration::from_millis(500);
 /// How long such a test may take.
 const TEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,10 +48,11 @@ pub(crate) struct Options {
     /// The timeout of an operation.
     pub(crate) timeout: Duration,
     /// Whether to reject a server that may evict records.
-    pub(crate) refuse_eviction: bool,
+    pub(crate) reject_eviction: bool,
 }
 
-/// One connection to a server. It is opened when it is first needed, and again after it broke. All requests share it.
+/// One connection to a server, which all requests share. It is opened when it is first needed, and again after it
+/// broke.
 #[derive(Debug)]
 pub(crate) struct Link {
     target: Target,
@@ -52,22 +60,27 @@ pub(crate) struct Link {
     state: Arc<Mutex<LinkState>>,
 }
 
+/// The connection, and what is known about the server.
 #[derive(Debug, Default)]
 struct LinkState {
-    /// Counts the attempts to connect, so that a late failure discards only its own connection.
+    /// The number of attempts to connect, so that a late failure discards only its own connection.
     attempts: u64,
     current: Option<Opening>,
     /// The settings that the server reported at the last connect.
     setup: Option<Setup>,
+    /// Whether the warning about eviction was logged.
     warned: bool,
 }
 
+/// A connection that is being opened or is open. All waiting requests share it.
 type Opening = Shared<BoxFuture<'static, Result<Open, Failure>>>;
 
+/// An open connection.
 #[derive(Clone, Debug)]
 struct Open {
     attempt: u64,
     connection: MultiplexedConnection,
+    /// Whether the connection was closed.
     closed: Arc<AtomicBool>,
     /// When the server last responded.
     last_reply: Arc<Mutex<Instant>>,
@@ -94,7 +107,7 @@ impl Link {
 
     /// Sends commands in one batch, and returns a reply for each. Error replies are included.
     ///
-    /// If the future is dropped after the commands were handed to the connection, they are still executed.
+    /// If the future is dropped after the commands were queued, the server still executes them.
     pub(crate) async fn send(&self, commands: &[Cmd], deadline: Instant) -> Result<Vec<Value>, Failure> {
         let open = self.opened(deadline).await?;
         let cause = match timeout_at(deadline, replies(open.connection, commands)).await {
@@ -105,7 +118,7 @@ impl Link {
             Ok(Err(error)) => Cause::connection(error),
             Err(_) => Cause::TimedOut,
         };
-        // No new request is sent on this connection. Earlier requests may still end.
+        // No new request is sent on this connection. Earlier requests may still receive their replies.
         forget(&self.state, open.attempt);
         Err(Failure::NoReply(cause))
     }
@@ -116,7 +129,7 @@ impl Link {
         if lock(&open.last_reply).elapsed() < MAX_IDLE {
             return Ok(());
         }
-        // A command that the user must be permitted to run anyway.
+        // The storage needs the permission for this command in any case.
         let tested = self.send(&[redis::cmd("TIME")], deadline.min(Instant::now() + TEST_TIMEOUT)).await;
         if tested.is_err() {
             self.opened(deadline).await?;
@@ -129,11 +142,13 @@ impl Link {
         self.state().current = None;
     }
 
+    /// Waits until the connection is open.
     async fn opened(&self, deadline: Instant) -> Result<Open, Failure> {
         let opening = self.opening();
         timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Unchanged(Cause::TimedOut)))
     }
 
+    /// The current connection, or a new one if there is none that can be used.
     fn opening(&self) -> Opening {
         let mut state = self.state();
         let usable = |opening: &Opening| match opening.peek() {
@@ -151,7 +166,7 @@ impl Link {
         opening
     }
 
-    /// Connects in a separate task, because the callers may be dropped before it is done.
+    /// Connects in a separate task, because the callers may be dropped before the connection is open.
     fn start(&self, attempt: u64) -> Opening {
         let (target, options, state) = (self.target.clone(), self.options, Arc::clone(&self.state));
         let connecting = tokio::spawn(async move {
@@ -185,10 +200,11 @@ pub(crate) fn read_only(cause: Cause) -> Failure {
 }
 
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that holds the lock can panic halfway through a change.
+    // No code with this lock can panic in the middle of a change, so a poisoned lock is safe to use.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Discards a connection, unless a newer one has replaced it.
 fn forget(state: &Mutex<LinkState>, attempt: u64) {
     let mut state = lock(state);
     if state.attempts == attempt {
@@ -196,11 +212,11 @@ fn forget(state: &Mutex<LinkState>, attempt: u64) {
     }
 }
 
-/// Records the settings of a server, and warns about or rejects a server that may evict tokens.
+/// Records the settings of a server. A server that may evict tokens is rejected, or reported once in the log.
 fn admit(state: &Mutex<LinkState>, options: Options, setup: Setup) -> Result<(), Failure> {
     let mut state = lock(state);
     if let Some(policy) = &setup.evicts_by {
-        if options.refuse_eviction {
+        if options.reject_eviction {
             return Err(Failure::Misconfigured(
                 EVICTS,
                 Cause::Other("the eviction policy of the server drops records"),
@@ -215,8 +231,10 @@ fn admit(state: &Mutex<LinkState>, options: Options, setup: Setup) -> Result<(),
     Ok(())
 }
 
+/// An open connection, whether it was closed, and the settings of the server.
 type Connected = (MultiplexedConnection, Arc<AtomicBool>, Setup);
 
+/// Connects to the target, and verifies that it is a primary.
 async fn connect(target: &Target, options: Options) -> Result<Connected, Failure> {
     match target {
         Target::Node(server) => dial(server).await,
@@ -231,12 +249,13 @@ async fn connect(target: &Target, options: Options) -> Result<Connected, Failure
     }
 }
 
-/// Asks one Sentinel after the other, until one names a server that reports that it is the primary.
+/// Queries one Sentinel after the other, until one of them names a server that confirms to be the primary.
 async fn find_primary(sentinels: &Sentinels, options: Options) -> Result<Connected, Failure> {
     let mut failure = Failure::Unchanged(Cause::Other("the URL names no Sentinel"));
     for sentinel in &sentinels.addresses {
         let step = options.timeout / 6;
-        let found = timeout(step, async { dial(&sentinels.server(ask(sentinel, &sentinels.name).await?)).await });
+        let found =
+            timeout(step, async { dial(&sentinels.server(query_sentinel(sentinel, &sentinels.name).await?)).await });
         match found.await {
             Ok(Ok(connected)) if connected.2.primary != Some(false) => return Ok(connected),
             Ok(Ok(_)) => failure = Failure::Unchanged(Cause::Other("a failover is in progress")),
@@ -247,14 +266,14 @@ async fn find_primary(sentinels: &Sentinels, options: Options) -> Result<Connect
     Err(failure)
 }
 
-/// Asks a Sentinel for the address of the primary.
-async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Failure> {
+/// Queries a Sentinel for the address of the primary.
+async fn query_sentinel(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Failure> {
     const UNKNOWN: Cause = Cause::Other("the Sentinel knows no primary of this name");
 
     let (mut connection, _) = open_connection(sentinel).await?;
-    let mut question = redis::cmd("SENTINEL");
-    question.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    let reply = connection.send_packed_command(&question).await;
+    let mut command = redis::cmd("SENTINEL");
+    command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+    let reply = connection.send_packed_command(&command).await;
     let reply = reply.map_err(|error| Failure::Unchanged(Cause::connection(error)))?;
     if let Value::ServerError(error) = &reply {
         return Err(crate::error::rejected(error));
@@ -268,13 +287,15 @@ async fn ask(sentinel: &ConnectionInfo, name: &str) -> Result<(String, u16), Fai
     Ok((host.clone(), port))
 }
 
+/// Opens a connection, and reads the settings of the server.
 async fn dial(server: &ConnectionInfo) -> Result<Connected, Failure> {
     let (connection, closed) = open_connection(server).await?;
-    let replies = replies(connection.clone(), &questions()).await;
+    let replies = replies(connection.clone(), &setup_commands()).await;
     let replies = replies.map_err(|error| Failure::Unchanged(Cause::connection(error)))?;
     Ok((connection, closed, Setup::read(&replies)))
 }
 
+/// Sends commands, and waits for all replies.
 async fn replies(mut connection: MultiplexedConnection, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
     // A single command, which may contain a large payload, is not copied into a batch.
     if let [command] = commands {
@@ -324,7 +345,8 @@ async fn open_connection(server: &ConnectionInfo) -> Result<(MultiplexedConnecti
 const CHECKED_TLS: &str = "remove `#insecure` from the URL, and enable the feature `tls`";
 const UNCHECKED: Cause = Cause::Other("TLS without verification of the certificate is not supported");
 
-/// Held by the task that drives a connection. It is dropped with the connection, or with the runtime of the task.
+/// Sets the flag when the connection ends. The task that drives the connection owns it, so it is dropped together with
+/// the connection or the runtime.
 struct ClosedFlag(Arc<AtomicBool>);
 
 impl Drop for ClosedFlag {

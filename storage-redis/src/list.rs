@@ -1,3 +1,10 @@
+//! Lists in pages, on the sorted sets of the buckets.
+//!
+//! A list walks the indexes in the order of buckets and members. No write changes this order, so no entry is skipped or
+//! repeated. Members are read first, and then the headers of their records, because a name may outlive its record.
+//! Requests to different buckets are sent together, so that the number of round trips does not depend on the number of
+//! buckets.
+
 use std::collections::VecDeque;
 
 use futures_util::future::try_join_all;
@@ -33,8 +40,7 @@ struct Lister<'a> {
     spans: VecDeque<Span>,
 }
 
-/// Walks the indexes in the order of buckets and members. No write changes this order, so no entry is skipped or
-/// repeated.
+/// Returns the next page of a list.
 pub(crate) async fn list(
     servers: &Servers,
     layout: &Layout,
@@ -52,6 +58,7 @@ pub(crate) async fn list(
 }
 
 impl Lister<'_> {
+    /// Fetches entries until the page is full, all are listed, or half of the timeout has passed.
     async fn page(&mut self, limit: usize) -> Result<Page, Failure> {
         let give_up = Instant::now() + self.servers.options().timeout / 2;
         let mut entries = Vec::new();
@@ -79,20 +86,20 @@ impl Lister<'_> {
         }
     }
 
-    /// How many keys to fetch. One more than needed shows whether another page follows. If not every key matches, a
-    /// larger batch is more efficient.
+    /// The number of keys to fetch. One more than needed shows whether another page follows. If not every key matches,
+    /// a larger batch saves round trips.
     fn stride(&self, needed: usize) -> usize {
         let every_key_matches = self.filter.expiring_before.is_none() && is_range(self.filter);
         if every_key_matches { needed + 1 } else { MAX_PAGE }
     }
 
-    /// Drops the buckets without members in range, with one batch of requests.
+    /// Removes the buckets that have no members in range, with one batch of requests.
     async fn skip_empty(&mut self) -> Result<(), Failure> {
         if self.spans.len() < 2 {
             return Ok(());
         }
         let counts = try_join_all(self.spans.iter().map(|span| async {
-            let replies = self.ask(span.bucket, self.command("ZLEXCOUNT", span)).await?;
+            let replies = self.read(span.bucket, self.command("ZLEXCOUNT", span)).await?;
             integer(&replies)
         }));
         let counts = counts.await?;
@@ -114,7 +121,7 @@ impl Lister<'_> {
         let fetched = try_join_all(ahead.map(|span| async {
             let mut command = self.command("ZRANGEBYLEX", span);
             command.arg("LIMIT").arg(0).arg(wanted);
-            members(&self.ask(span.bucket, command).await?)
+            members(&self.read(span.bucket, command).await?)
         }));
         let mut keys = Vec::new();
         for members in fetched.await? {
@@ -134,6 +141,7 @@ impl Lister<'_> {
         Ok(keys)
     }
 
+    /// Decodes a member. A name that is not a valid key is logged and left out.
     fn readable(&self, member: &str) -> Option<TokenKey> {
         let key = key_of(member).ok();
         if key.is_none() {
@@ -147,15 +155,16 @@ impl Lister<'_> {
 
     /// Fetches the entries of the keys that match and still have a record.
     async fn entries(&self, keys: Vec<TokenKey>) -> Result<Vec<Entry>, Failure> {
-        let matching = keys.into_iter().map(damaged).filter(|entry| self.by_key.matches(entry));
+        let matching = keys.into_iter().map(unreadable_entry).filter(|entry| self.by_key.matches(entry));
         let found = try_join_all(matching.map(|entry| self.entry(entry.key))).await?;
         Ok(found.into_iter().flatten().filter(|entry| self.filter.matches(entry)).collect())
     }
 
+    /// Reads the entry of a key. `None` if the record does not exist any more.
     async fn entry(&self, key: TokenKey) -> Result<Option<Entry>, Failure> {
         let Ok(place) = Place::of(&key) else { return Ok(None) };
         let mut bytes = match self.beginning(&place, HEADER_GUESS).await {
-            Err(Failure::WrongType(_)) => return Ok(Some(damaged(key))),
+            Err(Failure::WrongType(_)) => return Ok(Some(unreadable_entry(key))),
             bytes => bytes?,
         };
         if bytes.is_empty() {
@@ -166,43 +175,47 @@ impl Lister<'_> {
         }
         Ok(Some(match Header::read(&bytes) {
             Ok((header, _)) => header.entry(key),
-            Err(_) => damaged(key),
+            Err(_) => unreadable_entry(key),
         }))
     }
 
+    /// Reads the first bytes of a record, which are empty if there is none.
     async fn beginning(&self, place: &Place, length: usize) -> Result<Vec<u8>, Failure> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(self.layout.record(place.bucket, &place.member)).arg(0).arg(length - 1);
-        match self.ask(place.bucket, command).await?.pop() {
+        match self.read(place.bucket, command).await?.pop() {
             Some(Value::BulkString(bytes)) => Ok(bytes),
             _ => Err(Failure::Unchanged(UNEXPECTED)),
         }
     }
 
+    /// A command on the range of a span.
     fn command(&self, name: &str, span: &Span) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(self.layout.index(span.bucket)).arg(&span.first).arg(&span.last);
         command
     }
 
-    async fn ask(&self, bucket: Bucket, command: Cmd) -> Result<Vec<Value>, Failure> {
-        self.servers.ask(self.layout.slot(bucket), Request::Read(&[command])).await
+    /// Sends a command to the server of a bucket.
+    async fn read(&self, bucket: Bucket, command: Cmd) -> Result<Vec<Value>, Failure> {
+        self.servers.request(self.layout.slot(bucket), Request::Read(&[command])).await
     }
 }
 
-/// The names that are no valid keys, at most `limit`.
+/// Returns at most `limit` names that are not valid keys.
 pub(crate) async fn invalid(servers: &Servers, layout: &Layout, limit: usize) -> Result<Vec<String>, Failure> {
     let everything = Filter::everything();
     let buckets = spans(&everything, None).into_iter().map(|span| invalid_in(servers, layout, span));
     Ok(try_join_all(buckets).await?.into_iter().flatten().take(limit).collect())
 }
 
+/// Returns the names of one bucket that are not valid keys.
 async fn invalid_in(servers: &Servers, layout: &Layout, mut span: Span) -> Result<Vec<String>, Failure> {
     let mut found = Vec::new();
     loop {
         let mut command = redis::cmd("ZRANGEBYLEX");
         command.arg(layout.index(span.bucket)).arg(&span.first).arg(&span.last).arg("LIMIT").arg(0).arg(MAX_PAGE);
-        let names = members(&servers.ask(layout.slot(span.bucket), Request::Read(&[command])).await?)?;
+        let names = members(&servers.request(layout.slot(span.bucket), Request::Read(&[command])).await?)?;
         let next = names.last().filter(|_| names.len() == MAX_PAGE).map(|last| format!("({last}"));
         found.extend(names.into_iter().filter(|name| key_of(name).is_err()));
         match next {
@@ -220,9 +233,9 @@ fn is_range(filter: &Filter) -> bool {
     }
 }
 
-/// The ranges to list: all buckets with possible matches, each from the position of the cursor.
+/// The ranges to list: those of all buckets that may contain matches, from the position of the cursor.
 fn spans(filter: &Filter, after: Option<&Place>) -> VecDeque<Span> {
-    // The common prefix of all matches. `;` is the byte after the separator `:`.
+    // The common prefix of all matches. `;` follows the separator `:` in ASCII, so it ends the range.
     let parts = [&filter.tenant, &filter.user, &filter.provider];
     let common: String = parts.into_iter().map_while(Option::as_deref).map(|part| escape(part) + ":").collect();
     let (start, last) = match common.strip_suffix(':') {
@@ -242,11 +255,12 @@ fn spans(filter: &Filter, after: Option<&Place>) -> VecDeque<Span> {
         .collect()
 }
 
-/// The entry of an unreadable record: without hints, and with a version that matches nothing.
-fn damaged(key: TokenKey) -> Entry {
+/// The entry of an unreadable record. It has no hints, and a version that matches nothing.
+fn unreadable_entry(key: TokenKey) -> Entry {
     Entry::new(key, Version::random(), &Record::new(""))
 }
 
+/// Decodes the reply of ZRANGEBYLEX.
 fn members(replies: &[Value]) -> Result<Vec<String>, Failure> {
     match replies {
         [Value::Array(members)] => {

@@ -1,3 +1,8 @@
+//! The stored format of a record: a header line and the payload.
+//!
+//! The header is text, so that an operator can read it with `redis-cli` and a script can compare the version with a
+//! prefix of the record. For example: `v1 0f1e2d3c4b5a69788796a5b4c3d2e1f0 1767225600 - =2f9a`.
+
 use std::time::Duration;
 
 use oauth_dance_core::{Entry, Record, Timestamp, TokenKey, Version, Versioned};
@@ -6,14 +11,13 @@ use crate::layout::{escape, unescape};
 
 /// The first word of every record in this format.
 const FORMAT: &str = "v1";
-/// Represents an absent hint.
+/// The text of an absent hint.
 const ABSENT: &str = "-";
-/// How many bytes of a record a list reads first: more than a header with a key id of the usual length.
+/// The number of bytes of a record that a list reads first. A header with a key id of the usual length is shorter.
 pub(crate) const HEADER_GUESS: usize = 256;
 
-/// The line before a payload: format, version, expiry of the access token in seconds, end of the retention in
-/// milliseconds on the server's clock, and `=` with the key id. For example: `v1 0f1e2d3c4b5a69788796a5b4c3d2e1f0
-/// 1767225600 - =2f9a`.
+/// The line before a payload. It consists of the format, the version, the expiry of the access token in seconds, the
+/// end of the retention in milliseconds on the server's clock, and `=` with the key id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     version: Version,
@@ -22,7 +26,8 @@ pub(crate) struct Header {
     key_id: Option<String>,
 }
 
-/// The two parts of a header. The server inserts the end of the retention between them.
+/// The two parts of a header. The script inserts the end of the retention between them, because only the server knows
+/// it.
 pub(crate) struct HeaderHalves {
     pub(crate) before_deadline: String,
     pub(crate) after_deadline: String,
@@ -35,25 +40,29 @@ pub(crate) enum RecordError {
     NoHeader,
     #[error("the header line of the record has an unknown format")]
     BadHeader,
-    #[error("the key holds another type of value than a string")]
+    #[error("the value of the key is not a string")]
     WrongType,
 }
 
 impl HeaderHalves {
+    /// The header of a record that is about to be written.
     pub(crate) fn new(record: &Record, version: &Version) -> Self {
         let expires_at = record.expires_at.map_or(ABSENT.to_owned(), |expiry| expiry.as_unix_seconds().to_string());
         let key_id = record.key_id.as_ref().map_or(ABSENT.to_owned(), |id| format!("={}", escape(id)));
-        Self { before_deadline: format!("{} {expires_at} ", opening(version)), after_deadline: format!(" {key_id}\n") }
+        Self {
+            before_deadline: format!("{} {expires_at} ", version_prefix(version)),
+            after_deadline: format!(" {key_id}\n"),
+        }
     }
 
-    /// The record without a retention.
+    /// The whole record, if it has no retention.
     pub(crate) fn without_retention(&self, payload: &[u8]) -> Vec<u8> {
         [self.before_deadline.as_bytes(), ABSENT.as_bytes(), self.after_deadline.as_bytes(), payload].concat()
     }
 }
 
-/// The beginning of a record of this version, and of no other.
-pub(crate) fn opening(version: &Version) -> String {
+/// The beginning of every record of this version, and of no other record. A script compares it.
+pub(crate) fn version_prefix(version: &Version) -> String {
     format!("{FORMAT} {:032x}", u128::from_be_bytes(*version.as_bytes()))
 }
 
@@ -65,6 +74,7 @@ impl Header {
         Self::parse(line).map(|header| (header, end + 1)).ok_or(RecordError::BadHeader)
     }
 
+    /// Parses a header line.
     fn parse(line: &str) -> Option<Self> {
         let [format, version, expires_at, deadline, key_id] =
             <[&str; 5]>::try_from(line.split(' ').collect::<Vec<_>>()).ok()?;
@@ -87,6 +97,7 @@ impl Header {
         })
     }
 
+    /// The entry of a list.
     pub(crate) fn entry(self, key: TokenKey) -> Entry {
         let hints = Record::new("").with_expires_at(self.expires_at).with_key_id(self.key_id);
         Entry::new(key, self.version, &hints)
@@ -98,11 +109,15 @@ impl Header {
 pub(crate) struct Stored {
     header: Header,
     bytes: Vec<u8>,
-    /// Where the payload starts.
+    /// The offset of the payload.
     start: usize,
 }
 
 impl Stored {
+    /// Reads the header of a record.
+    ///
+    /// # Errors
+    /// [`RecordError`] if the bytes are not a record.
     pub(crate) fn read(bytes: Vec<u8>) -> Result<Self, RecordError> {
         let (header, start) = Header::read(&bytes)?;
         Ok(Self { header, bytes, start })
@@ -128,7 +143,7 @@ impl Stored {
     }
 }
 
-/// A number or its absence. `None` if the text is invalid.
+/// Parses a number that may be absent. `None` if the text is invalid.
 fn number(text: &str) -> Option<Option<u64>> {
     if text == ABSENT { Some(None) } else { text.parse().ok().map(Some) }
 }
@@ -157,7 +172,7 @@ mod tests {
                 let record =
                     Record::new("\n\0 payload\n").with_expires_at(expires_at).with_key_id(key_id.map(str::to_owned));
                 let bytes = stored(&record, &version, "-");
-                assert!(bytes.starts_with(opening(&version).as_bytes()));
+                assert!(bytes.starts_with(version_prefix(&version).as_bytes()));
                 assert_eq!(read(bytes, 7), Ok(Some(Versioned::new(record, version))));
             }
         }
@@ -174,14 +189,14 @@ mod tests {
 
     #[test]
     fn malformed_records_are_rejected() {
-        let good = stored(&Record::new(""), &Version::random(), "12");
-        for cut in 0..good.len() {
-            assert_eq!(read(good[..cut].to_vec(), 0), Err(RecordError::NoHeader));
+        let valid = stored(&Record::new(""), &Version::random(), "12");
+        for cut in 0..valid.len() {
+            assert_eq!(read(valid[..cut].to_vec(), 0), Err(RecordError::NoHeader));
         }
         let line = |text: String| read(format!("{text}\n").into_bytes(), 0);
         let version = "0".repeat(32);
         assert!(line(format!("v1 {version} 1 2 =k")).is_ok());
-        for bad in [
+        for invalid in [
             String::new(),
             format!("v2 {version} 1 2 =k"),
             format!("v1 {version}0 1 2 =k"),
@@ -192,7 +207,7 @@ mod tests {
             format!("v1 {version} 1 2 k"),
             format!("v1 {version} 1 2 =k more"),
         ] {
-            assert_eq!(line(bad.clone()), Err(RecordError::BadHeader), "{bad}");
+            assert_eq!(line(invalid.clone()), Err(RecordError::BadHeader), "{invalid}");
         }
         assert_eq!(read(b"\xff\xfe\n".to_vec(), 0), Err(RecordError::BadHeader));
     }

@@ -1,3 +1,8 @@
+//! Lua scripts, which make a condition and a write one atomic request.
+//!
+//! A server executes a script by its hash, once it has received the text. Therefore a call sends the hash first, and
+//! the text only if the server does not know the hash.
+
 use std::sync::LazyLock;
 
 use redis::{Cmd, Script};
@@ -9,7 +14,7 @@ pub(crate) static DELETE: LazyLock<Source> = LazyLock::new(|| Source::new(includ
 /// Removes the names of expired records from a bucket.
 pub(crate) static PURGE: LazyLock<Source> = LazyLock::new(|| Source::new(include_str!("scripts/purge.lua")));
 
-/// A script. A server that has seen its text knows it by its hash.
+/// A script and its hash.
 pub(crate) struct Source {
     text: &'static str,
     hash: String,

@@ -1,3 +1,8 @@
+//! Sends a request to the right server, and repeats it if that is safe.
+//!
+//! A read may be repeated. A write may be repeated only if the server has rejected it or it was not sent, because it
+//! would otherwise be executed twice. In a Cluster, a server may redirect a request to another one.
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +18,13 @@ use crate::layout::Bucket;
 use crate::link::{Link, Options, Target, read_only};
 use crate::script::Call;
 
-/// How many redirections a request follows.
+/// The number of redirections that a request follows.
 const MAX_REDIRECTIONS: u32 = 8;
+/// The pause before the first retry. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
-/// The servers that hold the data.
+/// The servers with the data.
 #[derive(Debug)]
 pub(crate) struct Servers {
     kind: Kind,
@@ -40,14 +46,16 @@ pub(crate) enum Request<'a> {
     Write(&'a Call<'a>),
 }
 
-/// The state of one request: its retries and redirections so far.
+/// The retries and redirections of one request so far.
 struct Retries {
     deadline: Instant,
-    /// Until when the request is retried.
+    /// When the request is not retried any more.
     retry_until: Instant,
     pause: Duration,
     redirections: u32,
+    /// Whether the request was sent again after its connection broke.
     resent: bool,
+    /// Whether the slot map was refreshed for this request.
     refreshed: bool,
 }
 
@@ -64,7 +72,7 @@ impl Servers {
         self.options
     }
 
-    /// Connects to every server that holds data.
+    /// Connects to every server with data.
     pub(crate) async fn open(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.options.timeout;
         let links = match &self.kind {
@@ -81,7 +89,7 @@ impl Servers {
         matches!(self.kind, Kind::Cluster(_))
     }
 
-    /// Returns each server that holds data, with the first of these buckets on it and the deadline for requests.
+    /// Returns each server with data, together with the first of these buckets on it and the deadline for requests.
     pub(crate) async fn each(
         &self,
         buckets: impl Iterator<Item = (Bucket, u16)>,
@@ -100,9 +108,9 @@ impl Servers {
         Ok(found)
     }
 
-    /// Whether acknowledged writes are durable according to the servers.
+    /// Whether acknowledged writes are durable, according to the settings of the servers.
     ///
-    /// A write is replicated after it is acknowledged. If a replica takes over automatically, the last writes are lost.
+    /// If a replica can take over automatically, they are not, because a write is replicated after it was acknowledged.
     pub(crate) fn are_durable(&self) -> bool {
         match &self.kind {
             Kind::One(link) => {
@@ -120,8 +128,8 @@ impl Servers {
 
     /// Sends a request to the server of a slot, and returns its replies. Follows the slot if it has moved.
     ///
-    /// A request that certainly had no effect is retried for half of the timeout, if a retry may help.
-    pub(crate) async fn ask(&self, slot: u16, request: Request<'_>) -> Result<Vec<Value>, Failure> {
+    /// If a request certainly had no effect and a retry may succeed, it is retried for half of the timeout.
+    pub(crate) async fn request(&self, slot: u16, request: Request<'_>) -> Result<Vec<Value>, Failure> {
         let mut retries = Retries::new(self.options.timeout);
         let mut commands = request.commands();
         let mut redirected = None;
@@ -136,7 +144,7 @@ impl Servers {
                 }
             };
             if matches!(request, Request::Write(_)) {
-                // An error here would occur again below.
+                // If this fails, the request itself fails in the same way.
                 let _ = link.test(retries.deadline).await;
             }
             let replies = match send(&link, &commands, asking.is_some(), retries.deadline).await {
@@ -192,6 +200,7 @@ impl Servers {
         }
     }
 
+    /// The failure of a server that is not the primary.
     fn not_primary(&self, error: &ServerError) -> Failure {
         match &self.kind {
             Kind::One(link) if matches!(link.target(), Target::Primary(_)) && error.code() == "READONLY" => {
@@ -203,6 +212,7 @@ impl Servers {
 }
 
 impl<'a> Request<'a> {
+    /// The commands to send first.
     fn commands(&self) -> Cow<'a, [Cmd]> {
         match self {
             Self::Read(commands) => Cow::Borrowed(commands),
@@ -232,7 +242,7 @@ impl Retries {
         }
     }
 
-    /// Pauses before a retry. Fails if a retry does not help or would take too long.
+    /// Pauses before a retry. Returns the failure if a retry does not help or would take too long.
     async fn wait(&mut self, failure: Failure) -> Result<(), Failure> {
         if matches!(failure, Failure::Misconfigured(..)) || Instant::now() + self.pause > self.retry_until {
             return Err(failure);
@@ -242,7 +252,7 @@ impl Retries {
         Ok(())
     }
 
-    /// Permits a retry of a request without replies on another connection. Fails if a retry is not permitted.
+    /// Permits a retry of a request that received no reply. Returns the failure if a retry is not permitted.
     fn may_repeat(&mut self, failure: Failure, request: Request<'_>, kind: &Kind) -> Result<(), Failure> {
         let first_time = match (&failure, request) {
             // The connection broke. A read can be repeated. A write may have taken effect.
@@ -267,6 +277,7 @@ async fn send(link: &Link, commands: &[Cmd], asking: bool, deadline: Instant) ->
     Ok(replies.into_iter().skip(1).step_by(2).collect())
 }
 
+/// The error in a reply, if it is one.
 fn server_error(reply: &Value) -> Option<&ServerError> {
     if let Value::ServerError(error) = reply { Some(error) } else { None }
 }

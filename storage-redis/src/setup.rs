@@ -1,3 +1,7 @@
+//! The settings of a server that decide whether tokens may be lost.
+//!
+//! They are read whenever a connection opens, because a failover may have changed the server.
+
 use std::collections::HashMap;
 
 use redis::{Cmd, Value};
@@ -15,15 +19,15 @@ pub(crate) struct Setup {
     pub(crate) evicts_by: Option<String>,
 }
 
-/// The commands whose replies [`Setup::read`] reads.
-pub(crate) fn questions() -> [Cmd; 2] {
+/// The commands whose replies [`Setup::read`] expects.
+pub(crate) fn setup_commands() -> [Cmd; 2] {
     let mut fsync = redis::cmd("CONFIG");
     fsync.arg("GET").arg("appendfsync");
     [redis::cmd("INFO"), fsync]
 }
 
 impl Setup {
-    /// If the server rejects a command, the worst case is assumed.
+    /// Reads the settings. If the server has rejected a command, durability counts as missing and eviction as off.
     pub(crate) fn read(replies: &[Value]) -> Self {
         let [info, fsync] = replies else { return Self::default() };
         let info = text(info).unwrap_or_default();
@@ -49,7 +53,7 @@ fn value_of(reply: &Value) -> Option<String> {
     }
 }
 
-/// A reply that is text.
+/// The text of a reply. `None` if the reply is not text.
 pub(crate) fn text(reply: &Value) -> Option<String> {
     match reply {
         Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),

@@ -1,3 +1,8 @@
+//! The storage on Redis and Valkey.
+//!
+//! A read is a plain command, and a write is a script that contains its condition. Everything about servers and
+//! connections is in [`Servers`].
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,51 +22,79 @@ use crate::layout::{Layout, Place};
 use crate::link::Options;
 use crate::list;
 use crate::purge;
-use crate::record::{HeaderHalves, RecordError, Stored, opening};
+use crate::record::{HeaderHalves, RecordError, Stored, version_prefix};
 use crate::script::{Call, DELETE, PUT};
 use crate::servers::{Request, Servers};
 use crate::{DEFAULT_PREFIX, DEFAULT_TIMEOUT, MAX_PAYLOAD};
 
-/// The longest retention in seconds. Longer ones, of thousands of years, are shortened to it.
+/// The longest retention in seconds. A longer one, of thousands of years, is shortened to it.
 const MAX_RETENTION: u64 = 253_402_300_799;
 
-/// Stores tokens on Redis or Valkey: on one server, on the primary according to Sentinels, or in a Cluster.
+/// Stores tokens on Redis or Valkey: on one server, on the primary that Sentinels name, or in a Cluster.
 ///
-/// Clones share their connections. The [crate page](crate) describes the URLs, the stored data and the guarantees.
+/// A clone is cheap and shares the connections. The [crate page](crate) describes the URLs, the stored data and the
+/// guarantees. All operations are cancel safe: dropping a future leaves the old or the new record.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use oauth_dance_core::TokenStorage as _;
+/// use oauth_dance_redis::RedisStorage;
+///
+/// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
+/// let storage = RedisStorage::connect("rediss+sentinel://app:password@one,two,three/main")
+///     .await?
+///     .with_prefix("my-app")?
+///     .with_timeout(Duration::from_secs(2))
+///     .without_eviction();
+/// storage.check().await?;
+/// if !storage.capabilities().durable {
+///     eprintln!("tokens may be lost with the server");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RedisStorage {
     address: Address,
     servers: Arc<Servers>,
     layout: Layout,
-    /// Whether a record is read together with the time, because the record that was read last has a retention.
+    /// Whether a record is read together with the time, because the previously read record had a retention.
     reads_time: Arc<AtomicBool>,
 }
 
 impl RedisStorage {
-    /// Connects to the servers that a [URL](crate#urls) names, reads their settings, and tries each command that the
-    /// storage needs. Call [`check`](Self::check) after the prefix is set, to verify the permitted keys.
+    /// Connects to the servers of a [URL](crate#urls), reads their settings, and tries each command that the storage
+    /// needs.
     ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
-    /// use oauth_dance_redis::RedisStorage;
-    ///
-    /// let storage = RedisStorage::connect("redis://127.0.0.1/").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// The prefix is not known yet. Call [`check`](Self::check) after it is set, to verify the permissions on its keys.
     ///
     /// # Errors
-    /// [`StorageError::Misconfigured`] if the URL is wrong, or if the server rejects the user or a command, which the
-    /// error names. [`StorageError::Unavailable`] if the server cannot be reached. Use [`lazy`](Self::lazy) if the
-    /// application may start before its server.
+    /// [`StorageError::Misconfigured`] if the URL is wrong, or if the server rejects the user or a command. The error
+    /// names the command. [`StorageError::Unavailable`] if the server cannot be reached. Use [`lazy`](Self::lazy) if
+    /// the application may start before its server.
     pub async fn connect(url: &str) -> Result<Self, StorageError> {
         let storage = Self::lazy(url)?;
         storage.check_for(Scope::Commands).await?;
         Ok(storage)
     }
 
-    /// Connects when the storage is first used. Until then, [`capabilities`](TokenStorage::capabilities) does not
-    /// declare it durable.
+    /// Creates a storage that connects when it is first used.
+    ///
+    /// Until then, [`capabilities`](TokenStorage::capabilities) does not declare the storage as durable, and a missing
+    /// permission is not detected.
+    ///
+    /// ```
+    /// use oauth_dance_core::StorageError;
+    /// use oauth_dance_redis::RedisStorage;
+    ///
+    /// let storage = RedisStorage::lazy("redis://:s3cr3t@127.0.0.1:6379/1")?;
+    /// assert!(!format!("{storage:?}").contains("s3cr3t"));
+    ///
+    /// let wrong = RedisStorage::lazy("http://127.0.0.1/");
+    /// assert!(matches!(wrong, Err(StorageError::Misconfigured { .. })));
+    /// # Ok::<(), StorageError>(())
+    /// ```
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] if the URL is wrong.
@@ -71,7 +104,7 @@ impl RedisStorage {
             source: Box::new(error),
         })?;
         let layout = Layout::new(DEFAULT_PREFIX).map_err(bad_prefix)?;
-        let options = Options { timeout: DEFAULT_TIMEOUT, refuse_eviction: false };
+        let options = Options { timeout: DEFAULT_TIMEOUT, reject_eviction: false };
         Ok(Self {
             servers: Arc::new(Servers::new(address.clone(), options)),
             address,
@@ -80,8 +113,18 @@ impl RedisStorage {
         })
     }
 
-    /// Sets the prefix of all keys. Records under different prefixes are separate, even on the same servers. The
-    /// default is `oauth-dance`.
+    /// Sets the prefix of all keys. The default is [`DEFAULT_PREFIX`].
+    ///
+    /// Storages with different prefixes are separate, even on the same servers. Records that were stored under another
+    /// prefix are not found.
+    ///
+    /// ```
+    /// use oauth_dance_redis::RedisStorage;
+    ///
+    /// let storage = RedisStorage::lazy("redis://127.0.0.1/")?.with_prefix("my-app:staging")?;
+    /// assert!(storage.with_prefix("no spaces").is_err());
+    /// # Ok::<(), oauth_dance_core::StorageError>(())
+    /// ```
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] unless the prefix consists of 1 to 64 letters, digits and `-`, `.`, `_` or `:`.
@@ -89,45 +132,53 @@ impl RedisStorage {
         Ok(Self { layout: Layout::new(prefix).map_err(bad_prefix)?, ..self })
     }
 
-    /// Sets the timeout of an operation. The default is [`DEFAULT_TIMEOUT`]. The next use opens new connections.
+    /// Sets the timeout of an operation. The default is [`DEFAULT_TIMEOUT`].
+    ///
+    /// The timeout includes connecting and all retries. The next operation opens new connections.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         let options = Options { timeout, ..self.servers.options() };
         self.with_options(options)
     }
 
-    /// Rejects a server whose `maxmemory-policy` permits eviction, instead of logging a warning. Every operation is
-    /// [`StorageError::Misconfigured`] then. The next use opens new connections.
+    /// Rejects a server whose `maxmemory-policy` permits eviction, instead of logging a warning.
+    ///
+    /// On such a server, every operation is [`StorageError::Misconfigured`]. The next operation opens new connections.
     #[must_use]
     pub fn without_eviction(self) -> Self {
-        let options = Options { refuse_eviction: true, ..self.servers.options() };
+        let options = Options { reject_eviction: true, ..self.servers.options() };
         self.with_options(options)
     }
 
-    /// Connects to every server that holds data, and verifies its settings: whether writes are durable, whether records
-    /// may be evicted, and whether this user has all necessary permissions. Each command is tried on the keys of the
-    /// prefix, without changing anything.
+    /// Connects to every server with data, and verifies that this user has all necessary permissions. Each command is
+    /// tried on the keys of the prefix, without changing anything.
+    ///
+    /// Call it at the start of the application, after all options are set. It also reads the settings of the servers,
+    /// so that [`capabilities`](TokenStorage::capabilities) reports whether writes are durable.
     ///
     /// # Errors
-    /// The same as for the other operations. [`StorageError::Misconfigured`] names the commands and keys that are not
+    /// The errors of the other operations. [`StorageError::Misconfigured`] names the commands and keys that are not
     /// permitted.
     pub async fn check(&self) -> Result<(), StorageError> {
         self.check_for(Scope::CommandsAndKeys).await
     }
 
-    /// The names in the indexes that are no valid [`TokenKey`]: at most `limit` of them. A list leaves them out, and only
-    /// a client of the server can remove them.
+    /// Returns at most `limit` names in the indexes that are not valid [`TokenKey`]s.
+    ///
+    /// Such names exist only if something other than this crate has written to the indexes. A list leaves them out, so
+    /// they have to be removed with a client of the server.
     ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, StorageError> {
         list::invalid(&self.servers, &self.layout, limit).await.map_err(Failure::of_read)
     }
 
-    /// The time on the clock of one of the servers.
+    /// Reads the clock of one of the servers, on which retention is measured. An operator can compare it with other
+    /// clocks.
     ///
     /// # Errors
-    /// The same as for the other operations.
+    /// The errors of the other operations.
     pub async fn server_time(&self) -> Result<Timestamp, StorageError> {
         let milliseconds = purge::now(&self.servers, &self.layout).await.map_err(Failure::of_read)?;
         Ok(Timestamp::from_unix_seconds(milliseconds / 1000))
@@ -142,21 +193,20 @@ impl RedisStorage {
         Self { servers: Arc::new(Servers::new(self.address.clone(), options)), ..self }
     }
 
-    /// Reads a record. Only a record with a retention needs the time: if the record that was read last had none, GET is
-    /// sent alone.
+    /// Reads a record. Only a record with a retention needs the time, so GET is sent alone if the previously read
+    /// record had none.
     async fn read(&self, place: &Place) -> Result<Result<Option<Versioned<Record>>, RecordError>, Failure> {
         let (slot, get) = (self.layout.slot(place.bucket), self.layout.get(place));
         if !self.reads_time.load(Ordering::Relaxed) {
-            let replies = self.servers.ask(slot, Request::Read(std::slice::from_ref(&get))).await?;
+            let replies = self.servers.request(slot, Request::Read(std::slice::from_ref(&get))).await?;
             match found(replies.into_iter().next())? {
                 Ok(Some(stored)) if stored.deadline().is_some() => self.reads_time.store(true, Ordering::Relaxed),
-                // Without a retention, it is the same record at any time.
+                // A record without a retention does not depend on the time.
                 other => return Ok(other.map(|stored| stored.and_then(|stored| stored.at(0)))),
             }
         }
-        // The record contains the end of its retention. It is read together with the time, so that no other record can
-        // take its place before the time is known.
-        let replies = self.servers.ask(slot, Request::Read(&[get, redis::cmd("TIME")])).await?;
+        // The record and the time are read together, so that no other record can replace it in between.
+        let replies = self.servers.request(slot, Request::Read(&[get, redis::cmd("TIME")])).await?;
         let [stored, time] = <[Value; 2]>::try_from(replies).map_err(|_| Failure::NoReply(UNEXPECTED))?;
         let now = milliseconds(&time).ok_or(Failure::NoReply(UNEXPECTED))?;
         let stored = found(Some(stored))?;
@@ -177,7 +227,7 @@ impl RedisStorage {
         let (index, deadlines) = (self.layout.index(place.bucket), self.layout.deadlines(place.bucket));
         let keys = [record.as_bytes(), index.as_bytes(), deadlines.as_bytes()];
         let call = Call { source, keys: &keys, arguments };
-        integer(&self.servers.ask(self.layout.slot(place.bucket), Request::Write(&call)).await?)
+        integer(&self.servers.request(self.layout.slot(place.bucket), Request::Write(&call)).await?)
     }
 }
 
@@ -198,7 +248,7 @@ impl TokenStorage for RedisStorage {
         let condition = match when {
             Precondition::Always => "always".to_owned(),
             Precondition::Absent => "absent".to_owned(),
-            Precondition::Version(current) => opening(&current),
+            Precondition::Version(current) => version_prefix(&current),
         };
         let halves = HeaderHalves::new(record, &version);
         let written = match record.retain_seconds() {
@@ -228,7 +278,7 @@ impl TokenStorage for RedisStorage {
 
     async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         let place = Place::of(key)?;
-        let only = only.as_ref().map(opening).unwrap_or_default();
+        let only = only.as_ref().map(version_prefix).unwrap_or_default();
         let removed = self.call(&DELETE, &place, &[only.as_bytes(), place.member.as_bytes()]).await;
         removed.map(|removed| removed == 1).map_err(|failure| unreadable(failure, key, Failure::of_write))
     }
@@ -252,7 +302,7 @@ impl TokenStorage for RedisStorage {
     }
 }
 
-/// Shows neither user nor password.
+/// Shows neither the user nor the password.
 impl fmt::Debug for RedisStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStorage")
@@ -263,6 +313,7 @@ impl fmt::Debug for RedisStorage {
     }
 }
 
+/// The error of an invalid prefix.
 fn bad_prefix(advice: &'static str) -> StorageError {
     StorageError::Misconfigured {
         advice: advice.to_owned(),
@@ -270,7 +321,7 @@ fn bad_prefix(advice: &'static str) -> StorageError {
     }
 }
 
-/// Converts the failure of an operation on one record.
+/// Converts the failure of an operation on one record. A value of another type is a corrupt record.
 fn unreadable(failure: Failure, key: &TokenKey, otherwise: fn(Failure) -> StorageError) -> StorageError {
     match failure {
         Failure::WrongType(_) => StorageError::corrupt(key, RecordError::WrongType),

@@ -1,3 +1,8 @@
+//! TLS connections.
+//!
+//! Each connection has a configuration of its own. The redis crate would use the cryptography provider of the whole
+//! process, which only the application should set.
+
 use std::io;
 use std::sync::Arc;
 
@@ -16,9 +21,7 @@ const NOT_TRUSTED: &str = "the server does not support TLS, or its certificate i
 const NO_ROOTS: &str =
     "this machine has no root certificates; install them, or name a file with root certificates in `SSL_CERT_FILE`";
 
-/// Connects to a server by TLS, with a configuration for this connection only.
-///
-/// The redis crate uses the cryptography provider of the whole process, and only the application should set that.
+/// Connects to a server with TLS.
 pub(crate) async fn connect(host: &str, port: u16) -> Result<TlsStream<TcpStream>, Failure> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| {
         Failure::Misconfigured("correct the server URL", Cause::Other("a certificate cannot be issued for this host"))
@@ -29,8 +32,8 @@ pub(crate) async fn connect(host: &str, port: u16) -> Result<TlsStream<TcpStream
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(rejected)
 }
 
-/// Reads the system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. They are read again for
-/// each connection, so that changes take effect.
+/// Reads the system's root certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name. They are read for each
+/// connection, so that a change takes effect.
 fn config() -> Result<ClientConfig, Failure> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -52,7 +55,7 @@ fn unreachable(error: io::Error) -> Failure {
 }
 
 fn rejected(error: io::Error) -> Failure {
-    // rustls reports a server that does not support TLS, or is not trusted, in this way.
+    // rustls reports in this way that a server does not support TLS or is not trusted.
     if error.kind() == io::ErrorKind::InvalidData {
         return Failure::Misconfigured(NOT_TRUSTED, Cause::connection(RedisError::from(error)));
     }

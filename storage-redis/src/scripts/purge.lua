@@ -1,6 +1,6 @@
--- Forgets records of a bucket that the server has expired. Returns how many.
+-- Removes the names of records that the server has expired from the sets of a bucket. Returns their number.
 -- KEYS: the bucket's index and deadlines
--- ARGV: the most to forget
+-- ARGV: the maximum number
 local index, deadlines = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
