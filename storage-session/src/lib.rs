@@ -1,24 +1,27 @@
-//! Token storages of [`oauth-dance`](https://docs.rs/oauth-dance) that belong to one browser: for an application that
-//! has sessions, and for one that stores nothing on the server.
+//! Token storages of [`oauth-dance`](https://docs.rs/oauth-dance) that belong to one browser, for an application that
+//! has sessions, or that stores nothing on the server.
 //!
 //! # When to use it
 //!
-//! * [`CookieTokens`] stores a browser's tokens in an encrypted cookie of that browser: nothing to operate, a few
-//!   kilobytes.
+//! * [`CookieTokens`] stores the tokens of a browser in an encrypted cookie of that browser. There is nothing to
+//!   operate, and space for a few kilobytes.
 #![cfg_attr(
     any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"),
-    doc = "* [`SessionTokens`] stores them in the application's session store, in the visitor's session."
+    doc = "* [`SessionTokens`] stores the tokens of a visitor in the application's session store."
 )]
 //!
-//! Tokens of a browser are available in its requests only. Background jobs, lists of users, and refreshing a token
-//! exactly once on any number of replicas all need a shared storage, such as
-//! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis).
-//! For the last of these a *ledger* is enough: see `OAuthBuilder::ledger`.
+//! The tokens of a browser are available only in its requests. Choose a shared storage, such as
+//! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis),
+//! if background jobs need the tokens, or if you want to list them.
+//!
+//! Concurrent requests of one browser do not see each other's writes. If a provider rotates refresh tokens, add a
+//! *ledger*, a storage that all requests share for a few minutes, so that each refresh token is redeemed once. See
+//! `OAuthBuilder::ledger`.
 //!
 //! # Example
 //!
-//! Both are layers. They add a [`RequestStorage`](oauth_dance_core::RequestStorage) to every request, from which
-//! `OAuth::per_request` takes the tokens:
+//! Both storages are layers. They add a [`RequestStorage`](oauth_dance_core::RequestStorage) to each request, and an
+//! `OAuth::per_request` finds the tokens there:
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -49,19 +52,19 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `tower-sessions-0_14` | `SessionTokens` on session stores of tower-sessions 0.14, as axum-login 0.18 has them |
+//! | `tower-sessions-0_14` | `SessionTokens` on session stores of tower-sessions 0.14, which axum-login 0.18 uses |
 //! | `tower-sessions-0_15` | `SessionTokens` on session stores of tower-sessions 0.15 |
 //!
 //! # Where to go next
 //!
-//! * [`CookieTokens`]: limits, and how to change the keys.
+//! * [`CookieTokens`]: the limits of a cookie, and how to change the keys.
 #![cfg_attr(
     any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"),
-    doc = "* [`SessionTokens`]: which stores it works with, and what it needs of a session."
+    doc = "* [`SessionTokens`]: the requirements on a session, and concurrent requests."
 )]
 //! * [Sessions and
-//!   cookies](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md#sessions-and-cookies): what is lost
-//!   if a response never reaches the browser, and how the ledger helps.
+//!   cookies](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md#sessions-and-cookies): what happens
+//!   if a response never reaches the browser.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod cookie;

@@ -1,10 +1,14 @@
 //! The stored format of a record in a session or a cookie: its version, hints and payload.
+//!
+//! The format is binary, because the space in a cookie is small.
 
 use std::time::Duration;
 
 use oauth_dance_core::{Record, Timestamp, Version, Versioned};
 
+/// The first byte of every record in this format.
 const FORMAT: u8 = 1;
+/// Represents an absent instant.
 const NONE: u64 = u64::MAX;
 
 /// A record with its version, the time of its write and the end of its retention.
@@ -17,18 +21,18 @@ pub(crate) struct StoredRecord {
 }
 
 impl StoredRecord {
-    /// A record that is written now.
+    /// A record with a new version that is written now.
     pub(crate) fn new(record: &Record, now: Timestamp) -> Self {
         let retain_until = record.retain_seconds().map(|seconds| now.saturating_add(Duration::from_secs(seconds)));
         Self { version: Version::random(), written_at: now, record: record.clone().with_retain_for(None), retain_until }
     }
 
-    /// Whether the record is not past its retention.
+    /// Whether the record is within its retention.
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         self.retain_until.is_none_or(|until| until > now)
     }
 
-    /// The record for a reader.
+    /// The record with its remaining retention.
     pub(crate) fn read(self, now: Timestamp) -> Versioned<Record> {
         let left = self.retain_until.map(|until| until.saturating_since(now));
         Versioned::new(self.record.with_retain_for(left), self.version)
@@ -78,6 +82,7 @@ pub(crate) fn take_part<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
+/// Takes eight bytes. The inner `None` is an absent instant.
 fn take_instant(rest: &[u8]) -> Option<(Option<Timestamp>, &[u8])> {
     let (seconds, rest) = rest.split_first_chunk()?;
     let seconds = u64::from_be_bytes(*seconds);

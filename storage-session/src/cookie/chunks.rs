@@ -1,7 +1,8 @@
-//! Splits a text of any length into the values of a few cookies, and joins them.
+//! Splits a text into the values of several cookies, and joins them.
 //!
-//! Every value starts with the generation of its set and the number of chunks in the set, so that chunks of different
-//! responses are never joined. The seal covers the whole text, and shows whether a joined text is genuine.
+//! A browser may have some cookies of one response and some of another. Therefore every value starts with the
+//! generation of its set and the number of chunks in the set, and only complete sets are joined. The seal covers the
+//! whole text, and proves that a joined text is genuine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +14,13 @@ use oauth_dance_core::random_bytes;
 
 /// The total size of name, value and attributes of a cookie that every browser supports (RFC 6265 section 6.1).
 const COOKIE_SIZE: usize = 4096;
+/// The maximum number of cookies in a set.
 const MAX_CHUNKS: usize = 32;
 /// The maximum size of all chunks together.
 pub(super) const MAX_SIZE: usize = MAX_CHUNKS * COOKIE_SIZE;
-/// 48 random bits in base64.
+/// The length of a generation: 48 random bits in base64.
 const GENERATION: usize = 8;
-/// The generation, and the count in two digits.
+/// The length of the generation and the count in two digits, which precede every chunk.
 const PREFIX: usize = GENERATION + 2;
 
 /// The chunks of one cookie.
@@ -32,6 +34,7 @@ pub(super) struct Chunks<'a> {
 /// Identifies a set of chunks that one response wrote.
 pub(super) type Generation = [u8; GENERATION];
 
+/// A new random generation.
 pub(super) fn new_generation() -> Generation {
     let mut generation = [b'A'; GENERATION];
     let encoded = URL_SAFE_NO_PAD.encode(random_bytes::<6>());
@@ -73,12 +76,13 @@ impl Chunks<'_> {
         whole.map(|((generation, _), set)| (generation, set.into_iter().flatten().collect())).collect()
     }
 
-    /// All chunks in a request with their numbers.
+    /// All chunks in the headers of a request, with their numbers.
     pub(super) fn received(&self, headers: &HeaderMap) -> Vec<(usize, String)> {
         let pairs = headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
         pairs.filter_map(|pair| self.chunk(pair.trim_ascii())).collect()
     }
 
+    /// Parses a pair of name and value. `None` if it is another cookie.
     fn chunk(&self, pair: &[u8]) -> Option<(usize, String)> {
         let number = pair.strip_prefix(self.name.as_bytes())?.strip_prefix(b".")?;
         let (digits, value) = number.split_at(number.iter().position(|byte| *byte == b'=')?);
@@ -87,17 +91,18 @@ impl Chunks<'_> {
         Some((index, String::from_utf8_lossy(&value[1..]).into_owned()))
     }
 
-    /// How many bytes of the text fit in one cookie.
+    /// The number of bytes of the text that fit into one cookie.
     fn room(&self) -> usize {
         COOKIE_SIZE.saturating_sub(self.name.len() + ".00=".len() + PREFIX + self.attributes).max(1)
     }
 
-    /// How many bytes of the header a chunk needs besides its text.
+    /// The number of bytes that a chunk takes in the header besides its text.
     fn overhead(&self) -> usize {
         self.name.len() + ".00=; ".len() + PREFIX
     }
 }
 
+/// Splits a value into its generation, the count of its set, and the chunk.
 fn read(value: &str) -> Option<(Generation, usize, &str)> {
     let (generation, rest) = value.as_bytes().split_first_chunk()?;
     let (count, chunk) = rest.split_first_chunk::<2>()?;
@@ -160,7 +165,7 @@ mod tests {
 
         let swapped = [(&set[0].0, &set[1].1), (&set[1].0, &set[0].1), (&set[2].0, &set[2].1)];
         let joined = Chunks::join(&received(&swapped.map(|(name, value)| (name.clone(), value.clone()))));
-        assert!(joined != whole, "only the seal distinguishes these");
+        assert!(joined != whole, "only the seal detects this");
         for missing in 0..3 {
             let mut rest = set.clone();
             rest.remove(missing);

@@ -18,7 +18,7 @@ fn received(cookies: &[u8]) -> Vec<(usize, String)> {
     CHUNKS.received(&headers)
 }
 
-/// No received chunks join to a text that opens, and every text round-trips through its chunks.
+/// Chunks from outside never join to a text that can be opened, and every text can be split and joined again.
 pub fn token_cookies(bytes: &[u8]) {
     let keys = KeyRing::new(SealingKey::parse(RING).unwrap());
     for (generation, text) in Chunks::join(&received(bytes)) {
@@ -31,7 +31,7 @@ pub fn token_cookies(bytes: &[u8]) {
     assert_eq!(joined.into_iter().map(|(_, joined)| joined).collect::<String>(), text);
 }
 
-/// A record that decodes round-trips, except for instants out of range.
+/// A decoded record can be encoded and decoded again. Only instants that are out of range change.
 pub fn kept_record(bytes: &[u8]) {
     if let Some(stored) = StoredRecord::from_bytes(bytes) {
         let written = stored.to_bytes();

@@ -1,3 +1,8 @@
+//! The layer that adds a storage to each request, and cookies to its response.
+//!
+//! The response has to be ready before its cookies can be written. Afterwards the storage is closed, so that a late
+//! write is an error and not silently lost.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +25,9 @@ impl<S> Layer<S> for CookieTokens {
     }
 }
 
-/// The [`Service`] of the layer [`CookieTokens`]. It is public so that the type of a stack of services can be named.
+/// The [`Service`] of the layer [`CookieTokens`].
+///
+/// It is public so that the type of a stack of services can be named. Create it with [`Layer::layer`].
 #[derive(Clone, Debug)]
 pub struct CookieTokensService<S> {
     inner: S,
@@ -44,7 +51,7 @@ where
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
         let storage = CookieStorage::new(Arc::clone(&self.config), request.headers());
         request.extensions_mut().insert(RequestStorage::new(storage.clone()));
-        // The ready service handles this call. Its clone becomes ready for the next call.
+        // `poll_ready` has made this service ready, and not its clone. The clone is for the next call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         Box::pin(async move {
@@ -60,7 +67,7 @@ where
     }
 }
 
-/// Closes the storage even if the request ends without a response.
+/// Closes the storage, even if the request ends without a response.
 struct CloseOnDrop(CookieStorage);
 
 impl Drop for CloseOnDrop {

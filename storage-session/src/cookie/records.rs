@@ -1,4 +1,7 @@
 //! All tokens of one browser, sealed together.
+//!
+//! The seal is bound to the name and the generation of the cookie, so that a browser cannot rename a cookie or combine
+//! the chunks of two responses. Within the seal, each record is still a sealed token of its own.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +12,18 @@ use oauth_dance_core::{KeyRing, OpenError, TokenKey};
 use super::chunks::Generation;
 use crate::stored::{StoredRecord, push_part, take_part};
 
+/// The purpose for which cookies are sealed.
 const PURPOSE: &str = "oauth-dance token cookie";
+/// The first byte of the records before they are sealed.
 const FORMAT: u8 = 1;
 /// The overhead of sealing: scheme, key id, nonce and tag.
 const SEAL_OVERHEAD: usize = 1 + 8 + 24 + 16;
-/// The maximum length of a key. The declared maximum size of a payload leaves space for it.
+/// The maximum length of a key in bytes. The declared maximum size of a payload leaves space for such a key.
 pub(super) const MAX_KEY: usize = 256;
 /// The overhead of a record: two lengths, the key with its four lengths, and the hints with a key id of 64 bytes.
 const RECORD_OVERHEAD: usize = 4 + (16 + MAX_KEY) + 4 + (1 + 16 + 3 * 8 + 4 + 64);
 
+/// The records of one browser.
 #[derive(Clone, Default)]
 pub(super) struct Records(pub(super) BTreeMap<TokenKey, StoredRecord>);
 
@@ -33,10 +39,13 @@ impl Records {
     }
 
     /// Opens the result of [`Records::seal`] for this name and generation.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the text is not genuine, or if the key is missing.
     pub(super) fn open(keys: &KeyRing, name: &str, generation: Generation, text: &str) -> Result<Self, OpenError> {
         let sealed = URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::NotSealed)?;
         let plain = keys.open(PURPOSE, &bound_to(name, generation), &sealed)?;
-        // The text was sealed by a release with another format, and cannot be used.
+        // A genuine text that cannot be decoded has the format of another release.
         Self::read(&plain).ok_or(OpenError::NotSealed)
     }
 
@@ -45,13 +54,14 @@ impl Records {
         URL_SAFE_NO_PAD.decode(text).is_ok_and(|sealed| keys.is_current(&sealed))
     }
 
-    /// The length of the sealed text of these records.
+    /// The length of the text that [`Records::seal`] would return.
     pub(super) fn sealed_length(&self) -> usize {
         let length = |(key, stored): (&TokenKey, &StoredRecord)| 4 + key.to_bytes().len() + 4 + stored.to_bytes().len();
         let plain = 1 + self.0.iter().map(length).sum::<usize>();
         (SEAL_OVERHEAD + plain).saturating_mul(4).div_ceil(3)
     }
 
+    /// Decodes the records.
     fn read(plain: &[u8]) -> Option<Self> {
         let (&FORMAT, mut rest) = plain.split_first()? else { return None };
         let mut records = BTreeMap::new();
@@ -63,11 +73,12 @@ impl Records {
     }
 }
 
-/// The maximum size of a payload for which the text of a single record has at most this length, whatever its key.
+/// The maximum size of a payload if the sealed text of a single record, with the longest key, has at most this length.
 pub(super) fn max_payload(text: usize) -> usize {
     (text / 4 * 3).saturating_sub(SEAL_OVERHEAD + 1 + RECORD_OVERHEAD)
 }
 
+/// The context that a cookie is sealed for.
 fn bound_to(name: &str, generation: Generation) -> Vec<u8> {
     [&generation, name.as_bytes()].concat()
 }

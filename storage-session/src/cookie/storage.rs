@@ -1,4 +1,7 @@
 //! The storage of one request.
+//!
+//! The cookies are decoded when a handler first uses them, because most requests need no token. Changes are collected,
+//! and become `Set-Cookie` headers when the response is ready.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,15 +26,19 @@ pub(super) struct CookieStorage {
     state: Arc<Mutex<RequestState>>,
 }
 
+/// What has happened to the tokens during the request.
 struct RequestState {
+    /// The chunks in the request.
     received: Vec<(usize, String)>,
     /// The decoded records. `None` until they are first used.
     records: Option<Records>,
-    /// The received cookies are invalid.
+    /// Whether the received cookies are invalid, so that they are removed from the browser.
     is_invalid: bool,
-    /// An older key sealed the received cookies.
+    /// Whether an older key sealed the received cookies, so that they are sealed again.
     is_outdated: bool,
+    /// Whether a token was written or deleted.
     is_changed: bool,
+    /// Whether the response was sent.
     is_closed: bool,
 }
 
@@ -51,6 +58,7 @@ impl RequestState {
 }
 
 impl CookieStorage {
+    /// The storage of a request with these headers.
     pub(super) fn new(config: Arc<CookieTokens>, headers: &HeaderMap) -> Self {
         let name: Arc<str> = config.full_name().into();
         let secure = if config.https { "; Secure" } else { "" };
@@ -92,26 +100,29 @@ impl CookieStorage {
         headers
     }
 
+    /// A `Set-Cookie` header.
     fn header(&self, name: &str, value: &str, max_age: u64) -> HeaderValue {
         #[expect(clippy::expect_used, reason = "the name is checked and the value base64")]
         HeaderValue::try_from(format!("{name}={value}{}{max_age}", self.attributes)).expect("such a cookie is ASCII")
     }
 
     fn chunks(&self) -> Chunks<'_> {
-        // Ten digits for the `Max-Age`, which never has more than eight.
+        // Ten bytes for the value of `Max-Age`, which has at most eight digits.
         Chunks { name: &self.name, attributes: self.attributes.len() + 10 }
     }
 
+    /// The maximum length of the sealed text.
     fn capacity(&self) -> usize {
         self.chunks().capacity(self.config.limit)
     }
 
     fn state(&self) -> MutexGuard<'_, RequestState> {
-        // No code that holds the lock can panic halfway through a change.
+        // No code with this lock can panic in the middle of a change, so a poisoned lock is safe to use.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decodes the cookies of the browser, without the records whose lifetime has ended.
+    /// Decodes the cookies of the browser, without the records whose lifetime has ended. If there are several complete
+    /// sets, the one that was written last counts.
     fn open(&self, received: &[(usize, String)], now: Timestamp) -> Result<Option<Opened>, OpenError> {
         let (mut newest, mut missing_key): (Option<(_, Opened)>, _) = (None, None);
         for (generation, text) in Chunks::join(received) {
@@ -135,7 +146,7 @@ impl CookieStorage {
         }
     }
 
-    /// The state, with decoded records.
+    /// The state of the request, after the cookies were decoded.
     fn opened(&self, now: Timestamp) -> MutexGuard<'_, RequestState> {
         let mut state = self.state();
         if state.records.is_some() {
@@ -160,7 +171,10 @@ impl CookieStorage {
         state
     }
 
-    /// Replaces the records, unless the response was sent.
+    /// Replaces the records.
+    ///
+    /// # Errors
+    /// [`StorageError::Unsupported`] after the response was sent.
     fn change(&self, state: &mut RequestState, records: Records) -> Result<(), StorageError> {
         if state.is_closed {
             return Err(StorageError::Unsupported(
@@ -172,6 +186,7 @@ impl CookieStorage {
         Ok(())
     }
 
+    /// Verifies that the records fit into the cookies. `payload` is the size of the one that is about to be written.
     fn fits(&self, payload: usize, records: &Records) -> Result<(), StorageError> {
         let max_payload = max_payload(self.capacity());
         if payload > max_payload {

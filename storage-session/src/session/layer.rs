@@ -1,3 +1,5 @@
+//! The layer that adds a storage to each request.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +21,9 @@ impl<S> Layer<S> for SessionTokens {
     }
 }
 
-/// The [`Service`] of the layer [`SessionTokens`]. It is public so that the type of a stack of services can be named.
+/// The [`Service`] of the layer [`SessionTokens`].
+///
+/// It is public so that the type of a stack of services can be named. Create it with [`Layer::layer`].
 #[derive(Clone, Debug)]
 pub struct SessionTokensService<S> {
     inner: S,
@@ -45,12 +49,12 @@ where
         let session = self.config.sessions.of(request.extensions());
         let storage = SessionStorage::new(Arc::clone(&self.config), session);
         request.extensions_mut().insert(RequestStorage::new(storage.clone()));
-        // The ready service handles this call. Its clone becomes ready for the next call.
+        // `poll_ready` has made this service ready, and not its clone. The clone is for the next call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         Box::pin(async move {
             let response = inner.call(request).await?;
-            // tower-sessions sets no cookie on a server error. A session with a new id and no cookie would be lost.
+            // tower-sessions sets no cookie on a server error, so the browser would not learn a new id.
             if !response.status().is_server_error() {
                 storage.cycle_id_after_login().await;
             }

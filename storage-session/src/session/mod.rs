@@ -1,4 +1,8 @@
 //! Tokens in a session store, referenced by the visitor's session.
+//!
+//! The tokens are not part of the session, because tower-sessions writes a whole session back at the end of a request.
+//! They are a separate record of the same store, and the session contains its id ([`storage`]). A trait hides the
+//! release of tower-sessions ([`vault`], [`release`]).
 
 mod layer;
 mod release;
@@ -15,13 +19,13 @@ pub use layer::SessionTokensService;
 pub use release::AnySessionStore;
 use vault::Sessions;
 
-/// Longer than most sessions last. Each use of the tokens prolongs it.
+/// How long the store retains unused tokens by default. It is longer than most sessions last.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// A layer that stores each visitor's tokens in the application's session store, with tower-sessions 0.14 or 0.15.
 ///
-/// Use it with `OAuth::per_request`. The layer must be outside of the OAuth routes and of every handler that needs
-/// tokens, and inside of the `SessionManagerLayer`. Both layers use the same store:
+/// Use it with `OAuth::per_request`. Add the layer after the OAuth routes and every handler that needs tokens, and
+/// before the `SessionManagerLayer`, so that it is between them. Both layers use the same store:
 #[cfg_attr(feature = "tower-sessions-0_15", doc = "```")]
 #[cfg_attr(not(feature = "tower-sessions-0_15"), doc = "```ignore")]
 /// use axum::{Router, routing::get};
@@ -40,32 +44,33 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// # let _ = app;
 /// ```
 ///
-/// The session cookie must be `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send the cookie when the
-/// provider redirects back, and the login ends in a new session.
+/// The session cookie must be `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send the cookie
+/// when the provider redirects back, and the login ends in a new session.
 ///
 /// # Concurrent requests
 ///
-/// At the end of a request, tower-sessions writes the whole session back, and overwrites what another request wrote meanwhile. The
-/// tokens are therefore stored in a separate record, and the session only contains its id. Every `put` and `delete` writes the record
-/// immediately, and nothing else writes it. A slow request cannot restore an old token, and a refreshed token is not lost if the
-/// response is an error or the browser has disconnected.
+/// At the end of a request, tower-sessions writes the whole session back. This overwrites what another request has written in
+/// the meantime. The tokens are therefore stored in a separate record, and the session only contains its id. Every `put` and
+/// `delete` writes the record immediately, and nothing else writes it. A slow request cannot restore an old token. A
+/// refreshed token is not lost if the response is an error or the browser has disconnected.
 ///
-/// A login is a `put` with [`Precondition::Always`](oauth_dance_core::Precondition::Always). It gives the session a new id after its
-/// response is ready, as a defence against session fixation. It does not do so if the response is a server error, because
-/// tower-sessions sets no cookie then, and the visitor would lose the session.
+/// A login is a `put` with [`Precondition::Always`](oauth_dance_core::Precondition::Always). When its response is ready, the
+/// session gets a new id, as a defence against session fixation. If the response is a server error, the id stays the same,
+/// because tower-sessions sets no cookie in this case and the visitor would lose the session.
 ///
 /// # Limits
 ///
-/// * **Not atomic**, because a session store has no conditional writes. Within one process, writers of a visitor's tokens are
-///   serialized. A concurrent write of another process may be lost. With a [ledger](oauth_dance_core::Refresher::with_ledger), each
-///   refresh token is still redeemed once.
-/// * **A login ends the session id** of concurrent requests. Such a request finds no tokens. If it writes to its session, it may reset
-///   the browser to a session without tokens, and the visitor has to connect again. The same applies to two concurrent first logins
-///   of a visitor.
-/// * **Durable and shared** are properties of the store, which does not report them. They are declared only if you declare them.
-/// * **Not listable**: each request sees the tokens of its own session only.
-/// * When a session is flushed or expires, its tokens become unreachable. Their sealed record remains in the store until its
-///   [lifetime](Self::with_lifetime) ends. Disconnect first to delete and revoke the tokens.
+/// * **Not atomic**: a session store has no conditional writes. Within one process, the writes of a visitor's tokens are
+///   serialized. A concurrent write of another process may be lost. With a
+///   [ledger](oauth_dance_core::Refresher::with_ledger), each refresh token is still redeemed once.
+/// * **A login ends the session id** of concurrent requests. Such a request finds no tokens. If it writes to its session, it
+///   may reset the browser to a session without tokens, and the visitor has to connect again. The same applies to two
+///   concurrent first logins of a visitor.
+/// * **Durable and shared** are properties of the store, which does not report them. Declare them with
+///   [`with_durable_store`](Self::with_durable_store) and [`with_shared_store`](Self::with_shared_store).
+/// * **Not listable**: a request sees only the tokens of its own session.
+/// * **Flushed sessions**: when a session is flushed or expires, its tokens become unreachable. Their sealed record remains in
+///   the store until its [lifetime](Self::with_lifetime) ends. Disconnect before that to delete and revoke the tokens.
 #[derive(Clone)]
 pub struct SessionTokens {
     sessions: Arc<dyn Sessions>,
@@ -76,7 +81,9 @@ pub struct SessionTokens {
 }
 
 impl SessionTokens {
-    /// Stores tokens in this session store, which must be the one of the `SessionManagerLayer`.
+    /// Stores tokens in this session store, which must be the store of the `SessionManagerLayer`.
+    ///
+    /// The store may be of tower-sessions 0.14 or 0.15. The compiler infers `Release`.
     pub fn new<Release>(store: impl AnySessionStore<Release>) -> Self {
         Self {
             sessions: store.into_sessions().0,
@@ -87,7 +94,7 @@ impl SessionTokens {
         }
     }
 
-    /// Declares that several processes share the session store, such as one in a database.
+    /// Declares that several processes share the session store, for example because it is a database.
     #[must_use]
     pub fn with_shared_store(self) -> Self {
         Self { capabilities: self.capabilities.with_shared(true), ..self }
@@ -99,8 +106,9 @@ impl SessionTokens {
         Self { capabilities: self.capabilities.with_durable(true), ..self }
     }
 
-    /// Sets how long the session store retains unused tokens. It must be longer than the lifetime of sessions. The
-    /// default is 90 days.
+    /// Sets how long the session store retains unused tokens. The default is 90 days.
+    ///
+    /// Choose more than the lifetime of sessions. A read prolongs the lifetime when half of it has passed.
     #[must_use]
     pub fn with_lifetime(self, lifetime: Duration) -> Self {
         Self { lifetime, ..self }

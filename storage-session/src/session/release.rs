@@ -1,11 +1,15 @@
-//! The supported releases of tower-sessions. Their types have the same names, but are different.
+//! The supported releases of tower-sessions.
+//!
+//! Their types have the same names and functions, and are different types. A macro implements the same code for each of
+//! them. The parameter `Release` makes the implementations distinct, so that both features can be on.
 
 use std::sync::Arc;
 
 use super::vault::Sessions;
 
-/// A session store of any supported release of tower-sessions. It is implemented for all such stores. The compiler
-/// infers `Release`.
+/// A session store of any supported release of tower-sessions.
+///
+/// Every `SessionStore` of these releases implements it, and no other type can. The compiler infers `Release`.
 pub trait AnySessionStore<Release>: sealed::Sealed<Release> {
     #[doc(hidden)]
     fn into_sessions(self) -> AnySessions;
@@ -40,8 +44,10 @@ macro_rules! release {
             #[derive(Debug)]
             pub struct Release;
 
+            /// A session store.
             struct Store<S>(Arc<S>);
 
+            /// The session of one request.
             struct InRequest<S> {
                 session: TowerSession,
                 store: Arc<S>,

@@ -1,4 +1,7 @@
 //! The storage of one request.
+//!
+//! A session store has no conditional writes. A write therefore loads the record, changes it and saves it, under a lock
+//! for this record within the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,25 +31,31 @@ pub(super) struct SessionStorage {
     session: Option<Arc<dyn Session>>,
     /// Serializes the writers of this request, so that a new session gets only one record.
     writing: Arc<Mutex<()>>,
+    /// Whether a login has stored a token during the request.
     is_login: Arc<AtomicBool>,
 }
 
 impl SessionStorage {
+    /// The storage of a request.
     pub(super) fn new(config: Arc<SessionTokens>, session: Option<Arc<dyn Session>>) -> Self {
         Self { config, session, writing: Arc::default(), is_login: Arc::default() }
     }
 
-    /// Gives the session a new id if a login happened during this request.
+    /// Gives the session a new id, if a login has stored a token during this request.
     pub(super) async fn cycle_id_after_login(&self) {
         let Some(session) = self.session.as_ref().filter(|session| session.is_known()) else { return };
         if self.is_login.load(Ordering::Acquire)
             && let Err(failure) = session.cycle_id().await
         {
-            // The session still gets a new id. Only the old record may remain.
+            // The session gets a new id nevertheless. Only its old record may remain in the store.
             tracing::warn!(?failure, "the session from before a login could not be removed");
         }
     }
 
+    /// The session of the request.
+    ///
+    /// # Errors
+    /// [`StorageError::Misconfigured`] if there is no session manager outside of this layer.
     fn session(&self) -> Result<&dyn Session, StorageError> {
         self.session.as_deref().ok_or_else(|| StorageError::Misconfigured {
             advice: "place `SessionTokens` inside of the `SessionManagerLayer`, and enable the feature for your \
@@ -82,10 +91,11 @@ impl SessionStorage {
         self.session()?.save(id, data, self.config.lifetime).await.map_err(write_error)
     }
 
+    /// Writes all tokens of this session. `loaded` is the id of their record, if it exists.
     async fn write(&self, loaded: Option<VaultId>, data: Data) -> Result<(), StorageError> {
         let session = self.session()?;
         let Some(id) = loaded else {
-            // Nothing has changed until the session contains the id of the record.
+            // Until the session contains the id of the new record, nothing has changed.
             let id = session.create(data, self.config.lifetime).await.map_err(read_error)?;
             return session.set_value(POINTER, Value::String(id.to_string())).await.map_err(read_error);
         };
@@ -93,6 +103,7 @@ impl SessionStorage {
     }
 }
 
+/// The record with all tokens of a session.
 struct Loaded {
     id: VaultId,
     data: Data,
@@ -109,10 +120,12 @@ fn find(data: &Data, key: &TokenKey, now: Timestamp) -> Result<Option<StoredReco
     Ok(Some(stored).filter(|stored| stored.is_live(now)))
 }
 
+/// The name of a token in the data.
 fn name(key: &TokenKey) -> String {
     URL_SAFE_NO_PAD.encode(key.to_bytes())
 }
 
+/// Removes the tokens past their retention.
 fn remove_expired(data: &mut Data, now: Timestamp) {
     data.retain(|_, value| {
         let stored = value.as_str().and_then(|text| StoredRecord::from_bytes(&URL_SAFE_NO_PAD.decode(text).ok()?));
@@ -120,13 +133,14 @@ fn remove_expired(data: &mut Data, now: Timestamp) {
     });
 }
 
+/// The error of a failed read, or of a write that had no effect.
 fn read_error(failure: StoreFailure) -> StorageError {
     match failure {
         StoreFailure::Store(source) | StoreFailure::Unreadable(source) => StorageError::Unavailable { source },
     }
 }
 
-/// A session store does not report whether a failed write took effect.
+/// The error of a failed write. A session store does not report whether the write took effect.
 fn write_error(failure: StoreFailure) -> StorageError {
     match failure {
         StoreFailure::Store(source) | StoreFailure::Unreadable(source) => StorageError::Ambiguous { source },
@@ -155,7 +169,7 @@ impl TokenStorage for SessionStorage {
         let mut data = loaded.map(|loaded| loaded.data).unwrap_or_default();
 
         let now = self.config.clock.now();
-        // An unreadable record exists, and only a new login may replace it.
+        // An unreadable record counts as existing, and only a new login may replace it.
         let current = match find(&data, key, now) {
             Err(_) if when == Precondition::Always => None,
             found => found?.map(|stored| stored.version),
