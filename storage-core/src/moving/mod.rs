@@ -1,8 +1,7 @@
 //! Moves records from one storage to another.
 //!
 //! [`Copier`] is for storages of which at most one is in use. [`Migrating`] moves a running application without
-//! downtime. Both copy records as they are, with the key ring neither needed nor known, and both write conditionally
-//! only.
+//! downtime. Both copy records unchanged, so they need no key ring. Each of their writes is conditional.
 
 mod copier;
 mod mark;

@@ -1,4 +1,8 @@
 //! The steps of a move, each conditional on the one before.
+//!
+//! A call of [`Migrating`] first brings the record of its key into a known place. *Settling* means that the old storage
+//! has no record of the key afterwards, because the record has moved or there was none. An error of a later write is
+//! ambiguous, because an earlier one has changed something.
 
 use std::time::Instant;
 
@@ -10,17 +14,18 @@ use crate::key::TokenKey;
 use crate::record::{Record, Version, Versioned};
 use crate::storage::Precondition;
 
-/// Where a record went, if this call has moved it.
+/// The result of settling a key.
 pub(super) struct Settled {
     pub(super) moved: Moved,
-    /// The versions that it had in the old storage.
+    /// The versions that the record had in the old storage, before and after it was marked.
     from: [Option<Version>; 2],
-    /// Its version in the new storage.
+    /// The version of the record in the new storage, if this call has moved it.
     to: Option<Version>,
 }
 
-/// What is to be written where.
+/// The storage that a write has to go to in step 1.
 enum Place {
+    /// The new storage, because the record is moving or has moved.
     New,
     /// The old storage has a record of this version, or none.
     Old(Option<Version>),
@@ -29,12 +34,12 @@ enum Place {
 }
 
 impl Migrating {
-    /// Makes sure that the old storage has no record of this key.
+    /// Moves the record of a key, if it is in the old storage.
     pub(super) async fn settle(&self, key: &TokenKey) -> Result<Settled, StorageError> {
         self.settle_only(key, None).await
     }
 
-    /// The same, but leaves a record where it is that does not have this version.
+    /// The same, but only if the record has this version. Any other record remains in the old storage.
     async fn settle_only(&self, key: &TokenKey, only: Option<Version>) -> Result<Settled, StorageError> {
         let nothing = Settled { moved: Moved::Gone, from: [None; 2], to: None };
         loop {
@@ -60,7 +65,8 @@ impl Migrating {
         }
     }
 
-    /// Writes a marked record into the new storage, unless that has one. Returns `None` if the mark is no longer there.
+    /// Writes a marked record into the new storage, unless the new storage has a record. Returns `None` if the marked
+    /// record is no longer in the old storage.
     async fn fill(
         &self,
         key: &TokenKey,
@@ -82,7 +88,7 @@ impl Migrating {
                 },
                 Err(error) => return Err(error),
             };
-            // Another process may have moved and then deleted the record before the placeholder was there.
+            // Before the placeholder was written, another process may have moved and then deleted the record.
             if self.old.get(key).await?.is_none_or(|found| found.version != marked) {
                 self.new.delete(key, Some(place)).await?;
                 return Ok(None);
@@ -95,13 +101,13 @@ impl Migrating {
         }
     }
 
-    /// The record in the new storage, if it is one.
+    /// The record in the new storage. A placeholder counts as absent.
     pub(super) async fn in_new(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         let found = self.new.get(key).await?;
         Ok(found.filter(|found| !is_placeholder(found.value.key_id.as_deref())))
     }
 
-    /// Where a write of this key has to go in step 1.
+    /// The storage that a write of this key has to go to in step 1.
     async fn place(&self, key: &TokenKey) -> Result<Place, StorageError> {
         let has_moved = async || match self.in_new(key).await {
             Ok(found) => Ok(found.is_some()),
@@ -114,7 +120,7 @@ impl Migrating {
         match self.old.get(key).await.map(|found| found.map(unmark)) {
             Ok(Some(Unmarked { found, before: None })) => Ok(Place::Old(Some(found.version))),
             Ok(Some(_)) => Ok(Place::New),
-            // It may have moved after the first look.
+            // The record may have moved since the new storage was read.
             Ok(None) if has_moved().await? => Ok(Place::New),
             Ok(None) => Ok(Place::Old(None)),
             Err(error @ StorageError::Corrupt { .. }) => Ok(Place::Unreadable(error)),
@@ -122,6 +128,7 @@ impl Migrating {
         }
     }
 
+    /// Writes the new storage in step 2.
     pub(super) async fn put_in_new(
         &self,
         key: &TokenKey,
@@ -134,7 +141,7 @@ impl Migrating {
                 Precondition::Version(self.settle_at(key, version).await?.ok_or(StorageError::Conflict)?)
             }
             Precondition::Always => match self.settle(key).await {
-                Err(error) if stays(&error) => {
+                Err(error) if cannot_move(&error) => {
                     let version = self.new.put(key, record, when).await?;
                     self.old.delete(key, None).await.map_err(ambiguous)?;
                     return Ok(version);
@@ -145,8 +152,8 @@ impl Migrating {
         self.new.put(key, record, when).await
     }
 
-    /// Makes sure that the old storage has no record, if the stored record has this version. Returns its version in the
-    /// new storage.
+    /// Settles a key if its record has this version, and returns the version of the record in the new storage. `None`
+    /// if the record has another version.
     async fn settle_at(&self, key: &TokenKey, version: Version) -> Result<Option<Version>, StorageError> {
         let Some(found) = self.old.get(key).await? else { return Ok(Some(version)) };
         let Unmarked { found, before } = unmark(found);
@@ -160,13 +167,14 @@ impl Migrating {
         }
     }
 
+    /// Writes the new storage in step 2, if neither storage has a record.
     async fn create_in_new(&self, key: &TokenKey, record: &Record) -> Result<Version, StorageError> {
-        // Marked or not, the record exists as long as it is in the old storage.
+        // A record in the old storage exists, whether it is marked or not.
         if self.old.get(key).await?.is_some() {
             return Err(StorageError::Conflict);
         }
         let version = self.occupy(key, record).await?;
-        // A process of step 1 may have written the old storage meanwhile, and takes precedence.
+        // A process of step 1 may have written the old storage in the meantime. Its record takes precedence.
         let yields = self.old.get(key).await.map_err(ambiguous)?.is_some();
         if yields && self.new.delete(key, Some(version)).await.map_err(ambiguous)? {
             return Err(StorageError::Conflict);
@@ -174,7 +182,7 @@ impl Migrating {
         Ok(version)
     }
 
-    /// Writes into the new storage, which may hold a placeholder that a process has left.
+    /// Writes the new storage, in which a process may have left a placeholder.
     async fn occupy(&self, key: &TokenKey, record: &Record) -> Result<Version, StorageError> {
         let mut when = Precondition::Absent;
         loop {
@@ -190,6 +198,7 @@ impl Migrating {
         }
     }
 
+    /// Deletes from the new storage in step 2.
     pub(super) async fn delete_in_new(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         if let Some(version) = only {
             return match self.settle_at(key, version).await? {
@@ -198,7 +207,7 @@ impl Migrating {
             };
         }
         match self.settle(key).await {
-            Err(error) if stays(&error) => {
+            Err(error) if cannot_move(&error) => {
                 let removed = self.old.delete(key, None).await?;
                 Ok(self.new.delete(key, None).await.map_err(ambiguous)? || removed)
             }
@@ -209,12 +218,12 @@ impl Migrating {
         }
     }
 
-    /// Deletes what is in the new storage, unless it is a placeholder.
+    /// Deletes the record in the new storage, but not a placeholder.
     async fn delete_any_in_new(&self, key: &TokenKey) -> Result<bool, StorageError> {
         loop {
             match self.in_new(key).await {
                 Ok(None) => return Ok(false),
-                // Only this one, because another process may have put a placeholder there meanwhile.
+                // The deletion is conditional, because another process may have written a placeholder in the meantime.
                 Ok(Some(found)) => {
                     if self.new.delete(key, Some(found.version)).await? {
                         return Ok(true);
@@ -235,7 +244,7 @@ impl Migrating {
     ) -> Result<Option<Version>, StorageError> {
         loop {
             let current = match self.place(key).await? {
-                // It exists, in one of the storages.
+                // The record exists in one of the storages.
                 Place::New if when == Precondition::Absent => return Err(StorageError::Conflict),
                 Place::New => return Ok(None),
                 Place::Unreadable(error) if when != Precondition::Always => return Err(error),
@@ -243,7 +252,7 @@ impl Migrating {
                 Place::Old(current) if !when.holds_for(current) => return Err(StorageError::Conflict),
                 Place::Old(current) => current,
             };
-            // Never unconditionally, because the record may be marked meanwhile.
+            // The write is always conditional, because the record may be marked in the meantime.
             let condition = current.map_or(Precondition::Absent, Precondition::Version);
             let version = match self.old.put(key, record, condition).await {
                 Err(StorageError::Conflict) if when == Precondition::Always => continue,
@@ -252,7 +261,7 @@ impl Migrating {
             if current.is_some() {
                 return Ok(Some(version));
             }
-            // A process of step 2 may have written the new storage meanwhile, or moved this record there.
+            // In the meantime, a process of step 2 may have written the new storage, or moved this record there.
             let found = self.in_new(key).await.map_err(ambiguous)?;
             if found.is_none_or(|found| found.value.payload == record.payload) {
                 return Ok(Some(version));
@@ -282,7 +291,7 @@ impl Migrating {
                 Place::Old(current) if only.is_some() && only != current => return Ok(Some(false)),
                 Place::Old(current) => current,
             };
-            // Only this version, because the record may be marked meanwhile.
+            // The deletion is conditional, because the record may be marked in the meantime.
             if self.old.delete(key, current).await? {
                 return Ok(Some(true));
             }
@@ -290,11 +299,12 @@ impl Migrating {
     }
 }
 
-/// Whether the record cannot move, but may be replaced or removed where it is.
-fn stays(error: &StorageError) -> bool {
+/// Whether the record cannot move, but can be replaced or removed in the old storage.
+fn cannot_move(error: &StorageError) -> bool {
     matches!(error, StorageError::Corrupt { .. } | StorageError::TooLarge { .. })
 }
 
+/// The error of a move from a storage to itself.
 fn same_storage() -> StorageError {
     StorageError::Misconfigured {
         advice: "name two storages for a move".to_owned(),

@@ -1,4 +1,4 @@
-//! The interleavings of two calls by two processes, at each call of a storage.
+//! All interleavings of two calls of two processes. A process may be interrupted at each of its calls of a storage.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -17,18 +17,21 @@ use crate::record::Version;
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 
 mod lost_replies;
+mod model;
 
-/// How often the processes alternate in one run.
+use model::{CALLS, Call, Config, STARTS, Start, expected, is_documented, is_linearizable, model};
+
+/// The maximum number of times that a run switches to the other process.
 const MAX_SWITCHES: usize = 3;
 
-/// Lets another process run before each call, and loses the reply of one.
-struct Steps {
+/// The storage of one process. Another process may run before each call, and one reply may be lost.
+struct StepStorage {
     memory: MemoryStorage,
-    /// How many replies of this process arrive before one is lost.
+    /// The number of replies that this process receives before one is lost.
     replies: Arc<AtomicUsize>,
 }
 
-impl Steps {
+impl StepStorage {
     fn reply<T>(&self, is_write: bool, reply: Result<T, StorageError>) -> Result<T, StorageError> {
         match self.replies.fetch_sub(1, Ordering::Relaxed) {
             0 if is_write => Err(StorageError::ambiguous("lost")),
@@ -38,6 +41,7 @@ impl Steps {
     }
 }
 
+/// Yields once.
 #[derive(Default)]
 struct Step(bool);
 
@@ -50,7 +54,7 @@ impl Future for Step {
 }
 
 #[async_trait]
-impl TokenStorage for Steps {
+impl TokenStorage for StepStorage {
     async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         Step::default().await;
         self.reply(false, self.memory.get(key).await)
@@ -79,54 +83,6 @@ impl TokenStorage for Steps {
         self.memory.capabilities()
     }
 }
-
-/// What a process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    Get,
-    List,
-    /// On the version that was stored first.
-    Change,
-    Create,
-    Login,
-    Logout,
-    /// Of the version that was stored first.
-    Remove,
-    Move,
-}
-
-/// The configuration of a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Config {
-    Old,
-    Prepare,
-    New,
-}
-
-/// Where the record is at first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    Nowhere,
-    Old,
-    Marked,
-    MarkedWithPlaceholder,
-    /// The marked record was written, but not yet removed.
-    Both,
-    New,
-    PlaceholderOnly,
-}
-
-const CALLS: [Call; 8] =
-    [Call::Get, Call::List, Call::Change, Call::Create, Call::Login, Call::Logout, Call::Remove, Call::Move];
-const STARTS: [Start; 7] = [
-    Start::Nowhere,
-    Start::Old,
-    Start::Marked,
-    Start::MarkedWithPlaceholder,
-    Start::Both,
-    Start::New,
-    Start::PlaceholderOnly,
-];
 
 struct World {
     old: MemoryStorage,
@@ -171,8 +127,9 @@ impl World {
 
     fn open(&self, config: Config, replies: usize) -> (Arc<dyn TokenStorage>, Migrating) {
         let replies = Arc::new(AtomicUsize::new(replies));
-        let old: Arc<dyn TokenStorage> = Arc::new(Steps { memory: self.old.clone(), replies: Arc::clone(&replies) });
-        let new: Arc<dyn TokenStorage> = Arc::new(Steps { memory: self.new.clone(), replies });
+        let old: Arc<dyn TokenStorage> =
+            Arc::new(StepStorage { memory: self.old.clone(), replies: Arc::clone(&replies) });
+        let new: Arc<dyn TokenStorage> = Arc::new(StepStorage { memory: self.new.clone(), replies });
         let migrating = Migrating::new(Arc::clone(&new), Arc::clone(&old));
         let storage: Arc<dyn TokenStorage> = match config {
             Config::Old => old,
@@ -182,12 +139,12 @@ impl World {
         (storage, migrating)
     }
 
-    /// What the call returned, as text.
+    /// The result of a call as text.
     async fn call(&self, call: Call, config: Config, name: &str) -> String {
         self.call_until(usize::MAX, call, config, name).await.unwrap()
     }
 
-    /// The same, but the reply of a storage is lost after this number of replies.
+    /// The same, but one reply of a storage is lost after this number of replies.
     async fn call_until(&self, replies: usize, call: Call, config: Config, name: &str) -> Result<String, StorageError> {
         let (storage, migrating) = self.open(config, replies);
         let (key, record) = (key(), Record::new(name));
@@ -211,43 +168,13 @@ impl World {
         })
     }
 
-    fn is_stored(&self) -> String {
+    fn stored(&self) -> String {
         now(self.call(Call::Get, Config::New, ""))
     }
 }
 
 fn text(record: &Record) -> String {
     String::from_utf8(record.payload.clone()).unwrap()
-}
-
-/// What a call does to a storage that is one map.
-fn model(state: &mut String, call: Call, name: &str) -> String {
-    let before = state.clone();
-    let holds = match call {
-        Call::Get | Call::Move | Call::List => false,
-        Call::Change | Call::Remove => before == "first",
-        Call::Create => before == "nothing",
-        Call::Login => true,
-        Call::Logout => before != "nothing",
-    };
-    if holds {
-        *state = if matches!(call, Call::Logout | Call::Remove) { "nothing" } else { name }.to_owned();
-    }
-    match call {
-        Call::Get => before,
-        Call::List => u8::from(before != "nothing").to_string(),
-        Call::Move => String::new(),
-        Call::Logout | Call::Remove => holds.to_string(),
-        _ => if holds { "written" } else { "conflict" }.to_owned(),
-    }
-}
-
-/// The results and the final state of two calls in this order, by the model.
-fn expected(start: Start, order: [(Call, &str); 2]) -> ([String; 2], String) {
-    let is_empty = matches!(start, Start::Nowhere | Start::PlaceholderOnly);
-    let mut state = if is_empty { "nothing" } else { "first" }.to_owned();
-    let results = order.map(|(call, name)| model(&mut state, call, name));
-    (results, state)
 }
 
 /// Runs a future to its end.
@@ -310,30 +237,6 @@ fn race(world: &World, calls: [(Call, Config); 2], choose: &mut dyn FnMut() -> b
     panic!("the calls do not end");
 }
 
-/// Whether the results are those of the two calls in one of both orders.
-fn is_linearizable(start: Start, calls: [Call; 2], results: &[String; 2], stored: &str) -> bool {
-    let [one, two] = calls;
-    let ([first, second], state) = expected(start, [(one, "one"), (two, "two")]);
-    let forward = ([first, second], state);
-    let ([second, first], state) = expected(start, [(two, "two"), (one, "one")]);
-    let backward = ([first, second], state);
-    [forward, backward].iter().any(|(wanted, state)| wanted == results && state == stored)
-}
-
-/// The exceptions on the page of [`Migrating`].
-fn is_documented(configs: [Config; 2], calls: [Call; 2], start: Start, results: &[String; 2]) -> bool {
-    let has_moved = calls.contains(&Call::Move)
-        && calls.iter().zip(results).any(|(call, result)| match call {
-            Call::Change => result == "conflict",
-            Call::Remove => result == "false",
-            _ => false,
-        });
-    let two_creations = calls == [Call::Create; 2]
-        && configs[0] != configs[1]
-        && matches!(start, Start::Nowhere | Start::PlaceholderOnly);
-    has_moved || two_creations
-}
-
 fn check_pairs(configs: &[[Config; 2]], starts: &[Start]) -> usize {
     let mut count = 0;
     for (configs, start) in configs.iter().flat_map(|configs| starts.iter().map(move |start| (*configs, *start))) {
@@ -349,10 +252,10 @@ fn check_pairs(configs: &[[Config; 2]], starts: &[Start]) -> usize {
             count += each_schedule(|choose| {
                 let world = World::new(start);
                 let results = race(&world, [(calls[0], configs[0]), (calls[1], configs[1])], choose);
-                let stored = world.is_stored();
-                let good = is_linearizable(start, calls, &results, &stored);
+                let stored = world.stored();
+                let is_right = is_linearizable(start, calls, &results, &stored);
                 assert!(
-                    good || is_documented(configs, calls, start, &results),
+                    is_right || is_documented(configs, calls, start, &results),
                     "{configs:?} {calls:?} from {start:?} return {results:?}, and {stored} is stored"
                 );
             });
@@ -378,9 +281,9 @@ fn step_one_is_linearizable_beside_the_old_storage() {
     check_pairs(&[[Config::Old, Config::Prepare]], &starts);
 }
 
-/// A process is killed before each call of a storage that it makes, and another one continues.
+/// A process is killed before one of its calls of a storage, and another one continues.
 #[test]
-fn a_killed_process_leaves_the_old_or_new_record() {
+fn killed_process_leaves_the_old_or_new_record() {
     for (config, start) in [Config::Prepare, Config::New].iter().flat_map(|config| STARTS.map(|start| (*config, start)))
     {
         for calls in CALLS.iter().flat_map(|one| CALLS.map(|two| [*one, two])) {
@@ -391,7 +294,7 @@ fn a_killed_process_leaves_the_old_or_new_record() {
                 let has_ended = (0..steps).any(|_| killed.as_mut().poll(&mut context).is_ready());
                 drop(killed);
                 let result = now(world.call(calls[1], Config::New, "two"));
-                let stored = world.is_stored();
+                let stored = world.stored();
 
                 let ([_, after], state) = expected(start, [(calls[0], "one"), (calls[1], "two")]);
                 let mut before =
@@ -411,7 +314,7 @@ fn a_killed_process_leaves_the_old_or_new_record() {
 }
 
 #[test]
-fn a_storage_is_not_moved_into_itself() {
+fn storage_is_not_moved_into_itself() {
     let world = World::new(Start::Old);
     let same: Arc<dyn TokenStorage> = Arc::new(world.old.clone());
     let migrating = Migrating::new(Arc::clone(&same), same);

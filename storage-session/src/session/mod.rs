@@ -44,33 +44,34 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
 /// # let _ = app;
 /// ```
 ///
-/// The session cookie must be `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send the cookie
-/// when the provider redirects back, and the login ends in a new session.
+/// The session cookie must be `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send the
+/// cookie when the provider redirects back, and the login ends in a new session.
 ///
 /// # Concurrent requests
 ///
-/// At the end of a request, tower-sessions writes the whole session back. This overwrites what another request has written in
-/// the meantime. The tokens are therefore stored in a separate record, and the session only contains its id. Every `put` and
-/// `delete` writes the record immediately, and nothing else writes it. A slow request cannot restore an old token. A
-/// refreshed token is not lost if the response is an error or the browser has disconnected.
+/// At the end of a request, tower-sessions writes the whole session back. This overwrites what another request has
+/// written in the meantime. The tokens are therefore stored in a separate record, and the session only contains its id.
+/// Every `put` and `delete` writes the record immediately, and nothing else writes it. A slow request cannot restore an
+/// old token. A refreshed token is not lost if the response is an error or the browser has disconnected.
 ///
-/// A login is a `put` with [`Precondition::Always`](oauth_dance_core::Precondition::Always). When its response is ready, the
-/// session gets a new id, as a defence against session fixation. If the response is a server error, the id stays the same,
-/// because tower-sessions sets no cookie in this case and the visitor would lose the session.
+/// A login is a `put` with [`Precondition::Always`](oauth_dance_core::Precondition::Always). When its response is
+/// ready, the session gets a new id, as a defence against session fixation. If the response is a server error, the id
+/// stays the same, because tower-sessions sets no cookie in this case and the visitor would lose the session.
 ///
 /// # Limits
 ///
-/// * **Not atomic**: a session store has no conditional writes. Within one process, the writes of a visitor's tokens are
-///   serialized. A concurrent write of another process may be lost. With a
+/// * **Not atomic**: a session store has no conditional writes. Within one process, the writes of a visitor's tokens
+///   are serialized. A concurrent write of another process may be lost. With a
 ///   [ledger](oauth_dance_core::Refresher::with_ledger), each refresh token is still redeemed once.
-/// * **A login ends the session id** of concurrent requests. Such a request finds no tokens. If it writes to its session, it
-///   may reset the browser to a session without tokens, and the visitor has to connect again. The same applies to two
-///   concurrent first logins of a visitor.
+/// * **A login ends the session id** of concurrent requests. Such a request finds no tokens. If it writes to its
+///   session, it may reset the browser to a session without tokens, and the visitor has to connect again. The same
+///   applies to two concurrent first logins of a visitor.
 /// * **Durable and shared** are properties of the store, which does not report them. Declare them with
 ///   [`with_durable_store`](Self::with_durable_store) and [`with_shared_store`](Self::with_shared_store).
 /// * **Not listable**: a request sees only the tokens of its own session.
-/// * **Flushed sessions**: when a session is flushed or expires, its tokens become unreachable. Their sealed record remains in
-///   the store until its [lifetime](Self::with_lifetime) ends. Disconnect before that to delete and revoke the tokens.
+/// * **Flushed sessions**: when a session is flushed or expires, its tokens become unreachable. Their sealed record
+///   remains in the store until its [lifetime](Self::with_lifetime) ends. Disconnect before that to delete and revoke
+///   the tokens.
 #[derive(Clone)]
 pub struct SessionTokens {
     sessions: Arc<dyn Sessions>,

@@ -1,10 +1,10 @@
-//! The reply of a storage is lost at each call that a process makes, while another process changes the record.
+//! One reply of a storage is lost, at each call of a process, while another process changes the record.
 
 use super::*;
 
-/// An error that says that nothing has changed is right, and one that leaves it open is of a write.
+/// An error that reports that nothing has changed has to be true. Only a write may be ambiguous.
 #[test]
-fn a_lost_reply_is_reported_as_what_it_left() {
+fn lost_reply_is_reported_as_unchanged_or_ambiguous() {
     let mut lost = 0;
     for (config, start) in [Config::Prepare, Config::New].iter().flat_map(|config| STARTS.map(|start| (*config, start)))
     {
@@ -17,7 +17,7 @@ fn a_lost_reply_is_reported_as_what_it_left() {
                         break;
                     };
                     lost += 1;
-                    let stored = world.is_stored();
+                    let stored = world.stored();
                     let is_right = match &result {
                         StorageError::Unavailable { .. } => is_possible(start, &calls[1..], &stored),
                         StorageError::Ambiguous { .. } => {
@@ -38,8 +38,8 @@ fn a_lost_reply_is_reported_as_what_it_left() {
     assert!(lost > 5_000, "{lost}");
 }
 
-/// Runs the second call after this number of steps of the first, whose reply is lost after a number of replies. Returns
-/// the error of the first call, or `None` if it lost nothing.
+/// Runs the second call after this number of steps of the first call. The first call loses one reply after a number of
+/// replies. Returns the error of the first call, or `None` if no reply was lost.
 fn interrupt(world: &World, calls: [(Call, Config); 2], steps: usize, replies: usize) -> Option<StorageError> {
     let [one, two] = calls;
     let mut first = Box::pin(world.call_until(replies, one.0, one.1, "one"));
@@ -54,8 +54,8 @@ fn interrupt(world: &World, calls: [(Call, Config); 2], steps: usize, replies: u
     now(first).err()
 }
 
-/// Whether the calls that took effect leave this record, in one of their orders. A record that moved has another
-/// version, so a conditional call may not have found its own.
+/// Whether the calls can leave this record in one of their orders. A record that has moved has another version, so a
+/// conditional call may have had no effect.
 fn is_possible(start: Start, calls: &[Call], stored: &str) -> bool {
     let names = ["one", "two"];
     let named: Vec<_> = calls.iter().copied().zip(&names[2 - calls.len()..]).collect();
