@@ -39,13 +39,14 @@ impl Tokens {
     /// first.refresh_token = Some("refresh".into());
     /// tokens.put_login(&key, &first.clone().into()).await?;
     ///
-    /// let second = OAuth2Token { refresh_token: None, ..first };
-    /// # let mut second = second; second.access_token = "second".into();
+    /// let mut second = first;
+    /// second.access_token = "second".into();
+    /// second.refresh_token = None;
     /// tokens.put_login(&key, &second.into()).await?;
     ///
     /// let stored = tokens.get(&key).await?.expect("a token was stored").value;
     /// let stored = stored.as_oauth2().expect("a token of OAuth 2.0");
-    /// assert_eq!(stored.access_token, "second".into());
+    /// assert_eq!(stored.access_token.expose(), "second");
     /// assert_eq!(stored.refresh_token, Some("refresh".into()));
     /// # Ok(())
     /// # }

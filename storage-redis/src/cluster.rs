@@ -37,10 +37,12 @@ pub(crate) struct Cluster {
     refreshing: tokio::sync::Mutex<()>,
 }
 
+/// The map from slots to servers.
 #[derive(Debug)]
 struct Map {
     /// The number of refreshes so far.
     generation: u64,
+    /// The links to all known servers.
     links: HashMap<Node, Arc<Link>>,
     /// The server of each slot.
     owners: Vec<Option<Arc<Link>>>,
@@ -188,6 +190,7 @@ async fn query_slots(link: &Link, deadline: Instant) -> Result<Vec<Range>, Failu
     }
 }
 
+/// The advice if the server is not part of a Cluster.
 const NO_CLUSTER: &str = "the server does not report the slots of a Cluster; write `redis://` for a single server, or permit `CLUSTER SLOTS`";
 
 /// Reads first slot, last slot, primary and replicas.

@@ -82,6 +82,7 @@ pub(crate) enum Reaction {
     Misconfigured(&'static str),
 }
 
+// The advice for an operator, which is part of an error.
 const NOT_OURS: &str = "other data is stored under this prefix; choose another prefix";
 const LOG_IN: &str = "the server rejects the user name or password; correct them in the URL";
 const PERMIT: &str = "the access rules of the server deny this user a required command or key; grant the permissions in the crate's documentation";

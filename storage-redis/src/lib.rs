@@ -27,6 +27,23 @@
 //! A web application gives the storage to `OAuth::builder` of `oauth-dance`, which creates the
 //! [`Tokens`](oauth_dance_core::Tokens) itself.
 //!
+//! At its start, an application verifies that the servers do not lose tokens and that it has all permissions:
+//!
+//! ```no_run
+//! use oauth_dance_core::TokenStorage as _;
+//! use oauth_dance_redis::RedisStorage;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let storage = RedisStorage::connect("rediss+cluster://tokens:password@one,two,three").await?.without_eviction();
+//! storage.check().await?;
+//! if !storage.capabilities().durable {
+//!     return Err("a crash of a server would lose tokens".into());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Features
 //!
 //! | feature | default | adds |

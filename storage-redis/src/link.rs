@@ -87,10 +87,12 @@ struct Open {
 }
 
 impl Link {
+    /// A link that connects when it is first used.
     pub(crate) fn new(target: Target, options: Options) -> Self {
         Self { target, options, state: Arc::default() }
     }
 
+    /// The server that the link connects to.
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
@@ -199,6 +201,7 @@ pub(crate) fn read_only(cause: Cause) -> Failure {
     Failure::Misconfigured(REPLICA, cause)
 }
 
+/// Locks a state.
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code with this lock can panic in the middle of a change, so a poisoned lock is safe to use.
     state.lock().unwrap_or_else(PoisonError::into_inner)

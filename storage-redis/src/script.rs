@@ -23,11 +23,13 @@ pub(crate) struct Source {
 /// A script with its keys and arguments.
 pub(crate) struct Call<'a> {
     pub(crate) source: &'static Source,
+    /// The keys, which must all be in the same slot.
     pub(crate) keys: &'a [&'a [u8]],
     pub(crate) arguments: &'a [&'a [u8]],
 }
 
 impl Source {
+    /// A script with its hash.
     fn new(text: &'static str) -> Self {
         Self { text, hash: Script::new(text).get_hash().to_owned() }
     }
@@ -44,6 +46,7 @@ impl Call<'_> {
         self.command("EVAL", self.source.text)
     }
 
+    /// The command with the keys and the arguments.
     fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(script).arg(self.keys.len()).arg(self.keys).arg(self.arguments);

@@ -31,6 +31,7 @@ pub(crate) struct Servers {
     options: Options,
 }
 
+/// One server, or several that divide the slots.
 #[derive(Debug)]
 enum Kind {
     One(Arc<Link>),
@@ -60,6 +61,7 @@ struct Retries {
 }
 
 impl Servers {
+    /// The servers of an address. No connection is opened yet.
     pub(crate) fn new(address: Address, options: Options) -> Self {
         let kind = match address {
             Address::One(target) => Kind::One(Arc::new(Link::new(target, options))),
@@ -85,6 +87,7 @@ impl Servers {
         try_join_all(links.iter().map(|link| link.open(deadline))).await.map(drop)
     }
 
+    /// Whether the servers form a Cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.kind, Kind::Cluster(_))
     }

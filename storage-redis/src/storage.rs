@@ -184,11 +184,13 @@ impl RedisStorage {
         Ok(Timestamp::from_unix_seconds(milliseconds / 1000))
     }
 
+    /// Connects to every server, and tries the commands.
     async fn check_for(&self, scope: Scope) -> Result<(), StorageError> {
         self.servers.open().await.map_err(Failure::of_read)?;
         check(&self.servers, &self.layout, scope).await
     }
 
+    /// The same storage with new links, which have other options.
     fn with_options(self, options: Options) -> Self {
         Self { servers: Arc::new(Servers::new(self.address.clone(), options)), ..self }
     }

@@ -46,14 +46,17 @@ fn config() -> Result<ClientConfig, Failure> {
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// The failure of a machine without root certificates.
 fn no_roots() -> Failure {
     Failure::Misconfigured(NO_ROOTS, Cause::Other("there is no root certificate to verify the server with"))
 }
 
+/// The failure of a server that could not be reached.
 fn unreachable(error: io::Error) -> Failure {
     Failure::Unchanged(Cause::connection(RedisError::from(error)))
 }
 
+/// The failure of a TLS handshake.
 fn rejected(error: io::Error) -> Failure {
     // rustls reports in this way that a server does not support TLS or is not trusted.
     if error.kind() == io::ErrorKind::InvalidData {

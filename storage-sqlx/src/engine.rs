@@ -59,6 +59,7 @@ impl<DB: Dialect> Engine<DB> {
         Self { runner, reads, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }
     }
 
+    /// Uses another table.
     pub(crate) fn with_table(self, table: TableName) -> Self {
         Self { table, ..self }.with_new_statements()
     }
@@ -69,6 +70,7 @@ impl<DB: Dialect> Engine<DB> {
         Self { prefix, ..self }.with_new_statements()
     }
 
+    /// Sets the timeout of an operation, including that of reads that share a statement.
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
         Self { reads: Combined::new(self.runner.clone(), timeout), timeout, ..self }
     }
@@ -84,6 +86,7 @@ impl<DB: Dialect> Engine<DB> {
         &self.table
     }
 
+    /// The connections for migrations and checks.
     pub(crate) fn writers(&self) -> &Connections<DB> {
         &self.runner.writers
     }
@@ -98,12 +101,14 @@ impl<DB: Dialect> Engine<DB> {
         self.runner.writers.close().await;
     }
 
+    /// Reads a record, possibly together with others.
     pub(crate) async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         // A key that is too long is rejected here, so that it does not fail the reads that share its statement.
         key_binds(key)?;
         self.reads.get(key).await
     }
 
+    /// Writes a record. No changed row means that the condition was false.
     pub(crate) async fn put(
         &self,
         key: &TokenKey,
@@ -128,6 +133,7 @@ impl<DB: Dialect> Engine<DB> {
         Ok(version)
     }
 
+    /// Deletes a record. No changed row means that there was none, or not with this version.
     pub(crate) async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
         let mut binds = Vec::from(key_binds(key)?);
         let statement = match &only {
@@ -140,6 +146,7 @@ impl<DB: Dialect> Engine<DB> {
         Ok(self.run(Effect::Write, statement, &binds).await?.affected > 0)
     }
 
+    /// Reads one page. A row with an invalid key is logged and left out.
     pub(crate) async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         let after = page.after.as_ref().map(RawKey::from_cursor).transpose()?;
         let limit = page.limit.clamp(1, MAX_PAGE);
@@ -185,6 +192,7 @@ impl<DB: Dialect> Engine<DB> {
         Ok(found)
     }
 
+    /// Deletes records past their retention in batches, so that no statement locks many rows for long.
     pub(crate) async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
         let mut purged = 0;
         let mut left = limit;

@@ -15,9 +15,11 @@ use sqlx::migrate::MigrateError;
 use crate::address::AddressError;
 use crate::dialect::Dialect;
 
+/// The advice if the table does not have the expected columns.
 pub(crate) const RUN_MIGRATIONS: &str =
     "the table is missing or older than this release; run the migrations with `migrate()` or by hand";
 
+/// The advice if the TLS handshake fails.
 const NO_TLS: &str =
     "the server does not support TLS, or its certificate is not trusted; check `sslmode` or `ssl-mode` in the URL";
 

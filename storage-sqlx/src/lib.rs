@@ -48,6 +48,29 @@
 //!
 //! The features are independent of each other.
 //!
+//! # Migrations
+//!
+//! `migrate()` creates or updates the table. It records what it has applied in a table of its own, so that it does not
+//! interfere with the application's migrations, and any number of processes may call it at the same time. If the
+//! application may not change its schema, an operator applies the migrations, and the application verifies them:
+//!
+//! ```
+//! use oauth_dance_sqlx::{MigrationState, SqliteStorage};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let url = format!("sqlite:{}", folder.path().join("tokens.db").display());
+//! let storage = SqliteStorage::connect(&url).await?;
+//! # storage.migrate().await?;
+//! let is_pending = |state| state == MigrationState::Pending;
+//! if storage.migrations().await?.iter().any(|migration| is_pending(migration.state)) {
+//!     return Err("run `oauth-dance migrate up` before this release is started".into());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What the storages have in common
 //!
 //! * **One statement for each operation**, on the database's own clock. No transaction stays open. All operations are

@@ -57,6 +57,23 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 /// larger payload is [`StorageError::TooLarge`]. The limit is the lowest that a connection has reported so far. If the
 /// server's limit is raised later, restart the application.
 ///
+/// # URL parameters
+/// | parameter | meaning |
+/// | --- | --- |
+/// | `ssl-mode` | how TLS is used and verified: `disabled`, `preferred`, `required`, `verify_ca` or `verify_identity` |
+/// | `ssl-ca` | the file with the root certificate that verifies the server |
+/// | `ssl-cert`, `ssl-key` | the files with the client's certificate and its key |
+/// | `socket` | the path of a Unix socket, instead of the host |
+/// | `connect_timeout` | how many seconds to wait for a connection |
+/// | `charset`, `collation`, `time-zone`, `statement-cache-capacity` | settings of sqlx, which do not affect the storage |
+///
+/// Any other parameter is an error, because sqlx would ignore it silently.
+///
+/// # Privileges
+/// The user needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table. To verify that the table is current,
+/// [`migrate`](Self::migrate) and [`migrations`](Self::migrations) also need `SELECT` on
+/// `_oauth_dance_tokens_migrations`. To apply the migrations, the user also needs `CREATE`, `ALTER` and `INDEX`.
+///
 /// # Galera
 /// A node of a Galera cluster (MariaDB Galera Cluster, Percona XtraDB Cluster) applies the acknowledged writes of other
 /// nodes with a delay. Therefore each statement first waits until its node has all writes that the cluster had when the

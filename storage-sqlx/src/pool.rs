@@ -167,11 +167,13 @@ impl Drop for Running {
 pub(crate) struct Opener<DB: Dialect> {
     options: Options<DB>,
     set_up: Option<SetUp<DB>>,
+    /// How long a caller waits for a connection.
     wait: Duration,
     /// When a connection last broke.
     broken_at: Mutex<Option<Instant>>,
     /// The number of open connections.
     open: watch::Sender<usize>,
+    /// Whether the task that closes old and idle connections is running.
     is_swept: Arc<AtomicBool>,
 }
 
@@ -285,6 +287,7 @@ impl<DB: Dialect> Pooled<DB> {
     }
 
     #[expect(clippy::expect_used, reason = "only `close` takes the connection, and nothing uses it afterwards")]
+    /// The connection, as sqlx uses it.
     pub(crate) fn connection(&mut self) -> &mut DB::Connection {
         let (connection, _) = self.connection.as_mut().expect("a connection that is not closed");
         connection

@@ -54,6 +54,27 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 /// Their names are derived from their texts, so that a name means the same on every server connection. The first use of
 /// a name on a server connection takes two more messages.
 ///
+/// # URL parameters
+/// | parameter | meaning |
+/// | --- | --- |
+/// | `sslmode` | how TLS is used and verified: `disable`, `prefer`, `require`, `verify-ca` or `verify-full` |
+/// | `sslrootcert` | the file with the root certificate that verifies the server |
+/// | `sslcert`, `sslkey` | the files with the client's certificate and its key |
+/// | `host`, `hostaddr`, `port`, `dbname`, `user`, `password` | replace a part of the URL; `host` may be the folder of a Unix socket |
+/// | `application_name` | the name in `pg_stat_activity` |
+/// | `options` | settings of the session, which some poolers reject |
+/// | `connect_timeout` | how many seconds to wait for a connection |
+///
+/// A parameter of another library is accepted if its value describes what this storage does in any case, such as
+/// `target_session_attrs=read-write` or `pgbouncer=true`. Any other parameter is an error, because sqlx would ignore it
+/// silently.
+///
+/// # Privileges
+/// The user needs `SELECT`, `INSERT`, `UPDATE` and `DELETE` on the table, and `USAGE` on its schema. To verify that the
+/// table is current, [`migrate`](Self::migrate) and [`migrations`](Self::migrations) also need `SELECT` on
+/// `_oauth_dance_tokens_migrations`. To apply the migrations, the user also needs `CREATE` on the schema, and has
+/// to own the tables.
+///
 /// # Rejected servers
 /// If row-level security hides rows, or if the server is a standby, a read is an error. Otherwise an existing token
 /// could look like a missing one. The server stops a statement after eight seconds.
@@ -185,6 +206,7 @@ token_storage!(PostgresStorage);
 /// hide rows is an error. Hidden rows would look like missing tokens.
 const PREFIX: &str = "SET LOCAL statement_timeout = 8000; SET LOCAL row_security = off; SET LOCAL bytea_output = hex; ";
 
+/// The parameters of a URL. The values of `implied` have no effect, because the storage behaves in this way.
 const PARAMETERS: Parameters = Parameters {
     sqlx: &[
         "sslmode",
@@ -351,6 +373,7 @@ fn protocol_violation(message: &str) -> ErrorClass {
     }
 }
 
+/// The advice for an operator, which is part of an error.
 const READ_ONLY: &str = "the server does not accept writes: it is a standby, or default_transaction_read_only is on; \
     connect to the primary, or turn the setting off for this user";
 const NO_TABLE: &str = "the table is missing, or its schema is not in the search_path; \

@@ -20,10 +20,12 @@ use crate::sql::Statements;
 
 /// The pause before the second try of a statement. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// The longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the statements of one table.
 pub(crate) struct Runner<DB: Dialect> {
+    /// The connections for reads. Only SQLite has separate ones.
     pub(crate) readers: Connections<DB>,
     pub(crate) writers: Connections<DB>,
     pub(crate) statements: Arc<Statements>,
@@ -204,7 +206,7 @@ pub(crate) enum Keys {
 
 /// Why one try of a statement failed.
 enum AttemptError {
-    /// No connection became available in time.
+    /// No connection became available in time, so the statement was not sent.
     NotSent,
     /// The database rejected the statement temporarily. Nothing has changed.
     Busy(sqlx::Error),

@@ -66,6 +66,11 @@ const WAL_PAUSE: Duration = Duration::from_millis(20);
 /// [`connect_with`](Self::connect_with) you can choose `NORMAL`: writes are two to three times faster, and a power
 /// failure may lose the last of them.
 ///
+/// # Several processes
+/// SQLite permits one writer at a time. A write waits up to four seconds for the write of another process, and is
+/// repeated for up to half of the [timeout](Self::with_timeout). Machines must not share a file, because the locks of
+/// network file systems do not work. On Linux, the storage logs a warning if the file is on one.
+///
 /// # Connections
 /// All writes use one connection, because SQLite permits one writer at a time and waits for a lock by polling. Reads
 /// use a few other connections, which writes do not block (WAL).

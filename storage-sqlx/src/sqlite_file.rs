@@ -35,9 +35,11 @@ enum Lost {
     Linked(PathBuf, u64),
 }
 
+/// The advice if a file is lost.
 const RESTART: &str = "put the database file back together with its -wal and -shm files, or restart the application to \
     use the file that is there now; until then nothing is read or written, because writes to the lost file would be \
     lost";
+/// The advice if a file has several names.
 const ONE_NAME: &str = "delete all hard links of the database file except one, or use a copy or a symbolic link: SQLite stores \
     the latest writes in a log beside the name of the file, and two names would have two logs, which corrupts the \
     database";
@@ -161,10 +163,12 @@ fn lost(path: &Path, error: std::io::Error) -> Lost {
     }
 }
 
+/// The error for an operator.
 fn misconfigured(advice: &str, lost: Lost) -> StorageError {
     StorageError::Misconfigured { advice: advice.to_owned(), source: Box::new(lost) }
 }
 
+/// Reads the device and the inode of a file.
 #[cfg(unix)]
 fn identity(metadata: &Metadata) -> Identity {
     use std::os::unix::fs::MetadataExt as _;
@@ -172,6 +176,7 @@ fn identity(metadata: &Metadata) -> Identity {
     Identity(metadata.dev(), metadata.ino())
 }
 
+/// The number of names of a file.
 #[cfg(unix)]
 fn links(metadata: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(metadata)
