@@ -99,6 +99,8 @@ impl Cluster {
     }
 
     /// Refreshes the map, unless another request has refreshed it since `generation`.
+    ///
+    /// When a server fails, many requests notice it at the same time. Only the first one queries the servers.
     pub(crate) async fn refresh(&self, generation: u64, deadline: Instant) -> Result<(), Failure> {
         let _one_at_a_time = self.refreshing.lock().await;
         let servers: Vec<_> = {
@@ -156,7 +158,7 @@ pub(crate) fn redirection(message: &str, responder: &Link) -> Option<Node> {
 /// The first and the last slot of a range, and its server.
 type Range = (u16, u16, Node);
 
-/// Queries a few servers at a time, until one has responded.
+/// Queries a few servers at a time, until one has responded. Every server of a Cluster knows the whole map.
 async fn query_any(servers: &[Arc<Link>], deadline: Instant) -> Result<Vec<Range>, Failure> {
     let mut failure = Failure::Unchanged(Cause::Other("no server of the Cluster is known"));
     for some in servers.chunks(PARALLEL_QUERIES) {

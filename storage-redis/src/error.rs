@@ -126,7 +126,8 @@ pub(crate) fn reaction_to(code: &str, message: &str) -> Reaction {
     }
 }
 
-/// Finds the code of an error inside the message of another error. The prefix `-` of the protocol may precede it.
+/// Finds the code of an error inside the message of another error, such as `OOM` in `Error running script (call to
+/// f_0a1b): @user_script:28: -OOM command not allowed`. The prefix `-` of the protocol may precede it.
 fn nested(message: &str) -> Option<&str> {
     let words = message.split(' ').map(|word| word.trim_start_matches('-'));
     words.skip(1).find(|word| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase()))

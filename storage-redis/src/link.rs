@@ -126,6 +126,8 @@ impl Link {
     }
 
     /// Tests a connection that was idle, and opens another one if it is broken.
+    ///
+    /// Call it before a write. A read needs no test, because it can be sent again.
     pub(crate) async fn test(&self, deadline: Instant) -> Result<(), Failure> {
         let open = self.opened(deadline).await?;
         if lock(&open.last_reply).elapsed() < MAX_IDLE {
@@ -168,7 +170,8 @@ impl Link {
         opening
     }
 
-    /// Connects in a separate task, because the callers may be dropped before the connection is open.
+    /// Connects in a separate task, because the callers may be dropped before the connection is open. Half of the
+    /// timeout remains for the request itself.
     fn start(&self, attempt: u64) -> Opening {
         let (target, options, state) = (self.target.clone(), self.options, Arc::clone(&self.state));
         let connecting = tokio::spawn(async move {
@@ -253,6 +256,10 @@ async fn connect(target: &Target, options: Options) -> Result<Connected, Failure
 }
 
 /// Queries one Sentinel after the other, until one of them names a server that confirms to be the primary.
+///
+/// A Sentinel may not know of a failover yet and name the former primary. It is therefore not trusted until the named
+/// server has confirmed its role. Each Sentinel has a sixth of the timeout, so that one of three is reached even if the
+/// other two do not respond.
 async fn find_primary(sentinels: &Sentinels, options: Options) -> Result<Connected, Failure> {
     let mut failure = Failure::Unchanged(Cause::Other("the URL names no Sentinel"));
     for sentinel in &sentinels.addresses {

@@ -59,6 +59,10 @@ pub(crate) async fn list(
 
 impl Lister<'_> {
     /// Fetches entries until the page is full, all are listed, or half of the timeout has passed.
+    ///
+    /// The cursor is the last returned entry if more matches were fetched, and otherwise the last key that was
+    /// examined. A list whose filter matches rarely may therefore return an empty page with a cursor, and still makes
+    /// progress.
     async fn page(&mut self, limit: usize) -> Result<Page, Failure> {
         let give_up = Instant::now() + self.servers.options().timeout / 2;
         let mut entries = Vec::new();
@@ -93,7 +97,8 @@ impl Lister<'_> {
         if every_key_matches { needed + 1 } else { MAX_PAGE }
     }
 
-    /// Removes the buckets that have no members in range, with one batch of requests.
+    /// Removes the buckets that have no members in range, with one batch of requests. A small application has members
+    /// in a few of the 256 buckets, and could otherwise wait for many empty replies in turn.
     async fn skip_empty(&mut self) -> Result<(), Failure> {
         if self.spans.len() < 2 {
             return Ok(());
@@ -111,6 +116,10 @@ impl Lister<'_> {
     }
 
     /// Fetches the next keys from the indexes, about as many as wanted.
+    ///
+    /// The buckets that probably contain them are read at the same time. The counts may be outdated. If a bucket has
+    /// more members than expected, the replies of the buckets after it are discarded and fetched again later, so that
+    /// the order is exact.
     async fn keys(&mut self, wanted: usize) -> Result<Vec<TokenKey>, Failure> {
         let mut expected = 0;
         let ahead = self.spans.iter().take_while(|span| {
@@ -161,6 +170,9 @@ impl Lister<'_> {
     }
 
     /// Reads the entry of a key. `None` if the record does not exist any more.
+    ///
+    /// Only the header is fetched, because a payload may have megabytes. A second request is necessary if the header is
+    /// longer than [`HEADER_GUESS`].
     async fn entry(&self, key: TokenKey) -> Result<Option<Entry>, Failure> {
         let Ok(place) = Place::of(&key) else { return Ok(None) };
         let mut bytes = match self.beginning(&place, HEADER_GUESS).await {
@@ -202,7 +214,8 @@ impl Lister<'_> {
     }
 }
 
-/// Returns at most `limit` names that are not valid keys.
+/// Returns at most `limit` names that are not valid keys. They exist only if something other than this crate has
+/// written to an index.
 pub(crate) async fn invalid(servers: &Servers, layout: &Layout, limit: usize) -> Result<Vec<String>, Failure> {
     let everything = Filter::everything();
     let buckets = spans(&everything, None).into_iter().map(|span| invalid_in(servers, layout, span));

@@ -2,6 +2,18 @@
 //!
 //! A read may be repeated. A write may be repeated only if the server has rejected it or it was not sent, because it
 //! would otherwise be executed twice. In a Cluster, a server may redirect a request to another one.
+//!
+//! | what happened | read | write |
+//! | --- | --- | --- |
+//! | no connection could be opened | an error; in a Cluster, repeated once with a new slot map | the same |
+//! | no reply arrived | repeated once | an error, which is ambiguous |
+//! | `MOVED`, `ASK` | sent to the other server | the same |
+//! | `TRYAGAIN`, `CLUSTERDOWN`, `MASTERDOWN` | repeated with growing pauses | the same |
+//! | `READONLY` | repeated at the new primary; without Sentinels and Cluster an error | the same |
+//! | `NOSCRIPT` | does not occur | sent again with the text of the script |
+//! | any other error | an error | an error |
+//!
+//! A request is repeated during the first half of the timeout only, so that the last try has the second half.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -176,6 +188,10 @@ impl Servers {
     }
 
     /// Follows a redirection. Returns the link for this request only, or records the new server of the slot.
+    ///
+    /// # Errors
+    /// The error of the server, if it names no valid address, if it was not expected because there is no Cluster, or
+    /// after [`MAX_REDIRECTIONS`].
     fn follow(
         &self,
         slot: u16,

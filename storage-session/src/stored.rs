@@ -1,6 +1,7 @@
 //! The stored format of a record in a session or a cookie: its version, hints and payload.
 //!
-//! The format is binary, because the space in a cookie is small.
+//! The format is binary, because the space in a cookie is small. The end of the retention is stored as an instant and
+//! not as a duration, because neither a cookie nor a session store measures the lifetime of one token.
 
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ impl StoredRecord {
         self.retain_until.is_none_or(|until| until > now)
     }
 
-    /// The record with its remaining retention.
+    /// The record with its remaining retention. Call [`is_live`](Self::is_live) first, because a record past its
+    /// retention has none left.
     pub(crate) fn read(self, now: Timestamp) -> Versioned<Record> {
         let left = self.retain_until.map(|until| until.saturating_since(now));
         Versioned::new(self.record.with_retain_for(left), self.version)

@@ -1,5 +1,8 @@
 //! Splits a text into the values of several cookies, and joins them.
 //!
+//! The chunk with number 2 is the cookie `name.2=GGGGGGGGNNtext`, where `G` is the generation of its set and `N` the
+//! number of chunks in it.
+//!
 //! A browser may have some cookies of one response and some of another. Therefore every value starts with the
 //! generation of its set and the number of chunks in the set, and only complete sets are joined. The seal covers the
 //! whole text, and proves that a joined text is genuine.

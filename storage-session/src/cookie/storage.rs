@@ -77,6 +77,9 @@ impl CookieStorage {
     }
 
     /// Ends the request, and returns the `Set-Cookie` headers of its response. Later writes are rejected.
+    ///
+    /// All chunks are written with a new generation, even if only one record has changed. Received chunks beyond the
+    /// new ones are removed from the browser. There is no header if the tokens are unchanged.
     pub(super) fn close(&self) -> Vec<HeaderValue> {
         let mut state = self.state();
         let was_closed = std::mem::replace(&mut state.is_closed, true);
@@ -187,6 +190,9 @@ impl CookieStorage {
     }
 
     /// Verifies that the records fit into the cookies. `payload` is the size of the one that is about to be written.
+    ///
+    /// # Errors
+    /// [`StorageError::TooLarge`] with the size that would fit beside the other records.
     fn fits(&self, payload: usize, records: &Records) -> Result<(), StorageError> {
         let max_payload = max_payload(self.capacity());
         if payload > max_payload {

@@ -1,4 +1,7 @@
-//! The layer that adds a storage to each request.
+//! The layer that adds a storage to each request, and changes the id of the session after a login.
+//!
+//! The new id prevents session fixation: an attacker who made the browser use a known session id before the login must
+//! not share the session afterwards.
 
 use std::future::Future;
 use std::pin::Pin;

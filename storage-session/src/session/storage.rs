@@ -1,7 +1,14 @@
 //! The storage of one request.
 //!
+//! The session contains only the id of a separate record in the same store, and that record contains all tokens of the
+//! session. tower-sessions saves a session at the end of a request with whatever it loaded at the beginning. Tokens
+//! inside the session could therefore be overwritten by an older request that ends later.
+//!
 //! A session store has no conditional writes. A write therefore loads the record, changes it and saves it, under a lock
-//! for this record within the process.
+//! for this record within the process. Two processes that write at the same time are not detected.
+//!
+//! In the record, the name of a token is its [`TokenKey`] and the value its [`StoredRecord`], both in base64, because a
+//! store may accept only JSON.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +91,8 @@ impl SessionStorage {
         }
     }
 
-    /// Prolongs the lifetime of a record that is still in use.
+    /// Prolongs the lifetime of a record that is still in use. The record is loaded again under its lock, because
+    /// another request may have changed it since.
     async fn prolong(&self, key: &TokenKey, id: VaultId) -> Result<(), StorageError> {
         let _guard = self.config.locks.lock(id).await;
         let Some(Loaded { data, .. }) = self.load(key, Some(id)).await? else { return Ok(()) };

@@ -1,4 +1,7 @@
 //! The interface to a session and its store, which does not depend on the release of tower-sessions.
+//!
+//! [`release`](super::release) implements it for each supported release. The traits are used as `dyn`, so that
+//! [`SessionTokens`](super::SessionTokens) needs no type parameter for the store.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
