@@ -1,4 +1,4 @@
-//! Which part of a storage's URL may be shown, and why a storage cannot be used.
+//! Shows a storage without the secrets in its URL, and explains why it cannot be used.
 
 use std::io;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
-/// How long to wait for a server that neither accepts nor refuses a connection.
+/// How long to wait for a server that does not respond to a connection request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why a storage cannot be used. It shows no user name, password or option of the URL.
+/// Why a storage cannot be used. The error shows no user name, password or option of the URL.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the storage {shown}")]
 pub struct UnusableStorage {
@@ -22,7 +22,8 @@ pub struct UnusableStorage {
 }
 
 impl UnusableStorage {
-    /// Finds out why a storage cannot be reached, because a connection pool reports a timeout only.
+    /// Explains why a storage cannot be reached. A connection pool reports only a timeout, so the server is contacted
+    /// again.
     pub(crate) async fn new(url: &str, error: StorageError) -> Self {
         let refused = match &error {
             StorageError::Unavailable { .. } => why_unreachable(url).await,
@@ -31,19 +32,20 @@ impl UnusableStorage {
         Self { shown: without_secrets(url), source: refused.map_or_else(|| error.into(), BoxError::from) }
     }
 
-    /// How messages show a storage: its URL without user name, password and options.
+    /// The URL of a storage for messages, without user name, password and options.
     pub(crate) fn shown(url: &str) -> String {
         without_secrets(url)
     }
 }
 
-/// A URL's scheme: the longest start of the text that can be one.
+/// The scheme of a URL, which is the longest beginning of the text that can be a scheme.
 pub(crate) fn scheme(url: &str) -> &str {
     let end = url.find(|found: char| !found.is_ascii_alphanumeric() && !"+-.".contains(found)).unwrap_or(url.len());
     &url[..end]
 }
 
-/// A storage's URL without login and options. If a password may be in an unexpected place, the scheme only.
+/// The URL of a storage without login and options. If a password may be in an unexpected place, only the scheme is
+/// left.
 fn without_secrets(url: &str) -> String {
     let scheme = scheme(url);
     let rest = url.get(scheme.len() + 1..).unwrap_or_default();
@@ -60,7 +62,8 @@ fn without_secrets(url: &str) -> String {
     format!("{scheme}://{hosts}{path}")
 }
 
-/// Why no server can be reached at the host and port of a URL. `None` if one can, or if the URL names several or none.
+/// Why no server can be reached at the host and port of a URL. `None` if a server can be reached, or if the URL does
+/// not name exactly one.
 async fn why_unreachable(url: &str) -> Option<io::Error> {
     let url = Url::parse(url).ok()?;
     let default = match url.scheme() {
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_shown_without_secrets() {
+    fn url_is_shown_without_secrets() {
         for (url, shown) in [
             ("postgres://user:SECRET@db.example:5433/app?sslmode=require", "postgres://db.example:5433/app"),
             ("postgres://db.example/app?user=u&password=SECRET", "postgres://db.example/app"),
@@ -101,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_ends_at_the_first_other_character() {
+    fn scheme_ends_at_the_first_other_character() {
         assert_eq!(scheme("redis+cluster://a"), "redis+cluster");
         assert_eq!(scheme("tokens.db"), "tokens.db");
         assert_eq!(scheme("user@host:SECRET"), "user");
     }
 
     #[test]
-    fn no_password_is_shown_with_any_character_in_it() {
+    fn no_password_is_shown_whatever_it_contains() {
         oauth_dance_fuzz::check("storage_url", |bytes| {
             let text = String::from_utf8_lossy(bytes);
             without_secrets(&text);

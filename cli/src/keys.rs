@@ -1,4 +1,4 @@
-//! The keys that an operator names to open tokens.
+//! The sealing keys with which a command opens tokens.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::{env, fs};
 use clap::Args;
 use oauth_dance_core::{KeyRing, KeyRingError, TokenStorage, Tokens};
 
-/// The variable that holds a key ring.
+/// The environment variable with a key ring.
 pub(crate) const VARIABLE: &str = "OAUTH_DANCE_KEYS";
 
 /// How the tokens are sealed. The key ring in the environment variable `OAUTH_DANCE_KEYS` is used if neither is named.
@@ -67,7 +67,7 @@ pub enum KeysError {
         #[source]
         source: std::io::Error,
     },
-    /// A command about keys was run without them.
+    /// A command that needs keys was run with `--plaintext`.
     #[error("--plaintext does not apply; name the sealing keys with --key-file or in OAUTH_DANCE_KEYS")]
     Plaintext,
     /// The text is not a key ring.
@@ -99,14 +99,14 @@ impl KeyArgs {
         }
     }
 
-    /// The keys of a command that cannot do without.
+    /// The keys, for a command that needs them.
     pub(crate) fn require(&self) -> Result<Keys, KeysError> {
         self.load()?.ok_or(KeysError::Missing)
     }
 }
 
 impl Keys {
-    /// The tokens of a storage, opened with these keys.
+    /// A handle to the tokens of a storage that uses these keys.
     pub(crate) fn tokens(&self, storage: &Arc<dyn TokenStorage>) -> Tokens {
         match self {
             Self::Ring(ring) => Tokens::sealed(Arc::clone(storage), ring.clone()),
@@ -126,7 +126,7 @@ pub(crate) fn read(path: &Path) -> Result<KeyRing, KeysError> {
     KeyRing::parse(&text).map_err(invalid)
 }
 
-/// Who may do what with a file, as on Unix. `None` on other systems.
+/// The permissions of a file on Unix. `None` on other systems.
 pub(crate) fn permissions(path: &Path) -> std::io::Result<Option<u32>> {
     #[cfg(unix)]
     return fs::metadata(path).map(|found| Some(std::os::unix::fs::PermissionsExt::mode(&found.permissions())));

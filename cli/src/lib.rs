@@ -2,10 +2,11 @@
 //!
 //! # When to use it
 //!
-//! The program is what most people want: `cargo install oauth-dance-cli`, then `oauth-dance demo` shows a login, a call, a refresh
-//! and a logout with a provider of its own, and `oauth-dance migrate` manages the tables of a SQL database.
+//! Most people need only the program. After `cargo install oauth-dance-cli`, `oauth-dance demo` shows a login, a call,
+//! a refresh and a logout with a provider of its own, and `oauth-dance migrate` manages the tables of a SQL database.
 //!
-//! The library exists so that its parts can be tested over HTTP and reused, for example to run the demo on a storage of your own.
+//! The library exists so that its parts can be tested over HTTP and reused, for example to run the demo on your own
+//! storage.
 //!
 //! # Example
 //!
@@ -23,7 +24,7 @@
 //! # Where to go next
 //!
 //! * [`demo`]: a site that lists providers, connects and disconnects accounts, and calls APIs.
-//! * [`operate`]: the operator's commands on stored tokens.
+//! * [`operate`]: the commands for operators on stored tokens.
 //! * [`migrate`]: creates the tables of a SQL database, shows their state, or prints their SQL.
 //! * [The demo with your providers](https://github.com/oauth-dance/oauth-dance#the-demo-with-your-providers).
 //!
@@ -46,7 +47,7 @@ pub use keys::{KeyArgs, KeysError};
 pub use open::{Place, StorageArgs};
 pub use output::OutputArgs;
 
-/// Compiles what the README shows.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

@@ -82,7 +82,7 @@ fn written(outcome: io::Result<()>) -> ExitCode {
     }
 }
 
-/// Logs to the standard error, from this level on unless `RUST_LOG` sets another.
+/// Logs to the standard error, from this level on unless `RUST_LOG` sets another level.
 fn log(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     // This target logs the values of unknown options of a database URL.
@@ -99,7 +99,7 @@ fn failed(error: &dyn Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The error and its causes. A cause whose text is in the message already is left out.
+/// The error and its causes. A cause is left out if the message already contains its text.
 fn on_one_line(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

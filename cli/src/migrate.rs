@@ -1,4 +1,4 @@
-//! The operator's tool: migrates the token table, shows its migrations, or prints their SQL.
+//! The command for the token table: migrates it, shows its migrations, or prints their SQL.
 
 mod sql;
 
@@ -52,7 +52,7 @@ pub struct Sql {
     /// The database to print for
     #[arg(long, value_enum)]
     pub dialect: Dialect,
-    /// Omit the migrations up to this version, which the database has already
+    /// Omit the migrations up to this version, because the database already has them
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     pub after: i64,
     /// The table.
@@ -99,7 +99,7 @@ pub enum MigrateError {
         migrate sql`, then correct the checksum in {bookkeeping}"
     )]
     Altered {
-        /// The migration's number.
+        /// The number of the migration.
         version: i64,
         /// The table that records applied migrations.
         bookkeeping: String,
@@ -109,10 +109,11 @@ pub enum MigrateError {
     Print(#[from] io::Error),
 }
 
-/// Runs the action, and returns the exit code: 1 after a `status` of a table that is not up to date, else 0.
+/// Runs the action, and returns the exit code: 1 if `status` finds a table that is not up to date, otherwise 0.
 ///
 /// # Errors
-/// [`MigrateError`], whose message and sources name cause and fix. The program should exit with 2 then.
+/// [`MigrateError`], whose message and sources name the cause and what to do. The program should exit with 2 in this
+/// case.
 pub async fn run(action: Action) -> Result<ExitCode, MigrateError> {
     match action {
         Action::Up(database) => {

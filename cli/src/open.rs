@@ -1,4 +1,4 @@
-//! Opens the storage that an operator names.
+//! Opens the storage of a command.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub struct StorageArgs {
     pub place: Place,
 }
 
-/// Where in a storage the tokens are.
+/// The place of the tokens in a storage.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Place {
     /// The table.
@@ -39,12 +39,12 @@ pub struct Place {
     pub prefix: Option<String>,
 }
 
-/// What a command is going to do with a storage.
+/// How a command uses a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It reads only, so that a user without the permission to write can do so.
+    /// The command only reads, so it needs no permission to write.
     Read,
-    /// It writes, so that a missing permission is better found before the first change.
+    /// The command writes, so a missing permission is reported before the first change.
     Write,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Opened {
     url: String,
 }
 
-/// The storage by its type, for what only this type can do.
+/// The storage by its type, for functions that only this type has.
 #[derive(Clone)]
 pub(crate) enum Server {
     Sqlite(SqliteStorage),
@@ -79,10 +79,10 @@ impl StorageArgs {
     }
 }
 
-/// Opens a storage, whose table must be up to date. Creates and migrates nothing.
+/// Opens a storage, and verifies that its table is up to date. Creates and migrates nothing.
 pub(crate) async fn open(url: &str, place: &Place, access: Access) -> Result<Opened, OperateError> {
     let opened = open_unmigrated(url, place, access).await?;
-    // A user who may not read the record of the migrations may still read tokens.
+    // A user without permission to read the bookkeeping table may still have permission to read tokens.
     let migrations = opened.migrations().await.unwrap_or_default();
     if migrations.iter().any(|status| status.state == MigrationState::Pending) {
         return Err(OperateError::NotMigrated { storage: opened.shown() });
@@ -156,7 +156,7 @@ pub(crate) async fn existing_sqlite(url: &str) -> Result<SqliteStorage, StorageE
     sqlite_as_it_is(&without_creating(url)).await
 }
 
-/// Opens a SQLite file without a change of its journal mode, on which the application decides.
+/// Opens a SQLite file without changing its journal mode, which is the application's decision.
 pub(crate) async fn sqlite_as_it_is(url: &str) -> Result<SqliteStorage, StorageError> {
     // `connect_with` has parsed the URL successfully before it calls this.
     let unchanged = |given| SqliteConnectOptions::from_str(url).unwrap_or(given).disable_statement_logging();
@@ -183,7 +183,7 @@ pub(crate) fn is_redis(scheme: &str) -> bool {
 }
 
 impl Opened {
-    /// The error of a command that uses this storage: it names the storage, and why its server cannot be reached.
+    /// The error of a command that uses this storage. It names the storage, and why its server cannot be reached.
     pub(crate) async fn explain(&self, error: StorageError) -> OperateError {
         UnusableStorage::new(&self.url, error).await.into()
     }
@@ -193,17 +193,17 @@ impl Opened {
         &self.url
     }
 
-    /// A connection of its own to a SQLite file.
+    /// A separate connection to the SQLite file.
     pub(crate) async fn sqlite(&self) -> Result<SqliteConnection, sqlx::Error> {
         SqliteConnectOptions::from_str(&without_creating(&self.url))?.disable_statement_logging().connect().await
     }
 
-    /// How messages show this storage.
+    /// The URL for messages, without secrets.
     pub(crate) fn shown(&self) -> String {
         UnusableStorage::shown(&self.url)
     }
 
-    /// The migrations of the table. None if the storage has no table.
+    /// The migrations of the table. Empty if the storage has no table.
     pub(crate) async fn migrations(&self) -> Result<Vec<Status>, StorageError> {
         match &self.server {
             Server::Sqlite(storage) => storage.migrations().await,
@@ -213,7 +213,7 @@ impl Opened {
         }
     }
 
-    /// Keys that no list shows, because they are invalid: at most `limit`.
+    /// At most `limit` keys that no list shows, because they are invalid.
     pub(crate) async fn invalid_keys(&self, limit: usize) -> Result<Vec<String>, OperateError> {
         let found = match &self.server {
             Server::Sqlite(storage) => storage.invalid_keys(limit).await,
@@ -227,7 +227,7 @@ impl Opened {
         }
     }
 
-    /// Finds out whether this user may write, by a delete that matches no record.
+    /// Verifies that this user may write, by a deletion that matches no record.
     pub(crate) async fn try_write(&self) -> Result<(), StorageError> {
         let [tenant, user, provider, account] = ["oauth-dance:check", "check", "check", ""];
         let key = TokenKey::from_parts(tenant, user, provider, account).map_err(StorageError::unavailable)?;
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_file_is_never_created() {
+    fn missing_file_is_never_created() {
         for (url, opened) in [
             ("sqlite:a.db", "sqlite:a.db?mode=rw"),
             ("sqlite:a.db?mode=rwc", "sqlite:a.db?mode=rw"),

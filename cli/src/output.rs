@@ -1,4 +1,4 @@
-//! Prints results: a table for people, or one JSON object on each line for programs.
+//! Prints results as a table for people, or as one JSON object on each line for programs.
 
 use std::io::{self, BufWriter, Stdout, StdoutLock, Write};
 
@@ -16,7 +16,7 @@ pub struct OutputArgs {
     pub json: bool,
 }
 
-/// Prints rows as they come, page by page, so that the memory does not depend on their number.
+/// Prints rows page by page, so that the memory does not depend on their number.
 pub(crate) struct Rows<W: Write = BufWriter<StdoutLock<'static>>> {
     columns: &'static [&'static str],
     widths: Vec<usize>,
@@ -35,7 +35,7 @@ impl<W: Write> Rows<W> {
         Self { columns, widths: Vec::new(), json: output.json, out }
     }
 
-    /// Prints a page of rows. The first page decides on the width of the columns, and later ones may widen them.
+    /// Prints a page of rows. The first page determines the widths of the columns, and later pages may increase them.
     pub(crate) fn print(&mut self, page: &[Vec<Value>]) -> io::Result<()> {
         if self.json {
             return page.iter().try_for_each(|row| self.object(row));
@@ -57,12 +57,12 @@ impl<W: Write> Rows<W> {
         texts.iter().try_for_each(|row| self.line(row))
     }
 
-    /// Shows what was printed so far.
+    /// Writes what was printed so far to the standard output.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Prints the names of the columns if there was no row.
+    /// Ends the output. If there was no row, prints the names of the columns.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.print(&[])?;
         self.out.flush()
@@ -103,12 +103,12 @@ pub(crate) fn print_fields(output: OutputArgs, fields: &[(&str, Value)]) -> io::
     out.flush()
 }
 
-/// Separates two results of [`print_fields`].
+/// Prints an empty line between two results of [`print_fields`].
 pub(crate) fn blank_line() -> io::Result<()> {
     writeln!(io::stdout().lock())
 }
 
-/// An instant as RFC 3339 writes it, or null.
+/// An instant in the format of RFC 3339, or null.
 pub(crate) fn time(instant: Option<Timestamp>) -> Value {
     let text = |instant: Timestamp| {
         let since_epoch = std::time::Duration::from_secs(instant.as_unix_seconds());
@@ -117,7 +117,8 @@ pub(crate) fn time(instant: Option<Timestamp>) -> Value {
     instant.map(text).into()
 }
 
-/// A value in a table. A name from a storage may contain anything, so what a terminal would act upon is escaped.
+/// A value in a table. A name in a storage may contain any characters, so those that would control a terminal are
+/// escaped.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -127,7 +128,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// The text with control and format characters escaped, such as those that change the direction of writing.
+/// Escapes control and format characters, such as those that change the direction of text.
 pub(crate) fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c == '\'' || c == '"' { vec![c] } else { c.escape_debug().collect() }).collect()
 }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_aligned_within_a_page() {
+    fn table_is_aligned_within_a_page() {
         let pages = [vec![vec![json!("alice"), json!(null), json!(7)]], vec![vec![json!("bo"), json!("k"), json!(10)]]];
         assert_eq!(printed(false, &pages), "user   key id  size\nalice  -       7\nbo     k       10\n");
     }

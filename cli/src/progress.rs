@@ -1,14 +1,14 @@
-//! Shows how far a long command has come, on the standard error.
+//! Shows the progress of a long command on the standard error.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a line is printed if the standard error is not a terminal. Shorter commands print none.
+/// The time between two lines if the standard error is not a terminal. A shorter command prints none.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Counts records: a bar on a terminal, else a line from time to time.
+/// Counts records. On a terminal it is a bar, and otherwise a line from time to time.
 pub(crate) struct Progress {
     verb: &'static str,
     done: u64,
@@ -19,7 +19,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// `verb` says what is done with the records, such as "checked".
+    /// `verb` is what the command does with a record, such as "checked".
     pub(crate) fn new(verb: &'static str) -> Self {
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
@@ -40,12 +40,12 @@ impl Progress {
         } else if self.last_line.elapsed() >= LINE_INTERVAL {
             self.last_line = Instant::now();
             let seconds = self.started.elapsed().as_secs();
-            // A closed standard error is no reason to stop.
+            // The command continues if the standard error is closed.
             let _ = writeln!(io::stderr().lock(), "{} {} records in {seconds} seconds", self.verb, self.done);
         }
     }
 
-    /// Prints to the standard output without leaving a part of the bar there.
+    /// Hides the bar while `print` writes to the terminal.
     pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) => bar.suspend(print),

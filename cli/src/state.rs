@@ -1,3 +1,5 @@
+//! The names of states.
+
 use oauth_dance::ConnectionState;
 
 /// The state of a connection as one word, for programs.

@@ -1,3 +1,5 @@
+//! The settings of the demo, from the command line and the config file.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -29,13 +31,14 @@ struct File {
     listen: Option<SocketAddr>,
     base_url: Option<String>,
     key_file: Option<PathBuf>,
-    /// In seconds.
+    /// The timeout in seconds.
     timeout: Option<NonZero<u32>>,
     dangerously_allow_http: Vec<String>,
     providers: BTreeMap<String, ProviderConfig>,
 }
 
 impl Config {
+    /// Reads the config file, and applies the options of the command line.
     pub(super) fn load(options: Options) -> Result<Self, DemoError> {
         let file = match &options.config {
             Some(path) => File::read(path)?,
@@ -63,7 +66,7 @@ impl File {
         let wrong = |problem: String| DemoError::Config { path: path.to_owned(), problem };
         let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
         let file: Self = toml::from_str(&text).map_err(|error| {
-            // The parser's full message quotes the line, which may contain a client secret.
+            // The full message of the parser quotes the line, which may contain a client secret.
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             wrong(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
         })?;

@@ -1,3 +1,5 @@
+//! The sealing keys of the demo.
+
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -6,7 +8,7 @@ use oauth_dance_core::{KeyRing, SealingKey};
 
 use super::DemoError;
 
-/// Loads the keys of a file, or creates the file with a new key, readable by its owner only.
+/// Loads the keys of a file. A missing file is created with a new key, and only its owner may read it.
 pub(super) fn load_or_create(path: &Path) -> Result<KeyRing, DemoError> {
     let wrong = |problem: String| DemoError::Keys { path: path.to_owned(), problem };
     match create(path) {
@@ -18,7 +20,7 @@ pub(super) fn load_or_create(path: &Path) -> Result<KeyRing, DemoError> {
     KeyRing::parse(&text).map_err(|error| wrong(format!("cannot be used: {error}")))
 }
 
-/// Creates the complete file or none: two processes that start at the same time use the same key.
+/// Creates the complete file or none, so that two processes that start at the same time use the same key.
 fn create(path: &Path) -> io::Result<()> {
     if path.exists() {
         return Err(io::ErrorKind::AlreadyExists.into());
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_created_once_and_is_readable_by_its_owner() {
+    fn key_is_created_once_and_is_readable_by_its_owner() {
         let folder = std::env::temp_dir().join(format!("oauth-dance-keys-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("keys");

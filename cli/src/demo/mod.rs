@@ -1,4 +1,7 @@
-//! The demo: a site where each browser connects and disconnects accounts, and calls the providers' APIs.
+//! The demo: a site on which a browser connects and disconnects accounts, and calls the APIs of the providers.
+//!
+//! It needs no configuration: its own provider, keys and SQLite file are created at the first start. Each of them can
+//! be replaced.
 
 mod config;
 mod keys;
@@ -29,7 +32,7 @@ use storage::Storage;
 /// How long requests in flight may take after Ctrl-C.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Options of `oauth-dance demo`. One that is missing comes from the config file, or has a default.
+/// The options of `oauth-dance demo`. An option that is missing is taken from the config file, or has a default.
 #[derive(Args, Debug, Default)]
 pub struct Options {
     /// A TOML file that names the providers
@@ -109,7 +112,7 @@ pub enum DemoError {
 /// Runs the demo until Ctrl-C.
 ///
 /// # Errors
-/// [`DemoError`], whose message and sources name cause and fix.
+/// [`DemoError`], whose message and sources name the cause and what to do.
 pub async fn run(options: Options) -> Result<(), DemoError> {
     let config = Config::load(options)?;
     let storage = storage::open(&config.storage).await?;
@@ -119,7 +122,7 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
 /// Runs the demo on this storage until Ctrl-C. The storage in `options` is ignored.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub async fn run_on(tokens: impl TokenStorage, options: Options) -> Result<(), DemoError> {
     start(Config::load(options)?, Storage::of(tokens, "in a custom storage")).await
 }
@@ -176,7 +179,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, DemoError> {
     TcpListener::bind(address).await.map_err(|source| DemoError::Listen { address, source })
 }
 
-/// The demo's own provider, on the port after the site's, or on any if that is in use.
+/// The demo's own provider, on the port after the site's port, or on a free port if that one is in use.
 async fn local_provider(site: SocketAddr, base_url: &str) -> Result<(Registration, TcpListener, Router), DemoError> {
     let ip = provider_ip(site.ip());
     if ip != site.ip() {
@@ -192,7 +195,7 @@ async fn local_provider(site: SocketAddr, base_url: &str) -> Result<(Registratio
     Ok((provider.registration("local"), listener, provider.router()))
 }
 
-/// The provider is on loopback only, because its users and their password are public.
+/// The address of the provider. It is always on loopback, because its users and their password are public.
 fn provider_ip(site: IpAddr) -> IpAddr {
     if site.is_loopback() { site } else { Ipv4Addr::LOCALHOST.into() }
 }
@@ -204,7 +207,7 @@ async fn serve(servers: Vec<(TcpListener, Router)>) -> Result<(), DemoError> {
     for (listener, router) in servers {
         let mut stopped = stopped.clone();
         let shutdown = async move {
-            // An error means that the sender was dropped, which is a reason to stop too.
+            // An error means that the sender was dropped, which is also a reason to stop.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
         running.spawn(axum::serve(listener, router).with_graceful_shutdown(shutdown).into_future());
@@ -237,7 +240,7 @@ fn flatten(ended: Result<io::Result<()>, tokio::task::JoinError>) -> Result<(), 
     }
 }
 
-/// Ctrl-C, or the signal that service managers send.
+/// Waits for Ctrl-C, or for the signal that service managers send.
 async fn stop_requested() {
     let interrupted = async {
         if signal::ctrl_c().await.is_err() {
@@ -272,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_provider_is_on_loopback_wherever_the_site_is() {
+    fn provider_is_on_loopback_wherever_the_site_is() {
         for (site, provider) in [
             ("127.0.0.1", "127.0.0.1"),
             ("127.0.0.2", "127.0.0.2"),

@@ -1,3 +1,5 @@
+//! The pages of the demo.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use askama::Template;
@@ -62,7 +64,7 @@ impl Card {
     }
 }
 
-/// The style and the text of the badge, and a sentence.
+/// Describes a connection: the style and the text of the badge, and a sentence.
 fn describe(connection: &Connection) -> (&'static str, &'static str, String) {
     let left = connection.token.expires_at().map(|expiry| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -110,12 +112,12 @@ fn in_words(duration: Duration) -> String {
 #[template(path = "demo/call.html")]
 pub(super) struct CallPage<'a> {
     title: &'a str,
-    answer: String,
+    response: String,
 }
 
 impl<'a> CallPage<'a> {
-    pub(super) fn new(title: &'a str, answer: &Value) -> Self {
-        Self { title, answer: format!("{answer:#}") }
+    pub(super) fn new(title: &'a str, response: &Value) -> Self {
+        Self { title, response: format!("{response:#}") }
     }
 }
 

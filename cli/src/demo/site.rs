@@ -1,3 +1,5 @@
+//! The routes of the demo. Each responds with a page for a browser, and with JSON for a program.
+
 use axum::Json;
 use axum::Router;
 use axum::extract::{FromRef, Path, State};
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::pages::{self, CallPage, ConnectionsPage, ErrorPage};
 
-/// What every handler uses.
+/// The state that all handlers share.
 #[derive(Clone)]
 struct Site {
     oauth: OAuth,
@@ -91,11 +93,11 @@ async fn me(
         Err(error) => return Ok(ErrorPage::new(error.status(), &error.to_string()).into_response()),
     };
     let title = site.oauth.providers().find(|(found, _)| *found == name).map_or(name.as_str(), |(_, title)| title);
-    let answer =
-        client.userinfo().send().await.and_then(ApiResponse::success).and_then(|answer| answer.json::<Value>());
-    Ok(match (answer, wants_json(&headers)) {
-        (Ok(answer), true) => Json(answer).into_response(),
-        (Ok(answer), false) => CallPage::new(title, &answer).into_response(),
+    let response =
+        client.userinfo().send().await.and_then(ApiResponse::success).and_then(|response| response.json::<Value>());
+    Ok(match (response, wants_json(&headers)) {
+        (Ok(response), true) => Json(response).into_response(),
+        (Ok(response), false) => CallPage::new(title, &response).into_response(),
         (Err(error), is_program) if is_program || error.needs_authorization() => error.into_response(),
         (Err(error), _) => ErrorPage::new(error.status(), &error.to_string()).into_response(),
     })
@@ -128,12 +130,13 @@ fn not_found(headers: &HeaderMap) -> Response {
     ErrorPage::new(StatusCode::NOT_FOUND, "this page does not exist").into_response()
 }
 
+/// Whether the client is a program and not a browser.
 fn wants_json(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.any(|value| value.contains("application/json") && !value.contains("text/html"))
 }
 
-/// Every page differs by user, loads nothing from other origins, and must not be framed.
+/// Adds the security headers: a page differs by user, loads nothing from other origins, and must not be framed.
 async fn secure(mut response: Response) -> Response {
     const HEADERS: [(HeaderName, &str); 5] = [
         (header::CACHE_CONTROL, "no-store"),

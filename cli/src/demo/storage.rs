@@ -1,3 +1,5 @@
+//! The storage of the demo.
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -14,7 +16,7 @@ use crate::UnusableStorage;
 use crate::address::scheme;
 use crate::open::is_redis;
 
-/// Where the tokens are stored, and how the page describes it.
+/// Where the tokens are stored, and the description on the page.
 pub(super) struct Storage {
     place: Place,
     pub(super) description: &'static str,
@@ -29,7 +31,7 @@ enum Place {
     Cookie,
 }
 
-/// Opens the storage that a URL names, and brings its tables up to date.
+/// Opens the storage of a URL, and updates its tables.
 pub(super) async fn open(url: &str) -> Result<Storage, DemoError> {
     let scheme = scheme(url);
     let shared = match scheme {
@@ -86,7 +88,7 @@ impl Storage {
         Self { place: Place::Shared(Arc::new(storage)), description }
     }
 
-    /// Starts the configuration of a site with its tokens here.
+    /// Starts the configuration of a site whose tokens are in this storage.
     pub(super) fn configure(&self, base_url: &str, keys: KeyRing) -> OAuthBuilder {
         match &self.place {
             Place::Shared(storage) => OAuth::builder(base_url, Arc::clone(storage), keys),

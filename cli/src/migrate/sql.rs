@@ -1,12 +1,14 @@
+//! The migrations as a script, for an administrator to read and run.
+
 use std::fmt::Write as _;
 
 use oauth_dance_migrations::TableName;
 
 use super::Dialect;
 
-/// All migrations after a version in one script, which also records them as applied, as `migrate up` does.
+/// Writes all migrations after a version into one script, which also records them as applied, like `migrate up`.
 ///
-/// It is one transaction if the database has transactions for tables.
+/// The script is one transaction, unless the database cannot roll back a change of a table.
 pub(super) fn script(dialect: Dialect, table: &TableName, after: i64) -> String {
     let migrator = dialect.of_migrations().migrator(table);
     let bookkeeping = table.bookkeeping();
@@ -64,7 +66,7 @@ impl Dialect {
         }
     }
 
-    /// The columns of the table as sqlx creates it.
+    /// The columns of the bookkeeping table as sqlx creates it.
     fn bookkeeping(self) -> String {
         let (time, bytes) = match self {
             Self::Sqlite | Self::Mysql => ("TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", "BLOB"),
@@ -79,7 +81,7 @@ impl Dialect {
     fn bytes(self, bytes: &[u8]) -> String {
         let mut digits = String::with_capacity(2 * bytes.len());
         for byte in bytes {
-            // Writing to a string does not fail.
+            // A write to a string never fails.
             let _ = write!(digits, "{byte:02x}");
         }
         match self {

@@ -1,3 +1,5 @@
+//! Copies or moves all records to another storage.
+
 use std::sync::Arc;
 
 use clap::Args;
@@ -59,7 +61,7 @@ pub struct CopyOptions {
     pub output: OutputArgs,
 }
 
-/// What became of the records.
+/// The outcomes of all records.
 #[derive(Default)]
 struct Counts {
     copied: u64,
@@ -101,7 +103,7 @@ pub(super) async fn run(options: &CopyOptions) -> Result<Exit, OperateError> {
     };
     pair.each(&pair.from, "copied", &copy, |outcome| counts.add(outcome)).await?;
     if options.mirror {
-        // The records that only the target has.
+        // This finds the records that only the target has.
         pair.each(&pair.to, "compared", &copy, |outcome| {
             if matches!(outcome, Outcome::Gone | Outcome::Failed) {
                 counts.add(outcome);
@@ -121,7 +123,7 @@ pub(super) async fn run(options: &CopyOptions) -> Result<Exit, OperateError> {
     Ok(Exit::found(counts.failed > 0 || counts.different.is_some_and(|different| different > 0)))
 }
 
-/// What became of one record.
+/// The outcome of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Written,
@@ -180,7 +182,7 @@ impl Counts {
 }
 
 impl Pair {
-    /// Does something with the key of each record. A record that cannot be copied is reported and skipped.
+    /// Calls `act` with the key of each record. A record that fails is reported and skipped.
     async fn each<E>(
         &self,
         listed: &Opened,
@@ -228,7 +230,7 @@ impl Pair {
         }
     }
 
-    /// Rejects two URLs of the same storage: the version of a record is unique.
+    /// Rejects two URLs of the same storage, which has the same version of a record because versions are unique.
     async fn reject_same(&self) -> Result<(), OperateError> {
         let first = PageRequest { after: None, limit: 1 };
         let page = match self.from.storage.list(&Filter::everything(), first).await {

@@ -1,3 +1,5 @@
+//! Removes the token of a user at one provider.
+
 use clap::Args;
 use oauth_dance_core::TokenKey;
 
@@ -33,7 +35,7 @@ pub struct DisconnectOptions {
     pub output: OutputArgs,
 }
 
-/// Exits with 1 if the token is left.
+/// Removes one token. Exits with 1 if it could not be removed.
 pub(super) async fn run(options: &DisconnectOptions) -> Result<Exit, OperateError> {
     let part = |name: &Option<String>| name.clone().unwrap_or_default();
     let key = TokenKey::from_parts(part(&options.tenant), &options.user, &options.provider, part(&options.account))?;

@@ -1,3 +1,5 @@
+//! Removes all tokens of a user.
+
 use clap::Args;
 
 use super::OperateError;
@@ -30,7 +32,7 @@ pub struct EraseOptions {
     pub output: OutputArgs,
 }
 
-/// Exits with 1 if a token is left.
+/// Removes all tokens of a user. Exits with 1 if a token could not be removed.
 pub(super) async fn run(options: &EraseOptions) -> Result<Exit, OperateError> {
     let remover = Remover::new(&options.storage, &options.revocation).await?;
     let filter = FilterArgs { tenant: options.tenant.clone(), user: Some(options.user.clone()), provider: None };

@@ -1,3 +1,5 @@
+//! Lists the tokens that expire soon.
+
 use clap::Args;
 use oauth_dance_core::{Clock, Entry, Token};
 use serde_json::Value;
@@ -69,7 +71,7 @@ pub(super) async fn run(options: &ExpiringOptions) -> Result<Exit, OperateError>
     Ok(Exit::Done)
 }
 
-/// `None` if the record cannot be read.
+/// Whether a token can be refreshed. `None` if the record cannot be read.
 fn is_refreshable(examined: &Examined) -> Option<bool> {
     let Examined::Readable(connection) = examined else { return None };
     Some(match &connection.token {
@@ -78,6 +80,7 @@ fn is_refreshable(examined: &Examined) -> Option<bool> {
     })
 }
 
+/// The columns that need no key.
 fn hints(entry: &Entry) -> Vec<Value> {
     let mut row = Vec::from(who(&entry.key));
     row.push(time(entry.expires_at));

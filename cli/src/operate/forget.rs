@@ -14,7 +14,7 @@ use crate::keys::{KeyArgs, Keys};
 use crate::open::{Access, Opened, StorageArgs};
 
 pub(super) const COLUMNS: [&str; 7] = ["tenant", "user", "provider", "account", "removed", "revocation", "detail"];
-/// How often a token may be replaced while it is removed. A refresh writes twice.
+/// The number of tries if a token is replaced while it is removed. A refresh writes twice.
 const MAX_RETRIES: u32 = 8;
 
 /// How tokens are revoked before they are removed.
@@ -39,7 +39,7 @@ pub(super) struct Remover {
     force: bool,
 }
 
-/// What became of one record.
+/// The outcome of one record.
 pub(super) struct Removal {
     pub(super) removed: bool,
     /// Whether the record was to be removed and is still there.
@@ -48,7 +48,8 @@ pub(super) struct Removal {
 }
 
 impl Remover {
-    /// Opens the storage, which must accept writes, so that nothing is revoked in vain.
+    /// Opens the storage, and verifies that it accepts writes. Otherwise a token would be revoked and then remain
+    /// stored.
     pub(super) async fn new(storage: &StorageArgs, revocation: &RevocationArgs) -> Result<Self, OperateError> {
         let keys = match &revocation.config {
             Some(_) => Some(revocation.keys.require()?),
@@ -69,7 +70,7 @@ impl Remover {
         &self.opened
     }
 
-    /// Revokes and removes the token of a key. If this is interrupted at any point, it can be repeated.
+    /// Revokes and removes the token of a key. It can be repeated after an interruption at any point.
     pub(super) async fn remove(&self, key: &TokenKey) -> Result<Removal, OperateError> {
         let Some((oauth, tokens)) = &self.revoker else {
             let removed = self.delete(key).await?;
@@ -100,7 +101,7 @@ impl Remover {
             };
             match self.opened.storage.delete(key, Some(version)).await {
                 Ok(true) => return Ok(Removal::new(key, true, false, revocation, None)),
-                // The token was refreshed meanwhile, so there is another one to revoke.
+                // The token was refreshed in the meantime, so the new token has to be revoked.
                 Ok(false) => {}
                 Err(error) => return Err(self.opened.explain(error).await),
             }
@@ -108,12 +109,12 @@ impl Remover {
         self.unrevoked(
             key,
             "failed",
-            "the token is replaced all the time; stop the application, or repeat this".to_owned(),
+            "the token is replaced again and again; stop the application, or repeat the command".to_owned(),
         )
         .await
     }
 
-    /// A token that could not be revoked is left in the storage, so that it can still be revoked later.
+    /// Handles a token that could not be revoked. Without `--force`, it remains stored so that it can be revoked later.
     async fn unrevoked(&self, key: &TokenKey, revocation: &str, detail: String) -> Result<Removal, OperateError> {
         let removed = self.force && self.delete(key).await?;
         Ok(Removal::new(key, removed, !self.force, revocation, Some(detail)))
@@ -150,7 +151,7 @@ fn user(key: &TokenKey) -> User {
     user
 }
 
-/// The providers of a config file, on an open storage. It has no site, so its URL does not matter.
+/// An `OAuth` with the providers of a config file on an open storage. It serves no site, so its URL is arbitrary.
 fn oauth(config: &Path, opened: &Opened, keys: &Keys) -> Result<OAuth, OperateError> {
     let providers = crate::demo::providers(config).map_err(Box::new)?;
     let storage = Arc::clone(&opened.storage);

@@ -1,3 +1,5 @@
+//! Creates keys, shows which are in use, and rotates them.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -14,18 +16,18 @@ use crate::open::{Access, Opened, StorageArgs};
 use crate::output::{OutputArgs, Rows};
 use crate::progress::Progress;
 
-/// What to do with keys.
+/// A command about keys.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create a key file with one new key, readable by its owner only; never overwrites a file
     #[command(after_help = "Example:\n  oauth-dance key generate --key-file keys")]
     Generate(FileOptions),
-    /// Show which keys have sealed the stored records, and how many each
+    /// Show which keys have sealed the stored records, and how many records each key has sealed
     List(UsageOptions),
-    /// Add a new key to the file that only opens: the first step of a rotation
+    /// Add a new key to the file, which opens and does not seal yet: the first step of a rotation
     #[command(after_help = "Example:\n  oauth-dance key add --key-file keys")]
     Add(FileOptions),
-    /// Make a key of the file the one that seals: the second step of a rotation
+    /// Make a key the first of the file, which seals: the second step of a rotation
     #[command(after_help = "Example:\n  oauth-dance key promote 93b1f0a2c4d5e6f7 --key-file keys")]
     Promote(PromoteOptions),
     /// Remove a key from the file, unless a stored record still needs it: the last step of a rotation
@@ -83,7 +85,7 @@ pub struct RetireOptions {
     pub storage: StorageArgs,
 }
 
-/// Why a key was not changed in its file.
+/// Why the file of the keys was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RetireError {
@@ -202,7 +204,7 @@ async fn retire(options: &RetireOptions) -> Result<Exit, OperateError> {
     Ok(Exit::Done)
 }
 
-/// How many records each key has sealed, by the payloads, because a hint may be missing or wrong.
+/// Counts the records that each key has sealed. The payloads are read, because a hint may be missing or wrong.
 async fn count(opened: &Opened, verb: &'static str) -> Result<BTreeMap<Option<String>, u64>, OperateError> {
     let mut counts: BTreeMap<Option<String>, u64> = BTreeMap::new();
     let mut pages = Pages::of_everything(opened, Filter::everything());

@@ -1,4 +1,4 @@
-//! Changes the file of a key ring: one key on each line, of which the first seals.
+//! Changes the file of a key ring, which has one key on each line. The first key seals.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,13 +18,14 @@ pub(super) struct KeyFile<'a> {
 }
 
 impl<'a> KeyFile<'a> {
-    /// Creates a file with one new key, readable by its owner only, and returns the id of the key. Never overwrites.
+    /// Creates a file with one new key, and returns the id of the key. Only its owner may read the file. An existing
+    /// file is never overwritten.
     pub(super) fn create(path: &Path) -> Result<String, KeysError> {
         let key = SealingKey::generate();
         let text = Zeroizing::new(format!("{HEADER}\n{}\n", *key.encode()));
         let file = beside(path);
         let created = write(&file, &text, 0o600).and_then(|()| fs::hard_link(&file, path));
-        // Without it, the file is complete under its name or not there.
+        // The file now exists completely under its own name, or not at all.
         let _ = fs::remove_file(&file);
         created.map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => KeysError::Exists { path: path.to_owned() },
@@ -33,7 +34,7 @@ impl<'a> KeyFile<'a> {
         Ok(KeyRing::new(key).primary_id())
     }
 
-    /// Reads a file that others cannot read, and that is a key ring.
+    /// Reads a file. It must be a key ring that other users cannot read.
     pub(super) fn read(path: &'a Path) -> Result<Self, KeysError> {
         keys::read(path)?;
         let text = fs::read_to_string(path).map(Zeroizing::new);
@@ -46,7 +47,7 @@ impl<'a> KeyFile<'a> {
         self.lines.iter().filter_map(|line| id(line)).collect()
     }
 
-    /// Adds a new key that only opens, and returns its id.
+    /// Adds a new key that opens and does not seal, and returns its id.
     pub(super) fn add(&mut self) -> String {
         let key = SealingKey::generate();
         self.lines.push(key.encode());
@@ -68,7 +69,7 @@ impl<'a> KeyFile<'a> {
         self.lines.retain(|line| id(line).as_deref() != Some(unwanted));
     }
 
-    /// Replaces the file by the lines, in one step and with the same owner and permissions.
+    /// Replaces the content of the file in one step. Its owner and permissions stay the same.
     pub(super) fn save(&self) -> Result<(), KeysError> {
         let unwritable = |source| KeysError::Unwritable { path: self.path.to_owned(), source };
         let mut text = Zeroizing::new(String::new());
@@ -89,7 +90,7 @@ impl<'a> KeyFile<'a> {
     }
 }
 
-/// The id of the key in a line, if it is one.
+/// The id of the key in a line. `None` if the line is not a key.
 fn id(line: &str) -> Option<String> {
     let line = line.trim();
     SealingKey::parse(line).map(|key| KeyRing::new(key).primary_id())
@@ -113,7 +114,7 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-/// An administrator may change the file of the application's user.
+/// Gives a file the owner of another one, because an administrator may change the file of the application's user.
 #[cfg(unix)]
 fn same_owner(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt as _, chown};

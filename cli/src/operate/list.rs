@@ -1,3 +1,5 @@
+//! Lists the stored tokens.
+
 use clap::Args;
 use oauth_dance_core::Entry;
 use serde_json::Value;
@@ -59,7 +61,7 @@ pub(super) async fn run(options: &ListOptions) -> Result<Exit, OperateError> {
     Ok(Exit::Done)
 }
 
-/// What is known about a record without opening it.
+/// The columns that need no key.
 fn hints(entry: &Entry) -> Vec<Value> {
     let mut row = Vec::from(who(&entry.key));
     row.extend([time(entry.expires_at), entry.key_id.clone().into()]);

@@ -1,4 +1,7 @@
-//! The operator's commands on stored tokens. Each works on every storage that lists, and none prints a token or a key.
+//! The commands for operators on stored tokens.
+//!
+//! Each works on every storage that can list, and none prints a token or a key. A command that changes records can be
+//! repeated after an interruption.
 
 mod copy;
 mod disconnect;
@@ -45,7 +48,7 @@ pub use show::ShowOptions;
 pub use stats::StatsOptions;
 pub use verify::VerifyOptions;
 
-/// An operator's command.
+/// A command for operators.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the stored tokens without opening them; with --state, open each and show its state
@@ -60,13 +63,13 @@ pub enum Command {
     Verify(VerifyOptions),
     /// Find what endangers tokens: the table, the settings and the clock of the server, the permissions of the key file
     Doctor(DoctorOptions),
-    /// Remove the records whose retention has ended, which no longer count
+    /// Remove the records whose retention has ended, which already count as absent
     Purge(PurgeOptions),
     /// Remove all tokens of a user: of all tenants, providers and accounts
     EraseUser(EraseOptions),
     /// Remove the token of a user at one provider
     Disconnect(DisconnectOptions),
-    /// Copy or move all records to another storage, as they are; continues where it was interrupted
+    /// Copy or move all records unchanged to another storage; run it again after an interruption
     Copy(CopyOptions),
     /// Import the tokens of another library
     #[command(subcommand)]
@@ -89,7 +92,7 @@ pub enum Command {
     Unseal(UnsealOptions),
 }
 
-/// Why a command did not run to its end.
+/// Why a command did not finish.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OperateError {
@@ -116,7 +119,7 @@ pub enum OperateError {
     /// The place of the table is invalid.
     #[error(transparent)]
     Table(#[from] MigrateError),
-    /// The table is missing, or an older release has made it.
+    /// The table is missing, or an older release has created it.
     #[error(
         "the table in {storage} is missing or older than this release; correct --table and --schema, or run \
         `oauth-dance migrate up`"
@@ -156,11 +159,12 @@ pub enum OperateError {
     Print(#[from] io::Error),
 }
 
-/// Runs a command, and returns its exit code: 0 if all is done and nothing was found, 1 if something was found or a part
-/// could not be done.
+/// Runs a command, and returns its exit code: 0 if everything was done and nothing was found, 1 if something was found
+/// or a part could not be done.
 ///
 /// # Errors
-/// [`OperateError`], whose message and sources name cause and fix. The program should exit with 2 then.
+/// [`OperateError`], whose message and sources name the cause and what to do. The program should exit with 2 in this
+/// case.
 pub async fn run(command: Command) -> Result<ExitCode, OperateError> {
     let exit = match command {
         Command::List(options) => list::run(&options).await,
@@ -180,7 +184,7 @@ pub async fn run(command: Command) -> Result<ExitCode, OperateError> {
         Command::Unseal(options) => reseal::unseal(&options).await,
     };
     match exit {
-        // The reader has seen enough, like `head`.
+        // A reader such as `head` has closed the pipe.
         Err(OperateError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Done.into()),
         exit => exit.map(ExitCode::from),
     }

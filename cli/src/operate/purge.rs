@@ -1,3 +1,5 @@
+//! Removes the records past their retention.
+
 use clap::Args;
 
 use super::OperateError;
@@ -6,7 +8,7 @@ use crate::open::{Access, StorageArgs};
 use crate::output::{OutputArgs, print_fields};
 use crate::progress::Progress;
 
-/// How many records are removed at once. The storage may be used meanwhile.
+/// The number of records that are removed at a time, so that the application can use the storage in between.
 const BATCH: usize = 1000;
 
 /// The options of `oauth-dance purge`.

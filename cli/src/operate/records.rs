@@ -1,4 +1,4 @@
-//! Walks through the records of a storage, and opens them without showing a token.
+//! Reads all records of a storage, and opens them without showing a token.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::open::{Opened, StorageArgs};
 use crate::output::OutputArgs;
 use crate::state::state_name;
 
-/// As many entries as a storage lists at once.
+/// The number of entries of a page, which is the most that a storage returns.
 const PAGE: usize = 1000;
-/// How many records of a page are read or written at the same time.
+/// The number of records that are read or written at the same time.
 pub(super) const AT_ONCE: usize = 8;
 
-/// Which records a command is about. All conditions must hold.
+/// Which records a command is about. A record has to meet all conditions.
 #[derive(Args, Clone, Debug, Default)]
 pub struct FilterArgs {
     /// Only this tenant; "" selects the records without a tenant
@@ -69,10 +69,10 @@ pub struct RecordsArgs {
 /// The records of a storage, one page after the other.
 pub(super) struct Pages<'a> {
     opened: &'a Opened,
-    /// Lists only. Leaves out the records that belong to no user, unless it is `None`.
+    /// Only used to list. Leaves out the records that belong to no user, unless it is `None`.
     tokens: Option<Tokens>,
     filter: Filter,
-    /// Where the next page starts; the outer `None` means that there is none.
+    /// The position of the next page. The outer `None` means that there is no further page.
     next: Option<Option<Cursor>>,
 }
 
@@ -82,12 +82,12 @@ impl<'a> Pages<'a> {
         Self { opened, tokens: Some(tokens), filter, next: Some(None) }
     }
 
-    /// With the records that belong to no user, which this library stores for some minutes.
+    /// Includes the records that belong to no user, which this library stores for a few minutes.
     pub(super) fn of_everything(opened: &'a Opened, filter: Filter) -> Self {
         Self { opened, tokens: None, filter, next: Some(None) }
     }
 
-    /// The next page, which may be empty, or `None` after the last.
+    /// The next page, which may be empty. `None` after the last page.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Entry>>, OperateError> {
         let Some(after) = self.next.take() else { return Ok(None) };
         let request = PageRequest { after, limit: PAGE };
@@ -106,14 +106,14 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// What a record turned out to be.
+/// The result of opening a record.
 #[derive(Debug)]
 pub(super) enum Examined {
-    /// It was removed since it was listed.
+    /// The record was removed after it was listed.
     Gone,
-    /// It can be read.
+    /// The record can be read.
     Readable(Box<Connection>),
-    /// It cannot be read.
+    /// The record cannot be read.
     Unreadable(TokensError),
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn examine_all(
     }
 }
 
-/// Opens a record, which sends nothing to a provider.
+/// Opens a record. Nothing is sent to a provider.
 async fn examine(refresher: &Refresher, tokens: &Tokens, key: &TokenKey) -> Result<Examined, StorageError> {
     let error = match refresher.connection(tokens, key).await {
         Ok(Some(connection)) => return Ok(Examined::Readable(Box::new(connection))),
@@ -148,7 +148,7 @@ async fn examine(refresher: &Refresher, tokens: &Tokens, key: &TokenKey) -> Resu
 }
 
 impl Examined {
-    /// The state and its reason, in the words of the documentation.
+    /// The name of the state, and the reason for it.
     pub(super) fn state(&self) -> [Value; 2] {
         let connection = match self {
             Self::Gone => return ["removed".into(), Value::Null],

@@ -1,3 +1,5 @@
+//! Reseals, seals or unseals all tokens.
+
 use clap::Args;
 use futures_util::{StreamExt as _, stream};
 use oauth_dance_core::{KeyRing, StorageError, TokenKey, Tokens, TokensError};
@@ -96,7 +98,7 @@ impl Work {
         }
     }
 
-    /// Returns whether the record was changed. A record whose hint shows that it is done is not read.
+    /// Returns whether the record was changed. A record is not read if its hint shows that nothing has to be done.
     async fn act(
         self,
         tokens: &Tokens,
@@ -120,7 +122,7 @@ impl Work {
 async fn about_one_record(opened: &Opened, error: TokensError) -> Result<String, OperateError> {
     match error {
         TokensError::Storage(StorageError::Conflict) => {
-            Ok("changed too often meanwhile; run the command again".to_owned())
+            Ok("other writers changed it too often; run the command again".to_owned())
         }
         TokensError::Storage(error) if !is_about_one_record(&error) => Err(opened.explain(error).await),
         error => Ok(problem(&error)),

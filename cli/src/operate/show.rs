@@ -1,3 +1,5 @@
+//! Shows the tokens of a user without their secrets.
+
 use std::time::Duration;
 
 use clap::Args;
@@ -63,7 +65,7 @@ pub(super) async fn run(options: &ShowOptions) -> Result<Exit, OperateError> {
     Ok(Exit::found(shown == 0))
 }
 
-/// Everything about a record except its secrets. `None` if it is gone.
+/// Everything about a record except its secrets. `None` if the record was removed.
 async fn fields(
     opened: &Opened,
     tokens: &Tokens,
@@ -98,7 +100,7 @@ async fn fields(
     Ok(Some(fields))
 }
 
-/// Since when a state lasts, and when the refresh is retried.
+/// The beginning of a state, and when the refresh is retried.
 fn times(examined: &Examined) -> [(&'static str, Value); 2] {
     let (mut since, mut until) = (None, None);
     if let Examined::Readable(connection) = examined {
@@ -111,7 +113,7 @@ fn times(examined: &Examined) -> [(&'static str, Value); 2] {
     [("since", time(since)), ("retried", time(until))]
 }
 
-/// What the token is, without its secrets.
+/// The properties of a token, without its secrets.
 fn contents(examined: &Examined) -> [(&'static str, Value); 4] {
     let token = match examined {
         Examined::Readable(connection) => Some(&connection.token),

@@ -1,3 +1,5 @@
+//! Counts the tokens of each provider by their state.
+
 use std::collections::BTreeMap;
 
 use clap::Args;
@@ -24,7 +26,7 @@ pub struct StatsOptions {
     pub records: RecordsArgs,
 }
 
-/// The records of one provider, by their state.
+/// The number of records of one provider in each state.
 #[derive(Default)]
 struct Counts {
     tokens: u64,
@@ -64,7 +66,7 @@ impl Counts {
                 ConnectionState::Valid => &mut self.valid,
                 ConnectionState::BackingOff { .. } => &mut self.backing_off,
                 ConnectionState::NeedsAuthorization { .. } => &mut self.needs_authorization,
-                // These are about to be refreshed, or are being refreshed.
+                // The other states are about to be refreshed, or are being refreshed.
                 _ => &mut self.expiring,
             },
         };

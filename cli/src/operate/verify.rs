@@ -1,3 +1,5 @@
+//! Opens every token, and reports those that cannot be read.
+
 use clap::Args;
 use oauth_dance_core::TokensError;
 use serde_json::Value;
@@ -11,7 +13,7 @@ use crate::progress::Progress;
 
 const COLUMNS: [&str; 6] = ["tenant", "user", "provider", "account", "problem", "detail"];
 
-/// How many rows with an invalid key are shown.
+/// The maximum number of rows with an invalid key that are shown.
 const MAX_INVALID: usize = 1000;
 
 /// The options of `oauth-dance verify`.
@@ -50,7 +52,7 @@ pub(super) async fn run(options: &VerifyOptions) -> Result<Exit, OperateError> {
     }
     let verified = progress.done();
     drop(progress);
-    // No list shows a row whose key is invalid, and no filter selects it.
+    // A row with an invalid key is in no list, and matches no filter.
     if options.records.filter.is_everything() {
         let invalid = opened.invalid_keys(MAX_INVALID).await?;
         unreadable += invalid.len() as u64;

@@ -1,13 +1,15 @@
 //! The authorization server of the demo.
 //!
-//! It lets a newcomer see a whole login without an account anywhere: a login form, a consent page, tokens that rotate,
-//! userinfo and revocation. It is a [`TestProvider`], which lists the endpoints, with pages on which its users log in and
-//! consent. It is as strict as a provider should be, so that a client which works here works elsewhere.
+//! With it, a newcomer can see a complete login without an account at any provider: a login form, a consent page,
+//! tokens that rotate, userinfo and revocation. It is a [`TestProvider`], whose page lists the endpoints, with pages on
+//! which its users log in and consent. It is as strict as a provider should be, so that a client that works here also
+//! works elsewhere.
 //!
-//! Scopes are `profile` (the name) and `email`; a request without a scope gets `profile`. Access tokens last for two
-//! minutes, so that a visitor of the demo sees one expire, and a grant for thirty days.
+//! The scopes are `profile` (the name) and `email`. A request without a scope gets `profile`. An access token expires
+//! after two minutes, so that a visitor of the demo can see it, and a grant after thirty days.
 //!
-//! The login page shows its users and their password, and its state is in memory: it is for demos and tests only.
+//! It is only for demos and tests, because the login page shows the users and their password, and the state is in
+//! memory.
 
 mod owner;
 mod pages;
@@ -27,7 +29,7 @@ use oauth_dance_core::{Secret, random_bytes};
 
 use owner::Visitors;
 
-/// The one client of a [`LocalProvider`].
+/// The client id of the only client of a [`LocalProvider`].
 pub const CLIENT_ID: &str = "oauth-dance demo";
 
 const SCOPES: [&str; 2] = ["profile", "email"];
@@ -87,7 +89,7 @@ impl LocalProvider {
         &self.secret
     }
 
-    /// What to serve at the root of the issuer.
+    /// The routes to serve at the root of the issuer.
     pub fn router(&self) -> Router {
         self.provider.router().route("/style.css", get(pages::style))
     }

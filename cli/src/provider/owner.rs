@@ -1,3 +1,5 @@
+//! The users of the demo's provider: login, consent and sessions.
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +21,7 @@ use super::users::{self, USERS, User};
 
 const SESSION_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// The people in front of the browsers, who log in and decide on pages.
+/// The users of the provider, who log in and decide with forms.
 pub(super) struct Visitors {
     origin: String,
     cookie_name: String,
@@ -33,8 +35,8 @@ struct Session {
     expires_at: Timestamp,
 }
 
-/// The browser that sent a request, known by a session cookie. A first visit gets an id too, because the login form needs
-/// a CSRF token.
+/// The browser that sent a request, which a session cookie identifies. A first visit also gets an id, because the login
+/// form needs a CSRF token.
 struct Browser {
     session: String,
     is_new: bool,
@@ -45,7 +47,7 @@ impl Visitors {
         let port = Url::parse(issuer).ok().and_then(|issuer| issuer.port_or_known_default()).unwrap_or_default();
         Self {
             origin: issuer.to_owned(),
-            // Cookies are shared by all ports of a host.
+            // All ports of a host share their cookies.
             cookie_name: format!("oauth_dance_local_provider_{port}"),
             headers: PageHeaders::new(redirect_uri),
             clock,
@@ -70,7 +72,7 @@ impl Visitors {
         self.headers.page(StatusCode::OK, &page)
     }
 
-    /// Decides by a form of one of these pages.
+    /// Processes the form of a page.
     fn decide_by_form(&self, request: &AuthorizationRequest<'_>, browser: &Browser) -> Decision {
         let field = |name| request.http.field(name).unwrap_or_default();
         if Secret::new(field("csrf")) != Secret::new(browser.csrf_token()) {
@@ -90,8 +92,9 @@ impl Visitors {
         }
     }
 
-    /// A form of one of these pages is stale if the browser's session has changed since; any other is from another site.
-    /// Without a cookie the next form would be stale too, and the user would not know why.
+    /// Rejects a form with the wrong CSRF token. A form of a page of this provider is outdated, because the session has
+    /// changed since, and the next page is shown. Any other form is from another site. Without a cookie, the next form
+    /// would be outdated too, so an error is shown.
     fn reject_form(&self, request: &AuthorizationRequest<'_>, browser: &Browser) -> Response<String> {
         if !browser.is_new && is_same_origin(&request.http.headers, &self.origin) {
             return self.next_step(request);
@@ -112,7 +115,7 @@ impl Visitors {
         let (session, now) = (random_secret(), self.clock.now());
         let mut sessions = self.sessions();
         sessions.retain(|_, session| session.expires_at > now);
-        // A new id, so that one planted before the login is of no use after it.
+        // The session gets a new id, as a defence against session fixation.
         sessions.remove(&browser.session);
         sessions.insert(session.clone(), Session { user, expires_at: now.saturating_add(SESSION_LIFETIME) });
         drop(sessions);
@@ -130,7 +133,7 @@ impl Visitors {
         self.headers.page(status, &page)
     }
 
-    /// Loads the same authorization request again, which shows the page that is next.
+    /// Redirects to the same authorization request, which shows the next page.
     fn next_step(&self, request: &AuthorizationRequest<'_>) -> Response<String> {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(&request.http.query).finish();
         let mut redirect = self.headers.response(StatusCode::SEE_OTHER, String::new());
@@ -200,15 +203,15 @@ impl Browser {
         }
     }
 
-    /// Derived from the session id, which other sites cannot read.
+    /// The CSRF token, which is derived from the session id. Other sites cannot read it.
     fn csrf_token(&self) -> String {
         let digest = Sha256::new().chain_update("csrf token of ").chain_update(&self.session).finalize();
         URL_SAFE_NO_PAD.encode(digest)
     }
 }
 
-/// Whether the browser says that one of these pages sent the request. `Origin` counts only without `Sec-Fetch-Site`,
-/// because it is `null` on pages without a referrer, which these are.
+/// Whether the browser reports that a page of this provider sent the request. `Origin` counts only without
+/// `Sec-Fetch-Site`, because it is `null` for pages with the policy `no-referrer`, such as these.
 fn is_same_origin(headers: &HeaderMap, origin: &str) -> bool {
     match headers.get("sec-fetch-site") {
         Some(site) => site == "same-origin",

@@ -1,3 +1,5 @@
+//! The pages of the demo's provider.
+
 use askama::Template;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
@@ -10,7 +12,7 @@ use super::users::{PASSWORD, USERS, User};
 pub(super) struct LoginPage<'a> {
     pub(super) csrf: &'a str,
     pub(super) client_id: &'a str,
-    /// The user name of an attempt that just failed.
+    /// The user name of a login that has just failed.
     pub(super) failed_username: Option<&'a str>,
 }
 
@@ -25,7 +27,7 @@ pub(super) struct ConsentPage<'a> {
     pub(super) wants_email: bool,
 }
 
-/// An error for the user alone.
+/// An error that is shown to the user and not sent to the client.
 #[derive(Template)]
 #[template(path = "provider/error.html")]
 pub(super) struct ErrorPage<'a> {
@@ -40,7 +42,8 @@ impl ErrorPage<'_> {
     };
 }
 
-/// The headers of every page: it is not stored, framed or sniffed, loads nothing from elsewhere, and is no referrer.
+/// The headers of every page. A page is not stored, framed or sniffed, loads nothing from other origins, and sends no
+/// referrer.
 pub(super) struct PageHeaders(String);
 
 impl PageHeaders {

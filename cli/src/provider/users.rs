@@ -1,4 +1,6 @@
-/// A demo user. The password of all of them is [`PASSWORD`], which the login page shows.
+//! The demo users.
+
+/// A demo user. All have the same [`PASSWORD`], which the login page shows.
 #[derive(Debug, PartialEq)]
 pub(super) struct User {
     pub(super) username: &'static str,
@@ -20,6 +22,7 @@ impl User {
     }
 }
 
+/// Finds a user by name and password.
 pub(super) fn authenticate(username: &str, password: &str) -> Option<&'static User> {
     if password != PASSWORD {
         return None;

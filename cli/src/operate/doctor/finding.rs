@@ -1,21 +1,23 @@
+//! The results of the checks.
+
 use serde_json::Value;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub(super) level: Level,
     /// What was checked.
     pub(super) check: &'static str,
-    /// What is the case.
+    /// What was found.
     pub(super) found: String,
     /// What to do about it. Empty if nothing has to be done.
     pub(super) advice: &'static str,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    /// As it should be.
+    /// Nothing has to be done.
     Ok,
     /// It could not be checked.
     Unknown,
@@ -42,12 +44,12 @@ impl Finding {
         Self { level: Level::Unknown, check, found: found.into(), advice }
     }
 
-    /// Dangerous unless the setting has the value that tokens need.
+    /// The finding for a setting: a danger, unless the setting is safe.
     pub(super) fn setting(check: &'static str, found: &str, is_safe: bool, advice: &'static str) -> Self {
         if is_safe { Self::ok(check, found) } else { Self::danger(check, found, advice) }
     }
 
-    /// Whether somebody has to do something.
+    /// Whether an operator has to do something.
     pub(super) fn is_bad(&self) -> bool {
         matches!(self.level, Level::Warning | Level::Danger)
     }

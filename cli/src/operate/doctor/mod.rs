@@ -1,4 +1,4 @@
-//! Checks a storage, its server and the key file for what endangers tokens.
+//! Checks a storage, its server and the key file for conditions that endanger tokens.
 
 mod finding;
 mod sql;
@@ -23,7 +23,8 @@ use finding::Finding;
 
 /// The columns of the output.
 const COLUMNS: [&str; 4] = ["result", "check", "found", "what_to_do"];
-/// Clocks that differ by less are no finding: a response takes some time, and clocks count whole seconds.
+/// A difference between clocks up to which there is no finding, because a response takes some time and clocks count
+/// whole seconds.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// A response that takes longer is a finding.
 const SLOW: Duration = Duration::from_millis(500);
@@ -53,19 +54,19 @@ pub struct DoctorOptions {
 pub(super) async fn run(options: &DoctorOptions) -> Result<Exit, OperateError> {
     let opened = options.storage.open_unmigrated().await?;
     let start = Instant::now();
-    let answered = Keys::Plaintext.tokens(&opened.storage).check().await;
+    let checked = Keys::Plaintext.tokens(&opened.storage).check().await;
     let took = start.elapsed();
     if options.quick {
-        return match answered {
+        return match checked {
             Ok(()) => Ok(Exit::Done),
             Err(error) => Err(opened.explain(error).await),
         };
     }
     let mut findings = schema(&opened).await?;
     let is_migrated = !findings.iter().any(Finding::is_bad);
-    match answered {
+    match checked {
         Ok(()) => findings.insert(0, connection(took)),
-        // The table is missing, which is a finding already.
+        // The missing table is already a finding.
         Err(_) if !is_migrated => {}
         Err(error) => return Err(opened.explain(error).await),
     }
@@ -178,10 +179,10 @@ async fn server(opened: &Opened) -> Result<Vec<Finding>, OperateError> {
     Ok(findings)
 }
 
-/// What the settings of a SQL server are, or that this user may not read them.
+/// The findings about the settings of a SQL server. It is also a finding if this user may not read them.
 fn settings(read: Result<Vec<Finding>, sqlx::Error>) -> Vec<Finding> {
     read.unwrap_or_else(|error| {
-        // Errors of a database contain no value of ours, because the statements have none.
+        // The errors of the database cannot quote a token, because the statements contain no values.
         let advice = "permit this user to read the settings of the server, or run this as an administrator";
         vec![Finding::unknown("settings", error.to_string(), advice)]
     })
@@ -219,7 +220,7 @@ async fn redis(opened: &Opened, storage: &RedisStorage) -> Result<Vec<Finding>, 
     Ok(findings)
 }
 
-/// Compares the clock of a server with this machine's, which was read directly before.
+/// Compares the clock of a server with the clock of this machine, which was read directly before.
 fn clock(server: Option<Timestamp>, here: Timestamp) -> Finding {
     let Some(server) = server else {
         return Finding::unknown("clock", "the server's clock cannot be read", "permit this user to read it");

@@ -1,12 +1,16 @@
-//! The JSON of a token as Flask-Dance stores it: the token response, with the absolute `expires_at` of requests-oauthlib.
+//! Parses the JSON in which Flask-Dance stores a token: the token response, with the absolute `expires_at` that
+//! requests-oauthlib adds.
 
 use oauth_dance_core::{Extra, OAuth1Token, OAuth2Token, Timestamp, Token};
 use serde_json::{Map, Value};
 
-/// Parses a token. A text never quotes it.
+/// Parses a token.
+///
+/// # Errors
+/// A description of what is wrong, which never quotes the token.
 pub(super) fn token(text: &str, created_at: Option<Timestamp>) -> Result<Token, &'static str> {
     let mut value: Value = serde_json::from_str(text).map_err(|_| "the token is not JSON")?;
-    // A column of text holds the JSON of a text that is JSON, if an application encoded it itself.
+    // If an application has encoded the token itself, the column contains JSON inside a JSON text.
     if let Value::String(inner) = &value {
         value = serde_json::from_str(inner).map_err(|_| "the token is not JSON")?;
     }
@@ -35,8 +39,8 @@ fn oauth1(mut members: Map<String, Value>) -> Result<OAuth1Token, &'static str> 
     Ok(token)
 }
 
-/// `expires_at` in seconds, or `expires_in` from the time at which the row was created. A refresh of Flask-Dance does not
-/// change that time, but writes `expires_at`.
+/// The expiry: `expires_at` in seconds, or `expires_in` after the row was created. A refresh of Flask-Dance does not
+/// change the time of creation, but writes `expires_at`.
 fn expiry(members: &mut Map<String, Value>, created_at: Option<Timestamp>) -> Option<Timestamp> {
     let (at, lifetime) = (members.remove("expires_at"), members.remove("expires_in"));
     let at = at.and_then(number).map(Timestamp::from_unix_seconds);
@@ -46,17 +50,17 @@ fn expiry(members: &mut Map<String, Value>, created_at: Option<Timestamp>) -> Op
     })
 }
 
-/// A number, which may be a fraction or text.
+/// Reads a number, which may have a fraction or be a text.
 fn number(value: Value) -> Option<u64> {
     let number = match value {
         Value::String(text) => text.trim().parse::<f64>().ok()?,
         value => value.as_f64()?,
     };
-    // The cast saturates, and a negative number is long ago.
+    // The cast saturates, and a negative number is an instant in the past.
     number.is_finite().then_some(number as u64)
 }
 
-/// A list, or a text with spaces or commas.
+/// Reads scopes from a list, or from a text with spaces or commas.
 fn scope(value: Value) -> Option<Vec<String>> {
     match value {
         Value::String(text) => {

@@ -29,7 +29,7 @@ pub enum ImportCommand {
 #[command(after_help = "Example:
   oauth-dance import flask-dance --from postgres://db/flask --storage postgres://db/app --key-file keys
 
-A token that is stored already remains, so the command can be run again. A refresh token that was imported must not be \
+A token that is already stored remains, so the command can be run again. A refresh token that was imported must not be \
 used by Flask-Dance any more: stop the old application first.")]
 pub struct FlaskDanceOptions {
     /// The database of Flask-Dance: sqlite:FILE, postgres://… or mysql://…
@@ -41,7 +41,7 @@ pub struct FlaskDanceOptions {
     /// The column with the user's id
     #[arg(long, value_name = "NAME", default_value = "user_id")]
     pub user_column: String,
-    /// The user of the rows without one; such rows are skipped otherwise
+    /// The user of rows that have none; without this option, such rows are skipped
     #[arg(long, value_name = "ID")]
     pub user_of_others: Option<String>,
     /// The tenant of all imported tokens
@@ -58,7 +58,7 @@ pub struct FlaskDanceOptions {
     pub output: OutputArgs,
 }
 
-/// What became of the rows.
+/// The outcomes of all rows.
 #[derive(Default)]
 struct Counts {
     imported: u64,
@@ -95,13 +95,14 @@ pub(super) async fn run(command: &ImportCommand) -> Result<Exit, OperateError> {
     Ok(Exit::found(counts.failed > 0 || counts.without_user > 0))
 }
 
-/// A row's token.
+/// The token of a row.
 struct Found {
     row: String,
     token: Token,
 }
 
-/// One token for each key. Flask-Dance can store several: the one that expires last is used, and of equal ones the last.
+/// Selects one token for each key, because Flask-Dance may have stored several. The token that expires last is used,
+/// and the last row if they expire at the same time.
 fn newest(options: &FlaskDanceOptions, rows: Vec<table::Row>, counts: &mut Counts) -> HashMap<TokenKey, Found> {
     let mut newest: HashMap<TokenKey, Found> = HashMap::new();
     for row in rows {

@@ -1,4 +1,4 @@
-//! Reads the rows of a table that an application of another library has made.
+//! Reads the table of an application that uses another library.
 
 use oauth_dance_core::{StorageError, Timestamp};
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, PgConnection, Row as _, SqliteConnection};
@@ -8,7 +8,7 @@ use crate::UnusableStorage;
 use crate::migrate::Dialect;
 use crate::operate::OperateError;
 
-/// A row of the table, with everything as text.
+/// A row of the table, with its values as text.
 pub(super) struct Row {
     pub(super) id: String,
     pub(super) provider: String,
@@ -32,7 +32,7 @@ pub enum SourceError {
         /// The name.
         name: String,
     },
-    /// The table or a column is missing, or may not be read.
+    /// The table or a column is missing, or this user may not read it.
     #[error("the table {table} cannot be read; correct --from-table and --user-column, or the permissions")]
     Unreadable {
         /// The table.
@@ -81,7 +81,7 @@ pub(super) async fn read(options: &FlaskDanceOptions) -> Result<Vec<Row>, Operat
     })
 }
 
-/// Flask-Dance stores the time in UTC without a zone.
+/// The statement that reads the table. Flask-Dance stores times in UTC without a zone.
 fn statement(options: &FlaskDanceOptions, dialect: Dialect) -> String {
     let FlaskDanceOptions { from_table: table, user_column: user, .. } = options;
     let (text, time) = match dialect {
