@@ -1,7 +1,8 @@
 //! Combines concurrent reads into one statement.
 //!
-//! A read that finds no other read in progress takes a *turn* and runs the plain statement. Reads that start in the
-//! meantime wait, and the next statement reads the keys of all of them.
+//! A read takes a *turn* and runs the plain statement, unless a few statements are in progress. In this case it waits,
+//! and the next statement reads the keys of all reads that wait. One statement in progress would leave a server with
+//! several processors idle; many would have few keys each.
 //!
 //! # Why it is correct
 //!
@@ -61,13 +62,15 @@ pub(crate) struct Combined<R>(Arc<Shared<R>>);
 
 struct Shared<R> {
     reader: R,
+    /// How many statements are in progress before a read waits.
+    parallel: usize,
     timeout: Duration,
     state: Mutex<State>,
 }
 
 impl<R: Reader> Combined<R> {
-    pub(crate) fn new(reader: R, timeout: Duration) -> Self {
-        Self(Arc::new(Shared { reader, timeout, state: Mutex::default() }))
+    pub(crate) fn new(reader: R, parallel: usize, timeout: Duration) -> Self {
+        Self(Arc::new(Shared { reader, parallel, timeout, state: Mutex::default() }))
     }
 
     /// Reads a record, alone or together with other reads. Dropping the future affects no other read.
@@ -106,7 +109,8 @@ impl<R: Reader> Combined<R> {
     /// Takes a turn if there is one, or joins the reads that wait for the next statement.
     fn start(&self, key: &TokenKey) -> Start<R> {
         let mut state = self.0.state();
-        if !state.is_busy() && state.turns < MAX_TURNS {
+        if !state.is_busy(self.0.parallel) && state.turns < MAX_TURNS {
+            state.is_gathering = true;
             return Start::Turn(self.turn(&mut state));
         }
         let (is_new, reply) = state.join(key);
@@ -188,6 +192,8 @@ struct State {
     waiting: HashMap<Arc<TokenKey>, Vec<oneshot::Sender<Reply>>>,
     /// The number of statements in progress.
     turns: usize,
+    /// Whether one of them was not sent yet, so that the other reads of its task can join it.
+    is_gathering: bool,
     /// When the last statement started.
     started: Option<Instant>,
 }
@@ -195,8 +201,9 @@ struct State {
 impl State {
     /// Whether a new read waits for the statements in progress. It does not wait if they are slow, for example because
     /// their runtime is not driven.
-    fn is_busy(&self) -> bool {
-        self.turns > 0 && self.started.is_some_and(|started| started.elapsed() < PATIENCE)
+    fn is_busy(&self, parallel: usize) -> bool {
+        (self.is_gathering || self.turns >= parallel)
+            && self.started.is_some_and(|started| started.elapsed() < PATIENCE)
     }
 
     /// Adds a read to the next statement. The result contains `true` if no other read has added the key.
@@ -247,6 +254,7 @@ impl<R: Reader> Turn<R> {
     /// Joins the reads that have started in the meantime, if there are any.
     fn share(self, key: &TokenKey) -> Share<R> {
         let mut state = self.shared.state();
+        state.is_gathering = false;
         if state.keys.is_empty() {
             drop(state);
             return Share::Alone(self);
@@ -302,6 +310,7 @@ impl<R: Reader> Drop for Turn<R> {
         let mut state = self.shared.state();
         state.turns -= 1;
         state.started = None;
+        state.is_gathering = false;
         state.keys.clear();
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);

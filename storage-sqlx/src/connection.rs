@@ -92,6 +92,11 @@ impl<DB: Dialect> InUse<DB> {
         }
     }
 
+    /// Whether the session of this connection belongs to it alone, so that prepared statements are safe.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(&self.connection, AnyConnection::Own(Some(pooled)) if pooled.is_direct())
+    }
+
     /// Reports that the statement has ended, and that the next one can use the connection.
     pub(crate) fn mark_clean(&mut self) {
         self.is_clean = true;

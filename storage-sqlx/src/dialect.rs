@@ -4,15 +4,16 @@
 //! dialect is data: the SQL in [`Texts`]. The functions run a statement, read a column, and classify an error.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
-use sqlx::Either;
 use sqlx::error::DatabaseError;
+use sqlx::{ConnectOptions as _, Either};
 
 use crate::error::ErrorClass;
-use crate::sql::Texts;
+use crate::pool::Options;
+use crate::sql::{Sql, Texts};
 
 /// A value for one `?` in a statement.
 #[derive(Clone, Copy)]
@@ -38,6 +39,8 @@ pub(crate) trait Dialect: sqlx::Database {
     const STORAGE_NAME: &'static str;
     /// Whether the database is a server. Connections to a server are closed if their state is unknown.
     const REMOTE: bool;
+    /// How many statements read records at the same time before the next reads wait and share one.
+    const PARALLEL_READS: usize;
     /// The SQL that only this database understands.
     const TEXTS: Texts;
     /// The state of [`lookup`](Self::lookup) between calls.
@@ -49,18 +52,36 @@ pub(crate) trait Dialect: sqlx::Database {
     /// The number of rows that a statement changed.
     fn changed(done: &Self::QueryResult) -> u64;
 
-    /// Runs one statement to completion.
-    fn run(
+    /// Opens a connection. Returns whether its session belongs to it alone, and not to a pooler. The flag is set if a
+    /// pooler rejects the settings of a session.
+    fn open(
+        options: &Options<Self>,
+        _is_pooler: &AtomicBool,
+    ) -> impl Future<Output = Result<(Self::Connection, bool), sqlx::Error>> + Send {
+        async { Ok((options.connect().await?, true)) }
+    }
+
+    /// Runs one statement to completion, which sqlx prepares once on each connection.
+    fn run_prepared(
         connection: &mut Self::Connection,
-        sql: &Arc<str>,
+        sql: &Sql,
         binds: &[Bind<'_>],
     ) -> impl Future<Output = Result<StatementResult<Self>, sqlx::Error>> + Send;
+
+    /// The same on a connection whose session may not belong to it alone.
+    fn run(
+        connection: &mut Self::Connection,
+        sql: &Sql,
+        binds: &[Bind<'_>],
+    ) -> impl Future<Output = Result<StatementResult<Self>, sqlx::Error>> + Send {
+        Self::run_prepared(connection, sql, binds)
+    }
 
     /// Runs a statement that reads records by their keys. It is the most frequent statement of a storage and its text
     /// is always the same, so a dialect may have a faster way than [`run`](Self::run).
     fn lookup(
         connection: &mut Self::Connection,
-        sql: &Arc<str>,
+        sql: &Sql,
         binds: &[Bind<'_>],
         _state: &Self::LookupState,
     ) -> impl Future<Output = Result<StatementResult<Self>, sqlx::Error>> + Send {
@@ -92,13 +113,13 @@ pub(crate) async fn collect<DB: Dialect>(
     Ok(outcome)
 }
 
-/// Implements [`Dialect::run`] with a statement that sqlx prepares once on each connection. It is a macro because the
-/// implementations differ only in sqlx's types, whose trait bounds would be longer than the code.
+/// Implements [`Dialect::run_prepared`]. It is a macro because the implementations differ only in sqlx's types, whose
+/// trait bounds would be longer than the code.
 macro_rules! run_prepared {
     () => {
-        async fn run(
+        async fn run_prepared(
             connection: &mut Self::Connection,
-            sql: &std::sync::Arc<str>,
+            sql: &crate::sql::Sql,
             binds: &[crate::dialect::Bind<'_>],
         ) -> Result<crate::dialect::StatementResult<Self>, sqlx::Error> {
             use sqlx::{Arguments as _, Executor as _};
@@ -115,7 +136,7 @@ macro_rules! run_prepared {
                 .map_err(sqlx::Error::Encode)?;
             }
             // Safe, because the text consists of constants and a table name of letters, digits and underscores.
-            let sql = sqlx::AssertSqlSafe(std::sync::Arc::clone(sql));
+            let sql = sqlx::AssertSqlSafe(std::sync::Arc::clone(&sql.prepared));
             crate::dialect::collect(connection.fetch_many(sqlx::query_with(sql, arguments))).await
         }
     };

@@ -22,7 +22,7 @@ use crate::error::unchanged;
 use crate::page::{PageQuery, RawKey};
 use crate::record::{key_binds, read_entry, record_binds};
 use crate::runner::{Effect, Runner};
-use crate::sql::Statements;
+use crate::sql::{Sql, Statements};
 use crate::{DEFAULT_TIMEOUT, MAX_PAYLOAD};
 
 /// The maximum number of entries of one page.
@@ -55,7 +55,7 @@ impl<DB: Dialect> Engine<DB> {
             .with_listable(true)
             .with_ordered(true)
             .with_max_payload(MAX_PAYLOAD);
-        let reads = Combined::new(runner.clone(), DEFAULT_TIMEOUT);
+        let reads = Combined::new(runner.clone(), DB::PARALLEL_READS, DEFAULT_TIMEOUT);
         Self { runner, reads, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }
     }
 
@@ -65,21 +65,21 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     /// Sets the prefix of every statement.
-    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[cfg(feature = "mysql")]
     pub(crate) fn with_prefix(self, prefix: &'static str) -> Self {
         Self { prefix, ..self }.with_new_statements()
     }
 
     /// Sets the timeout of an operation, including that of reads that share a statement.
     pub(crate) fn with_timeout(self, timeout: Duration) -> Self {
-        Self { reads: Combined::new(self.runner.clone(), timeout), timeout, ..self }
+        Self { reads: Combined::new(self.runner.clone(), DB::PARALLEL_READS, timeout), timeout, ..self }
     }
 
     /// Writes the statements again, for another table or prefix.
     fn with_new_statements(self) -> Self {
         let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, self.prefix));
         let runner = Runner { statements, lookups: Arc::default(), ..self.runner };
-        Self { reads: Combined::new(runner.clone(), self.timeout), runner, ..self }
+        Self { reads: Combined::new(runner.clone(), DB::PARALLEL_READS, self.timeout), runner, ..self }
     }
 
     pub(crate) fn table(&self) -> &TableName {
@@ -157,7 +157,7 @@ impl<DB: Dialect> Engine<DB> {
         else {
             return Ok(found);
         };
-        let rows = self.run(Effect::Read, &query.sql.into(), &query.binds).await?.rows;
+        let rows = self.run(Effect::Read, &Sql::new(query.sql, &DB::TEXTS), &query.binds).await?.rows;
         for row in rows.iter().take(limit) {
             let raw = RawKey::read::<DB>(row).map_err(unchanged::<DB>)?;
             found.next = (rows.len() > limit).then(|| raw.to_cursor());
@@ -180,7 +180,7 @@ impl<DB: Dialect> Engine<DB> {
             else {
                 break;
             };
-            let rows = self.run(Effect::Read, &query.sql.into(), &query.binds).await?.rows;
+            let rows = self.run(Effect::Read, &Sql::new(query.sql, &DB::TEXTS), &query.binds).await?.rows;
             let keys = rows.iter().map(RawKey::read::<DB>).collect::<Result<Vec<_>, _>>().map_err(unchanged::<DB>)?;
             found.extend(keys.iter().filter(|raw| raw.to_key().is_none()).map(RawKey::to_string));
             if rows.len() < MAX_PAGE {
@@ -210,12 +210,7 @@ impl<DB: Dialect> Engine<DB> {
     }
 
     /// Runs a statement within the timeout of an operation.
-    async fn run(
-        &self,
-        effect: Effect,
-        sql: &Arc<str>,
-        binds: &[Bind<'_>],
-    ) -> Result<StatementResult<DB>, StorageError> {
+    async fn run(&self, effect: Effect, sql: &Sql, binds: &[Bind<'_>]) -> Result<StatementResult<DB>, StorageError> {
         self.runner.run(effect, sql, binds, Instant::now() + self.timeout).await
     }
 }

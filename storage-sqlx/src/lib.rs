@@ -115,6 +115,7 @@ mod error;
 #[cfg(all(any(test, fuzzing), any(feature = "mysql", feature = "postgres")))]
 #[doc(hidden)]
 pub mod fuzz;
+mod home;
 #[cfg(feature = "postgres")]
 mod literal;
 #[cfg(feature = "mysql")]
@@ -129,6 +130,8 @@ mod page;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_session;
 mod record;
 mod runner;
 mod several;

@@ -266,6 +266,7 @@ impl Dialect for MySql {
 
     const STORAGE_NAME: &'static str = "MySQL";
     const REMOTE: bool = true;
+    const PARALLEL_READS: usize = 3;
 
     const TEXTS: Texts = Texts {
         now: "CAST(UNIX_TIMESTAMP() AS SIGNED)",
@@ -294,6 +295,7 @@ impl Dialect for MySql {
         after: After::Columns,
         several: Several::Union,
         only_primary: "",
+        is_numbered: false,
     };
 
     fn classify(error: &dyn DatabaseError) -> ErrorClass {

@@ -14,6 +14,7 @@ use sqlx::error::DatabaseError;
 
 use crate::dialect::Bind;
 use crate::literal::{push_hex, with_literals};
+use crate::sql::number_parameters;
 
 /// A prepared statement of PostgreSQL whose name is derived from its text.
 ///
@@ -32,13 +33,7 @@ impl Named {
     /// Derives the name from a text with a `?` for each value.
     pub(crate) fn new(text: &str, binds: &[Bind<'_>]) -> Self {
         let types: Vec<_> = binds.iter().map(|bind| bind.sql_type()).collect();
-        let mut definition = format!("({}) AS ", types.join(", "));
-        for (index, piece) in text.split('?').enumerate() {
-            if index > 0 {
-                definition.push_str(&format!("${index}"));
-            }
-            definition.push_str(piece);
-        }
+        let definition = format!("({}) AS {}", types.join(", "), number_parameters(text));
         let mut name = "oauth_dance_".to_owned();
         push_hex(&mut name, &Sha256::digest(&definition)[..16]);
         let call = format!("EXECUTE {name}({})", vec!["?"; binds.len()].join(", "));

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool};
 use futures_util::future::BoxFuture;
-use sqlx::{ConnectOptions as _, Connection as _};
-use tokio::runtime::{self, Handle};
+use sqlx::Connection as _;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::dialect::Dialect;
+use crate::home::Home;
 
 /// The maximum number of connections to a server.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -36,6 +37,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
 /// An older connection is closed, so that a changed DNS entry, password or setting takes effect.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+/// How often a connection releases the memory that a large statement needed.
+const SHRINK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pause between two searches for old and idle connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -61,6 +64,7 @@ impl<DB: Dialect> OwnPool<DB> {
         let opener = Opener {
             options,
             set_up,
+            is_pooler: AtomicBool::new(false),
             wait,
             broken_at: Mutex::new(None),
             open: watch::Sender::new(0),
@@ -167,6 +171,8 @@ impl Drop for Running {
 pub(crate) struct Opener<DB: Dialect> {
     options: Options<DB>,
     set_up: Option<SetUp<DB>>,
+    /// Whether the connections are to a pooler that rejects the settings of a session.
+    is_pooler: AtomicBool,
     /// How long a caller waits for a connection.
     wait: Duration,
     /// When a connection last broke.
@@ -180,8 +186,8 @@ pub(crate) struct Opener<DB: Dialect> {
 impl<DB: Dialect> Opener<DB> {
     /// Opens a connection and sets it up.
     async fn open(&self) -> Result<Pooled<DB>, OpenError> {
-        let connection = self.options.connect().await.map_err(OpenError::Connect)?;
-        let mut pooled = Pooled::new(connection, Opened::new(self.open.clone()));
+        let (connection, is_direct) = DB::open(&self.options, &self.is_pooler).await.map_err(OpenError::Connect)?;
+        let mut pooled = Pooled::new(connection, is_direct, Opened::new(self.open.clone()));
         if let Some(set_up) = &self.set_up
             && let Err(error) = set_up(pooled.connection()).await
         {
@@ -197,7 +203,7 @@ impl<DB: Dialect> Opener<DB> {
         let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = broken_at.map_or(MAX_IDLE_UNTESTED, |broken_at| MAX_IDLE_UNTESTED.min(broken_at.elapsed()));
         // A connection stops working when the runtime that opened it ends.
-        pooled.idle_since.elapsed() >= limit || pooled.runtime != current_runtime()
+        pooled.idle_since.elapsed() >= limit || !pooled.home.is_current()
     }
 }
 
@@ -231,6 +237,9 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
         // The connection counts as dead until the test has succeeded. A dead connection is closed without a message,
         // because the server may be gone.
         pooled.is_dead = true;
+        if pooled.home.has_ended() {
+            return Err(RecycleError::Message("the runtime that opened the connection has ended".into()));
+        }
         match timeout(PING_TIMEOUT, pooled.connection().ping()).await {
             Ok(Ok(())) => pooled.is_dead = false,
             Ok(Err(error)) => return Err(RecycleError::Backend(error)),
@@ -271,19 +280,33 @@ impl From<OpenError> for sqlx::Error {
 pub(crate) struct Pooled<DB: Dialect> {
     /// `None` only after the connection was closed.
     connection: Option<(DB::Connection, Opened)>,
+    /// Whether the session belongs to this connection alone.
+    is_direct: bool,
     opened_at: Instant,
     idle_since: Instant,
-    /// The runtime that opened the connection.
-    runtime: Option<runtime::Id>,
+    /// When the buffers were last reduced to their usual size.
+    shrunk_at: Instant,
+    home: Home,
     /// Whether the server is not to be notified of the end.
     is_dead: bool,
 }
 
 impl<DB: Dialect> Pooled<DB> {
-    fn new(connection: DB::Connection, opened: Opened) -> Self {
+    fn new(connection: DB::Connection, is_direct: bool, opened: Opened) -> Self {
         let now = Instant::now();
-        let runtime = current_runtime();
-        Self { connection: Some((connection, opened)), opened_at: now, idle_since: now, runtime, is_dead: false }
+        Self {
+            connection: Some((connection, opened)),
+            is_direct,
+            opened_at: now,
+            idle_since: now,
+            shrunk_at: now,
+            home: Home::current(),
+            is_dead: false,
+        }
+    }
+
+    pub(crate) const fn is_direct(&self) -> bool {
+        self.is_direct
     }
 
     #[expect(clippy::expect_used, reason = "only `close` takes the connection, and nothing uses it afterwards")]
@@ -299,8 +322,13 @@ impl<DB: Dialect> Pooled<DB> {
             drop(Object::take(pooled));
             return;
         }
-        pooled.connection().shrink_buffers();
-        pooled.idle_since = Instant::now();
+        let now = Instant::now();
+        // Not each time, because the next statement may need large buffers too.
+        if now.duration_since(pooled.shrunk_at) > SHRINK_INTERVAL {
+            pooled.connection().shrink_buffers();
+            pooled.shrunk_at = now;
+        }
+        pooled.idle_since = now;
     }
 
     /// Closes a connection whose last statement may still be running, because the rest of a response may arrive. A
@@ -363,9 +391,4 @@ impl Drop for Opened {
     fn drop(&mut self) {
         self.0.send_modify(|open| *open -= 1);
     }
-}
-
-/// The runtime of the caller, if there is one.
-fn current_runtime() -> Option<runtime::Id> {
-    Handle::try_current().ok().map(|runtime| runtime.id())
 }

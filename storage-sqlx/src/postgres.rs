@@ -1,11 +1,13 @@
 //! The storage on PostgreSQL, which works through any pooler.
 //!
-//! A pooler in transaction mode runs each transaction on any of its server connections. Therefore a statement must not
+//! A connection whose [session](crate::postgres_session) belongs to it alone prepares its statements, like those of the
+//! other databases. This is not possible through a pooler. A pooler in transaction mode runs each transaction on any of its server connections. Therefore a statement must not
 //! depend on the session: values are literals in its text ([`literal`](crate::literal)), settings are local to it
 //! ([`PREFIX`]), and prepared statements have names that mean the same everywhere ([`named`](crate::named)).
 
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use oauth_dance_core::{
@@ -13,8 +15,8 @@ use oauth_dance_core::{
 };
 use oauth_dance_migrations::{migrate_postgres, status_postgres};
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgQueryResult, Postgres};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, raw_sql};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgQueryResult, Postgres};
+use sqlx::{Arguments as _, AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, query_with, raw_sql};
 
 use crate::address::{Address, Parameters, without_brackets};
 use crate::connection::Connections;
@@ -24,8 +26,9 @@ use crate::error::{ErrorClass, bad_address, bad_name, migration, unchanged};
 use crate::literal::with_literals;
 use crate::named::LookupName;
 use crate::pool::{CONNECTIONS, OwnPool};
+use crate::postgres_session::open;
 use crate::several::Several;
-use crate::sql::{After, Texts};
+use crate::sql::{After, Sql, Texts};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// Stores tokens in a table of PostgreSQL.
@@ -49,10 +52,11 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 /// may lose acknowledged writes, and the storage cannot detect this.
 ///
 /// # Poolers
-/// The storage works through any pooler. Each operation is one message of the simple query protocol, and relies on no
-/// setting of the session. Only `get` uses prepared statements, one for a single read and one for concurrent reads.
-/// Their names are derived from their texts, so that a name means the same on every server connection. The first use of
-/// a name on a server connection takes two more messages.
+/// The storage works through any pooler. Each new connection detects whether there is one, by a random number in its
+/// start-up message that only a session of its own has. Without a pooler, statements are prepared. Through a pooler,
+/// and on a pool of the application, each operation is one message of the simple query protocol, and relies on no
+/// setting of the session. Only `get` uses prepared statements there, one for a single read and one for concurrent
+/// reads. Their names are derived from their texts, so that a name means the same on every server connection.
 ///
 /// # URL parameters
 /// | parameter | meaning |
@@ -114,7 +118,7 @@ impl PostgresStorage {
     /// ```
     /// use oauth_dance_sqlx::PostgresStorage;
     /// use sqlx::ConnectOptions as _;
-    /// use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    /// use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -130,7 +134,7 @@ impl PostgresStorage {
     }
 
     fn on(connections: Connections<Postgres>) -> Self {
-        Self { engine: Engine::new(connections.clone(), connections, true, true).with_prefix(PREFIX) }
+        Self { engine: Engine::new(connections.clone(), connections, true, true) }
     }
 
     /// Uses another table than `oauth_dance_tokens`, such as `tokens`, or `auth.tokens` in a schema.
@@ -246,6 +250,7 @@ impl Dialect for Postgres {
 
     const STORAGE_NAME: &'static str = "PostgreSQL";
     const REMOTE: bool = true;
+    const PARALLEL_READS: usize = 3;
 
     const TEXTS: Texts = Texts {
         now: "floor(extract(epoch FROM statement_timestamp()))::bigint",
@@ -271,6 +276,7 @@ impl Dialect for Postgres {
         several: Several::Arrays,
         // Evaluated once, before any row is read.
         only_primary: " AND (SELECT 1 / (NOT pg_catalog.pg_is_in_recovery())::int) = 1",
+        is_numbered: true,
     };
 
     fn classify(error: &dyn DatabaseError) -> ErrorClass {
@@ -301,13 +307,32 @@ impl Dialect for Postgres {
         done.rows_affected()
     }
 
+    async fn open(options: &PgConnectOptions, is_pooler: &AtomicBool) -> Result<(PgConnection, bool), sqlx::Error> {
+        open(options, is_pooler).await
+    }
+
+    async fn run_prepared(
+        connection: &mut PgConnection,
+        sql: &Sql,
+        binds: &[Bind<'_>],
+    ) -> Result<StatementResult<Self>, sqlx::Error> {
+        match execute_prepared(connection, sql, binds).await {
+            // feature_not_supported: the type of a column has changed since the statement was prepared.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("0A000") => {
+                connection.clear_cached_statements().await?;
+                execute_prepared(connection, sql, binds).await
+            }
+            result => result,
+        }
+    }
+
     /// Sends a statement through the simple query protocol, with the values in its text.
     async fn run(
         connection: &mut PgConnection,
-        sql: &Arc<str>,
+        sql: &Sql,
         binds: &[Bind<'_>],
     ) -> Result<StatementResult<Self>, sqlx::Error> {
-        send(connection, with_literals(sql, binds)?).await
+        send(connection, &with_literals(&sql.text, binds)?).await
     }
 
     /// Executes the statement by its name, so that the server need not parse and plan it. If the name is unknown, the
@@ -315,21 +340,21 @@ impl Dialect for Postgres {
     /// have no names, because a server logs an unknown name together with the values.
     async fn lookup(
         connection: &mut PgConnection,
-        sql: &Arc<str>,
+        sql: &Sql,
         binds: &[Bind<'_>],
         name: &LookupName,
     ) -> Result<StatementResult<Self>, sqlx::Error> {
         if !name.may_try() {
             return Self::run(connection, sql, binds).await;
         }
-        let named = name.of(sql.strip_prefix(PREFIX).unwrap_or(sql), binds);
-        let error = match send(connection, format!("{PREFIX}{}", named.execute(binds)?)).await {
+        let named = name.of(&sql.text, binds);
+        let error = match send(connection, &named.execute(binds)?).await {
             Err(sqlx::Error::Database(error)) => error,
             result => return result,
         };
         let Some(remedy) = named.remedy(error.as_ref()) else { return Err(sqlx::Error::Database(error)) };
         name.report_unknown();
-        match send(connection, format!("{PREFIX}{remedy}")).await {
+        match send(connection, &remedy).await {
             // A pooler may have switched the server connection. The statement itself reports any other problem.
             Ok(_) | Err(sqlx::Error::Database(_)) => Self::run(connection, sql, binds).await,
             Err(error) => Err(error),
@@ -341,8 +366,29 @@ impl Dialect for Postgres {
 
 /// Sends one message. Its text is safe: it consists of constants, a table name of letters, digits and underscores, and
 /// quoted digits.
-async fn send(connection: &mut PgConnection, message: String) -> Result<StatementResult<Postgres>, sqlx::Error> {
-    collect(connection.fetch_many(raw_sql(AssertSqlSafe(message)))).await
+async fn send(connection: &mut PgConnection, statement: &str) -> Result<StatementResult<Postgres>, sqlx::Error> {
+    let message = AssertSqlSafe(format!("{PREFIX}{statement}"));
+    collect(connection.fetch_many(raw_sql(message))).await
+}
+
+async fn execute_prepared(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    binds: &[Bind<'_>],
+) -> Result<StatementResult<Postgres>, sqlx::Error> {
+    let mut arguments = PgArguments::default();
+    for bind in binds {
+        match *bind {
+            Bind::Bytes(bytes) => arguments.add(bytes),
+            Bind::Column(rows, column) => arguments.add(rows.iter().map(|row| row[column]).collect::<Vec<_>>()),
+            Bind::OptionalBytes(bytes) => arguments.add(bytes),
+            Bind::Number(number) => arguments.add(number),
+            Bind::OptionalNumber(number) => arguments.add(number),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    let text = AssertSqlSafe(Arc::clone(&sql.prepared));
+    collect(connection.fetch_many(query_with(text, arguments))).await
 }
 
 /// Classifies a protocol violation by its message, because PgBouncer reports most of its errors with this code.

@@ -16,7 +16,7 @@ use crate::dialect::{Bind, Dialect, StatementResult};
 use crate::error::{ErrorClass, TimedOut, classify, source, unchanged};
 use crate::record::{key_binds, read_record};
 use crate::several::NUMBER;
-use crate::sql::Statements;
+use crate::sql::{Sql, Statements};
 
 /// The pause before the second try of a statement. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -64,7 +64,7 @@ impl<DB: Dialect> Runner<DB> {
     pub(crate) async fn run(
         &self,
         effect: Effect,
-        sql: &Arc<str>,
+        sql: &Sql,
         binds: &[Bind<'_>],
         deadline: Instant,
     ) -> Result<StatementResult<DB>, StorageError> {
@@ -101,7 +101,7 @@ impl<DB: Dialect> Runner<DB> {
     async fn attempt(
         &self,
         effect: Effect,
-        sql: &Arc<str>,
+        sql: &Sql,
         binds: &[Bind<'_>],
         deadline: Instant,
     ) -> Result<StatementResult<DB>, AttemptError> {
@@ -116,6 +116,7 @@ impl<DB: Dialect> Runner<DB> {
         };
         let statement = async {
             match effect {
+                _ if connection.is_direct() => DB::run_prepared(connection.get(), sql, binds).await,
                 Effect::Lookup(number) => DB::lookup(connection.get(), sql, binds, self.lookups.of(number)).await,
                 Effect::Read | Effect::Write => DB::run(connection.get(), sql, binds).await,
             }
@@ -160,7 +161,7 @@ impl<DB: Dialect> Reader for Runner<DB> {
     async fn read_several(&self, keys: &[Arc<TokenKey>], deadline: Instant) -> Result<Vec<Found>, StorageError> {
         let lookup = Effect::Lookup(Keys::Several);
         let wanted = self.statements.get_several.of(keys);
-        let rows = self.run(lookup, &wanted.text, &wanted.binds(), deadline).await?.rows;
+        let rows = self.run(lookup, wanted.sql, &wanted.binds(), deadline).await?.rows;
         let mut found: Vec<Found> = keys.iter().map(|_| Ok(None)).collect();
         for row in &rows {
             // The numbers start at 1. Those beyond the keys belong to the padding.

@@ -10,6 +10,7 @@ use oauth_dance_core::TokenKey;
 
 use crate::combined::MAX_KEYS;
 use crate::dialect::Bind;
+use crate::sql::Sql;
 
 /// The index of the result column with the number of the key, counted from 1. The columns of the record precede it.
 pub(crate) const NUMBER: usize = 5;
@@ -31,13 +32,15 @@ pub(crate) enum Several {
     Union,
 }
 
-/// The subqueries hide the arrays from the planner, so that it plans the statement once and not for each length.
+/// The subqueries hide the arrays from the planner, so that it plans the statement once and not for each length. The subqueries with the
+/// clock are evaluated once and not for each record.
 const ARRAYS: &str = "SELECT found.*, wanted.number \
     FROM unnest((SELECT ?), (SELECT ?), (SELECT ?), (SELECT ?)) \
         WITH ORDINALITY AS wanted (tenant, user_id, provider, account, number) CROSS JOIN LATERAL \
-        (SELECT version, payload, expires_at, retain_until - {now}, key_id FROM {table} AS stored \
+        (SELECT version, payload, expires_at, retain_until - (SELECT {now}), key_id FROM {table} AS stored \
         WHERE stored.tenant = wanted.tenant AND stored.user_id = wanted.user_id \
-            AND stored.provider = wanted.provider AND stored.account = wanted.account AND {live} LIMIT 1) AS found \
+            AND stored.provider = wanted.provider AND stored.account = wanted.account \
+            AND (retain_until IS NULL OR retain_until > (SELECT {now})) LIMIT 1) AS found \
     WHERE true";
 /// SQLite does not reorder a `CROSS JOIN`, so each key is one search in the primary key.
 const ROWS: &str = "WITH wanted (number, tenant, user_id, provider, account) AS (VALUES {rows}) \
@@ -54,12 +57,12 @@ const UNION: &str = "SELECT version, payload, expires_at, retain_until - {now}, 
 pub(crate) struct ReadSeveral {
     form: Several,
     /// One text for each of [`SIZES`], or a single one for arrays.
-    texts: Vec<Arc<str>>,
+    texts: Vec<Sql>,
 }
 
 impl ReadSeveral {
     /// Writes the statements. `fill` replaces the placeholders of a text, such as the table.
-    pub(crate) fn new(form: Several, fill: impl Fn(&str) -> String) -> Self {
+    pub(crate) fn new(form: Several, fill: impl Fn(&str) -> Sql) -> Self {
         let text = |size: usize| match form {
             Several::Arrays => ARRAYS.to_owned(),
             Several::Rows => {
@@ -72,22 +75,22 @@ impl ReadSeveral {
             }
         };
         let sizes = if form == Several::Arrays { &SIZES[..1] } else { &SIZES[..] };
-        Self { form, texts: sizes.iter().map(|size| fill(&text(*size)).into()).collect() }
+        Self { form, texts: sizes.iter().map(|size| fill(&text(*size))).collect() }
     }
 
     /// The statement and the values for at most [`MAX_KEYS`] keys.
-    pub(crate) fn of<'a>(&self, keys: &'a [Arc<TokenKey>]) -> Lookup<'a> {
+    pub(crate) fn of<'a>(&'a self, keys: &'a [Arc<TokenKey>]) -> Lookup<'a> {
         let index = SIZES.iter().position(|size| *size >= keys.len()).unwrap_or(SIZES.len() - 1);
-        let text = self.texts.get(index).or(self.texts.first()).map(Arc::clone).unwrap_or_default();
+        let sql = self.texts.get(index).unwrap_or(&self.texts[0]);
         let padded = if self.form == Several::Arrays { 0 } else { SIZES[index].saturating_sub(keys.len()) };
         let parts = keys.iter().map(|key| key.parts().map(str::as_bytes)).chain((0..padded).map(|_| PADDING));
-        Lookup { text, form: self.form, parts: parts.collect() }
+        Lookup { sql, form: self.form, parts: parts.collect() }
     }
 }
 
 /// A statement that reads several records, and its keys.
 pub(crate) struct Lookup<'a> {
-    pub(crate) text: Arc<str>,
+    pub(crate) sql: &'a Sql,
     form: Several,
     parts: Vec<[&'a [u8]; 4]>,
 }
@@ -110,14 +113,18 @@ mod tests {
         (0..count).map(|number| Arc::new(TokenKey::new("github", number.to_string()).unwrap())).collect()
     }
 
+    fn sql(text: String) -> Sql {
+        Sql { prepared: text.as_str().into(), text: text.into() }
+    }
+
     #[test]
     fn batches_are_padded_to_a_few_sizes() {
         for form in [Several::Rows, Several::Union] {
-            let several = ReadSeveral::new(form, |text| text.replace("{key}", "? ? ? ?"));
+            let several = ReadSeveral::new(form, |text| sql(text.replace("{key}", "? ? ? ?")));
             for (count, size) in [(2, 2), (3, 4), (4, 4), (5, 8), (33, 64), (64, 64)] {
                 let keys = keys(count);
                 let wanted = several.of(&keys);
-                assert_eq!(wanted.text.matches('?').count(), 4 * size, "{form:?} {count}");
+                assert_eq!(wanted.sql.text.matches('?').count(), 4 * size, "{form:?} {count}");
                 let values: Vec<_> = wanted.binds().into_iter().map(|bind| matches!(bind, Bind::Bytes(b""))).collect();
                 assert_eq!(values.len(), 4 * size);
                 assert!(values[4 * count..].iter().all(|is_empty| *is_empty), "the padding is no key");
@@ -128,11 +135,11 @@ mod tests {
 
     #[test]
     fn arrays_of_any_length_use_one_statement() {
-        let several = ReadSeveral::new(Several::Arrays, str::to_owned);
+        let several = ReadSeveral::new(Several::Arrays, |text| sql(text.to_owned()));
         for count in [2, 3, 64] {
             let keys = keys(count);
             let wanted = several.of(&keys);
-            assert_eq!(wanted.text, several.texts[0]);
+            assert_eq!(wanted.sql.text, several.texts[0].text);
             assert!(
                 matches!(wanted.binds()[..], [Bind::Column(rows, 0), _, _, Bind::Column(_, 3)] if rows.len() == count)
             );

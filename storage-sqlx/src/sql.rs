@@ -30,6 +30,8 @@ pub(crate) struct Texts {
     pub(crate) several: Several,
     /// A condition for reads that is an error on a replica, which may be behind the primary.
     pub(crate) only_primary: &'static str,
+    /// Whether the parameters of a prepared statement have numbers.
+    pub(crate) is_numbered: bool,
 }
 
 /// The condition with which a list continues in the middle of an index.
@@ -87,17 +89,45 @@ impl After {
     }
 }
 
+/// The text of a statement, with a `?` for each value.
+#[derive(Clone, Debug)]
+pub(crate) struct Sql {
+    pub(crate) text: Arc<str>,
+    /// The text that the database prepares. PostgreSQL numbers its parameters.
+    pub(crate) prepared: Arc<str>,
+}
+
+impl Sql {
+    pub(crate) fn new(text: String, texts: &Texts) -> Self {
+        let text: Arc<str> = text.into();
+        let prepared = if texts.is_numbered { number_parameters(&text).into() } else { Arc::clone(&text) };
+        Self { text, prepared }
+    }
+}
+
+/// Replaces each `?` by `$1`, `$2` and so on.
+pub(crate) fn number_parameters(text: &str) -> String {
+    let mut numbered = String::with_capacity(text.len() + 16);
+    for (index, piece) in text.split('?').enumerate() {
+        if index > 0 {
+            numbered.push_str(&format!("${index}"));
+        }
+        numbered.push_str(piece);
+    }
+    numbered
+}
+
 /// The statements for one table.
 #[derive(Debug)]
 pub(crate) struct Statements {
-    pub(crate) get: Arc<str>,
+    pub(crate) get: Sql,
     pub(crate) get_several: ReadSeveral,
-    pub(crate) put_always: Arc<str>,
-    pub(crate) put_absent: Arc<str>,
-    pub(crate) put_version: Arc<str>,
-    pub(crate) delete: Arc<str>,
-    pub(crate) delete_version: Arc<str>,
-    pub(crate) purge: Arc<str>,
+    pub(crate) put_always: Sql,
+    pub(crate) put_absent: Sql,
+    pub(crate) put_version: Sql,
+    pub(crate) delete: Sql,
+    pub(crate) delete_version: Sql,
+    pub(crate) purge: Sql,
     pub(crate) list: String,
 }
 
@@ -110,15 +140,16 @@ impl Statements {
             text.replace("{now}", texts.now).replace("{table}", &table)
         };
         let read = |text: &str| fill(&format!("{text}{}", texts.only_primary));
+        let sql = |text| Sql::new(text, texts);
         Self {
-            get: read(GET).into(),
-            get_several: ReadSeveral::new(texts.several, read),
-            put_always: fill(texts.put_always).into(),
-            put_absent: fill(texts.put_absent).into(),
-            put_version: fill(PUT_VERSION).into(),
-            delete: fill(DELETE).into(),
-            delete_version: fill(DELETE_VERSION).into(),
-            purge: fill(texts.purge).into(),
+            get: sql(read(GET)),
+            get_several: ReadSeveral::new(texts.several, |text| sql(read(text))),
+            put_always: sql(fill(texts.put_always)),
+            put_absent: sql(fill(texts.put_absent)),
+            put_version: sql(fill(PUT_VERSION)),
+            delete: sql(fill(DELETE)),
+            delete_version: sql(fill(DELETE_VERSION)),
+            purge: sql(fill(texts.purge)),
             list: read(LIST),
         }
     }

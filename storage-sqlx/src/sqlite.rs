@@ -414,6 +414,7 @@ impl Dialect for Sqlite {
 
     const STORAGE_NAME: &'static str = "SQLite";
     const REMOTE: bool = false;
+    const PARALLEL_READS: usize = 1;
 
     const TEXTS: Texts = Texts {
         now: "unixepoch()",
@@ -435,6 +436,7 @@ impl Dialect for Sqlite {
         after: After::Rows,
         several: Several::Rows,
         only_primary: "",
+        is_numbered: false,
     };
 
     fn classify(error: &dyn DatabaseError) -> ErrorClass {

@@ -162,6 +162,27 @@ async fn read_never_runs_the_statement_of_another_client() {
     database.remove().await;
 }
 
+/// A session of its own has prepared statements, whose parameters have numbers. Here the values are in the text.
+#[tokio::test]
+async fn pooler_is_detected() {
+    let Some(database) = Database::empty().await else { return };
+    for variable in ["PGBOUNCER_URL", "PGBOUNCER_IGNORING_URL"] {
+        let mut pooler = Server::named_by(variable).unwrap();
+        pooler.database.clone_from(&database.direct.database);
+        let storage = PostgresStorage::connect(&pooler.database_url()).await.unwrap();
+        storage.migrate().await.unwrap();
+        for user in ["alice", "bob"] {
+            storage.put(&key(user), &Record::new("x"), Precondition::Always).await.unwrap();
+            storage.get(&key(user)).await.unwrap().unwrap();
+        }
+        let last = "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let last: Vec<String> = sqlx::query_scalar(last).fetch_all(&mut database.connection().await).await.unwrap();
+        assert!(!last.is_empty() && last.iter().all(|query| !query.contains("$1")), "{variable}: {last:#?}");
+        storage.close().await;
+    }
+    database.remove().await;
+}
+
 #[tokio::test]
 async fn statement_mode_works() {
     let Some(server) = Server::named_by("PGBOUNCER_URL") else { return };

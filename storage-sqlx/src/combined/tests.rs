@@ -32,10 +32,14 @@ struct FakeReader(Arc<FakeDatabase>);
 
 impl FakeReader {
     fn new() -> (Self, Combined<Self>) {
+        Self::with_parallel(1)
+    }
+
+    fn with_parallel(parallel: usize) -> (Self, Combined<Self>) {
         let database =
             FakeDatabase { statements: Mutex::default(), mode: Mutex::new(Mode::Succeed), plain: AtomicUsize::new(0) };
         let reader = Self(Arc::new(database));
-        (reader.clone(), Combined::new(reader, TIMEOUT))
+        (reader.clone(), Combined::new(reader, parallel, TIMEOUT))
     }
 
     fn set(&self, mode: Mode) {
@@ -116,6 +120,28 @@ async fn single_read_uses_the_plain_statement() {
 #[tokio::test(start_paused = true)]
 async fn reads_of_one_task_share_a_statement() {
     let (reader, combined) = FakeReader::new();
+    get_all(&combined, 20).await;
+    assert_eq!(reader.sizes(), [20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_other_tasks_share_the_third_statement() {
+    let (reader, combined) = FakeReader::with_parallel(2);
+    let mut reads = JoinSet::new();
+    for user in ["alice", "bob", "carol", "dave"] {
+        let (in_progress, combined) = (reader.sizes().len(), combined.clone());
+        reads.spawn(async move { get(&combined, user).await.unwrap().as_deref() == Some(user) });
+        while in_progress < 2 && reader.sizes().len() == in_progress {
+            yield_now().await;
+        }
+    }
+    assert_eq!(reads.join_all().await, [true; 4]);
+    assert_eq!(reader.sizes(), [1, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_one_task_do_not_use_parallel_statements() {
+    let (reader, combined) = FakeReader::with_parallel(3);
     get_all(&combined, 20).await;
     assert_eq!(reader.sizes(), [20]);
 }
@@ -341,7 +367,7 @@ async fn reads_see_every_earlier_write() {
     }
 
     let register = Arc::new(AtomicUsize::new(0));
-    let combined = Combined::new(Register(Arc::clone(&register)), TIMEOUT);
+    let combined = Combined::new(Register(Arc::clone(&register)), 1, TIMEOUT);
     let mut readers = JoinSet::new();
     for reader in 0..16 {
         let (combined, register) = (combined.clone(), Arc::clone(&register));
