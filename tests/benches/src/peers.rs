@@ -8,7 +8,7 @@ use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_sqlx_store::{MySqlStore, PostgresStore, SqliteStore};
 
-use crate::subjects::{BenchResult, Subject, payload};
+use crate::subjects::{BenchResult, MISSING, Operation, Subject, payload};
 
 pub struct Sessions<S>(S);
 
@@ -42,21 +42,37 @@ fn id(user: u64) -> Id {
     Id(i128::from(user) + 1)
 }
 
-#[async_trait]
-impl<S: SessionStore> Subject for Sessions<S> {
-    async fn get(&self, user: u64) -> BenchResult<()> {
-        let found = self.0.load(&id(user)).await?.ok_or("nothing is there")?;
-        if found.data.contains_key("token") { Ok(()) } else { Err("that is another record".into()) }
-    }
-
-    async fn put(&self, user: u64) -> BenchResult<()> {
+impl<S: SessionStore> Sessions<S> {
+    async fn save(&self, id: Id) -> BenchResult<()> {
         let token = String::from_utf8(payload())?;
         let expiry_date = OffsetDateTime::now_utc() + Duration::days(1);
         let data = HashMap::from([("token".to_owned(), token.into())]);
-        Ok(self.0.save(&Record { id: id(user), data, expiry_date }).await?)
+        Ok(self.0.save(&Record { id, data, expiry_date }).await?)
     }
+}
 
-    async fn put_if_version(&self, _: u64) -> BenchResult<bool> {
-        Ok(false)
+#[async_trait]
+impl<S: SessionStore> Subject for Sessions<S> {
+    async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
+        match operation {
+            Operation::Get => {
+                let found = self.0.load(&id(user)).await?.ok_or("the session is missing")?;
+                if !found.data.contains_key("token") {
+                    return Err("it is another session".into());
+                }
+            }
+            Operation::GetMissing => {
+                if self.0.load(&id(user + MISSING)).await?.is_some() {
+                    return Err("the session exists".into());
+                }
+            }
+            Operation::Put => self.save(id(user)).await?,
+            Operation::PutDelete => {
+                self.save(id(user + MISSING)).await?;
+                self.0.delete(&id(user + MISSING)).await?;
+            }
+            Operation::PutIfVersion | Operation::List => return Ok(false),
+        }
+        Ok(true)
     }
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::subjects::{BenchResult, Subject, USERS};
+use crate::subjects::{BenchResult, Operation, Subject, USERS};
 
 /// How long, how often and with how many tasks each operation runs.
 pub struct Plan {
@@ -11,44 +11,49 @@ pub struct Plan {
     pub rounds: u64,
     /// The numbers of concurrent tasks.
     pub tasks: Vec<u64>,
+    /// How many records each store has.
+    pub records: u64,
 }
 
 /// One of the stores that are compared.
 pub struct Candidate {
     name: &'static str,
     subject: Arc<dyn Subject>,
+    is_included: bool,
 }
 
 impl Candidate {
     pub fn new(name: &'static str, subject: impl Subject) -> Self {
-        Self { name, subject: Arc::new(subject) }
+        Self { name, subject: Arc::new(subject), is_included: true }
     }
-}
 
-#[derive(Clone, Copy, Debug)]
-enum Operation {
-    Get,
-    Put,
-    PutIfVersion,
+    pub fn only_if(self, is_included: bool) -> Self {
+        Self { is_included, ..self }
+    }
 }
 
 impl Plan {
     /// Runs every candidate in turn, and prints the results.
-    pub async fn compare(&self, backend: &str, candidates: Vec<Candidate>) -> BenchResult<()> {
+    pub async fn compare(&self, backend: &str, mut candidates: Vec<Candidate>) -> BenchResult<()> {
+        candidates.retain(|candidate| candidate.is_included);
         for candidate in &candidates {
             for user in 0..USERS {
-                candidate.subject.put(user).await?;
+                candidate.subject.run(Operation::Put, user).await?;
             }
         }
+        // The candidates on one table need to add records only once.
+        for candidate in &candidates {
+            candidate.subject.add_records(self.records.saturating_sub(USERS)).await?;
+        }
         for tasks in &self.tasks {
-            println!("\n{backend}: operations per second, {tasks} tasks, {USERS} records");
+            println!("\n{backend}: operations per second, {tasks} tasks, {} records", self.records.max(USERS));
             self.compare_operations(*tasks, &candidates).await?;
         }
         Ok(())
     }
 
     async fn compare_operations(&self, tasks: u64, candidates: &[Candidate]) -> BenchResult<()> {
-        for operation in [Operation::Get, Operation::Put, Operation::PutIfVersion] {
+        for operation in Operation::ALL {
             let mut rates = vec![Vec::new(); candidates.len()];
             for _ in 0..self.rounds {
                 for (candidate, rates) in candidates.iter().zip(&mut rates) {
@@ -77,11 +82,7 @@ impl Plan {
             tasks.spawn(async move {
                 let (mut user, mut done) = (task, 0_u64);
                 while start.elapsed() < time {
-                    let done_here = match operation {
-                        Operation::Get => subject.get(user).await.map(|()| true),
-                        Operation::Put => subject.put(user).await.map(|()| true),
-                        Operation::PutIfVersion => subject.put_if_version(user).await,
-                    };
+                    let done_here = subject.run(operation, user).await;
                     if !done_here.map_err(|error| error.to_string())? {
                         return Ok(None);
                     }

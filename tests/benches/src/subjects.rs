@@ -3,7 +3,11 @@ use std::error::Error;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use oauth_dance_core::{Precondition, Record, TokenKey, TokenStorage, Version, random_bytes};
+use futures_util::future::try_join_all;
+use oauth_dance_core::{
+    Filter, KeyRing, OAuth2Token, PageRequest, Precondition, Record, Token, TokenKey, TokenStorage, Tokens, Version,
+    random_bytes,
+};
 use redis::AsyncCommands as _;
 use redis::aio::ConnectionManager;
 
@@ -12,13 +16,39 @@ pub type BenchResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// A multiple of the number of tasks, so that no two tasks write the same record.
 pub const USERS: u64 = 2048;
 
+/// Added to a user's number for a record that does not exist.
+pub const MISSING: u64 = 1 << 40;
+/// How many entries a page of a list has.
+const PAGE: usize = 100;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Get,
+    GetMissing,
+    Put,
+    PutIfVersion,
+    /// Writes a new record and deletes it.
+    PutDelete,
+    /// Lists the first 100 entries.
+    List,
+}
+
+impl Operation {
+    pub const ALL: [Self; 6] =
+        [Self::Get, Self::GetMissing, Self::Put, Self::PutIfVersion, Self::PutDelete, Self::List];
+}
+
 /// A store with one record for each user.
 #[async_trait]
 pub trait Subject: Send + Sync + 'static {
-    async fn get(&self, user: u64) -> BenchResult<()>;
-    async fn put(&self, user: u64) -> BenchResult<()>;
-    /// `false` if there is no such operation.
-    async fn put_if_version(&self, user: u64) -> BenchResult<bool>;
+    /// Runs an operation on the record of a user. Returns `false` if there is no such operation.
+    async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool>;
+
+    /// Adds this many records of other users, unless another subject has added them to the same table.
+    async fn add_records(&self, _count: u64) -> BenchResult<()> {
+        Ok(())
+    }
 }
 
 pub fn payload() -> Vec<u8> {
@@ -29,14 +59,20 @@ pub fn payload() -> Vec<u8> {
 pub struct Measured<S> {
     storage: S,
     versions: Mutex<HashMap<u64, Version>>,
+    adds_records: bool,
 }
 
 impl<S: TokenStorage> Measured<S> {
     pub fn new(storage: S) -> Self {
-        Self { storage, versions: Mutex::default() }
+        Self { storage, versions: Mutex::default(), adds_records: false }
     }
 
-    async fn write(&self, user: u64, when: Precondition) -> BenchResult<()> {
+    /// For a storage that shares no table with another subject.
+    pub fn alone(storage: S) -> Self {
+        Self { adds_records: true, ..Self::new(storage) }
+    }
+
+    async fn put(&self, user: u64, when: Precondition) -> BenchResult<()> {
         let version = self.storage.put(&key(user)?, &Record::new(payload()), when).await?;
         self.versions.lock().map_err(|_| "poisoned")?.insert(user, version);
         Ok(())
@@ -49,33 +85,119 @@ fn key(user: u64) -> BenchResult<TokenKey> {
 
 #[async_trait]
 impl<S: TokenStorage> Subject for Measured<S> {
-    async fn get(&self, user: u64) -> BenchResult<()> {
-        let found = self.storage.get(&key(user)?).await?.ok_or("the record is missing")?;
-        if found.value.payload.len() == 1024 { Ok(()) } else { Err("it is another record".into()) }
+    async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
+        match operation {
+            Operation::Get => {
+                let found = self.storage.get(&key(user)?).await?.ok_or("the record is missing")?;
+                check(found.value.payload.len() == 1024)?;
+            }
+            Operation::GetMissing => check(self.storage.get(&key(user + MISSING)?).await?.is_none())?,
+            Operation::Put => self.put(user, Precondition::Always).await?,
+            Operation::PutIfVersion => {
+                let version = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
+                self.put(user, Precondition::Version(version.ok_or("the record was never written")?)).await?;
+            }
+            Operation::PutDelete => {
+                let key = key(user + MISSING)?;
+                self.storage.put(&key, &Record::new(payload()), Precondition::Always).await?;
+                check(self.storage.delete(&key, None).await?)?;
+            }
+            Operation::List => {
+                let page = PageRequest { after: None, limit: PAGE };
+                check(self.storage.list(&Filter::everything(), page).await?.entries.len() == PAGE)?;
+            }
+        }
+        Ok(true)
     }
 
-    async fn put(&self, user: u64) -> BenchResult<()> {
-        self.write(user, Precondition::Always).await
+    async fn add_records(&self, count: u64) -> BenchResult<()> {
+        for start in (0..if self.adds_records { count } else { 0 }).step_by(64) {
+            let puts = (start..count.min(start + 64)).map(|user| async move {
+                let key = TokenKey::new("github", format!("added-{user}"))?;
+                self.storage.put(&key, &Record::new(payload()), Precondition::Always).await?;
+                BenchResult::Ok(())
+            });
+            try_join_all(puts).await?;
+        }
+        Ok(())
     }
+}
 
-    async fn put_if_version(&self, user: u64) -> BenchResult<bool> {
-        let version = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
-        self.write(user, Precondition::Version(version.ok_or("the record was never written")?)).await?;
+/// The same storage with sealed tokens.
+pub struct Sealed(Tokens);
+
+impl Sealed {
+    pub fn new(storage: impl TokenStorage) -> Self {
+        Self(Tokens::sealed(storage, KeyRing::generate()))
+    }
+}
+
+#[async_trait]
+impl Subject for Sealed {
+    async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
+        let key = TokenKey::new("github", format!("sealed-{user}"))?;
+        match operation {
+            Operation::Get => check(self.0.get(&key).await?.is_some())?,
+            Operation::Put => {
+                let token = Token::from(OAuth2Token::bearer("x".repeat(900)));
+                self.0.put(&key, &token, Precondition::Always).await?;
+            }
+            _ => return Ok(false),
+        }
         Ok(true)
     }
 }
 
-/// The shortest statements for the same operations, on the table of the storage.
+fn check(is_right: bool) -> BenchResult<()> {
+    if is_right { Ok(()) } else { Err("the result is wrong".into()) }
+}
+
+/// The shortest statements for the same operations.
+struct Texts {
+    get: &'static str,
+    put: &'static str,
+    put_if_version: &'static str,
+    delete: &'static str,
+    list: &'static str,
+    /// Adds the records with the numbers from the first value to before the second. `{numbers}` is a table of numbers.
+    add: &'static str,
+}
+
+/// The numbers from 0 to 99,999, in the column `number`.
+fn numbers() -> String {
+    let digits = "(SELECT 0 AS digit UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 \
+        UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)";
+    format!(
+        "(SELECT a.digit + 10 * b.digit + 100 * c.digit + 1000 * d.digit + 10000 * e.digit AS number \
+            FROM {digits} a, {digits} b, {digits} c, {digits} d, {digits} e) numbers"
+    )
+}
+
+/// A pool of sqlx on the table of the storage.
 macro_rules! pool {
-    ($name:ident, $pool:ty, $get:literal, $put:literal, $put_if_version:literal) => {
+    ($name:ident, $pool:ty, $texts:expr) => {
         pub struct $name {
             pool: $pool,
             versions: Mutex<HashMap<u64, [u8; 16]>>,
         }
 
         impl $name {
+            const TEXTS: Texts = $texts;
+
             pub async fn connect(url: &str) -> BenchResult<Self> {
                 Ok(Self { pool: <$pool>::connect(url).await?, versions: Mutex::default() })
+            }
+
+            async fn find(&self, user: u64) -> BenchResult<Option<(Vec<u8>, Vec<u8>)>> {
+                let user = user.to_string().into_bytes();
+                Ok(sqlx::query_as(Self::TEXTS.get).bind(user).fetch_optional(&self.pool).await?)
+            }
+
+            async fn put(&self, user: u64) -> BenchResult<()> {
+                let version: [u8; 16] = random_bytes();
+                let query = sqlx::query(Self::TEXTS.put).bind(user.to_string().into_bytes()).bind(version.to_vec());
+                query.bind(payload()).execute(&self.pool).await?;
+                self.wrote(user, version)
             }
 
             fn wrote(&self, user: u64, version: [u8; 16]) -> BenchResult<()> {
@@ -86,69 +208,108 @@ macro_rules! pool {
 
         #[async_trait]
         impl Subject for $name {
-            async fn get(&self, user: u64) -> BenchResult<()> {
-                let user = user.to_string().into_bytes();
-                let row: (Vec<u8>, Vec<u8>) = sqlx::query_as($get).bind(user).fetch_one(&self.pool).await?;
-                if row.1.len() == 1024 { Ok(()) } else { Err("it is another record".into()) }
-            }
-
-            async fn put(&self, user: u64) -> BenchResult<()> {
-                let version: [u8; 16] = random_bytes();
-                let query = sqlx::query($put).bind(user.to_string().into_bytes()).bind(version.to_vec());
-                query.bind(payload()).execute(&self.pool).await?;
-                self.wrote(user, version)
-            }
-
-            async fn put_if_version(&self, user: u64) -> BenchResult<bool> {
-                let version: [u8; 16] = random_bytes();
-                let old = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
-                let query = sqlx::query($put_if_version).bind(version.to_vec()).bind(payload());
-                let query = query.bind(user.to_string().into_bytes()).bind(old.ok_or("the record was never written")?.to_vec());
-                let done = query.execute(&self.pool).await?;
-                if done.rows_affected() != 1 {
-                    return Err("the last version of this task did not match".into());
+            async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
+                match operation {
+                    Operation::Get => check(self.find(user).await?.is_some_and(|row| row.1.len() == 1024))?,
+                    Operation::GetMissing => check(self.find(user + MISSING).await?.is_none())?,
+                    Operation::Put => self.put(user).await?,
+                    Operation::PutIfVersion => {
+                        let version: [u8; 16] = random_bytes();
+                        let old = self.versions.lock().map_err(|_| "poisoned")?.get(&user).copied();
+                        let old = old.ok_or("the record was never written")?.to_vec();
+                        let query = sqlx::query(Self::TEXTS.put_if_version).bind(version.to_vec()).bind(payload());
+                        let query = query.bind(user.to_string().into_bytes()).bind(old);
+                        check(query.execute(&self.pool).await?.rows_affected() == 1)?;
+                        self.wrote(user, version)?;
+                    }
+                    Operation::PutDelete => {
+                        self.put(user + MISSING).await?;
+                        let query = sqlx::query(Self::TEXTS.delete).bind((user + MISSING).to_string().into_bytes());
+                        check(query.execute(&self.pool).await?.rows_affected() == 1)?;
+                    }
+                    Operation::List => {
+                        let rows = sqlx::query(Self::TEXTS.list).bind(PAGE as i64 + 1).fetch_all(&self.pool).await?;
+                        check(rows.len() == PAGE + 1)?;
+                    }
                 }
-                self.wrote(user, version)?;
                 Ok(true)
+            }
+
+            async fn add_records(&self, count: u64) -> BenchResult<()> {
+                let text = Self::TEXTS.add.replace("{numbers}", &numbers());
+                for start in (0..count).step_by(100_000) {
+                    let query = sqlx::query(sqlx::AssertSqlSafe(text.as_str())).bind(i64::try_from(start)?);
+                    query.bind(i64::try_from(count - start)?).execute(&self.pool).await?;
+                }
+                Ok(())
             }
         }
     };
 }
 
+const LIST: &str = "SELECT tenant, user_id, provider, account, version, expires_at, key_id FROM oauth_dance_tokens \
+    ORDER BY tenant, user_id, provider, account LIMIT ?";
+
 pool!(
     SqlitePool,
     sqlx::SqlitePool,
-    "SELECT version, payload FROM oauth_dance_tokens \
-        WHERE tenant = X'' AND user_id = ? AND provider = X'676974687562' AND account = X''",
-    "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
-        VALUES (?, ?, ?, X'', X'676974687562', X'', 0, 0) \
-        ON CONFLICT (tenant, user_id, provider, account) \
-        DO UPDATE SET version = excluded.version, payload = excluded.payload",
-    "UPDATE oauth_dance_tokens SET version = ?, payload = ? \
-        WHERE tenant = X'' AND user_id = ? AND provider = X'676974687562' AND account = X'' AND version = ?"
+    Texts {
+        get: "SELECT version, payload FROM oauth_dance_tokens \
+            WHERE tenant = X'' AND user_id = ? AND provider = X'676974687562' AND account = X''",
+        put: "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+            VALUES (?, ?, ?, X'', X'676974687562', X'', 0, 0) \
+            ON CONFLICT (tenant, user_id, provider, account) \
+            DO UPDATE SET version = excluded.version, payload = excluded.payload",
+        put_if_version: "UPDATE oauth_dance_tokens SET version = ?, payload = ? \
+            WHERE tenant = X'' AND user_id = ? AND provider = X'676974687562' AND account = X'' AND version = ?",
+        delete: "DELETE FROM oauth_dance_tokens \
+            WHERE tenant = X'' AND user_id = ? AND provider = X'676974687562' AND account = X''",
+        list: LIST,
+        add: "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+            SELECT CAST('added-' || (?1 + number) AS BLOB), randomblob(16), zeroblob(1024), X'', X'676974687562', X'', 0, 0 \
+            FROM {numbers} WHERE number < ?2",
+    }
 );
 pool!(
     PostgresPool,
     sqlx::PgPool,
-    "SELECT version, payload FROM oauth_dance_tokens \
-        WHERE tenant = '' AND user_id = $1 AND provider = 'github' AND account = ''",
-    "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
-        VALUES ($1, $2, $3, '', 'github', '', 0, 0) \
-        ON CONFLICT (tenant, user_id, provider, account) \
-        DO UPDATE SET version = excluded.version, payload = excluded.payload",
-    "UPDATE oauth_dance_tokens SET version = $1, payload = $2 \
-        WHERE tenant = '' AND user_id = $3 AND provider = 'github' AND account = '' AND version = $4"
+    Texts {
+        get: "SELECT version, payload FROM oauth_dance_tokens \
+            WHERE tenant = '' AND user_id = $1 AND provider = 'github' AND account = ''",
+        put: "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+            VALUES ($1, $2, $3, '', 'github', '', 0, 0) \
+            ON CONFLICT (tenant, user_id, provider, account) \
+            DO UPDATE SET version = excluded.version, payload = excluded.payload",
+        put_if_version: "UPDATE oauth_dance_tokens SET version = $1, payload = $2 \
+            WHERE tenant = '' AND user_id = $3 AND provider = 'github' AND account = '' AND version = $4",
+        delete: "DELETE FROM oauth_dance_tokens \
+            WHERE tenant = '' AND user_id = $1 AND provider = 'github' AND account = ''",
+        list: "SELECT tenant, user_id, provider, account, version, expires_at, key_id FROM oauth_dance_tokens \
+            ORDER BY tenant, user_id, provider, account LIMIT $1",
+        add: "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+            SELECT ('added-' || ($1::bigint + number))::bytea, decode(md5(number::text), 'hex'), \
+                decode(repeat('78', 1024), 'hex'), '', 'github', '', 0, 0 \
+            FROM {numbers} WHERE number < $2::bigint",
+    }
 );
 pool!(
     MySqlPool,
     sqlx::MySqlPool,
-    "SELECT version, payload FROM oauth_dance_tokens \
-        WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = ''",
-    "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
-        VALUES (?, ?, ?, '', 'github', '', 0, 0) \
-        ON DUPLICATE KEY UPDATE version = VALUES(version), payload = VALUES(payload)",
-    "UPDATE oauth_dance_tokens SET version = ?, payload = ? \
-        WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = '' AND version = ?"
+    Texts {
+        get: "SELECT version, payload FROM oauth_dance_tokens \
+            WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = ''",
+        put: "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+            VALUES (?, ?, ?, '', 'github', '', 0, 0) \
+            ON DUPLICATE KEY UPDATE version = VALUES(version), payload = VALUES(payload)",
+        put_if_version: "UPDATE oauth_dance_tokens SET version = ?, payload = ? \
+            WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = '' AND version = ?",
+        delete: "DELETE FROM oauth_dance_tokens \
+            WHERE tenant = '' AND user_id = ? AND provider = 'github' AND account = ''",
+        list: LIST,
+        add: "INSERT INTO oauth_dance_tokens (user_id, version, payload, tenant, provider, account, created_at, updated_at) \
+            SELECT CONCAT('added-', ? + number), UNHEX(MD5(number)), REPEAT('x', 1024), '', 'github', '', 0, 0 \
+            FROM {numbers} WHERE number < ?",
+    }
 );
 
 /// The plain commands of Redis, which have no conditions.
@@ -162,16 +323,36 @@ impl RedisConnection {
 
 #[async_trait]
 impl Subject for RedisConnection {
-    async fn get(&self, user: u64) -> BenchResult<()> {
-        let found: Vec<u8> = self.0.clone().get(format!("bench-{user}")).await?;
-        if found.len() == 1024 { Ok(()) } else { Err("it is another record".into()) }
+    async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
+        let mut connection = self.0.clone();
+        match operation {
+            Operation::Get => {
+                let found: Vec<u8> = connection.get(format!("bench-{user}")).await?;
+                check(found.len() == 1024)?;
+            }
+            Operation::GetMissing => {
+                let found: Option<Vec<u8>> = connection.get(format!("bench-{}", user + MISSING)).await?;
+                check(found.is_none())?;
+            }
+            Operation::Put => connection.set::<_, _, ()>(format!("bench-{user}"), payload()).await?,
+            Operation::PutDelete => {
+                let name = format!("bench-{}", user + MISSING);
+                connection.set::<_, _, ()>(&name, payload()).await?;
+                check(connection.del::<_, u64>(&name).await? == 1)?;
+            }
+            Operation::PutIfVersion | Operation::List => return Ok(false),
+        }
+        Ok(true)
     }
 
-    async fn put(&self, user: u64) -> BenchResult<()> {
-        Ok(self.0.clone().set(format!("bench-{user}"), payload()).await?)
-    }
-
-    async fn put_if_version(&self, _: u64) -> BenchResult<bool> {
-        Ok(false)
+    async fn add_records(&self, count: u64) -> BenchResult<()> {
+        for start in (0..count).step_by(1000) {
+            let mut pipeline = redis::pipe();
+            for user in start..count.min(start + 1000) {
+                pipeline.set(format!("added-{user}"), payload()).ignore();
+            }
+            pipeline.exec_async(&mut self.0.clone()).await?;
+        }
+        Ok(())
     }
 }
