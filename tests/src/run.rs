@@ -27,6 +27,13 @@ const SET_UP: Duration = Duration::from_secs(60);
 const PANICKED: &str = "the property panicked: ";
 /// The prefix of the time limit of a property that did not end.
 const NOT_DONE: &str = "the property did not end within ";
+/// The properties that wait longest for time to pass. They start first, so that no other property has to wait for them.
+const LONGEST: [&str; 4] = [
+    "dropped_calls_take_no_late_effect",
+    "a_dropped_write_does_not_undo_another",
+    "a_dropped_delete_leaves_the_record_or_nothing",
+    "an_ambiguous_call_is_neither_undone_nor_repeated",
+];
 /// How many properties run at a time, unless libtest gets another number of threads.
 pub(crate) const CONCURRENT_PROPERTIES: usize = 8;
 
@@ -140,7 +147,8 @@ where
     H: Harness,
 {
     let report = Mutex::new(Report::new(name));
-    let all: Vec<_> = crate::PROPERTIES.iter().collect();
+    let mut all: Vec<_> = crate::PROPERTIES.iter().collect();
+    all.sort_by_key(|property| !LONGEST.contains(&property.name));
     run_concurrently(&all, CONCURRENT_PROPERTIES, maker, |property, outcome, took| {
         report.lock().unwrap_or_else(PoisonError::into_inner).add(property, outcome, took);
     });
@@ -229,4 +237,16 @@ fn seed() -> u64 {
 pub(crate) fn print_line(line: &str) {
     // If the standard error is closed, there is nowhere to report that.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_properties_exist() {
+        for name in LONGEST {
+            assert!(crate::PROPERTIES.iter().any(|property| property.name == name), "{name}");
+        }
+    }
 }
