@@ -1,0 +1,10 @@
+-- Removes a record. Returns 1, or 0 if there is none or its version is another one.
+-- KEYS: the record, the index and the deadlines of its bucket
+-- ARGV: the beginning of the only record to remove or ""; the record's name in index and deadlines
+local record, index, deadlines = KEYS[1], KEYS[2], KEYS[3]
+local only, member = unpack(ARGV)
+
+if only ~= '' and redis.call('GETRANGE', record, 0, #only - 1) ~= only then return 0 end
+redis.call('ZREM', index, member)
+redis.call('ZREM', deadlines, member)
+return redis.call('DEL', record)
