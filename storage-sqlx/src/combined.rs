@@ -1,8 +1,8 @@
 //! Combines concurrent reads into one statement.
 //!
 //! A read takes a *turn* and runs the plain statement, unless a few statements are in progress. In this case it waits,
-//! and the next statement reads the keys of all reads that wait. One statement in progress would leave a server with
-//! several processors idle; many would have few keys each.
+//! and the next statement reads the keys of all reads that wait. A single statement in progress would use only one of the
+//! server's processors, and many statements would contain few keys each.
 //!
 //! # Why it is correct
 //!

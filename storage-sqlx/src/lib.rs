@@ -115,7 +115,6 @@ mod error;
 #[cfg(all(any(test, fuzzing), any(feature = "mysql", feature = "postgres")))]
 #[doc(hidden)]
 pub mod fuzz;
-mod home;
 #[cfg(feature = "postgres")]
 mod literal;
 #[cfg(feature = "mysql")]
@@ -131,13 +130,18 @@ mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
+mod postgres_dialect;
+#[cfg(feature = "postgres")]
 mod postgres_session;
 mod record;
 mod runner;
+mod runtime;
 mod several;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_dialect;
 #[cfg(feature = "sqlite")]
 mod sqlite_file;
 

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::dialect::Dialect;
-use crate::home::Home;
+use crate::runtime::ConnectionRuntime;
 
 /// The maximum number of connections to a server.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
@@ -203,7 +203,7 @@ impl<DB: Dialect> Opener<DB> {
         let broken_at = *self.broken_at.lock().unwrap_or_else(PoisonError::into_inner);
         let limit = broken_at.map_or(MAX_IDLE_UNTESTED, |broken_at| MAX_IDLE_UNTESTED.min(broken_at.elapsed()));
         // A connection stops working when the runtime that opened it ends.
-        pooled.idle_since.elapsed() >= limit || !pooled.home.is_current()
+        pooled.idle_since.elapsed() >= limit || !pooled.runtime.is_current()
     }
 }
 
@@ -237,7 +237,7 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
         // The connection counts as dead until the test has succeeded. A dead connection is closed without a message,
         // because the server may be gone.
         pooled.is_dead = true;
-        if pooled.home.has_ended() {
+        if pooled.runtime.has_ended() {
             return Err(RecycleError::Message("the runtime that opened the connection has ended".into()));
         }
         match timeout(PING_TIMEOUT, pooled.connection().ping()).await {
@@ -286,7 +286,7 @@ pub(crate) struct Pooled<DB: Dialect> {
     idle_since: Instant,
     /// When the buffers were last reduced to their usual size.
     shrunk_at: Instant,
-    home: Home,
+    runtime: ConnectionRuntime,
     /// Whether the server is not to be notified of the end.
     is_dead: bool,
 }
@@ -300,7 +300,7 @@ impl<DB: Dialect> Pooled<DB> {
             opened_at: now,
             idle_since: now,
             shrunk_at: now,
-            home: Home::current(),
+            runtime: ConnectionRuntime::current(),
             is_dead: false,
         }
     }

@@ -32,8 +32,8 @@ pub(crate) enum Several {
     Union,
 }
 
-/// The subqueries hide the arrays from the planner, so that it plans the statement once and not for each length. The subqueries with the
-/// clock are evaluated once and not for each record.
+/// The subqueries hide the arrays from the planner, so that it plans the statement once and not for each length. The
+/// subqueries with the clock are evaluated once and not for each record.
 const ARRAYS: &str = "SELECT found.*, wanted.number \
     FROM unnest((SELECT ?), (SELECT ?), (SELECT ?), (SELECT ?)) \
         WITH ORDINALITY AS wanted (tenant, user_id, provider, account, number) CROSS JOIN LATERAL \

@@ -5,8 +5,7 @@
 //! by itself has to be done here: a file can be deleted or replaced while it is open ([`OpenFiles`]), have two names,
 //! or be on a network share.
 
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,18 +18,14 @@ use oauth_dance_core::{
 use oauth_dance_migrations::{TableName, migrate_sqlite, status_sqlite};
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
-use sqlx::error::DatabaseError;
-use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqliteQueryResult};
+use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool};
 use tokio::time::{Instant, sleep};
 
 use crate::connection::Connections;
-use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::engine::Engine;
-use crate::error::{ErrorClass, RUN_MIGRATIONS, bad_name, classify, migration, unchanged};
+use crate::error::{ErrorClass, bad_name, classify, migration, unchanged};
 use crate::pool::OwnPool;
-use crate::several::Several;
-use crate::sql::{After, Texts};
-use crate::sqlite_file::{OpenFiles, network_share, reject_hard_links, warn_of_shares};
+use crate::sqlite_file::{OpenFiles, create_private, network_share, reject_hard_links, warn_of_shares};
 use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 
 /// The number of connections for reads. Each one is a thread, so more of them than cores gain nothing.
@@ -384,16 +379,6 @@ async fn file_of(connections: &Connections<Sqlite>) -> Result<Option<PathBuf>, S
     Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
 }
 
-/// Creates a missing file that only its owner may read. SQLite gives its other files the same permissions. Errors are
-/// ignored here, because SQLite reports them more precisely when it opens the file.
-fn create_private(path: &Path) {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let _ = options.open(path);
-}
-
 /// Opens the connection for writes. The pool never closes it while in use, because an in-memory database ends with its
 /// connection.
 async fn open(options: &SqliteConnectOptions) -> Result<Connections<Sqlite>, StorageError> {
@@ -407,57 +392,4 @@ async fn open(options: &SqliteConnectOptions) -> Result<Connections<Sqlite>, Sto
             Err(error) => return Err(unchanged::<Sqlite>(error)),
         }
     }
-}
-
-impl Dialect for Sqlite {
-    type LookupState = ();
-
-    const STORAGE_NAME: &'static str = "SQLite";
-    const REMOTE: bool = false;
-    const PARALLEL_READS: usize = 1;
-
-    const TEXTS: Texts = Texts {
-        now: "unixepoch()",
-        put_always: "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
-                tenant, user_id, provider, account, created_at, updated_at) \
-            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
-            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
-            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
-                retain_until = excluded.retain_until, key_id = excluded.key_id, updated_at = excluded.updated_at",
-        put_absent: "INSERT INTO {table} AS existing (version, payload, expires_at, retain_until, key_id, \
-                tenant, user_id, provider, account, created_at, updated_at) \
-            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
-            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
-            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
-                retain_until = excluded.retain_until, key_id = excluded.key_id, \
-                created_at = excluded.created_at, updated_at = excluded.updated_at \
-            WHERE existing.retain_until <= {now}",
-        purge: "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE retain_until <= {now} LIMIT ?)",
-        after: After::Rows,
-        several: Several::Rows,
-        only_primary: "",
-        is_numbered: false,
-    };
-
-    fn classify(error: &dyn DatabaseError) -> ErrorClass {
-        let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
-        // The low byte is the result code. The other bytes extend it.
-        match code & 0xff {
-            1 if error.message().starts_with("no such") => ErrorClass::Misconfigured(RUN_MIGRATIONS),
-            5 | 6 => ErrorClass::Busy,
-            8 => ErrorClass::Misconfigured("the database file or its folder is read-only; correct the permissions"),
-            11 | 26 => ErrorClass::Misconfigured(
-                "the file is damaged or not a SQLite database; check the path, or restore a backup",
-            ),
-            14 => ErrorClass::Misconfigured("the database file cannot be opened; check its path and permissions"),
-            _ => ErrorClass::Unavailable,
-        }
-    }
-
-    fn changed(done: &SqliteQueryResult) -> u64 {
-        done.rows_affected()
-    }
-
-    run_prepared!();
-    read_columns!();
 }

@@ -5,7 +5,7 @@
 //! be lost either, and a database with two names would have two logs.
 
 use std::ffi::OsString;
-use std::fs::{self, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use oauth_dance_core::StorageError;
@@ -112,6 +112,16 @@ impl OpenFiles {
 /// Rejects a file with several hard links before SQLite opens it.
 ///
 /// # Errors
+/// Creates a missing file that only its owner may read. SQLite gives its other files the same permissions. Errors are
+/// ignored here, because SQLite reports them more precisely when it opens the file.
+pub(crate) fn create_private(path: &Path) {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let _ = options.open(path);
+}
+
 /// [`StorageError::Misconfigured`] if the file has several names.
 pub(crate) fn reject_hard_links(path: &Path) -> Result<(), StorageError> {
     match fs::metadata(path).map(|metadata| links(&metadata)) {
