@@ -40,12 +40,14 @@
 //! Register an OAuth app at GitHub with the callback URL `http://localhost:3000/login/github/authorized`, and set
 //! `GITHUB_CLIENT_ID` and `GITHUB_CLIENT_SECRET`. In production, replace [`MemoryStorage`] by a durable storage, such as
 //! `SqliteStorage` of [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx), and [`KeyRing::generate`] by a key ring that
-//! is stored with the other secrets of the application ([`KeyRing::parse`]).
+//! is stored with the other secrets of the application ([`KeyRing::parse`]), or wrapped by a key management service
+//! ([`KeyLoader`]).
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `age` | no | `AgeProvider`: a key ring whose keys the program [`age`](https://age-encryption.org) has wrapped |
 //! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`), through the [`moka`](https://docs.rs/moka) crate |
 //! | `decompression` | yes | reads token responses that a server compresses although the request does not allow it, as some gateways do |
 //! | `metrics` | no | counters of logins and refreshes, and `MeasuredStorage`, through the [`metrics`](https://docs.rs/metrics) crate |
@@ -125,14 +127,17 @@ pub use web::logout::EndSession;
 pub use web::same_origin::{CrossSiteRejection, SameOrigin};
 pub use web::{OAuthLayer, OAuthService};
 
+#[cfg(feature = "age")]
+pub use oauth_dance_core::AgeProvider;
 #[cfg(feature = "cache")]
 pub use oauth_dance_core::Cache;
 /// For implementations of this crate's traits, such as [`Hooks`].
 pub use oauth_dance_core::async_trait;
 pub use oauth_dance_core::{
-    BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyRing, MemoryStorage,
-    Migrating, OAuth1Token, OAuth2Token, PageRequest, Precondition, RefreshEvent, RequestStorage, ResealFailure,
-    ResealReport, ScopeChange, Secret, StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens,
+    BoxError, Clock, Connection, ConnectionState, DeadReason, Due, DueReport, Extra, Filter, KeyLoadError, KeyLoader,
+    KeyProvider, KeyProviderError, KeyRing, MemoryStorage, Migrating, OAuth1Token, OAuth2Token, PageRequest,
+    Precondition, RefreshEvent, RequestStorage, ResealFailure, ResealReport, ScopeChange, SealingKey, Secret,
+    StorageError, Subject, Timestamp, Token, TokenKey, TokenStorage, Tokens, WrappedKey,
 };
 
 /// Compiles the example of the README.

@@ -4,6 +4,7 @@
 use crate::key::TokenKey;
 use crate::seal::{KeyRing, SealingKey};
 use crate::wire;
+use crate::wrapped_key::WrappedKey;
 
 /// A key ring, and the parameters of the data that it sealed.
 const RING: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -55,6 +56,11 @@ pub fn key_ring(bytes: &[u8]) {
     match KeyRing::parse(&text) {
         Ok(ring) => assert!(!format!("{ring:?}").contains(text.trim())),
         Err(error) => has_no_canary(&error),
+    }
+    for line in text.lines() {
+        if let Some(key) = WrappedKey::parse(line) {
+            assert_eq!(WrappedKey::parse(&key.to_string()), Some(key));
+        }
     }
 }
 

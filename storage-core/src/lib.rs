@@ -53,6 +53,7 @@
 //!
 //! * [`TokenStorage`]: the contract, and [`Capabilities`], what a storage declares about itself.
 //! * [`Tokens::reseal_all`]: how to change the keys of a [`KeyRing`].
+//! * [`KeyProvider`] and [`KeyLoader`]: a key ring whose keys a key management service has wrapped.
 //! * [`Migrating`] and [`Copier`]: how to move to another storage.
 //! * [`refresh`]: the refresh protocol, and what each [`ConnectionState`] means.
 //! * [`RequestStorage`]: storages that belong to one request, such as a cookie.
@@ -61,8 +62,11 @@
 //!
 //! | feature | default | adds |
 //! | --- | --- | --- |
+//! | `age` | no | [`AgeProvider`]: keys that the program [`age`](https://age-encryption.org) has wrapped |
 //! | `cache` | no | `Tokens::with_cache`, a cache in front of a storage; adds the crate `moka` |
 
+#[cfg(feature = "age")]
+mod age;
 #[cfg(feature = "cache")]
 mod cache;
 mod dpop_key;
@@ -71,6 +75,8 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod key;
+mod key_loader;
+mod key_provider;
 mod login;
 mod memory;
 mod moving;
@@ -87,8 +93,11 @@ mod time;
 mod token;
 mod tokens;
 mod wire;
+mod wrapped_key;
 
-/// The attribute that an implementation of [`TokenStorage`] or [`Redeem`] needs.
+#[cfg(feature = "age")]
+pub use age::AgeProvider;
+/// The attribute that an implementation of [`TokenStorage`], [`KeyProvider`] or [`Redeem`] needs.
 #[doc(no_inline)]
 pub use async_trait::async_trait;
 #[cfg(feature = "cache")]
@@ -96,6 +105,8 @@ pub use cache::Cache;
 pub use dpop_key::DpopKey;
 pub use error::{BoxError, StorageError, TokensError};
 pub use key::{KeyError, TokenKey};
+pub use key_loader::{KeyLoadError, KeyLoader};
+pub use key_provider::{KeyProvider, KeyProviderError};
 pub use memory::MemoryStorage;
 pub use moving::{Copied, Copier, CopyError, Migrating, Moved};
 #[doc(hidden)]
@@ -113,6 +124,7 @@ pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precon
 pub use time::{Clock, Timestamp};
 pub use token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 pub use tokens::{ResealFailure, ResealReport, Tokens};
+pub use wrapped_key::WrappedKey;
 
 /// Compiles the example of the README.
 #[cfg(doctest)]

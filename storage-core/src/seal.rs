@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::random::random_bytes;
+use crate::wrapped_key::{RingLine, ring_lines};
 
 const KEY_LENGTH: usize = 32;
 const KEY_ID_LENGTH: usize = 8;
@@ -85,26 +86,28 @@ impl KeyRing {
     /// ```
     ///
     /// # Errors
-    /// [`KeyRingError`], which contains the number of the line and never its text.
+    /// [`KeyRingError`], which contains the number of the line and never its text. A [`WrappedKey`](crate::WrappedKey)
+    /// needs a [`KeyLoader`](crate::KeyLoader).
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut keys = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
+        for (line, key) in ring_lines(text)? {
+            match key {
+                RingLine::Plain(key) => keys.push(key),
+                RingLine::Wrapped(_) => return Err(KeyRingError::Wrapped { line }),
             }
-            keys.push(SealingKey::parse(line).ok_or(KeyRingError::BadKey { line: index + 1 })?);
         }
-        if keys.is_empty() {
-            return Err(KeyRingError::Empty);
-        }
-        Ok(Self(Arc::new(keys)))
+        Self::of(keys).ok_or(KeyRingError::Empty)
+    }
+
+    /// The ring of these keys, of which the first seals. `None` without any.
+    pub(crate) fn of(keys: Vec<SealingKey>) -> Option<Self> {
+        if keys.is_empty() { None } else { Some(Self(Arc::new(keys))) }
     }
 
     /// The id of the primary key in hexadecimal, as [`Record::key_id`](crate::Record::key_id) stores it. It is derived
     /// from the key, and may be logged.
     pub fn primary_id(&self) -> String {
-        hex(&self.primary().id)
+        self.primary().id()
     }
 
     /// Whether the ring has more than one key, which is the case during a rotation.
@@ -231,6 +234,11 @@ impl SealingKey {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.key.as_slice()))
     }
 
+    /// The id of the key, as [`KeyRing::primary_id`] returns it. It is derived from the key, and is not secret.
+    pub fn id(&self) -> String {
+        hex(&self.id)
+    }
+
     fn new(key: Zeroizing<[u8; KEY_LENGTH]>) -> Self {
         let digest = Sha256::new().chain_update(b"oauth-dance key id").chain_update(key.as_slice()).finalize();
         let mut id = [0; KEY_ID_LENGTH];
@@ -247,7 +255,7 @@ impl SealingKey {
 /// Shows the key id, which may be logged.
 impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SealingKey({})", hex(&self.id))
+        write!(f, "SealingKey({})", self.id())
     }
 }
 
@@ -261,6 +269,12 @@ pub enum KeyRingError {
     /// A line is not a key.
     #[error("line {line} of the key ring is not a key of 32 bytes in base64; correct or remove it")]
     BadKey {
+        /// The line number, counted from 1.
+        line: usize,
+    },
+    /// A line is a key that a key management service has wrapped.
+    #[error("line {line} of the key ring is a wrapped key; load the key ring with the key provider that wrapped it")]
+    Wrapped {
         /// The line number, counted from 1.
         line: usize,
     },
@@ -349,6 +363,8 @@ mod tests {
         assert_eq!(text.parse::<KeyRing>().unwrap().primary_id(), ring.primary_id());
         assert_eq!(KeyRing::parse("\n#\n").unwrap_err(), KeyRingError::Empty);
         assert_eq!(KeyRing::parse("# one\nc2hvcnQ=\n").unwrap_err(), KeyRingError::BadKey { line: 2 });
+        let wrapped = "\nwrapped:age:0123456789abcdef:AAAA\n";
+        assert_eq!(KeyRing::parse(wrapped).unwrap_err(), KeyRingError::Wrapped { line: 2 });
     }
 
     #[test]
