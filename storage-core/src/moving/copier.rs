@@ -59,7 +59,7 @@ pub enum Copied {
     Gone,
 }
 
-/// Why a record was not copied. The variant names the storage that failed.
+/// Why a record was not copied or moved. The variant names the storage that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CopyError {
@@ -69,6 +69,15 @@ pub enum CopyError {
     /// The target failed.
     #[error("the target failed")]
     Target(#[source] StorageError),
+}
+
+impl CopyError {
+    /// The error of the storage.
+    pub fn into_storage_error(self) -> StorageError {
+        match self {
+            Self::Source(error) | Self::Target(error) => error,
+        }
+    }
 }
 
 impl fmt::Debug for Copier {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::copier::CopyError;
 use super::mark::{OVERHEAD, unmark};
 use super::merge::Merged;
 use super::steps::ambiguous;
@@ -79,6 +80,8 @@ pub struct Migrating {
     pub(super) new: Arc<dyn TokenStorage>,
     pub(super) old: Arc<dyn TokenStorage>,
     is_preparing: bool,
+    /// Whether each moved record is read back before it is removed from the old storage.
+    pub(super) is_verifying: bool,
 }
 
 /// The result of [`Migrating::move_record`].
@@ -97,23 +100,30 @@ impl Migrating {
     /// Step 2. Before a write of a key, its record moves from the old storage to the new one. Then the new storage is
     /// written.
     pub fn new(new: Arc<dyn TokenStorage>, old: Arc<dyn TokenStorage>) -> Self {
-        Self { new, old, is_preparing: false }
+        Self { new, old, is_preparing: false, is_verifying: false }
     }
 
     /// Step 1. Writes go to the old storage, unless the record has moved.
     pub fn prepare(new: Arc<dyn TokenStorage>, old: Arc<dyn TokenStorage>) -> Self {
-        Self { new, old, is_preparing: true }
+        Self { new, old, is_preparing: true, is_verifying: false }
+    }
+
+    /// Reads each record back that moves, and compares it, before it is removed from the old storage. A difference is
+    /// [`StorageError::Misconfigured`], and the old storage still has the record.
+    #[must_use]
+    pub fn verifying(self) -> Self {
+        Self { is_verifying: true, ..self }
     }
 
     /// Moves the record of a key to the new storage, for step 3. Do not call it before all processes have completed
     /// step 2.
     ///
     /// # Errors
-    /// [`StorageError`]. The record is readable in one of the storages in this case. Call this again.
+    /// [`CopyError`], whose source is the old storage. The record is readable in one of the storages in this case. Call this again.
     ///
     /// # Cancel safety
     /// Dropping this future leaves the record readable in one of the storages. Call this again.
-    pub async fn move_record(&self, key: &TokenKey) -> Result<Moved, StorageError> {
+    pub async fn move_record(&self, key: &TokenKey) -> Result<Moved, CopyError> {
         Ok(self.settle(key).await?.moved)
     }
 }
@@ -191,6 +201,7 @@ impl fmt::Debug for Migrating {
             .field("new", &self.new.capabilities().name)
             .field("old", &self.old.capabilities().name)
             .field("is_preparing", &self.is_preparing)
+            .field("is_verifying", &self.is_verifying)
             .finish()
     }
 }

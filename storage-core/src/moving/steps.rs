@@ -6,9 +6,10 @@
 
 use std::time::Instant;
 
-use super::Read;
+use super::copier::CopyError;
 use super::mark::{Unmarked, is_placeholder, mark, placeholder, unmark};
 use super::migrating::{Migrating, Moved};
+use super::{Read, is_same};
 use crate::error::StorageError;
 use crate::key::TokenKey;
 use crate::record::{Record, Version, Versioned};
@@ -35,16 +36,16 @@ enum Place {
 
 impl Migrating {
     /// Moves the record of a key, if it is in the old storage.
-    pub(super) async fn settle(&self, key: &TokenKey) -> Result<Settled, StorageError> {
+    pub(super) async fn settle(&self, key: &TokenKey) -> Result<Settled, CopyError> {
         self.settle_only(key, None).await
     }
 
     /// The same, but only if the record has this version. Any other record remains in the old storage.
-    async fn settle_only(&self, key: &TokenKey, only: Option<Version>) -> Result<Settled, StorageError> {
+    async fn settle_only(&self, key: &TokenKey, only: Option<Version>) -> Result<Settled, CopyError> {
         let nothing = Settled { moved: Moved::Gone, from: [None; 2], to: None };
         loop {
             let sent_at = Instant::now();
-            let Some(found) = self.old.get(key).await? else { return Ok(nothing) };
+            let Some(found) = self.old.get(key).await.map_err(CopyError::Source)? else { return Ok(nothing) };
             let Unmarked { found, before } = unmark(found);
             if only.is_some() && only != Some(found.version) && only != before {
                 return Ok(nothing);
@@ -54,13 +55,18 @@ impl Migrating {
                 None => match self.old.put(key, &mark(&found), Precondition::Version(found.version)).await {
                     Ok(version) => version,
                     Err(StorageError::Conflict) => continue,
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(CopyError::Source(error)),
                 },
             };
             let from = [before.or(Some(found.version)), Some(marked)];
             let read = Read { found, sent_at };
             let Some((moved, to)) = self.fill(key, &read, marked).await? else { continue };
-            self.old.delete(key, Some(marked)).await?;
+            if self.is_verifying
+                && let Some(written) = to
+            {
+                self.verify(key, &read, marked, written).await?;
+            }
+            self.old.delete(key, Some(marked)).await.map_err(CopyError::Source)?;
             return Ok(Settled { moved, from, to });
         }
     }
@@ -72,7 +78,7 @@ impl Migrating {
         key: &TokenKey,
         read: &Read,
         marked: Version,
-    ) -> Result<Option<(Moved, Option<Version>)>, StorageError> {
+    ) -> Result<Option<(Moved, Option<Version>)>, CopyError> {
         loop {
             let place = match self.new.put(key, &placeholder(), Precondition::Absent).await {
                 Ok(version) => version,
@@ -80,25 +86,49 @@ impl Migrating {
                     Ok(Some(found)) if is_placeholder(found.value.key_id.as_deref()) => found.version,
                     Ok(None) => continue,
                     Ok(Some(found)) if found.version == marked => {
-                        self.old.put(key, &read.record(), Precondition::Version(marked)).await?;
-                        return Err(same_storage());
+                        let unmarked = self.old.put(key, &read.record(), Precondition::Version(marked)).await;
+                        unmarked.map_err(CopyError::Source)?;
+                        return Err(CopyError::Target(same_storage()));
                     }
                     Ok(Some(_)) | Err(StorageError::Corrupt { .. }) => return Ok(Some((Moved::Newer, None))),
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(CopyError::Target(error)),
                 },
-                Err(error) => return Err(error),
+                Err(error) => return Err(CopyError::Target(error)),
             };
             // Before the placeholder was written, another process may have moved and then deleted the record.
-            if self.old.get(key).await?.is_none_or(|found| found.version != marked) {
-                self.new.delete(key, Some(place)).await?;
+            if !self.is_marked(key, marked).await? {
+                self.new.delete(key, Some(place)).await.map_err(CopyError::Target)?;
                 return Ok(None);
             }
             match self.new.put(key, &read.record(), Precondition::Version(place)).await {
                 Ok(version) => return Ok(Some((Moved::Written, Some(version)))),
                 Err(StorageError::Conflict) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(CopyError::Target(error)),
             }
         }
+    }
+
+    /// Reads back what was written into the new storage. If it is different, it is removed there, and the old storage
+    /// still has the record.
+    async fn verify(&self, key: &TokenKey, read: &Read, marked: Version, written: Version) -> Result<(), CopyError> {
+        match self.new.get(key).await {
+            Ok(Some(found)) if found.version == written && !is_same(&found.value, &read.found.value) => {}
+            // This record, or one that another process has written since.
+            Ok(Some(_)) => return Ok(()),
+            // Another process may have removed it: first from the old storage.
+            Ok(None) if !self.is_marked(key, marked).await? => return Ok(()),
+            Ok(None) => return Err(CopyError::Target(not_as_written("it has no such record"))),
+            Err(StorageError::Corrupt { .. }) => {}
+            Err(error) => return Err(CopyError::Target(error)),
+        }
+        self.new.delete(key, Some(written)).await.map_err(CopyError::Target)?;
+        Err(CopyError::Target(not_as_written("its record is different")))
+    }
+
+    /// Whether the old storage still has a marked record.
+    async fn is_marked(&self, key: &TokenKey, marked: Version) -> Result<bool, CopyError> {
+        let found = self.old.get(key).await.map_err(CopyError::Source)?;
+        Ok(found.is_some_and(|found| found.version == marked))
     }
 
     /// The record in the new storage. A placeholder counts as absent.
@@ -140,7 +170,7 @@ impl Migrating {
             Precondition::Version(version) => {
                 Precondition::Version(self.settle_at(key, version).await?.ok_or(StorageError::Conflict)?)
             }
-            Precondition::Always => match self.settle(key).await {
+            Precondition::Always => match self.settle(key).await.map_err(CopyError::into_storage_error) {
                 Err(error) if cannot_move(&error) => {
                     let version = self.new.put(key, record, when).await?;
                     self.old.delete(key, None).await.map_err(ambiguous)?;
@@ -158,11 +188,14 @@ impl Migrating {
         let Some(found) = self.old.get(key).await? else { return Ok(Some(version)) };
         let Unmarked { found, before } = unmark(found);
         if found.version == version || before == Some(version) {
-            let settled = self.settle_only(key, Some(version)).await?;
+            let settled = self.settle_only(key, Some(version)).await.map_err(CopyError::into_storage_error)?;
             return Ok(settled.to.filter(|_| settled.from.contains(&Some(version))));
         }
         match self.in_new(key).await? {
-            Some(found) if found.version == version => self.settle(key).await.map(|_| Some(version)),
+            Some(found) if found.version == version => {
+                self.settle(key).await.map_err(CopyError::into_storage_error)?;
+                Ok(Some(version))
+            }
             _ => Ok(None),
         }
     }
@@ -206,7 +239,7 @@ impl Migrating {
                 None => Ok(false),
             };
         }
-        match self.settle(key).await {
+        match self.settle(key).await.map_err(CopyError::into_storage_error) {
             Err(error) if cannot_move(&error) => {
                 let removed = self.old.delete(key, None).await?;
                 Ok(self.new.delete(key, None).await.map_err(ambiguous)? || removed)
@@ -309,6 +342,16 @@ fn same_storage() -> StorageError {
     StorageError::Misconfigured {
         advice: "name two storages for a move".to_owned(),
         source: "the old and the new storage are the same".into(),
+    }
+}
+
+fn not_as_written(what: &'static str) -> StorageError {
+    StorageError::Misconfigured {
+        advice:
+            "the storage does not return what was written; find out what changes its records, such as a trigger or a \
+            proxy. The old storage still has the record"
+                .to_owned(),
+        source: what.into(),
     }
 }
 

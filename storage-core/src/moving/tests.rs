@@ -18,6 +18,7 @@ use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, Toke
 
 mod lost_replies;
 mod model;
+mod verified;
 
 use model::{CALLS, Call, Config, STARTS, Start, expected, is_documented, is_linearizable, model};
 
@@ -164,7 +165,10 @@ impl World {
             Call::Login => wrote(storage.put(&key, &record, Precondition::Always).await)?,
             Call::Logout => storage.delete(&key, None).await?.to_string(),
             Call::Remove => storage.delete(&key, Some(self.first)).await?.to_string(),
-            Call::Move => migrating.move_record(&key).await.map(|_| String::new())?,
+            Call::Move => {
+                let moved = migrating.verifying().move_record(&key).await.map_err(CopyError::into_storage_error);
+                moved.map(|_| String::new())?
+            }
         })
     }
 
@@ -319,6 +323,6 @@ fn storage_is_not_moved_into_itself() {
     let same: Arc<dyn TokenStorage> = Arc::new(world.old.clone());
     let migrating = Migrating::new(Arc::clone(&same), same);
     let error = now(migrating.move_record(&key())).unwrap_err();
-    assert!(matches!(error, StorageError::Misconfigured { .. }), "{error:?}");
+    assert!(matches!(error, CopyError::Target(StorageError::Misconfigured { .. })), "{error:?}");
     assert_eq!(text(&now(world.old.get(&key())).unwrap().unwrap().value), "first");
 }
