@@ -16,7 +16,6 @@ use crate::error::{Failure, UNEXPECTED, integer};
 use crate::layout::{Bucket, Layout, Place, escape, key_of};
 use crate::record::{HEADER_GUESS, Header};
 use crate::servers::{Request, Servers};
-use crate::setup::text;
 
 /// The maximum number of entries of one page.
 const MAX_PAGE: usize = 1000;
@@ -24,7 +23,8 @@ const MAX_PAGE: usize = 1000;
 /// The range of one bucket's index that is still to be listed, in the syntax of ZRANGEBYLEX.
 struct Span {
     bucket: Bucket,
-    first: String,
+    /// Bytes, because a member need not be UTF-8 if another program wrote it.
+    first: Vec<u8>,
     last: String,
     /// The number of members at the last count, or a guess.
     count: usize,
@@ -138,7 +138,7 @@ impl Lister<'_> {
             let last = members.last().cloned();
             keys.extend(members.iter().filter_map(|member| self.readable(member)));
             if !exhausted && let (Some(span), Some(last)) = (self.spans.front_mut(), last) {
-                span.first = format!("({last}");
+                span.first = behind(&last);
                 span.count = span.count.saturating_sub(members.len()).max(1);
                 break;
             }
@@ -151,8 +151,8 @@ impl Lister<'_> {
     }
 
     /// Decodes a member. A name that is not a valid key is logged and left out.
-    fn readable(&self, member: &str) -> Option<TokenKey> {
-        let key = key_of(member).ok();
+    fn readable(&self, member: &[u8]) -> Option<TokenKey> {
+        let key = key_in(member);
         if key.is_none() {
             tracing::warn!(
                 prefix = self.layout.prefix(),
@@ -229,8 +229,8 @@ async fn invalid_in(servers: &Servers, layout: &Layout, mut span: Span) -> Resul
         let mut command = redis::cmd("ZRANGEBYLEX");
         command.arg(layout.index(span.bucket)).arg(&span.first).arg(&span.last).arg("LIMIT").arg(0).arg(MAX_PAGE);
         let names = members(&servers.request(layout.slot(span.bucket), Request::Read(&[command])).await?)?;
-        let next = names.last().filter(|_| names.len() == MAX_PAGE).map(|last| format!("({last}"));
-        found.extend(names.into_iter().filter(|name| key_of(name).is_err()));
+        let next = names.last().filter(|_| names.len() == MAX_PAGE).map(|last| behind(last));
+        found.extend(names.iter().filter(|name| key_in(name).is_none()).map(|name| escaped(name)));
         match next {
             Some(next) => span.first = next,
             None => return Ok(found),
@@ -262,7 +262,7 @@ fn spans(filter: &Filter, after: Option<&Place>) -> VecDeque<Span> {
         .filter(wanted)
         .map(|bucket| {
             let resumed = after.filter(|place| place.bucket == bucket && place.member >= common);
-            let first = resumed.map_or(start.clone(), |place| format!("({}", place.member));
+            let first = resumed.map_or(start.clone().into_bytes(), |place| behind(place.member.as_bytes()));
             Span { bucket, first, last: last.clone(), count: 1 }
         })
         .collect()
@@ -274,13 +274,38 @@ fn unreadable_entry(key: TokenKey) -> Entry {
 }
 
 /// Decodes the reply of ZRANGEBYLEX.
-fn members(replies: &[Value]) -> Result<Vec<String>, Failure> {
+fn members(replies: &[Value]) -> Result<Vec<Vec<u8>>, Failure> {
+    let bytes = |member: &Value| match member {
+        Value::BulkString(bytes) => Some(bytes.clone()),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone().into_bytes()),
+        _ => None,
+    };
     match replies {
         [Value::Array(members)] => {
-            members.iter().map(text).collect::<Option<_>>().ok_or(Failure::Unchanged(UNEXPECTED))
+            members.iter().map(bytes).collect::<Option<_>>().ok_or(Failure::Unchanged(UNEXPECTED))
         }
         _ => Err(Failure::Unchanged(UNEXPECTED)),
     }
+}
+
+/// The key that a member encodes, if it is one.
+fn key_in(member: &[u8]) -> Option<TokenKey> {
+    key_of(std::str::from_utf8(member).ok()?).ok()
+}
+
+/// The start of a range behind a member, in the syntax of ZRANGEBYLEX.
+fn behind(member: &[u8]) -> Vec<u8> {
+    [b"(", member].concat()
+}
+
+/// A member as text, with `\xff` for each byte that is not UTF-8.
+fn escaped(member: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in member.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -289,7 +314,8 @@ mod tests {
 
     fn ranges(filter: &Filter, after: Option<&TokenKey>) -> Vec<(String, String)> {
         let after = after.map(|key| Place::of(key).unwrap());
-        spans(filter, after.as_ref()).into_iter().map(|span| (span.first, span.last)).collect()
+        let text = |first| String::from_utf8(first).unwrap();
+        spans(filter, after.as_ref()).into_iter().map(|span| (text(span.first), span.last)).collect()
     }
 
     #[test]
@@ -302,6 +328,19 @@ mod tests {
         assert_eq!(ranges(&user, None), [("[:alice:".to_owned(), "(:alice;".to_owned())]);
         assert_eq!(ranges(&user.provider("git"), None), [("[:alice:git:".to_owned(), "(:alice:git;".to_owned())]);
         assert_eq!(ranges(&everything.user("alice"), None).len(), 256);
+    }
+
+    #[test]
+    fn members_that_are_not_utf8_are_no_keys() {
+        let members = members(&[Value::Array(vec![
+            Value::BulkString(b":alice:git:".to_vec()),
+            Value::BulkString(b":ali\xff\xfece:git:".to_vec()),
+        ])])
+        .unwrap();
+        let keys: Vec<_> = members.iter().map(|member| key_in(member)).collect();
+        assert_eq!(keys, [Some(TokenKey::new("git", "alice").unwrap()), None]);
+        assert_eq!(escaped(&members[1]), r":ali\xff\xfece:git:");
+        assert_eq!(behind(&members[1]), b"(:ali\xff\xfece:git:");
     }
 
     #[test]
