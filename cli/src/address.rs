@@ -9,14 +9,18 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use url::Url;
 
+use crate::advice;
+
 /// How long to wait for a server that does not respond to a connection request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a storage cannot be used. The error shows no user name, password or option of the URL.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the storage {shown}")]
+#[error("cannot use the storage {shown}{}", after_semicolon(.advice))]
 pub struct UnusableStorage {
     shown: String,
+    /// What to do, unless the source says it.
+    advice: Option<&'static str>,
     #[source]
     source: BoxError,
 }
@@ -25,17 +29,30 @@ impl UnusableStorage {
     /// Explains why a storage cannot be reached. A connection pool reports only a timeout, so the server is contacted
     /// again.
     pub(crate) async fn new(url: &str, error: StorageError) -> Self {
+        Self::with_options(url, error, "").await
+    }
+
+    /// The same, for a command whose options of the table start with this, such as `from-`.
+    pub(crate) async fn with_options(url: &str, error: StorageError, start: &str) -> Self {
         let refused = match &error {
             StorageError::Unavailable { .. } => why_unreachable(url).await,
             _ => None,
         };
-        Self { shown: without_secrets(url), source: refused.map_or_else(|| error.into(), BoxError::from) }
+        let (advice, source) = match refused {
+            Some(refused) => (Some(advice::UNREACHABLE), refused.into()),
+            None => (advice::of(&error), advice::for_operators(error, start).into()),
+        };
+        Self { shown: without_secrets(url), advice, source }
     }
 
     /// The URL of a storage for messages, without user name, password and options.
     pub(crate) fn shown(url: &str) -> String {
         without_secrets(url)
     }
+}
+
+fn after_semicolon(advice: &Option<&'static str>) -> String {
+    advice.map(|advice| format!("; {advice}")).unwrap_or_default()
 }
 
 /// The scheme of a URL, which is the longest beginning of the text that can be a scheme.

@@ -1,14 +1,27 @@
 //! The sealing keys with which a command opens tokens.
 
+mod error;
+mod wrap;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{env, fs};
+use std::{env, io};
 
 use clap::Args;
-use oauth_dance_core::{KeyRing, KeyRingError, TokenStorage, Tokens};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use oauth_dance_core::{AgeProvider, KeyLoader, KeyRing, KeyRingError, TokenStorage, Tokens};
+use zeroize::Zeroizing;
+
+pub use error::KeysError;
+pub use wrap::WrapArgs;
 
 /// The environment variable with a key ring.
 pub(crate) const VARIABLE: &str = "OAUTH_DANCE_KEYS";
+/// A key file is not longer.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// How the tokens are sealed. The key ring in the environment variable `OAUTH_DANCE_KEYS` is used if neither is named.
 #[derive(Args, Clone, Debug, Default)]
@@ -16,9 +29,21 @@ pub struct KeyArgs {
     /// The file of the sealing keys, one on each line; without it, OAUTH_DANCE_KEYS contains the keys
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// What unwraps wrapped keys.
+    #[command(flatten)]
+    pub age: AgeArgs,
     /// The tokens are stored in plain text, so no key is needed
     #[arg(long, conflicts_with = "key_file")]
     pub plaintext: bool,
+}
+
+/// What unwraps keys that `age` has wrapped.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AgeArgs {
+    /// The file of the age identity that unwraps the keys, if age has wrapped them
+    #[arg(long, value_name = "FILE", env = "OAUTH_DANCE_AGE_IDENTITY",
+        value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub age_identity: Option<PathBuf>,
 }
 
 /// How the tokens of a storage are sealed.
@@ -28,80 +53,50 @@ pub(crate) enum Keys {
     Plaintext,
 }
 
-/// Why there are no keys.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeysError {
-    /// No keys were named.
-    #[error(
-        "name the sealing keys with --key-file or in OAUTH_DANCE_KEYS, or add --plaintext if tokens are stored unsealed"
-    )]
-    Missing,
-    /// The file cannot be read.
-    #[error("the key file {} cannot be read; correct --key-file or its permissions", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Every user of this machine can read or replace the file.
-    #[error("every user of this machine can read or change the key file {}; run `chmod 600` on it, and rotate the keys", .path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file exists already.
-    #[error("the key file {} exists and is not overwritten; add a key with `oauth-dance key add`, or name another file", .path.display())]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be written.
-    #[error("the key file {} cannot be written; correct --key-file or the permissions of its folder", .path.display())]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A command that needs keys was run with `--plaintext`.
-    #[error("--plaintext does not apply; name the sealing keys with --key-file or in OAUTH_DANCE_KEYS")]
-    Plaintext,
-    /// The text is not a key ring.
-    #[error("{place} cannot be used")]
-    Invalid {
-        /// The file or the variable.
-        place: String,
-        /// Why.
-        #[source]
-        source: KeyRingError,
-    },
-}
-
 impl KeyArgs {
     /// The keys, or `None` if none are named.
-    pub(crate) fn load(&self) -> Result<Option<Keys>, KeysError> {
+    pub(crate) async fn load(&self) -> Result<Option<Keys>, KeysError> {
         if self.plaintext {
             return Ok(Some(Keys::Plaintext));
         }
         if let Some(path) = &self.key_file {
-            return read(path).map(|ring| Some(Keys::Ring(ring)));
+            return self.age.ring_in(path).await.map(|ring| Some(Keys::Ring(ring)));
         }
-        match env::var(VARIABLE) {
-            Ok(text) if !text.trim().is_empty() => {
-                let invalid = |source| KeysError::Invalid { place: VARIABLE.to_owned(), source };
-                KeyRing::parse(&text).map(|ring| Some(Keys::Ring(ring))).map_err(invalid)
-            }
-            _ => Ok(None),
+        let Some(text) = env::var_os(VARIABLE).map(OsString::into_string) else { return Ok(None) };
+        // What is not UTF-8 is no key.
+        let text = Zeroizing::new(text.unwrap_or_else(|_| "?".to_owned()));
+        match text.trim().is_empty() {
+            true => Ok(None),
+            false => self.age.ring(&text, VARIABLE).await.map(|ring| Some(Keys::Ring(ring))),
         }
     }
 
     /// The keys, for a command that needs them.
-    pub(crate) fn require(&self) -> Result<Keys, KeysError> {
-        self.load()?.ok_or(KeysError::Missing)
+    pub(crate) async fn require(&self) -> Result<Keys, KeysError> {
+        self.load().await?.ok_or(KeysError::Missing)
+    }
+}
+
+impl AgeArgs {
+    /// The file, which an empty variable does not name.
+    fn identity(&self) -> Option<&PathBuf> {
+        self.age_identity.as_ref().filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// The ring in a file that others cannot read.
+    pub(crate) async fn ring_in(&self, path: &Path) -> Result<KeyRing, KeysError> {
+        self.ring(&read(path)?, &format!("the key file {}", path.display())).await
+    }
+
+    /// The ring in a text, whose place a message names.
+    async fn ring(&self, text: &str, place: &str) -> Result<KeyRing, KeysError> {
+        match KeyRing::parse(text) {
+            Err(KeyRingError::Wrapped { .. }) => {}
+            parsed => return parsed.map_err(|source| KeysError::Invalid { place: place.to_owned(), source }),
+        }
+        let Some(identity) = self.identity() else { return Err(KeysError::NoIdentity { place: place.to_owned() }) };
+        let loaded = KeyLoader::new(AgeProvider::new(identity)).load(text).await;
+        loaded.map_err(|source| KeysError::NotLoaded { place: place.to_owned(), source })
     }
 }
 
@@ -115,21 +110,37 @@ impl Keys {
     }
 }
 
-/// Reads the key ring in a file that others cannot read.
-pub(crate) fn read(path: &Path) -> Result<KeyRing, KeysError> {
+/// Reads a key file that others can neither read nor change.
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, KeysError> {
     let unreadable = |source| KeysError::Unreadable { path: path.to_owned(), source };
-    if permissions(path).map_err(unreadable)?.is_some_and(|mode| mode & 0o007 != 0) {
+    let mut file = File::open(path).map_err(unreadable)?;
+    // Of the open file, because another one may have its name by now.
+    let found = file.metadata().map_err(unreadable)?;
+    if is_exposed(&found) {
         return Err(KeysError::Exposed { path: path.to_owned() });
     }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    let invalid = |source| KeysError::Invalid { place: format!("the key file {}", path.display()), source };
-    KeyRing::parse(&text).map_err(invalid)
+    if found.len() > MAX_FILE {
+        return Err(unreadable(io::Error::other("it is too large for a key file")));
+    }
+    // With room for the whole file, so that no smaller buffer is left in the memory.
+    let room = usize::try_from(found.len()).unwrap_or_default().max(4096) + 1;
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    file.by_ref().take(MAX_FILE).read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
+/// Whether others than the owner can read or change a file.
+fn is_exposed(found: &fs::Metadata) -> bool {
+    mode(found).is_some_and(|mode| mode & 0o077 != 0)
 }
 
 /// The permissions of a file on Unix. `None` on other systems.
-pub(crate) fn permissions(path: &Path) -> std::io::Result<Option<u32>> {
+pub(crate) fn mode(found: &fs::Metadata) -> Option<u32> {
     #[cfg(unix)]
-    return fs::metadata(path).map(|found| Some(std::os::unix::fs::PermissionsExt::mode(&found.permissions())));
+    return Some(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777);
     #[cfg(not(unix))]
-    fs::metadata(path).map(|_| None)
+    {
+        let _ = found;
+        None
+    }
 }

@@ -31,8 +31,10 @@
 //! There are no cargo features.
 
 mod address;
+mod advice;
 pub mod demo;
 mod exit;
+mod key_file;
 mod keys;
 pub mod migrate;
 mod open;
@@ -43,9 +45,9 @@ pub mod provider;
 mod state;
 
 pub use address::UnusableStorage;
-pub use keys::{KeyArgs, KeysError};
+pub use keys::{AgeArgs, KeyArgs, KeysError, WrapArgs};
 pub use open::{Place, StorageArgs};
-pub use output::OutputArgs;
+pub use output::{OutputArgs, on_one_line};
 
 /// Compiles the examples of the README.
 #[cfg(doctest)]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
-use oauth_dance_cli::{demo, migrate, operate};
+use oauth_dance_cli::{demo, migrate, on_one_line, operate};
 use tracing_subscriber::EnvFilter;
 
 /// Connect users' accounts at other services and store their OAuth tokens
@@ -97,18 +97,4 @@ fn log(level: &str) {
 fn failed(error: &dyn Error, code: u8) -> ExitCode {
     eprintln!("oauth-dance: {}", on_one_line(error));
     ExitCode::from(code)
-}
-
-/// The error and its causes. A cause is left out if the message already contains its text.
-fn on_one_line(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-        source = cause.source();
-    }
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }

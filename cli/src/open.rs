@@ -37,6 +37,9 @@ pub struct Place {
     /// The prefix of all keys in Redis [default: oauth-dance]
     #[arg(long, value_name = "NAME")]
     pub prefix: Option<String>,
+    /// How the options start that name this place, if the command has several.
+    #[arg(skip)]
+    pub(crate) options: &'static str,
 }
 
 /// How a command uses a storage.
@@ -55,6 +58,8 @@ pub(crate) struct Opened {
     /// The table, if the storage is a SQL database.
     pub(crate) table: Option<TableName>,
     url: String,
+    /// How the options start that name its place.
+    options: &'static str,
 }
 
 /// The storage by its type, for functions that only this type has.
@@ -85,7 +90,12 @@ pub(crate) async fn open(url: &str, place: &Place, access: Access) -> Result<Ope
     // A user without permission to read the bookkeeping table may still have permission to read tokens.
     let migrations = opened.migrations().await.unwrap_or_default();
     if migrations.iter().any(|status| status.state == MigrationState::Pending) {
-        return Err(OperateError::NotMigrated { storage: opened.shown() });
+        return Err(OperateError::NotMigrated { storage: opened.shown(), options: place.options });
+    }
+    if access == Access::Write
+        && let Err(error) = opened.try_write().await
+    {
+        return Err(opened.explain(error).await);
     }
     Ok(opened)
 }
@@ -94,13 +104,13 @@ async fn open_unmigrated(url: &str, place: &Place, access: Access) -> Result<Ope
     let target = Target::parse(url, place)?;
     let server = match connect(url, &target, access).await {
         Ok(server) => server,
-        Err(error) => return Err(UnusableStorage::new(url, error).await.into()),
+        Err(error) => return Err(UnusableStorage::with_options(url, error, place.options).await.into()),
     };
     let table = match target {
         Target::Sql(_, table) => Some(table),
         Target::Redis(_) => None,
     };
-    Ok(Opened { storage: server.storage(), server, table, url: url.to_owned() })
+    Ok(Opened { storage: server.storage(), server, table, url: url.to_owned(), options: place.options })
 }
 
 /// A place that exists in this kind of storage.
@@ -185,7 +195,7 @@ pub(crate) fn is_redis(scheme: &str) -> bool {
 impl Opened {
     /// The error of a command that uses this storage. It names the storage, and why its server cannot be reached.
     pub(crate) async fn explain(&self, error: StorageError) -> OperateError {
-        UnusableStorage::new(&self.url, error).await.into()
+        UnusableStorage::with_options(&self.url, error, self.options).await.into()
     }
 
     /// The URL, which may contain a password.

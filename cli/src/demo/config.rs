@@ -11,6 +11,7 @@ use oauth_dance::{ProviderConfig, Registration};
 use serde::Deserialize;
 
 use super::{DemoError, Options};
+use crate::keys::AgeArgs;
 
 /// The settings of the demo, with defaults filled in.
 pub(super) struct Config {
@@ -18,6 +19,7 @@ pub(super) struct Config {
     pub(super) listen: SocketAddr,
     pub(super) base_url: Option<String>,
     pub(super) key_file: PathBuf,
+    pub(super) age: AgeArgs,
     pub(super) timeout: Option<Duration>,
     pub(super) dangerously_allow_http: Vec<String>,
     pub(super) providers: Vec<Registration>,
@@ -50,6 +52,7 @@ impl Config {
             listen: options.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 3000))),
             base_url: options.base_url.or(file.base_url),
             key_file: options.key_file.or(file.key_file).unwrap_or_else(|| PathBuf::from("oauth-dance.key")),
+            age: options.age,
             timeout: options.timeout.or(file.timeout).map(seconds),
             dangerously_allow_http: [options.dangerously_allow_http, file.dangerously_allow_http].concat(),
             providers: providers.collect::<Result<_, _>>()?,

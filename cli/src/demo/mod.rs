@@ -25,6 +25,7 @@ use tokio::signal;
 use tokio::sync::watch;
 
 use crate::UnusableStorage;
+use crate::keys::{AgeArgs, KeysError};
 use crate::provider::LocalProvider;
 use config::Config;
 use storage::Storage;
@@ -51,6 +52,9 @@ pub struct Options {
     /// The file of the sealing keys; created with a new key if it does not exist [default: oauth-dance.key]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// What unwraps the keys, and wraps a new one.
+    #[command(flatten)]
+    pub age: AgeArgs,
     /// The timeout of a request to a provider, in seconds [default: 20]
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<NonZero<u32>>,
@@ -76,13 +80,8 @@ pub enum DemoError {
     #[error(transparent)]
     Providers(#[from] ConfigError),
     /// The key file cannot be used.
-    #[error("the key file {} {problem}", .path.display())]
-    Keys {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The storage URL has an unknown scheme.
     #[error(
         "unknown storage {scheme:?}; use sqlite:FILE, postgres:, mysql:, redis:, redis+cluster:, redis+sentinel: \
@@ -145,7 +144,7 @@ async fn start(config: Config, storage: Storage) -> Result<(), DemoError> {
     let listener = bind(config.listen).await?;
     let address = listener.local_addr().map_err(|error| DemoError::Serve(error.into()))?;
     let base_url = config.base_url.unwrap_or_else(|| format!("http://{address}"));
-    let keys = keys::load_or_create(&config.key_file)?;
+    let keys = keys::load_or_create(&config.key_file, &config.age).await?;
 
     let mut builder = storage
         .configure(&base_url, keys.clone())

@@ -20,8 +20,8 @@ use crate::progress::Progress;
   Copy the tokens of a stopped application, and compare every record:
   oauth-dance copy --from sqlite:tokens.db --to postgres://db/app --verify
 
-  Move what is left in the old storage, while all processes use Migrating::new:
-  oauth-dance copy --move --from postgres://db/app --to redis://cache.example")]
+  Move what is left in the old storage, while all processes use both (docs/operating.md, step 3):
+  oauth-dance copy --move --verify --from postgres://db/app --to redis://cache.example")]
 pub struct CopyOptions {
     /// The storage to read: sqlite:FILE, postgres://…, mysql://…, redis://… and so on
     #[arg(long, value_name = "URL", env = "OAUTH_DANCE_COPY_FROM", hide_env_values = true)]
@@ -47,13 +47,14 @@ pub struct CopyOptions {
     /// The prefix to write in Redis [default: oauth-dance]
     #[arg(long, value_name = "NAME")]
     pub to_prefix: Option<String>,
-    /// Remove each record from --from once it is in --to; safe while all processes use Migrating::new
-    #[arg(long = "move", conflicts_with_all = ["mirror", "verify"])]
+    /// Remove each record from --from once it is in --to; safe while all processes use both storages
+    #[arg(long = "move", conflicts_with = "mirror")]
     pub moves: bool,
     /// Also replace what is different in --to, and remove what is not in --from; for a --to that nothing uses yet
     #[arg(long)]
     pub mirror: bool,
-    /// Compare all records afterwards; exits with 1 if one is different
+    /// Compare all records afterwards; exits with 1 if one is different. With --move, compare each before it is removed,
+    /// and count afterwards what is left in --from
     #[arg(long)]
     pub verify: bool,
     /// How to print.
@@ -70,6 +71,7 @@ struct Counts {
     gone: u64,
     failed: u64,
     different: Option<u64>,
+    left: Option<u64>,
 }
 
 /// The two storages.
@@ -78,14 +80,14 @@ struct Pair {
     to: Opened,
 }
 
-/// Exits with 1 if a record was not copied, or is different.
+/// Exits with 1 if a record was not copied, is different, or was left behind by a move.
 pub(super) async fn run(options: &CopyOptions) -> Result<Exit, OperateError> {
-    let place = |table: &Option<String>, schema: &Option<String>, prefix: &Option<String>| Place {
-        table: Table { name: table.clone(), schema: schema.clone() },
-        prefix: prefix.clone(),
-    };
-    let from = place(&options.from_table, &options.from_schema, &options.from_prefix);
-    let to = place(&options.to_table, &options.to_schema, &options.to_prefix);
+    let (name, schema, prefix) = (&options.from_table, &options.from_schema, &options.from_prefix);
+    let table = Table { name: name.clone(), schema: schema.clone() };
+    let from = Place { table, prefix: prefix.clone(), options: "from-" };
+    let (name, schema, prefix) = (&options.to_table, &options.to_schema, &options.to_prefix);
+    let table = Table { name: name.clone(), schema: schema.clone() };
+    let to = Place { table, prefix: prefix.clone(), options: "to-" };
     let access = if options.moves { Access::Write } else { Access::Read };
     let pair = Pair {
         from: open::open(&options.from, &from, access).await?,
@@ -96,9 +98,10 @@ pub(super) async fn run(options: &CopyOptions) -> Result<Exit, OperateError> {
     let copier = Copier::new(Arc::clone(&pair.from.storage), Arc::clone(&pair.to.storage));
     let copier = if options.mirror { copier.mirroring() } else { copier };
     let migrating = Migrating::new(Arc::clone(&pair.to.storage), Arc::clone(&pair.from.storage));
+    let migrating = if options.verify { migrating.verifying() } else { migrating };
     let mut counts = Counts::default();
     let copy = async |key: &TokenKey| match options.moves {
-        true => migrating.move_record(key).await.map(Outcome::from).map_err(CopyError::Source),
+        true => migrating.move_record(key).await.map(Outcome::from),
         false => copier.copy(key).await.map(Outcome::from),
     };
     pair.each(&pair.from, "copied", &copy, |outcome| counts.add(outcome)).await?;
@@ -111,7 +114,9 @@ pub(super) async fn run(options: &CopyOptions) -> Result<Exit, OperateError> {
         })
         .await?;
     }
-    if options.verify {
+    if options.verify && options.moves {
+        counts.left = Some(pair.left().await?);
+    } else if options.verify {
         let mut different = 0;
         let compare = async |key: &TokenKey| {
             copier.is_same(key).await.map(|same| if same { Outcome::Same } else { Outcome::Newer })
@@ -120,7 +125,9 @@ pub(super) async fn run(options: &CopyOptions) -> Result<Exit, OperateError> {
         counts.different = Some(different);
     }
     counts.print(options.output)?;
-    Ok(Exit::found(counts.failed > 0 || counts.different.is_some_and(|different| different > 0)))
+    let is_incomplete =
+        [Some(counts.failed), counts.different, counts.left].into_iter().flatten().any(|count| count > 0);
+    Ok(Exit::found(is_incomplete))
 }
 
 /// The outcome of one record.
@@ -177,6 +184,9 @@ impl Counts {
         if let Some(different) = self.different {
             fields.push(("different", different.into()));
         }
+        if let Some(left) = self.left {
+            fields.push(("left_in_source", left.into()));
+        }
         Ok(print_fields(output, &fields)?)
     }
 }
@@ -212,6 +222,16 @@ impl Pair {
             }
         }
         Ok(())
+    }
+
+    /// The number of records that a move has left behind.
+    async fn left(&self) -> Result<u64, OperateError> {
+        let mut pages = Pages::of_everything(&self.from, Filter::everything());
+        let mut left = 0;
+        while let Some(page) = pages.next().await? {
+            left += page.len() as u64;
+        }
+        Ok(left)
     }
 
     /// What is wrong with one record.

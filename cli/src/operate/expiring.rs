@@ -41,7 +41,7 @@ pub struct ExpiringOptions {
 }
 
 pub(super) async fn run(options: &ExpiringOptions) -> Result<Exit, OperateError> {
-    let keys = if options.only_final { Some(options.keys.require()?) } else { options.keys.load()? };
+    let keys = if options.only_final { Some(options.keys.require().await?) } else { options.keys.load().await? };
     let opened = options.storage.open(Access::Read).await?;
     let tokens = keys.map(|keys| keys.tokens(&opened.storage));
     let columns = if tokens.is_some() { &COLUMNS[..] } else { &COLUMNS[..WITHOUT_STATE] };

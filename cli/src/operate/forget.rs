@@ -52,13 +52,10 @@ impl Remover {
     /// stored.
     pub(super) async fn new(storage: &StorageArgs, revocation: &RevocationArgs) -> Result<Self, OperateError> {
         let keys = match &revocation.config {
-            Some(_) => Some(revocation.keys.require()?),
+            Some(_) => Some(revocation.keys.require().await?),
             None => None,
         };
         let opened = storage.open(Access::Write).await?;
-        if let Err(error) = opened.try_write().await {
-            return Err(opened.explain(error).await);
-        }
         let revoker = match (&revocation.config, keys) {
             (Some(path), Some(keys)) => Some((oauth(path, &opened, &keys)?, keys.tokens(&opened.storage))),
             _ => None,

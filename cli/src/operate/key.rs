@@ -9,9 +9,10 @@ use oauth_dance_core::{Filter, KeyRing, StorageError};
 use serde_json::Value;
 
 use super::OperateError;
-use super::key_file::KeyFile;
 use super::records::{AT_ONCE, Pages, is_about_one_record};
 use crate::exit::Exit;
+use crate::key_file::{Change, KeyFile};
+use crate::keys::WrapArgs;
 use crate::open::{Access, Opened, StorageArgs};
 use crate::output::{OutputArgs, Rows};
 use crate::progress::Progress;
@@ -20,13 +21,17 @@ use crate::progress::Progress;
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create a key file with one new key, readable by its owner only; never overwrites a file
-    #[command(after_help = "Example:\n  oauth-dance key generate --key-file keys")]
-    Generate(FileOptions),
+    #[command(after_help = "Examples:
+  oauth-dance key generate --key-file keys
+
+  With a key that age has wrapped, so that the file alone opens nothing:
+  oauth-dance key generate --key-file keys --age-identity identity")]
+    Generate(NewKeyOptions),
     /// Show which keys have sealed the stored records, and how many records each key has sealed
     List(UsageOptions),
     /// Add a new key to the file, which opens and does not seal yet: the first step of a rotation
     #[command(after_help = "Example:\n  oauth-dance key add --key-file keys")]
-    Add(FileOptions),
+    Add(NewKeyOptions),
     /// Make a key the first of the file, which seals: the second step of a rotation
     #[command(after_help = "Example:\n  oauth-dance key promote 93b1f0a2c4d5e6f7 --key-file keys")]
     Promote(PromoteOptions),
@@ -40,6 +45,17 @@ pub struct FileOptions {
     /// The file of the sealing keys
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
+}
+
+/// A key file, and what wraps a new key.
+#[derive(Args, Debug)]
+pub struct NewKeyOptions {
+    /// The file.
+    #[command(flatten)]
+    pub file: FileOptions,
+    /// What wraps the key.
+    #[command(flatten)]
+    pub wrap: WrapArgs,
 }
 
 /// A key of a file.
@@ -96,7 +112,10 @@ pub enum RetireError {
         key_id: String,
     },
     /// The key seals new tokens.
-    #[error("key {key_id} is the first of the key file and seals new tokens; make another one the first, and reseal")]
+    #[error(
+        "key {key_id} is the first of the key file and seals new tokens; run `oauth-dance key promote` with another key, \
+        and `oauth-dance reseal`"
+    )]
     Primary {
         /// The id of the key.
         key_id: String,
@@ -116,21 +135,23 @@ pub enum RetireError {
 
 pub(super) async fn run(command: &KeyCommand) -> Result<Exit, OperateError> {
     match command {
-        KeyCommand::Generate(options) => {
-            println(&KeyFile::create(&options.key_file)?)?;
+        KeyCommand::Generate(NewKeyOptions { file, wrap }) => {
+            println(&KeyFile::create(&file.key_file, wrap).await?)?;
         }
-        KeyCommand::Add(options) => {
-            let mut file = KeyFile::read(&options.key_file)?;
-            let id = file.add();
-            file.save()?;
+        KeyCommand::Add(NewKeyOptions { file: FileOptions { key_file }, wrap }) => {
+            let change = Change::begin(key_file)?;
+            let mut file = KeyFile::read(key_file)?;
+            let id = file.add(wrap).await?;
+            change.replace(&file)?;
             println(&id)?;
         }
-        KeyCommand::Promote(PromoteOptions { key_id, file }) => {
-            let mut file = KeyFile::read(&file.key_file)?;
+        KeyCommand::Promote(PromoteOptions { key_id, file: FileOptions { key_file } }) => {
+            let change = Change::begin(key_file)?;
+            let mut file = KeyFile::read(key_file)?;
             if !file.promote(key_id) {
                 return Err(RetireError::NoSuchKey { key_id: key_id.clone() }.into());
             }
-            file.save()?;
+            change.replace(&file)?;
         }
         KeyCommand::List(options) => return list(options).await,
         KeyCommand::Retire(options) => return retire(options).await,
@@ -180,8 +201,12 @@ async fn list(options: &UsageOptions) -> Result<Exit, OperateError> {
 
 async fn retire(options: &RetireOptions) -> Result<Exit, OperateError> {
     let key_id = &options.key_id;
-    let file = options.key_file.as_deref().map(KeyFile::read).transpose()?;
-    if let Some(file) = &file {
+    // From here on, no other command can make this key the first one.
+    let change = match &options.key_file {
+        Some(path) => Some((Change::begin(path)?, KeyFile::read(path)?)),
+        None => None,
+    };
+    if let Some((_, file)) = &change {
         match file.ids().iter().position(|id| id == key_id) {
             None => return Err(RetireError::NoSuchKey { key_id: key_id.clone() }.into()),
             Some(0) => return Err(RetireError::Primary { key_id: key_id.clone() }.into()),
@@ -193,10 +218,10 @@ async fn retire(options: &RetireOptions) -> Result<Exit, OperateError> {
     if records > 0 {
         return Err(RetireError::Referenced { key_id: key_id.clone(), records }.into());
     }
-    match file {
-        Some(mut file) => {
+    match change {
+        Some((change, mut file)) => {
             file.remove(key_id);
-            file.save()?;
+            change.replace(&file)?;
             eprintln!("removed key {key_id} from the file; no stored record needs it");
         }
         None => eprintln!("no stored record needs key {key_id}; remove it from the key ring"),

@@ -38,7 +38,7 @@ pub struct ListOptions {
 }
 
 pub(super) async fn run(options: &ListOptions) -> Result<Exit, OperateError> {
-    let keys = if options.state { Some(options.keys.require()?) } else { None };
+    let keys = if options.state { Some(options.keys.require().await?) } else { None };
     let opened = options.storage.open(Access::Read).await?;
     let tokens = keys.map(|keys| keys.tokens(&opened.storage));
     let columns = if tokens.is_some() { &COLUMNS[..] } else { &COLUMNS[..WITHOUT_STATE] };

@@ -11,7 +11,6 @@ mod expiring;
 mod forget;
 mod import;
 mod key;
-mod key_file;
 mod list;
 mod purge;
 mod records;
@@ -39,7 +38,7 @@ pub use erase::EraseOptions;
 pub use expiring::ExpiringOptions;
 pub use forget::RevocationArgs;
 pub use import::{FlaskDanceOptions, ImportCommand, SourceError};
-pub use key::{FileOptions, KeyCommand, PromoteOptions, RetireError, RetireOptions, UsageOptions};
+pub use key::{FileOptions, KeyCommand, NewKeyOptions, PromoteOptions, RetireError, RetireOptions, UsageOptions};
 pub use list::ListOptions;
 pub use purge::PurgeOptions;
 pub use records::{FilterArgs, RecordsArgs};
@@ -121,12 +120,14 @@ pub enum OperateError {
     Table(#[from] MigrateError),
     /// The table is missing, or an older release has created it.
     #[error(
-        "the table in {storage} is missing or older than this release; correct --table and --schema, or run \
-        `oauth-dance migrate up`"
+        "the table in {storage} is missing or older than this release; correct --{options}table and --{options}schema, or \
+        run `oauth-dance migrate up`"
     )]
     NotMigrated {
         /// The storage, without secrets.
         storage: String,
+        /// How the options start that name its place.
+        options: &'static str,
     },
     /// The storage cannot be reached or used.
     #[error(transparent)]

@@ -53,7 +53,7 @@ pub(super) async fn unseal(options: &UnsealOptions) -> Result<Exit, OperateError
 }
 
 async fn run(options: &RecordsArgs, work: Work) -> Result<Exit, OperateError> {
-    let Keys::Ring(ring) = options.keys.require()? else { return Err(KeysError::Plaintext.into()) };
+    let Keys::Ring(ring) = options.keys.require().await? else { return Err(KeysError::Plaintext.into()) };
     let opened = options.storage.open(Access::Write).await?;
     let tokens = Tokens::sealed(std::sync::Arc::clone(&opened.storage), ring.clone());
     let mut rows = Rows::new(options.output, &COLUMNS);

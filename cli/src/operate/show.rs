@@ -41,7 +41,7 @@ pub struct ShowOptions {
 
 /// Exits with 1 if nothing is stored for the user.
 pub(super) async fn run(options: &ShowOptions) -> Result<Exit, OperateError> {
-    let keys = options.keys.require()?;
+    let keys = options.keys.require().await?;
     let opened = options.storage.open(Access::Read).await?;
     let tokens = keys.tokens(&opened.storage);
     let (tenant, provider) = (options.tenant.clone(), options.provider.clone());

@@ -38,7 +38,7 @@ struct Counts {
 }
 
 pub(super) async fn run(options: &StatsOptions) -> Result<Exit, OperateError> {
-    let keys = options.records.keys.require()?;
+    let keys = options.records.keys.require().await?;
     let opened = options.records.storage.open(Access::Read).await?;
     let tokens = keys.tokens(&opened.storage);
     let mut providers: BTreeMap<String, Counts> = BTreeMap::new();

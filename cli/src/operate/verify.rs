@@ -28,7 +28,7 @@ pub struct VerifyOptions {
 
 /// Exits with 1 if a record cannot be read.
 pub(super) async fn run(options: &VerifyOptions) -> Result<Exit, OperateError> {
-    let keys = options.records.keys.require()?;
+    let keys = options.records.keys.require().await?;
     let opened = options.records.storage.open(Access::Read).await?;
     let tokens = keys.tokens(&opened.storage);
     let mut rows = Rows::new(options.records.output, &COLUMNS);

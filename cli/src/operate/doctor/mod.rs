@@ -16,9 +16,9 @@ use sqlx::postgres::PgConnection;
 
 use super::OperateError;
 use crate::exit::Exit;
-use crate::keys::{KeyArgs, Keys, permissions};
+use crate::keys::{KeyArgs, Keys, KeysError};
 use crate::open::{Opened, Server, StorageArgs};
-use crate::output::{OutputArgs, Rows};
+use crate::output::{OutputArgs, Rows, on_one_line};
 use finding::Finding;
 
 /// The columns of the output.
@@ -75,7 +75,7 @@ pub(super) async fn run(options: &DoctorOptions) -> Result<Exit, OperateError> {
     }
     findings.extend(server(&opened).await?);
     if let Some(file) = &options.keys.key_file {
-        findings.push(key_file(file));
+        findings.push(key_file(&options.keys, file).await);
     }
     let bad = findings.iter().any(Finding::is_bad);
     let mut rows = Rows::new(options.output, &COLUMNS);
@@ -244,27 +244,28 @@ fn clock(server: Option<Timestamp>, here: Timestamp) -> Finding {
     }
 }
 
-/// Whether only its owner can read and change the file of the keys.
-fn key_file(path: &Path) -> Finding {
+/// Whether only its owner can read and change the file of the keys, and whether the keys can be loaded.
+async fn key_file(keys: &KeyArgs, path: &Path) -> Finding {
     let shown = path.display();
-    match permissions(path) {
-        Ok(Some(mode)) if mode & 0o007 != 0 => Finding::danger(
+    match keys.age.ring_in(path).await {
+        Ok(ring) => Finding::ok("key_file", format!("{shown}, whose first key is {}", ring.primary_id())),
+        Err(KeysError::Exposed { .. }) => Finding::danger(
             "key_file",
-            format!("every user of this machine can read or change {shown} ({:o})", mode & 0o777),
+            format!("other users of this machine can read or change {shown}"),
             "run `chmod 600` on it, and rotate the keys",
         ),
-        Ok(Some(mode)) if mode & 0o070 != 0 => Finding::warning(
-            "key_file",
-            format!("the group of {shown} can read or change it ({:o})", mode & 0o777),
-            "run `chmod 600` on it, unless its group is that of the application alone",
-        ),
-        Ok(_) => match crate::keys::read(path) {
-            Ok(ring) => Finding::ok("key_file", format!("{shown}, whose first key is {}", ring.primary_id())),
-            Err(error) => {
-                Finding::danger("key_file", error.to_string(), "name a file with one key of 32 bytes on each line")
-            }
-        },
-        Err(error) => Finding::danger("key_file", format!("{shown}: {error}"), "correct --key-file or the permissions"),
+        Err(KeysError::NoIdentity { .. }) => {
+            Finding::unknown("key_file", format!("the keys in {shown} are wrapped"), "name --age-identity as well")
+        }
+        Err(error @ KeysError::Unreadable { .. }) => {
+            Finding::danger("key_file", on_one_line(&error), "correct --key-file or the permissions")
+        }
+        Err(error @ KeysError::NotLoaded { .. }) => {
+            Finding::danger("key_file", on_one_line(&error), "correct what the message names")
+        }
+        Err(error) => {
+            Finding::danger("key_file", on_one_line(&error), "name a file with one key of 32 bytes on each line")
+        }
     }
 }
 

@@ -25,8 +25,8 @@ pub(super) async fn sqlite(
         _ => Finding::warning(
             "journal_mode",
             journal,
-            "open the file with SqliteStorage::connect, or set WAL on the application's own pool: without it, readers and \
-            writers block each other",
+            "run `sqlite3 FILE 'PRAGMA journal_mode = WAL'`, which the file remembers: without it, readers and writers block \
+            each other",
         ),
     });
     findings.push(match storage.network_file_system() {

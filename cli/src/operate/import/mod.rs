@@ -6,15 +6,18 @@ mod table;
 use std::collections::HashMap;
 
 use clap::{Args, Subcommand};
-use oauth_dance_core::{Precondition, StorageError, Token, TokenKey, TokensError};
+use futures_util::{StreamExt as _, stream};
+use oauth_dance_core::{Precondition, StorageError, Token, TokenKey, Tokens, TokensError};
 
 use super::OperateError;
+use super::records::{AT_ONCE, is_about_one_record};
 use crate::exit::Exit;
 use crate::keys::KeyArgs;
-use crate::open::{Access, StorageArgs};
+use crate::open::{Access, Opened, StorageArgs};
 use crate::output::{OutputArgs, print_fields, visible};
 use crate::progress::Progress;
 
+use table::Row;
 pub use table::SourceError;
 
 /// What to import from.
@@ -70,77 +73,127 @@ struct Counts {
 
 pub(super) async fn run(command: &ImportCommand) -> Result<Exit, OperateError> {
     let ImportCommand::FlaskDance(options) = command;
-    let keys = options.keys.require()?;
+    let keys = options.keys.require().await?;
     let opened = options.storage.open(Access::Write).await?;
     let tokens = keys.tokens(&opened.storage);
-    let rows = table::read(options).await?;
-    let mut counts = Counts::default();
-    let newest = newest(options, rows, &mut counts);
-    let mut progress = Progress::new("imported");
-    for (key, found) in newest {
-        match tokens.put(&key, &found.token, Precondition::Absent).await {
-            Ok(_) => counts.imported += 1,
-            Err(TokensError::Storage(StorageError::Conflict)) => counts.stored_already += 1,
-            Err(TokensError::Storage(error)) if super::records::is_about_one_record(&error) => {
-                progress.suspend(|| eprintln!("row {}: {error}", found.row));
-                counts.failed += 1;
-            }
-            Err(TokensError::Storage(error)) => return Err(opened.explain(error).await),
-            Err(other) => return Err(opened.explain(StorageError::unavailable(other)).await),
+    let mut table = table::Table::open(options).await?;
+    let mut import = Import { options, opened, tokens, counts: Counts::default(), progress: Progress::new("imported") };
+    let mut newest = Newest::default();
+    while let Some(rows) = table.next().await? {
+        let mut complete = Vec::new();
+        for row in rows {
+            import.add(row, &mut newest, &mut complete);
         }
-        progress.add(1);
+        import.store(complete).await?;
     }
+    import.store(newest.take_all()).await?;
+    let Import { counts, progress, .. } = import;
     drop(progress);
     counts.print(options.output)?;
     Ok(Exit::found(counts.failed > 0 || counts.without_user > 0))
 }
 
-/// The token of a row.
+/// An import that is running.
+struct Import<'a> {
+    options: &'a FlaskDanceOptions,
+    opened: Opened,
+    tokens: Tokens,
+    counts: Counts,
+    progress: Progress,
+}
+
+/// A row's token.
 struct Found {
     row: String,
+    /// The same as a number, if it is one.
+    number: Option<u64>,
     token: Token,
 }
 
-/// Selects one token for each key, because Flask-Dance may have stored several. The token that expires last is used,
-/// and the last row if they expire at the same time.
-fn newest(options: &FlaskDanceOptions, rows: Vec<table::Row>, counts: &mut Counts) -> HashMap<TokenKey, Found> {
-    let mut newest: HashMap<TokenKey, Found> = HashMap::new();
-    for row in rows {
-        let Some(user) = row.user.clone().or_else(|| options.user_of_others.clone()) else {
-            counts.without_user += 1;
-            eprintln!("row {} has no user and is skipped; name one with --user-of-others", visible(&row.id));
-            continue;
+/// The newest token of each key, for the users whose rows are not complete. Flask-Dance can store several tokens of a key:
+/// the one that expires last is used, and of equal ones the last.
+#[derive(Default)]
+struct Newest {
+    /// The user of the rows that are being read.
+    user: Option<String>,
+    of_user: HashMap<TokenKey, Found>,
+    /// Of the user that rows without one get, until the last row, because that user can have other rows.
+    of_others: HashMap<TokenKey, Found>,
+}
+
+impl Newest {
+    fn take_all(self) -> Vec<(TokenKey, Found)> {
+        self.of_user.into_iter().chain(self.of_others).collect()
+    }
+}
+
+impl Import<'_> {
+    /// Adds a row. The tokens of the user before are complete if it is of another user.
+    fn add(&mut self, row: Row, newest: &mut Newest, complete: &mut Vec<(TokenKey, Found)>) {
+        if row.user != newest.user {
+            complete.extend(newest.of_user.drain());
+            newest.user.clone_from(&row.user);
+        }
+        let others = self.options.user_of_others.as_ref();
+        let Some(user) = row.user.clone().or_else(|| others.cloned()) else {
+            self.counts.without_user += 1;
+            self.report(&format!(
+                "row {} has no user and is skipped; name one with --user-of-others",
+                visible(&row.id)
+            ));
+            return;
         };
-        let key = key(options, &row.provider, user);
+        let tokens = if Some(&user) == others { &mut newest.of_others } else { &mut newest.of_user };
+        let key = key(self.options, &row.provider, user);
         let parsed = key.and_then(|key| Ok((key, flask_dance::token(&row.token, row.created_at)?)));
         let (key, token) = match parsed {
             Ok(parsed) => parsed,
             Err(problem) => {
-                counts.failed += 1;
-                eprintln!("row {}: {problem}", visible(&row.id));
-                continue;
+                self.counts.failed += 1;
+                self.report(&format!("row {}: {problem}", visible(&row.id)));
+                return;
             }
         };
-        let found = Found { row: row.id, token };
-        let Some(other) = newest.get(&key) else {
-            newest.insert(key, found);
-            continue;
+        let found = Found { number: row.id.parse().ok(), row: row.id, token };
+        let Some(other) = tokens.get(&key) else {
+            tokens.insert(key, found);
+            return;
         };
-        counts.duplicates += 1;
-        let is_newer = found.token.expires_at() >= other.token.expires_at();
+        self.counts.duplicates += 1;
+        let order = |found: &Found| (found.token.expires_at(), found.number);
+        let is_newer = order(&found) >= order(other);
         let (used, dropped) = if is_newer { (&found.row, &other.row) } else { (&other.row, &found.row) };
-        eprintln!(
-            "rows {} and {} are both of {}; row {} is used",
-            visible(dropped),
-            visible(used),
-            visible(&key.to_string()),
-            visible(used)
-        );
+        let (used, dropped, owner) = (visible(used), visible(dropped), visible(&key.to_string()));
+        self.report(&format!("rows {dropped} and {used} are both of {owner}; row {used} is used"));
         if is_newer {
-            newest.insert(key, found);
+            tokens.insert(key, found);
         }
     }
-    newest
+
+    /// Stores tokens, several at the same time. What is stored already remains.
+    async fn store(&mut self, found: Vec<(TokenKey, Found)>) -> Result<(), OperateError> {
+        let tokens = &self.tokens;
+        let puts = found.iter().map(|(key, found)| tokens.put(key, &found.token, Precondition::Absent));
+        let mut outcomes = stream::iter(puts).buffered(AT_ONCE).zip(stream::iter(&found));
+        while let Some((outcome, (_, found))) = outcomes.next().await {
+            match outcome {
+                Ok(_) => self.counts.imported += 1,
+                Err(TokensError::Storage(StorageError::Conflict)) => self.counts.stored_already += 1,
+                Err(TokensError::Storage(error)) if is_about_one_record(&error) => {
+                    self.counts.failed += 1;
+                    self.progress.suspend(|| eprintln!("row {}: {error}", visible(&found.row)));
+                }
+                Err(TokensError::Storage(error)) => return Err(self.opened.explain(error).await),
+                Err(other) => return Err(self.opened.explain(StorageError::unavailable(other)).await),
+            }
+            self.progress.add(1);
+        }
+        Ok(())
+    }
+
+    fn report(&self, message: &str) {
+        self.progress.suspend(|| eprintln!("{message}"));
+    }
 }
 
 fn key(options: &FlaskDanceOptions, provider: &str, user: String) -> Result<TokenKey, &'static str> {
