@@ -107,12 +107,62 @@ fn a_record_of_the_target_remains_unless_mirroring() {
 }
 
 #[test]
+fn a_verified_move_compares_and_leaves_nothing() {
+    on_pairs(|from, to| {
+        for user in ["one", "two"] {
+            from.store(&key("github", user), 3600);
+        }
+        let short = Record::new(vec![0, 255, 7]).with_retain_for(Some(Duration::from_secs(600)));
+        from.store_record(&key("github", "short"), &short);
+        to.store(&key("github", "two"), 60);
+        let [one, newer] = [record(from, &key("github", "one")), record(to, &key("github", "two"))];
+
+        let run = copy(from, to, &["--move", "--verify"]);
+        assert_eq!((run.code, counts(&run)), (0, [2, 0, 1, 0, 0]), "{} to {}: {}", from.name, to.name, run.stderr);
+        assert!(run.stdout.contains("\"left_in_source\":0"), "{}", run.stdout);
+        assert_eq!((users(from), users(to)), (0, 3));
+        assert_eq!([record(to, &key("github", "one")), record(to, &key("github", "two"))], [one, newer]);
+
+        let again = copy(from, to, &["--move", "--verify"]);
+        assert_eq!((again.code, counts(&again)), (0, [0; 5]), "{}", again.stderr);
+    });
+}
+
+/// A trigger of the target changes what is written, as a proxy or a column type might.
+#[test]
+fn a_target_that_alters_records_loses_none() {
+    for name in ["SQLite", "MariaDB"] {
+        let (Some(from), Some(to)) = (Backend::new("SQLite"), Backend::new(name)) else { continue };
+        let alice = key("github", "alice");
+        from.store(&alice, 3600);
+        let place = &to.place;
+        let change = match name {
+            "SQLite" => format!(
+                "CREATE TRIGGER change_{place} AFTER UPDATE OF payload ON {place} WHEN length(new.payload) < 1000 BEGIN \
+                UPDATE {place} SET payload = zeroblob(1000) WHERE rowid = new.rowid; END"
+            ),
+            _ => format!("CREATE TRIGGER change_{place} BEFORE UPDATE ON {place} FOR EACH ROW SET NEW.payload = 'x'"),
+        };
+        to.sql(&change);
+        let run = copy(&from, &to, &["--move", "--verify"]);
+        assert_eq!(run.code, 2, "{}{}", run.stdout, run.stderr);
+        run.assert_one_line(&["cannot use the storage", "does not return what was written", "still has the record"]);
+        assert!(from.has(&alice) && !to.has(&alice));
+
+        to.sql(&format!("DROP TRIGGER change_{place}"));
+        let run = copy(&from, &to, &["--move", "--verify"]);
+        assert_eq!((run.code, counts(&run)), (0, [1, 0, 0, 0, 0]), "{}", run.stderr);
+        let tokens = from.tokens().with_storage(std::sync::Arc::clone(&to.storage));
+        assert!(to.block_on(tokens.get(&alice)).unwrap().is_some());
+    }
+}
+
+#[test]
 fn a_killed_copy_continues_when_run_again() {
-    for moves in [false, true] {
+    for (moves, options) in [(false, &[][..]), (true, &["--move"]), (true, &["--move", "--verify"])] {
         on_pairs(|from, to| {
             const RECORDS: usize = 1000;
             from.store_many(RECORDS);
-            let options: &[&str] = if moves { &["--move"] } else { &[] };
             let mut child =
                 command(from, to).args(options).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let start = Instant::now();

@@ -130,7 +130,7 @@ fn a_storage_that_rejects_writes_is_a_finding() {
 #[test]
 fn a_key_file_that_others_can_read_is_a_finding() {
     let Some(backend) = Backend::new("SQLite") else { return };
-    for (mode, result) in [(0o600, "ok"), (0o400, "ok"), (0o640, "warning"), (0o604, "danger"), (0o602, "danger")] {
+    for (mode, result) in [(0o600, "ok"), (0o400, "ok"), (0o640, "danger"), (0o604, "danger"), (0o602, "danger")] {
         fs::set_permissions(&backend.key_file, fs::Permissions::from_mode(mode)).unwrap();
         let doctor = backend.run_with_keys(&["doctor", "--json"]);
         assert_eq!(check(&doctor, "key_file").0, result, "{mode:o}");

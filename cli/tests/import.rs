@@ -78,7 +78,7 @@ impl<'a> Flask<'a> {
         self.backend.block_on(async {
             match self.url.split_once(':').unwrap().0 {
                 "sqlite" => {
-                    sqlx::SqliteConnection::connect(&self.url)
+                    sqlx::SqliteConnection::connect(&format!("{}?mode=rwc", self.url))
                         .await
                         .unwrap()
                         .execute(sqlx::raw_sql(sql))
@@ -193,6 +193,76 @@ fn the_newest_of_duplicate_rows_is_imported() {
         let run = flask.import(&["--user-of-others", "anonymous"]);
         assert_eq!(counts(&run), [1, 2, 2, 0, 1], "{}", run.stderr);
         assert!(backend.has(&key("acme", "anonymous")));
+    });
+}
+
+/// A table with text as the user's id, in the default collation of the database.
+fn create_table(flask: &Flask<'_>) {
+    flask.execute(
+        "CREATE TABLE flask_dance_oauth (id INTEGER PRIMARY KEY, provider VARCHAR(50), created_at TIMESTAMP NULL, \
+        token TEXT, user_id VARCHAR(256))",
+    );
+}
+
+/// Inserts rows of id, user and the second at which the token expires.
+fn insert_rows(flask: &Flask<'_>, rows: &[(usize, Option<String>, u64)]) {
+    let value = |(id, user, expires_at): &(usize, Option<String>, u64)| {
+        let user = user.as_ref().map_or("NULL".to_owned(), |user| format!("'{user}'"));
+        let token = format!(r#"{{"access_token": "CANARY-{id}", "expires_at": {expires_at}}}"#);
+        format!("({id}, 'acme', '2020-01-01 00:00:00', '{token}', {user})")
+    };
+    for rows in rows.chunks(500) {
+        let values: Vec<_> = rows.iter().map(value).collect();
+        flask.execute(&format!(
+            "INSERT INTO flask_dance_oauth (id, provider, created_at, token, user_id) VALUES {}",
+            values.join(", ")
+        ));
+    }
+}
+
+#[test]
+fn every_row_of_every_page_is_imported_once() {
+    const USERS: usize = 2500;
+    on_every_storage(|backend| {
+        let flask = Flask::new(backend);
+        create_table(&flask);
+        let mut rows: Vec<_> = (0..USERS).map(|user| (user, Some(format!("u{user}")), 2_000_000_000)).collect();
+        // The duplicates of a user are far from each other, and the one in the middle is the newest.
+        rows.push((9_000, Some("u77".to_owned()), 3_000_000_000));
+        rows.push((10_000, Some("u77".to_owned()), 2_000_000_000));
+        // One user has more rows than a page.
+        rows.extend((0..1_200).map(|row| (20_000 + row, Some("many".to_owned()), 2_000_000_000 + row as u64 % 600)));
+        // Different users, of which a collation may think otherwise.
+        let alike = ["alice", "Alice", "ALICE", "alice ", "\u{e1}lice", "z"];
+        rows.extend(
+            alike.iter().enumerate().map(|(index, user)| (30_000 + index, Some((*user).to_owned()), 2_000_000_000)),
+        );
+        rows.extend([(40_000, None, 2_000_000_000), (40_001, Some(String::new()), 2_000_000_000)]);
+        insert_rows(&flask, &rows);
+
+        let run = flask.import(&[]);
+        let imported = (USERS + alike.len() + 1) as u64;
+        assert_eq!(counts(&run), [imported, 0, 2 + 1_199, 2, 0], "{}", backend.name);
+        for (user, token) in [("u77", 9_000), ("u0", 0), ("u2499", 2_499), ("many", 21_199), ("alice ", 30_003)] {
+            let stored = backend.block_on(backend.tokens().get(&key("acme", user))).unwrap().unwrap().value;
+            assert_eq!(stored.secret().expose(), format!("CANARY-{token}"), "{user} on {}", backend.name);
+        }
+        let again = flask.import(&[]);
+        assert_eq!(counts(&again), [0, imported, 2 + 1_199, 2, 0], "{}", backend.name);
+    });
+}
+
+#[test]
+fn rows_without_a_user_and_those_of_their_user_are_one() {
+    on_every_storage(|backend| {
+        let flask = Flask::new(backend);
+        create_table(&flask);
+        let rows = [(1, None, 2_000_000_000), (2, Some("bot".to_owned()), 3_000_000_000), (3, None, 2_500_000_000)];
+        insert_rows(&flask, &rows);
+        let run = flask.import(&["--user-of-others", "bot"]);
+        assert_eq!((run.code, counts(&run)), (0, [1, 0, 2, 0, 0]), "{}: {}", backend.name, run.stderr);
+        let stored = backend.block_on(backend.tokens().get(&key("acme", "bot"))).unwrap().unwrap().value;
+        assert_eq!(stored.secret().expose(), "CANARY-2");
     });
 }
 

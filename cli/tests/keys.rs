@@ -59,16 +59,42 @@ fn a_key_file_is_created_once_for_its_owner_only() {
 fn a_key_file_that_others_can_read_is_refused() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("keys");
-    key_command(&["generate"], &file);
-    for mode in [0o604, 0o602, 0o644] {
+    let id = key_command(&["generate"], &file).stdout.trim().to_owned();
+    let before = fs::read_to_string(&file).unwrap();
+    let storage = format!("sqlite:{}", folder.path().join("none.db").display());
+    for mode in [0o604, 0o602, 0o644, 0o640, 0o620, 0o610, 0o777] {
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-        let run = key_command(&["add"], &file);
-        assert_eq!(run.code, 2, "{mode:o}");
-        run.assert_one_line(&["every user of this machine can read", "chmod 600"]);
+        for arguments in [&["key", "add"][..], &["key", "promote", &id], &["verify", "--storage", &storage]] {
+            let run = Run::of(oauth_dance().args(arguments).arg("--key-file").arg(&file));
+            assert_eq!(run.code, 2, "{mode:o} {arguments:?}");
+            run.assert_one_line(&["other users of this machine can read", "chmod 600"]);
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), before);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left over");
     }
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-    assert_eq!(key_command(&["add"], &file).code, 0, "a group may read it");
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640, "as before");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(key_command(&["add"], &file).code, 0);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "as before");
+}
+
+#[test]
+fn one_command_at_a_time_changes_a_key_file() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("keys");
+    key_command(&["generate"], &file);
+    let runs: Vec<_> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..8).map(|_| scope.spawn(|| key_command(&["add"], &file))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    let text = fs::read_to_string(&file).unwrap();
+    let keys = text.lines().filter(|line| !line.starts_with('#')).count();
+    let added = runs.iter().filter(|run| run.code == 0).count();
+    assert_eq!(keys, 1 + added, "every key that was reported is there");
+    for run in runs.iter().filter(|run| run.code != 0) {
+        run.assert_one_line(&["another command is changing the key file", "again"]);
+    }
+    assert!(added > 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left over");
 }
 
 /// The steps of docs/operating.md, while another process refreshes tokens with each key ring.

@@ -47,7 +47,11 @@ pub fn on_every_storage(test: impl Fn(&Backend)) {
 impl Backend {
     /// `None` if the environment names no such server.
     pub fn new(name: &'static str) -> Option<Self> {
-        let folder = TempDir::new().unwrap();
+        Self::with_folder(name, TempDir::new().unwrap())
+    }
+
+    /// The same, with its files in this folder.
+    pub fn with_folder(name: &'static str, folder: TempDir) -> Option<Self> {
         let url = match name {
             "SQLite" => format!("sqlite:{}", folder.path().join("tokens.db").display()),
             "PostgreSQL" => backend("POSTGRES_URL")?,
