@@ -1,5 +1,6 @@
 //! Lets the users of an [axum](https://docs.rs/axum) application connect accounts at other sites, stores their OAuth tokens,
 //! and gives handlers and background jobs an authenticated API client.
+//!
 //! # When to use it
 //!
 //! Use it if your application calls the API of another site **on behalf of its users** (GitHub, Google, your own provider),
@@ -31,7 +32,7 @@
 //!     let app = Router::new().route("/", get(home)).merge(oauth.routes()).layer(oauth.layer()).with_state(oauth.clone());
 //!     let listener = tokio::net::TcpListener::bind("localhost:3000").await?;
 //!     axum::serve(listener, app).await?;
-//! Wait until logins and refreshes in flight have stored their tokens.
+//!     // Wait until logins and refreshes in flight have stored their tokens.
 //!     oauth.finish().await;
 //!     Ok(())
 //! }
@@ -42,6 +43,43 @@
 //! `SqliteStorage` of [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx), and [`KeyRing::generate`] by a key ring that
 //! is stored with the other secrets of the application ([`KeyRing::parse`]), or wrapped by a key management service
 //! ([`KeyLoader`]).
+//!
+//! # Users
+//!
+//! This crate has no user accounts of its own. The builder needs one source of users, which says who is signed in:
+//!
+//! | the application | setting |
+//! | --- | --- |
+//! | signs users in itself, with sessions, a framework or a proxy | [`OAuthBuilder::user`], from any axum extractor |
+//! | signs users in with an account at a provider | the same, and a hook that creates the user ([`Hooks::authorized`]) |
+//! | has no users | [`OAuthBuilder::anonymous_users`]: each browser is a user |
+//!
+//! # Background jobs
+//!
+//! A job has no request, so it names the user. The client is the same, and so is the refresh behind it:
+//!
+//! ```
+//! use oauth_dance::testing::TestProvider;
+//! use oauth_dance::{ConnectError, KeyRing, MemoryStorage, OAuth, User};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A provider for tests, so that this example needs no account.
+//! let provider = TestProvider::start().await?;
+//! let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+//!     .provider(provider.registration("acme"))
+//!     .anonymous_users()
+//!     .build()?;
+//!
+//! let (alice, bob) = (User::new("alice"), User::new("bob"));
+//! provider.connect(&oauth, "acme", &alice).await?;
+//!
+//! let notes = oauth.client("acme", &alice).await?.get("/notes").send().await?.success()?;
+//! assert_eq!(notes.json::<serde_json::Value>()?["user"], "alice");
+//! assert!(matches!(oauth.client("acme", &bob).await, Err(ConnectError::NotConnected)));
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Features
 //!
@@ -66,6 +104,7 @@
 //! * [`presets`], [`Provider`] and [`ProviderConfig`]: providers as data.
 //! * [`Hooks`]: take part in a login, to create users, to reject it, or to show your own pages.
 //! * [`ApiError`], [`ConnectError`] and [`LoginError`]: what can fail, and what to do about it.
+//! * `testing` (with the cargo feature of that name): a provider and a clock for the tests of your application.
 //! * [The guide](https://github.com/oauth-dance/oauth-dance/blob/main/docs/guide/README.md), by task, and
 //!   [recipes](https://github.com/oauth-dance/oauth-dance/tree/main/examples/recipes/src): complete applications, one for
 //!   each way to identify users.
@@ -82,7 +121,6 @@
 //! requests itself, omit the query of the callback route.
 //! [Security](https://github.com/oauth-dance/oauth-dance/blob/main/docs/security.md) has the threat model, and the test for
 //! each defence.
-//! defence.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod app;

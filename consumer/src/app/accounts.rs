@@ -1,10 +1,15 @@
+//! Lists what a user has connected.
+//!
+//! A list reads the keys and the hints that are stored unsealed beside each token, and no token. It therefore works for
+//! tokens of providers that are no longer configured, and for tokens sealed with a key that is lost.
+
 use oauth_dance_core::{Filter, PageRequest, Timestamp};
 
 use super::OAuth;
 use crate::browser::user::User;
 use crate::error::ConnectError;
 
-/// One account that a user has connected.
+/// One account that a user has connected, in the list of [`OAuth::accounts`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Account {
@@ -12,13 +17,35 @@ pub struct Account {
     pub provider: String,
     /// The user, with the [account](User::account) if one was named, as an argument of [`OAuth::client`].
     pub user: User,
-    /// When its access token expires, if it does.
+    /// When its access token expires, if that is known. An expired access token does not mean that the connection has ended:
+    /// it is refreshed when it is next used.
     pub expires_at: Option<Timestamp>,
 }
 
 impl OAuth {
     /// All accounts that a user has connected at any provider, without reading the tokens. Accounts at providers that are no
-    /// longer configured are included, so that their tokens can be deleted.
+    /// longer configured are included, so that their tokens can be deleted. The list is not limited: a user has few
+    /// accounts.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, testing::TestProvider};
+    /// use oauth_dance::User;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// let alice = User::new("alice");
+    /// provider.connect(&oauth, "acme", &alice).await?;
+    /// provider.connect(&oauth, "acme", &alice.clone().with_account("work")).await?;
+    ///
+    /// let accounts = oauth.accounts(&alice).await?;
+    /// assert_eq!(accounts.len(), 2);
+    /// assert!(accounts.iter().any(|account| account.user.account() == Some("work")));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ConnectError::Storage`], caused by [`Unsupported`](oauth_dance_core::StorageError::Unsupported) if the storage

@@ -1,4 +1,8 @@
 //! Refreshes tokens in the background.
+//!
+//! An application does not need this: a token is refreshed when it is used. It helps in two cases. A provider whose refresh
+//! tokens expire if they are not used for some time requires a refresh now and then. And a user who opens a page after hours
+//! waits for a refresh, unless it was made ahead of time.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,7 +15,30 @@ use crate::error::ConnectError;
 
 impl OAuth {
     /// Lists the stored tokens once and refreshes those that are [`Due`], each exactly once, however many processes do the
-    /// same. Tokens of providers that are not configured are not touched.
+    /// same. Tokens of providers that are not configured are not touched. Call it from a scheduled job; for a task in the
+    /// application itself, use [`keep_refreshing`](Self::keep_refreshing).
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::{TestClock, TestProvider}};
+    /// use std::time::Duration;
+    /// use oauth_dance::Due;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (provider, clock) = (TestProvider::start().await?, TestClock::new());
+    /// # let storage = MemoryStorage::new().with_clock(clock.clock());
+    /// # let oauth = OAuth::builder("http://localhost:3000", storage, KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).clock(clock.clock()).anonymous_users().build()?;
+    /// provider.connect(&oauth, "acme", &User::new("alice")).await?;
+    /// let due = Due::expiring_within(Duration::from_secs(600));
+    /// assert_eq!(oauth.refresh_due(&due).await?.refreshed, 0);
+    ///
+    /// // The access token lasts an hour.
+    /// clock.advance(Duration::from_secs(3300));
+    /// assert_eq!(oauth.refresh_due(&due).await?.refreshed, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ConnectError::Storage`] if the storage cannot list. A token that cannot be read or refreshed is counted in the
@@ -25,7 +52,7 @@ impl OAuth {
     }
 
     /// Calls [`refresh_due`](Self::refresh_due) indefinitely, with pauses of about `period`. Any number of replicas can run
-    /// it.
+    /// it. An error is logged, and the next pass follows after the usual pause.
     ///
     /// ```
     /// use std::time::Duration;

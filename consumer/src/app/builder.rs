@@ -1,3 +1,8 @@
+//! The configuration of an application, checked as a whole.
+//!
+//! Setters store and never fail, so that a configuration reads as one expression. [`OAuthBuilder::build`] checks everything
+//! at once, at start, when an operator sees the error: a misconfiguration must not appear with the first login.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -25,7 +30,40 @@ use crate::protocol::registered::Registered;
 /// Longer than any request takes, and than two responses to the same browser can be apart.
 const LEDGER_RETENTION: Duration = Duration::from_secs(600);
 
-/// A configuration in progress; see [`OAuth::builder`].
+/// The configuration of an [`OAuth`] value. It starts with [`OAuth::builder`] or [`OAuth::per_request`], and ends with
+/// [`build`](Self::build).
+///
+/// A source of users is required: [`user`](Self::user), [`users`](Self::users) or
+/// [`anonymous_users`](Self::anonymous_users). Everything else has a default:
+///
+/// | setting | default |
+/// | --- | --- |
+/// | [`provider`](Self::provider) | none; each call adds one |
+/// | [`hooks`](Self::hooks) | a login stores the token for the signed-in user |
+/// | [`login_path`](Self::login_path), [`callback_path`](Self::callback_path) | `/login/{provider}`, `/login/{provider}/authorized` |
+/// | [`timeout`](Self::timeout) | 20 seconds for one call of a provider |
+/// | [`max_response`](Self::max_response) | 10 MiB for one API response |
+/// | [`retention`](Self::retention) | tokens are stored until they are deleted |
+/// | [`ledger`](Self::ledger) | none; only for [`OAuth::per_request`] |
+/// | `cache` (with that cargo feature) | none |
+/// | [`clock`](Self::clock) | the system's |
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::http::HeaderMap;
+/// use oauth_dance::presets::{GitHub, Google};
+/// use oauth_dance::{KeyRing, MemoryStorage, OAuth, User};
+///
+/// let oauth = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+///     .provider(GitHub::provider().with_scopes(["repo"]).client("id", "secret"))
+///     .provider(Google::provider().client("id", "secret"))
+///     .user(|headers: HeaderMap| async move { Some(User::new(headers.get("x-user")?.to_str().ok()?)) })
+///     .timeout(Duration::from_secs(10))
+///     .login_path("/connect/{provider}")
+///     .build()?;
+/// assert_eq!(oauth.login_path("github"), "/connect/github");
+/// # Ok::<(), oauth_dance::ConfigError>(())
+/// ```
 #[must_use]
 pub struct OAuthBuilder {
     base_url: String,
@@ -73,7 +111,28 @@ impl OAuthBuilder {
         Self { per_request: true, ..self }
     }
 
-    /// Adds a provider.
+    /// Adds a provider, with the client that is registered there. The same provider can be added several times under
+    /// different [names](crate::Provider::named), for example with different scopes: each has its own routes and tokens.
+    ///
+    /// ```
+    /// use oauth_dance::presets::GitLab;
+    /// use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth};
+    ///
+    /// let builder = || OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate()).anonymous_users();
+    /// let (public, work) = (GitLab::provider(), GitLab::at("gitlab.example.com"));
+    ///
+    /// let same_name = builder()
+    ///     .provider(public.clone().client("id", "secret"))
+    ///     .provider(work.clone().client("id", "secret"))
+    ///     .build();
+    /// assert!(matches!(same_name, Err(ConfigError::DuplicateProvider { .. })));
+    ///
+    /// let both = builder()
+    ///     .provider(public.client("id", "secret"))
+    ///     .provider(work.named("work").client("id", "secret"))
+    ///     .build();
+    /// assert!(both.is_ok());
+    /// ```
     pub fn provider(mut self, registration: Registration) -> Self {
         self.registrations.push(registration);
         self
@@ -92,6 +151,11 @@ impl OAuthBuilder {
     /// });
     /// # let _ = builder;
     /// ```
+    ///
+    /// The extractor gets no state, as it must work in every router. Pass what it needs as an
+    /// [`Extension`](axum::Extension), or capture it in the closure. If the extractor rejects the request, the request fails
+    /// with an error: an application must not treat a user as signed out because its session store is unavailable. Use
+    /// `Option<E>` or `Result<E, E::Rejection>` for an extractor that rejects visitors.
     pub fn user<E, F, Resolved>(self, resolve: F) -> Self
     where
         E: FromRequestParts<()> + Send + 'static,
@@ -101,34 +165,65 @@ impl OAuthBuilder {
         self.users(ByExtractor::new(resolve))
     }
 
-    /// Determines the signed-in user with your own [`Users`].
+    /// Determines the signed-in user with your own [`Users`]: if the lookup can fail, or needs the whole request. Otherwise
+    /// [`user`](Self::user) is shorter.
     pub fn users(self, users: impl Users) -> Self {
         Self { users: Some(UserSource::Application(Box::new(users))), ..self }
     }
 
     /// For an application without user accounts: each browser is a user, identified by a sealed cookie that is set when its
     /// first login ends and lasts 180 days. [`OAuth::layer`] allows rotating the keys of that cookie.
+    ///
+    /// The cookie is the only identification. A user who deletes it, or uses another browser, has to connect the account
+    /// again, and the earlier token remains stored: set a [`retention`](Self::retention).
     pub fn anonymous_users(self) -> Self {
         let users = AnonymousUsers::new(self.keys.clone(), self.clock.clone());
         Self { users: Some(UserSource::Anonymous(users)), ..self }
     }
 
-    /// Sets the application's hooks.
+    /// Sets the application's [`Hooks`], which take part in logins and learn about refreshes. A later call replaces them.
     pub fn hooks(self, hooks: impl Hooks) -> Self {
         Self { hooks: Arc::new(hooks), ..self }
     }
 
-    /// Sets the login route's path. The default is `/login/{provider}`.
+    /// Sets the login route's path, which must contain `{provider}` as a whole segment. The default is `/login/{provider}`.
+    /// The page that a provider redirects to after a logout is `/ended` below it.
     pub fn login_path(self, path: impl Into<String>) -> Self {
         Self { login_path: path.into(), ..self }
     }
 
-    /// Sets the callback route's path, from which redirect URIs are built. The default is `/login/{provider}/authorized`.
+    /// Sets the callback route's path, from which redirect URIs are built. It must contain `{provider}` as a whole segment.
+    /// The default is `/login/{provider}/authorized`, which is the path of Flask-Dance.
+    ///
+    /// Providers compare redirect URIs exactly, so a change requires a change of every registration. For a provider where
+    /// only one is registered under another path, use
+    /// [`Registration::with_redirect_uri`](crate::Registration::with_redirect_uri).
+    ///
+    /// ```
+    /// use oauth_dance::presets::GitHub;
+    /// use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth};
+    ///
+    /// let builder = |path: &str| {
+    ///     OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+    ///         .provider(GitHub::provider().client("id", "secret"))
+    ///         .anonymous_users()
+    ///         .callback_path(path)
+    /// };
+    /// let oauth = builder("/auth/{provider}/callback").build()?;
+    /// assert_eq!(oauth.redirect_uri("github")?, "https://app.example/auth/github/callback");
+    /// assert!(matches!(builder("/auth/callback").build(), Err(ConfigError::Path { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn callback_path(self, path: impl Into<String>) -> Self {
         Self { callback_path: path.into(), ..self }
     }
 
-    /// Sets the timeout of one call of a provider, including its response. The default is 20 seconds.
+    /// Sets the timeout of one call of a provider, including its response. The default is 20 seconds. It applies to token
+    /// requests, to the metadata of issuers and to API calls; one API call can have
+    /// [another](crate::ApiRequest::timeout).
+    ///
+    /// A longer timeout also delays recovery: if a process is killed during a refresh, others wait until ten seconds after
+    /// the timeout before they take it over. For a refresh, the timeout is at most ten minutes.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.timeout = timeout;
         self
@@ -164,24 +259,30 @@ impl OAuthBuilder {
         self
     }
 
-    /// Sets the size limit of an API response in bytes. The default is 10 MiB.
+    /// Sets the size limit of an API response in bytes. The default is 10 MiB. A larger response is
+    /// [`ApiError::TooLarge`](crate::ApiError::TooLarge), and is not read to its end. One call can have
+    /// [another limit](crate::ApiRequest::max_response). Token responses have a fixed, smaller limit.
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.limits.max_response = bytes;
         self
     }
 
     /// Sets how long the storage retains a token after its last write. By default, it retains the token until it is deleted.
+    ///
+    /// Every login and refresh is a write, so the tokens of users who return are not affected. Choose a time after which an
+    /// unused connection may be forgotten: at least the lifetime of the refresh token, and longer than the pauses between
+    /// the refreshes of background jobs. The token is not revoked at the provider when its retention ends.
     pub fn retention(self, retain_for: Duration) -> Self {
         Self { retention: Some(retain_for), ..self }
     }
 
-    /// Puts a cache in front of the storage, in the memory of this process, so that handlers do not read a token again that was
-    /// read recently.
+    /// Puts a cache in front of the storage, in the memory of this process, so that handlers do not read a token again that
+    /// was read recently.
     ///
-    /// The cost: after a logout or [`disconnect`](OAuth::disconnect) in *another* process, this process can use the token for at
-    /// most the cache's age. It sees its own writes at once. Refreshes, logins, [`OAuth::connection`] and [`OAuth::tokens`] read
-    /// the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the details. The storages of
-    /// [`OAuth::per_request`] have no cache.
+    /// The cost: after a logout or [`disconnect`](OAuth::disconnect) in *another* process, this process can use the token
+    /// for at most the cache's age. It sees its own writes at once. Refreshes, logins, [`OAuth::connection`] and
+    /// [`OAuth::tokens`] read the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the details. The
+    /// storages of [`OAuth::per_request`] have no cache.
     ///
     /// ```
     /// use std::time::Duration;
@@ -213,7 +314,8 @@ impl OAuthBuilder {
         Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
     }
 
-    /// Sets the clock, for tests.
+    /// Sets the clock, for tests: `testing::TestClock` (with the cargo feature `testing`) is a clock that stands still until
+    /// it is advanced. It decides when tokens, login attempts and cookies expire. Timeouts use the real time.
     pub fn clock(self, clock: Clock) -> Self {
         let builder = Self { clock, ..self };
         match builder.users {
@@ -222,7 +324,20 @@ impl OAuthBuilder {
         }
     }
 
-    /// Checks the configuration and builds the [`OAuth`] value.
+    /// Checks the configuration and builds the [`OAuth`] value. It sends no request: the metadata of an OpenID provider is
+    /// fetched when it is first needed, so that an application starts even if a provider is unavailable.
+    ///
+    /// ```
+    /// use oauth_dance::{ConfigError, KeyRing, MemoryStorage, OAuth, Provider};
+    ///
+    /// let acme = Provider::new("acme", "https://acme.example/authorize", "http://acme.example/token");
+    /// let built = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+    ///     .provider(acme.client("id", "secret"))
+    ///     .anonymous_users()
+    ///     .build();
+    /// // Secrets would travel unencrypted.
+    /// assert!(matches!(built, Err(ConfigError::Invalid { field: "token_endpoint", .. })));
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError`], which names the provider and the field.

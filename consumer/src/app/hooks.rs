@@ -1,3 +1,8 @@
+//! The points of a login at which an application can take part.
+//!
+//! A hook is a method of one trait, so that hooks share their state, and an application implements only those that it needs.
+//! Their arguments are structs that cannot be constructed outside, so that a field can be added without breaking anyone.
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -11,6 +16,17 @@ use crate::error::LoginError;
 use crate::protocol::openid::identity::Identity;
 
 /// Callbacks for an application to take part in the dance. Every method has a default that does nothing.
+///
+/// | hook | is called | to |
+/// | --- | --- | --- |
+/// | [`before_login`](Self::before_login) | before the browser is redirected to the provider | change scopes and parameters, or reject the login |
+/// | [`authorized`](Self::authorized) | with the new token, before it is stored | create and sign in users, check the identity |
+/// | [`repeated`](Self::repeated) | if a browser sends a successful callback again | repeat what `authorized` did to the request |
+/// | [`failed`](Self::failed) | after a failed login | show a page of the application |
+/// | [`refresh`](Self::refresh) | after each refresh | notify users who have to connect again |
+///
+/// Set them with [`OAuthBuilder::hooks`](crate::OAuthBuilder::hooks). A sign-in with a provider's account, in an application
+/// without [OpenID Connect](Identity):
 ///
 /// ```
 /// use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
@@ -31,10 +47,14 @@ use crate::protocol::openid::identity::Identity;
 /// ```
 #[async_trait]
 pub trait Hooks: Send + Sync + 'static {
-    /// Called before the browser is redirected to the provider. It may change the request.
+    /// Called before the browser is redirected to the provider. It may change the scopes and parameters of the request; see
+    /// [`BeforeLogin`]. It runs while the browser waits, so it should not wait for long.
     ///
     /// # Errors
-    /// Any error stops the login.
+    /// Any error stops the login, and becomes [`LoginError::Hook`].
+    ///
+    /// # Cancel safety
+    /// If the browser disconnects, the future is dropped at its next `await`. Nothing has been stored then.
     async fn before_login(&self, login: &mut BeforeLogin<'_>) -> Result<(), BoxError> {
         let _ = login;
         Ok(())
@@ -91,11 +111,29 @@ pub trait Hooks: Send + Sync + 'static {
 
     /// Called when a stored token was refreshed, or could not be refreshed, or needs the user's authorization. It should
     /// return at once, and leave work to a task of its own.
+    ///
+    /// Each process reports what it does itself: a user who has to connect again is reported by the process that noticed it.
+    ///
+    /// ```
+    /// use oauth_dance::{Hooks, RefreshEvent, TokenKey};
+    ///
+    /// struct Notify(tokio::sync::mpsc::UnboundedSender<String>);
+    ///
+    /// impl Hooks for Notify {
+    ///     fn refresh(&self, key: &TokenKey, event: &RefreshEvent) {
+    ///         if matches!(event, RefreshEvent::NeedsAuthorization { .. }) {
+    ///             // Another task sends the mail.
+    ///             let _ = self.0.send(format!("{}: connect {} again", key.user(), key.provider()));
+    ///         }
+    ///     }
+    /// }
+    /// ```
     fn refresh(&self, key: &TokenKey, event: &RefreshEvent) {
         let _ = (key, event);
     }
 
-    /// Called when a login has failed. It may return a page of the application; `None` shows the plain default page.
+    /// Called when a login has failed. It may return a page of the application; `None` shows the plain default page. The
+    /// failure has been logged already, and [`LoginError`] has an example.
     async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
         let _ = failure;
         None
@@ -220,7 +258,14 @@ pub struct FailedLogin<'a> {
     pub parts: &'a Parts,
 }
 
-/// What to do with a token that a provider has issued.
+/// What to do with a token that a provider has issued: the result of [`Hooks::authorized`].
+///
+/// | the login | decision |
+/// | --- | --- |
+/// | connects an account of the signed-in user | `Decision::store()` |
+/// | signs a user in, and the application calls the API later | `Decision::store().for_user(user)` |
+/// | only identifies the user | `Decision::discard().redirect("/home")` |
+/// | connects one of several accounts at the provider | `Decision::store().as_account(id)` |
 #[derive(Debug)]
 #[must_use]
 pub struct Decision {
@@ -232,7 +277,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Stores the token for the signed-in user.
+    /// Stores the token for the signed-in user. If no user is signed in and none is named with [`for_user`](Self::for_user),
+    /// the login fails with [`LoginError::NoUser`].
     pub fn store() -> Self {
         Self { store: true, user: None, account: None, subject: None, response: None }
     }
@@ -245,7 +291,8 @@ impl Decision {
         Self { store: false, user: None, account: None, subject: None, response: None }
     }
 
-    /// Stores the token for this user, regardless of who is signed in.
+    /// Stores the token for this user, regardless of who is signed in. It does not sign the user in: do that in the hook,
+    /// for example with the session in [`Authorized::parts`], or with a cookie of the response.
     pub fn for_user(mut self, user: User) -> Self {
         self.user = Some(user);
         self
@@ -270,12 +317,14 @@ impl Decision {
         self
     }
 
-    /// Redirects the browser to this address. It is not checked.
+    /// Redirects the browser to this address instead of [`Authorized::next`]. It is not checked, so do not take it from the
+    /// request.
     pub fn redirect(self, to: &str) -> Self {
         self.respond(Redirect::to(to))
     }
 
-    /// Responds to the callback with this response.
+    /// Responds to the callback with this response instead of a redirect. Its cookies are set. If it is not a redirect, the
+    /// URL of the callback remains in the browser's address bar; the code in it is spent.
     pub fn respond(mut self, response: impl IntoResponse) -> Self {
         self.response = Some(response.into_response());
         self

@@ -1,4 +1,10 @@
 //! The value that an application uses: its providers and its users' tokens, with the parts they need.
+//!
+//! Everything that needs no HTTP request is here: clients for background jobs, the state of a connection, disconnecting, and
+//! refreshing ahead of time. The routes, the extractors and the layer are methods of the same type, in `web`.
+//!
+//! The parts are in one `Arc`, so that a clone costs one increment. The tokens are beside it, because a request can have its
+//! own storage: [`OAuth::in_request`] combines the shared parts with that storage, and everything behind it works as usual.
 
 pub(crate) mod accounts;
 mod background;
@@ -46,7 +52,57 @@ const MAX_REMOVE_RETRIES: usize = 8;
 /// The providers of an application and its users' tokens.
 ///
 /// Create one at start with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and put it into the router's state,
-/// where the extractors find it. Cloning is cheap.
+/// where the extractors find it. Cloning is cheap, and the clones share everything: HTTP connections, metadata of issuers,
+/// and the refreshes in flight. Two values that are built separately coordinate their refreshes only through the storage, as
+/// two processes do.
+///
+/// | to | use |
+/// | --- | --- |
+/// | let users connect accounts | [`routes`](Self::routes), [`login_path`](Self::login_path) |
+/// | call an API in a handler | the extractors [`Connected`](crate::Connected) and [`Connections`](crate::Connections) |
+/// | call an API in a background job | [`client`](Self::client), [`clients`](Self::clients) |
+/// | show which accounts are connected | [`connection`](Self::connection), [`accounts`](Self::accounts) |
+/// | disconnect an account, or log out at the provider | [`disconnect`](Self::disconnect), [`end_session`](Self::end_session) |
+/// | refresh tokens before a user waits for it | [`refresh_due`](Self::refresh_due), [`keep_refreshing`](Self::keep_refreshing) |
+/// | report readiness, and shut down | [`check`](Self::check), [`finish`](Self::finish) |
+///
+/// If the router has its own type of state, let the extractors find the `OAuth` in it:
+///
+/// ```
+/// use axum::extract::FromRef;
+/// use axum::{Router, routing::get};
+/// use oauth_dance::presets::GitHub;
+/// use oauth_dance::{ApiError, Connected, KeyRing, MemoryStorage, OAuth};
+///
+/// #[derive(Clone)]
+/// struct App {
+///     oauth: OAuth,
+/// }
+///
+/// impl FromRef<App> for OAuth {
+///     fn from_ref(app: &App) -> Self {
+///         app.oauth.clone()
+///     }
+/// }
+///
+/// async fn home(github: Connected<GitHub>) -> Result<String, ApiError> {
+///     github.get("/user").send().await?.success()?.text()
+/// }
+///
+/// # fn main() -> Result<(), oauth_dance::ConfigError> {
+/// let oauth = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+///     .provider(GitHub::provider().client("id", "secret"))
+///     .anonymous_users()
+///     .build()?;
+/// let app: Router = Router::new()
+///     .route("/", get(home))
+///     .merge(oauth.routes())
+///     .layer(oauth.layer())
+///     .with_state(App { oauth });
+/// # let _ = app;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct OAuth {
     pub(crate) inner: Arc<Inner>,
@@ -84,6 +140,22 @@ impl OAuth {
     /// `base_url` is the address at which browsers reach the application, such as `https://app.example`. Redirect URIs are
     /// built from it and never from a request's headers, so they are correct behind any proxy. It must be https, unless it
     /// is on this machine. Tokens and cookies are sealed with `keys`.
+    ///
+    /// A base URL can have a path, if a proxy strips it before it forwards a request:
+    ///
+    /// ```
+    /// use oauth_dance::presets::GitHub;
+    /// use oauth_dance::{KeyRing, MemoryStorage, OAuth};
+    ///
+    /// let oauth = OAuth::builder("https://example.com/app", MemoryStorage::new(), KeyRing::generate())
+    ///     .provider(GitHub::provider().client("id", "secret"))
+    ///     .anonymous_users()
+    ///     .build()?;
+    /// // The route of the router is `/login/{provider}`; browsers see it with the prefix.
+    /// assert_eq!(oauth.login_path("github"), "/app/login/github");
+    /// assert_eq!(oauth.redirect_uri("github")?, "https://example.com/app/login/github/authorized");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder(base_url: impl Into<String>, storage: impl TokenStorage, keys: KeyRing) -> OAuthBuilder {
         OAuthBuilder::new(base_url.into(), Tokens::sealed(storage, keys.clone()), keys)
     }
@@ -98,12 +170,67 @@ impl OAuth {
     ///
     /// Requests do not share state: two concurrent requests redeem the same refresh token, and a login attempt is spent once
     /// per process instead of once. Configure a [`ledger`](OAuthBuilder::ledger) if that matters.
+    ///
+    /// Use it if the tokens should not be on the server at all, or not in a database: the application has sessions already,
+    /// or should have no state. The token exists only in the browser's cookie or its session, so background jobs and
+    /// [`refresh_due`](Self::refresh_due) cannot use it. The crate
+    /// [`oauth-dance-session`](https://docs.rs/oauth-dance-session) has the layers: `CookieTokens` and `SessionTokens`.
+    ///
+    /// ```
+    /// use oauth_dance::presets::GitHub;
+    /// use oauth_dance::{ConnectError, KeyRing, OAuth, User};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let oauth = OAuth::per_request("https://app.example", KeyRing::generate())
+    ///     .provider(GitHub::provider().client("id", "secret"))
+    ///     .anonymous_users()
+    ///     .build()?;
+    /// // There is no request here, so there is no storage.
+    /// let outside = oauth.client("github", &User::new("alice")).await;
+    /// assert!(matches!(outside, Err(ConnectError::Storage(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn per_request(base_url: impl Into<String>, keys: KeyRing) -> OAuthBuilder {
         Self::builder(base_url, NoStorage, keys).for_each_request()
     }
 
     /// A client that acts for this user at this provider without a request, for background jobs. An expired access token is
     /// refreshed first.
+    ///
+    /// Get a client for each piece of work instead of using one for hours. A client does not read the storage again until
+    /// the API rejects its token, so it does not notice that the user has disconnected the account.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, testing::TestProvider};
+    /// use oauth_dance::{ConnectError, OAuth, User};
+    ///
+    /// /// Copies the notes of a user, unless the user has to connect the account first.
+    /// async fn sync(oauth: &OAuth, user: &User) -> Result<bool, Box<dyn std::error::Error>> {
+    ///     let client = match oauth.client("acme", user).await {
+    ///         Ok(client) => client,
+    ///         // The user is not here to log in: skip them until they are.
+    ///         Err(error) if error.needs_login() => return Ok(false),
+    ///         Err(error) => return Err(error.into()),
+    ///     };
+    ///     let notes = client.get("/notes").send().await?.success()?;
+    ///     assert_eq!(notes.json::<serde_json::Value>()?["path"], "/api/notes");
+    ///     Ok(true)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// let alice = User::new("alice");
+    /// assert!(!sync(&oauth, &alice).await?);
+    /// provider.connect(&oauth, "acme", &alice).await?;
+    /// assert!(sync(&oauth, &alice).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ConnectError::NotConnected`] if the user has not connected an account there; see [`ConnectError`] for the rest.
@@ -118,7 +245,34 @@ impl OAuth {
     }
 
     /// The stored connection of this user at this provider, or `None` if nothing is stored. This reads the storage and sends
-    /// nothing to the provider.
+    /// nothing to the provider, so it is cheap enough for a settings page. Whether the provider still accepts the token is
+    /// known only after a call.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, testing::TestProvider};
+    /// use oauth_dance::{ConnectError, ConnectionState, OAuth, User};
+    ///
+    /// async fn status(oauth: &OAuth, user: &User) -> Result<&'static str, ConnectError> {
+    ///     let Some(connection) = oauth.connection("acme", user).await? else { return Ok("not connected") };
+    ///     Ok(match connection.state {
+    ///         ConnectionState::NeedsAuthorization { .. } => "connect again",
+    ///         ConnectionState::BackingOff { .. } => "the provider has problems",
+    ///         _ => "connected",
+    ///     })
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// let alice = User::new("alice");
+    /// assert_eq!(status(&oauth, &alice).await?, "not connected");
+    /// provider.connect(&oauth, "acme", &alice).await?;
+    /// assert_eq!(status(&oauth, &alice).await?, "connected");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
@@ -127,8 +281,8 @@ impl OAuth {
         Ok(self.inner.refresher.connection(&self.tokens, &user.key(provider)?).await?)
     }
 
-    /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it for the readiness of a
-    /// process: while the storage is down, no request that needs a token can succeed.
+    /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it for the readiness of
+    /// a process: while the storage is down, no request that needs a token can succeed.
     ///
     /// Storages of [`per_request`](Self::per_request) belong to a request, so there is nothing to verify.
     ///
@@ -158,6 +312,11 @@ impl OAuth {
     /// A login is in flight from the moment its callback spends the attempt until its token and its outcome are stored, even
     /// if the browser has disconnected.
     ///
+    /// # Cancel safety
+    /// Dropping this future, as a timeout does, cancels nothing: the tasks continue until the runtime shuts down.
+    ///
+    /// # Example
+    ///
     /// ```no_run
     /// use std::time::Duration;
     /// use oauth_dance::OAuth;
@@ -180,7 +339,42 @@ impl OAuth {
     /// Deletes this user's token, then revokes it at the provider if that has a revocation endpoint (RFC 7009).
     ///
     /// The token is deleted here even if the provider cannot be reached; [`Disconnected::revocation`] reports that. The
-    /// token of a provider that is no longer configured is deleted too.
+    /// token of a provider that is no longer configured is deleted too. A refresh that is in flight stores nothing after
+    /// this, and revokes the token that it receives.
+    ///
+    /// To disconnect everything of a user who deletes their account, call it for each of their
+    /// [`accounts`](Self::accounts):
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, testing::TestProvider};
+    /// use oauth_dance::{ConnectError, OAuth, Revocation, User};
+    ///
+    /// async fn forget(oauth: &OAuth, user: &User) -> Result<(), ConnectError> {
+    ///     for account in oauth.accounts(user).await? {
+    ///         let disconnected = oauth.disconnect(&account.provider, &account.user).await?;
+    ///         if disconnected.revocation == Revocation::Failed {
+    ///             eprintln!("{}: the provider did not confirm the revocation", account.provider);
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// let alice = User::new("alice");
+    /// provider.connect(&oauth, "acme", &alice).await?;
+    /// forget(&oauth, &alice).await?;
+    /// assert!(oauth.connection("acme", &alice).await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// If this future is dropped, the token may be deleted and not yet revoked. Calling it again does not revoke it, because
+    /// the token is then no longer known; use [`revoke`](Self::revoke) first if that matters.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`] if no such provider is configured and nothing was stored;
@@ -199,8 +393,12 @@ impl OAuth {
     }
 
     /// Revokes this user's token at the provider (RFC 7009), and leaves it in the storage. To forget it as well, use
-    /// [`disconnect`](Self::disconnect). This is for programs that may be killed at any time and run again: they revoke first,
-    /// and then remove the version that they revoked.
+    /// [`disconnect`](Self::disconnect). This is for programs that may be killed at any time and run again: they revoke
+    /// first, and then remove the version that they revoked.
+    ///
+    /// # Cancel safety
+    /// Nothing is stored or deleted. The provider may or may not have received the request; revoking a token twice is
+    /// harmless.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
@@ -230,7 +428,22 @@ impl OAuth {
         Ok((self.tokens.delete(key, None).await?, None))
     }
 
-    /// The providers' names and titles, sorted by name.
+    /// The providers' names and titles, sorted by name, for a page with one button for each.
+    ///
+    /// ```
+    /// use oauth_dance::presets::{GitHub, Google};
+    /// use oauth_dance::{KeyRing, MemoryStorage, OAuth};
+    ///
+    /// let oauth = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+    ///     .provider(Google::provider().client("id", "secret"))
+    ///     .provider(GitHub::provider().client("id", "secret"))
+    ///     .anonymous_users()
+    ///     .build()?;
+    /// let link = |(name, title)| format!("<a href=\"{}\">Connect {title}</a>", oauth.login_path(name));
+    /// let links: Vec<_> = oauth.providers().map(link).collect();
+    /// assert_eq!(links[0], "<a href=\"/login/github\">Connect GitHub</a>");
+    /// # Ok::<(), oauth_dance::ConfigError>(())
+    /// ```
     pub fn providers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.inner
             .registered
@@ -238,12 +451,17 @@ impl OAuth {
             .map(|registered| (registered.declared.name.as_str(), registered.declared.title.as_str()))
     }
 
-    /// The path at which a browser starts the login at this provider, including any prefix of the base URL.
+    /// The path at which a browser starts the login at this provider, including any prefix of the base URL. It does not
+    /// check that such a provider is configured: otherwise the route responds with 404.
+    ///
+    /// A link can add `?next=/path`, the local path that the browser is redirected to after the login, and the parameters
+    /// that [`Provider::login_params`](crate::Provider::login_params) permits.
     pub fn login_path(&self, provider: &str) -> String {
         self.inner.paths.login(provider)
     }
 
-    /// The redirect URI to register at this provider (RFC 6749 section 3.1.2).
+    /// The redirect URI to register at this provider (RFC 6749 section 3.1.2). Print it at start, or in an administrator's
+    /// page: providers compare it character by character, and a difference is the most frequent mistake of a registration.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`].
@@ -251,7 +469,26 @@ impl OAuth {
         Ok(self.registered(provider)?.endpoints.redirect.as_str().to_owned())
     }
 
-    /// The underlying token storage.
+    /// The tokens as they are stored: to write a token that was issued elsewhere, to reseal all tokens with a new key, or to
+    /// list and purge them. To call an API, use [`client`](Self::client) instead, which refreshes the token.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, testing::TestProvider};
+    /// use oauth_dance::{Precondition, Token, User};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// // Take over a token of the application's earlier OAuth library.
+    /// let earlier: Token = provider.issue("alice").into();
+    /// let alice = User::new("alice");
+    /// oauth.tokens().put(&alice.key("acme")?, &earlier, Precondition::Absent).await?;
+    /// assert!(oauth.client("acme", &alice).await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
@@ -291,13 +528,14 @@ impl fmt::Debug for OAuth {
     }
 }
 
-/// What [`OAuth::disconnect`] did.
+/// What [`OAuth::disconnect`] did. Whatever the revocation, no token is stored afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Disconnected {
-    /// Whether a token was stored.
+    /// Whether a token was stored. If not, the user had not connected an account, or has disconnected it before.
     pub removed: bool,
-    /// The result of the revocation at the provider.
+    /// The result of the revocation at the provider. After [`Revocation::Failed`] the token may still be valid there until
+    /// it expires, or until the user removes the application in the provider's settings.
     pub revocation: Revocation,
 }
 

@@ -1,3 +1,8 @@
+//! Takes the place of the storage if each request has its own, and no request is given.
+//!
+//! An error of the storage says which call is wrong and what to use instead. An `Option` of a storage would move that error
+//! into every method that reads a token.
+
 use async_trait::async_trait;
 use oauth_dance_core::{
     Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version,

@@ -1,3 +1,10 @@
+//! The application's own URLs.
+//!
+//! They are built from the configured base URL and never from a request. `Host` and `X-Forwarded-Host` are set by the client
+//! or by a proxy that forwards what a client sent; a redirect URI from them would let an attacker choose where a code is
+//! sent. A base URL with a path is the address behind a proxy that strips the path: the router sees the routes, browsers see
+//! them with the prefix.
+
 use url::Url;
 
 use crate::config::endpoint::{PlainHttp, parse_endpoint};

@@ -15,7 +15,7 @@ impl OAuth {
     /// Clients for several connections, of one user or of many, in the order of `wanted`. Each is what
     /// [`client`](Self::client) returns, and one that fails does not affect the others.
     ///
-    /// Up to 64 tokens are read from the storage at the same time, so that they take hardly longer than one: Redis answers
+    /// Up to 64 tokens are read from the storage at the same time, so that they take hardly longer than one: Redis returns
     /// them in one round trip. Tokens that have expired are refreshed at the same time too.
     ///
     /// ```

@@ -1,4 +1,7 @@
 //! Tasks that a process waits for when it shuts down.
+//!
+//! A web server drops the future of a request when the browser disconnects. A login that has redeemed its code must not stop
+//! there, as its token would be lost: it runs in a task, which only the end of the runtime stops.
 
 use std::future::Future;
 

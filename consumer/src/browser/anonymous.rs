@@ -1,3 +1,13 @@
+//! Browsers as users, for an application without user accounts.
+//!
+//! The identity is a random identifier in a sealed cookie. The server stores nothing for it, so a visitor who never logs in
+//! costs nothing. The cookie is set when the first login ends, not at the first visit, because a cookie for every visitor
+//! would prevent caching, and would need the visitor's consent in some countries.
+//!
+//! The name of the cookie contains the identifier of the key that sealed it. During a change of keys, a browser can have two
+//! cookies, and the one that the primary key sealed takes precedence. With a common name, a process with the earlier key
+//! ring could not read the cookie that another process has just replaced, and would treat the browser as a new user.
+
 use std::time::Duration;
 
 use base64::Engine as _;

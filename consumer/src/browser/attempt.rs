@@ -1,4 +1,12 @@
 //! A login attempt: what the callback needs from the request that started it, in a sealed cookie.
+//!
+//! An attempt is in a cookie and not in the storage for two reasons. Anyone can start a login, so a stored attempt would let
+//! anyone fill the storage. And the cookie proves that the browser of the callback is the one that started the login: a
+//! callback URL that an attacker sends to a user finds no cookie (RFC 6749 section 10.12).
+//!
+//! Each attempt has a cookie of its own, whose name is derived from the state, so that logins in two tabs do not overwrite
+//! each other. The state, the verifier of PKCE and the nonce are random for each attempt. The seal binds the content to the
+//! name of the cookie, so that the content of one attempt cannot be sent as another.
 
 use std::time::Duration;
 

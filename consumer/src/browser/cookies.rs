@@ -1,4 +1,7 @@
 //! This application's cookies: sealed, inaccessible to scripts, and not sent with cross-site subrequests.
+//!
+//! They are `SameSite=Lax` and not `Strict`, because the callback is a navigation that the provider's site causes. Each kind
+//! of cookie has its own purpose in the seal, so that a value of one kind is invalid as another.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! The state of a logout at the provider.
+//!
+//! The provider returns the state, which selects a sealed cookie with the target of the redirect. As with a login, several
+//! logouts can be in flight, and a return that this browser did not cause has no cookie.
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! The outcome of a login, for callbacks that repeat it.
+//!
+//! Browsers and the pages of providers repeat callbacks: a double click, a restored tab, a connection that broke before the
+//! response. The code is then spent, and redeeming it a second time would make the provider revoke the token. The outcome of
+//! the first callback is therefore stored, sealed, and repeated instead. It contains what the browser needs and no token.
 
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};

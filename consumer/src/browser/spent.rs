@@ -1,4 +1,8 @@
 //! Outcomes of spent attempts, stored where every process of the application can read them.
+//!
+//! A cookie can be sent twice, so a cookie alone cannot make an attempt work once. Spending an attempt therefore creates a
+//! record, on the condition that there is none. Exactly one callback succeeds, and its code is redeemed; the others wait for
+//! the outcome and repeat it. The records expire after all cookies of their attempts, and each login purges some of them.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,11 @@
 //! The client for a provider's API, and the source of its token.
+//!
+//! Three rules apply to each call. The token is sent only to an origin of the provider, whatever the path. No redirect takes
+//! it to another origin. And neither the token nor the URL, which can contain identifiers of users, is part of an error.
+//!
+//! A client contains the token that was usable when it was created, and, for a stored token, what is needed to replace it.
+//! If the API rejects the token, [`ApiRequest::send`] replaces it and repeats the request; `rejected` decides whether a
+//! response is such a rejection.
 
 mod rejected;
 mod request;
@@ -34,6 +41,11 @@ use crate::protocol::registered::Registered;
 /// If the token is bound to a key ([`Provider::dpop`](crate::Provider::dpop)), every call carries a proof for its URL, so no
 /// redirect is followed.
 ///
+/// A client comes from [`Connected`](crate::Connected) or [`Connections`](crate::Connections) in a handler, from
+/// [`OAuth::client`](crate::OAuth::client) in a background job, and from [`Authorized`](crate::Authorized) in a hook.
+/// Cloning is cheap, and clones share connections. Requests are built step by step, and nothing is sent before
+/// [`ApiRequest::send`]:
+///
 /// ```no_run
 /// # async fn example(github: oauth_dance::ApiClient) -> Result<(), oauth_dance::ApiError> {
 /// let issues: serde_json::Value = github
@@ -47,6 +59,9 @@ use crate::protocol::registered::Registered;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// For a generated SDK or another HTTP client, take the access token from [`token`](Self::token) and create the SDK's client
+/// for each piece of work. Rejected tokens are then not replaced, and the origin of its requests is not checked.
 #[derive(Clone)]
 pub struct ApiClient {
     pub(crate) http: HttpClients,
@@ -70,22 +85,52 @@ impl ApiClient {
         Self { stored: Some(stored), ..client }
     }
 
-    /// The token that the calls carry. Its [scope](Token::scope) is what was granted.
+    /// The token that the calls carry. Its [scope](Token::scope) is what was granted, so a handler can check it before it
+    /// offers a function:
+    ///
+    /// ```
+    /// use oauth_dance::ApiClient;
+    ///
+    /// fn may_write(client: &ApiClient) -> bool {
+    ///     client.token().scope().iter().any(|scope| scope == "write")
+    /// }
+    /// # let _ = may_write;
+    /// ```
     pub fn token(&self) -> &Token {
         &self.token
     }
 
-    /// The provider's name.
+    /// The provider's name in this application; see [`Provider::name`](crate::Provider::name).
     pub fn provider(&self) -> &str {
         &self.registered.declared.name
     }
 
-    /// A `GET` request.
+    /// A `GET` request. For `path`, see [`request`](Self::request).
     pub fn get(&self, path: &str) -> ApiRequest {
         self.request(Method::GET, path)
     }
 
-    /// A `POST` request.
+    /// A `POST` request, with the body of [`json`](ApiRequest::json), [`form`](ApiRequest::form) or
+    /// [`body`](ApiRequest::body).
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestProvider};
+    /// use serde_json::{Value, json};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// # let alice = User::new("alice");
+    /// # provider.connect(&oauth, "acme", &alice).await?;
+    /// let acme = oauth.client("acme", &alice).await?;
+    /// let response = acme.post("/notes").json(&json!({ "text": "buy milk" })).send().await?.success()?;
+    /// // The test provider returns the request.
+    /// assert_eq!(response.json::<Value>()?["method"], "POST");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn post(&self, path: &str) -> ApiRequest {
         self.request(Method::POST, path)
     }
@@ -108,6 +153,21 @@ impl ApiClient {
     /// The claims of an OpenID provider's userinfo endpoint (OpenID Connect Core section 5.3). They are compared with the
     /// subject whose ID token was verified when the account was connected, as section 5.3.2 requires.
     ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestProvider};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// # let alice = User::new("alice");
+    /// # provider.connect(&oauth, "acme", &alice).await?;
+    /// let claims = oauth.client("acme", &alice).await?.userinfo_claims().await?;
+    /// assert_eq!(claims["sub"], "alice");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ApiError::OtherSubject`] if the claims are for another subject, or name none; [`ApiError`] as for any call. A
     /// response that is signed or encrypted (`application/jwt`) is not supported.
@@ -121,14 +181,42 @@ impl ApiClient {
         }
     }
 
-    /// A `GET` request to the userinfo endpoint, which returns the user's identity.
+    /// A `GET` request to the [userinfo endpoint](crate::Provider::userinfo_endpoint), which returns the user's identity in
+    /// the format of the provider. If the provider has none, [`ApiRequest::send`] returns [`ApiError::Url`].
+    ///
+    /// In a login with OpenID Connect, prefer the verified [`Identity`](crate::Identity), which needs no request.
     pub fn userinfo(&self) -> ApiRequest {
         let url = self.registered.userinfo_endpoint().cloned().ok_or(ApiError::Url);
         self.request_url(Method::GET, url)
     }
 
-    /// A request with any method. `path` is appended to the API base, with or without a leading slash, or is an absolute URL
-    /// of the provider's own origin.
+    /// A request with any method. `path` is appended to the [API base](crate::Provider::api_base), with or without a leading
+    /// slash, or is an absolute URL of the provider's own origin. Pages of many APIs contain such URLs, for example of the
+    /// next page.
+    ///
+    /// A URL of another origin is an error of [`ApiRequest::send`], and nothing is sent:
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestProvider};
+    /// use http::Method;
+    /// use oauth_dance::ApiError;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// # let alice = User::new("alice");
+    /// # provider.connect(&oauth, "acme", &alice).await?;
+    /// let acme = oauth.client("acme", &alice).await?;
+    /// let next = format!("{}/api/notes?page=2", provider.url());
+    /// assert!(acme.request(Method::GET, &next).send().await?.status().is_success());
+    ///
+    /// let stolen = acme.get("https://evil.example/notes").send().await;
+    /// assert!(matches!(stolen, Err(ApiError::ForeignOrigin)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn request(&self, method: Method, path: &str) -> ApiRequest {
         self.request_url(method, self.url(path))
     }

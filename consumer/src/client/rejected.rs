@@ -1,4 +1,9 @@
 //! What an API's response means for the token.
+//!
+//! Two mistakes are possible. If a rejected token is taken for a valid one, the user's connection fails until the token
+//! expires. If a valid token is taken for a rejected one, the user is asked to log in for nothing. APIs use 401 for both, so
+//! the reason in the response decides, then the patterns of the provider, then a second request to an endpoint that every
+//! valid token can call.
 
 use std::time::Duration;
 

@@ -1,3 +1,9 @@
+//! A request of an API, from its path to its response.
+//!
+//! A request can be sent more than once, if the API rejects its token. Its body is therefore in memory: a stream could not
+//! be repeated. Errors of the steps, such as an invalid path, are stored in the request and returned by
+//! [`ApiRequest::send`], so that a call is one expression with one `?`.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +21,34 @@ use crate::protocol::dpop;
 const MAX_TOKENS: u32 = 3;
 
 /// A request that is not sent yet. [`ApiRequest::send`] returns any error in it.
+///
+/// ```
+/// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestProvider};
+/// use std::time::Duration;
+/// use http::{HeaderValue, header};
+/// use serde_json::Value;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let provider = TestProvider::start().await?;
+/// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+/// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+/// # let alice = User::new("alice");
+/// # provider.connect(&oauth, "acme", &alice).await?;
+/// let acme = oauth.client("acme", &alice).await?;
+/// let response = acme
+///     .get("/search")
+///     .query(&[("q", "milk & bread"), ("limit", "10")])
+///     .header(header::ACCEPT_LANGUAGE, HeaderValue::from_static("de"))
+///     .timeout(Duration::from_secs(5))
+///     .max_response(64 * 1024)
+///     .send()
+///     .await?
+///     .success()?;
+/// assert_eq!(response.json::<Value>()?["path"], "/api/search");
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub struct ApiRequest {
     pub(super) request: Result<RequestBuilder, ApiError>,
@@ -27,12 +61,15 @@ impl ApiRequest {
         Self { request, limit, client }
     }
 
-    /// Adds pairs to the query: any value that serializes as a map or a list of pairs.
+    /// Adds pairs to the query: any value that serializes as a map or a list of pairs. Names and values are percent-encoded.
+    /// A second call adds to the pairs of the first.
     pub fn query(self, pairs: &(impl Serialize + ?Sized)) -> Self {
         self.change(|request| request.query(pairs))
     }
 
-    /// Adds a header. `Authorization`, and the provider's own header for the token if it has one, cannot be set.
+    /// Sets a header. It replaces a header of [`Provider::api_headers`](crate::Provider::api_headers), and the default
+    /// `Accept: application/json`. `Authorization`, and the provider's own header for the token if it has one, cannot be
+    /// set: [`send`](Self::send) then returns [`ApiError::Request`].
     pub fn header(self, name: HeaderName, value: HeaderValue) -> Self {
         let is_tokens = [header::AUTHORIZATION, dpop::PROOF].contains(&name);
         if is_tokens || name == self.client.registered.presentation.name {
@@ -45,17 +82,20 @@ impl ApiRequest {
         })
     }
 
-    /// Sends a JSON body.
+    /// Sends this value as JSON, with the matching `Content-Type`. If it cannot be serialized, [`send`](Self::send) returns
+    /// [`ApiError::Request`].
     pub fn json(self, body: &(impl Serialize + ?Sized)) -> Self {
         self.change(|request| request.json(body))
     }
 
-    /// Sends a form.
+    /// Sends this value as a form (`application/x-www-form-urlencoded`): a map or a list of pairs. With OAuth 1.0a, the
+    /// fields are part of the signature (RFC 5849 section 3.4.1.3.1).
     pub fn form(self, body: &(impl Serialize + ?Sized)) -> Self {
         self.change(|request| request.form(body))
     }
 
-    /// Sends a body unchanged.
+    /// Sends a body unchanged, such as a file. Set its `Content-Type` with [`header`](Self::header). The body is in memory,
+    /// because the request is sent again if the API rejects the token.
     pub fn body(self, body: impl Into<Bytes>) -> Self {
         self.change(|request| request.body(body.into()))
     }
@@ -91,7 +131,12 @@ impl ApiRequest {
     /// if the provider's userinfo endpoint rejects the token too.
     ///
     /// # Errors
-    /// [`ApiError`].
+    /// [`ApiError`] if there is no complete response: the request is invalid, the provider could not be reached, or a limit
+    /// was exceeded. A status such as 404 is no error here, but one of [`ApiResponse::success`].
+    ///
+    /// # Cancel safety
+    /// If this future is dropped, the provider may or may not have processed the request. A refresh in flight completes in
+    /// its own task, and its token is stored.
     pub async fn send(self) -> Result<ApiResponse, ApiError> {
         let Self { request, limit, mut client } = self;
         let mut request = request?;

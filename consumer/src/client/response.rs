@@ -1,3 +1,8 @@
+//! A response of an API, read completely.
+//!
+//! The body is read before the response is returned, within the timeout and up to the size limit. The caller can therefore
+//! not forget either, and a response that rejects the token is recognized by its body too.
+
 use std::fmt;
 
 use axum::body::Bytes;
@@ -7,7 +12,44 @@ use serde::de::DeserializeOwned;
 use crate::error::{ApiError, ConnectedRejection};
 use crate::protocol::http::HttpResponse;
 
-/// A complete response of a provider's API.
+/// A complete response of a provider's API, whatever its status. [`success`](Self::success) turns an unexpected status into
+/// an error:
+///
+/// ```
+/// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestProvider};
+/// use oauth_dance::ApiError;
+/// use oauth_dance::testing::{Endpoint, ScriptedResponse};
+/// use serde::Deserialize;
+///
+/// #[derive(Deserialize)]
+/// struct Note {
+///     text: String,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let provider = TestProvider::start().await?;
+/// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+/// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+/// # let alice = User::new("alice");
+/// # provider.connect(&oauth, "acme", &alice).await?;
+/// # let acme = oauth.client("acme", &alice).await?;
+/// # provider.next_response(Endpoint::Api, ScriptedResponse::json(serde_json::json!({ "text": "buy milk" })));
+/// # provider.next_response(Endpoint::Api, ScriptedResponse::status(404));
+/// let note: Note = acme.get("/notes/1").send().await?.success()?.json()?;
+/// assert_eq!(note.text, "buy milk");
+///
+/// // A status with a meaning of its own is read before `success`.
+/// let response = acme.get("/notes/2").send().await?;
+/// let note = if response.status() == 404 { None } else { Some(response.success()?.json::<Note>()?) };
+/// assert!(note.is_none());
+/// # provider.next_response(Endpoint::Api, ScriptedResponse::status(500));
+///
+/// let failed = acme.get("/notes/3").send().await?.success();
+/// assert!(matches!(failed, Err(ApiError::Status { status }) if status == 500));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ApiResponse {
     status: StatusCode,
@@ -31,12 +73,13 @@ impl ApiResponse {
         Self { rejection: Some(rejection), ..self }
     }
 
-    /// The status.
+    /// The status of the last response, after any redirects and any repetition with another token.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The headers.
+    /// The headers, for example `link` with the URL of the next page, or `retry-after`. They are the provider's, so check
+    /// what they contain.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
@@ -55,12 +98,12 @@ impl ApiResponse {
         }
     }
 
-    /// The body, unchanged.
+    /// The body, unchanged, for formats other than text and JSON.
     pub fn bytes(&self) -> &Bytes {
         &self.body
     }
 
-    /// The body as text.
+    /// The body as text. It must be UTF-8, whatever `Content-Type` says.
     ///
     /// # Errors
     /// [`ApiError::Body`] if it is not UTF-8.
@@ -69,7 +112,8 @@ impl ApiResponse {
         text.map(str::to_owned).map_err(|error| ApiError::Body { expected: "text", source: error.into() })
     }
 
-    /// The body, parsed as JSON.
+    /// The body, parsed as JSON into any type that implements [`Deserialize`](serde::Deserialize), whatever `Content-Type`
+    /// says. To read members of an unknown document, use [`serde_json::Value`].
     ///
     /// # Errors
     /// [`ApiError::Body`] if it is not JSON of that type.

@@ -1,5 +1,10 @@
 //! Gets a usable token from a stored one, by the refresh protocol of the core, and implements what that needs from a
 //! provider.
+//!
+//! The protocol knows no provider. It needs to know one thing of a failed token request: whether the refresh token may have
+//! been spent. `meaning` decides that. An error before the request was sent means that it was not. A lost response, or a
+//! response of a gateway, means that it may have been. Only a refusal that names the grant ends the connection; any other
+//! refusal is retried later, because a wrong decision would disconnect a user who cannot be asked.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,5 +1,9 @@
 //! A client with a private key instead of a secret. It generates a secret from the key when one is needed, as Apple
 //! requires.
+//!
+//! Apple permits a secret that is valid for six months, and most applications generate one by hand and forget to replace it.
+//! Generating one for minutes needs no calendar, and a secret in a log is soon worthless. It is reused while it is fresh,
+//! because a signature for each request would cost more than the request needs.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

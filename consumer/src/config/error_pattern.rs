@@ -46,13 +46,14 @@ pub struct ErrorPattern {
 }
 
 impl ErrorPattern {
-    /// Matches a response with these members, whatever its status.
+    /// Matches a response with these members, whatever its status. Add as many as the documentation shows: a pattern that
+    /// matches too much disconnects users.
     pub fn new<P: Into<String>, V: Into<String>>(members: impl IntoIterator<Item = (P, V)>) -> Self {
         let members = members.into_iter().map(|(path, value)| (path.into(), value.into())).collect();
         Self { status: None, members }
     }
 
-    /// Restricts the pattern to responses with this status.
+    /// Restricts the pattern to responses with this status, for an error that means something else with another status.
     #[must_use]
     pub fn with_status(self, status: u16) -> Self {
         Self { status: Some(status), ..self }

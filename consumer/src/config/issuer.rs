@@ -1,3 +1,9 @@
+//! Comparison of issuers.
+//!
+//! An issuer is compared as text, without normalization (RFC 9207 section 2.4): two issuers that differ in a trailing slash
+//! are different ones, and an attacker can register either. Microsoft is the exception that needs a family of issuers. Only
+//! a UUID may take the place of its tenant, so that no path or host can.
+
 /// The scope that makes an authorization request one of OpenID Connect (Core section 3.1.2.1).
 pub(crate) const OPENID_SCOPE: &str = "openid";
 

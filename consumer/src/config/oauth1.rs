@@ -2,7 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The additional settings of a provider of OAuth 1.0a (RFC 5849).
+/// The additional settings of a provider of OAuth 1.0a (RFC 5849). [`Provider::oauth1`](crate::Provider::oauth1) sets them,
+/// and they are public so that each can be changed:
+///
+/// ```
+/// use oauth_dance::{Provider, SignatureMethod};
+///
+/// let mut printer = Provider::oauth1(
+///     "printer",
+///     "https://printer.example/oauth/request-token",
+///     "https://printer.example/oauth/authorize",
+///     "https://printer.example/oauth/access-token",
+/// );
+/// if let Some(oauth1) = &mut printer.oauth1 {
+///     assert_eq!(oauth1.signature_method, SignatureMethod::HmacSha1);
+///     oauth1.realm = Some("printers".to_owned());
+/// }
+/// ```
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -18,8 +34,17 @@ pub struct OAuth1 {
 
 /// How requests to a provider of OAuth 1.0a are signed.
 ///
-/// Only signatures of `RSA-SHA1` and `RSA-SHA256` could not be forged by the provider itself. For them, the client secret is
-/// the private key.
+/// Use the one that the provider documents. If it documents several, prefer `HMAC-SHA256` for its simplicity. With an RSA
+/// method, the provider knows only the public key and cannot forge a signature; the client secret is then the private key.
+///
+/// ```
+/// use oauth_dance::SignatureMethod;
+///
+/// assert_eq!(SignatureMethod::default().as_str(), "HMAC-SHA1");
+/// // In a configuration file, it has the name of the protocol.
+/// assert_eq!(serde_json::from_str::<SignatureMethod>("\"RSA-SHA1\"")?, SignatureMethod::RsaSha1);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[cfg_attr(docsrs, doc(cfg(feature = "oauth1")))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -44,7 +69,7 @@ pub enum SignatureMethod {
 }
 
 impl SignatureMethod {
-    /// Its name in the protocol.
+    /// Its name in the protocol: the value of `oauth_signature_method` (RFC 5849 section 3.1).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::HmacSha1 => "HMAC-SHA1",

@@ -1,4 +1,7 @@
 //! Providers as plain data.
+//!
+//! The fields follow the standards, in the order in which a login uses them. Departures of a provider from the standards are
+//! in [`Quirks`], so that this type can be read without them.
 
 use std::collections::BTreeMap;
 
@@ -29,18 +32,37 @@ pub trait ProviderName: Send + Sync + 'static {
 
 /// A provider as plain data: an authorization server of OAuth 2.0 or 1.0a, and its API.
 ///
-/// Take a [preset](crate::presets) and change what differs, or start from [`Provider::new`].
-/// [`OAuthBuilder::build`](crate::OAuthBuilder::build) checks the data.
+/// | to start from | use |
+/// | --- | --- |
+/// | one of over 40 known providers | a [preset](crate::presets), and change what differs |
+/// | an OpenID provider, by its issuer | [`Provider::openid`] |
+/// | any provider of OAuth 2.0, by its endpoints | [`Provider::new`] |
+/// | a provider of OAuth 1.0a | [`Provider::oauth1`] |
+/// | a configuration file | [`ProviderConfig`](crate::ProviderConfig) |
+///
+/// Then register the client that the provider issued to the application ([`Provider::client`]), and pass the result to
+/// [`OAuthBuilder::provider`](crate::OAuthBuilder::provider). [`OAuthBuilder::build`](crate::OAuthBuilder::build) checks the
+/// data.
 ///
 /// ```
-/// use oauth_dance::Provider;
+/// use oauth_dance::{KeyRing, MemoryStorage, OAuth, Provider};
 ///
 /// let mut acme = Provider::new("acme", "https://acme.example/authorize", "https://acme.example/token");
+/// acme.title = "Acme Notes".to_owned();
 /// acme.api_base = Some("https://api.acme.example/v2".to_owned());
 /// acme.scopes = vec!["read".to_owned(), "write".to_owned()];
-/// let registration = acme.client("our-client-id", "our-client-secret");
-/// # let _ = registration;
+/// acme.revocation_endpoint = Some("https://acme.example/revoke".to_owned());
+///
+/// let oauth = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+///     .provider(acme.client("our-client-id", "our-client-secret"))
+///     .anonymous_users()
+///     .build()?;
+/// assert_eq!(oauth.providers().next(), Some(("acme", "Acme Notes")));
+/// # Ok::<(), oauth_dance::ConfigError>(())
 /// ```
+///
+/// It implements `Serialize` and `Deserialize`: an unknown field is an error, and a missing one has the value of
+/// [`Provider::new`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default = "Provider::unnamed")]
 #[non_exhaustive]
@@ -48,7 +70,7 @@ pub struct Provider {
     /// The name in this application: part of the routes' paths and of every storage key. If you rename a provider, its
     /// stored tokens are no longer found.
     pub name: String,
-    /// The name that users know.
+    /// The name that users know, for links and for the pages of this library. By default it is [`name`](Self::name).
     pub title: String,
     /// The authorization endpoint (RFC 6749 section 3.1). If it is empty, the issuer's metadata names it; see
     /// [`openid`](Self::openid).
@@ -59,9 +81,12 @@ pub struct Provider {
     /// The endpoint that the parameters of the authorization request are sent to first, so that the browser carries only a
     /// reference to them (RFC 9126). By default (`None`), the browser carries the parameters.
     pub pushed_authorization_request_endpoint: Option<String>,
-    /// The revocation endpoint (RFC 7009).
+    /// The revocation endpoint (RFC 7009). Without one, [`OAuth::disconnect`](crate::OAuth::disconnect) only deletes the
+    /// token here. How a token is revoked is [`Quirks::revocation`].
     pub revocation_endpoint: Option<String>,
-    /// The endpoint that returns the user's identity for an access token.
+    /// The endpoint that returns the user's identity for an access token, for
+    /// [`ApiClient::userinfo`](crate::ApiClient::userinfo). It also serves to find out whether a token is valid after an API
+    /// responded with 401 and no reason.
     pub userinfo_endpoint: Option<String>,
     /// The base URL of the API, to which [`ApiClient`](crate::ApiClient) appends paths. Tokens are sent only to this origin
     /// and to that of the userinfo endpoint.
@@ -98,13 +123,17 @@ pub struct Provider {
     /// # let _ = bank;
     /// ```
     pub dpop: bool,
-    /// The scopes to request.
+    /// The scopes to request (RFC 6749 section 3.3). The provider, or the user, may grant less; see
+    /// [`Authorized::scope_change`](crate::Authorized::scope_change). Tokens that are stored already have the scopes that
+    /// were granted at their login: to get more, users log in again.
     pub scopes: Vec<String>,
     /// The separator of scopes in the request. RFC 6749 requires a space; some providers require a comma.
     pub scope_separator: char,
     /// How the client authenticates at the token endpoint.
     pub client_authentication: ClientAuthentication,
-    /// Additional parameters of the authorization request, such as `prompt` or `audience`.
+    /// Additional parameters of the authorization request, such as `prompt` or `audience`, for every login. For one login,
+    /// use [`login_params`](Self::login_params) or [`Hooks::before_login`](crate::Hooks::before_login). Parameters of the
+    /// protocol itself, such as `state`, are rejected.
     pub authorization_params: BTreeMap<String, String>,
     /// Parameters of the authorization request that a link or form of the application may set for one login, as in
     /// `/login/google?prompt=select_account`. Use them to let users choose an account (`prompt`, `login_hint`), to have them
@@ -125,7 +154,8 @@ pub struct Provider {
     pub login_params: Vec<String>,
     /// How a refresh token is requested, if the provider does not issue one anyway. Clear it to request none.
     pub offline_access: OfflineAccess,
-    /// Headers of every API call, in addition to the token. `{client_id}` in a value is replaced.
+    /// Headers of every API call, in addition to the token, such as the version of the API. `{client_id}` in a value is
+    /// replaced by the client id.
     pub api_headers: BTreeMap<String, String>,
     /// Error responses of the token endpoint that mean a refresh token is no longer valid, in addition to `invalid_grant`.
     pub dead_grants: Vec<ErrorPattern>,
@@ -140,6 +170,23 @@ pub struct Provider {
 
 /// How a refresh token is requested. The scope or the parameters are added to [`Provider::scopes`] and
 /// [`Provider::authorization_params`], so that a change of those does not lose it.
+///
+/// Without a refresh token, the user has to log in again whenever the access token expires, and background jobs stop then.
+/// Presets request one if the provider issues one at all.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use oauth_dance::presets::Google;
+/// use oauth_dance::{OfflineAccess, Provider};
+///
+/// let mut acme = Provider::new("acme", "https://acme.example/authorize", "https://acme.example/token");
+/// acme.offline_access = OfflineAccess::Scope("offline_access".to_owned());
+///
+/// // Only for sign-in: no refresh token is needed.
+/// let mut google = Google::provider();
+/// assert!(matches!(google.offline_access, OfflineAccess::Params(_)));
+/// google.offline_access = OfflineAccess::NotRequested;
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -154,7 +201,11 @@ pub enum OfflineAccess {
 }
 
 impl Provider {
-    /// A provider that follows RFC 6749, without optional settings.
+    /// A provider that follows RFC 6749, without optional settings: no scopes, a client secret in the `Authorization`
+    /// header, PKCE, and no API base. Set the other fields before the client is registered.
+    ///
+    /// The name is part of the routes and of every storage key: choose it once. It may contain ASCII letters, digits, `-`,
+    /// `_` and `.`.
     pub fn new(
         name: impl Into<String>,
         authorization_endpoint: impl Into<String>,
@@ -242,7 +293,7 @@ impl Provider {
         provider
     }
 
-    /// Sets the signature method of a provider of OAuth 1.0a.
+    /// Sets the signature method of a provider of OAuth 1.0a. It has no effect on a provider of OAuth 2.0.
     #[must_use]
     pub fn with_signature_method(mut self, method: SignatureMethod) -> Self {
         if let Some(oauth1) = &mut self.oauth1 {
@@ -286,14 +337,23 @@ impl Provider {
         endpoints.into_iter().filter(|(_, endpoint)| endpoint.is_empty()).map(|(field, _)| field).collect()
     }
 
-    /// The same provider with another name, to use it twice.
+    /// The same provider with another name, to use it twice. The title remains; set it too if users see both.
+    ///
+    /// ```
+    /// use oauth_dance::presets::GitHub;
+    ///
+    /// // Sign-in without access to repositories, and a second connection for those who want it.
+    /// let sign_in = GitHub::provider();
+    /// let repositories = GitHub::provider().named("github-repos").with_scopes(["repo"]);
+    /// assert_eq!((sign_in.name.as_str(), repositories.name.as_str()), ("github", "github-repos"));
+    /// ```
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Replaces the scopes to request.
+    /// Replaces the scopes to request. A scope for a refresh token is not affected; see [`OfflineAccess`].
     #[must_use]
     pub fn with_scopes<S: Into<String>>(mut self, scopes: impl IntoIterator<Item = S>) -> Self {
         self.scopes = scopes.into_iter().map(Into::into).collect();
@@ -301,15 +361,17 @@ impl Provider {
     }
 }
 
-/// How a client authenticates at the token endpoint (RFC 6749 section 2.3.1).
+/// How a client authenticates at the token endpoint (RFC 6749 section 2.3.1). A public client, which has no secret, sends
+/// its `client_id` in the form either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClientAuthentication {
-    /// HTTP Basic, which the RFC prefers.
+    /// HTTP Basic, which the RFC prefers: `client_secret_basic` in the metadata of OpenID providers. Both parts are
+    /// form-encoded first, as the RFC requires.
     #[serde(alias = "client_secret_basic")]
     Basic,
-    /// `client_id` and `client_secret` in the form.
+    /// `client_id` and `client_secret` in the form: `client_secret_post` in the metadata of OpenID providers.
     #[serde(alias = "client_secret_post", alias = "post")]
     Body,
 }

@@ -1,4 +1,7 @@
 //! Departures of providers from the standards, one field for each.
+//!
+//! A departure is here if a provider requires it. What a client can tolerate for every provider without a risk is not here,
+//! but in the code that reads responses: for example a lifetime that is a string, or a token response as a form.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +16,31 @@ use crate::error::ConfigError;
 /// Departures of a provider from RFC 6749, 6750, 7009 and 7636. All are off by default.
 ///
 /// [Presets](crate::presets) set those of their providers; for your own provider, set what it needs.
+///
+/// ```
+/// use oauth_dance::{Provider, TokenHeader, TokenRequest};
+///
+/// let mut acme = Provider::new("acme", "https://acme.example/authorize", "https://acme.example/token");
+/// // Its documentation requires JSON at the token endpoint, and `X-Acme-Token: …` in API calls.
+/// acme.quirks.token_request = TokenRequest::Json;
+/// acme.quirks.token_header = TokenHeader::Named("X-Acme-Token".to_owned());
+/// assert!(!acme.quirks.without_pkce);
+/// ```
+///
+/// In a configuration file, each is a field with the same name:
+///
+/// ```
+/// use oauth_dance::ProviderConfig;
+///
+/// let config: ProviderConfig = serde_json::from_str(r#"{
+///     "authorization_endpoint": "https://acme.example/authorize",
+///     "token_endpoint": "https://acme.example/token",
+///     "quirks": { "token_request": "json", "token_header": { "named": "X-Acme-Token" } },
+///     "client_id": "id", "client_secret": "secret"
+/// }"#)?;
+/// assert!(config.registration("acme").is_ok());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -61,7 +89,7 @@ pub struct Quirks {
     pub revocation: RevocationRequest,
 }
 
-/// The format of requests to the token endpoint.
+/// The format of requests to the token endpoint; see [`Quirks::token_request`]. Responses are read in either format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -73,7 +101,8 @@ pub enum TokenRequest {
     Json,
 }
 
-/// The header that presents the token to the API.
+/// The header that presents the token to the API; see [`Quirks::token_header`]. A token that is bound to a key is always
+/// presented with the scheme `DPoP` (RFC 9449 section 7.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -87,7 +116,8 @@ pub enum TokenHeader {
     Named(String),
 }
 
-/// How a token is revoked.
+/// How a token is revoked; see [`Quirks::revocation`]. With [`Rfc7009`](Self::Rfc7009), the refresh token is revoked first,
+/// which ends the whole grant. All others revoke only the access token, which is all that their providers accept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

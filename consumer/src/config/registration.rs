@@ -1,3 +1,8 @@
+//! The client that an application registered at a provider.
+//!
+//! A provider and a client are separate types, because a provider is public and can be compiled into the program or shared,
+//! while the credentials of a client are the application's own and come from its secrets.
+
 use std::env;
 
 use oauth_dance_core::Secret;
@@ -7,7 +12,19 @@ use super::endpoint::PlainHttp;
 use super::provider::Provider;
 use crate::error::ConfigError;
 
-/// A [`Provider`], and the client that the application registered there.
+/// A [`Provider`], and the client that the application registered there: the argument of
+/// [`OAuthBuilder::provider`](crate::OAuthBuilder::provider).
+///
+/// It is created by [`Provider::client`], [`Provider::client_from_env`], [`Provider::public_client`],
+/// [`Provider::client_with_key`] or [`ProviderConfig::registration`](crate::ProviderConfig::registration). `Debug` does not
+/// show the secret:
+///
+/// ```
+/// use oauth_dance::presets::GitHub;
+///
+/// let registration = GitHub::provider().client("our-id", "our-secret");
+/// assert!(!format!("{registration:?}").contains("our-secret"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
     pub(crate) provider: Provider,
@@ -22,14 +39,27 @@ pub struct Registration {
 
 impl Registration {
     /// Sends this redirect URI instead of the base URL with the callback path. It must still lead to the callback route, for
-    /// instance through a proxy that rewrites paths.
+    /// instance through a proxy that rewrites paths. Use it for a registration that cannot be changed.
+    ///
+    /// ```
+    /// use oauth_dance::presets::GitHub;
+    /// use oauth_dance::{KeyRing, MemoryStorage, OAuth};
+    ///
+    /// let registered = "https://www.example.com/oauth/github";
+    /// let oauth = OAuth::builder("https://app.example.com", MemoryStorage::new(), KeyRing::generate())
+    ///     .provider(GitHub::provider().client("id", "secret").with_redirect_uri(registered))
+    ///     .anonymous_users()
+    ///     .build()?;
+    /// assert_eq!(oauth.redirect_uri("github")?, registered);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn with_redirect_uri(mut self, redirect_uri: impl Into<String>) -> Self {
         self.redirect_uri = Some(redirect_uri.into());
         self
     }
 
-    /// The provider's name in this application.
+    /// The provider's name in this application; see [`Provider::name`].
     pub fn name(&self) -> &str {
         &self.provider.name
     }
@@ -65,7 +95,9 @@ impl Provider {
         Registration { client_key: Some(key), ..self.public_client(client_id) }
     }
 
-    /// Registers a public client, which has no secret. Only PKCE protects it.
+    /// Registers a public client, which has no secret (RFC 6749 section 2.1). Only PKCE protects its codes, so a provider
+    /// [without PKCE](crate::Quirks::without_pkce) is rejected. A server can protect a secret: use this only if the provider
+    /// issues none.
     pub fn public_client(self, client_id: impl Into<String>) -> Registration {
         Registration {
             provider: self,
@@ -78,7 +110,16 @@ impl Provider {
     }
 
     /// Registers the client that the environment names: for a provider `github`, `GITHUB_CLIENT_ID` and
-    /// `GITHUB_CLIENT_SECRET`. Without a secret it is a public client.
+    /// `GITHUB_CLIENT_SECRET`. Without a secret it is a public client. In the names of variables, every character of the
+    /// provider's name other than a letter or digit is `_`. An empty variable counts as not set.
+    ///
+    /// ```
+    /// use oauth_dance::{ConfigError, Provider};
+    ///
+    /// let acme = Provider::new("acme-notes", "https://acme.example/authorize", "https://acme.example/token");
+    /// let error = acme.client_from_env().unwrap_err();
+    /// assert!(matches!(error, ConfigError::MissingVariable { variable } if variable == "ACME_NOTES_CLIENT_ID"));
+    /// ```
     ///
     /// # Errors
     /// [`ConfigError::MissingVariable`] if the client id is not set.

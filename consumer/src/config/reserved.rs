@@ -1,6 +1,7 @@
 //! Parameters of the authorization request that belong to the protocol. Neither the configuration nor a hook can set them.
 
-/// Parameters of the authorization request that belong to the protocol (RFC 6749, 7636, 8707, 9126, 9207, 9449; OpenID Connect).
+/// Parameters of the authorization request that belong to the protocol (RFC 6749, 7636, 8707, 9126, 9207, 9449; OpenID
+/// Connect).
 pub(crate) const RESERVED: [&str; 12] = [
     "response_type",
     "client_id",

@@ -1,6 +1,23 @@
+//! Errors of the configuration, for the person who starts the application.
+//!
+//! Each names the provider and the field, in the words of the configuration, so that the text is enough to correct it.
+
 use oauth_dance_core::BoxError;
 
-/// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) rejects a configuration.
+/// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) rejects a configuration. End the program and show the text: no
+/// configuration works that has one of these errors.
+///
+/// ```
+/// use oauth_dance::presets::GitHub;
+/// use oauth_dance::{KeyRing, MemoryStorage, OAuth};
+///
+/// let error = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate())
+///     .provider(GitHub::provider().client("", "secret"))
+///     .anonymous_users()
+///     .build()
+///     .unwrap_err();
+/// assert_eq!(error.to_string(), "provider github: client_id is missing");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

@@ -1,3 +1,8 @@
+//! Why a login failed, at its start or at its callback.
+//!
+//! Most variants have no data: what a user can do about a failed login is to start again. They are separate because an
+//! operator has to distinguish an attack, a misconfiguration and a slow user, by the code in the log and the metrics.
+
 use http::StatusCode;
 use oauth_dance_core::{BoxError, KeyError, TokensError};
 
@@ -8,6 +13,36 @@ use super::{DiscoveryError, IdTokenError, NO_REQUEST_STORAGE, TokenEndpointError
 ///
 /// It contains no secret. Text from the provider or the query is truncated and reduced to printable ASCII, but must still be
 /// escaped in HTML.
+///
+/// | cause | variants |
+/// | --- | --- |
+/// | the user, or time | [`Denied`](Self::Denied), [`Expired`](Self::Expired), [`UserChanged`](Self::UserChanged), [`NoUser`](Self::NoUser) |
+/// | the browser, or another site | [`UnknownAttempt`](Self::UnknownAttempt), [`CrossSite`](Self::CrossSite), [`Prefetch`](Self::Prefetch), [`Malformed`](Self::Malformed) |
+/// | a repeated callback | [`Spent`](Self::Spent), [`Interrupted`](Self::Interrupted), [`FailedBefore`](Self::FailedBefore) |
+/// | the provider | [`Provider`](Self::Provider), [`Token`](Self::Token), [`PushedRequest`](Self::PushedRequest), [`Discovery`](Self::Discovery), [`IdToken`](Self::IdToken), [`IssuerMismatch`](Self::IssuerMismatch) |
+/// | the application | all others |
+///
+/// An application can show its own page for what users cause, and leave the rest to the default page:
+///
+/// ```
+/// use axum::response::{Html, IntoResponse, Response};
+/// use oauth_dance::{FailedLogin, Hooks, LoginError};
+///
+/// struct Pages;
+///
+/// #[async_trait::async_trait]
+/// impl Hooks for Pages {
+///     async fn failed(&self, failure: FailedLogin<'_>) -> Option<Response> {
+///         let text = match failure.error {
+///             LoginError::Denied => "You did not grant access, so nothing was connected.",
+///             LoginError::Expired | LoginError::UnknownAttempt => "That took too long. Please start again.",
+///             _ => return None,
+///         };
+///         Some((failure.error.status(), Html(text)).into_response())
+///     }
+/// }
+/// assert_eq!(LoginError::Denied.code(), "denied");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoginError {
@@ -107,7 +142,7 @@ pub enum LoginError {
 }
 
 impl LoginError {
-    /// A short, stable name, for logs and metrics.
+    /// A short, stable name, for logs and metrics. The counter `oauth_dance_logins_total` has it as its label `outcome`.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::UnknownProvider => "unknown_provider",
@@ -137,7 +172,8 @@ impl LoginError {
         }
     }
 
-    /// The matching HTTP status.
+    /// The matching HTTP status, which the default page has too: 4xx if the request is at fault, 502 or 504 for the
+    /// provider, 503 if the user can start again at once, and 500 for the application.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownProvider => StatusCode::NOT_FOUND,

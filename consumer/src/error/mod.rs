@@ -1,4 +1,12 @@
 //! Every error type: of the configuration, a login, a missing client, and a call.
+//!
+//! There is one type for each situation in which an application decides something, and not one for the whole crate: a
+//! handler that calls an API never has to match an error of a login. Each variant is a cause that someone can act on, and
+//! each type has methods for the decisions that most applications make, such as `needs_login`, so that a match is rarely
+//! needed.
+//!
+//! No error contains a token, a code, a secret, a URL or a body. Text from outside is truncated and reduced to printable
+//! ASCII before it becomes part of an error.
 
 mod call;
 mod config;

@@ -1,8 +1,18 @@
+//! Errors of OpenID Connect: an issuer's documents, and the verification of its ID tokens.
+//!
+//! Each rule of the standard has its own variant, because the operator has to know which one failed: a wrong clock, a wrong
+//! client id and an attack look the same to the user.
+
 use std::sync::Arc;
 
 use oauth_dance_core::BoxError;
 
 /// Why an issuer's metadata or keys are not available. It contains no body.
+///
+/// It is the cause of [`LoginError::Discovery`](crate::LoginError::Discovery) and
+/// [`ConnectError::Discovery`](crate::ConnectError::Discovery). The documents are cached, and an old one remains in use if
+/// it cannot be fetched again, so a short outage of the issuer matters only to a process that has just started. After a
+/// failure, the next fetch follows after five seconds at the earliest.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoveryError {
@@ -39,6 +49,11 @@ pub enum DiscoveryError {
 }
 
 /// Why an ID token failed verification (OpenID Connect Core section 3.1.3.7). It contains no claim except the issuer.
+///
+/// It is the cause of [`LoginError::IdToken`](crate::LoginError::IdToken): nothing is stored then.
+/// [`Expired`](Self::Expired) and [`IssuedInFuture`](Self::IssuedInFuture) usually mean that a clock is wrong,
+/// [`Issuer`](Self::Issuer) and [`Audience`](Self::Audience) that the configuration is. All others are faults of the
+/// provider, or an attack.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdTokenError {

@@ -1,4 +1,7 @@
 //! Why no client is available, as a response that a handler can return.
+//!
+//! The response depends on the request, but a handler creates the error after the request is gone. The rejection therefore
+//! carries a `Visitor`, which has read what it needs from the request: whether it is a browser, and where it should return.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +18,25 @@ pub(crate) trait Visitor: fmt::Debug + Send + Sync {
 
 /// Why a handler gets no client, or why its client's token is no longer accepted. As a response it is a redirect to the
 /// login for a browser that views a page, if a login helps. Otherwise it is a status with a page or, for a program, JSON.
+///
+/// It is the rejection of [`Connected`](crate::Connected) and [`Connections`](crate::Connections). To respond in another
+/// way, take a `Result` as the argument:
+///
+/// ```
+/// use axum::response::{IntoResponse, Redirect, Response};
+/// use oauth_dance::presets::GitHub;
+/// use oauth_dance::{Connected, ConnectedRejection};
+///
+/// async fn home(github: Result<Connected<GitHub>, ConnectedRejection>) -> Response {
+///     match github {
+///         Ok(github) => format!("{:?}", github.token().scope()).into_response(),
+///         // A page that explains what connecting is good for, instead of the login itself.
+///         Err(rejection) if rejection.error().needs_login() => Redirect::to("/connect").into_response(),
+///         Err(rejection) => rejection.into_response(),
+///     }
+/// }
+/// # let _ = home;
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConnectedRejection(pub(crate) Arc<Inner>);
 
@@ -63,7 +85,7 @@ impl ConnectedRejection {
         }))
     }
 
-    /// The error.
+    /// The cause, for a log or for a response of the application's own.
     pub fn error(&self) -> &ConnectError {
         &self.0.error
     }

@@ -1,4 +1,8 @@
 //! Providers in a configuration file.
+//!
+//! The fields of a file are those of [`Provider`], so that a new field is available in files at once. A file is read in two
+//! steps: its fields are applied to the preset as JSON values, and the result is parsed as a provider, which reports unknown
+//! fields and values of the wrong type.
 
 use oauth_dance_core::Secret;
 use serde::de::Error as _;
@@ -25,7 +29,8 @@ const OF_OAUTH1: [&str; 3] = ["temporary_credentials_endpoint", "signature_metho
 /// Fields whose values in the file are added to those of the preset.
 const ADDED: [&str; 5] = ["authorization_params", "api_headers", "dead_grants", "rejected_tokens", "oauth1"];
 
-/// A [`Registration`] in a configuration file, in any format that serde reads.
+/// A [`Registration`] in a configuration file, in any format that serde reads. Use it if operators should add providers or
+/// change clients without a new build.
 ///
 /// It has the fields here, those of [`Provider`] with the same names, and `temporary_credentials_endpoint`,
 /// `signature_method` and `realm` for OAuth 1.0a. With `preset`, they change that preset: `authorization_params`,
@@ -40,6 +45,29 @@ const ADDED: [&str; 5] = ["authorization_params", "api_headers", "dead_grants", 
 ///     "preset": "github", "scopes": ["repo"], "client_id": "id", "client_secret": "secret"
 /// }"#)?;
 /// assert_eq!(config.registration("work")?.name(), "work");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A whole file is usually a map from the names of providers to their configuration:
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use oauth_dance::{KeyRing, MemoryStorage, OAuth, ProviderConfig};
+///
+/// let file = r#"{
+///     "github": { "preset": "github", "client_id": "id", "client_secret": "secret" },
+///     "acme": {
+///         "authorization_endpoint": "https://acme.example/authorize",
+///         "token_endpoint": "https://acme.example/token",
+///         "api_base": "https://acme.example/api",
+///         "client_id": "id"
+///     }
+/// }"#;
+/// let mut builder = OAuth::builder("https://app.example", MemoryStorage::new(), KeyRing::generate()).anonymous_users();
+/// for (name, config) in serde_json::from_str::<BTreeMap<String, ProviderConfig>>(file)? {
+///     builder = builder.provider(config.registration(&name)?);
+/// }
+/// assert_eq!(builder.build()?.providers().count(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -84,10 +112,20 @@ pub struct AppleKey {
 }
 
 impl ProviderConfig {
-    /// The registration of the provider that this application names `name`.
+    /// The registration of the provider that this application names `name`. The environment variables that the file names
+    /// are read now.
+    ///
+    /// ```
+    /// use oauth_dance::{ConfigError, ProviderConfig};
+    ///
+    /// let config: ProviderConfig = serde_json::from_str(r#"{ "preset": "git-hub", "client_id": "id" }"#)?;
+    /// assert!(matches!(config.registration("work"), Err(ConfigError::UnknownPreset { preset, .. }) if preset == "git-hub"));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`ConfigError`], which names the provider and the field.
+    /// [`ConfigError`], which names the provider and the field: a field is missing or invalid, there is no such preset, or
+    /// an environment variable is not set.
     pub fn registration(self, name: &str) -> Result<Registration, ConfigError> {
         let client_id = match (self.client_id, &self.client_id_env) {
             (Some(client_id), _) => client_id,

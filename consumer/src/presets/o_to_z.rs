@@ -92,8 +92,8 @@ presets! {
         api_headers: [("user-agent", REDDIT_USER_AGENT)],
     }
 
-    /// [Salesforce](https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_endpoints.htm): paths are appended
-    /// to the `instance_url` of each user's token. `at` takes a My Domain host.
+    /// [Salesforce](https://help.salesforce.com/s/articleView?id=xcloud.remoteaccess_oauth_endpoints.htm): paths are
+    /// appended to the `instance_url` of each user's token. `at` takes a My Domain host.
     Salesforce(provider, at, sandbox) {
         name: "salesforce",
         source: "https://login.salesforce.com/.well-known/openid-configuration",

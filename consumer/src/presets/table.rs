@@ -1,4 +1,8 @@
 //! An entry of the table, and how it becomes a [`Provider`].
+//!
+//! An entry records more than a provider needs: the source of each fact, and which facts are not confirmed. One macro
+//! creates the type, the data and the list of all presets from it, so that none of them can be forgotten, and tests and the
+//! page in the documentation read the same table.
 
 use std::collections::BTreeMap;
 
@@ -275,13 +279,16 @@ macro_rules! presets {
         pub(super) const ALL: &[Preset] = &[$($preset::PRESET),*];
     };
     (@provider) => {
-        /// The provider's data, to register a client with or to change first.
+        /// The provider's data, to register a client with or to change first; see [`Provider::client`]. If the preset has a
+        /// placeholder without a default, such as the host of an installation, use the other constructor: a provider with a
+        /// placeholder is rejected when the registration is checked.
         pub fn provider() -> Provider {
             Self::PRESET.provider()
         }
     };
     (@at) => {
-        /// The same at this host, optionally with a port. An invalid host is rejected when the registration is checked.
+        /// The same at this host, such as `id.example.com`, optionally with a port. An invalid host is rejected when the
+        /// registration is checked.
         pub fn at(host: &str) -> Provider {
             Self::PRESET.at(host).unwrap_or_else(|| Self::PRESET.provider())
         }
@@ -293,13 +300,15 @@ macro_rules! presets {
         }
     };
     (@shop) => {
-        /// The shop that is at this name under `myshopify.com`.
+        /// The shop that is at this name under `myshopify.com`: `acme` for `acme.myshopify.com`. An invalid name is rejected
+        /// when the registration is checked, so the name may come from a user.
         pub fn shop(shop: &str) -> Provider {
             Self::PRESET.at(shop).unwrap_or_else(|| Self::PRESET.provider())
         }
     };
     (@sandbox) => {
-        /// The provider's sandbox, for tests.
+        /// The provider's sandbox, for tests. It has accounts and clients of its own, and the same name as the provider; use
+        /// [`Provider::named`] to have both in one application.
         pub fn sandbox() -> Provider {
             Self::PRESET.sandbox()
         }

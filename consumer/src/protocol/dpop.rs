@@ -1,4 +1,8 @@
 //! Tokens that are bound to a key, and proofs of possession of that key (RFC 9449).
+//!
+//! Each login has its own key, of the curve P-256, which every server that supports DPoP accepts (ES256). The private key is
+//! stored with the token, sealed, because each process of the application must be able to use the token. A thief of the
+//! token alone, for example from a log of the API, cannot use it.
 
 use std::fmt;
 

@@ -1,3 +1,8 @@
+//! The entry of every request: it is logged, and then processed, unless a scripted response takes the place of that.
+//!
+//! All paths have one handler, so that a request to a path that no endpoint has is logged too: it is the trace of a wrong
+//! URL in the tested code.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -16,7 +21,8 @@ use super::scripted_response::ScriptedResponse;
 use super::wire::Connection;
 use super::{Settings, Shared};
 
-/// An endpoint of a [`TestProvider`](super::TestProvider).
+/// An endpoint of a [`TestProvider`](super::TestProvider), to script its responses and to find its requests in the log.
+/// OAuth 1.0a has its own paths, and shares the endpoints with the same function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {

@@ -1,4 +1,8 @@
 //! The provider's grants: codes, and families of tokens.
+//!
+//! All tokens that descend from one code are a family. The provider revokes the whole family if a refresh token or a code is
+//! presented twice (RFC 9700 section 4.14.2, RFC 6749 section 4.1.2): it cannot know which of the two presenters is the
+//! thief. A client that redeems a refresh token twice therefore loses the user's connection, and a test sees it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -14,7 +18,28 @@ use super::Settings;
 /// How long a code is valid.
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// What a [`TestProvider`](super::TestProvider) has done so far.
+/// What a [`TestProvider`](super::TestProvider) has done so far. The most important assertion of a test with concurrent
+/// requests is that no family was revoked:
+///
+/// ```
+/// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestClock};
+/// use std::time::Duration;
+/// use oauth_dance::testing::TestProvider;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (provider, clock) = (TestProvider::start().await?, TestClock::new());
+/// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+/// #     .provider(provider.registration("acme")).clock(clock.clock()).anonymous_users().build()?;
+/// # let alice = User::new("alice");
+/// # provider.connect(&oauth, "acme", &alice).await?;
+/// clock.advance(Duration::from_secs(3601));
+/// let (one, two) = tokio::join!(oauth.client("acme", &alice), oauth.client("acme", &alice));
+/// assert!(one.is_ok() && two.is_ok());
+/// assert_eq!((provider.counters().refreshes, provider.counters().families_revoked), (1, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counters {

@@ -1,3 +1,7 @@
+//! What a [`TestProvider`](super::TestProvider) has received.
+//!
+//! Requests are logged as they arrived, before any check, so that a test sees what a real provider would have rejected.
+
 use axum::body::{Bytes, to_bytes};
 use axum::extract::Request;
 use http::{HeaderMap, Method, header};
@@ -5,7 +9,29 @@ use url::form_urlencoded;
 
 use super::endpoints::Endpoint;
 
-/// A request that a [`TestProvider`](super::TestProvider) received, including its secrets.
+/// A request that a [`TestProvider`](super::TestProvider) received, including its secrets. It comes from
+/// [`TestProvider::requests_to`](super::TestProvider::requests_to).
+///
+/// ```
+/// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestClock};
+/// use std::time::Duration;
+/// use oauth_dance::testing::{Endpoint, TestProvider};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (provider, clock) = (TestProvider::start().await?, TestClock::new());
+/// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+/// #     .provider(provider.registration("acme")).clock(clock.clock()).anonymous_users().build()?;
+/// # let alice = User::new("alice");
+/// # provider.connect(&oauth, "acme", &alice).await?;
+/// clock.advance(Duration::from_secs(3601));
+/// oauth.client("acme", &alice).await?;
+/// let request = &provider.requests_to(Endpoint::Token)[0];
+/// assert_eq!(request.field("grant_type"), Some("refresh_token"));
+/// assert!(request.header("authorization").is_some_and(|value| value.starts_with("Basic ")));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LoggedRequest {
@@ -43,12 +69,12 @@ impl LoggedRequest {
         })
     }
 
-    /// The value of a form field that occurs exactly once.
+    /// The value of a form field that occurs exactly once. An empty value counts as omitted (RFC 6749 section 3.1).
     pub fn field(&self, name: &str) -> Option<&str> {
         only(&self.form, name)
     }
 
-    /// The value of a query parameter that occurs exactly once.
+    /// The value of a query parameter that occurs exactly once. An empty value counts as omitted.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         only(&self.query, name)
     }

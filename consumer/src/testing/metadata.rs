@@ -1,3 +1,6 @@
+//! The metadata of the provider, which describes its current settings: a client that is configured by its issuer alone finds
+//! the same provider as one that is configured by its endpoints.
+
 use serde_json::{Value, json};
 
 use super::endpoints::Exchange;

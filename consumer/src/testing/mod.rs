@@ -35,7 +35,46 @@
 //! # }
 //! ```
 //!
-//! This module is not for production: the provider grants every request, and logs every secret that it receives.
+//! # A login through the routes
+//!
+//! [`TestProvider::connect`] stores a token directly, which is enough for tests of what an application does with a
+//! connection. A test of the login itself follows the redirects as a browser does. Nothing but cookies and redirects is
+//! needed, because the provider approves at once:
+//!
+//! ```
+//! use axum::Router;
+//! use oauth_dance::testing::TestProvider;
+//! use oauth_dance::{KeyRing, MemoryStorage, OAuth, User};
+//! use reqwest::{Client, redirect::Policy};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let provider = TestProvider::start().await?;
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let base = format!("http://{}", listener.local_addr()?);
+//! let oauth = OAuth::builder(&base, MemoryStorage::new(), KeyRing::generate())
+//!     .provider(provider.registration("acme"))
+//!     .user(|| async { Some(User::new("alice")) })
+//!     .build()?;
+//! let app: Router = Router::new().merge(oauth.routes());
+//! tokio::spawn(async move { axum::serve(listener, app).await });
+//!
+//! let browser = Client::builder().redirect(Policy::none()).build()?;
+//! let login = browser.get(format!("{base}/login/acme")).send().await?;
+//! let cookie = login.headers()["set-cookie"].to_str()?.split(';').next().unwrap_or_default();
+//! let consent = browser.get(login.headers()["location"].to_str()?).send().await?;
+//! let callback = browser.get(consent.headers()["location"].to_str()?).header("cookie", cookie).send().await?;
+//! assert_eq!(callback.status(), 303);
+//! assert!(oauth.connection("acme", &User::new("alice")).await?.is_some());
+//! assert_eq!(provider.counters().codes_redeemed, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Not for production
+//!
+//! The provider grants every request, and logs every secret that it receives. Enable the feature `testing` in
+//! `[dev-dependencies]` only.
 
 mod api;
 mod authorize;
@@ -159,7 +198,8 @@ impl TestProvider {
         Self { shared: Arc::new(Shared { url, ..Shared::default() }), server: None }
     }
 
-    /// The routes to serve at the root of the provider's URL.
+    /// The routes to serve at the root of the provider's URL, for a provider [at](Self::at) an address of your choice:
+    /// behind TLS, in a container, or in the router of a demo.
     pub fn router(&self) -> Router {
         Router::new().fallback(endpoints::handle).with_state(Arc::clone(&self.shared))
     }
@@ -169,12 +209,26 @@ impl TestProvider {
         &self.shared.url
     }
 
-    /// The address that it listens on.
+    /// The address that it listens on. `None` for a provider that is not at a plain address, such as one behind TLS.
     pub fn address(&self) -> Option<SocketAddr> {
         self.url().strip_prefix("http://")?.parse().ok()
     }
 
-    /// The declaration of this provider, with this name.
+    /// The declaration of this provider, with this name, to change it before a client is registered:
+    ///
+    /// ```
+    /// use oauth_dance::testing::{CLIENT, TestProvider};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let provider = TestProvider::start().await?;
+    /// let mut acme = provider.provider("acme").with_scopes(["read"]);
+    /// acme.dpop = true;
+    /// let registration = acme.client(CLIENT.0, CLIENT.1);
+    /// # let _ = registration;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn provider(&self, name: &str) -> Provider {
         provider_at(self.url(), name)
     }
@@ -205,7 +259,32 @@ impl TestProvider {
         self.oauth1_provider(name).client(CLIENT.0, CLIENT.1)
     }
 
-    /// Changes the settings for all further requests.
+    /// Changes the settings for all further requests. Tokens that were issued before have the earlier lifetime.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User};
+    /// use oauth_dance::ConnectError;
+    /// use oauth_dance::testing::{TestClock, TestProvider};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (provider, clock) = (TestProvider::start().await?, TestClock::new());
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).clock(clock.clock()).anonymous_users().build()?;
+    /// # let alice = User::new("alice");
+    /// // A provider without refresh tokens: the connection ends with the access token.
+    /// provider.configure(|settings| {
+    ///     settings.refresh_tokens = false;
+    ///     settings.access_token_lifetime = Duration::from_secs(60);
+    /// });
+    /// provider.connect(&oauth, "acme", &alice).await?;
+    /// clock.advance(Duration::from_secs(61));
+    /// let ended = oauth.client("acme", &alice).await;
+    /// assert!(matches!(ended, Err(ConnectError::NeedsAuthorization { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.shared.settings());
     }
@@ -225,12 +304,31 @@ impl TestProvider {
         self.shared.script().clear();
     }
 
-    /// All requests so far, in the order of arrival.
+    /// All requests so far, in the order of arrival. Requests to `/counters` are not among them.
     pub fn requests(&self) -> Vec<LoggedRequest> {
         self.shared.log().clone()
     }
 
     /// All requests to one endpoint so far, in the order of arrival.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User};
+    /// use oauth_dance::testing::{Endpoint, TestProvider};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// # let alice = User::new("alice");
+    /// # provider.connect(&oauth, "acme", &alice).await?;
+    /// oauth.client("acme", &alice).await?.get("/notes").query(&[("page", "2")]).send().await?;
+    /// let requests = provider.requests_to(Endpoint::Api);
+    /// assert_eq!((requests.len(), requests[0].path.as_str()), (1, "/api/notes"));
+    /// assert_eq!(requests[0].parameter("page"), Some("2"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn requests_to(&self, endpoint: Endpoint) -> Vec<LoggedRequest> {
         self.shared.log().iter().filter(|request| request.endpoint == endpoint).cloned().collect()
     }
@@ -245,12 +343,14 @@ impl TestProvider {
         self.shared.grants().counters()
     }
 
-    /// How many bytes of [endless, huge and dripping](ScriptedResponse) bodies have been sent so far.
+    /// How many bytes of [endless, huge and dripping](ScriptedResponse) bodies have been sent so far. A test of a size limit
+    /// asserts that this is not much more than the limit.
     pub fn bytes_streamed(&self) -> u64 {
         self.shared.streamed.load(Ordering::Relaxed)
     }
 
-    /// Issues a token for one of the provider's users, as after a login.
+    /// Issues a token for one of the provider's users, as after a login, without storing it anywhere. Use it for a token of
+    /// another user than [`connect`](Self::connect) stores, or to test an import of tokens.
     pub fn issue(&self, user: &str) -> OAuth2Token {
         let settings = self.shared.settings().clone();
         self.shared.grants().issue(&Redemption { settings: &settings, client: CLIENT.0, jkt: None }, user, "")
@@ -293,7 +393,28 @@ impl TestProvider {
         Ok(token)
     }
 
-    /// Revokes all grants of one of the provider's users, as the user could do in a provider's settings.
+    /// Revokes all grants of one of the provider's users, as the user could do in a provider's settings. The application
+    /// notices at its next call or refresh:
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User};
+    /// use oauth_dance::ApiError;
+    /// use oauth_dance::testing::TestProvider;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// # let alice = User::new("alice");
+    /// provider.connect(&oauth, "acme", &alice).await?;
+    /// let acme = oauth.client("acme", &alice).await?;
+    /// provider.revoke_all_of("alice");
+    /// let rejected = acme.get("/notes").send().await?.success();
+    /// assert!(matches!(rejected, Err(ApiError::NeedsAuthorization(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn revoke_all_of(&self, user: &str) {
         self.shared.oauth1().revoke_all_of(user);
         self.shared.grants().revoke_all_of(user);
@@ -309,7 +430,8 @@ impl Drop for TestProvider {
     }
 }
 
-/// The [`TestProvider`] at this URL, possibly in another process, with this name.
+/// The [`TestProvider`] at this URL, possibly in another process, with this name. A test with several processes runs one
+/// provider, and passes its [URL](TestProvider::url) to the others.
 pub fn provider_at(url: &str, name: &str) -> Provider {
     let mut provider = Provider::new(name, format!("{url}/authorize"), format!("{url}/token"));
     provider.revocation_endpoint = Some(format!("{url}/revoke"));

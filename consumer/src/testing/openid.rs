@@ -1,4 +1,7 @@
 //! The OpenID part of a [`TestProvider`]: metadata, keys, and ID tokens with valid signatures.
+//!
+//! Signatures are real, so that a test of a forged one proves something. A key is generated when its algorithm is first
+//! used, as keys for RSA take a noticeable time.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -23,7 +26,8 @@ use super::{TestProvider, locked};
 const LIFETIME: u64 = 600;
 const RSA_BYTES: usize = 256;
 
-/// A signature algorithm of a [`TestProvider`]'s ID tokens (RFC 7518 section 3.1, RFC 8037).
+/// A signature algorithm of a [`TestProvider`]'s ID tokens (RFC 7518 section 3.1, RFC 8037); see
+/// [`Settings::id_token_algorithm`](super::Settings::id_token_algorithm).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names are those of the standard")]
@@ -51,7 +55,8 @@ impl SigningAlgorithm {
     }
 }
 
-/// An ID token that a [`TestProvider`] is about to sign, to be manipulated by a test.
+/// An ID token that a [`TestProvider`] is about to sign, to be manipulated by a test; see [`TestProvider::next_id_token`].
+/// The signature is that of the changed token, unless [`signature`](Self::signature) says otherwise.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IdToken {
@@ -107,7 +112,8 @@ impl TestProvider {
         locked(&self.shared.openid).changes.push_back(Box::new(change));
     }
 
-    /// Signs with new keys from now on, and removes the old ones.
+    /// Signs with new keys from now on, and removes the old ones, as an issuer does regularly. A client has to fetch the key
+    /// set again when it sees an unknown key.
     pub fn rotate_keys(&self) {
         let mut state = locked(&self.shared.openid);
         state.generation += 1;

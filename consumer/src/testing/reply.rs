@@ -1,3 +1,5 @@
+//! Responses in the formats of the protocols, before a script changes them.
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use url::form_urlencoded;

@@ -1,3 +1,5 @@
+//! The user in front of the provider, who approves or denies.
+
 use std::fmt;
 
 use http::{Response, StatusCode};
@@ -53,7 +55,7 @@ pub trait ResourceOwner: fmt::Debug + Send + Sync {
     }
 }
 
-/// A valid authorization request that waits for a decision.
+/// A valid authorization request that waits for a decision. Its client, redirect URI and parameters have been checked.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct AuthorizationRequest<'a> {

@@ -1,3 +1,8 @@
+//! Responses that deviate from those of a correct provider, one for each request.
+//!
+//! They are real responses on a real connection, because the failures that matter are those of the network: a connection
+//! that closes after the request was processed, a body that stops half-way or never ends.
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
@@ -19,8 +24,37 @@ const CHUNK: usize = 64 * 1024;
 
 /// A scripted response of a [`TestProvider`](super::TestProvider) to one request.
 ///
-/// A constructor defines the response, and methods define how it is sent: `ScriptedResponse::normal().lost()` processes the request,
-/// and then the connection breaks before the response is sent.
+/// A constructor defines the response, and methods define how it is sent: `ScriptedResponse::normal().lost()` processes the
+/// request, and then the connection breaks before the response is sent.
+///
+/// ```
+/// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User};
+/// use std::time::Duration;
+/// use oauth_dance::ApiError;
+/// use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let provider = TestProvider::start().await?;
+/// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+/// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+/// # let alice = User::new("alice");
+/// # provider.connect(&oauth, "acme", &alice).await?;
+/// let acme = oauth.client("acme", &alice).await?;
+///
+/// provider.next_response(Endpoint::Api, ScriptedResponse::endless());
+/// let endless = acme.get("/notes").max_response(1_000).send().await;
+/// assert!(matches!(endless, Err(ApiError::TooLarge { limit: 1_000 })));
+///
+/// provider.next_response(Endpoint::Api, ScriptedResponse::normal().hanging());
+/// let hanging = acme.get("/notes").timeout(Duration::from_millis(50)).send().await;
+/// assert!(matches!(hanging, Err(ApiError::Timeout)));
+///
+/// // The script is over, so this is a normal response again.
+/// assert!(acme.get("/notes").send().await?.success().is_ok());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ScriptedResponse {
@@ -79,6 +113,27 @@ impl ScriptedResponse {
     }
 
     /// Ignores the request and responds with an error of RFC 6749 section 5.2.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, User, testing::TestClock};
+    /// use std::time::Duration;
+    /// use oauth_dance::ConnectError;
+    /// use oauth_dance::testing::{ScriptedResponse, TestProvider};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (provider, clock) = (TestProvider::start().await?, TestClock::new());
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).clock(clock.clock()).anonymous_users().build()?;
+    /// # let alice = User::new("alice");
+    /// # provider.connect(&oauth, "acme", &alice).await?;
+    /// clock.advance(Duration::from_secs(3601));
+    /// provider.next_token_response(ScriptedResponse::error(400, "invalid_grant"));
+    /// let dead = oauth.client("acme", &alice).await;
+    /// assert!(matches!(dead, Err(ConnectError::NeedsAuthorization { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn error(status: u16, code: &str) -> Self {
         Self::status(status).header("content-type", "application/json").body(json!({ "error": code }).to_string())
     }
@@ -153,17 +208,19 @@ impl ScriptedResponse {
         Self { delivery: Delivery::Drip(pause), ..self }
     }
 
-    /// Sends the head and half of the body, and then closes the connection.
+    /// Sends the head and half of the body, and then closes the connection. With chunked encoding and without
+    /// `Content-Length`, as here, only a client that checks the end of the body notices.
     pub fn truncated(self) -> Self {
         Self { delivery: Delivery::Truncated, ..self }
     }
 
-    /// Processes the request and never responds.
+    /// Processes the request and never responds, so that only a timeout ends the call.
     pub fn hanging(self) -> Self {
         Self { delivery: Delivery::Never, ..self }
     }
 
-    /// Processes the request and closes the connection instead of responding.
+    /// Processes the request and closes the connection instead of responding. For a refresh, this is the worst case: the
+    /// refresh token is spent, and the new one did not arrive.
     pub fn lost(self) -> Self {
         Self { delivery: Delivery::Lost, ..self }
     }

@@ -1,3 +1,8 @@
+//! How a [`TestProvider`](super::TestProvider) behaves.
+//!
+//! The default is a provider of the present: refresh tokens rotate, PKCE is required. Each setting makes it resemble one
+//! that is older, stricter or more limited, which applications have to cope with.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +15,8 @@ use super::CLIENT;
 use super::openid::SigningAlgorithm;
 use super::resource_owner::ResourceOwner;
 
-/// The behaviour of a [`TestProvider`](super::TestProvider) unless a response is scripted.
+/// The behaviour of a [`TestProvider`](super::TestProvider) unless a response is scripted. Change it with
+/// [`TestProvider::configure`](super::TestProvider::configure), at any time during a test.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
@@ -98,6 +104,22 @@ impl Settings {
 }
 
 /// A client that is registered with a [`TestProvider`](super::TestProvider).
+///
+/// ```
+/// use oauth_dance::testing::{Client, TestProvider};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// let provider = TestProvider::start().await?;
+/// provider.configure(|settings| {
+///     let only_here = Client::public().with_redirect_uri("https://app.example/login/acme/authorized");
+///     settings.clients.insert("our-id".to_owned(), only_here);
+/// });
+/// let registration = provider.provider("acme").public_client("our-id");
+/// # let _ = registration;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(super) secret: Option<Secret>,

@@ -1,3 +1,8 @@
+//! The extractors of handlers.
+//!
+//! They find the `OAuth` in the router's state and not in the request's extensions, so that a router without it does not
+//! compile. A provider that is known when the program is compiled is a type; any other is a name.
+
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -23,6 +28,15 @@ use crate::error::{ConnectError, ConnectedRejection, Visitor};
 /// It finds the account without a name. If a hook names accounts ([`Decision::as_account`](crate::Decision::as_account)),
 /// use [`Connections::at_account`].
 ///
+/// | argument | no account is connected | the storage is unavailable |
+/// | --- | --- | --- |
+/// | `Connected<P>` | the login, or 401 | 503 |
+/// | `Option<Connected<P>>` | `None` | 503 |
+/// | `Result<Connected<P>, ConnectedRejection>` | `Err`, for a response of your own | `Err` |
+///
+/// It dereferences to [`ApiClient`], so its methods are available. An extractor that reads the body, such as `Json`, has to
+/// be the last argument.
+///
 /// ```
 /// use oauth_dance::presets::GitHub;
 /// use oauth_dance::{ApiError, Connected};
@@ -43,7 +57,7 @@ pub struct Connected<P> {
 }
 
 impl<P> Connected<P> {
-    /// The client, by value.
+    /// The client, by value, to move it into a task or a struct that does not know the type of the provider.
     pub fn into_client(self) -> ApiClient {
         self.client
     }
@@ -91,7 +105,12 @@ where
     }
 }
 
-/// An extractor: the connections of the signed-in user, for providers whose names are known only at run time.
+/// An extractor: the connections of the signed-in user, for providers whose names are known only at run time, and for pages
+/// that show or change connections.
+///
+/// Extracting it reads no token and sends no request. It fails only if the user cannot be determined, not if no user is
+/// signed in: a visitor has no connections. Its methods are those of [`OAuth`] for the signed-in user, and they also work if
+/// each request has its own storage.
 ///
 /// ```
 /// use axum::extract::Path;
@@ -119,12 +138,28 @@ impl Connections {
         Ok(Self { oauth, user, browser })
     }
 
-    /// The signed-in user, if any.
+    /// The signed-in user, if any, as the application's source of users identifies them. With
+    /// [`anonymous_users`](crate::OAuthBuilder::anonymous_users), a browser is a user from its first login on.
     pub fn user(&self) -> Option<&User> {
         self.user.as_ref()
     }
 
     /// The same for one of several accounts of the signed-in user at a provider; see [`User::with_account`].
+    ///
+    /// ```
+    /// use axum::extract::Path;
+    /// use oauth_dance::{ApiError, ConnectedRejection, Connections};
+    ///
+    /// async fn mail(connections: Connections, Path(account): Path<String>) -> Result<String, ConnectedRejection> {
+    ///     let connections = connections.at_account(account);
+    ///     let google = connections.client("google").await.map_err(|error| connections.reject("google", error))?;
+    ///     Ok(format!("{:?}", google.token().scope()))
+    /// }
+    /// # let _ = mail;
+    /// ```
+    ///
+    /// The account is a part of the path here, so the user chooses it. That is safe: it selects among the accounts of the
+    /// signed-in user only.
     #[must_use]
     pub fn at_account(&self, account: impl Into<String>) -> Self {
         let user = self.user.clone().map(|user| user.with_account(account));
@@ -142,7 +177,9 @@ impl Connections {
         }
     }
 
-    /// A client of the signed-in user at this provider; see [`OAuth::client`].
+    /// A client of the signed-in user at this provider; see [`OAuth::client`]. If a call of it returns
+    /// [`ApiError::NeedsAuthorization`](crate::ApiError::NeedsAuthorization), that error is the login as a response, as the
+    /// one of [`reject`](Self::reject) is.
     ///
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::NotConnected`] also if no user is signed in.
@@ -153,8 +190,8 @@ impl Connections {
         Ok(ApiClient { browser: self.browser.clone(), ..client })
     }
 
-    /// A client for each provider that the signed-in user has connected, with the provider's name, sorted by name. All tokens
-    /// are read at once; see [`OAuth::clients`]. A token that cannot be used is an error of its provider only.
+    /// A client for each provider that the signed-in user has connected, with the provider's name, sorted by name. All
+    /// tokens are read at once; see [`OAuth::clients`]. A token that cannot be used is an error of its provider only.
     ///
     /// Named accounts are not included: pass the result of [`accounts`](Self::accounts) to [`OAuth::clients`].
     ///
@@ -198,7 +235,8 @@ impl Connections {
         }
     }
 
-    /// Deletes the signed-in user's token of this provider and revokes it there; see [`OAuth::disconnect`].
+    /// Deletes the signed-in user's token of this provider and revokes it there; see [`OAuth::disconnect`]. Put a
+    /// [`SameOrigin`](crate::SameOrigin) argument before it, so that no other site can cause the request.
     ///
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::NotConnected`] if no user is signed in.
@@ -221,7 +259,7 @@ impl Connections {
     }
 
     /// The response to a [`ConnectError`]: a redirect to the login for a browser if a login helps, and otherwise a status
-    /// with a page or JSON.
+    /// with a page or JSON. After the login, the browser returns to the page of this request, if it was a `GET`.
     pub fn reject(&self, provider: &str, error: ConnectError) -> ConnectedRejection {
         ConnectedRejection::as_of(error, provider, self.browser.clone(), self.oauth.inner.clock.now())
     }

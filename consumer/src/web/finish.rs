@@ -2,6 +2,10 @@
 //!
 //! The browser may disconnect at any time, or send the same callback twice and wait only for the second response. So the
 //! task that spends the attempt and the code also stores the token, and the outcome for callbacks that repeat it.
+//!
+//! The order matters. First the attempt is spent, with a write that exactly one callback succeeds with and that proves that
+//! the storage accepts writes. Only then the code is redeemed, because a code works once. The token is then stored with
+//! retries, as the user would otherwise have to log in again, and the outcome comes last.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,8 @@
+//! The layer that renews the cookies of anonymous users.
+//!
+//! It adds a cookie only to the response to a browser whose cookie an older key sealed, so that other responses can be
+//! cached.
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -32,7 +37,8 @@ impl OAuth {
     }
 }
 
-/// The layer of [`OAuth::layer`].
+/// The layer of [`OAuth::layer`], for [`Router::layer`](axum::Router::layer) or any `tower` service. Without
+/// [`anonymous_users`](crate::OAuthBuilder::anonymous_users) it does nothing.
 #[derive(Clone, Debug)]
 pub struct OAuthLayer {
     oauth: OAuth,
@@ -46,7 +52,7 @@ impl<S> Layer<S> for OAuthLayer {
     }
 }
 
-/// The service of [`OAuthLayer`].
+/// The service that [`OAuthLayer`] creates. It changes only the headers of responses.
 #[derive(Clone, Debug)]
 pub struct OAuthService<S> {
     inner: S,

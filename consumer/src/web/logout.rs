@@ -1,4 +1,7 @@
 //! Ends the user's session at an OpenID provider (OpenID Connect RP-Initiated Logout), and handles the browser's return.
+//!
+//! The target of the return is in a sealed cookie and not in the URL, so that a link to the route cannot redirect a browser
+//! anywhere (an open redirector).
 
 use std::fmt;
 
@@ -74,7 +77,8 @@ impl OAuth {
     }
 }
 
-/// The response that redirects the browser to the provider to log out there; see [`OAuth::end_session`].
+/// The response that redirects the browser to the provider to log out there; see [`OAuth::end_session`]. Return it from a
+/// handler. If it is dropped instead, nothing happens: neither a request nor a change was made.
 #[derive(Clone)]
 #[must_use]
 pub struct EndSession {

@@ -1,4 +1,9 @@
 //! The routes, the extractors and the pages of the login, its callback, and the logout.
+//!
+//! Everything that depends on HTTP as browsers use it is here: who caused a request, what may be in a URL, and what must not
+//! be cached. The rest of the crate does not see requests. Two rules apply to every route. The query of a callback, which
+//! contains the code and the state, is removed from the request before a hook or a log sees it. And every response is
+//! private: not cached, and without a `Referer` for the next page.
 
 mod callback;
 pub(crate) mod extract;
@@ -22,6 +27,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use oauth_dance_core::BoxError;
 use tracing::Instrument as _;
 
+#[cfg(doc)]
+use crate::app::OAuthBuilder;
 use crate::app::hooks::FailedLogin;
 use crate::app::{OAuth, UserSource};
 use crate::browser::user::User;
@@ -34,7 +41,9 @@ pub use layer::{OAuthLayer, OAuthService};
 const MAX_FORM: usize = 16 * 1024;
 
 impl OAuth {
-    /// The login and callback routes of every provider, for any router's state.
+    /// The login and callback routes of every provider, for any router's state. Merge them into the router at its root,
+    /// because redirect URIs are built from the [base URL](Self::builder). The paths are the defaults;
+    /// [`login_path`](OAuthBuilder::login_path) and [`callback_path`](OAuthBuilder::callback_path) change them.
     ///
     /// * `GET /login/{provider}?next=/path` redirects the browser to the provider, and afterwards to that path of this
     ///   application. If another site caused the request and a user is signed in, the response is a page that asks for
@@ -43,6 +52,33 @@ impl OAuth {
     ///   with one, and redirects the browser to the same route with `GET`.
     /// * `GET /login/{provider}/ended` is the target of a browser whose session at the provider was
     ///   [ended](OAuth::end_session).
+    ///
+    /// Layers that identify users, such as a session, must be outside of these routes: call `layer` after `merge`. If they
+    /// are inside, logins end with "no user is signed in".
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, testing::TestProvider};
+    /// use axum::Router;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    /// # let base = format!("http://{}", listener.local_addr()?);
+    /// # let oauth = OAuth::builder(&base, MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// let app: Router = Router::new().merge(oauth.routes());
+    /// # tokio::spawn(async move { axum::serve(listener, app).await });
+    ///
+    /// // What a browser gets from the login route:
+    /// # let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    /// let response = browser.get(format!("{base}/login/acme?next=/notes")).send().await?;
+    /// assert_eq!(response.status(), 303);
+    /// assert!(response.headers()["location"].to_str()?.starts_with(&format!("{}/authorize?", provider.url())));
+    /// assert_eq!(response.headers()["cache-control"], "no-store");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let (login, callback, posted, ended) = (self.clone(), self.clone(), self.clone(), self.clone());
         let login = move |request| login::handle(login, request).instrument(tracing::info_span!("login"));

@@ -1,4 +1,8 @@
 //! The parameters of the callback.
+//!
+//! They come from the browser, so from anyone. Each may occur once (RFC 6749 section 3.1): with a repeated parameter, two
+//! parts of a system can read different values. An error takes precedence over a code only after the state was verified, so
+//! that no one else can end a login.
 
 use oauth_dance_core::Secret;
 

@@ -1,4 +1,11 @@
 //! The response to a request whose user has no usable connection.
+//!
+//! A browser that views a page is redirected to the login, and returns to the page. For any other request of a browser, such
+//! as a form, a redirect would lose what the user entered, so the response is a page with a link. A program gets a status
+//! and JSON.
+//!
+//! An API that rejects every token, whatever the user does, would turn the redirects into a loop. A cookie records that the
+//! browser was redirected because of a rejected token, and the next such rejection within a minute is a page.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,8 @@
+//! Protection against cross-site request forgery, for the routes of this crate and for handlers.
+//!
+//! It needs no token in forms and no state: browsers report the origin of a request themselves, in headers that no script
+//! can set. `same-site` is not enough, because another application under the same domain is not this application.
+
 use axum::Json;
 use axum::extract::{FromRef, FromRequestParts};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +14,10 @@ use url::Url;
 use crate::app::OAuth;
 
 /// An extractor that rejects a request that another site caused, with 403.
+///
+/// The origin of the application is that of its [base URL](OAuth::builder), not one in the request. A request without the
+/// headers `Sec-Fetch-Site`, `Origin` and `Referer` is accepted: it comes from a program, which has no cookies of a user
+/// that another site could abuse.
 ///
 /// Make it the first argument of every handler that changes something, such as one that calls
 /// [`Connections::disconnect`](crate::Connections::disconnect), unless the application has its own protection against
@@ -40,7 +49,21 @@ where
     }
 }
 
-/// Another site caused the request.
+/// The rejection of [`SameOrigin`]: another site caused the request. As a response it is 403 with a JSON body.
+///
+/// ```
+/// use axum::response::IntoResponse;
+/// use oauth_dance::{CrossSiteRejection, SameOrigin};
+///
+/// // To show a page instead, take a `Result`.
+/// async fn disconnect(origin: Result<SameOrigin, CrossSiteRejection>) -> impl IntoResponse {
+///     match origin {
+///         Ok(_) => "disconnected".into_response(),
+///         Err(rejection) => rejection.into_response(),
+///     }
+/// }
+/// # let _ = disconnect;
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct CrossSiteRejection;

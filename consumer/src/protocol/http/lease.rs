@@ -1,4 +1,8 @@
 //! Token requests that are sent only while the claim on the refresh token is valid.
+//!
+//! A process can be suspended for minutes, between the moment at which it claims a refresh token and the moment at which it
+//! sends it. Another process has then taken the refresh over, and the same refresh token would be sent twice. The claim is
+//! therefore checked when the connection is open, immediately before the body is written.
 
 use std::error::Error;
 use std::pin::Pin;

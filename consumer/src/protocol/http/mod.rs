@@ -1,5 +1,9 @@
 //! The HTTP clients: one for the token endpoint, which follows no redirect, and one for APIs, which follows redirects only
 //! within their origin.
+//!
+//! Every request has a timeout for the call as a whole, and every body has a size limit, which applies while it is read.
+//! URLs from outside, such as those in an issuer's metadata, have clients of their own, whose names resolve only to
+//! addresses that are no nearer to this machine than the source of the URL.
 
 pub(crate) mod challenge;
 #[cfg(feature = "decompression")]

@@ -1,3 +1,8 @@
+//! The nonces that servers require in proofs (RFC 9449 sections 8 and 9).
+//!
+//! A server provides its nonce in a response, and expects it in the next proof. Without a memory of it, every call would be
+//! sent twice. Nonces are stored by origin, because the authorization server and the API have nonces of their own.
+
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

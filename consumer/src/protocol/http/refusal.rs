@@ -1,4 +1,8 @@
 //! Classifies a response without a token, in particular whether it means that the grant is dead.
+//!
+//! The patterns of the provider and the codes of the standards decide first, then sentences, then the status. Text of the
+//! response becomes part of an error and of a log, so it is truncated and reduced to printable ASCII. Secrets of the request
+//! are redacted in it, because some providers quote the refresh token.
 
 use std::time::Duration;
 

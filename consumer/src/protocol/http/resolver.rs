@@ -1,4 +1,7 @@
 //! Resolves names to addresses, but to none in a nearer zone than allowed.
+//!
+//! The check is made on the address that is connected to, and not before the request: a name can resolve to another address
+//! each time (DNS rebinding).
 
 use std::net::SocketAddr;
 use std::sync::Arc;

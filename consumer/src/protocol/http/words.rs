@@ -1,4 +1,9 @@
 //! Classifies the codes and descriptions of a refusal.
+//!
+//! Providers that do not use the codes of RFC 6749 often describe the error in a sentence. Three questions matter: is the
+//! grant dead, is the client at fault, or is it temporary? A sentence means that the grant is dead only if it says that the
+//! refresh token is invalid, and nothing else: a mistake here disconnects a user. After an unknown error, the refresh is
+//! retried.
 
 /// A longer text is not a description of this kind.
 pub(super) const MAX_SENTENCE: usize = 200;

@@ -1,4 +1,8 @@
 //! Requests to the authorization server's endpoints with client authentication (RFC 6749 section 2.3).
+//!
+//! The token, revocation and pushed request endpoints authenticate a client in the same way, so all of their requests are
+//! built here. A client authenticates in exactly one way in each request: section 2.3 forbids several, and some providers
+//! reject them.
 
 use std::collections::BTreeMap;
 

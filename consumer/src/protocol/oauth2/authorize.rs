@@ -1,4 +1,7 @@
 //! The authorization request (RFC 6749 section 4.1.1 with RFC 7636 section 4.3).
+//!
+//! Each parameter occurs once, as section 3.1 requires. The endpoint's own query may contain parameters, and those that the
+//! request sets are removed from it. Neither the configuration nor a hook can set one of the protocol's own.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,8 @@
 //! Pushed authorization requests (RFC 9126): the provider receives the parameters directly, and the browser carries a
 //! reference.
+//!
+//! A user, an extension of the browser or a log along the way can then neither read nor change the parameters, and the
+//! provider authenticates the client before it shows anything to the user.
 
 use http::StatusCode;
 use oauth_dance_core::{DpopKey, Secret, Timestamp};

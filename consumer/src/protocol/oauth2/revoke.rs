@@ -1,4 +1,8 @@
 //! Revokes tokens (RFC 7009).
+//!
+//! The refresh token comes first, because it ends the grant: with many providers the access token ends with it. An access
+//! token alone would leave the grant alive. A provider that no longer knows a token reports success (section 2.2), so
+//! revoking twice is harmless.
 
 use http::{Method, StatusCode, header};
 use oauth_dance_core::{DpopKey, OAuth2Token, Secret};
@@ -12,15 +16,17 @@ use crate::protocol::http::endpoint::send;
 use crate::protocol::http::{HttpClients, HttpResponse, refusal};
 use crate::protocol::registered::Registered;
 
-/// The result of a revocation at the provider.
+/// The result of a revocation at the provider, as [`OAuth::disconnect`](crate::OAuth::disconnect) and
+/// [`OAuth::revoke`](crate::OAuth::revoke) return it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Revocation {
     /// The provider confirmed that the token is revoked.
     Done,
-    /// No token was stored, or the provider has no revocation endpoint.
+    /// No token was stored, or the provider has no revocation endpoint, as with OAuth 1.0a. A token that was stored remains
+    /// valid at the provider until it expires.
     NotPossible,
-    /// The provider could not be reached, or refused: the token may still be valid there.
+    /// The provider could not be reached, or refused: the token may still be valid there. The log contains the cause.
     Failed,
 }
 

@@ -1,4 +1,5 @@
-//! A document of an issuer, cached: fetched when it is first needed, fetched again when it is old, and retained if that fails.
+//! A document of an issuer, cached: fetched when it is first needed, fetched again when it is old, and retained if that
+//! fails.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,3 +1,5 @@
+//! The verified identity of a user, as applications see it.
+
 use std::fmt;
 
 use oauth_dance_core::Subject;
@@ -41,14 +43,19 @@ impl Identity {
         Self { issuer, subject, claims }
     }
 
-    /// The issuer and the subject as one text, which is unique to this identity: use it to look up an account.
+    /// The issuer and the subject as one text, which is unique to this identity: use it to look up an account. The issuer
+    /// comes first and contains no space, so no two identities have the same text.
     pub fn account(&self) -> String {
         // An issuer is a URL, which has no space.
         format!("{} {}", self.issuer, self.subject)
     }
 
     /// The e-mail address, if the issuer has verified that it belongs to this user, and if it is unambiguous: plain ASCII
-    /// with a single `@`.
+    /// with a single `@`. `None` if `email_verified` is missing, as at issuers that do not verify addresses.
+    ///
+    /// Use it to fill in a profile or to send mail. To connect the identity to an existing account with the same address is
+    /// safe only if you trust every configured issuer to verify addresses, and if the existing account's address was
+    /// verified too.
     pub fn verified_email(&self) -> Option<&str> {
         let verified = match self.claims.get("email_verified")? {
             Value::Bool(verified) => *verified,
@@ -63,12 +70,13 @@ impl Identity {
         (plain && !local.is_empty() && !domain.is_empty() && !domain.contains('@')).then_some(email)
     }
 
-    /// The e-mail address, which may not be verified.
+    /// The e-mail address, which may not be verified: the user may have typed it. Show it, and decide nothing by it.
     pub fn email(&self) -> Option<&str> {
         self.text("email")
     }
 
-    /// The name to display.
+    /// The name to display: the claim `name`, which most issuers include only with the scope `profile`. The user chooses it,
+    /// so it is neither unique nor constant.
     pub fn name(&self) -> Option<&str> {
         self.text("name")
     }

@@ -1,4 +1,7 @@
 //! The lifetime of an access token, from any member that contains it.
+//!
+//! A lifetime that is too short costs a refresh, and one that is too long costs a rejected call, which leads to a refresh. A
+//! negative, extreme or invalid value therefore counts as missing, and is never a reason to reject a token.
 
 use std::time::Duration;
 

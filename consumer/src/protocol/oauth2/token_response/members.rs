@@ -1,4 +1,8 @@
 //! Finds the token in a response, whatever the names of its members and whatever they are nested in.
+//!
+//! The response is one of an endpoint that the application configured, so the question is not whether to trust it but where
+//! the token is. If there are several tokens and no indication which one is meant, none is taken: with the wrong one, the
+//! application would act as someone else, such as the bot of a workspace.
 
 use oauth_dance_core::Secret;
 use serde_json::{Map, Value};
