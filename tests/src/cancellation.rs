@@ -5,15 +5,18 @@
 //! their awaits and after random times. A dropped call may still arrive at the server, but soon, and only over the version
 //! that it was meant for.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+mod dropping;
+
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage};
 use tokio::time::timeout;
 
+pub(crate) use self::dropping::drop_in_flight;
+use self::dropping::{cut, poll_in_flight, time_to_settle, wait};
 use crate::calls::Call;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
@@ -353,72 +356,4 @@ async fn use_once(storage: &dyn TokenStorage, key: &TokenKey) -> PropertyResult 
         storage.list(&Filter::everything(), PageRequest::default()).await?;
     }
     Ok(())
-}
-
-/// Drops a call while it is in flight. Depending on the turn, that is at one of its first awaits, at a later one, or after
-/// a time.
-async fn cut<T>(turn: usize, call: impl Future<Output = T>) {
-    match turn % 4 {
-        0 => drop_in_flight(1, call).await,
-        1 => drop_in_flight(2, call).await,
-        2 => drop_in_flight(turn / 4 % 14, call).await,
-        _ => drop(timeout(Duration::from_micros(100 * (turn as u64 % 40)), call).await),
-    }
-}
-
-/// Drops a call after that many polls, at once and not when it is woken again.
-pub(crate) async fn drop_in_flight<T>(polls: usize, call: impl Future<Output = T>) {
-    poll_in_flight(polls, pin!(call)).await;
-}
-
-/// Polls a call that many times, or until it ends.
-async fn poll_in_flight<T>(polls: usize, mut call: Pin<&mut impl Future<Output = T>>) {
-    let mut left = polls;
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(());
-        }
-        left -= 1;
-        match call.as_mut().poll(context) {
-            Poll::Pending if left > 0 => Poll::Pending,
-            _ => Poll::Ready(()),
-        }
-    })
-    .await;
-}
-
-/// How long a dropped call may take to have an effect: three times as long as a call takes that is not dropped. If calls
-/// never wait for anything, nothing can be in flight after a drop.
-async fn time_to_settle(on: &TestedStorage) -> PropertyResult<Duration> {
-    let (key, record) = (key("settled")?, Record::new("x"));
-    let (mut slowest, mut waits) = (Duration::ZERO, false);
-    for turn in 0..12 {
-        let begun = Instant::now();
-        if turn % 2 == 0 {
-            let call = on.storage().put(&key, &record, Precondition::Always);
-            noting_waits(pin!(call), &mut waits).await?;
-        } else {
-            let call = on.storage().delete(&key, None);
-            noting_waits(pin!(call), &mut waits).await?;
-        }
-        slowest = slowest.max(begun.elapsed());
-    }
-    let time = Duration::from_millis(15) + (slowest * 3).min(Duration::from_millis(200));
-    Ok(if waits { time } else { Duration::ZERO })
-}
-
-/// Runs a call, and sets `waits` if the call was pending at any time.
-async fn noting_waits<T>(mut call: Pin<&mut impl Future<Output = T>>, waits: &mut bool) -> T {
-    poll_fn(|context| {
-        let polled = call.as_mut().poll(context);
-        *waits |= polled.is_pending();
-        polled
-    })
-    .await
-}
-
-async fn wait(time: Duration) {
-    if !time.is_zero() {
-        tokio::time::sleep(time).await;
-    }
 }

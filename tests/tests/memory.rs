@@ -5,6 +5,8 @@
 mod bench;
 
 use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -181,14 +183,23 @@ fn the_table_names_every_property_and_no_other() {
 #[test]
 fn the_table_quotes_the_documentation_of_each_property() {
     for property in PROPERTIES {
-        let file = format!("{}/src/{}.rs", env!("CARGO_MANIFEST_DIR"), property.group);
-        let source = std::fs::read_to_string(file).unwrap();
+        let source = source_of(property.group);
         let (before, _) = source.split_once(&format!("\npub async fn {}(", property.name)).unwrap();
         let lines: Vec<_> = before.lines().rev().map_while(|line| line.strip_prefix("///")).collect();
         let promise: Vec<_> = lines.into_iter().rev().take_while(|line| !line.is_empty()).map(str::trim).collect();
         let row = format!("| `{property:?}` | {} |", promise.join(" "));
         assert!(TABLE.contains(&row), "PROPERTIES.md has no row that begins with {row}");
     }
+}
+
+/// The module of a group, with its submodules.
+fn source_of(group: &str) -> String {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(group);
+    let mut source = fs::read_to_string(module.with_extension("rs")).unwrap();
+    for file in fs::read_dir(module).into_iter().flatten() {
+        source += &fs::read_to_string(file.unwrap().path()).unwrap();
+    }
+    source
 }
 
 /// Whether a text has the form `group::name`.
