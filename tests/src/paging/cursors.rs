@@ -6,8 +6,8 @@ use std::sync::Arc;
 use oauth_dance_core::{Cursor, Entry, Filter, PageRequest, Precondition, Record, StorageError, TokenKey, Version};
 
 use crate::calls::{Call, pages};
-use crate::listing::are_listed;
 use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
+use crate::paging::keys_are_listed;
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
