@@ -92,7 +92,8 @@ impl ApiClient {
     /// use oauth_dance::ApiClient;
     ///
     /// fn may_write(client: &ApiClient) -> bool {
-    ///     client.token().scope().iter().any(|scope| scope == "write")
+    ///     // `None` if the provider does not report what was granted.
+    ///     client.token().scope().is_none_or(|granted| granted.iter().any(|scope| scope == "write"))
     /// }
     /// # let _ = may_write;
     /// ```

@@ -54,7 +54,7 @@
 //! let base = format!("http://{}", listener.local_addr()?);
 //! let oauth = OAuth::builder(&base, MemoryStorage::new(), KeyRing::generate())
 //!     .provider(provider.registration("acme"))
-//!     .user(|| async { Some(User::new("alice")) })
+//!     .user(|_: http::Method| async { Some(User::new("alice")) })
 //!     .build()?;
 //! let app: Router = Router::new().merge(oauth.routes());
 //! tokio::spawn(async move { axum::serve(listener, app).await });
