@@ -234,7 +234,7 @@ fn failed(status: ExitStatus, problem: &str) -> KeyProviderError {
         let advice = "the age identity file is not one that `age-keygen` wrote; name another one";
         return KeyProviderError::misconfigured(advice, "age rejects the identity file");
     }
-    if says(&["header", "EOF", "chunk", "authenticat", "MAC", "armor", "stanza"]) {
+    if says(&["header", "EOF", "chunk", "authenticate", "MAC", "armor", "stanza"]) {
         return KeyProviderError::damaged("age cannot parse or authenticate it");
     }
     let advice = "age failed; run it on a file of your own to find out why";
