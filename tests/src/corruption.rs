@@ -32,7 +32,10 @@ pub async fn an_unreadable_record_is_reported_as_corrupt(on: Arc<TestedStorage>)
     ensure_eq!(found, Some(b"another of alice's".to_vec()), "{get} while another record of the user is corrupt");
     let bob = on.storage().get(&key("bob")?).await?.map(|found| found.value.payload);
     ensure_eq!(bob, Some(b"bob's".to_vec()), "{} while another user's record is corrupt", Call::get(&key("bob")?));
-    Ok(())
+    // The error contains the whole key.
+    let full = key("alice")?.with_tenant("acme")?.with_account("work")?;
+    damage(&on, &full).await?;
+    is_corrupt(&on, &full).await
 }
 
 /// `put` with `Always` replaces a corrupt record, and `delete` removes it and returns `Ok(true)`.
@@ -83,6 +86,19 @@ pub async fn conditions_fail_for_a_corrupt_record(on: Arc<TestedStorage>) -> Pro
         is_corrupt(&on, &alice).await?;
     }
     // The record's own version may or may not be readable.
+    let bob = key("bob")?;
+    let when = Precondition::Version(damage(&on, &bob).await?);
+    let put = Call::put(&bob, &rich("new"), when);
+    match on.storage().put(&bob, &rich("new"), when).await {
+        Ok(version) => {
+            let found = on.storage().get(&bob).await;
+            let is_new =
+                matches!(&found, Ok(Some(found)) if (found.version, &found.value.payload[..]) == (version, b"new"));
+            ensure!(is_new, "{put} over a corrupt record is Ok({version:?}), and get is {}", found.show());
+        }
+        Err(StorageError::Conflict | StorageError::Corrupt { .. }) => is_corrupt(&on, &bob).await?,
+        other => return Err(Stop::failed(format_args!("{put}, over a corrupt record, is {}", other.show()))),
+    }
     match on.storage().delete(&alice, Some(before)).await {
         Ok(true) => {
             let get = Call::get(&alice);
@@ -148,7 +164,9 @@ pub async fn a_corrupt_record_is_listed(on: Arc<TestedStorage>) -> PropertyResul
 /// Writes two records and damages one.
 async fn damage(on: &TestedStorage, target: &TokenKey) -> PropertyResult<Version> {
     let version = on.storage().put(target, &rich("CANARY"), Precondition::Always).await?;
-    on.storage().put(&key("bob")?, &rich("bob's"), Precondition::Always).await?;
+    if *target != key("bob")? {
+        on.storage().put(&key("bob")?, &rich("bob's"), Precondition::Always).await?;
+    }
     on.harness().corrupt(target).await?;
     Ok(version)
 }

@@ -253,6 +253,37 @@ fn neighbours() -> PropertyResult<[TokenKey; 4]> {
     Ok([key("bob")?, TokenKey::new("google", "alice")?, mine.clone().with_account("work")?, mine.with_tenant("acme")?])
 }
 
+/// After two unconditional writes at the same instant through one handle, `get` returns the record that is stored, and not
+/// the other one from a cache.
+///
+/// Only for storages that declare a `max_age`. A cache that stores what it wrote when the reply arrives fails this, because
+/// replies may arrive in another order than the writes took effect.
+pub async fn a_cache_shows_the_last_of_two_writes(on: Arc<TestedStorage>) -> PropertyResult {
+    let max_age = on.capabilities().max_age.ok_or_else(|| Stop::not_applicable("no max_age is declared"))?;
+    let mut duel = Duel::new(&on, "alice").await?;
+    duel.handles[1] = Arc::clone(&duel.handles[0]);
+    let mut shown = Vec::new();
+    for round in on.rounds(ROUNDS, TIME).await? {
+        duel.key = key(&format!("user{round}"))?;
+        for written in duel.writes([Precondition::Always; 2]).await? {
+            written?;
+        }
+        shown.push((duel.key.clone(), duel.handles[0].get(&duel.key).await?.map(|found| found.version)));
+    }
+    on.set_permit(None);
+    tokio::time::sleep(max_age).await;
+    for (key, version) in shown {
+        let found = duel.handles[0].get(&key).await?.map(|found| found.version);
+        let get = Call::get(&key);
+        ensure_eq!(
+            found,
+            version,
+            "{get} {max_age:?} after two put Always at once: the version, compared with an earlier get"
+        );
+    }
+    Ok(())
+}
+
 /// Two handles that call at the same instant, usually on one key.
 struct Duel {
     handles: Vec<Arc<dyn TokenStorage>>,

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::calls::Call;
+use crate::cancellation::list_will_agree;
 use crate::harness::Fault;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, error_name};
@@ -27,7 +28,12 @@ use crate::tested_storage::{TestedStorage, key, rich};
 ///
 /// `Ok(None)` would send every user to the login during an outage. A call counts as soon enough if it takes less than half of [`Harness::time_limit`](crate::Harness::time_limit).
 pub async fn an_outage_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
-    every_call_fails(on, Fault::Down).await
+    every_call_fails(Arc::clone(&on), Fault::Down).await?;
+    match every_call_fails(on, Fault::Crash).await {
+        // Not every harness can crash its server.
+        Err(Stop::NotApplicable(_)) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// If the server's replies are cut off, every call returns an error, including a `list` of a later page.
@@ -76,13 +82,14 @@ pub async fn the_storage_recovers(on: Arc<TestedStorage>) -> PropertyResult {
 /// Classify an error by what was sent before it: if the statement was not sent, nothing has changed
 /// (`Unavailable`). If its reply was lost, the effect is unknown (`Ambiguous`).
 pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult {
+    let old = Record::new("old").with_key_id(Some("old".to_owned()));
     let mut untouched = Vec::new();
     for fault in [Fault::CutReply, Fault::Down, Fault::Silent] {
         reads_fail(&on, fault).await?;
         for (name, when) in [("always", Some(false)), ("version", Some(true)), ("absent", None)] {
             let key = key(&format!("{fault:?} {name}"))?;
             let before = match when {
-                Some(_) => Some(on.storage().put(&key, &Record::new("old"), Precondition::Always).await?),
+                Some(_) => Some(on.storage().put(&key, &old, Precondition::Always).await?),
                 None => None,
             };
             let when = match (when, before) {
@@ -95,12 +102,19 @@ pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult
             heal(&on).await?;
             let found = on.storage().get(&key).await?;
             let changed = found.as_ref().map(|found| found.version) != before;
-            let wanted = if changed { "new" } else { "old" }.as_bytes();
-            let whole = found.as_ref().is_none_or(|found| found.value.payload == wanted);
+            let mut wanted = if changed { rich("new") } else { old.clone() };
+            let whole = found.as_ref().is_none_or(|found| {
+                let has_same_end = found.value.retain_for.is_some() == wanted.retain_for.is_some();
+                wanted.retain_for = found.value.retain_for;
+                has_same_end && found.value == wanted
+            });
             let put = Call::put(&key, &rich("new"), when);
             ensure!(whole, "{fault:?}: get after {put} is neither the old nor the new record: {}", found.show());
             let written = written?.map(|_| true);
             is_honest(&written, changed, &format!("{fault:?}: {put}"))?;
+            if on.capabilities().listable {
+                list_will_agree(&on, &key, &format!("{fault:?}: after {put}")).await?;
+            }
             if !changed && !matches!(written, Err(StorageError::Ambiguous { .. })) {
                 untouched.push((key, before));
             }
@@ -112,7 +126,11 @@ pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult
         heal(&on).await?;
         let changed = on.storage().get(&key).await?.is_none();
         let deleted = deleted?;
-        is_honest(&deleted, changed, &format!("{fault:?}: {}", Call::delete(&key, None)))?;
+        let delete = format!("{fault:?}: {}", Call::delete(&key, None));
+        is_honest(&deleted, changed, &delete)?;
+        if on.capabilities().listable {
+            list_will_agree(&on, &key, &format!("after {delete}")).await?;
+        }
         if !changed && !matches!(deleted, Err(StorageError::Ambiguous { .. })) {
             untouched.push((key, Some(before)));
         }
@@ -169,6 +187,8 @@ async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResul
     let (purges, requests) = (purges(&on).await?, requests(&on).await?);
     on.harness().inject(fault).await?;
     let storage = on.storage();
+    // Before a call on the same key makes a storage forget what it has read.
+    let first = if fault == Fault::Silent { None } else { Some(in_time(&on, storage.get(&alice)).await?) };
     let (everything, record) = (rich("y"), rich("z"));
     let purge = async { if purges { storage.purge(10).await.map(|removed| removed.show()) } else { down() } };
     let (get, put) = (|found: Option<Versioned<Record>>| found.show(), |version: Version| version.show());
@@ -192,6 +212,10 @@ async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResul
     let lists = list_each(storage, requests);
     let (pages, others) = in_time(&on, async { tokio::join!(lists, others) }).await?;
     heal(&on).await?;
+    if let Some(found) = first {
+        let fails = matches!(found, Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }));
+        ensure!(fails, "{fault:?}: {}, which was read before, is {}", Call::get(&alice), found.show());
+    }
     for (list, page) in pages? {
         let fails = matches!(page, Err(StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }));
         ensure!(fails, "{fault:?}: {list} is {}", page.show());

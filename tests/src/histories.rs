@@ -15,8 +15,8 @@ use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorag
 use tokio::task::JoinSet;
 
 use crate::harness::Fault;
-use crate::linearizability::{Action, Call, Reply, explain};
-use crate::outcome::{PropertyResult, Stop, ensure};
+use crate::linearizability::{Action, Call, Reply, explain, impossible};
+use crate::outcome::{PropertyResult, Stop};
 use crate::show::Show as _;
 use crate::tested_storage::{Random, TestedStorage, key};
 
@@ -95,12 +95,19 @@ async fn play(on: &Arc<TestedStorage>, most: usize, time: Duration, fault: Optio
         for key in &keys[..count] {
             let calls: Vec<Call> =
                 calls.iter().filter(|(owner, _)| owner == key).map(|(_, call)| call.clone()).collect();
-            ensure!(
-                explain(&calls),
-                "{name}history {history}: no order of these calls for ({}) explains their results:\n{}",
-                key.show(),
-                lines(&calls)
-            );
+            if explain(&calls) {
+                continue;
+            }
+            let why = match impossible(&calls) {
+                Some((call, why)) => {
+                    format!(
+                        "the result of this call for ({}) is impossible, because {why}: {call}\nThe history",
+                        key.show()
+                    )
+                }
+                None => format!("no order of these calls for ({}) explains their results", key.show()),
+            };
+            return Err(Stop::failed(format_args!("{name}history {history}: {why}:\n{}", lines(&calls))));
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ pub use self::isolation::{
     no_user_reads_another_users_record,
 };
 use crate::calls::Call;
+use crate::lengths;
 use crate::lookalikes;
 use crate::outcome::{PropertyResult, ensure};
 use crate::separate_records::have_separate_records;
@@ -235,11 +236,12 @@ pub async fn long_keys_work_or_are_refused(on: Arc<TestedStorage>) -> PropertyRe
     for part in 0..4 {
         // Repetitions of one letter, so that each text is the beginning and the end of all longer ones.
         let plain = lengths.iter().chain(&longer).map(|length| long(part, &"k".repeat(*length)));
-        let others =
-            [64, 65, 128, 129, 200, 255, 256, 257, 300, 513, 1025, 4097].into_iter().flat_map(|length: usize| {
+        let others = [64, 65, 128, 129, 200, 255, 256, 257, 300, 513, 1025, 4097, 16_385, 65_537].into_iter().flat_map(
+            |length: usize| {
                 let stem = "k".repeat(length - 1);
                 [long(part, &format!("{stem}x")), long(part, &format!("x{stem}"))]
-            });
+            },
+        );
         have_separate_records(&on, &plain.chain(others).collect::<PropertyResult<Vec<_>>>()?).await?;
     }
     Ok(())
@@ -251,8 +253,38 @@ pub async fn long_keys_work_or_are_refused(on: Arc<TestedStorage>) -> PropertyRe
 /// Percent-encoding triples the length of a text. The limit of a file name, a column or an index has to leave room for
 /// that.
 pub async fn keys_of_any_characters_work(on: Arc<TestedStorage>) -> PropertyResult {
-    let characters =
-        ["é", "/", "-", "%", "_", " ", "\u{1}", "\n", "\\", "\"", "'", "\u{7f}", "中", "😀", "A", "\u{10ffff}"];
+    let characters = [
+        "é",
+        "/",
+        "-",
+        "%",
+        "_",
+        " ",
+        "\u{1}",
+        "\n",
+        "\\",
+        "\"",
+        "'",
+        "\u{7f}",
+        "中",
+        "😀",
+        "A",
+        "\u{10ffff}",
+        // What a check of texts may reject: private, unassigned, not a character, the last one before the surrogates.
+        "\0",
+        "\u{85}",
+        "\u{2028}",
+        "\u{202e}",
+        "\u{e000}",
+        "\u{f8ff}",
+        "\u{100000}",
+        "\u{378}",
+        "\u{fdd0}",
+        "\u{ffff}",
+        "\u{d7ff}",
+        "\u{fffd}",
+        "\u{e0001}",
+    ];
     let first = on.random().below(characters.len());
     for index in on.rounds(characters.len(), Duration::from_secs(2)).await? {
         let character = characters[(first + index) % characters.len()];
@@ -273,7 +305,8 @@ fn filled(character: &str, lengths: [usize; 4]) -> PropertyResult<TokenKey> {
     Ok(TokenKey::from_parts(tenant, user, provider, account)?)
 }
 
-/// The lengths of parts are not stored modulo 256 or 65,536, so no part extends into the next one.
+/// The lengths of parts are stored neither modulo 256 or 65,536 nor as digits that the text continues, so no part extends
+/// into the next one.
 ///
 /// A length prefix of one or two bytes fails this, unless longer parts are rejected with `KeyTooLong`.
 pub async fn lengths_do_not_wrap(on: Arc<TestedStorage>) -> PropertyResult {
@@ -282,10 +315,13 @@ pub async fn lengths_do_not_wrap(on: Arc<TestedStorage>) -> PropertyResult {
             for (wraps, length) in [(256, usize::from(b'x')), (65_536, usize::from(u16::from_be_bytes(*b"xx")))] {
                 // With length prefixes that wrap, the first two have the same encoding: a short length, many `x`, and a
                 // length whose bytes are themselves `x` or `xx`.
-                let first = two_parts(one, 1, other, wraps + length)?;
-                let second = two_parts(one, 1 + wraps, other, length)?;
-                let third = two_parts(one, 1, other, length)?;
+                let first = lengths::two_parts(one, 1, other, wraps + length)?;
+                let second = lengths::two_parts(one, 1 + wraps, other, length)?;
+                let third = lengths::two_parts(one, 1, other, length)?;
                 have_separate_records(&on, &[first, second, third]).await?;
+            }
+            for base in [10, 16] {
+                have_separate_records(&on, &lengths::spelled(one, other, base)?).await?;
             }
         }
     }
@@ -297,15 +333,6 @@ fn long(part: usize, text: &str) -> PropertyResult<TokenKey> {
     let mut parts = ["", "alice", "github", ""];
     parts[part] = text;
     Ok(TokenKey::from_parts(parts[0], parts[1], parts[2], parts[3])?)
-}
-
-/// A key with that many `x` in two of its parts. The other parts are as short as possible.
-fn two_parts(one: usize, length: usize, other: usize, other_length: usize) -> PropertyResult<TokenKey> {
-    let mut parts = ["", "x", "x", ""].map(str::to_owned);
-    parts[one] = "x".repeat(length);
-    parts[other] = "x".repeat(other_length);
-    let [tenant, user, provider, account] = parts;
-    Ok(TokenKey::from_parts(tenant, user, provider, account)?)
 }
 
 /// Tries each text of a group in each part of a key, with plain texts in the other parts. On a slow storage, only some of

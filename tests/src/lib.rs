@@ -111,6 +111,7 @@ mod harness;
 pub mod histories;
 pub mod keys;
 mod leaks;
+mod lengths;
 mod linearizability;
 pub mod listing;
 mod lookalikes;

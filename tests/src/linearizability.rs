@@ -100,6 +100,62 @@ fn apply(calls: &[Call], index: usize, state: Stored) -> Option<Stored> {
     }
 }
 
+/// A call whose reply is wrong in every order of the calls, and why. A failure names it instead of all of them.
+pub(crate) fn impossible(calls: &[Call]) -> Option<(&Call, &'static str)> {
+    calls.iter().find_map(|call| Some((call, why_impossible(calls, call)?)))
+}
+
+fn why_impossible(calls: &[Call], call: &Call) -> Option<&'static str> {
+    // Only these can have an effect on the reply.
+    let others = || calls.iter().filter(|other| !std::ptr::eq(*other, call) && other.begun < call.ended);
+    let writes = || {
+        others()
+            .filter_map(|other| if let Action::Put(payload, _) = &other.action { Some((other, payload)) } else { None })
+    };
+    let may_be_stored = || writes().any(|(write, _)| matches!(write.reply, Reply::Written(_) | Reply::Unknown));
+    let may_have = |wanted: Version| {
+        writes().any(|(write, _)| write.reply == Reply::Unknown || write.reply == Reply::Written(wanted))
+    };
+    let is_stored = || {
+        let written = writes().any(|(write, _)| matches!(write.reply, Reply::Written(_)) && write.ended < call.begun);
+        let deleted = |other: &Call| {
+            matches!(other.action, Action::Delete(_)) && matches!(other.reply, Reply::Deleted(true) | Reply::Unknown)
+        };
+        written && !others().any(deleted)
+    };
+    match (&call.action, &call.reply) {
+        (Action::Put(..), Reply::Written(version)) if others().any(|other| other.reply == Reply::Written(*version)) => {
+            Some("another write returned the same version")
+        }
+        (Action::Get, Reply::Found(payload, version)) => {
+            let mut of_payload = writes().filter(|(_, written)| *written == payload).map(|(write, _)| &write.reply);
+            if of_payload.clone().any(|reply| *reply == Reply::Unknown || *reply == Reply::Written(*version)) {
+                None
+            } else if of_payload.any(|reply| matches!(reply, Reply::Written(_))) {
+                Some("the write of this payload returned another version")
+            } else if may_have(*version) && !writes().any(|(write, _)| write.reply == Reply::Unknown) {
+                Some("the write that returned this version had another payload")
+            } else {
+                Some("no earlier call wrote this payload")
+            }
+        }
+        (Action::Put(_, Precondition::Always), Reply::Conflict) => Some("a write without a condition cannot conflict"),
+        (Action::Get, Reply::Nothing)
+        | (Action::Put(_, Precondition::Absent), Reply::Written(_))
+        | (Action::Delete(None), Reply::Deleted(false)) => {
+            is_stored().then_some("a record had been written before, and no call had deleted one")
+        }
+        (Action::Put(_, Precondition::Absent), Reply::Conflict) | (Action::Delete(None), Reply::Deleted(true)) => {
+            (!may_be_stored()).then_some("no earlier call wrote a record")
+        }
+        (Action::Put(_, Precondition::Version(version)), Reply::Written(_))
+        | (Action::Delete(Some(version)), Reply::Deleted(true)) => {
+            (!may_have(*version)).then_some("no earlier write returned the version that the call names")
+        }
+        _ => None,
+    }
+}
+
 /// Stands for the version of a write whose reply was lost, if no read has returned it.
 const UNSEEN: Version = Version::from_bytes([0x55; 16]);
 
@@ -206,6 +262,42 @@ mod tests {
         assert!(explain(&[base.clone(), unknown(2), found(4, 5, ONE), new(6)]));
         assert!(!explain(&[base.clone(), unknown(2), new(4), found(6, 7, ONE)]));
         assert!(!explain(&[base, new(2), unknown(4)]));
+    }
+
+    #[test]
+    fn an_impossible_call_is_named() {
+        let base = put(0, 1, Precondition::Absent, ONE);
+        let impossible_in = |calls: &[Call]| impossible(calls).map(|(call, why)| (call.begun, why));
+        let conflict = |when| call(2, 3, Action::Put(b"z".to_vec(), when), Reply::Conflict);
+        let other = call(2, 3, Action::Get, Reply::Found(b"other".to_vec(), TWO));
+        let cases = [
+            (found(2, 3, TWO), "the write of this payload returned another version"),
+            (
+                call(2, 3, Action::Get, Reply::Found(b"y".to_vec(), ONE)),
+                "the write that returned this version had another payload",
+            ),
+            (other.clone(), "no earlier call wrote this payload"),
+            (conflict(Precondition::Always), "a write without a condition cannot conflict"),
+            (call(2, 3, Action::Get, Reply::Nothing), "a record had been written before, and no call had deleted one"),
+            (
+                put(2, 3, Precondition::Version(TWO), Version::from_bytes([3; 16])),
+                "no earlier write returned the version that the call names",
+            ),
+            (put(2, 3, Precondition::Always, ONE), "another write returned the same version"),
+        ];
+        for (wrong, why) in cases {
+            assert!(why == "another write returned the same version" || !explain(&[base.clone(), wrong.clone()]));
+            assert_eq!(impossible_in(&[base.clone(), wrong.clone()]), Some((2, why)));
+        }
+        assert_eq!(impossible_in(&[conflict(Precondition::Absent)]), Some((2, "no earlier call wrote a record")));
+        // Each of these can be right, and only the order cannot.
+        let stale = [base.clone(), put(2, 3, Precondition::Always, TWO), found(4, 5, ONE)];
+        assert!(!explain(&stale));
+        assert_eq!(impossible_in(&stale), None);
+        let unknown = call(2, u64::MAX, Action::Put(b"other".to_vec(), Precondition::Always), Reply::Unknown);
+        let lost = [base, unknown, Call { begun: 4, ended: 5, ..other }];
+        assert!(explain(&lost));
+        assert_eq!(impossible_in(&lost), None);
     }
 
     #[test]

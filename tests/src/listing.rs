@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, StorageError, TokenKey};
+use oauth_dance_core::{Cursor, Entry, Filter, PageRequest, Precondition, Record, StorageError, TokenKey, Version};
 
 use crate::calls::{Call, pages};
 use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
@@ -79,6 +79,63 @@ pub async fn pages_of_any_size_cover_the_list(on: Arc<TestedStorage>) -> Propert
         are_listed(&listed, &wanted, &pages(&Filter::everything(), limit))?;
     }
     Ok(())
+}
+
+/// A list that is declared as `ordered` is in the order of the keys, by the bytes of their parts, and continues after any
+/// key, whether it is stored or not.
+///
+/// Only for storages that declare `ordered`. Collations, joined keys and length prefixes have other orders.
+pub async fn an_ordered_list_is_in_the_order_of_the_keys(on: Arc<TestedStorage>) -> PropertyResult {
+    on.needs_list()?;
+    if !on.capabilities().ordered {
+        return Err(crate::Stop::not_applicable("not ordered"));
+    }
+    // Their order differs from that by language, case, length, number or UTF-16.
+    let texts =
+        ["B", "a", "aa", "a b", "b", "b2", "b10", "\u{e9}", "z", "\u{fffd}", "\u{1f511}", "_", "~", "a-b", "ab"];
+    let mut keys = BTreeSet::new();
+    for text in texts {
+        for parts in [["", text, "m", ""], ["", "m", text, ""], [text, "m", "m", ""], ["", "m", "m", text]] {
+            keys.insert(TokenKey::from_parts(parts[0], parts[1], parts[2], parts[3])?);
+        }
+        // If one part is greater, the next one is less.
+        for other in ["", "y"] {
+            keys.insert(TokenKey::from_parts(other, text, if text < "b" { "z" } else { "c" }, other)?);
+        }
+    }
+    on.put_all(keys.iter().map(|key| (key.clone(), Record::new("x"))).collect()).await?;
+    for filter in [Filter::everything(), Filter::everything().tenant(None), Filter::everything().user("m")] {
+        let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &Record::new(""));
+        let wanted: Vec<_> = keys.iter().filter(|key| filter.matches(&entry(key))).cloned().collect();
+        for limit in [1, 7, 1_000] {
+            let listed: Vec<_> =
+                list_all(on.storage().as_ref(), &filter, limit).await?.into_iter().map(|entry| entry.key).collect();
+            in_order(&listed, &wanted, &pages(&filter, limit))?;
+        }
+    }
+    for text in texts {
+        let missing = TokenKey::from_parts("", format!("{text}!"), "m", "")?;
+        let (mut listed, mut after) = (Vec::new(), Some(Cursor::after(&missing)));
+        // A page may be empty although more follow.
+        while listed.is_empty() && after.is_some() {
+            let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 1_000 }).await?;
+            listed = page.entries.into_iter().map(|entry| entry.key).collect();
+            after = page.next;
+        }
+        let wanted: Vec<_> = keys.range(missing.clone()..).take(listed.len().max(1)).cloned().collect();
+        in_order(&listed, &wanted, &format!("list after ({}), which is not stored", missing.show()))?;
+    }
+    Ok(())
+}
+
+fn in_order(listed: &[TokenKey], wanted: &[TokenKey], what: &str) -> PropertyResult {
+    let first = (0..listed.len().max(wanted.len())).find(|index| listed.get(*index) != wanted.get(*index));
+    let Some(index) = first else { return Ok(()) };
+    let [found, wanted] = [listed, wanted].map(|keys| keys.get(index).map(|key| format!("({})", key.show())));
+    let [found, wanted] = [found, wanted].map(|key| key.unwrap_or_else(|| "nothing".to_owned()));
+    Err(crate::Stop::failed(format_args!(
+        "{what}, which is declared to be ordered: number {index} is {found}, not {wanted}"
+    )))
 }
 
 /// A list of more than a thousand records is complete, in pages of any size.

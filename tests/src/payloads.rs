@@ -35,13 +35,14 @@ pub async fn sizes_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(())
 }
 
-/// A payload above the declared limit is rejected with `TooLarge`, and the stored record does not change.
+/// A payload above the declared limit is rejected with `TooLarge`, the stored record does not change, and smaller ones are
+/// accepted as before.
 ///
 /// The error has to contain the size of the payload and the declared limit. Check the size before anything is sent: a
 /// server that truncates, or that closes the connection at a large packet, cannot report this.
 pub async fn too_large_is_refused(on: Arc<TestedStorage>) -> PropertyResult {
     let limit = on.capabilities().max_payload.ok_or_else(|| Stop::not_applicable("no max_payload is declared"))?;
-    let key = key("alice")?;
+    let (key, bob) = (key("alice")?, key("bob")?);
     let small = rich("small");
     let version = on.storage().put(&key, &small, Precondition::Always).await?;
     for size in [limit + 1, limit + 4_096, 2 * limit + 1_048_576] {
@@ -62,7 +63,15 @@ pub async fn too_large_is_refused(on: Arc<TestedStorage>) -> PropertyResult {
         let found = on.storage().get(&key).await?.map(|found| (found.value.payload, found.version));
         let what = format!("{} after put of {size} bytes was rejected", Call::get(&key));
         ensure_eq!(found, Some((small.payload.clone(), version)), "{what}");
+        // A rejected payload does not count towards a limit of this key, of the user or of all users.
+        for other in [TokenKey::new("google", "alice")?, key.clone().with_account("other")?, bob.clone()] {
+            on.storage().put(&other, &small, Precondition::Always).await?;
+        }
     }
+    let when = Precondition::Version(version);
+    let put = format!("{} after puts that were too large", Call::put(&key, &small, when));
+    let written = on.storage().put(&key, &small, when).await;
+    ensure!(written.is_ok(), "{put} is {}", written.show());
     Ok(())
 }
 
@@ -293,6 +302,45 @@ pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<TestedStorage>
     let large = [1_000_000, 66_000, 300_000, 131_073, 131_072, 65_537, 900_000, 65_536, 700_000, 262_145, 520_000, 2];
     for (length, letter) in small.into_iter().chain(large).zip((b'a'..=b'z').cycle()) {
         comes_back(&on, &key, &vec![letter; on.accepted_length(length)]).await?;
+    }
+    Ok(())
+}
+
+/// Payloads of the same length that differ in one byte or in the order of their bytes are different, over each other and
+/// under different keys.
+///
+/// A storage that skips unchanged writes, or stores equal payloads once, has to compare all bytes or a cryptographic hash.
+pub async fn similar_payloads_are_told_apart(on: Arc<TestedStorage>) -> PropertyResult {
+    let (alice, has_room) = (key("alice")?, !on.capabilities().request_bound);
+    for length in [40, 1_024, 5_000, 70_000].map(|length| on.accepted_length(length)) {
+        let plain: Vec<u8> = (0..length).map(|index| b'a' + (index % 23) as u8).collect();
+        let mut payloads = vec![plain.clone()];
+        for at in
+            [0, 1, 16, 32, 64, 128, 256, 1_000, 4_096, length / 3, length / 2, length - 17, length - 2, length - 1]
+        {
+            let Some(byte) = plain.get(at) else { continue };
+            let mut changed = plain.clone();
+            changed[at] = byte ^ 1;
+            payloads.push(changed);
+        }
+        let (mut turned, mut swapped) = (plain.clone(), plain.clone());
+        turned[1..length - 1].reverse();
+        swapped.swap(length / 2, length / 2 + 1);
+        payloads.extend([turned, swapped]);
+        let mut written = Vec::new();
+        for (index, payload) in payloads.into_iter().enumerate() {
+            comes_back(&on, &alice, &payload).await?;
+            if has_room {
+                let other = key(&format!("user{index}"))?;
+                on.storage().put(&other, &Record::new(payload.clone()), Precondition::Always).await?;
+                written.push((other, payload));
+            }
+        }
+        for (key, payload) in written {
+            let found = on.storage().get(&key).await?.map(|found| found.value.payload).unwrap_or_default();
+            let what = format!("{} while similar payloads of {length} bytes are stored", Call::get(&key));
+            ensure!(found == payload, "{what}: the payload: {}", difference(&payload, &found));
+        }
     }
     Ok(())
 }

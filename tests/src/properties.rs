@@ -39,6 +39,7 @@ macro_rules! __properties {
                 payloads_of_other_lengths_replace_each_other [sizes_are_exact any_bytes_come_back]
                 instants_are_exact [the_list_is_exact an_expired_access_token_is_not_missing]
                 key_ids_are_exact [the_list_is_exact]
+                similar_payloads_are_told_apart [sizes_are_exact]
                 large_records_are_not_evicted [sizes_are_exact]
                 records_come_back_exactly [
                     any_bytes_come_back sizes_are_exact payloads_of_other_lengths_replace_each_other instants_are_exact
@@ -130,6 +131,7 @@ macro_rules! __properties {
                 an_undeclared_list_is_unsupported
                 the_list_is_exact
                 pages_of_any_size_cover_the_list [the_list_is_exact]
+                an_ordered_list_is_in_the_order_of_the_keys [pages_of_any_size_cover_the_list]
                 long_lists_are_whole [pages_of_any_size_cover_the_list]
                 no_record_is_hidden_from_the_list [the_list_is_exact sizes_are_exact]
                 deleting_one_account_hides_no_other [the_list_is_exact filters_are_exact]
@@ -205,6 +207,7 @@ macro_rules! __properties {
                 an_update_does_not_undo_a_write [no_update_is_lost]
                 simultaneous_writes_of_two_keys_both_persist
                 a_delete_does_not_undo_a_write_of_another_key [simultaneous_writes_of_two_keys_both_persist]
+                a_cache_shows_the_last_of_two_writes
                 two_writes_at_once_have_two_versions [racing_first_writes_all_succeed];
             claims [map conditions]:
                 one_claim_wins [one_of_two_updates_wins]

@@ -160,6 +160,11 @@ pub async fn purge_below_its_limit_leaves_nothing_expired(on: Arc<TestedStorage>
             }
         }
     }
+    if on.can_move_time().await? {
+        on.advance(Duration::from_secs(7 * 86_400)).await?;
+        let rest = on.storage().purge(1_000).await?;
+        ensure_eq!(rest, 0, "purge(1000) a week after purges that had left nothing expired, and no write since");
+    }
     Ok(())
 }
 

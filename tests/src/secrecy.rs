@@ -5,6 +5,7 @@
 //! `Debug` output. Applications may store tokens unsealed during development, so payloads count as secret in either case.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use oauth_dance_core::{
     KeyRing, OAuth1Token, OAuth2Token, Precondition, Record, SealingKey, StorageError, Timestamp, Token, TokenKey,
@@ -89,6 +90,28 @@ pub async fn printing_shows_no_payload(on: Arc<TestedStorage>) -> PropertyResult
     let mut printed = on.harness().printed()?;
     on.storage().delete(&key("bob")?, Some(version)).await?;
     printed += &on.harness().printed()?;
+    shows_no_secret(&printed)?;
+    // Large records, expired ones and purged ones.
+    let large = on.accepted_length(200_000) / secret.payload.len();
+    let large = Record::new(secret.payload.repeat(large.max(1)));
+    on.storage().put(&key("bob")?, &large, Precondition::Always).await?;
+    let (zero, short) = (Duration::ZERO, on.units(1).await?);
+    for (user, retention) in [("carol", zero), ("dave", short), ("erin", short)] {
+        let record = secret.clone().with_retain_for(Some(retention));
+        on.storage().put(&key(user)?, &record, Precondition::Always).await?;
+    }
+    on.pass(25).await?;
+    for user in ["bob", "carol", "dave"] {
+        on.storage().get(&key(user)?).await?;
+    }
+    on.storage().delete(&key("dave")?, None).await?;
+    on.storage().put(&key("erin")?, &Record::new("x"), Precondition::Always).await?;
+    on.storage().purge(100).await?;
+    shows_no_secret(&on.harness().printed()?)
+}
+
+/// Fails if a text that was printed contains a part of a payload.
+fn shows_no_secret(printed: &str) -> PropertyResult {
     for secret in [CANARY, EDGE] {
         if let Some(form) = find_leak(printed.as_bytes(), secret) {
             return Err(Stop::failed(format_args!(
@@ -99,7 +122,8 @@ pub async fn printing_shows_no_payload(on: Arc<TestedStorage>) -> PropertyResult
     Ok(())
 }
 
-/// No error contains a payload: neither in `Display` nor in `Debug`, nor in any of its sources.
+/// No error contains a payload: neither in `Display` nor in `Debug`, nor in any of its sources. Nor does what is logged
+/// when a call fails.
 ///
 /// Provokes as many errors as the harness permits. Check what the driver's errors quote: some contain the values of the
 /// failed statement.
@@ -139,7 +163,10 @@ pub async fn errors_show_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
             }
         }
     }
-    Ok(())
+    match on.harness().printed() {
+        Ok(printed) => shows_no_secret(&printed),
+        Err(_) => Ok(()),
+    }
 }
 
 /// The error of a `put`, if it fails, with the call.
@@ -250,7 +277,7 @@ pub async fn resealing_loses_no_update(on: Arc<TestedStorage>) -> PropertyResult
         for _ in 0..round / 2 {
             tokio::task::yield_now().await;
         }
-        tokio::time::sleep(std::time::Duration::from_micros(200 * (round % 4))).await;
+        tokio::time::sleep(Duration::from_micros(200 * (round % 4))).await;
         let refreshed = Token::from(OAuth2Token::bearer(format!("refreshed {round}")));
         after.put(&key, &refreshed, Precondition::Always).await?;
         resealing.await??;

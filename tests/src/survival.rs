@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Entry, Filter, Precondition, Record, TokenKey, TokenStorage, Version, Versioned};
+use oauth_dance_core::{Entry, Filter, Precondition, Record, Timestamp, TokenKey, TokenStorage, Version, Versioned};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::calls::Call;
+use crate::calls::{Call, pages};
 use crate::faults::{heal, works};
 use crate::harness::Fault;
 use crate::listing::are_listed;
@@ -28,14 +28,17 @@ pub(crate) const KINDS: usize = WRITES + 6;
 /// The length of a large payload, if the storage accepts it.
 pub(crate) const LARGE: usize = 65_536;
 
-/// Everything that was written before a restart is read and listed through a new pool: every kind of record, with its
-/// version, its hints and its remaining retention.
+/// Everything that was written before a restart is read and listed through a new pool, also with filters: every kind of
+/// record, with its version, its hints and its remaining retention.
 ///
 /// The kinds combine empty, small and large payloads with and without hints and retention, written with each condition,
 /// and deleted records.
 pub async fn acknowledged_writes_survive_a_restart(on: Arc<TestedStorage>) -> PropertyResult {
     on.units(1).await?;
-    let written = write_each_kind(&on, "restart").await?;
+    let mut written = write_each_kind(&on, "restart").await?;
+    if !on.capabilities().request_bound {
+        written.extend(write_accounts(&on, "several").await?);
+    }
     on.pass(35).await?;
     let reopened = on.harness().reopen().await?;
     are_unchanged(&on, reopened.as_ref(), &written, "through a storage opened again").await?;
@@ -46,10 +49,32 @@ pub async fn acknowledged_writes_survive_a_restart(on: Arc<TestedStorage>) -> Pr
         };
         let mut wanted: Vec<_> = written.iter().filter_map(entry).collect();
         wanted.sort_by(|one, other| one.key.cmp(&other.key));
-        let listed = list_all(reopened.as_ref(), &Filter::everything(), 100).await?;
-        are_listed(&listed, &wanted, "list through a storage opened again")?;
+        for filter in [
+            Filter::everything(),
+            Filter::everything().tenant(None).user("several"),
+            Filter::everything().provider("github"),
+            Filter::everything().expiring_before(Timestamp::from_unix_seconds(4_102_444_801)),
+        ] {
+            let mut listed = list_all(reopened.as_ref(), &filter, 100).await?;
+            listed.sort_by(|one, other| one.key.cmp(&other.key));
+            let matching: Vec<_> = wanted.iter().filter(|entry| filter.matches(entry)).cloned().collect();
+            are_listed(&listed, &matching, &format!("{} through a storage opened again", pages(&filter, 100)))?;
+        }
     }
     Ok(())
+}
+
+/// Writes several accounts of one user, with different hints.
+async fn write_accounts(on: &TestedStorage, user: &str) -> PropertyResult<Vec<Written>> {
+    let mut written = Vec::new();
+    for number in 0..6 {
+        let key = key(user)?.with_account(format!("account{number}"))?;
+        let (record, begun) = (record(number * 3 + 1, 0), on.now());
+        let version = on.storage().put(&key, &record, Precondition::Always).await?;
+        let call = Call::put(&key, &record, Precondition::Always);
+        written.push(Written { key, call, stored: Some(Versioned::new(record, version)), at: (begun, on.now()) });
+    }
+    Ok(written)
 }
 
 /// If the server crashes during writes (`kill -9`), no acknowledged write or delete is lost, every record is unchanged,

@@ -143,7 +143,8 @@ impl Server {
         tokio::task::yield_now().await;
         let fault = *self.fault.lock().unwrap();
         match fault {
-            Some(Fault::Down | Fault::Crash) => Err(StorageError::unavailable("connection refused")),
+            Some(Fault::Down) => Err(StorageError::unavailable("connection refused")),
+            Some(Fault::Crash) => Err(StorageError::unavailable("the server has crashed")),
             Some(Fault::Silent) => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 Err(StorageError::unavailable("no reply in time"))

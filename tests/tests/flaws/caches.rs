@@ -1,6 +1,6 @@
 //! Caches that declare a `max_age` and exceed it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oauth_dance_core::{
     Capabilities, Precondition, Record, StorageError, TokenKey, TokenStorage as _, Version, Versioned,
@@ -87,6 +87,35 @@ flaws! {
             let written = self.server.put(key, record, when).await;
             self.own.lock().unwrap().remove(key);
             written
+        }
+
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            let removed = self.server.delete(key, only).await;
+            self.own.lock().unwrap().remove(key);
+            removed
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            declared(self.server.capabilities())
+        }
+    }
+
+    // Caches what it wrote once the answer is there: of two writes, the one whose answer came last.
+    CachesInTheOrderOfAnswers(Notes<TokenKey, (Versioned<Record>, Instant)>) caught by a_cache_shows_the_last_of_two_writes {
+        async fn get(&self, key: &TokenKey) -> Read {
+            let cached = self.own.lock().unwrap().get(key).filter(|(_, since)| since.elapsed() < MAX_AGE).cloned();
+            match cached {
+                Some((found, _)) => Ok(Some(found)),
+                None => self.server.get(key).await,
+            }
+        }
+
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            let version = self.server.put(key, record, when).await?;
+            pause().await;
+            let cached = (Versioned::new(record.clone(), version), Instant::now());
+            self.own.lock().unwrap().insert(key.clone(), cached);
+            Ok(version)
         }
 
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {

@@ -154,6 +154,12 @@ other_keys! {
     DropsTrailingSlashes caught by addresses_are_not_normalized: |parts| parts.map(|part| part.trim_end_matches('/').to_owned());
     CountsLengthsInAByte caught by lengths_do_not_wrap: |parts| counted(&parts, 1);
     CountsLengthsInTwoBytes caught by lengths_do_not_wrap: |parts| counted(&parts, 2);
+    // Hexadecimal lengths, with nothing between a length and its text, and the provider before the user.
+    SpellsLengths caught by lengths_do_not_wrap: |[tenant, user, provider, account]| {
+        let encoded: String = [provider, user, tenant, account].iter().map(|part| format!("{:x}{part}", part.len())).collect();
+        [String::new(), encoded, "any".to_owned(), String::new()]
+    };
+    CutsKeysAt16K caught by long_keys_work_or_are_refused: |parts| parts.map(|part| part.chars().take(16_384).collect());
     HashesKeysTo20Bits caught by no_record_is_evicted_for_another: |parts| {
         let hash = parts.join("\0").bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         [String::new(), (hash & 0xf_ffff).to_string(), "any".to_owned(), String::new()]

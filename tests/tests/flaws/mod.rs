@@ -6,6 +6,7 @@ pub(crate) mod dropped;
 pub(crate) mod durability;
 pub(crate) mod expiry;
 pub(crate) mod faults;
+pub(crate) mod further;
 pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod partial;
@@ -151,6 +152,7 @@ pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
         side_effects::CASES,
         partial::CASES,
         durability::CASES,
+        further::CASES,
     ];
     first.into_iter().chain(second).flatten()
 }
