@@ -67,6 +67,9 @@ impl Lister<'_> {
         let give_up = Instant::now() + self.servers.options().timeout / 2;
         let mut entries = Vec::new();
         let mut visited: Option<TokenKey> = None;
+        if self.spans.is_empty() {
+            self.contact().await?;
+        }
         self.skip_empty().await?;
         loop {
             let found = self.keys(self.stride(limit - entries.len())).await?;
@@ -95,6 +98,13 @@ impl Lister<'_> {
     fn stride(&self, needed: usize) -> usize {
         let every_key_matches = self.filter.expiring_before.is_none() && is_range(self.filter);
         if every_key_matches { needed + 1 } else { MAX_PAGE }
+    }
+
+    /// Sends a request whose reply does not matter. If no match can follow the cursor, the page is empty, but an outage must
+    /// still be an error and never an empty page.
+    async fn contact(&self) -> Result<(), Failure> {
+        let nothing = Span { bucket: Bucket::of("", ""), first: b"-".to_vec(), last: "-".to_owned(), count: 0 };
+        self.read(nothing.bucket, self.command("ZLEXCOUNT", &nothing)).await.map(drop)
     }
 
     /// Removes the buckets that have no members in range, with one batch of requests. A small application has members
