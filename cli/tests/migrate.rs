@@ -270,8 +270,14 @@ fn errors_are_one_line_without_the_password() {
     for (arguments, cause) in [
         (&["up"][..], "--database-url or in DATABASE_URL"),
         (&["up", "--database-url", "redis://u:CANARY@h/"], "no migrations for \"redis\""),
-        (&["up", "--database-url", "postgres://u:CANARY@127.0.0.1:1/d"], "127.0.0.1:1/d; start its server, or correct the URL: Connection refused"),
-        (&["status", "--database-url", "mysql://u:CANARY@127.0.0.1:1/d"], "127.0.0.1:1/d; start its server, or correct the URL: Connection refused"),
+        (
+            &["up", "--database-url", "postgres://u:CANARY@127.0.0.1:1/d"],
+            "127.0.0.1:1/d; start its server, or correct the URL: Connection refused",
+        ),
+        (
+            &["status", "--database-url", "mysql://u:CANARY@127.0.0.1:1/d"],
+            "127.0.0.1:1/d; start its server, or correct the URL: Connection refused",
+        ),
         (&["status", "--database-url", "postgres://u:CAN/ARY@127.0.0.1:1/d"], "invalid port number"),
         (&["up", "--database-url", "sqlite:a.db", "--schema", "a"], "SQLite has no schemas"),
         (&["up", "--database-url", "sqlite:a.db", "--table", "a;b"], "\"a;b\" is not a table name"),
