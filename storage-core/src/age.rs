@@ -216,7 +216,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Zeroizing<Vec<
 /// What a message of the program means. The message is not shown, because it may quote what it could not parse.
 fn failed(status: ExitStatus, problem: &str) -> KeyProviderError {
     let says = |parts: &[&str]| parts.iter().any(|part| problem.contains(part));
-    if says(&["no identity matched"]) {
+    if says(&["no identity matched", "did not match any of the recipients"]) {
         return KeyProviderError::key_unknown("the age identity is not one of the recipients");
     }
     if says(&["passphrase"]) {
@@ -261,8 +261,11 @@ mod tests {
         use KeyProviderError::{AccessDenied, Damaged, KeyUnknown, Misconfigured};
         type Is = fn(&KeyProviderError) -> bool;
         let status = ExitStatus::default();
-        let cases: [(&str, Is); 9] = [
+        let cases: [(&str, Is); 10] = [
             ("age: error: no identity matched any of the recipients", |e| matches!(e, KeyUnknown { .. })),
+            ("age: error: identity did not match any of the recipients: incorrect identity for recipient block", |e| {
+                matches!(e, KeyUnknown { .. })
+            }),
             ("age: error: failed to read header: failed to parse header: failed to read line: EOF", |e| {
                 matches!(e, Damaged { .. })
             }),

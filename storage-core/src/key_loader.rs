@@ -39,7 +39,8 @@ pub struct KeyLoader {
 
 struct Cached {
     wrapped: WrappedKey,
-    key: SealingKey,
+    /// In a place of its own, because the list moves its elements.
+    key: Box<SealingKey>,
     unwrapped_at: Instant,
 }
 
@@ -126,16 +127,16 @@ impl KeyLoader {
     }
 
     fn cached(&self, wrapped: &WrappedKey) -> Option<SealingKey> {
-        self.fresh().iter().find(|cached| cached.wrapped == *wrapped).map(|cached| cached.key.clone())
+        self.fresh().iter().find(|cached| cached.wrapped == *wrapped).map(|cached| SealingKey::clone(&cached.key))
     }
 
     fn remember(&self, wrapped: WrappedKey, key: SealingKey) {
         let mut cache = self.fresh();
-        // Another call may have unwrapped the same key meanwhile. Its time counts.
+        // Another call may have unwrapped the same key in the meantime. Its time counts.
         if self.max_age.is_zero() || cache.iter().any(|cached| cached.wrapped == wrapped) {
             return;
         }
-        cache.push(Cached { wrapped, key, unwrapped_at: Instant::now() });
+        cache.push(Cached { wrapped, key: Box::new(key), unwrapped_at: Instant::now() });
         let excess = cache.len().saturating_sub(self.max_keys);
         cache.drain(..excess);
     }

@@ -40,6 +40,9 @@ pub(crate) const MAX_KEYS: usize = 64;
 const PATIENCE: Duration = Duration::from_millis(20);
 /// The maximum number of statements in progress. The pool has more connections, for writes and lists.
 const MAX_TURNS: usize = 8;
+/// How long a read waits before it runs the plain statement itself. All turns may be taken by reads that their callers do
+/// not poll.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
 /// The record of a key, or why it cannot be decoded.
 pub(crate) type Found = Result<Option<Versioned<Record>>, SharedError>;
@@ -100,8 +103,10 @@ impl<R: Reader> Combined<R> {
                 }
                 Start::Wait(reply) => reply,
             };
-            if let Some(found) = self.wait(reply, deadline).await? {
-                return found.map_err(|failure| failure.to_error());
+            match self.wait(reply, deadline).await? {
+                Waited::Reply(found) => return found.map_err(|failure| failure.to_error()),
+                Waited::Dropped => {}
+                Waited::TooLong => return self.0.reader.read_one(key, deadline).await,
             }
         }
     }
@@ -122,21 +127,22 @@ impl<R: Reader> Combined<R> {
         Start::Wait(reply)
     }
 
-    /// Waits for the reply of a statement. `None` if the statement was dropped with its caller or its runtime.
-    async fn wait(
-        &self,
-        mut reply: oneshot::Receiver<Reply>,
-        deadline: Instant,
-    ) -> Result<Option<Reply>, StorageError> {
-        let patience = Instant::now() + PATIENCE;
-        if patience < deadline {
-            if let Ok(received) = timeout_at(patience, &mut reply).await {
-                return Ok(received.ok());
+    /// Waits for the reply of a statement.
+    async fn wait(&self, mut reply: oneshot::Receiver<Reply>, deadline: Instant) -> Result<Waited, StorageError> {
+        let start = Instant::now();
+        for limit in [start + PATIENCE, start + MAX_WAIT, deadline] {
+            if limit > deadline {
+                continue;
+            }
+            if let Ok(received) = timeout_at(limit, &mut reply).await {
+                return Ok(received.map_or(Waited::Dropped, Waited::Reply));
+            }
+            if limit == start + MAX_WAIT && self.0.state().turns >= MAX_TURNS {
+                return Ok(Waited::TooLong);
             }
             self.start_another();
         }
-        let received = timeout_at(deadline, reply).await.map_err(|_| StorageError::unavailable(TimedOut))?;
-        Ok(received.ok())
+        Err(StorageError::unavailable(TimedOut))
     }
 
     /// Starts another statement for the waiting reads, unless the maximum is in progress.
@@ -182,6 +188,15 @@ enum Share<R: Reader> {
 }
 
 /// What a statement sends to each read that waits for it.
+/// The end of a wait.
+enum Waited {
+    Reply(Reply),
+    /// The statement was dropped with its caller or its runtime.
+    Dropped,
+    /// Every turn is taken, and none has ended for long.
+    TooLong,
+}
+
 type Reply = Result<Found, SharedFailure>;
 
 #[derive(Default)]

@@ -8,7 +8,7 @@
 //! The pool counts its open connections, so that [`OwnPool::close`] can wait until the last one is closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool};
@@ -66,6 +66,7 @@ impl<DB: Dialect> OwnPool<DB> {
             set_up,
             is_pooler: AtomicBool::new(false),
             wait,
+            dead_since: Mutex::new(None),
             broken_at: Mutex::new(None),
             open: watch::Sender::new(0),
             is_swept: Arc::default(),
@@ -175,6 +176,8 @@ pub(crate) struct Opener<DB: Dialect> {
     is_pooler: AtomicBool,
     /// How long a caller waits for a connection.
     wait: Duration,
+    /// The end of the last use of a connection that was found dead. Others that are idle for longer are dead too.
+    dead_since: Mutex<Option<Instant>>,
     /// When a connection last broke.
     broken_at: Mutex<Option<Instant>>,
     /// The number of open connections.
@@ -195,6 +198,10 @@ impl<DB: Dialect> Opener<DB> {
             return Err(OpenError::SetUp(error));
         }
         Ok(pooled)
+    }
+
+    fn dead_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.dead_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a connection may be broken: it was idle for long, another one broke since its last use, or it belongs to
@@ -240,12 +247,20 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
         if pooled.runtime.has_ended() {
             return Err(RecycleError::Message("the runtime that opened the connection has ended".into()));
         }
-        match timeout(PING_TIMEOUT, pooled.connection().ping()).await {
-            Ok(Ok(())) => pooled.is_dead = false,
-            Ok(Err(error)) => return Err(RecycleError::Backend(error)),
-            Err(_) => return Err(RecycleError::Message("the connection did not respond in time".into())),
+        if self.dead_since().is_some_and(|dead_since| pooled.idle_since <= dead_since) {
+            return Err(RecycleError::Message("a connection that was idle for less time is dead".into()));
         }
-        Ok(())
+        let error = match timeout(PING_TIMEOUT, pooled.connection().ping()).await {
+            Ok(Ok(())) => {
+                pooled.is_dead = false;
+                return Ok(());
+            }
+            Ok(Err(error)) => RecycleError::Backend(error),
+            Err(_) => RecycleError::Message("the connection did not respond in time".into()),
+        };
+        let mut dead_since = self.dead_since();
+        *dead_since = (*dead_since).max(Some(pooled.idle_since));
+        Err(error)
     }
 }
 

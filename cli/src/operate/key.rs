@@ -240,7 +240,11 @@ async fn count(opened: &Opened, verb: &'static str) -> Result<BTreeMap<Option<St
         while let Some((found, entry)) = reads.next().await {
             let id = match found {
                 Ok(None) => continue,
-                Ok(Some(found)) => KeyRing::key_id_of(&found.value.payload),
+                Ok(Some(found)) => {
+                    // A record that is being moved starts with a mark. A placeholder is empty.
+                    let hint = found.value.key_id.filter(|_| !found.value.payload.is_empty());
+                    KeyRing::key_id_of(&found.value.payload).or(hint)
+                }
                 Err(StorageError::Corrupt { .. }) => entry.key_id.clone(),
                 Err(error) if is_about_one_record(&error) => entry.key_id.clone(),
                 Err(error) => return Err(opened.explain(error).await),

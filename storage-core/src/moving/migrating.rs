@@ -109,7 +109,8 @@ impl Migrating {
     }
 
     /// Reads each record back that moves, and compares it, before it is removed from the old storage. A difference is
-    /// [`StorageError::Misconfigured`], and the old storage still has the record.
+    /// [`StorageError::Misconfigured`], and the old storage still has the record. A record that the new storage already
+    /// has, for example from a run that was interrupted, is [`Moved::Newer`] and not compared.
     #[must_use]
     pub fn verifying(self) -> Self {
         Self { is_verifying: true, ..self }

@@ -18,6 +18,9 @@ pub use migrating::{Migrating, Moved};
 
 use crate::record::{Record, Versioned};
 
+/// By how much a retention may end early: each storage may round to a second.
+const ROUNDING: Duration = Duration::from_secs(2);
+
 /// A record that was read from a storage, and when the request for it was sent.
 struct Read {
     found: Versioned<Record>,
@@ -30,6 +33,11 @@ impl Read {
     fn record(&self) -> Record {
         let remaining = |left: Duration| Duration::from_secs(left.saturating_sub(self.sent_at.elapsed()).as_secs());
         self.found.value.clone().with_retain_for(self.found.value.retain_for.map(remaining))
+    }
+
+    /// Whether the retention may have ended in the other storage, with the rounding of both.
+    fn is_expiring(&self) -> bool {
+        self.found.value.retain_for.is_some_and(|left| left.saturating_sub(self.sent_at.elapsed()) <= ROUNDING)
     }
 }
 

@@ -117,6 +117,7 @@ impl Migrating {
             Ok(Some(_)) => return Ok(()),
             // Another process may have removed it: first from the old storage.
             Ok(None) if !self.is_marked(key, marked).await? => return Ok(()),
+            Ok(None) if read.is_expiring() => return Ok(()),
             Ok(None) => return Err(CopyError::Target(not_as_written("it has no such record"))),
             Err(StorageError::Corrupt { .. }) => {}
             Err(error) => return Err(CopyError::Target(error)),

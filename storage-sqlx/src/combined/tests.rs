@@ -78,9 +78,11 @@ impl FakeReader {
 }
 
 impl Reader for FakeReader {
-    async fn read_one(&self, key: &TokenKey, _: Instant) -> Result<Found, StorageError> {
+    async fn read_one(&self, key: &TokenKey, deadline: Instant) -> Result<Found, StorageError> {
         self.0.plain.fetch_add(1, Ordering::Relaxed);
-        Ok(Self::found(self.run(vec![key.user().into()]).await?, key.user()))
+        let statement = timeout_at(deadline, self.run(vec![key.user().into()])).await;
+        let mode = statement.map_err(|_| StorageError::unavailable(TimedOut))??;
+        Ok(Self::found(mode, key.user()))
     }
 
     async fn read_several(&self, keys: &[Arc<TokenKey>], _: Instant) -> Result<Vec<Found>, StorageError> {
@@ -242,6 +244,27 @@ async fn stuck_statement_delays_other_reads_briefly() {
     assert!(get(&combined, "bob").await.is_ok());
     assert!(start.elapsed() < 2 * PATIENCE, "{:?}", start.elapsed());
     stuck.abort();
+}
+
+/// Each of eight reads has started, and its caller does not poll it any more.
+#[tokio::test(start_paused = true)]
+async fn reads_that_are_not_polled_stop_no_other() {
+    let (reader, combined) = FakeReader::new();
+    let mut parked = Vec::new();
+    for number in 0..MAX_TURNS {
+        let user = number.to_string();
+        let combined = combined.clone();
+        let mut read = Box::pin(async move { get(&combined, &user).await });
+        while reader.sizes().len() == number {
+            assert!(futures_util::poll!(&mut read).is_pending());
+            tokio::time::advance(PATIENCE).await;
+        }
+        parked.push(read);
+    }
+    let start = Instant::now();
+    assert_eq!(get(&combined, "alice").await.unwrap().unwrap(), "alice");
+    assert!(start.elapsed() < 2 * MAX_WAIT, "{:?}", start.elapsed());
+    assert_eq!(join_all(parked).await.len(), MAX_TURNS);
 }
 
 #[tokio::test(start_paused = true)]

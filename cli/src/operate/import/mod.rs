@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use clap::{Args, Subcommand};
 use futures_util::{StreamExt as _, stream};
-use oauth_dance_core::{Precondition, StorageError, Token, TokenKey, Tokens, TokensError};
+use oauth_dance_core::{Clock, Precondition, StorageError, Token, TokenKey, Tokens, TokensError};
 
 use super::OperateError;
 use super::records::{AT_ONCE, is_about_one_record};
@@ -160,7 +160,12 @@ impl Import<'_> {
             return;
         };
         self.counts.duplicates += 1;
-        let order = |found: &Found| (found.token.expires_at(), found.number);
+        // A token without an expiry is newer than one that has expired.
+        let now = Clock::system().now();
+        let order = |found: &Found| {
+            let expires_at = found.token.expires_at();
+            (expires_at.is_none_or(|at| at > now), expires_at, found.number)
+        };
         let is_newer = order(&found) >= order(other);
         let (used, dropped) = if is_newer { (&found.row, &other.row) } else { (&other.row, &found.row) };
         let (used, dropped, owner) = (visible(used), visible(dropped), visible(&key.to_string()));
