@@ -113,8 +113,31 @@ pub(crate) async fn collect<DB: Dialect>(
     Ok(outcome)
 }
 
-/// Implements [`Dialect::run_prepared`]. It is a macro because the implementations differ only in sqlx's types, whose
-/// trait bounds would be longer than the code.
+/// Runs a statement that sqlx prepares once on each connection. `$add_column` adds an array. It is a macro because the
+/// uses differ only in sqlx's types, whose trait bounds would be longer than the code.
+macro_rules! execute_prepared {
+    ($DB:ty, $connection:expr, $sql:expr, $binds:expr, $add_column:expr) => {{
+        use sqlx::{Arguments as _, Executor as _};
+
+        let mut arguments = <$DB as sqlx::Database>::Arguments::default();
+        for bind in $binds {
+            match *bind {
+                crate::dialect::Bind::Bytes(bytes) => arguments.add(bytes),
+                crate::dialect::Bind::Column(rows, column) => $add_column(&mut arguments, rows, column),
+                crate::dialect::Bind::OptionalBytes(bytes) => arguments.add(bytes),
+                crate::dialect::Bind::Number(number) => arguments.add(number),
+                crate::dialect::Bind::OptionalNumber(number) => arguments.add(number),
+            }
+            .map_err(sqlx::Error::Encode)?;
+        }
+        // Safe, because the text consists of constants and a table name of letters, digits and underscores.
+        let text = sqlx::AssertSqlSafe(std::sync::Arc::clone(&$sql.prepared));
+        crate::dialect::collect($connection.fetch_many(sqlx::query_with(text, arguments))).await
+    }};
+}
+pub(crate) use execute_prepared;
+
+/// Implements [`Dialect::run_prepared`] for a database without arrays.
 macro_rules! run_prepared {
     () => {
         async fn run_prepared(
@@ -122,22 +145,9 @@ macro_rules! run_prepared {
             sql: &crate::sql::Sql,
             binds: &[crate::dialect::Bind<'_>],
         ) -> Result<crate::dialect::StatementResult<Self>, sqlx::Error> {
-            use sqlx::{Arguments as _, Executor as _};
-
-            let mut arguments = <Self as sqlx::Database>::Arguments::default();
-            for bind in binds {
-                match *bind {
-                    crate::dialect::Bind::Bytes(bytes) => arguments.add(bytes),
-                    crate::dialect::Bind::Column(..) => Err("this database has no arrays".into()),
-                    crate::dialect::Bind::OptionalBytes(bytes) => arguments.add(bytes),
-                    crate::dialect::Bind::Number(number) => arguments.add(number),
-                    crate::dialect::Bind::OptionalNumber(number) => arguments.add(number),
-                }
-                .map_err(sqlx::Error::Encode)?;
-            }
-            // Safe, because the text consists of constants and a table name of letters, digits and underscores.
-            let sql = sqlx::AssertSqlSafe(std::sync::Arc::clone(&sql.prepared));
-            crate::dialect::collect(connection.fetch_many(sqlx::query_with(sql, arguments))).await
+            crate::dialect::execute_prepared!(Self, connection, sql, binds, |_: &mut _, _, _| Err(
+                "this database has no arrays".into()
+            ))
         }
     };
 }

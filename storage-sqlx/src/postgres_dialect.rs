@@ -6,20 +6,19 @@
 //! ([`literal`](crate::literal)), settings are local to it ([`PREFIX`]), and prepared statements have names that mean
 //! the same everywhere ([`named`](crate::named)).
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgQueryResult, Postgres};
-use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Executor as _, query_with, raw_sql};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, raw_sql};
 
-use crate::dialect::{Bind, Dialect, StatementResult, collect, read_columns};
+use crate::dialect::{Bind, Dialect, StatementResult, collect, execute_prepared, read_columns};
 use crate::error::ErrorClass;
 use crate::literal::with_literals;
 use crate::named::LookupName;
 use crate::postgres_session::open;
 use crate::several::Several;
-use crate::sql::{After, Sql, Texts};
+use crate::sql::{After, Sql, Texts, UPSERT_ABSENT, UPSERT_ALWAYS};
 
 /// The settings that precede every statement and end with it. A setting of the session would not do, because a pooler
 /// may run the next statement on another server connection. With `row_security = off`, row-level security that would
@@ -35,20 +34,8 @@ impl Dialect for Postgres {
 
     const TEXTS: Texts = Texts {
         now: "floor(extract(epoch FROM statement_timestamp()))::bigint",
-        put_always: "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
-                tenant, user_id, provider, account, created_at, updated_at) \
-            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
-            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
-            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
-                retain_until = excluded.retain_until, key_id = excluded.key_id, updated_at = excluded.updated_at",
-        put_absent: "INSERT INTO {table} AS existing (version, payload, expires_at, retain_until, key_id, \
-                tenant, user_id, provider, account, created_at, updated_at) \
-            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
-            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
-            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
-                retain_until = excluded.retain_until, key_id = excluded.key_id, \
-                created_at = excluded.created_at, updated_at = excluded.updated_at \
-            WHERE existing.retain_until <= {now}",
+        put_always: UPSERT_ALWAYS,
+        put_absent: UPSERT_ABSENT,
         // Rows are locked first. Rows that another statement has locked are skipped, because it may be replacing the
         // record.
         purge: "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE retain_until <= {now} \
@@ -157,19 +144,15 @@ async fn execute_prepared(
     sql: &Sql,
     binds: &[Bind<'_>],
 ) -> Result<StatementResult<Postgres>, sqlx::Error> {
-    let mut arguments = PgArguments::default();
-    for bind in binds {
-        match *bind {
-            Bind::Bytes(bytes) => arguments.add(bytes),
-            Bind::Column(rows, column) => arguments.add(rows.iter().map(|row| row[column]).collect::<Vec<_>>()),
-            Bind::OptionalBytes(bytes) => arguments.add(bytes),
-            Bind::Number(number) => arguments.add(number),
-            Bind::OptionalNumber(number) => arguments.add(number),
+    execute_prepared!(
+        Postgres,
+        connection,
+        sql,
+        binds,
+        |arguments: &mut PgArguments, rows: &[[&[u8]; 4]], column: usize| {
+            arguments.add(rows.iter().map(|row| row[column]).collect::<Vec<_>>())
         }
-        .map_err(sqlx::Error::Encode)?;
-    }
-    let text = AssertSqlSafe(Arc::clone(&sql.prepared));
-    collect(connection.fetch_many(query_with(text, arguments))).await
+    )
 }
 
 /// Classifies a protocol violation by its message, because PgBouncer reports most of its errors with this code.

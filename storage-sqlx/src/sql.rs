@@ -45,6 +45,23 @@ pub(crate) enum After {
 }
 
 /// The condition that a record is within its retention.
+/// Inserts or replaces a record, on databases with `ON CONFLICT`.
+pub(crate) const UPSERT_ALWAYS: &str = "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
+        tenant, user_id, provider, account, created_at, updated_at) \
+    VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
+    ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
+    SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
+        retain_until = excluded.retain_until, key_id = excluded.key_id, updated_at = excluded.updated_at";
+/// Inserts a record, or replaces one that is past its retention, on databases with `ON CONFLICT`.
+pub(crate) const UPSERT_ABSENT: &str = "INSERT INTO {table} AS existing (version, payload, expires_at, retain_until, key_id, \
+        tenant, user_id, provider, account, created_at, updated_at) \
+    VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
+    ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
+    SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
+        retain_until = excluded.retain_until, key_id = excluded.key_id, \
+        created_at = excluded.created_at, updated_at = excluded.updated_at \
+    WHERE existing.retain_until <= {now}";
+
 const LIVE: &str = "(retain_until IS NULL OR retain_until > {now})";
 /// The condition that a row has a certain key.
 const KEY: &str = "tenant = ? AND user_id = ? AND provider = ? AND account = ?";

@@ -6,7 +6,7 @@ use sqlx::sqlite::{Sqlite, SqliteQueryResult};
 use crate::dialect::{Dialect, read_columns, run_prepared};
 use crate::error::{ErrorClass, RUN_MIGRATIONS};
 use crate::several::Several;
-use crate::sql::{After, Texts};
+use crate::sql::{After, Texts, UPSERT_ABSENT, UPSERT_ALWAYS};
 
 impl Dialect for Sqlite {
     type LookupState = ();
@@ -17,20 +17,8 @@ impl Dialect for Sqlite {
 
     const TEXTS: Texts = Texts {
         now: "unixepoch()",
-        put_always: "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
-                tenant, user_id, provider, account, created_at, updated_at) \
-            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
-            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
-            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
-                retain_until = excluded.retain_until, key_id = excluded.key_id, updated_at = excluded.updated_at",
-        put_absent: "INSERT INTO {table} AS existing (version, payload, expires_at, retain_until, key_id, \
-                tenant, user_id, provider, account, created_at, updated_at) \
-            VALUES (?, ?, ?, {now} + ?, ?, ?, ?, ?, ?, {now}, {now}) \
-            ON CONFLICT (tenant, user_id, provider, account) DO UPDATE \
-            SET version = excluded.version, payload = excluded.payload, expires_at = excluded.expires_at, \
-                retain_until = excluded.retain_until, key_id = excluded.key_id, \
-                created_at = excluded.created_at, updated_at = excluded.updated_at \
-            WHERE existing.retain_until <= {now}",
+        put_always: UPSERT_ALWAYS,
+        put_absent: UPSERT_ABSENT,
         purge: "DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE retain_until <= {now} LIMIT ?)",
         after: After::Rows,
         several: Several::Rows,

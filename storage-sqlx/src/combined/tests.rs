@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 
 use futures_util::future::join_all;
 use oauth_dance_core::Version;
@@ -256,7 +257,7 @@ async fn reads_that_are_not_polled_stop_no_other() {
         let combined = combined.clone();
         let mut read = Box::pin(async move { get(&combined, &user).await });
         while reader.sizes().len() == number {
-            assert!(futures_util::poll!(&mut read).is_pending());
+            assert!(read.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             tokio::time::advance(PATIENCE).await;
         }
         parked.push(read);
