@@ -7,7 +7,7 @@
 //! cached for as long as an entry lives, because the write may still take effect.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::error::StorageError;
 use crate::key::TokenKey;
+use crate::progress::Stored;
 use crate::record::{Record, Version, Versioned};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
 
@@ -54,14 +55,15 @@ impl Cache {
         Self { max_age, max_bytes: MAX_BYTES }
     }
 
-    /// Sets how many bytes of memory the records may take. If they would take more, rarely used records are dropped.
+    /// Sets how many bytes of memory the records may take, with their opened tokens. If they would take more, rarely used records are dropped.
     #[must_use]
     pub const fn with_max_bytes(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
     }
 }
 
-/// A storage behind a cache. Records are cached as the storage returned them. An absence or an error is not cached.
+/// A storage behind a cache. Records are cached as the storage returned them, and their opened contents with them. An
+/// absence or an error is not cached.
 pub(crate) struct CachedStorage {
     storage: Arc<dyn TokenStorage>,
     records: Records<TokenKey, Arc<CachedRecord>>,
@@ -73,6 +75,8 @@ pub(crate) struct CachedStorage {
 /// A record and when it was read.
 struct CachedRecord {
     found: Versioned<Record>,
+    /// The content, after its first use.
+    opened: OnceLock<Stored>,
     /// When the read began. The record was current at this time, or later.
     read_at: Instant,
     /// When the read ended.
@@ -96,7 +100,8 @@ impl CachedStorage {
         let records = Records::builder()
             .max_capacity(cache.max_bytes)
             .weigher(|key: &TokenKey, cached: &Arc<CachedRecord>| {
-                let bytes = ENTRY_BYTES + key.len() + cached.found.value.payload.len();
+                // The payload, and its opened content.
+                let bytes = ENTRY_BYTES + key.len() + 2 * cached.found.value.payload.len();
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
             .time_to_live(cache.max_age)
@@ -105,19 +110,35 @@ impl CachedStorage {
         Self { storage, records, stripes, hasher: RandomState::new(), max_age: cache.max_age }
     }
 
-    /// The cached record, if it is younger than [`Cache::new`] permits. Does not read the storage.
-    pub(crate) fn cached(&self, key: &TokenKey) -> Option<Versioned<Record>> {
+    /// The cached record, unless it is too old.
+    fn cached(&self, key: &TokenKey) -> Option<Versioned<Record>> {
+        let (cached, left) = self.live(key)?;
+        let mut found = cached.found.clone();
+        found.value.retain_for = left;
+        Some(found)
+    }
+
+    /// The opened content of the cached record, unless that is too old. Each cached record is opened once.
+    pub(crate) fn opened(&self, key: &TokenKey, open: impl FnOnce(&Record) -> Option<Stored>) -> Option<Stored> {
+        let (cached, _) = self.live(key)?;
+        if let Some(stored) = cached.opened.get() {
+            return Some(stored.clone());
+        }
+        let stored = open(&cached.found.value)?;
+        Some(cached.opened.get_or_init(|| stored).clone())
+    }
+
+    /// The cached record and the rest of its retention.
+    fn live(&self, key: &TokenKey) -> Option<(Arc<CachedRecord>, Option<Duration>)> {
         let cached = self.records.get(key)?;
         let age = cached.read_at.elapsed();
         if age >= self.max_age {
             return None;
         }
-        let mut found = cached.found.clone();
-        if let Some(left) = found.value.retain_for {
-            // Near its end, the record is read again, because only the storage knows exactly when a retention ends.
-            found.value.retain_for = Some(left.checked_sub(age).filter(|left| !left.is_zero())?);
-        }
-        Some(found)
+        let Some(left) = cached.found.value.retain_for else { return Some((cached, None)) };
+        // Near its end, the record is read again, because only the storage knows exactly when a retention ends.
+        let left = left.checked_sub(age).filter(|left| !left.is_zero())?;
+        Some((cached, Some(left)))
     }
 
     /// Reads the storage, and caches the result.
@@ -141,7 +162,7 @@ impl CachedStorage {
         }
         match found {
             Some(found) => {
-                let cached = CachedRecord { found: found.clone(), read_at, cached_at };
+                let cached = CachedRecord { found: found.clone(), opened: OnceLock::new(), read_at, cached_at };
                 self.records.insert(key.clone(), Arc::new(cached));
             }
             None => self.records.invalidate(key),

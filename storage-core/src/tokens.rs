@@ -119,7 +119,8 @@ impl Tokens {
     /// dead. Everything else reads the storage, including the refresh protocol. Writes through this handle and its
     /// clones are seen immediately.
     ///
-    /// Records are cached as they are stored, so sealed tokens stay sealed. Absences and errors are not cached. If the
+    /// A token is opened once while its record is cached, and the memory of the process contains it for that time.
+    /// Absences and errors are not cached. If the
     /// outcome of a write is unknown, because its future was dropped or its result is
     /// [`Ambiguous`](crate::StorageError::Ambiguous), some keys are not cached for a while.
     ///
@@ -250,8 +251,7 @@ impl Tokens {
     /// A token and the state of its refresh from the cache, if they are there. They may be outdated.
     #[cfg(feature = "cache")]
     pub(crate) fn cached(&self, key: &TokenKey) -> Option<Stored> {
-        let found = self.cache.as_ref()?.cached(key)?;
-        self.open(key, &found.value).ok()
+        self.cache.as_ref()?.opened(key, |record| self.open(key, record).ok())
     }
 
     /// `None`, because the feature `cache` is off.

@@ -187,7 +187,6 @@ enum Share<R: Reader> {
     With(oneshot::Receiver<Reply>),
 }
 
-/// What a statement sends to each read that waits for it.
 /// The end of a wait.
 enum Waited {
     Reply(Reply),
@@ -197,6 +196,7 @@ enum Waited {
     TooLong,
 }
 
+/// What a statement sends to each read that waits for it.
 type Reply = Result<Found, SharedFailure>;
 
 #[derive(Default)]

@@ -30,7 +30,7 @@ impl<DB: Dialect> Connections<DB> {
             Self::Own(pool) => AnyConnection::Own(Some(pool.acquire().await?)),
             Self::Application(pool) => AnyConnection::Application(pool.acquire().await?),
         };
-        Ok(InUse { connection, is_clean: false })
+        Ok(InUse { connection, end: End::Unknown })
     }
 
     /// Reports that a connection broke, so that the other ones are tested before their next use. The pool of an
@@ -73,7 +73,18 @@ impl<DB: Dialect> Clone for Connections<DB> {
 /// is closed, because it may contain the rest of a response.
 pub(crate) struct InUse<DB: Dialect> {
     connection: AnyConnection<DB>,
-    is_clean: bool,
+    end: End,
+}
+
+/// What happens to a connection after its use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Its statement has ended, and the next one can use it.
+    Clean,
+    /// Its statement may still be running.
+    Unknown,
+    /// It is not used again.
+    Close,
 }
 
 enum AnyConnection<DB: Dialect> {
@@ -99,21 +110,30 @@ impl<DB: Dialect> InUse<DB> {
 
     /// Reports that the statement has ended, and that the next one can use the connection.
     pub(crate) fn mark_clean(&mut self) {
-        self.is_clean = true;
+        self.end = End::Clean;
+    }
+
+    /// Closes the connection instead of returning it.
+    pub(crate) fn close_on_drop(&mut self) {
+        self.end = End::Close;
     }
 }
 
 impl<DB: Dialect> Drop for InUse<DB> {
     fn drop(&mut self) {
         match &mut self.connection {
-            AnyConnection::Own(pooled) => match pooled.take() {
-                Some(pooled) if self.is_clean => Pooled::give_back(pooled),
-                Some(pooled) => Pooled::discard(pooled),
-                None => {}
+            AnyConnection::Own(pooled) => match (pooled.take(), self.end) {
+                (Some(pooled), End::Clean) => Pooled::give_back(pooled),
+                (Some(pooled), End::Unknown) => Pooled::discard(pooled),
+                (Some(pooled), End::Close) => drop(Object::take(pooled)),
+                (None, _) => {}
             },
-            // The pool of sqlx tests a connection whenever it is returned.
-            AnyConnection::Application(connection) if DB::REMOTE && !self.is_clean => connection.close_on_drop(),
-            AnyConnection::Application(_) => {}
+            AnyConnection::Application(connection) => match self.end {
+                End::Unknown if DB::REMOTE => connection.close_on_drop(),
+                End::Close => connection.close_on_drop(),
+                // The pool of sqlx tests a connection whenever it is returned.
+                End::Clean | End::Unknown => {}
+            },
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) trait Dialect: sqlx::Database {
     const REMOTE: bool;
     /// How many statements read records at the same time before the next reads wait and share one.
     const PARALLEL_READS: usize;
+    /// Starts a transaction of several writes. `None` for a server, which combines concurrent commits itself.
+    const BEGIN: Option<&'static str> = None;
     /// The SQL that only this database understands.
     const TEXTS: Texts;
     /// The state of [`lookup`](Self::lookup) between calls.

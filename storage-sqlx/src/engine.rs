@@ -2,8 +2,9 @@
 //!
 //! Each operation is one statement. A conditional write contains its condition, and the number of changed rows shows
 //! whether the condition was true. Retention is compared with the database's own clock. Because nothing has to be read
-//! before a write, no operation needs a transaction, and a dropped future cannot leave one open. `purge` and
-//! `invalid_keys` repeat one statement, and each run of it is complete in itself.
+//! before a write, no operation needs a transaction. `purge` and `invalid_keys` repeat one statement, and each run of it
+//! is complete in itself. Concurrent reads share statements ([`Combined`]), and concurrent writes of SQLite share commits
+//! ([`GroupCommit`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,10 +20,12 @@ use crate::combined::Combined;
 use crate::connection::Connections;
 use crate::dialect::{Bind, Dialect, StatementResult};
 use crate::error::unchanged;
+use crate::group_commit::{GroupCommit, Writer as _};
 use crate::page::{PageQuery, RawKey};
-use crate::record::{key_binds, read_entry, record_binds};
+use crate::record::{key_binds, read_entry};
 use crate::runner::{Effect, Runner};
 use crate::sql::{Sql, Statements};
+use crate::write::Write;
 use crate::{DEFAULT_TIMEOUT, MAX_PAYLOAD};
 
 /// The maximum number of entries of one page.
@@ -35,6 +38,8 @@ pub(crate) struct Engine<DB: Dialect> {
     runner: Runner<DB>,
     /// Combines concurrent calls of [`get`](Self::get).
     reads: Combined<Runner<DB>>,
+    /// Combines concurrent calls of [`put`](Self::put) and [`delete`](Self::delete), if each commit waits for the disk.
+    writes: Option<GroupCommit<Runner<DB>>>,
     table: TableName,
     /// The prefix of every statement.
     prefix: &'static str,
@@ -56,7 +61,8 @@ impl<DB: Dialect> Engine<DB> {
             .with_ordered(true)
             .with_max_payload(MAX_PAYLOAD);
         let reads = Combined::new(runner.clone(), DB::PARALLEL_READS, DEFAULT_TIMEOUT);
-        Self { runner, reads, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }
+        let writes = (durable && DB::BEGIN.is_some()).then(|| GroupCommit::new(runner.clone()));
+        Self { runner, reads, writes, table, prefix: "", timeout: DEFAULT_TIMEOUT, capabilities }
     }
 
     /// Uses another table.
@@ -79,7 +85,9 @@ impl<DB: Dialect> Engine<DB> {
     fn with_new_statements(self) -> Self {
         let statements = Arc::new(Statements::new(&DB::TEXTS, &self.table, self.prefix));
         let runner = Runner { statements, lookups: Arc::default(), ..self.runner };
-        Self { reads: Combined::new(runner.clone(), DB::PARALLEL_READS, self.timeout), runner, ..self }
+        let reads = Combined::new(runner.clone(), DB::PARALLEL_READS, self.timeout);
+        let writes = self.writes.map(|_| GroupCommit::new(runner.clone()));
+        Self { runner, reads, writes, ..self }
     }
 
     pub(crate) fn table(&self) -> &TableName {
@@ -116,34 +124,24 @@ impl<DB: Dialect> Engine<DB> {
         when: Precondition,
     ) -> Result<Version, StorageError> {
         let version = Version::random();
-        let mut binds = Vec::from(record_binds(record, &version)?);
-        binds.extend(key_binds(key)?);
-        let statement = match &when {
-            Precondition::Always => &self.runner.statements.put_always,
-            Precondition::Absent => &self.runner.statements.put_absent,
-            Precondition::Version(current) => {
-                binds.push(Bind::Bytes(current.as_bytes()));
-                &self.runner.statements.put_version
-            }
-        };
-        let written = self.run(Effect::Write, statement, &binds).await?;
-        if written.affected == 0 {
-            return Err(StorageError::Conflict);
+        match self.write(Write::put(key, record, version, when)).await? {
+            0 => Err(StorageError::Conflict),
+            _ => Ok(version),
         }
-        Ok(version)
     }
 
     /// Deletes a record. No changed row means that there was none, or not with this version.
     pub(crate) async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-        let mut binds = Vec::from(key_binds(key)?);
-        let statement = match &only {
-            None => &self.runner.statements.delete,
-            Some(version) => {
-                binds.push(Bind::Bytes(version.as_bytes()));
-                &self.runner.statements.delete_version
-            }
-        };
-        Ok(self.run(Effect::Write, statement, &binds).await?.affected > 0)
+        Ok(self.write(Write::delete(key, only)).await? > 0)
+    }
+
+    /// Runs a write, possibly together with others. Returns the number of changed rows.
+    async fn write(&self, write: Write<'_>) -> Result<u64, StorageError> {
+        let deadline = Instant::now() + self.timeout;
+        let Some(writes) = &self.writes else { return self.runner.write_one(&write, deadline).await };
+        // A key or a payload that is too long is rejected here, so that it does not fail the writes that share its transaction.
+        write.binds()?;
+        writes.run(write.into_owned(), deadline).await
     }
 
     /// Reads one page. A row with an invalid key is logged and left out.
@@ -221,6 +219,7 @@ impl<DB: Dialect> Clone for Engine<DB> {
         Self {
             runner: self.runner.clone(),
             reads: self.reads.clone(),
+            writes: self.writes.clone(),
             table: self.table.clone(),
             prefix: self.prefix,
             timeout: self.timeout,

@@ -105,6 +105,12 @@ impl From<BoxError> for SharedError {
     }
 }
 
+impl From<TimedOut> for SharedError {
+    fn from(error: TimedOut) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
 impl fmt::Display for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -115,6 +115,7 @@ mod error;
 #[cfg(all(any(test, fuzzing), any(feature = "mysql", feature = "postgres")))]
 #[doc(hidden)]
 pub mod fuzz;
+mod group_commit;
 #[cfg(feature = "postgres")]
 mod literal;
 #[cfg(feature = "mysql")]
@@ -144,6 +145,8 @@ mod sqlite;
 mod sqlite_dialect;
 #[cfg(feature = "sqlite")]
 mod sqlite_file;
+mod transaction;
+mod write;
 
 use std::time::Duration;
 

@@ -19,9 +19,9 @@ use crate::several::NUMBER;
 use crate::sql::{Sql, Statements};
 
 /// The pause before the second try of a statement. Each further pause is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(2);
 /// The longest pause between two tries.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs the statements of one table.
 pub(crate) struct Runner<DB: Dialect> {

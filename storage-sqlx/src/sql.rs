@@ -44,7 +44,6 @@ pub(crate) enum After {
     Columns,
 }
 
-/// The condition that a record is within its retention.
 /// Inserts or replaces a record, on databases with `ON CONFLICT`.
 pub(crate) const UPSERT_ALWAYS: &str = "INSERT INTO {table} (version, payload, expires_at, retain_until, key_id, \
         tenant, user_id, provider, account, created_at, updated_at) \
@@ -62,6 +61,7 @@ pub(crate) const UPSERT_ABSENT: &str = "INSERT INTO {table} AS existing (version
         created_at = excluded.created_at, updated_at = excluded.updated_at \
     WHERE existing.retain_until <= {now}";
 
+/// The condition that a record is within its retention.
 const LIVE: &str = "(retain_until IS NULL OR retain_until > {now})";
 /// The condition that a row has a certain key.
 const KEY: &str = "tenant = ? AND user_id = ? AND provider = ? AND account = ?";

@@ -1,9 +1,9 @@
 //! The storage in a SQLite file.
 //!
 //! SQLite permits one writer at a time, and a second writer polls for the lock. Therefore one connection runs all
-//! writes of a storage in turn, and a few others run the reads, which WAL mode does not block. What a server would do
-//! by itself has to be done here: a file can be deleted or replaced while it is open ([`OpenFiles`]), have two names,
-//! or be on a network share.
+//! writes of a storage in turn, and a few others run the reads, which WAL mode does not block. Writes that would wait
+//! for each other share a transaction. What a server would do by itself has to be done here: a file can be deleted or
+//! replaced while it is open ([`OpenFiles`]), have two names, or be on a network share.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -56,10 +56,10 @@ const WAL_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Durability
 /// An acknowledged write survives a crash of the application. With SQLite's default (`synchronous = FULL`), which
-/// [`connect`](Self::connect) retains, it also survives a power failure. This costs an fsync per write. It is worth it,
-/// because a refresh token that replaced another one cannot be obtained again. With
-/// [`connect_with`](Self::connect_with) you can choose `NORMAL`: writes are two to three times faster, and a power
-/// failure may lose the last of them.
+/// [`connect`](Self::connect) retains, it also survives a power failure. This costs an fsync per transaction. It is
+/// worth it, because a refresh token that replaced another one cannot be obtained again. With
+/// [`connect_with`](Self::connect_with) you can choose `NORMAL`: writes are faster, and a power failure may lose the
+/// last of them.
 ///
 /// # Several processes
 /// SQLite permits one writer at a time. A write waits up to four seconds for the write of another process, and is
@@ -67,8 +67,9 @@ const WAL_PAUSE: Duration = Duration::from_millis(20);
 /// network file systems do not work. On Linux, the storage logs a warning if the file is on one.
 ///
 /// # Connections
-/// All writes use one connection, because SQLite permits one writer at a time and waits for a lock by polling. Reads
-/// use a few other connections, which writes do not block (WAL).
+/// All writes use one connection, because SQLite permits one writer at a time and waits for a lock by polling. While a
+/// write is in progress, others wait, and then share one transaction, at most 64 at a time. Reads use a few other
+/// connections, which writes do not block (WAL).
 ///
 /// # Lost files
 /// A file can be deleted, moved or replaced while the application runs, for example by a restored backup. The

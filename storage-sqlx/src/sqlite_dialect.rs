@@ -14,6 +14,8 @@ impl Dialect for Sqlite {
     const STORAGE_NAME: &'static str = "SQLite";
     const REMOTE: bool = false;
     const PARALLEL_READS: usize = 1;
+    // With the lock for writes from the start, because a transaction that has read cannot wait for it.
+    const BEGIN: Option<&'static str> = Some("BEGIN IMMEDIATE");
 
     const TEXTS: Texts = Texts {
         now: "unixepoch()",
