@@ -293,7 +293,7 @@ impl Dialect for MySql {
                 retain_until = IF(retain_until <= {now}, VALUES(retain_until), retain_until)",
         purge: "DELETE FROM {table} WHERE retain_until <= {now} ORDER BY retain_until LIMIT ?",
         after: After::Columns,
-        several: Several::Union,
+        several: Several::Document,
         only_primary: "",
         is_numbered: false,
     };
