@@ -82,6 +82,12 @@ pub(crate) fn source(error: sqlx::Error) -> BoxError {
     }
 }
 
+/// Whether the database does not know the syntax of a statement (SQLSTATE 42000).
+pub(crate) fn is_unknown_syntax(error: &StorageError) -> bool {
+    let StorageError::Unavailable { source } = error else { return false };
+    source.downcast_ref::<ReportedError>().is_some_and(|reported| reported.code == "42000")
+}
+
 /// The error that the database reported.
 #[derive(Debug, thiserror::Error)]
 #[error("the database reported error {code}: {message}")]

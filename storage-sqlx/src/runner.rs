@@ -5,6 +5,7 @@
 //! [`StorageError::Ambiguous`], and the caller decides.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use oauth_dance_core::{StorageError, TokenKey};
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::combined::{Found, Reader};
 use crate::connection::Connections;
 use crate::dialect::{Bind, Dialect, StatementResult};
-use crate::error::{ErrorClass, TimedOut, classify, source, unchanged};
+use crate::error::{ErrorClass, TimedOut, classify, is_unknown_syntax, source, unchanged};
 use crate::record::{key_binds, read_record};
 use crate::several::NUMBER;
 use crate::sql::{Sql, Statements};
@@ -36,6 +37,8 @@ pub(crate) struct Runner<DB: Dialect> {
 pub(crate) struct Lookups<DB: Dialect> {
     one: DB::LookupState,
     several: DB::LookupState,
+    /// Whether the database cannot read several records by one statement, because it is old.
+    is_single: AtomicBool,
 }
 
 impl<DB: Dialect> Lookups<DB> {
@@ -50,7 +53,7 @@ impl<DB: Dialect> Lookups<DB> {
 
 impl<DB: Dialect> Default for Lookups<DB> {
     fn default() -> Self {
-        Self { one: DB::LookupState::default(), several: DB::LookupState::default() }
+        Self { one: DB::LookupState::default(), several: DB::LookupState::default(), is_single: AtomicBool::new(false) }
     }
 }
 
@@ -159,6 +162,23 @@ impl<DB: Dialect> Reader for Runner<DB> {
     }
 
     async fn read_several(&self, keys: &[Arc<TokenKey>], deadline: Instant) -> Result<Vec<Found>, StorageError> {
+        let is_single = &self.lookups.is_single;
+        if !is_single.load(Ordering::Relaxed) {
+            match self.try_read_several(keys, deadline).await {
+                Err(error) if is_unknown_syntax(&error) => is_single.store(true, Ordering::Relaxed),
+                result => return result,
+            }
+        }
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.read_one(key, deadline).await?);
+        }
+        Ok(found)
+    }
+}
+
+impl<DB: Dialect> Runner<DB> {
+    async fn try_read_several(&self, keys: &[Arc<TokenKey>], deadline: Instant) -> Result<Vec<Found>, StorageError> {
         let lookup = Effect::Lookup(Keys::Several);
         let wanted = self.statements.get_several.of(keys);
         let rows = self.run(lookup, wanted.sql, &wanted.binds(), deadline).await?.rows;

@@ -4,12 +4,16 @@
 
 mod cases;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use cases::{Database as _, Remote as _, Server, run_cases, run_remote_cases};
+use futures_util::future::join_all;
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
 use oauth_dance_sqlx::{MigrationStatus, MySqlStorage};
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 struct Database(Server);
 
@@ -219,5 +223,54 @@ async fn application_pool_works() {
     assert_eq!(storage.get(&cases::key("counter")).await.unwrap().unwrap().value.payload, b"4");
     let again = storage.put(&cases::key("counter"), &Record::new("0"), Precondition::Absent).await;
     assert!(matches!(again, Err(StorageError::Conflict)), "{again:?}");
+    database.remove().await;
+}
+
+/// Forwards connections to the server of a URL, with the function `JSON_TABLE` under a name that the server does not know.
+/// Returns the URL of the proxy.
+async fn without_json_table(url: &str) -> String {
+    let (start, rest) = url.rsplit_once("@127.0.0.1:").unwrap();
+    let (port, end) = rest.split_once('/').unwrap();
+    let server = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("{start}@{}/{end}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = TcpStream::connect(server).await.unwrap().into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 1 << 20];
+                while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
+                    if let Some(at) = bytes[..length].windows(10).position(|part| part == b"JSON_TABLE") {
+                        bytes[at..at + 10].copy_from_slice(b"NONE_TABLE");
+                    }
+                    to_server.write_all(&bytes[..length]).await.unwrap();
+                }
+            });
+        }
+    });
+    url
+}
+
+/// MariaDB before 10.6 and some compatible databases have no `JSON_TABLE`, which reads several records at once.
+#[tokio::test]
+async fn databases_without_json_table_read_one_record_at_a_time() {
+    let Some(database) = Database::empty().await else { return };
+    let storage = MySqlStorage::connect(&without_json_table(&database.url()).await).await.unwrap();
+    storage.migrate().await.unwrap();
+    let users: Vec<String> = (0..40).map(|user| user.to_string()).collect();
+    for user in &users[1..] {
+        storage.put(&cases::key(user), &Record::new(user.as_bytes()), Precondition::Always).await.unwrap();
+    }
+    for _ in 0..3 {
+        let found = join_all(users.iter().map(|user| {
+            let (storage, key) = (storage.clone(), cases::key(user));
+            async move { storage.get(&key).await.unwrap() }
+        }));
+        let found: Vec<_> = found.await.into_iter().map(|found| found.map(|found| found.value.payload)).collect();
+        assert_eq!(found[0], None);
+        assert!(found[1..].iter().zip(&users[1..]).all(|(found, user)| found.as_deref() == Some(user.as_bytes())));
+    }
     database.remove().await;
 }
