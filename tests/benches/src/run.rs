@@ -45,9 +45,23 @@ impl Plan {
         for candidate in &candidates {
             candidate.subject.add_records(self.records.saturating_sub(USERS)).await?;
         }
+        if self.records > USERS {
+            self.walk(backend, &candidates).await?;
+        }
         for tasks in &self.tasks {
             println!("\n{backend}: operations per second, {tasks} tasks, {} records", self.records.max(USERS));
             self.compare_operations(*tasks, &candidates).await?;
+        }
+        Ok(())
+    }
+
+    /// Lists everything once, and prints how much memory this needs.
+    async fn walk(&self, backend: &str, candidates: &[Candidate]) -> BenchResult<()> {
+        for candidate in candidates {
+            let (start, before) = (Instant::now(), peak_memory(true)?);
+            let Some(count) = candidate.subject.walk().await? else { continue };
+            let (time, grown) = (start.elapsed().as_secs_f64(), peak_memory(false)?.saturating_sub(before));
+            println!("\n{backend}: {count} records listed in {time:.1} s and {grown} KiB of memory");
         }
         Ok(())
     }
@@ -99,6 +113,16 @@ impl Plan {
         }
         Ok(Some(total as f64 / start.elapsed().as_secs_f64()))
     }
+}
+
+/// The most memory that this process had at once, in KiB; with `reset`, since now. Linux only.
+fn peak_memory(reset: bool) -> BenchResult<u64> {
+    if reset {
+        std::fs::write("/proc/self/clear_refs", "5")?;
+    }
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    Ok(peak.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// The minimum, the median and the maximum.

@@ -49,6 +49,11 @@ pub trait Subject: Send + Sync + 'static {
     async fn add_records(&self, _count: u64) -> BenchResult<()> {
         Ok(())
     }
+
+    /// Lists all records, page by page. Returns their number, or `None` if there is no such operation.
+    async fn walk(&self) -> BenchResult<Option<usize>> {
+        Ok(None)
+    }
 }
 
 pub fn payload() -> Vec<u8> {
@@ -108,6 +113,18 @@ impl<S: TokenStorage> Subject for Measured<S> {
             }
         }
         Ok(true)
+    }
+
+    async fn walk(&self) -> BenchResult<Option<usize>> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let page = self.storage.list(&Filter::everything(), PageRequest { after, limit: 1000 }).await?;
+            count += page.entries.len();
+            after = page.next;
+            if after.is_none() {
+                return Ok(Some(count));
+            }
+        }
     }
 
     async fn add_records(&self, count: u64) -> BenchResult<()> {
@@ -346,9 +363,9 @@ impl Subject for RedisConnection {
     }
 
     async fn add_records(&self, count: u64) -> BenchResult<()> {
-        for start in (0..count).step_by(1000) {
+        for start in (0..count).step_by(100) {
             let mut pipeline = redis::pipe();
-            for user in start..count.min(start + 1000) {
+            for user in start..count.min(start + 100) {
                 pipeline.set(format!("added-{user}"), payload()).ignore();
             }
             pipeline.exec_async(&mut self.0.clone()).await?;

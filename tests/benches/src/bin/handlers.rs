@@ -10,8 +10,8 @@
 //! with its minimum and maximum. The tokens are in SQLite, sealed, and each of 2,048 users has one.
 
 use std::error::Error;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -67,9 +67,15 @@ async fn main() -> BenchResult<()> {
     let key = |user| user_of(user).key("github");
     let steps = [
         ("read the record", per_call(async |user| Ok(drop(storage.get(&key(user)?).await?))).await?),
-        ("read, open and decode the token", per_call(async |user| Ok(drop(oauth.tokens().get(&key(user)?).await?))).await?),
+        (
+            "read, open and decode the token",
+            per_call(async |user| Ok(drop(oauth.tokens().get(&key(user)?).await?))).await?,
+        ),
         ("client", per_call(async |user| Ok(drop(oauth.client("github", &user_of(user)).await?))).await?),
-        ("client, with a cache", per_call(async |user| Ok(drop(cached.client("github", &user_of(user)).await?))).await?),
+        (
+            "client, with a cache",
+            per_call(async |user| Ok(drop(cached.client("github", &user_of(user)).await?))).await?,
+        ),
     ];
     for (name, cost) in steps {
         println!("{:>8.2}  {name}", cost.as_secs_f64() * 1e6);
