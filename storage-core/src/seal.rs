@@ -10,18 +10,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use chacha20poly1305::aead::AeadInOut as _;
-use chacha20poly1305::{KeyInit as _, Tag, XChaCha20Poly1305, XNonce};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::cipher::{self, KEY_LENGTH, NONCE_LENGTH, TAG_LENGTH};
 use crate::random::random_bytes;
 use crate::wrapped_key::{RingLine, ring_lines};
 
-const KEY_LENGTH: usize = 32;
 const KEY_ID_LENGTH: usize = 8;
-const NONCE_LENGTH: usize = 24;
-const TAG_LENGTH: usize = 16;
 /// The first byte of sealed data. It identifies the scheme: XChaCha20-Poly1305 with a key id of 8 bytes.
 const SCHEME: u8 = 1;
 const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
@@ -142,9 +138,7 @@ impl KeyRing {
         sealed.extend_from_slice(plain);
         let aad = associated_data(purpose, bound_to);
         #[expect(clippy::expect_used, reason = "fails only above 256 GiB")]
-        let tag = key
-            .cipher()
-            .encrypt_inout_detached(&XNonce::from(nonce), &aad, (&mut sealed[HEADER_LENGTH..]).into())
+        let tag = cipher::encrypt(&key.key, nonce, &aad, &mut sealed[HEADER_LENGTH..])
             .expect("a message that fits in memory can be sealed");
         sealed.extend_from_slice(&tag);
         sealed
@@ -161,16 +155,14 @@ impl KeyRing {
         if *scheme != SCHEME {
             return Err(OpenError::NotSealed);
         }
-        let nonce = XNonce::try_from(nonce).map_err(|_| OpenError::NotSealed)?;
+        let nonce = nonce.try_into().map_err(|_| OpenError::NotSealed)?;
         let Some(key) = self.0.iter().find(|key| key.id == *id) else {
             return Err(OpenError::KeyUnavailable { key_id: hex(id) });
         };
-        let (ciphertext, tag) = ciphertext.split_last_chunk::<TAG_LENGTH>().ok_or(OpenError::Tampered)?;
         let aad = associated_data(purpose, bound_to);
         let mut plain = Zeroizing::new(ciphertext.to_vec());
-        key.cipher()
-            .decrypt_inout_detached(&nonce, &aad, plain.as_mut_slice().into(), &Tag::from(*tag))
-            .map_err(|_| OpenError::Tampered)?;
+        cipher::decrypt(&key.key, nonce, &aad, &mut plain).map_err(|_| OpenError::Tampered)?;
+        plain.truncate(ciphertext.len() - TAG_LENGTH);
         Ok(plain)
     }
 
@@ -244,11 +236,6 @@ impl SealingKey {
         let mut id = [0; KEY_ID_LENGTH];
         id.copy_from_slice(&digest[..KEY_ID_LENGTH]);
         Self { key, id }
-    }
-
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        let key: &[u8; KEY_LENGTH] = &self.key;
-        XChaCha20Poly1305::new(key.into())
     }
 }
 
