@@ -3,16 +3,15 @@
 mod error;
 mod wrap;
 
+use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{env, io};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use oauth_dance_core::{AgeProvider, KeyLoader, KeyRing, KeyRingError, TokenStorage, Tokens};
+use oauth_dance_core::{AgeProvider, KeyLoader, KeyRing, KeyRingError, TokenStorage, Tokens, read_key_file};
 use zeroize::Zeroizing;
 
 pub use error::KeysError;
@@ -20,8 +19,6 @@ pub use wrap::WrapArgs;
 
 /// The environment variable with a key ring.
 pub(crate) const VARIABLE: &str = "OAUTH_DANCE_KEYS";
-/// A key file is not longer.
-const MAX_FILE: u64 = 1024 * 1024;
 
 /// How the tokens are sealed. The key ring in the environment variable `OAUTH_DANCE_KEYS` is used if neither is named.
 #[derive(Args, Clone, Debug, Default)]
@@ -112,26 +109,7 @@ impl Keys {
 
 /// Reads a key file that others can neither read nor change.
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, KeysError> {
-    let unreadable = |source| KeysError::Unreadable { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
-    // Of the open file, because another one may have its name by now.
-    let found = file.metadata().map_err(unreadable)?;
-    if is_exposed(&found) {
-        return Err(KeysError::Exposed { path: path.to_owned() });
-    }
-    if found.len() > MAX_FILE {
-        return Err(unreadable(io::Error::other("it is too large for a key file")));
-    }
-    // With room for the whole file, so that no smaller buffer is left in the memory.
-    let room = usize::try_from(found.len()).unwrap_or_default().max(4096) + 1;
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    file.by_ref().take(MAX_FILE).read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
-}
-
-/// Whether others than the owner can read or change a file.
-fn is_exposed(found: &fs::Metadata) -> bool {
-    mode(found).is_some_and(|mode| mode & 0o077 != 0)
+    Ok(read_key_file(path)?)
 }
 
 /// The permissions of a file on Unix. `None` on other systems.

@@ -11,6 +11,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::key_file::is_exposed;
 use crate::key_provider::{KeyProvider, KeyProviderError};
 use crate::seal::SealingKey;
 
@@ -239,17 +240,6 @@ fn failed(status: ExitStatus, problem: &str) -> KeyProviderError {
     }
     let advice = "age failed; run it on a file of your own to find out why";
     KeyProviderError::misconfigured(advice, format!("age ended with {status}"))
-}
-
-/// Whether others than the owner can read or change a file.
-#[cfg(unix)]
-fn is_exposed(found: &fs::Metadata) -> bool {
-    std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o077 != 0
-}
-
-#[cfg(not(unix))]
-fn is_exposed(_: &fs::Metadata) -> bool {
-    false
 }
 
 #[cfg(test)]

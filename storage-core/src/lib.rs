@@ -65,6 +65,7 @@
 //! | `age` | no | [`AgeProvider`]: keys that the program [`age`](https://age-encryption.org) has wrapped |
 //! | `aws-lc` | no | seals and opens with [AWS-LC](https://docs.rs/aws-lc-rs), two to four times as fast, and needs a C compiler; the sealed bytes are the same. The crate `oauth-dance` enables it |
 //! | `cache` | no | `Tokens::with_cache`, a cache in front of a storage; adds the crate `moka` |
+//! | `keyring` | no | `KeyringProvider`: keys that are stored in the operating system's keyring, through the stores of [`keyring`](https://docs.rs/keyring) |
 
 #[cfg(feature = "age")]
 mod age;
@@ -77,8 +78,11 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 mod key;
+mod key_file;
 mod key_loader;
 mod key_provider;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod login;
 mod memory;
 mod moving;
@@ -107,8 +111,11 @@ pub use cache::Cache;
 pub use dpop_key::DpopKey;
 pub use error::{BoxError, StorageError, TokensError};
 pub use key::{KeyError, TokenKey};
+pub use key_file::{KeyFileError, read_key_file};
 pub use key_loader::{KeyLoadError, KeyLoader};
 pub use key_provider::{KeyProvider, KeyProviderError};
+#[cfg(feature = "keyring")]
+pub use keyring::KeyringProvider;
 pub use memory::MemoryStorage;
 pub use moving::{Copied, Copier, CopyError, Migrating, Moved};
 #[doc(hidden)]

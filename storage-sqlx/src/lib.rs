@@ -5,6 +5,7 @@
 //! | storage | feature | choose it if |
 //! | --- | --- | --- |
 //! | `SqliteStorage` | `sqlite`, on by default | one machine is enough |
+//! | `PersonalStorage` | `personal` | the tokens are those of one person, in a command-line or desktop program |
 //! | `PostgresStorage` | `postgres` | several machines share the tokens, and you run PostgreSQL 11 or newer |
 //! | `MySqlStorage` | `mysql` | several machines share the tokens, and you run MySQL 8.0, MariaDB 10.5 or newer, or Galera |
 //!
@@ -45,6 +46,7 @@
 //! | `sqlite` (default) | `SqliteStorage`, with SQLite compiled in |
 //! | `postgres` | `PostgresStorage`, with TLS |
 //! | `mysql` | `MySqlStorage`, with TLS |
+//! | `personal` | `sqlite`, and `PersonalStorage`: the tokens of one person, with their key in the operating system's keyring |
 //!
 //! The features are independent of each other.
 //!
@@ -127,6 +129,8 @@ mod mysql_url;
 #[cfg(feature = "postgres")]
 mod named;
 mod page;
+#[cfg(feature = "personal")]
+mod personal;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -154,6 +158,9 @@ pub use oauth_dance_migrations::{MigrationState, Status as MigrationStatus};
 
 #[cfg(feature = "mysql")]
 pub use mysql::MySqlStorage;
+#[cfg(feature = "personal")]
+#[cfg_attr(docsrs, doc(cfg(feature = "personal")))]
+pub use personal::{KeyPlace, PersonalError, PersonalStorage, PersonalStorageBuilder};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStorage;
 #[cfg(feature = "sqlite")]

@@ -127,8 +127,21 @@ impl SqliteStorage {
         url: &str,
         change: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
     ) -> Result<Self, StorageError> {
-        let create = may_create(url);
         let options = SqliteConnectOptions::from_str(url).map_err(unchanged::<Sqlite>)?;
+        Self::open(options, may_create(url), change).await
+    }
+
+    /// Opens a file, or creates it, with the defaults.
+    #[cfg(feature = "personal")]
+    pub(crate) async fn open_file(path: &std::path::Path) -> Result<Self, StorageError> {
+        Self::open(SqliteConnectOptions::new().filename(path), true, |options| options).await
+    }
+
+    async fn open(
+        options: SqliteConnectOptions,
+        create: bool,
+        change: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions,
+    ) -> Result<Self, StorageError> {
         let options = options
             .create_if_missing(create)
             .journal_mode(SqliteJournalMode::Wal)

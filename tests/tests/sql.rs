@@ -5,18 +5,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use oauth_dance_conformance::{Harness, HarnessError, HarnessResult, async_trait, process, server_from_env};
 use oauth_dance_core::{TokenKey, TokenStorage, random_bytes};
-use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
+use oauth_dance_sqlx::{KeyPlace, MySqlStorage, PersonalStorage, PostgresStorage, SqliteStorage};
 use sqlx::{AssertSqlSafe, MySqlPool, PgPool, Row as _, SqlitePool, raw_sql};
 use tempfile::TempDir;
 
 const URL: &str = "CONFORMANCE_SQL_URL";
 const TABLE: &str = "CONFORMANCE_SQL_TABLE";
+/// How the folder of one person is written as a URL here.
+const PERSONAL: &str = "personal:";
 const COLUMNS: &str = "tenant, user_id, provider, account, version, key_id, payload";
 
 mod sqlite {
@@ -26,6 +29,21 @@ mod sqlite {
         let folder = tempfile::tempdir()?;
         let url = format!("sqlite:{}", folder.path().join("tokens.db").display());
         Sqlite::open(&url, &url, Some(folder)).await
+    });
+}
+
+/// The storage of one person, in a folder of its own.
+mod personal {
+    use super::*;
+
+    oauth_dance_conformance::conformance_tests!(|| async {
+        let folder = tempfile::tempdir()?;
+        let url = format!("{PERSONAL}{}", folder.path().join("oauth").display());
+        let storage = open_personal(&url).await?;
+        let direct = format!("sqlite:{}", folder.path().join("oauth").join("tokens.sqlite").display());
+        let harness = Personal::open(&url, &direct, Some(folder)).await?;
+        storage.close().await;
+        Ok(harness)
     });
 }
 
@@ -79,6 +97,7 @@ fn another_process() {
         let (url, table) = (std::env::var(URL).unwrap(), std::env::var(TABLE).unwrap());
         let storage: Arc<dyn TokenStorage> = match url.split(':').next().unwrap() {
             "sqlite" => Arc::new(SqliteStorage::connect(&url).await.unwrap().with_table(&table).unwrap()),
+            "personal" => Arc::new(open_personal(&url).await.unwrap().with_table(&table).unwrap()),
             "mysql" => Arc::new(MySqlStorage::connect(&url).await.unwrap().with_table(&table).unwrap()),
             _ => Arc::new(PostgresStorage::connect(&url).await.unwrap().with_table(&table).unwrap()),
         };
@@ -86,9 +105,16 @@ fn another_process() {
     });
 }
 
-/// Defines the harness for one dialect. `$literal` writes bytes as a literal of its SQL.
+/// Opens the storage of one person. Several processes do this at the same time.
+async fn open_personal(url: &str) -> HarnessResult<SqliteStorage> {
+    let folder = url.strip_prefix(PERSONAL).unwrap_or_default();
+    let personal = PersonalStorage::builder("conformance").folder(folder).key_place(KeyPlace::File).open().await?;
+    Ok(personal.into_parts().0)
+}
+
+/// Defines the harness for one dialect. `$open` opens a URL, and `$literal` writes bytes as a literal of its SQL.
 macro_rules! sql_harness {
-    ($harness:ident, $storage:ident, $pool:ident, $literal:expr) => {
+    ($harness:ident, $storage:ident, $open:expr, $pool:ident, $literal:expr) => {
         struct $harness {
             url: String,
             table: String,
@@ -103,7 +129,7 @@ macro_rules! sql_harness {
             /// Opens the storage with one URL, and accesses its table directly with another.
             async fn open(url: &str, direct: &str, folder: Option<TempDir>) -> HarnessResult<Self> {
                 let table = format!("conformance_{:032x}", u128::from_be_bytes(random_bytes()));
-                let storage = $storage::connect(url).await?.with_table(&table)?;
+                let storage = $open(url).await?.with_table(&table)?;
                 storage.migrate().await?;
                 Ok(Self { url: url.to_owned(), table, storage, raw: $pool::connect_lazy(direct)?, folder, opening: "" })
             }
@@ -121,13 +147,13 @@ macro_rules! sql_harness {
             }
 
             async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
-                Ok(Arc::new($storage::connect(&self.url).await?.with_table(&self.table)?))
+                Ok(Arc::new($open(&self.url).await?.with_table(&self.table)?))
             }
 
             async fn sibling(&self, namespace: &str) -> HarnessResult<Arc<dyn TokenStorage>> {
                 // One name is a prefix of the other.
                 let table = format!("{}_{namespace}", &self.table[..24]);
-                let storage = $storage::connect(&self.url).await?.with_table(&table)?;
+                let storage = $open(&self.url).await?.with_table(&table)?;
                 storage.migrate().await?;
                 Ok(Arc::new(storage))
             }
@@ -147,8 +173,8 @@ macro_rules! sql_harness {
                         dump.push(b'\n');
                     }
                 }
-                for file in self.folder.iter().flat_map(|folder| fs::read_dir(folder.path())).flatten() {
-                    dump.extend(fs::read(file?.path())?);
+                for file in self.folder.iter().flat_map(|folder| files(folder.path())) {
+                    dump.extend(fs::read(file)?);
                 }
                 Ok(dump)
             }
@@ -182,6 +208,12 @@ macro_rules! sql_harness {
     };
 }
 
+/// All files in a folder and its subfolders.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let found = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    found.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
 /// Bytes as a literal of SQLite and MySQL.
 fn blob(text: &str) -> String {
     format!("x'{}'", text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>())
@@ -192,6 +224,7 @@ fn bytea(text: &str) -> String {
     format!("'\\x{}'::bytea", text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
-sql_harness!(Sqlite, SqliteStorage, SqlitePool, blob);
-sql_harness!(Postgres, PostgresStorage, PgPool, bytea);
-sql_harness!(MySql, MySqlStorage, MySqlPool, blob);
+sql_harness!(Sqlite, SqliteStorage, SqliteStorage::connect, SqlitePool, blob);
+sql_harness!(Personal, SqliteStorage, open_personal, SqlitePool, blob);
+sql_harness!(Postgres, PostgresStorage, PostgresStorage::connect, PgPool, bytea);
+sql_harness!(MySql, MySqlStorage, MySqlStorage::connect, MySqlPool, blob);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use oauth_dance_core::{KeyLoadError, KeyRingError};
+use oauth_dance_core::{KeyFileError, KeyLoadError, KeyRingError};
 
 /// Why there are no keys, or why a key file was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -14,21 +14,9 @@ pub enum KeysError {
         "name the sealing keys with --key-file or in OAUTH_DANCE_KEYS, or add --plaintext if tokens are stored unsealed"
     )]
     Missing,
-    /// The file cannot be read.
-    #[error("the key file {} cannot be read; correct --key-file or its permissions", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Other users of this machine can read or replace the file.
-    #[error("other users of this machine can read or change the key file {}; run `chmod 600` on it, and rotate the keys", .path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-    },
+    /// The file cannot be read, or is not private.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
     /// The file exists already.
     #[error("the key file {} exists and is not overwritten; add a key with `oauth-dance key add`, or name another file", .path.display())]
     Exists {

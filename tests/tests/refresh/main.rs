@@ -28,6 +28,7 @@ mod gate;
 mod logouts;
 mod moves;
 mod openid;
+mod personal;
 mod process;
 mod proxy;
 mod site;

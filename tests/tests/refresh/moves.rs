@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance::{OAuth, User};
+use oauth_dance::{KeyRing, OAuth, User};
 use oauth_dance_core::{Filter, Migrating, Moved, PageRequest, TokenStorage, random_bytes};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -117,7 +117,9 @@ impl Move {
 
     async fn oauth(&self, config: Config) -> OAuth {
         let storage = worker::open(&self.settings(config)).await;
-        worker::oauth(storage, &self.keys, std::slice::from_ref(&self.site.at)).build().unwrap()
+        worker::oauth(storage, KeyRing::parse(&self.keys).unwrap(), std::slice::from_ref(&self.site.at))
+            .build()
+            .unwrap()
     }
 
     async fn run(&self, process: &Process) -> Report {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use oauth_dance::{Clock, OAuth2Token, User};
+use oauth_dance::{Clock, KeyRing, OAuth2Token, User};
 use oauth_dance_core::{Precondition, Token};
 use serde_json::{Value, json};
 use url::Url;
@@ -43,7 +43,8 @@ pub async fn one_redemption(backend: &Backend) {
     let (Some(provider), Some(tokens)) = (provider, tokens) else { return };
     let keys = site::keys();
     let at = At { name: NAME.to_owned(), url: provider.issuer().to_owned(), is_openid: true };
-    let oauth = worker::oauth(backend.open().await, &keys, std::slice::from_ref(&at)).build().unwrap();
+    let oauth =
+        worker::oauth(backend.open().await, KeyRing::parse(&keys).unwrap(), std::slice::from_ref(&at)).build().unwrap();
     let users: Vec<_> = (0..size.keys).map(|number| format!("user-{number}")).collect();
     for (user, token) in users.iter().zip(tokens) {
         let key = User::new(user).key(NAME).unwrap();

@@ -1,9 +1,10 @@
 //! A provider with a user, and what a test can do with both.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oauth_dance::testing::{Endpoint, ScriptedResponse, TestProvider};
-use oauth_dance::{Clock, ConnectionState, OAuth, OAuth2Token, User};
+use oauth_dance::{Clock, ConnectionState, KeyRing, OAuth, OAuth2Token, TokenStorage, User};
 use oauth_dance_core::{Precondition, SealingKey, Token};
 use tokio::time::sleep;
 
@@ -29,14 +30,18 @@ pub struct Site {
 impl Site {
     /// A separate provider with this name, and a user with a token that has just expired.
     pub async fn new(backend: &Backend, keys: &str, name: impl Into<String>) -> Self {
-        let name = name.into();
-        let provider = TestProvider::start().await.unwrap();
-        let user = format!("user-of-{name}");
-        let at = At { name, url: provider.url().to_owned(), is_openid: false };
-        let oauth = worker::oauth(backend.open().await, keys, std::slice::from_ref(&at)).build().unwrap();
-        let site = Self { at, provider, oauth, user };
+        let ring = KeyRing::parse(keys).unwrap();
+        let site = Self::of(TestProvider::start().await.unwrap(), name.into(), backend.open().await, ring);
         site.login(&site.user, Duration::ZERO).await;
         site
+    }
+
+    /// A provider with this name, and a storage.
+    pub fn of(provider: TestProvider, name: String, storage: Arc<dyn TokenStorage>, ring: KeyRing) -> Self {
+        let user = format!("user-of-{name}");
+        let at = At { name, url: provider.url().to_owned(), is_openid: false };
+        let oauth = worker::oauth(storage, ring, std::slice::from_ref(&at)).build().unwrap();
+        Self { at, provider, oauth, user }
     }
 
     /// A new login, with an access token of this lifetime.

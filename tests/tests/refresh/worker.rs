@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend;
 use crate::gate::{Gated, Point, Resume, Seen};
+use crate::personal;
 use crate::support::OidcProvider;
 
 /// The environment variable with the [`Settings`] of a worker.
@@ -160,9 +161,13 @@ impl Worker {
         let clock = Clock::new(move || {
             Timestamp::from_unix_seconds(Clock::system().now().as_unix_seconds().saturating_add_signed(clock_offset))
         });
-        let storage = Gated::new(open(&settings).await, clock.clone());
+        let (storage, ring) = match personal::open(&settings).await {
+            Some(opened) => opened,
+            None => (open(&settings).await, KeyRing::parse(&settings.keys).unwrap()),
+        };
+        let storage = Gated::new(storage, clock.clone());
         let events = Events::default();
-        let oauth = oauth(storage.clone(), &settings.keys, &settings.providers)
+        let oauth = oauth(storage.clone(), ring, &settings.providers)
             .clock(clock)
             .timeout(settings.timeout)
             .hooks(events.clone())
@@ -273,8 +278,8 @@ fn root(mut error: &dyn std::error::Error) -> String {
 }
 
 /// A configuration over a storage, with these providers.
-pub fn oauth(storage: impl TokenStorage, keys: &str, providers: &[At]) -> oauth_dance::OAuthBuilder {
-    let builder = OAuth::builder("http://localhost:3000", storage, KeyRing::parse(keys).unwrap());
+pub fn oauth(storage: impl TokenStorage, ring: KeyRing, providers: &[At]) -> oauth_dance::OAuthBuilder {
+    let builder = OAuth::builder("http://localhost:3000", storage, ring);
     providers.iter().fold(builder.anonymous_users(), |builder, at| builder.provider(at.registration()))
 }
 

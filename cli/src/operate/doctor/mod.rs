@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use oauth_dance_core::{Clock, StorageError, Timestamp, TokenStorage as _};
+use oauth_dance_core::{Clock, KeyFileError, StorageError, Timestamp, TokenStorage as _};
 use oauth_dance_migrations::MigrationState;
 use oauth_dance_redis::RedisStorage;
 use sqlx::Connection as _;
@@ -249,7 +249,7 @@ async fn key_file(keys: &KeyArgs, path: &Path) -> Finding {
     let shown = path.display();
     match keys.age.ring_in(path).await {
         Ok(ring) => Finding::ok("key_file", format!("{shown}, whose first key is {}", ring.primary_id())),
-        Err(KeysError::Exposed { .. }) => Finding::danger(
+        Err(KeysError::File(KeyFileError::Exposed { .. })) => Finding::danger(
             "key_file",
             format!("other users of this machine can read or change {shown}"),
             "run `chmod 600` on it, and rotate the keys",
@@ -257,7 +257,7 @@ async fn key_file(keys: &KeyArgs, path: &Path) -> Finding {
         Err(KeysError::NoIdentity { .. }) => {
             Finding::unknown("key_file", format!("the keys in {shown} are wrapped"), "name --age-identity as well")
         }
-        Err(error @ KeysError::Unreadable { .. }) => {
+        Err(error @ KeysError::File(_)) => {
             Finding::danger("key_file", on_one_line(&error), "correct --key-file or the permissions")
         }
         Err(error @ KeysError::NotLoaded { .. }) => {
