@@ -5,7 +5,6 @@ mod wrap;
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -113,7 +112,8 @@ pub(crate) fn read(path: &Path) -> Result<Zeroizing<String>, KeysError> {
 }
 
 /// The permissions of a file on Unix. `None` on other systems.
-pub(crate) fn mode(found: &fs::Metadata) -> Option<u32> {
+#[cfg(test)]
+pub(crate) fn mode(found: &std::fs::Metadata) -> Option<u32> {
     #[cfg(unix)]
     return Some(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777);
     #[cfg(not(unix))]

@@ -51,7 +51,11 @@ impl Desktop {
         let config = folder.path().join("bus.conf");
         fs::write(&config, CONFIG.replace("BUS", bus.to_str().unwrap())).unwrap();
         let config = format!("--config-file={}", config.display());
-        let daemon = Command::new("dbus-daemon").args([&config, "--nofork", "--nopidfile"]).spawn().unwrap();
+        let daemon = Command::new("dbus-daemon")
+            .args([&config, "--nofork", "--nopidfile"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         wait_until(|| bus.exists());
         Some(Self { folder, bus: daemon, keyring: None })
     }
