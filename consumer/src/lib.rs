@@ -9,6 +9,10 @@
 //! the same client from [`OAuth::client`]. Tokens are sealed, stored in the [`TokenStorage`] of your choice, and refreshed
 //! when they expire: once across all requests, processes and machines.
 //!
+//! A worker, a service or a command-line program without a web framework uses [`Connector`] instead of [`OAuth`], without the
+//! cargo feature `axum`: the same storages, providers, refresh and client, for users whose tokens are stored, and for the
+//! application itself.
+//!
 //! This crate is a client. It does not make your application a provider, and it does not verify tokens that others send to
 //! your API.
 //!
@@ -86,11 +90,13 @@
 //! | feature | default | adds |
 //! | --- | --- | --- |
 //! | `age` | no | `AgeProvider`: a key ring whose keys the program [`age`](https://age-encryption.org) has wrapped |
-//! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`), through the [`moka`](https://docs.rs/moka) crate |
+//! | `axum` | yes | the web part: [`OAuth`], routes, extractors, users and hooks. Without it, no crate of a web framework is compiled |
+//! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`, `ConnectorBuilder::cache`), through the [`moka`](https://docs.rs/moka) crate |
 //! | `decompression` | yes | reads token responses that a server compresses although the request does not allow it, as some gateways do |
 //! | `metrics` | no | counters of logins and refreshes, and `MeasuredStorage`, through the [`metrics`](https://docs.rs/metrics) crate |
 //! | `oauth1` | no | providers of OAuth 1.0a ([`Provider::oauth1`]), and their presets |
 //! | `oidc` | no | OpenID Connect: providers configured by their issuer alone ([`Provider::openid`]), and verified ID tokens ([`Identity`]) |
+//! | `reqwest-middleware` | no | `Connector::middleware`: attaches the token to the requests of a client of the [`reqwest-middleware`](https://docs.rs/reqwest-middleware) crate |
 //! | `rsa-sha1` | no | `oauth1`, with the signature methods RSA-SHA1 and RSA-SHA256 |
 //! | `testing` | no | `oauth1`, with a provider and a clock for the tests of an application: the module `testing` |
 //!
@@ -99,6 +105,7 @@
 //!
 //! # Where to go next
 //!
+//! * [`Connector`]: without a web framework; the application's own token, and tokens for other services.
 //! * [`OAuthBuilder`]: every setting, from the source of users to the paths of the routes.
 //! * [`Connected`], [`Connections`] and [`ApiClient`]: what handlers use.
 //! * [`presets`], [`Provider`] and [`ProviderConfig`]: providers as data.
@@ -123,28 +130,39 @@
 //! each defence.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "axum")]
 mod app;
+#[cfg(feature = "axum")]
 mod browser;
 mod client;
+#[cfg_attr(not(feature = "axum"), allow(dead_code, reason = "a login in a browser uses all of it"))]
 mod config;
+mod connector;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 pub mod presets;
+#[cfg_attr(not(feature = "axum"), allow(dead_code, reason = "a login in a browser uses all of it"))]
 mod protocol;
 #[cfg(test)]
 mod rooms;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "axum")]
 mod web;
 
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use app::accounts::Account;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use app::hooks::{Authorized, BeforeLogin, Decision, FailedLogin, Hooks, Repeated};
-#[cfg(feature = "metrics")]
-#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-pub use app::measured::MeasuredStorage;
-pub use app::{Disconnected, OAuth, OAuthBuilder};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use app::{OAuth, OAuthBuilder};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use browser::user::{User, Users};
 pub use client::{ApiClient, ApiRequest, ApiResponse};
 pub use config::client_key::ClientKey;
@@ -153,6 +171,13 @@ pub use config::oauth1::{OAuth1, SignatureMethod};
 pub use config::provider::{ClientAuthentication, OfflineAccess, Provider, ProviderName};
 pub use config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use config::registration::Registration;
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub use connector::measured::MeasuredStorage;
+#[cfg(feature = "reqwest-middleware")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest-middleware")))]
+pub use connector::middleware::TokenMiddleware;
+pub use connector::{Audience, Connector, ConnectorBuilder, Disconnected};
 pub use error::{
     ApiError, ConfigError, ConnectError, ConnectedRejection, DiscoveryError, Fault, IdTokenError, LoginError,
     TokenEndpointError,
@@ -160,9 +185,17 @@ pub use error::{
 pub use presets::file::{AppleKey, ProviderConfig};
 pub use protocol::oauth2::Revocation;
 pub use protocol::openid::identity::Identity;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use web::extract::{Connected, Connections};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use web::logout::EndSession;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use web::same_origin::{CrossSiteRejection, SameOrigin};
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 pub use web::{OAuthLayer, OAuthService};
 
 #[cfg(feature = "age")]
@@ -179,6 +212,6 @@ pub use oauth_dance_core::{
 };
 
 /// Compiles the example of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

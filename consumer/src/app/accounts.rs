@@ -7,6 +7,7 @@ use oauth_dance_core::{Filter, PageRequest, Timestamp};
 
 use super::OAuth;
 use crate::browser::user::User;
+use crate::connector::own_key::is_own;
 use crate::error::ConnectError;
 
 /// One account that a user has connected, in the list of [`OAuth::accounts`].
@@ -55,8 +56,9 @@ impl OAuth {
         let mut accounts = Vec::new();
         let mut request = PageRequest::default();
         loop {
-            let page = self.tokens.list(&filter, request.clone()).await?;
-            accounts.extend(page.entries.into_iter().map(|entry| Account {
+            let page = self.connector.tokens.list(&filter, request.clone()).await?;
+            let logins = page.entries.into_iter().filter(|entry| !is_own(&entry.key));
+            accounts.extend(logins.map(|entry| Account {
                 provider: entry.key.provider().to_owned(),
                 user: User::of(&entry.key),
                 expires_at: entry.expires_at,

@@ -1,14 +1,9 @@
 //! Refreshes tokens in the background.
-//!
-//! An application does not need this: a token is refreshed when it is used. It helps in two cases. A provider whose refresh
-//! tokens expire if they are not used for some time requires a refresh now and then. And a user who opens a page after hours
-//! waits for a refresh, unless it was made ahead of time.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Due, DueReport, Redeem, TokenKey};
+use oauth_dance_core::{Due, DueReport};
 
 use super::OAuth;
 use crate::error::ConnectError;
@@ -47,8 +42,7 @@ impl OAuth {
     /// # Cancel safety
     /// Dropping this future starts no more refreshes. Those in flight complete in their own tasks.
     pub async fn refresh_due(&self, due: &Due) -> Result<DueReport, ConnectError> {
-        let find = |key: &TokenKey| self.redeemer(key);
-        Ok(self.inner.refresher.refresh_due(&self.tokens, due, find).await?)
+        self.connector.refresh_due(due).await
     }
 
     /// Calls [`refresh_due`](Self::refresh_due) indefinitely, with pauses of about `period`. Any number of replicas can run
@@ -70,12 +64,6 @@ impl OAuth {
     /// # Cancel safety
     /// As [`refresh_due`](Self::refresh_due).
     pub async fn keep_refreshing(&self, due: &Due, period: Duration) -> Infallible {
-        let find = |key: &TokenKey| self.redeemer(key);
-        self.inner.refresher.keep_refreshing(&self.tokens, due, period, find).await
-    }
-
-    fn redeemer(&self, key: &TokenKey) -> Option<Arc<dyn Redeem>> {
-        let registered = self.registered(key.provider()).ok()?;
-        Some(self.stored(registered, key.clone()).provider())
+        self.connector.keep_refreshing(due, period).await
     }
 }

@@ -3,14 +3,13 @@
 //! Setters store and never fail, so that a configuration reads as one expression. [`OAuthBuilder::build`] checks everything
 //! at once, at start, when an operator sees the error: a misconfiguration must not appear with the first login.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
-use oauth_dance_core::{Clock, KeyRing, MemoryStorage, Refresher, TokenStorage, Tokens};
+use oauth_dance_core::{Clock, MemoryStorage, TokenStorage, Tokens};
 
 use super::hooks::{Hooks, NoHooks};
 use super::paths::Paths;
@@ -20,12 +19,9 @@ use crate::browser::attempt::Attempts;
 use crate::browser::logout::LogoutState;
 use crate::browser::spent::SpentAttempts;
 use crate::browser::user::{ByExtractor, User, Users};
-use crate::client::stored;
-use crate::config::endpoint::PlainHttp;
 use crate::config::registration::Registration;
+use crate::connector::{ConnectorBuilder, ForRequests};
 use crate::error::ConfigError;
-use crate::protocol::http::{HttpClients, Limits};
-use crate::protocol::registered::Registered;
 
 /// Longer than any request takes, and than two responses to the same browser can be apart.
 const LEDGER_RETENTION: Duration = Duration::from_secs(600);
@@ -66,49 +62,33 @@ const LEDGER_RETENTION: Duration = Duration::from_secs(600);
 /// ```
 #[must_use]
 pub struct OAuthBuilder {
+    /// Every setting that is not about requests.
+    connector: ConnectorBuilder,
     base_url: String,
-    tokens: Tokens,
-    ledger: Option<Tokens>,
-    per_request: bool,
-    keys: KeyRing,
-    registrations: Vec<Registration>,
+    requests: ForRequests,
     users: Option<UserSource>,
     hooks: Arc<dyn Hooks>,
     login_path: String,
     callback_path: String,
-    limits: Limits,
-    plain_http: Vec<String>,
-    retention: Option<Duration>,
-    clock: Clock,
-    #[cfg(feature = "cache")]
-    cache: Option<oauth_dance_core::Cache>,
 }
 
 impl OAuthBuilder {
-    pub(super) fn new(base_url: String, tokens: Tokens, keys: KeyRing) -> Self {
+    pub(super) fn new(base_url: String, connector: ConnectorBuilder) -> Self {
         Self {
+            connector,
             base_url,
-            tokens,
-            ledger: None,
-            per_request: false,
-            keys,
-            registrations: Vec::new(),
+            requests: ForRequests::default(),
             users: None,
             hooks: Arc::new(NoHooks),
             login_path: "/login/{provider}".to_owned(),
             callback_path: "/login/{provider}/authorized".to_owned(),
-            limits: Limits::default(),
-            plain_http: Vec::new(),
-            retention: None,
-            clock: Clock::system(),
-            #[cfg(feature = "cache")]
-            cache: None,
         }
     }
 
     /// Uses the tokens of each request instead of one storage.
-    pub(super) fn for_each_request(self) -> Self {
-        Self { per_request: true, ..self }
+    pub(super) fn for_each_request(mut self) -> Self {
+        self.requests.per_request = true;
+        self
     }
 
     /// Adds a provider, with the client that is registered there. The same provider can be added several times under
@@ -133,9 +113,8 @@ impl OAuthBuilder {
     ///     .build();
     /// assert!(both.is_ok());
     /// ```
-    pub fn provider(mut self, registration: Registration) -> Self {
-        self.registrations.push(registration);
-        self
+    pub fn provider(self, registration: Registration) -> Self {
+        self.with(|connector| connector.provider(registration))
     }
 
     /// Determines the signed-in user with any axum extractor: a session, `axum-login`'s `AuthSession`, your own user type.
@@ -177,7 +156,7 @@ impl OAuthBuilder {
     /// The cookie is the only identification. A user who deletes it, or uses another browser, has to connect the account
     /// again, and the earlier token remains stored: set a [`retention`](Self::retention).
     pub fn anonymous_users(self) -> Self {
-        let users = AnonymousUsers::new(self.keys.clone(), self.clock.clone());
+        let users = AnonymousUsers::new(self.connector.keys.clone(), self.connector.clock.clone());
         Self { users: Some(UserSource::Anonymous(users)), ..self }
     }
 
@@ -224,9 +203,8 @@ impl OAuthBuilder {
     ///
     /// A longer timeout also delays recovery: if a process is killed during a refresh, others wait until ten seconds after
     /// the timeout before they take it over. For a refresh, the timeout is at most ten minutes.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.limits.timeout = timeout;
-        self
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.with(|connector| connector.timeout(timeout))
     }
 
     /// Allows these hosts to be reached by plain `http`, for development: a provider in another container or on the local
@@ -254,17 +232,15 @@ impl OAuthBuilder {
     /// # #[cfg(not(feature = "oidc"))]
     /// # fn main() {}
     /// ```
-    pub fn dangerously_allow_http<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
-        self.plain_http.extend(hosts.into_iter().map(Into::into));
-        self
+    pub fn dangerously_allow_http<H: Into<String>>(self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.with(|connector| connector.dangerously_allow_http(hosts))
     }
 
     /// Sets the size limit of an API response in bytes. The default is 10 MiB. A larger response is
     /// [`ApiError::TooLarge`](crate::ApiError::TooLarge), and is not read to its end. One call can have
     /// [another limit](crate::ApiRequest::max_response). Token responses have a fixed, smaller limit.
-    pub fn max_response(mut self, bytes: usize) -> Self {
-        self.limits.max_response = bytes;
-        self
+    pub fn max_response(self, bytes: usize) -> Self {
+        self.with(|connector| connector.max_response(bytes))
     }
 
     /// Sets how long the storage retains a token after its last write. By default, it retains the token until it is deleted.
@@ -273,7 +249,7 @@ impl OAuthBuilder {
     /// unused connection may be forgotten: at least the lifetime of the refresh token, and longer than the pauses between
     /// the refreshes of background jobs. The token is not revoked at the provider when its retention ends.
     pub fn retention(self, retain_for: Duration) -> Self {
-        Self { retention: Some(retain_for), ..self }
+        self.with(|connector| connector.retention(retain_for))
     }
 
     /// Puts a cache in front of the storage, in the memory of this process, so that handlers do not read a token again that
@@ -294,7 +270,7 @@ impl OAuthBuilder {
     /// ```
     #[cfg(feature = "cache")]
     pub fn cache(self, cache: oauth_dance_core::Cache) -> Self {
-        Self { cache: Some(cache), ..self }
+        self.with(|connector| connector.cache(cache))
     }
 
     /// For [`OAuth::per_request`]: records the outcome of each refresh and login attempt in this storage, sealed, for ten
@@ -303,21 +279,22 @@ impl OAuthBuilder {
     ///
     /// All processes should share the storage. If it loses its data, the requests of those minutes are handled as without a
     /// ledger. It contains one record for each refresh of the last minutes, and none for a request without a refresh.
-    pub fn ledger(self, storage: impl TokenStorage) -> Self {
-        let ledger = Tokens::sealed(storage, self.keys.clone()).with_retention(LEDGER_RETENTION);
-        Self { ledger: Some(ledger), ..self }
+    pub fn ledger(mut self, storage: impl TokenStorage) -> Self {
+        let ledger = Tokens::sealed(storage, self.connector.keys.clone()).with_retention(LEDGER_RETENTION);
+        self.requests.ledger = Some(ledger);
+        self
     }
 
     /// Stores tokens **in plain text**; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is then
     /// rejected: a key that is stored unsealed beside its token protects nothing.
     pub fn dangerous_plaintext_tokens(self) -> Self {
-        Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
+        self.with(ConnectorBuilder::dangerous_plaintext_tokens)
     }
 
     /// Sets the clock, for tests: `testing::TestClock` (with the cargo feature `testing`) is a clock that stands still until
     /// it is advanced. It decides when tokens, login attempts and cookies expire. Timeouts use the real time.
     pub fn clock(self, clock: Clock) -> Self {
-        let builder = Self { clock, ..self };
+        let builder = self.with(|connector| connector.clock(clock));
         match builder.users {
             Some(UserSource::Anonymous(_)) => builder.anonymous_users(),
             _ => builder,
@@ -341,85 +318,55 @@ impl OAuthBuilder {
     ///
     /// # Errors
     /// [`ConfigError`], which names the provider and the field.
-    pub fn build(mut self) -> Result<OAuth, ConfigError> {
-        if let Some(retain_for) = self.retention {
-            self.tokens = self.tokens.with_retention(retain_for);
-        }
-        if !self.plain_http.is_empty() {
-            tracing::warn!(hosts = ?self.plain_http, "secrets and tokens may travel to these hosts unencrypted");
-        }
-        let plain_http = PlainHttp::new(self.plain_http)?;
+    pub fn build(self) -> Result<OAuth, ConfigError> {
+        let (mut connector, hooks) = (self.connector, Arc::clone(&self.hooks));
+        let plain_http = connector.plain_http()?;
         let paths = Paths::new(&self.base_url, &plain_http, self.login_path, self.callback_path)?;
-        let mut registered = BTreeMap::new();
-        for mut registration in self.registrations {
-            registration.plain_http = plain_http.clone();
+        for registration in &mut connector.registrations {
             let callback = paths.callback_url(registration.name());
-            let checked = Registered::check(registration, &callback)?;
-            if checked.declared.dpop && !self.tokens.is_sealed() {
-                return Err(ConfigError::invalid(
-                    &checked.declared.name,
-                    "dpop",
-                    "needs sealed tokens, because the key is stored with the token",
-                ));
-            }
-            if let Some(other) = registered.insert(checked.declared.name.clone(), checked) {
-                return Err(ConfigError::DuplicateProvider { provider: other.declared.name.clone() });
-            }
+            registration.redirect_uri.get_or_insert(callback);
         }
-        // If processes do not share a storage, each records the attempts that return to it.
-        let notes = self.ledger.as_ref().unwrap_or(&self.tokens).storage();
-        let capabilities = notes.capabilities();
-        if self.ledger.is_some() && !capabilities.atomic {
-            return Err(ConfigError::Ledger { storage: capabilities.name });
-        }
-        let spent: Arc<dyn TokenStorage> = if capabilities.atomic && (capabilities.shared || self.ledger.is_some()) {
-            Arc::clone(notes)
-        } else {
-            Arc::new(MemoryStorage::new().with_clock(self.clock.clone()))
-        };
-        let hooks = Arc::clone(&self.hooks);
-        let mut refresher = Refresher::new()
-            .with_clock(self.clock.clone())
-            .with_request_timeout(self.limits.timeout)
-            .with_observer(move |key, event| {
-                stored::count(key, event);
-                hooks.refresh(key, event);
-            });
-        if let Some(ledger) = self.ledger {
-            refresher = refresher.with_ledger(ledger);
-        }
+        let (keys, clock, timeout) = (connector.keys.clone(), connector.clock.clone(), connector.limits.timeout);
+        let spent = spent_storage(&connector, self.requests.ledger.as_ref())?;
+        let connector =
+            connector.observer(move |key, event| hooks.refresh(key, event)).build_for(&plain_http, self.requests)?;
         let inner = Inner {
-            registered,
-            refresher,
-            per_request: self.per_request,
-            keys_change: self.keys.has_older(),
             users: self.users.ok_or(ConfigError::NoUsers)?,
             hooks: self.hooks,
-            logouts: LogoutState::new(self.keys.clone(), paths.is_https()),
-            attempts: Attempts::new(self.keys.clone(), self.clock.clone(), paths.is_https()),
-            spent: SpentAttempts::new(spent, self.keys, self.limits.timeout),
+            logouts: LogoutState::new(keys.clone(), paths.is_https()),
+            attempts: Attempts::new(keys.clone(), clock, paths.is_https()),
+            spent: SpentAttempts::new(spent, keys, timeout),
             logins: Tasks::default(),
-            http: HttpClients::new(self.limits, self.clock.clone())?,
             paths,
-            clock: self.clock,
         };
-        let tokens = self.tokens;
-        // Not in front of what else is stored there: the outcome of a login is written by other processes too.
-        #[cfg(feature = "cache")]
-        let tokens = match self.cache {
-            Some(cache) if !self.per_request => tokens.with_cache(cache),
-            _ => tokens,
-        };
-        Ok(OAuth { inner: Arc::new(inner), tokens })
+        Ok(OAuth { inner: Arc::new(inner), connector })
     }
+
+    fn with(self, change: impl FnOnce(ConnectorBuilder) -> ConnectorBuilder) -> Self {
+        Self { connector: change(self.connector), ..self }
+    }
+}
+
+/// Where the attempts that were spent are recorded. If processes do not share a storage, each records those that return to
+/// it.
+fn spent_storage(connector: &ConnectorBuilder, ledger: Option<&Tokens>) -> Result<Arc<dyn TokenStorage>, ConfigError> {
+    let notes = ledger.unwrap_or(&connector.tokens).storage();
+    let capabilities = notes.capabilities();
+    if ledger.is_some() && !capabilities.atomic {
+        return Err(ConfigError::Ledger { storage: capabilities.name });
+    }
+    Ok(if capabilities.atomic && (capabilities.shared || ledger.is_some()) {
+        Arc::clone(notes)
+    } else {
+        Arc::new(MemoryStorage::new().with_clock(connector.clock.clone()))
+    })
 }
 
 impl fmt::Debug for OAuthBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OAuthBuilder")
             .field("base_url", &self.base_url)
-            .field("registrations", &self.registrations)
-            .field("tokens", &self.tokens)
+            .field("connector", &self.connector)
             .finish_non_exhaustive()
     }
 }

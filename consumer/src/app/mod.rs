@@ -1,31 +1,27 @@
-//! The value that an application uses: its providers and its users' tokens, with the parts they need.
+//! The value that a web application uses: its providers and its users' tokens, with the parts they need.
 //!
-//! Everything that needs no HTTP request is here: clients for background jobs, the state of a connection, disconnecting, and
-//! refreshing ahead of time. The routes, the extractors and the layer are methods of the same type, in `web`.
+//! It names connections by a provider and a [`User`], and passes what needs no HTTP request to its [`Connector`]. The
+//! routes, the extractors and the layer are methods of the same type, in `web`.
 //!
-//! The parts are in one `Arc`, so that a clone costs one increment. The tokens are beside it, because a request can have its
-//! own storage: [`OAuth::in_request`] combines the shared parts with that storage, and everything behind it works as usual.
+//! The parts are in one `Arc`, so that a clone costs one increment. The connector is beside it, because a request can have
+//! its own storage: [`OAuth::in_request`] combines the shared parts with that storage, and everything behind it works as
+//! usual.
 
 pub(crate) mod accounts;
 mod background;
 mod builder;
 mod disconnect;
 pub(crate) mod hooks;
-#[cfg(feature = "metrics")]
-pub(crate) mod measured;
 mod no_storage;
 pub(crate) mod paths;
 mod several;
 mod tasks;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use http::Extensions;
-use oauth_dance_core::{
-    Clock, Connection, KeyRing, Refresher, RequestStorage, StorageError, TokenKey, TokenStorage, Tokens,
-};
+use oauth_dance_core::{Connection, KeyRing, RequestStorage, StorageError, TokenKey, TokenStorage, Tokens};
 
 use self::hooks::Hooks;
 use self::no_storage::NoStorage;
@@ -36,13 +32,12 @@ use crate::browser::logout::LogoutState;
 use crate::browser::spent::SpentAttempts;
 use crate::browser::user::{User, Users};
 use crate::client::ApiClient;
-use crate::client::stored::StoredToken;
+use crate::connector::Connector;
 use crate::error::ConnectError;
 use crate::protocol::http::HttpClients;
 use crate::protocol::registered::Registered;
 
 pub use builder::OAuthBuilder;
-pub use disconnect::Disconnected;
 pub(crate) use tasks::Tasks;
 
 /// The providers of an application and its users' tokens.
@@ -102,26 +97,19 @@ pub(crate) use tasks::Tasks;
 #[derive(Clone)]
 pub struct OAuth {
     pub(crate) inner: Arc<Inner>,
-    /// Not part of `inner`, because the tokens may belong to one request only.
-    pub(crate) tokens: Tokens,
+    /// Not part of `inner`, because its tokens may belong to one request only.
+    pub(crate) connector: Connector,
 }
 
 pub(crate) struct Inner {
-    pub(crate) registered: BTreeMap<String, Registered>,
-    pub(crate) per_request: bool,
-    /// Whether an older key may have sealed a record.
-    pub(crate) keys_change: bool,
     pub(crate) users: UserSource,
     pub(crate) hooks: Arc<dyn Hooks>,
-    pub(crate) refresher: Refresher,
     pub(crate) attempts: Attempts,
     pub(crate) spent: SpentAttempts,
     /// The logins in flight.
     pub(crate) logins: Tasks,
     pub(crate) logouts: LogoutState,
-    pub(crate) http: HttpClients,
     pub(crate) paths: Paths,
-    pub(crate) clock: Clock,
 }
 
 /// The application's source of users.
@@ -153,7 +141,7 @@ impl OAuth {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn builder(base_url: impl Into<String>, storage: impl TokenStorage, keys: KeyRing) -> OAuthBuilder {
-        OAuthBuilder::new(base_url.into(), Tokens::sealed(storage, keys.clone()), keys)
+        OAuthBuilder::new(base_url.into(), Connector::builder(storage, keys))
     }
 
     /// Starts a configuration in which each request has its own token storage, in its session or its cookies. A layer
@@ -234,10 +222,7 @@ impl OAuth {
     /// # Cancel safety
     /// A refresh runs in its own task: dropping this future does not lose the new token.
     pub async fn client(&self, provider: &str, user: &User) -> Result<ApiClient, ConnectError> {
-        let registered = self.registered(provider)?.best_effort(&self.inner.http).await;
-        let stored = self.stored(registered, user.key(provider)?);
-        let token = stored.usable().await?;
-        Ok(ApiClient::of(stored, token))
+        self.connector.client(&self.key(provider, user)?).await
     }
 
     /// The stored connection of this user at this provider, or `None` if nothing is stored. This reads the storage and sends
@@ -273,8 +258,7 @@ impl OAuth {
     /// # Errors
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
     pub async fn connection(&self, provider: &str, user: &User) -> Result<Option<Connection>, ConnectError> {
-        self.registered(provider)?;
-        Ok(self.inner.refresher.connection(&self.tokens, &user.key(provider)?).await?)
+        self.connector.connection(&self.key(provider, user)?).await
     }
 
     /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it for the readiness of
@@ -296,10 +280,7 @@ impl OAuth {
     /// # Errors
     /// [`StorageError`].
     pub async fn check(&self) -> Result<(), StorageError> {
-        if self.inner.per_request {
-            return Ok(());
-        }
-        self.tokens.check().await
+        self.connector.check().await
     }
 
     /// Waits until no login and no refresh is in flight in this process. Call it after the server has stopped, so that no
@@ -329,7 +310,7 @@ impl OAuth {
     pub async fn finish(&self) {
         // The hook of a login may call an API, which may refresh a token.
         self.inner.logins.all_ended().await;
-        self.inner.refresher.finish().await;
+        self.connector.finish().await;
     }
 
     /// The providers' names and titles, sorted by name, for a page with one button for each.
@@ -349,10 +330,7 @@ impl OAuth {
     /// # Ok::<(), oauth_dance::ConfigError>(())
     /// ```
     pub fn providers(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.inner
-            .registered
-            .values()
-            .map(|registered| (registered.declared.name.as_str(), registered.declared.title.as_str()))
+        self.connector.providers()
     }
 
     /// The path at which a browser starts the login at this provider, including any prefix of the base URL. It does not
@@ -370,7 +348,7 @@ impl OAuth {
     /// # Errors
     /// [`ConnectError::UnknownProvider`].
     pub fn redirect_uri(&self, provider: &str) -> Result<String, ConnectError> {
-        Ok(self.registered(provider)?.endpoints.redirect.as_str().to_owned())
+        Ok(self.registered(provider)?.redirect_uri().to_owned())
     }
 
     /// The tokens as they are stored: to write a token that was issued elsewhere, to reseal all tokens with a new key, or to
@@ -394,41 +372,66 @@ impl OAuth {
     /// # }
     /// ```
     pub fn tokens(&self) -> &Tokens {
-        &self.tokens
+        self.connector.tokens()
     }
 
-    /// The token under that key, with everything needed to refresh it.
-    pub(crate) fn stored(&self, registered: Registered, key: TokenKey) -> StoredToken {
-        StoredToken {
-            refresher: self.inner.refresher.clone(),
-            tokens: self.tokens.clone(),
-            http: self.inner.http.clone(),
-            reseals: self.inner.per_request && self.inner.keys_change,
-            registered,
-            key,
-        }
+    /// The part of this value that needs no web framework. It names a connection by its [`TokenKey`], and shares everything
+    /// with this value. Pass it to jobs and libraries that know nothing of requests.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, testing::TestProvider};
+    /// use oauth_dance::{ConnectError, Connector, TokenKey, User};
+    ///
+    /// /// A job that can run in this process or in a worker of its own.
+    /// async fn count(connector: &Connector, key: &TokenKey) -> Result<usize, Box<dyn std::error::Error>> {
+    ///     let notes = connector.client(key).await?.get("/notes").send().await?.success()?;
+    ///     Ok(notes.text()?.len())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let oauth = OAuth::builder("http://localhost:3000", MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).anonymous_users().build()?;
+    /// let alice = User::new("alice");
+    /// provider.connect(&oauth, "acme", &alice).await?;
+    /// assert!(count(oauth.connector(), &alice.key("acme")?).await? > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// The key of a user's connection at a provider that is configured.
+    fn key(&self, provider: &str, user: &User) -> Result<TokenKey, ConnectError> {
+        self.registered(provider)?;
+        Ok(user.key(provider)?)
     }
 
     /// The same with the tokens of a request. `None` if the request lacks the storage that it should have.
     pub(crate) fn in_request(&self, extensions: &Extensions) -> Option<Self> {
-        if !self.inner.per_request {
+        if !self.connector.shared.per_request {
             return Some(self.clone());
         }
         let storage = Arc::clone(extensions.get::<RequestStorage>()?.storage());
-        Some(Self { inner: Arc::clone(&self.inner), tokens: self.tokens.clone().with_storage(storage) })
+        let tokens = self.connector.tokens.clone().with_storage(storage);
+        let connector = Connector { shared: Arc::clone(&self.connector.shared), tokens };
+        Some(Self { inner: Arc::clone(&self.inner), connector })
     }
 
     pub(crate) fn registered(&self, provider: &str) -> Result<Registered, ConnectError> {
-        self.inner.registered.get(provider).cloned().ok_or_else(|| ConnectError::UnknownProvider(provider.to_owned()))
+        self.connector.registered(provider)
+    }
+
+    pub(crate) fn http(&self) -> &HttpClients {
+        &self.connector.shared.http
     }
 }
 
 impl fmt::Debug for OAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OAuth")
-            .field("providers", &self.inner.registered.keys())
-            .field("tokens", &self.tokens)
-            .finish_non_exhaustive()
+        f.debug_struct("OAuth").field("connector", &self.connector).finish_non_exhaustive()
     }
 }
 

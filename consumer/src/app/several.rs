@@ -1,15 +1,10 @@
 //! Clients of several connections at once.
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesOrdered;
-
 use super::OAuth;
 use crate::browser::user::User;
 use crate::client::ApiClient;
+use crate::connector::in_order;
 use crate::error::ConnectError;
-
-/// How many tokens are read at the same time.
-const AT_ONCE: usize = 64;
 
 impl OAuth {
     /// Clients for several connections, of one user or of many, in the order of `wanted`. Each is what
@@ -36,14 +31,6 @@ impl OAuth {
     /// # Cancel safety
     /// As [`client`](Self::client).
     pub async fn clients(&self, wanted: &[(&str, &User)]) -> Vec<Result<ApiClient, ConnectError>> {
-        let (mut clients, mut waiting) = (Vec::new(), FuturesOrdered::new());
-        for (provider, user) in wanted {
-            if waiting.len() == AT_ONCE {
-                clients.extend(waiting.next().await);
-            }
-            waiting.push_back(self.client(provider, user));
-        }
-        clients.extend(waiting.collect::<Vec<_>>().await);
-        clients
+        in_order(wanted.iter().map(|(provider, user)| self.client(provider, user))).await
     }
 }

@@ -11,6 +11,8 @@ mod rejected;
 mod request;
 mod response;
 pub(crate) mod stored;
+#[cfg(feature = "reqwest-middleware")]
+mod through;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,8 +25,11 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub use self::request::ApiRequest;
+#[cfg(feature = "reqwest-middleware")]
+pub(crate) use self::request::MAX_TOKENS;
 pub use self::response::ApiResponse;
 use self::stored::StoredToken;
+use crate::config::hosts::Zone;
 use crate::error::{ApiError, Visitor};
 use crate::protocol::dpop::Binding;
 use crate::protocol::http::{HttpClients, ReadError, SendError, without_url};
@@ -42,7 +47,8 @@ use crate::protocol::registered::Registered;
 /// redirect is followed.
 ///
 /// A client comes from [`Connected`](crate::Connected) or [`Connections`](crate::Connections) in a handler, from
-/// [`OAuth::client`](crate::OAuth::client) in a background job, and from [`Authorized`](crate::Authorized) in a hook.
+/// [`OAuth::client`](crate::OAuth::client) or [`Connector::client`](crate::Connector::client) in a background job, and from
+/// [`Authorized`](crate::Authorized) in a hook.
 /// Cloning is cheap, and clones share connections. Requests are built step by step, and nothing is sent before
 /// [`ApiRequest::send`]:
 ///
@@ -231,19 +237,34 @@ impl ApiClient {
                 Url::parse(&format!("{base}/{}", path.trim_start_matches('/'))).map_err(|_| ApiError::Url)?
             }
         };
+        if self.owns(&url) { Ok(url) } else { Err(ApiError::ForeignOrigin) }
+    }
+
+    /// Whether the token may be sent to this URL.
+    pub(crate) fn owns(&self, url: &Url) -> bool {
         let bare = url.username().is_empty() && url.password().is_none();
         let origin = url.origin();
-        let owned = self.registered.owns(&origin) || self.api_base().is_some_and(|base| base.origin() == origin);
-        if bare && owned { Ok(url) } else { Err(ApiError::ForeignOrigin) }
+        if let Some(only) = self.only_api() {
+            return bare && only.origin() == origin;
+        }
+        bare && (self.registered.owns(&origin) || self.api_base().is_some_and(|base| base.origin() == origin))
     }
 
     /// The API base: for this user, if the token response contained one, or else the provider's.
     fn api_base(&self) -> Option<Cow<'_, Url>> {
+        if let Some(only) = self.only_api() {
+            return Some(Cow::Borrowed(only));
+        }
         let member = self.registered.declared.quirks.api_base_member.as_ref();
         match member.and_then(|member| self.token.extra().get(member)) {
             Some(base) => self.registered.named_by_provider(base.as_str()?).map(Cow::Owned),
             None => self.registered.endpoints.api_base.as_ref().map(Cow::Borrowed),
         }
+    }
+
+    /// The only API that accepts the token, if that is not the provider's usual one.
+    fn only_api(&self) -> Option<&Url> {
+        self.stored.as_ref()?.api_base.as_deref()
     }
 
     pub(crate) fn request_url(&self, method: Method, url: Result<Url, ApiError>) -> ApiRequest {
@@ -262,7 +283,9 @@ impl ApiClient {
             None if self.registered.oauth1.is_none() => &self.http.api,
             _ => &self.http.token_endpoint,
         };
-        clients.to(self.registered.nearest(url)).map_err(|error| ApiError::Request(without_url(error)))
+        // The application has named this API, so its name may resolve to any address.
+        let nearest = self.only_api().map_or_else(|| self.registered.nearest(url), |_| Zone::Machine);
+        clients.to(nearest).map_err(|error| ApiError::Request(without_url(error)))
     }
 
     /// Sends a request once, with a signature or a proof if the token needs one.

@@ -29,7 +29,7 @@ const OTHER_REASONS: [&str; 5] = [
 ];
 const INVALID_TOKEN: &str = "invalid_token";
 /// A JSON error is short; a longer body is something else.
-const MAX_ERROR: usize = 4096;
+pub(super) const MAX_ERROR: usize = 4096;
 /// Not every server of an API may know a new token yet.
 const PROPAGATION_TIME: Duration = Duration::from_secs(60);
 
@@ -47,6 +47,12 @@ fn rejection(response: &ApiResponse, known: &[ErrorPattern]) -> Option<Rejection
         true => response.status().is_client_error().then_some(Rejection::InvalidToken),
         false => (is_unauthorized && !names_other).then_some(Rejection::Unexplained),
     }
+}
+
+/// Whether a response with this status may be a rejection, depending on its headers and body.
+#[cfg(feature = "reqwest-middleware")]
+pub(super) fn may_reject(status: StatusCode, known: &[ErrorPattern]) -> bool {
+    status.is_client_error() || known.iter().any(|known| known.status.is_none_or(|expected| status == expected))
 }
 
 fn is_known(response: &ApiResponse, known: &[ErrorPattern]) -> bool {
@@ -116,8 +122,8 @@ impl ApiClient {
     /// endpoint is called to find out.
     async fn explained(&self, response: &ApiResponse) -> Option<Rejection> {
         let rejection = rejection(response, &self.registered.declared.rejected_tokens)?;
-        let is_refreshable = self.token.as_oauth2().is_some_and(|token| token.refresh_token.is_some());
-        if rejection == Rejection::InvalidToken || is_refreshable {
+        let is_renewable = self.stored.as_ref().is_some_and(|stored| stored.is_renewable(&self.token));
+        if rejection == Rejection::InvalidToken || is_renewable {
             return Some(rejection);
         }
         let is_at_fault = match self.userinfo_rejects().await {
@@ -149,7 +155,7 @@ impl ApiClient {
 
     async fn client_is_accepted(&self) -> bool {
         let Some(client) = &self.registered.oauth1 else { return false };
-        oauth1::temporary_credentials(&self.http, client, &self.registered.endpoints.redirect, self.http.clock.now())
+        oauth1::temporary_credentials(&self.http, client, self.registered.redirect_uri(), self.http.clock.now())
             .await
             .is_ok()
     }
@@ -162,7 +168,7 @@ impl ApiClient {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Bytes;
+    use bytes::Bytes;
     use http::{HeaderMap, HeaderValue, header};
 
     use super::*;

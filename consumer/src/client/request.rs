@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use reqwest::RequestBuilder;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::protocol::dpop;
 
 /// How many tokens one call is tried with: the original one, one that was stored in the meantime, and a refreshed one.
-const MAX_TOKENS: u32 = 3;
+pub(crate) const MAX_TOKENS: u32 = 3;
 
 /// A request that is not sent yet. [`ApiRequest::send`] returns any error in it.
 ///

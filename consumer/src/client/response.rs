@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 

@@ -13,6 +13,7 @@ use oauth_dance_core::{
     Lease, OAuth1Token, OAuth2Token, Redeem, RedeemError, RefreshEvent, Refresher, Rejection, Secret, Token, TokenKey,
     Tokens, Verdict,
 };
+use url::Url;
 
 use crate::error::{ConnectError, Fault, TokenEndpointError};
 use crate::protocol::http::HttpClients;
@@ -21,7 +22,7 @@ use crate::protocol::oauth2::token_request;
 use crate::protocol::oauth2::token_response::Reading;
 use crate::protocol::registered::Registered;
 
-/// The stored token of one user at one provider.
+/// A stored token: usually that of one user at one provider.
 #[derive(Clone)]
 pub(crate) struct StoredToken {
     pub(crate) refresher: Refresher,
@@ -31,6 +32,10 @@ pub(crate) struct StoredToken {
     pub(crate) reseals: bool,
     pub(crate) registered: Registered,
     pub(crate) key: TokenKey,
+    /// The grant that requests it again, for a token that needs no refresh token.
+    pub(crate) grant: Option<Arc<dyn Redeem>>,
+    /// The only API that accepts the token, if that is not the provider's usual one.
+    pub(crate) api_base: Option<Arc<Url>>,
 }
 
 impl StoredToken {
@@ -71,8 +76,16 @@ impl StoredToken {
         Ok(Some(stored).filter(|stored| stored.as_oauth1() != Some(refused)))
     }
 
-    /// The token endpoint that redeems its refresh token.
+    /// Whether the token can be replaced without the user.
+    pub(crate) fn is_renewable(&self, token: &Token) -> bool {
+        self.grant.is_some() || token.as_oauth2().is_some_and(|token| token.refresh_token.is_some())
+    }
+
+    /// The token endpoint that redeems its refresh token, or the grant that needs none.
     pub(crate) fn provider(&self) -> Arc<dyn Redeem> {
+        if let Some(grant) = &self.grant {
+            return Arc::clone(grant);
+        }
         let (http, registered) = (self.http.clone(), self.registered.clone());
         Arc::new(TokenEndpoint { http, registered, complete: OnceLock::new(), concerns: OnceLock::new() })
     }

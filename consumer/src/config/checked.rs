@@ -45,12 +45,13 @@ pub(crate) struct Endpoints {
     pub(crate) userinfo: Option<Url>,
     pub(crate) api_base: Option<Url>,
     pub(crate) end_session: Option<Url>,
-    pub(crate) redirect: Url,
+    /// Where a browser returns after a login; `None` if the application has no fixed address for it.
+    pub(crate) redirect: Option<Url>,
 }
 
 impl Checked {
-    /// Checks a registration. Its redirect URI is `callback` unless it sets another one.
-    pub(crate) fn new(registration: Registration, hosts: KnownHosts, callback: &str) -> Result<Self, ConfigError> {
+    /// Checks a registration.
+    pub(crate) fn new(registration: Registration, hosts: KnownHosts) -> Result<Self, ConfigError> {
         let Registration { provider, client_id, client_secret, client_key, redirect_uri, plain_http } = registration;
         let declared = with_offline_access(provider);
         let name = &declared.name;
@@ -70,7 +71,7 @@ impl Checked {
             headers(given, &client_id).ok_or_else(|| invalid(field, problem))
         };
         let checked = Self {
-            endpoints: Endpoints::new(&declared, &client_id, redirect_uri.as_deref().unwrap_or(callback), &plain_http)?,
+            endpoints: Endpoints::new(&declared, &client_id, &redirect_uri, &plain_http)?,
             issuer: declared.issuer.as_ref().map(Issuer::new),
             api_headers: headers("api_headers", &declared.api_headers)?,
             token_headers: headers("token_headers", &declared.quirks.token_headers)?,
@@ -118,7 +119,12 @@ impl Checked {
 }
 
 impl Endpoints {
-    fn new(declared: &Provider, client_id: &str, redirect: &str, plain_http: &PlainHttp) -> Result<Self, ConfigError> {
+    fn new(
+        declared: &Provider,
+        client_id: &str,
+        redirect: &Option<String>,
+        plain_http: &PlainHttp,
+    ) -> Result<Self, ConfigError> {
         let endpoint = |field, url: &str| {
             parse_endpoint(url, plain_http).map_err(|problem| ConfigError::invalid(&declared.name, field, problem))
         };
@@ -141,7 +147,7 @@ impl Endpoints {
             userinfo: optional("userinfo_endpoint", &declared.userinfo_endpoint)?,
             api_base: optional("api_base", &declared.api_base)?,
             end_session: optional("end_session_endpoint", &declared.end_session_endpoint)?,
-            redirect: endpoint("redirect_uri", redirect)?,
+            redirect: optional("redirect_uri", redirect)?,
         })
     }
 }
@@ -228,7 +234,7 @@ mod tests {
         change(&mut provider);
         let registration = provider.client("id", "secret");
         let hosts = KnownHosts::of(&registration.provider, &registration.plain_http);
-        Checked::new(registration, hosts, "https://app.example/callback")
+        Checked::new(registration, hosts)
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use oauth_dance_core::{BoxError, DeadReason, KeyError, RefreshError, Timestamp, TokensError};
 
-use super::{DiscoveryError, NO_REQUEST_STORAGE, storage_status};
+use super::{ConfigError, DiscoveryError, NO_REQUEST_STORAGE, storage_status};
 
 /// Why no client for the provider's API is available.
 ///
@@ -108,6 +108,10 @@ pub enum ConnectError {
     /// The user's identifier cannot be a part of a storage key.
     #[error("the user's identifier is not valid in a storage key")]
     Key(#[from] KeyError),
+    /// The configuration does not allow this call: the provider, its client or the [`Audience`](crate::Audience) lacks
+    /// something.
+    #[error("the configuration does not allow this call")]
+    Config(#[source] ConfigError),
     /// The refresh was interrupted, because the runtime is shutting down.
     #[error("the refresh was interrupted")]
     Interrupted,
@@ -133,6 +137,7 @@ impl ConnectError {
             Self::WrongKind => "wrong_kind",
             Self::Users(_) => "users_failed",
             Self::Key(_) => "invalid_user",
+            Self::Config(_) => "invalid_configuration",
             Self::Interrupted => "interrupted",
         }
     }
@@ -146,7 +151,7 @@ impl ConnectError {
             Self::Storage(error) => storage_status(error),
             Self::BackingOff { .. } | Self::Busy | Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
             Self::Discovery(_) => StatusCode::BAD_GATEWAY,
-            Self::NoRequestStorage | Self::WrongKind | Self::Users(_) | Self::Key(_) => {
+            Self::NoRequestStorage | Self::WrongKind | Self::Users(_) | Self::Key(_) | Self::Config(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }

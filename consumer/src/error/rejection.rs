@@ -6,13 +6,16 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "axum")]
 use axum::response::Response;
+#[cfg(feature = "axum")]
 use oauth_dance_core::Timestamp;
 
 use super::ConnectError;
 
 /// The browser that a rejection responds to. It gets a redirect to the login or a page; a program gets JSON.
 pub(crate) trait Visitor: fmt::Debug + Send + Sync {
+    #[cfg(feature = "axum")]
     fn respond(&self, rejection: &ConnectedRejection) -> Response;
 }
 
@@ -41,6 +44,7 @@ pub(crate) trait Visitor: fmt::Debug + Send + Sync {
 pub struct ConnectedRejection(pub(crate) Arc<Inner>);
 
 #[derive(Debug)]
+#[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "only a response reads the rest"))]
 pub(crate) struct Inner {
     pub(crate) error: ConnectError,
     pub(crate) provider: Option<String>,
@@ -51,12 +55,14 @@ pub(crate) struct Inner {
 }
 
 impl ConnectedRejection {
+    #[cfg(feature = "axum")]
     pub(crate) fn new(error: ConnectError, provider: Option<&str>, browser: Option<Arc<dyn Visitor>>) -> Self {
         let provider = provider.map(str::to_owned);
         Self(Arc::new(Inner { error, provider, browser, is_after_call: false, retry_after: None }))
     }
 
     /// The same, with the time from `now` until the refresh is retried.
+    #[cfg(feature = "axum")]
     pub(crate) fn as_of(
         error: ConnectError,
         provider: &str,

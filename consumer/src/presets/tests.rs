@@ -43,7 +43,7 @@ fn check(mut provider: Provider) -> Result<Registered, ConfigError> {
         }
         _ => "secret",
     };
-    Registered::check(provider.client("client id", secret), CALLBACK)
+    Registered::check(provider.client("client id", secret).with_redirect_uri(CALLBACK))
 }
 
 /// The last two labels, which is the registrable domain of every provider in the table.
@@ -315,7 +315,7 @@ fn jira_signs_with_rsa_at_any_host() {
 
 #[test]
 fn a_public_client_without_pkce_is_rejected() {
-    let public = Registered::check(LinkedIn::provider().public_client("id"), CALLBACK).unwrap_err().to_string();
+    let public = Registered::check(LinkedIn::provider().public_client("id")).unwrap_err().to_string();
     assert!(public.contains("PKCE"), "{public}");
 }
 

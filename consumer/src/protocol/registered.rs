@@ -32,12 +32,12 @@ pub(crate) struct Registered {
 }
 
 impl Registered {
-    /// Checks a registration. Its redirect URI is `callback` unless it sets another one.
-    pub(crate) fn check(registration: Registration, callback: &str) -> Result<Self, ConfigError> {
+    /// Checks a registration.
+    pub(crate) fn check(registration: Registration) -> Result<Self, ConfigError> {
         let (secret, plain_http) = (registration.client_secret.clone(), registration.plain_http.clone());
         let hosts = KnownHosts::of(&registration.provider, &plain_http);
         let openid = OpenId::of(&registration.provider, &hosts)?.map(Arc::new);
-        let checked = Checked::new(registration, hosts, callback)?;
+        let checked = Checked::new(registration, hosts)?;
         let oauth1 = checked.declared.oauth1.as_ref().map(|oauth1| {
             oauth1::Client::check(&checked.declared.name, oauth1, &checked.client_id, secret.as_ref(), &plain_http)
         });
@@ -63,6 +63,12 @@ impl Registered {
             Ok(Ok(complete)) => complete,
             Ok(Err(_)) | Err(_) => self.clone(),
         }
+    }
+
+    /// Where a browser returns after a login. Without an address, it is the value for clients that cannot receive callbacks
+    /// (RFC 5849 section 2.1).
+    pub(crate) fn redirect_uri(&self) -> &str {
+        self.endpoints.redirect.as_ref().map_or("oob", Url::as_str)
     }
 
     pub(crate) fn authorization_endpoint(&self) -> &Url {

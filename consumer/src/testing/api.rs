@@ -5,23 +5,21 @@ use serde_json::{Map, Value, json};
 
 use super::dpop::BadProof;
 use super::endpoints::Exchange;
+use super::grants::Access;
 use super::reply::Reply;
 use super::token::bad_proof;
-
-/// The user and the scope that an access token is for.
-type Access = (String, String);
 
 impl Exchange<'_> {
     pub(super) fn userinfo(&self) -> Reply {
         match self.access() {
-            Ok((user, scope)) => self.claims_of(&user, &scope),
+            Ok(Access { user, scope, .. }) => self.claims_of(&user, &scope),
             Err(refusal) => *refusal,
         }
     }
 
     pub(super) fn api(&self) -> Reply {
         match self.access() {
-            Ok((user, scope)) => self.echo(&user, &scope),
+            Ok(access) => self.echo(&access),
             Err(refusal) => *refusal,
         }
     }
@@ -33,11 +31,12 @@ impl Exchange<'_> {
     }
 
     /// The request as the API received it.
-    pub(super) fn echo(&self, user: &str, scope: &str) -> Reply {
+    pub(super) fn echo(&self, access: &Access) -> Reply {
         let request = self.request;
         let echo = json!({
-            "user": user,
-            "scope": scope,
+            "user": access.user,
+            "scope": access.scope,
+            "audience": access.audience,
             "method": request.method.as_str(),
             "path": request.path,
             "query": request.query,
@@ -62,7 +61,7 @@ impl Exchange<'_> {
         };
         let is_token = scheme == "DPoP" || scheme.eq_ignore_ascii_case("bearer");
         let token = Some(token).filter(|_| is_token);
-        token.and_then(|token| self.shared.grants().user_of(self.settings, token, jkt.as_deref())).ok_or_else(|| {
+        token.and_then(|token| self.shared.grants().access_of(self.settings, token, jkt.as_deref())).ok_or_else(|| {
             let why = "the access token is unknown, expired, revoked or bound to another key";
             Reply::unauthorized("invalid_token", why, "Bearer error=\"invalid_token\"").into()
         })

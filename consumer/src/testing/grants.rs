@@ -51,6 +51,12 @@ pub struct Counters {
     pub redemptions: BTreeMap<String, u64>,
     /// Refreshes that issued a token.
     pub refreshes: u64,
+    /// Tokens issued to clients for themselves (RFC 6749 section 4.4).
+    #[serde(default)]
+    pub client_credentials: u64,
+    /// Tokens issued in exchange for another (RFC 8693).
+    #[serde(default)]
+    pub exchanges: u64,
     /// Families revoked because a refresh token or a code was presented twice.
     pub families_revoked: u64,
 }
@@ -108,6 +114,8 @@ struct Family {
 struct AccessToken {
     family: usize,
     scope: String,
+    /// The services that it is for; empty for those of the provider itself.
+    audience: Vec<String>,
     expires_at: Timestamp,
     jkt: Option<String>,
 }
@@ -117,6 +125,14 @@ struct RefreshToken {
     family: usize,
     spent: bool,
     jkt: Option<String>,
+}
+
+/// What a valid access token gives access to.
+#[derive(Default)]
+pub(super) struct Access {
+    pub(super) user: String,
+    pub(super) scope: String,
+    pub(super) audience: Vec<String>,
 }
 
 /// Why no token is issued (RFC 6749 section 5.2).
@@ -203,6 +219,44 @@ impl Grants {
 
     /// A token of a new family.
     pub(super) fn issue(&mut self, by: &Redemption<'_>, user: &str, scope: &str) -> OAuth2Token {
+        let family = self.new_family(by, user, scope);
+        self.issue_in(family, by, scope)
+    }
+
+    /// A token with which the client acts for itself (RFC 6749 section 4.4.3). It has no refresh token.
+    pub(super) fn issue_to_client(&mut self, by: &Redemption<'_>, scope: &str, audience: Vec<String>) -> OAuth2Token {
+        self.counters.client_credentials += 1;
+        let family = self.new_family(by, by.client, scope);
+        self.issue_access_token(family, by, scope, audience)
+    }
+
+    /// A token of the same grant for other services (RFC 8693 section 2.2.1). It may have a narrower scope, and ends with
+    /// the grant.
+    pub(super) fn exchange(
+        &mut self,
+        by: &Redemption<'_>,
+        subject_token: &str,
+        scope: Option<&str>,
+        audience: Vec<String>,
+    ) -> Result<OAuth2Token, GrantError> {
+        let now = by.settings.clock.now();
+        let found = self.access_tokens.get(subject_token).filter(|found| {
+            let family = &self.families[found.family];
+            family.client == by.client && found.expires_at > now && family.is_live(now)
+        });
+        // Section 2.2.2 prescribes this code.
+        let invalid = GrantError { code: "invalid_request", why: "the subject token is unknown, expired or revoked" };
+        let found = found.ok_or(invalid)?;
+        let (family, granted) = (found.family, found.scope.clone());
+        let scope = scope.unwrap_or(&granted);
+        if !granted.is_empty() && !is_within(scope, &granted) {
+            return Err(GrantError { code: "invalid_scope", why: "the scope exceeds that of the subject token" });
+        }
+        self.counters.exchanges += 1;
+        Ok(self.issue_access_token(family, by, scope, audience))
+    }
+
+    fn new_family(&mut self, by: &Redemption<'_>, user: &str, scope: &str) -> usize {
         let lifetime = by.settings.grant_lifetime;
         self.families.push(Family {
             client: by.client.to_owned(),
@@ -211,7 +265,7 @@ impl Grants {
             expires_at: lifetime.map(|lifetime| by.settings.clock.now().saturating_add(lifetime)),
             revoked: false,
         });
-        self.issue_in(self.families.len() - 1, by, scope)
+        self.families.len() - 1
     }
 
     /// Redeems a refresh token (RFC 6749 section 6), or revokes its family if it is spent (RFC 9700 section 4.14.2). The
@@ -258,18 +312,15 @@ impl Grants {
         self.codes.get(code)?.authorization.nonce.clone()
     }
 
-    /// The user and scope of a valid access token that is bound to this key, or to none.
-    pub(super) fn user_of(
-        &self,
-        settings: &Settings,
-        access_token: &str,
-        jkt: Option<&str>,
-    ) -> Option<(String, String)> {
+    /// What a valid access token that is bound to this key, or to none, gives access to.
+    pub(super) fn access_of(&self, settings: &Settings, access_token: &str, jkt: Option<&str>) -> Option<Access> {
         let now = settings.clock.now();
         let found = self.access_tokens.get(access_token).filter(|found| found.jkt.as_deref() == jkt)?;
         let family = &self.families[found.family];
         let is_live = found.expires_at > now && family.is_live(now);
-        is_live.then(|| (family.user.clone(), found.scope.clone()))
+        let Family { user, .. } = family;
+        let AccessToken { scope, audience, .. } = found;
+        is_live.then(|| Access { user: user.clone(), scope: scope.clone(), audience: audience.clone() })
     }
 
     /// Revokes a client's access token, or its refresh token with the whole family (RFC 7009 section 2.1).
@@ -296,11 +347,27 @@ impl Grants {
     }
 
     fn issue_in(&mut self, family: usize, by: &Redemption<'_>, scope: &str) -> OAuth2Token {
+        let mut token = self.issue_access_token(family, by, scope, Vec::new());
+        if by.settings.refresh_tokens {
+            let (refresh_token, jkt) = (random(by.settings, "refresh"), by.jkt.map(str::to_owned));
+            self.refresh_tokens.insert(refresh_token.clone(), RefreshToken { family, spent: false, jkt });
+            token.refresh_token = Some(refresh_token.into());
+        }
+        token
+    }
+
+    fn issue_access_token(
+        &mut self,
+        family: usize,
+        by: &Redemption<'_>,
+        scope: &str,
+        audience: Vec<String>,
+    ) -> OAuth2Token {
         let Redemption { settings, jkt, .. } = by;
         let jkt = jkt.map(str::to_owned);
         let access_token = random(settings, "access");
         let expires_at = settings.clock.now().saturating_add(settings.access_token_lifetime);
-        let record = AccessToken { family, scope: scope.to_owned(), expires_at, jkt: jkt.clone() };
+        let record = AccessToken { family, scope: scope.to_owned(), audience, expires_at, jkt: jkt.clone() };
         self.access_tokens.insert(access_token.clone(), record);
         let mut token = OAuth2Token::bearer(access_token);
         if jkt.is_some() {
@@ -308,11 +375,6 @@ impl Grants {
         }
         token.expires_at = Some(expires_at);
         token.scope = Some(scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect());
-        if settings.refresh_tokens {
-            let refresh_token = random(settings, "refresh");
-            self.refresh_tokens.insert(refresh_token.clone(), RefreshToken { family, spent: false, jkt });
-            token.refresh_token = Some(refresh_token.into());
-        }
         token
     }
 }

@@ -98,7 +98,10 @@ pub(super) fn only<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a 
     found.next().is_none().then_some(value)
 }
 
-/// Whether a parameter is repeated (RFC 6749 section 3.1). `resource` may be (RFC 8707 section 2).
+/// Whether a parameter is repeated (RFC 6749 section 3.1). `resource` may be (RFC 8707 section 2), and `audience` (RFC 8693
+/// section 2.1).
 pub(super) fn repeats(pairs: &[(String, String)]) -> bool {
-    pairs.iter().any(|(name, _)| name != "resource" && pairs.iter().filter(|(other, _)| other == name).count() > 1)
+    pairs.iter().any(|(name, _)| {
+        !matches!(name.as_str(), "resource" | "audience") && pairs.iter().filter(|(other, _)| other == name).count() > 1
+    })
 }

@@ -19,7 +19,12 @@ pub(super) fn document(exchange: &Exchange<'_>) -> Option<Value> {
         "require_pushed_authorization_requests": settings.requires_pushed_requests,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query", "form_post"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": [
+            "authorization_code",
+            "refresh_token",
+            "client_credentials",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ],
         "token_endpoint_auth_methods_supported": client_authentication,
         "revocation_endpoint_auth_methods_supported": client_authentication,
         "code_challenge_methods_supported": ["S256"],

@@ -102,17 +102,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use oauth_dance_core::{OAuth1Token, OAuth2Token, Precondition, Token};
+#[cfg(feature = "axum")]
+use oauth_dance_core::OAuth1Token;
+use oauth_dance_core::{DpopKey, OAuth2Token, Precondition, Token, TokenKey};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use self::dpop::Proofs;
 use self::grants::{Grants, Redemption};
 use self::wire::{Connection, Severable};
+#[cfg(feature = "axum")]
 use crate::app::OAuth;
+#[cfg(feature = "axum")]
 use crate::browser::user::User;
 use crate::config::provider::Provider;
 use crate::config::registration::Registration;
+use crate::connector::Connector;
 use crate::error::ConnectError;
 use crate::protocol::dpop::thumbprint;
 
@@ -141,7 +146,7 @@ pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 /// | --- | --- |
 /// | `/authorize` | redirects to the client with a code, for the user in `login_hint` or in [`Settings::user`] |
 /// | `/par` | accepts pushed authorization requests (RFC 9126) |
-/// | `/token` | redeems codes and refresh tokens |
+/// | `/token` | redeems codes and refresh tokens, and issues tokens for client credentials (RFC 6749 section 4.4) and in exchange (RFC 8693) |
 /// | `/revoke` | revokes tokens (RFC 7009) |
 /// | `/userinfo` | `{"sub": user}`, and the claims of a [`ResourceOwner`] |
 /// | `/api/*` | returns the request as JSON |
@@ -356,23 +361,44 @@ impl TestProvider {
         self.shared.grants().issue(&Redemption { settings: &settings, client: CLIENT.0, jkt: None }, user, "")
     }
 
-    /// Connects a user without a browser: stores a token for the provider's user with the same identifier, bound to a key if
-    /// [`Provider::dpop`] is set. All [accounts](User::with_account) of the user belong to the same provider's user. For
-    /// another one, store a token that was [issued](Self::issue) for it in [`OAuth::tokens`].
+    /// Connects the user of a key without a browser: stores a token for the provider's user with the same identifier, bound
+    /// to a key if [`Provider::dpop`] is set. With OAuth 1.0a, it stores token credentials. All accounts of a user belong to
+    /// the same provider's user. For another one, store a token that was [issued](Self::issue) for it in
+    /// [`Connector::tokens`].
     ///
     /// # Errors
-    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
-    pub async fn connect(&self, oauth: &OAuth, provider: &str, user: &User) -> Result<OAuth2Token, ConnectError> {
-        let dpop_key = oauth.registered(provider)?.dpop_key(None);
+    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`].
+    pub async fn connect_key(&self, connector: &Connector, key: &TokenKey) -> Result<Token, ConnectError> {
+        let registered = connector.registered(key.provider())?;
+        let token = match registered.oauth1 {
+            Some(_) => self.shared.oauth1().issue(&self.shared.settings(), key.user()).into(),
+            None => self.issue_to(connector, registered.dpop_key(None), key.user()).into(),
+        };
+        connector.tokens().put(key, &token, Precondition::Always).await?;
+        Ok(token)
+    }
+
+    /// A token as after a login, with the application's clock.
+    fn issue_to(&self, connector: &Connector, dpop_key: Option<DpopKey>, user: &str) -> OAuth2Token {
         let jkt = dpop_key.as_ref().and_then(thumbprint);
         let settings = self.shared.settings().clone();
         let by = Redemption { settings: &settings, client: CLIENT.0, jkt: jkt.as_deref() };
-        let mut token = self.shared.grants().issue(&by, user.id(), "");
-        // As after a login, with the application's clock.
-        let now = oauth.inner.clock.now();
+        let mut token = self.shared.grants().issue(&by, user, "");
+        let now = connector.shared.http.clock.now();
         token.issued_at = Some(now);
         token.expires_at = Some(now.saturating_add(settings.access_token_lifetime));
         token.dpop_key = dpop_key;
+        token
+    }
+
+    /// Connects a user of a web application, as [`connect_key`](Self::connect_key) does, with a token of OAuth 2.0.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`], [`ConnectError::Key`].
+    #[cfg(feature = "axum")]
+    pub async fn connect(&self, oauth: &OAuth, provider: &str, user: &User) -> Result<OAuth2Token, ConnectError> {
+        let dpop_key = oauth.registered(provider)?.dpop_key(None);
+        let token = self.issue_to(oauth.connector(), dpop_key, user.id());
         oauth.tokens().put(&user.key(provider)?, &Token::from(token.clone()), Precondition::Always).await?;
         Ok(token)
     }
@@ -381,6 +407,7 @@ impl TestProvider {
     ///
     /// # Errors
     /// As [`TestProvider::connect`].
+    #[cfg(feature = "axum")]
     pub async fn connect_oauth1(
         &self,
         oauth: &OAuth,

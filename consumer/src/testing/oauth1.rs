@@ -9,7 +9,7 @@ use url::Url;
 
 use super::Settings;
 use super::endpoints::{Endpoint, Exchange};
-use super::grants::random;
+use super::grants::{Access, random};
 use super::log::LoggedRequest;
 use super::reply::Reply;
 use super::resource_owner::{AuthorizationRequest, Decision};
@@ -74,7 +74,7 @@ pub(super) fn reply(exchange: &Exchange<'_>) -> Option<Reply> {
         (Endpoint::TemporaryCredentials, &Method::POST) => temporary_credentials(exchange, &signed),
         (Endpoint::Token, &Method::POST) => token_credentials(exchange, &signed),
         (Endpoint::Userinfo, &Method::GET) => Ok(exchange.claims_of(&user(exchange, &signed)?, "")),
-        (Endpoint::Api, _) => Ok(exchange.echo(&user(exchange, &signed)?, "")),
+        (Endpoint::Api, _) => Ok(exchange.echo(&Access { user: user(exchange, &signed)?, ..Access::default() })),
         _ => Ok(Reply::empty(StatusCode::NOT_FOUND)),
     });
     Some(reply.unwrap_or_else(|problem| {

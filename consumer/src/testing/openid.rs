@@ -19,7 +19,7 @@ use oauth_dance_core::OAuth2Token;
 use serde_json::{Map, Value, json};
 
 use super::endpoints::Exchange;
-use super::grants::Redemption;
+use super::grants::{Access, Redemption};
 use super::{TestProvider, locked};
 
 /// The lifetime of an ID token, in seconds.
@@ -135,7 +135,8 @@ pub(super) fn with_id_token(exchange: &Exchange<'_>, by: &Redemption<'_>, mut to
         return token;
     }
     let Exchange { shared, settings, request } = exchange;
-    let (user, scope) = shared.grants().user_of(settings, token.access_token.expose(), by.jkt).unwrap_or_default();
+    let access = shared.grants().access_of(settings, token.access_token.expose(), by.jkt);
+    let Some(Access { user, scope, .. }) = access else { return token };
     let algorithm = settings.id_token_algorithm;
     let now = settings.clock.now().as_unix_seconds();
     let mut claims = json!({

@@ -37,6 +37,8 @@ pub struct Settings {
     pub rotation: bool,
     /// The supported scopes. A request without a scope gets the first. An empty list, the default, supports any scope.
     pub scopes: Vec<String>,
+    /// The audiences and resources that tokens can be requested for. An empty list, the default, supports any.
+    pub audiences: Vec<String>,
     /// Whether the callback contains `iss` (RFC 9207). The default is `false`.
     pub issuer_parameter: bool,
     /// Whether authorization requests must be pushed (RFC 9126 section 5). The default is `false`.
@@ -74,6 +76,7 @@ impl Default for Settings {
             refresh_tokens: true,
             rotation: true,
             scopes: Vec::new(),
+            audiences: Vec::new(),
             issuer_parameter: false,
             requires_pushed_requests: false,
             requires_dpop: false,

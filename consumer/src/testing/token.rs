@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{StatusCode, header};
-use oauth_dance_core::{OAuth2Token, Secret};
+use oauth_dance_core::{Extra, OAuth2Token, Secret};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
@@ -14,6 +14,9 @@ use super::log::repeats;
 #[cfg(feature = "oidc")]
 use super::openid;
 use super::reply::Reply;
+
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 impl Exchange<'_> {
     pub(super) fn token(&self) -> Reply {
@@ -43,6 +46,8 @@ impl Exchange<'_> {
                 Some(refresh_token) => self.shared.grants().refresh(&by, refresh_token, field("scope")),
                 None => return Reply::invalid_request("refresh_token is required"),
             },
+            Some("client_credentials") => return self.client_credentials(&by),
+            Some(TOKEN_EXCHANGE) => return self.exchange(&by),
             Some(_) => return Reply::bad_request("unsupported_grant_type", "grant_type is not supported"),
             None => return Reply::invalid_request("grant_type is required"),
         };
@@ -53,6 +58,59 @@ impl Exchange<'_> {
                 self.token_response(&by, &token)
             }
             Err(GrantError { code, why }) => Reply::bad_request(code, why),
+        }
+    }
+
+    /// RFC 6749 section 4.4.
+    fn client_credentials(&self, by: &Redemption<'_>) -> Reply {
+        let scope = self.request.field("scope").unwrap_or_default();
+        if self.settings.clients.get(by.client).is_none_or(|client| client.secret.is_none()) {
+            return Reply::bad_request("unauthorized_client", "a public client cannot use this grant");
+        }
+        if !scope.is_empty() && !self.settings.knows(scope) {
+            return Reply::bad_request("invalid_scope", "the scope is unknown");
+        }
+        match self.audience() {
+            Ok(audience) => {
+                let token = self.shared.grants().issue_to_client(by, scope, audience);
+                self.token_response(by, &token)
+            }
+            Err(refusal) => *refusal,
+        }
+    }
+
+    /// RFC 8693.
+    fn exchange(&self, by: &Redemption<'_>) -> Reply {
+        let field = |name| self.request.field(name);
+        let (Some(subject_token), Some(ACCESS_TOKEN)) = (field("subject_token"), field("subject_token_type")) else {
+            return Reply::invalid_request("a subject_token that is an access token is required");
+        };
+        if field("requested_token_type").is_some_and(|requested| requested != ACCESS_TOKEN) {
+            return Reply::invalid_request("only access tokens are issued");
+        }
+        let audience = match self.audience() {
+            Ok(audience) => audience,
+            Err(refusal) => return *refusal,
+        };
+        let exchanged = self.shared.grants().exchange(by, subject_token, field("scope"), audience);
+        match exchanged {
+            Ok(mut token) => {
+                let member = Map::from_iter([("issued_token_type".to_owned(), ACCESS_TOKEN.into())]);
+                token.extra = Extra::from(member);
+                self.token_response(by, &token)
+            }
+            Err(GrantError { code, why }) => Reply::bad_request(code, why),
+        }
+    }
+
+    /// The services that a token is requested for (RFC 8693 section 2.1, RFC 8707 section 2).
+    fn audience(&self) -> Result<Vec<String>, Box<Reply>> {
+        let named = self.request.form.iter().filter(|(name, _)| name == "audience" || name == "resource");
+        let audience: Vec<String> = named.map(|(_, value)| value.clone()).collect();
+        let known = &self.settings.audiences;
+        match audience.iter().all(|name| known.is_empty() || known.contains(name)) {
+            true => Ok(audience),
+            false => Err(Reply::bad_request("invalid_target", "the audience is unknown").into()),
         }
     }
 
@@ -70,6 +128,7 @@ impl Exchange<'_> {
         if let Some(id_token) = &token.id_token {
             member("id_token", id_token.expose().into());
         }
+        members.extend(token.extra.as_map().clone());
         Reply::json(StatusCode::OK, members.into())
     }
 

@@ -46,15 +46,14 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
 pub(super) async fn form_post_redirect(oauth: OAuth, request: Request) -> Response {
     let (mut parts, _, body) = split(request);
     let provider = super::provider_of(&mut parts).await;
-    let Some(registered) = oauth.registered(&provider).ok().filter(|registered| registered.declared.quirks.form_post)
-    else {
+    let registered = oauth.registered(&provider).ok().filter(|registered| registered.declared.quirks.form_post);
+    let Some(mut callback) = registered.and_then(|registered| registered.endpoints.redirect.clone()) else {
         return private(StatusCode::METHOD_NOT_ALLOWED);
     };
     let form = match form(body).await {
         Ok(form) => form,
         Err(error) => return oauth.failed(&provider, &error, &parts).await,
     };
-    let mut callback = registered.endpoints.redirect.clone();
     let fields: Vec<_> = form_urlencoded::parse(form.as_bytes()).collect();
     callback.query_pairs_mut().extend_pairs(fields.iter().filter(|(name, _)| FORWARDED.contains(&name.as_ref())));
     let field = |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
@@ -173,9 +172,9 @@ async fn ready(oauth: &OAuth, registered: &Registered, attempt: &Attempt) -> Res
     if attempt.is_spent {
         return Ok(registered.clone());
     }
-    let registered = registered.complete(&oauth.inner.http).await?;
+    let registered = registered.complete(oauth.http()).await?;
     if let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) {
-        openid.prepare(&oauth.inner.http, oauth.inner.clock.now()).await?;
+        openid.prepare(oauth.http(), oauth.http().clock.now()).await?;
     }
     Ok(registered)
 }
@@ -194,17 +193,17 @@ impl Repeat<'_> {
     /// request was lost with its response.
     async fn store(&self, ended: &Ended) -> Result<(), LoginError> {
         let (oauth, provider) = (self.oauth, &self.registered.declared.name);
-        if !oauth.inner.per_request || !ended.is_stored {
+        if !oauth.connector.shared.per_request || !ended.is_stored {
             return Ok(());
         }
         let Some(user) = ended.user() else { return Ok(()) };
         let Some(token) = oauth.inner.spent.handed_on(self.attempt).await? else { return Ok(()) };
         let key = user.key(provider)?;
         let issued_at = |token: &Token| token.as_oauth2().and_then(|token| token.issued_at);
-        match oauth.tokens.get(&key).await {
+        match oauth.connector.tokens.get(&key).await {
             Ok(Some(found)) if issued_at(&found.value) >= issued_at(&token) => {}
             _ => {
-                oauth.tokens.put(&key, &token, Precondition::Always).await?;
+                oauth.connector.tokens.put(&key, &token, Precondition::Always).await?;
             }
         }
         Ok(())

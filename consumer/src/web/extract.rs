@@ -13,11 +13,12 @@ use oauth_dance_core::Connection;
 
 use super::logout::EndSession;
 use super::rejection::Browser;
+use crate::app::OAuth;
 use crate::app::accounts::Account;
-use crate::app::{Disconnected, OAuth};
 use crate::browser::user::User;
 use crate::client::ApiClient;
 use crate::config::provider::ProviderName;
+use crate::connector::Disconnected;
 use crate::error::{ConnectError, ConnectedRejection, Visitor};
 
 /// An extractor: the client of the signed-in user at the provider `P`, with a token that has not expired.
@@ -261,7 +262,7 @@ impl Connections {
     /// The response to a [`ConnectError`]: a redirect to the login for a browser if a login helps, and otherwise a status
     /// with a page or JSON. After the login, the browser returns to the page of this request, if it was a `GET`.
     pub fn reject(&self, provider: &str, error: ConnectError) -> ConnectedRejection {
-        ConnectedRejection::as_of(error, provider, self.browser.clone(), self.oauth.inner.clock.now())
+        ConnectedRejection::as_of(error, provider, self.browser.clone(), self.oauth.http().clock.now())
     }
 }
 

@@ -100,7 +100,7 @@ impl Login {
     async fn earlier(&self) -> Earlier {
         let key = self.user.as_ref().and_then(|user| user.key(&self.registered.declared.name).ok());
         let Some(key) = key else { return Earlier::Unknown };
-        match self.oauth.tokens.get(&key).await {
+        match self.oauth.connector.tokens.get(&key).await {
             Ok(None) => Earlier::None(key),
             Ok(Some(_)) => Earlier::Some,
             Err(_) => Earlier::Unknown,
@@ -158,13 +158,14 @@ impl Before<'_> {
     /// The token, and the verified identity of its owner.
     async fn redeem(&self, code: &Secret) -> Result<(Token, Option<Identity>), LoginError> {
         let Self { oauth, registered, attempt, .. } = self;
-        let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
+        let (http, now) = (oauth.http(), oauth.http().clock.now());
         match &registered.oauth1 {
             None => {
                 let key = registered.dpop_key(attempt.dpop_key());
-                let verifier = &attempt.verifier;
+                let (redirect_uri, verifier) = (registered.redirect_uri(), &attempt.verifier);
                 let mut token =
-                    token_request::exchange_code(http, registered, code.expose(), verifier, key, now).await?;
+                    token_request::exchange_code(http, registered, redirect_uri, code.expose(), verifier, key, now)
+                        .await?;
                 let identity = self.or_revoke(Some(&token), self.identify(&token).await).await?;
                 token.subject = identity.as_ref().map(Identity::subject);
                 Ok((token.into(), identity))
@@ -183,7 +184,7 @@ impl Before<'_> {
     async fn identify(&self, token: &OAuth2Token) -> Result<Option<Identity>, LoginError> {
         let Self { oauth, registered, attempt, .. } = self;
         let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
-        let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
+        let (http, now) = (oauth.http(), oauth.http().clock.now());
         Ok(Some(openid.verify(token, attempt.id_token_expectations(), &registered.client_id, http, now).await?))
     }
 
@@ -201,7 +202,7 @@ impl Before<'_> {
             requested: self.attempt.scopes.as_deref().unwrap_or(&self.registered.declared.scopes),
             identity: details.identity,
             posted_user: details.posted,
-            client: ApiClient::new(self.oauth.inner.http.clone(), self.registered.clone(), token.clone()),
+            client: ApiClient::new(self.oauth.http().clone(), self.registered.clone(), token.clone()),
             parts,
             next: &self.attempt.next,
         };
@@ -225,7 +226,7 @@ impl Before<'_> {
     /// Revokes a token of OAuth 2.0. A token of OAuth 1.0a cannot be revoked.
     async fn revoke(&self, token: Option<&OAuth2Token>) {
         let Some(token) = token else { return };
-        let http = &self.oauth.inner.http;
+        let http = self.oauth.http();
         let _ = timeout(http.limits.timeout, revoke_grant(http, self.registered, token)).await;
     }
 }
@@ -256,7 +257,7 @@ impl Storing<'_> {
     async fn store(&self) -> Result<(), LoginError> {
         let Before { oauth, attempt, .. } = self.login;
         let mut is_handed_on = false;
-        if oauth.inner.per_request {
+        if oauth.connector.shared.per_request {
             // The response may not arrive, and then the storage of this request is lost. A repeated callback can then store
             // the token.
             let handed_on = oauth.inner.spent.hand_on(attempt, &self.token).await;
@@ -281,13 +282,13 @@ impl Storing<'_> {
 
     async fn put(&self) -> Result<(), TokensError> {
         let Before { oauth, registered, .. } = self.login;
-        let give_up = Instant::now() + oauth.inner.http.limits.timeout / RETRY_FRACTION;
+        let give_up = Instant::now() + oauth.http().limits.timeout / RETRY_FRACTION;
         let mut pause = FIRST_RETRY;
         loop {
             let written = if registered.declared.quirks.new_login_ends_grant {
-                oauth.tokens.put(&self.key, &self.token, Precondition::Always).await
+                oauth.connector.tokens.put(&self.key, &self.token, Precondition::Always).await
             } else {
-                oauth.tokens.put_login(&self.key, &self.token).await
+                oauth.connector.tokens.put_login(&self.key, &self.token).await
             };
             let error = match written {
                 Ok(_) => return Ok(()),
@@ -311,8 +312,8 @@ impl Storing<'_> {
         if matches!(earlier, Earlier::Some) {
             return;
         }
-        let limit = oauth.inner.http.limits.timeout;
-        let is_first = match timeout(limit, oauth.tokens.get(&self.key)).await {
+        let limit = oauth.http().limits.timeout;
+        let is_first = match timeout(limit, oauth.connector.tokens.get(&self.key)).await {
             Ok(Ok(found)) => found.is_none(),
             Ok(Err(_)) | Err(_) => matches!(earlier, Earlier::None(key) if *key == self.key),
         };

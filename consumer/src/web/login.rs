@@ -82,7 +82,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
     if let Some(parameter) = params.keys().find(|parameter| registered.reserves(parameter)) {
         return Err(LoginError::ReservedParameter { parameter: parameter.clone() });
     }
-    let registered = registered.complete(&oauth.inner.http).await?;
+    let registered = registered.complete(oauth.http()).await?;
     let (attempt, url) = match &registered.oauth1 {
         None => begin(oauth, &registered, &scopes, params, next, user.as_ref()).await?,
         Some(_) if !scopes.is_empty() => {
@@ -144,9 +144,10 @@ async fn begin(
     if registered.declared.quirks.form_post {
         params.insert("response_mode".to_owned(), "form_post".to_owned());
     }
-    let (mut url, mut params) = authorization_request(registered, &attempt.state, &challenge, scopes, params);
+    let (mut url, mut params) =
+        authorization_request(registered, registered.redirect_uri(), &attempt.state, &challenge, scopes, params);
     if let Some(endpoint) = registered.pushed_authorization_request_endpoint() {
-        let pushed = pushed_request::push(&oauth.inner.http, registered, endpoint, &params, key.as_ref()).await;
+        let pushed = pushed_request::push(oauth.http(), registered, endpoint, &params, key.as_ref()).await;
         let request_uri = pushed.map_err(LoginError::PushedRequest)?;
         params.retain(|(name, _)| name == "client_id");
         params.push(("request_uri".to_owned(), request_uri.expose().to_owned()));
@@ -165,9 +166,8 @@ async fn begin_oauth1(
     next: String,
     user: Option<&User>,
 ) -> Result<(Attempt, Url), LoginError> {
-    let (http, now) = (&oauth.inner.http, oauth.inner.clock.now());
-    let redirect_uri = &registered.endpoints.redirect;
-    let temporary = oauth1::temporary_credentials(http, client, redirect_uri, now).await?;
+    let (http, now) = (oauth.http(), oauth.http().clock.now());
+    let temporary = oauth1::temporary_credentials(http, client, registered.redirect_uri(), now).await?;
     let OAuth1Token { token, token_secret, .. } = temporary;
     let url = oauth1::authorization_url(registered.authorization_endpoint(), &token, params);
     let state = token.expose().to_owned();

@@ -51,11 +51,11 @@ impl OAuth {
         let registered = self.registered(provider)?;
         let endpoint = match (&registered.endpoints.end_session, &registered.openid) {
             (Some(endpoint), _) => Some(endpoint.clone()),
-            (None, Some(openid)) => openid.end_session_endpoint(&self.inner.http, self.inner.clock.now()).await?,
+            (None, Some(openid)) => openid.end_session_endpoint(self.http(), self.http().clock.now()).await?,
             (None, None) => None,
         };
         let Some(mut url) = endpoint else { return Ok(None) };
-        let found = self.tokens.get(&user.key(provider)?).await?.map(|found| found.value);
+        let found = self.connector.tokens.get(&user.key(provider)?).await?.map(|found| found.value);
         let id_token = found.as_ref().and_then(Token::as_oauth2).and_then(|token| token.id_token.as_ref());
         let state = URL_SAFE_NO_PAD.encode(random_bytes::<32>());
         url.query_pairs_mut()

@@ -113,7 +113,7 @@ impl OAuth {
 
     /// The application's page for a failure, or the default one.
     async fn failed(&self, provider: &str, error: &LoginError, parts: &Parts) -> Response {
-        let registered = self.inner.registered.get(provider);
+        let registered = self.connector.shared.registered.get(provider);
         let provider = registered.map(|registered| registered.declared.name.as_str());
         match error {
             LoginError::Prefetch => tracing::debug!(provider, "a login was only prefetched"),

@@ -51,5 +51,6 @@ mod pages {
         testing: "testing.md";
         third_party_storages: "third-party-storages.md";
         users: "guide/users.md";
+        without_a_framework: "guide/without-a-framework.md";
     }
 }

@@ -87,7 +87,7 @@ impl Refresh {
         }
     }
 
-    /// Verifies a token after it was stored. Deletes it if it is for a different subject.
+    /// Verifies a token after it was stored. Deletes it if it must not be used.
     async fn verify(
         &self,
         old: &OAuth2Token,
@@ -98,19 +98,21 @@ impl Refresh {
         let verdict = timeout(self.policy.request_timeout(), self.provider.verify(old, redeemed)).await;
         let timed_out = |_| Verdict::Unverified { cause: "the verification timed out".to_owned() };
         let verdict = verdict.unwrap_or_else(timed_out);
-        match verdict {
-            Verdict::Accepted => {}
-            Verdict::Unverified { cause } => self.observe(&RefreshEvent::Unverified { cause }),
-            Verdict::DifferentSubject { cause } => {
-                // The deletion is retried, because the next caller would get the token of a different subject.
-                self.delete(version).await;
-                self.observe(&RefreshEvent::DifferentSubject { cause });
-                self.publish(Err(RefreshError::NotConnected));
-                let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
-                return Err(RefreshError::NotConnected);
+        let event = match verdict {
+            Verdict::Accepted => return Ok(Refreshed { token: new, redeemed: true }),
+            Verdict::Unverified { cause } => {
+                self.observe(&RefreshEvent::Unverified { cause });
+                return Ok(Refreshed { token: new, redeemed: true });
             }
-        }
-        Ok(Refreshed { token: new, redeemed: true })
+            Verdict::Ended => RefreshEvent::Dropped,
+            Verdict::DifferentSubject { cause } => RefreshEvent::DifferentSubject { cause },
+        };
+        // The deletion is retried, because the next caller would get a token that must not be used.
+        self.delete(version).await;
+        self.observe(&event);
+        self.publish(Err(RefreshError::NotConnected));
+        let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
+        Err(RefreshError::NotConnected)
     }
 
     /// Deletes the record if it still has this version.
@@ -122,14 +124,14 @@ impl Refresh {
                 Err(error) if is_final(&error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
-                        "a token for a different subject could not be deleted"
+                        "a token that must not be used could not be deleted"
                     );
                     return;
                 }
                 Err(error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
-                        "a token for a different subject could not be deleted; the deletion is retried"
+                        "a token that must not be used could not be deleted; the deletion is retried"
                     );
                 }
             }

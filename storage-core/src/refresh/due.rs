@@ -182,13 +182,17 @@ impl Refresher {
         loop {
             let found = tokens.list(&filter, page.clone()).await?;
             for entry in found.entries {
-                match (provider(&entry.key), self.need_of(tokens, &entry.key, due).await) {
-                    (Some(provider), Ok(Some(need))) => {
+                let Some(provider) = provider(&entry.key) else {
+                    pass.report.skipped += 1;
+                    continue;
+                };
+                match self.need_of(tokens, &entry.key, &provider, due).await {
+                    Ok(Some(need)) => {
                         pass.wait_for_slot(due.concurrency).await;
                         pass.start(self, tokens, entry.key, provider, need, due.interval);
                     }
-                    (_, Ok(_)) => pass.report.skipped += 1,
-                    (_, Err(_)) => pass.report.failed += 1,
+                    Ok(None) => pass.report.skipped += 1,
+                    Err(_) => pass.report.failed += 1,
                 }
             }
             match found.next {
@@ -228,14 +232,20 @@ impl Refresher {
     }
 
     /// The need for which to refresh a token. `None` if the token is not due or cannot be refreshed.
-    async fn need_of(&self, tokens: &Tokens, key: &TokenKey, due: &Due) -> Result<Option<Need>, RefreshError> {
+    async fn need_of(
+        &self,
+        tokens: &Tokens,
+        key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
+        due: &Due,
+    ) -> Result<Option<Need>, RefreshError> {
         let (token, progress, _) = match load(tokens, key).await {
             Err(RefreshError::NotConnected | RefreshError::WrongKind) => return Ok(None),
             found => found?,
         };
         let now = self.policy.clock.now();
         let is_free = match progress {
-            Progress::Idle | Progress::Replaced => token.refresh_token.is_some(),
+            Progress::Idle | Progress::Replaced => provider.can_redeem(&token),
             Progress::Claimed(claim) => claim.looks_abandoned(now),
             Progress::BackingOff(back_off) => !back_off.is_in_force(now),
             Progress::Dead { .. } => false,

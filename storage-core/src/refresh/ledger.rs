@@ -53,6 +53,10 @@ impl Refresher {
 
 #[async_trait]
 impl Redeem for RedeemOnce {
+    fn can_redeem(&self, token: &OAuth2Token) -> bool {
+        self.provider.can_redeem(token)
+    }
+
     // `prepare` does nothing here, because the provider is not needed if the ledger already has the successor.
 
     /// Ignores the given lease, because the lease on the ledger entry applies.
@@ -103,6 +107,10 @@ impl LedgerProvider {
 
 #[async_trait]
 impl Redeem for LedgerProvider {
+    fn can_redeem(&self, token: &OAuth2Token) -> bool {
+        self.provider.can_redeem(token)
+    }
+
     async fn prepare(&self) -> Result<(), RedeemError> {
         self.provider.prepare().await
     }

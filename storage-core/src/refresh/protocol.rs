@@ -115,7 +115,7 @@ impl Refresh {
                 return Ok(Err(token));
             }
             let now = self.policy.clock.now();
-            if token.refresh_token.is_none() {
+            if !self.provider.can_redeem(&token) {
                 let since = token.expires_at.unwrap_or(now).min(now);
                 return Err(RefreshError::NeedsAuthorization { reason: DeadReason::NoRefreshToken, since });
             }

@@ -53,6 +53,14 @@ pub trait Redeem: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether a new token can be requested for this one. The default is whether it has a refresh token.
+    ///
+    /// Some grants need none: an application that acts for itself repeats the request that it got the token with (RFC 6749
+    /// section 4.4). [`redeem`](Self::redeem) then sends that request, under the same claim as a refresh.
+    fn can_redeem(&self, token: &OAuth2Token) -> bool {
+        token.refresh_token.is_some()
+    }
+
     /// Redeems the refresh token of `token` and returns the complete new token.
     ///
     /// If the provider issued no new refresh token, the new token contains the old one (RFC 6749 section 6). It also
@@ -96,6 +104,8 @@ pub enum Verdict {
         /// What could not be verified.
         cause: String,
     },
+    /// What the token was derived from has ended in the meantime. The token is deleted and revoked.
+    Ended,
     /// The token is for a different subject. It is deleted.
     DifferentSubject {
         /// What shows that the subject differs.

@@ -178,7 +178,7 @@ impl Refresher {
             return Ok(self.refresh(tokens, key, provider, Need::Unexpired).await?.token);
         }
         let may_start = match progress {
-            Progress::Idle | Progress::Replaced => token.refresh_token.is_some(),
+            Progress::Idle | Progress::Replaced => provider.can_redeem(&token),
             // The owner of the claim may have died.
             Progress::Claimed(_) => true,
             Progress::BackingOff(back_off) => !back_off.is_in_force(now),

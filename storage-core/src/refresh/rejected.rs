@@ -71,10 +71,10 @@ impl Refresher {
         let now = self.policy.clock.now();
         if token.access_token == *rejected {
             let is_dead = matches!(progress, Progress::Dead { .. });
-            if is_dead || token.refresh_token.is_none() {
+            if is_dead || !provider.can_redeem(&token) {
                 return match rejection {
                     Rejection::Unexplained if !is_dead => Ok(None),
-                    _ => self.mark_rejected(rejected, tokens, key).await,
+                    _ => self.mark_rejected(rejected, tokens, key, provider).await,
                 };
             }
             if is_recent(&token, &progress, rejection, now) {
@@ -82,7 +82,7 @@ impl Refresher {
             }
         }
         match self.refresh_rejected(rejected, tokens, key, provider).await {
-            Err(RefreshError::NeedsAuthorization { .. }) => self.mark_rejected(rejected, tokens, key).await,
+            Err(RefreshError::NeedsAuthorization { .. }) => self.mark_rejected(rejected, tokens, key, provider).await,
             replaced => Ok(Some(replaced?)),
         }
     }
@@ -93,6 +93,7 @@ impl Refresher {
         rejected: &Secret,
         tokens: &Tokens,
         key: &TokenKey,
+        provider: &Arc<dyn Redeem>,
     ) -> Result<Option<OAuth2Token>, RefreshError> {
         let now = self.policy.clock.now();
         let reason = DeadReason::Rejected;
@@ -106,7 +107,7 @@ impl Refresher {
                     return Err(RefreshError::NeedsAuthorization { reason, since });
                 }
                 Progress::Dead { since, .. } => since,
-                _ if token.refresh_token.is_none() => now,
+                _ if !provider.can_redeem(&token) => now,
                 // The refresh token may still be valid.
                 _ => break,
             };

@@ -5,7 +5,7 @@
 
 use std::io::Read;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::{HeaderMap, header};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use oauth_dance_core::Lease;
 

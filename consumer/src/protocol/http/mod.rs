@@ -26,7 +26,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use oauth_dance_core::{BoxError, Clock, Lease};
 use reqwest::redirect::{Action, Attempt, Policy};
@@ -187,7 +187,7 @@ fn client(limits: Limits, redirects: Policy, nearest: Zone) -> reqwest::Result<r
 }
 
 /// A redirect to another origin is returned instead of followed: neither the token nor the body may be sent there.
-fn stay_on_origin(attempt: Attempt<'_>) -> Action {
+pub(crate) fn stay_on_origin(attempt: Attempt<'_>) -> Action {
     let same_origin = attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
     if !same_origin || attempt.previous().len() > MAX_REDIRECTS {
         return attempt.stop();

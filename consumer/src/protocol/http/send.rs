@@ -2,9 +2,13 @@
 
 use std::time::Instant;
 
+#[cfg(feature = "reqwest-middleware")]
+use http::HeaderMap;
 use http::{HeaderValue, StatusCode};
 use oauth_dance_core::Timestamp;
 use reqwest::{Request, RequestBuilder};
+#[cfg(feature = "reqwest-middleware")]
+use url::Url;
 
 use super::{HttpClients, HttpResponse, SendError, challenge, refusal};
 use crate::error::TokenEndpointError;
@@ -46,6 +50,21 @@ impl HttpClients {
         let response = self.execute(&client, second, limit).await?;
         self.nonces.learn(&url, &response.headers);
         Ok(response)
+    }
+
+    /// The request with a proof, for another HTTP client to send it.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn with_proof(&self, request: Request, binding: Binding<'_>) -> Result<Request, SendError> {
+        self.proved(request, &Signer::of(binding.key).ok_or(SendError::Proof)?, binding)
+    }
+
+    /// Whether an API that another HTTP client has called rejects a proof because its nonce is missing. The nonce is stored
+    /// for the next proof.
+    #[cfg(feature = "reqwest-middleware")]
+    pub(crate) fn is_new_nonce(&self, url: &Url, status: StatusCode, headers: &HeaderMap) -> bool {
+        self.nonces.learn(url, headers)
+            && status == StatusCode::UNAUTHORIZED
+            && challenge::has_error(headers, NONCE_WANTED)
     }
 
     fn proved(&self, mut request: Request, signer: &Signer, binding: Binding<'_>) -> Result<Request, SendError> {

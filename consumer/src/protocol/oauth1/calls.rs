@@ -15,10 +15,10 @@ use crate::protocol::http::endpoint::send;
 pub(crate) async fn temporary_credentials(
     http: &HttpClients,
     client: &Client,
-    redirect_uri: &Url,
+    redirect_uri: &str,
     now: Timestamp,
 ) -> Result<OAuth1Token, TokenEndpointError> {
-    let callback = [("oauth_callback", redirect_uri.as_str())];
+    let callback = [("oauth_callback", redirect_uri)];
     let response = client.post(http, &client.temporary_credentials_endpoint, None, &callback, now).await?;
     response.temporary_credentials()
 }

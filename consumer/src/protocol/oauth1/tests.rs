@@ -220,7 +220,7 @@ fn a_configuration_is_checked() {
             "https://photos.example.net/token",
         );
         change(&mut provider);
-        Registered::check(provider.client("key", "S3CRET"), "https://printer.example.com/ready")
+        Registered::check(provider.client("key", "S3CRET"))
     };
     let registered = plain(&|_| {}).unwrap();
     assert!(!format!("{registered:?}").contains("S3CRET"));
@@ -251,5 +251,5 @@ fn a_configuration_is_checked() {
         assert!(error.starts_with(&format!("provider photos: {field} ")), "{error}");
     }
     let public = crate::Provider::oauth1("photos", "https://a.example", "https://a.example", "https://a.example");
-    assert!(Registered::check(public.public_client("key"), "https://a.example").is_err(), "no secret to sign with");
+    assert!(Registered::check(public.public_client("key")).is_err(), "no secret to sign with");
 }

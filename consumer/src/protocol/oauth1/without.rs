@@ -44,7 +44,7 @@ impl Client {
 pub(crate) async fn temporary_credentials(
     _: &HttpClients,
     client: &Client,
-    _: &Url,
+    _: &str,
     _: Timestamp,
 ) -> Result<OAuth1Token, TokenEndpointError> {
     match *client {}

@@ -14,6 +14,7 @@ use crate::protocol::registered::Registered;
 /// The endpoint with the rest of its own query, and the parameters of the request.
 pub(crate) fn authorization_request(
     registered: &Registered,
+    redirect_uri: &str,
     state: &str,
     challenge: &PkceCodeChallenge,
     scopes: &[String],
@@ -26,7 +27,7 @@ pub(crate) fn authorization_request(
         ("response_type", "code"),
         ("client_id", &registered.client_id),
         ("state", state),
-        ("redirect_uri", registered.endpoints.redirect.as_str()),
+        ("redirect_uri", redirect_uri),
     ];
     if !quirks.without_pkce {
         params.extend([("code_challenge", challenge.as_str()), ("code_challenge_method", challenge.method().as_str())]);
@@ -49,12 +50,18 @@ mod tests {
     fn the_request_has_each_parameter_once() {
         let provider = Provider::new("p", "https://p.example/auth?tenant=a&state=x", "https://p.example/token")
             .with_scopes(["a&b=c", "d"]);
-        let registered = Registered::check(provider.client("id", "s"), "https://app.example/callback").unwrap();
+        let registered = Registered::check(provider.client("id", "s")).unwrap();
         let verifier = oauth2::PkceCodeVerifier::new("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".to_owned());
         let challenge = PkceCodeChallenge::from_code_verifier_sha256(&verifier);
         let more = BTreeMap::from([("prompt".to_owned(), "select account".to_owned())]);
-        let (mut url, params) =
-            authorization_request(&registered, "STATE", &challenge, &registered.declared.scopes, more);
+        let (mut url, params) = authorization_request(
+            &registered,
+            "https://app.example/callback",
+            "STATE",
+            &challenge,
+            &registered.declared.scopes,
+            more,
+        );
         assert_eq!(url.as_str(), "https://p.example/auth?tenant=a");
         url.query_pairs_mut().extend_pairs(params);
 

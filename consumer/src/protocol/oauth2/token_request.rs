@@ -5,6 +5,7 @@ use oauth_dance_core::{DpopKey, Extra, OAuth2Token, Secret, Timestamp};
 use super::authenticated::{authenticated, bound_to, client_secret};
 use super::token_response::{self, Expectations, Reading, Received};
 use crate::config::provider::Provider;
+use crate::config::quirks::TokenRequest;
 use crate::error::TokenEndpointError;
 use crate::protocol::http::endpoint::receive;
 use crate::protocol::http::{HttpClients, HttpResponse};
@@ -15,34 +16,57 @@ use crate::protocol::registered::Registered;
 pub(crate) async fn exchange_code(
     http: &HttpClients,
     registered: &Registered,
+    redirect_uri: &str,
     code: &str,
     verifier: &str,
     key: Option<DpopKey>,
     now: Timestamp,
 ) -> Result<OAuth2Token, TokenEndpointError> {
-    let mut form = vec![
-        ("grant_type", "authorization_code"),
-        ("code", code),
-        ("redirect_uri", registered.endpoints.redirect.as_str()),
-    ];
+    let mut form = vec![("grant_type", "authorization_code"), ("code", code), ("redirect_uri", redirect_uri)];
     if !registered.declared.quirks.without_pkce {
         form.push(("code_verifier", verifier));
     }
     form.extend(registered.declared.quirks.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let format = registered.declared.quirks.token_request;
-    let request = authenticated(http, registered, registered.token_endpoint(), &form, format)?;
+    requested(http, registered, &form, format, &[code, verifier], key, now).await
+}
+
+/// Requests a token with a grant that spends nothing: the client's own credentials (RFC 6749 section 4.4), or a token that
+/// is exchanged (RFC 8693). `secret` is a secret in the form.
+pub(crate) async fn request(
+    http: &HttpClients,
+    registered: &Registered,
+    form: &[(&str, &str)],
+    secret: Option<&Secret>,
+    key: Option<DpopKey>,
+    now: Timestamp,
+) -> Result<OAuth2Token, TokenEndpointError> {
+    let sent: Vec<&str> = secret.map(Secret::expose).into_iter().collect();
+    let mut token = requested(http, registered, form, TokenRequest::Form, &sent, key, now).await?;
+    // Section 4.4.3: the grant takes its place. If it was used, the token could be renewed in two ways.
+    token.refresh_token = None;
+    Ok(token)
+}
+
+/// Sends a token request and reads the token, bound to `key` if there is one. `sent` are the secrets in the form.
+async fn requested(
+    http: &HttpClients,
+    registered: &Registered,
+    form: &[(&str, &str)],
+    format: TokenRequest,
+    sent: &[&str],
+    key: Option<DpopKey>,
+    now: Timestamp,
+) -> Result<OAuth2Token, TokenEndpointError> {
+    let request = authenticated(http, registered, registered.token_endpoint(), form, format)?;
     let (response, cut) = receive(http, request, bound_to(key.as_ref())).await?;
     let client_secret = client_secret(http, registered);
-    let sent = [code, verifier, client_secret.expose()];
+    let sent = [sent, &[client_secret.expose()]].concat();
     let expected = Expectations { is_bound: key.is_some(), old: None, ..expectations(registered, &sent, now) };
     let Reading { mut token, concerns } = read(&expected, &response, cut)?;
     if !concerns.is_empty() {
-        let concerns = concerns.join(", ");
-        tracing::warn!(
-            provider = registered.declared.name,
-            concerns,
-            "a login returned a token with unverified properties"
-        );
+        let (provider, concerns) = (&registered.declared.name, concerns.join(", "));
+        tracing::warn!(provider, concerns, "a token has unverified properties");
     }
     token.dpop_key = key;
     Ok(token)

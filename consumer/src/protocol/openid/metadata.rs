@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use http::{StatusCode, header};
 use serde_json::{Map, Value};
 use url::Url;

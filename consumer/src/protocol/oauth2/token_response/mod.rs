@@ -15,7 +15,7 @@ mod tests;
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use oauth_dance_core::{Extra, OAuth2Token, Secret, Timestamp};
 use serde_json::Value;

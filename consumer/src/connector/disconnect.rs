@@ -1,0 +1,141 @@
+//! The end of a connection: its token is deleted, and revoked at the provider.
+
+use oauth_dance_core::{Filter, OAuth2Token, PageRequest, StorageError, Token, TokenKey, TokensError, Versioned};
+
+use super::{Connector, own_key};
+use crate::error::ConnectError;
+use crate::protocol::oauth2::Revocation;
+use crate::protocol::oauth2::revoke::revoke_grant;
+use crate::protocol::registered::Registered;
+
+/// How often a token may be replaced while it is being removed. Each refresh writes twice.
+const MAX_REMOVE_RETRIES: usize = 8;
+
+impl Connector {
+    /// Deletes the token under this key, then revokes it at the provider if that has a revocation endpoint (RFC 7009).
+    ///
+    /// The token is deleted here even if the provider cannot be reached; [`Disconnected::revocation`] reports that. The
+    /// token of a provider that is not configured is deleted too, and so are the tokens that were
+    /// [exchanged](Self::exchange) for this one, if the storage can list them. A refresh that is in flight stores nothing after this, and
+    /// revokes the token that it receives.
+    ///
+    /// ```
+    /// use oauth_dance::{Connector, KeyRing, MemoryStorage, Revocation, TokenKey, testing::TestProvider};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let connector = Connector::builder(MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).build()?;
+    /// let alice = TokenKey::new("acme", "alice")?;
+    /// provider.connect_key(&connector, &alice).await?;
+    /// let disconnected = connector.disconnect(&alice).await?;
+    /// assert!(disconnected.removed);
+    /// assert_eq!(disconnected.revocation, Revocation::Done);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// If this future is dropped, the token may be deleted and not yet revoked. Calling it again does not revoke it, because
+    /// the token is then no longer known; use [`revoke`](Self::revoke) first if that matters.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`] if no such provider is configured and nothing was stored;
+    /// [`ConnectError::Storage`].
+    pub async fn disconnect(&self, key: &TokenKey) -> Result<Disconnected, ConnectError> {
+        let (removed, token) = self.remove(key).await?;
+        let revocation = match (self.registered(key.provider()), token) {
+            (Ok(registered), Some(Token::OAuth2(token))) => self.revoke_token(&registered, &token).await,
+            (Err(error), _) if !removed => return Err(error),
+            _ => Revocation::NotPossible,
+        };
+        self.forget_exchanged(key).await;
+        tracing::info!(provider = key.provider(), removed, ?revocation, "disconnected");
+        Ok(Disconnected { removed, revocation })
+    }
+
+    /// Revokes the token under this key at the provider (RFC 7009), and leaves it in the storage. To forget it as well, use
+    /// [`disconnect`](Self::disconnect). This is for programs that may be killed at any time and run again: they revoke
+    /// first, and then remove the version that they revoked.
+    ///
+    /// # Cancel safety
+    /// Nothing is stored or deleted. The provider may or may not have received the request; revoking a token twice is
+    /// harmless.
+    ///
+    /// # Errors
+    /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`].
+    pub async fn revoke(&self, key: &TokenKey) -> Result<Revocation, ConnectError> {
+        let registered = self.registered(key.provider())?;
+        match self.tokens.get(key).await? {
+            Some(Versioned { value: Token::OAuth2(token), .. }) => Ok(self.revoke_token(&registered, &token).await),
+            _ => Ok(Revocation::NotPossible),
+        }
+    }
+
+    async fn revoke_token(&self, registered: &Registered, token: &OAuth2Token) -> Revocation {
+        let http = &self.shared.http;
+        revoke_grant(http, &registered.best_effort(http).await, token).await
+    }
+
+    /// Removes and revokes what was exchanged for a token that is deleted. What remains is never used again, because it is
+    /// bound to that token.
+    async fn forget_exchanged(&self, key: &TokenKey) {
+        let filter = Filter::everything().tenant(key.tenant()).user(key.user()).provider(key.provider());
+        let mut request = PageRequest::default();
+        loop {
+            let page = match self.tokens.list(&filter, request.clone()).await {
+                Ok(page) => page,
+                Err(TokensError::Storage(StorageError::Unsupported(_))) => return,
+                Err(error) => return not_forgotten(key, &error.into()),
+            };
+            for entry in page.entries.iter().filter(|entry| own_key::is_exchanged_from(&entry.key, key)) {
+                match self.remove(&entry.key).await {
+                    Ok((_, Some(Token::OAuth2(token)))) => {
+                        if let Ok(registered) = self.registered(key.provider()) {
+                            self.revoke_token(&registered, &token).await;
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(error) => not_forgotten(key, &error),
+                }
+            }
+            match page.next {
+                Some(next) => request.after = Some(next),
+                None => return,
+            }
+        }
+    }
+
+    /// Removes a token and returns exactly the one that was removed, which a refresh may have stored a moment ago.
+    async fn remove(&self, key: &TokenKey) -> Result<(bool, Option<Token>), ConnectError> {
+        for _ in 0..MAX_REMOVE_RETRIES {
+            match self.tokens.get(key).await {
+                Ok(Some(Versioned { value: token, version })) => {
+                    if self.tokens.delete(key, Some(version)).await? {
+                        return Ok((true, Some(token)));
+                    }
+                }
+                // An unreadable token can still be deleted, but not revoked.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok((self.tokens.delete(key, None).await?, None))
+    }
+}
+
+fn not_forgotten(key: &TokenKey, error: &ConnectError) {
+    let (provider, error) = (key.provider(), error as &dyn std::error::Error);
+    tracing::warn!(provider, error, "exchanged tokens of an ended connection remain stored, and are not used");
+}
+
+/// What [`Connector::disconnect`] and `OAuth::disconnect` did. Whatever the revocation, no token is stored afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disconnected {
+    /// Whether a token was stored. If not, the user had not connected an account, or has disconnected it before.
+    pub removed: bool,
+    /// The result of the revocation at the provider. After [`Revocation::Failed`] the token may still be valid there until
+    /// it expires, or until the user removes the application in the provider's settings.
+    pub revocation: Revocation,
+}
