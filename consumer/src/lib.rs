@@ -143,7 +143,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod presets;
-#[cfg_attr(not(feature = "axum"), allow(dead_code, reason = "a login in a browser uses all of it"))]
+#[cfg_attr(not(feature = "axum"), allow(dead_code, unused_imports, reason = "a login in a browser uses all of it"))]
 mod protocol;
 #[cfg(test)]
 mod rooms;

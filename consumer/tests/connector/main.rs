@@ -14,6 +14,7 @@ use oauth_dance::testing::{TestClock, TestProvider};
 use oauth_dance::{Connector, ConnectorBuilder, KeyRing, MemoryStorage, TokenKey};
 
 /// A provider, and what several processes share.
+#[derive(Debug)]
 pub struct World {
     pub provider: TestProvider,
     pub clock: TestClock,

@@ -181,10 +181,10 @@ mod http_body_stream {
     use http_body::{Body, Frame};
 
     /// A body of one frame that cannot be cloned.
-    pub struct Stream(Option<Bytes>);
+    pub(super) struct Stream(Option<Bytes>);
 
     impl Stream {
-        pub fn of(text: &'static str) -> Self {
+        pub(super) fn of(text: &'static str) -> Self {
             Self(Some(Bytes::from_static(text.as_bytes())))
         }
     }

@@ -5,15 +5,14 @@
 #![allow(clippy::print_stdout)]
 
 use std::env;
-use std::error::Error;
 use std::time::Duration;
 
-use oauth_dance::{Connector, KeyRing, presets::GitHub};
+use oauth_dance::{BoxError, Connector, KeyRing, presets::GitHub};
 use oauth_dance_example_worker::visit;
 use oauth_dance_sqlx::SqliteStorage;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), BoxError> {
     let storage = SqliteStorage::connect("sqlite:tokens.sqlite").await?;
     storage.migrate().await?;
     let connector = Connector::builder(storage, KeyRing::parse(&env::var("OAUTH_DANCE_KEYS")?)?)

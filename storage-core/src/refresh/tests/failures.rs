@@ -327,3 +327,16 @@ async fn token_of_a_different_subject_is_revoked() {
     assert_eq!(process.seen(), ["refreshed", "different_subject"]);
     assert_eq!(bench.provider.state().revoked, ["access-0-1"]);
 }
+
+/// What the token was derived from was removed while it was requested.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_ended_is_deleted_and_revoked() {
+    let bench = Bench::expired().await;
+    bench.provider.state().verdict = Some(Verdict::Ended);
+    let process = bench.process();
+    assert!(matches!(process.usable().await, Err(RefreshError::NotConnected)));
+    process.finish().await;
+    assert!(bench.stored().await.is_none());
+    assert_eq!(process.seen(), ["refreshed", "dropped"]);
+    assert_eq!(bench.provider.state().revoked, ["access-0-1"]);
+}

@@ -13,3 +13,4 @@ mod refusals;
 mod rejected;
 mod storage;
 mod suspensions;
+mod without_refresh_token;
