@@ -1,7 +1,7 @@
 //! The storage of one person, with a real keyring: first starts of several processes, kills, and keyrings that are locked,
 //! slow, absent or gone. `refresh` has the refreshes, and `sql` the suite.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, unreachable_pub)]
 
 mod support;
 
