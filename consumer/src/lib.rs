@@ -94,6 +94,7 @@
 //! | `cache` | no | a cache in front of the storage (`OAuthBuilder::cache`, `ConnectorBuilder::cache`), through the [`moka`](https://docs.rs/moka) crate |
 //! | `decompression` | yes | reads token responses that a server compresses although the request does not allow it, as some gateways do |
 //! | `metrics` | no | counters of logins and refreshes, and `MeasuredStorage`, through the [`metrics`](https://docs.rs/metrics) crate |
+//! | `native` | no | logins of command-line and desktop programs: `Connector::loopback_login` and `Connector::device_login` |
 //! | `oauth1` | no | providers of OAuth 1.0a ([`Provider::oauth1`]), and their presets |
 //! | `oidc` | no | OpenID Connect: providers configured by their issuer alone ([`Provider::openid`]), and verified ID tokens ([`Identity`]) |
 //! | `reqwest-middleware` | no | `Connector::middleware`: attaches the token to the requests of a client of the [`reqwest-middleware`](https://docs.rs/reqwest-middleware) crate |
@@ -142,6 +143,16 @@ mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+#[cfg(any(feature = "axum", feature = "native"))]
+mod html;
+#[cfg(any(feature = "axum", feature = "native"))]
+#[cfg_attr(
+    not(all(feature = "axum", feature = "native")),
+    allow(dead_code, reason = "each kind of login uses a part of it")
+)]
+mod login;
+#[cfg(feature = "native")]
+mod native;
 pub mod presets;
 #[cfg_attr(not(feature = "axum"), allow(dead_code, unused_imports, reason = "a login in a browser uses all of it"))]
 mod protocol;
@@ -168,7 +179,7 @@ pub use client::{ApiClient, ApiRequest, ApiResponse};
 pub use config::client_key::ClientKey;
 pub use config::error_pattern::ErrorPattern;
 pub use config::oauth1::{OAuth1, SignatureMethod};
-pub use config::provider::{ClientAuthentication, OfflineAccess, Provider, ProviderName};
+pub use config::provider::{ClientAuthentication, LoopbackHost, OfflineAccess, Provider, ProviderName};
 pub use config::quirks::{Quirks, RevocationRequest, TokenHeader, TokenRequest};
 pub use config::registration::Registration;
 #[cfg(feature = "metrics")]
@@ -182,6 +193,9 @@ pub use error::{
     ApiError, ConfigError, ConnectError, ConnectedRejection, DiscoveryError, Fault, IdTokenError, LoginError,
     TokenEndpointError,
 };
+#[cfg(feature = "native")]
+#[cfg_attr(docsrs, doc(cfg(feature = "native")))]
+pub use native::{DeviceAttempt, DeviceLogin, LoggedIn, LoopbackAttempt, LoopbackLogin};
 pub use presets::file::{AppleKey, ProviderConfig};
 pub use protocol::oauth2::Revocation;
 pub use protocol::openid::identity::Identity;

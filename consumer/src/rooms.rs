@@ -4,7 +4,20 @@ use std::fs;
 use std::path::Path;
 
 /// From the lowest room to the highest. Each may use only those before it.
-const ROOMS: [&str; 9] = ["error", "config", "presets", "protocol", "client", "connector", "browser", "app", "web"];
+const ROOMS: [&str; 12] = [
+    "error",
+    "config",
+    "presets",
+    "protocol",
+    "html",
+    "client",
+    "connector",
+    "login",
+    "native",
+    "browser",
+    "app",
+    "web",
+];
 /// The same order inside `protocol`.
 const PROTOCOL: [&str; 6] = ["dpop", "http", "oauth1", "openid", "registered", "oauth2"];
 

@@ -70,6 +70,7 @@ function configuration() {
     clockTolerance: settings.clockTolerance, // without it expired tokens are accepted for another 15 seconds
     cookies: { keys: [randomBytes(32).toString('base64url')] },
     features: {
+      deviceFlow: { enabled: true },
       devInteractions: { enabled: true },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.dpopNonce },
       pushedAuthorizationRequests: { enabled: true },

@@ -13,7 +13,7 @@ use oauth_dance_core::{Clock, MemoryStorage, TokenStorage, Tokens};
 
 use super::hooks::{Hooks, NoHooks};
 use super::paths::Paths;
-use super::{Inner, OAuth, Tasks, UserSource};
+use super::{Inner, OAuth, UserSource};
 use crate::browser::anonymous::AnonymousUsers;
 use crate::browser::attempt::Attempts;
 use crate::browser::logout::LogoutState;
@@ -336,7 +336,6 @@ impl OAuthBuilder {
             logouts: LogoutState::new(keys.clone(), paths.is_https()),
             attempts: Attempts::new(keys.clone(), clock, paths.is_https()),
             spent: SpentAttempts::new(spent, keys, timeout),
-            logins: Tasks::default(),
             paths,
         };
         Ok(OAuth { inner: Arc::new(inner), connector })

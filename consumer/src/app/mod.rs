@@ -15,7 +15,6 @@ pub(crate) mod hooks;
 mod no_storage;
 pub(crate) mod paths;
 mod several;
-mod tasks;
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +37,6 @@ use crate::protocol::http::HttpClients;
 use crate::protocol::registered::Registered;
 
 pub use builder::OAuthBuilder;
-pub(crate) use tasks::Tasks;
 
 /// The providers of an application and its users' tokens.
 ///
@@ -106,8 +104,6 @@ pub(crate) struct Inner {
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) attempts: Attempts,
     pub(crate) spent: SpentAttempts,
-    /// The logins in flight.
-    pub(crate) logins: Tasks,
     pub(crate) logouts: LogoutState,
     pub(crate) paths: Paths,
 }
@@ -308,8 +304,6 @@ impl OAuth {
     /// # }
     /// ```
     pub async fn finish(&self) {
-        // The hook of a login may call an API, which may refresh a token.
-        self.inner.logins.all_ended().await;
         self.connector.finish().await;
     }
 
@@ -425,7 +419,7 @@ impl OAuth {
     }
 
     pub(crate) fn http(&self) -> &HttpClients {
-        &self.connector.shared.http
+        self.connector.http()
     }
 }
 

@@ -10,16 +10,12 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue};
-use oauth_dance_core::{Clock, DpopKey, KeyRing, Secret, Timestamp, random_bytes};
-use serde::{Deserialize, Serialize};
+use oauth_dance_core::{Clock, KeyRing, Secret, Timestamp};
 
 use super::cookies::{self, SealedCookies};
 use super::user::User;
-use crate::protocol::openid::IdTokenExpectations;
+use crate::login::attempt::{Attempt, fingerprint};
 
 /// How long a login may take.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
@@ -41,63 +37,7 @@ pub(crate) struct Attempts {
     clock: Clock,
 }
 
-/// What the callback needs from the login. It is sealed and bound to its cookie's name, which is bound to the state.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Attempt {
-    /// The identifier in the callback: `state`, or in OAuth 1.0a the `oauth_token` of the temporary credentials.
-    pub(crate) state: String,
-    /// The proof at the token endpoint that both requests belong to one login: the verifier of PKCE, or in OAuth 1.0a the
-    /// secret of the temporary credentials.
-    pub(crate) verifier: String,
-    pub(crate) provider: String,
-    pub(crate) next: String,
-    /// The private key to bind the token to, if the provider binds tokens (RFC 9449 section 10).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    dpop_key: Option<String>,
-    /// The requested scopes, if they differ from the provider's configuration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scopes: Option<Vec<String>>,
-    /// Whether OpenID Connect was requested, so that an ID token is required.
-    #[serde(default)]
-    pub(crate) openid: bool,
-    /// The nonce that the ID token must contain (OpenID Connect Core section 3.1.2.1).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) nonce: Option<String>,
-    /// The `max_age` of the request in seconds, if any (the same section).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    max_age: Option<u64>,
-    user: Option<(String, Option<String>)>,
-    since: u64,
-    /// Whether this browser has received the response to its first callback, which set the cookie that says so.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) is_spent: bool,
-}
-
 impl Attempt {
-    pub(crate) fn bind(&mut self, key: &DpopKey) {
-        self.dpop_key = Some(key.expose().to_owned());
-    }
-
-    pub(crate) fn dpop_key(&self) -> Option<DpopKey> {
-        DpopKey::parse(self.dpop_key.as_deref()?)
-    }
-
-    /// Requires an ID token, with a nonce of 256 random bits if the provider repeats it.
-    pub(crate) fn expect_id_token(&mut self, repeats_nonce: bool) {
-        self.openid = true;
-        self.nonce = repeats_nonce.then(|| URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
-    }
-
-    /// Records the `max_age` of the authorization request, which the ID token will be checked against.
-    pub(crate) fn expect_sign_in_within(&mut self, max_age: Option<&String>) {
-        self.max_age = max_age.and_then(|seconds| seconds.trim().parse().ok());
-    }
-
-    pub(crate) fn id_token_expectations(&self) -> IdTokenExpectations<'_> {
-        let signed_in_since = self.max_age.map(|max_age| self.since.saturating_sub(max_age));
-        IdTokenExpectations { nonce: self.nonce.as_deref(), signed_in_since }
-    }
-
     pub(crate) fn is_of(&self, user: Option<&User>) -> bool {
         let then = self.user.as_ref().map(|(id, tenant)| (id.as_str(), tenant.as_deref()));
         then == user.map(|user| (user.id(), user.tenant()))
@@ -110,33 +50,11 @@ impl Attempts {
     }
 
     /// A new attempt with a state of 256 random bits.
-    pub(crate) fn start(&self, provider: &str, verifier: &Secret, next: String, user: Option<&User>) -> Attempt {
-        self.start_as(URL_SAFE_NO_PAD.encode(random_bytes::<32>()), provider, verifier, next, user)
-    }
-
-    /// A new attempt with an identifier that the provider chose.
-    pub(crate) fn start_as(
-        &self,
-        state: String,
-        provider: &str,
-        verifier: &Secret,
-        next: String,
-        user: Option<&User>,
-    ) -> Attempt {
-        Attempt {
-            state,
-            verifier: verifier.expose().to_owned(),
-            provider: provider.to_owned(),
-            next,
-            dpop_key: None,
-            scopes: None,
-            openid: false,
-            nonce: None,
-            max_age: None,
-            user: user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned))),
-            since: self.clock.now().as_unix_seconds(),
-            is_spent: false,
-        }
+    pub(crate) fn start(&self, provider: &str, next: String, user: Option<&User>) -> Attempt {
+        let user = user.map(|user| (user.id().to_owned(), user.tenant().map(str::to_owned)));
+        let mut attempt = Attempt::blank(provider, self.clock.now());
+        (attempt.next, attempt.user) = (next, user);
+        attempt
     }
 
     /// Whether a callback may still spend the attempt.
@@ -177,21 +95,7 @@ impl Attempts {
     /// The cookie of an attempt whose callback has been handled. It contains no secret any more, and lasts a minute, for a
     /// browser that repeats the callback.
     pub(crate) fn end(&self, attempt: &Attempt) -> HeaderValue {
-        let ended = Attempt {
-            state: attempt.state.clone(),
-            verifier: String::new(),
-            provider: attempt.provider.clone(),
-            next: String::new(),
-            dpop_key: None,
-            scopes: None,
-            openid: false,
-            nonce: None,
-            max_age: None,
-            user: None,
-            since: attempt.since,
-            is_spent: true,
-        };
-        self.cookies.set(&self.name(&attempt.state), &ended, REPEATABLE)
+        self.cookies.set(&self.name(&attempt.state), &attempt.spent(), REPEATABLE)
     }
 
     /// The header that removes an attempt's cookie.
@@ -223,16 +127,13 @@ impl Attempts {
     }
 }
 
-/// A name for a state that does not reveal it.
-pub(crate) fn fingerprint(state: &str) -> String {
-    URL_SAFE_NO_PAD.encode(digest(&SHA256, state.as_bytes()))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use http::header;
 
     use super::*;
@@ -242,6 +143,12 @@ pub(crate) mod tests {
         let reading = Arc::clone(&seconds);
         let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
         (Attempts::new(KeyRing::generate(), clock, true), seconds)
+    }
+
+    fn start_with(attempts: &Attempts, verifier: &Secret, next: String, user: Option<&User>) -> Attempt {
+        let mut attempt = attempts.start("p", next, user);
+        attempt.verifier = verifier.expose().to_owned();
+        attempt
     }
 
     /// The cookies that a browser sends after it received these headers.
@@ -258,7 +165,7 @@ pub(crate) mod tests {
     fn states_are_fresh_and_long() {
         let (attempts, _) = attempts();
         let states: std::collections::HashSet<_> =
-            (0..1000).map(|_| attempts.start("p", &"v".into(), "/".to_owned(), None).state).collect();
+            (0..1000).map(|_| start_with(&attempts, &"v".into(), "/".to_owned(), None).state).collect();
         assert_eq!(states.len(), 1000);
         assert!(states.iter().all(|state| state.len() == 43));
     }
@@ -266,7 +173,7 @@ pub(crate) mod tests {
     #[test]
     fn the_cookie_is_sealed_with_strict_attributes() {
         let (attempts, _) = attempts();
-        let attempt = attempts.start("p", &"CANARY".into(), "/".to_owned(), None);
+        let attempt = start_with(&attempts, &"CANARY".into(), "/".to_owned(), None);
         let cookie = attempts.remember(&attempt, &HeaderMap::new())[0].to_str().unwrap().to_owned();
         for attribute in ["HttpOnly", "Secure", "SameSite=Lax", "Path=/", "Max-Age=660"] {
             assert!(cookie.contains(attribute), "{cookie}");
@@ -281,8 +188,8 @@ pub(crate) mod tests {
     #[test]
     fn only_the_same_browser_and_state_find_it() {
         let (attempts, _) = attempts();
-        let one = attempts.start("p", &"1".into(), "/one".to_owned(), Some(&User::new("alice")));
-        let two = attempts.start("p", &"2".into(), "/two".to_owned(), None);
+        let one = start_with(&attempts, &"1".into(), "/one".to_owned(), Some(&User::new("alice")));
+        let two = start_with(&attempts, &"2".into(), "/two".to_owned(), None);
         let mut set = attempts.remember(&one, &HeaderMap::new());
         set.extend(attempts.remember(&two, &jar(&set)));
         assert_eq!(attempts.find(&two.state, &jar(&set)).unwrap().next, "/two");
@@ -315,7 +222,7 @@ pub(crate) mod tests {
         let mut last = None;
         for _ in 0..50 {
             seconds.fetch_add(1, Ordering::SeqCst);
-            let mut attempt = attempts.start("p", &"v".repeat(43).into(), next.to_owned(), None);
+            let mut attempt = start_with(&attempts, &"v".repeat(43).into(), next.to_owned(), None);
             attempt.scopes = (scopes > 0).then(|| vec!["s".repeat(16); scopes / 16]);
             for set in attempts.remember(&attempt, &jar(&jar_now)) {
                 let name = set.to_str().unwrap().split('=').next().unwrap().to_owned();
@@ -338,7 +245,7 @@ pub(crate) mod tests {
         let mut set = Vec::new();
         for _ in 0..MAX_PENDING {
             seconds.fetch_add(1, Ordering::SeqCst);
-            let attempt = attempts.start("p", &"SECRET".into(), "/".to_owned(), None);
+            let attempt = start_with(&attempts, &"SECRET".into(), "/".to_owned(), None);
             set.push((attempts.remember(&attempt, &HeaderMap::new()).pop().unwrap(), attempt));
         }
         let ended = attempts.end(&set[3].1);
@@ -348,7 +255,7 @@ pub(crate) mod tests {
         let found = attempts.find(&set[3].1.state, &headers).unwrap();
         assert!(found.is_spent && found.verifier.is_empty());
 
-        let next = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        let next = start_with(&attempts, &"v".into(), "/".to_owned(), None);
         let removed = attempts.remember(&next, &headers);
         assert_eq!(removed.len(), 2);
         assert!(removed[0].to_str().unwrap().starts_with(&attempts.name(&set[3].1.state)));
@@ -357,7 +264,7 @@ pub(crate) mod tests {
     #[test]
     fn an_attempt_is_in_time_for_ten_minutes() {
         let (attempts, seconds) = attempts();
-        let attempt = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        let attempt = start_with(&attempts, &"v".into(), "/".to_owned(), None);
         seconds.fetch_add(600, Ordering::SeqCst);
         assert!(attempts.is_in_time(&attempt));
         seconds.fetch_add(1, Ordering::SeqCst);

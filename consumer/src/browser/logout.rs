@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use oauth_dance_core::{KeyRing, Secret};
 
-use super::attempt::fingerprint;
 use super::cookies::{self, SealedCookies};
+use crate::login::attempt::fingerprint;
 
 /// How long the logout at the provider may take, including any questions to the user.
 const LIFETIME: Duration = Duration::from_secs(600);

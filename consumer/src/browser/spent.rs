@@ -13,9 +13,9 @@ use oauth_dance_core::{
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::attempt::{self, Attempt};
 use super::outcome::LoginOutcome;
 use crate::error::LoginError;
+use crate::login::attempt::{self, Attempt};
 
 /// Longer than the attempt's cookie can be used, whatever the difference between two machines' clocks.
 const RETENTION: Duration = Duration::from_secs(2 * 660);
@@ -204,7 +204,7 @@ mod tests {
     async fn an_attempt_is_spent_once_and_in_time() {
         let (storage, keys) = (MemoryStorage::new(), KeyRing::generate());
         let attempts = attempts().0;
-        let attempt = Arc::new(attempts.start("p", &"v".into(), "/".to_owned(), None));
+        let attempt = Arc::new(attempts.start("p", "/".to_owned(), None));
         let tries: Vec<_> = (0..20)
             .map(|_| {
                 let (process, attempt) = (spent(&storage, &keys), Arc::clone(&attempt));
@@ -219,7 +219,7 @@ mod tests {
 
         let process = spent(&storage, &keys);
         assert!(process.spend(&attempt, false).await.unwrap().is_none(), "it was in time the first time");
-        let late = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        let late = attempts.start("p", "/".to_owned(), None);
         assert!(matches!(process.spend(&late, false).await, Err(LoginError::Expired)));
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let reading = Arc::clone(&seconds);
         let clock = Clock::new(move || Timestamp::from_unix_seconds(reading.load(Ordering::SeqCst)));
         let (storage, keys) = (MemoryStorage::new().with_clock(clock), KeyRing::generate());
-        let attempt = attempts.start("p", &"v".into(), "/".to_owned(), None);
+        let attempt = attempts.start("p", "/".to_owned(), None);
         let mut process = spent(&storage, &keys);
         assert_eq!(process.timeout, Duration::from_secs(30));
         assert!(process.spend(&attempt, true).await.unwrap().is_some());
@@ -245,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn only_a_key_of_the_ring_reads_an_outcome() {
         let (storage, keys) = (MemoryStorage::new(), KeyRing::generate());
-        let attempt = attempts().0.start("p", &"v".into(), "/".to_owned(), None);
+        let attempt = attempts().0.start("p", "/".to_owned(), None);
         let first = spent(&storage, &keys);
         let marker = first.spend(&attempt, true).await.unwrap().unwrap();
         first.end(marker, LoginOutcome::failed(&LoginError::Denied)).await;

@@ -81,6 +81,12 @@ pub struct Provider {
     /// The endpoint that the parameters of the authorization request are sent to first, so that the browser carries only a
     /// reference to them (RFC 9126). By default (`None`), the browser carries the parameters.
     pub pushed_authorization_request_endpoint: Option<String>,
+    /// The device authorization endpoint (RFC 8628 section 3.1), for logins of programs on machines without a browser. By
+    /// default (`None`), the issuer's metadata may name it.
+    pub device_authorization_endpoint: Option<String>,
+    /// The host in the redirect URI of a program on the user's own machine (RFC 8252 section 7.3). The default is the IP
+    /// address, which no other program can take over.
+    pub loopback_host: LoopbackHost,
     /// The revocation endpoint (RFC 7009). Without one, [`OAuth::disconnect`](crate::OAuth::disconnect) only deletes the
     /// token here. How a token is revoked is [`Quirks::revocation`].
     pub revocation_endpoint: Option<String>,
@@ -218,6 +224,8 @@ impl Provider {
             authorization_endpoint: authorization_endpoint.into(),
             token_endpoint: token_endpoint.into(),
             pushed_authorization_request_endpoint: None,
+            device_authorization_endpoint: None,
+            loopback_host: LoopbackHost::IpAddress,
             revocation_endpoint: None,
             userinfo_endpoint: None,
             api_base: None,
@@ -359,6 +367,19 @@ impl Provider {
         self.scopes = scopes.into_iter().map(Into::into).collect();
         self
     }
+}
+
+/// The host in a loopback redirect URI (RFC 8252 sections 7.3 and 8.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LoopbackHost {
+    /// `127.0.0.1`, or `[::1]` on a machine without IPv4. The RFC requires providers to accept it with any port.
+    #[default]
+    IpAddress,
+    /// `localhost`, for providers that accept nothing else. The RFC advises against it, because a machine may resolve the name
+    /// to another address.
+    Localhost,
 }
 
 /// How a client authenticates at the token endpoint (RFC 6749 section 2.3.1). A public client, which has no secret, sends

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{Clock, KeyRing, RefreshEvent, Refresher, TokenKey, Tokens};
 
+use super::tasks::Tasks;
 use super::{Connector, Shared};
 use crate::client::stored;
 use crate::config::endpoint::PlainHttp;
@@ -235,6 +236,7 @@ impl ConnectorBuilder {
             per_request: requests.per_request,
             keys_change: self.keys.has_older(),
             plain_http: plain_http.clone(),
+            logins: Tasks::default(),
         };
         Ok(Connector { shared: Arc::new(shared), tokens })
     }

@@ -20,6 +20,8 @@ pub(crate) mod middleware;
 pub(crate) mod own_key;
 mod requested;
 mod several;
+#[cfg_attr(not(any(feature = "axum", feature = "native")), allow(dead_code, reason = "only logins start tasks"))]
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -41,6 +43,7 @@ pub(crate) use builder::ForRequests;
 pub use disconnect::Disconnected;
 #[cfg(feature = "axum")]
 pub(crate) use several::in_order;
+use tasks::Tasks;
 
 /// The providers of a program and the tokens that it has stored, without a web framework.
 ///
@@ -98,6 +101,8 @@ pub(crate) struct Shared {
     /// Whether an older key may have sealed a record.
     pub(crate) keys_change: bool,
     pub(crate) plain_http: PlainHttp,
+    /// The logins in flight.
+    logins: Tasks,
 }
 
 impl Connector {
@@ -210,12 +215,14 @@ impl Connector {
         self.tokens.check().await
     }
 
-    /// Waits until no refresh is in flight in this process. Call it before the process exits, so that no new token is lost,
-    /// and limit the time: while the storage is unavailable, this waits for it.
+    /// Waits until no login and no refresh is in flight in this process. Call it before the process exits, so that no new
+    /// token is lost, and limit the time: while the storage is unavailable, this waits for it.
     ///
     /// # Cancel safety
     /// Dropping this future, as a timeout does, cancels nothing: the refreshes continue until the runtime shuts down.
     pub async fn finish(&self) {
+        // The hook of a login may call an API, which may refresh a token.
+        self.shared.logins.all_ended().await;
         self.shared.refresher.finish().await;
     }
 
@@ -264,6 +271,17 @@ impl Connector {
             grant: None,
             api_base: None,
         }
+    }
+
+    #[cfg(any(feature = "axum", feature = "native"))]
+    pub(crate) fn http(&self) -> &HttpClients {
+        &self.shared.http
+    }
+
+    /// The logins in flight, which `finish` waits for.
+    #[cfg(any(feature = "axum", feature = "native"))]
+    pub(crate) fn logins(&self) -> &Tasks {
+        &self.shared.logins
     }
 
     pub(crate) fn registered(&self, provider: &str) -> Result<Registered, ConnectError> {

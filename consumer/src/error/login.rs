@@ -3,6 +3,8 @@
 //! Most variants have no data: what a user can do about a failed login is to start again. They are separate because an
 //! operator has to distinguish an attack, a misconfiguration and a slow user, by the code in the log and the metrics.
 
+use std::io;
+
 use http::StatusCode;
 use oauth_dance_core::{BoxError, KeyError, TokensError};
 
@@ -20,6 +22,7 @@ use super::{DiscoveryError, IdTokenError, NO_REQUEST_STORAGE, TokenEndpointError
 /// | the browser, or another site | [`UnknownAttempt`](Self::UnknownAttempt), [`CrossSite`](Self::CrossSite), [`Prefetch`](Self::Prefetch), [`Malformed`](Self::Malformed) |
 /// | a repeated callback | [`Spent`](Self::Spent), [`Interrupted`](Self::Interrupted), [`FailedBefore`](Self::FailedBefore) |
 /// | the provider | [`Provider`](Self::Provider), [`Token`](Self::Token), [`PushedRequest`](Self::PushedRequest), [`Discovery`](Self::Discovery), [`IdToken`](Self::IdToken), [`IssuerMismatch`](Self::IssuerMismatch) |
+/// | a login of a [program](crate::Connector::loopback_login) | [`Listener`](Self::Listener), [`Device`](Self::Device), [`Unsupported`](Self::Unsupported) |
 /// | the application | all others |
 ///
 /// An application can show its own page for what users cause, and leave the rest to the default page:
@@ -109,6 +112,15 @@ pub enum LoginError {
         /// The provider's description of the error.
         description: Option<String>,
     },
+    /// The provider issued no code for this device (RFC 8628 section 3.2).
+    #[error("the provider issued no code for this device")]
+    Device(#[source] TokenEndpointError),
+    /// No port of this machine could be opened for the response of the provider.
+    #[error("no port of this machine can be opened for the login")]
+    Listener(#[source] io::Error),
+    /// The provider, or its configuration, does not support this kind of login.
+    #[error("this kind of login is not supported: {0}")]
+    Unsupported(&'static str),
     /// The provider rejected the pushed authorization request (RFC 9126 section 2.3), so the browser was not redirected.
     #[error("the pushed authorization request failed")]
     PushedRequest(#[source] TokenEndpointError),
@@ -160,6 +172,9 @@ impl LoginError {
             Self::IssuerMismatch { .. } => "issuer_mismatch",
             Self::Denied => "denied",
             Self::Provider { .. } => "provider_error",
+            Self::Device(_) => "device_request_failed",
+            Self::Listener(_) => "listener_failed",
+            Self::Unsupported(_) => "unsupported",
             Self::PushedRequest(_) => "pushed_request_failed",
             Self::Token(_) => "token_request_failed",
             Self::Discovery(_) => "discovery_failed",
@@ -187,11 +202,15 @@ impl LoginError {
             Self::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
             Self::FailedBefore { status, .. } => *status,
             Self::Provider { .. } | Self::Discovery(_) | Self::IdToken(_) => StatusCode::BAD_GATEWAY,
-            Self::PushedRequest(error) | Self::Token(error) => error.status(),
+            Self::PushedRequest(error) | Self::Device(error) | Self::Token(error) => error.status(),
             Self::Storage(error) => storage_status(error),
-            Self::NoRequestStorage | Self::Users(_) | Self::Hook(_) | Self::ReservedParameter { .. } | Self::Key(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::NoRequestStorage
+            | Self::Listener(_)
+            | Self::Unsupported(_)
+            | Self::Users(_)
+            | Self::Hook(_)
+            | Self::ReservedParameter { .. }
+            | Self::Key(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::all;
 use super::dead_grants::{self, Evidence};
 use super::known::Pattern;
+use super::native::Native;
 use super::table::{Pkce, Preset, Quirk, Refresh};
 use crate::config::provider::{ClientAuthentication, Provider};
 use crate::config::quirks::RevocationRequest;
@@ -19,7 +20,8 @@ every field of the `Provider` that a preset returns, and declare a provider that
 *Source* is the provider's public documentation, against which the entry was checked in November 2026; not every entry was
 tested with a real login. Properties that the source does not confirm are listed below the table. *PKCE* is always sent, unless
 the column says no. *Refresh* says when the provider issues a refresh token; the required scope or parameter is requested in
-addition to the scopes. A provider of OAuth 1.0a has none of these columns. It needs the cargo feature `oauth1`, and *Client*
+addition to the scopes. *Device* says whether the preset has a device authorization endpoint
+(RFC 8628), for programs on machines without a browser. A provider of OAuth 1.0a has none of these columns. It needs the cargo feature `oauth1`, and *Client*
 is its signature method. `{…}` is replaced by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`, or by
 `host` in a configuration.
 
@@ -65,8 +67,8 @@ fn the_page_equals_the_table() {
 
 fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
-    page.push_str("\n| Preset | Name | Default scopes | Client | PKCE | Refresh | Revocation | Source |\n");
-    page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    page.push_str("\n| Preset | Name | Default scopes | Client | PKCE | Refresh | Revocation | Device | Source |\n");
+    page.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for preset in all() {
         let provider = template(preset);
         let title = if preset.verified { provider.title.clone() } else { format!("{} (not verified)", provider.title) };
@@ -78,6 +80,7 @@ fn page() -> String {
             pkce(preset, &provider).to_owned(),
             refresh(preset, &provider),
             revocation(&provider).to_owned(),
+            if provider.device_authorization_endpoint.is_some() { "yes" } else { "none" }.to_owned(),
             format!("[source]({})", preset.source),
         ];
         let _ = writeln!(page, "| {} |", cells.join(" | "));
@@ -133,10 +136,24 @@ fn details(preset: &Preset) -> String {
     for line in preset.quirks.iter().filter_map(|quirk| quirk_line(*quirk)) {
         let _ = writeln!(text, "- {line}");
     }
+    text.push_str(&native(preset, &provider));
     text.push_str(&dead_grant(preset));
     if !preset.unconfirmed.is_empty() {
         let _ =
             writeln!(text, "- used by other clients, not confirmed by the source: {}", preset.unconfirmed.join(", "));
+    }
+    text
+}
+
+/// What it offers to programs on the user's own machine.
+fn native(preset: &Preset, provider: &Provider) -> String {
+    let Some(row) = Native::of(preset) else { return String::new() };
+    let mut text = String::new();
+    if let (Some(endpoint), Some((_, source))) = (&provider.device_authorization_endpoint, row.device) {
+        let _ = writeln!(text, "- device authorization endpoint: `{endpoint}` ([documented]({source}))");
+    }
+    if let Some(source) = row.localhost {
+        let _ = writeln!(text, "- a loopback redirect uses `localhost` ([documented]({source}))");
     }
     text
 }

@@ -64,6 +64,7 @@ mod documentation;
 pub(crate) mod file;
 mod g_to_n;
 mod known;
+mod native;
 mod o_to_z;
 mod rejected_tokens;
 mod table;

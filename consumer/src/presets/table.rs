@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::known::patterns_of;
+use super::native::Native;
 use super::{dead_grants, rejected_tokens};
 use crate::config::oauth1::{OAuth1, SignatureMethod};
 use crate::config::provider::{ClientAuthentication, OfflineAccess, Provider};
@@ -149,6 +150,9 @@ impl Preset {
     pub(super) fn declared(&self, fill: Fill<'_>) -> Provider {
         let mut provider = Provider::new(self.name, "", "");
         (self.declare)(&mut provider, fill);
+        if let Some(native) = Native::of(self) {
+            native.declare(&mut provider, fill);
+        }
         provider.offline_access = self.refresh.offline_access();
         provider.dead_grants = patterns_of(dead_grants::ALL, self.name);
         provider.rejected_tokens = patterns_of(rejected_tokens::ALL, self.name);

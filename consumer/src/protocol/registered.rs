@@ -93,6 +93,12 @@ impl Registered {
         self.endpoints.pushed_authorization_request.as_ref().or_else(discovered)
     }
 
+    #[cfg_attr(not(feature = "native"), allow(dead_code, reason = "only programs log in with it"))]
+    pub(crate) fn device_authorization_endpoint(&self) -> Option<&Url> {
+        let discovered = || self.discovered()?.device_authorization_endpoint.as_ref();
+        self.endpoints.device_authorization.as_ref().or_else(discovered)
+    }
+
     pub(crate) fn userinfo_endpoint(&self) -> Option<&Url> {
         self.endpoints.userinfo.as_ref().or_else(|| self.discovered()?.userinfo_endpoint.as_ref())
     }

@@ -32,6 +32,10 @@ pub enum Endpoint {
     Authorization,
     /// `/par`.
     PushedRequest,
+    /// `/device_authorization`.
+    DeviceAuthorization,
+    /// `/device`, where a user enters the code of a device.
+    Device,
     /// `/token` and `/oauth1/token`.
     Token,
     /// `/revoke`.
@@ -56,6 +60,8 @@ impl Endpoint {
             "/oauth1/temporary" => Self::TemporaryCredentials,
             "/authorize" | "/oauth1/authorize" => Self::Authorization,
             "/par" => Self::PushedRequest,
+            "/device_authorization" => Self::DeviceAuthorization,
+            "/device" => Self::Device,
             "/token" | "/oauth1/token" => Self::Token,
             "/revoke" => Self::Revocation,
             "/userinfo" => Self::Userinfo,
@@ -119,6 +125,8 @@ impl<'a> Exchange<'a> {
         match (self.request.endpoint, &self.request.method) {
             (Endpoint::Authorization, &Method::GET | &Method::POST) => self.authorize(),
             (Endpoint::PushedRequest, &Method::POST) => self.push(),
+            (Endpoint::DeviceAuthorization, &Method::POST) => self.authorize_device(),
+            (Endpoint::Device, &Method::GET | &Method::POST) => self.enter_user_code(),
             (Endpoint::Token, &Method::POST) => self.token(),
             (Endpoint::Revocation, &Method::POST) => self.revoke(),
             (Endpoint::Userinfo, &Method::GET) => self.userinfo(),
@@ -132,6 +140,8 @@ impl<'a> Exchange<'a> {
             (
                 Endpoint::Authorization
                 | Endpoint::PushedRequest
+                | Endpoint::DeviceAuthorization
+                | Endpoint::Device
                 | Endpoint::Token
                 | Endpoint::Revocation
                 | Endpoint::Userinfo,

@@ -79,6 +79,7 @@
 mod api;
 mod authorize;
 mod clock;
+mod device;
 mod dpop;
 mod endpoints;
 mod grants;
@@ -108,6 +109,7 @@ use oauth_dance_core::{DpopKey, OAuth2Token, Precondition, Token, TokenKey};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use self::device::Devices;
 use self::dpop::Proofs;
 use self::grants::{Grants, Redemption};
 use self::wire::{Connection, Severable};
@@ -146,7 +148,9 @@ pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 /// | --- | --- |
 /// | `/authorize` | redirects to the client with a code, for the user in `login_hint` or in [`Settings::user`] |
 /// | `/par` | accepts pushed authorization requests (RFC 9126) |
-/// | `/token` | redeems codes and refresh tokens, and issues tokens for client credentials (RFC 6749 section 4.4) and in exchange (RFC 8693) |
+/// | `/device_authorization` | issues codes for devices (RFC 8628) |
+/// | `/device?user_code=…` | connects the device, for the user in [`Settings::user`] |
+/// | `/token` | redeems codes, device codes and refresh tokens, and issues tokens for client credentials (RFC 6749 section 4.4) and in exchange (RFC 8693) |
 /// | `/revoke` | revokes tokens (RFC 7009) |
 /// | `/userinfo` | `{"sub": user}`, and the claims of a [`ResourceOwner`] |
 /// | `/api/*` | returns the request as JSON |
@@ -170,6 +174,7 @@ struct Shared {
     url: String,
     settings: Mutex<Settings>,
     grants: Mutex<Grants>,
+    devices: Mutex<Devices>,
     proofs: Mutex<Proofs>,
     oauth1: Mutex<oauth1::Grants>,
     log: Mutex<Vec<LoggedRequest>>,
@@ -461,6 +466,7 @@ impl Drop for TestProvider {
 /// provider, and passes its [URL](TestProvider::url) to the others.
 pub fn provider_at(url: &str, name: &str) -> Provider {
     let mut provider = Provider::new(name, format!("{url}/authorize"), format!("{url}/token"));
+    provider.device_authorization_endpoint = Some(format!("{url}/device_authorization"));
     provider.revocation_endpoint = Some(format!("{url}/revoke"));
     provider.userinfo_endpoint = Some(format!("{url}/userinfo"));
     provider.api_base = Some(format!("{url}/api"));
@@ -475,6 +481,10 @@ impl Shared {
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
         locked(&self.grants)
+    }
+
+    fn devices(&self) -> MutexGuard<'_, Devices> {
+        locked(&self.devices)
     }
 
     fn proofs(&self) -> MutexGuard<'_, Proofs> {

@@ -61,7 +61,7 @@ pub trait ResourceOwner: fmt::Debug + Send + Sync {
 pub struct AuthorizationRequest<'a> {
     /// The client.
     pub client_id: &'a str,
-    /// The redirect URI to which the browser returns after the decision.
+    /// The redirect URI to which the browser returns after the decision. It is empty for a device (RFC 8628).
     pub redirect_uri: &'a str,
     /// The requested scope. It is empty with OAuth 1.0a, which has no scopes.
     pub scope: &'a str,

@@ -41,6 +41,8 @@ pub struct Settings {
     pub audiences: Vec<String>,
     /// Whether the callback contains `iss` (RFC 9207). The default is `false`.
     pub issuer_parameter: bool,
+    /// How long a device has to wait between two token requests (RFC 8628 section 3.2), in whole seconds. The default is one.
+    pub device_interval: Duration,
     /// Whether authorization requests must be pushed (RFC 9126 section 5). The default is `false`.
     pub requires_pushed_requests: bool,
     /// Whether clients must prove possession of a key to get a token (RFC 9449). Tokens are bound to a proved key in any
@@ -78,6 +80,7 @@ impl Default for Settings {
             scopes: Vec::new(),
             audiences: Vec::new(),
             issuer_parameter: false,
+            device_interval: Duration::from_secs(1),
             requires_pushed_requests: false,
             requires_dpop: false,
             dpop_nonce: None,

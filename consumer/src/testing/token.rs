@@ -46,6 +46,10 @@ impl Exchange<'_> {
                 Some(refresh_token) => self.shared.grants().refresh(&by, refresh_token, field("scope")),
                 None => return Reply::invalid_request("refresh_token is required"),
             },
+            Some("urn:ietf:params:oauth:grant-type:device_code") => match field("device_code") {
+                Some(device_code) => self.redeem_device_code(&by, device_code),
+                None => return Reply::invalid_request("device_code is required"),
+            },
             Some("client_credentials") => return self.client_credentials(&by),
             Some(TOKEN_EXCHANGE) => return self.exchange(&by),
             Some(_) => return Reply::bad_request("unsupported_grant_type", "grant_type is not supported"),

@@ -10,15 +10,16 @@ use oauth_dance_core::{Precondition, Token};
 use url::form_urlencoded;
 
 use super::finish::{First, Login, without_fragment};
-use super::parameters::{FORWARDED, Parameters};
-use super::{form, is_prefetch, private, split};
+use super::{form, private, split};
 use crate::app::hooks::Repeated;
 use crate::app::{OAuth, UserSource};
 use crate::browser::anonymous::AnonymousUser;
-use crate::browser::attempt::Attempt;
 use crate::browser::outcome::{Ended, LoginOutcome};
 use crate::browser::user::User;
 use crate::error::LoginError;
+use crate::login::attempt::Attempt;
+use crate::login::is_prefetch;
+use crate::login::parameters::{FORWARDED, Parameters};
 use crate::protocol::registered::Registered;
 
 pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {

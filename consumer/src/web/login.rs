@@ -2,26 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::Request;
+use axum::extract;
 use axum::response::{Redirect, Response};
 use http::request::Parts;
 use http::{Method, header};
-use oauth_dance_core::{OAuth1Token, Secret};
-use oauth2::PkceCodeChallenge;
-use url::Url;
 
 use super::same_origin::is_cross_site;
-use super::{form, is_prefetch, pages, private, query, split};
+use super::{form, pages, private, split};
 use crate::app::OAuth;
 use crate::app::hooks::BeforeLogin;
-use crate::browser::attempt::Attempt;
-use crate::browser::user::User;
-use crate::config::issuer::OPENID_SCOPE;
-use crate::error::{LoginError, TokenEndpointError};
-use crate::protocol::oauth2::authorize::authorization_request;
-use crate::protocol::oauth2::pushed_request;
+use crate::error::LoginError;
+use crate::login::request::Request;
+use crate::login::{is_prefetch, query};
 use crate::protocol::registered::Registered;
-use crate::protocol::{dpop, oauth1};
 
 /// The size limit of a parameter that the request sets.
 const MAX_PARAMETER: usize = 512;
@@ -29,7 +22,7 @@ const MAX_PARAMETER: usize = 512;
 /// instead.
 const MAX_SCOPES: usize = 1024;
 
-pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
+pub(super) async fn handle(oauth: OAuth, request: extract::Request) -> Response {
     let (mut parts, query, body) = split(request);
     let provider = super::provider_of(&mut parts).await;
     let query = match parts.method {
@@ -83,13 +76,12 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         return Err(LoginError::ReservedParameter { parameter: parameter.clone() });
     }
     let registered = registered.complete(oauth.http()).await?;
-    let (attempt, url) = match &registered.oauth1 {
-        None => begin(oauth, &registered, &scopes, params, next, user.as_ref()).await?,
-        Some(_) if !scopes.is_empty() => {
-            return Err(LoginError::ReservedParameter { parameter: "scope".to_owned() });
-        }
-        Some(client) => begin_oauth1(oauth, &registered, client, params, next, user.as_ref()).await?,
-    };
+    let mut attempt = oauth.inner.attempts.start(&registered.declared.name, next, user.as_ref());
+    let has_room = scopes.iter().map(String::len).sum::<usize>() <= MAX_SCOPES;
+    attempt.scopes = (scopes != registered.declared.scopes && has_room).then(|| scopes.clone());
+    let redirect_uri = registered.redirect_uri();
+    let request = Request { http: oauth.http(), registered: &registered, redirect_uri, scopes: &scopes };
+    let (attempt, url) = request.begin(attempt, params).await?;
 
     let mut response = private(Redirect::to(url.as_str()));
     for cookie in oauth.inner.attempts.remember(&attempt, &parts.headers) {
@@ -114,63 +106,4 @@ fn parameters(
         };
     }
     Ok(params)
-}
-
-/// An OAuth 2.0 attempt, and the URL to redirect the browser to.
-async fn begin(
-    oauth: &OAuth,
-    registered: &Registered,
-    scopes: &[String],
-    mut params: BTreeMap<String, String>,
-    next: String,
-    user: Option<&User>,
-) -> Result<(Attempt, Url), LoginError> {
-    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-    let verifier = Secret::new(verifier.secret().as_str());
-    let mut attempt = oauth.inner.attempts.start(&registered.declared.name, &verifier, next, user);
-    let has_room = scopes.iter().map(String::len).sum::<usize>() <= MAX_SCOPES;
-    attempt.scopes = (scopes != registered.declared.scopes && has_room).then(|| scopes.to_vec());
-    let key = registered.dpop_key(None);
-    if let Some(key) = &key {
-        attempt.bind(key);
-        let thumbprint = dpop::thumbprint(key).ok_or(TokenEndpointError::Proof)?;
-        params.insert("dpop_jkt".to_owned(), thumbprint);
-    }
-    if registered.openid.is_some() && scopes.iter().any(|scope| scope == OPENID_SCOPE) {
-        attempt.expect_id_token(!registered.declared.quirks.without_nonce);
-        attempt.expect_sign_in_within(params.get("max_age"));
-        params.extend(attempt.nonce.clone().map(|nonce| ("nonce".to_owned(), nonce)));
-    }
-    if registered.declared.quirks.form_post {
-        params.insert("response_mode".to_owned(), "form_post".to_owned());
-    }
-    let (mut url, mut params) =
-        authorization_request(registered, registered.redirect_uri(), &attempt.state, &challenge, scopes, params);
-    if let Some(endpoint) = registered.pushed_authorization_request_endpoint() {
-        let pushed = pushed_request::push(oauth.http(), registered, endpoint, &params, key.as_ref()).await;
-        let request_uri = pushed.map_err(LoginError::PushedRequest)?;
-        params.retain(|(name, _)| name == "client_id");
-        params.push(("request_uri".to_owned(), request_uri.expose().to_owned()));
-    }
-    url.query_pairs_mut().extend_pairs(params);
-    Ok((attempt, url))
-}
-
-/// An OAuth 1.0a attempt, and the URL to redirect the browser to. The secret of the temporary credentials is sealed in the
-/// attempt.
-async fn begin_oauth1(
-    oauth: &OAuth,
-    registered: &Registered,
-    client: &oauth1::Client,
-    params: BTreeMap<String, String>,
-    next: String,
-    user: Option<&User>,
-) -> Result<(Attempt, Url), LoginError> {
-    let (http, now) = (oauth.http(), oauth.http().clock.now());
-    let temporary = oauth1::temporary_credentials(http, client, registered.redirect_uri(), now).await?;
-    let OAuth1Token { token, token_secret, .. } = temporary;
-    let url = oauth1::authorization_url(registered.authorization_endpoint(), &token, params);
-    let state = token.expose().to_owned();
-    let attempt = oauth.inner.attempts.start_as(state, &registered.declared.name, &token_secret, next, user);
-    Ok((attempt, url))
 }

@@ -13,10 +13,11 @@ use http::{HeaderValue, header};
 use oauth_dance_core::{Token, random_bytes};
 use url::Url;
 
-use super::{private, query, split};
+use super::{private, split};
 use crate::app::OAuth;
 use crate::browser::user::User;
 use crate::error::ConnectError;
+use crate::login::query;
 
 impl OAuth {
     /// Redirects the browser to the provider to end the user's session there too, and then to `next`, a path of this

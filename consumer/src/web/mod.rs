@@ -12,8 +12,6 @@ mod layer;
 mod login;
 pub(crate) mod logout;
 mod pages;
-mod parameters;
-mod query;
 mod rejection;
 pub(crate) mod same_origin;
 
@@ -23,7 +21,7 @@ use axum::extract::{FromRequestParts as _, OriginalUri, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, get, on};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderValue, StatusCode, Uri, header};
 use oauth_dance_core::BoxError;
 use tracing::Instrument as _;
 
@@ -134,16 +132,6 @@ impl OAuth {
         };
         private(response)
     }
-}
-
-/// Whether the browser, or a script on the page, only prefetches: the user has not opened the page yet. Fetch and the
-/// Speculation Rules use `Sec-Purpose`, older browsers `Purpose`, `X-Purpose` or `X-Moz`, and Turbo `X-Sec-Purpose`.
-fn is_prefetch(headers: &HeaderMap) -> bool {
-    let is_purpose = |name: &HeaderName| name.as_str().ends_with("purpose") || name == "x-moz";
-    let values = headers.iter().filter(|(name, _)| is_purpose(name)).filter_map(|(_, value)| value.to_str().ok());
-    values
-        .map(str::to_ascii_lowercase)
-        .any(|value| ["prefetch", "prerender", "preview"].iter().any(|ahead| value.contains(ahead)))
 }
 
 /// Counts the outcomes of logins, for the operator of the application. The labels are from its configuration and this code.

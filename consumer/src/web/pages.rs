@@ -1,7 +1,5 @@
 //! The plain default pages. They need no script, and every text in them is escaped.
 
-use std::fmt;
-
 use axum::Json;
 use axum::response::{Html, IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, header};
@@ -11,9 +9,8 @@ use super::private;
 use super::rejection::accepts_html;
 use crate::app::OAuth;
 use crate::error::{ConnectError, LoginError};
+use crate::html::{self, Escaped, sentence};
 use crate::protocol::registered::Registered;
-
-const STYLE: &str = include_str!("pages.css");
 
 /// Describes a failure and what to do next: in HTML or, for a program, in JSON.
 pub(super) fn failure(
@@ -90,47 +87,6 @@ pub(super) fn confirm(oauth: &OAuth, registered: &Registered, next: &str) -> Res
 }
 
 fn page(heading: &str, body: &str) -> Response {
-    let heading = Escaped(heading);
-    let html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{heading}</title>\
-         <style>{STYLE}</style></head><body><main><h1>{heading}</h1>{body}</main></body></html>"
-    );
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
-    ([(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy))], Html(html)).into_response()
-}
-
-fn sentence(text: &str) -> String {
-    let mut characters = text.chars();
-    let first = characters.next().map(|first| first.to_ascii_uppercase());
-    first.into_iter().chain(characters).collect()
-}
-
-/// Text that is escaped for HTML, in elements and quoted attributes.
-struct Escaped<'a>(&'a str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                _ => write!(f, "{character}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_cannot_become_markup() {
-        assert_eq!(Escaped("<a href='x\"'>&").to_string(), "&lt;a href=&#39;x&quot;&#39;&gt;&amp;");
-    }
+    let policy = [(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(html::POLICY))];
+    (policy, Html(html::document(heading, body))).into_response()
 }

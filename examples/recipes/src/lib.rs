@@ -45,6 +45,7 @@ mod pages {
         logout: "guide/logout.md";
         openid: "openid.md";
         operating: "operating.md";
+        native: "guide/native.md";
         providers: "guide/providers.md";
         setup: "guide/setup.md";
         storage: "guide/storage.md";

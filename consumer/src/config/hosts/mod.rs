@@ -102,6 +102,7 @@ impl KnownHosts {
         let endpoints = [&provider.authorization_endpoint, &provider.token_endpoint];
         let optional = [
             &provider.pushed_authorization_request_endpoint,
+            &provider.device_authorization_endpoint,
             &provider.revocation_endpoint,
             &provider.userinfo_endpoint,
             &provider.api_base,

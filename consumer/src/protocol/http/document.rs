@@ -12,7 +12,7 @@ use super::text::bare_name;
 /// Prefixes that some APIs put before JSON, so that no script can include it.
 const GUARDS: [&str; 5] = [")]}',", ")]}'", "while(1);", "for(;;);", "throw 1;"];
 /// The fields that distinguish a form from other text, in any spelling.
-const FORM_FIELDS: [&str; 5] = ["accesstoken", "refreshtoken", "error", "oauthtoken", "oauthproblem"];
+const FORM_FIELDS: [&str; 6] = ["accesstoken", "refreshtoken", "error", "oauthtoken", "oauthproblem", "devicecode"];
 /// A longer name is not a function around JSON.
 const MAX_FUNCTION: usize = 64;
 /// How many positions in a text are tried as the beginning of an object.

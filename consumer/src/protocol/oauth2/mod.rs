@@ -2,6 +2,8 @@
 
 mod authenticated;
 pub(crate) mod authorize;
+#[cfg(feature = "native")]
+pub(crate) mod device;
 pub(crate) mod pushed_request;
 pub(crate) mod revoke;
 pub(crate) mod token_request;

@@ -31,6 +31,25 @@ pub(crate) async fn exchange_code(
     requested(http, registered, &form, format, &[code, verifier], key, now).await
 }
 
+/// Redeems a device code (RFC 8628 section 3.4) for a token, bound to `key` if there is one.
+#[cfg(feature = "native")]
+pub(crate) async fn redeem_device_code(
+    http: &HttpClients,
+    registered: &Registered,
+    device_code: &Secret,
+    key: Option<DpopKey>,
+    now: Timestamp,
+) -> Result<OAuth2Token, TokenEndpointError> {
+    let device_code = device_code.expose();
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+        ("device_code", device_code),
+        // Section 3.4 requires it of clients that do not authenticate, and some providers of every client.
+        ("client_id", registered.client_id.as_str()),
+    ];
+    requested(http, registered, &form, registered.declared.quirks.token_request, &[device_code], key, now).await
+}
+
 /// Requests a token with a grant that spends nothing: the client's own credentials (RFC 6749 section 4.4), or a token that
 /// is exchanged (RFC 8693). `secret` is a secret in the form.
 pub(crate) async fn request(

@@ -14,6 +14,7 @@ pub(crate) struct Discovered {
     pub(crate) token_endpoint: Option<Url>,
     /// Set only if the issuer requires pushed requests.
     pub(crate) pushed_authorization_request_endpoint: Option<Url>,
+    pub(crate) device_authorization_endpoint: Option<Url>,
     pub(crate) userinfo_endpoint: Option<Url>,
     pub(crate) revocation_endpoint: Option<Url>,
     pub(crate) names_itself_in_callbacks: bool,

@@ -75,6 +75,7 @@ impl Metadata {
             pushed_authorization_request_endpoint: endpoint("pushed_authorization_request_endpoint")
                 .ok()
                 .filter(|_| requires_pushed_requests),
+            device_authorization_endpoint: optional("device_authorization_endpoint"),
             userinfo_endpoint: optional("userinfo_endpoint"),
             revocation_endpoint: optional("revocation_endpoint"),
             names_itself_in_callbacks: flag(members, "authorization_response_iss_parameter_supported"),

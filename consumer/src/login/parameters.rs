@@ -14,19 +14,19 @@ use crate::protocol::registered::Registered;
 /// Some providers issue codes of up to about 4 KiB.
 const MAX_CODE: usize = 8 * 1024;
 /// The fields of a form that the callback uses. Data about the user does not belong in a URL.
-pub(super) const FORWARDED: [&str; 8] =
+pub(crate) const FORWARDED: [&str; 8] =
     ["state", "code", "error", "error_description", "iss", "error_reason", "error_code", "error_message"];
 
 /// The parameters of an authorization response (RFC 6749 sections 4.1.2 and 4.1.2.1, RFC 9207). Others are ignored.
-pub(super) struct Parameters {
-    pub(super) state: String,
+pub(crate) struct Parameters {
+    pub(crate) state: String,
     code: Option<Secret>,
     error: Option<(String, Option<String>)>,
     issuer: Option<String>,
 }
 
 impl Parameters {
-    pub(super) fn read(registered: &Registered, query: &str) -> Result<Self, LoginError> {
+    pub(crate) fn read(registered: &Registered, query: &str) -> Result<Self, LoginError> {
         if registered.oauth1.is_some() { Self::read_oauth1(query) } else { Self::read_oauth2(query) }
     }
 
@@ -81,7 +81,7 @@ impl Parameters {
     }
 
     /// The code, if the response is from the expected issuer and grants access.
-    pub(super) fn granted(self, registered: &Registered) -> Result<Secret, LoginError> {
+    pub(crate) fn granted(self, registered: &Registered) -> Result<Secret, LoginError> {
         let is_expected = match (&registered.issuer, &self.issuer) {
             (Some(expected), Some(found)) => expected.is(found),
             (_, None) => !registered.requires_issuer(),
@@ -105,7 +105,7 @@ impl Parameters {
 /// 4.1.2.1. Others are `user_cancelled_login` and `user_cancelled_authorize` of LinkedIn and Apple, Facebook's
 /// `user_denied`, Smartcar's `oem_cancelled_login`, and `user_refused` and `permission_denied` of the OAuth Problem
 /// Reporting extension.
-fn is_denial(code: &str) -> bool {
+pub(crate) fn is_denial(code: &str) -> bool {
     let words = ["denied", "cancelled", "canceled", "refused", "declined", "rejected"];
     let mut parts = code.split(|c: char| !c.is_ascii_alphanumeric());
     parts.any(|part| words.iter().chain(&["cancel", "deny"]).any(|word| part.eq_ignore_ascii_case(word)))

@@ -8,7 +8,7 @@ use crate::error::LoginError;
 const MAX_QUERY: usize = 32 * 1024;
 
 /// A parameter that may occur once or not at all (RFC 6749 section 3.1).
-pub(super) fn one(query: &str, name: &str) -> Result<Option<String>, LoginError> {
+pub(crate) fn one(query: &str, name: &str) -> Result<Option<String>, LoginError> {
     if query.len() > MAX_QUERY {
         return Err(LoginError::Malformed("the query is too long"));
     }
@@ -21,7 +21,7 @@ pub(super) fn one(query: &str, name: &str) -> Result<Option<String>, LoginError>
 }
 
 /// The first value of a parameter that affects no decision, so that it may be repeated.
-pub(super) fn first(query: &str, name: &str) -> Option<String> {
+pub(crate) fn first(query: &str, name: &str) -> Option<String> {
     let value = form_urlencoded::parse(query.as_bytes()).find(|(found, _)| found == name)?.1.into_owned();
     (!value.is_empty()).then_some(value)
 }

@@ -1,0 +1,180 @@
+//! The end of a login: a code becomes a token, the token is verified, and then stored.
+//!
+//! The token is stored with retries, as the user would otherwise have to log in again. If it cannot be stored or fails
+//! verification, it is revoked, unless that could revoke an earlier token of the same grant.
+
+use std::time::Duration;
+
+use oauth_dance_core::{OAuth2Token, Precondition, Secret, StorageError, Token, TokenKey, Tokens, TokensError};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::attempt::Attempt;
+use crate::error::LoginError;
+use crate::protocol::http::HttpClients;
+use crate::protocol::oauth1;
+use crate::protocol::oauth2::revoke::revoke_grant;
+use crate::protocol::oauth2::token_request;
+use crate::protocol::openid::identity::Identity;
+use crate::protocol::registered::Registered;
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// For how long writes to a failing storage are retried, as a fraction of the timeout of a request to the provider.
+const RETRY_FRACTION: u32 = 4;
+
+/// What is known about an earlier token. If both tokens are of the same grant, revoking one may revoke the other.
+pub(crate) enum Earlier {
+    /// There was no token under this key.
+    None(TokenKey),
+    Some,
+    Unknown,
+}
+
+impl Earlier {
+    /// What is known before the code is redeemed.
+    pub(crate) async fn of(tokens: &Tokens, key: Option<&TokenKey>) -> Self {
+        let Some(key) = key else { return Self::Unknown };
+        match tokens.get(key).await {
+            Ok(None) => Self::None(key.clone()),
+            Ok(Some(_)) => Self::Some,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// A token, and the verified identity of its owner.
+pub(crate) struct Redeemed {
+    pub(crate) token: Token,
+    pub(crate) identity: Option<Identity>,
+}
+
+/// A login whose response has arrived.
+#[derive(Clone, Copy)]
+pub(crate) struct Redeemer<'a> {
+    pub(crate) http: &'a HttpClients,
+    pub(crate) tokens: &'a Tokens,
+    pub(crate) registered: &'a Registered,
+    pub(crate) earlier: &'a Earlier,
+}
+
+impl Redeemer<'_> {
+    /// Redeems a code.
+    pub(crate) async fn redeem(
+        &self,
+        attempt: &Attempt,
+        redirect_uri: &str,
+        code: &Secret,
+    ) -> Result<Redeemed, LoginError> {
+        let Self { http, registered, .. } = self;
+        let now = http.clock.now();
+        let Some(client) = &registered.oauth1 else {
+            let (key, verifier) = (registered.dpop_key(attempt.dpop_key()), &attempt.verifier);
+            let code = code.expose();
+            let token = token_request::exchange_code(http, registered, redirect_uri, code, verifier, key, now).await?;
+            return self.identified(attempt, token).await;
+        };
+        let endpoint = registered.token_endpoint();
+        let temporary = oauth1::Credentials { token: &attempt.state, secret: &attempt.verifier };
+        let token = oauth1::token_credentials(http, client, endpoint, temporary, code.expose(), now).await?;
+        Ok(Redeemed { token: token.into(), identity: None })
+    }
+
+    /// A token with the verified identity in its ID token, if OpenID Connect was requested. A login with an ID token that
+    /// fails verification fails.
+    pub(crate) async fn identified(&self, attempt: &Attempt, mut token: OAuth2Token) -> Result<Redeemed, LoginError> {
+        let identity = self.or_revoke(Some(&token), self.identify(attempt, &token).await).await?;
+        token.subject = identity.as_ref().map(Identity::subject);
+        Ok(Redeemed { token: token.into(), identity })
+    }
+
+    async fn identify(&self, attempt: &Attempt, token: &OAuth2Token) -> Result<Option<Identity>, LoginError> {
+        let Self { http, registered, .. } = self;
+        let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
+        let (expected, now) = (attempt.id_token_expectations(), http.clock.now());
+        Ok(Some(openid.verify(token, expected, &registered.client_id, http, now).await?))
+    }
+
+    /// Removes the ID token unless the provider's declaration asks to store it.
+    pub(crate) fn retain_id_token_if_declared(&self, token: &mut Token) {
+        if let Token::OAuth2(token) = token {
+            token.id_token = token.id_token.take().filter(|_| self.registered.declared.store_id_token);
+        }
+    }
+
+    /// Stores the token over any earlier one: a new login always takes precedence. Otherwise revokes it.
+    pub(crate) async fn store(&self, key: &TokenKey, token: &Token) -> Result<(), LoginError> {
+        match self.put(key, token).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.revoke_unstored(key, token).await;
+                Err(LoginError::Storage(error))
+            }
+        }
+    }
+
+    /// Stores the token, with retries.
+    pub(crate) async fn put(&self, key: &TokenKey, token: &Token) -> Result<(), TokensError> {
+        let Self { http, tokens, registered, .. } = self;
+        let give_up = Instant::now() + http.limits.timeout / RETRY_FRACTION;
+        let mut pause = FIRST_RETRY;
+        loop {
+            let written = if registered.declared.quirks.new_login_ends_grant {
+                tokens.put(key, token, Precondition::Always).await
+            } else {
+                tokens.put_login(key, token).await
+            };
+            let error = match written {
+                Ok(_) => return Ok(()),
+                Err(error) if !may_be_temporary(&error) || Instant::now() + pause > give_up => return Err(error),
+                Err(error) => error,
+            };
+            tracing::warn!(
+                provider = registered.declared.name,
+                error = &error as &dyn std::error::Error,
+                "the token of a login was not stored; the write is retried"
+            );
+            sleep(pause).await;
+            pause = LONGEST_RETRY.min(pause * 2);
+        }
+    }
+
+    /// Revokes a token that will not be stored, because this login has failed. Otherwise a provider that issues a refresh
+    /// token only once, such as Google, would issue none at the next login.
+    pub(crate) async fn or_revoke<T>(
+        &self,
+        token: Option<&OAuth2Token>,
+        step: Result<T, LoginError>,
+    ) -> Result<T, LoginError> {
+        if step.is_err() && matches!(self.earlier, Earlier::None(_)) {
+            self.revoke(token).await;
+        }
+        step
+    }
+
+    /// Revokes the token, which is stored nowhere, if there is certainly no earlier token of the same grant that would be
+    /// revoked with it. If the storage is unavailable, that is not certain.
+    pub(crate) async fn revoke_unstored(&self, key: &TokenKey, token: &Token) {
+        if matches!(self.earlier, Earlier::Some) {
+            return;
+        }
+        let is_first = match timeout(self.http.limits.timeout, self.tokens.get(key)).await {
+            Ok(Ok(found)) => found.is_none(),
+            Ok(Err(_)) | Err(_) => matches!(self.earlier, Earlier::None(known) if known == key),
+        };
+        if is_first {
+            self.revoke(token.as_oauth2()).await;
+        }
+    }
+
+    /// Revokes a token of OAuth 2.0. A token of OAuth 1.0a cannot be revoked.
+    async fn revoke(&self, token: Option<&OAuth2Token>) {
+        let Some(token) = token else { return };
+        let _ = timeout(self.http.limits.timeout, revoke_grant(self.http, self.registered, token)).await;
+    }
+}
+
+/// Whether a retry may succeed.
+fn may_be_temporary(error: &TokensError) -> bool {
+    let TokensError::Storage(error) = error else { return false };
+    matches!(error, StorageError::Unavailable { .. } | StorageError::Ambiguous { .. } | StorageError::Conflict)
+}
