@@ -6,7 +6,8 @@
 // its standard input does, so it never outlives whoever started it. Any login name and password are accepted.
 //
 // Settings, as JSON in the first argument; `clients` is required:
-//   clients         oidc-provider's client metadata; redirect_uris are needed, the rest has defaults
+//   clients         oidc-provider's client metadata; redirect_uris are needed, the rest has defaults. The client credentials
+//                   grant and token exchange (RFC 8693) work for clients that have these grant types
 //   accessTokenTtl  seconds an access token lives (3600)
 //   clockTolerance  seconds for which expired tokens are still accepted (0)
 //   dpopNonce       whether every DPoP proof must have the server's nonce (false)
@@ -23,7 +24,10 @@ import { text } from 'node:stream/consumers';
 
 console.info = console.error; // standard output belongs to the one line of JSON
 
-const { default: Provider } = await import('oidc-provider');
+const { default: Provider, errors } = await import('oidc-provider');
+
+const tokenExchange = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const accessTokenType = 'urn:ietf:params:oauth:token-type:access_token';
 
 const settings = { accessTokenTtl: 3600, clockTolerance: 0, dpopNonce: false, ...JSON.parse(process.argv[2] ?? '{}') };
 if (!Array.isArray(settings.clients)) {
@@ -49,6 +53,7 @@ process.stdin.on('end', () => process.exit(0));
 function application() {
   const provider = new Provider(issuer, configuration());
   provider.on('server_error', (_ctx, error) => console.error(error));
+  registerTokenExchange(provider);
   provider.use(testRoutes);
   provider.use(record);
   return provider;
@@ -71,6 +76,7 @@ function configuration() {
     cookies: { keys: [randomBytes(32).toString('base64url')] },
     features: {
       deviceFlow: { enabled: true },
+      clientCredentials: { enabled: true },
       devInteractions: { enabled: true },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.dpopNonce },
       pushedAuthorizationRequests: { enabled: true },
@@ -85,6 +91,7 @@ function configuration() {
     ttl: {
       AccessToken: () => settings.accessTokenTtl,
       AuthorizationCode: 60,
+      ClientCredentials: () => settings.accessTokenTtl,
       Grant: 3600,
       IdToken: 3600,
       Interaction: 3600,
@@ -92,6 +99,34 @@ function configuration() {
       Session: 3600,
     },
   };
+}
+
+// oidc-provider has no token exchange of its own, so this is a grant type in the way that its documentation describes. The
+// new token belongs to the grant of the subject token, and ends with it.
+function registerTokenExchange(provider) {
+  const names = ['audience', 'requested_token_type', 'scope', 'subject_token', 'subject_token_type'];
+  const exchange = async (ctx) => {
+    const { client, params } = ctx.oidc;
+    if (params.subject_token_type !== accessTokenType || !params.audience) {
+      throw new errors.InvalidRequest('an access token and an audience are required');
+    }
+    const subject = await provider.AccessToken.find(params.subject_token);
+    if (!subject || subject.clientId !== client.clientId) {
+      throw new errors.InvalidRequest('the subject token is unknown, expired or revoked');
+    }
+    const { accountId, claims, grantId } = subject;
+    const scope = params.scope ?? subject.scope;
+    const token = new provider.AccessToken({ accountId, claims, client, grantId, gty: 'token_exchange', scope });
+    const value = await token.save();
+    ctx.body = {
+      access_token: value,
+      expires_in: token.expiration,
+      issued_token_type: accessTokenType,
+      scope,
+      token_type: 'Bearer',
+    };
+  };
+  provider.registerGrantType(tokenExchange, exchange, names, ['audience']);
 }
 
 function claims(id) {
