@@ -75,8 +75,8 @@ function configuration() {
     clockTolerance: settings.clockTolerance, // without it expired tokens are accepted for another 15 seconds
     cookies: { keys: [randomBytes(32).toString('base64url')] },
     features: {
-      deviceFlow: { enabled: true },
       clientCredentials: { enabled: true },
+      deviceFlow: { enabled: true },
       devInteractions: { enabled: true },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.dpopNonce },
       pushedAuthorizationRequests: { enabled: true },
