@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oauth_dance_core::{
-    Filter, Page, PageRequest, Precondition, Record, StorageError, TokenStorage, Version, Versioned,
+    Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version, Versioned,
 };
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -82,57 +82,16 @@ pub async fn the_storage_recovers(on: Arc<TestedStorage>) -> PropertyResult {
 /// Classify an error by what was sent before it: if the statement was not sent, nothing has changed
 /// (`Unavailable`). If its reply was lost, the effect is unknown (`Ambiguous`).
 pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult {
-    let old = Record::new("old").with_key_id(Some("old".to_owned()));
     let mut untouched = Vec::new();
     for fault in [Fault::CutReply, Fault::Down, Fault::Silent] {
         reads_fail(&on, fault).await?;
-        for (name, when) in [("always", Some(false)), ("version", Some(true)), ("absent", None)] {
-            let key = key(&format!("{fault:?} {name}"))?;
-            let before = match when {
-                Some(_) => Some(on.storage().put(&key, &old, Precondition::Always).await?),
-                None => None,
-            };
-            let when = match (when, before) {
-                (Some(true), Some(version)) => Precondition::Version(version),
-                (Some(_), _) => Precondition::Always,
-                (None, _) => Precondition::Absent,
-            };
-            on.harness().inject(fault).await?;
-            let written = in_time(&on, on.storage().put(&key, &rich("new"), when)).await;
-            heal(&on).await?;
-            let found = on.storage().get(&key).await?;
-            let changed = found.as_ref().map(|found| found.version) != before;
-            let mut wanted = if changed { rich("new") } else { old.clone() };
-            let whole = found.as_ref().is_none_or(|found| {
-                let has_same_end = found.value.retain_for.is_some() == wanted.retain_for.is_some();
-                wanted.retain_for = found.value.retain_for;
-                has_same_end && found.value == wanted
-            });
-            let put = Call::put(&key, &rich("new"), when);
-            ensure!(whole, "{fault:?}: get after {put} is neither the old nor the new record: {}", found.show());
-            let written = written?.map(|_| true);
-            is_honest(&written, changed, &format!("{fault:?}: {put}"))?;
-            if on.capabilities().listable {
-                list_will_agree(&on, &key, &format!("{fault:?}: after {put}")).await?;
-            }
-            if !changed && !matches!(written, Err(StorageError::Ambiguous { .. })) {
-                untouched.push((key, before));
-            }
-        }
-        let key = key(&format!("{fault:?} delete"))?;
-        let before = on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
-        on.harness().inject(fault).await?;
-        let deleted = in_time(&on, on.storage().delete(&key, None)).await;
-        heal(&on).await?;
-        let changed = on.storage().get(&key).await?.is_none();
-        let deleted = deleted?;
-        let delete = format!("{fault:?}: {}", Call::delete(&key, None));
-        is_honest(&deleted, changed, &delete)?;
-        if on.capabilities().listable {
-            list_will_agree(&on, &key, &format!("after {delete}")).await?;
-        }
-        if !changed && !matches!(deleted, Err(StorageError::Ambiguous { .. })) {
-            untouched.push((key, Some(before)));
+        untouched.extend(changes_are_honest(&on, fault).await?);
+    }
+    // A write may consist of several requests, of which any may lose its reply.
+    for replies in 1..=3 {
+        match changes_are_honest(&on, Fault::CutReplyAfter(replies)).await {
+            Err(Stop::NotApplicable(_)) => break,
+            unchanged => untouched.extend(unchanged?),
         }
     }
     on.set_permit(None);
@@ -147,6 +106,62 @@ pub async fn an_error_means_old_or_new(on: Arc<TestedStorage>) -> PropertyResult
         );
     }
     Ok(())
+}
+
+/// Writes and deletes during the fault. Returns the keys of which a result said that nothing has changed, with the versions
+/// that they have to keep.
+async fn changes_are_honest(on: &TestedStorage, fault: Fault) -> PropertyResult<Vec<(TokenKey, Option<Version>)>> {
+    let old = Record::new("old").with_key_id(Some("old".to_owned()));
+    let mut untouched = Vec::new();
+    for (name, when) in [("always", Some(false)), ("version", Some(true)), ("absent", None)] {
+        let key = key(&format!("{fault:?} {name}"))?;
+        let before = match when {
+            Some(_) => Some(on.storage().put(&key, &old, Precondition::Always).await?),
+            None => None,
+        };
+        let when = match (when, before) {
+            (Some(true), Some(version)) => Precondition::Version(version),
+            (Some(_), _) => Precondition::Always,
+            (None, _) => Precondition::Absent,
+        };
+        on.harness().inject(fault).await?;
+        let written = in_time(on, on.storage().put(&key, &rich("new"), when)).await;
+        heal(on).await?;
+        let found = on.storage().get(&key).await?;
+        let changed = found.as_ref().map(|found| found.version) != before;
+        let mut wanted = if changed { rich("new") } else { old.clone() };
+        let whole = found.as_ref().is_none_or(|found| {
+            let has_same_end = found.value.retain_for.is_some() == wanted.retain_for.is_some();
+            wanted.retain_for = found.value.retain_for;
+            has_same_end && found.value == wanted
+        });
+        let put = Call::put(&key, &rich("new"), when);
+        ensure!(whole, "{fault:?}: get after {put} is neither the old nor the new record: {}", found.show());
+        let written = written?.map(|_| true);
+        is_honest(&written, changed, &format!("{fault:?}: {put}"))?;
+        if on.capabilities().listable {
+            list_will_agree(on, &key, &format!("{fault:?}: after {put}")).await?;
+        }
+        if !changed && !matches!(written, Err(StorageError::Ambiguous { .. })) {
+            untouched.push((key, before));
+        }
+    }
+    let key = key(&format!("{fault:?} delete"))?;
+    let before = on.storage().put(&key, &Record::new("old"), Precondition::Always).await?;
+    on.harness().inject(fault).await?;
+    let deleted = in_time(on, on.storage().delete(&key, None)).await;
+    heal(on).await?;
+    let changed = on.storage().get(&key).await?.is_none();
+    let deleted = deleted?;
+    let delete = format!("{fault:?}: {}", Call::delete(&key, None));
+    is_honest(&deleted, changed, &delete)?;
+    if on.capabilities().listable {
+        list_will_agree(on, &key, &format!("after {delete}")).await?;
+    }
+    if !changed && !matches!(deleted, Err(StorageError::Ambiguous { .. })) {
+        untouched.push((key, Some(before)));
+    }
+    Ok(untouched)
 }
 
 /// A read whose reply is cut off returns an error.
@@ -382,6 +397,11 @@ pub(crate) async fn in_time<T>(on: &TestedStorage, call: impl Future<Output = T>
 /// Ends the fault, and waits until the storage works again.
 pub(crate) async fn heal(on: &TestedStorage) -> PropertyResult {
     on.harness().heal().await?;
+    responds(on, "the fault ended").await
+}
+
+/// Waits until the storage works again.
+pub(crate) async fn responds(on: &TestedStorage, since: &str) -> PropertyResult {
     let key = key("probe")?;
     let (bound, begun) = (on.harness().time_limit() / 3, Instant::now());
     let get = Call::get(&key);
@@ -392,9 +412,9 @@ pub(crate) async fn heal(on: &TestedStorage) -> PropertyResult {
             Ok(Ok(_)) => return Ok(()),
             _ if !left.is_zero() => sleep(Duration::from_millis(20)).await,
             Ok(found) => {
-                return Err(Stop::failed(format_args!("{get} is {} {bound:?} after the fault ended", found.show())));
+                return Err(Stop::failed(format_args!("{get} is {} {bound:?} after {since}", found.show())));
             }
-            Err(_) => return Err(Stop::failed(format_args!("{get} did not return {bound:?} after the fault ended"))),
+            Err(_) => return Err(Stop::failed(format_args!("{get} did not return {bound:?} after {since}"))),
         }
     }
 }

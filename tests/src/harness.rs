@@ -76,7 +76,7 @@ pub fn server_from_env(name: &str) -> HarnessResult<String> {
 /// | retention to the second, without waiting | [`advance`](Self::advance) |
 /// | secrets on the medium and in logs | [`raw_dump`](Self::raw_dump), [`printed`](Self::printed) |
 /// | corrupt records | [`corrupt`](Self::corrupt) |
-/// | outages, lost replies, crashes of the server | [`inject`](Self::inject), [`heal`](Self::heal) |
+/// | outages, lost replies, crashes and failovers of the server | [`inject`](Self::inject), [`heal`](Self::heal) |
 /// | several processes | [`process`](Self::process) |
 ///
 /// A default method returns [`HarnessError::Cannot`], or does nothing. If the storage declares a
@@ -193,9 +193,12 @@ pub trait Harness: Send + Sync + 'static {
             Fault::Silent => "make the server silent",
             Fault::CutReply => "cut the server's replies",
             Fault::CutNextReply => "cut one reply of the server",
+            Fault::CutReplyAfter(_) => "cut a later reply of the server",
             Fault::Crash => "crash the server",
             Fault::ReadOnly => "make the server read-only",
             Fault::Full => "fill the medium",
+            Fault::Failover => "kill one of several servers",
+            Fault::Isolated => "suspend one of several servers",
         }))
     }
 
@@ -247,12 +250,22 @@ pub enum Fault {
     /// The server executes requests, and the connection breaks before the next reply only. A storage that retries the call
     /// then encounters the effect of its first attempt.
     CutNextReply,
+    /// The next replies arrive, as many as the number says, and then the connection breaks once, as in
+    /// [`CutNextReply`](Self::CutNextReply): a call that sends several requests loses the reply to a later one.
+    CutReplyAfter(usize),
     /// The server is killed (`kill -9`). [`Harness::heal`] starts it again.
     Crash,
     /// The server accepts reads and rejects writes.
     ReadOnly,
     /// The medium has no space left.
     Full,
+    /// One of several servers is killed (`kill -9`): the one that accepts writes, if there is only one.
+    /// [`Harness::inject`] returns once the others have taken over, and [`Harness::heal`] starts the server again.
+    Failover,
+    /// One of several servers stops responding, as in [`Failover`](Self::Failover) the one that accepts writes, and the
+    /// others take over. In [`Harness::heal`] it continues, with the requests that have waited for it and with what it knew
+    /// before: a process that is suspended and resumed, or a server whose network breaks and comes back.
+    Isolated,
 }
 
 impl<S: TokenStorage + Clone> Harness for S {

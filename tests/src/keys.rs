@@ -52,6 +52,7 @@ pub async fn every_part_keeps_keys_apart(on: Arc<TestedStorage>) -> PropertyResu
 pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResult {
     let separators = [
         ":",
+        "\0",
         "|",
         "/",
         "\\",
@@ -62,7 +63,6 @@ pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResul
         "=",
         "-",
         "_",
-        "\0",
         "\u{1f}",
         "::",
         "\"",
@@ -98,9 +98,13 @@ pub async fn separators_keep_keys_apart(on: Arc<TestedStorage>) -> PropertyResul
         ";user=",
         "&user=",
     ];
-    let first = on.random().below(separators.len());
+    // On a slow storage there is time for some of them only: the usual ones, and others in each run.
+    let (usual, others) = separators.split_at(4);
+    let mut others = others.to_vec();
+    let first = on.random().below(others.len());
+    others.rotate_left(first);
     for index in on.rounds(separators.len(), Duration::from_secs(4)).await? {
-        let plain = separators[(first + index) % separators.len()];
+        let plain = *usual.get(index).unwrap_or_else(|| &others[index - usual.len()]);
         let encoded: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
         // Unchanged, percent-encoded, and after a backslash.
         let mut keys = BTreeSet::new();

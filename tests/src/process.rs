@@ -39,12 +39,16 @@
 //! # }
 //! ```
 
+mod refreshes;
+
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use oauth_dance_core::{Precondition, Record, TokenStorage, Version, Versioned};
+
+pub use refreshes::each_refresh_token_is_redeemed_once;
 
 use crate::calls::Call;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
@@ -82,6 +86,10 @@ pub async fn work(storage: Arc<dyn TokenStorage>) -> Result<(), String> {
         ["write", run] => write_indefinitely(storage.as_ref(), run).await,
         ["kinds", run, large] => match large.parse() {
             Ok(large) => write_kinds_indefinitely(storage.as_ref(), run, large).await,
+            Err(error) => Err(Stop::from(error)),
+        },
+        ["refresh", port] => match port.parse() {
+            Ok(port) => refreshes::work(storage, port).await,
             Err(error) => Err(Stop::from(error)),
         },
         _ => Err(Stop::failed(format_args!("{JOB} has the unknown value {job:?}"))),

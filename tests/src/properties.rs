@@ -182,7 +182,8 @@ macro_rules! __properties {
                 a_full_medium_is_an_error;
             survival [map]:
                 acknowledged_writes_survive_a_restart
-                acknowledged_writes_survive_a_server_crash;
+                acknowledged_writes_survive_a_server_crash
+                acknowledged_writes_survive_a_failover;
             repeats [map an_error_means_old_or_new]:
                 a_repeated_call_does_not_meet_its_own_effect
                 an_ambiguous_call_is_neither_undone_nor_repeated
@@ -228,7 +229,8 @@ macro_rules! __properties {
             process [map conditions]:
                 no_update_is_lost_between_processes [no_update_is_lost]
                 writes_are_seen_by_other_processes
-                acknowledged_writes_survive_a_kill;
+                acknowledged_writes_survive_a_kill
+                each_refresh_token_is_redeemed_once [no_update_is_lost_between_processes an_error_means_old_or_new];
             model [map payloads keys conditions retention renewal purging listing filters paging]:
                 random_histories_match_the_model;
             histories [map conditions races duels]:

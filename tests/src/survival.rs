@@ -5,6 +5,7 @@
 //! ways.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use oauth_dance_core::{Entry, Filter, Precondition, Record, Timestamp, TokenKey, TokenStorage, Version, Versioned};
@@ -12,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::calls::{Call, pages};
-use crate::faults::{heal, works};
+use crate::faults::{heal, responds, works};
 use crate::harness::Fault;
 use crate::listing::are_listed;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
@@ -87,39 +88,82 @@ pub async fn acknowledged_writes_survive_a_server_crash(on: Arc<TestedStorage>) 
         return Err(Stop::not_applicable("not durable"));
     }
     on.units(1).await?;
-    let mut written = write_each_kind(&on, "early").await?;
+    survive(&on, Fault::Crash).await
+}
+
+/// If one of several servers fails during writes, no acknowledged write or delete is lost, and the storage works without
+/// that server. When the server is back, it returns nothing that it knew before.
+///
+/// Give the storage the addresses of all servers, and let it try the next one. A read from one server alone, without
+/// asking the others, returns what that server knew before it failed.
+pub async fn acknowledged_writes_survive_a_failover(on: Arc<TestedStorage>) -> PropertyResult {
+    on.units(1).await?;
+    survive(&on, Fault::Failover).await?;
+    match survive(&on, Fault::Isolated).await {
+        // Not every harness can suspend a server.
+        Err(Stop::NotApplicable(_)) => Ok(()),
+        survived => survived,
+    }
+}
+
+/// The fault begins during writes, and none that was acknowledged is lost.
+async fn survive(on: &TestedStorage, fault: Fault) -> PropertyResult {
+    let mut written = write_each_kind(on, &format!("early {fault:?}")).await?;
     on.pass(35).await?;
-    let mut writers = JoinSet::new();
+    let (mut writers, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
     for writer in 0..4 {
-        let (storage, key) = (Arc::clone(on.storage()), key(&format!("user{writer}"))?);
+        let (storage, key) = (Arc::clone(on.storage()), key(&format!("user{writer} {fault:?}"))?);
         storage.put(&key, &Record::new("0"), Precondition::Always).await?;
+        let stop = Arc::clone(&stop);
         writers.spawn(async move {
             let mut acknowledged = 0_usize;
-            // More than any storage writes before the crash.
+            // More than any storage writes before the fault.
             for number in 1..1_000_000 {
-                if storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await.is_err() {
+                let written = storage.put(&key, &Record::new(number.to_string()), Precondition::Always).await;
+                if written.is_err() {
                     break;
                 }
                 acknowledged = number;
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
                 tokio::task::yield_now().await;
             }
             (key, acknowledged)
         });
     }
     sleep(Duration::from_millis(150)).await;
-    written.extend(write_each_kind(&on, "late").await?);
-    on.harness().inject(Fault::Crash).await?;
+    written.extend(write_each_kind(on, &format!("late {fault:?}")).await?);
+    let injected = on.harness().inject(fault).await;
+    stop.store(true, Ordering::SeqCst);
     let counted = writers.join_all().await;
-    heal(&on).await?;
-    for (key, acknowledged) in counted {
-        let found = on.storage().get(&key).await?;
-        let number = found.as_ref().and_then(|found| std::str::from_utf8(&found.value.payload).ok()?.parse().ok());
-        let whole = number.is_some_and(|number: usize| (acknowledged..=acknowledged + 1).contains(&number));
-        let get = Call::get(&key);
-        ensure!(whole, "{get} after the crash is {}, but write {acknowledged} was acknowledged", found.show());
+    injected?;
+    if fault != Fault::Crash {
+        responds(on, &format!("the fault {fault:?} began, which the other servers have to survive")).await?;
+        works(on).await?;
+        are_counted(on, &counted, fault).await?;
+        are_unchanged(on, on.storage().as_ref(), &written, &format!("during the fault {fault:?}")).await?;
     }
-    are_unchanged(&on, on.storage().as_ref(), &written, "after the crash").await?;
-    works(&on).await
+    heal(on).await?;
+    are_counted(on, &counted, fault).await?;
+    are_unchanged(on, on.storage().as_ref(), &written, &format!("after the fault {fault:?}")).await?;
+    works(on).await
+}
+
+/// Each key has the number of its last acknowledged write, or that of the write that failed.
+async fn are_counted(on: &TestedStorage, counted: &[(TokenKey, usize)], fault: Fault) -> PropertyResult {
+    for (key, acknowledged) in counted {
+        let found = on.storage().get(key).await?;
+        let number = found.as_ref().and_then(|found| std::str::from_utf8(&found.value.payload).ok()?.parse().ok());
+        let whole = number.is_some_and(|number: usize| (*acknowledged..=acknowledged + 1).contains(&number));
+        let get = Call::get(key);
+        ensure!(
+            whole,
+            "{get} after the fault {fault:?} began is {}, but write {acknowledged} was acknowledged",
+            found.show()
+        );
+    }
+    Ok(())
 }
 
 /// A key, the last call for it, and what the storage should contain since then.

@@ -20,6 +20,7 @@ const ELSEWHERE: &[&str] = &[
     "no_update_is_lost_between_processes",
     "writes_are_seen_by_other_processes",
     "acknowledged_writes_survive_a_kill",
+    "each_refresh_token_is_redeemed_once",
     "namespaces_are_apart",
 ];
 

@@ -26,6 +26,8 @@ mod in_a_folder {
 fn flaws_between_processes_are_detected() {
     for (flaw, caught_by) in [
         (Flaw::NoLock, "no_update_is_lost_between_processes"),
+        (Flaw::Cache, "each_refresh_token_is_redeemed_once"),
+        (Flaw::WritesLater, "each_refresh_token_is_redeemed_once"),
         (Flaw::Cache, "writes_are_seen_by_other_processes"),
         (Flaw::WritesLater, "acknowledged_writes_survive_a_kill"),
         (Flaw::RetentionLater, "acknowledged_writes_survive_a_kill"),

@@ -14,6 +14,9 @@ use oauth_dance_core::{
     TokenStorage, Version, Versioned,
 };
 
+/// How many calls fail before another server takes over.
+const MISSED: u64 = 3;
+
 /// Creates the storage under test in front of a server.
 pub(crate) type Front = fn(Server) -> Arc<dyn TokenStorage>;
 
@@ -85,6 +88,7 @@ impl Harness for Bench {
     }
 
     async fn inject(&self, fault: Fault) -> HarnessResult<()> {
+        self.server.missed.store(0, Ordering::SeqCst);
         *self.server.fault.lock().unwrap() = Some(fault);
         Ok(())
     }
@@ -111,6 +115,8 @@ pub(crate) struct Server {
     passed: Arc<AtomicU64>,
     fault: Arc<Mutex<Option<Fault>>>,
     damaged: Arc<Mutex<HashMap<TokenKey, Version>>>,
+    /// How many calls a failover has cost so far.
+    missed: Arc<AtomicU64>,
     log: Arc<Mutex<String>>,
 }
 
@@ -138,6 +144,12 @@ impl Server {
         self.log.lock().unwrap().push_str(line);
     }
 
+    /// Whether another server has taken over.
+    #[allow(dead_code, reason = "correct storages do not ask")]
+    pub(crate) fn has_failed_over(&self) -> bool {
+        matches!(*self.fault.lock().unwrap(), Some(Fault::Failover | Fault::Isolated))
+    }
+
     async fn reach(&self, writes: bool) -> Result<(), StorageError> {
         // As on a network, other tasks may run in between.
         tokio::task::yield_now().await;
@@ -154,6 +166,9 @@ impl Server {
                 source: "the server is read-only".into(),
             }),
             Some(Fault::Full) if writes => Err(StorageError::unavailable("no space left")),
+            Some(Fault::Failover | Fault::Isolated) if self.missed.fetch_add(1, Ordering::SeqCst) < MISSED => {
+                Err(StorageError::unavailable("the primary is gone"))
+            }
             _ => Ok(()),
         }
     }
@@ -163,7 +178,11 @@ impl Server {
         let mut fault = self.fault.lock().unwrap();
         match *fault {
             Some(Fault::CutReply) => {}
-            Some(Fault::CutNextReply) => *fault = None,
+            Some(Fault::CutNextReply | Fault::CutReplyAfter(0)) => *fault = None,
+            Some(Fault::CutReplyAfter(replies)) => {
+                *fault = Some(Fault::CutReplyAfter(replies - 1));
+                return result;
+            }
             _ => return result,
         }
         let reset = "connection reset";

@@ -70,6 +70,17 @@ flaws! {
         }
     }
 
+    // The same in a write of two requests, of which the first usually loses its reply.
+    ReportsALaterAmbiguityAsUnavailable(()) caught by an_error_means_old_or_new {
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
+            self.server.get(key).await?;
+            self.server.put(key, record, when).await.map_err(|error| match error {
+                StorageError::Ambiguous { source } => StorageError::Unavailable { source },
+                other => other,
+            })
+        }
+    }
+
     // A retry encounters the effect of the first attempt.
     RetriesBlindly(()) caught by a_repeated_call_does_not_meet_its_own_effect {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
@@ -142,6 +153,32 @@ flaws! {
         }
     }
 
+    // Knows the address of one server only.
+    WaitsForTheFailedServer(()) caught by acknowledged_writes_survive_a_failover {
+        async fn get(&self, key: &TokenKey) -> Read {
+            if self.server.has_failed_over() {
+                return Err(StorageError::unavailable("connection refused"));
+            }
+            self.server.get(key).await
+        }
+    }
+
+    // The server that takes over has not received the last deletes.
+    RestoresDeletedRecordsInAFailover(Deleted) caught by acknowledged_writes_survive_a_failover {
+        async fn get(&self, key: &TokenKey) -> Read {
+            let found = self.server.get(key).await?;
+            let deleted = self.own.lock().await.get(key).cloned();
+            Ok(if self.server.has_failed_over() { found.or(deleted) } else { found })
+        }
+
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            if let Ok(Some(found)) = self.server.get(key).await {
+                self.own.lock().await.insert(key.clone(), found);
+            }
+            self.server.delete(key, only).await
+        }
+    }
+
     ReadOnlyIsFine(()) caught by read_only_is_an_error {
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
             match self.server.put(key, record, when).await {
@@ -181,4 +218,5 @@ flaws! {
     }
 }
 
+type Deleted = tokio::sync::Mutex<std::collections::HashMap<TokenKey, Versioned<Record>>>;
 type Buffer = tokio::sync::Mutex<Option<(TokenKey, Record, Version)>>;
