@@ -46,6 +46,7 @@ mod pages {
         openid: "openid.md";
         operating: "operating.md";
         native: "guide/native.md";
+        own_storage: "own-storage.md";
         providers: "guide/providers.md";
         setup: "guide/setup.md";
         storage: "guide/storage.md";

@@ -62,6 +62,23 @@ fn the_code_of_every_page_is_compiled() {
     }
 }
 
+/// The page about storages of one's own shows code of the example, which is a workspace of its own.
+#[test]
+fn excerpts_of_the_example_are_its_code() {
+    let trimmed = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    let example = root().join("examples/etcd-storage");
+    let files = ["src", "tests"].into_iter().flat_map(|folder| rust_files(&example.join(folder)));
+    let code: Vec<_> = files.map(|file| trimmed(&fs::read_to_string(file).unwrap())).collect();
+    let page = read("docs/own-storage.md");
+    let excerpts: Vec<_> =
+        page.split("```rust,ignore\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(excerpts.len() > 3, "{}", excerpts.len());
+    for excerpt in excerpts {
+        let is_code = code.iter().any(|file| file.contains(trimmed(excerpt).trim_end()));
+        assert!(is_code, "the example does not contain this code:\n{excerpt}");
+    }
+}
+
 /// Each error code is in the table of its page.
 #[test]
 fn every_code_of_an_error_is_listed() {
