@@ -11,10 +11,12 @@
 //   accessTokenTtl  seconds an access token lives (3600)
 //   clockTolerance  seconds for which expired tokens are still accepted (0)
 //   dpopNonce       whether every DPoP proof must have the server's nonce (false)
+//   resources       URLs of the APIs that tokens are issued for (RFC 8707); clients may then register themselves (RFC 7591),
+//                   the access tokens are JWTs, and every client gets a refresh token ([])
 //
 // For the tests alone:
-//   GET  /_log       what was asked of /request (pushed authorization requests), /token, /me and /token/revocation: facts
-//                    about each request, no secrets
+//   GET  /_log       what was asked of /request (pushed authorization requests), /token, /me, /token/revocation and /reg:
+//                    facts about each request, no secrets
 //   GET  /_tokens    every code, code verifier, token and request URI that went over the wire, to search other places for them
 //   POST /_settings  changes settings while running: {"accessTokenTtl": 3600}
 
@@ -29,13 +31,20 @@ const { default: Provider, errors } = await import('oidc-provider');
 const tokenExchange = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const accessTokenType = 'urn:ietf:params:oauth:token-type:access_token';
 
-const settings = { accessTokenTtl: 3600, clockTolerance: 0, dpopNonce: false, ...JSON.parse(process.argv[2] ?? '{}') };
+const settings = {
+  accessTokenTtl: 3600,
+  clockTolerance: 0,
+  dpopNonce: false,
+  resources: [],
+  ...JSON.parse(process.argv[2] ?? '{}'),
+};
 if (!Array.isArray(settings.clients)) {
   console.error('usage: node oidc-provider.mjs \'{"clients": [{"client_id": …, "redirect_uris": […]}]}\'');
   process.exit(2);
 }
 
-const watched = new Set(['/request', '/token', '/me', '/token/revocation']);
+const watched = new Set(['/request', '/token', '/me', '/token/revocation', '/reg']);
+const apiScopes = ['tools', 'tools:write'];
 const log = [];
 const seen = { codes: [], codeVerifiers: [], accessTokens: [], refreshTokens: [], idTokens: [], requestUris: [] };
 
@@ -80,14 +89,17 @@ function configuration() {
       devInteractions: { enabled: true },
       dPoP: { enabled: true, nonceSecret: randomBytes(32), requireNonce: () => settings.dpopNonce },
       pushedAuthorizationRequests: { enabled: true },
+      registration: { enabled: settings.resources.length > 0 },
+      resourceIndicators: { enabled: settings.resources.length > 0, getResourceServerInfo: api },
       revocation: { enabled: true },
       userinfo: { enabled: true },
     },
+    ...(settings.resources.length > 0 && { issueRefreshToken: () => true }),
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => claims(id) }),
     jwks: { keys: [signingKey()] },
     pkce: { required: () => true },
     rotateRefreshToken: true,
-    scopes: ['openid', 'offline_access'],
+    scopes: ['openid', 'offline_access', ...(settings.resources.length > 0 ? apiScopes : [])],
     ttl: {
       AccessToken: () => settings.accessTokenTtl,
       AuthorizationCode: 60,
@@ -127,6 +139,15 @@ function registerTokenExchange(provider) {
     };
   };
   provider.registerGrantType(tokenExchange, exchange, names, ['audience']);
+}
+
+// An API that access tokens are issued for.
+function api(_ctx, resource) {
+  if (!settings.resources.includes(resource)) {
+    throw new errors.InvalidTarget();
+  }
+  const accessTokenTTL = settings.accessTokenTtl;
+  return { scope: apiScopes.join(' '), audience: resource, accessTokenFormat: 'jwt', accessTokenTTL };
 }
 
 function claims(id) {
