@@ -43,6 +43,7 @@ mod pages {
         coming_from_flask_dance: "coming-from-flask-dance.md";
         login: "guide/login.md";
         logout: "guide/logout.md";
+        mcp: "guide/mcp.md";
         openid: "openid.md";
         operating: "operating.md";
         native: "guide/native.md";
