@@ -119,7 +119,7 @@ impl Tokens {
     /// dead. Everything else reads the storage, including the refresh protocol. Writes through this handle and its
     /// clones are seen immediately.
     ///
-    /// A token is opened once while its record is cached, and the memory of the process contains it for that time.
+    /// A token is opened once while its record is cached, and the memory of the process contains it at least for that time.
     /// Absences and errors are not cached. If the
     /// outcome of a write is unknown, because its future was dropped or its result is
     /// [`Ambiguous`](crate::StorageError::Ambiguous), some keys are not cached for a while.

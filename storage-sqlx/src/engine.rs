@@ -1,8 +1,7 @@
 //! The operations of every SQL storage.
 //!
 //! Each operation is one statement. A conditional write contains its condition, and the number of changed rows shows
-//! whether the condition was true. Retention is compared with the database's own clock. Because nothing has to be read
-//! before a write, no operation needs a transaction. `purge` and `invalid_keys` repeat one statement, and each run of it
+//! whether the condition was true. Retention is compared with the database's own clock. `purge` and `invalid_keys` repeat one statement, and each run of it
 //! is complete in itself. Concurrent reads share statements ([`Combined`]), and concurrent writes of SQLite share commits
 //! ([`GroupCommit`]).
 
@@ -137,11 +136,13 @@ impl<DB: Dialect> Engine<DB> {
 
     /// Runs a write, possibly together with others. Returns the number of changed rows.
     async fn write(&self, write: Write<'_>) -> Result<u64, StorageError> {
-        let deadline = Instant::now() + self.timeout;
-        let Some(writes) = &self.writes else { return self.runner.write_one(&write, deadline).await };
-        // A key or a payload that is too long is rejected here, so that it does not fail the writes that share its transaction.
+        let Some(writes) = &self.writes else {
+            return self.runner.write_one(&write, Instant::now() + self.timeout).await;
+        };
+        // A key or a payload that is too long is rejected here, so that it does not fail the writes that share its
+        // transaction.
         write.binds()?;
-        writes.run(write.into_owned(), deadline).await
+        writes.run(write, self.timeout).await
     }
 
     /// Reads one page. A row with an invalid key is logged and left out.

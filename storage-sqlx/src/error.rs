@@ -26,6 +26,8 @@ const NO_TLS: &str =
 /// What an error means for the statement that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
+    /// Nothing has changed, because the database does not know a function or the syntax of the statement.
+    Unknown,
     /// Nothing has changed, and the same statement may succeed soon, so it is retried.
     Busy,
     /// The connection is broken. The statement may have taken effect.
@@ -66,6 +68,7 @@ pub(crate) fn unchanged<DB: Dialect>(error: sqlx::Error) -> StorageError {
         ErrorClass::Misconfigured(advice) | ErrorClass::ReadOnly(advice) => {
             StorageError::Misconfigured { advice: advice.to_owned(), source: source(error) }
         }
+        ErrorClass::Unknown => StorageError::unavailable(UnknownSyntax(source(error))),
         ErrorClass::Busy | ErrorClass::Broken | ErrorClass::Unavailable => StorageError::unavailable(source(error)),
     }
 }
@@ -82,11 +85,15 @@ pub(crate) fn source(error: sqlx::Error) -> BoxError {
     }
 }
 
-/// Whether the database does not know the syntax of a statement (SQLSTATE 42000).
+/// Whether the database does not know a function or the syntax of the statement.
 pub(crate) fn is_unknown_syntax(error: &StorageError) -> bool {
-    let StorageError::Unavailable { source } = error else { return false };
-    source.downcast_ref::<ReportedError>().is_some_and(|reported| reported.code == "42000")
+    matches!(error, StorageError::Unavailable { source } if source.is::<UnknownSyntax>())
 }
+
+/// The error of a statement that the database does not know.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct UnknownSyntax(BoxError);
 
 /// The error that the database reported.
 #[derive(Debug, thiserror::Error)]

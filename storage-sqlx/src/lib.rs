@@ -75,14 +75,16 @@
 //!
 //! # What the storages have in common
 //!
-//! * **One statement for each operation**, on the database's own clock. No transaction stays open. All operations are
-//!   cancel safe: dropping a future leaves the old or the new record, and no lock.
+//! * **One statement for each operation**, on the database's own clock. All operations are cancel safe: dropping a future
+//!   leaves the old or the new record, no lock and no open transaction.
 //! * **Timeouts**: an operation ends within [`DEFAULT_TIMEOUT`], or within the timeout that `with_timeout` sets. If a
 //!   write was sent and no response arrived in time, the error is `Ambiguous`; otherwise it is `Unavailable`. After a
 //!   busy database, a deadlock or a serialization failure, none of which changes anything, the statement is repeated
 //!   for up to half of that time.
 //! * **Concurrent reads share a statement.** A read that starts while another one is in progress waits for the next
 //!   statement, which reads up to 64 keys. Otherwise a read is one plain statement.
+//! * **Concurrent writes to a SQLite file share a transaction**, up to 64 at a time, and so one wait for the disk. The
+//!   transactions run in a thread of the storage. Otherwise a write is one plain statement.
 //! * **Keys** are binary columns, compared byte by byte. Tenant, provider and account have up to 255 bytes and a user
 //!   up to 1023, which is the most that an index of every database can contain. A payload has up to [`MAX_PAYLOAD`]
 //!   bytes.

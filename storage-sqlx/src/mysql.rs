@@ -309,6 +309,7 @@ impl Dialect for MySql {
             // The server was shut down during the statement, closed the connection, or failed during a commit.
             1053 | 1152 | 1158..=1161 | 1180 | 1184 | 1927 => ErrorClass::Broken,
             1054 | 1146 => ErrorClass::Misconfigured(RUN_MIGRATIONS),
+            1064 | 1235 | 1305 => ErrorClass::Unknown,
             1142 | 1143 | 1370 => {
                 ErrorClass::Misconfigured("the database user lacks a privilege on the table; grant it")
             }

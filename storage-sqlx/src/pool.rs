@@ -9,12 +9,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, WeakPool};
 use futures_util::future::BoxFuture;
 use sqlx::Connection as _;
-use tokio::runtime::Handle;
+use tokio::runtime::{self, Handle};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -353,15 +354,16 @@ impl<DB: Dialect> Pooled<DB> {
             drop(Object::take(pooled));
             return;
         }
-        // Without a runtime, the connection is returned at once, and its next statement waits for this one.
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                match pooled.connection().ping().await {
-                    Ok(()) => Self::give_back(pooled),
-                    Err(_) => drop(Object::take(pooled)),
-                }
-            });
-        }
+        // In a thread, because the caller's runtime may never run again. Without it, the connection is returned at once,
+        // and its next statement waits for this one.
+        let wait = move || {
+            let Ok(runtime) = runtime::Builder::new_current_thread().build() else { return };
+            match runtime.block_on(pooled.connection().ping()) {
+                Ok(()) => Self::give_back(pooled),
+                Err(_) => drop(Object::take(pooled)),
+            }
+        };
+        let _ = thread::Builder::new().name("oauth-dance-discard".to_owned()).spawn(wait);
     }
 
     fn is_old(&self) -> bool {

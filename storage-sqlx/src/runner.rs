@@ -140,7 +140,7 @@ impl<DB: Dialect> Runner<DB> {
                 connection.mark_clean();
                 AttemptError::Busy(error)
             }
-            ErrorClass::Misconfigured(_) => {
+            ErrorClass::Unknown | ErrorClass::Misconfigured(_) => {
                 connection.mark_clean();
                 AttemptError::Unchanged(error)
             }
@@ -165,7 +165,13 @@ impl<DB: Dialect> Reader for Runner<DB> {
         let is_single = &self.lookups.is_single;
         if !is_single.load(Ordering::Relaxed) {
             match self.try_read_several(keys, deadline).await {
-                Err(error) if is_unknown_syntax(&error) => is_single.store(true, Ordering::Relaxed),
+                Err(error) if is_unknown_syntax(&error) => {
+                    tracing::info!(
+                        error = &error as &dyn std::error::Error,
+                        "the database cannot read several records at once, so it reads one at a time"
+                    );
+                    is_single.store(true, Ordering::Relaxed);
+                }
                 result => return result,
             }
         }

@@ -68,8 +68,8 @@ const WAL_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Connections
 /// All writes use one connection, because SQLite permits one writer at a time and waits for a lock by polling. While a
-/// write is in progress, others wait, and then share one transaction, at most 64 at a time. Reads use a few other
-/// connections, which writes do not block (WAL).
+/// write is in progress, others wait, and then share one transaction, at most 64 at a time, in a thread of the storage.
+/// Reads use a few other connections, which writes do not block (WAL).
 ///
 /// # Lost files
 /// A file can be deleted, moved or replaced while the application runs, for example by a restored backup. The

@@ -109,9 +109,6 @@ impl OpenFiles {
     }
 }
 
-/// Rejects a file with several hard links before SQLite opens it.
-///
-/// # Errors
 /// Creates a missing file that only its owner may read. SQLite gives its other files the same permissions. Errors are
 /// ignored here, because SQLite reports them more precisely when it opens the file.
 pub(crate) fn create_private(path: &Path) {
@@ -122,6 +119,9 @@ pub(crate) fn create_private(path: &Path) {
     let _ = options.open(path);
 }
 
+/// Rejects a file with several hard links before SQLite opens it.
+///
+/// # Errors
 /// [`StorageError::Misconfigured`] if the file has several names.
 pub(crate) fn reject_hard_links(path: &Path) -> Result<(), StorageError> {
     match fs::metadata(path).map(|metadata| links(&metadata)) {

@@ -4,22 +4,30 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::future::join_all;
 use oauth_dance_core::TokenKey;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::*;
 
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than the timeout of a caller that gives up.
+const SLOW: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_millis(50);
+
 /// What a transaction of [`FakeWriter`] does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Commit,
+    /// Transactions of several writes fail.
     RollBack,
     BeLocked,
+    BeginSlowly,
+    CommitSlowly,
     LoseReply,
 }
 
-/// Records which users each transaction has deleted. The first write waits until it is released.
+/// Records which users each transaction has deleted. A write that runs alone waits until it is released.
 #[derive(Clone)]
 struct FakeWriter(Arc<FakeDatabase>);
 
@@ -46,46 +54,39 @@ impl FakeWriter {
             tokio::task::yield_now().await;
         }
     }
-
-    async fn begin(&self) {
-        if self.0.started.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.0.release.notified().await;
-        }
-    }
-
-    /// Changes one row, or none of the user `nobody`. The user `broken` cannot be written.
-    fn commit(&self, users: Vec<String>) -> Vec<u64> {
-        let changed = users.iter().map(|user| u64::from(user != "nobody")).collect();
-        self.0.commits.lock().unwrap().push(users);
-        changed
-    }
 }
 
 impl Writer for FakeWriter {
-    async fn write_one(&self, write: &Write<'_>, deadline: Instant) -> Result<u64, StorageError> {
-        let run = async {
-            self.begin().await;
-            match user(write) {
-                broken if broken == "broken" => Err(StorageError::unavailable("broken")),
-                user => Ok(self.commit(vec![user])[0]),
-            }
-        };
-        timeout_at(deadline, run).await.unwrap_or_else(|_| Err(StorageError::unavailable(TimedOut)))
+    async fn write_one(&self, write: &Write<'_>, _: Instant) -> Result<u64, StorageError> {
+        self.0.started.fetch_add(1, Ordering::SeqCst);
+        self.0.release.notified().await;
+        self.0.commits.lock().unwrap().push(vec![user(write)]);
+        Ok(1)
     }
 
-    async fn write_several(&self, writes: &[&Write<'_>], _: Instant) -> Result<Vec<u64>, Failure> {
-        self.begin().await;
-        let users: Vec<String> = writes.iter().map(|write| user(write)).collect();
+    /// Changes one row, or none of the user `nobody`. The user `broken` cannot be written.
+    async fn write_several(&self, writes: &[Waiting], _: Instant) -> Result<Vec<Option<u64>>, Failure> {
         match self.0.mode {
-            Mode::RollBack => Err(Failure::RolledBack),
-            _ if users.iter().any(|user| user == "broken") => Err(Failure::RolledBack),
-            Mode::BeLocked => Err(Failure::Unavailable(TimedOut.into())),
-            Mode::LoseReply => {
-                self.commit(users);
-                Err(Failure::Unknown(TimedOut.into()))
-            }
-            Mode::Commit => Ok(self.commit(users)),
+            Mode::BeLocked => return Err(Failure::NotBegun(StorageError::unavailable("locked"))),
+            Mode::BeginSlowly => sleep(SLOW).await,
+            _ => {}
         }
+        let claimed: Vec<bool> = writes.iter().map(Waiting::claim).collect();
+        if self.0.mode == Mode::CommitSlowly {
+            sleep(SLOW).await;
+        }
+        let users =
+            writes.iter().zip(&claimed).filter(|(_, claimed)| **claimed).map(|(waiting, _)| user(&waiting.write));
+        let users: Vec<String> = users.collect();
+        if users.iter().any(|user| user == "broken") || (self.0.mode == Mode::RollBack && users.len() > 1) {
+            return Err(Failure::RolledBack(StorageError::unavailable("broken")));
+        }
+        self.0.commits.lock().unwrap().push(users);
+        if self.0.mode == Mode::LoseReply {
+            return Err(Failure::Unknown(TimedOut.into()));
+        }
+        let changed = |waiting: &Waiting| u64::from(user(&waiting.write) != "nobody");
+        Ok(writes.iter().zip(claimed).map(|(waiting, claimed)| claimed.then(|| changed(waiting))).collect())
     }
 }
 
@@ -97,20 +98,16 @@ fn user(write: &Write<'_>) -> String {
     write.key().user().to_owned()
 }
 
-fn deadline() -> Instant {
-    Instant::now() + Duration::from_secs(10)
-}
-
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// Runs the writes of these users while another write is in progress. Returns their results.
-async fn run_together(writer: &FakeWriter, group: &GroupCommit<FakeWriter>, users: &[&str]) -> Vec<Reply> {
-    let first = group.run(delete("first"), deadline());
+async fn run_together(writer: &FakeWriter, group: &GroupCommit<FakeWriter>, users: &[(&str, Duration)]) -> Vec<Reply> {
+    let first = group.run(delete("first"), TIMEOUT);
     let others = async {
         writer.wait_for_start().await;
-        let others = join_all(users.iter().map(|user| group.run(delete(user), deadline())));
+        let others = join_all(users.iter().map(|(user, timeout)| group.run(delete(user), *timeout)));
         let release = async { writer.0.release.notify_one() };
         tokio::join!(others, release).0
     };
@@ -122,8 +119,8 @@ async fn run_together(writer: &FakeWriter, group: &GroupCommit<FakeWriter>, user
 #[tokio::test]
 async fn writes_that_wait_share_a_transaction_in_their_order() {
     let (writer, group) = FakeWriter::new(Mode::Commit);
-    let results = run_together(&writer, &group, &["a", "nobody", "b"]).await;
-    let changed: Vec<u64> = results.into_iter().map(Result::unwrap).collect();
+    let users = ["a", "nobody", "b"].map(|user| (user, TIMEOUT));
+    let changed: Vec<u64> = run_together(&writer, &group, &users).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(changed, [1, 0, 1]);
     assert_eq!(writer.commits(), [vec!["first"], vec!["a", "nobody", "b"]]);
 }
@@ -132,8 +129,8 @@ async fn writes_that_wait_share_a_transaction_in_their_order() {
 async fn transaction_has_a_maximum_size() {
     let (writer, group) = FakeWriter::new(Mode::Commit);
     let users: Vec<String> = (0..2 * MAX_WRITES + 1).map(|user| user.to_string()).collect();
-    let users: Vec<&str> = users.iter().map(String::as_str).collect();
-    run_together(&writer, &group, &users).await.into_iter().for_each(|result| assert_eq!(result.unwrap(), 1));
+    let with_timeout: Vec<_> = users.iter().map(|user| (user.as_str(), TIMEOUT)).collect();
+    run_together(&writer, &group, &with_timeout).await.into_iter().for_each(|result| assert_eq!(result.unwrap(), 1));
     let sizes: Vec<usize> = writer.commits().iter().map(Vec::len).collect();
     assert_eq!(sizes, [1, MAX_WRITES, MAX_WRITES, 1]);
     assert_eq!(writer.commits().concat()[1..], users);
@@ -142,7 +139,7 @@ async fn transaction_has_a_maximum_size() {
 #[tokio::test]
 async fn failed_statement_fails_its_own_caller_only() {
     let (writer, group) = FakeWriter::new(Mode::Commit);
-    let results = run_together(&writer, &group, &["a", "broken", "b"]).await;
+    let results = run_together(&writer, &group, &["a", "broken", "b"].map(|user| (user, TIMEOUT))).await;
     assert!(matches!(results[..], [Ok(1), Err(StorageError::Unavailable { .. }), Ok(1)]), "{results:?}");
     assert_eq!(writer.commits(), [["first"], ["a"], ["b"]]);
 }
@@ -150,7 +147,7 @@ async fn failed_statement_fails_its_own_caller_only() {
 #[tokio::test]
 async fn each_write_runs_alone_after_a_roll_back() {
     let (writer, group) = FakeWriter::new(Mode::RollBack);
-    let results = run_together(&writer, &group, &["a", "nobody"]).await;
+    let results = run_together(&writer, &group, &["a", "nobody"].map(|user| (user, TIMEOUT))).await;
     assert!(matches!(results[..], [Ok(1), Ok(0)]), "{results:?}");
     assert_eq!(writer.commits(), [["first"], ["a"], ["nobody"]]);
 }
@@ -158,7 +155,7 @@ async fn each_write_runs_alone_after_a_roll_back() {
 #[tokio::test]
 async fn lost_reply_is_ambiguous_for_every_caller() {
     let (writer, group) = FakeWriter::new(Mode::LoseReply);
-    let results = run_together(&writer, &group, &["a", "b"]).await;
+    let results = run_together(&writer, &group, &["a", "b"].map(|user| (user, TIMEOUT))).await;
     let is_ambiguous = |result: &Reply| matches!(result, Err(StorageError::Ambiguous { .. }));
     assert!(results.iter().all(is_ambiguous), "{results:?}");
 }
@@ -166,64 +163,83 @@ async fn lost_reply_is_ambiguous_for_every_caller() {
 #[tokio::test]
 async fn locked_database_changes_nothing() {
     let (writer, group) = FakeWriter::new(Mode::BeLocked);
-    let results = run_together(&writer, &group, &["a", "b"]).await;
+    let results = run_together(&writer, &group, &["a", "b"].map(|user| (user, TIMEOUT))).await;
     assert!(results.iter().all(|result| matches!(result, Err(StorageError::Unavailable { .. }))), "{results:?}");
     assert_eq!(writer.commits(), [["first"]]);
 }
 
-#[tokio::test(start_paused = true)]
+/// A caller that gives up before its transaction has begun knows that nothing has changed, and nothing changes later.
+#[tokio::test]
 async fn write_that_was_not_sent_in_time_changes_nothing() {
-    let (writer, group) = FakeWriter::new(Mode::Commit);
-    let (slow, fast) = (Instant::now() + Duration::from_secs(10), Instant::now() + Duration::from_secs(1));
-    let (first, second) = tokio::join!(group.run(delete("first"), slow), async {
-        writer.wait_for_start().await;
-        let second = group.run(delete("second"), fast).await;
-        writer.0.release.notify_one();
-        second
-    });
-    assert_eq!(first.unwrap(), 1);
-    assert!(matches!(second, Err(StorageError::Unavailable { .. })), "{second:?}");
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(writer.commits(), [["first"]], "a write that was reported as unsent was sent");
+    let (writer, group) = FakeWriter::new(Mode::BeginSlowly);
+    let results = run_together(&writer, &group, &[("late", SHORT), ("patient", TIMEOUT)]).await;
+    assert!(matches!(results[..], [Err(StorageError::Unavailable { .. }), Ok(1)]), "{results:?}");
+    assert_eq!(writer.commits(), [["first"], ["patient"]], "a write that was reported as unsent was sent");
+}
+
+#[tokio::test]
+async fn write_that_was_sent_is_ambiguous_after_its_time() {
+    let (writer, group) = FakeWriter::new(Mode::CommitSlowly);
+    let results = run_together(&writer, &group, &[("late", SHORT), ("patient", TIMEOUT)]).await;
+    assert!(matches!(results[..], [Err(StorageError::Ambiguous { .. }), Ok(1)]), "{results:?}");
+    assert_eq!(writer.commits(), [vec!["first"], vec!["late", "patient"]]);
 }
 
 #[tokio::test]
 async fn dropped_write_that_waits_is_not_sent() {
-    let (writer, group) = FakeWriter::new(Mode::Commit);
-    let first = tokio::spawn({
-        let group = group.clone();
-        async move { group.run(delete("first"), deadline()).await }
-    });
-    writer.wait_for_start().await;
-    let mut waiting = Box::pin(group.run(delete("waiting"), deadline()));
-    let mut dropped = Box::pin(group.run(delete("dropped"), deadline()));
-    assert!(poll(&mut waiting).is_pending() && poll(&mut dropped).is_pending());
-    drop(dropped);
-    let last = group.run(delete("last"), deadline());
-    let (waiting, last, ()) = tokio::join!(waiting, last, async { writer.0.release.notify_one() });
-    assert_eq!((first.await.unwrap().unwrap(), waiting.unwrap(), last.unwrap()), (1, 1, 1));
-    assert_eq!(writer.commits(), [vec!["first"], vec!["waiting", "last"]]);
+    let (writer, group) = FakeWriter::new(Mode::BeginSlowly);
+    let mut first = Box::pin(group.run(delete("first"), TIMEOUT));
+    assert!(poll(&mut first).is_pending());
+    let [mut waiting, mut one, mut two] =
+        ["waiting", "one", "two"].map(|user| Box::pin(group.run(delete(user), TIMEOUT)));
+    assert!([&mut waiting, &mut one, &mut two].into_iter().all(|write| poll(write).is_pending()));
+    drop(one);
+    writer.0.release.notify_one();
+    assert_eq!(first.await.unwrap(), 1);
+    // The transaction is beginning now.
+    drop(two);
+    assert_eq!(waiting.await.unwrap(), 1);
+    assert_eq!(writer.commits(), [["first"], ["waiting"]]);
 }
 
-/// The first write runs in a runtime that ends. The second one waits for it in another runtime.
+/// No write depends on the runtime of another caller, which may have ended, or may not be driven any more.
 #[test]
-fn end_of_a_runtime_stops_no_other_write() {
-    let (writer, group) = FakeWriter::new(Mode::Commit);
-    let [ending, lasting] = [(); 2].map(|()| Builder::new_current_thread().enable_all().build().unwrap());
-    let mut first = Box::pin(group.run(delete("first"), ending.block_on(async { deadline() })));
-    ending.block_on(async {
-        assert!(poll(&mut first).is_pending());
-        tokio::task::yield_now().await;
-    });
-    assert_eq!(writer.0.started.load(Ordering::SeqCst), 1, "the write has started");
+fn runtimes_of_other_callers_are_not_needed() {
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    for ends in [true, false] {
+        let (writer, group) = FakeWriter::new(Mode::Commit);
+        let poll_in = |runtime: &Runtime, user: &str| {
+            let mut write = Box::pin(group.run(delete(user), TIMEOUT));
+            assert!(runtime.block_on(async { poll(&mut write).is_pending() }));
+            write
+        };
+        let (idle, driven) = (runtime(), runtime());
+        let first = poll_in(&idle, "first");
+        let parked = poll_in(&idle, "parked");
+        let second = driven.spawn({
+            let group = group.clone();
+            async move { group.run(delete("second"), TIMEOUT).await }
+        });
+        driven.block_on(tokio::task::yield_now());
+        drop(first);
+        let idle = Some(idle).filter(|_| !ends);
+        assert_eq!(driven.block_on(second).unwrap().unwrap(), 1);
+        assert_eq!(writer.commits(), [["parked", "second"]]);
+        drop((parked, idle));
+    }
+}
 
-    let second = lasting.spawn({
-        let group = group.clone();
-        async move { group.run(delete("second"), deadline()).await }
-    });
-    lasting.block_on(tokio::task::yield_now());
-    drop(ending);
-    assert_eq!(lasting.block_on(second).unwrap().unwrap(), 1);
-    let first = lasting.block_on(first);
-    assert!(matches!(first, Err(StorageError::Ambiguous { .. })), "{first:?}");
+/// A thread and its runtime end with the storage.
+#[tokio::test]
+async fn thread_ends_with_the_last_clone() {
+    let (writer, group) = FakeWriter::new(Mode::Commit);
+    run_together(&writer, &group, &[("a", TIMEOUT)]).await.remove(0).unwrap();
+    let shared = Arc::downgrade(&group.0);
+    drop(group);
+    let start = Instant::now();
+    while Arc::strong_count(&writer.0) > 1 {
+        assert!(start.elapsed() < TIMEOUT, "the thread still has the writer");
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(shared.upgrade().is_none());
 }
