@@ -142,7 +142,7 @@ impl<DB: Dialect> Engine<DB> {
         // A key or a payload that is too long is rejected here, so that it does not fail the writes that share its
         // transaction.
         write.binds()?;
-        writes.run(write, self.timeout).await
+        writes.run(&write, self.timeout).await
     }
 
     /// Reads one page. A row with an invalid key is logged and left out.

@@ -93,14 +93,10 @@ impl<W: Writer> GroupCommit<W> {
     ///
     /// # Errors
     /// [`StorageError::Ambiguous`] if the write may have taken effect. Otherwise the error of its statement.
-    pub(crate) async fn run(&self, write: Write<'_>, timeout: Duration) -> Result<u64, StorageError> {
+    pub(crate) async fn run(&self, write: &Write<'_>, timeout: Duration) -> Result<u64, StorageError> {
         let deadline = Instant::now() + timeout;
         let mut waits = match self.start(write, timeout) {
-            Start::Alone(write, turn) => {
-                let result = self.0.writer.write_one(&write, deadline).await;
-                drop(turn);
-                return result;
-            }
+            Start::Alone(_turn) => return self.0.writer.write_one(write, deadline).await,
             Start::Waits(waits) => waits,
         };
         let error = match timeout_at(deadline, &mut waits.reply).await {
@@ -112,15 +108,15 @@ impl<W: Writer> GroupCommit<W> {
     }
 
     /// Starts a write, unless another one is in progress.
-    fn start<'a>(&self, write: Write<'a>, timeout: Duration) -> Start<'a, W> {
+    fn start(&self, write: &Write<'_>, timeout: Duration) -> Start<W> {
         let mut state = self.0.state();
         if !std::mem::replace(&mut state.is_busy, true) {
-            return Start::Alone(write, Turn(Arc::clone(&self.0)));
+            return Start::Alone(Turn(Arc::clone(&self.0)));
         }
         let (sender, reply) = oneshot::channel();
         let progress = Arc::new(AtomicU8::new(WAITING));
         let waits = Waits { progress: Arc::clone(&progress), reply };
-        state.waiting.push_back(Waiting { write: write.into_owned(), timeout, progress, reply: sender });
+        state.waiting.push_back(Waiting { write: write.to_owned(), timeout, progress, reply: sender });
         Start::Waits(waits)
     }
 }
@@ -137,8 +133,8 @@ impl<W: Writer> Clone for GroupCommit<W> {
 struct ThreadEnded;
 
 /// What a new write does.
-enum Start<'a, W: Writer> {
-    Alone(Write<'a>, Turn<W>),
+enum Start<W: Writer> {
+    Alone(Turn<W>),
     Waits(Waits),
 }
 

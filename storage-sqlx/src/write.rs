@@ -31,15 +31,16 @@ impl<'a> Write<'a> {
         Self { key: Cow::Borrowed(key), change: Change::Delete { only } }
     }
 
-    /// The same without borrowed parts.
-    pub(crate) fn into_owned(self) -> Write<'static> {
-        let change = match self.change {
+    /// A copy without borrowed parts.
+    pub(crate) fn to_owned(&self) -> Write<'static> {
+        let change = match &self.change {
             Change::Put { record, version, when } => {
-                Change::Put { record: Cow::Owned(record.into_owned()), version, when }
+                let record = Cow::Owned(Record::clone(record));
+                Change::Put { record, version: *version, when: *when }
             }
-            Change::Delete { only } => Change::Delete { only },
+            Change::Delete { only } => Change::Delete { only: *only },
         };
-        Write { key: Cow::Owned(self.key.into_owned()), change }
+        Write { key: Cow::Owned(TokenKey::clone(&self.key)), change }
     }
 
     #[cfg(test)]

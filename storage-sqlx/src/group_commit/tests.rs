@@ -90,10 +90,6 @@ impl Writer for FakeWriter {
     }
 }
 
-fn delete(user: &str) -> Write<'static> {
-    Write::delete(&TokenKey::new("acme", user).unwrap(), None).into_owned()
-}
-
 fn user(write: &Write<'_>) -> String {
     write.key().user().to_owned()
 }
@@ -102,12 +98,18 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Deletes the record of a user.
+fn run(group: &GroupCommit<FakeWriter>, user: &str, timeout: Duration) -> impl Future<Output = Reply> + use<> {
+    let (group, write) = (group.clone(), Write::delete(&TokenKey::new("acme", user).unwrap(), None).to_owned());
+    async move { group.run(&write, timeout).await }
+}
+
 /// Runs the writes of these users while another write is in progress. Returns their results.
 async fn run_together(writer: &FakeWriter, group: &GroupCommit<FakeWriter>, users: &[(&str, Duration)]) -> Vec<Reply> {
-    let first = group.run(delete("first"), TIMEOUT);
+    let first = run(group, "first", TIMEOUT);
     let others = async {
         writer.wait_for_start().await;
-        let others = join_all(users.iter().map(|(user, timeout)| group.run(delete(user), *timeout)));
+        let others = join_all(users.iter().map(|(user, timeout)| run(group, user, *timeout)));
         let release = async { writer.0.release.notify_one() };
         tokio::join!(others, release).0
     };
@@ -188,10 +190,9 @@ async fn write_that_was_sent_is_ambiguous_after_its_time() {
 #[tokio::test]
 async fn dropped_write_that_waits_is_not_sent() {
     let (writer, group) = FakeWriter::new(Mode::BeginSlowly);
-    let mut first = Box::pin(group.run(delete("first"), TIMEOUT));
+    let mut first = Box::pin(run(&group, "first", TIMEOUT));
     assert!(poll(&mut first).is_pending());
-    let [mut waiting, mut one, mut two] =
-        ["waiting", "one", "two"].map(|user| Box::pin(group.run(delete(user), TIMEOUT)));
+    let [mut waiting, mut one, mut two] = ["waiting", "one", "two"].map(|user| Box::pin(run(&group, user, TIMEOUT)));
     assert!([&mut waiting, &mut one, &mut two].into_iter().all(|write| poll(write).is_pending()));
     drop(one);
     writer.0.release.notify_one();
@@ -209,7 +210,7 @@ fn runtimes_of_other_callers_are_not_needed() {
     for ends in [true, false] {
         let (writer, group) = FakeWriter::new(Mode::Commit);
         let poll_in = |runtime: &Runtime, user: &str| {
-            let mut write = Box::pin(group.run(delete(user), TIMEOUT));
+            let mut write = Box::pin(run(&group, user, TIMEOUT));
             assert!(runtime.block_on(async { poll(&mut write).is_pending() }));
             write
         };
@@ -218,7 +219,7 @@ fn runtimes_of_other_callers_are_not_needed() {
         let parked = poll_in(&idle, "parked");
         let second = driven.spawn({
             let group = group.clone();
-            async move { group.run(delete("second"), TIMEOUT).await }
+            async move { run(&group, "second", TIMEOUT).await }
         });
         driven.block_on(tokio::task::yield_now());
         drop(first);
