@@ -21,6 +21,10 @@ use windows_native_keyring_store::Store;
 #[cfg(all(unix, not(target_vendor = "apple"), not(target_os = "android")))]
 use zbus_secret_service_keyring_store::Store;
 
+#[cfg(all(unix, not(target_vendor = "apple"), not(target_os = "android")))]
+#[path = "keyring/absence.rs"]
+mod absence;
+
 /// The name of this kind of service.
 const NAME: &str = "keyring";
 /// How long a call waits for the keyring, which may ask the person for a password.
@@ -77,10 +81,12 @@ impl KeyringProvider {
         Self { timeout, ..self }
     }
 
-    /// Whether there is a keyring. A locked one counts.
+    /// Whether there is a keyring. A locked one counts. On Linux, there is none if the session has no D-Bus, or if no program
+    /// on it provides the Secret Service and none can be started.
     ///
     /// # Errors
-    /// [`KeyProviderError::Unreachable`] if the keyring does not respond in time, so that neither is known.
+    /// [`KeyProviderError::Unreachable`] if the keyring, or the session's D-Bus, does not respond in time, rejects the
+    /// connection or cannot be started, so that neither is known.
     pub async fn is_present(&self) -> Result<bool, KeyProviderError> {
         match self.call(|_| Ok(())).await {
             Ok(()) => Ok(true),
@@ -112,8 +118,8 @@ impl KeyringProvider {
         // Not a thread of the runtime, which would wait for it at shutdown.
         let thread = thread::Builder::new().name("oauth-dance keyring".to_owned());
         let started = thread.spawn(move || {
-            let result = Keyring::connect().map_err(Failure::Absent);
-            let _ = sender.send(result.and_then(|keyring| call(&keyring).map_err(Failure::Store)));
+            let result = Keyring::connect().and_then(|keyring| call(&keyring).map_err(Failure::Store));
+            let _ = sender.send(result);
         });
         started.map_err(|error| Failure::Ended(error.into()))?;
         match timeout(self.timeout, receiver).await {
@@ -146,7 +152,7 @@ impl KeyProvider for KeyringProvider {
     }
 
     async fn unwrap(&self, wrapped: &[u8]) -> Result<SealingKey, KeyProviderError> {
-        let entry = Entry::parse(wrapped).ok_or_else(|| KeyProviderError::damaged("it is no reference to a key"))?;
+        let entry = Entry::parse(wrapped).ok_or_else(|| KeyProviderError::damaged("it is not a reference to a key"))?;
         let secret = self.call(move |keyring| keyring.read(&entry)).await?;
         let key = std::str::from_utf8(&secret).ok().and_then(SealingKey::parse);
         key.ok_or_else(|| KeyProviderError::damaged("the entry of the keyring is not a key"))
@@ -178,8 +184,12 @@ struct Keyring(std::sync::Arc<Store>);
 
 #[cfg(any(target_os = "macos", windows, all(unix, not(target_vendor = "apple"), not(target_os = "android"))))]
 impl Keyring {
-    fn connect() -> Result<Self, BoxError> {
-        Ok(Self(Store::new()?))
+    fn connect() -> Result<Self, Failure> {
+        match Store::new() {
+            Ok(store) => Ok(Self(store)),
+            Err(error) if means_absent(&error) => Err(Failure::Absent(error.into())),
+            Err(error) => Err(Failure::Unconnected(error.into())),
+        }
     }
 
     fn write(&self, entry: &Entry, secret: &[u8]) -> Result<(), StoreError> {
@@ -191,14 +201,26 @@ impl Keyring {
     }
 }
 
+/// Whether an error of a connection means that there is no keyring. Any other error may be that of a keyring that exists.
+#[cfg(all(unix, not(target_vendor = "apple"), not(target_os = "android")))]
+fn means_absent(error: &StoreError) -> bool {
+    absence::is_known_from(error)
+}
+
+/// The keyrings of these systems are a part of them.
+#[cfg(any(target_os = "macos", windows))]
+fn means_absent(_: &StoreError) -> bool {
+    false
+}
+
 /// Other systems have no keyring that is supported.
 #[cfg(not(any(target_os = "macos", windows, all(unix, not(target_vendor = "apple"), not(target_os = "android")))))]
 struct Keyring(std::convert::Infallible);
 
 #[cfg(not(any(target_os = "macos", windows, all(unix, not(target_vendor = "apple"), not(target_os = "android")))))]
 impl Keyring {
-    fn connect() -> Result<Self, BoxError> {
-        Err("no keyring of this operating system is supported".into())
+    fn connect() -> Result<Self, Failure> {
+        Err(Failure::Absent("no keyring of this operating system is supported".into()))
     }
 
     fn write(&self, _: &Entry, _: &[u8]) -> Result<(), StoreError> {
@@ -214,6 +236,8 @@ impl Keyring {
 enum Failure {
     /// There is none.
     Absent(BoxError),
+    /// There may be one, and it cannot be reached.
+    Unconnected(BoxError),
     TimedOut(Duration),
     /// The thread of the call did not start, or ended without a result.
     Ended(BoxError),
@@ -226,6 +250,12 @@ impl From<Failure> for KeyProviderError {
         let error = match failure {
             Failure::Absent(source) => {
                 return Self::unreachable(Because::new("there is no keyring to connect to", source));
+            }
+            Failure::Unconnected(source) => {
+                return Self::unreachable(Because::new(
+                    "the keyring cannot be reached; start it, or correct DBUS_SESSION_BUS_ADDRESS",
+                    source,
+                ));
             }
             Failure::TimedOut(limit) => {
                 return Self::unreachable(format!(

@@ -313,6 +313,22 @@ impl SqliteStorage {
         }
     }
 
+    /// The names of all tables in the file that have the columns of this storage, and that
+    /// [`with_table`](Self::with_table) accepts.
+    #[cfg(feature = "personal")]
+    pub(crate) async fn token_tables(&self) -> Result<Vec<String>, StorageError> {
+        const TABLES: &str = "SELECT name FROM sqlite_schema WHERE type = 'table' AND 7 = (\
+            SELECT count(*) FROM pragma_table_info(sqlite_schema.name) AS info WHERE info.name IN \
+            ('tenant', 'user_id', 'provider', 'account', 'version', 'payload', 'key_id'))";
+
+        self.check()?;
+        let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<Sqlite>)?;
+        let tables: Vec<String> =
+            sqlx::query_scalar(TABLES).fetch_all(connection.get()).await.map_err(unchanged::<Sqlite>)?;
+        connection.mark_clean();
+        Ok(tables.into_iter().filter(|name| name.parse::<TableName>().is_ok()).collect())
+    }
+
     /// The files to verify. A closed database has no log, and its operations fail anyway.
     fn watched(&self) -> Option<&OpenFiles> {
         self.files.as_ref().filter(|_| !self.engine.writers().is_closed())

@@ -30,6 +30,8 @@ struct Settings {
     in_file: Option<bool>,
     timeout: Duration,
     stores_a_token: bool,
+    /// Another table than the usual one.
+    table: Option<String>,
 }
 
 /// What it reports.
@@ -41,7 +43,13 @@ enum Said {
 
 impl Settings {
     fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), in_file: None, timeout: Duration::from_secs(20), stores_a_token: false }
+        Self {
+            folder: folder.to_owned(),
+            in_file: None,
+            timeout: Duration::from_secs(20),
+            stores_a_token: false,
+            table: None,
+        }
     }
 
     fn command(&self) -> Command {
@@ -102,7 +110,11 @@ async fn open(settings: &Settings) -> Said {
         Err(error) => return failed(&error),
     };
     let in_file = personal.key_place() == KeyPlace::File;
-    let (storage, ring) = personal.into_parts();
+    let (mut storage, ring) = personal.into_parts();
+    if let Some(table) = &settings.table {
+        storage = storage.with_table(table).unwrap();
+        storage.migrate().await.unwrap();
+    }
     if settings.stores_a_token {
         let key = TokenKey::new("acme", "me").unwrap();
         let tokens = Tokens::sealed(storage, ring.clone());
@@ -286,6 +298,32 @@ fn slow_keyring_ends_in_time() {
     assert!(!folder.join("key").exists());
 }
 
+/// The bus may have a keyring, and a file would be a surprise at the next start.
+#[test]
+fn unreachable_keyring_is_an_error_and_no_key_in_a_file() {
+    let (parent, folder) = new_folder();
+    let bus = parent.path().join("bus");
+    // Nothing accepts connections at this socket any more.
+    drop(std::os::unix::net::UnixListener::bind(&bus).unwrap());
+    let mut command = Settings::new(&folder).command();
+    put_on_bus(&mut command, &bus);
+    let (variant, chain) = said(command.spawn().unwrap()).failed();
+    assert_eq!(variant, "Keyring", "{chain}");
+    assert!(chain.contains("the keyring cannot be reached"), "{chain}");
+    assert!(!folder.join("key").exists());
+    assert!(Settings::new(&folder).without_bus().opened().0);
+}
+
+#[test]
+fn keyring_that_does_not_start_is_an_error_and_no_key_in_a_file() {
+    let Some(desktop) = Desktop::with_broken_keyring() else { return };
+    let (_parent, folder) = new_folder();
+    let (variant, chain) = Settings::new(&folder).on(&desktop).failed();
+    assert_eq!(variant, "Keyring", "{chain}");
+    assert!(chain.contains("the keyring cannot be reached") && chain.contains("Spawn"), "{chain}");
+    assert!(!folder.join("key").exists());
+}
+
 #[test]
 fn lost_key_is_reported_and_not_replaced() {
     let (_parent, folder) = new_folder();
@@ -309,6 +347,28 @@ fn lost_key_is_reported_and_not_replaced() {
     let (variant, chain) = settings.without_bus().failed();
     assert_eq!(variant, "Key", "{chain}");
     assert!(!chain.contains("CANARY"), "{chain}");
+}
+
+/// The application stores its tokens in a table of its own.
+#[test]
+fn lost_key_of_another_table_is_not_replaced() {
+    let (_parent, folder) = new_folder();
+    let settings = Settings { table: Some("acme_tokens".to_owned()), ..Settings::new(&folder) };
+    settings.without_bus().opened();
+    fs::remove_file(folder.join("key")).unwrap();
+    let (_, key_id) = Settings { stores_a_token: true, ..settings.clone() }.without_bus().opened();
+    fs::remove_file(folder.join("key")).unwrap();
+    let (variant, chain) = settings.without_bus().failed();
+    assert_eq!(variant, "KeyLost", "{chain}");
+    assert!(chain.contains(&key_id), "{chain}");
+    assert!(!folder.join("key").exists());
+}
+
+#[test]
+fn timeout_of_the_keyring_may_be_any() {
+    let (_parent, folder) = new_folder();
+    let settings = Settings { timeout: Duration::MAX, ..Settings::new(&folder) };
+    settings.without_bus().opened();
 }
 
 #[test]

@@ -105,13 +105,17 @@ impl<'a> KeyFinder<'a> {
         Ok(())
     }
 
-    /// Fails if the database has records, which are sealed with a key that is lost.
+    /// Fails if the database has records, which are sealed with a key that is lost, in any table.
     async fn reject_sealed_records(&self, storage: &SqliteStorage) -> Result<(), PersonalError> {
-        let page = storage.list(&Filter::everything(), PageRequest::default()).await?;
-        if page.entries.is_empty() {
+        let mut entries = Vec::new();
+        for table in storage.token_tables().await? {
+            let storage = storage.clone().with_table(&table)?;
+            entries.extend(storage.list(&Filter::everything(), PageRequest::default()).await?.entries);
+        }
+        if entries.is_empty() {
             return Ok(());
         }
-        let mut key_ids: Vec<_> = page.entries.into_iter().filter_map(|entry| entry.key_id).collect();
+        let mut key_ids: Vec<_> = entries.into_iter().filter_map(|entry| entry.key_id).collect();
         key_ids.sort_unstable();
         key_ids.dedup();
         Err(PersonalError::KeyLost { path: self.file.clone(), key_ids })

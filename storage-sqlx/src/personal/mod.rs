@@ -22,6 +22,8 @@ pub use error::PersonalError;
 
 /// How long the keyring may take, unless another limit is set. It may ask the person for a password.
 const KEYRING_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer limits are not limits, and sums of them must not overflow.
+const MAX_KEYRING_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The tokens of one person on their own machine, for command-line and desktop programs: a [`SqliteStorage`] in the person's
 /// data folder, and the [`KeyRing`] that seals it.
@@ -57,8 +59,8 @@ const KEYRING_TIMEOUT: Duration = Duration::from_secs(30);
 /// appears, a key in a file remains there. [`key_place`](Self::key_place) returns the place, and
 /// [`PersonalStorageBuilder::key_place`] permits only one.
 ///
-/// A locked keyring, or one that does not respond, is an error also at the first start: the person has a keyring, so a file
-/// would be a surprise.
+/// A locked keyring, or one that does not respond or rejects the connection, is an error also at the first start: the person
+/// has a keyring, so a file would be a surprise.
 ///
 /// # Files
 /// | file | content |
@@ -160,16 +162,17 @@ impl PersonalStorageBuilder {
         Self { key_place: Some(place), ..self }
     }
 
-    /// How long the keyring may take, instead of 30 seconds. It may ask the person for a password meanwhile.
+    /// How long the keyring may take, instead of 30 seconds, and at most a day. It may ask the person for a password meanwhile.
     #[must_use]
     pub fn keyring_timeout(self, timeout: Duration) -> Self {
-        Self { keyring_timeout: timeout, ..self }
+        Self { keyring_timeout: timeout.min(MAX_KEYRING_TIMEOUT), ..self }
     }
 
     /// Opens the storage. Creates the folder, the database and the key if they are missing.
     ///
     /// # Errors
-    /// [`PersonalError`]. A new key is never generated if the database contains records: they are sealed with another key.
+    /// [`PersonalError`]. A new key is never generated if the database contains records, in any table of tokens: they are
+    /// sealed with another key.
     ///
     /// # Cancel safety
     /// Dropping the future at any point, or killing the process, leaves a folder that the next start completes. A key that

@@ -10,10 +10,11 @@ use tempfile::TempDir;
 
 use super::missing;
 
-/// Without folders of services, so that the bus starts no other keyring, and no prompt on a display.
+/// With a folder of services of its own, so that the bus starts no other keyring, and no prompt on a display.
 const CONFIG: &str = r#"<busconfig>
   <type>session</type>
   <listen>unix:path=BUS</listen>
+  <servicedir>SERVICES</servicedir>
   <auth>EXTERNAL</auth>
   <policy context="default">
     <allow send_destination="*" eavesdrop="true"/>
@@ -41,6 +42,15 @@ impl Desktop {
 
     /// A desktop without a keyring.
     pub fn without_keyring() -> Option<Self> {
+        Self::with_service(None)
+    }
+
+    /// A desktop whose keyring cannot be started.
+    pub fn with_broken_keyring() -> Option<Self> {
+        Self::with_service(Some("[D-BUS Service]\nName=org.freedesktop.secrets\nExec=/bin/false\n"))
+    }
+
+    fn with_service(service: Option<&str>) -> Option<Self> {
         let programs = ["dbus-daemon", "dbus-send", "gnome-keyring-daemon"];
         if let Some(absent) = programs.iter().find(|name| !Path::new("/usr/bin").join(name).exists()) {
             missing(absent);
@@ -49,7 +59,13 @@ impl Desktop {
         let folder = tempfile::tempdir().unwrap();
         let bus = folder.path().join("bus");
         let config = folder.path().join("bus.conf");
-        fs::write(&config, CONFIG.replace("BUS", bus.to_str().unwrap())).unwrap();
+        let services = folder.path().join("services");
+        fs::create_dir(&services).unwrap();
+        if let Some(service) = service {
+            fs::write(services.join("org.freedesktop.secrets.service"), service).unwrap();
+        }
+        let (at, services) = (bus.to_str().unwrap(), services.to_str().unwrap());
+        fs::write(&config, CONFIG.replace("BUS", at).replace("SERVICES", services)).unwrap();
         let config = format!("--config-file={}", config.display());
         let daemon = Command::new("dbus-daemon")
             .args([&config, "--nofork", "--nopidfile"])
