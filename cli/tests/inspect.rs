@@ -3,9 +3,12 @@
 
 mod program;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{OAuth2Token, Precondition};
+use oauth_dance::testing::TestProvider;
+use oauth_dance::{Audience, Connector};
+use oauth_dance_core::{Filter, OAuth2Token, PageRequest, Precondition, Token};
 use program::storages::{Backend, key, now, on_every_storage};
 use program::{Run, column, oauth_dance, objects};
 use serde_json::{Value, json};
@@ -102,6 +105,40 @@ fn expiring_shows_who_has_to_log_in_again() {
         let none = backend.run(&["expiring", "--within", "59min", "--final"]);
         assert_eq!(none.code, 2);
         none.assert_one_line(&["--key-file"]);
+    });
+}
+
+/// Tokens of the application and exchanged ones have no refresh token, and no user who could log in again.
+#[test]
+fn a_token_that_is_requested_again_needs_no_user() {
+    let provider = tokio::runtime::Runtime::new().unwrap();
+    on_every_storage(|backend| {
+        let provider = backend.block_on(TestProvider::start()).unwrap();
+        let connector = Connector::builder(Arc::clone(&backend.storage), backend.ring.clone());
+        let connector = connector.provider(provider.registration("acme")).build().unwrap();
+        let alice = key("acme", "alice");
+        let entries = backend.block_on(async {
+            provider.connect_key(&connector, &alice).await.unwrap();
+            connector.client_credentials("acme").await.unwrap();
+            connector.exchange(&alice, &Audience::new("billing")).await.unwrap();
+            connector.tokens().list(&Filter::everything(), PageRequest::default()).await.unwrap().entries
+        });
+        for requested in entries.iter().filter(|entry| Connector::is_requested(&entry.key)) {
+            let Token::OAuth2(mut token) =
+                backend.block_on(backend.tokens().get(&requested.key)).unwrap().unwrap().value
+            else {
+                panic!("a token of OAuth 2.0")
+            };
+            token.expires_at = Some(now());
+            backend.store_token(&requested.key, token);
+        }
+        let stats = &objects(&backend.run_with_keys(&["stats", "--json"]))[0];
+        let counts = ["tokens", "expiring", "needs_authorization"].map(|name| stats[name].as_u64().unwrap());
+        assert_eq!(counts, [3, 2, 0], "{}: {stats}", backend.name);
+        let list = backend.run_with_keys(&["list", "--state", "--json"]);
+        assert!(!column(&list, "state").contains(&json!("needs_authorization")), "{}", list.stdout);
+        let last = backend.run_with_keys(&["expiring", "--within", "10min", "--final", "--json"]);
+        assert_eq!((last.code, last.stdout.as_str()), (0, ""), "{}", backend.name);
     });
 }
 

@@ -4,10 +4,12 @@
 mod program;
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use oauth_dance::testing::{CLIENT, Endpoint, ScriptedResponse, TestProvider};
-use oauth_dance_core::{Precondition, Record, TokenKey};
+use oauth_dance::{Audience, Connector};
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, TokenKey};
 use program::storages::{Backend, key, on_every_storage, write_private};
 use program::{Run, column, oauth_dance, objects};
 use serde_json::json;
@@ -251,6 +253,56 @@ fn disconnect_removes_one_token() {
         assert!(again.stderr.contains("nothing is stored"), "{}", again.stderr);
         assert_eq!(backend.run(&["disconnect", "alice", "acme", "--account", "home"]).code, 0);
         assert_eq!((left(backend, &keys), backend.has(&keys[0])), (2, true));
+    });
+}
+
+/// Alice's token, and one that was exchanged for it; her other account has one too.
+fn store_exchanged(backend: &Backend, provider: &TestProvider) -> [TokenKey; 4] {
+    let connector = Connector::builder(Arc::clone(&backend.storage), backend.ring.clone());
+    let connector = connector.provider(provider.registration("acme")).build().unwrap();
+    let alice = key("acme", "alice");
+    let home = alice.clone().with_account("home").unwrap();
+    backend.block_on(async {
+        for key in [&alice, &home] {
+            provider.connect_key(&connector, key).await.unwrap();
+            connector.exchange(key, &Audience::new("billing")).await.unwrap();
+        }
+        let page = connector.tokens().list(&Filter::everything(), PageRequest::default()).await.unwrap();
+        let find = |key: &TokenKey| {
+            let mut found = page.entries.iter().map(|entry| &entry.key);
+            found.find(|found| Connector::is_exchanged(found, key)).unwrap().clone()
+        };
+        let exchanged = [find(&alice), find(&home)];
+        let [of_alice, of_home] = exchanged;
+        [alice, of_alice, home, of_home]
+    })
+}
+
+#[test]
+fn disconnect_removes_what_was_exchanged() {
+    on_every_storage(|backend| {
+        let (provider, config) = provider(backend);
+        let keys = store_exchanged(backend, &provider);
+        let disconnect = backend.run_with_keys(&["disconnect", "alice", "acme", "--config", &config, "--json"]);
+        assert_eq!(disconnect.code, 0, "{}", disconnect.stderr);
+        assert_eq!(column(&disconnect, "revocation"), ["done", "done"], "{}", backend.name);
+        assert_eq!(keys.each_ref().map(|key| backend.has(key)), [false, false, true, true], "{}", backend.name);
+
+        // An earlier run was interrupted after the first token.
+        backend.block_on(backend.storage.delete(&keys[2], None)).unwrap();
+        assert_eq!(backend.run(&["disconnect", "alice", "acme", "--account", "home"]).code, 0);
+        assert_eq!(left(backend, &keys), 0, "{}", backend.name);
+    });
+}
+
+#[test]
+fn erase_revokes_what_was_exchanged() {
+    on_every_storage(|backend| {
+        let (provider, config) = provider(backend);
+        let keys = store_exchanged(backend, &provider);
+        let erase = backend.run_with_keys(&["erase-user", "alice", "--config", &config, "--json"]);
+        assert_eq!((erase.code, left(backend, &keys)), (0, 0), "{}", erase.stderr);
+        assert_eq!(column(&erase, "revocation"), vec![json!("done"); 4]);
     });
 }
 

@@ -1,10 +1,12 @@
-//! Removes the token of a user at one provider.
+//! Removes the token of a user at one provider, and what was exchanged for it.
 
 use clap::Args;
-use oauth_dance_core::TokenKey;
+use oauth_dance::Connector;
+use oauth_dance_core::{Filter, TokenKey};
 
 use super::OperateError;
-use super::forget::{COLUMNS, Remover, RevocationArgs};
+use super::forget::{COLUMNS, Removal, Remover, RevocationArgs};
+use super::records::Pages;
 use crate::exit::Exit;
 use crate::open::StorageArgs;
 use crate::output::{OutputArgs, Rows};
@@ -35,19 +37,34 @@ pub struct DisconnectOptions {
     pub output: OutputArgs,
 }
 
-/// Removes one token. Exits with 1 if it could not be removed.
+/// Removes one token, and those that were exchanged for it. Exits with 1 if one could not be removed.
 pub(super) async fn run(options: &DisconnectOptions) -> Result<Exit, OperateError> {
     let part = |name: &Option<String>| name.clone().unwrap_or_default();
     let key = TokenKey::from_parts(part(&options.tenant), &options.user, &options.provider, part(&options.account))?;
     let remover = Remover::new(&options.storage, &options.revocation).await?;
-    let removal = remover.remove(&key).await?;
-    let is_left = removal.is_left;
-    if !removal.removed && !is_left {
+    // First, so that no other one is exchanged for it.
+    let mut removals = vec![remover.remove(&key).await?];
+    for exchanged in exchanged_for(&remover, &key).await? {
+        removals.push(remover.remove(&exchanged).await?);
+    }
+    removals.retain(|removal| removal.removed || removal.is_left);
+    if removals.is_empty() {
         eprintln!("nothing is stored for this user, provider, tenant and account");
         return Ok(Exit::Done);
     }
+    let is_left = removals.iter().any(|removal| removal.is_left);
     let mut rows = Rows::new(options.output, &COLUMNS);
-    rows.print(&[removal.into_row()])?;
+    rows.print(&removals.into_iter().map(Removal::into_row).collect::<Vec<_>>())?;
     rows.finish()?;
     Ok(Exit::found(is_left))
+}
+
+/// The keys of the tokens that were exchanged for the one under this key.
+async fn exchanged_for(remover: &Remover, key: &TokenKey) -> Result<Vec<TokenKey>, OperateError> {
+    let filter = Filter::everything().tenant(key.tenant()).user(key.user()).provider(key.provider());
+    let (mut pages, mut exchanged) = (Pages::new(remover.opened(), filter), Vec::new());
+    while let Some(page) = pages.next().await? {
+        exchanged.extend(page.into_iter().map(|entry| entry.key).filter(|found| Connector::is_exchanged(found, key)));
+    }
+    Ok(exchanged)
 }

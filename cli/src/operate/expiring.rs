@@ -1,7 +1,8 @@
 //! Lists the tokens that expire soon.
 
 use clap::Args;
-use oauth_dance_core::{Clock, Entry, Token};
+use oauth_dance::Connector;
+use oauth_dance_core::{Clock, Entry, Token, TokenKey};
 use serde_json::Value;
 
 use super::OperateError;
@@ -54,7 +55,7 @@ pub(super) async fn run(options: &ExpiringOptions) -> Result<Exit, OperateError>
             None => printed.extend(page.iter().map(hints)),
             Some(tokens) => {
                 for (entry, examined) in page.iter().zip(examine_all(&opened, tokens, &page).await?) {
-                    let refreshable = is_refreshable(&examined);
+                    let refreshable = is_refreshable(&entry.key, &examined);
                     let wanted = !options.only_final || refreshable == Some(false);
                     if wanted && !matches!(examined, Examined::Gone) {
                         let [state, _] = examined.state();
@@ -71,9 +72,12 @@ pub(super) async fn run(options: &ExpiringOptions) -> Result<Exit, OperateError>
     Ok(Exit::Done)
 }
 
-/// Whether a token can be refreshed. `None` if the record cannot be read.
-fn is_refreshable(examined: &Examined) -> Option<bool> {
+/// Whether a token can be renewed without its user. `None` if the record cannot be read.
+fn is_refreshable(key: &TokenKey, examined: &Examined) -> Option<bool> {
     let Examined::Readable(connection) = examined else { return None };
+    if Connector::is_requested(key) {
+        return Some(true);
+    }
     Some(match &connection.token {
         Token::OAuth2(token) => token.refresh_token.is_some(),
         _ => false,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use clap::Args;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use oauth_dance::Connector;
 use oauth_dance_core::{
-    Connection, ConnectionState, Cursor, Entry, Filter, PageRequest, RefreshError, Refresher, StorageError, TokenKey,
-    Tokens, TokensError,
+    Connection, ConnectionState, Cursor, DeadReason, Entry, Filter, PageRequest, RefreshError, Refresher, StorageError,
+    TokenKey, Tokens, TokensError,
 };
 use serde_json::Value;
 
@@ -134,7 +135,7 @@ pub(super) async fn examine_all(
 /// Opens a record. Nothing is sent to a provider.
 async fn examine(refresher: &Refresher, tokens: &Tokens, key: &TokenKey) -> Result<Examined, StorageError> {
     let error = match refresher.connection(tokens, key).await {
-        Ok(Some(connection)) => return Ok(Examined::Readable(Box::new(connection))),
+        Ok(Some(connection)) => return Ok(Examined::Readable(Box::new(renewable(connection, key)))),
         Ok(None) => return Ok(Examined::Gone),
         Err(RefreshError::Storage(error)) => error,
         Err(other) => return Err(StorageError::unavailable(other)),
@@ -145,6 +146,16 @@ async fn examine(refresher: &Refresher, tokens: &Tokens, key: &TokenKey) -> Resu
         Ok(unreadable) => Ok(Examined::Unreadable(unreadable)),
         Err(shared) => Err(StorageError::unavailable(shared)),
     }
+}
+
+/// The same connection. A token that the application requests itself needs no refresh token, so the next use renews it.
+fn renewable(mut connection: Connection, key: &TokenKey) -> Connection {
+    let has_expired =
+        matches!(connection.state, ConnectionState::NeedsAuthorization { reason: DeadReason::NoRefreshToken, .. });
+    if has_expired && Connector::is_requested(key) {
+        connection.state = ConnectionState::Expiring;
+    }
+    connection
 }
 
 impl Examined {

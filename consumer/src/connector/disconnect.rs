@@ -55,8 +55,8 @@ impl Connector {
         Ok(Disconnected { removed, revocation })
     }
 
-    /// Revokes the token under this key at the provider (RFC 7009), and leaves it in the storage. To forget it as well, use
-    /// [`disconnect`](Self::disconnect). This is for programs that may be killed at any time and run again: they revoke
+    /// Revokes the token under this key at the provider (RFC 7009), and those that were [exchanged](Self::exchange) for it, and
+    /// leaves them in the storage. To forget them as well, use [`disconnect`](Self::disconnect). This is for programs that may be killed at any time and run again: they revoke
     /// first, and then remove the version that they revoked.
     ///
     /// # Cancel safety
@@ -67,10 +67,21 @@ impl Connector {
     /// [`ConnectError::UnknownProvider`], [`ConnectError::Storage`].
     pub async fn revoke(&self, key: &TokenKey) -> Result<Revocation, ConnectError> {
         let registered = self.registered(key.provider())?;
-        match self.tokens.get(key).await? {
-            Some(Versioned { value: Token::OAuth2(token), .. }) => Ok(self.revoke_token(&registered, &token).await),
-            _ => Ok(Revocation::NotPossible),
+        let mut has_failed = false;
+        for exchanged in self.exchanged(key).await? {
+            match self.tokens.get(&exchanged).await {
+                Ok(Some(Versioned { value: Token::OAuth2(token), .. })) => {
+                    has_failed |= self.revoke_token(&registered, &token).await == Revocation::Failed;
+                }
+                Ok(_) => {}
+                Err(error) => not_forgotten(key, &error.into()),
+            }
         }
+        let revocation = match self.tokens.get(key).await? {
+            Some(Versioned { value: Token::OAuth2(token), .. }) => self.revoke_token(&registered, &token).await,
+            _ => Revocation::NotPossible,
+        };
+        Ok(if has_failed { Revocation::Failed } else { revocation })
     }
 
     async fn revoke_token(&self, registered: &Registered, token: &OAuth2Token) -> Revocation {
@@ -81,28 +92,38 @@ impl Connector {
     /// Removes and revokes what was exchanged for a token that is deleted. What remains is never used again, because it is
     /// bound to that token.
     async fn forget_exchanged(&self, key: &TokenKey) {
+        let exchanged = match self.exchanged(key).await {
+            Ok(exchanged) => exchanged,
+            Err(error) => return not_forgotten(key, &error),
+        };
+        for exchanged in exchanged {
+            match self.remove(&exchanged).await {
+                Ok((_, Some(Token::OAuth2(token)))) => {
+                    if let Ok(registered) = self.registered(key.provider()) {
+                        self.revoke_token(&registered, &token).await;
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => not_forgotten(key, &error),
+            }
+        }
+    }
+
+    /// The keys of the tokens that were exchanged for the one under this key; none if the storage cannot list.
+    async fn exchanged(&self, key: &TokenKey) -> Result<Vec<TokenKey>, ConnectError> {
         let filter = Filter::everything().tenant(key.tenant()).user(key.user()).provider(key.provider());
-        let mut request = PageRequest::default();
+        let (mut request, mut exchanged) = (PageRequest::default(), Vec::new());
         loop {
             let page = match self.tokens.list(&filter, request.clone()).await {
                 Ok(page) => page,
-                Err(TokensError::Storage(StorageError::Unsupported(_))) => return,
-                Err(error) => return not_forgotten(key, &error.into()),
+                Err(TokensError::Storage(StorageError::Unsupported(_))) => return Ok(exchanged),
+                Err(error) => return Err(error.into()),
             };
-            for entry in page.entries.iter().filter(|entry| own_key::is_exchanged_from(&entry.key, key)) {
-                match self.remove(&entry.key).await {
-                    Ok((_, Some(Token::OAuth2(token)))) => {
-                        if let Ok(registered) = self.registered(key.provider()) {
-                            self.revoke_token(&registered, &token).await;
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(error) => not_forgotten(key, &error),
-                }
-            }
+            let keys = page.entries.into_iter().map(|entry| entry.key);
+            exchanged.extend(keys.filter(|found| own_key::is_exchanged_from(found, key)));
             match page.next {
                 Some(next) => request.after = Some(next),
-                None => return,
+                None => return Ok(exchanged),
             }
         }
     }

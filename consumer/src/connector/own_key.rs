@@ -9,12 +9,65 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use oauth_dance_core::{KeyError, TokenKey};
 
-use super::Audience;
+use super::{Audience, Connector};
 
 /// The tenant of the application's own tokens.
 const APPLICATION: &str = "oauth-dance:application";
 /// The beginning of the account of an exchanged token.
 const EXCHANGED: &str = "oauth-dance:exchanged:";
+
+/// For tools of an operator, which list the records of all users.
+impl Connector {
+    /// Whether this library requests the token under this key when it is needed: a token of the
+    /// [application](Self::client_credentials), or an [exchanged](Self::exchange) one. It has no refresh token, and no user
+    /// has to authorize it again.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, testing::TestProvider};
+    /// use oauth_dance::{Connector, Filter, PageRequest, TokenKey};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let connector = Connector::builder(MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).build()?;
+    /// connector.client_credentials("acme").await?;
+    /// let page = connector.tokens().list(&Filter::everything(), PageRequest::default()).await?;
+    /// assert!(page.entries.iter().all(|entry| Connector::is_requested(&entry.key)));
+    /// assert!(!Connector::is_requested(&TokenKey::new("acme", "alice")?));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_requested(key: &TokenKey) -> bool {
+        is_own(key)
+    }
+
+    /// Whether the token under the key `found` was [exchanged](Self::exchange) for the one under `key`. It serves no purpose
+    /// once that one is removed.
+    ///
+    /// ```
+    /// # use oauth_dance::{KeyRing, MemoryStorage, testing::TestProvider};
+    /// use oauth_dance::{Audience, Connector, Filter, PageRequest, TokenKey};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let provider = TestProvider::start().await?;
+    /// # let connector = Connector::builder(MemoryStorage::new(), KeyRing::generate())
+    /// #     .provider(provider.registration("acme")).build()?;
+    /// let alice = TokenKey::new("acme", "alice")?;
+    /// provider.connect_key(&connector, &alice).await?;
+    /// connector.exchange(&alice, &Audience::new("billing")).await?;
+    /// let of_alice = Filter::everything().user("alice").provider("acme");
+    /// let page = connector.tokens().list(&of_alice, PageRequest::default()).await?;
+    /// let exchanged = page.entries.iter().filter(|entry| Connector::is_exchanged(&entry.key, &alice));
+    /// assert_eq!(exchanged.count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn is_exchanged(found: &TokenKey, key: &TokenKey) -> bool {
+        is_exchanged_from(found, key)
+    }
+}
 
 /// The key of the application's own token.
 pub(super) fn of_application(provider: &str, client_id: &str, audience: &Audience) -> Result<TokenKey, KeyError> {
@@ -28,7 +81,8 @@ pub(super) fn of_exchanged(key: &TokenKey, audience: &Audience) -> Result<TokenK
 
 /// Whether a token was exchanged for the token under `key`.
 pub(super) fn is_exchanged_from(exchanged: &TokenKey, key: &TokenKey) -> bool {
-    exchanged.account().is_some_and(|account| account.starts_with(&exchanged_from(key)))
+    exchanged.parts()[..3] == key.parts()[..3]
+        && exchanged.account().is_some_and(|account| account.starts_with(&exchanged_from(key)))
 }
 
 /// Whether no login stores a token under this key.
