@@ -189,7 +189,8 @@ impl ApiClient {
     }
 
     /// A `GET` request to the [userinfo endpoint](crate::Provider::userinfo_endpoint), which returns the user's identity in
-    /// the format of the provider. If the provider has none, [`ApiRequest::send`] returns [`ApiError::Url`].
+    /// the format of the provider. If the provider has none, [`ApiRequest::send`] returns [`ApiError::Url`]; if the token is
+    /// for [another API](crate::Audience::with_api_base), [`ApiError::ForeignOrigin`], and nothing is sent.
     ///
     /// In a login with OpenID Connect, prefer the verified [`Identity`](crate::Identity), which needs no request.
     pub fn userinfo(&self) -> ApiRequest {
@@ -237,7 +238,7 @@ impl ApiClient {
                 Url::parse(&format!("{base}/{}", path.trim_start_matches('/'))).map_err(|_| ApiError::Url)?
             }
         };
-        if self.owns(&url) { Ok(url) } else { Err(ApiError::ForeignOrigin) }
+        Ok(url)
     }
 
     /// Whether the token may be sent to this URL.
@@ -270,6 +271,9 @@ impl ApiClient {
     pub(crate) fn request_url(&self, method: Method, url: Result<Url, ApiError>) -> ApiRequest {
         let limit = self.http.limits.max_response;
         let request = url.and_then(|url| {
+            if !self.owns(&url) {
+                return Err(ApiError::ForeignOrigin);
+            }
             let headers = self.headers()?;
             Ok(self.http(&url)?.request(method, url).headers(headers))
         });
@@ -291,7 +295,11 @@ impl ApiClient {
     /// Sends a request once, with a signature or a proof if the token needs one.
     pub(crate) async fn exchange(&self, request: RequestBuilder, limit: usize) -> Result<ApiResponse, ApiError> {
         let request = match (&self.registered.oauth1, &*self.token) {
-            (Some(signer), Token::OAuth1(token)) => signer.sign(request, token, self.http.clock.now())?,
+            (Some(signer), Token::OAuth1(token)) => {
+                let (http, request) = request.build_split();
+                let request = request.map_err(|error| ApiError::Request(without_url(error)))?;
+                RequestBuilder::from_parts(http, signer.sign(request, token, self.http.clock.now())?)
+            }
             _ => request,
         };
         let response = match self.http.send(request, binding(&self.token), limit).await {
@@ -311,8 +319,14 @@ impl ApiClient {
         Ok(ApiResponse::new(response, problem))
     }
 
+    /// The headers of each call. They are for the provider's API, and may contain a key for it, so another service does not
+    /// get them.
+    fn usual_headers(&self) -> Option<&HeaderMap> {
+        Some(&self.registered.api_headers).filter(|_| self.only_api().is_none())
+    }
+
     fn headers(&self) -> Result<HeaderMap, ApiError> {
-        let mut headers = self.registered.api_headers.clone();
+        let mut headers = self.usual_headers().cloned().unwrap_or_default();
         headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         headers.extend(self.presented(&self.token)?);
         Ok(headers)

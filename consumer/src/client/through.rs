@@ -9,9 +9,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{HeaderValue, header};
 use http_body::{Body as _, Frame, SizeHint};
 use oauth_dance_core::Token;
-use reqwest::{Body, Client, Request, RequestBuilder, Response, ResponseBuilderExt as _};
+use reqwest::{Body, Request, Response, ResponseBuilderExt as _};
 use url::Url;
 
 use super::rejected::{MAX_ERROR, may_reject};
@@ -23,15 +24,12 @@ impl ApiClient {
     /// The request with the token, and with a signature or a proof if the token needs one. Headers of the request take
     /// precedence over the provider's usual ones.
     pub(crate) fn authorized(&self, mut request: Request) -> Result<Request, ApiError> {
-        for (name, value) in &self.registered.api_headers {
+        for (name, value) in self.usual_headers().into_iter().flatten() {
             request.headers_mut().entry(name).or_insert_with(|| value.clone());
         }
         request.headers_mut().extend(self.presented(&self.token)?);
         if let (Some(signer), Token::OAuth1(token)) = (&self.registered.oauth1, &*self.token) {
-            // The client is not used: the request is only built.
-            let builder = RequestBuilder::from_parts(Client::new(), request);
-            let signed = signer.sign(builder, token, self.http.clock.now())?;
-            return signed.build().map_err(super::transport);
+            return signer.sign(request, token, self.http.clock.now());
         }
         match binding(&self.token) {
             Some(binding) => self
@@ -45,17 +43,20 @@ impl ApiClient {
     /// Whether the API rejects a proof because its nonce is missing, which it does before any other processing. The nonce is
     /// known now, so the request can be sent again.
     pub(crate) fn is_new_nonce(&self, url: &Url, response: &Response) -> bool {
-        binding(&self.token).is_some() && self.http.is_new_nonce(url, response.status(), response.headers())
+        binding(&self.token).is_some() && self.http.is_new_nonce(url, response)
     }
 
     /// The part of a response that may show that the API rejects the token, and the response unchanged. `None` if its status
-    /// excludes that.
+    /// excludes that, or if it is a success whose body may be a stream, which has to be returned at once.
     pub(crate) async fn inspected(
         &self,
-        requested: &Url,
         response: Response,
+        is_redirected: bool,
     ) -> Result<(Option<ApiResponse>, Response), reqwest::Error> {
-        if !may_reject(response.status(), &self.registered.declared.rejected_tokens) {
+        let is_error = response.status().is_client_error();
+        if !may_reject(response.status(), &self.registered.declared.rejected_tokens)
+            || !is_error && !may_be_json_error(&response)
+        {
             return Ok((None, response));
         }
         let (status, headers, url) = (response.status(), response.headers().clone(), response.url().clone());
@@ -70,7 +71,6 @@ impl ApiClient {
         }
         read.rest = body;
 
-        let is_redirected = url != *requested;
         let received = HttpResponse { status, headers, body: beginning.into(), is_redirected };
         let problem = match (&self.registered.oauth1, &*self.token) {
             (Some(signer), Token::OAuth1(token)) if status.is_client_error() => {
@@ -89,6 +89,20 @@ impl ApiClient {
         again.extensions_mut().extend(parts.extensions);
         Ok((Some(ApiResponse::new(received, problem)), again.into()))
     }
+}
+
+/// Whether the body can be a short JSON document: by its length, or else by its type.
+fn may_be_json_error(response: &Response) -> bool {
+    match response.content_length() {
+        Some(length) => length <= MAX_ERROR as u64,
+        None => response.headers().get(header::CONTENT_TYPE).is_some_and(is_json),
+    }
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let essence = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let subtype = essence.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    subtype == "json" || subtype.ends_with("+json")
 }
 
 /// A body whose beginning was read.

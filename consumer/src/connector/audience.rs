@@ -53,7 +53,8 @@ impl Audience {
     }
 
     /// Sets the URL that paths of calls are appended to, instead of the provider's [API base](crate::Provider::api_base). The
-    /// token is then sent to this origin only, and not to the provider's.
+    /// token is then sent to this origin only, and not to the provider's, and this origin does not get the provider's
+    /// [usual headers](crate::Provider::api_headers).
     pub fn with_api_base(self, url: impl Into<String>) -> Self {
         Self { api_base: Some(url.into()), ..self }
     }

@@ -96,6 +96,17 @@ fn origin(subject: &Token) -> String {
     own_key::hash(subject.secret().expose().as_bytes())
 }
 
+/// The errors of a request whose audience, resource or scope the server does not accept, whatever the user's token (RFC 8693
+/// section 2.2.2, RFC 6749 section 5.2).
+const OF_AUDIENCE: [&str; 2] = ["invalid_target", "invalid_scope"];
+
+/// Whether the server may have refused the user's token.
+fn may_be_of_subject(error: &TokenEndpointError) -> bool {
+    let is_of_audience =
+        matches!(error, TokenEndpointError::Refused { code, .. } if OF_AUDIENCE.contains(&code.as_str()));
+    !is_of_audience && matches!(meaning(error), RedeemError::Dead { .. } | RedeemError::Refused { .. })
+}
+
 /// Exchanges a user's token.
 struct TokenExchange {
     subject: StoredToken,
@@ -157,7 +168,7 @@ impl Redeem for TokenExchange {
         tracing::warn!(provider, error = &error as &dyn std::error::Error, "a token was not exchanged");
         // The server may no longer accept the user's token, although it has not expired. Section 2.2.2 requires the same
         // error for any other reason, so the usual limits for a rejection without a reason apply.
-        if matches!(meaning(&error), RedeemError::Dead { .. } | RedeemError::Refused { .. })
+        if may_be_of_subject(&error)
             && let Ok(Some(other)) = self.subject.replace_rejected(subject.secret(), Rejection::Unexplained).await
         {
             let exchanged = self.exchange(&http, &registered, &other, token).await;

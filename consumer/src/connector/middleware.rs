@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Extensions;
-use oauth_dance_core::TokenKey;
+use oauth_dance_core::{Connection, TokenKey};
 use reqwest::redirect::Policy;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
+use url::Url;
 
 use super::Connector;
 use crate::client::{ApiClient, MAX_TOKENS};
-use crate::protocol::http::stay_on_origin;
+use crate::protocol::http::{noticing_redirects, stay_on_origin};
+use crate::protocol::registered::Registered;
 
 impl Connector {
     /// A middleware that attaches the token under this key to the requests of a client of the
@@ -31,14 +33,16 @@ impl Connector {
 /// [`Connector::middleware`].
 ///
 /// The token is attached only to requests to the provider's own origins: those of its
-/// [API base](crate::Provider::api_base) and its userinfo endpoint. All other requests pass unchanged. The storage is read
-/// for each request, so the middleware can live as long as the client, and notices that a user has disconnected the account.
+/// [API base](crate::Provider::api_base) and its userinfo endpoint, and the API base that the token response contained, if
+/// the provider has [one for each user](crate::Quirks::api_base_member). All other requests pass unchanged. The storage is
+/// read for each request to the provider, so the middleware can live as long as the client, and notices that a user has disconnected the account.
 /// An expired token is refreshed first. If the API rejects the token, it is replaced, and the request is sent again, as
 /// [`ApiRequest::send`](crate::ApiRequest::send) describes, provided that its body is in memory.
 ///
-/// The middleware cannot see redirects. A client of `reqwest` removes the `Authorization` header before it follows a redirect
-/// to another host, but no other header. Use [`redirect_policy`](Self::redirect_policy), which follows no redirect to another
-/// origin, and add middleware that retries requests before this one, so that each try has a token that is valid.
+/// Build the client with [`redirect_policy`](Self::redirect_policy), which follows no redirect to another origin, and notices
+/// the others: a request that was redirected may have been processed, and is not sent again. With another policy, a redirect
+/// to the same URL is not noticed, and `reqwest` removes only the `Authorization` header before it follows a redirect to
+/// another host. Add middleware that retries requests before this one, so that each try has a token that is valid.
 ///
 /// ```
 /// use oauth_dance::{Connector, KeyRing, MemoryStorage, TokenKey, TokenMiddleware, testing::TestProvider};
@@ -83,13 +87,32 @@ impl TokenMiddleware {
     async fn client(&self, request: &Request) -> Result<Option<ApiClient>> {
         let registered = self.connector.registered(self.key.provider()).map_err(Error::middleware)?;
         let registered = registered.best_effort(&self.connector.shared.http).await;
-        // The token may name the API base of its user.
-        let may_be_named = registered.declared.quirks.api_base_member.is_some();
-        if !may_be_named && !registered.owns(&request.url().origin()) {
+        if !registered.owns(&request.url().origin()) && !self.is_named(&registered, request.url()).await {
             return Ok(None);
         }
         let client = self.connector.client(&self.key).await.map_err(Error::middleware)?;
         Ok(Some(client).filter(|client| client.owns(request.url())))
+    }
+
+    /// Whether the stored token, which may have expired, names this URL's origin as the API of its user. If there is no
+    /// readable token, the request is not for the provider as far as is known.
+    async fn is_named(&self, registered: &Registered, url: &Url) -> bool {
+        let may_be_named = registered.declared.quirks.api_base_member.is_some()
+            && registered.named_by_provider(url.as_str()).is_some();
+        if !may_be_named {
+            return false;
+        }
+        match self.connector.connection(&self.key).await {
+            Ok(Some(Connection { token, .. })) => {
+                ApiClient::new(self.connector.shared.http.clone(), registered.clone(), token).owns(url)
+            }
+            Ok(None) => false,
+            Err(error) => {
+                let (provider, error) = (self.key.provider(), &error as &dyn std::error::Error);
+                tracing::warn!(provider, error, "a request to an unknown origin is sent without a token");
+                false
+            }
+        }
     }
 }
 
@@ -99,14 +122,14 @@ impl Middleware for TokenMiddleware {
         let Some(mut client) = self.client(&request).await? else { return next.run(request, extensions).await };
         let (mut request, mut left) = (request, MAX_TOKENS);
         loop {
-            let (url, again) = (request.url().clone(), request.try_clone());
-            let response = send(&client, request, extensions, &next).await?;
+            let again = request.try_clone();
+            let (response, is_redirected) = send(&client, request, extensions, &next).await?;
             left -= 1;
             // The client may have followed a redirect to a stranger, who cannot reject a token.
             if !client.owns(response.url()) {
                 return Ok(response);
             }
-            let (inspected, mut response) = client.inspected(&url, response).await?;
+            let (inspected, mut response) = client.inspected(response, is_redirected).await?;
             let Some(inspected) = inspected else { return Ok(response) };
             match (client.replacement(&inspected).await, again) {
                 (Ok(Some(token)), Some(again)) if !inspected.is_redirected && left > 0 => {
@@ -123,17 +146,40 @@ impl Middleware for TokenMiddleware {
     }
 }
 
-/// Sends a request with the token, and once more if the API requires a nonce in the proof.
-async fn send(client: &ApiClient, request: Request, extensions: &mut Extensions, next: &Next<'_>) -> Result<Response> {
+/// Sends a request with the token, and once more if the API requires a nonce in the proof. Returns whether a redirect was
+/// followed: then the request may have been processed before it.
+async fn send(
+    client: &ApiClient,
+    request: Request,
+    extensions: &mut Extensions,
+    next: &Next<'_>,
+) -> Result<(Response, bool)> {
     let (url, again) = (request.url().clone(), request.try_clone());
-    let request = client.authorized(request).map_err(Error::middleware)?;
-    let response = next.clone().run(request, extensions).await?;
+    let (response, is_redirected) = send_once(client, request, extensions, next).await?;
+    let is_new_nonce = client.is_new_nonce(&url, &response);
     match again {
-        Some(again) if client.is_new_nonce(&url, &response) => {
-            next.clone().run(client.authorized(again).map_err(Error::middleware)?, extensions).await
+        Some(again) if is_new_nonce && !is_redirected => {
+            let (response, is_redirected) = send_once(client, again, extensions, next).await?;
+            client.is_new_nonce(&url, &response);
+            Ok((response, is_redirected))
         }
-        _ => Ok(response),
+        _ => Ok((response, is_redirected)),
     }
+}
+
+async fn send_once(
+    client: &ApiClient,
+    request: Request,
+    extensions: &mut Extensions,
+    next: &Next<'_>,
+) -> Result<(Response, bool)> {
+    let url = request.url().clone();
+    let request = client.authorized(request).map_err(Error::middleware)?;
+    let (response, is_noticed) = noticing_redirects(next.clone().run(request, extensions)).await;
+    let response = response?;
+    // Another policy does not report its redirects, but most of them lead to another URL.
+    let is_redirected = is_noticed || *response.url() != url;
+    Ok((response, is_redirected))
 }
 
 impl fmt::Debug for TokenMiddleware {

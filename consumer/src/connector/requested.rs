@@ -5,7 +5,7 @@
 //! finds it requests the token under the usual claim.
 //!
 //! Each token contains what it was requested from: a hash of the user's token, for an exchanged one. A stored token that was
-//! requested from another one is replaced by a placeholder, with whatever state its refresh had.
+//! requested from another one is replaced by a placeholder, together with the state of its refresh, which is discarded.
 
 use oauth_dance_core::{
     Extra, OAuth2Token, Precondition, RedeemError, StorageError, Timestamp, Token, TokensError, Versioned,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use oauth_dance::testing::{Endpoint, ScriptedResponse};
-use oauth_dance::{Audience, ConnectError, Connector, Filter, PageRequest, Precondition, TokenKey};
+use oauth_dance::{
+    ApiClient, ApiError, Audience, ConnectError, Connector, Filter, PageRequest, Precondition, Revocation, TokenKey,
+};
 use tokio::task::JoinSet;
 
 use crate::{World, alice, seen};
@@ -162,6 +164,77 @@ async fn a_refusal_does_not_end_the_connection() {
     assert_eq!(seen(&connector.client(&alice()).await.unwrap()).await["user"], "alice");
     assert!(connector.exchange(&alice(), &Audience::new("reports")).await.is_ok());
     assert_eq!(world.provider.counters().families_revoked, 0);
+}
+
+/// An audience that the server does not know is a fault of the configuration, and no user's token can help.
+#[tokio::test]
+async fn a_misconfigured_audience_affects_no_user() {
+    let world = World::start().await;
+    world.provider.configure(|settings| settings.audiences = vec!["reports".to_owned()]);
+    let connector = world.process();
+    let users = ["alice", "bob", "carol"].map(|user| TokenKey::new("acme", user).unwrap());
+    for user in &users {
+        world.provider.connect_key(&connector, user).await.unwrap();
+    }
+    world.clock.advance(Duration::from_secs(900));
+    for user in &users {
+        let refused = connector.exchange(user, &billing()).await.map(drop);
+        let Err(ConnectError::BackingOff { cause, .. }) = refused else { panic!("{refused:?}") };
+        assert!(cause.contains("invalid_target") && cause.contains("the audience and the scopes"), "{cause}");
+        world.provider.next_token_response(ScriptedResponse::error(400, "invalid_scope"));
+        let narrow = Audience::new("reports").with_scopes(["unknown"]);
+        assert!(connector.exchange(user, &narrow).await.is_err());
+    }
+    assert_eq!(world.provider.counters().refreshes, 0);
+}
+
+/// The token is for another service, which is not the provider's own API.
+#[tokio::test]
+async fn the_provider_and_the_other_service_get_only_what_is_theirs() {
+    let (world, service) = (World::start().await, World::start().await);
+    let mut acme = world.provider.provider("acme");
+    acme.api_headers.insert("x-api-key".to_owned(), "CANARY".to_owned());
+    let connector = world.builder().provider(acme.client("test-client", "test-secret")).build().unwrap();
+    world.provider.connect_key(&connector, &alice()).await.unwrap();
+    let billing = billing().with_api_base(format!("{}/api", service.provider.url()));
+    let exchanged = connector.exchange(&alice(), &billing).await.unwrap();
+    let application = connector.client_credentials_for("acme", &billing).await.unwrap();
+    for client in [exchanged, application] {
+        assert!(matches!(client.userinfo().send().await, Err(ApiError::ForeignOrigin)));
+        assert!(matches!(client.userinfo_claims().await, Err(ApiError::ForeignOrigin)));
+        service.provider.next_response(Endpoint::Api, ScriptedResponse::status(200));
+        client.get("/invoices").send().await.unwrap();
+    }
+    assert!(world.provider.requests_to(Endpoint::Userinfo).is_empty());
+    let received = service.provider.requests_to(Endpoint::Api);
+    assert_eq!(received.len(), 2);
+    assert!(received.iter().all(|request| request.header("x-api-key").is_none()));
+
+    let own = connector.client(&alice()).await.unwrap();
+    assert!(own.userinfo().send().await.unwrap().status().is_success());
+    seen(&own).await;
+    assert_eq!(world.provider.requests_to(Endpoint::Api)[0].header("x-api-key"), Some("CANARY"));
+}
+
+#[tokio::test]
+async fn a_revocation_includes_what_was_exchanged() {
+    let world = World::start().await;
+    let connector = world.connected().await;
+    let work = alice().with_account("work").unwrap();
+    world.provider.connect_key(&connector, &work).await.unwrap();
+    let client = connector.exchange(&alice(), &billing()).await.unwrap();
+    let other = connector.exchange(&work, &billing()).await.unwrap();
+    assert_eq!(connector.revoke(&alice()).await.unwrap(), Revocation::Done);
+    assert_eq!(keys(&connector).await.len(), 4, "nothing is deleted");
+    let revoked = world.provider.requests_to(Endpoint::Revocation);
+    let has_revoked = |client: &ApiClient| {
+        let secret = client.token().secret().expose().to_owned();
+        revoked.iter().any(|request| request.field("token") == Some(&secret))
+    };
+    assert_eq!((has_revoked(&client), has_revoked(&other)), (true, false));
+
+    world.provider.next_response(Endpoint::Revocation, ScriptedResponse::status(503));
+    assert_eq!(connector.revoke(&alice()).await.unwrap(), Revocation::Failed);
 }
 
 /// A logout while the token is exchanged: the answer arrives afterwards.

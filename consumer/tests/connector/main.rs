@@ -7,6 +7,8 @@ mod crates;
 mod exchange;
 #[cfg(feature = "reqwest-middleware")]
 mod middleware;
+#[cfg(feature = "reqwest-middleware")]
+mod redirects;
 
 use std::sync::Arc;
 

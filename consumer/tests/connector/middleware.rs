@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use oauth_dance::testing::{Endpoint, ScriptedResponse};
-use oauth_dance::{ConnectError, ConnectedRejection, Connector, TokenKey, TokenMiddleware};
+use oauth_dance::{ConnectError, ConnectedRejection, Connector, ErrorPattern, Precondition, TokenKey, TokenMiddleware};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Error};
 use serde_json::{Value, json};
 
@@ -140,6 +140,73 @@ async fn requests_elsewhere_need_no_connection() {
     let connector = world.process();
     assert!(client(&connector, &alice()).get(url(&other, "/api/notes")).send().await.is_ok());
     assert!(client(&connector, &alice()).get(url(&world, "/api/notes")).send().await.is_err());
+}
+
+/// A provider whose token response names the API of its user, such as Salesforce.
+#[tokio::test]
+async fn a_request_that_the_provider_does_not_own_passes_unchanged() {
+    let (world, own, foreign) = (World::start().await, World::start().await, World::start().await);
+    let mut acme = world.provider.provider("acme");
+    acme.quirks.api_base_member = Some("instance_url".to_owned());
+    let connector = world.builder().provider(acme.client("test-client", "test-secret")).build().unwrap();
+    let http = client(&connector, &alice());
+    let send = |to: &World| http.get(url(to, "/api/notes")).send();
+    assert!(send(&foreign).await.is_ok(), "no account is connected");
+
+    let mut token = world.provider.issue("alice");
+    token.extra = json!({ "instance_url": own.provider.url() }).as_object().unwrap().clone().into();
+    connector.tokens().put(&alice(), &token.into(), Precondition::Always).await.unwrap();
+    let accepted = || own.provider.next_response(Endpoint::Api, ScriptedResponse::status(200));
+    accepted();
+    send(&own).await.unwrap();
+    send(&foreign).await.unwrap();
+    world.clock.advance(Duration::from_secs(3601));
+    send(&foreign).await.unwrap();
+    assert_eq!(world.provider.counters().refreshes, 0, "no token is needed elsewhere");
+    accepted();
+    send(&own).await.unwrap();
+    assert_eq!(world.provider.counters().refreshes, 1);
+
+    // It cannot be refreshed.
+    world.provider.revoke_all_of("alice");
+    world.clock.advance(Duration::from_secs(3601));
+    assert!(send(&own).await.is_err());
+    assert!(send(&foreign).await.is_ok());
+    let with_token = |to: &World| {
+        let requests = to.provider.requests_to(Endpoint::Api);
+        requests.iter().filter(|request| request.header("authorization").is_some()).count()
+    };
+    assert_eq!((with_token(&own), with_token(&foreign)), (2, 0));
+}
+
+/// The API reports a rejected token with status 200, as Slack's does.
+#[tokio::test]
+async fn a_stream_is_returned_at_once() {
+    let world = World::start().await;
+    let mut acme = world.provider.provider("acme");
+    acme.rejected_tokens.push(ErrorPattern::new([("error", "token_revoked")]).with_status(200));
+    let connector = world.builder().provider(acme.client("test-client", "test-secret")).build().unwrap();
+    world.provider.connect_key(&connector, &alice()).await.unwrap();
+    let http = client(&connector, &alice());
+    let send = || http.get(url(&world, "/api/notes")).send();
+
+    for (kind, length) in
+        [("text/event-stream", ""), ("application/x-ndjson", ""), ("", ""), ("application/json", "9999")]
+    {
+        let slow = ScriptedResponse::status(200).body("x".repeat(9999)).dripping(Duration::from_secs(60));
+        world.provider.next_response(Endpoint::Api, slow.header("content-type", kind).header("content-length", length));
+        let response = tokio::time::timeout(Duration::from_secs(10), send()).await;
+        assert_eq!(response.unwrap().unwrap().status(), 200, "{kind}");
+    }
+    for kind in ["application/json; charset=utf-8", "application/problem+json"] {
+        let refreshes = world.provider.counters().refreshes;
+        // A token that replaced a rejected one is not replaced at once.
+        world.clock.advance(Duration::from_secs(11 * 60));
+        let rejected = ScriptedResponse::json(json!({ "ok": false, "error": "token_revoked" }));
+        world.provider.next_response(Endpoint::Api, rejected.header("content-type", kind));
+        assert_eq!(send().await.unwrap().json::<Value>().await.unwrap()["user"], "alice");
+        assert_eq!(world.provider.counters().refreshes, refreshes + 1, "{kind}");
+    }
 }
 
 #[tokio::test]

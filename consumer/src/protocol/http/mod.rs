@@ -118,8 +118,7 @@ impl HttpClients {
             let leased = LeasedBody::new(bytes, lease.clone());
             *request.body_mut() = Some(Body::wrap(leased));
         }
-        let sending = async { (client.execute(request).await, REDIRECTED.with(Cell::get)) };
-        let (response, is_redirected) = REDIRECTED.scope(Cell::new(false), sending).await;
+        let (response, is_redirected) = noticing_redirects(client.execute(request)).await;
         let response = response.map_err(SendError::Http)?;
         let (status, headers) = (response.status(), response.headers().clone());
         let (body, cut) = read_what_comes(response, limit).await;
@@ -186,13 +185,19 @@ fn client(limits: Limits, redirects: Policy, nearest: Zone) -> reqwest::Result<r
         .build()
 }
 
+/// Sends a request, and returns whether [`stay_on_origin`] followed a redirect for it. The policy is called in the task that
+/// polls `sending`.
+pub(crate) async fn noticing_redirects<T>(sending: impl Future<Output = T>) -> (T, bool) {
+    REDIRECTED.scope(Cell::new(false), async { (sending.await, REDIRECTED.with(Cell::get)) }).await
+}
+
 /// A redirect to another origin is returned instead of followed: neither the token nor the body may be sent there.
 pub(crate) fn stay_on_origin(attempt: Attempt<'_>) -> Action {
     let same_origin = attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
     if !same_origin || attempt.previous().len() > MAX_REDIRECTS {
         return attempt.stop();
     }
-    // An error means that the request was not sent by `HttpClients::execute`, the only function that reads the value.
+    // An error means that the request was not sent by `noticing_redirects`, the only function that reads the value.
     let _ = REDIRECTED.try_with(|redirected| redirected.set(true));
     attempt.follow()
 }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-#[cfg(feature = "reqwest-middleware")]
-use http::HeaderMap;
 use http::{HeaderValue, StatusCode};
 use oauth_dance_core::Timestamp;
+#[cfg(feature = "reqwest-middleware")]
+use reqwest::Response;
 use reqwest::{Request, RequestBuilder};
 #[cfg(feature = "reqwest-middleware")]
 use url::Url;
@@ -59,12 +59,13 @@ impl HttpClients {
     }
 
     /// Whether an API that another HTTP client has called rejects a proof because its nonce is missing. The nonce is stored
-    /// for the next proof.
+    /// for the next proof, unless the response is from another origin, at the end of a redirect.
     #[cfg(feature = "reqwest-middleware")]
-    pub(crate) fn is_new_nonce(&self, url: &Url, status: StatusCode, headers: &HeaderMap) -> bool {
-        self.nonces.learn(url, headers)
-            && status == StatusCode::UNAUTHORIZED
-            && challenge::has_error(headers, NONCE_WANTED)
+    pub(crate) fn is_new_nonce(&self, url: &Url, response: &Response) -> bool {
+        url.origin() == response.url().origin()
+            && self.nonces.learn(url, response.headers())
+            && response.status() == StatusCode::UNAUTHORIZED
+            && challenge::has_error(response.headers(), NONCE_WANTED)
     }
 
     fn proved(&self, mut request: Request, signer: &Signer, binding: Binding<'_>) -> Result<Request, SendError> {

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, header};
 use oauth_dance_core::{OAuth1Token, Secret, Timestamp, random_bytes};
-use reqwest::RequestBuilder;
+use reqwest::Request;
 use url::Url;
 
 use super::base_string::{Parameter, base_string, encode, form_decoded};
@@ -11,7 +11,6 @@ use super::signature::Signer;
 use crate::config::endpoint::{PlainHttp, parse_endpoint};
 use crate::config::oauth1::OAuth1;
 use crate::error::{ApiError, ConfigError};
-use crate::protocol::http::without_url;
 
 /// The client of a provider of OAuth 1.0a, with its signer.
 #[derive(Clone, Debug)]
@@ -70,20 +69,13 @@ impl Client {
     /// Signs an API call that is complete: its query, and its body if that is a form (section 3.4.1.3.1).
     ///
     /// A signature is valid for one request, so a repeated request is signed again.
-    pub(crate) fn sign(
-        &self,
-        request: RequestBuilder,
-        token: &OAuth1Token,
-        now: Timestamp,
-    ) -> Result<RequestBuilder, ApiError> {
-        let (http, request) = request.build_split();
-        let mut request = request.map_err(|error| ApiError::Request(without_url(error)))?;
+    pub(crate) fn sign(&self, mut request: Request, token: &OAuth1Token, now: Timestamp) -> Result<Request, ApiError> {
         let is_form = request.headers().get(header::CONTENT_TYPE).is_some_and(is_form);
         let form = request.body().filter(|_| is_form).and_then(reqwest::Body::as_bytes).unwrap_or_default();
         let signed = self.authorization(request.method(), request.url(), form, Some(token.into()), &[], now);
         let authorization = signed.map_err(|error| ApiError::Request(error.into()))?;
         request.headers_mut().insert(header::AUTHORIZATION, authorization);
-        Ok(RequestBuilder::from_parts(http, request))
+        Ok(request)
     }
 
     /// The problem with a request signed with this token, according to a response of the API.

@@ -43,9 +43,9 @@ fn parameters(header: &HeaderValue) -> HashMap<String, String> {
     decoded.collect()
 }
 
-fn signed(client: &Client, request: RequestBuilder) -> Result<HashMap<String, String>, ApiError> {
+fn signed(client: &Client, request: reqwest::RequestBuilder) -> Result<HashMap<String, String>, ApiError> {
     let token = OAuth1Token::new("nnch734d00sl2jdk", "pfkkdhi9sl3r4s00");
-    let request = client.sign(request, &token, NOW)?.build().unwrap();
+    let request = client.sign(request.build().unwrap(), &token, NOW)?;
     let header = &request.headers()[header::AUTHORIZATION];
     assert!(header.is_sensitive() && request.headers().get_all(header::AUTHORIZATION).iter().count() == 1);
     Ok(parameters(header))

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 use oauth_dance_core::{OAuth1Token, Secret, Timestamp};
-use reqwest::RequestBuilder;
+use reqwest::Request;
 use url::Url;
 
 use crate::config::endpoint::PlainHttp;
@@ -32,7 +32,7 @@ impl Client {
         Err(ConfigError::invalid(provider, "temporary_credentials_endpoint", problem))
     }
 
-    pub(crate) fn sign(&self, _: RequestBuilder, _: &OAuth1Token, _: Timestamp) -> Result<RequestBuilder, ApiError> {
+    pub(crate) fn sign(&self, _: Request, _: &OAuth1Token, _: Timestamp) -> Result<Request, ApiError> {
         match *self {}
     }
 
