@@ -111,7 +111,6 @@ fn expiring_shows_who_has_to_log_in_again() {
 /// Tokens of the application and exchanged ones have no refresh token, and no user who could log in again.
 #[test]
 fn a_token_that_is_requested_again_needs_no_user() {
-    let provider = tokio::runtime::Runtime::new().unwrap();
     on_every_storage(|backend| {
         let provider = backend.block_on(TestProvider::start()).unwrap();
         let connector = Connector::builder(Arc::clone(&backend.storage), backend.ring.clone());
