@@ -1,5 +1,5 @@
-//! What a token costs a handler: the same axum handler without a token, with [`Connected`], and with a cache in front of
-//! the storage, over HTTP; and the steps of [`Connected`], one after the other.
+//! What a token costs a handler: the same application with a handler that needs no token, with [`Connected`], and with a
+//! cache in front of the storage, over HTTP; and the steps of [`Connected`], one after the other.
 //!
 //! ```sh
 //! cargo run --release --manifest-path tests/benches/Cargo.toml --bin handlers -- [SECONDS [ROUNDS]]
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use oauth_dance::presets::GitHub;
 use oauth_dance::{Cache, Connected, KeyRing, OAuth, OAuth2Token, Precondition, Token, TokenStorage as _, User};
 use oauth_dance_sqlx::SqliteStorage;
@@ -46,9 +46,9 @@ async fn main() -> BenchResult<()> {
     }
 
     let handlers = [
-        ("without a token", serve(Router::new().route("/", get(without_token))).await?),
-        ("Connected", serve(app(&oauth)).await?),
-        ("Connected, with a cache", serve(app(&self::oauth(&storage, &keys, true)?)).await?),
+        ("without a token", serve(app(&oauth, get(without_token))).await?),
+        ("Connected", serve(app(&oauth, get(with_token))).await?),
+        ("Connected, with a cache", serve(app(&self::oauth(&storage, &keys, true)?, get(with_token))).await?),
     ];
     let mut rates = vec![Vec::new(); handlers.len()];
     for _ in 0..rounds {
@@ -109,8 +109,8 @@ async fn with_token(_github: Connected<GitHub>) -> &'static str {
     "Hello"
 }
 
-fn app(oauth: &OAuth) -> Router {
-    Router::new().route("/", get(with_token)).layer(oauth.layer()).with_state(oauth.clone())
+fn app(oauth: &OAuth, handler: MethodRouter<OAuth>) -> Router {
+    Router::new().route("/", handler).layer(oauth.layer()).with_state(oauth.clone())
 }
 
 async fn serve(app: Router) -> BenchResult<std::net::SocketAddr> {
