@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderValue, Method, header};
-use oauth_dance_core::{DpopKey, Secret};
+use http::{HeaderValue, Method, StatusCode, header};
+use oauth_dance_core::{DpopKey, Secret, Timestamp};
 use reqwest::RequestBuilder;
+use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
 use crate::config::provider::ClientAuthentication;
 use crate::config::quirks::TokenRequest;
 use crate::error::TokenEndpointError;
 use crate::protocol::dpop::Binding;
+use crate::protocol::http::document::Document;
 use crate::protocol::http::endpoint::{send, transport};
-use crate::protocol::http::{HttpClients, HttpResponse};
+use crate::protocol::http::{HttpClients, HttpResponse, refusal};
 use crate::protocol::registered::Registered;
 
 /// Posts to an endpoint of the authorization server with client authentication, and with a proof if there is a key.
@@ -94,6 +96,25 @@ pub(super) fn basic(client_id: &str, client_secret: &str) -> HeaderValue {
     let mut value = HeaderValue::try_from(format!("Basic {credentials}")).expect("base64 fits in a header");
     value.set_sensitive(true);
     value
+}
+
+/// The members of a successful response in JSON, or the error. What was `sent` does not appear in the error.
+pub(super) fn members(
+    response: &HttpResponse,
+    sent: &[&str],
+    now: Timestamp,
+) -> Result<Map<String, Value>, TokenEndpointError> {
+    let HttpResponse { status, headers, .. } = response;
+    let body = response.plain();
+    if let Some(refused) = refusal::refused(*status, headers, &body, sent, now) {
+        return Err(refused);
+    }
+    if !status.is_success() || *status == StatusCode::NO_CONTENT {
+        return Err(refusal::failed(*status, headers, now));
+    }
+    let document = Document::read(headers, &body, false);
+    let members = document.members().filter(|_| document.is_whole);
+    members.cloned().ok_or(TokenEndpointError::InvalidResponse("it is not a JSON object"))
 }
 
 #[cfg(test)]

@@ -5,17 +5,15 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use oauth_dance_core::{Secret, Timestamp};
 use serde_json::Value;
 use url::Url;
 
-use super::authenticated::{client_secret, post};
+use super::authenticated::{client_secret, members, post};
 use super::token_response::seconds;
 use crate::config::quirks::TokenRequest;
 use crate::error::TokenEndpointError;
-use crate::protocol::http::document::Document;
-use crate::protocol::http::{HttpClients, HttpResponse, refusal};
+use crate::protocol::http::{HttpClients, HttpResponse};
 use crate::protocol::registered::Registered;
 
 /// How often the token endpoint may be asked if the response does not say (section 3.2).
@@ -67,17 +65,8 @@ fn read(
     parse: impl Fn(&str) -> Option<Url>,
     now: Timestamp,
 ) -> Result<DeviceCode, TokenEndpointError> {
-    let HttpResponse { status, headers, .. } = response;
-    let body = response.plain();
-    if let Some(refused) = refusal::refused(*status, headers, &body, sent, now) {
-        return Err(refused);
-    }
-    if !status.is_success() || *status == StatusCode::NO_CONTENT {
-        return Err(refusal::failed(*status, headers, now));
-    }
+    let members = members(response, sent, now)?;
     let unusable = TokenEndpointError::InvalidResponse;
-    let document = Document::read(headers, &body, false);
-    let members = document.members().filter(|_| document.is_whole).ok_or(unusable("it is not a JSON object"))?;
     let text = |name: &str| members.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty());
     let device_code = text("device_code").filter(|code| code.len() <= MAX_DEVICE_CODE);
     let is_printable =
@@ -103,7 +92,7 @@ fn read(
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
 

@@ -4,17 +4,15 @@
 //! A user, an extension of the browser or a log along the way can then neither read nor change the parameters, and the
 //! provider authenticates the client before it shows anything to the user.
 
-use http::StatusCode;
 use oauth_dance_core::{DpopKey, Secret, Timestamp};
 use serde_json::Value;
 use url::Url;
 
-use super::authenticated::{client_secret, post};
+use super::authenticated::{client_secret, members, post};
 use super::token_response::seconds;
 use crate::config::quirks::TokenRequest;
 use crate::error::TokenEndpointError;
-use crate::protocol::http::document::Document;
-use crate::protocol::http::{HttpClients, HttpResponse, refusal};
+use crate::protocol::http::{HttpClients, HttpResponse};
 use crate::protocol::registered::Registered;
 
 /// More than any provider needs, and short enough for a URL.
@@ -39,17 +37,8 @@ pub(crate) async fn push(
 
 /// The `request_uri` in a response, or the error (RFC 9126 sections 2.2 and 2.3).
 fn read(response: &HttpResponse, sent: &[&str], now: Timestamp) -> Result<Secret, TokenEndpointError> {
-    let HttpResponse { status, headers, .. } = response;
-    let body = response.plain();
-    if let Some(refused) = refusal::refused(*status, headers, &body, sent, now) {
-        return Err(refused);
-    }
-    if !status.is_success() || *status == StatusCode::NO_CONTENT {
-        return Err(refusal::failed(*status, headers, now));
-    }
+    let members = members(response, sent, now)?;
     let unusable = TokenEndpointError::InvalidResponse;
-    let document = Document::read(headers, &body, false);
-    let members = document.members().filter(|_| document.is_whole).ok_or(unusable("it is not a JSON object"))?;
     let request_uri = members.get("request_uri").and_then(Value::as_str).unwrap_or_default();
     let is_printable = request_uri.bytes().all(|byte| byte.is_ascii_graphic());
     if request_uri.is_empty() || request_uri.len() > MAX_REQUEST_URI || !is_printable {
@@ -63,7 +52,7 @@ fn read(response: &HttpResponse, sent: &[&str], now: Timestamp) -> Result<Secret
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
 
