@@ -16,9 +16,9 @@ use tokio::time::Instant;
 
 use crate::error::StorageError;
 use crate::key::TokenKey;
-use crate::progress::Stored;
 use crate::record::{Record, Version, Versioned};
 use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, TokenStorage};
+use crate::token::Token;
 
 /// The memory that the records of a cache take by default.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -55,14 +55,15 @@ impl Cache {
         Self { max_age, max_bytes: MAX_BYTES }
     }
 
-    /// Sets how many bytes of memory the records may take, with their opened tokens. If they would take more, rarely used records are dropped.
+    /// Sets how many bytes of memory the records may take, with their opened tokens.
+    /// If they would take more, rarely used records are dropped.
     #[must_use]
     pub const fn with_max_bytes(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
     }
 }
 
-/// A storage behind a cache. Records are cached as the storage returned them, and their opened contents with them. An
+/// A storage behind a cache. Records are cached as the storage returned them, and their opened tokens with them. An
 /// absence or an error is not cached.
 pub(crate) struct CachedStorage {
     storage: Arc<dyn TokenStorage>,
@@ -75,8 +76,8 @@ pub(crate) struct CachedStorage {
 /// A record and when it was read.
 struct CachedRecord {
     found: Versioned<Record>,
-    /// The content, after its first use.
-    opened: OnceLock<Stored>,
+    /// The token, after its first use. `None` if the record cannot be opened, or if the user must authorize again.
+    token: OnceLock<Option<Arc<Token>>>,
     /// When the read began. The record was current at this time, or later.
     read_at: Instant,
     /// When the read ended.
@@ -100,7 +101,7 @@ impl CachedStorage {
         let records = Records::builder()
             .max_capacity(cache.max_bytes)
             .weigher(|key: &TokenKey, cached: &Arc<CachedRecord>| {
-                // The payload, and its opened content.
+                // The payload, and the opened token.
                 let bytes = ENTRY_BYTES + key.len() + 2 * cached.found.value.payload.len();
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
@@ -118,14 +119,10 @@ impl CachedStorage {
         Some(found)
     }
 
-    /// The opened content of the cached record, unless that is too old. Each cached record is opened once.
-    pub(crate) fn opened(&self, key: &TokenKey, open: impl FnOnce(&Record) -> Option<Stored>) -> Option<Stored> {
+    /// The token of the cached record, unless that is too old. Each cached record is opened once.
+    pub(crate) fn token(&self, key: &TokenKey, open: impl FnOnce(&Record) -> Option<Token>) -> Option<Arc<Token>> {
         let (cached, _) = self.live(key)?;
-        if let Some(stored) = cached.opened.get() {
-            return Some(stored.clone());
-        }
-        let stored = open(&cached.found.value)?;
-        Some(cached.opened.get_or_init(|| stored).clone())
+        cached.token.get_or_init(|| open(&cached.found.value).map(Arc::new)).clone()
     }
 
     /// The cached record and the rest of its retention.
@@ -155,6 +152,11 @@ impl CachedStorage {
         let stripe = self.stripe(key);
         let cached_at = Instant::now();
         if begun.is_none() || stripe.completed_writes(cached_at) != begun {
+            // An older entry is outdated nevertheless.
+            let found = found.map(|found| found.version);
+            if self.records.get(key).is_some_and(|cached| Some(cached.found.version) != found) {
+                self.records.invalidate(key);
+            }
             return;
         }
         if self.records.get(key).is_some_and(|other| other.cached_at > read_at) {
@@ -162,7 +164,7 @@ impl CachedStorage {
         }
         match found {
             Some(found) => {
-                let cached = CachedRecord { found: found.clone(), opened: OnceLock::new(), read_at, cached_at };
+                let cached = CachedRecord { found: found.clone(), token: OnceLock::new(), read_at, cached_at };
                 self.records.insert(key.clone(), Arc::new(cached));
             }
             None => self.records.invalidate(key),

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::cipher::{self, KEY_LENGTH, NONCE_LENGTH, TAG_LENGTH};
 use crate::random::random_bytes;
+use crate::secret::SecretBytes;
 use crate::wrapped_key::{RingLine, ring_lines};
 
 const KEY_ID_LENGTH: usize = 8;
@@ -149,7 +150,19 @@ impl KeyRing {
     /// # Errors
     /// [`OpenError`]. Data that cannot be opened is never returned as it is.
     pub fn open(&self, purpose: &str, bound_to: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let (header, ciphertext) = sealed.split_first_chunk::<HEADER_LENGTH>().ok_or(OpenError::NotSealed)?;
+        self.open_in_place(purpose, bound_to, sealed.to_vec()).map(|plain| Zeroizing::new(plain.into_inner()))
+    }
+
+    /// The same, in the buffer of the sealed data.
+    pub(crate) fn open_in_place(
+        &self,
+        purpose: &str,
+        bound_to: &[u8],
+        sealed: Vec<u8>,
+    ) -> Result<SecretBytes, OpenError> {
+        let mut buffer = SecretBytes::new(sealed);
+        let (header, ciphertext) =
+            buffer.as_mut_vec().split_first_chunk_mut::<HEADER_LENGTH>().ok_or(OpenError::NotSealed)?;
         let (scheme, rest) = header.split_first().ok_or(OpenError::NotSealed)?;
         let (id, nonce) = rest.split_first_chunk::<KEY_ID_LENGTH>().ok_or(OpenError::NotSealed)?;
         if *scheme != SCHEME {
@@ -160,10 +173,11 @@ impl KeyRing {
             return Err(OpenError::KeyUnavailable { key_id: hex(id) });
         };
         let aad = associated_data(purpose, bound_to);
-        let mut plain = Zeroizing::new(ciphertext.to_vec());
-        cipher::decrypt(&key.key, nonce, &aad, &mut plain).map_err(|_| OpenError::Tampered)?;
-        plain.truncate(ciphertext.len() - TAG_LENGTH);
-        Ok(plain)
+        cipher::decrypt(&key.key, nonce, &aad, ciphertext).map_err(|_| OpenError::Tampered)?;
+        let length = ciphertext.len() - TAG_LENGTH;
+        buffer.as_mut_vec().drain(..HEADER_LENGTH);
+        buffer.as_mut_vec().truncate(length);
+        Ok(buffer)
     }
 
     fn primary(&self) -> &SealingKey {

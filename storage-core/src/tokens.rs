@@ -13,8 +13,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
 #[cfg(feature = "cache")]
 use crate::cache::{Cache, CachedStorage};
 use crate::error::{StorageError, TokensError};
@@ -22,6 +20,7 @@ use crate::key::TokenKey;
 use crate::progress::Stored;
 use crate::record::{Record, Version, Versioned};
 use crate::seal::{KeyRing, OpenError};
+use crate::secret::SecretBytes;
 use crate::storage::{Filter, Page, PageRequest, Precondition, TokenStorage};
 use crate::token::Token;
 use crate::wire;
@@ -56,7 +55,11 @@ const PURPOSE: &str = "oauth-dance token record";
 /// To use a token for an API call, get it from [`Refresher::usable`](crate::Refresher::usable), which refreshes it if
 /// it has expired.
 #[derive(Clone)]
-pub struct Tokens {
+pub struct Tokens(Arc<Parts>);
+
+/// What all clones share. It is one allocation, because each request clones a handle several times.
+#[derive(Clone)]
+struct Parts {
     storage: Arc<dyn TokenStorage>,
     sealing: Sealing,
     retain_for: Option<Duration>,
@@ -91,13 +94,20 @@ impl Tokens {
     }
 
     fn new(storage: Arc<dyn TokenStorage>, sealing: Sealing) -> Self {
-        Self {
+        Self(Arc::new(Parts {
             storage,
             sealing,
             retain_for: None,
             #[cfg(feature = "cache")]
             cache: None,
-        }
+        }))
+    }
+
+    /// A handle with changed parts. Clones of the old handle do not change.
+    fn with(self, change: impl FnOnce(&mut Parts)) -> Self {
+        let mut parts = Arc::unwrap_or_clone(self.0);
+        change(&mut parts);
+        Self(Arc::new(parts))
     }
 
     /// Sets how long the storage retains a token after its last write. By default, a token is retained until it is
@@ -107,22 +117,38 @@ impl Tokens {
     /// expires a refresh token, so that only useless tokens disappear.
     #[must_use]
     pub fn with_retention(self, retain_for: Duration) -> Self {
-        Self { retain_for: Some(retain_for), ..self }
+        self.with(|parts| parts.retain_for = Some(retain_for))
     }
 
     /// Puts a cache in front of the storage, in the memory of this process, so that a usable token that was used recently
     /// is not read again.
     ///
     /// The price is that a write of *another* process is seen late. After a logout there,
-    /// [`usable`](crate::Refresher::usable) and [`credentials`](crate::Refresher::credentials) may return the token for
-    /// as long as a cached record may be old. They return a cached token only if it is neither due for a refresh nor
-    /// dead. Everything else reads the storage, including the refresh protocol. Writes through this handle and its
-    /// clones are seen immediately.
+    /// [`usable`](crate::Refresher::usable), [`credentials`](crate::Refresher::credentials) and
+    /// [`cached`](crate::Refresher::cached) may return the token for as long as a cached record may be old. They return a
+    /// cached token only if it is neither due for a refresh nor dead. Everything else reads the storage, including the
+    /// refresh protocol. Writes through this handle and its clones are seen immediately.
     ///
-    /// A token is opened once while its record is cached, and the memory of the process contains it at least for that time.
-    /// Absences and errors are not cached. If the
-    /// outcome of a write is unknown, because its future was dropped or its result is
-    /// [`Ambiguous`](crate::StorageError::Ambiguous), some keys are not cached for a while.
+    /// A token is opened once while its record is cached, and the memory of the process contains it at least for that
+    /// time. Absences and errors are not cached. If the outcome of a write is unknown, because its future was dropped or
+    /// its result is [`Ambiguous`](crate::StorageError::Ambiguous), some keys are not cached for a while.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use oauth_dance_core::{Cache, KeyRing, MemoryStorage, OAuth2Token, Precondition, Refresher, TokenKey, Tokens};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tokens = Tokens::sealed(MemoryStorage::new(), KeyRing::generate()).with_cache(Cache::new(Duration::from_secs(5)));
+    /// let (refresher, key) = (Refresher::new(), TokenKey::new("github", "alice")?);
+    /// tokens.put(&key, &OAuth2Token::bearer("gho_16C7e42F").into(), Precondition::Always).await?;
+    /// assert!(refresher.cached(&tokens, &key).is_none(), "it was not read yet");
+    ///
+    /// let read = tokens.get(&key).await?.expect("a token was stored").value;
+    /// assert_eq!(refresher.cached(&tokens, &key).as_deref(), Some(&read));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// [`storage`](Self::storage) then includes the cache: it declares the maximum age in
     /// [`Capabilities::max_age`](crate::Capabilities::max_age), and its `get` may return a cached record. A storage
@@ -130,28 +156,36 @@ impl Tokens {
     #[cfg(feature = "cache")]
     #[must_use]
     pub fn with_cache(self, cache: Cache) -> Self {
-        if self.storage.capabilities().request_bound {
+        if self.0.storage.capabilities().request_bound {
             return self;
         }
-        let cached = Arc::new(CachedStorage::new(self.storage, cache));
-        let storage = Arc::clone(&cached) as Arc<dyn TokenStorage>;
-        Self { storage, cache: Some(cached), ..self }
+        self.with(|parts| {
+            let cached = Arc::new(CachedStorage::new(Arc::clone(&parts.storage), cache));
+            parts.storage = Arc::clone(&cached) as Arc<dyn TokenStorage>;
+            parts.cache = Some(cached);
+        })
     }
 
     /// Uses another storage with the same sealing and retention, and without a cache.
     #[must_use]
     pub fn with_storage(self, storage: Arc<dyn TokenStorage>) -> Self {
-        Self { retain_for: self.retain_for, ..Self::new(storage, self.sealing) }
+        self.with(|parts| {
+            parts.storage = storage;
+            #[cfg(feature = "cache")]
+            {
+                parts.cache = None;
+            }
+        })
     }
 
     /// Whether tokens are sealed before they are stored.
     pub fn is_sealed(&self) -> bool {
-        matches!(self.sealing, Sealing::Sealed(_))
+        matches!(self.0.sealing, Sealing::Sealed(_))
     }
 
     /// The underlying storage, for example to read its [capabilities](TokenStorage::capabilities).
     pub fn storage(&self) -> &Arc<dyn TokenStorage> {
-        &self.storage
+        &self.0.storage
     }
 
     /// Reads a token with its version. Returns `None` if there is none. An expired token is returned as well.
@@ -215,7 +249,7 @@ impl Tokens {
     /// # Errors
     /// [`TokensError::Storage`].
     pub async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, TokensError> {
-        Ok(self.storage.delete(key, only).await?)
+        Ok(self.0.storage.delete(key, only).await?)
     }
 
     /// Lists tokens without opening them, page by page. A page may have fewer entries than requested, or none, although
@@ -227,7 +261,7 @@ impl Tokens {
     /// [`TokensError::Storage`], with [`StorageError::Unsupported`] if the storage is not
     /// [listable](crate::Capabilities::listable).
     pub async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, TokensError> {
-        let mut page = self.storage.list(filter, page).await?;
+        let mut page = self.0.storage.list(filter, page).await?;
         page.entries.retain(|entry| !entry.key.is_internal());
         Ok(page)
     }
@@ -245,28 +279,31 @@ impl Tokens {
         let Some(Versioned { value: record, version }) = self.read(key).await? else {
             return Ok(None);
         };
-        Ok(Some(Versioned::new(self.open(key, &record)?, version)))
+        Ok(Some(Versioned::new(self.open(key, record)?, version)))
     }
 
-    /// A token and the state of its refresh from the cache, if they are there. They may be outdated.
+    /// The token from the cache, if it is there and the user need not authorize again. It may be outdated.
     #[cfg(feature = "cache")]
-    pub(crate) fn cached(&self, key: &TokenKey) -> Option<Stored> {
-        self.cache.as_ref()?.opened(key, |record| self.open(key, record).ok())
+    pub(crate) fn cached(&self, key: &TokenKey) -> Option<Arc<Token>> {
+        self.0.cache.as_ref()?.token(key, |record| match self.open(key, record.clone()) {
+            Ok(Stored { progress: crate::progress::Progress::Dead { .. }, .. }) | Err(_) => None,
+            Ok(Stored { token, .. }) => Some(token),
+        })
     }
 
     /// `None`, because the feature `cache` is off.
     #[cfg(not(feature = "cache"))]
-    pub(crate) fn cached(&self, _: &TokenKey) -> Option<Stored> {
+    pub(crate) fn cached(&self, _: &TokenKey) -> Option<Arc<Token>> {
         None
     }
 
     /// Reads a record from the storage, and not from a cache.
     async fn read(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
         #[cfg(feature = "cache")]
-        if let Some(cache) = &self.cache {
+        if let Some(cache) = &self.0.cache {
             return cache.fresh(key).await;
         }
-        self.storage.get(key).await
+        self.0.storage.get(key).await
     }
 
     /// Writes a token and the state of its refresh.
@@ -276,36 +313,36 @@ impl Tokens {
         stored: &Stored,
         when: Precondition,
     ) -> Result<Version, TokensError> {
-        Ok(self.storage.put(key, &self.seal(key, stored), when).await?)
+        Ok(self.0.storage.put(key, &self.seal(key, stored), when).await?)
     }
 
     /// Encodes and seals a token, with the hints for the storage.
     fn seal(&self, key: &TokenKey, stored: &Stored) -> Record {
         let plain = wire::encode(key, stored);
-        let payload = match &self.sealing {
+        let payload = match &self.0.sealing {
             Sealing::Sealed(ring) => ring.seal(PURPOSE, &key.to_bytes(), &plain),
             Sealing::Plaintext => plain.to_vec(),
         };
         Record::new(payload)
             .with_expires_at(stored.token.expires_at())
-            .with_retain_for(self.retain_for)
+            .with_retain_for(self.0.retain_for)
             .with_key_id(self.key_id())
     }
 
     /// Opens and decodes a record, and verifies that it belongs to the key.
-    fn open(&self, key: &TokenKey, record: &Record) -> Result<Stored, TokensError> {
-        match &self.sealing {
+    fn open(&self, key: &TokenKey, record: Record) -> Result<Stored, TokensError> {
+        match &self.0.sealing {
             Sealing::Plaintext if !wire::is_plain(&record.payload) && record.key_id.is_some() => {
                 Err(TokensError::NoKeyRing { key: Box::new(key.clone()) })
             }
             Sealing::Plaintext => wire::decode(key, &record.payload),
-            Sealing::Sealed(ring) => wire::decode(key, &unseal(ring, key, record)?),
+            Sealing::Sealed(ring) => wire::decode(key, &unseal(ring, key, record.payload)?),
         }
     }
 
     /// The id of the key that seals, for the hint of a record.
     fn key_id(&self) -> Option<String> {
-        match &self.sealing {
+        match &self.0.sealing {
             Sealing::Sealed(ring) => Some(ring.primary_id()),
             Sealing::Plaintext => None,
         }
@@ -313,12 +350,12 @@ impl Tokens {
 }
 
 /// Opens the payload of a record.
-fn unseal(ring: &KeyRing, key: &TokenKey, record: &Record) -> Result<Zeroizing<Vec<u8>>, TokensError> {
+fn unseal(ring: &KeyRing, key: &TokenKey, payload: Vec<u8>) -> Result<SecretBytes, TokensError> {
     let boxed_key = || Box::new(key.clone());
-    if wire::is_plain(&record.payload) {
+    if wire::is_plain(&payload) {
         return Err(TokensError::NotSealed { key: boxed_key() });
     }
-    ring.open(PURPOSE, &key.to_bytes(), &record.payload).map_err(|error| match error {
+    ring.open_in_place(PURPOSE, &key.to_bytes(), payload).map_err(|error| match error {
         OpenError::KeyUnavailable { key_id } => TokensError::KeyUnavailable { key: boxed_key(), key_id },
         OpenError::NotSealed | OpenError::Tampered => TokensError::Tampered { key: boxed_key() },
     })
@@ -327,8 +364,8 @@ fn unseal(ring: &KeyRing, key: &TokenKey, record: &Record) -> Result<Zeroizing<V
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
-            .field("storage", &self.storage.capabilities().name)
-            .field("sealing", &self.sealing)
+            .field("storage", &self.0.storage.capabilities().name)
+            .field("sealing", &self.0.sealing)
             .finish_non_exhaustive()
     }
 }

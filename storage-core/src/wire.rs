@@ -25,7 +25,7 @@ use crate::dpop_key::DpopKey;
 use crate::error::TokensError;
 use crate::key::TokenKey;
 use crate::progress::{BackOff, Claim, DeadReason, Progress, Stored};
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretBytes};
 use crate::time::Timestamp;
 use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 
@@ -39,7 +39,7 @@ pub(crate) fn is_plain(payload: &[u8]) -> bool {
 }
 
 /// Encodes a token with its key and the state of its refresh.
-pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
+pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> SecretBytes {
     let document = Document {
         format: format(stored),
         key: key.parts(),
@@ -47,15 +47,13 @@ pub(crate) fn encode(key: &TokenKey, stored: &Stored) -> Zeroizing<Vec<u8>> {
         refresh: Refresh::from_progress(&stored.progress),
     };
     #[expect(clippy::expect_used, reason = "strings, numbers and JSON values always serialize")]
-    Zeroizing::new(serde_json::to_vec(&document).expect("a token is always JSON"))
+    SecretBytes::new(serde_json::to_vec(&document).expect("a token is always JSON"))
 }
 
 /// Decodes a token, and verifies that it belongs to the key.
 pub(crate) fn decode(key: &TokenKey, payload: &[u8]) -> Result<Stored, TokensError> {
-    let document: Document<[Text<'_>; 4], TokenIn> = match serde_json::from_slice(payload) {
-        Ok(document) => document,
-        Err(_) => return Err(unreadable(key, payload)),
-    };
+    let document = std::str::from_utf8(payload).ok().and_then(|text| serde_json::from_str(text).ok());
+    let document: Document<[Text<'_>; 4], TokenIn> = document.ok_or_else(|| unreadable(key, payload))?;
     if document.format > FORMAT {
         return Err(TokensError::NewerFormat { key: Box::new(key.clone()), found: document.format });
     }

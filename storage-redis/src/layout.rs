@@ -18,6 +18,8 @@ const MAX_PREFIX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     prefix: String,
+    /// The checksum of every hash tag up to the number of the bucket.
+    tag_crc: u16,
 }
 
 /// A group of records and their two sorted sets, which all have the same hash slot.
@@ -42,7 +44,7 @@ impl Layout {
         if prefix.is_empty() || prefix.len() > MAX_PREFIX || !prefix.bytes().all(plain) {
             return Err("choose a prefix of 1 to 64 letters, digits and `-`, `.`, `_` or `:`");
         }
-        Ok(Self { prefix: prefix.to_owned() })
+        Ok(Self { prefix: prefix.to_owned(), tag_crc: crc16(crc16(0, prefix.as_bytes()), b":") })
     }
 
     pub(crate) fn prefix(&self) -> &str {
@@ -51,7 +53,7 @@ impl Layout {
 
     /// The key of a record.
     pub(crate) fn record(&self, bucket: Bucket, member: &str) -> String {
-        format!("{{{}}}:{member}", self.tag(bucket))
+        self.name(bucket, ":", member)
     }
 
     /// The command that reads a record.
@@ -63,22 +65,30 @@ impl Layout {
 
     /// The sorted set of all members of a bucket. All have the score 0, so that they are ordered by their bytes.
     pub(crate) fn index(&self, bucket: Bucket) -> String {
-        format!("{{{}}}/index", self.tag(bucket))
+        self.name(bucket, "/", "index")
     }
 
     /// The sorted set of the members of a bucket that have a retention. The score is its end.
     pub(crate) fn deadlines(&self, bucket: Bucket) -> String {
-        format!("{{{}}}/deadlines", self.tag(bucket))
+        self.name(bucket, "/", "deadlines")
     }
 
     /// The Cluster slot of all keys of a bucket.
     pub(crate) fn slot(&self, bucket: Bucket) -> u16 {
-        crc16(self.tag(bucket).as_bytes()) % 16384
+        crc16(self.tag_crc, &bucket.digits()) % 16384
     }
 
-    /// The hash tag of a bucket, from which a Cluster computes the slot.
-    fn tag(&self, Bucket(bucket): Bucket) -> String {
-        format!("{}:{bucket:02x}", self.prefix)
+    /// A key of a bucket. Between the braces is its hash tag, from which a Cluster computes the slot.
+    fn name(&self, bucket: Bucket, separator: &str, rest: &str) -> String {
+        let mut name = String::with_capacity(self.prefix.len() + rest.len() + 6);
+        name.push('{');
+        name.push_str(&self.prefix);
+        name.push(':');
+        name.extend(bucket.digits().map(char::from));
+        name.push('}');
+        name.push_str(separator);
+        name.push_str(rest);
+        name
     }
 }
 
@@ -90,7 +100,17 @@ impl Bucket {
 
     /// The bucket of all tokens of a user.
     pub(crate) fn of(tenant: &str, user: &str) -> Self {
-        Self(crc16(format!("{}:{}", escape(tenant), escape(user)).as_bytes()) % BUCKETS)
+        Self::of_member(&[escape(tenant), escape(user)].join(":"))
+    }
+
+    /// The bucket of the members that begin with this tenant and user.
+    fn of_member(start: &str) -> Self {
+        Self(crc16(0, start.as_bytes()) % BUCKETS)
+    }
+
+    /// The number in hexadecimal.
+    fn digits(self) -> [u8; 2] {
+        [self.0 >> 4, self.0 & 15].map(|digit| b"0123456789abcdef"[usize::from(digit & 15)])
     }
 }
 
@@ -106,8 +126,17 @@ impl Place {
                 return Err(StorageError::KeyTooLong { part: name, length: part.len(), limit: MAX_PART });
             }
         }
-        let [tenant, user, ..] = parts;
-        Ok(Self { bucket: Bucket::of(tenant, user), member: parts.map(escape).join(":") })
+        let [tenant, user, provider, account] = parts;
+        let mut member = String::with_capacity(key.len() + 3);
+        escape_to(&mut member, tenant);
+        member.push(':');
+        escape_to(&mut member, user);
+        let bucket = Bucket::of_member(&member);
+        for part in [provider, account] {
+            member.push(':');
+            escape_to(&mut member, part);
+        }
+        Ok(Self { bucket, member })
     }
 }
 
@@ -126,18 +155,28 @@ pub(crate) fn key_of(member: &str) -> Result<TokenKey, KeyError> {
 /// Percent-encodes all characters except letters, digits, `-`, `.`, `_`, `~` and `@`. The result is readable, and
 /// contains no separator, no hash tag and no wildcard of the server.
 pub(crate) fn escape(part: &str) -> String {
+    let mut escaped = String::with_capacity(part.len());
+    escape_to(&mut escaped, part);
+    escaped
+}
+
+/// Appends the result of [`escape`].
+fn escape_to(escaped: &mut String, part: &str) {
     use std::fmt::Write as _;
 
-    let mut escaped = String::with_capacity(part.len());
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte);
+    if part.bytes().all(is_plain) {
+        escaped.push_str(part);
+        return;
+    }
     for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~@".contains(&byte) {
+        if is_plain(byte) {
             escaped.push(char::from(byte));
         } else {
             // A write to a string never fails.
             let _ = write!(escaped, "%{byte:02X}");
         }
     }
-    escaped
 }
 
 /// Decodes the result of [`escape`]. `None` for an invalid encoding.
@@ -157,17 +196,26 @@ pub(crate) fn unescape(escaped: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The checksum from which Redis Cluster computes slots (CRC-16/XMODEM).
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(
-            crc ^ (u16::from(*byte) << 8),
-            |crc, _| {
-                if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-            },
-        )
-    })
+/// The checksum from which Redis Cluster computes slots (CRC-16/XMODEM). `start` is the checksum of the bytes before, or 0.
+fn crc16(start: u16, bytes: &[u8]) -> u16 {
+    bytes.iter().fold(start, |crc, byte| (crc << 8) ^ CRC16_OF_BYTES[usize::from((crc >> 8) ^ u16::from(*byte))])
 }
+
+/// The checksums of the 256 bytes.
+const CRC16_OF_BYTES: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut crc, mut bit) = ((byte as u16) << 8, 0);
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
@@ -224,7 +272,7 @@ mod tests {
     #[test]
     fn slots_match_those_of_the_server() {
         // CLUSTER KEYSLOT of "123456789" and "{oauth-dance:2a}/index".
-        assert_eq!(crc16(b"123456789") % 16384, 12739);
+        assert_eq!(crc16(0, b"123456789") % 16384, 12739);
         let layout = Layout::new("oauth-dance").unwrap();
         assert_eq!(layout.slot(Bucket(0x2a)), 7689);
     }

@@ -149,6 +149,9 @@ impl Link {
     /// Waits until the connection is open.
     async fn opened(&self, deadline: Instant) -> Result<Open, Failure> {
         let opening = self.opening();
+        if let Some(opened) = opening.peek() {
+            return opened.clone();
+        }
         timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Unchanged(Cause::TimedOut)))
     }
 

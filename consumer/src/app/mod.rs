@@ -404,17 +404,16 @@ impl OAuth {
     }
 
     /// The same with the tokens of a request. `None` if the request lacks the storage that it should have.
-    pub(crate) fn in_request(&self, extensions: &Extensions) -> Option<Self> {
+    pub(crate) fn in_request(self, extensions: &Extensions) -> Option<Self> {
         if !self.connector.shared.per_request {
-            return Some(self.clone());
+            return Some(self);
         }
         let storage = Arc::clone(extensions.get::<RequestStorage>()?.storage());
-        let tokens = self.connector.tokens.clone().with_storage(storage);
-        let connector = Connector { shared: Arc::clone(&self.connector.shared), tokens };
-        Some(Self { inner: Arc::clone(&self.inner), connector })
+        let tokens = self.connector.tokens.with_storage(storage);
+        Some(Self { inner: self.inner, connector: Connector { shared: self.connector.shared, tokens } })
     }
 
-    pub(crate) fn registered(&self, provider: &str) -> Result<Registered, ConnectError> {
+    pub(crate) fn registered(&self, provider: &str) -> Result<&Registered, ConnectError> {
         self.connector.registered(provider)
     }
 

@@ -81,12 +81,12 @@ pub struct ApiClient {
 
 impl ApiClient {
     /// A client with a token that is not stored.
-    pub(crate) fn new(http: HttpClients, registered: Registered, token: Token) -> Self {
-        Self { http, registered, token: Arc::new(token), stored: None, browser: None }
+    pub(crate) fn new(http: HttpClients, registered: Registered, token: Arc<Token>) -> Self {
+        Self { http, registered, token, stored: None, browser: None }
     }
 
     /// A client with a stored token.
-    pub(crate) fn of(stored: StoredToken, token: Token) -> Self {
+    pub(crate) fn of(stored: StoredToken, token: Arc<Token>) -> Self {
         let client = Self::new(stored.http.clone(), stored.registered.clone(), token);
         Self { stored: Some(stored), ..client }
     }

@@ -5,6 +5,7 @@
 //! the reason in the response decides, then the patterns of the provider, then a second request to an endpoint that every
 //! valid token can call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -82,7 +83,7 @@ impl ApiClient {
     ///
     /// # Errors
     /// [`ConnectedRejection`] if the token is at fault and the user has to authorize again. This is then stored.
-    pub(crate) async fn replacement(&self, response: &ApiResponse) -> Result<Option<Token>, ConnectedRejection> {
+    pub(crate) async fn replacement(&self, response: &ApiResponse) -> Result<Option<Arc<Token>>, ConnectedRejection> {
         let Some(stored) = &self.stored else { return Ok(None) };
         let replaced = match &*self.token {
             Token::OAuth1(token) if self.is_refused(response).await => stored.replace_refused(token).await,

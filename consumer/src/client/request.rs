@@ -5,7 +5,6 @@
 //! [`ApiRequest::send`], so that a call is one expression with one `?`.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -148,7 +147,7 @@ impl ApiRequest {
             match (client.replacement(&response).await, again) {
                 (Ok(Some(token)), Some(again)) if !response.is_redirected && left > 0 => {
                     request = again.headers(client.presented(&token)?);
-                    client.token = Arc::new(token);
+                    client.token = token;
                 }
                 (Ok(_), _) => return Ok(response),
                 (Err(rejection), _) => return Ok(response.rejected(rejection)),

@@ -25,7 +25,7 @@ use crate::protocol::registered::Registered;
 /// A stored token: usually that of one user at one provider.
 #[derive(Clone)]
 pub(crate) struct StoredToken {
-    pub(crate) refresher: Refresher,
+    pub(crate) refresher: Arc<Refresher>,
     pub(crate) tokens: Tokens,
     pub(crate) http: HttpClients,
     /// Whether a token that an older key sealed is resealed when it is read, because no other process can list it.
@@ -40,12 +40,19 @@ pub(crate) struct StoredToken {
 
 impl StoredToken {
     /// A token that has not expired, refreshed if necessary.
-    pub(crate) async fn usable(&self) -> Result<Token, ConnectError> {
+    pub(crate) async fn usable(&self) -> Result<Arc<Token>, ConnectError> {
         self.reseal().await;
-        if self.registered.oauth1.is_some() {
-            return Ok(self.refresher.credentials(&self.tokens, &self.key).await?.into());
+        let is_oauth1 = self.registered.oauth1.is_some();
+        let cached = self.refresher.cached(&self.tokens, &self.key);
+        if let Some(token) = cached.filter(|token| token.as_oauth1().is_some() == is_oauth1) {
+            return Ok(token);
         }
-        Ok(self.refresher.usable(&self.tokens, &self.key, &self.provider()).await?.into())
+        let token = if is_oauth1 {
+            self.refresher.credentials(&self.tokens, &self.key).await?.into()
+        } else {
+            self.refresher.usable(&self.tokens, &self.key, &self.provider()).await?.into()
+        };
+        Ok(Arc::new(token))
     }
 
     async fn reseal(&self) {
@@ -63,14 +70,14 @@ impl StoredToken {
         &self,
         rejected: &Secret,
         rejection: Rejection,
-    ) -> Result<Option<Token>, ConnectError> {
+    ) -> Result<Option<Arc<Token>>, ConnectError> {
         let (tokens, provider) = (&self.tokens, self.provider());
         let replaced = self.refresher.replace_rejected(rejected, rejection, tokens, &self.key, &provider).await?;
-        Ok(replaced.map(Token::from))
+        Ok(replaced.map(|token| Arc::new(token.into())))
     }
 
     /// Records that the provider no longer accepts these token credentials, and returns others if they are stored by now.
-    pub(crate) async fn replace_refused(&self, refused: &OAuth1Token) -> Result<Option<Token>, ConnectError> {
+    pub(crate) async fn replace_refused(&self, refused: &OAuth1Token) -> Result<Option<Arc<Token>>, ConnectError> {
         self.refresher.mark_refused(refused, &self.tokens, &self.key).await?;
         let stored = self.usable().await?;
         Ok(Some(stored).filter(|stored| stored.as_oauth1() != Some(refused)))

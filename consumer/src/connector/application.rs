@@ -85,7 +85,7 @@ impl Connector {
         let registered = self.registered(provider)?;
         if registered.oauth1.is_some() {
             return Err(not_allowed(
-                &registered,
+                registered,
                 "temporary_credentials_endpoint",
                 "is for OAuth 1.0a, which has no such grant",
             ));

@@ -77,6 +77,6 @@ impl Connector {
     fn redeemer(&self, key: &TokenKey) -> Option<Arc<dyn Redeem>> {
         // A token that this library requests for itself is requested again when it is used.
         let registered = self.registered(key.provider()).ok().filter(|_| !own_key::is_own(key))?;
-        Some(self.stored(registered, key.clone()).provider())
+        Some(self.stored(registered.clone(), key.clone()).provider())
     }
 }

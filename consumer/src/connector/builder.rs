@@ -231,7 +231,7 @@ impl ConnectorBuilder {
         }
         let shared = Shared {
             registered,
-            refresher,
+            refresher: Arc::new(refresher),
             http: HttpClients::new(self.limits, self.clock)?,
             per_request: requests.per_request,
             keys_change: self.keys.has_older(),

@@ -46,7 +46,7 @@ impl Connector {
     pub async fn disconnect(&self, key: &TokenKey) -> Result<Disconnected, ConnectError> {
         let (removed, token) = self.remove(key).await?;
         let revocation = match (self.registered(key.provider()), token) {
-            (Ok(registered), Some(Token::OAuth2(token))) => self.revoke_token(&registered, &token).await,
+            (Ok(registered), Some(Token::OAuth2(token))) => self.revoke_token(registered, &token).await,
             (Err(error), _) if !removed => return Err(error),
             _ => Revocation::NotPossible,
         };
@@ -71,14 +71,14 @@ impl Connector {
         for exchanged in self.exchanged(key).await? {
             match self.tokens.get(&exchanged).await {
                 Ok(Some(Versioned { value: Token::OAuth2(token), .. })) => {
-                    has_failed |= self.revoke_token(&registered, &token).await == Revocation::Failed;
+                    has_failed |= self.revoke_token(registered, &token).await == Revocation::Failed;
                 }
                 Ok(_) => {}
                 Err(error) => not_forgotten(key, &error.into()),
             }
         }
         let revocation = match self.tokens.get(key).await? {
-            Some(Versioned { value: Token::OAuth2(token), .. }) => self.revoke_token(&registered, &token).await,
+            Some(Versioned { value: Token::OAuth2(token), .. }) => self.revoke_token(registered, &token).await,
             _ => Revocation::NotPossible,
         };
         Ok(if has_failed { Revocation::Failed } else { revocation })
@@ -100,7 +100,7 @@ impl Connector {
             match self.remove(&exchanged).await {
                 Ok((_, Some(Token::OAuth2(token)))) => {
                     if let Ok(registered) = self.registered(key.provider()) {
-                        self.revoke_token(&registered, &token).await;
+                        self.revoke_token(registered, &token).await;
                     }
                 }
                 Ok(_) => {}

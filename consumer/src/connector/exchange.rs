@@ -118,7 +118,7 @@ impl TokenExchange {
         &self.subject.http
     }
 
-    async fn subject(&self) -> Result<Token, RedeemError> {
+    async fn subject(&self) -> Result<Arc<Token>, RedeemError> {
         let usable = self.subject.usable().await;
         usable.map_err(|error| RedeemError::NotRedeemed { cause: error.to_string(), retry_after: None })
     }

@@ -104,7 +104,7 @@ impl TokenMiddleware {
         }
         match self.connector.connection(&self.key).await {
             Ok(Some(Connection { token, .. })) => {
-                ApiClient::new(self.connector.shared.http.clone(), registered.clone(), token).owns(url)
+                ApiClient::new(self.connector.shared.http.clone(), registered.clone(), Arc::new(token)).owns(url)
             }
             Ok(None) => false,
             Err(error) => {
@@ -134,7 +134,7 @@ impl Middleware for TokenMiddleware {
             match (client.replacement(&inspected).await, again) {
                 (Ok(Some(token)), Some(again)) if !inspected.is_redirected && left > 0 => {
                     request = again;
-                    client.token = Arc::new(token);
+                    client.token = token;
                 }
                 (Ok(_), _) => return Ok(response),
                 (Err(rejection), _) => {

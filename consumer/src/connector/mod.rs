@@ -94,7 +94,7 @@ pub struct Connector {
 
 pub(crate) struct Shared {
     pub(crate) registered: BTreeMap<String, Registered>,
-    pub(crate) refresher: Refresher,
+    pub(crate) refresher: Arc<Refresher>,
     pub(crate) http: HttpClients,
     /// Whether each request has its own storage.
     pub(crate) per_request: bool,
@@ -189,7 +189,7 @@ impl Connector {
     /// # Cancel safety
     /// As [`client`](Self::client).
     pub async fn token(&self, key: &TokenKey) -> Result<Token, ConnectError> {
-        self.login(key).await?.usable().await
+        Ok(Arc::unwrap_or_clone(self.login(key).await?.usable().await?))
     }
 
     /// The stored connection under this key, or `None` if nothing is stored. This reads the storage and sends nothing to the
@@ -262,7 +262,7 @@ impl Connector {
     /// The token under that key, with everything needed to refresh it.
     pub(crate) fn stored(&self, registered: Registered, key: TokenKey) -> StoredToken {
         StoredToken {
-            refresher: self.shared.refresher.clone(),
+            refresher: Arc::clone(&self.shared.refresher),
             tokens: self.tokens.clone(),
             http: self.shared.http.clone(),
             reseals: self.shared.per_request && self.shared.keys_change,
@@ -284,8 +284,8 @@ impl Connector {
         &self.shared.logins
     }
 
-    pub(crate) fn registered(&self, provider: &str) -> Result<Registered, ConnectError> {
-        self.shared.registered.get(provider).cloned().ok_or_else(|| ConnectError::UnknownProvider(provider.to_owned()))
+    pub(crate) fn registered(&self, provider: &str) -> Result<&Registered, ConnectError> {
+        self.shared.registered.get(provider).ok_or_else(|| ConnectError::UnknownProvider(provider.to_owned()))
     }
 }
 

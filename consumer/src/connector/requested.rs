@@ -7,6 +7,8 @@
 //! Each token contains what it was requested from: a hash of the user's token, for an exchanged one. A stored token that was
 //! requested from another one is replaced by a placeholder, together with the state of its refresh, which is discarded.
 
+use std::sync::Arc;
+
 use oauth_dance_core::{
     Extra, OAuth2Token, Precondition, RedeemError, StorageError, Timestamp, Token, TokensError, Versioned,
 };
@@ -26,7 +28,7 @@ pub(super) async fn usable(
     stored: &StoredToken,
     origin: &str,
     is_other: &mut bool,
-) -> Result<Option<Token>, ConnectError> {
+) -> Result<Option<Arc<Token>>, ConnectError> {
     let error = match stored.usable().await {
         Ok(token) if is_from(&token, origin) => return Ok(Some(token)),
         // It may be from an origin that has just replaced this one.

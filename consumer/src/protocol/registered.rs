@@ -24,11 +24,17 @@ const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(3);
 /// It derefs to the configuration. Its methods take discovery into account.
 #[derive(Clone, Debug)]
 pub(crate) struct Registered {
-    checked: Arc<Checked>,
-    pub(crate) openid: Option<Arc<OpenId>>,
-    /// The client of a provider of OAuth 1.0a, which signs requests.
-    pub(crate) oauth1: Option<Arc<oauth1::Client>>,
+    configured: Arc<Configured>,
     discovered: Option<Arc<Discovered>>,
+}
+
+/// What is known without discovery. It is one allocation, because each request clones it several times.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    checked: Checked,
+    pub(crate) openid: Option<OpenId>,
+    /// The client of a provider of OAuth 1.0a, which signs requests.
+    pub(crate) oauth1: Option<oauth1::Client>,
 }
 
 impl Registered {
@@ -36,13 +42,13 @@ impl Registered {
     pub(crate) fn check(registration: Registration) -> Result<Self, ConfigError> {
         let (secret, plain_http) = (registration.client_secret.clone(), registration.plain_http.clone());
         let hosts = KnownHosts::of(&registration.provider, &plain_http);
-        let openid = OpenId::of(&registration.provider, &hosts)?.map(Arc::new);
+        let openid = OpenId::of(&registration.provider, &hosts)?;
         let checked = Checked::new(registration, hosts)?;
         let oauth1 = checked.declared.oauth1.as_ref().map(|oauth1| {
             oauth1::Client::check(&checked.declared.name, oauth1, &checked.client_id, secret.as_ref(), &plain_http)
         });
-        let oauth1 = oauth1.transpose()?.map(Arc::new);
-        Ok(Self { checked: Arc::new(checked), openid, oauth1, discovered: None })
+        let configured = Configured { checked, openid, oauth1: oauth1.transpose()? };
+        Ok(Self { configured: Arc::new(configured), discovered: None })
     }
 
     /// The same, completed by the issuer's metadata, which may have to be fetched.
@@ -150,6 +156,14 @@ impl Registered {
 }
 
 impl Deref for Registered {
+    type Target = Configured;
+
+    fn deref(&self) -> &Configured {
+        &self.configured
+    }
+}
+
+impl Deref for Configured {
     type Target = Checked;
 
     fn deref(&self) -> &Checked {

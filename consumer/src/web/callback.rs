@@ -32,7 +32,7 @@ pub(super) async fn handle(oauth: OAuth, request: Request) -> Response {
         Ok(response) => private(response),
         Err(error) if callback.is_repeated => {
             let registered = oauth.registered(&provider).ok();
-            oauth.failure(registered.as_ref(), &error, &parts).await
+            oauth.failure(registered, &error, &parts).await
         }
         Err(error) => oauth.failed(&provider, &error, &parts).await,
     };
@@ -86,16 +86,16 @@ impl Callback {
             return Err(LoginError::Prefetch);
         }
         let registered = oauth.registered_in(provider)?;
-        let parameters = Parameters::read(&registered, query)?;
-        let oauth = oauth.in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
+        let parameters = Parameters::read(registered, query)?;
+        let oauth = oauth.clone().in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
         let attempts = &oauth.inner.attempts;
         let attempt = attempts.find(&parameters.state, &parts.headers);
         let attempt = attempt.filter(|attempt| attempt.provider == provider).ok_or(LoginError::UnknownAttempt)?;
         let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
-        let ready = match ready(&oauth, &registered, &attempt).await {
+        let ready = match ready(&oauth, registered, &attempt).await {
             Ok(ready) => ready,
             // A repeated callback needs nothing from the issuer.
-            Err(_) if oauth.inner.spent.is_spent(&attempt).await? => registered,
+            Err(_) if oauth.inner.spent.is_spent(&attempt).await? => registered.clone(),
             Err(error) => return Err(error),
         };
         let posted = attempts.posted(&attempt, &parts.headers);

@@ -185,8 +185,10 @@ impl Connections {
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::NotConnected`] also if no user is signed in.
     pub async fn client(&self, provider: &str) -> Result<ApiClient, ConnectError> {
-        self.oauth.registered(provider)?;
-        let user = self.user.as_ref().ok_or(ConnectError::NotConnected)?;
+        let Some(user) = &self.user else {
+            self.oauth.registered(provider)?;
+            return Err(ConnectError::NotConnected);
+        };
         let client = self.oauth.client(provider, user).await?;
         Ok(ApiClient { browser: self.browser.clone(), ..client })
     }

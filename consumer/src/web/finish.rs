@@ -159,7 +159,7 @@ impl Before<'_> {
             requested: self.attempt.scopes.as_deref().unwrap_or(&self.registered.declared.scopes),
             identity: details.identity,
             posted_user: details.posted,
-            client: ApiClient::new(self.oauth.http().clone(), self.registered.clone(), token.clone()),
+            client: ApiClient::new(self.oauth.http().clone(), self.registered.clone(), Arc::new(token.clone())),
             parts,
             next: &self.attempt.next,
         };

@@ -48,7 +48,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         return Err(LoginError::Prefetch);
     }
     let registered = oauth.registered_in(provider)?;
-    let oauth = &oauth.in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
+    let oauth = &oauth.clone().in_request(&parts.extensions).ok_or(LoginError::NoRequestStorage)?;
     let next = oauth.inner.paths.local(query::one(query, "next")?.as_deref());
     let user = oauth.current_user(parts).await.map_err(LoginError::Users)?;
 
@@ -59,7 +59,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
             return Err(LoginError::CrossSite);
         }
         if user.is_some() {
-            return Ok(pages::confirm(oauth, &registered, &next));
+            return Ok(pages::confirm(oauth, registered, &next));
         }
     }
 
@@ -68,7 +68,7 @@ async fn start(oauth: &OAuth, provider: &str, parts: &mut Parts, query: &str) ->
         user: user.as_ref(),
         parts,
         scopes: registered.declared.scopes.clone(),
-        params: parameters(&registered, query, is_cross_site)?,
+        params: parameters(registered, query, is_cross_site)?,
     };
     oauth.inner.hooks.before_login(&mut login).await.map_err(LoginError::Hook)?;
     let BeforeLogin { scopes, params, .. } = login;

@@ -105,7 +105,7 @@ impl OAuth {
         }
     }
 
-    fn registered_in(&self, provider: &str) -> Result<Registered, LoginError> {
+    fn registered_in(&self, provider: &str) -> Result<&Registered, LoginError> {
         self.registered(provider).map_err(|_| LoginError::UnknownProvider)
     }
 

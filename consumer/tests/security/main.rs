@@ -13,6 +13,8 @@ mod api;
 mod application;
 mod authorization;
 mod bound;
+#[cfg(feature = "cache")]
+mod cached;
 mod callback;
 mod callback_errors;
 mod dead_token;

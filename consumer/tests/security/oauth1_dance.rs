@@ -18,7 +18,7 @@ pub(crate) async fn world() -> (TestProvider, Site) {
     world_with(|builder| builder).await
 }
 
-async fn world_with(configure: impl FnOnce(OAuthBuilder) -> OAuthBuilder) -> (TestProvider, Site) {
+pub(crate) async fn world_with(configure: impl FnOnce(OAuthBuilder) -> OAuthBuilder) -> (TestProvider, Site) {
     let provider = TestProvider::start().await.unwrap();
     let registration = provider.oauth1_registration("acme");
     let site = Setup::default().start(|builder| configure(builder.provider(registration))).await;

@@ -7,7 +7,7 @@ use crate::memory::MemoryStorage;
 use crate::seal::KeyRing;
 use crate::time::{Clock, Timestamp};
 use crate::tokens::Tokens;
-use crate::{OAuth2Token, RefreshError, Refresher, Token};
+use crate::{OAuth1Token, OAuth2Token, RefreshError, Refresher, Token};
 
 const AGE: Duration = Duration::from_secs(5);
 
@@ -297,6 +297,93 @@ async fn memory_is_bounded() {
     let count = cache.records.entry_count();
     assert!((1..=100).contains(&count), "{count}");
     assert!(cache.records.weighted_size() <= 100_000);
+}
+
+/// Such a read is not cached, but it shows that the cached record is outdated.
+#[tokio::test(start_paused = true)]
+async fn read_that_is_not_cached_drops_an_outdated_record() {
+    let storage = GatedStorage::new();
+    let cached = storage.cached();
+    write(&storage, "old").await;
+    assert_eq!(read(&*cached).await.unwrap(), "old");
+    // Another process writes, and the outcome of a write to another key of the group is unknown.
+    write(&storage, "new").await;
+    cached.stripe(&key()).closed_until = Some(Instant::now() + AGE);
+    assert_eq!(cached.fresh(&key()).await.unwrap().unwrap().value.payload, b"new");
+    assert_eq!(read(&*cached).await.unwrap(), "new");
+}
+
+/// A handle with a cache, and a refresher at 1,000 seconds.
+fn with_cache(storage: &MemoryStorage) -> (Tokens, Refresher) {
+    let tokens = Tokens::sealed(storage.clone(), KeyRing::generate()).with_cache(Cache::new(AGE));
+    (tokens, Refresher::new().with_clock(Clock::new(|| Timestamp::from_unix_seconds(1_000))))
+}
+
+fn expiring(seconds: u64) -> Token {
+    let mut token = OAuth2Token::bearer("access");
+    token.expires_at = Some(Timestamp::from_unix_seconds(seconds));
+    token.into()
+}
+
+#[tokio::test]
+async fn cached_token_is_shared_until_this_process_writes() {
+    let (tokens, refresher) = with_cache(&MemoryStorage::new());
+    for token in [expiring(9_000), OAuth1Token::new("token", "secret").into()] {
+        tokens.put(&key(), &token, Precondition::Always).await.unwrap();
+        assert!(refresher.cached(&tokens, &key()).is_none(), "it was not read yet");
+        tokens.get(&key()).await.unwrap();
+        let cached = refresher.cached(&tokens, &key()).unwrap();
+        assert_eq!(*cached, token);
+        assert!(Arc::ptr_eq(&cached, &refresher.cached(&tokens, &key()).unwrap()));
+    }
+    tokens.delete(&key(), None).await.unwrap();
+    assert!(refresher.cached(&tokens, &key()).is_none());
+}
+
+#[tokio::test]
+async fn cached_token_that_cannot_be_used_is_not_returned() {
+    let storage = MemoryStorage::new();
+    let (tokens, refresher) = with_cache(&storage);
+    let cached_after_read = async || {
+        tokens.get(&key()).await.ok();
+        refresher.cached(&tokens, &key())
+    };
+    for (expiry, is_due) in [(900, true), (1_001, true), (9_000, false)] {
+        tokens.put(&key(), &expiring(expiry), Precondition::Always).await.unwrap();
+        assert_eq!(cached_after_read().await.is_none(), is_due, "{expiry}");
+    }
+
+    let refused = OAuth1Token::new("token", "secret");
+    tokens.put(&key(), &refused.clone().into(), Precondition::Always).await.unwrap();
+    assert!(cached_after_read().await.is_some());
+    refresher.mark_refused(&refused, &tokens, &key()).await.unwrap();
+    assert!(refresher.cached(&tokens, &key()).is_none(), "this process has written");
+    assert!(cached_after_read().await.is_none(), "the user must authorize again");
+
+    storage.put(&key(), &Record::new("damaged"), Precondition::Always).await.unwrap();
+    tokens.storage().get(&key()).await.unwrap();
+    assert!(cached_after_read().await.is_none());
+    assert!(tokens.get(&key()).await.is_err());
+}
+
+#[tokio::test]
+async fn changed_handle_does_not_change_its_clones() {
+    let storage = MemoryStorage::new();
+    let (tokens, refresher) = with_cache(&storage);
+    tokens.put(&key(), &expiring(9_000), Precondition::Always).await.unwrap();
+    tokens.get(&key()).await.unwrap();
+
+    let elsewhere = tokens.clone().with_storage(Arc::new(storage.clone()));
+    elsewhere.get(&key()).await.unwrap();
+    assert!(refresher.cached(&elsewhere, &key()).is_none(), "it has no cache");
+    let brief = tokens.clone().with_retention(Duration::from_secs(60));
+    assert!(refresher.cached(&brief, &key()).is_some(), "it has the same cache");
+
+    let retention = async || storage.get(&key()).await.unwrap().unwrap().value.retain_for;
+    for (handle, is_retained_briefly) in [(&brief, true), (&elsewhere, false), (&tokens, false)] {
+        handle.put(&key(), &expiring(9_000), Precondition::Always).await.unwrap();
+        assert_eq!(retention().await.is_some(), is_retained_briefly);
+    }
 }
 
 /// Usable tokens come from memory. Everything else that the refresh protocol reads comes from the storage.

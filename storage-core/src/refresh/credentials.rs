@@ -3,6 +3,8 @@
 //! They have no expiry and are never refreshed. The only state they have is that the provider no longer accepts them,
 //! which the application learns from an API call and reports with [`Refresher::mark_refused`].
 
+use std::sync::Arc;
+
 use super::{RefreshError, RefreshEvent, Refresher};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
@@ -43,7 +45,7 @@ impl Refresher {
     /// * [`RefreshError::WrongKind`] if a token of OAuth 2.0 is stored.
     /// * [`RefreshError::Storage`] if the storage failed.
     pub async fn credentials(&self, tokens: &Tokens, key: &TokenKey) -> Result<OAuth1Token, RefreshError> {
-        if let Some(Stored { token: Token::OAuth1(token), progress: Progress::Idle }) = tokens.cached(key) {
+        if let Some(Token::OAuth1(token)) = self.cached(tokens, key).map(Arc::unwrap_or_clone) {
             return Ok(token);
         }
         match load(tokens, key).await? {

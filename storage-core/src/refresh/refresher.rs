@@ -157,7 +157,7 @@ impl Refresher {
         key: &TokenKey,
         provider: &Arc<dyn Redeem>,
     ) -> Result<OAuth2Token, RefreshError> {
-        if let Some(token) = self.cached_token(tokens, key) {
+        if let Some(Token::OAuth2(token)) = self.cached(tokens, key).map(Arc::unwrap_or_clone) {
             return Ok(token);
         }
         let (token, progress, _) = match load(tokens, key).await {
@@ -196,12 +196,17 @@ impl Refresher {
         Ok(token)
     }
 
-    /// The cached token, if it can be used as it is. Any other state in the cache may be outdated.
-    fn cached_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
-        let Stored { token: Token::OAuth2(token), progress } = tokens.cached(key)? else { return None };
-        let is_dead = matches!(progress, Progress::Dead { .. });
-        let is_due = self.policy.is_due(&token, self.policy.clock.now(), self.policy.margin);
-        (!is_dead && !is_due).then_some(token)
+    /// Looks up the token in the [cache](crate::Tokens#method.with_cache), and shares it without a copy. Reads no storage.
+    ///
+    /// Returns `None` if there is no cache, if it does not contain the token, if the token is due for a refresh, or if the
+    /// user must authorize again. Then call [`usable`](Self::usable) or [`credentials`](Self::credentials), which begin
+    /// with the same look-up. The token may be of either kind. A write of another process may be seen late.
+    pub fn cached(&self, tokens: &Tokens, key: &TokenKey) -> Option<Arc<Token>> {
+        // Any other state in the cache may be outdated.
+        tokens.cached(key).filter(|token| match &**token {
+            Token::OAuth2(token) => !self.policy.is_due(token, self.policy.clock.now(), self.policy.margin),
+            Token::OAuth1(_) => true,
+        })
     }
 
     /// Returns another token than the one that the provider's API has rejected: the stored token if it differs, or a

@@ -59,7 +59,7 @@ impl Tokens {
             if wire::is_plain(&record.payload) {
                 return Ok(None);
             }
-            let payload = unseal(ring, key, &record)?.to_vec();
+            let payload = unseal(ring, key, record.payload)?.into_inner();
             Ok(Some(Record { payload, ..record }.with_key_id(None)))
         })
         .await
@@ -73,9 +73,9 @@ impl Tokens {
     ) -> Result<bool, TokensError> {
         let mut conflicts = 0;
         loop {
-            let Some(Versioned { value, version }) = self.storage.get(key).await? else { return Ok(false) };
-            let Some(changed) = change(&self.sealing, value)? else { return Ok(false) };
-            match self.storage.put(key, &changed, Precondition::Version(version)).await {
+            let Some(Versioned { value, version }) = self.0.storage.get(key).await? else { return Ok(false) };
+            let Some(changed) = change(&self.0.sealing, value)? else { return Ok(false) };
+            match self.0.storage.put(key, &changed, Precondition::Version(version)).await {
                 Ok(_) => return Ok(true),
                 Err(StorageError::Conflict) if conflicts < MAX_RETRIES => conflicts += 1,
                 Err(error) => return Err(error.into()),

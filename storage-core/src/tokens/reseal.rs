@@ -58,15 +58,15 @@ impl Tokens {
             let Some(Versioned { value: record, version }) = self.read(key).await? else {
                 return Ok(false);
             };
-            let Sealing::Sealed(ring) = &self.sealing else { return Ok(false) };
+            let Sealing::Sealed(ring) = &self.0.sealing else { return Ok(false) };
             if record.key_id == self.key_id() {
                 return Ok(false);
             }
             // The plaintext is not decoded, because it may have a newer format.
-            let plain = unseal(ring, key, &record)?;
-            let mut resealed = record.clone().with_key_id(self.key_id());
+            let mut resealed = record.with_key_id(self.key_id());
+            let plain = unseal(ring, key, std::mem::take(&mut resealed.payload))?;
             resealed.payload = ring.seal(PURPOSE, &key.to_bytes(), &plain);
-            match self.storage.put(key, &resealed, Precondition::Version(version)).await {
+            match self.0.storage.put(key, &resealed, Precondition::Version(version)).await {
                 Ok(_) => return Ok(true),
                 // The other writer may have used another key.
                 Err(StorageError::Conflict) if conflicts < MAX_RETRIES => conflicts += 1,

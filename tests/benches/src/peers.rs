@@ -71,7 +71,7 @@ impl<S: SessionStore> Subject for Sessions<S> {
                 self.save(id(user + MISSING)).await?;
                 self.0.delete(&id(user + MISSING)).await?;
             }
-            Operation::PutIfVersion | Operation::List => return Ok(false),
+            Operation::GetAdded | Operation::PutIfVersion | Operation::List => return Ok(false),
         }
         Ok(true)
     }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -13,6 +14,8 @@ pub struct Plan {
     pub tasks: Vec<u64>,
     /// How many records each store has.
     pub records: u64,
+    /// The number of added records that were read.
+    pub reads: Arc<AtomicU64>,
 }
 
 /// One of the stores that are compared.
@@ -43,9 +46,9 @@ impl Plan {
         }
         // The candidates on one table need to add records only once.
         for candidate in &candidates {
-            candidate.subject.add_records(self.records.saturating_sub(USERS)).await?;
+            candidate.subject.add_records(self.added()).await?;
         }
-        if self.records > USERS {
+        if self.added() > 0 {
             self.walk(backend, &candidates).await?;
         }
         for tasks in &self.tasks {
@@ -53,6 +56,11 @@ impl Plan {
             self.compare_operations(*tasks, &candidates).await?;
         }
         Ok(())
+    }
+
+    /// The number of records that are added to those of the users.
+    fn added(&self) -> u64 {
+        self.records.saturating_sub(USERS)
     }
 
     /// Lists everything once, and prints how much memory this needs.
@@ -68,6 +76,9 @@ impl Plan {
 
     async fn compare_operations(&self, tasks: u64, candidates: &[Candidate]) -> BenchResult<()> {
         for operation in Operation::ALL {
+            if operation == Operation::GetAdded && self.added() == 0 {
+                continue;
+            }
             let mut rates = vec![Vec::new(); candidates.len()];
             for _ in 0..self.rounds {
                 for (candidate, rates) in candidates.iter().zip(&mut rates) {
@@ -89,14 +100,18 @@ impl Plan {
     /// Operations per second, or `None` if the subject has no such operation.
     async fn rate(&self, subject: &Arc<dyn Subject>, operation: Operation, count: u64) -> BenchResult<Option<f64>> {
         let time = Duration::from_secs(self.seconds);
-        let start = Instant::now();
+        let (start, added) = (Instant::now(), self.added());
         let mut tasks = JoinSet::new();
         for task in 0..count {
-            let subject = Arc::clone(subject);
+            let (subject, reads) = (Arc::clone(subject), Arc::clone(&self.reads));
             tasks.spawn(async move {
                 let (mut user, mut done) = (task, 0_u64);
                 while start.elapsed() < time {
-                    let done_here = subject.run(operation, user).await;
+                    let number = match operation {
+                        Operation::GetAdded => scattered(reads.fetch_add(1, Ordering::Relaxed), added),
+                        _ => user,
+                    };
+                    let done_here = subject.run(operation, number).await;
                     if !done_here.map_err(|error| error.to_string())? {
                         return Ok(None);
                     }
@@ -113,6 +128,11 @@ impl Plan {
         }
         Ok(Some(total as f64 / start.elapsed().as_secs_f64()))
     }
+}
+
+/// Numbers below `limit`, which seldom repeat.
+fn scattered(index: u64, limit: u64) -> u64 {
+    (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % limit
 }
 
 /// The most memory that this process had at once, in KiB; with `reset`, since now. Linux only.

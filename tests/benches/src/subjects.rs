@@ -25,6 +25,8 @@ const PAGE: usize = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Get,
+    /// Reads one of the added records, which are too many for most caches.
+    GetAdded,
     GetMissing,
     Put,
     PutIfVersion,
@@ -35,8 +37,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    pub const ALL: [Self; 6] =
-        [Self::Get, Self::GetMissing, Self::Put, Self::PutIfVersion, Self::PutDelete, Self::List];
+    pub const ALL: [Self; 7] =
+        [Self::Get, Self::GetAdded, Self::GetMissing, Self::Put, Self::PutIfVersion, Self::PutDelete, Self::List];
 }
 
 /// A store with one record for each user.
@@ -95,6 +97,10 @@ impl<S: TokenStorage> Subject for Measured<S> {
             Operation::Get => {
                 let found = self.storage.get(&key(user)?).await?.ok_or("the record is missing")?;
                 check(found.value.payload.len() == 1024)?;
+            }
+            Operation::GetAdded => {
+                let key = TokenKey::new("github", format!("added-{user}"))?;
+                check(self.storage.get(&key).await?.is_some_and(|found| found.value.payload.len() == 1024))?;
             }
             Operation::GetMissing => check(self.storage.get(&key(user + MISSING)?).await?.is_none())?,
             Operation::Put => self.put(user, Precondition::Always).await?,
@@ -205,9 +211,8 @@ macro_rules! pool {
                 Ok(Self { pool: <$pool>::connect(url).await?, versions: Mutex::default() })
             }
 
-            async fn find(&self, user: u64) -> BenchResult<Option<(Vec<u8>, Vec<u8>)>> {
-                let user = user.to_string().into_bytes();
-                Ok(sqlx::query_as(Self::TEXTS.get).bind(user).fetch_optional(&self.pool).await?)
+            async fn find(&self, user: String) -> BenchResult<Option<(Vec<u8>, Vec<u8>)>> {
+                Ok(sqlx::query_as(Self::TEXTS.get).bind(user.into_bytes()).fetch_optional(&self.pool).await?)
             }
 
             async fn put(&self, user: u64) -> BenchResult<()> {
@@ -227,8 +232,11 @@ macro_rules! pool {
         impl Subject for $name {
             async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
                 match operation {
-                    Operation::Get => check(self.find(user).await?.is_some_and(|row| row.1.len() == 1024))?,
-                    Operation::GetMissing => check(self.find(user + MISSING).await?.is_none())?,
+                    Operation::Get | Operation::GetAdded => {
+                        let user = if operation == Operation::Get { user.to_string() } else { format!("added-{user}") };
+                        check(self.find(user).await?.is_some_and(|row| row.1.len() == 1024))?;
+                    }
+                    Operation::GetMissing => check(self.find((user + MISSING).to_string()).await?.is_none())?,
                     Operation::Put => self.put(user).await?,
                     Operation::PutIfVersion => {
                         let version: [u8; 16] = random_bytes();
@@ -343,8 +351,9 @@ impl Subject for RedisConnection {
     async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
         let mut connection = self.0.clone();
         match operation {
-            Operation::Get => {
-                let found: Vec<u8> = connection.get(format!("bench-{user}")).await?;
+            Operation::Get | Operation::GetAdded => {
+                let name = if operation == Operation::Get { "bench" } else { "added" };
+                let found: Vec<u8> = connection.get(format!("{name}-{user}")).await?;
                 check(found.len() == 1024)?;
             }
             Operation::GetMissing => {

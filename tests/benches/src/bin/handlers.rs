@@ -1,5 +1,6 @@
 //! What a token costs a handler: the same application with a handler that needs no token, with [`Connected`], and with a
-//! cache in front of the storage, over HTTP; and the steps of [`Connected`], one after the other.
+//! cache in front of the storage, over HTTP; the steps of [`Connected`], one after the other; and what sealing, opening and
+//! decoding take.
 //!
 //! ```sh
 //! cargo run --release --manifest-path tests/benches/Cargo.toml --bin handlers -- [SECONDS [ROUNDS]]
@@ -17,7 +18,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::routing::{MethodRouter, get};
 use oauth_dance::presets::GitHub;
-use oauth_dance::{Cache, Connected, KeyRing, OAuth, OAuth2Token, Precondition, Token, TokenStorage as _, User};
+use oauth_dance::{
+    Cache, Connected, KeyRing, MemoryStorage, OAuth, OAuth2Token, Precondition, Token, TokenStorage as _, Tokens, User,
+};
 use oauth_dance_sqlx::SqliteStorage;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,8 +44,7 @@ async fn main() -> BenchResult<()> {
     let keys = KeyRing::generate();
     let oauth = oauth(&storage, &keys, false)?;
     for user in 0..USERS {
-        let token = Token::from(OAuth2Token::bearer("x".repeat(900)));
-        oauth.tokens().put(&user_of(user).key("github")?, &token, Precondition::Always).await?;
+        oauth.tokens().put(&user_of(user).key("github")?, &token(), Precondition::Always).await?;
     }
 
     let handlers = [
@@ -77,10 +79,32 @@ async fn main() -> BenchResult<()> {
             per_call(async |user| Ok(drop(cached.client("github", &user_of(user)).await?))).await?,
         ),
     ];
-    for (name, cost) in steps {
+    let in_memory = [
+        ("seal 1 KiB", seal(&keys).await?),
+        ("open and decode a token of 900 bytes", after_read(Tokens::sealed(MemoryStorage::new(), keys)).await?),
+        ("decode it, without opening", after_read(Tokens::dangerous_plaintext(MemoryStorage::new())).await?),
+    ];
+    for (name, cost) in steps.into_iter().chain(in_memory) {
         println!("{:>8.2}  {name}", cost.as_secs_f64() * 1e6);
     }
     Ok(())
+}
+
+fn token() -> Token {
+    OAuth2Token::bearer("x".repeat(900)).into()
+}
+
+async fn seal(keys: &KeyRing) -> BenchResult<Duration> {
+    let (key, encoded) = (user_of(0).key("github")?.to_bytes(), vec![b'x'; 1024]);
+    per_call(async |_| Ok(drop(keys.seal("bench", &key, &encoded)))).await
+}
+
+/// What reading a token takes after its record was read.
+async fn after_read(tokens: Tokens) -> BenchResult<Duration> {
+    let key = user_of(0).key("github")?;
+    tokens.put(&key, &token(), Precondition::Always).await?;
+    let whole = per_call(async |_| Ok(drop(tokens.get(&key).await?))).await?;
+    Ok(whole.saturating_sub(per_call(async |_| Ok(drop(tokens.storage().get(&key).await?))).await?))
 }
 
 fn oauth(storage: &SqliteStorage, keys: &KeyRing, has_cache: bool) -> BenchResult<OAuth> {
