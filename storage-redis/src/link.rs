@@ -75,6 +75,12 @@ struct LinkState {
 /// A connection that is being opened or is open. All waiting requests share it.
 type Opening = Shared<BoxFuture<'static, Result<Open, Failure>>>;
 
+/// The state of the connection that a request uses.
+enum Current {
+    Open(Open),
+    Opening(Opening),
+}
+
 /// An open connection.
 #[derive(Clone, Debug)]
 struct Open {
@@ -148,29 +154,29 @@ impl Link {
 
     /// Waits until the connection is open.
     async fn opened(&self, deadline: Instant) -> Result<Open, Failure> {
-        let opening = self.opening();
-        if let Some(opened) = opening.peek() {
-            return opened.clone();
+        match self.current() {
+            Current::Open(open) => Ok(open),
+            Current::Opening(opening) => {
+                timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Unchanged(Cause::TimedOut)))
+            }
         }
-        timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Unchanged(Cause::TimedOut)))
     }
 
     /// The current connection, or a new one if there is none that can be used.
-    fn opening(&self) -> Opening {
+    fn current(&self) -> Current {
         let mut state = self.state();
-        let usable = |opening: &Opening| match opening.peek() {
-            None => true,
-            Some(Ok(open)) => !open.closed.load(Ordering::Acquire),
-            Some(Err(_)) => false,
-        };
-        if let Some(opening) = state.current.clone().filter(usable) {
-            return opening;
+        if let Some(opening) = &state.current {
+            match opening.peek() {
+                None => return Current::Opening(opening.clone()),
+                Some(Ok(open)) if !open.closed.load(Ordering::Acquire) => return Current::Open(open.clone()),
+                Some(_) => {}
+            }
         }
         state.attempts += 1;
         let attempt = state.attempts;
         let opening = self.start(attempt);
         state.current = Some(opening.clone());
-        opening
+        Current::Opening(opening)
     }
 
     /// Connects in a separate task, because the callers may be dropped before the connection is open. Half of the

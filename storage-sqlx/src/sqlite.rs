@@ -33,6 +33,9 @@ const READERS: usize = 4;
 /// How long SQLite itself waits for the write of another process. It is shorter than [`DEFAULT_TIMEOUT`], so that
 /// SQLite reports the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
+/// The number of rows that a connection's thread reads ahead: more than a shared statement or a usual page has. With fewer,
+/// the thread waits in the middle of each statement until its caller runs.
+const ROW_BUFFER: usize = 128;
 /// The pause between tries to set a new file to WAL mode, for which SQLite does not wait.
 const WAL_PAUSE: Duration = Duration::from_millis(20);
 
@@ -146,6 +149,7 @@ impl SqliteStorage {
             .create_if_missing(create)
             .journal_mode(SqliteJournalMode::Wal)
             .busy_timeout(BUSY_TIMEOUT)
+            .row_buffer_size(ROW_BUFFER)
             .disable_statement_logging();
         if create {
             create_private(options.get_filename());
