@@ -99,7 +99,9 @@ async fn refused_credentials_are_replaced_by_the_stored_ones() {
     let new = provider.connect_oauth1(&other.oauth, "acme", &alice()).await.unwrap();
     assert_eq!(access_token(&site).await, old.token.expose());
 
-    [Endpoint::Api, Endpoint::Userinfo].map(|endpoint| provider.next_response(endpoint, ScriptedResponse::status(401)));
+    for endpoint in [Endpoint::Api, Endpoint::Userinfo] {
+        provider.next_response(endpoint, ScriptedResponse::status(401));
+    }
     assert_eq!(client.get("/notes").send().await.unwrap().status(), StatusCode::OK);
     assert_eq!(access_token(&site).await, new.token.expose());
 }
