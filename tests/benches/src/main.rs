@@ -12,6 +12,7 @@
 //! maximum. With more than 2,048 records, the store of the other library is left out, because it has no fast way to add
 //! records.
 
+mod held;
 mod peers;
 mod run;
 mod subjects;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use oauth_dance_redis::RedisStorage;
 use oauth_dance_sqlx::{MySqlStorage, PostgresStorage, SqliteStorage};
 
+use crate::held::{HeldMySql, HeldPostgres, HeldSqlite};
 use crate::peers::Sessions;
 use crate::run::{Candidate, Plan};
 use crate::subjects::{BenchResult, Measured, MySqlPool, PostgresPool, RedisConnection, Sealed, SqlitePool, USERS};
@@ -48,6 +50,7 @@ async fn main() -> BenchResult<()> {
         "SQLite",
         vec![
             Candidate::new("sqlx pool, on the same table", SqlitePool::connect(&file("storage")).await?),
+            Candidate::new("sqlx, held connections", HeldSqlite::connect(&file("storage")).await?),
             Candidate::new("oauth-dance", Measured::new(storage.clone())),
             Candidate::new("oauth-dance, sealed tokens", Sealed::new(storage)),
             Candidate::new("tower-sessions-sqlx-store", Sessions::sqlite(&file("sessions")).await?).only_if(is_small),
@@ -62,6 +65,7 @@ async fn main() -> BenchResult<()> {
             "PostgreSQL",
             vec![
                 Candidate::new("sqlx pool, on the same table", PostgresPool::connect(&url).await?),
+                Candidate::new("sqlx, held connections", HeldPostgres::connect(&url).await?),
                 Candidate::new("oauth-dance", Measured::new(storage.clone())),
                 Candidate::new("oauth-dance, sealed tokens", Sealed::new(storage)),
                 Candidate::new("tower-sessions-sqlx-store", Sessions::postgres(&url).await?).only_if(is_small),
@@ -77,6 +81,7 @@ async fn main() -> BenchResult<()> {
             "MySQL or MariaDB",
             vec![
                 Candidate::new("sqlx pool, on the same table", MySqlPool::connect(&url).await?),
+                Candidate::new("sqlx, held connections", HeldMySql::connect(&url).await?),
                 Candidate::new("oauth-dance", Measured::new(storage.clone())),
                 Candidate::new("oauth-dance, sealed tokens", Sealed::new(storage)),
                 Candidate::new("tower-sessions-sqlx-store", Sessions::mysql(&url).await?).only_if(is_small),

@@ -58,6 +58,11 @@ pub trait Subject: Send + Sync + 'static {
     }
 }
 
+/// The user of an added record.
+pub fn added(number: u64) -> String {
+    format!("added-{number}")
+}
+
 pub fn payload() -> Vec<u8> {
     vec![b'x'; 1024]
 }
@@ -99,7 +104,7 @@ impl<S: TokenStorage> Subject for Measured<S> {
                 check(found.value.payload.len() == 1024)?;
             }
             Operation::GetAdded => {
-                let key = TokenKey::new("github", format!("added-{user}"))?;
+                let key = TokenKey::new("github", added(user))?;
                 check(self.storage.get(&key).await?.is_some_and(|found| found.value.payload.len() == 1024))?;
             }
             Operation::GetMissing => check(self.storage.get(&key(user + MISSING)?).await?.is_none())?,
@@ -136,7 +141,7 @@ impl<S: TokenStorage> Subject for Measured<S> {
     async fn add_records(&self, count: u64) -> BenchResult<()> {
         for start in (0..if self.adds_records { count } else { 0 }).step_by(64) {
             let puts = (start..count.min(start + 64)).map(|user| async move {
-                let key = TokenKey::new("github", format!("added-{user}"))?;
+                let key = TokenKey::new("github", added(user))?;
                 self.storage.put(&key, &Record::new(payload()), Precondition::Always).await?;
                 BenchResult::Ok(())
             });
@@ -171,14 +176,14 @@ impl Subject for Sealed {
     }
 }
 
-fn check(is_right: bool) -> BenchResult<()> {
+pub fn check(is_right: bool) -> BenchResult<()> {
     if is_right { Ok(()) } else { Err("the result is wrong".into()) }
 }
 
 /// The shortest statements for the same operations.
-struct Texts {
-    get: &'static str,
-    put: &'static str,
+pub struct Texts {
+    pub get: &'static str,
+    pub put: &'static str,
     put_if_version: &'static str,
     delete: &'static str,
     list: &'static str,
@@ -205,7 +210,7 @@ macro_rules! pool {
         }
 
         impl $name {
-            const TEXTS: Texts = $texts;
+            pub const TEXTS: Texts = $texts;
 
             pub async fn connect(url: &str) -> BenchResult<Self> {
                 Ok(Self { pool: <$pool>::connect(url).await?, versions: Mutex::default() })
@@ -233,7 +238,7 @@ macro_rules! pool {
             async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
                 match operation {
                     Operation::Get | Operation::GetAdded => {
-                        let user = if operation == Operation::Get { user.to_string() } else { format!("added-{user}") };
+                        let user = if operation == Operation::Get { user.to_string() } else { added(user) };
                         check(self.find(user).await?.is_some_and(|row| row.1.len() == 1024))?;
                     }
                     Operation::GetMissing => check(self.find((user + MISSING).to_string()).await?.is_none())?,
@@ -352,8 +357,8 @@ impl Subject for RedisConnection {
         let mut connection = self.0.clone();
         match operation {
             Operation::Get | Operation::GetAdded => {
-                let name = if operation == Operation::Get { "bench" } else { "added" };
-                let found: Vec<u8> = connection.get(format!("{name}-{user}")).await?;
+                let name = if operation == Operation::Get { format!("bench-{user}") } else { added(user) };
+                let found: Vec<u8> = connection.get(name).await?;
                 check(found.len() == 1024)?;
             }
             Operation::GetMissing => {
@@ -375,7 +380,7 @@ impl Subject for RedisConnection {
         for start in (0..count).step_by(100) {
             let mut pipeline = redis::pipe();
             for user in start..count.min(start + 100) {
-                pipeline.set(format!("added-{user}"), payload()).ignore();
+                pipeline.set(added(user), payload()).ignore();
             }
             pipeline.exec_async(&mut self.0.clone()).await?;
         }
