@@ -277,6 +277,29 @@ mod tests {
         assert_eq!(layout.slot(Bucket(0x2a)), 7689);
     }
 
+    /// The server computes a slot from the text between the braces.
+    #[test]
+    fn slot_is_that_of_the_name() {
+        for prefix in ["a", "app:eu.1_x-2", &"x".repeat(MAX_PREFIX)] {
+            let layout = Layout::new(prefix).unwrap();
+            for bucket in Bucket::all() {
+                let index = layout.index(bucket);
+                let tag = index.strip_prefix('{').and_then(|rest| rest.split_once('}')).unwrap().0;
+                assert_eq!(layout.slot(bucket), crc16(0, tag.as_bytes()) % 16384, "{index}");
+            }
+        }
+    }
+
+    /// Records that were stored under these names have to be found again.
+    #[test]
+    fn names_do_not_change() {
+        let place = Place::of(&TokenKey::new("github", "alice").unwrap()).unwrap();
+        let layout = Layout::new("oauth-dance").unwrap();
+        assert_eq!(layout.record(place.bucket, &place.member), "{oauth-dance:63}::alice:github:");
+        assert_eq!(layout.index(Bucket(7)), "{oauth-dance:07}/index");
+        assert_eq!(layout.deadlines(Bucket(7)), "{oauth-dance:07}/deadlines");
+    }
+
     #[test]
     fn buckets_and_users_are_spread_evenly() {
         let layout = Layout::new("oauth-dance").unwrap();

@@ -221,6 +221,7 @@ mod tests {
             format!("v1 {version}0 1 2 =k"),
             format!("v1 {} 1 2 =k", "g".repeat(32)),
             format!("v1 {}+{} 1 2 =k", "0".repeat(16), "0".repeat(15)),
+            format!("v1 +{} 1 2 =k", "0".repeat(31)),
             format!("v1 {version} -1 2 =k"),
             format!("v1 {version} 253402300800 2 =k"),
             format!("v1 {version} 1 x =k"),

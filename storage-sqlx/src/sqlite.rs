@@ -33,8 +33,8 @@ const READERS: usize = 4;
 /// How long SQLite itself waits for the write of another process. It is shorter than [`DEFAULT_TIMEOUT`], so that
 /// SQLite reports the lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(4);
-/// The number of rows that a connection's thread reads ahead: more than a shared statement or a usual page has. With fewer,
-/// the thread waits in the middle of each statement until its caller runs.
+/// The number of rows that a connection's thread reads ahead: more than a shared statement or a usual page has. With a smaller
+/// buffer, the thread would wait in the middle of a larger statement until its caller has taken rows.
 const ROW_BUFFER: usize = 128;
 /// The pause between tries to set a new file to WAL mode, for which SQLite does not wait.
 const WAL_PAUSE: Duration = Duration::from_millis(20);

@@ -9,10 +9,12 @@ use crate::subjects::{
     BenchResult, MISSING, MySqlPool, Operation, PostgresPool, SqlitePool, Subject, added, check, payload,
 };
 
-/// The number of connections. Up to as many tasks, no two tasks of a measurement share one.
+/// The number of connections. Up to as many tasks, no task waits for the connection of another one, except to read added
+/// records.
 const CONNECTIONS: u64 = 64;
 
-/// Held connections to the table of a pool, with the same statements.
+/// Held connections to the table of a pool, with the same statements. Those that write have records of their own, because the
+/// pool remembers the versions of its records.
 macro_rules! held {
     ($name:ident, $connection:ty, $pool:ty, writes: $writes:literal) => {
         pub struct $name(Vec<Mutex<$connection>>);
@@ -30,9 +32,10 @@ macro_rules! held {
         #[async_trait]
         impl Subject for $name {
             async fn run(&self, operation: Operation, user: u64) -> BenchResult<bool> {
+                let own = if $writes { format!("held-{user}") } else { user.to_string() };
                 let name = match operation {
-                    Operation::Get => user.to_string(),
-                    Operation::Put if $writes => user.to_string(),
+                    Operation::Get => own,
+                    Operation::Put if $writes => own,
                     Operation::GetAdded => added(user),
                     Operation::GetMissing => (user + MISSING).to_string(),
                     _ => return Ok(false),

@@ -130,7 +130,7 @@ impl Plan {
     }
 }
 
-/// Numbers below `limit`, which seldom repeat.
+/// Numbers that are spread over those below `limit`. The first hundred thousands do not repeat.
 fn scattered(index: u64, limit: u64) -> u64 {
     (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % limit
 }
