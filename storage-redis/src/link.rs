@@ -154,20 +154,11 @@ impl Link {
 
     /// Waits until the connection is open.
     async fn opened(&self, deadline: Instant) -> Result<Open, Failure> {
-        let wait =
-            async |opening| timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Unchanged(Cause::TimedOut)));
-        let opening = match self.current() {
-            Current::Open(open) => return Ok(open),
-            Current::Opening(opening) => opening,
-        };
-        let open: Open = wait(opening).await?;
-        if !open.closed.load(Ordering::Acquire) {
-            return Ok(open);
-        }
-        // The caller that opened it was dropped, and it was closed since.
         match self.current() {
             Current::Open(open) => Ok(open),
-            Current::Opening(opening) => wait(opening).await,
+            Current::Opening(opening) => {
+                timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Unchanged(Cause::TimedOut)))
+            }
         }
     }
 
