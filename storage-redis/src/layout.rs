@@ -110,7 +110,7 @@ impl Bucket {
 
     /// The number in hexadecimal.
     fn digits(self) -> [u8; 2] {
-        [self.0 >> 4, self.0 & 15].map(|digit| b"0123456789abcdef"[usize::from(digit & 15)])
+        [self.0 >> 4, self.0].map(|digit| b"0123456789abcdef"[usize::from(digit & 15)])
     }
 }
 

@@ -111,7 +111,7 @@ impl SqliteStorage {
     }
 
     /// Opens a file like [`connect`](Self::connect), with options of sqlx that `change` modifies. The defaults are WAL
-    /// mode, a busy timeout of four seconds and no statement log.
+    /// mode, a busy timeout of four seconds, a buffer of 128 rows and no statement log.
     ///
     /// ```
     /// # async fn example() -> Result<(), oauth_dance_core::StorageError> {
