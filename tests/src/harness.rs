@@ -230,8 +230,8 @@ pub trait Harness: Send + Sync + 'static {
     /// Removes the data after the property, whether or not the property passed.
     async fn clean_up(&self) {}
 
-    /// How long one property may take before it fails: 60 seconds by default. During a fault, a call has to return within
-    /// half of that.
+    /// How long one call may take before its property fails: 60 seconds by default. During a fault, a call has to return
+    /// within half of that. A whole property may take ten times as long.
     fn time_limit(&self) -> Duration {
         Duration::from_secs(60)
     }

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use oauth_dance_core::{
@@ -25,8 +27,11 @@ const LAST: usize = 8;
 const ERRORS: usize = 32;
 
 /// The calls of one property on its storages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
+    start: Instant,
+    /// When the last call ended, in milliseconds after the start.
+    last_end: AtomicU64,
     calls: Mutex<Calls>,
 }
 
@@ -42,12 +47,26 @@ struct Calls {
 
 #[derive(Clone, Debug)]
 struct Line {
+    begun: Instant,
     handle: usize,
     call: Call,
     result: Option<String>,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self { start: Instant::now(), last_end: AtomicU64::default(), calls: Mutex::default() }
+    }
+}
+
 impl Log {
+    /// For how long nothing has happened: since the oldest call in flight began, or else since the last call ended.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        let oldest = self.calls().in_flight.values().next().map(|line| line.begun);
+        let last_end = self.start + Duration::from_millis(self.last_end.load(Ordering::Relaxed));
+        oldest.unwrap_or(last_end).elapsed()
+    }
+
     /// The last calls in order, one line for each.
     pub(crate) fn last_calls(&self) -> String {
         let calls = self.calls();
@@ -85,7 +104,7 @@ impl Log {
         let mut calls = self.calls();
         calls.count += 1;
         let number = calls.count;
-        calls.in_flight.insert(number, Line { handle, call, result: None });
+        calls.in_flight.insert(number, Line { begun: Instant::now(), handle, call, result: None });
         number
     }
 
@@ -154,6 +173,7 @@ impl Recorded {
             polled
         })
         .await;
+        self.log.last_end.store(elapsed_millis(self.log.start), Ordering::Relaxed);
         if let Err(error) = &result {
             self.log.fail(call().to_string(), error);
         }
@@ -163,6 +183,10 @@ impl Recorded {
         }
         result
     }
+}
+
+fn elapsed_millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A call in flight.

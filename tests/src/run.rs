@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
 use std::pin::Pin;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,10 +26,13 @@ use crate::tested_storage::TestedStorage;
 const SET_UP: Duration = Duration::from_secs(60);
 /// The prefix of the text of a panic in a property.
 const PANICKED: &str = "the property panicked: ";
-/// The prefix of the time limit of a property that did not end.
-const NOT_DONE: &str = "the property did not end within ";
+/// How many times as long as one call a whole property may take.
+const CALLS_OF_PROPERTY: u32 = 10;
+/// The prefix of the time limit of a property in which a call, or something else, did not end.
+const NOT_DONE: &str = "the property made no progress within ";
 /// The properties that wait longest for time to pass. They start first, so that no other property has to wait for them.
-const LONGEST: [&str; 4] = [
+const LONGEST: [&str; 5] = [
+    "an_error_means_old_or_new",
     "dropped_calls_take_no_late_effect",
     "a_dropped_write_does_not_undo_another",
     "a_dropped_delete_leaves_the_record_or_nothing",
@@ -64,7 +68,7 @@ pub struct Property {
 pub(crate) type Check = fn(Arc<TestedStorage>) -> Pin<Box<dyn Future<Output = PropertyResult> + Send>>;
 
 impl Property {
-    /// Tests this property on the harness that `maker` returns, within the [time limit](Harness::time_limit) of the
+    /// Tests this property on the harness that `maker` returns, within the [time limits](Harness::time_limit) of the
     /// harness, and cleans up.
     ///
     /// Creates a runtime and blocks the thread until the property has ended, so do not call it from asynchronous code.
@@ -101,12 +105,12 @@ impl Property {
         seed: u64,
         permit: Option<OwnedSemaphorePermit>,
     ) -> PropertyResult {
-        let harness = wait(runtime, SET_UP, "creating the harness", making)??;
+        let harness = wait(runtime, "creating the harness", making, time_left(SET_UP, "creating the harness"))??;
         let time_limit = harness.time_limit();
         let subject = Arc::new(TestedStorage::new(harness, seed));
         subject.set_permit(permit);
-        let outcome = wait(runtime, time_limit, "the property", (self.check)(Arc::clone(&subject)))
-            .and_then(std::convert::identity);
+        let (check, left) = ((self.check)(Arc::clone(&subject)), time_left_with_calls(time_limit, subject.log()));
+        let outcome = wait(runtime, "the property", check, left).and_then(std::convert::identity);
         let outcome = outcome.map_err(|stop| match stop {
             Stop::Failed(why) => {
                 let (why, calls) = (headline(&why, subject.log()), subject.log().last_calls());
@@ -115,8 +119,11 @@ impl Property {
             }
             other => other,
         });
-        wait(runtime, SET_UP, "cleaning up", async move { subject.harness().clean_up().await })?;
-        outcome
+        let cleaning = async move { subject.harness().clean_up().await };
+        // A property that blocks every thread must not delay the suite once more.
+        let limit = if outcome.is_ok() { SET_UP } else { SET_UP.min(time_limit) };
+        let cleaned = wait(runtime, "cleaning up", cleaning, time_left(limit, "cleaning up"));
+        outcome.and(cleaned)
     }
 }
 
@@ -206,18 +213,42 @@ fn headline(why: &str, log: &Log) -> String {
     why.to_owned()
 }
 
-/// Runs a task. A panic, and a task that does not end in time, are failures.
+/// Runs a task. A panic, and a task whose time is over, are failures. The time is taken on this thread, because the task may
+/// block every thread of the runtime.
 fn wait<T: Send + 'static>(
     runtime: &Runtime,
-    time_limit: Duration,
     what: &str,
     task: impl Future<Output = T> + Send + 'static,
+    time_left: impl Fn() -> PropertyResult<Duration>,
 ) -> PropertyResult<T> {
+    let (sender, receiver) = mpsc::channel();
     let task = runtime.spawn(task);
-    match runtime.block_on(async { tokio::time::timeout(time_limit, task).await }) {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(Stop::Failed(format!("{what} panicked: {}", panic_text(error)))),
-        Err(_) => Err(Stop::Failed(format!("{what} did not end within {time_limit:?}"))),
+    runtime.spawn(async move { sender.send(task.await) });
+    loop {
+        match receiver.recv_timeout(time_left()?) {
+            Ok(done) => return done.map_err(|error| Stop::Failed(format!("{what} panicked: {}", panic_text(error)))),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err(Stop::Failed("the runtime has ended".to_owned())),
+        }
+    }
+}
+
+/// Limits the time of a task.
+fn time_left(limit: Duration, what: &str) -> impl Fn() -> PropertyResult<Duration> {
+    let begun = Instant::now();
+    move || match limit.saturating_sub(begun.elapsed()) {
+        Duration::ZERO => Err(Stop::Failed(format!("{what} did not end within {limit:?}"))),
+        left => Ok(left),
+    }
+}
+
+/// Limits the time of each call of a property, and the time between two calls. A property with many calls that are slow during
+/// a fault takes much longer, but not indefinitely.
+fn time_left_with_calls(limit: Duration, log: &Log) -> impl Fn() -> PropertyResult<Duration> {
+    let total = time_left(limit.saturating_mul(CALLS_OF_PROPERTY), "the property");
+    move || match limit.saturating_sub(log.quiet_for()) {
+        Duration::ZERO => Err(Stop::Failed(format!("{NOT_DONE}{limit:?}"))),
+        left => Ok(total()?.min(left)),
     }
 }
 

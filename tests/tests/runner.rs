@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oauth_dance_conformance::{Harness, PROPERTIES, Stop, run_all, server_from_env};
+use oauth_dance_conformance::{Harness, PROPERTIES, Property, Stop, run_all, server_from_env};
 use oauth_dance_core::{MemoryStorage, TokenStorage};
 
 /// The variable with which the tests below need a server.
@@ -58,15 +58,30 @@ fn a_report_counts_missing_servers_as_skipped() {
 #[test]
 fn a_call_that_blocks_its_thread_is_named_in_time() {
     let begun = Instant::now();
-    let why = failure_of(Broken::Blocks);
+    let why = failure_of(Broken::Blocks, "missing_is_none");
     assert!(why.starts_with(r#"get(user "missing", provider "github") did not return within 100ms"#), "{why}");
     assert!(why.contains("CONFORMANCE_SEED="), "{why}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
+fn a_storage_that_blocks_every_thread_is_reported_in_time() {
+    let begun = Instant::now();
+    let why = failure_of(Broken::Blocks, "one_creation_wins");
+    assert!(why.contains("100ms"), "{why}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn slow_calls_do_not_add_up_to_a_timeout() {
+    let begun = Instant::now();
+    assert_eq!(property("a_read_shows_the_last_write").run(|| async { Ok(Broken::Slow) }), Ok(()));
+    assert!(begun.elapsed() > Broken::Slow.time_limit(), "this property has too few calls");
+}
+
+#[test]
 fn an_unexpected_error_is_named_with_its_call() {
-    let why = failure_of(Broken::Fails);
+    let why = failure_of(Broken::Fails, "missing_is_none");
     let wanted = r#"get(user "missing", provider "github") returned an error: the token storage is unavailable"#;
     assert!(why.starts_with(wanted), "{why}");
 }
@@ -75,78 +90,97 @@ fn an_unexpected_error_is_named_with_its_call() {
 fn a_panic_is_named_with_its_call() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let why = failure_of(Broken::Panics);
+    let why = failure_of(Broken::Panics, "missing_is_none");
     std::panic::set_hook(hook);
     assert!(why.starts_with(r#"get(user "missing", provider "github") panicked: no such column"#), "{why}");
 }
 
-fn failure_of(broken: Broken) -> String {
-    let missing = PROPERTIES.iter().find(|property| property.name == "missing_is_none").unwrap();
-    match missing.run(move || async move { Ok(broken) }) {
+fn failure_of(broken: Broken, name: &str) -> String {
+    match property(name).run(move || async move { Ok(broken) }) {
         Err(Stop::Failed(why)) => why,
         outcome => panic!("{outcome:?}"),
     }
 }
 
-/// What the reads of a storage do.
-#[derive(Clone, Copy)]
+fn property(name: &str) -> &'static Property {
+    PROPERTIES.iter().find(|property| property.name == name).unwrap()
+}
+
+/// What the calls of a storage do.
+#[derive(Clone, Copy, PartialEq)]
 enum Broken {
     Blocks,
     Fails,
     Panics,
+    /// They take a twentieth of the time limit, and are correct.
+    Slow,
 }
 
 impl Harness for Broken {
     fn storage(&self) -> Arc<dyn TokenStorage> {
-        Arc::new(broken::Storage(*self))
+        Arc::new(broken::Storage(*self, MemoryStorage::new()))
     }
 
     fn time_limit(&self) -> Duration {
-        Duration::from_millis(100)
+        Duration::from_millis(if *self == Self::Slow { 1_000 } else { 100 })
     }
 }
 
 mod broken {
     use oauth_dance_conformance::async_trait;
     use oauth_dance_core::{
-        Capabilities, Filter, Page, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage, Version,
-        Versioned,
+        Capabilities, Filter, MemoryStorage, Page, PageRequest, Precondition, Record, StorageError, TokenKey,
+        TokenStorage, Version, Versioned,
     };
+    use tokio::time::sleep;
 
-    use super::Broken;
+    use super::{Broken, Duration};
 
-    pub(super) struct Storage(pub(super) Broken);
+    pub(super) struct Storage(pub(super) Broken, pub(super) MemoryStorage);
 
-    #[async_trait]
-    impl TokenStorage for Storage {
-        async fn get(&self, _: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+    impl Storage {
+        async fn begin(&self) -> Result<(), StorageError> {
             match self.0 {
                 Broken::Blocks => loop {
                     std::thread::park();
                 },
                 Broken::Fails => Err(StorageError::unavailable("connection refused")),
                 Broken::Panics => panic!("no such column"),
+                Broken::Slow => {
+                    sleep(Duration::from_millis(50)).await;
+                    Ok(())
+                }
             }
         }
+    }
 
-        async fn put(&self, _: &TokenKey, _: &Record, _: Precondition) -> Result<Version, StorageError> {
-            Err(StorageError::Conflict)
+    #[async_trait]
+    impl TokenStorage for Storage {
+        async fn get(&self, key: &TokenKey) -> Result<Option<Versioned<Record>>, StorageError> {
+            self.begin().await?;
+            self.1.get(key).await
         }
 
-        async fn delete(&self, _: &TokenKey, _: Option<Version>) -> Result<bool, StorageError> {
-            Ok(false)
+        async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
+            self.begin().await?;
+            self.1.put(key, record, when).await
         }
 
-        async fn list(&self, _: &Filter, _: PageRequest) -> Result<Page, StorageError> {
-            Err(StorageError::Unsupported("listing"))
+        async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
+            self.begin().await?;
+            self.1.delete(key, only).await
         }
 
-        async fn purge(&self, _: usize) -> Result<u64, StorageError> {
-            Ok(0)
+        async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
+            self.1.list(filter, page).await
+        }
+
+        async fn purge(&self, limit: usize) -> Result<u64, StorageError> {
+            self.1.purge(limit).await
         }
 
         fn capabilities(&self) -> Capabilities {
-            Capabilities::new("broken")
+            self.1.capabilities()
         }
     }
 }
