@@ -50,7 +50,7 @@ async fn payload_larger_than_a_packet_is_too_large() {
                 let start = Instant::now();
                 let refused = storage.put(&longest_key(), &of_size(size), when).await;
                 assert!(matches!(refused, Err(StorageError::TooLarge { .. })), "{size}, {when:?}: {refused:?}");
-                assert!(start.elapsed() < Duration::from_millis(500));
+                assert!(start.elapsed() < Duration::from_secs(3));
             }
         }
         assert_eq!(storage.capabilities().max_payload, Some(limit));

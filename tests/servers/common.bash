@@ -84,8 +84,21 @@ find_program() {
     PATH="$PATH:/usr/sbin:/usr/local/sbin:$(printf '%s:' /usr/lib/postgresql/*/bin)" command -v "$1"
 }
 
+# Prints a free port that no other server of this start gets. It is below those that the system assigns to connections, so that
+# it is still free when a server restarts.
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    mkdir -p "$servers/.ports"
+    python3 - "$servers/.ports" <<'PYTHON'
+import os, random, socket, sys
+for port in random.sample(range(10_000, 32_700), 1_000):
+    try:
+        os.close(os.open(f"{sys.argv[1]}/{port}", os.O_CREAT | os.O_EXCL))
+        socket.socket().bind(("127.0.0.1", port))
+    except OSError:
+        continue
+    sys.exit(print(port))
+sys.exit("no port is free")
+PYTHON
 }
 
 password() {

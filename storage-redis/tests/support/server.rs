@@ -1,6 +1,9 @@
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, FromRedisValue};
@@ -161,13 +164,13 @@ impl Drop for Server {
     }
 }
 
-/// A free port whose Cluster bus, 10000 higher, is free as well.
+/// A free port whose Cluster bus, 10000 higher, is free as well. No two calls of a process return the same port.
 pub fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| RandomState::new().build_hasher().finish().into());
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let low = 10_000 + port % 20_000;
-        if [low, low + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
-            return low;
+        let port = 10_000 + (NEXT.fetch_add(1, Ordering::Relaxed) % 10_000) as u16;
+        if [port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return port;
         }
     }
 }

@@ -6,10 +6,11 @@ mod cluster;
 mod node;
 mod proxy;
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 pub use cluster::Cluster;
@@ -56,14 +57,12 @@ fn has_stopped(pid: &str) -> bool {
     })
 }
 
-/// A free port below the range from which the system takes ports for connections, so that it is free again after a restart.
-fn free_port() -> std::io::Result<u16> {
-    loop {
-        let port = 10_000 + TcpListener::bind("127.0.0.1:0")?.local_addr()?.port() % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
+/// A free port below the range from which the system takes ports for connections, so that it is free again after a restart. No
+/// two calls of a process return the same port.
+fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| RandomState::new().build_hasher().finish().into());
+    let mut ports = std::iter::repeat_with(|| 10_000 + (NEXT.fetch_add(1, Ordering::Relaxed) % 20_000) as u16);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// The options of a storage on a private server.

@@ -32,7 +32,7 @@ impl Node {
         }
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut node =
-            Self { child: None, options, folder: tempfile::tempdir()?, port: free_port()?, peer: free_port()? };
+            Self { child: None, options, folder: tempfile::tempdir()?, port: free_port(), peer: free_port() };
         node.start_again()?;
         node.require_login().await?;
         Ok(node)

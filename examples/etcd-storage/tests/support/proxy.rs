@@ -27,7 +27,7 @@ pub struct Proxy {
 
 impl Proxy {
     pub async fn before(server: u16) -> std::io::Result<Self> {
-        let port = free_port()?;
+        let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
         let proxy = Self { port, server, cut: Arc::new(AtomicUsize::new(NONE)), task: Mutex::default() };
         proxy.serve(listener);
