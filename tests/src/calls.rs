@@ -28,6 +28,11 @@ impl Call {
         Self::Put(key.clone(), brief.with_retain_for(record.retain_for), record.payload.len(), when)
     }
 
+    /// Whether it is a single request on most storages.
+    pub(crate) fn is_short(&self) -> bool {
+        matches!(self, Self::Get(_) | Self::Put(..) | Self::Delete(..))
+    }
+
     pub(crate) fn delete(key: &TokenKey, only: Option<Version>) -> Self {
         Self::Delete(key.clone(), only)
     }

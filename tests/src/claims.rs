@@ -23,7 +23,7 @@ use crate::tested_storage::{TestedStorage, key, rich};
 pub async fn one_claim_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let key = key("alice")?;
-    let handles = on.handles(4).await?;
+    let handles = on.patient_handles(4).await?;
     for round in 0..15 {
         let version = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
         let mut claims = JoinSet::new();
@@ -134,7 +134,7 @@ pub async fn held_claims_do_not_block_other_keys(on: Arc<TestedStorage>) -> Prop
 /// end their wait with the wrong result.
 pub async fn the_next_read_after_a_claim_sees_the_commit(on: Arc<TestedStorage>) -> PropertyResult {
     let key = key("alice")?;
-    let handles = on.handles(2).await?;
+    let handles = on.patient_handles(2).await?;
     for round in 0..10 {
         let token = on.storage().put(&key, &rich("token"), Precondition::Always).await?;
         let claim = claim(&on, token).await?;

@@ -292,7 +292,7 @@ struct Duel {
 
 impl Duel {
     async fn new(on: &TestedStorage, user: &str) -> PropertyResult<Self> {
-        Ok(Self { handles: on.handles(2).await?, key: key(user)? })
+        Ok(Self { handles: on.patient_handles(2).await?, key: key(user)? })
     }
 
     /// Makes two calls at the same instant, on two threads if the runtime has them free.

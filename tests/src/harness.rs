@@ -231,7 +231,8 @@ pub trait Harness: Send + Sync + 'static {
     async fn clean_up(&self) {}
 
     /// How long one call may take before its property fails: 60 seconds by default. During a fault, a call has to return
-    /// within half of that. A whole property may take ten times as long.
+    /// within three quarters of that. A list, a purge, or a call that waits for others may take three times as long, and a
+    /// whole property twenty times as long.
     fn time_limit(&self) -> Duration {
         Duration::from_secs(60)
     }

@@ -119,6 +119,7 @@ pub mod map;
 pub mod model;
 mod outcome;
 pub mod paging;
+mod patient;
 pub mod payloads;
 pub mod process;
 mod properties;

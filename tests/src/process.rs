@@ -44,9 +44,10 @@ mod refreshes;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oauth_dance_core::{Precondition, Record, TokenStorage, Version, Versioned};
+use tokio::task::JoinHandle;
 
 pub use refreshes::each_refresh_token_is_redeemed_once;
 
@@ -63,6 +64,8 @@ const JOB: &str = "OAUTH_DANCE_CONFORMANCE_JOB";
 const ACKNOWLEDGED: &str = "acknowledged ";
 /// The user whose record is the signal that all processes have started.
 const GO: &str = "go";
+/// How long a process waits for the start of the others.
+const START: Duration = Duration::from_secs(120);
 /// How many keys the other process writes in turn.
 const SLOTS: usize = 8;
 
@@ -112,7 +115,13 @@ pub async fn no_update_is_lost_between_processes(on: Arc<TestedStorage>) -> Prop
         waiting.push(tokio::task::spawn_blocking(move || command.status()));
     }
     for place in 0..processes {
-        wait_for(on.storage().as_ref(), &format!("ready {place}")).await?;
+        let user = format!("ready {place}");
+        let has_failed = || waiting.iter().any(JoinHandle::is_finished);
+        let is_ready = wait_for(on.storage().as_ref(), &user, on.harness().time_limit(), has_failed).await?;
+        if !is_ready {
+            // Its status is reported below.
+            break;
+        }
     }
     on.storage().put(&key(GO)?, &Record::new(""), Precondition::Always).await?;
     count_up(Arc::clone(on.storage()), rounds).await?;
@@ -234,19 +243,28 @@ fn kill_after(writes: usize, mut command: Command) -> io::Result<Vec<Option<u128
 /// Increments the counter after all processes have started, so that they run at the same time.
 async fn count_with_others(storage: Arc<dyn TokenStorage>, rounds: usize, place: &str) -> PropertyResult {
     storage.put(&key(&format!("ready {place}"))?, &Record::new(""), Precondition::Always).await?;
-    wait_for(storage.as_ref(), GO).await?;
+    wait_for(storage.as_ref(), GO, START, || false).await?;
     count_up(storage, rounds).await
 }
 
-/// Waits until the user has a record.
-async fn wait_for(storage: &dyn TokenStorage, user: &str) -> PropertyResult {
-    for _ in 0..10_000 {
+/// Waits until the user has a record. Returns whether it does, or `false` if it never will.
+async fn wait_for(
+    storage: &dyn TokenStorage,
+    user: &str,
+    limit: Duration,
+    is_hopeless: impl Fn() -> bool,
+) -> PropertyResult<bool> {
+    let begun = Instant::now();
+    while begun.elapsed() < limit {
         if storage.get(&key(user)?).await?.is_some() {
-            return Ok(());
+            return Ok(true);
+        }
+        if is_hopeless() {
+            return Ok(false);
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    Err(Stop::failed(format_args!("another process did not write {user:?} in time")))
+    Err(Stop::failed(format_args!("another process did not write {user:?} within {limit:?}")))
 }
 
 /// Writes numbers until the process is killed.

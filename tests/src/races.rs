@@ -24,7 +24,7 @@ use crate::tested_storage::{TestedStorage, key, list_all, rich};
 /// key decide.
 pub async fn one_creation_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
-    let handles = on.handles(4).await?;
+    let handles = on.patient_handles(4).await?;
     for round in 0..10 {
         let key = key(&format!("user{round}"))?;
         let written = at_once(&handles, &key, 12, Precondition::Absent).await;
@@ -53,7 +53,7 @@ pub async fn one_creation_wins(on: Arc<TestedStorage>) -> PropertyResult {
 ///
 /// An insert that loses a race has to become an update, instead of an error about a duplicate key.
 pub async fn racing_first_writes_all_succeed(on: Arc<TestedStorage>) -> PropertyResult {
-    let handles = on.handles(4).await?;
+    let handles = on.patient_handles(4).await?;
     for round in 0..10 {
         let key = key(&format!("user{round}"))?;
         let mut versions = HashSet::new();
@@ -86,7 +86,7 @@ pub async fn racing_first_writes_all_succeed(on: Arc<TestedStorage>) -> Property
 pub async fn no_update_is_lost(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let (tasks, rounds) = (8, 25);
-    let handles = on.handles(4).await?;
+    let handles = on.patient_handles(4).await?;
     let mut counting = JoinSet::new();
     for index in 0..tasks {
         counting.spawn(count_up(Arc::clone(&handles[index % handles.len()]), rounds));
@@ -107,7 +107,7 @@ pub async fn no_update_is_lost(on: Arc<TestedStorage>) -> PropertyResult {
 /// the record.
 pub async fn one_delete_wins(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
-    let handles = on.handles(4).await?;
+    let handles = on.patient_handles(4).await?;
     for round in 0..20 {
         let key = key(&format!("user{round}"))?;
         let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
@@ -133,7 +133,7 @@ pub async fn one_delete_wins(on: Arc<TestedStorage>) -> PropertyResult {
 /// remain.
 pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
-    let handles = on.handles(2).await?;
+    let handles = on.patient_handles(2).await?;
     for round in 0..40 {
         let key = key(&format!("user{round}"))?;
         let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
@@ -170,7 +170,7 @@ pub async fn a_delete_and_a_write_exclude_each_other(on: Arc<TestedStorage>) -> 
 /// A storage fails this if it stores a record in several rows, keys or files and does not replace them atomically, or
 /// replaces a record by deleting and inserting it.
 pub async fn no_read_is_torn(on: Arc<TestedStorage>) -> PropertyResult {
-    let handles = on.handles(3).await?;
+    let handles = on.patient_handles(3).await?;
     // Some storages split payloads of the first size, others only those of the second.
     for size in BTreeSet::from([5_000, 100_000].map(|size| on.accepted_length(size))) {
         no_read_of_this_size_is_torn(&on, &handles, size).await?;
@@ -193,7 +193,7 @@ async fn no_read_of_this_size_is_torn(
     let mut written = Ok(());
     let rounds = on.rounds(400, Duration::from_millis(200)).await?.map(|round| round as u64 + 1);
     for number in rounds {
-        written = on.storage().put(&key, &generation(number, size), Precondition::Always).await.map(drop);
+        written = handles[0].put(&key, &generation(number, size), Precondition::Always).await.map(drop);
         if written.is_err() {
             break;
         }
@@ -212,7 +212,7 @@ async fn no_read_of_this_size_is_torn(
 /// winner's, completely.
 pub async fn large_writes_exclude_each_other(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
-    let handles = on.handles(4).await?;
+    let handles = on.patient_handles(4).await?;
     for size in BTreeSet::from([5_000, 100_000].map(|size| on.accepted_length(size))) {
         for round in on.rounds(10, Duration::from_millis(200)).await? {
             let key = key(&format!("user{size}-{round}"))?;
@@ -246,7 +246,7 @@ pub async fn large_writes_exclude_each_other(on: Arc<TestedStorage>) -> Property
 ///
 /// A handle that reads from several replicas fails this.
 pub async fn reads_do_not_go_back(on: Arc<TestedStorage>) -> PropertyResult {
-    let handles = on.handles(3).await?;
+    let handles = on.patient_handles(3).await?;
     let key = key("alice")?;
     on.storage().put(&key, &Record::new("0"), Precondition::Always).await?;
     let done = Arc::new(AtomicBool::new(false));
@@ -267,7 +267,7 @@ pub async fn reads_do_not_go_back(on: Arc<TestedStorage>) -> PropertyResult {
     let mut written = Ok(());
     for generation in 1..80 {
         let record = Record::new(generation.to_string());
-        written = on.storage().put(&key, &record, Precondition::Always).await.map(drop);
+        written = handles[0].put(&key, &record, Precondition::Always).await.map(drop);
         if written.is_err() {
             break;
         }
@@ -283,7 +283,7 @@ pub async fn reads_do_not_go_back(on: Arc<TestedStorage>) -> PropertyResult {
 ///
 /// A transaction that spans several keys, or one lock for all keys that is held across a network call, fails this.
 pub async fn keys_do_not_block_each_other(on: Arc<TestedStorage>) -> PropertyResult {
-    let handles = on.handles(4).await?;
+    let handles = on.patient_handles(4).await?;
     let (one, two, calm) = (key("one")?, key("two")?, key("calm")?);
     let mut busy = JoinSet::new();
     for index in 0..12 {

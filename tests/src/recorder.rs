@@ -23,6 +23,8 @@ use crate::show::Show;
 
 /// How many calls a failure shows.
 const LAST: usize = 8;
+/// How many times the limit of a call something may take that consists of several, or waits for others.
+const LONG_FACTOR: u32 = 3;
 /// How many calls that returned an error are recorded.
 const ERRORS: usize = 32;
 
@@ -60,11 +62,30 @@ impl Default for Log {
 }
 
 impl Log {
-    /// For how long nothing has happened: since the oldest call in flight began, or else since the last call ended.
-    pub(crate) fn quiet_for(&self) -> Duration {
-        let oldest = self.calls().in_flight.values().next().map(|line| line.begun);
-        let last_end = self.start + Duration::from_millis(self.last_end.load(Ordering::Relaxed));
-        oldest.unwrap_or(last_end).elapsed()
+    /// Returns the time until a limit is over. It is over if no call has ended for so long, although one is in flight. Three
+    /// times the limit applies to each call, because it may wait for others; to lists and purges, which may consist of many
+    /// requests; and to everything else that a property waits for.
+    ///
+    /// # Errors
+    /// The limit that is over.
+    pub(crate) fn time_left(&self, limit: Duration) -> Result<Duration, Duration> {
+        let (idle, long_limit) = (self.since_last_end(), limit.saturating_mul(LONG_FACTOR));
+        let calls = self.calls();
+        let age_of = |line: Option<&Line>| line.map(|line| line.begun.elapsed());
+        let short = age_of(calls.in_flight.values().find(|line| line.call.is_short())).unwrap_or_default().min(idle);
+        let long = age_of(calls.in_flight.values().next()).unwrap_or(idle);
+        if short >= limit {
+            return Err(limit);
+        }
+        if long >= long_limit {
+            return Err(long_limit);
+        }
+        Ok((limit - short).min(long_limit - long))
+    }
+
+    /// The time since a call has ended, or since the start.
+    pub(crate) fn since_last_end(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.last_end.load(Ordering::Relaxed)))
     }
 
     /// The last calls in order, one line for each.

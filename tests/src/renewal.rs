@@ -81,7 +81,14 @@ pub async fn retention_counts_from_the_last_write(on: Arc<TestedStorage>) -> Pro
             _ => Precondition::Always,
         };
         let record = retained_for(if name == "the same bytes" { "x" } else { "y" }, two);
-        versions.push(on.storage().put(&key, &record, when).await?);
+        let put = match on.storage().put(&key, &record, when).await {
+            // The first retention may end between the read and the write.
+            Err(StorageError::Conflict) if name == "a version" => {
+                on.storage().put(&key, &record, Precondition::Always).await
+            }
+            put => put,
+        };
+        versions.push(put?);
     }
     on.pass(9).await?;
     for (name, version) in cases.into_iter().zip(versions) {
@@ -184,15 +191,22 @@ pub async fn refused_calls_do_not_change_the_retention(on: Arc<TestedStorage>) -
 pub async fn retention_is_seen_through_every_handle(on: Arc<TestedStorage>) -> PropertyResult {
     let two = on.units(2).await?;
     let handles = on.recorded_handles(3).await?;
+    for handle in &handles {
+        // The first call may have to open a connection.
+        handle.get(&key("absent")?).await?;
+    }
     let mut versions = Vec::new();
     for (index, handle) in handles.iter().enumerate() {
         for (reader, reading) in handles.iter().enumerate() {
             let key = key(&format!("by {index} for {reader}"))?;
+            let begun = on.now();
             versions.push(handle.put(&key, &retained_for("x", two), Precondition::Always).await?);
             let found = reading.get(&key).await?;
             let left = found.and_then(|found| found.value.retain_for);
+            // If the calls are slow, a retention of two seconds has ended.
+            let may_have_ended = left.is_none() && on.now() - begun + Duration::from_secs(1) >= two;
             ensure!(
-                left.is_some_and(|left| left <= two),
+                may_have_ended || left.is_some_and(|left| left <= two),
                 "{} through handle {reader}: retain_for is {} of {two:?}",
                 Call::get(&key),
                 left.show()

@@ -3,9 +3,11 @@
 //! A property must not be able to stop the suite. A storage that panics, blocks its thread or never returns is a failure of
 //! that property, and the failure names the call.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +18,7 @@ use oauth_dance_core::random_bytes;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::harness::{Harness, HarnessResult};
+use crate::harness::{Harness, HarnessError, HarnessResult};
 use crate::outcome::{PropertyResult, Stop, UNEXPECTED};
 use crate::recorder::Log;
 use crate::report::Report;
@@ -27,7 +29,7 @@ const SET_UP: Duration = Duration::from_secs(60);
 /// The prefix of the text of a panic in a property.
 const PANICKED: &str = "the property panicked: ";
 /// How many times as long as one call a whole property may take.
-const CALLS_OF_PROPERTY: u32 = 10;
+const CALLS_OF_PROPERTY: u32 = 20;
 /// The prefix of the time limit of a property in which a call, or something else, did not end.
 const NOT_DONE: &str = "the property made no progress within ";
 /// The properties that wait longest for time to pass. They start first, so that no other property has to wait for them.
@@ -105,12 +107,18 @@ impl Property {
         seed: u64,
         permit: Option<OwnedSemaphorePermit>,
     ) -> PropertyResult {
-        let harness = wait(runtime, "creating the harness", making, time_left(SET_UP, "creating the harness"))??;
-        let time_limit = harness.time_limit();
-        let subject = Arc::new(TestedStorage::new(harness, seed));
+        // On the runtime, which the storage may need.
+        let making = async move {
+            let harness = making.await?;
+            let time_limit = harness.time_limit();
+            Ok::<_, HarnessError>((Arc::new(TestedStorage::new(harness, seed)), time_limit))
+        };
+        let made = wait(runtime, "creating the harness", making, time_left(SET_UP, "creating the harness"))?;
+        let (subject, time_limit) = made?;
         subject.set_permit(permit);
         let (check, left) = ((self.check)(Arc::clone(&subject)), time_left_with_calls(time_limit, subject.log()));
         let outcome = wait(runtime, "the property", check, left).and_then(std::convert::identity);
+        let is_stuck = matches!(&outcome, Err(Stop::Failed(why)) if why.starts_with(NOT_DONE));
         let outcome = outcome.map_err(|stop| match stop {
             Stop::Failed(why) => {
                 let (why, calls) = (headline(&why, subject.log()), subject.log().last_calls());
@@ -120,8 +128,8 @@ impl Property {
             other => other,
         });
         let cleaning = async move { subject.harness().clean_up().await };
-        // A property that blocks every thread must not delay the suite once more.
-        let limit = if outcome.is_ok() { SET_UP } else { SET_UP.min(time_limit) };
+        // If every thread is blocked, this cannot end.
+        let limit = if is_stuck { SET_UP.min(time_limit) } else { SET_UP };
         let cleaned = wait(runtime, "cleaning up", cleaning, time_left(limit, "cleaning up"));
         outcome.and(cleaned)
     }
@@ -178,14 +186,23 @@ pub(crate) fn run_concurrently<M, F, H>(
     thread::scope(|scope| {
         for property in properties {
             let Some(permit) = next_permit(&permits) else { return };
-            let (making, done) = (maker(), &done);
+            // One at a time means that no other property runs even if this one only waits.
+            let (lent, kept) = if limit == 1 { (None, Some(permit)) } else { (Some(permit), None) };
+            let (making, done) = (caught(&maker), &done);
             scope.spawn(move || {
                 let begun = Instant::now();
-                let outcome = property.run_with_permit(making, Some(permit));
+                let outcome = making.and_then(|making| caught(|| property.run_with_permit(making, lent))?);
                 done(property, outcome, begun.elapsed());
+                drop(kept);
             });
         }
     });
+}
+
+/// Converts a panic into a failure, so that the test of the property does not wait for its outcome indefinitely.
+fn caught<T>(run: impl FnOnce() -> T) -> PropertyResult<T> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|payload| Stop::Failed(format!("creating the harness panicked: {}", text_of(payload.as_ref()))))
 }
 
 fn next_permit(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
@@ -246,14 +263,17 @@ fn time_left(limit: Duration, what: &str) -> impl Fn() -> PropertyResult<Duratio
 /// a fault takes much longer, but not indefinitely.
 fn time_left_with_calls(limit: Duration, log: &Log) -> impl Fn() -> PropertyResult<Duration> {
     let total = time_left(limit.saturating_mul(CALLS_OF_PROPERTY), "the property");
-    move || match limit.saturating_sub(log.quiet_for()) {
-        Duration::ZERO => Err(Stop::Failed(format!("{NOT_DONE}{limit:?}"))),
-        left => Ok(total()?.min(left)),
+    move || match log.time_left(limit) {
+        Ok(left) => Ok(left.min(total()?)),
+        Err(limit) => Err(Stop::Failed(format!("{NOT_DONE}{limit:?}"))),
     }
 }
 
 fn panic_text(error: tokio::task::JoinError) -> String {
-    let Ok(payload) = error.try_into_panic() else { return "cancelled".to_owned() };
+    error.try_into_panic().map_or_else(|_| "cancelled".to_owned(), |payload| text_of(payload.as_ref()))
+}
+
+fn text_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oauth_dance_core::{
     KeyRing, OAuth1Token, OAuth2Token, Precondition, Record, SealingKey, StorageError, Timestamp, Token, TokenKey,
-    Tokens, TokensError, Version, Versioned,
+    TokenStorage, Tokens, TokensError, Version, Versioned,
 };
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::calls::Call;
 use crate::harness::Fault;
 use crate::leaks::find_leak;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq, ensure_error};
+use crate::patient::Patient;
 use crate::show::{Show as _, error_name};
 use crate::tested_storage::{TestedStorage, key, list_all};
 
@@ -266,8 +267,9 @@ pub async fn the_sealing_key_is_recorded(on: Arc<TestedStorage>) -> PropertyResu
 pub async fn resealing_loses_no_update(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let (old, new) = (SealingKey::generate(), SealingKey::generate());
-    let before = sealed(&on, KeyRing::new(old.clone()));
-    let after = sealed(&on, KeyRing::new(new).with_older(old));
+    let storage: Arc<dyn TokenStorage> = Arc::new(Patient(Arc::clone(on.storage())));
+    let before = Tokens::sealed(Arc::clone(&storage), KeyRing::new(old.clone()));
+    let after = Tokens::sealed(storage, KeyRing::new(new).with_older(old));
     let key = key("alice")?;
     for round in 0..40 {
         before.put(&key, &token(), Precondition::Always).await?;

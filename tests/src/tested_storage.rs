@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use crate::calls::pages;
 use crate::harness::Harness;
 use crate::outcome::{PropertyResult, Stop, ensure};
+use crate::patient::Patient;
 use crate::recorder::{Log, recorded, watched};
 
 /// How many calls of a property on a slow storage are in flight at once.
@@ -111,6 +112,12 @@ impl TestedStorage {
         Ok(handles.map(|(number, handle)| watched(handle, &self.log, number)).collect())
     }
 
+    /// The same, for calls that contend for one record. A call that is `Unavailable` is repeated.
+    pub(crate) async fn patient_handles(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
+        let handles = self.handles(count).await?.into_iter();
+        Ok(handles.map(|handle| Arc::new(Patient(handle)) as Arc<dyn TokenStorage>).collect())
+    }
+
     async fn open(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let mut handles = vec![self.harness.storage()];
         if self.capabilities().max_age.is_some() {
@@ -168,9 +175,9 @@ impl TestedStorage {
         let can_be_moved = match known {
             Some(known) => known,
             None => {
-                let moving = self.harness.advance(Duration::from_secs(1));
-                let moved = timeout(Duration::from_millis(300), moving).await;
-                moved.is_ok_and(|moved| moved.is_ok())
+                let (second, begun) = (Duration::from_secs(1), Instant::now());
+                let moved = timeout(second * 3 / 10, self.harness.advance(second)).await;
+                moved.is_ok_and(|moved| moved.is_ok()) && begun.elapsed() < second
             }
         };
         self.time().can_be_moved = Some(can_be_moved);
@@ -190,12 +197,13 @@ impl TestedStorage {
 
     /// Lets time pass: by moving the clock if that is possible, otherwise by waiting.
     pub(crate) async fn advance(&self, by: Duration) -> PropertyResult {
-        if self.time().can_be_moved != Some(true) {
+        let can_be_moved = self.time().can_be_moved == Some(true);
+        if !can_be_moved {
             self.set_permit(None);
         }
         let begun = Instant::now();
         self.harness.advance(by).await?;
-        self.time().moved += by.saturating_sub(begun.elapsed());
+        self.time().moved += if can_be_moved { by } else { by.saturating_sub(begun.elapsed()) };
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bench::busy::Busy;
 use bench::tuned::Tuned;
 use bench::{Bench, Front, Server};
 use oauth_dance_conformance::{Fault, Harness, HarnessResult, PROPERTIES, async_trait, run_all};
@@ -161,6 +162,13 @@ fn a_slow_storage_passes_in_under_a_minute() {
     let report = run_all("slow", || async { Ok(Bench::new(|server| tuned(server, 10, None)).with_long_time_limit()) });
     assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_storage_that_rejects_contending_writes_passes() {
+    let report =
+        run_all("busy", || async { Ok(Bench::new(|server| Arc::new(Busy::new(server))).with_long_time_limit()) });
+    assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
 }
 
 fn tuned(server: Server, millis: u64, limit: Option<usize>) -> Arc<dyn TokenStorage> {

@@ -82,6 +82,11 @@ impl Harness for Sandbox {
         Arc::new(self.storage.clone())
     }
 
+    fn time_limit(&self) -> Duration {
+        // Some flaws use all of the time.
+        Duration::from_secs(if self.flaw == Flaw::Nothing { 60 } else { 15 })
+    }
+
     async fn reopen(&self) -> HarnessResult<Arc<dyn TokenStorage>> {
         self.sibling("tokens").await
     }

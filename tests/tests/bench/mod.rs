@@ -1,6 +1,8 @@
 //! A storage in memory whose harness can do everything: move the clock, cause faults, open handles, dump the data.
 
 #[allow(dead_code, reason = "not every test needs it")]
+pub(crate) mod busy;
+#[allow(dead_code, reason = "not every test needs it")]
 pub(crate) mod tuned;
 
 use std::collections::HashMap;
