@@ -74,8 +74,8 @@
 //! # How the tests run
 //!
 //! Each property has a harness of its own, so properties run concurrently: eight at a time, or as many as `--test-threads` or
-//! `RUST_TEST_THREADS` permits. One that only waits for time to pass does not count. If all harnesses share a server that faults stop, use
-//! `--test-threads=1`, with which no property runs beside another one. The suite takes a few seconds for a
+//! `RUST_TEST_THREADS` permits. One that only waits for time to pass does not count. If all harnesses share a server that
+//! faults stop, use `--test-threads=1`, with which no property runs beside another one. The suite takes a few seconds for a
 //! storage in memory, and less than a minute for one whose calls take 10 ms, because properties with many rounds try fewer of
 //! them on a slow storage. The usual filters of `cargo test` select properties.
 //!

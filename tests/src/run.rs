@@ -292,7 +292,42 @@ pub(crate) fn print_line(line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use oauth_dance_core::MemoryStorage;
+
     use super::*;
+
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    static MOST: AtomicUsize = AtomicUsize::new(0);
+
+    /// A property that waits for time to pass, so that others may run.
+    fn waiting(on: Arc<TestedStorage>) -> Pin<Box<dyn Future<Output = PropertyResult> + Send>> {
+        Box::pin(async move {
+            on.set_permit(None);
+            MOST.fetch_max(RUNNING.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            RUNNING.fetch_sub(1, Ordering::SeqCst);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn no_property_runs_beside_another_one_with_one_thread() {
+        let property = Property { group: "run", name: "waiting", depends_on: &[], check: waiting };
+        for (limit, at_once) in [(1, 1), (2, 4)] {
+            MOST.store(0, Ordering::SeqCst);
+            run_concurrently(
+                &[&property; 4],
+                limit,
+                || async { Ok(MemoryStorage::new()) },
+                |_, outcome, _| {
+                    assert_eq!(outcome, Ok(()));
+                },
+            );
+            assert!((at_once.min(2)..=at_once).contains(&MOST.load(Ordering::SeqCst)), "{limit}");
+        }
+    }
 
     #[test]
     fn longest_properties_exist() {
