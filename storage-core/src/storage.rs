@@ -107,6 +107,8 @@ use crate::record::{Record, Version, Versioned};
 ///   call is not undone.
 /// * A medium that is read-only or full rejects `put` and `delete` with [`StorageError::Unavailable`] or
 ///   [`StorageError::Misconfigured`]. A full medium may still delete.
+/// * A write that contends with others of the same record may return [`StorageError::Unavailable`]. The storage should
+///   repeat it for a while first, because an application may report it as an outage.
 /// * **Bounded time**: no call waits indefinitely for a server that does not respond.
 ///
 /// ## Concurrency
