@@ -7,6 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -15,8 +16,10 @@ use oauth_dance::{ApiError, Connected, KeyRing, MemoryStorage, OAuth, ProviderNa
 use oauth_dance_session::{CookieTokens, SessionTokens};
 use support::{Browser, serve};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tower_sessions::cookie::{Key, SameSite};
-use tower_sessions::{MemoryStore, SessionManagerLayer};
+use tower_sessions::session::{Id, Record};
+use tower_sessions::{MemoryStore, SessionManagerLayer, SessionStore, session_store};
 use url::Url;
 
 const BASE: &str = "https://app.example";
@@ -30,6 +33,31 @@ impl ProviderName for Acme {
 
 async fn me(acme: Connected<Acme>) -> Result<String, ApiError> {
     acme.userinfo().send().await?.success()?.text()
+}
+
+/// A session store on the network: other requests and processes write while it loads a record.
+#[derive(Clone, Debug, Default)]
+struct SlowStore(MemoryStore);
+
+#[async_trait]
+impl SessionStore for SlowStore {
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        self.0.create(record).await
+    }
+
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        self.0.save(record).await
+    }
+
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        let found = self.0.load(id).await;
+        sleep(Duration::from_millis(20)).await;
+        found
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        self.0.delete(id).await
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -49,7 +77,7 @@ impl World {
     async fn new(kind: Kind, ledger: Option<Arc<dyn TokenStorage>>) -> Self {
         let (provider, clock, keys) = (TestProvider::start().await.unwrap(), TestClock::new(), KeyRing::generate());
         provider.configure(|settings| settings.clock = clock.clock());
-        let (store, signing) = (MemoryStore::default(), Key::generate());
+        let (store, signing) = (SlowStore::default(), Key::generate());
         let mut processes = Vec::new();
         for _ in 0..2 {
             let mut builder = OAuth::per_request(BASE, keys.clone()).provider(provider.registration("acme"));

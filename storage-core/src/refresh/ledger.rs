@@ -1,4 +1,4 @@
-//! Redeems each refresh token once if the storages of requests are independent of each other.
+//! Redeems each refresh token once if the storages of requests are independent of each other, or have no atomic writes.
 //!
 //! Two concurrent requests of one browser carry the same cookie, and therefore the same refresh token. A ledger is a
 //! storage that all requests share. For a few minutes, it stores the successor of each spent token, sealed, under a
@@ -37,8 +37,13 @@ struct RedeemOnce {
 
 impl Refresher {
     /// The provider, behind the ledger if the storage needs one.
+    ///
+    /// If the storage is bound to a request, other requests do not see its claims. If its preconditions are not atomic,
+    /// two processes can write a claim at the same time.
     pub(super) fn redeem_once(&self, tokens: &Tokens, key: &TokenKey, provider: &Arc<dyn Redeem>) -> Arc<dyn Redeem> {
-        let Some(ledger) = self.ledger.clone().filter(|_| tokens.storage().capabilities().request_bound) else {
+        let capabilities = tokens.storage().capabilities();
+        let needs_ledger = capabilities.request_bound || !capabilities.atomic;
+        let Some(ledger) = self.ledger.clone().filter(|_| needs_ledger) else {
             return Arc::clone(provider);
         };
         Arc::new(RedeemOnce {

@@ -115,10 +115,10 @@ impl Refresher {
     }
 
     /// Redeems each refresh token once, even if the storage is [bound to a
-    /// request](crate::Capabilities::request_bound).
+    /// request](crate::Capabilities::request_bound) or has no [atomic](crate::Capabilities::atomic) writes.
     ///
     /// Without a ledger, two concurrent requests of one browser redeem the same refresh token. A provider that rotates
-    /// refresh tokens then revokes the grant.
+    /// refresh tokens then revokes the grant. Any other storage does not need the ledger, and does not use it.
     ///
     /// The ledger stores the successor of each spent token under a hash of the spent token. All processes have to share
     /// the ledger. Its [retention](Tokens::with_retention) limits how late a request with an old cookie may arrive.
