@@ -22,6 +22,8 @@ use crate::token::{Extra, OAuth2Token, Token};
 /// The pause before the first retry of a write. Each further pause is twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const MAX_RETRY: Duration = Duration::from_secs(10);
+/// How often a record may change while its token is being deleted.
+const MAX_CHANGES: u32 = 100;
 
 impl Refresh {
     /// Stores the new token over the claim under which it was redeemed. Returns when the token is stored, or when the
@@ -108,36 +110,47 @@ impl Refresh {
             Verdict::DifferentSubject { cause } => RefreshEvent::DifferentSubject { cause },
         };
         // The deletion is retried, because the next caller would get a token that must not be used.
-        self.delete(version).await;
+        self.delete(&new, version).await;
         self.observe(&event);
         self.publish(Err(RefreshError::NotConnected));
         let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
         Err(RefreshError::NotConnected)
     }
 
-    /// Deletes the record if it still has this version.
-    async fn delete(&self, version: Version) {
-        let mut pause = FIRST_RETRY;
+    /// Deletes the record if it still contains this token. The record may have a newer version, because the application
+    /// has changed it, or because it was resealed or moved to another storage during the verification.
+    async fn delete(&self, new: &OAuth2Token, mut version: Version) {
+        let (mut pause, mut changes) = (FIRST_RETRY, 0);
         loop {
-            match self.tokens.delete(&self.key, Some(version)).await {
-                Ok(_) | Err(TokensError::Storage(StorageError::Conflict)) => return,
-                Err(error) if is_final(&error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a token that must not be used could not be deleted"
-                    );
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "a token that must not be used could not be deleted; the deletion is retried"
-                    );
-                }
+            let failed = match self.tokens.delete(&self.key, Some(version)).await {
+                Ok(true) => return,
+                Ok(false) | Err(TokensError::Storage(StorageError::Conflict)) => match self.version_of(new).await {
+                    Ok(Some(found)) if changes < MAX_CHANGES => {
+                        (version, changes) = (found, changes + 1);
+                        continue;
+                    }
+                    Ok(Some(_)) => StorageError::Conflict.into(),
+                    Ok(None) => return,
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            let gives_up = changes == MAX_CHANGES || is_final(&failed);
+            log_undeleted(&failed, gives_up);
+            if gives_up {
+                return;
             }
             sleep(pause).await;
             pause = MAX_RETRY.min(pause * 2);
         }
+    }
+
+    /// The version of the record if it contains this token.
+    async fn version_of(&self, new: &OAuth2Token) -> Result<Option<Version>, TokensError> {
+        let found = self.tokens.load(&self.key).await?;
+        let is_new =
+            |token: &OAuth2Token| token.access_token == new.access_token && token.refresh_token == new.refresh_token;
+        Ok(found.filter(|found| found.value.token.as_oauth2().is_some_and(is_new)).map(|found| found.version))
     }
 
     /// Marks the refresh token as spent, because the storage will never accept its successor.
@@ -220,6 +233,13 @@ impl Parts {
             Self::Tokens => tokens(),
         }
     }
+}
+
+/// Logs that a token that must not be used is still stored.
+fn log_undeleted(error: &TokensError, gives_up: bool) {
+    let next = if gives_up { "" } else { "; the deletion is retried" };
+    let error = error as &dyn std::error::Error;
+    tracing::error!(error, "a token that must not be used could not be deleted{next}");
 }
 
 /// Whether a retry can never succeed.

@@ -16,14 +16,14 @@ use crate::storage::Precondition;
 use crate::token::{Extra, OAuth2Token, Token};
 use crate::{KeyRing, SealingKey, Tokens};
 
-async fn read(bench: &Bench) -> (OAuth2Token, Version) {
+pub(super) async fn read(bench: &Bench) -> (OAuth2Token, Version) {
     match bench.tokens().get(&bench.key).await.unwrap().unwrap() {
         Versioned { value: Token::OAuth2(token), version } => (token, version),
         found => panic!("{found:?}"),
     }
 }
 
-async fn write(bench: &Bench, token: OAuth2Token, version: Version) -> Result<Version, TokensError> {
+pub(super) async fn write(bench: &Bench, token: OAuth2Token, version: Version) -> Result<Version, TokensError> {
     bench.tokens().put(&bench.key, &token.into(), Precondition::Version(version)).await
 }
 
@@ -35,7 +35,7 @@ fn noted(mut token: OAuth2Token, note: &str) -> OAuth2Token {
 }
 
 /// Changes one member of the stored token, as an application does.
-async fn edit(bench: &Bench, note: &str) {
+pub(super) async fn edit(bench: &Bench, note: &str) {
     let (token, version) = read(bench).await;
     write(bench, noted(token, note), version).await.unwrap();
 }

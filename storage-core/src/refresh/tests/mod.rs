@@ -13,4 +13,5 @@ mod refusals;
 mod rejected;
 mod storage;
 mod suspensions;
+mod verification;
 mod without_refresh_token;

@@ -67,6 +67,8 @@ pub(crate) struct ProviderState {
     pub(crate) revoked: Vec<String>,
     /// The result of verifying a new token.
     pub(crate) verdict: Option<Verdict>,
+    /// How long the verification takes.
+    pub(crate) verified_after: Duration,
 }
 
 #[derive(Debug)]
@@ -204,7 +206,11 @@ impl Redeem for Client {
     }
 
     async fn verify(&self, _: &OAuth2Token, new: &OAuth2Token) -> Verdict {
-        let verdict = self.provider.state().verdict.clone().filter(|_| new.id_token.is_some());
+        let (verdict, after) = {
+            let state = self.provider.state();
+            (state.verdict.clone().filter(|_| new.id_token.is_some()), state.verified_after)
+        };
+        sleep(after).await;
         verdict.unwrap_or(Verdict::Accepted)
     }
 
