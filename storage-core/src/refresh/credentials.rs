@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::event::observe;
 use super::{RefreshError, RefreshEvent, Refresher};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
@@ -79,7 +80,7 @@ impl Refresher {
             let stored = Stored { token, progress: Progress::Dead { reason, since: self.policy.clock.now() } };
             match tokens.save(key, &stored, Precondition::Version(version)).await {
                 Ok(_) => {
-                    (self.observer)(key, &RefreshEvent::NeedsAuthorization { reason });
+                    observe(&self.observer, key, &RefreshEvent::NeedsAuthorization { reason });
                     return Ok(());
                 }
                 // The user has logged in or out, or the application has changed the record.
@@ -140,6 +141,15 @@ mod tests {
 
         tokens.put(&key, &OAuth1Token::new("newer", "secret").into(), Precondition::Always).await.unwrap();
         assert!(refresher.credentials(&tokens, &key).await.is_ok(), "a new login replaces them");
+    }
+
+    #[tokio::test]
+    async fn panic_of_the_observer_does_not_reach_the_request() {
+        let credentials = OAuth1Token::new("token", "secret");
+        let (refresher, tokens, key, _) = connected(credentials.clone()).await;
+        let refresher = refresher.with_observer(|_, _| panic!("a bug in the application's observer"));
+        refresher.mark_refused(&credentials, &tokens, &key).await.unwrap();
+        assert!(refresher.credentials(&tokens, &key).await.is_err());
     }
 
     #[tokio::test]

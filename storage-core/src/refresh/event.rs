@@ -1,5 +1,6 @@
 //! Events of refreshes, for logs and metrics.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::key::TokenKey;
@@ -81,6 +82,13 @@ pub enum RefreshEvent {
         /// What shows that the subject differs.
         cause: String,
     },
+}
+
+/// Calls the observer. A panic of the observer must not lose a token that is not stored yet, or interrupt a request.
+pub(super) fn observe(observer: &Observer, key: &TokenKey, event: &RefreshEvent) {
+    if catch_unwind(AssertUnwindSafe(|| observer(key, event))).is_err() {
+        tracing::error!(event = event.name(), "the observer of token refreshes panicked");
+    }
 }
 
 impl RefreshEvent {

@@ -3,7 +3,6 @@
 //! The [module above](super) explains why each step is necessary. This module contains the claim and the redemption.
 //! `commit.rs` stores the new token, and `failure.rs` stores a failure.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -11,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use super::event::Observer;
+use super::event::{Observer, observe};
 use super::need::Need;
 use super::policy::{MAX_LEASE, Policy};
 use super::single_flight::{RefreshResult, Refreshed};
@@ -237,11 +236,7 @@ impl Refresh {
     /// Logs an event, and calls the observer.
     pub(super) fn observe(&self, event: &RefreshEvent) {
         tracing::info!(provider = self.key.provider(), event = event.name(), "token refresh");
-        // A panic of the observer must not lose a token that is not stored yet.
-        let observed = catch_unwind(AssertUnwindSafe(|| (self.observer)(&self.key, event)));
-        if observed.is_err() {
-            tracing::error!(event = event.name(), "the observer of token refreshes panicked");
-        }
+        observe(&self.observer, &self.key, event);
     }
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::event::observe;
 use super::refresher::load;
 use super::{Redeem, RefreshError, RefreshEvent, Refresher};
 use crate::error::{StorageError, TokensError};
@@ -115,7 +116,7 @@ impl Refresher {
             let stored = Stored { token: Token::OAuth2(token), progress: Progress::Dead { reason, since } };
             match tokens.save(key, &stored, Precondition::Version(version)).await {
                 Ok(_) if was_known => {}
-                Ok(_) => (self.observer)(key, &RefreshEvent::NeedsAuthorization { reason }),
+                Ok(_) => observe(&self.observer, key, &RefreshEvent::NeedsAuthorization { reason }),
                 Err(TokensError::Storage(StorageError::Conflict)) => continue,
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;

@@ -179,3 +179,13 @@ async fn login_wins_over_the_mark_of_a_rejected_token() {
     assert_eq!(process.usable().await.unwrap(), "access-1-0");
     assert_eq!(bench.stored().await.unwrap().value.progress, Progress::Idle);
 }
+
+#[tokio::test(start_paused = true)]
+async fn panic_of_the_observer_does_not_reach_the_request() {
+    let bench = without_refresh_token().await;
+    let mut process = bench.process();
+    process.refresher = process.refresher.with_observer(|_, _| panic!("a bug in the application's observer"));
+    let outcome = process.replace_rejected("access-0-0", Rejection::InvalidToken).await;
+    assert!(matches!(outcome, Err(RefreshError::NeedsAuthorization { .. })), "{outcome:?}");
+    expect_rejected(&process).await;
+}
