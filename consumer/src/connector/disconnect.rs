@@ -129,19 +129,32 @@ impl Connector {
     }
 
     /// Removes a token and returns exactly the one that was removed, which a refresh may have stored a moment ago.
+    ///
+    /// If the response of the storage is lost, the token is read again. Otherwise a token that is gone would never be
+    /// revoked, because a retry no longer finds it.
     async fn remove(&self, key: &TokenKey) -> Result<(bool, Option<Token>), ConnectError> {
+        // The last token whose deletion may have taken effect, and the error of that deletion.
+        let mut unanswered = None;
         for _ in 0..MAX_REMOVE_RETRIES {
-            match self.tokens.get(key).await {
-                Ok(Some(Versioned { value: token, version })) => {
-                    if self.tokens.delete(key, Some(version)).await? {
-                        return Ok((true, Some(token)));
+            match (self.tokens.get(key).await, unanswered.take()) {
+                (Ok(Some(Versioned { value: token, version })), earlier) => {
+                    match self.tokens.delete(key, Some(version)).await {
+                        Ok(true) => return Ok((true, Some(token))),
+                        // A refresh has replaced the token, or the earlier deletion took effect late.
+                        Ok(false) => unanswered = earlier,
+                        Err(error @ TokensError::Storage(StorageError::Ambiguous { .. })) => {
+                            unanswered = Some((token, error));
+                        }
+                        Err(error) => return Err(error.into()),
                     }
                 }
+                (Ok(None), Some((token, _))) => return Ok((true, Some(token))),
+                (Err(_), Some((_, error))) => return Err(error.into()),
                 // An unreadable token can still be deleted, but not revoked.
-                Ok(None) | Err(_) => break,
+                (Ok(None) | Err(_), None) => break,
             }
         }
-        Ok((self.tokens.delete(key, None).await?, None))
+        Ok((self.tokens.delete(key, None).await?, unanswered.map(|(token, _)| token)))
     }
 }
 
@@ -160,3 +173,6 @@ pub struct Disconnected {
     /// it expires, or until the user removes the application in the provider's settings.
     pub revocation: Revocation,
 }
+
+#[cfg(test)]
+mod tests;
