@@ -15,7 +15,7 @@ use crate::error::DiscoveryError;
 /// After a failed fetch, the pause before the next one, from the end of the fetch. In the meantime, every caller gets the
 /// same error, or the earlier document.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How often a document may be fetched before it is old, for example because it lacks a key.
+/// How often a document may be fetched successfully before it is old, for example because it lacks a key.
 const EARLY: Duration = Duration::from_secs(60);
 /// How long a caller waits for a newer document if an old one exists.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -153,6 +153,8 @@ impl<T> CacheState<T> {
             Err(error) => {
                 tracing::warn!(error = error as &dyn std::error::Error, "an issuer's document could not be fetched");
                 self.failed = Some((error.clone(), now));
+                // An early fetch that failed may be repeated after the pause, because tokens with a new key fail until then.
+                self.fetched_early = None;
             }
         }
     }

@@ -79,6 +79,22 @@ async fn a_document_is_retained_when_a_later_fetch_fails() {
     assert_eq!(world.fetches(), 3);
 }
 
+/// The issuer has rotated its keys, and the first request for the new ones fails.
+#[tokio::test]
+async fn failed_early_fetch_is_repeated_after_a_pause() {
+    let world = TestCache::new();
+    assert_eq!(world.get(async { Ok(1) }).await.unwrap(), 1);
+    assert_eq!(world.newer_than(1, async { Err(DOWN) }).await, None);
+    world.advance(4);
+    assert_eq!(world.newer_than(1, never()).await, None, "there is a pause after a failure");
+    world.advance(1);
+    assert_eq!(world.newer_than(1, async { Ok(2) }).await, Some(2));
+    world.advance(59);
+    assert_eq!(world.newer_than(2, never()).await, None, "the last early fetch was too recent");
+    world.advance(1);
+    assert_eq!(world.newer_than(2, async { Ok(3) }).await, Some(3));
+}
+
 #[tokio::test]
 async fn a_document_is_fetched_when_the_clock_was_set_back() {
     let cached = Cached::new(MAX_AGE);
