@@ -14,7 +14,7 @@ use super::successor::{Relation, successor};
 use super::{RefreshError, RefreshEvent, Verdict};
 use crate::error::{StorageError, TokensError};
 use crate::progress::{DeadReason, Progress, Stored, have_same_credentials};
-use crate::record::Version;
+use crate::record::{Version, Versioned};
 use crate::scope_change::ScopeChange;
 use crate::storage::Precondition;
 use crate::token::{Extra, OAuth2Token, Token};
@@ -28,7 +28,13 @@ const MAX_CHANGES: u32 = 100;
 impl Refresh {
     /// Stores the new token over the claim under which it was redeemed. Returns when the token is stored, or when the
     /// user has logged out or in.
-    pub(super) async fn commit(&self, old: OAuth2Token, redeemed: OAuth2Token, mut version: Version) -> RefreshResult {
+    pub(super) async fn commit(
+        &self,
+        old: OAuth2Token,
+        redeemed: OAuth2Token,
+        mut version: Version,
+        claim: u64,
+    ) -> RefreshResult {
         let to_store = self.provider.to_store(&old, &redeemed);
         let (mut parts, mut stored_token) = (Parts::All, old.clone());
         let mut new = parts.select(&old, &stored_token, &to_store);
@@ -41,34 +47,14 @@ impl Refresh {
                     return self.verify(&old, &redeemed, new, version).await;
                 }
                 Err(TokensError::Storage(StorageError::Conflict)) => match self.tokens.load(&self.key).await {
-                    Ok(None) => {
-                        self.observe(&RefreshEvent::Dropped);
-                        self.publish(Err(RefreshError::NotConnected));
-                        // Best-effort: no caller waits for the result.
-                        let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
-                        return Err(RefreshError::NotConnected);
-                    }
-                    Ok(Some(found)) => {
-                        let Token::OAuth2(token) = found.value.token else {
-                            return Err(RefreshError::WrongKind);
-                        };
-                        match Relation::of(&token, &old, &new) {
-                            Relation::Same => {
-                                self.observe_refresh(&old, &token);
-                                return self.verify(&old, &redeemed, token, found.version).await;
-                            }
-                            // The application has changed the record, or another process has taken over our claim.
-                            Relation::Predecessor => {
-                                new = parts.select(&old, &token, &to_store);
-                                (stored_token, version) = (token, found.version);
-                                continue;
-                            }
-                            Relation::Unrelated => {
-                                self.observe(&RefreshEvent::Adopted);
-                                return Ok(Refreshed { token, redeemed: false });
-                            }
+                    Ok(found) => match self.after_conflict(found, &old, &redeemed, &new, claim).await {
+                        Next::Done(outcome) => return outcome,
+                        Next::Merge(token, found) => {
+                            new = parts.select(&old, &token, &to_store);
+                            (stored_token, version) = (token, found);
+                            continue;
                         }
-                    }
+                    },
                     Err(error) => self.serve_from_memory(&new, &error),
                 },
                 Err(error) if is_final(&error) => {
@@ -86,6 +72,51 @@ impl Refresh {
             }
             sleep(pause).await;
             pause = MAX_RETRY.min(pause * 2);
+        }
+    }
+
+    /// What to do after the record was found to be another one than the claimed one.
+    async fn after_conflict(
+        &self,
+        found: Option<Versioned<Stored>>,
+        old: &OAuth2Token,
+        redeemed: &OAuth2Token,
+        new: &OAuth2Token,
+        claim: u64,
+    ) -> Next {
+        let Some(Versioned { value: Stored { token, progress }, version }) = found else {
+            self.observe(&RefreshEvent::Dropped);
+            self.publish(Err(RefreshError::NotConnected));
+            // Best-effort: no caller waits for the result.
+            let _ = timeout(self.policy.request_timeout(), self.provider.revoke(new)).await;
+            return Next::Done(Err(RefreshError::NotConnected));
+        };
+        let Token::OAuth2(token) = token else { return Next::Done(Err(RefreshError::WrongKind)) };
+        let is_claimed = matches!(progress, Progress::Claimed(found) if found.id == claim);
+        match Relation::of(&token, old, new) {
+            // A provider may issue the same token with a new expiry. It is not stored while the claim is.
+            Relation::Same if !is_claimed => {
+                self.observe_refresh(old, &token);
+                Next::Done(self.verify(old, redeemed, token, version).await)
+            }
+            // The application has changed the record, or another process has taken over our claim.
+            Relation::Same | Relation::Predecessor => Next::Merge(token, version),
+            Relation::Unrelated => {
+                if is_claimed {
+                    self.release(&token, claim, version).await;
+                }
+                self.observe(&RefreshEvent::Adopted);
+                Next::Done(Ok(Refreshed { token, redeemed: false }))
+            }
+        }
+    }
+
+    /// Removes the claim from a record whose token is used instead of the new one, such as the token of a login that
+    /// retained the refresh token.
+    async fn release(&self, token: &OAuth2Token, claim: u64, version: Version) {
+        if let Err(error) = self.store_progress(token.clone(), &Progress::Idle, claim, version).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the claim of a refresh could not be removed, and lasts until its lease ends");
         }
     }
 
@@ -203,6 +234,13 @@ impl Refresh {
             self.observe(&RefreshEvent::ScopeChanged(change));
         }
     }
+}
+
+/// What to do after a conflict.
+enum Next {
+    Done(RefreshResult),
+    /// Store the new token over this token and version.
+    Merge(OAuth2Token, Version),
 }
 
 /// Which parts of a new token to store, from all of them to the minimum.

@@ -95,7 +95,7 @@ impl Refresh {
     }
 
     /// Writes a state over the claim, also if the token was changed since. Returns `false` if the claim is gone.
-    async fn store_progress(
+    pub(super) async fn store_progress(
         &self,
         old: OAuth2Token,
         progress: &Progress,

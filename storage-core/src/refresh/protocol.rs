@@ -197,7 +197,7 @@ impl Refresh {
         match self.send(&old, &own.lease).await {
             Ok(mut new) => {
                 new.issued_at = Some(self.policy.clock.now());
-                Ok(Next::Done(self.commit(old, new, version).await))
+                Ok(Next::Done(self.commit(old, new, version, own.id).await))
             }
             Err(RedeemError::LeaseExpired) => Ok(Next::Reclaim(own)),
             Err(error) => {

@@ -10,7 +10,8 @@ use crate::token::{Extra, OAuth2Token};
 pub(super) enum Relation {
     /// The stored token contains the refresh token that was redeemed.
     Predecessor,
-    /// The stored token is the new token, because an earlier write took effect although its response was lost.
+    /// The stored token is the new token. If the record no longer contains the claim, an earlier write took effect
+    /// although its response was lost.
     Same,
     /// The stored token comes from a login or from another refresh.
     Unrelated,

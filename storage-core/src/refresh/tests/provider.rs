@@ -22,6 +22,8 @@ pub(crate) enum Behavior {
     Grant,
     /// Grants, without a new refresh token.
     GrantWithoutRotation,
+    /// Grants the same tokens with a new expiry.
+    Prolong,
     /// Grants, with an extra member.
     GrantWithProfile,
     /// Grants, after this long.
@@ -166,6 +168,11 @@ impl Redeem for Client {
             Behavior::GrantWithoutRotation => {
                 let mut new = token.clone();
                 new.access_token = format!("{}+", token.access_token.expose()).into();
+                new.expires_at = Some(self.clock.now().saturating_add(TOKEN_LIFETIME));
+                Ok(new)
+            }
+            Behavior::Prolong => {
+                let mut new = token.clone();
                 new.expires_at = Some(self.clock.now().saturating_add(TOKEN_LIFETIME));
                 Ok(new)
             }
