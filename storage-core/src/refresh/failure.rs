@@ -4,7 +4,7 @@
 //! cause. Only a definite response that the grant is invalid ends a connection immediately. Anything else may be an
 //! incident of the provider, and requires the user only after days.
 
-use super::protocol::Refresh;
+use super::protocol::{OwnClaim, Refresh};
 use super::single_flight::RefreshResult;
 use super::{RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
@@ -74,12 +74,22 @@ impl Refresh {
         &self,
         failed: Failed,
         old: OAuth2Token,
-        id: u64,
+        own: &OwnClaim,
         version: Version,
     ) -> Option<RefreshResult> {
-        match self.store_progress(old, &failed.progress, id, version).await {
+        let mut stored = self.store_progress(old.clone(), &failed.progress, own.id, version).await;
+        if let (Err(TokensError::Storage(StorageError::TooLarge { .. })), Progress::BackingOff(back_off)) =
+            (&stored, &failed.progress)
+        {
+            let smaller = Progress::BackingOff(BackOff { cause: String::new(), ..back_off.clone() });
+            stored = self.store_progress(old, &smaller, own.id, version).await;
+        }
+        match stored {
             Ok(true) => {}
-            Ok(false) => return None,
+            Ok(false) if own.is_stored => return None,
+            // Without a claim, another change of the record does not show that the refresh is obsolete. The refresh token
+            // may have been sent, and is not sent again by this refresh.
+            Ok(false) => {}
             // The claim remains, and the process that takes it over will fail in the same way.
             Err(error) => {
                 tracing::warn!(

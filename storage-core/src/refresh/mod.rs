@@ -13,7 +13,8 @@
 //! # Why this is safe
 //!
 //! * **The claim comes first.** It is written before the refresh token is sent. A storage that rejects writes is
-//!   detected while the refresh token is still unspent.
+//!   detected while the refresh token is still unspent. Only the storage of a single request may have no room for a
+//!   claim. Other requests would not see it, so the refresh goes on without one.
 //! * **Claims are leases.** If the owner of a claim dies, another process takes over after the claim has stayed
 //!   unchanged for the length of its lease. The other process measures this time on its own clock, so clocks need not
 //!   agree. A token request always times out before its lease ends.

@@ -48,9 +48,11 @@ struct Claimed {
 
 /// The id of a claim of this process, and how long it is valid.
 #[derive(Clone)]
-struct OwnClaim {
-    id: u64,
+pub(super) struct OwnClaim {
+    pub(super) id: u64,
     lease: Lease,
+    /// Whether the record contains the claim. A storage of one request may have no room for it.
+    pub(super) is_stored: bool,
 }
 
 /// What to do after a step.
@@ -160,7 +162,7 @@ impl Refresh {
 
             let lease = Lease::start(self.policy.lease(), &self.policy.clock);
             let claim = Claim::new(now, self.policy.lease(), tries);
-            let new = OwnClaim { id: claim.id, lease };
+            let new = OwnClaim { id: claim.id, lease, is_stored: true };
             let stored = Stored { token: Token::OAuth2(token.clone()), progress: Progress::Claimed(claim) };
             match self.tokens.save(&self.key, &stored, Precondition::Version(version)).await {
                 Ok(version) if self.is_in_time(&new.lease) => {
@@ -168,12 +170,22 @@ impl Refresh {
                     return Ok(Ok(Claimed { own: new, old: token, tries, version }));
                 }
                 Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => own = Some(new),
+                // Other requests do not see a claim in the storage of this one, and it may leave no room for a claim.
+                Err(TokensError::Storage(StorageError::TooLarge { .. })) if self.is_request_bound() => {
+                    self.observe_takeover(takes_over);
+                    return Ok(Ok(Claimed { own: OwnClaim { is_stored: false, ..new }, old: token, tries, version }));
+                }
                 // Another process wrote first, possibly to take over as well.
                 Err(TokensError::Storage(StorageError::Conflict)) => takes_over = false,
                 Err(error) => return Err(error.into()),
             }
         }
         Err(RefreshError::Busy)
+    }
+
+    /// Whether the record belongs to one request, and other requests do not see what this one writes.
+    fn is_request_bound(&self) -> bool {
+        self.tokens.storage().capabilities().request_bound
     }
 
     /// Reports that another process's refresh was taken over.
@@ -203,7 +215,7 @@ impl Refresh {
             Err(error) => {
                 let failed = self.failed(&error, tries);
                 // `None` means that the user has logged in or out, or that another process has taken over.
-                Ok(self.store_failure(failed, old, own.id, version).await.map_or(Next::ReadAgain, Next::Done))
+                Ok(self.store_failure(failed, old, &own, version).await.map_or(Next::ReadAgain, Next::Done))
             }
         }
     }

@@ -55,6 +55,16 @@ impl RequestState {
         records.0.retain(|_, stored| stored.is_live(now));
         records
     }
+
+    /// Rejects a write that would be lost.
+    fn check_open(&self) -> Result<(), StorageError> {
+        if self.is_closed {
+            return Err(StorageError::Unsupported(
+                "a write after the response was sent or the browser has disconnected",
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl CookieStorage {
@@ -179,11 +189,7 @@ impl CookieStorage {
     /// # Errors
     /// [`StorageError::Unsupported`] after the response was sent.
     fn change(&self, state: &mut RequestState, records: Records) -> Result<(), StorageError> {
-        if state.is_closed {
-            return Err(StorageError::Unsupported(
-                "a write after the response was sent or the browser has disconnected",
-            ));
-        }
+        state.check_open()?;
         state.records = Some(records);
         state.is_changed = true;
         Ok(())
@@ -221,6 +227,7 @@ impl TokenStorage for CookieStorage {
         }
         let now = self.config.clock.now();
         let mut state = self.opened(now);
+        state.check_open()?;
         let mut records = state.live(now);
         if !when.holds_for(records.0.get(key).map(|stored| stored.version)) {
             return Err(StorageError::Conflict);

@@ -1,12 +1,19 @@
-//! A refresh that has ended leaves no claim in the record.
+//! Claims that have no use any more, or for which there is no room.
 
-use tokio::time::sleep;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::bench::Bench;
+use tokio::time::{advance, sleep};
+
+use super::bench::{Bench, Process};
 use super::edits::{edit, read, write};
 use super::provider::{Behavior, LATENCY, TOKEN_LIFETIME};
-use crate::progress::Progress;
+use super::storage::{Fault, FaultyStorage};
+use crate::progress::{BackOff, Progress, Stored};
+use crate::refresh::RefreshError;
+use crate::storage::{Precondition, TokenStorage};
 use crate::token::{OAuth2Token, Subject};
+use crate::tokens::Tokens;
 
 /// A provider that does not rotate the refresh token, and a login during the refresh that returns no refresh token.
 #[tokio::test(start_paused = true)]
@@ -49,4 +56,74 @@ async fn new_expiry_of_the_same_token_is_stored_after_an_edit() {
     let token = read(&bench).await.0;
     assert!(token.expires_at.unwrap() > bench.now());
     assert!(token.extra.get("note").is_some());
+}
+
+/// A request whose record has this token, which has expired.
+async fn expired_request() -> (Bench, Process) {
+    let bench = Bench::new();
+    let token = bench.provider.login(&bench.clock(0));
+    let process = of_request(&bench.process(), &Stored::idle(token.into())).await;
+    advance(TOKEN_LIFETIME).await;
+    (bench, process)
+}
+
+/// A request to a process, with this record in its cookie.
+async fn of_request(process: &Process, stored: &Stored) -> Process {
+    let storage = Arc::new(FaultyStorage::request_bound());
+    let tokens = Tokens::dangerous_plaintext(Arc::clone(&storage) as Arc<dyn TokenStorage>);
+    tokens.save(&process.key, stored, Precondition::Always).await.unwrap();
+    Process { tokens, storage, ..process.clone() }
+}
+
+async fn stored(request: &Process) -> Stored {
+    request.tokens.load(&request.key).await.unwrap().unwrap().value
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_is_refreshed_in_a_cookie_without_room_for_a_claim() {
+    let (bench, request) = expired_request().await;
+    request.storage.next_writes([Fault::TooLarge]);
+    assert_eq!(request.usable().await.unwrap(), "access-0-1");
+    let Stored { token, progress } = stored(&request).await;
+    assert_eq!(token.as_oauth2().unwrap().refresh_token, Some("refresh-0-1".into()));
+    assert_eq!((progress, bench.provider.calls_and_replays()), (Progress::Idle, (1, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failure_is_stored_without_its_cause_if_there_is_no_room() {
+    let (bench, request) = expired_request().await;
+    bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(60)) }]);
+    request.storage.next_writes([Fault::TooLarge, Fault::TooLarge]);
+    for _ in 0..2 {
+        let error = request.usable().await.unwrap_err();
+        assert!(matches!(error, RefreshError::BackingOff { .. }), "{error:?}");
+    }
+    let progress = stored(&request).await.progress;
+    assert!(matches!(&progress, Progress::BackingOff(BackOff { cause, .. }) if cause.is_empty()), "{progress:?}");
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+/// The record changes during a refresh that could not be claimed, so its failure cannot be stored.
+#[tokio::test(start_paused = true)]
+async fn unclaimed_refresh_token_is_sent_once() {
+    let (bench, request) = expired_request().await;
+    bench.provider.script([Behavior::SpendAndLose]);
+    request.storage.next_writes([Fault::TooLarge]);
+    let caller = request.spawn_usable();
+    sleep(LATENCY).await;
+    let found = request.tokens.load(&request.key).await.unwrap().unwrap();
+    request.tokens.save(&request.key, &found.value, Precondition::Always).await.unwrap();
+    assert!(matches!(caller.await.unwrap(), Err(RefreshError::BackingOff { .. })));
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+/// In a shared storage, a claim proves that the storage accepts the new token.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_if_a_shared_storage_rejects_the_claim() {
+    let bench = Bench::expired().await;
+    let process = bench.process();
+    process.storage.next_writes([Fault::TooLarge]);
+    let error = process.usable().await.unwrap_err();
+    assert!(matches!(error, RefreshError::Storage(_)), "{error:?}");
+    assert_eq!(bench.provider.state().calls, 0);
 }
