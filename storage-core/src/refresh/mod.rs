@@ -17,7 +17,8 @@
 //!   claim. Other requests would not see it, so the refresh goes on without one.
 //! * **Claims are leases.** If the owner of a claim dies, another process takes over after the claim has stayed
 //!   unchanged for the length of its lease. The other process measures this time on its own clock, so clocks need not
-//!   agree. A token request always times out before its lease ends.
+//!   agree. A token request always times out before its lease ends. Only a claim in the storage of a request is
+//!   measured from when it was written, because no request waits for long.
 //! * **A logout or a new login takes precedence.** It changes the version, so the commit of a refresh in flight fails,
 //!   and its result is dropped.
 //! * **An outage of the storage loses no token.** If the storage fails after the refresh token was spent, the new token

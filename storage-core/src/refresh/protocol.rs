@@ -20,6 +20,7 @@ use crate::key::TokenKey;
 use crate::progress::{Claim, DeadReason, Progress, Stored, Tries};
 use crate::record::{Version, Versioned};
 use crate::storage::Precondition;
+use crate::time::Timestamp;
 use crate::token::{OAuth2Token, Token};
 use crate::tokens::Tokens;
 
@@ -34,6 +35,8 @@ pub(super) struct Refresh {
     pub(super) need: Need,
     pub(super) policy: Policy,
     pub(super) observer: Observer,
+    /// Whether a ledger redeems each refresh token of a request once.
+    pub(super) has_ledger: bool,
     /// Where the callers wait for the outcome.
     pub(super) outcome: watch::Sender<Option<RefreshResult>>,
 }
@@ -147,7 +150,8 @@ impl Refresh {
                         let lease = claim.lease.min(MAX_LEASE);
                         // Another process may have a longer request timeout than this one.
                         give_up = give_up.max(since + lease + self.policy.request_timeout());
-                        if since.elapsed() < lease && Instant::now() < give_up {
+                        let is_over = self.is_over_in_a_request(&claim, now) || since.elapsed() >= lease;
+                        if !is_over && Instant::now() < give_up {
                             continue;
                         }
                         takes_over = true;
@@ -186,6 +190,16 @@ impl Refresh {
     /// Whether the record belongs to one request, and other requests do not see what this one writes.
     fn is_request_bound(&self) -> bool {
         self.tokens.storage().capabilities().request_bound
+    }
+
+    /// Whether a claim of another request, which this request found in its own record, is over. Waiting for it would
+    /// never show the new token.
+    ///
+    /// The claim was sent to the browser, so the response of its owner was sent, and the owner can no longer store a
+    /// token. With a ledger, the ledger's own claim prevents that the refresh token is redeemed twice. Without one, the
+    /// owner may still redeem it until its lease ends, which is later than its token request times out.
+    fn is_over_in_a_request(&self, claim: &Claim, now: Timestamp) -> bool {
+        self.is_request_bound() && (self.has_ledger || claim.looks_abandoned(now))
     }
 
     /// Reports that another process's refresh was taken over.

@@ -300,6 +300,7 @@ impl Refresher {
                 need,
                 policy: self.policy.clone(),
                 observer: Arc::clone(&self.observer),
+                has_ledger: self.ledger.is_some(),
                 outcome,
             };
             refresh.run()

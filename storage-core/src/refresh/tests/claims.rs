@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{advance, sleep};
 
-use super::bench::{Bench, Process};
+use super::bench::{Bench, Process, timed};
 use super::edits::{edit, read, write};
+use super::ledger::with_ledger;
 use super::provider::{Behavior, LATENCY, TOKEN_LIFETIME};
 use super::storage::{Fault, FaultyStorage};
-use crate::progress::{BackOff, Progress, Stored};
+use crate::progress::{BackOff, Claim, Progress, Stored, Tries};
 use crate::refresh::RefreshError;
 use crate::storage::{Precondition, TokenStorage};
 use crate::token::{OAuth2Token, Subject};
@@ -126,4 +127,66 @@ async fn nothing_is_sent_if_a_shared_storage_rejects_the_claim() {
     let error = process.usable().await.unwrap_err();
     assert!(matches!(error, RefreshError::Storage(_)), "{error:?}");
     assert_eq!(bench.provider.state().calls, 0);
+}
+
+const LEASE: Duration = Duration::from_secs(30);
+/// Less than any lease.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The record of an expired token, whose response was sent before the refresh ended.
+fn claimed(bench: &Bench) -> Stored {
+    let mut token = bench.provider.login(&bench.clock(0));
+    token.expires_at = Some(bench.now());
+    Stored { token: token.into(), progress: Progress::Claimed(Claim::new(bench.now(), LEASE, Tries::default())) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outdated_claim_in_a_cookie_is_taken_over_at_once() {
+    let bench = Bench::new();
+    let record = claimed(&bench);
+    advance(LEASE + SOON).await;
+    let request = of_request(&bench.process(), &record).await;
+    let (found, duration) = timed(request.usable()).await;
+    assert_eq!(found.unwrap(), "access-0-1");
+    assert!(duration < SOON, "{duration:?}");
+    assert_eq!(request.seen(), ["taken_over", "refreshed"]);
+}
+
+/// The token request of the earlier request may still be in flight, so the refresh token is not sent.
+#[tokio::test(start_paused = true)]
+async fn recent_claim_in_a_cookie_is_respected_without_a_ledger() {
+    let bench = Bench::new();
+    let record = claimed(&bench);
+    advance(LEASE - SOON).await;
+    let request = of_request(&bench.process(), &record).await;
+    let caller = request.spawn_usable();
+    sleep(SOON / 2).await;
+    assert_eq!(bench.provider.state().calls, 0);
+    assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
+}
+
+/// Two requests with the same claim in their cookies.
+#[tokio::test(start_paused = true)]
+async fn claim_in_a_cookie_is_taken_over_at_once_with_a_ledger() {
+    let bench = Bench::new();
+    let record = claimed(&bench);
+    let process = with_ledger(bench.process());
+    let (one, two) = (of_request(&process, &record).await, of_request(&process, &record).await);
+    let (found, duration) = timed(async { tokio::join!(one.usable(), two.usable()) }).await;
+    assert_eq!((found.0.unwrap(), found.1.unwrap()), ("access-0-1".to_owned(), "access-0-1".to_owned()));
+    assert!(duration < SOON, "{duration:?}");
+    assert_eq!(bench.provider.calls_and_replays(), (1, 0));
+}
+
+/// A shared record may be changed by the owner of the claim, whose clock may be wrong.
+#[tokio::test(start_paused = true)]
+async fn shared_claim_is_respected_whatever_its_time() {
+    let bench = Bench::new();
+    bench.store(&claimed(&bench)).await;
+    advance(LEASE + SOON).await;
+    let process = with_ledger(bench.process());
+    let caller = process.spawn_usable();
+    sleep(LEASE - SOON).await;
+    assert_eq!(bench.provider.state().calls, 0);
+    assert_eq!(caller.await.unwrap().unwrap(), "access-0-1");
 }

@@ -20,7 +20,7 @@ async fn request(process: &Process, token: &OAuth2Token) -> Process {
 }
 
 /// A process whose ledger is the shared storage, with a retention of ten minutes.
-fn with_ledger(process: Process) -> Process {
+pub(super) fn with_ledger(process: Process) -> Process {
     let ledger = process.tokens.clone().with_retention(Duration::from_secs(600));
     Process { refresher: process.refresher.clone().with_ledger(ledger), ..process }
 }
