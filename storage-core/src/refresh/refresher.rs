@@ -168,11 +168,15 @@ impl Refresher {
             return Err(RefreshError::NeedsAuthorization { reason: DeadReason::Rejected, since });
         }
         let now = self.policy.clock.now();
-        if !self.policy.is_due(&token, now, self.policy.margin) {
-            return Ok(token);
-        }
-        if let Some(unstored) = self.unstored_token(tokens, key) {
+        let is_due = self.policy.is_due(&token, now, self.policy.margin);
+        // A new token replaces the token under its claim, which the API may have rejected. Without a claim, the stored
+        // token may be of a newer login.
+        let may_be_replaced = is_due || matches!(progress, Progress::Claimed(_));
+        if let Some(unstored) = self.unstored_token(tokens, key).filter(|_| may_be_replaced) {
             return Ok(unstored);
+        }
+        if !is_due {
+            return Ok(token);
         }
         if token.is_expired_at(now) {
             return Ok(self.refresh(tokens, key, provider, Need::Unexpired).await?.token);
@@ -204,7 +208,10 @@ impl Refresher {
     pub fn cached(&self, tokens: &Tokens, key: &TokenKey) -> Option<Arc<Token>> {
         // Any other state in the cache may be outdated.
         tokens.cached(key).filter(|token| match &**token {
-            Token::OAuth2(token) => !self.policy.is_due(token, self.policy.clock.now(), self.policy.margin),
+            Token::OAuth2(token) => {
+                let is_due = self.policy.is_due(token, self.policy.clock.now(), self.policy.margin);
+                !is_due && self.unstored_token(tokens, key).is_none()
+            }
             Token::OAuth1(_) => true,
         })
     }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -30,6 +31,8 @@ pub(super) struct Refreshed {
 #[derive(Default)]
 pub(super) struct InFlight {
     refreshes: Mutex<HashMap<FlightKey, watch::Receiver<Option<RefreshResult>>>>,
+    /// The size of this map. It is changed under the lock, and read without it.
+    size: AtomicUsize,
     /// The number of refreshes in flight, for callers that wait until it is zero.
     count: watch::Sender<usize>,
 }
@@ -89,6 +92,7 @@ impl InFlight {
         }
         let (sender, outcome) = watch::channel(None);
         refreshes.insert(flight.clone(), outcome.clone());
+        self.size.store(refreshes.len(), Ordering::Release);
         // The lock is released first, because a runtime that is shutting down drops the new task immediately, which
         // removes the entry.
         drop(refreshes);
@@ -105,8 +109,14 @@ impl InFlight {
     }
 
     /// The new token of a refresh that is still in flight because the storage has not accepted the token yet.
+    ///
+    /// This is called for every use of a token. It takes no lock while no refresh is in flight.
     pub(super) fn unstored_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
-        let outcome = self.refreshes().get(&FlightKey::new(tokens, key))?.borrow().clone();
+        if self.size.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let flight = FlightKey::new(tokens, key);
+        let outcome = self.refreshes().get(&flight)?.borrow().clone();
         outcome?.ok().filter(|refreshed| refreshed.redeemed).map(|refreshed| refreshed.token)
     }
 
@@ -135,7 +145,10 @@ struct FlightGuard {
 
 impl Drop for FlightGuard {
     fn drop(&mut self) {
-        self.in_flight.refreshes().remove(&self.flight);
+        let mut refreshes = self.in_flight.refreshes();
+        refreshes.remove(&self.flight);
+        self.in_flight.size.store(refreshes.len(), Ordering::Release);
+        drop(refreshes);
         self.in_flight.count.send_modify(|count| *count -= 1);
     }
 }

@@ -1,12 +1,15 @@
 //! The provider's API rejects an access token before its expiry.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{advance, sleep};
 
 use super::bench::{Bench, Process};
-use super::provider::Behavior;
+use super::provider::{Behavior, LATENCY};
 use super::storage::Fault;
+#[cfg(feature = "cache")]
+use crate::Cache;
 use crate::progress::{Progress, Stored};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent, Rejection};
 
@@ -188,4 +191,52 @@ async fn panic_of_the_observer_does_not_reach_the_request() {
     let outcome = process.replace_rejected("access-0-0", Rejection::InvalidToken).await;
     assert!(matches!(outcome, Err(RefreshError::NeedsAuthorization { .. })), "{outcome:?}");
     expect_rejected(&process).await;
+}
+
+/// The storage accepts a claim and then no write, and the rejected token has not expired.
+#[tokio::test(start_paused = true)]
+async fn unstored_token_is_used_instead_of_the_rejected_one() {
+    let bench = half_used().await;
+    let process = bench.process();
+    process.storage.next_writes([Fault::None]);
+    let refreshing = tokio::spawn({
+        let process = process.clone();
+        async move { process.refresh_rejected("access-0-0").await }
+    });
+    sleep(LATENCY).await;
+    process.storage.writes_down.store(true, Ordering::SeqCst);
+    assert_eq!(refreshing.await.unwrap().unwrap(), "access-0-1");
+    assert_eq!(bench.access().await, "access-0-0");
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+
+    // A new login takes precedence, and so does a logout.
+    bench.login().await;
+    assert_eq!(process.usable().await.unwrap(), "access-1-0");
+    bench.logout().await;
+    assert!(matches!(process.usable().await, Err(RefreshError::NotConnected)));
+    process.storage.set_down(false);
+    process.finish().await;
+    assert!(bench.stored().await.is_none());
+}
+
+#[cfg(feature = "cache")]
+#[tokio::test(start_paused = true)]
+async fn unstored_token_is_used_instead_of_a_cached_one() {
+    let bench = half_used().await;
+    let mut process = bench.process();
+    process.tokens = process.tokens.clone().with_cache(Cache::new(Duration::from_secs(60)));
+    assert_eq!(process.usable().await.unwrap(), "access-0-0");
+    let refreshing = tokio::spawn({
+        let process = process.clone();
+        async move { process.refresh_rejected("access-0-0").await }
+    });
+    sleep(LATENCY).await;
+    process.storage.writes_down.store(true, Ordering::SeqCst);
+    assert_eq!(process.usable().await.unwrap(), "access-0-0");
+    assert!(process.refresher.cached(&process.tokens, &process.key).is_some(), "the token is used during its refresh");
+    assert_eq!(refreshing.await.unwrap().unwrap(), "access-0-1");
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
+    process.storage.set_down(false);
+    process.finish().await;
+    assert_eq!(process.usable().await.unwrap(), "access-0-1");
 }
