@@ -4,6 +4,7 @@
 //! A check that protects a login is here if it does not depend on cookies or pages, so that it exists once.
 
 pub(crate) mod attempt;
+pub(crate) mod earlier;
 pub(crate) mod parameters;
 pub(crate) mod query;
 pub(crate) mod redeem;

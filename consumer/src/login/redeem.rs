@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use oauth_dance_core::{OAuth2Token, Precondition, Secret, StorageError, Token, TokenKey, Tokens, TokensError};
+use oauth_dance_core::{OAuth2Token, Precondition, Secret, StorageError, Token, TokenKey, TokensError};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::Attempt;
+use super::earlier::Earlier;
+use crate::connector::Connector;
 use crate::error::LoginError;
-use crate::protocol::http::HttpClients;
 use crate::protocol::oauth1;
 use crate::protocol::oauth2::revoke::revoke_grant;
 use crate::protocol::oauth2::token_request;
@@ -22,26 +23,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// For how long writes to a failing storage are retried, as a fraction of the timeout of a request to the provider.
 const RETRY_FRACTION: u32 = 4;
 
-/// What is known about an earlier token. If both tokens are of the same grant, revoking one may revoke the other.
-pub(crate) enum Earlier {
-    /// There was no token under this key.
-    None(TokenKey),
-    Some,
-    Unknown,
-}
-
-impl Earlier {
-    /// What is known before the code is redeemed.
-    pub(crate) async fn of(tokens: &Tokens, key: Option<&TokenKey>) -> Self {
-        let Some(key) = key else { return Self::Unknown };
-        match tokens.get(key).await {
-            Ok(None) => Self::None(key.clone()),
-            Ok(Some(_)) => Self::Some,
-            Err(_) => Self::Unknown,
-        }
-    }
-}
-
 /// A token, and the verified identity of its owner.
 pub(crate) struct Redeemed {
     pub(crate) token: Token,
@@ -51,8 +32,7 @@ pub(crate) struct Redeemed {
 /// A login whose response has arrived.
 #[derive(Clone, Copy)]
 pub(crate) struct Redeemer<'a> {
-    pub(crate) http: &'a HttpClients,
-    pub(crate) tokens: &'a Tokens,
+    pub(crate) connector: &'a Connector,
     pub(crate) registered: &'a Registered,
     pub(crate) earlier: &'a Earlier,
 }
@@ -65,7 +45,8 @@ impl Redeemer<'_> {
         redirect_uri: &str,
         code: &Secret,
     ) -> Result<Redeemed, LoginError> {
-        let Self { http, registered, .. } = self;
+        let Self { connector, registered, .. } = self;
+        let http = connector.http();
         let now = http.clock.now();
         let Some(client) = &registered.oauth1 else {
             let (key, verifier) = (registered.dpop_key(attempt.dpop_key()), &attempt.verifier);
@@ -88,7 +69,8 @@ impl Redeemer<'_> {
     }
 
     async fn identify(&self, attempt: &Attempt, token: &OAuth2Token) -> Result<Option<Identity>, LoginError> {
-        let Self { http, registered, .. } = self;
+        let Self { connector, registered, .. } = self;
+        let http = connector.http();
         let Some(openid) = registered.openid.as_ref().filter(|_| attempt.openid) else { return Ok(None) };
         let (expected, now) = (attempt.id_token_expectations(), http.clock.now());
         Ok(Some(openid.verify(token, expected, &registered.client_id, http, now).await?))
@@ -114,7 +96,8 @@ impl Redeemer<'_> {
 
     /// Stores the token, with retries.
     pub(crate) async fn put(&self, key: &TokenKey, token: &Token) -> Result<(), TokensError> {
-        let Self { http, tokens, registered, .. } = self;
+        let Self { connector, registered, .. } = self;
+        let (http, tokens) = (connector.http(), &connector.tokens);
         let give_up = Instant::now() + http.limits.timeout / RETRY_FRACTION;
         let mut pause = FIRST_RETRY;
         loop {
@@ -152,14 +135,16 @@ impl Redeemer<'_> {
     }
 
     /// Revokes the token, which is stored nowhere, if there is certainly no earlier token of the same grant that would be
-    /// revoked with it. If the storage is unavailable, that is not certain.
+    /// revoked with it. If the storage is unavailable or has no lists, that is not certain.
     pub(crate) async fn revoke_unstored(&self, key: &TokenKey, token: &Token) {
         if matches!(self.earlier, Earlier::Some) {
             return;
         }
-        let is_first = match timeout(self.http.limits.timeout, self.tokens.get(key)).await {
-            Ok(Ok(found)) => found.is_none(),
-            Ok(Err(_)) | Err(_) => matches!(self.earlier, Earlier::None(known) if known == key),
+        let limit = self.connector.http().limits.timeout;
+        let is_first = match timeout(limit, Earlier::of(self.connector, Some(key))).await {
+            Ok(Earlier::None(_)) => true,
+            Ok(Earlier::Some) => false,
+            Ok(Earlier::Unknown) | Err(_) => matches!(self.earlier, Earlier::None(known) if known == key),
         };
         if is_first {
             self.revoke(token.as_oauth2()).await;
@@ -169,7 +154,8 @@ impl Redeemer<'_> {
     /// Revokes a token of OAuth 2.0. A token of OAuth 1.0a cannot be revoked.
     async fn revoke(&self, token: Option<&OAuth2Token>) {
         let Some(token) = token else { return };
-        let _ = timeout(self.http.limits.timeout, revoke_grant(self.http, self.registered, token)).await;
+        let http = self.connector.http();
+        let _ = timeout(http.limits.timeout, revoke_grant(http, self.registered, token)).await;
     }
 }
 

@@ -11,8 +11,9 @@ use super::{LoggedIn, Login};
 use crate::connector::Connector;
 use crate::error::{Fault, LoginError, TokenEndpointError};
 use crate::login::attempt::Attempt;
+use crate::login::earlier::Earlier;
 use crate::login::parameters::is_denial;
-use crate::login::redeem::{Earlier, Redeemer};
+use crate::login::redeem::Redeemer;
 use crate::protocol::oauth2::device::{self, DeviceCode};
 use crate::protocol::oauth2::token_request;
 
@@ -166,8 +167,8 @@ impl DeviceAttempt {
         let (registered, http) = (&login.registered, login.connector.http());
         let now = http.clock.now();
         let token = token_request::redeem_device_code(http, registered, &code.device_code, key.clone(), now).await?;
-        let earlier = Earlier::of(&login.connector.tokens, Some(&login.key)).await;
-        let redeemer = Redeemer { http, tokens: &login.connector.tokens, registered, earlier: &earlier };
+        let earlier = Earlier::of(&login.connector, Some(&login.key)).await;
+        let redeemer = Redeemer { connector: &login.connector, registered, earlier: &earlier };
         let redeemed = redeemer.identified(attempt, token).await?;
         login.end(&redeemer, redeemed).await
     }

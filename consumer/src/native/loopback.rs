@@ -17,7 +17,8 @@ use crate::config::provider::LoopbackHost;
 use crate::connector::Connector;
 use crate::error::LoginError;
 use crate::login::attempt::Attempt;
-use crate::login::redeem::{Earlier, Redeemer};
+use crate::login::earlier::Earlier;
+use crate::login::redeem::Redeemer;
 use crate::login::request;
 
 /// The path of the redirect URI, unless another one is set.
@@ -220,13 +221,8 @@ impl LoopbackAttempt {
         let logins = login.connector.logins().clone();
         let ending = async move {
             let code = parameters.granted(&login.registered)?;
-            let earlier = Earlier::of(&login.connector.tokens, Some(&login.key)).await;
-            let redeemer = Redeemer {
-                http: login.connector.http(),
-                tokens: &login.connector.tokens,
-                registered: &login.registered,
-                earlier: &earlier,
-            };
+            let earlier = Earlier::of(&login.connector, Some(&login.key)).await;
+            let redeemer = Redeemer { connector: &login.connector, registered: &login.registered, earlier: &earlier };
             let redeemed = redeemer.redeem(&attempt, redirect_uri.as_str(), &code).await?;
             login.end(&redeemer, redeemed).await
         };

@@ -24,8 +24,9 @@ use crate::browser::user::User;
 use crate::client::ApiClient;
 use crate::error::LoginError;
 use crate::login::attempt::Attempt;
+use crate::login::earlier::Earlier;
 use crate::login::parameters::Parameters;
-use crate::login::redeem::{Earlier, Redeemed, Redeemer};
+use crate::login::redeem::{Redeemed, Redeemer};
 use crate::protocol::openid::identity::Identity;
 use crate::protocol::registered::Registered;
 
@@ -88,7 +89,7 @@ impl Login {
     /// What is known about an earlier token of the signed-in user.
     async fn earlier(&self) -> Earlier {
         let key = self.user.as_ref().and_then(|user| user.key(&self.registered.declared.name).ok());
-        Earlier::of(&self.oauth.connector.tokens, key.as_ref()).await
+        Earlier::of(&self.oauth.connector, key.as_ref()).await
     }
 
     /// Redeems the code, calls the hook, and stores the token.
@@ -100,12 +101,7 @@ impl Login {
         }
         let provider = self.registered.declared.name.clone();
         let code = self.parameters.granted(&self.registered)?;
-        let redeemer = Redeemer {
-            http: self.oauth.http(),
-            tokens: &self.oauth.connector.tokens,
-            registered: &self.registered,
-            earlier: &earlier,
-        };
+        let redeemer = Redeemer { connector: &self.oauth.connector, registered: &self.registered, earlier: &earlier };
         let before = Before { oauth: &self.oauth, registered: &self.registered, attempt: &self.attempt, redeemer };
         let redirect_uri = self.registered.redirect_uri();
         let Redeemed { mut token, identity } = redeemer.redeem(&self.attempt, redirect_uri, &code).await?;

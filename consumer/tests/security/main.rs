@@ -18,6 +18,7 @@ mod cached;
 mod callback;
 mod callback_errors;
 mod dead_token;
+mod failed_logins;
 mod faults;
 mod form_post;
 mod limits;

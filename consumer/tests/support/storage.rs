@@ -15,6 +15,10 @@ pub struct FragileStorage {
     /// How many more writes succeed before it becomes unavailable; 0 for no limit.
     pub writes_left: AtomicUsize,
     pub writes: AtomicUsize,
+    /// Whether the tokens of logins are rejected as too large.
+    pub full: AtomicBool,
+    /// Whether it has no lists.
+    pub unlistable: AtomicBool,
     /// What another process writes directly after the next read.
     pub meanwhile: Mutex<Option<Record>>,
 }
@@ -49,6 +53,9 @@ impl TokenStorage for FragileStorage {
     async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Result<Version, StorageError> {
         self.check()?;
         self.writes.fetch_add(1, Ordering::SeqCst);
+        if when == Precondition::Always && self.full.load(Ordering::SeqCst) {
+            return Err(StorageError::TooLarge { size: 1, limit: 0 });
+        }
         let done = self.memory.put(key, record, when).await;
         if self.writes_left.load(Ordering::SeqCst) > 0 && self.writes_left.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.switch(true);
@@ -63,6 +70,9 @@ impl TokenStorage for FragileStorage {
 
     async fn list(&self, filter: &Filter, page: PageRequest) -> Result<Page, StorageError> {
         self.check()?;
+        if self.unlistable.load(Ordering::SeqCst) {
+            return Err(StorageError::Unsupported("list"));
+        }
         self.memory.list(filter, page).await
     }
 
