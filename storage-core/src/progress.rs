@@ -62,7 +62,7 @@ pub(crate) struct Claim {
     /// because their clocks may differ.
     pub(crate) since: Timestamp,
     /// How long other processes respect the claim. Each of them measures this time on its own clock, from when it first
-    /// reads the claim.
+    /// reads the claim. In the storage of a request, it is measured from `since`.
     pub(crate) lease: Duration,
     pub(crate) tries: Tries,
 }

@@ -10,6 +10,8 @@ use crate::protocol::registered::Registered;
 
 /// How often a token may be replaced while it is being removed. Each refresh writes twice.
 const MAX_REMOVE_RETRIES: usize = 8;
+/// How many responses to deletions may be lost.
+const MAX_LOST: usize = 3;
 
 impl Connector {
     /// Deletes the token under this key, then revokes it at the provider if that has a revocation endpoint (RFC 7009).
@@ -134,7 +136,7 @@ impl Connector {
     /// revoked, because a retry no longer finds it.
     async fn remove(&self, key: &TokenKey) -> Result<(bool, Option<Token>), ConnectError> {
         // The last token whose deletion may have taken effect, and the error of that deletion.
-        let mut unanswered = None;
+        let (mut unanswered, mut lost) = (None, 0);
         for _ in 0..MAX_REMOVE_RETRIES {
             match (self.tokens.get(key).await, unanswered.take()) {
                 (Ok(Some(Versioned { value: token, version })), earlier) => {
@@ -142,8 +144,8 @@ impl Connector {
                         Ok(true) => return Ok((true, Some(token))),
                         // A refresh has replaced the token, or the earlier deletion took effect late.
                         Ok(false) => unanswered = earlier,
-                        Err(error @ TokensError::Storage(StorageError::Ambiguous { .. })) => {
-                            unanswered = Some((token, error));
+                        Err(error @ TokensError::Storage(StorageError::Ambiguous { .. })) if lost < MAX_LOST => {
+                            (unanswered, lost) = (Some((token, error)), lost + 1);
                         }
                         Err(error) => return Err(error.into()),
                     }
@@ -154,7 +156,8 @@ impl Connector {
                 (Ok(None) | Err(_), None) => break,
             }
         }
-        Ok((self.tokens.delete(key, None).await?, unanswered.map(|(token, _)| token)))
+        let removed = self.tokens.delete(key, None).await?;
+        Ok((removed || unanswered.is_some(), unanswered.map(|(token, _)| token)))
     }
 }
 

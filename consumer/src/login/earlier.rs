@@ -17,7 +17,7 @@ pub(crate) enum Earlier {
 }
 
 impl Earlier {
-    /// What is known at this moment. A login calls it before it redeems the code.
+    /// What is known at this moment, before the new token is stored.
     pub(crate) async fn of(connector: &Connector, key: Option<&TokenKey>) -> Self {
         let Some(key) = key else { return Self::Unknown };
         match connector.has_grant(key).await {

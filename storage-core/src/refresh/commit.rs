@@ -55,7 +55,7 @@ impl Refresh {
                             continue;
                         }
                     },
-                    Err(error) => self.serve_from_memory(&new, &error),
+                    Err(error) => self.serve_from_memory(&new, &old, &error),
                 },
                 Err(error) if is_final(&error) => {
                     let mut fewer = parts.fewer().map(|parts| (parts, parts.select(&old, &stored_token, &to_store)));
@@ -65,10 +65,11 @@ impl Refresh {
                         (parts, new) = (fewer, smaller);
                         continue;
                     }
+                    let refreshed = Refreshed::redeemed(new, &old);
                     self.mark_spent(old, version, &error).await;
-                    return Ok(Refreshed { token: new, redeemed: true });
+                    return Ok(refreshed);
                 }
-                Err(error) => self.serve_from_memory(&new, &error),
+                Err(error) => self.serve_from_memory(&new, &old, &error),
             }
             sleep(pause).await;
             pause = MAX_RETRY.min(pause * 2);
@@ -94,7 +95,7 @@ impl Refresh {
         let Token::OAuth2(token) = token else { return Next::Done(Err(RefreshError::WrongKind)) };
         let is_claimed = matches!(progress, Progress::Claimed(found) if found.id == claim);
         match Relation::of(&token, old, new) {
-            // A provider may issue the same token with a new expiry. It is not stored while the claim is.
+            // A provider may issue the same token with a new expiry. While the record contains the claim, that is not stored.
             Relation::Same if !is_claimed => {
                 self.observe_refresh(old, &token);
                 Next::Done(self.verify(old, redeemed, token, version).await)
@@ -106,7 +107,7 @@ impl Refresh {
                     self.release(&token, claim, version).await;
                 }
                 self.observe(&RefreshEvent::Adopted);
-                Next::Done(Ok(Refreshed { token, redeemed: false }))
+                Next::Done(Ok(Refreshed::found(token)))
             }
         }
     }
@@ -132,18 +133,19 @@ impl Refresh {
         let timed_out = |_| Verdict::Unverified { cause: "the verification timed out".to_owned() };
         let verdict = verdict.unwrap_or_else(timed_out);
         let event = match verdict {
-            Verdict::Accepted => return Ok(Refreshed { token: new, redeemed: true }),
+            Verdict::Accepted => return Ok(Refreshed::redeemed(new, old)),
             Verdict::Unverified { cause } => {
                 self.observe(&RefreshEvent::Unverified { cause });
-                return Ok(Refreshed { token: new, redeemed: true });
+                return Ok(Refreshed::redeemed(new, old));
             }
             Verdict::Ended => RefreshEvent::Dropped,
             Verdict::DifferentSubject { cause } => RefreshEvent::DifferentSubject { cause },
         };
+        // First, because the token may have been published while it could not be stored.
+        self.publish(Err(RefreshError::NotConnected));
         // The deletion is retried, because the next caller would get a token that must not be used.
         self.delete(&new, version).await;
         self.observe(&event);
-        self.publish(Err(RefreshError::NotConnected));
         let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
         Err(RefreshError::NotConnected)
     }
@@ -161,12 +163,16 @@ impl Refresh {
                         continue;
                     }
                     Ok(Some(_)) => StorageError::Conflict.into(),
-                    Ok(None) => return,
-                    Err(error) => error,
+                    Err(TokensError::Storage(
+                        error @ (StorageError::Unavailable { .. } | StorageError::Ambiguous { .. }),
+                    )) => error.into(),
+                    // The token is gone. What this process cannot read was written by another one.
+                    Ok(None) | Err(_) => return,
                 },
                 Err(error) => error,
             };
-            let gives_up = changes == MAX_CHANGES || is_final(&failed);
+            let is_contended = matches!(failed, TokensError::Storage(StorageError::Conflict));
+            let gives_up = is_contended || is_final(&failed);
             log_undeleted(&failed, gives_up);
             if gives_up {
                 return;
@@ -214,7 +220,7 @@ impl Refresh {
     }
 
     /// Publishes a token that could not be stored yet.
-    fn serve_from_memory(&self, new: &OAuth2Token, error: &TokensError) {
+    fn serve_from_memory(&self, new: &OAuth2Token, old: &OAuth2Token, error: &TokensError) {
         if self.outcome.borrow().is_none() {
             self.observe(&RefreshEvent::NotStored);
             tracing::error!(
@@ -222,7 +228,7 @@ impl Refresh {
                 error = error as &dyn std::error::Error,
                 "a refreshed token could not be stored; it is served from memory while the write is retried"
             );
-            self.publish(Ok(Refreshed { token: new.clone(), redeemed: true }));
+            self.publish(Ok(Refreshed::redeemed(new.clone(), old)));
         }
     }
 

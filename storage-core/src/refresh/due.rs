@@ -305,8 +305,8 @@ impl Pass {
         match outcome {
             Ok(found) => {
                 pace.failures = 0;
-                self.report.refreshed += u64::from(found.redeemed);
-                self.report.adopted += u64::from(!found.redeemed);
+                self.report.refreshed += u64::from(found.is_redeemed());
+                self.report.adopted += u64::from(!found.is_redeemed());
             }
             Err(error) => {
                 if matches!(error, RefreshError::BackingOff { .. }) {

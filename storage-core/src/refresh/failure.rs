@@ -90,7 +90,7 @@ impl Refresh {
             // Without a claim, another change of the record does not show that the refresh is obsolete. The refresh token
             // may have been sent, and is not sent again by this refresh.
             Ok(false) => {}
-            // The claim remains, and the process that takes it over will fail in the same way.
+            // The claim, or the pause in its place, remains. A later refresh will fail in the same way.
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,

@@ -69,7 +69,7 @@ impl Redeem for RedeemOnce {
         let mut token = token.clone();
         for _ in 0..MAX_GENERATIONS {
             let found = self.successor_of(&token).await?;
-            if found.redeemed || !found.token.is_expired_at(self.refresher.policy.clock.now()) {
+            if found.is_redeemed() || !found.token.is_expired_at(self.refresher.policy.clock.now()) {
                 self.purge();
                 return Ok(found.token);
             }
@@ -133,7 +133,7 @@ impl Redeem for LedgerProvider {
 impl RedeemOnce {
     /// Finds the successor of a token in the ledger, or redeems the token.
     async fn successor_of(&self, token: &OAuth2Token) -> Result<Refreshed, RedeemError> {
-        let generation = generation(token);
+        let (generation, replaced) = (generation(token), token.access_token.clone());
         let key = TokenKey::for_generation(&self.provider_name, URL_SAFE_NO_PAD.encode(generation))
             .map_err(|error| ledger_failed(&error))?;
         match self.ledger.put(&key, &without_extra(token), Precondition::Absent).await {
@@ -166,7 +166,7 @@ impl RedeemOnce {
                 "the ledger lost a token, and the token could not be stored again"
             );
         }
-        Ok(Refreshed { token, redeemed: true })
+        Ok(Refreshed { token, replaces: Some(replaced) })
     }
 
     /// What the error of a ledger entry means for the refresh token.

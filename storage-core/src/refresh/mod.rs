@@ -14,11 +14,11 @@
 //!
 //! * **The claim comes first.** It is written before the refresh token is sent. A storage that rejects writes is
 //!   detected while the refresh token is still unspent. Only the storage of a single request may have no room for a
-//!   claim. Other requests would not see it, so the refresh goes on without one.
+//!   claim. Other requests would not see it, so a short pause is written in its place.
 //! * **Claims are leases.** If the owner of a claim dies, another process takes over after the claim has stayed
 //!   unchanged for the length of its lease. The other process measures this time on its own clock, so clocks need not
 //!   agree. A token request always times out before its lease ends. Only a claim in the storage of a request is
-//!   measured from when it was written, because no request waits for long.
+//!   measured from when it was written, because no request waits for long. With a ledger, it is over at once.
 //! * **A logout or a new login takes precedence.** It changes the version, so the commit of a refresh in flight fails,
 //!   and its result is dropped.
 //! * **An outage of the storage loses no token.** If the storage fails after the refresh token was spent, the new token

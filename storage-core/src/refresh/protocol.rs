@@ -17,7 +17,7 @@ use super::single_flight::{RefreshResult, Refreshed};
 use super::{Lease, Redeem, RedeemError, RefreshError, RefreshEvent};
 use crate::error::{StorageError, TokensError};
 use crate::key::TokenKey;
-use crate::progress::{Claim, DeadReason, Progress, Stored, Tries};
+use crate::progress::{BackOff, Claim, DeadReason, Progress, Stored, Tries};
 use crate::record::{Version, Versioned};
 use crate::storage::Precondition;
 use crate::time::Timestamp;
@@ -87,7 +87,7 @@ impl Refresh {
         for _ in 0..MAX_CLAIMS {
             let claimed = match self.claim(unused.take()).instrument(tracing::debug_span!("claim")).await? {
                 Ok(claimed) => claimed,
-                Err(token) => return Ok(Refreshed { token, redeemed: false }),
+                Err(token) => return Ok(Refreshed::found(token)),
             };
             match self.redeem(claimed).instrument(tracing::debug_span!("redeem")).await? {
                 Next::Done(outcome) => return outcome,
@@ -176,8 +176,15 @@ impl Refresh {
                 Ok(_) | Err(TokensError::Storage(StorageError::Ambiguous { .. })) => own = Some(new),
                 // Other requests do not see a claim in the storage of this one, and it may leave no room for a claim.
                 Err(TokensError::Storage(StorageError::TooLarge { .. })) if self.is_request_bound() => {
-                    self.observe_takeover(takes_over);
-                    return Ok(Ok(Claimed { own: OwnClaim { is_stored: false, ..new }, old: token, tries, version }));
+                    match self.save_pause(&token, tries, version).await {
+                        Ok(version) => {
+                            self.observe_takeover(takes_over);
+                            let own = OwnClaim { is_stored: false, ..new };
+                            return Ok(Ok(Claimed { own, old: token, tries, version }));
+                        }
+                        Err(TokensError::Storage(StorageError::Conflict)) => takes_over = false,
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 // Another process wrote first, possibly to take over as well.
                 Err(TokensError::Storage(StorageError::Conflict)) => takes_over = false,
@@ -185,6 +192,16 @@ impl Refresh {
             }
         }
         Err(RefreshError::Busy)
+    }
+
+    /// Writes a short pause in place of a claim. Then the record has room for the states after a failure, without which
+    /// every request would send the refresh token again.
+    async fn save_pause(&self, token: &OAuth2Token, tries: Tries, version: Version) -> Result<Version, TokensError> {
+        let until = self.policy.clock.now().saturating_add(self.policy.lease());
+        let tries = Tries { failed: tries.failed.saturating_add(1), maybe_spent: true, ..tries };
+        let progress = Progress::BackingOff(BackOff { until, cause: String::new(), tries });
+        let stored = Stored { token: Token::OAuth2(token.clone()), progress };
+        self.tokens.save(&self.key, &stored, Precondition::Version(version)).await
     }
 
     /// Whether the record belongs to one request, and other requests do not see what this one writes.
@@ -196,7 +213,7 @@ impl Refresh {
     /// never show the new token.
     ///
     /// The claim was sent to the browser, so the response of its owner was sent, and the owner can no longer store a
-    /// token. With a ledger, the ledger's own claim prevents that the refresh token is redeemed twice. Without one, the
+    /// token. With a ledger, the ledger's own claim prevents the refresh token from being redeemed twice. Without one, the
     /// owner may still redeem it until its lease ends, which is later than its token request times out.
     fn is_over_in_a_request(&self, claim: &Claim, now: Timestamp) -> bool {
         self.is_request_bound() && (self.has_ledger || claim.looks_abandoned(now))
@@ -269,7 +286,7 @@ impl Refresh {
 /// The outcome in a span. Dashboards depend on these names.
 fn name_of(outcome: &RefreshResult) -> &'static str {
     match outcome {
-        Ok(refreshed) if refreshed.redeemed => "refreshed",
+        Ok(refreshed) if refreshed.is_redeemed() => "refreshed",
         Ok(_) => "adopted",
         Err(RefreshError::NotConnected) => "not_connected",
         Err(RefreshError::NeedsAuthorization { .. }) => "needs_authorization",

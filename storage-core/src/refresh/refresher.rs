@@ -161,7 +161,9 @@ impl Refresher {
             return Ok(token);
         }
         let (token, progress, _) = match load(tokens, key).await {
-            Err(error @ RefreshError::Storage(_)) => return self.unstored_token(tokens, key).ok_or(error),
+            Err(error @ RefreshError::Storage(_)) => {
+                return self.unstored(tokens, key).map(|unstored| unstored.token).ok_or(error);
+            }
             found => found?,
         };
         if let Progress::Dead { reason: DeadReason::Rejected, since } = progress {
@@ -169,11 +171,11 @@ impl Refresher {
         }
         let now = self.policy.clock.now();
         let is_due = self.policy.is_due(&token, now, self.policy.margin);
-        // A new token replaces the token under its claim, which the API may have rejected. Without a claim, the stored
-        // token may be of a newer login.
-        let may_be_replaced = is_due || matches!(progress, Progress::Claimed(_));
-        if let Some(unstored) = self.unstored_token(tokens, key).filter(|_| may_be_replaced) {
-            return Ok(unstored);
+        // The API may have rejected a token that is not due. Only the token that was redeemed is replaced, because
+        // another one may be of a newer login.
+        let is_replaced = |unstored: &Refreshed| is_due || unstored.replaces.as_ref() == Some(&token.access_token);
+        if let Some(unstored) = self.unstored(tokens, key).filter(is_replaced) {
+            return Ok(unstored.token);
         }
         if !is_due {
             return Ok(token);
@@ -210,7 +212,7 @@ impl Refresher {
         tokens.cached(key).filter(|token| match &**token {
             Token::OAuth2(token) => {
                 let is_due = self.policy.is_due(token, self.policy.clock.now(), self.policy.margin);
-                !is_due && self.unstored_token(tokens, key).is_none()
+                !is_due && self.unstored(tokens, key).is_none()
             }
             Token::OAuth1(_) => true,
         })
@@ -273,7 +275,7 @@ impl Refresher {
                 match found {
                     // No refresh can return a better token than one that was just redeemed, even one without a
                     // lifetime.
-                    Some(Ok(found)) if found.redeemed && is_new || need.is_met_by(&found.token, &self.policy) => {
+                    Some(Ok(found)) if found.is_redeemed() && is_new || need.is_met_by(&found.token, &self.policy) => {
                         return Ok(found);
                     }
                     Some(Err(error)) => return Err(error),
@@ -287,8 +289,9 @@ impl Refresher {
     }
 
     /// A token that only this process has, because the storage has not accepted it yet.
-    fn unstored_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
-        self.in_flight.unstored_token(tokens, key).filter(|token| Need::Unexpired.is_met_by(token, &self.policy))
+    fn unstored(&self, tokens: &Tokens, key: &TokenKey) -> Option<Refreshed> {
+        let refreshed = self.in_flight.unstored_token(tokens, key)?;
+        Need::Unexpired.is_met_by(&refreshed.token, &self.policy).then_some(refreshed)
     }
 
     /// Joins the refresh of this key, or starts one.

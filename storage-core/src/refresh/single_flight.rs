@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::RefreshError;
 use crate::key::TokenKey;
+use crate::secret::Secret;
 use crate::storage::TokenStorage;
 use crate::token::OAuth2Token;
 use crate::tokens::Tokens;
@@ -23,8 +24,24 @@ pub(super) type RefreshResult = Result<Refreshed, RefreshError>;
 #[derive(Clone)]
 pub(super) struct Refreshed {
     pub(super) token: OAuth2Token,
-    /// Whether this refresh received the token from the provider. Otherwise it found the token in the storage.
-    pub(super) redeemed: bool,
+    /// The access token that it replaces, if this refresh received the token from the provider. Otherwise it found the
+    /// token in the storage.
+    pub(super) replaces: Option<Secret>,
+}
+
+impl Refreshed {
+    /// The token that the provider issued for this one.
+    pub(super) fn redeemed(token: OAuth2Token, old: &OAuth2Token) -> Self {
+        Self { token, replaces: Some(old.access_token.clone()) }
+    }
+
+    pub(super) fn found(token: OAuth2Token) -> Self {
+        Self { token, replaces: None }
+    }
+
+    pub(super) fn is_redeemed(&self) -> bool {
+        self.replaces.is_some()
+    }
 }
 
 /// The refreshes in flight in this process.
@@ -111,13 +128,13 @@ impl InFlight {
     /// The new token of a refresh that is still in flight because the storage has not accepted the token yet.
     ///
     /// This is called for every use of a token. It takes no lock while no refresh is in flight.
-    pub(super) fn unstored_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<OAuth2Token> {
+    pub(super) fn unstored_token(&self, tokens: &Tokens, key: &TokenKey) -> Option<Refreshed> {
         if self.size.load(Ordering::Acquire) == 0 {
             return None;
         }
         let flight = FlightKey::new(tokens, key);
         let outcome = self.refreshes().get(&flight)?.borrow().clone();
-        outcome?.ok().filter(|refreshed| refreshed.redeemed).map(|refreshed| refreshed.token)
+        outcome?.ok().filter(Refreshed::is_redeemed)
     }
 
     /// Waits until no refresh is in flight.

@@ -94,7 +94,8 @@ async fn token_is_refreshed_in_a_cookie_without_room_for_a_claim() {
 async fn failure_is_stored_without_its_cause_if_there_is_no_room() {
     let (bench, request) = expired_request().await;
     bench.provider.script([Behavior::Refuse { retry_after: Some(Duration::from_secs(60)) }]);
-    request.storage.next_writes([Fault::TooLarge, Fault::TooLarge]);
+    // The claim, the pause in its place, and the failure.
+    request.storage.next_writes([Fault::TooLarge, Fault::None, Fault::TooLarge]);
     for _ in 0..2 {
         let error = request.usable().await.unwrap_err();
         assert!(matches!(error, RefreshError::BackingOff { .. }), "{error:?}");
@@ -119,6 +120,16 @@ async fn unclaimed_refresh_token_is_sent_once() {
 }
 
 /// In a shared storage, a claim proves that the storage accepts the new token.
+/// Without room for a failure, every request would send the refresh token again.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_if_a_cookie_has_no_room_for_a_failure() {
+    let (bench, request) = expired_request().await;
+    request.storage.next_writes([Fault::TooLarge, Fault::TooLarge]);
+    let error = request.usable().await.unwrap_err();
+    assert!(matches!(error, RefreshError::Storage(_)), "{error:?}");
+    assert_eq!(bench.provider.calls_and_replays(), (0, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_if_a_shared_storage_rejects_the_claim() {
     let bench = Bench::expired().await;

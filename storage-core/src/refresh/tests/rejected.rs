@@ -12,6 +12,7 @@ use super::storage::Fault;
 use crate::Cache;
 use crate::progress::{Progress, Stored};
 use crate::refresh::{ConnectionState, DeadReason, RefreshError, RefreshEvent, Rejection};
+use crate::token::Token;
 
 const BOTH: [Rejection; 2] = [Rejection::Unexplained, Rejection::InvalidToken];
 
@@ -209,7 +210,14 @@ async fn unstored_token_is_used_instead_of_the_rejected_one() {
     assert_eq!(bench.access().await, "access-0-0");
     assert_eq!(process.usable().await.unwrap(), "access-0-1");
 
-    // A new login takes precedence, and so does a logout.
+    // A new login takes precedence, even if it retains the refresh token and its claim, and so does a logout.
+    let mut claimed = bench.stored().await.unwrap().value;
+    assert!(matches!(claimed.progress, Progress::Claimed(_)));
+    if let Token::OAuth2(token) = &mut claimed.token {
+        token.access_token = "of a login".into();
+    }
+    bench.store(&claimed).await;
+    assert_eq!(process.usable().await.unwrap(), "of a login");
     bench.login().await;
     assert_eq!(process.usable().await.unwrap(), "access-1-0");
     bench.logout().await;

@@ -7,7 +7,9 @@ use tokio::time::sleep;
 
 use super::bench::{Bench, Process};
 use super::edits::edit;
+use crate::record::Record;
 use crate::refresh::{RefreshError, Verdict};
+use crate::storage::{Precondition, TokenStorage as _};
 
 /// The record has another version after the verification, and still contains the token.
 #[tokio::test(start_paused = true)]
@@ -32,6 +34,16 @@ async fn login_during_a_verification_stays() {
     assert!(matches!(caller.await.unwrap(), Err(RefreshError::NotConnected)));
     process.finish().await;
     assert_eq!(bench.access().await, "access-1-0");
+}
+
+/// A process with a newer version or another key may write during the verification.
+#[tokio::test(start_paused = true)]
+async fn unreadable_record_during_a_verification_stays() {
+    let (bench, process, caller) = verifying(Verdict::Ended).await;
+    bench.shared.put(&bench.key, &Record::new("unreadable"), Precondition::Always).await.unwrap();
+    assert!(matches!(caller.await.unwrap(), Err(RefreshError::NotConnected)));
+    process.finish().await;
+    assert_eq!(bench.shared.get(&bench.key).await.unwrap().unwrap().value.payload, b"unreadable");
 }
 
 /// A refresh whose token is stored, and is being verified.
