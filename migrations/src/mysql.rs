@@ -25,16 +25,20 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// applied migration differs from the file of this release.
 ///
 /// # Cancel safety
-/// If this future is dropped, close the connection, because it has a lock and may have another `wsrep_sync_wait`. The
-/// next call continues.
+/// If this future is dropped, close the connection, because it has a lock and may have another `autocommit` and
+/// `wsrep_sync_wait`. The next call continues.
 pub async fn migrate_mysql(connection: &mut MySqlConnection, table: &TableName) -> Result<(), MigrateError> {
     // The name of a lock is short and belongs to the whole server, so it contains a checksum of the table's name. Two
     // tables with the same checksum only wait for each other.
     const LOCK: &str = "SELECT GET_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))), 60)";
+    // Without autocommit, the record of an applied migration would be lost with the connection.
+    const AUTOCOMMIT: &str = "SET @oauth_dance_autocommit = @@autocommit, SESSION autocommit = 1";
+    const AUTOCOMMIT_AS_BEFORE: &str = "SET SESSION autocommit = @oauth_dance_autocommit";
     const UNLOCK: &str = "SELECT RELEASE_LOCK(CONCAT('oauth-dance ', CRC32(CONCAT_WS('.', DATABASE(), ?))))";
 
     let waited = wait_for_nodes(connection).await?;
     if !is_current(Dialect::MySql, connection, table).await? {
+        sqlx::raw_sql(AUTOCOMMIT).execute(&mut *connection).await?;
         let name = table.to_string();
         let locked: Option<i64> = sqlx::query_scalar(LOCK).bind(&name).fetch_one(&mut *connection).await?;
         if locked != Some(1) {
@@ -42,6 +46,7 @@ pub async fn migrate_mysql(connection: &mut MySqlConnection, table: &TableName) 
         }
         let applied = apply_until_current(connection, table).await;
         sqlx::query(UNLOCK).bind(&name).execute(&mut *connection).await?;
+        sqlx::raw_sql(AUTOCOMMIT_AS_BEFORE).execute(&mut *connection).await?;
         applied?;
     }
     if let Some(before) = waited {

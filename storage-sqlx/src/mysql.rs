@@ -122,9 +122,10 @@ impl MySqlStorage {
 
     /// Uses a pool of the application, so that tokens and application share their connections. Does not connect yet.
     ///
-    /// Set `innodb_lock_wait_timeout` on the connections to less than the timeout of an operation, so that the server
-    /// reports a lock before the storage gives up. Leave `test_before_acquire` on, because a write on a closed
-    /// connection is ambiguous.
+    /// Set `innodb_lock_wait_timeout` and `lock_wait_timeout` on the connections to less than the timeout of an
+    /// operation, so that the server reports a lock before the storage gives up. Otherwise a write that waits for a
+    /// lock may take effect long after its call has returned. Leave `test_before_acquire` on, because a write on a
+    /// closed connection is ambiguous. With `autocommit = 0`, every operation is [`StorageError::Misconfigured`].
     pub fn from_pool(pool: MySqlPool) -> Self {
         Self::on(Connections::Application(pool))
     }
@@ -167,7 +168,8 @@ impl MySqlStorage {
         let mut connection = self.engine.writers().acquire().await.map_err(unchanged::<MySql>)?;
         // The connection is never marked clean, so it is closed in any case. It has another time limit, and a lock if
         // this future is dropped.
-        let no_limit = "SET SESSION innodb_lock_wait_timeout = DEFAULT /*M!100100 , max_statement_time = 0 */";
+        let no_limit = "SET SESSION innodb_lock_wait_timeout = DEFAULT, lock_wait_timeout = DEFAULT \
+            /*M!100100 , max_statement_time = 0 */";
         sqlx::raw_sql(no_limit).execute(connection.get()).await.map_err(unchanged::<MySql>)?;
         migrate_mysql(connection.get(), self.engine.table()).await.map_err(migration::<MySql>)
     }
@@ -225,6 +227,13 @@ impl MySqlStorage {
         });
         let server = settings.await.map_err(|_| StorageError::unavailable(TimedOut))?.map_err(unchanged::<MySql>)?;
         self.limit.lower(server.max_payload());
+        if !server.commits() {
+            return Err(StorageError::Misconfigured {
+                advice: "set `autocommit = 1` on the server, or on the connections of the pool in its `after_connect`"
+                    .to_owned(),
+                source: "autocommit is off, so nothing would commit a write".into(),
+            });
+        }
         Ok(server.reads())
     }
 }
@@ -319,6 +328,9 @@ impl Dialect for MySql {
             1049 => ErrorClass::Misconfigured("there is no database of this name; create it, or correct the URL"),
             1153 => ErrorClass::Misconfigured("raise the server's max_allowed_packet to 16 MiB"),
             1290 | 1836 => ErrorClass::ReadOnly("the server is read-only; name the primary in the URL"),
+            1792 => ErrorClass::Misconfigured(
+                "transactions of this user are read-only; turn transaction_read_only (tx_read_only) off",
+            ),
             // This includes 1047, of a Galera node that is not connected to the cluster.
             _ => ErrorClass::Unavailable,
         }

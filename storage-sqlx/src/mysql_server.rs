@@ -28,6 +28,8 @@ pub(crate) struct Server {
     galera: bool,
     /// `wsrep_sync_wait` of the connection.
     sync_wait: u64,
+    /// Whether each statement of the connection commits by itself.
+    autocommit: bool,
     mariadb: bool,
 }
 
@@ -38,7 +40,7 @@ impl Server {
     /// The error of sqlx.
     pub(crate) async fn query(connection: &mut MySqlConnection) -> Result<Self, sqlx::Error> {
         const SETTINGS: &str = "SHOW VARIABLES WHERE Variable_name IN \
-            ('max_allowed_packet', 'version', 'wsrep_on', 'wsrep_sync_wait')";
+            ('max_allowed_packet', 'version', 'wsrep_on', 'wsrep_sync_wait', 'autocommit')";
 
         // Not prepared, because older servers and proxies accept it only as text.
         let rows: Vec<MySqlRow> = sqlx::raw_sql(SETTINGS).fetch_all(connection).await?;
@@ -49,6 +51,7 @@ impl Server {
             packet: number("max_allowed_packet").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX),
             galera: value("wsrep_on").is_some_and(|value| value == "ON" || value == "1"),
             sync_wait: number("wsrep_sync_wait").unwrap_or_default(),
+            autocommit: value("autocommit").is_none_or(|value| value != "OFF" && value != "0"),
             mariadb: value("version").is_some_and(|version| version.contains("MariaDB")),
         })
     }
@@ -56,6 +59,11 @@ impl Server {
     /// The maximum size of a payload that fits one packet.
     pub(crate) fn max_payload(&self) -> usize {
         MAX_PAYLOAD.min(self.packet.saturating_sub(PACKET_OVERHEAD))
+    }
+
+    /// Whether each statement commits by itself. Otherwise nothing would commit a write, and it would be lost.
+    pub(crate) fn commits(&self) -> bool {
+        self.autocommit
     }
 
     /// Whether statements see the acknowledged writes of other nodes.
@@ -104,7 +112,8 @@ impl PayloadLimit {
     }
 }
 
-/// Configures a new connection: time limits for statements, and on Galera the wait for other nodes.
+/// Configures a new connection: time limits for statements and locks, a commit after each statement, and on Galera the
+/// wait for other nodes. A metadata lock has a limit of its own, which is a year by default.
 ///
 /// # Errors
 /// The error of sqlx.
@@ -115,9 +124,10 @@ pub(crate) async fn set_up(connection: &mut MySqlConnection, limit: &PayloadLimi
         if server.galera { format!(", wsrep_sync_wait = {}", server.sync_wait | SYNC_WAIT_ALL) } else { String::new() };
     // Only MariaDB executes the text between /*M! and */.
     let settings = format!(
-        "SET SESSION innodb_lock_wait_timeout = {}{causal} /*M!100100 , max_statement_time = {} */",
-        STATEMENT_TIMEOUT.as_secs() / 2,
-        STATEMENT_TIMEOUT.as_secs(),
+        "SET SESSION autocommit = 1, innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}{causal} \
+         /*M!100100 , max_statement_time = {statement} */",
+        lock = STATEMENT_TIMEOUT.as_secs() / 2,
+        statement = STATEMENT_TIMEOUT.as_secs(),
     );
     sqlx::raw_sql(AssertSqlSafe(settings)).execute(connection).await?;
     Ok(())
@@ -127,7 +137,7 @@ pub(crate) async fn set_up(connection: &mut MySqlConnection, limit: &PayloadLimi
 mod tests {
     use super::*;
 
-    const PLAIN: Server = Server { packet: 16 << 20, galera: false, sync_wait: 0, mariadb: true };
+    const PLAIN: Server = Server { packet: 16 << 20, galera: false, sync_wait: 0, autocommit: true, mariadb: true };
 
     #[test]
     fn max_payload_leaves_space_in_the_packet() {

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use cases::key;
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage};
-use oauth_dance_sqlx::{MAX_PAYLOAD, MySqlStorage};
+use oauth_dance_sqlx::{MAX_PAYLOAD, MigrationState, MySqlStorage};
 use private_server::PrivateServer;
+use sqlx::mysql::MySqlPoolOptions;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, MySqlPool};
 
 fn mariadb(options: &str) -> Option<PrivateServer> {
@@ -113,6 +114,57 @@ async fn read_only_server_is_reported() {
     assert!(advice(refused).contains("read-only"));
     sqlx::raw_sql("SET GLOBAL read_only = 0").execute(&mut administrator).await.unwrap();
     storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+}
+
+#[tokio::test]
+async fn writes_are_committed_without_autocommit() {
+    let Some(server) = mariadb("--autocommit=0") else { return };
+    let theirs = MySqlStorage::from_pool(MySqlPool::connect(&server.url).await.unwrap());
+    theirs.migrate().await.unwrap();
+    let own = MySqlStorage::connect(&server.url).await.unwrap();
+    assert!(own.migrations().await.unwrap().iter().all(|migration| migration.state == MigrationState::Applied));
+    own.put(&key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
+    let other = MySqlStorage::connect(&server.url).await.unwrap();
+    assert!(other.get(&key("alice")).await.unwrap().is_some());
+    assert!(other.delete(&key("alice"), None).await.unwrap());
+    assert!(own.get(&key("alice")).await.unwrap().is_none());
+
+    assert!(advice(theirs.put(&key("bob"), &Record::new("x"), Precondition::Always).await).contains("autocommit"));
+    assert!(advice(theirs.get(&key("bob")).await).contains("autocommit"));
+    let commits = MySqlPoolOptions::new().after_connect(|connection, _| {
+        Box::pin(async move { sqlx::raw_sql("SET autocommit = 1").execute(connection).await.map(drop) })
+    });
+    let theirs = MySqlStorage::from_pool(commits.connect(&server.url).await.unwrap());
+    theirs.put(&key("bob"), &Record::new("x"), Precondition::Always).await.unwrap();
+    assert!(other.get(&key("bob")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn read_only_transactions_are_reported() {
+    let Some(server) = mariadb("") else { return };
+    let storage = MySqlStorage::connect(&server.url).await.unwrap();
+    storage.migrate().await.unwrap();
+    let mut administrator = MySqlConnection::connect(&server.url).await.unwrap();
+    sqlx::raw_sql("SET GLOBAL tx_read_only = 1").execute(&mut administrator).await.unwrap();
+    let storage = MySqlStorage::connect(&server.url).await.unwrap();
+    let refused = storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await;
+    assert!(advice(refused).contains("tx_read_only"));
+}
+
+/// A backup holds a global read lock, as `FLUSH TABLES WITH READ LOCK` does.
+#[tokio::test]
+async fn write_during_a_backup_has_no_late_effect() {
+    let Some(server) = mariadb("") else { return };
+    let storage = MySqlStorage::connect(&server.url).await.unwrap();
+    storage.migrate().await.unwrap();
+    let mut backup = MySqlConnection::connect(&server.url).await.unwrap();
+    sqlx::raw_sql("FLUSH TABLES WITH READ LOCK").execute(&mut backup).await.unwrap();
+    let refused = storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap_err();
+    assert!(matches!(&refused, StorageError::Unavailable { .. }), "{refused:?}");
+    assert!(format!("{refused:?}").contains("Lock wait timeout"), "{refused:?}");
+    sqlx::raw_sql("UNLOCK TABLES").execute(&mut backup).await.unwrap();
+    assert!(storage.get(&key("alice")).await.unwrap().is_none());
+    storage.put(&key("alice"), &Record::new("y"), Precondition::Absent).await.unwrap();
 }
 
 /// A proxy closes connections after two seconds, and the next write succeeds.
