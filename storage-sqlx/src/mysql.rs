@@ -229,8 +229,7 @@ impl MySqlStorage {
         self.limit.lower(server.max_payload());
         if !server.commits() {
             return Err(StorageError::Misconfigured {
-                advice: "set `autocommit = 1` on the server, or on the connections of the pool in its `after_connect`"
-                    .to_owned(),
+                advice: "set `autocommit = 1` on the server, or on the connections of the pool".to_owned(),
                 source: "autocommit is off, so nothing would commit a write".into(),
             });
         }
@@ -309,31 +308,7 @@ impl Dialect for MySql {
 
     fn classify(error: &dyn DatabaseError) -> ErrorClass {
         let number = error.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
-        match number {
-            // The record has changed since it was read, a lock wait timeout, a deadlock, or a rollback by Group
-            // Replication.
-            1020 | 1205 | 1213 | 3101 => ErrorClass::Busy,
-            // A Galera node rolled the statement back: the commit failed with InnoDB's code for a deadlock.
-            1180 if error.message().contains("149") => ErrorClass::Busy,
-            // The server was shut down during the statement, closed the connection, or failed during a commit.
-            1053 | 1152 | 1158..=1161 | 1180 | 1184 | 1927 => ErrorClass::Broken,
-            1054 | 1146 => ErrorClass::Misconfigured(RUN_MIGRATIONS),
-            1064 | 1235 | 1305 => ErrorClass::Unknown,
-            1142 | 1143 | 1370 => {
-                ErrorClass::Misconfigured("the database user lacks a privilege on the table; grant it")
-            }
-            1044 | 1045 | 1698 => {
-                ErrorClass::Misconfigured("the server rejects this user or password; correct them in the URL")
-            }
-            1049 => ErrorClass::Misconfigured("there is no database of this name; create it, or correct the URL"),
-            1153 => ErrorClass::Misconfigured("raise the server's max_allowed_packet to 16 MiB"),
-            1290 | 1836 => ErrorClass::ReadOnly("the server is read-only; name the primary in the URL"),
-            1792 => ErrorClass::Misconfigured(
-                "transactions of this user are read-only; turn transaction_read_only (tx_read_only) off",
-            ),
-            // This includes 1047, of a Galera node that is not connected to the cluster.
-            _ => ErrorClass::Unavailable,
-        }
+        class_of(number, error.message())
     }
 
     fn changed(done: &MySqlQueryResult) -> u64 {
@@ -342,4 +317,52 @@ impl Dialect for MySql {
 
     run_prepared!();
     read_columns!();
+}
+
+/// Classifies an error by its number. The numbers from 2000 to 2999 are those of a client, so they come from a proxy.
+fn class_of(number: u16, message: &str) -> ErrorClass {
+    match number {
+        // The record has changed since it was read, a lock wait timeout, a deadlock, or a rollback by Group
+        // Replication.
+        1020 | 1205 | 1213 | 3101 => ErrorClass::Busy,
+        // A Galera node rolled the statement back: the commit failed with InnoDB's code for a deadlock.
+        1180 if message.contains("149") => ErrorClass::Busy,
+        // The server was shut down during the statement, closed the connection, or failed during a commit.
+        1053 | 1152 | 1158..=1161 | 1180 | 1184 | 1927 | 3169 => ErrorClass::Broken,
+        // A proxy could not connect to the server, so the statement was not sent.
+        2001..=2005 => ErrorClass::Unavailable,
+        // A proxy lost the server, or does not say what happened.
+        1105 | 2000..=2999 => ErrorClass::Broken,
+        1054 | 1146 => ErrorClass::Misconfigured(RUN_MIGRATIONS),
+        1064 | 1235 | 1305 => ErrorClass::Unknown,
+        1142 | 1143 | 1370 => ErrorClass::Misconfigured("the database user lacks a privilege on the table; grant it"),
+        1044 | 1045 | 1698 => {
+            ErrorClass::Misconfigured("the server rejects this user or password; correct them in the URL")
+        }
+        1049 => ErrorClass::Misconfigured("there is no database of this name; create it, or correct the URL"),
+        1153 => ErrorClass::Misconfigured("raise the server's max_allowed_packet to 16 MiB"),
+        1290 | 1836 => ErrorClass::ReadOnly("the server is read-only; name the primary in the URL"),
+        1792 => ErrorClass::Misconfigured(
+            "transactions of this user are read-only; turn transaction_read_only (tx_read_only) off",
+        ),
+        // The server has rolled the statement back. This includes 1047, of a Galera node that is not connected to the
+        // cluster, and 9001, of a ProxySQL that has no connection for the statement.
+        _ => ErrorClass::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_proxies_are_classified_by_what_was_sent() {
+        for number in [1053, 1105, 1180, 1927, 2006, 2013, 3169] {
+            assert_eq!(class_of(number, ""), ErrorClass::Broken, "{number}");
+        }
+        for number in [1040, 1047, 1317, 1969, 2002, 2003, 3024, 4031, 9001] {
+            assert_eq!(class_of(number, ""), ErrorClass::Unavailable, "{number}");
+        }
+        assert_eq!(class_of(1180, "Got error 149 during COMMIT"), ErrorClass::Busy);
+    }
 }

@@ -9,7 +9,9 @@
 use std::sync::atomic::AtomicBool;
 
 use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgQueryResult, Postgres};
+use sqlx::postgres::{
+    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgQueryResult, PgSeverity, Postgres,
+};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, raw_sql};
 
 use crate::dialect::{Bind, Dialect, StatementResult, collect, execute_prepared, read_columns};
@@ -48,27 +50,8 @@ impl Dialect for Postgres {
     };
 
     fn classify(error: &dyn DatabaseError) -> ErrorClass {
-        let code = error.code().unwrap_or_default();
-        match &*code {
-            // Serialization failure, deadlock, lock not available.
-            "40001" | "40P01" | "55P03" => ErrorClass::Busy,
-            // The server was shut down or crashed during the statement, or ended an idle session.
-            "57P01" | "57P02" | "57P05" => ErrorClass::Broken,
-            // The only division by zero is the one in `only_primary`.
-            "25006" | "22012" => ErrorClass::ReadOnly(READ_ONLY),
-            "42P01" => ErrorClass::Misconfigured(NO_TABLE),
-            "3F000" => ErrorClass::Misconfigured(NO_SCHEMA),
-            "42703" | "42804" | "42809" | "42883" | "42P07" | "42P10" => ErrorClass::Misconfigured(ANOTHER_TABLE),
-            "42501" => ErrorClass::Misconfigured(NO_PRIVILEGE),
-            "28000" | "28P01" => ErrorClass::Misconfigured(
-                "the server rejects this user, password or client host (pg_hba.conf); correct the URL or the server",
-            ),
-            "3D000" => ErrorClass::Misconfigured("there is no database of this name; create it, or correct the URL"),
-            "26000" | "42P05" => ErrorClass::Misconfigured(UNTRACKED_STATEMENTS),
-            "08P01" => protocol_violation(error.message()),
-            _ if code.starts_with("08") => ErrorClass::Broken,
-            _ => ErrorClass::Unavailable,
-        }
+        let severity = error.try_downcast_ref::<PgDatabaseError>().map_or(PgSeverity::Error, PgDatabaseError::severity);
+        class_of(severity, &error.code().unwrap_or_default(), error.message())
     }
 
     fn changed(done: &PgQueryResult) -> u64 {
@@ -130,6 +113,39 @@ impl Dialect for Postgres {
     }
 
     read_columns!();
+}
+
+/// Classifies an error by its severity and code.
+fn class_of(severity: PgSeverity, code: &str, message: &str) -> ErrorClass {
+    match code {
+        // Serialization failure, deadlock, lock not available.
+        "40001" | "40P01" | "55P03" => ErrorClass::Busy,
+        // The server was shut down or crashed during the statement, or ended an idle session.
+        "57P01" | "57P02" | "57P05" => ErrorClass::Broken,
+        // The only division by zero is the one in `only_primary`.
+        "25006" | "22012" => ErrorClass::ReadOnly(READ_ONLY),
+        "42P01" => ErrorClass::Misconfigured(NO_TABLE),
+        "3F000" => ErrorClass::Misconfigured(NO_SCHEMA),
+        "42703" | "42804" | "42809" | "42883" | "42P07" | "42P10" => ErrorClass::Misconfigured(ANOTHER_TABLE),
+        "42501" => ErrorClass::Misconfigured(NO_PRIVILEGE),
+        "28000" | "28P01" => ErrorClass::Misconfigured(
+            "the server rejects this user, password or client host (pg_hba.conf); correct the URL or the server",
+        ),
+        "3D000" => ErrorClass::Misconfigured("there is no database of this name; create it, or correct the URL"),
+        "26000" | "42P05" => ErrorClass::Misconfigured(UNTRACKED_STATEMENTS),
+        "08P01" => protocol_violation(message),
+        // Too many connections, and a server that is starting or stopping. The statement was not executed.
+        "53300" | "57P03" => ErrorClass::Unavailable,
+        // A pooler had no connection for the statement.
+        _ if message.contains("could not get connection from the pool") => ErrorClass::Unavailable,
+        // The commit may have happened before the connection, the server or a pooler failed. PgCat and Pgpool report
+        // a lost server with the codes of system errors (58) and internal errors (XX).
+        "40003" => ErrorClass::Broken,
+        _ if ["08", "58", "XX"].iter().any(|class| code.starts_with(class)) => ErrorClass::Broken,
+        _ if matches!(severity, PgSeverity::Fatal | PgSeverity::Panic) => ErrorClass::Broken,
+        // The server has rolled the statement back.
+        _ => ErrorClass::Unavailable,
+    }
 }
 
 /// Sends one message. Its text is safe: it consists of constants, a table name of letters, digits and underscores, and
@@ -202,6 +218,32 @@ const UNTRACKED_STATEMENTS: &str = "a pooler does not track prepared statements;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn effect_is_unknown_unless_the_server_rolled_back() {
+        use PgSeverity::{Error, Fatal, Panic};
+
+        for (severity, code) in [
+            (Fatal, "58000"),
+            (Error, "58030"),
+            (Error, "XX000"),
+            (Panic, "53100"),
+            (Panic, "58030"),
+            (Fatal, "57P01"),
+            (Fatal, "25P04"),
+            (Error, "40003"),
+            (Fatal, "08006"),
+        ] {
+            assert_eq!(class_of(severity, code, ""), ErrorClass::Broken, "{severity:?} {code}");
+        }
+        for (severity, code) in
+            [(Fatal, "53300"), (Fatal, "57P03"), (Error, "53100"), (Error, "57014"), (Error, "22P02")]
+        {
+            assert_eq!(class_of(severity, code, ""), ErrorClass::Unavailable, "{severity:?} {code}");
+        }
+        let no_connection = class_of(Fatal, "58000", "could not get connection from the pool - AllServersDown");
+        assert_eq!(no_connection, ErrorClass::Unavailable);
+    }
 
     #[test]
     fn pgbouncer_errors_are_classified_by_message() {

@@ -30,17 +30,7 @@ impl Dialect for Sqlite {
 
     fn classify(error: &dyn DatabaseError) -> ErrorClass {
         let code = error.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or_default();
-        // The low byte is the result code. The other bytes extend it.
-        match code & 0xff {
-            1 if error.message().starts_with("no such") => ErrorClass::Misconfigured(RUN_MIGRATIONS),
-            5 | 6 => ErrorClass::Busy,
-            8 => ErrorClass::Misconfigured("the database file or its folder is read-only; correct the permissions"),
-            11 | 26 => ErrorClass::Misconfigured(
-                "the file is damaged or not a SQLite database; check the path, or restore a backup",
-            ),
-            14 => ErrorClass::Misconfigured("the database file cannot be opened; check its path and permissions"),
-            _ => ErrorClass::Unavailable,
-        }
+        class_of(code, error.message())
     }
 
     fn changed(done: &SqliteQueryResult) -> u64 {
@@ -49,4 +39,36 @@ impl Dialect for Sqlite {
 
     run_prepared!();
     read_columns!();
+}
+
+/// Classifies an error by its code.
+fn class_of(code: u32, message: &str) -> ErrorClass {
+    // The low byte is the result code. The other bytes extend it.
+    match code & 0xff {
+        1 if message.starts_with("no such") => ErrorClass::Misconfigured(RUN_MIGRATIONS),
+        5 | 6 => ErrorClass::Busy,
+        // An I/O error. The commit may be in the log or not.
+        10 => ErrorClass::Broken,
+        8 => ErrorClass::Misconfigured("the database file or its folder is read-only; correct the permissions"),
+        11 | 26 => ErrorClass::Misconfigured(
+            "the file is damaged or not a SQLite database; check the path, or restore a backup",
+        ),
+        14 => ErrorClass::Misconfigured("the database file cannot be opened; check its path and permissions"),
+        // This includes a full disk, after which SQLite has rolled the transaction back.
+        _ => ErrorClass::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effect_is_unknown_after_an_io_error() {
+        // SQLITE_IOERR, SQLITE_IOERR_FSYNC and SQLITE_IOERR_WRITE.
+        for code in [10, 10 | 4 << 8, 10 | 3 << 8] {
+            assert_eq!(class_of(code, "disk I/O error"), ErrorClass::Broken, "{code}");
+        }
+        assert_eq!(class_of(13, "database or disk is full"), ErrorClass::Unavailable);
+    }
 }
