@@ -41,6 +41,13 @@ impl<DB: Dialect> Connections<DB> {
         }
     }
 
+    /// Permits two connections of a pool that has one. The pool of an application remains as it is.
+    pub(crate) fn permit_two(&self) {
+        if let Self::Own(pool) = self {
+            pool.permit_two();
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         match self {
             Self::Own(pool) => pool.is_closed(),

@@ -112,6 +112,13 @@ impl<DB: Dialect> OwnPool<DB> {
         *self.pool.manager().broken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
+    /// Permits two connections, if there is one.
+    pub(crate) fn permit_two(&self) {
+        if self.pool.status().max_size < 2 {
+            self.pool.resize(2);
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.pool.is_closed()
     }
