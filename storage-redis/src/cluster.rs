@@ -1,7 +1,7 @@
 //! The servers of a Cluster.
 //!
 //! A Cluster divides all keys into 16384 slots, each of which belongs to one server at a time. The map from slots to
-//! servers is refreshed if a slot is unknown or a server fails, and corrected if a server reports that a slot has
+//! servers is refreshed if a slot is unknown or its server has failed, and corrected if a server reports that a slot has
 //! moved.
 //!
 //! The cluster client of the redis crate is not used, because it resends a request whose connection broke. A write
@@ -46,6 +46,8 @@ struct Map {
     links: HashMap<Node, Arc<Link>>,
     /// The server of each slot.
     owners: Vec<Option<Arc<Link>>>,
+    /// The servers that have failed since the last refresh. Others may have taken over their slots.
+    failed: Vec<Arc<Link>>,
 }
 
 /// The host and port of a server.
@@ -63,7 +65,12 @@ impl Cluster {
             seeds: seeds.clone(),
             pattern: first,
             options,
-            map: Mutex::new(Map { generation: 0, links: HashMap::new(), owners: vec![None; SLOTS] }),
+            map: Mutex::new(Map {
+                generation: 0,
+                links: HashMap::new(),
+                owners: vec![None; SLOTS],
+                failed: Vec::new(),
+            }),
             refreshing: tokio::sync::Mutex::default(),
         };
         seeds.into_iter().for_each(|node| drop(cluster.node(node)));
@@ -73,7 +80,9 @@ impl Cluster {
     /// The server of a slot, and the generation of the map.
     pub(crate) async fn route(&self, slot: u16, deadline: Instant) -> Result<(Arc<Link>, u64), Failure> {
         let (known, generation) = self.known(slot);
-        if let Some(link) = known {
+        if let Some(link) = known
+            && !self.has_failed(&link)
+        {
             return Ok((link, generation));
         }
         self.refresh(generation, deadline).await?;
@@ -88,6 +97,17 @@ impl Cluster {
         let link = self.node(node);
         if let Some(owner) = self.map().owners.get_mut(usize::from(slot)) {
             *owner = Some(link);
+        }
+    }
+
+    /// Records that a server has failed, if it still serves this slot. The next request to any of its slots refreshes
+    /// the map first.
+    pub(crate) fn failed(&self, slot: u16, link: &Arc<Link>) {
+        let mut map = self.map();
+        let is = |other: &Arc<Link>| Arc::ptr_eq(link, other);
+        let is_owner = map.owners.get(usize::from(slot)).is_some_and(|owner| owner.as_ref().is_some_and(is));
+        if is_owner && !map.failed.iter().any(is) {
+            map.failed.push(Arc::clone(link));
         }
     }
 
@@ -116,6 +136,7 @@ impl Cluster {
         let owned: Vec<_> = owned.collect();
         let mut map = self.map();
         map.generation += 1;
+        map.failed.clear();
         map.links.retain(|node, _| self.seeds.contains(node) || owned.iter().any(|range| range.3 == *node));
         map.owners.fill(None);
         for (first, last, link, _) in owned {
@@ -138,6 +159,10 @@ impl Cluster {
     fn known(&self, slot: u16) -> (Option<Arc<Link>>, u64) {
         let map = self.map();
         (map.owners.get(usize::from(slot)).cloned().flatten(), map.generation)
+    }
+
+    fn has_failed(&self, link: &Arc<Link>) -> bool {
+        self.map().failed.iter().any(|failed| Arc::ptr_eq(failed, link))
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {

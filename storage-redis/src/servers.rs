@@ -6,6 +6,7 @@
 //! | what happened | read | write |
 //! | --- | --- | --- |
 //! | no connection could be opened | an error; in a Cluster, repeated once with a new slot map | the same |
+//! | the same, or no reply, until the timeout | an error; in a Cluster, the next request has a new slot map | the same |
 //! | no reply arrived | repeated once | an error, which is ambiguous |
 //! | `MOVED`, `ASK` | sent to the other server | the same |
 //! | `TRYAGAIN`, `CLUSTERDOWN`, `MASTERDOWN` | repeated with growing pauses | the same |
@@ -165,7 +166,9 @@ impl Servers {
             let replies = match send(&link, &commands, asking.is_some(), retries.deadline).await {
                 Ok(replies) => replies,
                 Err(failure) => {
-                    retries.may_repeat(failure, request, &self.kind)?;
+                    if let Err(failure) = retries.may_repeat(failure, request, &self.kind) {
+                        return Err(self.failed(slot, &link, failure));
+                    }
                     self.refresh_map(generation, &retries).await?;
                     continue;
                 }
@@ -209,6 +212,14 @@ impl Servers {
         }
         cluster.moved(slot, node);
         Ok(None)
+    }
+
+    /// Records that a server did not respond, so that the next request to its slots looks for another one.
+    fn failed(&self, slot: u16, link: &Arc<Link>, failure: Failure) -> Failure {
+        if let (Kind::Cluster(cluster), Failure::Unchanged(_) | Failure::NoReply(_)) = (&self.kind, &failure) {
+            cluster.failed(slot, link);
+        }
+        failure
     }
 
     /// Refreshes the slot map of a Cluster.

@@ -184,10 +184,8 @@ async fn restarted_server_is_found() {
     assert_eq!(list(&storage, 50).await.len(), 60);
 }
 
-/// A replica takes over from its dead primary, and the storage has to discover it.
-#[tokio::test(flavor = "multi_thread")]
-async fn replica_that_takes_over_is_used() {
-    let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
+/// Adds a replica of the first server, which takes over if that server fails.
+async fn replica_of_the_first(cluster: &Cluster) -> Server {
     let replica = Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]).unwrap();
     replica.command::<()>(&["CLUSTER", "MEET", "127.0.0.1", &cluster.servers[1].port.to_string()]);
     let first: String = cluster.servers[0].command(&["CLUSTER", "MYID"]);
@@ -200,19 +198,37 @@ async fn replica_that_takes_over_is_used() {
         replica.command::<String>(&["INFO", "replication"]).contains("master_link_status:up")
     })
     .await;
+    replica
+}
 
+/// A replica takes over from its primary, which is killed or does not respond any more, and the storage has to discover
+/// it.
+async fn takes_over(fail: fn(&mut Server)) {
+    let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
+    let _replica = replica_of_the_first(&cluster).await;
     let storage = RedisStorage::connect(&cluster.url()).await.unwrap();
     assert!(!storage.capabilities().durable, "writes that the replica had not received are lost when it takes over");
+    let storage = storage.with_timeout(Duration::from_secs(2));
     let keys: Vec<_> = (0..60).map(|index| user(format!("user{index}"))).collect();
     for key in &keys {
         storage.put(key, &Record::new("x"), Precondition::Absent).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    cluster.servers[0].kill();
+    fail(&mut cluster.servers[0]);
     for key in &keys {
         eventually("the replica has taken over", async || storage.get(key).await.is_ok()).await;
         assert!(storage.get(key).await.unwrap().is_some());
         storage.put(key, &Record::new("y"), Precondition::Always).await.unwrap();
     }
     assert_eq!(list(&storage, 50).await.len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_that_takes_over_is_used() {
+    takes_over(Server::kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replica_of_an_unresponsive_server_is_used() {
+    takes_over(|server| server.signal("STOP")).await;
 }
