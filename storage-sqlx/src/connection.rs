@@ -41,6 +41,14 @@ impl<DB: Dialect> Connections<DB> {
         }
     }
 
+    /// Reports that the server of a connection does not accept writes, so that no connection to it is used again. In the
+    /// pool of an application, only this connection is closed.
+    pub(crate) fn retire(&self) {
+        if let Self::Own(pool) = self {
+            pool.retire();
+        }
+    }
+
     /// Permits two connections of a pool that has one. The pool of an application remains as it is.
     pub(crate) fn permit_two(&self) {
         if let Self::Own(pool) = self {

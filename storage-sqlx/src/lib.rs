@@ -119,6 +119,7 @@ mod error;
 #[cfg(all(any(test, fuzzing), any(feature = "mysql", feature = "postgres")))]
 #[doc(hidden)]
 pub mod fuzz;
+mod generation;
 mod group_commit;
 #[cfg(feature = "postgres")]
 mod literal;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::dialect::Dialect;
+use crate::generation::{Generation, Generations};
 use crate::runtime::ConnectionRuntime;
 
 /// The maximum number of connections to a server.
@@ -69,6 +70,7 @@ impl<DB: Dialect> OwnPool<DB> {
             wait,
             dead_since: Mutex::new(None),
             broken_at: Mutex::new(None),
+            generations: Generations::default(),
             open: watch::Sender::new(0),
             is_swept: Arc::default(),
         };
@@ -110,6 +112,11 @@ impl<DB: Dialect> OwnPool<DB> {
     /// Makes every idle connection suspect, because another one broke. A suspect connection is tested before use.
     pub(crate) fn mark_suspect(&self) {
         *self.pool.manager().broken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Closes every connection before its next use, because the server of one does not accept writes any more.
+    pub(crate) fn retire(&self) {
+        self.pool.manager().generations.next();
     }
 
     /// Permits two connections, if there is one.
@@ -188,6 +195,7 @@ pub(crate) struct Opener<DB: Dialect> {
     dead_since: Mutex<Option<Instant>>,
     /// When a connection last broke.
     broken_at: Mutex<Option<Instant>>,
+    generations: Generations,
     /// The number of open connections.
     open: watch::Sender<usize>,
     /// Whether the task that closes old and idle connections is running.
@@ -197,8 +205,9 @@ pub(crate) struct Opener<DB: Dialect> {
 impl<DB: Dialect> Opener<DB> {
     /// Opens a connection and sets it up.
     async fn open(&self) -> Result<Pooled<DB>, OpenError> {
+        let generation = self.generations.current();
         let (connection, is_direct) = DB::open(&self.options, &self.is_pooler).await.map_err(OpenError::Connect)?;
-        let mut pooled = Pooled::new(connection, is_direct, Opened::new(self.open.clone()));
+        let mut pooled = Pooled::new(connection, is_direct, generation, Opened::new(self.open.clone()));
         if let Some(set_up) = &self.set_up
             && let Err(error) = set_up(pooled.connection()).await
         {
@@ -246,7 +255,13 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
     /// Tests a suspect connection before it is used again.
     async fn recycle(&self, pooled: &mut Pooled<DB>, _: &Metrics) -> RecycleResult<sqlx::Error> {
         // A database without a server has no connection that could break.
-        if !DB::REMOTE || !self.is_suspect(pooled) {
+        if !DB::REMOTE {
+            return Ok(());
+        }
+        if pooled.generation.is_over() {
+            return Err(RecycleError::Message("the server may not accept writes any more".into()));
+        }
+        if !self.is_suspect(pooled) {
             return Ok(());
         }
         // The connection counts as dead until the test has succeeded. A dead connection is closed without a message,
@@ -305,6 +320,7 @@ pub(crate) struct Pooled<DB: Dialect> {
     connection: Option<(DB::Connection, Opened)>,
     /// Whether the session belongs to this connection alone.
     is_direct: bool,
+    generation: Generation,
     opened_at: Instant,
     idle_since: Instant,
     /// When the buffers were last reduced to their usual size.
@@ -315,11 +331,12 @@ pub(crate) struct Pooled<DB: Dialect> {
 }
 
 impl<DB: Dialect> Pooled<DB> {
-    fn new(connection: DB::Connection, is_direct: bool, opened: Opened) -> Self {
+    fn new(connection: DB::Connection, is_direct: bool, generation: Generation, opened: Opened) -> Self {
         let now = Instant::now();
         Self {
             connection: Some((connection, opened)),
             is_direct,
+            generation,
             opened_at: now,
             idle_since: now,
             shrunk_at: now,
@@ -341,7 +358,7 @@ impl<DB: Dialect> Pooled<DB> {
 
     /// Returns a connection whose last statement has ended to the pool. An old one is closed.
     pub(crate) fn give_back(mut pooled: Object<Opener<DB>>) {
-        if DB::REMOTE && pooled.is_old() {
+        if DB::REMOTE && (pooled.is_old() || pooled.generation.is_over()) {
             drop(Object::take(pooled));
             return;
         }

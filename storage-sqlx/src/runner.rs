@@ -82,10 +82,14 @@ impl<DB: Dialect> Runner<DB> {
             let in_time = Instant::now() < middle;
             match (error, effect) {
                 (AttemptError::Busy(_), _) if in_time => {}
-                (AttemptError::Broken(_), Effect::Lookup(_) | Effect::Read) if in_time && !reconnected => {
+                (AttemptError::Broken(_), Effect::Lookup(_) | Effect::Read) | (AttemptError::ReadOnly(_), _)
+                    if in_time && !reconnected =>
+                {
                     reconnected = true;
                 }
-                (AttemptError::Busy(error) | AttemptError::Unchanged(error), _) => return Err(unchanged::<DB>(error)),
+                (AttemptError::Busy(error) | AttemptError::Unchanged(error) | AttemptError::ReadOnly(error), _) => {
+                    return Err(unchanged::<DB>(error));
+                }
                 (AttemptError::NotSent, _) | (AttemptError::TimedOut, Effect::Lookup(_) | Effect::Read) => {
                     return Err(StorageError::unavailable(TimedOut));
                 }
@@ -144,8 +148,12 @@ impl<DB: Dialect> Runner<DB> {
                 connection.mark_clean();
                 AttemptError::Unchanged(error)
             }
-            // The connection is not marked clean, because its server may have become a replica.
-            ErrorClass::Unavailable | ErrorClass::ReadOnly(_) => AttemptError::Unchanged(error),
+            // The connection is not marked clean, because its server may be about to stop.
+            ErrorClass::Unavailable => AttemptError::Unchanged(error),
+            ErrorClass::ReadOnly(_) => {
+                connections.retire();
+                AttemptError::ReadOnly(error)
+            }
             ErrorClass::Broken => {
                 connections.mark_suspect();
                 AttemptError::Broken(error)
@@ -239,6 +247,8 @@ enum AttemptError {
     Busy(sqlx::Error),
     /// The database rejected the statement, or no connection could be opened. Nothing has changed.
     Unchanged(sqlx::Error),
+    /// The server does not accept writes. Nothing has changed, and a new connection may reach another server.
+    ReadOnly(sqlx::Error),
     /// The connection broke after the statement was sent.
     Broken(sqlx::Error),
     /// No response arrived in time.

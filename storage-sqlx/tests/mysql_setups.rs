@@ -7,6 +7,8 @@ mod cases;
 #[allow(dead_code, unreachable_pub)]
 mod private_server;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use cases::key;
@@ -15,6 +17,7 @@ use oauth_dance_sqlx::{MAX_PAYLOAD, MigrationState, MySqlStorage};
 use private_server::PrivateServer;
 use sqlx::mysql::MySqlPoolOptions;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, MySqlPool};
+use tokio::net::{TcpListener, TcpStream};
 
 fn mariadb(options: &str) -> Option<PrivateServer> {
     PrivateServer::start("mariadb", "MYSQL_URL", "MYSQL_URL", &[("MARIADB_OPTIONS", options)])
@@ -137,6 +140,56 @@ async fn writes_are_committed_without_autocommit() {
     let theirs = MySqlStorage::from_pool(commits.connect(&server.url).await.unwrap());
     theirs.put(&key("bob"), &Record::new("x"), Precondition::Always).await.unwrap();
     assert!(other.get(&key("bob")).await.unwrap().is_some());
+}
+
+/// Forwards new connections to the server of the current port, as a name or an address that is moved does.
+async fn forwarder(port: &Arc<AtomicU16>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (own, port) = (listener.local_addr().unwrap().port(), Arc::clone(port));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(("127.0.0.1", port.load(Ordering::SeqCst))).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    own
+}
+
+/// The former primary is still running, and serves the connections that it has.
+#[tokio::test]
+async fn planned_switchover_causes_no_error_and_no_stale_read() {
+    let (Some(one), Some(two)) = (mariadb(""), mariadb("")) else { return };
+    let mut ports = Vec::new();
+    let mut administrators = Vec::new();
+    for server in [&one, &two] {
+        let mut administrator = MySqlConnection::connect(&server.url).await.unwrap();
+        MySqlStorage::connect(&server.url).await.unwrap().migrate().await.unwrap();
+        for sql in [
+            "CREATE USER app@127.0.0.1 IDENTIFIED BY 'pw'",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON oauth_dance.* TO app@127.0.0.1",
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut administrator).await.unwrap();
+        }
+        administrators.push(administrator);
+        ports.push(server.url.rsplit_once("@127.0.0.1:").unwrap().1.split('/').next().unwrap().parse().unwrap());
+    }
+    let port = Arc::new(AtomicU16::new(ports[0]));
+    let url = format!("mysql://app:pw@127.0.0.1:{}/oauth_dance?ssl-mode=DISABLED", forwarder(&port).await);
+    let storage = MySqlStorage::connect(&url).await.unwrap();
+    let puts = (0..10).map(|user| {
+        let storage = &storage;
+        async move { storage.put(&key(&user.to_string()), &Record::new("old"), Precondition::Always).await.unwrap() }
+    });
+    futures_util::future::join_all(puts).await;
+    storage.put(&key("alice"), &Record::new("old"), Precondition::Always).await.unwrap();
+
+    sqlx::raw_sql("SET GLOBAL read_only = 1").execute(&mut administrators[0]).await.unwrap();
+    port.store(ports[1], Ordering::SeqCst);
+    storage.put(&key("alice"), &Record::new("new"), Precondition::Always).await.unwrap();
+    for _ in 0..20 {
+        let reads = (0..10).map(|_| async { storage.get(&key("alice")).await.unwrap().unwrap().value });
+        assert!(futures_util::future::join_all(reads).await.iter().all(|value| *value == Record::new("new")));
+    }
 }
 
 #[tokio::test]
