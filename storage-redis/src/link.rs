@@ -4,6 +4,9 @@
 //! redis crate is used without its own reconnection, because that would send a write again. Here, a broken connection
 //! is discarded, and the next request opens another one. Requests that wait for a connection share the attempt to open
 //! it.
+//!
+//! A connection works only while the runtime that opened it is driven. A request from another runtime therefore does
+//! not rely on a connection that has not responded for a while, and does not wait for long until one is open.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +19,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, PushInfo, PushKind, RedisResult,
     Value,
 };
+use tokio::runtime::{self, Handle};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::address::Sentinels;
@@ -65,7 +69,7 @@ pub(crate) struct Link {
 struct LinkState {
     /// The number of attempts to connect, so that a late failure discards only its own connection.
     attempts: u64,
-    current: Option<Opening>,
+    current: Option<Attempt>,
     /// The settings that the server reported at the last connect.
     setup: Option<Setup>,
     /// Whether the warning about eviction was logged.
@@ -75,10 +79,19 @@ struct LinkState {
 /// A connection that is being opened or is open. All waiting requests share it.
 type Opening = Shared<BoxFuture<'static, Result<Open, Failure>>>;
 
+/// An attempt to connect, which may have succeeded.
+#[derive(Clone, Debug)]
+struct Attempt {
+    number: u64,
+    opening: Opening,
+    started: Instant,
+    runtime: runtime::Id,
+}
+
 /// The state of the connection that a request uses.
 enum Current {
     Open(Open),
-    Opening(Opening),
+    Opening(Attempt),
 }
 
 /// An open connection.
@@ -133,7 +146,8 @@ impl Link {
 
     /// Tests a connection that was idle, and opens another one if it is broken.
     ///
-    /// Call it before a write. A read needs no test, because it can be sent again.
+    /// Call it before a write. A read can be sent again. It needs a test only if the connection
+    /// [belongs to another runtime](Self::is_foreign), because there would be no time left to send it again.
     pub(crate) async fn test(&self, deadline: Instant) -> Result<(), Failure> {
         let open = self.opened(deadline).await?;
         if lock(&open.last_reply).elapsed() < MAX_IDLE {
@@ -147,6 +161,11 @@ impl Link {
         Ok(())
     }
 
+    /// Whether the connection belongs to another runtime, which may not be driven any more.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.state().current.as_ref().is_some_and(|attempt| attempt.runtime != Handle::current().id())
+    }
+
     /// Makes the next request open a new connection.
     pub(crate) fn reopen(&self) {
         self.state().current = None;
@@ -154,10 +173,23 @@ impl Link {
 
     /// Waits until the connection is open.
     async fn opened(&self, deadline: Instant) -> Result<Open, Failure> {
-        match self.current() {
-            Current::Open(open) => Ok(open),
-            Current::Opening(opening) => {
-                timeout_at(deadline, opening).await.unwrap_or(Err(Failure::Unchanged(Cause::TimedOut)))
+        loop {
+            let attempt = match self.current() {
+                Current::Open(open) => return Ok(open),
+                Current::Opening(attempt) => attempt,
+            };
+            // An attempt takes at most half of the timeout, if its runtime is driven.
+            let is_own = attempt.runtime == Handle::current().id();
+            let patience = if is_own { self.options.timeout } else { self.options.timeout / 4 };
+            let give_up = deadline.min(Instant::now() + patience);
+            if let Ok(opened) = timeout_at(give_up, attempt.opening).await {
+                return opened;
+            }
+            if !is_own || attempt.started.elapsed() > self.options.timeout / 2 {
+                forget(&self.state, attempt.number);
+            }
+            if give_up == deadline {
+                return Err(Failure::Unchanged(Cause::TimedOut));
             }
         }
     }
@@ -165,18 +197,19 @@ impl Link {
     /// The current connection, or a new one if there is none that can be used.
     fn current(&self) -> Current {
         let mut state = self.state();
-        if let Some(opening) = &state.current {
-            match opening.peek() {
-                None => return Current::Opening(opening.clone()),
+        if let Some(attempt) = &state.current {
+            match attempt.opening.peek() {
+                None => return Current::Opening(attempt.clone()),
                 Some(Ok(open)) if !open.closed.load(Ordering::Acquire) => return Current::Open(open.clone()),
                 Some(_) => {}
             }
         }
         state.attempts += 1;
-        let attempt = state.attempts;
-        let opening = self.start(attempt);
-        state.current = Some(opening.clone());
-        Current::Opening(opening)
+        let number = state.attempts;
+        let runtime = Handle::current().id();
+        let attempt = Attempt { number, opening: self.start(number), started: Instant::now(), runtime };
+        state.current = Some(attempt.clone());
+        Current::Opening(attempt)
     }
 
     /// Connects in a separate task, because the callers may be dropped before the connection is open. Half of the

@@ -159,7 +159,7 @@ impl Servers {
                     (link, Some(generation))
                 }
             };
-            if matches!(request, Request::Write(_)) {
+            if matches!(request, Request::Write(_)) || link.is_foreign() {
                 // If this fails, the request itself fails in the same way.
                 let _ = link.test(retries.deadline).await;
             }

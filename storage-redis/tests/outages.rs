@@ -209,3 +209,33 @@ fn storage_works_after_its_first_runtime_has_ended() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// A runtime that is not driven any more must not stop the others.
+#[test]
+fn idle_runtime_does_not_block_others() {
+    let server = server_or_skip!(Server::start(&[]));
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for is_open in [false, true] {
+        let storage = RedisStorage::lazy(&server.url()).unwrap().with_timeout(Duration::from_secs(4));
+        let (idle, driven) = (runtime(), runtime());
+        let alice = user("alice");
+        idle.block_on(async {
+            let mut read = std::pin::pin!(storage.get(&alice));
+            // It starts to connect.
+            assert!(futures_util::poll!(&mut read).is_pending());
+            if is_open {
+                read.await.unwrap();
+            }
+        });
+        std::thread::sleep(Duration::from_millis(600));
+        driven.block_on(async {
+            if is_open {
+                storage.get(&user("alice")).await.unwrap();
+            }
+            write(&storage, "alice").await.unwrap();
+            assert!(storage.get(&user("alice")).await.unwrap().is_some());
+        });
+        drop(idle);
+        driven.block_on(write(&storage, "alice")).unwrap();
+    }
+}
