@@ -93,6 +93,12 @@ impl<DB: Dialect> Engine<DB> {
         &self.table
     }
 
+    /// The timeout of an operation.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The connections for migrations and checks.
     pub(crate) fn writers(&self) -> &Connections<DB> {
         &self.runner.writers

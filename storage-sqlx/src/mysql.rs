@@ -5,7 +5,7 @@
 //! [`changed`](Dialect::changed) recognizes the record that was there. On a Galera cluster, a second [`Engine`] sends
 //! the same statements with a prefix that makes them wait for the other nodes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,6 @@ use oauth_dance_core::{
 use oauth_dance_migrations::{TableName, migrate_mysql, status_mysql};
 use sqlx::error::DatabaseError;
 use sqlx::mysql::{MySql, MySqlDatabaseError, MySqlPool, MySqlQueryResult};
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::connection::Connections;
@@ -90,7 +89,7 @@ pub struct MySqlStorage {
     causal: Engine<MySql>,
     limit: PayloadLimit,
     /// Which of the engines to use. The first operation determines it.
-    reads: Arc<OnceCell<Reads>>,
+    reads: Arc<OnceLock<Reads>>,
 }
 
 impl MySqlStorage {
@@ -116,7 +115,7 @@ impl MySqlStorage {
         });
         let wait = wait.unwrap_or(DEFAULT_TIMEOUT / 2);
         let pool = OwnPool::connect(options, CONNECTIONS, wait, Some(set_up)).await.map_err(unchanged::<MySql>)?;
-        let reads = Arc::new(OnceCell::new_with(Some(Reads::Current)));
+        let reads = Arc::new(Reads::Current.into());
         Ok(Self { limit, reads, ..Self::on(Connections::Own(pool)) })
     }
 
@@ -207,7 +206,15 @@ impl MySqlStorage {
 
     /// The engine whose statements see every acknowledged write on this server.
     async fn current_engine(&self) -> Result<&Engine<MySql>, StorageError> {
-        match self.reads.get_or_try_init(|| self.query_server()).await? {
+        let reads = match self.reads.get() {
+            Some(reads) => *reads,
+            // Operations at the same time query the server independently, so that none waits for another one.
+            None => {
+                let reads = self.query_server().await?;
+                *self.reads.get_or_init(|| reads)
+            }
+        };
+        match reads {
             Reads::Current => Ok(&self.engine),
             Reads::CurrentWithPrefix => Ok(&self.causal),
             Reads::Stale => Err(StorageError::Misconfigured {
@@ -219,7 +226,7 @@ impl MySqlStorage {
 
     /// Reads the settings of the server of an application pool.
     async fn query_server(&self) -> Result<Reads, StorageError> {
-        let settings = timeout(DEFAULT_TIMEOUT / 2, async {
+        let settings = timeout(self.engine.timeout() / 2, async {
             let mut connection = self.engine.writers().acquire().await?;
             let server = Server::query(connection.get()).await?;
             connection.mark_clean();

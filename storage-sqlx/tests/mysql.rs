@@ -5,12 +5,13 @@
 mod cases;
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cases::{Database as _, Remote as _, Server, run_cases, run_remote_cases};
 use futures_util::future::join_all;
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
 use oauth_dance_sqlx::{MigrationStatus, MySqlStorage};
+use sqlx::mysql::MySqlPoolOptions;
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -113,6 +114,21 @@ fn advice(error: StorageError) -> String {
         StorageError::Misconfigured { advice, .. } => advice,
         other => panic!("{other:?}"),
     }
+}
+
+/// The first operations on a pool of the application read the settings of the server.
+#[tokio::test]
+async fn first_calls_on_a_silent_server_end_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("mysql://app:pw@{}/app", listener.local_addr().unwrap());
+    let pool = MySqlPoolOptions::new().connect_lazy(&url).unwrap();
+    let storage = MySqlStorage::from_pool(pool).with_timeout(Duration::from_secs(1));
+    let key = TokenKey::new("github", "alice").unwrap();
+    let start = Instant::now();
+    for result in join_all((0..20).map(|_| storage.get(&key))).await {
+        assert!(matches!(result, Err(StorageError::Unavailable { .. })), "{result:?}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
