@@ -21,15 +21,11 @@ end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local deadline = retention and string.format('%.0f', now + retention)
 if retention then
-  local deadline = string.format('%.0f', now + retention)
   redis.call('ZADD', deadlines, deadline, member)
-  redis.call('SET', record, header .. deadline .. header_end .. payload)
-  -- The server expires a key after its time has passed. A retention ends at its time, so the key expires a millisecond before.
-  redis.call('PEXPIREAT', record, string.format('%.0f', now + retention - 1))
 else
   redis.call('ZREM', deadlines, member)
-  redis.call('SET', record, header)
 end
 
 -- Remove the names of a few records that the server has expired, so that they do not accumulate.
@@ -37,5 +33,14 @@ local gone = redis.call('ZRANGEBYSCORE', deadlines, '-inf', string.format('%.0f'
 for _, name in ipairs(gone) do
   redis.call('ZREM', index, name)
   redis.call('ZREM', deadlines, name)
+end
+
+if retention then
+  -- The server expires a key after its time has passed. A retention ends at its time, so the key expires a millisecond
+  -- before. SET counts from the current time, and PEXPIREAT corrects the difference, which is small.
+  redis.call('SET', record, header .. deadline .. header_end .. payload, 'PX', math.max(retention - 1, 1))
+  redis.pcall('PEXPIREAT', record, string.format('%.0f', now + retention - 1))
+else
+  redis.call('SET', record, header)
 end
 return 1
