@@ -6,8 +6,8 @@
 //! closed.
 
 use deadpool::managed::Object;
-use sqlx::Pool;
 use sqlx::pool::PoolConnection;
+use sqlx::{Connection as _, Pool};
 
 use crate::dialect::Dialect;
 use crate::pool::{Opener, OwnPool, Pooled};
@@ -28,7 +28,7 @@ impl<DB: Dialect> Connections<DB> {
     pub(crate) async fn acquire(&self) -> Result<InUse<DB>, sqlx::Error> {
         let connection = match self {
             Self::Own(pool) => AnyConnection::Own(Some(pool.acquire().await?)),
-            Self::Application(pool) => AnyConnection::Application(pool.acquire().await?),
+            Self::Application(pool) => AnyConnection::Application(Some(pool.acquire().await?)),
         };
         Ok(InUse { connection, end: End::Unknown })
     }
@@ -105,7 +105,8 @@ enum End {
 enum AnyConnection<DB: Dialect> {
     /// `None` only during `drop`.
     Own(Option<Object<Opener<DB>>>),
-    Application(PoolConnection<DB>),
+    /// `None` only after it was closed.
+    Application(Option<PoolConnection<DB>>),
 }
 
 impl<DB: Dialect> InUse<DB> {
@@ -114,7 +115,7 @@ impl<DB: Dialect> InUse<DB> {
     pub(crate) fn get(&mut self) -> &mut DB::Connection {
         match &mut self.connection {
             AnyConnection::Own(pooled) => pooled.as_mut().expect("a connection in use").connection(),
-            AnyConnection::Application(connection) => connection,
+            AnyConnection::Application(connection) => connection.as_mut().expect("a connection in use"),
         }
     }
 
@@ -143,12 +144,17 @@ impl<DB: Dialect> Drop for InUse<DB> {
                 (Some(pooled), End::Close) => drop(Object::take(pooled)),
                 (None, _) => {}
             },
-            AnyConnection::Application(connection) => match self.end {
-                End::Unknown if DB::REMOTE => connection.close_on_drop(),
-                End::Close => connection.close_on_drop(),
-                // The pool of sqlx tests a connection whenever it is returned.
-                End::Clean | End::Unknown => {}
-            },
+            AnyConnection::Application(connection) => {
+                let Some(mut connection) = connection.take() else { return };
+                match self.end {
+                    // To close it would send the rest of an incomplete statement.
+                    End::Unknown if DB::REMOTE && connection.should_flush() => drop(connection.detach()),
+                    End::Unknown if DB::REMOTE => connection.close_on_drop(),
+                    End::Close => connection.close_on_drop(),
+                    // The pool of sqlx tests a connection whenever it is returned.
+                    End::Clean | End::Unknown => {}
+                }
+            }
         }
     }
 }

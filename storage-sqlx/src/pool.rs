@@ -394,9 +394,14 @@ impl<DB: Dialect> Pooled<DB> {
         self.opened_at.elapsed() > MAX_AGE
     }
 
-    /// Returns the future that closes the connection. `None` if it is closed already.
+    /// Returns the future that closes the connection. `None` if it is closed already. A connection with an incomplete
+    /// statement is closed at once, because sqlx would send the rest first, and the statement could take effect long
+    /// after its call has returned.
     fn close(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
         let ((connection, opened), is_dead) = (self.connection.take()?, self.is_dead);
+        if DB::REMOTE && connection.should_flush() {
+            return None;
+        }
         Some(async move {
             let _ = timeout(CLOSE_TIMEOUT, async {
                 if is_dead { connection.close_hard().await } else { connection.close().await }

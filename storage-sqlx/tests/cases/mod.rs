@@ -143,7 +143,7 @@ macro_rules! run_remote_cases {
         run_cases!($Database);
         run_cases!($Database:
             outage_is_an_error_within_the_timeout broken_idle_connections_cause_no_error
-            lost_response_is_ambiguous silent_server_leaks_no_connection connections_are_reused
+            lost_response_is_ambiguous incomplete_statement_is_not_completed silent_server_leaks_no_connection connections_are_reused
             locked_row_is_unavailable_and_delays_no_other
         );
 

@@ -155,6 +155,24 @@ pub async fn lost_response_is_ambiguous<R: Remote>(database: &R) {
     }
 }
 
+/// The rest of an incomplete statement is never sent. Otherwise it could take effect long after its call has returned.
+pub async fn incomplete_statement_is_not_completed<R: Remote>(database: &R) {
+    let (proxy, storage) = behind_proxy(database).await;
+    let large = Record::new(vec![7; 8 * 1024 * 1024]);
+    for _ in 0..2 {
+        warm_up(&storage, 4).await;
+        proxy.set(Way::Silent);
+        let error = storage.put(&key("alice"), &large, Precondition::Always).await.unwrap_err();
+        assert!(matches!(error, StorageError::Ambiguous { .. }), "{error:?}");
+        // A closing message would be sent now.
+        tokio::task::yield_now().await;
+        proxy.set(Way::Open);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually(async || storage.get(&key("bob")).await.is_ok()).await;
+        assert!(database.connect().await.get(&key("alice")).await.unwrap().is_none());
+    }
+}
+
 pub async fn silent_server_leaks_no_connection<R: Remote>(database: &R) {
     let (proxy, storage) = behind_proxy(database).await;
     for way in [Way::Silent, Way::Abandoned] {
