@@ -4,7 +4,8 @@
 //! pool avoids the round trip. A connection is returned only if its last statement has ended, so its state is known. It
 //! is tested before use only if it is *suspect*: it was idle for a while, or another connection broke.
 //!
-//! A task closes old and idle connections in the background. Opening a connection is retried while the server starts.
+//! A task closes old and idle connections in the background. Opening a connection is retried while the server starts or
+//! has too many connections, unless one is returned in the meantime.
 //! The pool counts its open connections, so that [`OwnPool::close`] can wait until the last one is closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use futures_util::future::BoxFuture;
 use sqlx::Connection as _;
 use tokio::runtime::{self, Handle};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::dialect::Dialect;
 use crate::generation::{Generation, Generations};
@@ -94,19 +95,29 @@ impl<DB: Dialect> OwnPool<DB> {
         Ok(pool)
     }
 
-    /// Waits for a free connection, or opens one.
+    /// Waits for a free connection, or opens one. Tries again while the server is starting or has too many connections.
     ///
     /// # Errors
     /// The error of a new connection, or [`sqlx::Error::PoolTimedOut`] or [`sqlx::Error::PoolClosed`].
     pub(crate) async fn acquire(&self) -> Result<Object<Opener<DB>>, sqlx::Error> {
-        let object = match timeout(self.pool.manager().wait, self.pool.get()).await {
-            Ok(Ok(object)) => object,
-            Ok(Err(PoolError::Backend(error))) => return Err(error),
-            Ok(Err(PoolError::Closed)) => return Err(sqlx::Error::PoolClosed),
-            Ok(Err(_)) | Err(_) => return Err(sqlx::Error::PoolTimedOut),
-        };
-        self.sweep();
-        Ok(object)
+        let wait = self.pool.manager().wait;
+        let give_up = Instant::now() + wait;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match timeout_at(give_up, self.pool.get()).await {
+                Ok(Ok(object)) => {
+                    self.sweep();
+                    return Ok(object);
+                }
+                Ok(Err(PoolError::Backend(error))) if error.is_transient() && Instant::now() + pause < give_up => {}
+                Ok(Err(PoolError::Backend(error))) => return Err(error.into()),
+                Ok(Err(PoolError::Closed)) => return Err(sqlx::Error::PoolClosed),
+                Ok(Err(_)) | Err(_) => return Err(sqlx::Error::PoolTimedOut),
+            }
+            // Another call may return its connection in the meantime.
+            sleep(pause).await;
+            pause = (pause * 2).min(wait / 5);
+        }
     }
 
     /// Makes every idle connection suspect, because another one broke. A suspect connection is tested before use.
@@ -233,27 +244,14 @@ impl<DB: Dialect> Opener<DB> {
 
 impl<DB: Dialect> managed::Manager for Opener<DB> {
     type Type = Pooled<DB>;
-    type Error = sqlx::Error;
+    type Error = OpenError;
 
-    /// Opens a connection. Tries again while the server is starting.
-    async fn create(&self) -> Result<Pooled<DB>, sqlx::Error> {
-        let give_up = Instant::now() + self.wait;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let error = match self.open().await {
-                Ok(pooled) => return Ok(pooled),
-                Err(error) => error,
-            };
-            if !error.is_transient() || Instant::now() + pause >= give_up {
-                return Err(error.into());
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(self.wait / 5);
-        }
+    async fn create(&self) -> Result<Pooled<DB>, OpenError> {
+        self.open().await
     }
 
     /// Tests a suspect connection before it is used again.
-    async fn recycle(&self, pooled: &mut Pooled<DB>, _: &Metrics) -> RecycleResult<sqlx::Error> {
+    async fn recycle(&self, pooled: &mut Pooled<DB>, _: &Metrics) -> RecycleResult<OpenError> {
         // A database without a server has no connection that could break.
         if !DB::REMOTE {
             return Ok(());
@@ -278,7 +276,7 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
                 pooled.is_dead = false;
                 return Ok(());
             }
-            Ok(Err(error)) => RecycleError::Backend(error),
+            Ok(Err(error)) => RecycleError::Backend(OpenError::Connect(error)),
             Err(_) => RecycleError::Message("the connection did not respond in time".into()),
         };
         let mut dead_since = self.dead_since();
@@ -288,7 +286,7 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
 }
 
 /// Why a connection could not be opened.
-enum OpenError {
+pub(crate) enum OpenError {
     Connect(sqlx::Error),
     SetUp(sqlx::Error),
 }

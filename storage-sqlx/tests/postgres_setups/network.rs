@@ -1,9 +1,10 @@
 //! Proxies, a standby, and URLs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oauth_dance_core::{Filter, PageRequest, Precondition, Record, TokenStorage as _};
 use oauth_dance_sqlx::PostgresStorage;
+use sqlx::{Connection as _, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::cases::{Server, key};
@@ -54,6 +55,38 @@ async fn first_write_after_a_broken_connection_succeeds() {
         }
         storage.close().await;
     }
+    database.remove().await;
+}
+
+/// A call that cannot open a connection uses the one that another call returns.
+#[tokio::test]
+async fn returned_connection_is_used_while_the_server_is_full() {
+    let Some(database) = Database::new().await else { return };
+    PostgresStorage::connect(&database.url()).await.unwrap().migrate().await.unwrap();
+    let role = format!("{}_app", database.0.database);
+    database.execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'pw' CONNECTION LIMIT 1")).await;
+    database.execute(&format!("GRANT ALL ON oauth_dance_tokens TO {role}")).await;
+    let url = database.url();
+    let (_, address) = url.split_once('@').unwrap();
+    let storage = PostgresStorage::connect(&format!("postgres://{role}:pw@{address}")).await.unwrap();
+    let (alice, record) = (key("alice"), Record::new("x"));
+    storage.put(&alice, &record, Precondition::Always).await.unwrap();
+
+    let mut administrator = PgConnection::connect(&database.url()).await.unwrap();
+    let mut lock = administrator.begin().await.unwrap();
+    sqlx::raw_sql("SELECT * FROM oauth_dance_tokens FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let start = Instant::now();
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        lock.rollback().await.unwrap();
+    };
+    let slow = storage.put(&alice, &record, Precondition::Always);
+    let (slow, fast, ()) = tokio::join!(slow, storage.get(&alice), release);
+    slow.unwrap();
+    assert!(fast.unwrap().is_some());
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    storage.close().await;
+    database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
     database.remove().await;
 }
 
