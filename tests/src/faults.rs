@@ -26,7 +26,7 @@ use crate::tested_storage::{TestedStorage, key, rich};
 /// conflict.
 ///
 /// `Ok(None)` would send every user to the login during an outage. A call counts as soon enough if it takes less than three
-/// quarters of [`Harness::time_limit`](crate::Harness::time_limit).
+/// quarters of [`Harness::time_limit`](crate::Harness::time_limit), or if calls wait for each other, from the end of the last one.
 pub async fn an_outage_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
     every_call_fails(Arc::clone(&on), Fault::Down).await?;
     match every_call_fails(on, Fault::Crash).await {
@@ -404,7 +404,7 @@ pub(crate) async fn in_time<T>(on: &TestedStorage, calls: impl Future<Output = T
 
 /// How long a call may take during a fault. Many clients have a timeout of 30 seconds, which is half of the default limit.
 fn longest_call(on: &TestedStorage) -> Duration {
-    on.harness().time_limit() * 3 / 4
+    on.harness().time_limit() / 4 * 3
 }
 
 /// Ends the fault, and waits until the storage works again.

@@ -154,7 +154,7 @@ pub trait Harness: Send + Sync + 'static {
     ///
     /// The default waits, and the suite then requests a few seconds at most. If the clock can be moved, for instance because
     /// the storage has a [`Clock`](oauth_dance_core::Clock), move it instead and return immediately. The suite then moves it
-    /// by whole seconds, up to hundreds of days, and tests more.
+    /// by whole seconds, up to hundreds of days, and tests more. Between these calls the clock has to run.
     ///
     /// # Errors
     /// None by default.

@@ -114,20 +114,26 @@ pub async fn no_update_is_lost_between_processes(on: Arc<TestedStorage>) -> Prop
         command.env(JOB, format!("count {rounds} {place}")).stdin(Stdio::null()).stdout(Stdio::null());
         waiting.push(tokio::task::spawn_blocking(move || command.status()));
     }
+    let mut early = None;
     for place in 0..processes {
         let user = format!("ready {place}");
         let has_failed = || waiting.iter().any(JoinHandle::is_finished);
         let is_ready = wait_for(on.storage().as_ref(), &user, on.harness().time_limit(), has_failed).await?;
         if !is_ready {
-            // Its status is reported below.
+            early = Some(user);
             break;
         }
     }
     on.storage().put(&key(GO)?, &Record::new(""), Precondition::Always).await?;
-    count_up(Arc::clone(on.storage()), rounds).await?;
+    if early.is_none() {
+        count_up(Arc::clone(on.storage()), rounds).await?;
+    }
     for process in waiting {
         let status = process.await??;
         ensure!(status.success(), "another process failed: {status}");
+    }
+    if let Some(user) = early {
+        return Err(Stop::failed(format_args!("another process ended before it wrote {user:?}")));
     }
     let get = Call::get(&key("counter")?);
     let what = format!("{get}, after {} processes have incremented it {rounds} times each", processes + 1);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oauth_dance_core::{
     Filter, Precondition, Record, StorageError, Timestamp, TokenKey, TokenStorage, Version, Versioned,
@@ -17,6 +17,9 @@ use crate::calls::Call;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all, rich};
+
+/// How long a task tries to increment the counter once.
+const LONGEST_ROUND: Duration = Duration::from_secs(60);
 
 /// Of many concurrent `put` calls with `Absent`, exactly one succeeds, and the others return `Conflict`.
 ///
@@ -51,7 +54,8 @@ pub async fn one_creation_wins(on: Arc<TestedStorage>) -> PropertyResult {
 
 /// Concurrent unconditional writes of a new key all succeed, and the record of one of them is stored.
 ///
-/// An insert that loses a race has to become an update, instead of an error about a duplicate key.
+/// An insert that loses a race has to become an update, and not a `Conflict`. A call that is `Unavailable` is repeated, as an
+/// application does.
 pub async fn racing_first_writes_all_succeed(on: Arc<TestedStorage>) -> PropertyResult {
     let handles = on.patient_handles(4).await?;
     for round in 0..10 {
@@ -318,11 +322,17 @@ pub async fn keys_do_not_block_each_other(on: Arc<TestedStorage>) -> PropertyRes
 pub(crate) async fn count_up(storage: Arc<dyn TokenStorage>, rounds: usize) -> PropertyResult {
     let key = key("counter")?;
     for _ in 0..rounds {
+        let begun = Instant::now();
         loop {
             let found = storage.get(&key).await?;
             let when = found.as_ref().map_or(Precondition::Absent, |found| Precondition::Version(found.version));
             let next = found.map_or(Ok(0), |found| number(&key, Some(&found.value)))? + 1;
-            match storage.put(&key, &Record::new(next.to_string()), when).await {
+            let put = storage.put(&key, &Record::new(next.to_string()), when).await;
+            if put.is_err() && begun.elapsed() > LONGEST_ROUND {
+                let call = Call::put(&key, &Record::new(next.to_string()), when);
+                return Err(Stop::failed(format_args!("{call} is {} for {LONGEST_ROUND:?}", put.show())));
+            }
+            match put {
                 Ok(_) => break,
                 Err(StorageError::Conflict) => {}
                 // The storage is too busy and has written nothing, so the call can be repeated.

@@ -23,7 +23,7 @@ use crate::show::Show;
 
 /// How many calls a failure shows.
 const LAST: usize = 8;
-/// How many times the limit of a call something may take that consists of several, or waits for others.
+/// How many times the limit of a call applies to what consists of several requests, or waits for other calls.
 const LONG_FACTOR: u32 = 3;
 /// How many calls that returned an error are recorded.
 const ERRORS: usize = 32;

@@ -30,7 +30,7 @@ const SET_UP: Duration = Duration::from_secs(60);
 const PANICKED: &str = "the property panicked: ";
 /// How many times as long as one call a whole property may take.
 const CALLS_OF_PROPERTY: u32 = 20;
-/// The prefix of the time limit of a property in which a call, or something else, did not end.
+/// The prefix of the failure of a property in which nothing has ended for too long. The limit follows.
 const NOT_DONE: &str = "the property made no progress within ";
 /// The properties that wait longest for time to pass. They start first, so that no other property has to wait for them.
 const LONGEST: [&str; 5] = [
@@ -202,7 +202,7 @@ pub(crate) fn run_concurrently<M, F, H>(
 /// Converts a panic into a failure, so that the test of the property does not wait for its outcome indefinitely.
 fn caught<T>(run: impl FnOnce() -> T) -> PropertyResult<T> {
     catch_unwind(AssertUnwindSafe(run))
-        .map_err(|payload| Stop::Failed(format!("creating the harness panicked: {}", text_of(payload.as_ref()))))
+        .map_err(|payload| Stop::Failed(format!("the harness panicked: {}", text_of(payload.as_ref()))))
 }
 
 fn next_permit(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {

@@ -223,9 +223,9 @@ pub(crate) fn is_unchanged(
         ensure_eq!(left, None, "{what}: retain_for");
         return Ok(());
     };
-    // A clock that counts whole seconds is off by less than a second, at the write and at the read.
+    // A clock that counts whole seconds is off by less than a second. The server may have restarted on another one.
     let most = (whole.saturating_sub(passed.0) + Duration::from_millis(2_100)).min(whole);
-    let least = whole.saturating_sub(passed.1 + Duration::from_millis(1_100));
+    let least = whole.saturating_sub(passed.1 + Duration::from_millis(2_100));
     let right = left.is_some_and(|left| (least..=most).contains(&left));
     ensure!(right, "{what}: retain_for is {} of {whole:?}, {:?} after the write", left.show(), passed.0);
     Ok(())

@@ -84,7 +84,7 @@ fn slow_calls_do_not_add_up_to_a_timeout() {
 fn a_panic_of_the_maker_is_reported() {
     let report = run_all("panics", || -> std::future::Ready<HarnessResult<MemoryStorage>> { panic!("no folder") });
     assert_eq!(report.failed().len(), PROPERTIES.len());
-    assert!(report.to_string().contains("creating the harness panicked: no folder"), "{report}");
+    assert!(report.to_string().contains("the harness panicked: no folder"), "{report}");
 }
 
 #[test]
