@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::select_ok;
 use redis::{Cmd, ConnectionInfo, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::address::{at, host_and_port};
 use crate::error::{Cause, Failure, UNEXPECTED, rejected};
@@ -122,7 +122,9 @@ impl Cluster {
     ///
     /// When a server fails, many requests notice it at the same time. Only the first one queries the servers.
     pub(crate) async fn refresh(&self, generation: u64, deadline: Instant) -> Result<(), Failure> {
-        let _one_at_a_time = self.refreshing.lock().await;
+        // The caller of another refresh may not be polled any more. The refresh then runs beside that one.
+        let patience = deadline.min(Instant::now() + self.options.timeout / 4);
+        let _one_at_a_time = timeout_at(patience, self.refreshing.lock()).await;
         let servers: Vec<_> = {
             let map = self.map();
             if map.generation != generation {

@@ -41,21 +41,6 @@ impl<DB: Dialect> Connections<DB> {
         }
     }
 
-    /// Reports that the server of a connection does not accept writes, so that no connection to it is used again. In the
-    /// pool of an application, only this connection is closed.
-    pub(crate) fn retire(&self) {
-        if let Self::Own(pool) = self {
-            pool.retire();
-        }
-    }
-
-    /// Permits two connections of a pool that has one. The pool of an application remains as it is.
-    pub(crate) fn permit_two(&self) {
-        if let Self::Own(pool) = self {
-            pool.permit_two();
-        }
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         match self {
             Self::Own(pool) => pool.is_closed(),
@@ -127,6 +112,14 @@ impl<DB: Dialect> InUse<DB> {
     /// Reports that the statement has ended, and that the next one can use the connection.
     pub(crate) fn mark_clean(&mut self) {
         self.end = End::Clean;
+    }
+
+    /// Reports that the server does not accept writes, so that no connection to it is used again. In the pool of an
+    /// application, only this connection is closed.
+    pub(crate) fn retire(&self) {
+        if let AnyConnection::Own(Some(pooled)) = &self.connection {
+            pooled.generation().end();
+        }
     }
 
     /// Closes the connection instead of returning it.

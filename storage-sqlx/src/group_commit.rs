@@ -16,10 +16,6 @@
 //! Transactions run in a thread of their own, so that they depend on no caller and no runtime of the application. A write
 //! is [claimed](Waiting::claim) when its transaction has begun. Until then its caller can be dropped, or give up, and
 //! nothing happens.
-//!
-//! A write that runs alone runs in its caller, which may stop polling it, for example inside `buffer_unordered` while
-//! the body of the loop waits for another write. After [`PATIENCE`], the writes that wait are given to the thread, on
-//! another connection. Until the first write has ended, no other write runs alone, so there is at most one such write.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -41,8 +37,6 @@ mod tests;
 
 /// The maximum number of writes in a transaction. Other processes wait while it runs.
 const MAX_WRITES: usize = 64;
-/// How long writes wait for one that runs alone. It is longer than most commits.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Writes to the database.
 pub(crate) trait Writer: Send + Sync + 'static {
@@ -57,9 +51,6 @@ pub(crate) trait Writer: Send + Sync + 'static {
         writes: &[Waiting],
         deadline: Instant,
     ) -> impl Future<Output = Result<Vec<Option<u64>>, Failure>> + Send;
-
-    /// Permits another connection, beside that of a write that runs alone.
-    fn permit_another(&self);
 }
 
 /// Why a transaction failed.
@@ -87,20 +78,8 @@ struct Shared<W: Writer> {
 struct State {
     /// The writes for the next transactions, in the order of their calls.
     waiting: VecDeque<Waiting>,
-    turn: Running,
-    /// Whether a write that runs alone has not ended, although the thread has taken its turn.
-    is_overtaken: bool,
-}
-
-/// What is in progress.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Running {
-    #[default]
-    Nothing,
-    /// A write in its caller.
-    Alone,
-    /// Transactions in the thread.
-    Thread,
+    /// Whether a write or a transaction is in progress.
+    is_busy: bool,
 }
 
 impl<W: Writer> GroupCommit<W> {
@@ -115,18 +94,12 @@ impl<W: Writer> GroupCommit<W> {
     /// # Errors
     /// [`StorageError::Ambiguous`] if the write may have taken effect. Otherwise the error of its statement.
     pub(crate) async fn run(&self, write: &Write<'_>, timeout: Duration) -> Result<u64, StorageError> {
-        let start = Instant::now();
-        let deadline = start + timeout;
+        let deadline = Instant::now() + timeout;
         let mut waits = match self.start(write, timeout) {
             Start::Alone(_turn) => return self.0.writer.write_one(write, deadline).await,
             Start::Waits(waits) => waits,
         };
-        let mut reply = timeout_at(deadline.min(start + PATIENCE), &mut waits.reply).await;
-        if reply.is_err() {
-            self.overtake();
-            reply = timeout_at(deadline, &mut waits.reply).await;
-        }
-        let error = match reply {
+        let error = match timeout_at(deadline, &mut waits.reply).await {
             Ok(Ok(result)) => return result,
             Ok(Err(_)) => BoxError::from(ThreadEnded),
             Err(_) => BoxError::from(TimedOut),
@@ -137,34 +110,14 @@ impl<W: Writer> GroupCommit<W> {
     /// Starts a write, unless another one is in progress.
     fn start(&self, write: &Write<'_>, timeout: Duration) -> Start<W> {
         let mut state = self.0.state();
-        let is_first = state.turn == Running::Nothing;
-        if is_first && !state.is_overtaken {
-            state.turn = Running::Alone;
+        if !std::mem::replace(&mut state.is_busy, true) {
             return Start::Alone(Turn(Arc::clone(&self.0)));
         }
         let (sender, reply) = oneshot::channel();
         let progress = Arc::new(AtomicU8::new(WAITING));
         let waits = Waits { progress: Arc::clone(&progress), reply };
         state.waiting.push_back(Waiting { write: write.to_owned(), timeout, progress, reply: sender });
-        if is_first {
-            state.turn = Running::Thread;
-            drop(state);
-            self.0.start_turn();
-        }
         Start::Waits(waits)
-    }
-
-    /// Takes the turn of a write that runs alone and whose caller may not poll it.
-    fn overtake(&self) {
-        let mut state = self.0.state();
-        if state.turn != Running::Alone {
-            return;
-        }
-        state.turn = Running::Thread;
-        state.is_overtaken = true;
-        drop(state);
-        self.0.writer.permit_another();
-        self.0.start_turn();
     }
 }
 
@@ -261,7 +214,7 @@ impl<W: Writer> Shared<W> {
                 writes.push(waiting);
             }
         }
-        state.turn = if writes.is_empty() { Running::Nothing } else { Running::Thread };
+        state.is_busy = !writes.is_empty();
         writes
     }
 
@@ -285,17 +238,10 @@ impl<W: Writer> Shared<W> {
         }
     }
 
-    /// Starts a turn of the thread.
-    fn start_turn(self: &Arc<Self>) {
-        if self.turns.get_or_init(start_thread).send(Arc::clone(self)).is_err() {
-            self.end_turn();
-        }
-    }
-
     /// Ends a turn without a thread. The callers that wait get an error.
     fn end_turn(&self) {
         let mut state = self.state();
-        state.turn = Running::Nothing;
+        state.is_busy = false;
         state.waiting.clear();
     }
 }
@@ -316,20 +262,17 @@ impl<W: Writer> Drop for EndOfTurn<'_, W> {
     }
 }
 
-/// The right to run a write alone. When it is dropped, the writes that wait run in the thread, unless they already do.
+/// The right to run a write alone. When it is dropped, the writes that wait run in the thread.
 struct Turn<W: Writer>(Arc<Shared<W>>);
 
 impl<W: Writer> Drop for Turn<W> {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        if std::mem::take(&mut state.is_overtaken) {
-            return;
-        }
-        let is_over = state.waiting.is_empty();
-        state.turn = if is_over { Running::Nothing } else { Running::Thread };
+        state.is_busy = !state.waiting.is_empty();
+        let is_over = !state.is_busy;
         drop(state);
-        if !is_over {
-            self.0.start_turn();
+        if !is_over && self.0.turns.get_or_init(start_thread).send(Arc::clone(&self.0)).is_err() {
+            self.0.end_turn();
         }
     }
 }

@@ -4,8 +4,8 @@
 //! pool avoids the round trip. A connection is returned only if its last statement has ended, so its state is known. It
 //! is tested before use only if it is *suspect*: it was idle for a while, or another connection broke.
 //!
-//! A task closes old and idle connections in the background. Opening a connection is retried while the server starts or
-//! has too many connections, unless one is returned in the meantime.
+//! A task closes old and idle connections in the background. Opening a connection is retried while the server starts, or
+//! while PostgreSQL has too many connections, unless one is returned in the meantime.
 //! The pool counts its open connections, so that [`OwnPool::close`] can wait until the last one is closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,18 +123,6 @@ impl<DB: Dialect> OwnPool<DB> {
     /// Makes every idle connection suspect, because another one broke. A suspect connection is tested before use.
     pub(crate) fn mark_suspect(&self) {
         *self.pool.manager().broken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    /// Closes every connection before its next use, because the server of one does not accept writes any more.
-    pub(crate) fn retire(&self) {
-        self.pool.manager().generations.next();
-    }
-
-    /// Permits two connections, if there is one.
-    pub(crate) fn permit_two(&self) {
-        if self.pool.status().max_size < 2 {
-            self.pool.resize(2);
-        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -352,6 +340,11 @@ impl<DB: Dialect> Pooled<DB> {
     pub(crate) fn connection(&mut self) -> &mut DB::Connection {
         let (connection, _) = self.connection.as_mut().expect("a connection that is not closed");
         connection
+    }
+
+    /// Which connections of the pool were opened together with this one.
+    pub(crate) fn generation(&self) -> &Generation {
+        &self.generation
     }
 
     /// Returns a connection whose last statement has ended to the pool. An old one is closed.

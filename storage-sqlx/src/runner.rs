@@ -151,7 +151,7 @@ impl<DB: Dialect> Runner<DB> {
             // The connection is not marked clean, because its server may be about to stop.
             ErrorClass::Unavailable => AttemptError::Unchanged(error),
             ErrorClass::ReadOnly(_) => {
-                connections.retire();
+                connection.retire();
                 AttemptError::ReadOnly(error)
             }
             ErrorClass::Broken => {

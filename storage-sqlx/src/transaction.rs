@@ -34,10 +34,6 @@ impl<DB: Dialect> Writer for Runner<DB> {
             pause = MAX_PAUSE.min(pause * 2);
         }
     }
-
-    fn permit_another(&self) {
-        self.writers.permit_two();
-    }
 }
 
 impl<DB: Dialect> Runner<DB> {

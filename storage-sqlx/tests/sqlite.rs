@@ -7,10 +7,9 @@
 mod cases;
 
 use std::str::FromStr as _;
-use std::time::Duration;
 
 use cases::run_cases;
-use futures_util::future::{join_all, poll_immediate};
+use futures_util::future::join_all;
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _};
 use oauth_dance_sqlx::{MigrationStatus, SqliteStorage};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -97,28 +96,6 @@ async fn rejected_write_fails_alone() {
             let found = found.unwrap();
             assert_eq!((found.value.payload, found.version), (format!("{user} {round}").into_bytes(), result.unwrap()));
         }
-    }
-}
-
-/// Inside `buffer_unordered`, a write is not polled while the body of the loop waits for its own write.
-#[tokio::test]
-async fn write_that_is_not_polled_blocks_no_other() {
-    let file = <File as cases::Database>::empty().await.unwrap();
-    let storage = <File as cases::Database>::connect(&file).await.with_timeout(Duration::from_secs(2));
-    storage.migrate().await.unwrap();
-    let put = |user: &'static str| {
-        let storage = storage.clone();
-        async move { storage.put(&cases::key(user), &Record::new("x"), Precondition::Absent).await }
-    };
-    for users in [["parked", "a", "b"], ["parked again", "c", "d"]] {
-        let mut parked = Box::pin(put(users[0]));
-        assert!(poll_immediate(&mut parked).await.is_none());
-        for user in &users[1..] {
-            put(user).await.unwrap();
-        }
-        assert!(storage.delete(&cases::key(users[1]), None).await.unwrap());
-        parked.await.unwrap();
-        assert!(storage.get(&cases::key(users[0])).await.unwrap().is_some());
     }
 }
 

@@ -141,11 +141,14 @@ impl Refresh {
             Verdict::Ended => RefreshEvent::Dropped,
             Verdict::DifferentSubject { cause } => RefreshEvent::DifferentSubject { cause },
         };
-        // First, because the token may have been published while it could not be stored.
-        self.publish(Err(RefreshError::NotConnected));
+        if self.outcome.borrow().is_some() {
+            // The token was published while it could not be stored.
+            self.publish(Err(RefreshError::NotConnected));
+        }
         // The deletion is retried, because the next caller would get a token that must not be used.
         self.delete(&new, version).await;
         self.observe(&event);
+        self.publish(Err(RefreshError::NotConnected));
         let _ = timeout(self.policy.request_timeout(), self.provider.revoke(&new)).await;
         Err(RefreshError::NotConnected)
     }

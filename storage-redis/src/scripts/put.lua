@@ -38,7 +38,12 @@ end
 if retention then
   -- The server expires a key after its time has passed. A retention ends at its time, so the key expires a millisecond
   -- before. SET counts from the current time, and PEXPIREAT corrects the difference, which is small.
-  redis.call('SET', record, header .. deadline .. header_end .. payload, 'PX', math.max(retention - 1, 1))
+  local done = redis.pcall('SET', record, header .. deadline .. header_end .. payload, 'PX', math.max(retention - 1, 1))
+  if type(done) == 'table' and done.err then
+    -- The old record may have no retention. Its name must not be removed at this deadline.
+    redis.call('ZREM', deadlines, member)
+    return done
+  end
   redis.pcall('PEXPIREAT', record, string.format('%.0f', now + retention - 1))
 else
   redis.call('SET', record, header)

@@ -35,14 +35,13 @@ struct FakeDatabase {
     commits: Mutex<Vec<Vec<String>>>,
     mode: Mode,
     started: AtomicUsize,
-    connections: AtomicUsize,
     release: Notify,
 }
 
 impl FakeWriter {
     fn new(mode: Mode) -> (Self, GroupCommit<Self>) {
-        let (commits, started, connections) = (Mutex::default(), AtomicUsize::new(0), AtomicUsize::new(1));
-        let writer = Self(Arc::new(FakeDatabase { commits, mode, started, connections, release: Notify::new() }));
+        let (commits, started, release) = (Mutex::default(), AtomicUsize::new(0), Notify::new());
+        let writer = Self(Arc::new(FakeDatabase { commits, mode, started, release }));
         (writer.clone(), GroupCommit::new(writer))
     }
 
@@ -63,10 +62,6 @@ impl Writer for FakeWriter {
         self.0.release.notified().await;
         self.0.commits.lock().unwrap().push(vec![user(write)]);
         Ok(1)
-    }
-
-    fn permit_another(&self) {
-        self.0.connections.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Changes one row, or none of the user `nobody`. The user `broken` cannot be written.
@@ -233,31 +228,6 @@ fn runtimes_of_other_callers_are_not_needed() {
         assert_eq!(writer.commits(), [["parked", "second"]]);
         drop((parked, idle));
     }
-}
-
-/// Its caller has started it and does not poll it any more.
-#[tokio::test]
-async fn parked_write_does_not_block_others() {
-    let (writer, group) = FakeWriter::new(Mode::Commit);
-    let mut parked = Box::pin(run(&group, "parked", TIMEOUT));
-    assert!(poll(&mut parked).is_pending());
-    for user in ["a", "b"] {
-        assert_eq!(run(&group, user, TIMEOUT).await.unwrap(), 1);
-    }
-    assert_eq!(
-        (writer.commits(), writer.0.connections.load(Ordering::SeqCst)),
-        (vec![vec!["a".into()], vec!["b".into()]], 2)
-    );
-    writer.0.release.notify_one();
-    assert_eq!(parked.await.unwrap(), 1);
-    while group.0.state().turn != Running::Nothing {
-        sleep(Duration::from_millis(1)).await;
-    }
-    let mut alone = Box::pin(run(&group, "alone", TIMEOUT));
-    assert!(poll(&mut alone).is_pending());
-    assert_eq!(writer.0.started.load(Ordering::SeqCst), 2, "a write does not run alone after the parked one has ended");
-    drop(alone);
-    assert_eq!(writer.commits().concat(), ["a", "b", "parked"]);
 }
 
 /// A thread and its runtime end with the storage.
