@@ -3,7 +3,7 @@
 //! A list reads the keys and the hints that are stored unsealed beside each token, and no token. It therefore works for
 //! tokens of providers that are no longer configured, and for tokens sealed with a key that is lost.
 
-use oauth_dance_core::{Filter, PageRequest, Timestamp};
+use oauth_dance_core::{Filter, Timestamp};
 
 use super::OAuth;
 use crate::browser::user::User;
@@ -53,20 +53,12 @@ impl OAuth {
     /// cannot list.
     pub async fn accounts(&self, user: &User) -> Result<Vec<Account>, ConnectError> {
         let filter = Filter::everything().tenant(user.tenant()).user(user.id());
-        let mut accounts = Vec::new();
-        let mut request = PageRequest::default();
-        loop {
-            let page = self.connector.tokens.list(&filter, request.clone()).await?;
-            let logins = page.entries.into_iter().filter(|entry| !is_own(&entry.key));
-            accounts.extend(logins.map(|entry| Account {
-                provider: entry.key.provider().to_owned(),
-                user: User::of(&entry.key),
-                expires_at: entry.expires_at,
-            }));
-            match page.next {
-                Some(next) => request.after = Some(next),
-                None => return Ok(accounts),
-            }
-        }
+        let logins = self.connector.entries(&filter).await?.into_iter().filter(|entry| !is_own(&entry.key));
+        let accounts = logins.map(|entry| Account {
+            provider: entry.key.provider().to_owned(),
+            user: User::of(&entry.key),
+            expires_at: entry.expires_at,
+        });
+        Ok(accounts.collect())
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a connection: its token is deleted, and revoked at the provider.
 
-use oauth_dance_core::{Filter, OAuth2Token, PageRequest, StorageError, Token, TokenKey, TokensError, Versioned};
+use oauth_dance_core::{Filter, OAuth2Token, StorageError, Token, TokenKey, TokensError, Versioned};
 
 use super::{Connector, own_key};
 use crate::error::ConnectError;
@@ -114,20 +114,12 @@ impl Connector {
     /// The keys of the tokens that were exchanged for the one under this key; none if the storage cannot list.
     async fn exchanged(&self, key: &TokenKey) -> Result<Vec<TokenKey>, ConnectError> {
         let filter = Filter::everything().tenant(key.tenant()).user(key.user()).provider(key.provider());
-        let (mut request, mut exchanged) = (PageRequest::default(), Vec::new());
-        loop {
-            let page = match self.tokens.list(&filter, request.clone()).await {
-                Ok(page) => page,
-                Err(TokensError::Storage(StorageError::Unsupported(_))) => return Ok(exchanged),
-                Err(error) => return Err(error.into()),
-            };
-            let keys = page.entries.into_iter().map(|entry| entry.key);
-            exchanged.extend(keys.filter(|found| own_key::is_exchanged_from(found, key)));
-            match page.next {
-                Some(next) => request.after = Some(next),
-                None => return Ok(exchanged),
-            }
-        }
+        let entries = match self.entries(&filter).await {
+            Err(TokensError::Storage(StorageError::Unsupported(_))) => Vec::new(),
+            entries => entries?,
+        };
+        let keys = entries.into_iter().map(|entry| entry.key);
+        Ok(keys.filter(|found| own_key::is_exchanged_from(found, key)).collect())
     }
 
     /// Removes a token and returns exactly the one that was removed, which a refresh may have stored a moment ago.

@@ -12,6 +12,7 @@ mod audience;
 mod background;
 mod builder;
 mod disconnect;
+mod entries;
 mod exchange;
 #[cfg(feature = "metrics")]
 pub(crate) mod measured;

@@ -3,7 +3,7 @@
 //! At some providers, one revocation ends all tokens that a user has granted to a client. The earlier token may be stored
 //! under another account of the user, or for another registration with the same client.
 
-use oauth_dance_core::{Filter, PageRequest, StorageError, TokenKey, TokensError};
+use oauth_dance_core::{Filter, StorageError, TokenKey, TokensError};
 
 use crate::connector::Connector;
 use crate::connector::own_key::is_own;
@@ -37,18 +37,9 @@ impl Connector {
     /// Whether the user of this key has a token under any account, of any registration with the same client.
     async fn has_grant(&self, key: &TokenKey) -> Result<bool, TokensError> {
         let filter = Filter::everything().tenant(key.tenant()).user(key.user());
-        let mut request = PageRequest::default();
-        loop {
-            let page = self.tokens.list(&filter, request.clone()).await?;
-            let mut keys = page.entries.iter().map(|entry| &entry.key);
-            if keys.any(|found| !is_own(found) && self.is_same_client(found.provider(), key.provider())) {
-                return Ok(true);
-            }
-            match page.next {
-                Some(next) => request.after = Some(next),
-                None => return Ok(false),
-            }
-        }
+        let entries = self.entries(&filter).await?;
+        let mut keys = entries.iter().map(|entry| &entry.key);
+        Ok(keys.any(|found| !is_own(found) && self.is_same_client(found.provider(), key.provider())))
     }
 
     /// Whether two providers are the same one, or are registered with the same client.

@@ -2,7 +2,9 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use oauth_dance_core::{Capabilities, KeyRing, MemoryStorage, Page, Precondition, Record, TokenStorage, Version};
+use oauth_dance_core::{
+    Capabilities, KeyRing, MemoryStorage, Page, PageRequest, Precondition, Record, TokenStorage, Version,
+};
 
 use super::*;
 use crate::testing::{Endpoint, TestProvider};
