@@ -79,16 +79,16 @@ impl Cluster {
 
     /// The server of a slot, and the generation of the map.
     pub(crate) async fn route(&self, slot: u16, deadline: Instant) -> Result<(Arc<Link>, u64), Failure> {
-        let (known, generation) = self.known(slot);
+        let (known, has_failed, generation) = self.known(slot);
         if let Some(link) = known
-            && !self.has_failed(&link)
+            && !has_failed
         {
             return Ok((link, generation));
         }
         self.refresh(generation, deadline).await?;
         match self.known(slot) {
-            (Some(link), generation) => Ok((link, generation)),
-            (None, _) => Err(Failure::Unchanged(Cause::Other("no server of the Cluster serves this slot"))),
+            (Some(link), _, generation) => Ok((link, generation)),
+            (None, ..) => Err(Failure::Unchanged(Cause::Other("no server of the Cluster serves this slot"))),
         }
     }
 
@@ -157,14 +157,12 @@ impl Cluster {
         owners
     }
 
-    /// The server of a slot according to the current map, and the generation of the map.
-    fn known(&self, slot: u16) -> (Option<Arc<Link>>, u64) {
+    /// The server of a slot according to the current map, whether it has failed, and the generation of the map.
+    fn known(&self, slot: u16) -> (Option<Arc<Link>>, bool, u64) {
         let map = self.map();
-        (map.owners.get(usize::from(slot)).cloned().flatten(), map.generation)
-    }
-
-    fn has_failed(&self, link: &Arc<Link>) -> bool {
-        self.map().failed.iter().any(|failed| Arc::ptr_eq(failed, link))
+        let owner = map.owners.get(usize::from(slot)).cloned().flatten();
+        let has_failed = owner.as_ref().is_some_and(|owner| map.failed.iter().any(|failed| Arc::ptr_eq(failed, owner)));
+        (owner, has_failed, map.generation)
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {
