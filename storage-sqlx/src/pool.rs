@@ -202,20 +202,6 @@ pub(crate) struct Opener<DB: Dialect> {
 }
 
 impl<DB: Dialect> Opener<DB> {
-    /// Opens a connection and sets it up.
-    async fn open(&self) -> Result<Pooled<DB>, OpenError> {
-        let generation = self.generations.current();
-        let (connection, is_direct) = DB::open(&self.options, &self.is_pooler).await.map_err(OpenError::Connect)?;
-        let mut pooled = Pooled::new(connection, is_direct, generation, Opened::new(self.open.clone()));
-        if let Some(set_up) = &self.set_up
-            && let Err(error) = set_up(pooled.connection()).await
-        {
-            pooled.is_dead = true;
-            return Err(OpenError::SetUp(error));
-        }
-        Ok(pooled)
-    }
-
     fn dead_since(&self) -> MutexGuard<'_, Option<Instant>> {
         self.dead_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,8 +220,18 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
     type Type = Pooled<DB>;
     type Error = OpenError;
 
+    /// Opens a connection and sets it up.
     async fn create(&self) -> Result<Pooled<DB>, OpenError> {
-        self.open().await
+        let generation = self.generations.current();
+        let (connection, is_direct) = DB::open(&self.options, &self.is_pooler).await.map_err(OpenError::Connect)?;
+        let mut pooled = Pooled::new(connection, is_direct, generation, Opened::new(self.open.clone()));
+        if let Some(set_up) = &self.set_up
+            && let Err(error) = set_up(pooled.connection()).await
+        {
+            pooled.is_dead = true;
+            return Err(OpenError::SetUp(error));
+        }
+        Ok(pooled)
     }
 
     /// Tests a suspect connection before it is used again.
