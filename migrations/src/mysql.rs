@@ -38,12 +38,12 @@ pub async fn migrate_mysql(connection: &mut MySqlConnection, table: &TableName) 
 
     let waited = wait_for_nodes(connection).await?;
     if !is_current(Dialect::MySql, connection, table).await? {
-        sqlx::raw_sql(AUTOCOMMIT).execute(&mut *connection).await?;
         let name = table.to_string();
         let locked: Option<i64> = sqlx::query_scalar(LOCK).bind(&name).fetch_one(&mut *connection).await?;
         if locked != Some(1) {
             return Err(sqlx::Error::Protocol("another process has been migrating for a minute".to_owned()).into());
         }
+        sqlx::raw_sql(AUTOCOMMIT).execute(&mut *connection).await?;
         let applied = apply_until_current(connection, table).await;
         sqlx::query(UNLOCK).bind(&name).execute(&mut *connection).await?;
         sqlx::raw_sql(AUTOCOMMIT_AS_BEFORE).execute(&mut *connection).await?;
