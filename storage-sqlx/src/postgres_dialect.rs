@@ -39,9 +39,10 @@ impl Dialect for Postgres {
         put_always: UPSERT_ALWAYS,
         put_absent: UPSERT_ABSENT,
         // Rows are locked first. Rows that another statement has locked are skipped, because it may be replacing the
-        // record.
+        // record. If an operator has partitioned the table, a live row of another partition can have the same `ctid`,
+        // so the retention is compared again. `+ 0` prevents a scan of an index that compares each row with all `ctid`s.
         purge: "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE retain_until <= {now} \
-                LIMIT ? FOR UPDATE SKIP LOCKED))",
+                LIMIT ? FOR UPDATE SKIP LOCKED)) AND retain_until + 0 <= {now}",
         after: After::Rows,
         several: Several::Arrays,
         // Evaluated once, before any row is read.

@@ -1,9 +1,9 @@
-//! Other tables with the same name.
+//! Other tables with the same name, and partitions.
 
 use oauth_dance_core::{Precondition, Record, TokenStorage as _};
 
 use crate::cases::key;
-use crate::database::{Database, advice};
+use crate::database::{Database, advice, works};
 
 #[tokio::test]
 async fn different_table_of_the_same_name_is_rejected() {
@@ -24,6 +24,37 @@ async fn different_table_of_the_same_name_is_rejected() {
             storage.close().await;
         }
         database.execute("DROP TABLE oauth_dance_tokens").await;
+    }
+    database.remove().await;
+}
+
+/// Rows of different partitions can have the same `ctid`.
+#[tokio::test]
+async fn purge_of_a_partitioned_table_removes_no_other_record() {
+    let Some(database) = Database::new().await else { return };
+    for storage in database.both().await {
+        storage.migrate().await.unwrap();
+        database
+            .execute(
+                "ALTER TABLE oauth_dance_tokens RENAME TO whole; \
+                CREATE TABLE oauth_dance_tokens (LIKE whole INCLUDING ALL) PARTITION BY LIST (provider); \
+                CREATE TABLE github PARTITION OF oauth_dance_tokens FOR VALUES IN ('github'); \
+                CREATE TABLE others PARTITION OF oauth_dance_tokens DEFAULT",
+            )
+            .await;
+        works(&storage).await;
+        database
+            .execute(
+                "TRUNCATE oauth_dance_tokens; INSERT INTO oauth_dance_tokens \
+                    (tenant, user_id, provider, account, version, payload, created_at, updated_at, retain_until) \
+                VALUES ('', 'alice', 'google', '', decode(repeat('ab', 16), 'hex'), 'x', 1, 1, 1)",
+            )
+            .await;
+        storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+        assert_eq!(storage.purge(10).await.unwrap(), 1);
+        assert!(storage.get(&key("alice")).await.unwrap().is_some());
+        storage.close().await;
+        database.execute("DROP TABLE oauth_dance_tokens, whole, _oauth_dance_tokens_migrations").await;
     }
     database.remove().await;
 }
