@@ -107,11 +107,13 @@ fn script(table: &TableName) -> String {
         ));
     }
     // Read committed sees everything that another process did before it released the lock. There is no timeout, because
-    // a large table may need much time.
+    // a large table may need much time. The lock timeout of the user applies to tables only.
     format!(
         "SET LOCAL transaction_isolation = 'read committed';
         SET LOCAL statement_timeout = 0;
+        SET LOCAL lock_timeout = 0;
         SELECT pg_advisory_xact_lock(hashtextextended('oauth-dance migrates {table}', 0));
+        SET LOCAL lock_timeout TO DEFAULT;
         DO $steps$ BEGIN {steps} END $steps$"
     )
 }

@@ -1,6 +1,9 @@
 //! Settings of the server and the database.
 
+use std::time::Duration;
+
 use oauth_dance_core::{Precondition, Record, TokenStorage as _};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::cases::key;
 use crate::database::{Database, advice, run, works};
@@ -86,5 +89,27 @@ async fn read_only_database_names_the_fix() {
         storage.close().await;
     }
     run(&database.0.url, &format!("ALTER DATABASE {} RESET ALL", database.0.database)).await;
+    database.remove().await;
+}
+
+/// The `lock_timeout` of the user limits the wait for a table, and not the wait for another process that migrates.
+#[tokio::test]
+async fn migration_waits_for_another_process_despite_a_lock_timeout() {
+    const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtextextended('oauth-dance migrates oauth_dance_tokens', 0))";
+
+    let Some(database) = Database::new().await else { return };
+    database.set("lock_timeout = '50ms'").await;
+    for storage in database.both().await {
+        let mut other = PgConnection::connect(&database.url()).await.unwrap();
+        let mut transaction = other.begin().await.unwrap();
+        sqlx::raw_sql(LOCK).execute(&mut *transaction).await.unwrap();
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            transaction.rollback().await.unwrap();
+        };
+        let (migrated, ()) = tokio::join!(storage.migrate(), release);
+        migrated.unwrap();
+        database.execute("DROP TABLE oauth_dance_tokens, _oauth_dance_tokens_migrations").await;
+    }
     database.remove().await;
 }
