@@ -64,9 +64,10 @@ async fn applied(connection: &mut PgConnection, table: &TableName) -> Result<Vec
     Ok(applied)
 }
 
+/// A migration that is recorded as failed is pending.
 fn statuses(table: &TableName, applied: Vec<Applied>) -> Vec<Status> {
-    let applied =
-        applied.into_iter().map(|row| AppliedMigration { version: row.version, checksum: row.checksum.into() });
+    let applied = applied.into_iter().filter(|row| row.success);
+    let applied = applied.map(|row| AppliedMigration { version: row.version, checksum: row.checksum.into() });
     compare(Dialect::Postgres, table, applied.collect())
 }
 

@@ -86,11 +86,18 @@ pub(crate) async fn status<C: Migrate>(
     connection: &mut C,
     table: &TableName,
 ) -> Result<Vec<Status>, MigrateError> {
-    let applied = match connection.list_applied_migrations(&table.bookkeeping()).await {
+    let bookkeeping = table.bookkeeping();
+    let mut applied = match connection.list_applied_migrations(&bookkeeping).await {
         Ok(applied) => applied,
-        Err(MigrateError::Execute(error)) if is_missing_table(&error) => Vec::new(),
+        Err(MigrateError::Execute(error)) if is_missing_table(&error) => {
+            return Ok(compare(dialect, table, Vec::new()));
+        }
         Err(error) => return Err(error),
     };
+    // A migration that is recorded as failed is pending. Those after it were not applied.
+    if let Some(failed) = connection.dirty_version(&bookkeeping).await? {
+        applied.retain(|found| found.version < failed);
+    }
     Ok(compare(dialect, table, applied))
 }
 

@@ -131,7 +131,8 @@ macro_rules! run_cases {
             increments_are_exact one_creator_wins concurrent_puts_create_one_row reads_are_never_torn
             dropped_futures_leave_old_or_new purge_never_removes_a_renewed_record other_pools_see_acknowledged_writes
             concurrent_reads_get_their_own_results concurrent_reads_are_linearizable
-            migrating_twice_changes_nothing concurrent_migrations_succeed application_migrations_do_not_interfere
+            migrating_twice_changes_nothing failed_migration_is_not_applied concurrent_migrations_succeed
+            application_migrations_do_not_interfere
             tables_are_separate migration_retains_existing_records
         );
     };

@@ -35,6 +35,15 @@ pub async fn migrating_twice_changes_nothing<D: Database>(database: &D) {
     assert!(matches!(error, oauth_dance_core::StorageError::Misconfigured { .. }), "{error:?}");
 }
 
+/// As the program of sqlx leaves a migration that failed on MySQL.
+pub async fn failed_migration_is_not_applied<D: Database>(database: &D) {
+    let storage = ready(database).await;
+    database.execute("UPDATE _oauth_dance_tokens_migrations SET success = FALSE WHERE version = 1").await;
+    assert_eq!(D::applied(&storage).await[0].state, MigrationState::Pending);
+    let error = D::migrate(&storage).await.unwrap_err();
+    assert!(matches!(error, oauth_dance_core::StorageError::Misconfigured { .. }), "{error:?}");
+}
+
 pub async fn concurrent_migrations_succeed<D: Database>(database: &D) {
     for round in 0..4 {
         let mut tasks = JoinSet::new();
