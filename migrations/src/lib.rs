@@ -150,11 +150,15 @@ impl Migration {
         table.write_into(&self.text.replace("\r\n", "\n"))
     }
 
-    /// The migration in the type of sqlx, whose checksum identifies the text.
+    /// The migration in the type of sqlx, whose checksum identifies the file. It does not depend on the name of the table,
+    /// because the same table may be known with and without its schema, and may be renamed.
     fn to_sqlx(self, table: &TableName) -> SqlxMigration {
-        // Safe, because the text is a constant, and a table name consists of letters, digits and underscores.
-        let sql = AssertSqlSafe(self.sql(table)).into_sql_str();
-        SqlxMigration::new(self.version, Cow::Borrowed(self.description), MigrationType::Simple, sql, false)
+        let named = |table: &TableName| {
+            // Safe, because the text is a constant, and a table name consists of letters, digits and underscores.
+            let sql = AssertSqlSafe(self.sql(table)).into_sql_str();
+            SqlxMigration::new(self.version, Cow::Borrowed(self.description), MigrationType::Simple, sql, false)
+        };
+        SqlxMigration { checksum: named(&TableName::default()).checksum, ..named(table) }
     }
 }
 
@@ -250,6 +254,9 @@ mod tests {
                 assert!(!migration.sql.as_str().contains("oauth_dance"), "{}", migration.sql.as_str());
                 assert!(migration.sql.as_str().contains("my_tokens"));
             }
+            let checksums =
+                |table| dialect.migrator(table).iter().map(|known| known.checksum.clone()).collect::<Vec<_>>();
+            assert_eq!(checksums(&table), checksums(&TableName::default()));
         }
     }
 }

@@ -180,6 +180,8 @@ async fn table_in_another_database_works() {
     storage.migrate().await.unwrap();
     storage.put(&cases::key("alice"), &Record::new("x"), Precondition::Absent).await.unwrap();
     assert_eq!(there.execute("DELETE FROM tokens").await, 1);
+    // The operator named the database, and the application has it in its URL.
+    there.connect().await.with_table("tokens").unwrap().migrate().await.unwrap();
     here.remove().await;
     there.remove().await;
 }

@@ -1,4 +1,4 @@
-//! Other tables with the same name, partitions, and other schemas.
+//! Other tables with the same name, partitions, and other names of the same table.
 
 use oauth_dance_core::{Precondition, Record, TokenStorage as _};
 use oauth_dance_sqlx::MigrationState;
@@ -79,6 +79,26 @@ async fn migration_hides_no_table_behind_a_new_one() {
     database.execute("DROP TABLE public._oauth_dance_tokens_migrations").await;
     for storage in database.both().await {
         assert!(advice(storage.migrate().await).contains("another table"));
+        assert!(storage.get(&key("alice")).await.unwrap().is_some());
+    }
+    database.remove().await;
+}
+
+/// The operator names the schema, and the application finds it in the `search_path`, or the schema is renamed.
+#[tokio::test]
+async fn applied_migrations_are_known_by_every_name_of_the_table() {
+    let Some(database) = Database::new().await else { return };
+    let [operator, _] = database.both().await;
+    operator.with_table("auth.oauth_dance_tokens").unwrap().migrate().await.unwrap();
+    database.set("search_path = auth").await;
+    for storage in database.both().await {
+        storage.migrate().await.unwrap();
+        storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    }
+    database.execute("ALTER SCHEMA auth RENAME TO renamed").await;
+    for storage in database.both().await {
+        let storage = storage.with_table("renamed.oauth_dance_tokens").unwrap();
+        storage.migrate().await.unwrap();
         assert!(storage.get(&key("alice")).await.unwrap().is_some());
     }
     database.remove().await;
