@@ -124,7 +124,8 @@ impl MySqlStorage {
     /// Set `innodb_lock_wait_timeout` and `lock_wait_timeout` on the connections to less than the timeout of an
     /// operation, so that the server reports a lock before the storage gives up. Otherwise a write that waits for a
     /// lock may take effect long after its call has returned. Leave `test_before_acquire` on, because a write on a
-    /// closed connection is ambiguous. With `autocommit = 0`, every operation is [`StorageError::Misconfigured`].
+    /// closed connection is ambiguous. With `autocommit = 0`, or with `EMPTY_STRING_IS_NULL` in the `sql_mode` of
+    /// MariaDB, every operation is [`StorageError::Misconfigured`].
     pub fn from_pool(pool: MySqlPool) -> Self {
         Self::on(Connections::Application(pool))
     }
@@ -234,12 +235,7 @@ impl MySqlStorage {
         });
         let server = settings.await.map_err(|_| StorageError::unavailable(TimedOut))?.map_err(unchanged::<MySql>)?;
         self.limit.lower(server.max_payload());
-        if !server.commits() {
-            return Err(StorageError::Misconfigured {
-                advice: "set `autocommit = 1` on the server, or on the connections of the pool".to_owned(),
-                source: "autocommit is off, so nothing would commit a write".into(),
-            });
-        }
+        server.check()?;
         Ok(server.reads())
     }
 }

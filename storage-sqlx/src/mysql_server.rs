@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use oauth_dance_core::StorageError;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -30,6 +31,8 @@ pub(crate) struct Server {
     sync_wait: u64,
     /// Whether each statement of the connection commits by itself.
     autocommit: bool,
+    /// Whether an empty string is `NULL`.
+    empty_is_null: bool,
     mariadb: bool,
 }
 
@@ -40,7 +43,7 @@ impl Server {
     /// The error of sqlx.
     pub(crate) async fn query(connection: &mut MySqlConnection) -> Result<Self, sqlx::Error> {
         const SETTINGS: &str = "SHOW VARIABLES WHERE Variable_name IN \
-            ('max_allowed_packet', 'version', 'wsrep_on', 'wsrep_sync_wait', 'autocommit')";
+            ('max_allowed_packet', 'version', 'wsrep_on', 'wsrep_sync_wait', 'autocommit', 'sql_mode')";
 
         // Not prepared, because older servers and proxies accept it only as text.
         let rows: Vec<MySqlRow> = sqlx::raw_sql(SETTINGS).fetch_all(connection).await?;
@@ -52,6 +55,7 @@ impl Server {
             galera: value("wsrep_on").is_some_and(|value| value == "ON" || value == "1"),
             sync_wait: number("wsrep_sync_wait").unwrap_or_default(),
             autocommit: value("autocommit").is_none_or(|value| value != "OFF" && value != "0"),
+            empty_is_null: value("sql_mode").is_some_and(|modes| modes.contains("EMPTY_STRING_IS_NULL")),
             mariadb: value("version").is_some_and(|version| version.contains("MariaDB")),
         })
     }
@@ -61,9 +65,21 @@ impl Server {
         MAX_PAYLOAD.min(self.packet.saturating_sub(PACKET_OVERHEAD))
     }
 
-    /// Whether each statement commits by itself. Otherwise nothing would commit a write, and it would be lost.
-    pub(crate) fn commits(&self) -> bool {
-        self.autocommit
+    /// Verifies the settings of a connection of the application, with which the storage would lose or hide records.
+    ///
+    /// # Errors
+    /// [`StorageError::Misconfigured`] names the setting.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        let (advice, source) = if !self.autocommit {
+            ("set `autocommit = 1`", "autocommit is off, so nothing would commit a write")
+        } else if self.empty_is_null {
+            // A key without a tenant or an account contains an empty string.
+            ("remove EMPTY_STRING_IS_NULL from `sql_mode`", "an empty string is NULL, so no record would be found")
+        } else {
+            return Ok(());
+        };
+        let advice = format!("{advice} on the server, or on the connections of the pool");
+        Err(StorageError::Misconfigured { advice, source: source.into() })
     }
 
     /// Whether statements see the acknowledged writes of other nodes.
@@ -113,7 +129,8 @@ impl PayloadLimit {
 }
 
 /// Configures a new connection: time limits for statements and locks, a commit after each statement, and on Galera the
-/// wait for other nodes. A metadata lock has a limit of its own, which is a year by default.
+/// wait for other nodes. A metadata lock has a limit of its own, which is a year by default. The mode of the server is
+/// replaced, because a mode such as `EMPTY_STRING_IS_NULL` changes the meaning of statements.
 ///
 /// # Errors
 /// The error of sqlx.
@@ -124,7 +141,8 @@ pub(crate) async fn set_up(connection: &mut MySqlConnection, limit: &PayloadLimi
         if server.galera { format!(", wsrep_sync_wait = {}", server.sync_wait | SYNC_WAIT_ALL) } else { String::new() };
     // Only MariaDB executes the text between /*M! and */.
     let settings = format!(
-        "SET SESSION autocommit = 1, innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}{causal} \
+        "SET SESSION autocommit = 1, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+         innodb_lock_wait_timeout = {lock}, lock_wait_timeout = {lock}{causal} \
          /*M!100100 , max_statement_time = {statement} */",
         lock = STATEMENT_TIMEOUT.as_secs() / 2,
         statement = STATEMENT_TIMEOUT.as_secs(),
@@ -137,7 +155,8 @@ pub(crate) async fn set_up(connection: &mut MySqlConnection, limit: &PayloadLimi
 mod tests {
     use super::*;
 
-    const PLAIN: Server = Server { packet: 16 << 20, galera: false, sync_wait: 0, autocommit: true, mariadb: true };
+    const PLAIN: Server =
+        Server { packet: 16 << 20, galera: false, sync_wait: 0, autocommit: true, empty_is_null: false, mariadb: true };
 
     #[test]
     fn max_payload_leaves_space_in_the_packet() {

@@ -50,7 +50,8 @@ const ROWS: &str = "WITH wanted (number, tenant, user_id, provider, account) AS 
     WHERE stored.tenant = wanted.tenant AND stored.user_id = wanted.user_id \
         AND stored.provider = wanted.provider AND stored.account = wanted.account AND {live}";
 /// The document is an array with the four columns of each key in hexadecimal digits. A `STRAIGHT_JOIN` is not reordered,
-/// so each key is one search in the primary key.
+/// so each key is one search in the primary key. Without a `LIMIT`, a server with a `sql_select_limit` would leave out
+/// records.
 const DOCUMENT: &str = "SELECT version, payload, expires_at, retain_until - {now}, key_id, CAST(number AS SIGNED) \
     FROM JSON_TABLE(CONVERT(? USING utf8mb4), '$[*]' COLUMNS (number FOR ORDINALITY, \
         tenant VARCHAR(510) PATH '$[0]', user_id VARCHAR(2046) PATH '$[1]', \
@@ -58,7 +59,7 @@ const DOCUMENT: &str = "SELECT version, payload, expires_at, retain_until - {now
     STRAIGHT_JOIN {table} AS stored \
     ON stored.tenant = UNHEX(wanted.tenant) AND stored.user_id = UNHEX(wanted.user_id) \
         AND stored.provider = UNHEX(wanted.provider) AND stored.account = UNHEX(wanted.account) \
-    WHERE {live}";
+    WHERE {live} LIMIT {keys}";
 
 /// The statements that read several records.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl ReadSeveral {
         let texts = match form {
             Several::Arrays => vec![fill(ARRAYS)],
             Several::Rows => SIZES.iter().map(rows).collect(),
-            Several::Document => vec![fill(DOCUMENT)],
+            Several::Document => vec![fill(&DOCUMENT.replace("{keys}", &MAX_KEYS.to_string()))],
         };
         Self { form, texts }
     }

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use cases::key;
-use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage};
+use futures_util::future::join_all;
+use oauth_dance_core::{Filter, PageRequest, Precondition, Record, StorageError, TokenKey, TokenStorage};
 use oauth_dance_sqlx::{MAX_PAYLOAD, MigrationState, MySqlStorage};
 use private_server::PrivateServer;
 use sqlx::mysql::MySqlPoolOptions;
@@ -37,6 +38,84 @@ fn longest_key() -> TokenKey {
 
 fn of_size(bytes: usize) -> Record {
     Record::new(vec![7; bytes]).with_key_id(Some("k".repeat(255)))
+}
+
+/// Runs every operation, and reads several records at the same time.
+async fn works(storage: &MySqlStorage) {
+    storage.migrate().await.unwrap();
+    let record = Record::new((0..=255).collect::<Vec<u8>>()).with_key_id(Some("k'\\".into()));
+    let users: Vec<_> = (0..6).map(|user| key(&format!("user{user}"))).collect();
+    for user in &users {
+        assert_eq!(storage.get(user).await.unwrap(), None);
+        let first = storage.put(user, &record, Precondition::Absent).await.unwrap();
+        assert!(matches!(storage.put(user, &record, Precondition::Absent).await, Err(StorageError::Conflict)));
+        storage.put(user, &record, Precondition::Version(first)).await.unwrap();
+        assert!(matches!(storage.put(user, &record, Precondition::Version(first)).await, Err(StorageError::Conflict)));
+        storage.put(user, &record, Precondition::Always).await.unwrap();
+    }
+    let found = join_all(users.iter().map(|user| storage.get(user))).await;
+    assert!(found.into_iter().all(|found| found.unwrap().unwrap().value == record));
+    let (mut page, mut listed) = (PageRequest { after: None, limit: 4 }, 0);
+    loop {
+        let list = storage.list(&Filter::everything(), page).await.unwrap();
+        listed += list.entries.len();
+        let Some(next) = list.next else { break };
+        page = PageRequest { after: Some(next), limit: 4 };
+    }
+    assert_eq!(listed, users.len());
+    storage.put(&users[0], &cases::retained_for(60), Precondition::Always).await.unwrap();
+    assert_eq!(storage.purge(10).await.unwrap(), 0);
+    for user in &users {
+        assert!(storage.delete(user, None).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn settings_of_the_server_have_no_effect() {
+    let options = "--log-bin=binlog --server-id=1 --binlog-format=STATEMENT --lower-case-table-names=1 \
+        --character-set-server=latin1 --skip-character-set-client-handshake --default-storage-engine=MyISAM";
+    let Some(server) = mariadb(options) else { return };
+    let mut administrator = MySqlConnection::connect(&server.url).await.unwrap();
+    for (setting, default) in [
+        ("SET GLOBAL sql_select_limit = 1", "SET GLOBAL sql_select_limit = DEFAULT"),
+        ("SET GLOBAL sql_safe_updates = 1", "SET GLOBAL sql_safe_updates = 0"),
+        ("SET GLOBAL sql_mode = 'ORACLE'", "SET GLOBAL sql_mode = DEFAULT"),
+        (
+            "SET GLOBAL sql_mode = 'ANSI,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH,HIGH_NOT_PRECEDENCE'",
+            "SET GLOBAL sql_mode = ''",
+        ),
+        ("SET GLOBAL TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SET GLOBAL sql_mode = DEFAULT"),
+        ("SET GLOBAL time_zone = '-11:00'", "ALTER DATABASE oauth_dance CHARACTER SET ucs2"),
+    ] {
+        sqlx::raw_sql(setting).execute(&mut administrator).await.unwrap();
+        let theirs = MySqlStorage::from_pool(MySqlPool::connect(&server.url).await.unwrap());
+        for storage in [MySqlStorage::connect(&server.url).await.unwrap(), theirs] {
+            works(&storage).await;
+            storage.close().await;
+        }
+        let remove = "DROP TABLE oauth_dance_tokens, _oauth_dance_tokens_migrations";
+        sqlx::raw_sql(remove).execute(&mut administrator).await.unwrap();
+        sqlx::raw_sql(default).execute(&mut administrator).await.unwrap();
+    }
+}
+
+/// A key without a tenant would be compared with `NULL`, and every record would look like a missing one.
+#[tokio::test]
+async fn empty_strings_that_are_null_hide_no_record() {
+    let Some(server) = mariadb("") else { return };
+    let storage = MySqlStorage::connect(&server.url).await.unwrap();
+    storage.migrate().await.unwrap();
+    storage.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
+    let mut administrator = MySqlConnection::connect(&server.url).await.unwrap();
+    sqlx::raw_sql("SET GLOBAL sql_mode = 'ORACLE,EMPTY_STRING_IS_NULL'").execute(&mut administrator).await.unwrap();
+
+    let own = MySqlStorage::connect(&server.url).await.unwrap();
+    assert!(own.get(&key("alice")).await.unwrap().is_some());
+    assert!(own.delete(&key("alice"), None).await.unwrap());
+    works(&own).await;
+    let theirs = MySqlStorage::from_pool(MySqlPool::connect(&server.url).await.unwrap());
+    assert!(advice(theirs.get(&key("alice")).await).contains("EMPTY_STRING_IS_NULL"));
+    assert!(advice(theirs.put(&key("alice"), &Record::new("x"), Precondition::Always).await).contains("sql_mode"));
 }
 
 #[tokio::test]
@@ -180,7 +259,7 @@ async fn planned_switchover_causes_no_error_and_no_stale_read() {
         let storage = &storage;
         async move { storage.put(&key(&user.to_string()), &Record::new("old"), Precondition::Always).await.unwrap() }
     });
-    futures_util::future::join_all(puts).await;
+    join_all(puts).await;
     storage.put(&key("alice"), &Record::new("old"), Precondition::Always).await.unwrap();
 
     sqlx::raw_sql("SET GLOBAL read_only = 1").execute(&mut administrators[0]).await.unwrap();
@@ -188,7 +267,7 @@ async fn planned_switchover_causes_no_error_and_no_stale_read() {
     storage.put(&key("alice"), &Record::new("new"), Precondition::Always).await.unwrap();
     for _ in 0..20 {
         let reads = (0..10).map(|_| async { storage.get(&key("alice")).await.unwrap().unwrap().value });
-        assert!(futures_util::future::join_all(reads).await.iter().all(|value| *value == Record::new("new")));
+        assert!(join_all(reads).await.iter().all(|value| *value == Record::new("new")));
     }
 }
 
