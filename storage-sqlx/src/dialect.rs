@@ -51,6 +51,11 @@ pub(crate) trait Dialect: sqlx::Database {
     /// Classifies an error of the database.
     fn classify(error: &dyn DatabaseError) -> ErrorClass;
 
+    /// Whether the same connection may be possible soon, after this error of a new one.
+    fn is_transient(error: &dyn DatabaseError) -> bool {
+        error.is_transient_in_connect_phase()
+    }
+
     /// The number of rows that a statement changed.
     fn changed(done: &Self::QueryResult) -> u64;
 

@@ -314,6 +314,16 @@ impl Dialect for MySql {
         class_of(number, error.message())
     }
 
+    fn is_transient(error: &dyn DatabaseError) -> bool {
+        match error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number) {
+            // Too many connections to the server, or of this user.
+            Some(1040 | 1203) => true,
+            // A limit of the account. The others are limits per hour.
+            Some(1226) => error.message().contains("max_user_connections"),
+            _ => false,
+        }
+    }
+
     fn changed(done: &MySqlQueryResult) -> u64 {
         if done.last_insert_id() == 0 { done.rows_affected() } else { 0 }
     }

@@ -4,8 +4,8 @@
 //! pool avoids the round trip. A connection is returned only if its last statement has ended, so its state is known. It
 //! is tested before use only if it is *suspect*: it was idle for a while, or another connection broke.
 //!
-//! A task closes old and idle connections in the background. Opening a connection is retried while the server starts, or
-//! while PostgreSQL has too many connections, unless one is returned in the meantime.
+//! A task closes old and idle connections in the background. Opening a connection is retried while the server starts or has
+//! too many connections, unless one is returned in the meantime.
 //! The pool counts its open connections, so that [`OwnPool::close`] can wait until the last one is closed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,7 +109,8 @@ impl<DB: Dialect> OwnPool<DB> {
                     self.sweep();
                     return Ok(object);
                 }
-                Ok(Err(PoolError::Backend(error))) if error.is_transient() && Instant::now() + pause < give_up => {}
+                Ok(Err(PoolError::Backend(error)))
+                    if error.is_transient::<DB>() && Instant::now() + pause < give_up => {}
                 Ok(Err(PoolError::Backend(error))) => return Err(error.into()),
                 Ok(Err(PoolError::Closed)) => return Err(sqlx::Error::PoolClosed),
                 Ok(Err(_)) | Err(_) => return Err(sqlx::Error::PoolTimedOut),
@@ -277,10 +278,10 @@ pub(crate) enum OpenError {
 
 impl OpenError {
     /// Whether the same connection may be possible soon.
-    fn is_transient(&self) -> bool {
+    fn is_transient<DB: Dialect>(&self) -> bool {
         match self {
             Self::Connect(sqlx::Error::Io(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-            Self::Connect(sqlx::Error::Database(error)) => error.is_transient_in_connect_phase(),
+            Self::Connect(sqlx::Error::Database(error)) => DB::is_transient(error.as_ref()),
             Self::Connect(_) => false,
             // The server accepted the connection, and is about to stop or has not started completely.
             Self::SetUp(_) => true,

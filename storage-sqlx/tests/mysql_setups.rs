@@ -118,6 +118,37 @@ async fn empty_strings_that_are_null_hide_no_record() {
     assert!(advice(theirs.put(&key("alice"), &Record::new("x"), Precondition::Always).await).contains("sql_mode"));
 }
 
+/// A call that cannot open a connection uses the one that another call returns.
+#[tokio::test]
+async fn returned_connection_is_used_while_the_user_has_no_other() {
+    let Some(server) = mariadb("") else { return };
+    MySqlStorage::connect(&server.url).await.unwrap().migrate().await.unwrap();
+    let mut administrator = MySqlConnection::connect(&server.url).await.unwrap();
+    for sql in [
+        "CREATE USER app@127.0.0.1 IDENTIFIED BY 'pw' WITH MAX_USER_CONNECTIONS 1",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON oauth_dance.* TO app@127.0.0.1",
+    ] {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut administrator).await.unwrap();
+    }
+    let (_, address) = server.url.split_once('@').unwrap();
+    let storage = MySqlStorage::connect(&format!("mysql://app:pw@{address}")).await.unwrap();
+    let (alice, record) = (key("alice"), Record::new("x"));
+    storage.put(&alice, &record, Precondition::Always).await.unwrap();
+
+    let mut lock = administrator.begin().await.unwrap();
+    sqlx::raw_sql("SELECT * FROM oauth_dance_tokens FOR UPDATE").execute(&mut *lock).await.unwrap();
+    let start = Instant::now();
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        lock.rollback().await.unwrap();
+    };
+    let slow = storage.put(&alice, &record, Precondition::Always);
+    let (slow, fast, ()) = tokio::join!(slow, storage.get(&alice), release);
+    slow.unwrap();
+    assert!(fast.unwrap().is_some());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
 #[tokio::test]
 async fn payload_larger_than_a_packet_is_too_large() {
     let Some(server) = mariadb("--max-allowed-packet=1M") else { return };
