@@ -110,8 +110,8 @@
 //!   rejects the connection.
 //! * **Dropped futures** leave the old or the new record. The server executes a request that was sent before.
 //! * **Lost writes**: [`capabilities`](oauth_dance_core::TokenStorage::capabilities) declares `durable` only if the
-//!   servers report `appendonly yes` and `appendfsync always` when the connection opens, and only if no replica can
-//!   take over automatically. With Sentinels, and in a Cluster with replicas, a failover loses the writes that the
+//!   servers report `appendonly yes`, `appendfsync always` and `no-appendfsync-on-rewrite no` when the connection opens,
+//!   and only if no replica can take over automatically. With Sentinels, and in a Cluster with replicas, a failover loses the writes that the
 //!   replica has not received. If the provider rotates refresh tokens, the user then has to log in again.
 //! * **Eviction**: a server with a `maxmemory` and another `maxmemory-policy` than `noeviction` may drop tokens. The
 //!   storage logs a warning, or returns an error with [`without_eviction`](RedisStorage::without_eviction).

@@ -22,7 +22,8 @@ pub(crate) struct Setup {
 /// The commands whose replies [`Setup::read`] expects.
 pub(crate) fn setup_commands() -> [Cmd; 2] {
     let mut fsync = redis::cmd("CONFIG");
-    fsync.arg("GET").arg("appendfsync");
+    // The pattern matches both settings. Servers before Redis 7 accept only one argument.
+    fsync.arg("GET").arg("*appendfsync*");
     [redis::cmd("INFO"), fsync]
 }
 
@@ -38,19 +39,20 @@ impl Setup {
         Self {
             primary: facts.get("role").map(|role| *role == "master"),
             replicas: facts.get("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or_default(),
-            writes_through: is("aof_enabled", "1") && value_of(fsync).is_some_and(|value| value == "always"),
+            writes_through: is("aof_enabled", "1") && syncs_always(fsync),
             evicts_by: policy.filter(|_| !is("maxmemory", "0")).map(|policy| (*policy).to_owned()),
         }
     }
 }
 
-/// The value of a setting in a reply of CONFIG GET.
-fn value_of(reply: &Value) -> Option<String> {
-    match reply {
-        Value::Map(settings) => text(&settings.first()?.1),
-        Value::Array(settings) => text(settings.get(1)?),
-        _ => None,
-    }
+/// Whether each write is on disk before it is acknowledged, even while the server rewrites its files.
+fn syncs_always(reply: &Value) -> bool {
+    let Value::Map(settings) = reply else { return false };
+    let is = |name: &str, value: &str| {
+        let matches = |reply, expected| text(reply).is_some_and(|found| found == expected);
+        settings.iter().any(|(found, set)| matches(found, name) && matches(set, value))
+    };
+    is("appendfsync", "always") && !is("no-appendfsync-on-rewrite", "yes")
 }
 
 /// The text of a reply. `None` if the reply is not text.
@@ -67,8 +69,13 @@ mod tests {
     use super::*;
 
     fn read(info: &str, fsync: &str) -> Setup {
-        let setting = (Value::BulkString(b"appendfsync".to_vec()), Value::BulkString(fsync.into()));
-        Setup::read(&[Value::BulkString(info.into()), Value::Map(vec![setting])])
+        read_with(info, &[("appendfsync", fsync)])
+    }
+
+    fn read_with(info: &str, settings: &[(&str, &str)]) -> Setup {
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let settings = settings.iter().map(|(name, value)| (bulk(name), bulk(value))).collect();
+        Setup::read(&[bulk(info), Value::Map(settings)])
     }
 
     #[test]
@@ -77,6 +84,14 @@ mod tests {
         assert!(!read("aof_enabled:0\r\n", "always").writes_through);
         assert!(!read("aof_enabled:1\r\n", "everysec").writes_through);
         assert!(!Setup::read(&[Value::BulkString(b"aof_enabled:1\r\n".to_vec()), Value::Nil]).writes_through);
+    }
+
+    #[test]
+    fn writes_are_not_durable_if_a_rewrite_defers_them() {
+        for (value, durable) in [("no", true), ("yes", false)] {
+            let settings = [("no-appendfsync-on-rewrite", value), ("appendfsync", "always")];
+            assert_eq!(read_with("aof_enabled:1\r\n", &settings).writes_through, durable, "{value}");
+        }
     }
 
     #[test]

@@ -299,6 +299,7 @@ async fn durability_follows_the_settings_of_the_server() {
         (&[][..], false),
         (&["--appendonly", "yes", "--appendfsync", "everysec"], false),
         (&["--appendonly", "no", "--appendfsync", "always"], false),
+        (&["--appendonly", "yes", "--appendfsync", "always", "--no-appendfsync-on-rewrite", "yes"], false),
         (&["--appendonly", "yes", "--appendfsync", "always"], true),
     ] {
         let server = server_or_skip!(Server::start(arguments));

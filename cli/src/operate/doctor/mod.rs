@@ -213,8 +213,8 @@ async fn redis(opened: &Opened, storage: &RedisStorage) -> Result<Vec<Finding>, 
         false => Finding::warning(
             "durability",
             "a crash or a failover of the server may lose acknowledged writes",
-            "set appendonly to yes and appendfsync to always, and let no replica take over by itself; or accept that some \
-            users have to log in again after a crash",
+            "set appendonly to yes, appendfsync to always and no-appendfsync-on-rewrite to no, and let no replica take over by \
+            itself; or accept that some users have to log in again after a crash",
         ),
     });
     Ok(findings)
