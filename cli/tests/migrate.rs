@@ -377,7 +377,9 @@ fn sql(url: &str, script: &str) -> bool {
 fn mariadb(url: &Url) -> Command {
     let installed = |program: &&str| Command::new(program).arg("--version").output().is_ok();
     let mut client = Command::new(["mariadb", "mysql"].into_iter().find(installed).unwrap_or("mariadb"));
-    client.args(["--no-defaults", "--protocol=TCP"]).arg(format!("--host={}", url.host_str().unwrap()));
+    // A server may have `autocommit = 0`.
+    client.args(["--no-defaults", "--protocol=TCP", "--init-command=SET autocommit = 0"]);
+    client.arg(format!("--host={}", url.host_str().unwrap()));
     client.arg(format!("--port={}", url.port().unwrap_or(3306))).arg(format!("--user={}", url.username()));
     client.arg(url.path().trim_start_matches('/')).env("MYSQL_PWD", url.password().unwrap_or_default());
     client

@@ -62,7 +62,8 @@ impl Dialect {
     fn end(self) -> &'static str {
         match self {
             Self::Sqlite | Self::Postgres => "\nCOMMIT;\n",
-            Self::Mysql => "",
+            // The server may have `autocommit = 0`.
+            Self::Mysql => "\nCOMMIT;\n",
         }
     }
 
