@@ -120,6 +120,9 @@ impl CookieTokens {
     ///
     /// The default is 6 KiB, which leaves 2 KiB of the default limits of nginx and Apache. Before you raise it,
     /// configure every proxy to accept such headers. Otherwise a browser is locked out until its cookies are deleted.
+    ///
+    /// A proxy may also limit the headers of a response, which sets all of these cookies. nginx accepts 4 or 8 KiB by
+    /// default (`proxy_buffer_size`), and otherwise responds with 502, so that the browser does not get the token.
     #[must_use]
     pub fn with_limit(self, bytes: usize) -> Self {
         Self { limit: bytes.min(chunks::MAX_SIZE), ..self }
