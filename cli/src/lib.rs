@@ -32,6 +32,7 @@
 
 mod address;
 mod advice;
+mod connect;
 pub mod demo;
 mod exit;
 mod key_file;

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use program::storages::{Backend, on_every_storage};
-use program::{Run, oauth_dance, objects};
+use program::{Run, oauth_dance, objects, over_ipv6};
 
 /// The result of one check, and what to do.
 fn check(run: &Run, name: &str) -> (String, String) {
@@ -105,6 +105,16 @@ fn redis_findings(backend: &Backend) {
     let doctor = backend.run(&["doctor", "--json"]);
     set("appendfsync", "always");
     assert_found(&doctor, "durability", "warning", "appendfsync");
+}
+
+#[test]
+fn settings_are_read_from_an_ipv6_address() {
+    for (name, setting) in [("PostgreSQL", "synchronous_commit"), ("MariaDB", "innodb_doublewrite")] {
+        let Some(backend) = Backend::new(name) else { continue };
+        let doctor = backend.run_at(&over_ipv6(&backend.url), &["doctor", "--json"]);
+        assert_eq!((doctor.code, doctor.stderr.as_str()), (0, ""), "{name}: {}", doctor.stdout);
+        assert_eq!(check(&doctor, setting).0, "ok", "{name}");
+    }
 }
 
 #[test]

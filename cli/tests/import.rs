@@ -11,7 +11,7 @@ use std::time::Duration;
 use oauth_dance::testing::{CLIENT, TestProvider};
 use oauth_dance::{OAuth, User};
 use program::storages::{Backend, key, on_every_storage};
-use program::{Run, oauth_dance, skip};
+use program::{Run, oauth_dance, over_ipv6, skip};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
@@ -263,6 +263,20 @@ fn rows_without_a_user_and_those_of_their_user_are_one() {
         assert_eq!((run.code, counts(&run)), (0, [1, 0, 2, 0, 0]), "{}: {}", backend.name, run.stderr);
         let stored = backend.block_on(backend.tokens().get(&key("acme", "bot"))).unwrap().unwrap().value;
         assert_eq!(stored.secret().expose(), "CANARY-2");
+    });
+}
+
+#[test]
+fn ipv6_addresses_are_accepted() {
+    on_every_storage(|backend| {
+        let flask = Flask::new(backend);
+        if flask.created.is_none() {
+            return;
+        }
+        create_table(&flask);
+        insert_rows(&flask, &[(1, Some("alice".to_owned()), 2_000_000_000)]);
+        let run = flask.import_from(&over_ipv6(&flask.url), &[]);
+        assert_eq!((run.code, counts(&run)), (0, [1, 0, 0, 0, 0]), "{}: {}", backend.name, run.stderr);
     });
 }
 

@@ -5,7 +5,9 @@
 pub mod storages;
 
 use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::thread;
 
 use serde_json::Value;
 
@@ -70,13 +72,34 @@ pub fn backend(variable: &str) -> Option<String> {
     url
 }
 
+/// The URL of the same server at an IPv6 address, which forwards connections.
+pub fn over_ipv6(url: &str) -> String {
+    let mut url = url::Url::parse(url).unwrap();
+    let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    url.set_host(Some("[::1]")).unwrap();
+    url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
+                thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        }
+    });
+    url.into()
+}
+
 /// Reports that a test cannot run.
 ///
 /// # Panics
 /// With `REQUIRE_BACKENDS=1`.
 pub fn skip(why: &str) {
     assert!(std::env::var("REQUIRE_BACKENDS").as_deref() != Ok("1"), "{why}, although REQUIRE_BACKENDS=1 is set");
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let test = thread::current().name().unwrap_or("a test").to_owned();
     // Not `eprintln!`, whose output the test harness hides when a test passes.
     let _ = writeln!(std::io::stderr().lock(), "\nSKIP {test}: {why}\n");
 }

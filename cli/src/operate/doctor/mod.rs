@@ -10,11 +10,9 @@ use clap::Args;
 use oauth_dance_core::{Clock, KeyFileError, StorageError, Timestamp, TokenStorage as _};
 use oauth_dance_migrations::MigrationState;
 use oauth_dance_redis::RedisStorage;
-use sqlx::Connection as _;
-use sqlx::mysql::MySqlConnection;
-use sqlx::postgres::PgConnection;
 
 use super::OperateError;
+use crate::connect;
 use crate::exit::Exit;
 use crate::keys::{KeyArgs, Keys, KeysError};
 use crate::open::{Opened, Server, StorageArgs};
@@ -147,7 +145,7 @@ async fn server(opened: &Opened) -> Result<Vec<Finding>, OperateError> {
         }
         Server::Postgres(_) => {
             let found = async {
-                let mut connection = PgConnection::connect(opened.url()).await?;
+                let mut connection = connect::postgres(opened.url()).await?;
                 let findings = sql::postgres(&mut connection, &table).await?;
                 let before = Clock::system().now();
                 Ok((findings, before, sql::postgres_clock(&mut connection).await?))
@@ -159,7 +157,7 @@ async fn server(opened: &Opened) -> Result<Vec<Finding>, OperateError> {
         }
         Server::MySql(_) => {
             let found = async {
-                let mut connection = MySqlConnection::connect(opened.url()).await?;
+                let mut connection = connect::mysql(opened.url()).await?;
                 let findings = sql::mysql(&mut connection, &table).await?;
                 let before = Clock::system().now();
                 Ok((findings, before, sql::mysql_clock(&mut connection).await?))

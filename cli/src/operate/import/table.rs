@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, PgConnection, Row as
 
 use super::FlaskDanceOptions;
 use crate::UnusableStorage;
+use crate::connect;
 use crate::migrate::Dialect;
 use crate::operate::OperateError;
 
@@ -84,10 +85,8 @@ impl<'a> Table<'a> {
             Dialect::Sqlite => {
                 SqliteConnection::connect(&crate::open::without_creating(url)).await.map(Connected::Sqlite)
             }
-            Dialect::Postgres => PgConnection::connect(url).await.map(Connected::Postgres),
-            Dialect::Mysql => {
-                MySqlConnection::connect(&url.replacen("mariadb:", "mysql:", 1)).await.map(Connected::MySql)
-            }
+            Dialect::Postgres => connect::postgres(url).await.map(Connected::Postgres),
+            Dialect::Mysql => connect::mysql(url).await.map(Connected::MySql),
         };
         match connection {
             Ok(connection) => Ok(Self { options, dialect, connection, after: None, is_complete: false }),
