@@ -266,6 +266,30 @@ fn rows_without_a_user_and_those_of_their_user_are_one() {
     });
 }
 
+/// PostgreSQL reads `user` without quotes as the name of the database user.
+#[test]
+fn names_that_need_quotes_are_read_exactly() {
+    on_every_storage(|backend| {
+        let flask = Flask::new(backend);
+        let quote = if backend.name == "PostgreSQL" { '"' } else { '`' };
+        flask.execute(
+            &format!(
+                "CREATE TABLE `OAuth` (id INTEGER PRIMARY KEY, provider VARCHAR(50), created_at TIMESTAMP NULL, \
+                token TEXT, `user` VARCHAR(256)); \
+                INSERT INTO `OAuth` VALUES (1, 'acme', NULL, '{token}', 'alice'), (2, 'acme', NULL, '{token}', 'bob')",
+                token = r#"{"access_token": "CANARY"}"#,
+            )
+            .replace('`', &quote.to_string()),
+        );
+        let run = flask.import(&["--from-table", "OAuth", "--user-column", "user"]);
+        assert_eq!((run.code, counts(&run)), (0, [2, 0, 0, 0, 0]), "{}: {}", backend.name, run.stderr);
+        assert!(backend.has(&key("acme", "alice")) && backend.has(&key("acme", "bob")), "{}", backend.name);
+        let run = flask.import(&["--from-table", "OAuth", "--user-column", "nothing"]);
+        assert_eq!(run.code, 2);
+        run.assert_one_line(&["OAuth cannot be read", "--user-column"]);
+    });
+}
+
 #[test]
 fn ipv6_addresses_are_accepted() {
     on_every_storage(|backend| {

@@ -142,6 +142,10 @@ impl<'a> Table<'a> {
 /// Flask-Dance stores the time in UTC without a zone.
 fn statement(options: &FlaskDanceOptions, dialect: Dialect, is_continued: bool) -> String {
     let FlaskDanceOptions { from_table: table, user_column: user, .. } = options;
+    // SQLite reads an unknown name in double quotes as a text.
+    let quote = if dialect == Dialect::Postgres { '"' } else { '`' };
+    let quoted = |name: &str| format!("{quote}{name}{quote}");
+    let (table, user) = (table.split('.').map(quoted).collect::<Vec<_>>().join("."), &quoted(user));
     let (text, time) = match dialect {
         Dialect::Sqlite => ("TEXT", "CAST(strftime('%s', created_at) AS INTEGER)"),
         Dialect::Postgres => ("TEXT", "CAST(EXTRACT(EPOCH FROM created_at) AS BIGINT)"),
