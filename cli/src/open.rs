@@ -187,8 +187,8 @@ pub(crate) fn without_creating(url: &str) -> String {
 /// Whether a URL with this scheme names Redis or Valkey.
 pub(crate) fn is_redis(scheme: &str) -> bool {
     let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
-    let named =
-        matches!(base, "redis" | "rediss" | "valkey" | "valkeys") && matches!(kind, "" | "cluster" | "sentinel");
+    let named = matches!(base, "redis" | "rediss" | "valkey" | "valkeys")
+        && matches!(kind, "" | "cluster" | "sentinel" | "unix");
     named || scheme == "unix"
 }
 
@@ -259,6 +259,21 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_scheme_of_the_storage_names_redis() {
+        for url in [
+            "redis://localhost/",
+            "valkeys://localhost/",
+            "rediss+sentinel://localhost/main",
+            "valkey+cluster://localhost",
+            "redis+unix:///run/redis.sock",
+            "unix:///run/redis.sock",
+        ] {
+            assert!(RedisStorage::lazy(url).is_ok() && is_redis(scheme(url)), "{url}");
+        }
+        assert!(!is_redis("redis+http") && !is_redis("http+unix"));
+    }
 
     #[test]
     fn missing_file_is_never_created() {
