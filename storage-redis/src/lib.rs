@@ -142,6 +142,7 @@
 mod address;
 mod check;
 mod cluster;
+mod connection;
 mod error;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -26,9 +26,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::address::Address;
 use crate::cluster::{Cluster, redirection};
+use crate::connection::read_only;
 use crate::error::{Cause, Failure, Reaction, reaction_to, rejected};
 use crate::layout::Bucket;
-use crate::link::{Link, Options, Target, read_only};
+use crate::link::{Link, Options, Target};
 use crate::script::Call;
 
 /// The number of redirections that a request follows.
