@@ -69,20 +69,24 @@ pub(crate) fn version_prefix(version: &Version) -> String {
 impl Header {
     /// Reads the header, and returns it with the offset of the payload.
     pub(crate) fn read(stored: &[u8]) -> Result<(Self, usize), RecordError> {
-        let end = stored.iter().position(|byte| *byte == b'\n').ok_or(RecordError::NoHeader)?;
-        Self::parse(&stored[..end]).map(|header| (header, end + 1)).ok_or(RecordError::BadHeader)
+        let has_line = || stored.contains(&b'\n');
+        Self::parse(stored).ok_or_else(|| if has_line() { RecordError::BadHeader } else { RecordError::NoHeader })
     }
 
-    /// Parses a header line.
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut words = line.split(|byte| *byte == b' ');
-        let (format, version) = (words.next()?, words.next()?);
+    /// Parses a header, and returns it with the offset of the payload.
+    fn parse(stored: &[u8]) -> Option<(Self, usize)> {
+        // The format and the version have a fixed length, so only the rest is searched for spaces.
+        let after_format = stored.strip_prefix(FORMAT.as_bytes())?.strip_prefix(b" ")?;
+        let (version, rest) = after_format.split_first_chunk()?;
+        let rest = rest.strip_prefix(b" ")?;
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        let mut words = rest[..end].split(|byte| *byte == b' ');
         let (expires_at, deadline, key_id) = (words.next()?, words.next()?, words.next()?);
-        if words.next().is_some() || format != FORMAT.as_bytes() {
+        if words.next().is_some() {
             return None;
         }
         let expires_at = number(expires_at)?.map(i64::try_from).transpose().ok()?;
-        Some(Self {
+        let header = Self {
             version: Version::from_bytes(hexadecimal(version)?),
             expires_at: match expires_at {
                 None => None,
@@ -93,7 +97,8 @@ impl Header {
                 None => None,
                 Some(id) => Some(unescape(id.strip_prefix('=')?)?),
             },
-        })
+        };
+        Some((header, stored.len() - rest.len() + end + 1))
     }
 
     /// The entry of a list.
@@ -156,15 +161,14 @@ fn number(word: &[u8]) -> Option<Option<u64>> {
 }
 
 /// Parses 32 hexadecimal digits, several times as fast as `u128::from_str_radix`.
-fn hexadecimal(digits: &[u8]) -> Option<[u8; 16]> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, rest) = digits.as_chunks::<2>();
-    let pairs: &[[u8; 2]; 16] = pairs.try_into().ok().filter(|_| rest.is_empty())?;
-    let mut bytes = [0; 16];
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = digit(*high)? << 4 | digit(*low)?;
+fn hexadecimal(digits: &[u8; 32]) -> Option<[u8; 16]> {
+    // Without an early return, the compiler checks all digits at once.
+    if !digits.iter().fold(true, |valid, digit| valid & digit.is_ascii_hexdigit()) {
+        return None;
     }
-    Some(bytes)
+    // The low four bits of a letter are its value minus 9.
+    let value = |digit: u8| (digit & 15) + 9 * (digit >> 6);
+    Some(std::array::from_fn(|index| value(digits[2 * index]) << 4 | value(digits[2 * index + 1])))
 }
 
 #[cfg(test)]
