@@ -58,8 +58,9 @@ impl Layout {
 
     /// The command that reads a record.
     pub(crate) fn get(&self, place: &Place) -> Cmd {
-        let mut get = redis::cmd("GET");
-        get.arg(self.record(place.bucket, &place.member));
+        let name = self.record(place.bucket, &place.member);
+        let mut get = Cmd::with_capacity(2, "GET".len() + name.len());
+        get.arg("GET").arg(name);
         get
     }
 
