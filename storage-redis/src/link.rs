@@ -8,7 +8,7 @@
 //! A connection works only while the runtime that opened it is driven. A request from another runtime therefore does
 //! not rely on a connection that has not responded for a while, and does not wait for long until one is open.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ struct LinkState {
 }
 
 /// A connection that is being opened or is open. All waiting requests share it.
-type Opening = Shared<BoxFuture<'static, Result<Open, Failure>>>;
+type Opening = Shared<BoxFuture<'static, Result<Arc<Open>, Failure>>>;
 
 /// An attempt to connect, which may have succeeded.
 #[derive(Clone, Debug)]
@@ -85,19 +85,22 @@ struct Attempt {
 
 /// The state of the connection that a request uses.
 enum Current {
-    Open(Open),
+    Open(Arc<Open>),
     Opening(Attempt),
 }
 
 /// An open connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Open {
     attempt: u64,
     connection: MultiplexedConnection,
+    /// The runtime that drives the connection.
+    runtime: runtime::Id,
     /// Whether the connection was closed.
     closed: Arc<AtomicBool>,
-    /// When the server last responded.
-    last_reply: Arc<Mutex<Instant>>,
+    opened: Instant,
+    /// When the server last responded, in milliseconds after the connection was opened.
+    last_reply: AtomicU64,
 }
 
 impl Link {
@@ -126,9 +129,43 @@ impl Link {
     /// If the future is dropped after the commands were queued, the server still executes them.
     pub(crate) async fn send(&self, commands: &[Cmd], deadline: Instant) -> Result<Vec<Value>, Failure> {
         let mut open = self.opened(deadline).await?;
-        let cause = match timeout_at(deadline, replies(&mut open.connection, commands)).await {
+        // If the other runtime is not driven any more, there is no time left to send the commands again.
+        if open.runtime != Handle::current().id() && open.is_idle() {
+            open = self.tested(open, deadline).await?;
+        }
+        self.send_on(&open, commands, deadline).await
+    }
+
+    /// Tests a connection that was idle, and opens another one if it is broken.
+    ///
+    /// Call it before a write. A read can be sent again.
+    pub(crate) async fn test(&self, deadline: Instant) -> Result<(), Failure> {
+        let open = self.opened(deadline).await?;
+        if open.is_idle() {
+            self.tested(open, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the next request open a new connection.
+    pub(crate) fn reopen(&self) {
+        self.state().current = None;
+    }
+
+    /// Returns this connection if it still responds. Otherwise returns another one.
+    async fn tested(&self, open: Arc<Open>, deadline: Instant) -> Result<Arc<Open>, Failure> {
+        let give_up = deadline.min(Instant::now() + TEST_TIMEOUT);
+        // The storage needs the permission for this command in any case. The future is large and rarely needed.
+        let tested = Box::pin(self.send_on(&open, &[redis::cmd("TIME")], give_up)).await;
+        if tested.is_ok() { Ok(open) } else { self.opened(deadline).await }
+    }
+
+    /// Sends commands on this connection. If no reply arrives, the connection is discarded.
+    async fn send_on(&self, open: &Open, commands: &[Cmd], deadline: Instant) -> Result<Vec<Value>, Failure> {
+        let mut connection = open.connection.clone();
+        let cause = match timeout_at(deadline, replies(&mut connection, commands)).await {
             Ok(Ok(replies)) => {
-                *lock(&open.last_reply) = Instant::now();
+                open.last_reply.store(open.age(), Ordering::Relaxed);
                 return Ok(replies);
             }
             Ok(Err(error)) => Cause::connection(error),
@@ -139,35 +176,8 @@ impl Link {
         Err(Failure::NoReply(cause))
     }
 
-    /// Tests a connection that was idle, and opens another one if it is broken.
-    ///
-    /// Call it before a write. A read can be sent again. It needs a test only if the connection
-    /// [belongs to another runtime](Self::is_foreign), because there would be no time left to send it again.
-    pub(crate) async fn test(&self, deadline: Instant) -> Result<(), Failure> {
-        let open = self.opened(deadline).await?;
-        if lock(&open.last_reply).elapsed() < MAX_IDLE {
-            return Ok(());
-        }
-        // The storage needs the permission for this command in any case.
-        let tested = self.send(&[redis::cmd("TIME")], deadline.min(Instant::now() + TEST_TIMEOUT)).await;
-        if tested.is_err() {
-            self.opened(deadline).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether the connection belongs to another runtime, which may not be driven any more.
-    pub(crate) fn is_foreign(&self) -> bool {
-        self.state().current.as_ref().is_some_and(|attempt| attempt.runtime != Handle::current().id())
-    }
-
-    /// Makes the next request open a new connection.
-    pub(crate) fn reopen(&self) {
-        self.state().current = None;
-    }
-
     /// Waits until the connection is open.
-    async fn opened(&self, deadline: Instant) -> Result<Open, Failure> {
+    async fn opened(&self, deadline: Instant) -> Result<Arc<Open>, Failure> {
         loop {
             let attempt = match self.current() {
                 Current::Open(open) => return Ok(open),
@@ -177,8 +187,12 @@ impl Link {
             let is_own = attempt.runtime == Handle::current().id();
             let patience = if is_own { self.options.timeout } else { self.options.timeout / 4 };
             let give_up = deadline.min(Instant::now() + patience);
-            if let Ok(opened) = timeout_at(give_up, attempt.opening).await {
-                return opened;
+            match timeout_at(give_up, attempt.opening).await {
+                Ok(Ok(open)) => return Ok(open),
+                Ok(Err(failure)) if is_own => return Err(failure),
+                // Another runtime may have ended, so this one makes its own attempt.
+                Ok(Err(_)) => continue,
+                Err(_) => {}
             }
             if !is_own || attempt.started.elapsed() > self.options.timeout / 2 {
                 forget(&self.state, attempt.number);
@@ -195,7 +209,7 @@ impl Link {
         if let Some(attempt) = &state.current {
             match attempt.opening.peek() {
                 None => return Current::Opening(attempt.clone()),
-                Some(Ok(open)) if !open.closed.load(Ordering::Acquire) => return Current::Open(open.clone()),
+                Some(Ok(open)) if !open.closed.load(Ordering::Acquire) => return Current::Open(Arc::clone(open)),
                 Some(_) => {}
             }
         }
@@ -220,14 +234,28 @@ impl Link {
             if opened.is_err() {
                 forget(&state, attempt);
             }
-            let last_reply = Arc::new(Mutex::new(Instant::now()));
-            opened.map(|(connection, closed)| Open { attempt, connection, closed, last_reply })
+            let (connection, closed) = opened?;
+            let (runtime, opened) = (Handle::current().id(), Instant::now());
+            Ok(Arc::new(Open { attempt, connection, runtime, closed, opened, last_reply: AtomicU64::new(0) }))
         });
         connecting.map(|ended| ended.unwrap_or(Err(Failure::Unchanged(GONE)))).boxed().shared()
     }
 
     fn state(&self) -> MutexGuard<'_, LinkState> {
         lock(&self.state)
+    }
+}
+
+impl Open {
+    /// Whether the server has not responded for a while.
+    fn is_idle(&self) -> bool {
+        let idle = self.age().saturating_sub(self.last_reply.load(Ordering::Relaxed));
+        Duration::from_millis(idle) >= MAX_IDLE
+    }
+
+    /// The time since the connection was opened, in milliseconds.
+    fn age(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -152,23 +152,23 @@ impl Servers {
         let mut redirected = None;
         loop {
             let asking = redirected.take();
+            let routed;
             let (link, generation) = match (&asking, &self.kind) {
-                (Some(link), _) => (Arc::clone(link), None),
-                (None, Kind::One(link)) => (Arc::clone(link), None),
+                (Some(link), _) | (None, Kind::One(link)) => (link, None),
                 (None, Kind::Cluster(cluster)) => {
-                    let (link, generation) = cluster.route(slot, retries.deadline).await?;
-                    (link, Some(generation))
+                    routed = cluster.route(slot, retries.deadline).await?;
+                    (&routed.0, Some(routed.1))
                 }
             };
-            if matches!(request, Request::Write(_)) || link.is_foreign() {
+            if matches!(request, Request::Write(_)) {
                 // If this fails, the request itself fails in the same way.
                 let _ = link.test(retries.deadline).await;
             }
-            let replies = match send(&link, &commands, asking.is_some(), retries.deadline).await {
+            let replies = match send(link, &commands, asking.is_some(), retries.deadline).await {
                 Ok(replies) => replies,
                 Err(failure) => {
                     if let Err(failure) = retries.may_repeat(failure, request, &self.kind) {
-                        return Err(self.failed(slot, &link, failure));
+                        return Err(self.failed(slot, link, failure));
                     }
                     self.refresh_map(generation, &retries).await?;
                     continue;
@@ -177,7 +177,7 @@ impl Servers {
             let Some(error) = replies.iter().find_map(server_error) else { return Ok(replies) };
             match reaction_to(error.code(), error.details().unwrap_or_default()) {
                 Reaction::NoScript => commands = request.commands_with_text(error)?,
-                Reaction::Moved | Reaction::Ask => redirected = self.follow(slot, error, &link, &mut retries)?,
+                Reaction::Moved | Reaction::Ask => redirected = self.follow(slot, error, link, &mut retries)?,
                 Reaction::RetrySoon => retries.wait(rejected(error)).await?,
                 Reaction::NotPrimary => {
                     link.reopen();
