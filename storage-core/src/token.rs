@@ -191,7 +191,8 @@ impl OAuth1Token {
 
 /// The members of a token response that no standard defines, unchanged.
 ///
-/// An application may add members of its own. A refresh retains them, unless the provider's response replaces them.
+/// An application may add members of its own. A refresh retains them, unless the provider's response replaces them. A
+/// member that is nested more than 120 levels deep is not stored.
 /// `Debug` shows only the names of the members, because some providers send further tokens in them.
 ///
 /// ```

@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -32,6 +32,8 @@ use crate::token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 /// The newest format. It is raised if an older release could not read a record, or would lose a part of it by rewriting
 /// the record.
 const FORMAT: u64 = 3;
+/// How deep a member of `extra` may be nested. The parser accepts 127 levels, three of which are around such a member.
+const MAX_DEPTH: usize = 120;
 
 /// Whether a payload is a document of this module, and not sealed.
 pub(crate) fn is_plain(payload: &[u8]) -> bool {
@@ -131,13 +133,29 @@ enum TokenOut<'a> {
         issued_at: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         dpop_key: Option<&'a str>,
+        #[serde(serialize_with = "readable")]
         extra: &'a Map<String, Value>,
     },
     OAuth1 {
         token: &'a str,
         token_secret: &'a str,
+        #[serde(serialize_with = "readable")]
         extra: &'a Map<String, Value>,
     },
+}
+
+/// Writes the members that can be read again. One that is nested too deeply would make the token unreadable.
+fn readable<S: Serializer>(extra: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(extra.iter().filter(|(_, value)| has_at_most(MAX_DEPTH, value)))
+}
+
+/// Whether a value is nested at most this deep.
+fn has_at_most(levels: usize, value: &Value) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| has_at_most(levels - 1, item)),
+        Value::Object(members) => levels > 0 && members.values().all(|member| has_at_most(levels - 1, member)),
+        _ => true,
+    }
 }
 
 impl<'a> From<&'a Token> for TokenOut<'a> {

@@ -81,7 +81,7 @@ async fn ft_03_a_slow_or_lost_response_ends_in_time() {
 
 #[tokio::test]
 async fn ft_04_a_response_that_is_too_large_is_an_error() {
-    let deep = format!("{{\"x\":{}{},", "[".repeat(100_000), "]".repeat(100_000));
+    let nested = |levels| format!("{{\"x\":{}{},", "[".repeat(levels), "]".repeat(levels));
     run([
         ("huge", ScriptedResponse::huge(64 << 20), Expected::Error("answer")),
         ("endless", ScriptedResponse::endless(), Expected::Error("answer")),
@@ -90,7 +90,8 @@ async fn ft_04_a_response_that_is_too_large_is_an_error() {
             ScriptedResponse::huge(64 << 20).header("content-length", "67108864"),
             Expected::Error("answer"),
         ),
-        ("json_deep", edited("{", deep), any_token()),
+        ("json_deep", edited("{", nested(100_000)), any_token()),
+        ("json_as_deep_as_a_parser_accepts", edited("{", nested(126)), any_token()),
         ("padded", ScriptedResponse::normal().map_body(|body| [body, vec![b' '; 2 << 20]].concat()), any_token()),
         (
             "json_deep_unclosed",

@@ -52,6 +52,28 @@ fn every_refresh_state_round_trips() {
     }
 }
 
+/// The parser limits the depth of a document, so a deeper one could be written and never read again.
+#[test]
+fn token_with_a_deeply_nested_member_can_be_read_again() {
+    for (depth, is_retained) in [(1, true), (119, true), (120, true), (121, false), (127, false), (1000, false)] {
+        for wrap in [|inside| Value::Array(vec![inside]), |inside| serde_json::json!({ "x": inside })] {
+            let deep = (0..depth).fold(Value::Null, |inside, _| wrap(inside));
+            let extra: Map<_, _> =
+                [("deep".to_owned(), deep.clone()), ("team".to_owned(), 7.into())].into_iter().collect();
+            let mut token = OAuth2Token::bearer("access");
+            token.extra = Extra::from(extra.clone());
+            let mut credentials = OAuth1Token::new("token", "secret");
+            credentials.extra = Extra::from(extra);
+            for token in [Token::from(token), credentials.into()] {
+                let found = decode(&key(), &encode(&key(), &Stored::idle(token.clone()))).unwrap().token;
+                assert_eq!(found.secret(), token.secret(), "{depth}");
+                assert_eq!(found.extra().get("team"), Some(&7.into()), "{depth}");
+                assert_eq!(found.extra().get("deep"), Some(&deep).filter(|_| is_retained), "{depth}");
+            }
+        }
+    }
+}
+
 /// A token without a subject and a DPoP key is still written in the first format.
 #[test]
 fn plain_token_is_written_in_format_1() {

@@ -14,6 +14,8 @@ use crate::protocol::http::text::is_spelling;
 
 /// How deep inside a response a token is searched.
 const MAX_DEPTH: usize = 5;
+/// How deep a member around the token may be nested. A token with a deeper one could not be stored.
+const MAX_NESTING: usize = 100;
 /// A response with more tokens than this is not searched completely.
 const MAX_HOLDERS: usize = 32;
 /// The members of a token response that describe the token (RFC 6749 section 5.1, OpenID Connect Core section 3.1.3.3).
@@ -68,10 +70,11 @@ impl Found {
                 token.insert(name.to_owned(), found);
             }
         }
-        let extra = match alone(&mut response) {
+        let mut extra = match alone(&mut response) {
             Some(Value::Object(members)) => std::mem::take(members),
             _ => Map::new(),
         };
+        extra.retain(|_, value| has_at_most(MAX_NESTING, value));
         let members = Members { token, beside, extra };
         if path.is_some() { Self::One(members) } else { Self::None(members) }
     }
@@ -251,6 +254,15 @@ pub(super) fn text_of(value: &Value) -> Option<String> {
             _ => None,
         }),
         _ => None,
+    }
+}
+
+/// Whether a value is nested at most this deep.
+fn has_at_most(levels: usize, value: &Value) -> bool {
+    match value {
+        Value::Array(items) => levels > 0 && items.iter().all(|item| has_at_most(levels - 1, item)),
+        Value::Object(members) => levels > 0 && members.values().all(|member| has_at_most(levels - 1, member)),
+        _ => true,
     }
 }
 
