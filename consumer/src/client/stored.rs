@@ -198,8 +198,16 @@ impl TokenEndpoint {
     }
 }
 
-/// The error code that a server may send instead of a 5xx status (RFC 6749 section 4.1.2.1).
-const SERVER_ERROR: &str = "server_error";
+/// Error codes that a server sends instead of a 5xx status: that of RFC 6749 section 4.1.2.1, and those of Slack, Google and
+/// others. Slack says that a part of such a request may have succeeded.
+const SERVER_ERRORS: [&str; 6] = [
+    "server_error",
+    "internal_error",
+    "internal_server_error",
+    "internal_failure",
+    "fatal_error",
+    "service_unavailable",
+];
 
 /// What an error of the token endpoint means for the refresh token.
 ///
@@ -217,7 +225,7 @@ pub(crate) fn meaning(error: &TokenEndpointError) -> RedeemError {
             return RedeemError::Unknown { cause, retry_after: None };
         }
         TokenEndpointError::InvalidResponse(_) => return RedeemError::Unusable { cause, retry_after: None },
-        TokenEndpointError::Refused { code, retry_after, .. } if code == SERVER_ERROR => {
+        TokenEndpointError::Refused { code, retry_after, .. } if SERVER_ERRORS.contains(&code.as_str()) => {
             return RedeemError::Unusable { cause, retry_after: *retry_after };
         }
         TokenEndpointError::Refused { status, fault, retry_after, .. } => (*status, Some(*fault), *retry_after),
@@ -305,7 +313,7 @@ mod tests {
         }
         let error = meaning(&refused(400, "slow_down", Fault::Temporary));
         assert!(matches!(error, RedeemError::NotRedeemed { retry_after: Some(_), .. }));
-        let error = meaning(&refused(400, SERVER_ERROR, Fault::Unknown));
+        let error = meaning(&refused(400, "server_error", Fault::Unknown));
         assert!(matches!(error, RedeemError::Unusable { retry_after: Some(_), .. }));
         assert!(matches!(meaning(&status(204)), RedeemError::Unusable { .. }));
         assert!(matches!(meaning(&TokenEndpointError::InvalidResponse("x")), RedeemError::Unusable { .. }));

@@ -28,16 +28,17 @@ is its signature method. `{…}` is replaced by the preset's functions, such as 
 ## A dead grant
 
 If a refresh token is invalid, expired or revoked, the provider responds with `invalid_grant` (RFC 6749 section 5.2), and the
-user has to authorize again. This code always counts: with any status, inside an object or a list, in upper or lower case. Some
-providers use other codes. These are data of the preset, and listed below with their source. *Not found* means that neither the
-documentation nor a report shows the response, so only the standard code is known. If a response says in a sentence that the
-refresh token is invalid, expired, revoked or unknown, and nothing else, that counts for every provider, with status 200 or any
-from 400 to 499 except 408, 425 and 429. A response with an access token never counts, whatever else it contains.
+user has to authorize again. This code counts with any status, inside an object or a list, in upper or lower case, unless a text
+beside it says that the request may succeed later (Salesforce has \"token request is already being processed\"): this is an unknown
+error. Some providers use other codes. These are data of the preset, and listed below with their source. *Not found* means that
+neither the documentation nor a report shows the response, so only the standard code is known. If a response says in a sentence
+that the refresh token is invalid, expired, revoked or unknown, and nothing else, that counts for every provider, with status 200
+or any from 400 to 499 except 408, 425 and 429. A response with an access token never counts, whatever else it contains.
 
 No other refusal ends a connection at once: the refresh is retried. [Operating it](operating.md) describes what happens if
 the refusals continue. Errors of the client never end a connection: `invalid_client` in any spelling, a sentence about the
 client or its secret, status 401 without a reason that concerns the grant, and `invalid_grant` for the refresh token of another
-client.
+client, unless the text names that as one of several causes.
 
 For your own provider, declare what its documentation shows: the status, if it matters, and the members that the response must
 have, all of them. A dot leads into an object, and into each item of a list; `*` at the end of a value matches any rest.

@@ -175,6 +175,8 @@ async fn rf_07_a_temporary_failure_loses_nothing() {
         ScriptedResponse::status(503).header("retry-after", "30"),
         ScriptedResponse::status(429).header("retry-after", "soon"),
         ScriptedResponse::error(400, "temporarily_unavailable"),
+        ScriptedResponse::status(400)
+            .body(r#"{"error":"invalid_grant","error_description":"token request is already being processed"}"#),
         ScriptedResponse::status(200).body("<html>maintenance</html>"),
         ScriptedResponse::closed(),
     ];

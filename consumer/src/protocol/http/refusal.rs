@@ -127,9 +127,12 @@ impl ParsedResponse<'_> {
         if any(words::is_of_another_client) {
             return Fault::Client;
         }
-        let is_known = dead.iter().any(|dead| dead.matches(self.status, value));
-        if is_known || any(words::says_invalid_grant) || is_xml_invalid_grant(value) {
+        if dead.iter().any(|dead| dead.matches(self.status, value)) {
             return Fault::Grant;
+        }
+        if any(words::says_invalid_grant) || is_xml_invalid_grant(value) {
+            // Salesforce sends this code also while it processes an earlier request with the same refresh token.
+            return if words::may_succeed_later(&words) { Fault::Unknown } else { Fault::Grant };
         }
         if any(words::is_temporary) {
             return Fault::Temporary;
@@ -204,8 +207,13 @@ fn is_descriptive(name: &str) -> bool {
     !is_address && (WHOLE.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part)))
 }
 
+/// Whether a document in XML has the code. A page for people may list all codes.
 fn is_xml_invalid_grant(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.starts_with('<') && text.contains(">invalid_grant<"))
+    let Some(text) = value.as_str().filter(|text| text.starts_with('<') && text.contains(">invalid_grant<")) else {
+        return false;
+    };
+    let text = text.to_ascii_lowercase();
+    !["<!doctype html", "<html", "<body"].iter().any(|page| text.contains(page))
 }
 
 /// Whether a sentence reports success.

@@ -37,6 +37,8 @@ const GRANT: [&str; 12] = [
     "expired",
     "deauthorized",
 ];
+/// States of a token after which no request succeeds.
+const OVER: [&str; 2] = ["expired", "revoked"];
 /// Sentences that contain a term for the client but concern the request.
 const NOT_OF_CLIENT: [&str; 4] = ["client error", "bad client request", "application error", "client request"];
 /// Errors of the client without a term for it (RFC 6749 section 5.2, RFC 9449 section 5).
@@ -67,10 +69,9 @@ pub(super) fn says_invalid_grant(text: &str) -> bool {
     }
 }
 
-/// Whether a text says that the grant belongs to another client. The sentence in RFC 6749 section 5.2 about all meanings of
-/// `invalid_grant` mentions that too, and many servers repeat it.
+/// Whether a text says that the grant belongs to another client, and does not name that as one of several possible causes.
 pub(super) fn is_of_another_client(text: &str) -> bool {
-    const PHRASES: [&str; 10] = [
+    const PHRASES: [&str; 12] = [
         "match",
         "another client",
         "another application",
@@ -80,11 +81,25 @@ pub(super) fn is_of_another_client(text: &str) -> bool {
         "wrong client",
         "not issued to",
         "not issued for",
+        "not linked to",
+        "not associated with",
         "belong",
     ];
+    /// Ory Hydra appends it to its sentence about all meanings of `invalid_grant`.
+    const CERTAIN: &str = "client id from this request does not match";
     let text = plain(text);
-    let is_everything = ["expired", "revoked"].iter().any(|state| text.contains(state));
-    !is_everything && has_any(&text, &CLIENT) && PHRASES.iter().any(|phrase| text.contains(phrase))
+    text.contains(CERTAIN)
+        || !names_another_cause(&text) && has_any(&text, &CLIENT) && PHRASES.iter().any(|phrase| text.contains(phrase))
+}
+
+/// Whether a text names a cause in the refresh token itself. The sentence in RFC 6749 section 5.2 about all meanings of
+/// `invalid_grant` does, and many servers repeat it. EBay responds that the token "is invalid or was issued to another client".
+fn names_another_cause(plain: &str) -> bool {
+    const CAUSES: [&str; 4] = ["invalid", "not valid", "not found", "unknown"];
+    let is_of_token = |(before, _): (&str, &str)| {
+        has_any(before, &GRANT) && !has_any(before, &CLIENT) && CAUSES.iter().any(|cause| before.contains(cause))
+    };
+    OVER.iter().any(|state| plain.contains(state)) || plain.split_once(" or ").is_some_and(is_of_token)
 }
 
 /// Whether a text concerns the client, and not the grant.
@@ -113,6 +128,15 @@ pub(super) fn is_temporary(text: &str) -> bool {
     ];
     let text = plain(text);
     PHRASES.iter().any(|phrase| text.contains(phrase))
+}
+
+/// Whether one of these texts says that the same request may succeed later, and none that a token has expired or was revoked.
+pub(super) fn may_succeed_later(texts: &[String]) -> bool {
+    const PHRASES: [&str; 5] =
+        ["being processed", "in progress", "try again later", "retry later", "retry your request"];
+    let texts: Vec<String> = texts.iter().map(|text| plain(text)).collect();
+    let any = |phrases: &[&str]| texts.iter().any(|text| phrases.iter().any(|phrase| text.contains(phrase)));
+    (any(&PHRASES) || texts.iter().any(|text| is_temporary(text))) && !any(&OVER)
 }
 
 /// Whether the error concerns the client or the server, and mentions a refresh token for another reason.

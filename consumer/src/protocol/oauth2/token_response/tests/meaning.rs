@@ -56,6 +56,35 @@ fn invalid_grant_counts_inside_other_text() {
         ],
     );
     assert_eq!(means(400, "Bearer error=\"invalid_grant\"", ""), "Dead");
+    assert_eq!(means(400, "", "<?xml version=\"1.0\"?><OAuth><error>invalid_grant</error></OAuth>"), "Dead");
+    // The documentation, to which a moved endpoint leads.
+    let page =
+        "<!DOCTYPE html>\n<html><table><tr><td>invalid_client</td></tr><tr><td>invalid_grant</td></tr></table></html>";
+    assert_eq!(means(200, "", page), "Unusable");
+    assert_eq!(means(404, "", page), "Misconfigured");
+}
+
+/// Salesforce, while it processes an earlier request with the same refresh token, and others at a rate limit.
+#[test]
+fn invalid_grant_for_the_moment_ends_no_connection() {
+    all_mean(
+        "Refused",
+        &[
+            (400, r#"{"error":"invalid_grant","error_description":"token request is already being processed"}"#),
+            (400, r#"{"error":"invalid_grant","error_description":"A refresh of this token is in progress"}"#),
+            (400, r#"{"error":"invalid_grant","error_description":"Too many requests."}"#),
+            (400, r#"{"error":"invalid_grant","message":"The service is busy. Please try again later."}"#),
+            (200, "error=invalid_grant&error_description=Rate+limit+exceeded"),
+        ],
+    );
+    all_mean(
+        "Dead",
+        &[
+            (400, r#"{"error":"invalid_grant","error_description":"expired access/refresh token"}"#),
+            (400, r#"{"error":"invalid_grant","error_description":"The session has expired. Try again later."}"#),
+            (400, r#"{"error":"invalid_grant","error_description":"Token revoked","hint":"Please try again later."}"#),
+        ],
+    );
 }
 
 /// A wrong client id in the configuration ends no connection. RFC 6749 mentions this case last in its sentence.
@@ -69,6 +98,15 @@ fn a_grant_of_another_client_is_a_misconfiguration() {
             (400, r#"{"error":"invalid_grant","error_description":"The refresh token was issued to another client"}"#),
             (400, r#"{"error":"invalid_grant","error_description":"client_id mismatch"}"#),
             (400, r#"{"status":"BAD_REFRESH_TOKEN","message":"Refresh token does not belong to this client"}"#),
+            // The server library of Laravel and Drupal.
+            (
+                401,
+                r#"{"error":"invalid_request","message":"The refresh token is invalid.","hint":"Token is not linked to client"}"#,
+            ),
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"The grant is invalid, expired, revoked, or was issued to another client. The OAuth 2.0 Client ID from this request does not match the ID during the initial token issuance."}"#,
+            ),
         ],
     );
     let of_the_standard = "The provided authorization grant is invalid, expired, revoked, does not match the redirection \
@@ -79,8 +117,20 @@ fn a_grant_of_another_client_is_a_misconfiguration() {
             (400, &format!(r#"{{"error":"invalid_grant","error_description":"{of_the_standard}"}}"#)),
             (400, r#"{"error":"invalid_grant","error_description":"Token has been expired or revoked."}"#),
             (400, r#"{"error":"invalid_grant","error_description":"Token is not active"}"#),
+            // EBay, for every refresh token that is not valid any more.
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"the provided authorization refresh token is invalid or was issued to another client"}"#,
+            ),
+            (400, r#"{"error":"invalid_grant","message":"Token not found or it belongs to a different client"}"#),
+            (
+                401,
+                r#"{"error":"invalid_request","message":"The refresh token is invalid.","hint":"Token has been revoked"}"#,
+            ),
         ],
     );
+    let without_a_code = r#"{"message":"the refresh token is invalid or was issued to another client"}"#;
+    assert_eq!(means(400, "", without_a_code), "Refused");
 }
 
 #[test]
@@ -183,6 +233,9 @@ fn an_unusable_response_counts_slowly() {
             (200, r#"{"one":{"access_token":"a"},"two":{"access_token":"b"},"error":"invalid_grant"}"#),
             (302, ""),
             (400, r#"{"error":"server_error"}"#),
+            (200, r#"{"ok":false,"error":"internal_error"}"#),
+            (200, r#"{"ok":false,"error":"fatal_error"}"#),
+            (400, r#"{"error":"internal_failure"}"#),
             (500, r#"{"message":"Invalid refresh token"}"#),
             (500, r#"{"error":"invalid_client"}"#),
             (503, r#"{"error":"temporarily_unavailable"}"#),
