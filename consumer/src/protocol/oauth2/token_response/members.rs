@@ -22,6 +22,8 @@ const MAX_HOLDERS: usize = 32;
 const TOKEN_MEMBERS: [&str; 6] = ["access_token", "token_type", "refresh_token", "id_token", "scope", "expires_in"];
 /// The value of a token that is an object. Beside a refresh token, these names stand for an access token too.
 const BARE: [&str; 2] = ["value", "token"];
+/// What some servers write in place of a token that they do not have.
+const PLACEHOLDERS: [&str; 5] = ["null", "(null)", "undefined", "none", "nil"];
 
 /// The parts of a token response: the members of the user's token, and the rest.
 #[derive(Default)]
@@ -85,7 +87,7 @@ impl Members {
         let unusable = |problem| Err(TokenEndpointError::InvalidResponse(problem));
         match self.token.get("access_token") {
             Some(Value::Null) | None => unusable("it contains no access token"),
-            Some(Value::String(token)) if token.trim().is_empty() => unusable("the access token is empty"),
+            Some(Value::String(token)) if is_blank(token) => unusable("the access token is empty"),
             Some(value) => match text_of(value) {
                 Some(token) if is_printable(&token) => Ok(Secret::new(token)),
                 Some(_) => unusable("the access token has characters that are not valid in a header"),
@@ -105,7 +107,7 @@ pub(super) fn secret(value: Option<&Value>) -> Option<Secret> {
     let value = value?;
     // A string is used exactly, including trailing spaces.
     let text = value.as_str().map(str::to_owned).or_else(|| text_of(value))?;
-    let is_usable = !text.trim().is_empty() && !text.contains([char::REPLACEMENT_CHARACTER, '\0']);
+    let is_usable = !is_blank(&text) && !text.contains([char::REPLACEMENT_CHARACTER, '\0']);
     is_usable.then(|| text.into())
 }
 
@@ -246,7 +248,7 @@ fn key_of(members: &Map<String, Value>, name: &str, counts: impl Fn(&Value) -> b
 /// A token as text: a string, a number, or an object or list that contains one.
 pub(super) fn text_of(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        Value::String(text) => Some(text.trim().to_owned()).filter(|text| !is_blank(text)),
         Value::Number(number) => number.as_u64().filter(|number| *number > 0).map(|number| number.to_string()),
         Value::Array(items) if items.len() == 1 => text_of(&items[0]),
         Value::Object(members) => BARE.iter().find_map(|name| match spelled(members, name)? {
@@ -264,6 +266,12 @@ fn has_at_most(levels: usize, value: &Value) -> bool {
         Value::Object(members) => levels > 0 && members.values().all(|member| has_at_most(levels - 1, member)),
         _ => true,
     }
+}
+
+/// Whether a text contains nothing, or stands for nothing.
+fn is_blank(text: &str) -> bool {
+    let text = text.trim();
+    text.is_empty() || PLACEHOLDERS.iter().any(|placeholder| text.eq_ignore_ascii_case(placeholder))
 }
 
 fn is_printable(token: &str) -> bool {

@@ -58,6 +58,27 @@ fn a_new_refresh_token_is_retained_on_its_own() {
     assert!(refresh(500, br#"{"refresh_token":"r2"}"#).is_err());
 }
 
+/// A form has no null, and a script writes `undefined` for what it does not have.
+#[test]
+fn a_placeholder_is_no_token() {
+    for placeholder in ["null", "NULL", "(null)", "undefined", "None", "nil", " null "] {
+        let without = format!(r#"{{"access_token":"new","refresh_token":"{placeholder}"}}"#);
+        let Reading { token, concerns } = retained(200, &without);
+        assert_eq!((token.access_token.expose(), token.refresh_token), ("new", None), "{placeholder}");
+        assert!(concerns.is_empty(), "{placeholder}: {concerns:?}");
+        assert_eq!(ok(&without).refresh_token, None, "{placeholder}");
+
+        let neither = format!(r#"{{"access_token":"{placeholder}","refresh_token":"{placeholder}"}}"#);
+        assert!(refresh(200, neither.as_bytes()).is_err(), "{placeholder}");
+        assert!(login(200, neither.as_bytes()).is_err(), "{placeholder}");
+        let elsewhere =
+            format!(r#"{{"access_token":"new","refresh_token":"{placeholder}","tokens":{{"refresh_token":"r2"}}}}"#);
+        assert_eq!(retained(200, &elsewhere).token.refresh_token.unwrap().expose(), "r2", "{placeholder}");
+    }
+    assert_eq!(retained(200, "access_token=new&refresh_token=null").token.refresh_token, None);
+    assert_eq!(retained(200, r#"{"access_token":"nullable"}"#).token.access_token.expose(), "nullable");
+}
+
 #[test]
 fn an_error_that_repeats_the_request_is_no_token() {
     for (status, body) in [
