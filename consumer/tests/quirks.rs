@@ -247,7 +247,7 @@ async fn tokens_are_revoked_with_the_configured_request() {
 }
 
 #[tokio::test]
-async fn a_revocation_refused_with_status_200_has_failed() {
+async fn a_revocation_refused_by_the_api_has_failed() {
     let (server, site) = changed(|provider| {
         provider.quirks.revocation = RevocationRequest::Post;
         provider.revocation_endpoint = Some(format!("{}/api/auth.revoke", server_of(provider)));
@@ -260,6 +260,13 @@ async fn a_revocation_refused_with_status_200_has_failed() {
     );
     let disconnected = site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
     assert_eq!((disconnected.removed, disconnected.revocation), (true, Revocation::Failed));
+
+    // No refresh token was sent, so the grant has not ended with one.
+    log_in(&site).await;
+    assert!(site.refresh_token("alice").await.is_some());
+    server.next_response(Endpoint::Api, ScriptedResponse::status(400));
+    let disconnected = site.oauth.disconnect("acme", &User::new("alice")).await.unwrap();
+    assert_eq!(disconnected.revocation, Revocation::Failed);
 }
 
 /// The user's own token, and the bot's beside it.

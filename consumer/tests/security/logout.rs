@@ -56,6 +56,28 @@ async fn lo_01_an_access_token_ended_by_the_grant_is_revoked() {
     }
 }
 
+/// Twitch revokes access tokens only, and refuses any other token.
+#[tokio::test]
+async fn lo_01_the_access_token_is_revoked_in_any_case() {
+    let (provider, site) = world().await;
+    let alice = User::new("alice");
+    for (status, body) in [
+        (400, r#"{"status":400,"message":"Invalid token"}"#),
+        (400, r#"{"error":"unsupported_token_type"}"#),
+        (404, ""),
+    ] {
+        let token = provider.connect(&site.oauth, "acme", &alice).await.unwrap();
+        let client = site.oauth.client("acme", &alice).await.unwrap();
+        provider.clear_requests();
+        provider.next_response(Endpoint::Revocation, ScriptedResponse::status(status).body(body));
+        let done = site.oauth.disconnect("acme", &alice).await.unwrap();
+        assert_eq!(done.revocation, Revocation::Failed, "the refresh token may still be valid");
+        let sent = provider.requests_to(Endpoint::Revocation);
+        assert_eq!(sent.last().unwrap().field("token"), Some(token.access_token.expose()), "{status} {body}");
+        assert_eq!(client.userinfo().send().await.unwrap().status(), StatusCode::UNAUTHORIZED, "{status} {body}");
+    }
+}
+
 #[tokio::test]
 async fn lo_02_any_success_is_success() {
     let (provider, site) = world().await;

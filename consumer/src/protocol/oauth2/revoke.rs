@@ -1,8 +1,8 @@
 //! Revokes tokens (RFC 7009).
 //!
 //! The refresh token comes first, because it ends the grant: with many providers the access token ends with it. An access
-//! token alone would leave the grant alive. A provider that no longer knows a token reports success (section 2.2), so
-//! revoking twice is harmless.
+//! token alone would leave the grant alive. If the provider refuses to revoke the refresh token, the access token is revoked
+//! nevertheless. A provider that no longer knows a token reports success (section 2.2), so revoking twice is harmless.
 
 use http::{Method, StatusCode, header};
 use oauth_dance_core::{DpopKey, OAuth2Token, Secret};
@@ -34,24 +34,38 @@ pub enum Revocation {
 pub(crate) async fn revoke_grant(http: &HttpClients, registered: &Registered, token: &OAuth2Token) -> Revocation {
     let Some(endpoint) = registered.revocation_endpoint() else { return Revocation::NotPossible };
     let key = token.dpop_key.as_ref();
-    let refresh_token = token.refresh_token.as_ref().map(|refresh_token| (refresh_token, "refresh_token"));
+    let is_standard = registered.declared.quirks.revocation == RevocationRequest::Rfc7009;
+    // The others accept only access tokens.
+    let refresh_token = token.refresh_token.as_ref().filter(|_| is_standard);
+    let refresh_token = refresh_token.map(|refresh_token| (refresh_token, "refresh_token"));
+    let (mut has_ended_grant, mut outcome) = (false, Revocation::Done);
     for (secret, hint) in refresh_token.into_iter().chain([(&token.access_token, "access_token")]) {
-        match revoke(http, registered, endpoint, secret, hint, key).await {
-            Ok(()) => {}
-            // It ended with the grant, which this provider reports as an error.
-            Err(TokenEndpointError::Status { status, .. } | TokenEndpointError::Refused { status, .. })
-                if status == StatusCode::BAD_REQUEST && hint == "access_token" && refresh_token.is_some() => {}
-            Err(error) => {
-                tracing::warn!(provider = registered.declared.name, %error, "the token could not be revoked at the provider");
-                return Revocation::Failed;
+        let error = match revoke(http, registered, endpoint, secret, hint, key).await {
+            Ok(()) => {
+                has_ended_grant = true;
+                continue;
             }
+            Err(error) => error,
+        };
+        let status = match &error {
+            TokenEndpointError::Status { status, .. } | TokenEndpointError::Refused { status, .. } => Some(*status),
+            _ => None,
+        };
+        // The access token ended with the grant, which this provider reports as an error.
+        if has_ended_grant && status == Some(StatusCode::BAD_REQUEST) {
+            continue;
+        }
+        tracing::warn!(provider = registered.declared.name, %error, "the token could not be revoked at the provider");
+        outcome = Revocation::Failed;
+        // A provider may revoke access tokens only (RFC 7009 section 2.2.1).
+        if !status.is_some_and(|status| status.is_client_error()) {
+            break;
         }
     }
-    Revocation::Done
+    outcome
 }
 
-/// Revokes a token (RFC 7009 section 2.1). Any 2xx is a success, even for a token that the provider does not know. If the
-/// provider accepts only access tokens, nothing is sent for a refresh token.
+/// Revokes a token (RFC 7009 section 2.1). Any 2xx is a success, even for a token that the provider does not know.
 async fn revoke(
     http: &HttpClients,
     registered: &Registered,
@@ -66,7 +80,6 @@ async fn revoke(
     let api = api.ok_or(TokenEndpointError::InvalidResponse("it is not valid in a header"));
     let response = match registered.declared.quirks.revocation {
         RevocationRequest::Rfc7009 => post(http, registered, endpoint, &form, TokenRequest::Form, key).await?,
-        _ if hint == "refresh_token" => return Ok(()),
         RevocationRequest::Json => post(http, registered, endpoint, &form[..1], TokenRequest::Json, key).await?,
         RevocationRequest::Post => {
             send(http, request(http, registered, Method::POST, endpoint)?.headers(api?), presented).await?
