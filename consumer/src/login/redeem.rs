@@ -128,7 +128,9 @@ impl Redeemer<'_> {
         token: Option<&OAuth2Token>,
         step: Result<T, LoginError>,
     ) -> Result<T, LoginError> {
-        if step.is_err() && matches!(self.earlier, Earlier::None(_)) {
+        if let (Err(_), Earlier::None(key)) = (&step, self.earlier)
+            && self.is_first(key).await
+        {
             self.revoke(token).await;
         }
         step
@@ -137,17 +139,18 @@ impl Redeemer<'_> {
     /// Revokes the token, which is stored nowhere, if there is certainly no earlier token of the same grant that would be
     /// revoked with it. If the storage is unavailable or has no lists, that is not certain.
     pub(crate) async fn revoke_unstored(&self, key: &TokenKey, token: &Token) {
-        if matches!(self.earlier, Earlier::Some) {
-            return;
+        if !matches!(self.earlier, Earlier::Some) && self.is_first(key).await {
+            self.revoke(token.as_oauth2()).await;
         }
+    }
+
+    /// Whether the user of this key still has no token. Another login may have stored one since this one began.
+    async fn is_first(&self, key: &TokenKey) -> bool {
         let limit = self.connector.http().limits.timeout;
-        let is_first = match timeout(limit, Earlier::of(self.connector, Some(key))).await {
+        match timeout(limit, Earlier::of(self.connector, Some(key))).await {
             Ok(Earlier::None(_)) => true,
             Ok(Earlier::Some) => false,
             Ok(Earlier::Unknown) | Err(_) => matches!(self.earlier, Earlier::None(known) if known == key),
-        };
-        if is_first {
-            self.revoke(token.as_oauth2()).await;
         }
     }
 

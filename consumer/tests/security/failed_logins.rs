@@ -1,11 +1,13 @@
 //! Logins that fail after the provider has issued a token. The token is revoked, and never with it an earlier one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 use oauth_dance::testing::{Endpoint, TestProvider};
 use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
+use tokio::sync::Notify;
 
 use crate::support::{Browser, FragileStorage, Setup, Site};
 
@@ -80,4 +82,43 @@ async fn nothing_is_revoked_if_the_storage_has_no_lists() {
         assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(revocations(&provider), 0, "{user}");
     }
+}
+
+/// A hook that fails at the first login, as soon as a second one has ended.
+#[derive(Clone, Default)]
+struct FailsAfterAnother {
+    has_begun: Arc<AtomicBool>,
+    other_has_ended: Arc<Notify>,
+}
+
+#[async_trait::async_trait]
+impl Hooks for FailsAfterAnother {
+    async fn authorized(&self, _: Authorized<'_>) -> Result<Decision, BoxError> {
+        if self.has_begun.swap(true, Ordering::SeqCst) {
+            return Ok(Decision::store());
+        }
+        self.other_has_ended.notified().await;
+        Err("this account is connected already".into())
+    }
+}
+
+/// When the first login began, there was no token that its revocation could end.
+#[tokio::test]
+async fn a_failed_login_revokes_no_token_of_another_tab() {
+    let provider = TestProvider::start().await.unwrap();
+    let hooks = FailsAfterAnother::default();
+    let site = Site::with(&provider, |builder| builder.hooks(hooks.clone())).await;
+    let alice = Browser::signed_in(&site, "alice");
+    let [one, two] = [alice.stopped_at_callback("acme").await, alice.stopped_at_callback("acme").await];
+    let (failed, ()) = tokio::join!(alice.get(one.as_str()), async {
+        while !hooks.has_begun.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(alice.get(two.as_str()).await.status, StatusCode::SEE_OTHER);
+        hooks.other_has_ended.notify_one();
+    });
+    assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR);
+    site.oauth.finish().await;
+    assert_eq!(revocations(&provider), 0);
+    assert!(site.access_token("alice").await.is_some());
 }
