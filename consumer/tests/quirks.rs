@@ -130,6 +130,40 @@ async fn tokens_are_refreshed_at_the_refresh_endpoint() {
     assert_eq!(client.token().extra().get("instance_url"), Some(&base.into()), "said once, and not forgotten");
 }
 
+/// What a refresh returns in place of the API base does not take the connection away.
+#[tokio::test]
+async fn an_unusable_api_base_does_not_replace_the_earlier_one() {
+    let (server, site) = changed(|provider| {
+        provider.api_base = None;
+        provider.quirks.api_base_member = Some("instance_url".to_owned());
+    })
+    .await;
+    let base = format!("{}/api/mine", server.url());
+    let response = |instance_url: serde_json::Value| {
+        let members = serde_json::json!({
+            "access_token": "a", "refresh_token": "r", "expires_in": 60, "instance_url": instance_url
+        });
+        ScriptedResponse::json(members)
+    };
+    server.next_token_response(response(base.into()));
+    log_in(&site).await;
+    for unusable in [serde_json::Value::Null, "".into(), "http://evil.example".into(), 7.into()] {
+        site.clock.advance(std::time::Duration::from_secs(61));
+        server.next_token_response(response(unusable.clone()));
+        server.next_response(Endpoint::Api, ScriptedResponse::status(200));
+        let called = client(&site).await.get("/notes").send().await;
+        assert!(called.is_ok(), "{unusable}: {called:?}");
+        site.oauth.finish().await;
+    }
+    let paths: Vec<_> = server.requests_to(Endpoint::Api).into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/api/mine/notes"; 4]);
+
+    site.clock.advance(std::time::Duration::from_secs(61));
+    server.next_token_response(response(format!("{}/api/moved", server.url()).into()));
+    client(&site).await.get("/notes").send().await.unwrap();
+    assert_eq!(server.requests_to(Endpoint::Api).last().unwrap().path, "/api/moved/notes");
+}
+
 /// As Zoho, Slack and Shopify want it.
 #[tokio::test]
 async fn tokens_are_presented_in_the_configured_header() {

@@ -1,6 +1,7 @@
 //! Requests to the token endpoint (RFC 6749 section 3.2), which redeem a code or a refresh token.
 
 use oauth_dance_core::{DpopKey, Extra, OAuth2Token, Secret, Timestamp};
+use serde_json::Value;
 
 use super::authenticated::{authenticated, bound_to, client_secret};
 use super::token_response::{self, Expectations, Reading, Received};
@@ -133,10 +134,14 @@ fn read(
     token_response::read(expected, Received { status: *status, headers, body: &response.plain(), cut })
 }
 
-/// Retains the API base for this user, which some providers return only once.
+/// Retains the API base for this user, which some providers return only once, unless the response has another one.
 fn retain_api_base(registered: &Registered, token: &mut OAuth2Token, old: &OAuth2Token) {
     let Some(member) = &registered.declared.quirks.api_base_member else { return };
-    if let (None, Some(api_base)) = (token.extra.get(member), old.extra.get(member)) {
+    let new = token.extra.get(member).and_then(Value::as_str);
+    if new.is_some_and(|base| registered.named_by_provider(base).is_some()) {
+        return;
+    }
+    if let Some(api_base) = old.extra.get(member) {
         let mut extra = token.extra.as_map().clone();
         extra.insert(member.clone(), api_base.clone());
         token.extra = Extra::from(extra);
