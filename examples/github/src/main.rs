@@ -1,8 +1,8 @@
 //! Connects each visitor's GitHub account and greets them by name.
 //!
 //! Register an OAuth app at <https://github.com/settings/developers> with the callback URL
-//! `http://localhost:3000/login/github/authorized`, then run it with `GITHUB_CLIENT_ID` and `GITHUB_CLIENT_SECRET`
-//! in the environment, and with `OAUTH_DANCE_KEYS` set to 32 random bytes in base64 (`openssl rand -base64 32`).
+//! `http://localhost:3000/login/github/authorized`, then run it with its `GITHUB_CLIENT_ID` and
+//! `GITHUB_CLIENT_SECRET` in the environment, and with `OAUTH_DANCE_KEYS` set to the output of `openssl rand -base64 32`.
 
 use std::env;
 use std::error::Error;
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let stop = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
     let listener = tokio::net::TcpListener::bind("localhost:3000").await?;
     axum::serve(listener, app).with_graceful_shutdown(stop).await?;
-    // Logins and refreshes in flight store their tokens first, if that takes no longer than this.
+    // Lets logins and refreshes in flight store their tokens.
     let _ = tokio::time::timeout(Duration::from_secs(10), oauth.finish()).await;
     Ok(())
 }
