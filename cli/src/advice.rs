@@ -70,8 +70,8 @@ fn translated(advice: &str, start: &str) -> String {
         ("run the migrations with `migrate()` or by hand", "run `oauth-dance migrate up`".to_owned()),
         ("run the migrations", "run `oauth-dance migrate up`".to_owned()),
         ("name the schema with `with_table(\"schema.table\")`", format!("name the schema with {schema}")),
-        ("choose another name with `with_table`", format!("name another table with {table}")),
-        ("choose another prefix", format!("name another one with {prefix}")),
+        ("choose another name with `with_table`", format!("choose another table with {table}")),
+        ("choose another prefix", format!("choose another one with {prefix}")),
         (
             "set `wsrep_sync_wait = 7` on the connections of the pool, in its `after_connect`",
             "set wsrep_sync_wait to 7 for the sessions of this user".to_owned(),

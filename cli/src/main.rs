@@ -27,7 +27,7 @@ enum Command {
     Migrate(migrate::Action),
     #[command(flatten)]
     Operate(operate::Command),
-    /// Print a script that completes the commands and options of this program in a shell
+    /// Print a shell completion script for the commands and options of this program
     #[command(after_help = "Example:\n  oauth-dance completions bash > /etc/bash_completion.d/oauth-dance")]
     Completions {
         /// The shell

@@ -76,7 +76,7 @@ pub enum Dialect {
 #[non_exhaustive]
 pub enum MigrateError {
     /// No database was named.
-    #[error("name the database with --database-url or in DATABASE_URL")]
+    #[error("set the database with --database-url or DATABASE_URL")]
     NoUrl,
     /// The URL is not that of a SQL database.
     #[error("there are no migrations for {scheme:?}; use sqlite:FILE, postgres://… or mysql://…")]
@@ -93,9 +93,9 @@ pub enum MigrateError {
     /// The database cannot be reached or used.
     #[error(transparent)]
     Database(#[from] UnusableStorage),
-    /// A migration was applied with a different text.
+    /// A migration differs from the one that was applied.
     #[error(
-        "migration {version} was applied with a different text than this release has; compare the table with `oauth-dance \
+        "migration {version} differs from the one that was applied; compare the table with `oauth-dance \
         migrate sql`, then correct the checksum in {bookkeeping}"
     )]
     Altered {

@@ -269,11 +269,7 @@ fn each_failure_of_age_is_one_line_with_the_fix() {
         ("changed", (changed, age.identity.clone(), path.clone()), &["is damaged; restore"]),
         ("other id", (other_id, age.identity.clone(), path.clone()), &["does not contain key 0123456789abcdef"]),
         ("other provider", (renamed, age.identity.clone(), path.clone()), &["vault wrapped, but age is used"]),
-        (
-            "no identity",
-            (good.clone(), PathBuf::new(), path.clone()),
-            &["contains wrapped keys; name the age identity"],
-        ),
+        ("no identity", (good.clone(), PathBuf::new(), path.clone()), &["contains wrapped keys; set the age identity"]),
         (
             "missing identity",
             (good.clone(), age.path("none"), path.clone()),

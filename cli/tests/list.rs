@@ -138,13 +138,13 @@ fn wrong_arguments_are_one_line() {
     write_private(&garbage, "CANARY\n");
     let (exposed, garbage) = (exposed.to_str().unwrap(), garbage.to_str().unwrap());
     for (arguments, cause) in [
-        (&["list"][..], "--storage or in OAUTH_DANCE_STORAGE"),
+        (&["list"][..], "--storage or OAUTH_DANCE_STORAGE"),
         (&["list", "--storage", "memory:"], "unknown storage \"memory\""),
         (&["list", "--storage", "u:CANARY@host"], "unknown storage"),
         (&["list", "--storage", "sqlite:a.db", "--prefix", "a"], "--prefix does not apply"),
         (&["list", "--storage", "redis://127.0.0.1:1", "--table", "a"], "--table and --schema does not apply"),
         (&["list", "--storage", "sqlite:a.db", "--table", "a;b"], "not a table name"),
-        (&["list", "--storage", "sqlite:a.db", "--state"], "--key-file or in OAUTH_DANCE_KEYS"),
+        (&["list", "--storage", "sqlite:a.db", "--state"], "--key-file or OAUTH_DANCE_KEYS"),
         (&["list", "--storage", "sqlite:a.db", "--state", "--key-file", "none"], "cannot be read"),
         (&["list", "--storage", "sqlite:a.db", "--state", "--key-file", exposed], "chmod 600"),
         (&["list", "--storage", "sqlite:a.db", "--state", "--key-file", garbage], "line 1 of the key ring"),

@@ -36,7 +36,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The options of `oauth-dance demo`. An option that is missing is taken from the config file, or has a default.
 #[derive(Args, Debug, Default)]
 pub struct Options {
-    /// A TOML file that names the providers
+    /// A TOML file that configures the providers
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Where tokens are stored: sqlite:FILE, postgres://…, mysql://…, redis://…, redis+cluster://…, redis+sentinel://…,
@@ -46,7 +46,7 @@ pub struct Options {
     /// The address to listen on; port 0 selects a free port [default: 127.0.0.1:3000]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// The URL at which browsers reach the site, and with which redirect URIs start [default: http://ADDR]
+    /// The URL at which browsers reach the site, and with which redirect URIs begin [default: http://ADDR]
     #[arg(long, value_name = "URL")]
     pub base_url: Option<String>,
     /// The file of the sealing keys; created with a new key if it does not exist [default: oauth-dance.key]

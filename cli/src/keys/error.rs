@@ -11,14 +11,14 @@ use oauth_dance_core::{KeyFileError, KeyLoadError, KeyRingError};
 pub enum KeysError {
     /// No keys were named.
     #[error(
-        "name the sealing keys with --key-file or in OAUTH_DANCE_KEYS, or add --plaintext if tokens are stored unsealed"
+        "set the sealing keys with --key-file or OAUTH_DANCE_KEYS, or add --plaintext if tokens are stored unsealed"
     )]
     Missing,
     /// The file cannot be read, or is not private.
     #[error(transparent)]
     File(#[from] KeyFileError),
     /// The file exists already.
-    #[error("the key file {} exists and is not overwritten; add a key with `oauth-dance key add`, or name another file", .path.display())]
+    #[error("the key file {} exists and is not overwritten; add a key with `oauth-dance key add`, or choose another file", .path.display())]
     Exists {
         /// The file.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum KeysError {
         path: PathBuf,
     },
     /// A command that needs keys was run with `--plaintext`.
-    #[error("--plaintext does not apply; name the sealing keys with --key-file or in OAUTH_DANCE_KEYS")]
+    #[error("--plaintext does not apply; set the sealing keys with --key-file or OAUTH_DANCE_KEYS")]
     Plaintext,
     /// The text is not a key ring.
     #[error("{place} cannot be used")]
@@ -52,7 +52,7 @@ pub enum KeysError {
     },
     /// The keys are wrapped, and nothing is named that unwraps them.
     #[error(
-        "{place} contains wrapped keys; name the age identity that unwraps them with --age-identity or in \
+        "{place} contains wrapped keys; set the age identity that unwraps them with --age-identity or \
         OAUTH_DANCE_AGE_IDENTITY, or set OAUTH_DANCE_KEYS to the unwrapped keys"
     )]
     NoIdentity {
@@ -77,7 +77,7 @@ pub enum KeysError {
     },
     /// A plain key would be added to wrapped ones.
     #[error(
-        "the keys of {} are wrapped, and a new one would not be; name --age-identity or --age-recipient", .path.display()
+        "the keys of {} are wrapped, and a new one would not be; add --age-identity or --age-recipient", .path.display()
     )]
     WouldBePlain {
         /// The file.
@@ -91,7 +91,7 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             "free space on its disk, and run the command again"
         }
-        io::ErrorKind::ReadOnlyFilesystem => "name a --key-file on a disk that can be written",
+        io::ErrorKind::ReadOnlyFilesystem => "choose a --key-file on a writable disk",
         _ => "correct --key-file or the permissions of its folder",
     }
 }

@@ -12,7 +12,7 @@ pub struct WrapArgs {
     /// What unwraps keys, and wraps a new one if there is no recipient.
     #[command(flatten)]
     pub age: AgeArgs,
-    /// Wrap the new key for this recipient of age, such as age1…; can be repeated. The default is the one of --age-identity
+    /// Wrap the new key for this age recipient, such as age1…; can be repeated. The default is that of --age-identity
     #[arg(long, value_name = "RECIPIENT")]
     pub age_recipient: Vec<String>,
 }

@@ -50,11 +50,11 @@ pub struct CopyOptions {
     /// Remove each record from --from once it is in --to; safe while all processes use both storages
     #[arg(long = "move", conflicts_with = "mirror")]
     pub moves: bool,
-    /// Also replace what is different in --to, and remove what is not in --from; for a --to that nothing uses yet
+    /// Also replace what is different in --to, and remove what is not in --from; only for a --to that is not in use yet
     #[arg(long)]
     pub mirror: bool,
-    /// Compare all records afterwards; exits with 1 if one is different. With --move, compare each before it is removed,
-    /// and count afterwards what is left in --from
+    /// Compare all records afterwards; exits with 1 if one differs. With --move, compare each before it is removed, and
+    /// afterwards count what is left in --from
     #[arg(long)]
     pub verify: bool,
     /// How to print.

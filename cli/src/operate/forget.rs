@@ -106,7 +106,7 @@ impl Remover {
         self.unrevoked(
             key,
             "failed",
-            "the token is replaced again and again; stop the application, or repeat the command".to_owned(),
+            "the token keeps changing; stop the application, or run the command again".to_owned(),
         )
         .await
     }

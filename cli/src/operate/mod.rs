@@ -60,11 +60,11 @@ pub enum Command {
     Expiring(ExpiringOptions),
     /// Open every token without showing it, and list those that cannot be read; exits with 1 if there are any
     Verify(VerifyOptions),
-    /// Find what endangers tokens: the table, the settings and the clock of the server, the permissions of the key file
+    /// Check for what endangers tokens: the table, the server's settings and clock, the permissions of the key file
     Doctor(DoctorOptions),
-    /// Remove the records whose retention has ended, which already count as absent
+    /// Remove records past their retention, which already count as absent
     Purge(PurgeOptions),
-    /// Remove all tokens of a user: of all tenants, providers and accounts
+    /// Remove all tokens of a user, for all tenants, providers and accounts
     EraseUser(EraseOptions),
     /// Remove the token of a user at one provider
     Disconnect(DisconnectOptions),
@@ -96,7 +96,7 @@ pub enum Command {
 #[non_exhaustive]
 pub enum OperateError {
     /// No storage was named.
-    #[error("name the storage with --storage or in OAUTH_DANCE_STORAGE")]
+    #[error("set the storage with --storage or OAUTH_DANCE_STORAGE")]
     NoStorage,
     /// The URL is not that of a storage that lists.
     #[error(
@@ -142,12 +142,10 @@ pub enum OperateError {
     #[error(transparent)]
     Config(#[from] Box<DemoError>),
     /// Both URLs of a copy name the same storage.
-    #[error("--from and --to are the same storage; name another table, prefix or database")]
+    #[error("--from and --to are the same storage; choose another table, prefix or database")]
     SameStorage,
     /// Tokens would be stored in plain text.
-    #[error(
-        "unsealed tokens can be used by anyone who can read the storage or a backup; add --dangerously to store them so"
-    )]
+    #[error("unsealed tokens can be used by anyone who can read the storage or a backup; add --dangerously to confirm")]
     NotConfirmed,
     /// The table of another library cannot be read.
     #[error(transparent)]

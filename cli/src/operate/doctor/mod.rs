@@ -111,7 +111,7 @@ async fn schema(opened: &Opened) -> Result<Vec<Finding>, OperateError> {
         let found = format!("migration {} is pending", pending.version);
         Finding::danger("schema", found, "run `oauth-dance migrate up`")
     } else if let Some(altered) = worst(MigrationState::Altered) {
-        let found = format!("migration {} was applied with a different text", altered.version);
+        let found = format!("migration {} differs from the one that was applied", altered.version);
         Finding::danger("schema", found, "compare the table with `oauth-dance migrate sql`")
     } else if let Some(newer) = worst(MigrationState::Newer) {
         let found = format!("migration {} of a newer release was applied", newer.version);
@@ -129,7 +129,7 @@ async fn writes(opened: &Opened) -> Result<Finding, OperateError> {
         Err(StorageError::Misconfigured { advice, .. }) => Finding::danger(
             "writes",
             format!("rejected: {advice}"),
-            "if the application uses this user and server, no login and no refresh can be stored",
+            "if the application uses this user and server, it cannot store logins or refreshes",
         ),
         Err(error) => return Err(opened.explain(error).await),
     })
@@ -225,7 +225,7 @@ fn clock(server: Option<Timestamp>, here: Timestamp) -> Finding {
     };
     let (difference, is_ahead) = (server.saturating_since(here).max(here.saturating_since(server)), server > here);
     let found = match difference {
-        Duration::ZERO => "as here".to_owned(),
+        Duration::ZERO => "in sync with this machine".to_owned(),
         _ => format!(
             "{} {} this machine",
             humantime::format_duration(difference),
@@ -253,7 +253,7 @@ async fn key_file(keys: &KeyArgs, path: &Path) -> Finding {
             "run `chmod 600` on it, and rotate the keys",
         ),
         Err(KeysError::NoIdentity { .. }) => {
-            Finding::unknown("key_file", format!("the keys in {shown} are wrapped"), "name --age-identity as well")
+            Finding::unknown("key_file", format!("the keys in {shown} are wrapped"), "add --age-identity")
         }
         Err(error @ KeysError::File(_)) => {
             Finding::danger("key_file", on_one_line(&error), "correct --key-file or the permissions")
@@ -276,7 +276,7 @@ mod tests {
     fn clocks_that_differ_are_a_finding() {
         let here = Timestamp::from_unix_seconds(1_000_000);
         for (server, level, found) in [
-            (1_000_000, Level::Ok, "as here"),
+            (1_000_000, Level::Ok, "in sync with this machine"),
             (1_000_005, Level::Ok, "5s ahead of this machine"),
             (1_000_061, Level::Warning, "1m 1s ahead of this machine"),
             (999_400, Level::Warning, "10m behind this machine"),

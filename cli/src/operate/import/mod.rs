@@ -137,10 +137,7 @@ impl Import<'_> {
         let others = self.options.user_of_others.as_ref();
         let Some(user) = row.user.clone().or_else(|| others.cloned()) else {
             self.counts.without_user += 1;
-            self.report(&format!(
-                "row {} has no user and is skipped; name one with --user-of-others",
-                visible(&row.id)
-            ));
+            self.report(&format!("row {} has no user and is skipped; set one with --user-of-others", visible(&row.id)));
             return;
         };
         let tokens = if Some(&user) == others { &mut newest.of_others } else { &mut newest.of_user };
@@ -169,7 +166,7 @@ impl Import<'_> {
         let is_newer = order(&found) >= order(other);
         let (used, dropped) = if is_newer { (&found.row, &other.row) } else { (&other.row, &found.row) };
         let (used, dropped, owner) = (visible(used), visible(dropped), visible(&key.to_string()));
-        self.report(&format!("rows {dropped} and {used} are both of {owner}; row {used} is used"));
+        self.report(&format!("rows {dropped} and {used} both belong to {owner}; row {used} is used"));
         if is_newer {
             tokens.insert(key, found);
         }
