@@ -14,35 +14,35 @@ use crate::config::quirks::RevocationRequest;
 const INTRODUCTION: &str = "\
 # Providers
 
-Each preset is a type of `oauth_dance::presets` and an entry of one table, from which this page is generated. You can change
-every field of the `Provider` that a preset returns, and declare a provider that is not listed here with the same fields.
+Each preset is a type in `oauth_dance::presets` and an entry in one table, from which this page is generated. You can change every
+field of the `Provider` that a preset returns. A provider that is not listed here is declared with the same fields.
 
-*Source* is the provider's public documentation, against which the entry was checked in November 2026; not every entry was
-tested with a real login. Properties that the source does not confirm are listed below the table. *PKCE* is always sent, unless
-the column says no. *Refresh* says when the provider issues a refresh token; the required scope or parameter is requested in
-addition to the scopes. *Device* says whether the preset has a device authorization endpoint
-(RFC 8628), for programs on machines without a browser. A provider of OAuth 1.0a has none of these columns. It needs the cargo feature `oauth1`, and *Client*
-is its signature method. `{…}` is replaced by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`, or by
-`host` in a configuration.
+*Source* is the provider's public documentation, against which the entry was checked in November 2026; not every entry was tested
+with a real login. Properties that the source does not confirm are listed below the table. *PKCE* is always sent, unless the
+column says no. *Refresh* is when the provider issues a refresh token; the required scope or parameter is requested in addition to
+the scopes. *Device* is whether the preset has a device authorization endpoint (RFC 8628), for programs on machines without a
+browser. For OAuth 1.0a, which needs the cargo feature `oauth1`, *Client* is the signature method, and *PKCE*, *Refresh*,
+*Revocation* and *Device* do not apply. `{…}` is replaced by the preset's functions, such as `GitLab::at(\"gitlab.example.com\")`,
+or by `host` in a configuration.
 
 ## A dead grant
 
-If a refresh token is invalid, expired or revoked, the provider responds with `invalid_grant` (RFC 6749 section 5.2), and the
-user has to authorize again. This code counts with any status, inside an object or a list, in upper or lower case, unless a text
-beside it says that the request may succeed later (Salesforce has \"token request is already being processed\"): this is an unknown
-error. Some providers use other codes. These are data of the preset, and listed below with their source. *Not found* means that
-neither the documentation nor a report shows the response, so only the standard code is known. If a response says in a sentence
-that the refresh token is invalid, expired, revoked or unknown, and nothing else, that counts for every provider, with status 200
-or any from 400 to 499 except 408, 425 and 429. A response with an access token never counts, whatever else it contains.
+If a refresh token is invalid, expired or revoked, the provider responds with `invalid_grant` (RFC 6749 section 5.2), and the user
+has to authorize again. This code counts with any status, inside an object or a list, in upper or lower case. If a text next
+to it says that the request may succeed later (Salesforce: \"token request is already being processed\"), it counts as an unknown error
+instead. Some providers use other codes, which are part of the preset, and listed below with their source. *Not found* means that
+neither the documentation nor a report shows the response, so only the standard code is known. If a response says in a sentence that
+the refresh token is invalid, expired, revoked or unknown, and nothing else, that counts for every provider, with status 200 or any
+from 400 to 499 except 408, 425 and 429. A response with an access token never counts, whatever else it contains.
 
-No other refusal ends a connection at once: the refresh is retried. [Operating it](operating.md) describes what happens if
-the refusals continue. Errors of the client never end a connection: `invalid_client` in any spelling, a sentence about the
-client or its secret, status 401 without a reason that concerns the grant, and `invalid_grant` for the refresh token of another
-client, unless the text names that as one of several causes.
+After any other refusal, the refresh is retried. [Operations](operating.md#automatic-refresh) describes what happens if the
+refusals continue. Client errors never end a connection: `invalid_client` in any spelling, a sentence about the client or its
+secret, status 401 without a reason that concerns the grant, and `invalid_grant` for the refresh token of another client,
+unless the text names that as one of several causes.
 
-For your own provider, declare what its documentation shows: the status, if it matters, and the members that the response must
-have, all of them. A dot leads into an object, and into each item of a list; `*` at the end of a value matches any rest.
-Patterns in a configuration are added to those of a preset.
+For your own provider, declare what its documentation shows: the status, if it matters, and all members that the response must
+have. A dot selects a member of an object, or of each item of a list; `*` at the end of a value matches any rest. Patterns in a
+configuration are added to those of a preset.
 
 ```toml
 [[providers.acme.dead_grants]]
@@ -50,7 +50,7 @@ status = 403
 members = { error = \"access_denied\", \"details.reason\" = \"refresh_token revoked*\" }
 ```
 
-In code it is `Provider::dead_grants`, a list of `ErrorPattern`.
+In code, this is `Provider::dead_grants`, a list of `ErrorPattern`.
 
 ## All presets
 ";
