@@ -1,4 +1,4 @@
-//! Checks that the rooms of this crate depend on each other in one direction only.
+//! Checks that the top-level modules of this crate, its *rooms*, depend on each other in one direction only.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What whoever operates an application sees of it: metrics with bounded labels, and spans.
+//! What an operator sees of an application: metrics with bounded labels, and spans.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;

@@ -5,10 +5,10 @@
 //!
 //! # When to use it
 //!
-//! An application calls `migrate()` of its storage in [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) and does
-//! not need this crate. An operator can use `oauth-dance migrate` of
-//! [`oauth-dance-cli`](https://docs.rs/oauth-dance-cli). Use this crate to print the SQL, or to apply it with a
-//! migration tool of your own.
+//! An application does not need this crate: it calls `migrate()` on its
+//! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) storage. An operator can use `oauth-dance migrate` of
+//! [`oauth-dance-cli`](https://docs.rs/oauth-dance-cli). Use this crate to print the SQL, or to apply it with your own
+//! migration tool.
 //!
 //! # Example
 //!

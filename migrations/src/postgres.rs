@@ -11,7 +11,7 @@ use crate::run::{all_applied, compare, is_missing_table};
 use crate::{Dialect, Status, TableName};
 
 /// Creates or updates a table on PostgreSQL, and its schema if the name has one. Does nothing if the table is current.
-/// Any number of processes may call this at the same time, also through a pooler.
+/// Any number of processes may call this at the same time, even through a pooler.
 ///
 /// # Errors
 /// The error of sqlx, or [`MigrateError::VersionMismatch`] if an applied migration differs from the file of this

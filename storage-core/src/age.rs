@@ -35,7 +35,7 @@ const HEADER: &[u8] = b"age-encryption.org/v1\n";
 /// program from its file. The file must be readable by its owner only, and its identity must not have a passphrase. The
 /// program gets `PATH` and `HOME` of the environment and no other variable.
 ///
-/// Anyone can wrap a key of their own for a recipient. Protect a wrapped key ring against changes.
+/// Anyone can wrap their own key for a recipient, so protect a wrapped key ring against changes.
 ///
 /// ```no_run
 /// use oauth_dance_core::{AgeProvider, KeyLoader};

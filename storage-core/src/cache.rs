@@ -29,8 +29,8 @@ const STRIPES: usize = 256;
 
 /// The limits of a cache in front of a storage.
 ///
-/// [`Tokens::with_cache`](crate::Tokens::with_cache) describes what a cache changes. It pays off if a user's token is
-/// used many times within a few seconds, for example by a page that makes ten API calls.
+/// [`Tokens::with_cache`](crate::Tokens::with_cache) describes what a cache changes. It is worthwhile if a user's token
+/// is used many times within a few seconds, for example by a page that makes ten API calls.
 ///
 /// ```
 /// use std::time::Duration;

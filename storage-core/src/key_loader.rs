@@ -73,7 +73,7 @@ impl KeyLoader {
     /// Empty lines and lines that start with `#` are ignored. Wrapped keys are unwrapped one after the other.
     ///
     /// # Errors
-    /// [`KeyLoadError`]. There is no ring with a part of the keys, because it could not open some tokens.
+    /// [`KeyLoadError`]. A ring with only some of the keys is never returned, because it could not open some tokens.
     pub async fn load(&self, text: &str) -> Result<KeyRing, KeyLoadError> {
         let mut keys = Vec::new();
         for (line, key) in ring_lines(text)? {

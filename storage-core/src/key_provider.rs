@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use crate::error::BoxError;
 use crate::seal::SealingKey;
 
-/// A key management service, which wraps the keys of a [`KeyRing`](crate::KeyRing): Vault, OpenBao, the service of a
-/// cloud, a hardware module, or `age`.
+/// A key management service, which wraps the keys of a [`KeyRing`](crate::KeyRing): Vault, OpenBao, a cloud service, a
+/// hardware module, or `age`.
 ///
 /// The key ring is then stored wrapped, as text with a [`WrappedKey`](crate::WrappedKey) on each line. A
 /// [`KeyLoader`](crate::KeyLoader) has the service unwrap them when a process starts. The service never sees a token.

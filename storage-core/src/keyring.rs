@@ -60,8 +60,8 @@ const MAX_SERVICE: usize = 255;
 /// | [`KeyUnknown`](KeyProviderError::KeyUnknown) | the keyring has no such key |
 ///
 /// # Cancel safety
-/// The keyring's interface blocks, so each call has a thread of its own, which a dropped future does not stop. After a dropped
-/// [`wrap`](KeyProvider::wrap), the keyring may contain a key that nothing uses.
+/// The keyring's interface blocks, so each call has its own thread, which a dropped future does not stop. After a
+/// dropped [`wrap`](KeyProvider::wrap), the keyring may contain a key that nothing uses.
 #[derive(Clone, Debug)]
 pub struct KeyringProvider {
     service: String,
@@ -74,7 +74,7 @@ impl KeyringProvider {
         Self { service: application.into(), timeout: TIMEOUT }
     }
 
-    /// How long a call may take, instead of 30 seconds. The keyring may ask the person for a password meanwhile. Give the
+    /// How long a call may take, instead of 30 seconds. The keyring may prompt the person for a password. Give the
     /// loader [more](crate::KeyLoader::with_timeout).
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {

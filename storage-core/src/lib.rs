@@ -3,13 +3,13 @@
 //!
 //! # When to use it
 //!
-//! * To **write a token storage**: implement [`TokenStorage`], whose page is the complete contract. The module
+//! * To **write a token storage**: implement [`TokenStorage`], whose documentation is the complete contract. The module
 //!   [`storage`] shows an implementation, and [`oauth-dance-conformance`](https://docs.rs/oauth-dance-conformance)
 //!   tests yours.
-//! * To **work with stored tokens outside of a web application**, for example in a background job, a migration or a
-//!   tool for operators: use [`Tokens`] and [`Refresher`].
+//! * To **work with stored tokens outside a web application**, for example in a background job, a migration or a tool
+//!   for operators: use [`Tokens`] and [`Refresher`].
 //!
-//! A web application depends on `oauth-dance`, which re-exports what it needs, and on the crate of a storage, such as
+//! A web application depends on `oauth-dance`, which re-exports what it needs, and on a storage crate, such as
 //! [`oauth-dance-sqlx`](https://docs.rs/oauth-dance-sqlx) or [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis).
 //!
 //! # Example
@@ -35,11 +35,11 @@
 //! # Three layers
 //!
 //! * [`TokenStorage`] stores **opaque bytes under a key, with compare-and-swap**. It has six methods, and knows nothing
-//!   of OAuth. [`MemoryStorage`] is the reference implementation.
+//!   about OAuth. [`MemoryStorage`] is the reference implementation.
 //! * [`Tokens`] is the **typed handle** to any storage. It encodes a [`Token`] and seals it with a [`KeyRing`], bound
 //!   to its [`TokenKey`]. When it reads a token, it verifies that the record belongs to the requested key.
 //! * [`Refresher`] returns **usable tokens**. It redeems each refresh token exactly once, on any storage and with any
-//!   number of processes, through a [`Redeem`] that knows the provider.
+//!   number of processes, through a [`Redeem`] implementation for the provider.
 //!
 //! Encoding, sealing and refresh exist once, above the storage. A storage therefore cannot get them wrong, and a new
 //! storage gets them for free.
@@ -47,7 +47,7 @@
 //! # Secrets
 //!
 //! Tokens, keys and client secrets are [`Secret`]s. `Debug` never shows them, no error contains them, and their memory
-//! is overwritten on drop. Functions that give up a protection have a name that contains `dangerous`.
+//! is overwritten on drop. The name of a function that disables a protection contains `dangerous`.
 //!
 //! # Where to go next
 //!

@@ -129,7 +129,7 @@ impl fmt::Debug for Version {
 
 /// A value that was read from a storage, with its version for the next conditional write.
 ///
-/// The struct is exhaustive, so that a storage can write it as a literal.
+/// The struct is exhaustive, so that a storage can construct it as a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versioned<T> {
     /// The value.

@@ -28,8 +28,8 @@ const HEADER_LENGTH: usize = 1 + KEY_ID_LENGTH + NONCE_LENGTH;
 /// Sealed data is bound to a purpose and a context. A token that was sealed for one user can therefore not be opened as
 /// the token of another user, and a cookie not as a token.
 ///
-/// All processes of an application need the same ring. Store it outside of the database, in a secret manager or a file,
-/// so that neither a backup nor an SQL injection reveals tokens. `oauth-dance key generate` writes one.
+/// All processes of an application need the same ring. Store it outside the database, in a secret manager or a file, so
+/// that neither a backup nor an SQL injection reveals tokens. `oauth-dance key generate` writes one.
 ///
 /// To rotate keys, add the new key to all processes as an older key. Then make it the first key and reseal the stored
 /// tokens. Finally remove the old key. [`Tokens::reseal_all`](crate::Tokens::reseal_all) describes the steps.
@@ -68,8 +68,8 @@ impl KeyRing {
         Self(Arc::new(keys))
     }
 
-    /// Parses a text with one key per line, as [`SealingKey::encode`] writes it. The first key is the primary key.
-    /// Empty lines and lines that start with `#` are ignored.
+    /// Parses text with one key per line, as [`SealingKey::encode`] writes it. The first key is the primary key. Empty
+    /// lines and lines that start with `#` are ignored.
     ///
     /// ```
     /// use oauth_dance_core::{KeyRing, SealingKey};

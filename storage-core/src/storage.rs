@@ -2,8 +2,8 @@
 //!
 //! # How to write a storage
 //!
-//! The page of [`TokenStorage`] lists everything that a storage must do. The example below stores records in a map. A
-//! storage on a database does the same with the database's own compare-and-swap:
+//! The documentation of [`TokenStorage`] lists everything that a storage must do. The example below stores records in a
+//! map. A storage on a database does the same with the database's own compare-and-swap:
 //!
 //! 1. Store the four parts of a key in columns, or [`TokenKey::to_bytes`] as a key. Compare bytes, without a collation.
 //! 2. Write [`Version::random`] with each record. A conditional write is one statement, such as `UPDATE … WHERE version
@@ -101,28 +101,28 @@ use crate::record::{Record, Version, Versioned};
 ///   `get` and `list` return [`StorageError::Unavailable`] if the connection breaks before their response is complete.
 ///   `Ambiguous` is accepted there and means the same, because a read changes nothing.
 /// * A storage that **retries a call** internally, because a response was lost, returns the result of the call. It
-///   never returns `Conflict`, `Ok(false)` or `Ok(0)` only because its first try has already succeeded. If the result
-///   is unknown, the call is `Ambiguous`.
+///   never returns `Conflict`, `Ok(false)` or `Ok(0)` only because its first attempt has already succeeded. If the
+///   result is unknown, the call is `Ambiguous`.
 /// * After a call has returned, the storage sends nothing more for it. The state that a read shows after an `Ambiguous`
 ///   call is not undone.
 /// * A medium that is read-only or full rejects `put` and `delete` with [`StorageError::Unavailable`] or
 ///   [`StorageError::Misconfigured`]. A full medium may still delete.
-/// * A write that contends with others of the same record may return [`StorageError::Unavailable`]. The storage should
-///   repeat it for a while first, because an application may report it as an outage.
+/// * A write that contends with other writes of the same record may return [`StorageError::Unavailable`]. The storage
+///   should first retry it for a while, because an application may treat this error as an outage.
 /// * **Bounded time**: no call waits indefinitely for a server that does not respond.
 ///
 /// ## Concurrency
 /// * **Read your writes**: after `put` or `delete` has returned, every later call through any handle sees the change.
 /// * **Cancel safety**: dropping a future at any point leaves either the old or the new record, complete. No lock,
-///   connection or transaction remains, and the storage is usable. A dropped call takes effect as soon as if it had not
-///   been dropped, or never.
+///   connection or transaction remains, and the storage is usable. A dropped call takes effect no later than if it had
+///   not been dropped, or never.
 ///
 /// ## Caches
 /// * A storage that declares a [`max_age`](Capabilities::max_age) may return a record that was current at most that
 ///   long ago. For that time, `get` may miss a write through *another* handle, a corruption and an outage. It sees
 ///   every write through its own handle and clones of it. Only results of `get` are cached, and neither absences nor
 ///   errors.
-/// * A storage that declares none caches nothing.
+/// * A storage without a `max_age` caches nothing.
 ///
 /// ## Secrecy
 /// * **No part of the payload** appears in `Debug` output, errors, logs or metrics, in any encoding.
@@ -206,7 +206,7 @@ impl Precondition {
     }
 }
 
-/// What a storage declares about itself, so that an application can detect an unsuitable storage at its start.
+/// What a storage declares about itself, so that an application can detect an unsuitable storage at startup.
 ///
 /// The defaults are `false` and unlimited.
 ///

@@ -86,9 +86,9 @@ impl Tokens {
 
     /// Stores tokens **in plain text**. Anyone who can read the storage or a backup of it can act as your users.
     ///
-    /// A [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text beside its token, and no longer protects
-    /// it. Use this only for tests, or to read records that another program wrote.
-    /// [`seal_plaintext`](Self::seal_plaintext) seals such records.
+    /// A [`dpop_key`](crate::OAuth2Token::dpop_key) is stored in plain text with its token, and no longer protects it.
+    /// Use this only for tests, or to read records that another program wrote. [`seal_plaintext`](Self::seal_plaintext)
+    /// seals such records.
     pub fn dangerous_plaintext(storage: impl TokenStorage) -> Self {
         Self::new(Arc::new(storage), Sealing::Plaintext)
     }

@@ -24,10 +24,10 @@
 //! # }
 //! ```
 //!
-//! A web application gives the storage to `OAuth::builder` of `oauth-dance`, which creates the
+//! A web application passes the storage to `OAuth::builder` of `oauth-dance`, which creates the
 //! [`Tokens`](oauth_dance_core::Tokens) itself.
 //!
-//! At its start, an application verifies that the servers do not lose tokens and that it has all permissions:
+//! At startup, an application should verify that the servers do not lose tokens and that it has all permissions:
 //!
 //! ```no_run
 //! use oauth_dance_core::TokenStorage as _;
@@ -60,8 +60,8 @@
 //! | `redis+cluster://[[user]:password@]host[:port][,host[:port]]…` | a Cluster with these members |
 //!
 //! `rediss` instead of `redis` enables TLS. The certificate of the server is verified with the system's root
-//! certificates, or with those in the file that `SSL_CERT_FILE` names. `valkey` and `valkeys` mean the same as `redis`
-//! and `rediss`.
+//! certificates, or with those in the file `SSL_CERT_FILE`. `valkey` and `valkeys` mean the same as `redis` and
+//! `rediss`.
 //!
 //! # Round trips
 //!

@@ -129,7 +129,7 @@ impl Link {
     /// If the future is dropped after the commands were queued, the server still executes them.
     pub(crate) async fn send(&self, commands: &[Cmd], deadline: Instant) -> Result<Vec<Value>, Failure> {
         let mut open = self.opened(deadline).await?;
-        // If the other runtime is not driven any more, there is no time left to send the commands again.
+        // If the other runtime is no longer driven, there is no time left to send the commands again.
         if open.runtime != Handle::current().id() && open.is_idle() {
             open = self.tested(open, deadline).await?;
         }

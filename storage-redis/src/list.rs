@@ -179,7 +179,7 @@ impl Lister<'_> {
         Ok(found.into_iter().flatten().filter(|entry| self.filter.matches(entry)).collect())
     }
 
-    /// Reads the entry of a key. `None` if the record does not exist any more.
+    /// Reads the entry of a key. `None` if the record no longer exists.
     ///
     /// Only the header is fetched, because a payload may have megabytes. A second request is necessary if the header is
     /// longer than [`HEADER_GUESS`].

@@ -64,7 +64,7 @@ pub(crate) enum Request<'a> {
 /// The retries and redirections of one request so far.
 struct Retries {
     deadline: Instant,
-    /// When the request is not retried any more.
+    /// When the request is no longer retried.
     retry_until: Instant,
     pause: Duration,
     redirections: u32,

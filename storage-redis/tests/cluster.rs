@@ -201,8 +201,7 @@ async fn replica_of_the_first(cluster: &Cluster) -> Server {
     replica
 }
 
-/// A replica takes over from its primary, which is killed or does not respond any more, and the storage has to discover
-/// it.
+/// A replica takes over from its primary, which is killed or stops responding, and the storage has to discover it.
 async fn takes_over(fail: fn(&mut Server)) {
     let mut cluster = server_or_skip!(Cluster::start(&["--appendonly", "yes", "--appendfsync", "always"]));
     let _replica = replica_of_the_first(&cluster).await;

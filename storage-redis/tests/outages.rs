@@ -210,7 +210,7 @@ fn storage_works_after_its_first_runtime_has_ended() {
     }
 }
 
-/// A runtime that is not driven any more must not stop the others.
+/// A runtime that is no longer driven must not stop the others.
 #[test]
 fn idle_runtime_does_not_block_others() {
     let server = server_or_skip!(Server::start(&[]));

@@ -4,7 +4,7 @@
 //! # When to use it
 //!
 //! * [`CookieTokens`] stores the tokens of a browser in an encrypted cookie of that browser. There is nothing to
-//!   operate, and space for a few kilobytes.
+//!   operate, but space for only a few kilobytes.
 #![cfg_attr(
     any(feature = "tower-sessions-0_14", feature = "tower-sessions-0_15"),
     doc = "* [`SessionTokens`] stores the tokens of a visitor in the application's session store."

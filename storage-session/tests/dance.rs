@@ -368,10 +368,7 @@ async fn missing_layer_is_an_error_that_names_the_fix() {
     for path in ["/me", "/status/acme", "/login/acme", "/disconnect/acme"] {
         let page = world.browser.get(path).await;
         assert_eq!(page.status, StatusCode::INTERNAL_SERVER_ERROR, "{path}");
-        assert!(
-            page.body.contains("CookieTokens") && page.body.contains("outside of these routes"),
-            "{path}: {page:?}"
-        );
+        assert!(page.body.contains("CookieTokens") && page.body.contains("wrap these routes"), "{path}: {page:?}");
     }
     assert!(LoginError::NoRequestStorage.to_string().contains("SessionTokens"));
     assert_eq!(LoginError::NoRequestStorage.code(), ConnectError::NoRequestStorage.code());

@@ -5,12 +5,12 @@
 //! | storage | feature | choose it if |
 //! | --- | --- | --- |
 //! | `SqliteStorage` | `sqlite`, on by default | one machine is enough |
-//! | `PersonalStorage` | `personal` | the tokens are those of one person, in a command-line or desktop program |
+//! | `PersonalStorage` | `personal` | a command-line or desktop program stores the tokens of one person |
 //! | `PostgresStorage` | `postgres` | several machines share the tokens, and you run PostgreSQL 11 or newer |
 //! | `MySqlStorage` | `mysql` | several machines share the tokens, and you run MySQL 8.0, MariaDB 10.5 or newer, or Galera |
 //!
-//! If a login again is acceptable after a server has lost its memory,
-//! [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis) is the alternative.
+//! If it is acceptable that users have to log in again after a server has lost data,
+//! [`oauth-dance-redis`](https://docs.rs/oauth-dance-redis) is an alternative.
 //!
 //! # Example
 //!
@@ -35,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! A web application gives the storage to `OAuth::builder` of `oauth-dance`, which creates the
+//! A web application passes the storage to `OAuth::builder` of `oauth-dance`, which creates the
 //! [`Tokens`](oauth_dance_core::Tokens) itself. A storage opens its own pool (`connect`) or uses the pool of the
 //! application (`from_pool`). A clone is cheap, and shares the pool.
 //!
@@ -52,7 +52,7 @@
 //!
 //! # Migrations
 //!
-//! `migrate()` creates or updates the table. It records what it has applied in a table of its own, so that it does not
+//! `migrate()` creates or updates the table. It records applied migrations in its own table, so that it does not
 //! interfere with the application's migrations, and any number of processes may call it at the same time. If the
 //! application may not change its schema, an operator applies the migrations, and the application verifies them:
 //!
@@ -81,10 +81,10 @@
 //!   write was sent and no response arrived in time, the error is `Ambiguous`; otherwise it is `Unavailable`. After a
 //!   busy database, a deadlock or a serialization failure, none of which changes anything, the statement is repeated
 //!   for up to half of that time.
-//! * **Concurrent reads share a statement.** A read that starts while another one is in progress waits for the next
-//!   statement, which reads up to 64 keys. Otherwise a read is one plain statement.
-//! * **Concurrent writes to a SQLite file share a transaction**, up to 64 at a time, and so one wait for the disk. The
-//!   transactions run in a thread of the storage. Otherwise a write is one plain statement.
+//! * **Concurrent reads share a statement.** A read that starts while three others are in progress (one on SQLite)
+//!   waits for the next statement, which reads up to 64 keys. Otherwise a read is one plain statement.
+//! * **Concurrent writes to a SQLite file share a transaction**, up to 64 at a time, and so wait for the disk once. The
+//!   transactions run on a thread of the storage. Otherwise a write is one plain statement.
 //! * **Keys** are binary columns, compared byte by byte. Tenant, provider and account have up to 255 bytes and a user
 //!   up to 1023, which is the most that an index of every database can contain. A payload has up to [`MAX_PAYLOAD`]
 //!   bytes.
@@ -97,9 +97,8 @@
 //!
 //! # Where to go next
 //!
-//! * The page of the storage that you choose: its URLs, durability and limits.
-//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md): permissions, back-ups and
-//!   costs.
+//! * The documentation of the storage that you choose: its URLs, durability and limits.
+//! * [Storages](https://github.com/oauth-dance/oauth-dance/blob/main/docs/storages.md): every storage in operation.
 //! * [Poolers](https://github.com/oauth-dance/oauth-dance/blob/main/docs/poolers.md): PgBouncer and others.
 //! * [Migrations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/migrations.md): upgrades without downtime.
 

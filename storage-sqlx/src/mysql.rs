@@ -47,8 +47,8 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 ///
 /// # Durability
 /// The storage is as durable as the server. If the server's `innodb_flush_log_at_trx_commit` is not 1, a crash of the
-/// server may lose acknowledged writes, and the storage cannot detect this. Name the primary in the URL. A replica
-/// rejects writes, but its reads may be outdated.
+/// server may lose acknowledged writes, and the storage cannot detect this. The URL has to name the primary. A replica
+/// rejects writes, but its reads may be stale.
 ///
 /// # Size
 /// A payload and its key have to fit one packet of the server. If the server's `max_allowed_packet` is smaller than
@@ -159,7 +159,7 @@ impl MySqlStorage {
     /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
     /// may call this at the same time, even on several nodes of a Galera cluster.
     ///
-    /// An application that may change its schema calls this at each start. To let an operator apply the migrations
+    /// An application that may change its schema calls this at every startup. To let an operator apply the migrations
     /// instead, call [`migrations`](Self::migrations) and refuse to start while one is pending.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl MySqlStorage {
     }
 
     /// Closes the connections after their running statements have ended. Later operations fail with
-    /// [`StorageError::Unavailable`]. This includes the pool of an application that was given to
+    /// [`StorageError::Unavailable`]. This includes an application's pool that was passed to
     /// [`from_pool`](Self::from_pool).
     pub async fn close(&self) {
         self.engine.close().await;

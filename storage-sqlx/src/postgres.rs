@@ -41,10 +41,10 @@ use crate::{DEFAULT_TIMEOUT, MigrationStatus};
 ///
 /// # Poolers
 /// The storage works through any pooler. Each new connection detects whether there is one, by a random number in its
-/// start-up message that only a session of its own has. Without a pooler, statements are prepared. Through a pooler,
-/// and on a pool of the application, each operation is one message of the simple query protocol, and relies on no
-/// setting of the session. Only `get` uses prepared statements there, one for a single read and one for concurrent
-/// reads. Their names are derived from their texts, so that a name means the same on every server connection.
+/// startup message, which only the connection's own session has. Without a pooler, statements are prepared. Behind a
+/// pooler, and on the application's pool, each operation is one message of the simple query protocol, and relies on no
+/// session setting. Only `get` uses prepared statements there, one for a single read and one for concurrent reads.
+/// Their names are derived from their texts, so that a name means the same on every server connection.
 ///
 /// # URL parameters
 /// | parameter | meaning |
@@ -145,9 +145,9 @@ impl PostgresStorage {
     }
 
     /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
-    /// may call this at the same time, also through a pooler.
+    /// may call this at the same time, even through a pooler.
     ///
-    /// An application that may change its schema calls this at each start. To let an operator apply the migrations
+    /// An application that may change its schema calls this at every startup. To let an operator apply the migrations
     /// instead, call [`migrations`](Self::migrations) and refuse to start while one is pending.
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl PostgresStorage {
     }
 
     /// Closes the connections after their running statements have ended. Later operations fail with
-    /// [`StorageError::Unavailable`]. This includes the pool of an application that was given to
+    /// [`StorageError::Unavailable`]. This includes an application's pool that was passed to
     /// [`from_pool`](Self::from_pool).
     pub async fn close(&self) {
         self.engine.close().await;

@@ -245,7 +245,7 @@ impl SqliteStorage {
     /// Creates the table, or updates it to this release. Does nothing if the table is current. Any number of processes
     /// may call this at the same time.
     ///
-    /// An application that may change its schema calls this at each start. To let an operator apply the migrations
+    /// An application that may change its schema calls this at every startup. To let an operator apply the migrations
     /// instead, call [`migrations`](Self::migrations) and refuse to start while one is pending.
     ///
     /// # Errors
@@ -307,7 +307,7 @@ impl SqliteStorage {
     }
 
     /// Closes the connections after their running statements have ended. Later operations fail with
-    /// [`StorageError::Unavailable`]. This includes the pool of an application that was given to
+    /// [`StorageError::Unavailable`]. This includes an application's pool that was passed to
     /// [`from_pool`](Self::from_pool).
     pub async fn close(&self) {
         self.engine.close().await;

@@ -73,11 +73,12 @@
 //!
 //! # How the tests run
 //!
-//! Each property has a harness of its own, so properties run concurrently: eight at a time, or as many as `--test-threads` or
-//! `RUST_TEST_THREADS` permits. One that only waits for time to pass does not count. If all harnesses share a server that
-//! faults stop, use `--test-threads=1`, with which no property runs beside another one. The suite takes a few seconds for a
-//! storage in memory, and less than a minute for one whose calls take 10 ms, because properties with many rounds try fewer of
-//! them on a slow storage. The usual filters of `cargo test` select properties.
+//! Each property has a harness of its own, so properties run concurrently: eight at a time, or as many as
+//! `--test-threads` or `RUST_TEST_THREADS` permits. One that only waits for time to pass does not count. If all
+//! harnesses share a server that faults stop, use `--test-threads=1`, so that properties run one at a time. The suite
+//! takes a few seconds for a storage in memory, and less than a minute for one whose calls take 10 ms, because
+//! properties with many rounds try fewer of them on a slow storage. The usual filters of `cargo test` select
+//! properties.
 //!
 //! # What the tests write
 //!
@@ -88,12 +89,13 @@
 //!
 //! # Versions
 //!
-//! A minor release may add properties. A storage that passed before and fails then did not fulfil the contract before either.
+//! A minor release may add properties. A storage that passed before and then fails did not fulfil the contract before
+//! either.
 //!
 //! # Where to go next
 //!
 //! * [`conformance_tests!`]: the macro, with an example of several set-ups.
-//! * [`Harness`]: what a storage author can implement to test more.
+//! * [`Harness`]: what a storage author implements to test more.
 //! * [A complete storage with its tests](https://github.com/oauth-dance/oauth-dance/tree/main/examples/custom-storage).
 //! * The properties, below. The crate has no cargo features.
 //!

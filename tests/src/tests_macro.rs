@@ -53,8 +53,8 @@ use crate::run::{CONCURRENT_PROPERTIES, Property, print_line, run_concurrently};
 /// # fn main() {}
 /// ```
 ///
-/// The last test of a module prints how many properties passed, and which are not applicable and why. See the [front
-/// page](crate) for what a failure shows and for what the tests write.
+/// The last test of a module prints how many properties passed, and which are not applicable and why. The [crate
+/// documentation](crate) describes what a failure shows and what the tests write.
 #[macro_export]
 macro_rules! conformance_tests {
     ($maker:expr) => {

@@ -18,7 +18,7 @@ const REVOCATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connection of one user to one MCP server: its login, its token, and a client that uses the token.
 ///
-/// It holds no token. Each use reads the storage, so that a login or a logout in another process is seen.
+/// It holds no token. Each use reads the storage, so that a login or a logout in another process takes effect.
 ///
 /// ```no_run
 /// use oauth_dance_mcp::{McpConnection, McpError};
@@ -66,7 +66,7 @@ impl McpConnection {
     /// [`McpError::Token`].
     ///
     /// # Cancel safety
-    /// The refresh runs in a task of its own. Dropping this future neither aborts it nor loses a token.
+    /// The refresh runs in its own task. Dropping this future neither aborts it nor loses a token.
     pub async fn token(&self) -> Result<OAuth2Token, McpError> {
         let McpConnector { tokens, refresher, .. } = &self.connector;
         Ok(refresher.usable(tokens, &self.key, &self.connector.redeem()).await?)

@@ -85,7 +85,7 @@ impl McpConnector {
         Self { endpoints: self.endpoints.with_client(client.clone()), client: Some(client), ..self }
     }
 
-    /// The connection of a user to a server, connected or not. Requires no request and no read.
+    /// The connection of a user to a server, connected or not. Sends no request, and reads nothing.
     ///
     /// `user` is the application's identifier of the user, as in [`TokenKey::new`].
     ///
@@ -106,8 +106,8 @@ impl McpConnector {
         &self.refresher
     }
 
-    /// What redeems the refresh tokens of all MCP servers, for [`Refresher::refresh_due`]. Each record says where its token
-    /// is refreshed.
+    /// What redeems the refresh tokens of all MCP servers, for [`Refresher::refresh_due`]. Each record contains where
+    /// its token is refreshed.
     pub fn redeem(&self) -> Arc<dyn Redeem> {
         Arc::new(self.endpoints.clone())
     }

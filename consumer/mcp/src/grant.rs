@@ -1,4 +1,4 @@
-//! What a refresh needs to know beside the token.
+//! What a refresh needs to know in addition to the token.
 //!
 //! It is stored in the token's record, sealed, and never discovered again. A server that changes its metadata later can
 //! therefore not redirect a refresh token to another authorization server.

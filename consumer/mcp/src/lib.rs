@@ -3,13 +3,13 @@
 //!
 //! # When to use it
 //!
-//! Use it if a **server** connects its users to MCP servers, for example an agent or a chat application: every user logs in at
-//! every MCP server, and each call needs the token of the right user for the right server. The SDK's own store keeps the token
-//! of one user in memory. If two replicas or two tasks load the same credentials, both send the same refresh token, and an
-//! authorization server that rotates refresh tokens logs the user out.
+//! Use it if a **server** connects its users to MCP servers, for example an agent or a chat application: every user
+//! logs in at every MCP server, and each call needs that user's token for that server. The SDK's own store holds the
+//! token of one user in memory. If two replicas or two tasks load the same credentials, both send the same refresh
+//! token, and an authorization server that rotates refresh tokens logs the user out.
 //!
-//! This crate was built against **rmcp 3.11.0** (2026-11-30), and accepts 3.11.x only: what is said here about the SDK was read
-//! in its source and is tested with it.
+//! This crate was built against **rmcp 3.11.0** (2026-11-30), and accepts only 3.11.x: statements about the SDK are
+//! based on its source, and tested.
 //!
 //! # Example
 //!
@@ -45,13 +45,14 @@
 //! # }
 //! ```
 //!
-//! [`examples/mcp`](https://github.com/oauth-dance/oauth-dance/tree/main/examples/mcp) is the complete application, and a test
-//! runs two replicas of it.
+//! [`examples/mcp`](https://github.com/oauth-dance/oauth-dance/tree/main/examples/mcp) is the complete application,
+//! which a test runs as two replicas.
 //!
 //! # With an `AuthorizationManager`
 //!
-//! If your code already uses the SDK's `AuthorizationManager` or `OAuthState`, give it the stores of this crate. Its login and
-//! its `AuthClient` then work as before, and only the refresh is different; see [`McpCredentials`] for the limits.
+//! If your code already uses the SDK's `AuthorizationManager` or `OAuthState`, pass it the stores of this crate. Its
+//! login and its `AuthClient` then work as before, and only the refresh is different; see [`McpCredentials`] for the
+//! limits.
 //!
 //! ```
 //! # use oauth_dance_mcp::{McpConnection, McpError};
@@ -74,10 +75,10 @@
 //! | registered client | `mcp-client:` and the URL of the server | `application` | until [`forget_client`](McpConnector::forget_client) |
 //! | login in progress | the URL of the server | a hash; not listed | ten minutes |
 //!
-//! All records are sealed, and are ordinary token records: [`Tokens`] and the `oauth-dance` program list, inspect and reseal
-//! them. A token's record also contains where its refresh token is redeemed: the token endpoint, the client, and the resource
-//! indicator. They are fixed at the login. A server that later names another authorization server receives no refresh token.
-//! The URL of a server may have 255 bytes in an SQL database.
+//! All records are sealed, and are ordinary token records: [`Tokens`] and the `oauth-dance` program list, inspect and
+//! reseal them. A token's record also contains where its refresh token is redeemed: the token endpoint, the client, and
+//! the resource indicator. They are fixed at the login. A server that later names another authorization server receives
+//! no refresh token. In a SQL database, the URL of a server may have at most 255 bytes.
 //!
 //! # Security
 //!
@@ -85,7 +86,8 @@
 //!   URL of each request.
 //! * A login works once, for the user and the server that it was started for, whichever replica finishes it. It has PKCE, and the
 //!   issuer of the callback is verified (RFC 9207).
-//! * The URLs of the metadata need TLS, and do not lead into a private network, unless the server itself is in one.
+//! * The URLs in the metadata need TLS, and do not lead into a private network unless the server itself is in one
+//!   (SSRF).
 //! * If users can enter the URL of a server, your application decides which ones to accept. The SDK sends requests to any.
 //!
 //! # Where to go next

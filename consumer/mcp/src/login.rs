@@ -84,8 +84,9 @@ impl fmt::Debug for LoginCallback {
 impl McpConnection {
     /// Starts a login, and returns the URL to redirect the browser to.
     ///
-    /// The Rust SDK discovers the server's authorization server (RFC 9728, RFC 8414). The application's client is registered
-    /// there, unless a replica has done that before. The login is stored for ten minutes, so that any replica can finish it.
+    /// The Rust SDK discovers the server's authorization server (RFC 9728, RFC 8414). The application's client is
+    /// registered there, unless a replica has already done so. The login is stored for ten minutes, so that any replica
+    /// can finish it.
     ///
     /// Connecting an account changes the user's connections. Start it only for a POST request from the application's own
     /// pages.
@@ -102,20 +103,20 @@ impl McpConnection {
 
     /// Finishes a login that any replica has started for the same user at the same server, and stores the token.
     ///
-    /// The user is the signed-in user of the request with the callback. The login of another user is not found, so that no one
-    /// can connect a foreign account to a user.
+    /// The user is the signed-in user of the request with the callback. The login of another user is not found, so that
+    /// no one can connect their own account to another user.
     ///
     /// The code is sent once, to the token endpoint of the authorization server at which the login was started.
     ///
     /// # Errors
-    /// * [`McpError::UnknownLogin`] if no such login is in progress. Of several callbacks of one login, one is successful.
+    /// * [`McpError::UnknownLogin`] if no such login is in progress. If a callback is repeated, only one succeeds.
     /// * [`McpError::WrongIssuer`] if the callback is from another authorization server. The login remains in progress.
     /// * [`McpError::Denied`] if the user or the authorization server has rejected the login.
     /// * [`McpError::TokenRequest`] if the code was not exchanged, and [`McpError::Storage`] if the token was not stored. It
     ///   is then revoked.
     ///
     /// # Cancel safety
-    /// The login is finished in a task of its own, so that a browser that goes away loses no token.
+    /// The login is finished in its own task, so that no token is lost if the browser disconnects.
     pub async fn finish_login(&self, callback: LoginCallback) -> Result<(), McpError> {
         let connection = self.clone();
         let finished = tokio::spawn(async move { connection.finish(callback).await }).await;

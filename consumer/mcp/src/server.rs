@@ -81,7 +81,7 @@ impl McpServer {
     }
 
     /// Sets the URL of the application's client ID metadata document. It is the client id at authorization servers that
-    /// support such documents. All others are registered at dynamically.
+    /// support such documents. At all others, the client is registered dynamically.
     #[must_use]
     pub fn with_client_metadata_url(self, url: impl Into<String>) -> Self {
         Self { client_metadata_url: Some(url.into()), ..self }

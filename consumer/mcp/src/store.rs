@@ -33,9 +33,10 @@ use crate::{registration, response};
 ///
 /// # Limits
 ///
-/// * If a server rejects the token (status 401), the SDK's `AuthClient` gets an error that says to retry
-///   ([`AuthError::TokenRefreshFailed`]) after the token was replaced, because the SDK has no way to continue with it.
-///   [`McpClient`](crate::McpClient) retries by itself. `AuthorizationManager::refresh_token` returns the same error.
+/// * If a server rejects the token (status 401), the token is replaced, and the SDK's `AuthClient` returns an error
+///   that asks the caller to retry ([`AuthError::TokenRefreshFailed`]), because the SDK cannot continue with the new
+///   token. [`McpClient`](crate::McpClient) retries automatically. `AuthorizationManager::refresh_token` returns the
+///   same error.
 /// * The SDK's `AuthClient` sends the token to the URL of its transport, whatever it is. [`McpClient`](crate::McpClient)
 ///   verifies the URL.
 /// * `AuthorizationManager::initialize_from_store` deletes the token if the server's metadata names another authorization

@@ -1,6 +1,6 @@
 //! Lists what a user has connected.
 //!
-//! A list reads the keys and the hints that are stored unsealed beside each token, and no token. It therefore works for
+//! A list reads the keys and the hints that are stored unsealed with each token, but no token. It therefore works for
 //! tokens of providers that are no longer configured, and for tokens sealed with a key that is lost.
 
 use oauth_dance_core::{Filter, Timestamp};

@@ -1,7 +1,8 @@
 //! The configuration of an application, checked as a whole.
 //!
-//! Setters store and never fail, so that a configuration reads as one expression. [`OAuthBuilder::build`] checks everything
-//! at once, at start, when an operator sees the error: a misconfiguration must not appear with the first login.
+//! Setters store and never fail, so that a configuration reads as one expression. [`OAuthBuilder::build`] checks
+//! everything at once, at startup, when an operator sees the error: a misconfiguration must not appear only at the
+//! first login.
 
 use std::fmt;
 use std::future::Future;
@@ -37,7 +38,7 @@ const LEDGER_RETENTION: Duration = Duration::from_secs(600);
 /// | [`provider`](Self::provider) | none; each call adds one |
 /// | [`hooks`](Self::hooks) | a login stores the token for the signed-in user |
 /// | [`login_path`](Self::login_path), [`callback_path`](Self::callback_path) | `/login/{provider}`, `/login/{provider}/authorized` |
-/// | [`timeout`](Self::timeout) | 20 seconds for one call of a provider |
+/// | [`timeout`](Self::timeout) | 20 seconds for one request to a provider |
 /// | [`max_response`](Self::max_response) | 10 MiB for one API response |
 /// | [`retention`](Self::retention) | tokens are stored until they are deleted |
 /// | [`ledger`](Self::ledger) | none; only for [`OAuth::per_request`] |
@@ -131,10 +132,10 @@ impl OAuthBuilder {
     /// # let _ = builder;
     /// ```
     ///
-    /// The extractor gets no state, as it must work in every router. Pass what it needs as an
-    /// [`Extension`](axum::Extension), or capture it in the closure. If the extractor rejects the request, the request fails
-    /// with an error: an application must not treat a user as signed out because its session store is unavailable. Use
-    /// `Option<E>` or `Result<E, E::Rejection>` for an extractor that rejects visitors.
+    /// The extractor gets no state, because it must work in every router. Pass what it needs as an
+    /// [`Extension`](axum::Extension), or capture it in the closure. If the extractor rejects the request, the request
+    /// fails with an error: an application must not treat a user as signed out because its session store is
+    /// unavailable. Use `Option<E>` or `Result<E, E::Rejection>` for an extractor that rejects visitors.
     pub fn user<E, F, Resolved>(self, resolve: F) -> Self
     where
         E: FromRequestParts<()> + Send + 'static,
@@ -160,7 +161,8 @@ impl OAuthBuilder {
         Self { users: Some(UserSource::Anonymous(users)), ..self }
     }
 
-    /// Sets the application's [`Hooks`], which take part in logins and learn about refreshes. A later call replaces them.
+    /// Sets the application's [`Hooks`], which take part in logins and are notified of refreshes. A later call replaces
+    /// them.
     pub fn hooks(self, hooks: impl Hooks) -> Self {
         Self { hooks: Arc::new(hooks), ..self }
     }
@@ -171,11 +173,11 @@ impl OAuthBuilder {
         Self { login_path: path.into(), ..self }
     }
 
-    /// Sets the callback route's path, from which redirect URIs are built. It must contain `{provider}` as a whole segment.
-    /// The default is `/login/{provider}/authorized`, which is the path of Flask-Dance.
+    /// Sets the callback route's path, from which redirect URIs are built. It must contain `{provider}` as a whole
+    /// segment. The default is `/login/{provider}/authorized`, as in Flask-Dance.
     ///
-    /// Providers compare redirect URIs exactly, so a change requires a change of every registration. For a provider where
-    /// only one is registered under another path, use
+    /// Providers compare redirect URIs exactly, so a change requires a change of every registration. If only one
+    /// provider has another path registered, use
     /// [`Registration::with_redirect_uri`](crate::Registration::with_redirect_uri).
     ///
     /// ```
@@ -197,18 +199,19 @@ impl OAuthBuilder {
         Self { callback_path: path.into(), ..self }
     }
 
-    /// Sets the timeout of one call of a provider, including its response. The default is 20 seconds. It applies to token
-    /// requests, to the metadata of issuers and to API calls; one API call can have
+    /// Sets the timeout of one request to a provider, including its response. The default is 20 seconds. It applies to
+    /// token requests, to the metadata of issuers and to API calls; one API call can have
     /// [another](crate::ApiRequest::timeout).
     ///
-    /// A longer timeout also delays recovery: if a process is killed during a refresh, others wait until ten seconds after
-    /// the timeout before they take it over. For a refresh, the timeout is at most ten minutes.
+    /// A longer timeout also delays recovery: if a process is killed during a refresh, others take it over only ten
+    /// seconds after the timeout. For a refresh, the timeout is at most ten minutes.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|connector| connector.timeout(timeout))
     }
 
-    /// Allows these hosts to be reached by plain `http`, for development: a provider in another container or on the local
-    /// network, or this application at an address that a phone can open. Client secrets and tokens travel there unencrypted.
+    /// Allows these hosts to be reached by plain `http`, for development: a provider in another container or on the
+    /// local network, or this application at an address that a phone can open. Client secrets and tokens are sent there
+    /// unencrypted.
     ///
     /// Each is the name or the address of one host, without a port, such as `keycloak` or `192.168.1.5`. The setting applies
     /// to everything in the configuration (the base URL, redirect URIs, issuers, endpoints, API bases) and to everything
@@ -245,20 +248,20 @@ impl OAuthBuilder {
 
     /// Sets how long the storage retains a token after its last write. By default, it retains the token until it is deleted.
     ///
-    /// Every login and refresh is a write, so the tokens of users who return are not affected. Choose a time after which an
-    /// unused connection may be forgotten: at least the lifetime of the refresh token, and longer than the pauses between
-    /// the refreshes of background jobs. The token is not revoked at the provider when its retention ends.
+    /// Every login and refresh is a write, so the tokens of users who return are not affected. Choose a time after
+    /// which an unused connection may be forgotten: at least the lifetime of the refresh token, and longer than the
+    /// pauses between background refreshes. The token is not revoked at the provider when its retention ends.
     pub fn retention(self, retain_for: Duration) -> Self {
         self.with(|connector| connector.retention(retain_for))
     }
 
-    /// Puts a cache in front of the storage, in the memory of this process, so that handlers do not read a token again that
-    /// was read recently.
+    /// Puts a cache in front of the storage, in the memory of this process, so that handlers do not read a recently
+    /// read token again.
     ///
-    /// The cost: after a logout or [`disconnect`](OAuth::disconnect) in *another* process, this process can use the token
-    /// for at most the cache's age. It sees its own writes at once. Refreshes, logins, [`OAuth::connection`] and
-    /// [`OAuth::tokens`] read the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the details. The
-    /// storages of [`OAuth::per_request`] have no cache.
+    /// The cost: after a logout or [`disconnect`](OAuth::disconnect) in *another* process, this process can use the
+    /// token for at most the cache's age. It sees its own writes immediately. Refreshes, logins, [`OAuth::connection`]
+    /// and [`OAuth::tokens`] read the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the
+    /// details. The storages of [`OAuth::per_request`] have no cache.
     ///
     /// ```
     /// use std::time::Duration;
@@ -273,12 +276,13 @@ impl OAuthBuilder {
         self.with(|connector| connector.cache(cache))
     }
 
-    /// For [`OAuth::per_request`]: records the outcome of each refresh and login attempt in this storage, sealed, for ten
-    /// minutes. Each refresh token and code is then redeemed once, however many requests and processes there are, and a late
-    /// response that gives a browser an older cookie does no harm.
+    /// For [`OAuth::per_request`]: records the outcome of each refresh and login attempt in this storage, sealed, for
+    /// ten minutes. Each refresh token and code is then redeemed once, however many requests and processes there are,
+    /// and a late response that gives a browser an older cookie is harmless.
     ///
-    /// All processes should share the storage. If it loses its data, the requests of those minutes are handled as without a
-    /// ledger. It contains one record for each refresh of the last minutes, and none for a request without a refresh.
+    /// All processes should share the storage. If it loses its data, the requests of those minutes are handled as
+    /// without a ledger. It contains one record for each refresh in the last minutes, and none for requests without a
+    /// refresh.
     pub fn ledger(mut self, storage: impl TokenStorage) -> Self {
         let ledger = Tokens::sealed(storage, self.connector.keys.clone()).with_retention(LEDGER_RETENTION);
         self.requests.ledger = Some(ledger);
@@ -286,7 +290,7 @@ impl OAuthBuilder {
     }
 
     /// Stores tokens **in plain text**; cookies stay sealed. A provider with [`dpop`](crate::Provider::dpop) is then
-    /// rejected: a key that is stored unsealed beside its token protects nothing.
+    /// rejected: a key that is stored unsealed with its token protects nothing.
     pub fn dangerous_plaintext_tokens(self) -> Self {
         self.with(ConnectorBuilder::dangerous_plaintext_tokens)
     }
@@ -312,7 +316,7 @@ impl OAuthBuilder {
     ///     .provider(acme.client("id", "secret"))
     ///     .anonymous_users()
     ///     .build();
-    /// // Secrets would travel unencrypted.
+    /// // Secrets would be sent unencrypted.
     /// assert!(matches!(built, Err(ConfigError::Invalid { field: "token_endpoint", .. })));
     /// ```
     ///

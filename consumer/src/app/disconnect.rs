@@ -54,9 +54,9 @@ impl OAuth {
         self.connector.disconnect(&user.key(provider)?).await
     }
 
-    /// Revokes this user's token at the provider (RFC 7009), and those that were exchanged for it, and leaves them in the
-    /// storage. To forget them as well, use [`disconnect`](Self::disconnect). This is for programs that may be killed at any time and run again: they revoke
-    /// first, and then remove the version that they revoked.
+    /// Revokes this user's token at the provider (RFC 7009), and those that were exchanged for it, and leaves them in
+    /// the storage. To delete them as well, use [`disconnect`](Self::disconnect). This is for programs that may be
+    /// killed at any time and run again: they revoke first, and then remove the version that they revoked.
     ///
     /// # Cancel safety
     /// Nothing is stored or deleted. The provider may or may not have received the request; revoking a token twice is

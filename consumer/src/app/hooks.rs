@@ -15,7 +15,8 @@ use crate::client::ApiClient;
 use crate::error::LoginError;
 use crate::protocol::openid::identity::Identity;
 
-/// Callbacks for an application to take part in the dance. Every method has a default that does nothing.
+/// Callbacks with which an application takes part in logins and refreshes. Every method has a default that does
+/// nothing.
 ///
 /// | hook | is called | to |
 /// | --- | --- | --- |
@@ -47,8 +48,8 @@ use crate::protocol::openid::identity::Identity;
 /// ```
 #[async_trait]
 pub trait Hooks: Send + Sync + 'static {
-    /// Called before the browser is redirected to the provider. It may change the scopes and parameters of the request; see
-    /// [`BeforeLogin`]. It runs while the browser waits, so it should not wait for long.
+    /// Called before the browser is redirected to the provider. It may change the scopes and parameters of the request;
+    /// see [`BeforeLogin`]. The browser waits for it, so it should be fast.
     ///
     /// # Errors
     /// Any error stops the login, and becomes [`LoginError::Hook`].
@@ -63,8 +64,9 @@ pub trait Hooks: Send + Sync + 'static {
     /// Called after the provider has issued a token and before it is stored. It may check the identity, name the owner of
     /// the token, discard it, and choose where the browser goes next.
     ///
-    /// It runs in its own task, which continues even if the browser disconnects. It therefore sees the request's extensions,
-    /// but no task-local value. Until it returns, the token exists only in this process: do nothing here that can wait.
+    /// It runs in its own task, which continues even if the browser disconnects. It therefore sees the request's
+    /// extensions, but no task-local value. Until it returns, the token exists only in this process, so do nothing here
+    /// that can be done later.
     ///
     /// # Errors
     /// Any error stops the login, and the token is not stored.
@@ -73,9 +75,9 @@ pub trait Hooks: Send + Sync + 'static {
         Ok(Decision::store())
     }
 
-    /// Called when the callback of a successful login is repeated by a browser that did not receive the first response: it
-    /// was closed, or it sent the callback twice and cancelled the first request, as the pages of some providers cause it
-    /// to. The token is stored and the code spent; [`authorized`](Self::authorized) is not called again.
+    /// Called when a browser that did not receive the first response repeats the callback of a successful login: it was
+    /// closed, or it sent the callback twice and cancelled the first request, as the pages of some providers make it
+    /// do. The token is stored and the code spent; [`authorized`](Self::authorized) is not called again.
     ///
     /// If `authorized` did something to the first *request*, such as signing the user in to its session, do it here too:
     ///
@@ -109,10 +111,11 @@ pub trait Hooks: Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Called when a stored token was refreshed, or could not be refreshed, or needs the user's authorization. It should
-    /// return at once, and leave work to a task of its own.
+    /// Called when a stored token was refreshed, or could not be refreshed, or needs the user's authorization. It
+    /// should return immediately, and spawn a task for any work.
     ///
-    /// Each process reports what it does itself: a user who has to connect again is reported by the process that noticed it.
+    /// Each process reports only its own refreshes: a user who has to connect again is reported by the process that
+    /// found out.
     ///
     /// ```
     /// use oauth_dance::{Hooks, RefreshEvent, TokenKey};
@@ -147,7 +150,7 @@ impl Hooks for NoHooks {}
 
 /// A login about to start.
 ///
-/// To make the provider ask again when it would otherwise return the browser at once:
+/// To make the provider prompt the user even if it would otherwise redirect the browser back immediately:
 ///
 /// ```
 /// use oauth_dance::{BeforeLogin, BoxError, Hooks};
@@ -211,8 +214,8 @@ pub struct Authorized<'a> {
 }
 
 impl Authorized<'_> {
-    /// How the granted scopes differ from the requested ones. A difference is no error: the token is stored with the granted
-    /// scopes unless the hook decides otherwise.
+    /// How the granted scopes differ from the requested ones. A difference is not an error: the token is stored with
+    /// the granted scopes unless the hook decides otherwise.
     ///
     /// ```
     /// use oauth_dance::{Authorized, BoxError, Decision, Hooks};
@@ -310,8 +313,9 @@ impl Decision {
     /// userinfo. It is stored with the token. It is ignored if the provider's ID token was verified, which contains the
     /// identifier.
     ///
-    /// A later login of the same user with the same account retains the stored refresh token if it brings none: some
-    /// providers issue it only once. See the guide on [logins](https://docs.rs/oauth-dance).
+    /// A later login of the same user with the same account retains the stored refresh token if it returns none: some
+    /// providers issue it only once. See [the
+    /// guide](https://github.com/oauth-dance/oauth-dance/blob/main/docs/guide/login.md#a-login-without-a-refresh-token).
     pub fn with_subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = Some(subject.into());
         self

@@ -40,10 +40,10 @@ pub use builder::OAuthBuilder;
 
 /// The providers of an application and its users' tokens.
 ///
-/// Create one at start with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and put it into the router's state,
-/// where the extractors find it. Cloning is cheap, and the clones share everything: HTTP connections, metadata of issuers,
-/// and the refreshes in flight. Two values that are built separately coordinate their refreshes only through the storage, as
-/// two processes do.
+/// Create one at startup with [`OAuth::builder`], merge [`OAuth::routes`] into the router, and pass it to the router as
+/// its state, from which the extractors take it. Cloning is cheap, and the clones share everything: HTTP connections,
+/// metadata of issuers, and the refreshes in flight. Two values that are built separately coordinate their refreshes
+/// only through the storage, as two processes do.
 ///
 /// | to | use |
 /// | --- | --- |
@@ -55,7 +55,7 @@ pub use builder::OAuthBuilder;
 /// | refresh tokens before a user waits for it | [`refresh_due`](Self::refresh_due), [`keep_refreshing`](Self::keep_refreshing) |
 /// | report readiness, and shut down | [`check`](Self::check), [`finish`](Self::finish) |
 ///
-/// If the router has its own type of state, let the extractors find the `OAuth` in it:
+/// If the router has its own state type, let the extractors take the `OAuth` from it:
 ///
 /// ```
 /// use axum::extract::FromRef;
@@ -141,7 +141,7 @@ impl OAuth {
     }
 
     /// Starts a configuration in which each request has its own token storage, in its session or its cookies. A layer
-    /// outside of [`OAuth::routes`] and of every handler puts a [`RequestStorage`] into the request's extensions.
+    /// around [`OAuth::routes`] and all handlers puts a [`RequestStorage`] into the request's extensions.
     ///
     /// Everything else is as in [`OAuth::builder`], except that tokens are available only in handlers, through
     /// [`Connected`](crate::Connected) and [`Connections`](crate::Connections). Without a request, as in a background job,
@@ -257,8 +257,8 @@ impl OAuth {
         self.connector.connection(&self.key(provider, user)?).await
     }
 
-    /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it for the readiness of
-    /// a process: while the storage is down, no request that needs a token can succeed.
+    /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it as a readiness
+    /// check: while the storage is down, no request that needs a token can succeed.
     ///
     /// Storages of [`per_request`](Self::per_request) belong to a request, so there is nothing to verify.
     ///
@@ -336,8 +336,9 @@ impl OAuth {
         self.inner.paths.login(provider)
     }
 
-    /// The redirect URI to register at this provider (RFC 6749 section 3.1.2). Print it at start, or in an administrator's
-    /// page: providers compare it character by character, and a difference is the most frequent mistake of a registration.
+    /// The redirect URI to register at this provider (RFC 6749 section 3.1.2). Print it at startup, or on an
+    /// administration page: providers compare it character by character, and a mismatch is the most frequent
+    /// registration mistake.
     ///
     /// # Errors
     /// [`ConnectError::UnknownProvider`].
@@ -369,14 +370,14 @@ impl OAuth {
         self.connector.tokens()
     }
 
-    /// The part of this value that needs no web framework. It names a connection by its [`TokenKey`], and shares everything
-    /// with this value. Pass it to jobs and libraries that know nothing of requests.
+    /// The part of this value that needs no web framework. It names a connection by its [`TokenKey`], and shares
+    /// everything with this value. Pass it to jobs and libraries that handle no requests.
     ///
     /// ```
     /// # use oauth_dance::{KeyRing, MemoryStorage, OAuth, testing::TestProvider};
     /// use oauth_dance::{ConnectError, Connector, TokenKey, User};
     ///
-    /// /// A job that can run in this process or in a worker of its own.
+    /// /// A job that can run in this process or in a separate worker.
     /// async fn count(connector: &Connector, key: &TokenKey) -> Result<usize, Box<dyn std::error::Error>> {
     ///     let notes = connector.client(key).await?.get("/notes").send().await?.success()?;
     ///     Ok(notes.text()?.len())

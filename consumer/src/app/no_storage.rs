@@ -14,7 +14,7 @@ const UNSUPPORTED: StorageError = StorageError::Unsupported(
      handler",
 );
 
-/// The storage outside of a request if each request has its own: every call is an error.
+/// The storage outside a request if each request has its own: every call is an error.
 pub(crate) struct NoStorage;
 
 #[async_trait]

@@ -92,8 +92,8 @@ impl Attempts {
         (Secret::new(attempt.state.as_str()) == Secret::new(state)).then_some(attempt)
     }
 
-    /// The cookie of an attempt whose callback has been handled. It contains no secret any more, and lasts a minute, for a
-    /// browser that repeats the callback.
+    /// The cookie of an attempt whose callback has been handled. It no longer contains a secret, and lasts a minute,
+    /// for a browser that repeats the callback.
     pub(crate) fn end(&self, attempt: &Attempt) -> HeaderValue {
         self.cookies.set(&self.name(&attempt.state), &attempt.spent(), REPEATABLE)
     }

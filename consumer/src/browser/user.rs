@@ -32,7 +32,7 @@ pub struct User {
 
 impl User {
     /// The user with this identifier. It is part of the storage key: use an identifier that never changes and is never
-    /// reused for another user, such as a primary key, not an e-mail address.
+    /// reused for another user, such as a primary key, not an email address.
     pub fn new(id: impl Into<String>) -> Self {
         Self { id: id.into(), tenant: None, account: None }
     }

@@ -38,10 +38,11 @@ use crate::protocol::registered::Registered;
 
 /// Calls a provider's API for one user.
 ///
-/// Paths are appended to the provider's API base. The token travels in the `Authorization` header (RFC 6750 section 2.1),
-/// only to the provider's own origin: a request to another origin is [`ApiError::ForeignOrigin`], and a redirect to one is
-/// returned instead of followed. For OAuth 1.0a, each request is signed when it is sent, including a form in its body (RFC
-/// 5849 section 3.4), and no redirect is followed. Every call has a timeout and a limit on the size of the response.
+/// Paths are appended to the provider's API base. The token is sent in the `Authorization` header (RFC 6750 section
+/// 2.1), only to the provider's own origin: a request to another origin is [`ApiError::ForeignOrigin`], and a redirect
+/// to one is returned instead of followed. For OAuth 1.0a, each request is signed when it is sent, including a form in
+/// its body (RFC 5849 section 3.4), and no redirect is followed. Every call has a timeout and a limit on the size of
+/// the response.
 ///
 /// If the token is bound to a key ([`Provider::dpop`](crate::Provider::dpop)), every call carries a proof for its URL, so no
 /// redirect is followed.
@@ -91,8 +92,8 @@ impl ApiClient {
         Self { stored: Some(stored), ..client }
     }
 
-    /// The token that the calls carry. Its [scope](Token::scope) is what was granted, so a handler can check it before it
-    /// offers a function:
+    /// The token that the calls carry. Its [scope](Token::scope) is what was granted, so a handler can check it before
+    /// it offers a feature:
     ///
     /// ```
     /// use oauth_dance::ApiClient;
@@ -198,9 +199,9 @@ impl ApiClient {
         self.request_url(Method::GET, url)
     }
 
-    /// A request with any method. `path` is appended to the [API base](crate::Provider::api_base), with or without a leading
-    /// slash, or is an absolute URL of the provider's own origin. Pages of many APIs contain such URLs, for example of the
-    /// next page.
+    /// A request with any method. `path` is appended to the [API base](crate::Provider::api_base), with or without a
+    /// leading slash, or is an absolute URL of the provider's own origin. Many APIs return such URLs, for example that
+    /// of the next page.
     ///
     /// A URL of another origin is an error of [`ApiRequest::send`], and nothing is sent:
     ///

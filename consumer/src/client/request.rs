@@ -130,8 +130,8 @@ impl ApiRequest {
     /// if the provider's userinfo endpoint rejects the token too.
     ///
     /// # Errors
-    /// [`ApiError`] if there is no complete response: the request is invalid, the provider could not be reached, or a limit
-    /// was exceeded. A status such as 404 is no error here, but one of [`ApiResponse::success`].
+    /// [`ApiError`] if there is no complete response: the request is invalid, the provider could not be reached, or a
+    /// limit was exceeded. A status such as 404 is not an error here, but one of [`ApiResponse::success`].
     ///
     /// # Cancel safety
     /// If this future is dropped, the provider may or may not have processed the request. A refresh in flight completes in

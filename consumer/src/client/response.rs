@@ -39,7 +39,7 @@ use crate::protocol::http::HttpResponse;
 /// let note: Note = acme.get("/notes/1").send().await?.success()?.json()?;
 /// assert_eq!(note.text, "buy milk");
 ///
-/// // A status with a meaning of its own is read before `success`.
+/// // A status with a meaning is handled before `success`.
 /// let response = acme.get("/notes/2").send().await?;
 /// let note = if response.status() == 404 { None } else { Some(response.success()?.json::<Note>()?) };
 /// assert!(note.is_none());
@@ -78,8 +78,8 @@ impl ApiResponse {
         self.status
     }
 
-    /// The headers, for example `link` with the URL of the next page, or `retry-after`. They are the provider's, so check
-    /// what they contain.
+    /// The headers, for example `link` with the URL of the next page, or `retry-after`. They come from the provider, so
+    /// validate their values.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }

@@ -41,7 +41,7 @@ pub struct ErrorPattern {
     #[serde(default)]
     pub status: Option<u16>,
     /// The members that the response must have, all of them. A dot leads into an object, and into each item of a list.
-    /// Values are compared without regard to case; `*` at the end matches any rest.
+    /// Values are compared case-insensitively; `*` at the end matches any rest.
     pub members: BTreeMap<String, String>,
 }
 

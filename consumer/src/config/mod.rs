@@ -2,7 +2,7 @@
 //!
 //! A provider is a value with public fields, and not a trait: an application can change a preset, read a provider from a
 //! file, and compare two of them, and a provider with an unusual property needs a field and no code. `checked` turns the
-//! declared strings into URLs, headers and keys once, at start; everything else uses the checked values.
+//! declared strings into URLs, headers and keys once, at startup; everything else uses the checked values.
 
 pub(crate) mod checked;
 pub(crate) mod client_key;

@@ -177,8 +177,8 @@ pub struct Provider {
 /// How a refresh token is requested. The scope or the parameters are added to [`Provider::scopes`] and
 /// [`Provider::authorization_params`], so that a change of those does not lose it.
 ///
-/// Without a refresh token, the user has to log in again whenever the access token expires, and background jobs stop then.
-/// Presets request one if the provider issues one at all.
+/// Without a refresh token, the user has to log in again whenever the access token expires, and background jobs stop
+/// then. Presets request one if the provider issues any.
 ///
 /// ```
 /// use std::collections::BTreeMap;

@@ -70,12 +70,12 @@ pub struct Quirks {
     /// The refresh endpoint, if it is not the token endpoint.
     pub refresh_endpoint: Option<String>,
     /// The member of the token response that contains the user's token as an object, if it is present. Slack has
-    /// `authed_user`. The members beside it, such as a bot's token, are in [`OAuth2Token::extra`].
+    /// `authed_user`. The other members, such as a bot's token, are in [`OAuth2Token::extra`].
     ///
     /// [`OAuth2Token::extra`]: crate::OAuth2Token::extra
     pub token_member: Option<String>,
-    /// Additional token types that are presented as bearer tokens, without regard to case. An unknown or missing type is
-    /// treated as `Bearer` anyway; a type that needs a proof (`mac`, `pop`) is rejected.
+    /// Additional token types that are presented as bearer tokens, compared case-insensitively. An unknown or missing
+    /// type is treated as `Bearer` anyway; a type that needs a proof (`mac`, `pop`) is rejected.
     pub token_types: Vec<String>,
     /// The provider's own member for the lifetime of a token, in seconds or as an instant, which takes precedence over
     /// `expires_in`. Zoho had `expires_in_sec`. The instants `expires_at`, `expires_on` and `expires` are known.

@@ -19,8 +19,8 @@ pub(super) const MAX_TRIES: usize = 5;
 const ORIGIN: &str = "client_credentials";
 
 impl Connector {
-    /// A client that acts for the application itself, with a token from the client credentials grant (RFC 6749 section 4.4):
-    /// for an API that is not about one user. The server decides about scopes and audience;
+    /// A client that acts for the application itself, with a token from the client credentials grant (RFC 6749 section
+    /// 4.4): for an API that is not specific to one user. The server chooses the scopes and the audience;
     /// [`client_credentials_for`](Self::client_credentials_for) requests some.
     ///
     /// ```
@@ -54,9 +54,9 @@ impl Connector {
 
     /// The same for an audience, resources or scopes.
     ///
-    /// The token is stored, sealed, beside those of users: under the tenant `oauth-dance:application`, the identifier of the
-    /// client as the user, and a hash of the [`Audience`] as the account. All processes share it, and one of them requests
-    /// it again when it has expired, or when the API rejects it.
+    /// The token is stored, sealed, next to those of users: under the tenant `oauth-dance:application`, the identifier
+    /// of the client as the user, and a hash of the [`Audience`] as the account. All processes share it, and one of
+    /// them requests it again when it has expired, or when the API rejects it.
     ///
     /// ```
     /// # use oauth_dance::{Connector, KeyRing, MemoryStorage, testing::TestProvider};
@@ -75,9 +75,9 @@ impl Connector {
     /// ```
     ///
     /// # Errors
-    /// [`ConnectError::UnknownProvider`]; [`ConnectError::Config`] if the client has no secret, the provider uses OAuth 1.0a,
-    /// or the API base is invalid; [`ConnectError::BackingOff`] if the provider refuses or fails, with its cause, until it is
-    /// asked again; [`ConnectError::Storage`], [`ConnectError::Busy`], [`ConnectError::Interrupted`].
+    /// [`ConnectError::UnknownProvider`]; [`ConnectError::Config`] if the client has no secret, the provider uses OAuth
+    /// 1.0a, or the API base is invalid; [`ConnectError::BackingOff`] if the provider refuses or fails, with its cause,
+    /// until the request is retried; [`ConnectError::Storage`], [`ConnectError::Busy`], [`ConnectError::Interrupted`].
     ///
     /// # Cancel safety
     /// The request runs in its own task. Dropping this future does not lose the token.

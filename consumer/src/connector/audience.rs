@@ -12,7 +12,7 @@ use crate::error::ConfigError;
 /// audience, resources and scopes, of which a server may need any, and the API to call with it.
 ///
 /// The default names nothing, so the server decides. Tokens for different audiences, resources and scopes are stored
-/// separately. The order of the scopes is of no importance.
+/// separately. The order of the scopes does not matter.
 ///
 /// ```
 /// use oauth_dance::Audience;
@@ -52,9 +52,9 @@ impl Audience {
         Self { scopes: scopes.into_iter().map(Into::into).collect(), ..self }
     }
 
-    /// Sets the URL that paths of calls are appended to, instead of the provider's [API base](crate::Provider::api_base). The
-    /// token is then sent to this origin only, and not to the provider's, and this origin does not get the provider's
-    /// [usual headers](crate::Provider::api_headers).
+    /// Sets the URL that paths of calls are appended to, instead of the provider's [API
+    /// base](crate::Provider::api_base). The token is then sent to this origin only, and not to the provider's, and
+    /// this origin does not receive the provider's [usual headers](crate::Provider::api_headers).
     pub fn with_api_base(self, url: impl Into<String>) -> Self {
         Self { api_base: Some(url.into()), ..self }
     }

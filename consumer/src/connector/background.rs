@@ -1,8 +1,8 @@
 //! Refreshes tokens in the background.
 //!
-//! An application does not need this: a token is refreshed when it is used. It helps in two cases. A provider whose refresh
-//! tokens expire if they are not used for some time requires a refresh now and then. And a user who opens a page after hours
-//! waits for a refresh, unless it was made ahead of time.
+//! An application does not need this: a token is refreshed when it is used. It helps in two cases. First, some
+//! providers expire refresh tokens that are not used for some time. Second, a user who opens a page after hours waits
+//! for a refresh, unless it was made ahead of time.
 
 use std::convert::Infallible;
 use std::sync::Arc;

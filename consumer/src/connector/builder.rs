@@ -1,6 +1,6 @@
 //! The configuration of a connector, checked as a whole.
 //!
-//! Setters store and never fail, so that a configuration reads as one expression. Everything is checked at once, at start,
+//! Setters store and never fail, so that a configuration reads as one expression. Everything is checked at once, at startup,
 //! when an operator sees the error. The settings of the web part's builder that are not about browsers are these.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ type Observer = Arc<dyn Fn(&TokenKey, &RefreshEvent) + Send + Sync>;
 /// | --- | --- |
 /// | [`provider`](Self::provider) | none; each call adds one |
 /// | [`observer`](Self::observer) | refresh events are only logged |
-/// | [`timeout`](Self::timeout) | 20 seconds for one call of a provider |
+/// | [`timeout`](Self::timeout) | 20 seconds for one request to a provider |
 /// | [`max_response`](Self::max_response) | 10 MiB for one API response |
 /// | [`retention`](Self::retention) | tokens are stored until they are deleted |
 /// | `cache` (with that cargo feature) | none |
@@ -93,10 +93,11 @@ impl ConnectorBuilder {
         self
     }
 
-    /// Calls a function when a stored token was refreshed, or could not be refreshed, or needs the user's authorization. It
-    /// should return at once, and leave work to a task of its own. A later call replaces it.
+    /// Calls a function when a stored token was refreshed, or could not be refreshed, or needs the user's
+    /// authorization. It should return immediately, and spawn a task for any work. A later call replaces it.
     ///
-    /// Each process reports what it does itself: a user who has to connect again is reported by the process that noticed it.
+    /// Each process reports only its own refreshes: a user who has to connect again is reported by the process that
+    /// found out.
     ///
     /// ```
     /// use oauth_dance::{Connector, KeyRing, MemoryStorage, RefreshEvent};
@@ -112,19 +113,19 @@ impl ConnectorBuilder {
         Self { observer: Arc::new(observer), ..self }
     }
 
-    /// Sets the timeout of one call of a provider, including its response. The default is 20 seconds. It applies to token
-    /// requests, to the metadata of issuers and to API calls; one API call can have
+    /// Sets the timeout of one request to a provider, including its response. The default is 20 seconds. It applies to
+    /// token requests, to the metadata of issuers and to API calls; one API call can have
     /// [another](crate::ApiRequest::timeout).
     ///
-    /// A longer timeout also delays recovery: if a process is killed during a refresh, others wait until ten seconds after
-    /// the timeout before they take it over. For a refresh, the timeout is at most ten minutes.
+    /// A longer timeout also delays recovery: if a process is killed during a refresh, others take it over only ten
+    /// seconds after the timeout. For a refresh, the timeout is at most ten minutes.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.limits.timeout = timeout;
         self
     }
 
-    /// Allows these hosts to be reached by plain `http`, for development: a provider in another container or on the local
-    /// network. Client secrets and tokens travel there unencrypted.
+    /// Allows these hosts to be reached by plain `http`, for development: a provider in another container or on the
+    /// local network. Client secrets and tokens are sent there unencrypted.
     ///
     /// Each is the name or the address of one host, without a port, such as `keycloak` or `192.168.1.5`. The setting applies
     /// to everything in the configuration (redirect URIs, issuers, endpoints, API bases) and to everything that an issuer's
@@ -152,19 +153,20 @@ impl ConnectorBuilder {
         Self { retention: Some(retain_for), ..self }
     }
 
-    /// Puts a cache in front of the storage, in the memory of this process, so that a token is not read again that was read
-    /// recently.
+    /// Puts a cache in front of the storage, in the memory of this process, so that a recently read token is not read
+    /// again.
     ///
     /// The cost: after a logout or [`disconnect`](Connector::disconnect) in *another* process, this process can use the
-    /// token for at most the cache's age. It sees its own writes at once. Refreshes, [`Connector::connection`] and
-    /// [`Connector::tokens`] read the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the details.
+    /// token for at most the cache's age. It sees its own writes immediately. Refreshes, [`Connector::connection`] and
+    /// [`Connector::tokens`] read the storage. [`Tokens::with_cache`](oauth_dance_core::Tokens::with_cache) has the
+    /// details.
     #[cfg(feature = "cache")]
     pub fn cache(self, cache: oauth_dance_core::Cache) -> Self {
         Self { cache: Some(cache), ..self }
     }
 
     /// Stores tokens **in plain text**. A provider with [`dpop`](crate::Provider::dpop) is then rejected: a key that is
-    /// stored unsealed beside its token protects nothing.
+    /// stored unsealed with its token protects nothing.
     pub fn dangerous_plaintext_tokens(self) -> Self {
         Self { tokens: Tokens::dangerous_plaintext(Arc::clone(self.tokens.storage())), ..self }
     }

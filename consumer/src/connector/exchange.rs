@@ -22,10 +22,10 @@ impl Connector {
     /// A client that acts for the user of this key at another service that trusts the same authorization server: the user's
     /// token is exchanged for one with that [`Audience`] (RFC 8693). The user's token itself is not sent to the service.
     ///
-    /// The exchanged token is stored, sealed, beside the user's: under the same tenant, user and provider. All processes
-    /// share it, and one of them exchanges the token again when it has expired, or when the service rejects it. It is bound
-    /// to the user's token: after a logout, a new login or a refresh, an earlier one is never used again, and
-    /// [`disconnect`](Self::disconnect) removes and revokes it.
+    /// The exchanged token is stored, sealed, next to the user's: under the same tenant, user and provider. All
+    /// processes share it, and one of them exchanges the token again when it has expired, or when the service rejects
+    /// it. It is bound to the user's token: after a logout, a new login or a refresh, an earlier one is never used
+    /// again, and [`disconnect`](Self::disconnect) removes and revokes it.
     ///
     /// ```
     /// # use oauth_dance::{KeyRing, MemoryStorage, testing::TestProvider};
@@ -53,8 +53,9 @@ impl Connector {
     ///
     /// # Errors
     /// Those of [`client`](Self::client) for the user's own token, which is refreshed first if it has expired;
-    /// [`ConnectError::Config`] if the provider uses OAuth 1.0a or the API base is invalid; [`ConnectError::BackingOff`] if
-    /// the provider refuses or fails to exchange the token, with its cause, until it is asked again.
+    /// [`ConnectError::Config`] if the provider uses OAuth 1.0a or the API base is invalid;
+    /// [`ConnectError::BackingOff`] if the provider refuses or fails to exchange the token, with its cause, until the
+    /// request is retried.
     ///
     /// # Cancel safety
     /// The request runs in its own task. Dropping this future does not lose the token.

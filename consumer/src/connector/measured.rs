@@ -18,10 +18,10 @@ const SECONDS: &str = "oauth_dance_storage_operation_seconds";
 /// `metrics`.
 ///
 /// The labels are the operation, the name of the storage and the outcome: `ok`, `conflict`, `unavailable`, `ambiguous`,
-/// `corrupt`, `misconfigured`, `rejected` for all other errors, and `dropped` if the caller did not wait for the result. No
-/// label contains a user or a key. [Operating
-/// it](https://github.com/oauth-dance/oauth-dance/blob/main/docs/operating.md#metrics) describes the metrics, and has a
-/// dashboard for them.
+/// `corrupt`, `misconfigured`, `rejected` for all other errors, and `dropped` if the caller did not wait for the
+/// result. No label contains a user or a key.
+/// [Operations](https://github.com/oauth-dance/oauth-dance/blob/main/docs/operating.md#metrics) describes the metrics,
+/// and links a dashboard for them.
 ///
 /// ```
 /// use oauth_dance::{KeyRing, MeasuredStorage, MemoryStorage, OAuth};

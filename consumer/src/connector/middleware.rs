@@ -39,10 +39,11 @@ impl Connector {
 /// An expired token is refreshed first. If the API rejects the token, it is replaced, and the request is sent again, as
 /// [`ApiRequest::send`](crate::ApiRequest::send) describes, provided that its body is in memory.
 ///
-/// Build the client with [`redirect_policy`](Self::redirect_policy), which follows no redirect to another origin, and notices
-/// the others: a request that was redirected may have been processed, and is not sent again. With another policy, a redirect
-/// to the same URL is not noticed, and `reqwest` removes only the `Authorization` header before it follows a redirect to
-/// another host. Add middleware that retries requests before this one, so that each try has a token that is valid.
+/// Build the client with [`redirect_policy`](Self::redirect_policy), which follows no redirect to another origin, and
+/// notices the others: a request that was redirected may have been processed, and is not sent again. With another
+/// policy, a redirect to the same URL is not noticed, and `reqwest` removes only the `Authorization` header before it
+/// follows a redirect to another host. Add middleware that retries requests before this one, so that each attempt has a
+/// valid token.
 ///
 /// ```
 /// use oauth_dance::{Connector, KeyRing, MemoryStorage, TokenKey, TokenMiddleware, testing::TestProvider};

@@ -48,10 +48,11 @@ use tasks::Tasks;
 
 /// The providers of a program and the tokens that it has stored, without a web framework.
 ///
-/// Use it in a worker, a command-line program or a service that calls an API for users whose tokens are stored already: by a
-/// web application with `OAuth` that shares the storage and the key ring, by an import, or by a login of the program itself.
-/// Create one at start with [`Connector::builder`]. Cloning is cheap, and clones share HTTP connections and the refreshes in
-/// flight. Any number of processes can use the same storage: each token is refreshed once.
+/// Use it in a worker, a command-line program or a service that calls an API for users whose tokens are stored already:
+/// by a web application with `OAuth` that shares the storage and the key ring, by an import, or by a login of the
+/// program itself. Create one at startup with [`Connector::builder`]. Cloning is cheap, and clones share HTTP
+/// connections and the refreshes in flight. Any number of processes can use the same storage: each token is refreshed
+/// once.
 ///
 /// A connection is named by its [`TokenKey`]: the provider, the user, and optionally a tenant and an account.
 ///
@@ -60,7 +61,7 @@ use tasks::Tasks;
 /// | call an API | [`client`](Self::client), [`clients`](Self::clients) |
 /// | call an API as the application itself | [`client_credentials`](Self::client_credentials) |
 /// | get a user's token for another service | [`exchange`](Self::exchange) |
-/// | give the token to another HTTP client | [`token`](Self::token), `middleware` (with the cargo feature `reqwest-middleware`) |
+/// | pass the token to another HTTP client | [`token`](Self::token), `middleware` (with the cargo feature `reqwest-middleware`) |
 /// | show the state of a connection, or end it | [`connection`](Self::connection), [`disconnect`](Self::disconnect) |
 /// | refresh tokens ahead of time | [`refresh_due`](Self::refresh_due), [`keep_refreshing`](Self::keep_refreshing) |
 /// | report readiness, and shut down | [`check`](Self::check), [`finish`](Self::finish) |
@@ -203,8 +204,8 @@ impl Connector {
         Ok(self.shared.refresher.connection(&self.tokens, key).await?)
     }
 
-    /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it for the readiness of
-    /// a process: while the storage is down, no call that needs a token can succeed.
+    /// Verifies that the storage responds, with one read of a key under which nothing is stored. Use it as a readiness
+    /// check: while the storage is down, no call that needs a token can succeed.
     ///
     /// # Errors
     /// [`StorageError`].

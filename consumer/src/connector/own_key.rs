@@ -1,8 +1,9 @@
 //! The keys of tokens that this library requests itself, which no login stores.
 //!
-//! Both kinds are ordinary records, so that an operator sees them in a list, and they are resealed, copied and purged like
-//! any other. A token of the application has a tenant of its own. An exchanged token is beside the token that it was
-//! exchanged for, under the same tenant, user and provider, so that whatever removes a user's tokens removes it too.
+//! Both kinds are ordinary records, so that an operator sees them in a list, and they are resealed, copied and purged
+//! like any other. A token of the application has a tenant of its own. An exchanged token is stored next to the token
+//! that it was exchanged for, under the same tenant, user and provider, so that whatever removes a user's tokens
+//! removes it too.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;

@@ -105,7 +105,7 @@ impl TokenEndpointError {
     }
 }
 
-/// Why a call of the provider's API failed. It contains neither the token nor the URL.
+/// Why a call to the provider's API failed. It contains neither the token nor the URL.
 ///
 /// It implements [`IntoResponse`](axum::response::IntoResponse), so a handler can return it with `?`: the response is 502,
 /// or 504 after a timeout, or 500 if the request could not be built. After [`NeedsAuthorization`](Self::NeedsAuthorization)

@@ -4,8 +4,8 @@
 
 use oauth_dance_core::BoxError;
 
-/// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) rejects a configuration. End the program and show the text: no
-/// configuration works that has one of these errors.
+/// Why [`OAuthBuilder::build`](crate::OAuthBuilder::build) rejects a configuration. Exit and show the message: a
+/// configuration with one of these errors cannot work.
 ///
 /// ```
 /// use oauth_dance::presets::GitHub;
@@ -59,7 +59,8 @@ pub enum ConfigError {
         /// Its name.
         variable: String,
     },
-    /// The storage that was given as a ledger has no atomic writes, so it cannot tell which of two requests was first.
+    /// The storage that was given as a ledger has no atomic writes, so it cannot determine which of two requests was
+    /// first.
     #[error("{storage} cannot be a ledger, because it has no atomic writes")]
     Ledger {
         /// Its name.

@@ -94,7 +94,7 @@ pub enum ConnectError {
     /// The token storage failed.
     #[error("the token storage failed")]
     Storage(#[source] Arc<TokensError>),
-    /// Each request has its own token storage, and this request has none: the layer is missing, or is inside of the routes
+    /// Each request has its own token storage, and this request has none: the layer is missing, or is inside the routes
     /// instead of around them. See [`OAuth::per_request`](crate::OAuth::per_request).
     #[error("{NO_REQUEST_STORAGE}")]
     NoRequestStorage,

@@ -55,7 +55,7 @@ pub enum LoginError {
     /// Another site caused this request, which would change the connected account.
     #[error("the request came from another site")]
     CrossSite,
-    /// The browser only prefetched the page. No login was started, and no callback was used up.
+    /// The browser only prefetched the page. No login was started, and no attempt was spent.
     #[error("the page was only prefetched")]
     Prefetch,
     /// A part of the request is missing, repeated or too long.
@@ -71,7 +71,7 @@ pub enum LoginError {
     #[error("this callback was used before")]
     Spent,
     /// The callback was used before, and that login did not end in time: its process was stopped, or a hook is slow or
-    /// panicked. It is not known whether the account is connected; a new login settles it.
+    /// panicked. The account may or may not be connected; a new login resolves this.
     #[error("the login was interrupted before it ended; start again")]
     Interrupted,
     /// The callback was used before, and failed with this error. An error that consists of its code alone is reported as its
@@ -188,7 +188,7 @@ impl LoginError {
     }
 
     /// The matching HTTP status, which the default page has too: 4xx if the request is at fault, 502 or 504 for the
-    /// provider, 503 if the user can start again at once, and 500 for the application.
+    /// provider, 503 if the user can start again immediately, and 500 for the application.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownProvider => StatusCode::NOT_FOUND,

@@ -26,8 +26,8 @@ pub use openid::{DiscoveryError, IdTokenError};
 pub use rejection::ConnectedRejection;
 pub(crate) use rejection::Visitor;
 
-const NO_REQUEST_STORAGE: &str = "the request has no token storage; is the layer that provides one, such as `CookieTokens` or \
-     `SessionTokens`, installed outside of these routes?";
+const NO_REQUEST_STORAGE: &str = "the request has no token storage; does a layer that provides one, such as `CookieTokens` or \
+     `SessionTokens`, wrap these routes?";
 
 fn storage_status(error: &TokensError) -> StatusCode {
     match error {

@@ -10,9 +10,9 @@ use oauth_dance_core::BoxError;
 /// Why an issuer's metadata or keys are not available. It contains no body.
 ///
 /// It is the cause of [`LoginError::Discovery`](crate::LoginError::Discovery) and
-/// [`ConnectError::Discovery`](crate::ConnectError::Discovery). The documents are cached, and an old one remains in use if
-/// it cannot be fetched again, so a short outage of the issuer matters only to a process that has just started. After a
-/// failure, the next fetch follows after five seconds at the earliest.
+/// [`ConnectError::Discovery`](crate::ConnectError::Discovery). The documents are cached, and an old one remains in use
+/// if it cannot be fetched again, so a short outage of the issuer matters only to a process that has just started.
+/// After a failure, nothing is fetched for five seconds.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiscoveryError {

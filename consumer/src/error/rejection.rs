@@ -91,7 +91,7 @@ impl ConnectedRejection {
         }))
     }
 
-    /// The cause, for a log or for a response of the application's own.
+    /// The cause, for a log or for the application's own response.
     pub fn error(&self) -> &ConnectError {
         &self.0.error
     }

@@ -46,8 +46,8 @@ impl Connector {
     /// ```
     ///
     /// The provider needs a [device authorization endpoint](crate::Provider::device_authorization_endpoint). Prefer
-    /// [`loopback_login`](Self::loopback_login) where there is a browser: a device code can be sent to a victim, who then
-    /// connects the device of an attacker (section 5.4).
+    /// [`loopback_login`](Self::loopback_login) if there is a browser: an attacker can send a device code to a victim,
+    /// who then connects the attacker's device (section 5.4).
     pub fn device_login(&self, key: &TokenKey) -> DeviceLogin {
         DeviceLogin { connector: self.clone(), key: key.clone(), scopes: None }
     }
@@ -124,7 +124,7 @@ impl DeviceAttempt {
         self.code.verification_uri_complete.as_ref().map(url::Url::as_str)
     }
 
-    /// How long the code is valid, from now on.
+    /// How long the code remains valid.
     pub fn expires_in(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -132,7 +132,7 @@ impl DeviceAttempt {
     /// Waits until the user has decided, and stores the token, as [`LoopbackAttempt::finish`](super::LoopbackAttempt::finish)
     /// does.
     ///
-    /// It asks the provider at the interval that it requires, and less often if the provider or the network is slow.
+    /// It polls at the interval that the provider requires, and less often if the provider or the network is slow.
     ///
     /// # Errors
     /// [`LoginError::Denied`], [`LoginError::Expired`] if the user takes longer than the code is valid; [`LoginError::Token`],

@@ -168,8 +168,8 @@ pub struct LoopbackAttempt {
 }
 
 impl LoopbackAttempt {
-    /// The URL to open in the browser of the user. It contains no secret, but whoever opens it can log in with another
-    /// account: show it to the user only.
+    /// The URL to open in the browser of the user. It contains no secret, but anyone who opens it can log in with
+    /// another account: show it only to the user.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -179,8 +179,8 @@ impl LoopbackAttempt {
         self.redirect_uri.as_str()
     }
 
-    /// Opens the [URL](Self::url) in the default browser. Returns whether one was started. Print the URL in any case, because
-    /// a machine may have no browser, or another one than the user's.
+    /// Opens the [URL](Self::url) in the default browser. Returns whether one was started. Print the URL in any case,
+    /// because a machine may have no browser, or a different one from the user's.
     ///
     /// # Cancel safety
     /// The browser may be opened.
@@ -211,8 +211,8 @@ impl LoopbackAttempt {
     /// [`LoginError::Token`], [`LoginError::IdToken`], [`LoginError::Storage`], [`LoginError::Provider`].
     ///
     /// # Cancel safety
-    /// Until the response has arrived, dropping the future ends the login. Afterwards the token is stored in any case, because
-    /// a code works once: [`Connector::finish`] waits for it.
+    /// Until the response has arrived, dropping the future ends the login. Afterwards the token is stored regardless,
+    /// because a code works once: [`Connector::finish`] waits for it.
     pub async fn finish(self) -> Result<LoggedIn, LoginError> {
         let Self { login, attempt, redirect_uri, server, received, deadline, .. } = self;
         let title = login.registered.declared.title.clone();

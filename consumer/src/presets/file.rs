@@ -14,7 +14,7 @@ use crate::config::provider::Provider;
 use crate::config::registration::{Registration, required_variable};
 use crate::error::ConfigError;
 
-/// Other names of fields that a file may use.
+/// Aliases of fields that a file may use.
 const ALIASES: [(&str, &str); 7] = [
     ("request_token_url", "temporary_credentials_endpoint"),
     ("authorization_url", "authorization_endpoint"),
@@ -29,7 +29,7 @@ const OF_OAUTH1: [&str; 3] = ["temporary_credentials_endpoint", "signature_metho
 /// Fields whose values in the file are added to those of the preset.
 const ADDED: [&str; 5] = ["authorization_params", "api_headers", "dead_grants", "rejected_tokens", "oauth1"];
 
-/// A [`Registration`] in a configuration file, in any format that serde reads. Use it if operators should add providers or
+/// A [`Registration`] in a configuration file, in any format that serde reads. Use it to let operators add providers or
 /// change clients without a new build.
 ///
 /// It has the fields here, those of [`Provider`] with the same names, and `temporary_credentials_endpoint`,

@@ -37,7 +37,7 @@
 //! # If something differs
 //!
 //! Every field can be changed before the client is registered. If a provider has changed an endpoint, correct it in the
-//! application at once, and report it:
+//! application, and report it:
 //!
 //! ```
 //! use oauth_dance::presets::GitHub;

@@ -304,15 +304,15 @@ macro_rules! presets {
         }
     };
     (@shop) => {
-        /// The shop that is at this name under `myshopify.com`: `acme` for `acme.myshopify.com`. An invalid name is rejected
+        /// The shop with this name under `myshopify.com`: `acme` for `acme.myshopify.com`. An invalid name is rejected
         /// when the registration is checked, so the name may come from a user.
         pub fn shop(shop: &str) -> Provider {
             Self::PRESET.at(shop).unwrap_or_else(|| Self::PRESET.provider())
         }
     };
     (@sandbox) => {
-        /// The provider's sandbox, for tests. It has accounts and clients of its own, and the same name as the provider; use
-        /// [`Provider::named`] to have both in one application.
+        /// The provider's sandbox, for tests. It has its own accounts and clients, and the same name as the provider;
+        /// use [`Provider::named`] to have both in one application.
         pub fn sandbox() -> Provider {
             Self::PRESET.sandbox()
         }

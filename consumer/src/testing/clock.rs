@@ -8,8 +8,8 @@ use oauth_dance_core::{Clock, Timestamp};
 
 /// A clock that stands still until a test advances it. Clones share their time.
 ///
-/// Give it to everything that should agree on the time: the application, the storage, and, if tokens should also expire at
-/// the provider, the provider. Timeouts and pauses of retries use the real time.
+/// Pass it to everything that should agree on the time: the application, the storage, and, if tokens should also expire
+/// at the provider, the provider. Timeouts and pauses of retries use the real time.
 ///
 /// ```
 /// use std::time::Duration;

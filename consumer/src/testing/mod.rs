@@ -1,7 +1,7 @@
 //! Tools for the tests of applications: a provider of OAuth 2.0 and 1.0a in the test's own process, and a clock that the
 //! test advances.
 //!
-//! With the feature `testing`, as a dev-dependency:
+//! Enable the feature `testing` in a dev-dependency:
 //!
 //! ```
 //! use std::time::Duration;
@@ -38,8 +38,8 @@
 //! # A login through the routes
 //!
 //! [`TestProvider::connect`] stores a token directly, which is enough for tests of what an application does with a
-//! connection. A test of the login itself follows the redirects as a browser does. Nothing but cookies and redirects is
-//! needed, because the provider approves at once:
+//! connection. A test of the login itself follows the redirects as a browser does. Only cookies and redirects are
+//! needed, because the provider approves immediately:
 //!
 //! ```
 //! use axum::Router;
@@ -138,11 +138,11 @@ pub const CLIENT: (&str, &str) = ("test-client", "test-secret");
 
 /// A provider of OAuth 2.0 and 1.0a, usually on its own port of 127.0.0.1.
 ///
-/// It is as strict as a correct provider: clients authenticate in exactly one way, redirect URIs must match exactly, `state`
-/// and PKCE (S256) are required, codes work once and for a minute, and refresh tokens work once. If a refresh token is
-/// presented twice, its whole family is revoked (RFC 9700 section 4.14.2). If a code is presented twice, the tokens that it
-/// was redeemed for are revoked (RFC 6749 section 4.1.2). The provider logs all requests, and its next responses can be
-/// scripted. Unless a [`ResourceOwner`] decides, it approves every authorization request at once.
+/// It is as strict as a correct provider: clients authenticate in exactly one way, redirect URIs must match exactly,
+/// `state` and PKCE (S256) are required, codes work once and for a minute, and refresh tokens work once. If a refresh
+/// token is presented twice, its whole family is revoked (RFC 9700 section 4.14.2). If a code is presented twice, the
+/// tokens that it was redeemed for are revoked (RFC 6749 section 4.1.2). The provider logs all requests, and its next
+/// responses can be scripted. Unless a [`ResourceOwner`] decides, it approves every authorization request immediately.
 ///
 /// | path | function |
 /// | --- | --- |
@@ -359,8 +359,8 @@ impl TestProvider {
         self.shared.streamed.load(Ordering::Relaxed)
     }
 
-    /// Issues a token for one of the provider's users, as after a login, without storing it anywhere. Use it for a token of
-    /// another user than [`connect`](Self::connect) stores, or to test an import of tokens.
+    /// Issues a token for one of the provider's users, as after a login, without storing it anywhere. Use it for a
+    /// token of a different user than [`connect`](Self::connect) stores, or to test an import of tokens.
     pub fn issue(&self, user: &str) -> OAuth2Token {
         let settings = self.shared.settings().clone();
         self.shared.grants().issue(&Redemption { settings: &settings, client: CLIENT.0, jkt: None }, user, "")

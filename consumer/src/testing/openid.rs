@@ -55,8 +55,8 @@ impl SigningAlgorithm {
     }
 }
 
-/// An ID token that a [`TestProvider`] is about to sign, to be manipulated by a test; see [`TestProvider::next_id_token`].
-/// The signature is that of the changed token, unless [`signature`](Self::signature) says otherwise.
+/// An ID token that a [`TestProvider`] is about to sign, for a test to change; see [`TestProvider::next_id_token`]. The
+/// signature is that of the changed token, unless [`signature`](Self::signature) says otherwise.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IdToken {

@@ -9,8 +9,8 @@ use super::log::LoggedRequest;
 
 /// Decides on authorization requests as the resource owner (RFC 6749 section 1.1), and knows the users.
 ///
-/// Without one, a [`TestProvider`](super::TestProvider) approves every request at once. A resource owner can also show
-/// pages: `oauth-dance demo` does so for a login and for consent.
+/// Without one, a [`TestProvider`](super::TestProvider) approves every request immediately. A resource owner can also
+/// show pages: `oauth-dance demo` does so for a login and for consent.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -109,8 +109,8 @@ where
 /// An extractor: the connections of the signed-in user, for providers whose names are known only at run time, and for pages
 /// that show or change connections.
 ///
-/// Extracting it reads no token and sends no request. It fails only if the user cannot be determined, not if no user is
-/// signed in: a visitor has no connections. Its methods are those of [`OAuth`] for the signed-in user, and they also work if
+/// Extracting it reads no token and sends no request. It fails only if the user cannot be determined. A visitor who is
+/// not signed in has no connections. Its methods are those of [`OAuth`] for the signed-in user, and they also work if
 /// each request has its own storage.
 ///
 /// ```
@@ -178,9 +178,9 @@ impl Connections {
         }
     }
 
-    /// A client of the signed-in user at this provider; see [`OAuth::client`]. If a call of it returns
-    /// [`ApiError::NeedsAuthorization`](crate::ApiError::NeedsAuthorization), that error is the login as a response, as the
-    /// one of [`reject`](Self::reject) is.
+    /// A client of the signed-in user at this provider; see [`OAuth::client`]. If a call of that client returns
+    /// [`ApiError::NeedsAuthorization`](crate::ApiError::NeedsAuthorization), the error's response is the redirect to
+    /// the login, as that of [`reject`](Self::reject).
     ///
     /// # Errors
     /// [`ConnectError`]; [`ConnectError::NotConnected`] also if no user is signed in.
@@ -194,7 +194,8 @@ impl Connections {
     }
 
     /// A client for each provider that the signed-in user has connected, with the provider's name, sorted by name. All
-    /// tokens are read at once; see [`OAuth::clients`]. A token that cannot be used is an error of its provider only.
+    /// tokens are read concurrently; see [`OAuth::clients`]. A token that cannot be used is an error of its provider
+    /// only.
     ///
     /// Named accounts are not included: pass the result of [`accounts`](Self::accounts) to [`OAuth::clients`].
     ///

@@ -78,8 +78,8 @@ impl OAuth {
     }
 }
 
-/// The response that redirects the browser to the provider to log out there; see [`OAuth::end_session`]. Return it from a
-/// handler. If it is dropped instead, nothing happens: neither a request nor a change was made.
+/// The response that redirects the browser to the provider to log out there; see [`OAuth::end_session`]. Return it from
+/// a handler. If it is dropped instead, nothing happens.
 #[derive(Clone)]
 #[must_use]
 pub struct EndSession {

@@ -51,7 +51,7 @@ impl OAuth {
     /// * `GET /login/{provider}/ended` is the target of a browser whose session at the provider was
     ///   [ended](OAuth::end_session).
     ///
-    /// Layers that identify users, such as a session, must be outside of these routes: call `layer` after `merge`. If they
+    /// Layers that identify users, such as a session layer, must wrap these routes: call `layer` after `merge`. If they
     /// are inside, logins end with "no user is signed in".
     ///
     /// ```

@@ -95,7 +95,7 @@ async fn mu_05_a_visitor_s_login_belongs_to_no_other_user() {
     assert!(provider.requests_to(Endpoint::Token).is_empty());
 }
 
-/// An application deletes a user: all accounts are disconnected, and none is refreshed any more.
+/// An application deletes a user: all accounts are disconnected, and none is refreshed again.
 #[tokio::test]
 async fn mu_06_a_deleted_user_s_tokens_are_deleted() {
     let (provider, site) = world().await;

@@ -1,7 +1,7 @@
 //! A command-line program: `acme login`, `acme login --device`, `acme whoami`, `acme logout`.
 //!
-//! It uses GitHub, with the client in `ACME_CLIENT_ID` and `ACME_CLIENT_SECRET`, or the provider for tests at
-//! `ACME_URL`. The tokens are in the user's data folder, and their key is in the keyring.
+//! It uses GitHub, with the client in `ACME_CLIENT_ID` and `ACME_CLIENT_SECRET`, or the test provider at `ACME_URL`.
+//! The tokens are in the user's data folder, and their key is in the keyring.
 #![allow(clippy::print_stdout, reason = "it is a program for a terminal")]
 
 use std::{env, error::Error};

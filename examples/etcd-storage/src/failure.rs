@@ -1,7 +1,8 @@
 //! What an error of etcd means for a call: the part of a storage on a server that is easiest to get wrong.
 //!
-//! The rule: a write whose request was sent is [`Failure::Lost`], unless the error *proves* that nothing has happened. A list
-//! of errors after which something may have happened would be incomplete one day, and would then report a lie.
+//! The rule: a write whose request was sent is [`Failure::Lost`], unless the error *proves* that nothing has happened.
+//! A list of errors after which something may have happened would eventually be incomplete, and would then misreport a
+//! write.
 
 use std::error::Error as _;
 
@@ -18,11 +19,11 @@ pub(crate) enum Failure {
     NotDone(BoxError),
     /// The request was sent, and it is unknown what happened.
     Lost(BoxError),
-    /// Nothing has happened, and every server would give the same answer.
+    /// Nothing has happened, and every server would respond in the same way.
     Rejected(StorageError),
 }
 
-/// What etcd reports before it hands a request to the other servers.
+/// What etcd reports before it forwards a request to the other servers.
 const NOT_DONE: [&str; 6] = [
     "etcdserver: no leader",
     "etcdserver: not capable",

@@ -1,7 +1,7 @@
-//! A token storage on [etcd], whose servers agree on every write and go on if one of them fails.
+//! A token storage on [etcd], whose servers agree on every write and continue if one of them fails.
 //!
-//! It is the worked example for a storage on servers. `docs/own-storage.md` explains each decision, and what DynamoDB and
-//! MongoDB offer instead. `tests/conformance.rs` is the proof.
+//! It is the worked example for a storage on database servers. `docs/own-storage.md` explains each decision, and lists
+//! the equivalents on DynamoDB and MongoDB. `tests/conformance.rs` tests it.
 //!
 //! | file | contents |
 //! | --- | --- |
@@ -9,7 +9,7 @@
 //! | `layout.rs` | the keys of etcd, in the order of lists |
 //! | `value.rs` | the values |
 //! | `stored.rs` | what a read has found, and its version |
-//! | `servers.rs` | which server is asked, and for how long |
+//! | `servers.rs` | which server is used, and for how long |
 //! | `failure.rs` | what an error means |
 //!
 //! [etcd]: https://etcd.io
@@ -60,7 +60,8 @@ const MAX_LEASE: u64 = 9_000_000_000;
 /// otherwise versions could be used again.
 ///
 /// # Cancel safety
-/// Each write is one transaction, which a dropped call has sent or not. A lease that it has created remains until its end.
+/// Each write is one transaction, which a dropped call has sent or not. A lease that it has created remains until it
+/// expires.
 #[derive(Clone, Debug)]
 pub struct EtcdStorage {
     servers: Servers,
@@ -69,7 +70,8 @@ pub struct EtcdStorage {
 }
 
 impl EtcdStorage {
-    /// Connects to a cluster, and verifies that it is usable: see [`check`](Self::check). Give the addresses of all servers.
+    /// Connects to a cluster, and verifies that it is usable: see [`check`](Self::check). Pass the addresses of all
+    /// servers.
     ///
     /// # Errors
     /// [`StorageError::Misconfigured`] or [`StorageError::Unavailable`].
@@ -100,7 +102,7 @@ impl EtcdStorage {
         Ok(Self { layout: Layout::new(prefix).ok_or(invalid_prefix())?, ..self })
     }
 
-    /// Sets how long a call may take. Each server gets an equal share of this time before the next one is asked.
+    /// Sets how long a call may take. Each server gets an equal share of this time before the next one is tried.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { servers: self.servers.with_timeout(timeout), ..self }

@@ -1,7 +1,7 @@
-//! The servers of a cluster, and which of them is asked.
+//! The servers of a cluster, and which of them is used.
 //!
-//! The client of etcd can balance requests between servers, but then each request to a server that is down is an error, and
-//! each one to a suspended server is a timeout. Here one server is asked until it fails, and then the next one.
+//! The client of etcd can balance requests between servers, but then each request to a server that is down is an error,
+//! and each one to a suspended server is a timeout. Here, one server is used until it fails, and then the next one.
 
 use std::fmt;
 use std::future::Future;
@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Servers {
     servers: Arc<[Server]>,
-    /// The index of the server that is asked.
+    /// The index of the server in use.
     current: Arc<AtomicUsize>,
     timeout: Duration,
 }
@@ -104,7 +104,7 @@ impl Requests<'_> {
         self.send(Effect::Repeatable, request).await
     }
 
-    /// Ends a lease without keys. A failure does no harm, because the lease ends by itself.
+    /// Ends a lease without keys. A failure is harmless, because the lease expires by itself.
     pub(crate) async fn revoke(&self, id: i64) {
         let request = |mut client: Client| async move { client.lease_revoke(id).await };
         let server = self.servers.current.load(Ordering::Relaxed);
@@ -168,7 +168,7 @@ impl Requests<'_> {
         }
     }
 
-    /// Lets the next call ask another server, unless a concurrent call has already done so.
+    /// Makes the next call use another server, unless a concurrent call has already done so.
     fn leave(&self, server: usize) {
         let next = server.wrapping_add(1);
         let _ = self.servers.current.compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Who is signed in. An application has this already; here, anyone signs in by a name, in a signed cookie.
+//! Who is signed in. A real application already has this; here, anyone can sign in with a name, in a signed cookie.
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{COOKIE, SET_COOKIE};

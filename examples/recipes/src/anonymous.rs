@@ -1,7 +1,7 @@
 //! Visitors without accounts: each browser is a separate user.
 //!
-//! Nothing is stored and no cookie is set before a visitor connects. Then the browser gets a sealed cookie that names it;
-//! the token itself stays on the server.
+//! Nothing is stored and no cookie is set before a visitor connects. Then the browser gets a sealed cookie that
+//! identifies it; the token itself remains on the server.
 
 use axum::Router;
 use axum::response::Redirect;

@@ -1,4 +1,4 @@
-//! Users sign in to the application as before, and connect accounts elsewhere to their account.
+//! Users sign in to the application as usual, and connect their accounts at other sites.
 
 use async_trait::async_trait;
 use axum::Router;

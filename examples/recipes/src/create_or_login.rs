@@ -1,4 +1,4 @@
-//! Users sign in *with* an account elsewhere. The first login creates the user.
+//! Users sign in *with* an account at another site. The first login creates the user.
 
 use async_trait::async_trait;
 use axum::extract::FromRequestParts as _;
@@ -90,8 +90,8 @@ impl Hooks for CreateOrLogin {
     }
 }
 
-/// The user's identity at the provider: from the verified ID token if there is one, and otherwise from the API. Use one
-/// of the two for each provider and stay with it, because their identifiers differ.
+/// The user's identity at the provider: from the verified ID token if there is one, and otherwise from the API. For
+/// each provider, always use the same one, because their identifiers may differ.
 ///
 /// # Errors
 /// If the provider does not return it.

@@ -4,8 +4,8 @@
 //! | what you have | recipe |
 //! | --- | --- |
 //! | visitors without accounts | [`anonymous`] |
-//! | users who sign in as before, and connect accounts elsewhere | [`association`] |
-//! | users who sign in *with* an account elsewhere | [`create_or_login`] |
+//! | users who sign in as usual, and connect accounts at other sites | [`association`] |
+//! | users who sign in *with* an account at another site | [`create_or_login`] |
 //! | the same users, who also link and unlink more accounts | [`linking`] |
 //! | several providers for each user, and several accounts at each | [`several`] |
 //! | one token for the whole application, for a bot | [`bot`] |

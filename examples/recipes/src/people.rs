@@ -1,4 +1,4 @@
-//! Represents the application's own tables: its users, and the accounts elsewhere that each of them signs in with.
+//! Represents the application's own tables: its users, and the accounts at other sites with which they sign in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,8 +8,8 @@ pub type Id = u64;
 
 /// A user's identity at a provider: the provider's name, and its identifier, which it never gives to another user.
 ///
-/// Do not use an e-mail address. Many providers let people write any address into their profile, so an application that
-/// finds users by address gives accounts away.
+/// Do not use an email address. Many providers accept any address in a profile, so an application that looks up users
+/// by address gives accounts away.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     /// The provider's name in this application.

@@ -13,7 +13,7 @@ const USER: &str = "user";
 
 /// Sessions in memory. Use a durable store in production.
 ///
-/// The cookie is `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send it on the way back
+/// The cookie is `SameSite=Lax`. With `Strict`, the default of tower-sessions, browsers do not send it on the redirect
 /// from a provider.
 pub fn layer(base_url: &str) -> SessionManagerLayer<MemoryStore> {
     layer_on(MemoryStore::default(), base_url)
@@ -57,7 +57,7 @@ pub async fn sign_in(session: &Session, id: Id) -> Result<(), session::Error> {
     session.insert(USER, id).await
 }
 
-/// Signs the user out. Their tokens stay, and background jobs continue to use them.
+/// Signs the user out. Their tokens remain stored, and background jobs continue to use them.
 ///
 /// # Errors
 /// If the session store fails.

@@ -2,7 +2,8 @@
 //!
 //! A redirect URI and its cookies belong to one host, so each tenant has its own `OAuth`. All tenants share the storage
 //! and the keys, and the tenant is a part of every key in the storage. They also share the session store, so a session
-//! contains its tenant. Otherwise a user could send it to another tenant, where the same primary key is another person.
+//! contains its tenant. Otherwise a user could send it to another tenant, where the same primary key belongs to another
+//! person.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

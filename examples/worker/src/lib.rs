@@ -1,4 +1,4 @@
-//! Visits every connection of a provider, page by page, and calls the API for its user.
+//! Goes through all connections to a provider, page by page, and calls the API for each user.
 
 use oauth_dance::{BoxError, Connector, Filter, PageRequest};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Counts the unread notifications of everyone who has connected GitHub, without a web framework.
 //!
-//! Run it beside `examples/github`, in the same folder and with the same environment: it uses the tokens that the web
-//! application has stored, and each of them is refreshed once, by whichever process needs it first.
+//! Run it alongside `examples/github`, in the same folder and with the same environment: it uses the tokens that the
+//! web application has stored, and each is refreshed once, by whichever process needs it first.
 #![allow(clippy::print_stdout)]
 
 use std::env;

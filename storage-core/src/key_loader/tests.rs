@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use super::*;
 
-/// A service that counts its calls, and fails as told.
+/// A service that counts its calls, and fails on demand.
 #[derive(Default)]
 struct Service {
     calls: AtomicUsize,

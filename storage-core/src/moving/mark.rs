@@ -1,4 +1,4 @@
-//! What a move writes into the two storages besides records.
+//! What a move writes into the two storages in addition to records.
 //!
 //! A *mark* in the old storage reserves a record for the move. It is a prefix of the payload, so that the conditional
 //! write that sets it replaces the record, and a process that does not know about the move fails to decode it. A

@@ -61,12 +61,12 @@ use crate::storage::{Capabilities, Filter, Page, PageRequest, Precondition, Toke
 /// * If one of the storages does not list in the [order](Capabilities::ordered) of the keys, each page reads the
 ///   entries of all matching records.
 ///
-/// A [cache](crate::Tokens::with_cache) belongs in front of this storage and not into it, because each step has to read
+/// A [cache](crate::Tokens::with_cache) belongs in front of this storage not inside it, because each step has to read
 /// what is stored.
 ///
 /// # How a record moves
 ///
-/// 1. A conditional write *marks* the record in the old storage. No process writes it there any more.
+/// 1. A conditional write *marks* the record in the old storage. From then on, no process writes it there.
 /// 2. A *placeholder* reserves the place of the record in the new storage. It counts as absent, and its retention is a
 ///    minute.
 /// 3. A conditional write replaces the placeholder by the record.
@@ -108,7 +108,7 @@ impl Migrating {
         Self { new, old, is_preparing: true, is_verifying: false }
     }
 
-    /// Reads each record back that moves, and compares it, before it is removed from the old storage. A difference is
+    /// Reads each moved record back, and compares it, before it is removed from the old storage. A difference is
     /// [`StorageError::Misconfigured`], and the old storage still has the record. A record that the new storage already
     /// has, for example from a run that was interrupted, is [`Moved::Newer`] and not compared.
     #[must_use]

@@ -92,7 +92,7 @@ pub(super) fn observe(observer: &Observer, key: &TokenKey, event: &RefreshEvent)
 }
 
 impl RefreshEvent {
-    /// A short name in snake case for logs and metrics. It stays the same in later releases.
+    /// A short name in snake case for logs and metrics. It does not change in later releases.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Refreshed => "refreshed",

@@ -13,19 +13,19 @@
 //! # Why this is safe
 //!
 //! * **The claim comes first.** It is written before the refresh token is sent. A storage that rejects writes is
-//!   detected while the refresh token is still unspent. Only the storage of a single request may have no room for a
-//!   claim. Other requests would not see it, so a short pause is written in its place.
+//!   detected while the refresh token is still unspent. Only the storage of a single request may be too small for a
+//!   claim. Other requests would not see the claim, so a short pause is written in its place.
 //! * **Claims are leases.** If the owner of a claim dies, another process takes over after the claim has stayed
 //!   unchanged for the length of its lease. The other process measures this time on its own clock, so clocks need not
 //!   agree. A token request always times out before its lease ends. Only a claim in the storage of a request is
-//!   measured from when it was written, because no request waits for long. With a ledger, it is over at once.
+//!   measured from when it was written, because no request waits for long. With a ledger, it ends immediately.
 //! * **A logout or a new login takes precedence.** It changes the version, so the commit of a refresh in flight fails,
 //!   and its result is dropped.
 //! * **An outage of the storage loses no token.** If the storage fails after the refresh token was spent, the new token
 //!   is served from memory and written when the storage is back. The old refresh token is not sent again.
 //! * **An outage of the provider loses no token.** The record contains when the refresh may be retried, and what
 //!   failed.
-//! * **One refresh per key in a process.** It runs in a task of its own, which no caller can abort.
+//! * **One refresh per key in a process.** It runs in its own task, which no caller can abort.
 //!
 //! One case remains that no protocol can solve: a process dies after the provider has spent the refresh token and
 //! before the new token is stored. The next process sends the old refresh token once more. If the provider rejects it,
@@ -41,7 +41,7 @@
 //! | poll of a record that another process has claimed | from 20 ms, doubled up to half a second |
 //! | a call of [`Refresher::usable`] | at most two leases and a token request: 80 seconds |
 //!
-//! All pauses are random within their second half, so that processes do not act in step.
+//! All pauses are random within their second half, so that processes do not act in lockstep.
 //!
 //! # Where to go next
 //!

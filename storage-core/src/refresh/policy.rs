@@ -106,7 +106,7 @@ impl Policy {
         self.jitter(FIRST_POLL.saturating_mul(1 << n.min(16)).min(MAX_POLL))
     }
 
-    /// A random duration between the half and the whole of this one, so that processes do not act in step.
+    /// A random duration between the half and the whole of this one, so that processes do not act in lockstep.
     pub(crate) fn jitter(&self, duration: Duration) -> Duration {
         between_half_and_whole(duration, (self.random)())
     }

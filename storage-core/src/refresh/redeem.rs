@@ -55,7 +55,7 @@ pub trait Redeem: Send + Sync + 'static {
 
     /// Whether a new token can be requested for this one. The default is whether it has a refresh token.
     ///
-    /// Some grants need none: an application that acts for itself repeats the request that it got the token with (RFC 6749
+    /// Some grants need none: an application that acts for itself repeats the request that returned the token (RFC 6749
     /// section 4.4). [`redeem`](Self::redeem) then sends that request, under the same claim as a refresh.
     fn can_redeem(&self, token: &OAuth2Token) -> bool {
         token.refresh_token.is_some()
@@ -123,7 +123,7 @@ pub enum Verdict {
 /// | [`Refused`](Self::Refused) | no | retried; after refusals over 12 hours, the user must authorize again |
 /// | [`Misconfigured`](Self::Misconfigured), [`NotRedeemed`](Self::NotRedeemed) | no | retried |
 /// | [`Unusable`](Self::Unusable) | maybe | retried; after a week, the user must authorize again |
-/// | [`Unknown`](Self::Unknown) | maybe | retried once more, which shows it |
+/// | [`Unknown`](Self::Unknown) | maybe | retried once more, which shows whether it is |
 /// | [`LeaseExpired`](Self::LeaseExpired) | no | claimed again |
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

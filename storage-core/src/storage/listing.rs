@@ -118,7 +118,7 @@ impl Default for PageRequest {
     }
 }
 
-/// One page of a list. The struct is exhaustive, so that a storage can write it as a literal.
+/// One page of a list. The struct is exhaustive, so that a storage can construct it as a literal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The entries. There may be none although more pages follow.

@@ -27,8 +27,8 @@ const DEFAULT_LIMIT: usize = 6 * 1024;
 /// A layer that stores the tokens of each browser in an encrypted cookie of that browser, for applications without a
 /// storage on the server.
 ///
-/// Use it with `OAuth::per_request`. Add the layer after the OAuth routes and every handler that needs tokens, so that
-/// it is outside of them:
+/// Use it with `OAuth::per_request`. Add the layer after the OAuth routes and all handlers that need tokens, so that it
+/// wraps them:
 ///
 /// ```
 /// use axum::{Router, routing::get};

@@ -198,7 +198,7 @@ impl CookieStorage {
     /// Verifies that the records fit into the cookies. `payload` is the size of the one that is about to be written.
     ///
     /// # Errors
-    /// [`StorageError::TooLarge`] with the size that would fit beside the other records.
+    /// [`StorageError::TooLarge`] with the size that would fit in addition to the other records.
     fn fits(&self, payload: usize, records: &Records) -> Result<(), StorageError> {
         let max_payload = max_payload(self.capacity());
         if payload > max_payload {

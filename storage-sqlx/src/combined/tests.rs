@@ -247,7 +247,7 @@ async fn stuck_statement_delays_other_reads_briefly() {
     stuck.abort();
 }
 
-/// Each of eight reads has started, and its caller does not poll it any more.
+/// Each of eight reads has started, and its caller no longer polls it.
 #[tokio::test(start_paused = true)]
 async fn reads_that_are_not_polled_stop_no_other() {
     let (reader, combined) = FakeReader::new();

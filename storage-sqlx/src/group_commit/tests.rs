@@ -203,7 +203,7 @@ async fn dropped_write_that_waits_is_not_sent() {
     assert_eq!(writer.commits(), [["first"], ["waiting"]]);
 }
 
-/// No write depends on the runtime of another caller, which may have ended, or may not be driven any more.
+/// No write depends on the runtime of another caller, which may have ended, or may no longer be driven.
 #[test]
 fn runtimes_of_other_callers_are_not_needed() {
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();

@@ -49,18 +49,18 @@ const MAX_KEYRING_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// ```
 ///
 /// # Several processes
-/// Any number of processes may open the storage at the same time, also the first time. They use the same key, and refresh
-/// each token once, so that no instance of a program logs another one out.
+/// Any number of processes may open the storage at the same time, even the first time. They use the same key, and
+/// refresh each token once, so that no instance of a program logs another one out.
 ///
 /// # Where the key is
-/// The first start generates the key and stores it in the operating system's keyring. If the machine has no keyring, as in a
-/// container or on a build server, the key is stored in a file that only the person can read. Nothing moves the key later:
-/// if a keyring with the key is absent or locked, opening fails with an error and not with a second key, and if a keyring
-/// appears, a key in a file remains there. [`key_place`](Self::key_place) returns the place, and
+/// The first start generates the key and stores it in the operating system's keyring. If the machine has no keyring, as
+/// in a container or on a build server, the key is stored in a file that only the person can read. The key never moves
+/// later: if a keyring with the key is absent or locked, opening fails with an error and not with a second key, and if
+/// a keyring appears, a key in a file remains there. [`key_place`](Self::key_place) returns the place, and
 /// [`PersonalStorageBuilder::key_place`] permits only one.
 ///
-/// A locked keyring, or one that does not respond or rejects the connection, is an error also at the first start: the person
-/// has a keyring, so a file would be a surprise.
+/// A locked keyring, or one that does not respond or rejects the connection, is an error even at the first start: the
+/// person has a keyring, and would not expect the key in a file.
 ///
 /// # Files
 /// | file | content |
@@ -69,9 +69,9 @@ const MAX_KEYRING_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// | `key` | the key, or a reference to the entry of the keyring |
 /// | `lock` | empty; locked while a process creates the key |
 ///
-/// The folder is the subfolder `oauth` of a folder with the name of the application in `$XDG_DATA_HOME` or `~/.local/share`, in
-/// `~/Library/Application Support` on macOS, or in `%LOCALAPPDATA%` on Windows. Only its owner can read it (mode 0700). To
-/// forget everything, disconnect, and delete the folder.
+/// The folder is `oauth` in the application's folder, which is in `$XDG_DATA_HOME` or `~/.local/share`, in
+/// `~/Library/Application Support` on macOS, or in `%LOCALAPPDATA%` on Windows. Only its owner can read it (mode 0700).
+/// To remove everything, disconnect, and delete the folder.
 ///
 /// A key in a file protects the tokens only as far as the file is protected: a copy of the whole folder contains both.
 pub struct PersonalStorage {
@@ -155,14 +155,15 @@ impl PersonalStorageBuilder {
 
     /// Permits the key only in this place. By default, the first start chooses the keyring if there is one.
     ///
-    /// Choose [`KeyPlace::File`] for a program that no person starts, such as a job on a build server. Choose
+    /// Choose [`KeyPlace::File`] for a program that runs unattended, such as a job on a build server. Choose
     /// [`KeyPlace::Keyring`] if a file is not acceptable.
     #[must_use]
     pub fn key_place(self, place: KeyPlace) -> Self {
         Self { key_place: Some(place), ..self }
     }
 
-    /// How long the keyring may take, instead of 30 seconds, and at most a day. It may ask the person for a password meanwhile.
+    /// How long the keyring may take, instead of 30 seconds, and at most a day. It may prompt the person for a
+    /// password.
     #[must_use]
     pub fn keyring_timeout(self, timeout: Duration) -> Self {
         Self { keyring_timeout: timeout.min(MAX_KEYRING_TIMEOUT), ..self }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 /// The identity of a user at an OpenID provider, from a verified ID token (OpenID Connect Core section 2).
 ///
 /// The issuer and the subject together identify the user: neither of them ever changes or is reassigned to another user
-/// (section 5.7). Other claims, in particular the e-mail address, may be reassigned, so do not look up accounts by them.
+/// (section 5.7). Other claims, in particular the email address, may be reassigned, so do not look up accounts by them.
 ///
 /// ```
 /// use oauth_dance::{Authorized, BoxError, Decision, Hooks, User};
@@ -50,7 +50,7 @@ impl Identity {
         format!("{} {}", self.issuer, self.subject)
     }
 
-    /// The e-mail address, if the issuer has verified that it belongs to this user, and if it is unambiguous: plain ASCII
+    /// The email address, if the issuer has verified that it belongs to this user, and if it is unambiguous: plain ASCII
     /// with a single `@`. `None` if `email_verified` is missing, as at issuers that do not verify addresses.
     ///
     /// Use it to fill in a profile or to send mail. To connect the identity to an existing account with the same address is
@@ -70,7 +70,7 @@ impl Identity {
         (plain && !local.is_empty() && !domain.is_empty() && !domain.contains('@')).then_some(email)
     }
 
-    /// The e-mail address, which may not be verified: the user may have typed it. Show it, and decide nothing by it.
+    /// The email address, which may not be verified: the user may have typed it. Show it, and decide nothing by it.
     pub fn email(&self) -> Option<&str> {
         self.text("email")
     }

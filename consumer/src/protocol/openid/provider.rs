@@ -1,6 +1,6 @@
 //! An issuer in use: its documents, and what they say about a token.
 //!
-//! The documents are fetched when they are first needed and not at start, so that an application starts while an issuer is
+//! The documents are fetched when they are first needed and not at startup, so that an application starts while an issuer is
 //! unavailable. The metadata is accepted only from the issuer's own URL, and must name the issuer (OpenID Connect Discovery
 //! section 4.3). If an ID token names a key that is not in the cached set, the set is fetched again, at most once a minute:
 //! issuers publish a new key before they use it, but a cache may be older.

@@ -1,4 +1,4 @@
-//! Claims that have no use any more, or for which there is no room.
+//! Claims that are no longer needed, or do not fit.
 
 use std::sync::Arc;
 use std::time::Duration;
