@@ -122,7 +122,7 @@ impl Cluster {
     ///
     /// When a server fails, many requests notice it at the same time. Only the first one queries the servers.
     pub(crate) async fn refresh(&self, generation: u64, deadline: Instant) -> Result<(), Failure> {
-        // The caller of another refresh may not be polled any more. The refresh then runs beside that one.
+        // The caller of another refresh may no longer be polled. The refresh then runs beside that one.
         let patience = deadline.min(Instant::now() + self.options.timeout / 4);
         let _one_at_a_time = timeout_at(patience, self.refreshing.lock()).await;
         let servers: Vec<_> = {

@@ -242,7 +242,7 @@ impl<DB: Dialect> managed::Manager for Opener<DB> {
             return Ok(());
         }
         if pooled.generation.is_over() {
-            return Err(RecycleError::Message("the server may not accept writes any more".into()));
+            return Err(RecycleError::Message("the server may no longer accept writes".into()));
         }
         if !self.is_suspect(pooled) {
             return Ok(());

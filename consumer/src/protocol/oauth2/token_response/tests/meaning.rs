@@ -117,7 +117,7 @@ fn a_grant_of_another_client_is_a_misconfiguration() {
             (400, &format!(r#"{{"error":"invalid_grant","error_description":"{of_the_standard}"}}"#)),
             (400, r#"{"error":"invalid_grant","error_description":"Token has been expired or revoked."}"#),
             (400, r#"{"error":"invalid_grant","error_description":"Token is not active"}"#),
-            // EBay, for every refresh token that is not valid any more.
+            // EBay, for every refresh token that is no longer valid.
             (
                 400,
                 r#"{"error":"invalid_grant","error_description":"the provided authorization refresh token is invalid or was issued to another client"}"#,
