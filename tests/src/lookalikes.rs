@@ -414,6 +414,10 @@ pub(crate) const PARTS_OF_OTHERS: &[&[&str]] = &[
     ],
 ];
 
+/// Pairs of texts with equal checksums, also if the same text is before or after both of them: polynomials of base 31 and
+/// 33, Adler-32 and sums, CRC-32 and CRC-32C.
+pub(crate) const EQUAL_CHECKSUMS: &[[&str; 2]] =
+    &[["Aa", "BB"], ["Ab", "BA"], ["abba", "baab"], ["plumless", "buckeroo"], ["wcjifoae", "ccaoacux"]];
 /// All groups of all kinds.
 pub(crate) const ALL: &[&[&[&str]]] =
     &[CASE_SPACES_AND_ACCENTS, UNICODE, COLLATIONS, STAND_INS, NUMBERS, ADDRESSES, SPECIAL, PARTS_OF_OTHERS];

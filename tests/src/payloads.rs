@@ -3,16 +3,23 @@
 //! Payloads are sealed tokens, so every byte value occurs in them and no part of them may be interpreted. The hints beside
 //! a payload (`expires_at`, `key_id`) are plain text on purpose, because operators and background jobs search for them.
 
+mod hints;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenKey};
+use oauth_dance_core::{Precondition, Record, StorageError, Timestamp, TokenKey, Version};
 
+pub use self::hints::{instants_are_exact, key_ids_are_exact};
 use crate::calls::Call;
 use crate::lookalikes;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::show::{Show as _, difference};
-use crate::tested_storage::{TestedStorage, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, rich};
+
+/// The largest payload that every storage accepts that declares no limit.
+const MOST: usize = 1_048_576;
 
 /// A payload of any size up to the declared limit, or up to 1 MiB if none is declared, is returned with the same length
 /// and bytes.
@@ -25,12 +32,16 @@ pub async fn sizes_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     sizes.extend([
         2, 15, 16, 17, 63, 64, 127, 128, 129, 511, 512, 513, 1_023, 1_024, 1_025, 2_047, 2_048, 32_768, 131_073,
     ]);
-    sizes.extend((limit < usize::MAX).then_some(limit));
+    sizes.extend(on.limit_to_try());
     for size in sizes.into_iter().filter(|size| *size <= limit) {
         let key = key(&format!("user{size}"))?;
         // Letters only, so that the size is the only possible cause of a failure.
         let payload: Vec<u8> = (0..size).map(|index| b'a' + (index % 23) as u8).collect();
         comes_back(&on, &key, &payload).await?;
+        // Some storages keep large payloads elsewhere. A delete has to find them there.
+        let delete = Call::delete(&key, None);
+        ensure_eq!(on.storage().delete(&key, None).await?, true, "{delete} of a record with {size} bytes");
+        ensure_eq!(on.storage().get(&key).await?, None, "get after {delete} of a record with {size} bytes");
     }
     Ok(())
 }
@@ -41,12 +52,15 @@ pub async fn sizes_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
 /// The error has to contain the size of the payload and the declared limit. Check the size before anything is sent: a
 /// server that truncates, or that closes the connection at a large packet, cannot report this.
 pub async fn too_large_is_refused(on: Arc<TestedStorage>) -> PropertyResult {
-    let limit = on.capabilities().max_payload.ok_or_else(|| Stop::not_applicable("no max_payload is declared"))?;
+    on.capabilities().max_payload.ok_or_else(|| Stop::not_applicable("no max_payload is declared"))?;
+    let limit =
+        on.limit_to_try().ok_or_else(|| Stop::not_applicable("the declared max_payload is too large to try"))?;
     let (key, bob) = (key("alice")?, key("bob")?);
     let small = rich("small");
     let version = on.storage().put(&key, &small, Precondition::Always).await?;
-    for size in [limit + 1, limit + 4_096, 2 * limit + 1_048_576] {
-        match on.storage().put(&key, &Record::new(vec![b'x'; size]), Precondition::Always).await {
+    let conditions = [Precondition::Always, Precondition::Version(version), Precondition::Always];
+    for (size, when) in [limit + 1, limit + 4_096, 2 * limit + 1_048_576].into_iter().zip(conditions) {
+        match on.storage().put(&key, &Record::new(vec![b'x'; size]), when).await {
             Err(StorageError::TooLarge { size: reported, limit: least }) => {
                 ensure_eq!(
                     (reported, least),
@@ -77,8 +91,8 @@ pub async fn too_large_is_refused(on: Arc<TestedStorage>) -> PropertyResult {
 
 /// Every byte value is preserved: zeros, line breaks, invalid UTF-8, and all 256 values at the start and at the end.
 ///
-/// Some of the payloads begin like compressed data. A storage that stores payloads as text, trims them, or decompresses
-/// what looks compressed fails this.
+/// Some of the payloads begin like compressed data, and some are as large as the storage accepts. A storage that stores
+/// payloads as text, trims them, decompresses what looks compressed, or has no room for what it has escaped fails this.
 pub async fn any_bytes_come_back(on: Arc<TestedStorage>) -> PropertyResult {
     let every: Vec<u8> = (0..=255).collect();
     let mut payloads: Vec<Vec<u8>> = vec![
@@ -113,7 +127,16 @@ pub async fn any_bytes_come_back(on: Arc<TestedStorage>) -> PropertyResult {
         b"\\x00\\u0000'\"`".to_vec(),
     ];
     payloads.extend((0..=255u8).step_by(5).map(|byte| vec![byte, b'x', byte]));
-    come_back(&on, &payloads).await
+    come_back(&on, &payloads).await?;
+    // Large payloads may take another path. What cannot be compressed, or has to be escaped, is the largest in there.
+    let mut random = on.random();
+    for length in BTreeSet::from([5_000, 20_000, 70_000, 300_000, MOST].map(|length| on.accepted_length(length))) {
+        come_back(&on, &[random.bytes(length)]).await?;
+    }
+    for byte in [0, 0xff, b'%', b'"', b'\\', b'\n'] {
+        come_back(&on, &[vec![byte; on.accepted_length(MOST)]]).await?;
+    }
+    Ok(())
 }
 
 /// A payload that looks like an encoding is returned unchanged: hexadecimal, base64, JSON, an envelope or a number.
@@ -199,98 +222,6 @@ pub async fn payloads_that_look_encoded_come_back(on: Arc<TestedStorage>) -> Pro
     come_back(&on, &texts.map(|text| text.as_bytes().to_vec())).await
 }
 
-/// `expires_at` is exact to the second from 1970 to 9999, in any time zone of the process and the server.
-///
-/// Tries the ends of 32-bit ranges, and hours in which clocks change. Store the seconds as a 64-bit integer: a
-/// timestamp column depends on time zones and has a range of its own.
-pub async fn instants_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
-    let key = key("alice")?;
-    // Among them are the ends of signed and unsigned 32-bit numbers, the end of MySQL's TIMESTAMP, and nights in which
-    // clocks change in Europe and America.
-    let instants = [
-        0,
-        1,
-        59,
-        3_599,
-        86_399,
-        951_782_400,
-        1_711_846_799,
-        1_711_846_800,
-        1_730_610_000,
-        1_730_613_600,
-        1_761_440_399,
-        2_147_483_647,
-        2_147_483_648,
-        4_294_967_295,
-        4_294_967_296,
-        32_536_771_199,
-        32_536_771_200,
-        253_402_300_798,
-        253_402_300_799,
-    ];
-    for seconds in instants {
-        let expires_at = Some(Timestamp::from_unix_seconds(seconds));
-        on.storage().put(&key, &Record::new("x").with_expires_at(expires_at), Precondition::Always).await?;
-        let found = on.storage().get(&key).await?.and_then(|found| found.value.expires_at);
-        ensure_eq!(found, expires_at, "{} after put: expires_at", Call::get(&key));
-        if on.capabilities().listable {
-            let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
-            let listed: Vec<_> = listed.into_iter().map(|entry| entry.expires_at).collect();
-            ensure_eq!(listed, vec![expires_at], "list, with one record stored, of {}: expires_at", key.show());
-        }
-    }
-    Ok(())
-}
-
-/// A
-/// `key_id` of at most 64 bytes can be any text, and is read and listed as it was written. So is a longer one, unless it is rejected with `TooLarge`.
-///
-/// Tries the same texts as the properties of keys. A longer text must not be truncated, because a record that names
-/// another key cannot be opened.
-pub async fn key_ids_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
-    let mut texts: Vec<String> =
-        ["0123456789abcdef", "ABCDEF", "Key", " key ", "a/b:c=d", "'", "%", "\n", "a\0b", "\0"]
-            .map(str::to_owned)
-            .into();
-    let repeated = ["k", "%", "\u{e9}", "\0", " ", "/", "\u{1f511}"].into_iter().map(|one| one.repeat(64 / one.len()));
-    texts.extend(repeated);
-    let groups = lookalikes::ALL.iter().flat_map(|groups| groups.iter()).flat_map(|texts| texts.iter());
-    texts.extend(groups.filter(|text| text.len() <= 64 && !text.is_empty()).map(|text| (*text).to_owned()));
-    for index in on.rounds(texts.len(), Duration::from_millis(1_500)).await? {
-        key_id_comes_back(&on, &texts[index]).await?;
-    }
-    for length in [65, 100, 128, 255, 256, 257, 1_000, 5_000, 70_000] {
-        let record = Record::new("x").with_key_id(Some("k".repeat(length)));
-        match on.storage().put(&key("alice")?, &record, Precondition::Always).await {
-            Err(StorageError::TooLarge { .. }) => {}
-            written => {
-                written?;
-                key_id_comes_back(&on, &"k".repeat(length)).await?;
-            }
-        }
-    }
-    let key = key("alice")?;
-    on.storage().put(&key, &Record::new("x").with_key_id(Some(String::new())), Precondition::Always).await?;
-    let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
-    let is_empty = found.as_deref().unwrap_or_default().is_empty();
-    ensure!(is_empty, "{} after put with an empty key_id: key_id is {}", Call::get(&key), found.show());
-    Ok(())
-}
-
-async fn key_id_comes_back(on: &TestedStorage, text: &str) -> PropertyResult {
-    let key = key("alice")?;
-    let record = Record::new("x").with_key_id(Some(text.to_owned()));
-    on.storage().put(&key, &record, Precondition::Always).await?;
-    let found = on.storage().get(&key).await?.and_then(|found| found.value.key_id);
-    ensure_eq!(found, record.key_id, "{} after put: key_id", Call::get(&key));
-    if on.capabilities().listable {
-        let listed = list_all(on.storage().as_ref(), &oauth_dance_core::Filter::everything(), 10).await?;
-        let listed: Vec<_> = listed.into_iter().map(|entry| entry.key_id).collect();
-        ensure_eq!(listed, vec![record.key_id], "list, with one record stored, of {}: key_id", key.show());
-    }
-    Ok(())
-}
-
 /// A payload that replaces a longer or a shorter one is returned with its own length and bytes.
 ///
 /// This concerns storages that split large payloads: chunks of the previous payload must not remain behind the end of
@@ -300,8 +231,12 @@ pub async fn payloads_of_other_lengths_replace_each_other(on: Arc<TestedStorage>
     let small = [5_000, 10, 0, 4_096, 4_095, 70_000, 3, 1_024, 1_023, 1, 0, 9_000];
     // For storages that split a payload: fewer chunks than before, and chunks that are just full.
     let large = [1_000_000, 66_000, 300_000, 131_073, 131_072, 65_537, 900_000, 65_536, 700_000, 262_145, 520_000, 2];
-    for (length, letter) in small.into_iter().chain(large).zip((b'a'..=b'z').cycle()) {
-        comes_back(&on, &key, &vec![letter; on.accepted_length(length)]).await?;
+    let mut when = Precondition::Always;
+    for (turn, (length, letter)) in small.into_iter().chain(large).zip((b'a'..=b'z').cycle()).enumerate() {
+        let payload = vec![letter; on.accepted_length(length)];
+        let version = comes_back_after(&on, &key, &payload, when).await?;
+        // An update may be another statement than an upsert.
+        when = if turn % 2 == 0 { Precondition::Version(version) } else { Precondition::Always };
     }
     Ok(())
 }
@@ -327,6 +262,11 @@ pub async fn similar_payloads_are_told_apart(on: Arc<TestedStorage>) -> Property
         turned[1..length - 1].reverse();
         swapped.swap(length / 2, length / 2 + 1);
         payloads.extend([turned, swapped]);
+        for text in lookalikes::EQUAL_CHECKSUMS.iter().flatten() {
+            let mut changed = plain.clone();
+            changed[length / 2..length / 2 + text.len()].copy_from_slice(text.as_bytes());
+            payloads.push(changed);
+        }
         let mut written = Vec::new();
         for (index, payload) in payloads.into_iter().enumerate() {
             comes_back(&on, &alice, &payload).await?;
@@ -406,11 +346,21 @@ async fn come_back(on: &TestedStorage, payloads: &[Vec<u8>]) -> PropertyResult {
 
 /// Writes a payload and reads it back.
 async fn comes_back(on: &TestedStorage, key: &TokenKey, payload: &[u8]) -> PropertyResult {
+    comes_back_after(on, key, payload, Precondition::Always).await.map(drop)
+}
+
+/// Writes a payload with this condition, reads it back, and returns its version.
+async fn comes_back_after(
+    on: &TestedStorage,
+    key: &TokenKey,
+    payload: &[u8],
+    when: Precondition,
+) -> PropertyResult<Version> {
     let record = Record::new(payload);
-    on.storage().put(key, &record, Precondition::Always).await?;
+    let version = on.storage().put(key, &record, when).await?;
     let found = on.storage().get(key).await?.map(|found| found.value.payload);
-    let put = Call::put(key, &record, Precondition::Always);
+    let put = Call::put(key, &record, when);
     let found = found.ok_or_else(|| Stop::failed(format_args!("get after {put} is None")))?;
     ensure!(found == payload, "get after {put}: the payload: {}", difference(payload, &found));
-    Ok(())
+    Ok(version)
 }

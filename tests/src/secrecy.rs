@@ -136,7 +136,7 @@ pub async fn errors_show_no_payload(on: Arc<TestedStorage>) -> PropertyResult {
         errors.extend(put_error(&on, &alice, &secret, when).await);
     }
     errors.extend(put_error(&on, &key(&"long".repeat(20_000))?, &secret, Precondition::Always).await);
-    if let Some(limit) = on.capabilities().max_payload {
+    if let Some(limit) = on.limit_to_try() {
         let large = Record::new(CANARY.repeat(limit / CANARY.len() + 1));
         errors.extend(put_error(&on, &alice, &large, Precondition::Always).await);
     }

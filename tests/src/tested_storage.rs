@@ -21,6 +21,8 @@ use crate::recorder::{Log, recorded, watched};
 
 /// How many calls of a property on a slow storage are in flight at once.
 const MAX_IN_FLIGHT: usize = 16;
+/// The largest limit of payloads that is tried. A storage may declare one that is larger than the memory of this machine.
+const MOST_TRIED: usize = 64 * 1_048_576;
 /// A storage is fast if its calls take less than this.
 const FAST: Duration = Duration::from_micros(500);
 /// How much more time a fast storage gets for its rounds, in case the machine is busy.
@@ -166,6 +168,11 @@ impl TestedStorage {
     /// The largest length of a payload up to this one that the storage accepts.
     pub(crate) fn accepted_length(&self, length: usize) -> usize {
         self.capabilities().max_payload.unwrap_or(length).min(length)
+    }
+
+    /// The declared limit of payloads, unless it is larger than what a test can try.
+    pub(crate) fn limit_to_try(&self) -> Option<usize> {
+        self.capabilities().max_payload.filter(|limit| *limit <= MOST_TRIED)
     }
 
     /// A retention of that many units of time. A unit is a second, or much longer if the clock can be moved. The first call
