@@ -230,9 +230,9 @@ pub async fn special_characters_are_data(on: Arc<TestedStorage>) -> PropertyResu
 
 /// A long key works or is rejected with `KeyTooLong`. No operation truncates it to another key.
 ///
-/// Tries lengths up to 65,537 bytes in each part, with texts that are the beginning or the end of longer ones. All
-/// operations have to agree on which keys are too long. If long keys are hashed, use a cryptographic hash of the whole
-/// key.
+/// Tries lengths up to 65,537 bytes in each part, with texts that are the beginning or the end of longer ones, and texts
+/// with equal checksums. All operations have to agree on which keys are too long. If keys are hashed, use a cryptographic
+/// hash of the whole key.
 pub async fn long_keys_work_or_are_refused(on: Arc<TestedStorage>) -> PropertyResult {
     let lengths = [1, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 191, 192, 199, 200, 201, 250, 254, 255, 256, 257];
     let longer =
@@ -246,7 +246,13 @@ pub async fn long_keys_work_or_are_refused(on: Arc<TestedStorage>) -> PropertyRe
                 [long(part, &format!("{stem}x")), long(part, &format!("x{stem}"))]
             },
         );
-        have_separate_records(&on, &plain.chain(others).collect::<PropertyResult<Vec<_>>>()?).await?;
+        // A hash of the whole key, or of a long part.
+        let stems = ["".to_owned(), "k".repeat(300)];
+        let hashed = stems.iter().flat_map(|stem| {
+            lookalikes::EQUAL_CHECKSUMS.iter().flatten().map(move |text| long(part, &format!("{stem}{text}{stem}")))
+        });
+        let keys: BTreeSet<_> = plain.chain(others).chain(hashed).collect::<PropertyResult<_>>()?;
+        have_separate_records(&on, &keys.into_iter().collect::<Vec<_>>()).await?;
     }
     Ok(())
 }

@@ -6,19 +6,25 @@ use std::time::Duration;
 use oauth_dance_core::{Filter, Precondition, Record, StorageError};
 
 use crate::calls::Call;
+use crate::listing::all_are_listed;
 use crate::outcome::{PropertyResult, ensure, ensure_eq};
 use crate::show::Show as _;
 use crate::tested_storage::{TestedStorage, key, list_all};
 
 /// Every key has a record of its own, however many keys there are. None is evicted for another.
 ///
-/// Writes up to 8,192 keys, as many as time permits, and then reads all of them.
+/// Writes up to 8,192 keys, as many as time permits, and then reads and lists all of them. Half of them are accounts of one
+/// user.
 pub async fn no_record_is_evicted_for_another(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_many_records()?;
     let mut written = Vec::new();
     for batch in on.rounds(16, Duration::from_millis(400)).await? {
         let records: Vec<_> = (0..512)
-            .map(|index| Ok((key(&format!("user{batch}-{index}"))?, Record::new(format!("{batch}-{index}")))))
+            .map(|index| {
+                let name = format!("{batch}-{index}");
+                let key = if index % 2 == 0 { key("alice")?.with_account(&name)? } else { key(&name)? };
+                Ok((key, Record::new(name)))
+            })
             .collect::<PropertyResult<_>>()?;
         on.put_all(records.clone()).await?;
         written.extend(records);
@@ -31,16 +37,19 @@ pub async fn no_record_is_evicted_for_another(on: Arc<TestedStorage>) -> Propert
         Ok(())
     })
     .await?;
+    if on.capabilities().listable {
+        all_are_listed(&on, &Filter::everything(), usize::MAX, count).await?;
+    }
     Ok(())
 }
 
 /// Two storages with different namespaces in one database do not see each other's records, even if one name is a prefix
 /// of the other.
 ///
-/// The namespaces are `a`, `ab` and `a_b`, and the users are `alice`, `balice` and `b_alice`. Namespace and key
-/// therefore need a separator that neither can contain.
+/// The namespaces are `a`, `ab`, `a_b` and `axb`, and the users are `alice`, `balice` and `b_alice`. Namespace and key
+/// therefore need a separator that neither can contain, and no part of a namespace may be a pattern.
 pub async fn namespaces_are_apart(on: Arc<TestedStorage>) -> PropertyResult {
-    let names = ["a", "ab", "a_b"];
+    let names = ["a", "ab", "a_b", "axb"];
     let name = |index: usize| if index == 0 { "the first" } else { names[index - 1] };
     let mut storages = vec![Arc::clone(on.storage())];
     for name in names {
