@@ -125,7 +125,11 @@ pub async fn a_corrupt_record_is_listed(on: Arc<TestedStorage>) -> PropertyResul
     on.needs_list()?;
     let keys = |users: &[&str]| users.iter().map(|user| key(user)).collect::<PropertyResult<Vec<_>>>();
     let mut keys = keys(&["a", "bob", "carol", "dave", "erin", "zoe"])?;
-    keys.push(TokenKey::new("google", "carol")?);
+    keys.extend([
+        TokenKey::new("google", "carol")?,
+        key("carol")?.with_tenant("acme")?,
+        key("carol")?.with_account("x")?,
+    ]);
     keys.sort();
     for key in &keys {
         on.storage().put(key, &rich("x"), Precondition::Always).await?;
@@ -139,10 +143,11 @@ pub async fn a_corrupt_record_is_listed(on: Arc<TestedStorage>) -> PropertyResul
             keys_are_listed(listed, &keys, &format!("{} {place}", pages(&Filter::everything(), limit)))?;
         }
         for filter in [
-            Filter::everything().tenant(None),
+            Filter::everything().tenant(target.tenant()),
             Filter::everything().user(target.user()),
             Filter::everything().provider(target.provider()),
-            Filter::everything().tenant(None).user(target.user()).provider(target.provider()),
+            Filter::everything().tenant(target.tenant()).user(target.user()),
+            Filter::everything().tenant(target.tenant()).user(target.user()).provider(target.provider()),
         ] {
             let listed =
                 list_all(on.storage().as_ref(), &filter, 2).await?.into_iter().map(|entry| entry.key).collect();

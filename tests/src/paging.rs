@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, TokenKey, Version};
+use oauth_dance_core::{Entry, Filter, PageRequest, Precondition, Record, Timestamp, TokenKey, Version};
 
 pub use self::cursors::{
     a_cursor_is_valid_for_any_filter, a_list_continues_after_an_expired_record, a_list_continues_after_any_key,
@@ -24,19 +24,28 @@ use crate::tested_storage::{TestedStorage, key, list_all, rich};
 
 /// A record that exists throughout is listed exactly once, whatever is written and deleted between the pages.
 ///
-/// Offsets fail this: a delete before the current position skips a record, and an insert repeats one.
+/// Offsets fail this: a delete before the current position skips a record, and an insert repeats one. So does an order that
+/// a write changes, such as that of the expiries.
 pub async fn pages_are_stable_under_writes(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     // Records that are created and deleted before the cursor must not cancel each other out.
-    for (round, (created, deleted)) in [(3, 0), (0, 3), (2, 2)].into_iter().enumerate() {
+    for (round, (created, deleted)) in [(3, 0), (0, 3), (2, 2), (1, 1)].into_iter().enumerate() {
         let name = |user: String| PropertyResult::Ok(TokenKey::new(format!("round{round}"), user)?);
+        // Each write changes the expiry. That of the last round is before the end of its filter.
+        let record = |number: usize| {
+            let seconds = if round == 3 { 1_000 } else { 4_102_444_800 } + number as u64 * 37 % 101;
+            rich("x").with_expires_at(Some(Timestamp::from_unix_seconds(seconds)))
+        };
         let mut records = Vec::new();
         for index in 0..40 {
-            records.push((name(format!("m{index:03}"))?, rich("x")));
-            records.push((name(format!("gone{index:03}"))?, rich("x")));
+            records.push((name(format!("m{index:03}"))?, record(index)));
+            records.push((name(format!("gone{index:03}"))?, record(index)));
         }
         on.put_all(records).await?;
-        let filter = Filter::everything().provider(format!("round{round}"));
+        let filter = match round {
+            3 => Filter::everything().expiring_before(Timestamp::from_unix_seconds(2_000)),
+            _ => Filter::everything().provider(format!("round{round}")),
+        };
         let (mut listed, mut after) = (Vec::new(), None);
         for turn in 0.. {
             ensure!(turn < 1_000, "{} does not end: there is a next page after 1,000 pages", pages(&filter, 5));
@@ -46,12 +55,16 @@ pub async fn pages_are_stable_under_writes(on: Arc<TestedStorage>) -> PropertyRe
             after = Some(next);
             for index in (0..created).filter(|_| turn < 30) {
                 let prefix = ["a", "z", "m0"][index];
-                on.storage().put(&name(format!("{prefix}new{turn}"))?, &rich("x"), Precondition::Always).await?;
+                on.storage().put(&name(format!("{prefix}new{turn}"))?, &record(turn), Precondition::Always).await?;
             }
             for index in (0..deleted).map(|index| turn * deleted + index) {
                 on.storage().delete(&name(format!("gone{index:03}"))?, None).await?;
             }
-            on.storage().put(&name(format!("m{:03}", turn * 7 % 40))?, &rich("again"), Precondition::Always).await?;
+            for index in [turn * 7 % 40, (turn * 7 + 20) % 40] {
+                on.storage()
+                    .put(&name(format!("m{index:03}"))?, &record(index + turn + 1), Precondition::Always)
+                    .await?;
+            }
         }
         for index in 0..40 {
             let key = name(format!("m{index:03}"))?;

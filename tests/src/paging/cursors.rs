@@ -1,9 +1,12 @@
 //! A cursor is a position in the order of keys, whatever the next call is and whether the record at the position still exists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use oauth_dance_core::{Cursor, Entry, Filter, PageRequest, Precondition, Record, StorageError, TokenKey, Version};
+use oauth_dance_core::{
+    Cursor, Entry, Filter, PageRequest, Precondition, Record, StorageError, Timestamp, TokenKey, Version,
+};
 
 use crate::calls::{Call, pages};
 use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
@@ -24,10 +27,11 @@ pub async fn foreign_cursors_are_refused(on: Arc<TestedStorage>) -> PropertyResu
         vec![0],
         vec![0xff],
         vec![0; 3],
-        vec![0xff; 16],
+        // The lengths are those of no number and no hash, which may be positions.
+        vec![0xff; 19],
         vec![0xff; 61],
         b"null".to_vec(),
-        b"'; DROP TABLE tokens; --".to_vec(),
+        b"'; DROP TABLE tokens; -- ".to_vec(),
     ];
     for bytes in made_up {
         let after = Some(Cursor::from_bytes(bytes.clone()));
@@ -56,13 +60,19 @@ pub async fn foreign_cursors_are_refused(on: Arc<TestedStorage>) -> PropertyResu
 pub async fn a_list_continues_from_any_cursor(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let handles = on.recorded_handles(2).await?;
-    let keys: Vec<_> = (0..12).map(|index| key(&format!("user{index:02}"))).collect::<PropertyResult<_>>()?;
+    let alice = key("alice")?;
+    let account = |index| Ok(alice.clone().with_account(format!("account{index:02}"))?);
+    let keys: Vec<_> = (0..12).map(account).collect::<PropertyResult<_>>()?;
     for key in &keys {
         handles[0].put(key, &rich("x"), Precondition::Always).await?;
     }
+    // Each of them may use another index, and all of them match every record.
+    let mine = Filter::everything().tenant(None).user("alice");
+    let soon = Filter::everything().expiring_before(Timestamp::from_unix_seconds(253_402_300_799));
+    let filters = [Filter::everything(), mine.clone(), mine, soon, Filter::everything().provider("github")];
     let (mut listed, mut after) = (Vec::new(), None);
     for turn in 0..100 {
-        let filter = if turn % 3 == 2 { Filter::everything().provider("github") } else { Filter::everything() };
+        let filter = filters[turn % filters.len()].clone();
         let page = handles[turn % 2].list(&filter, PageRequest { after, limit: 1 + turn % 3 }).await?;
         for entry in page.entries {
             // Everything that was listed is deleted, including the record at the position of the cursor.
@@ -82,7 +92,8 @@ pub async fn a_list_continues_from_any_cursor(on: Arc<TestedStorage>) -> Propert
 
 /// A cursor is valid for any filter and limit, whether or not the record at its position matches the filter.
 ///
-/// Continues a list without a filter with each of several filters, from every position.
+/// Continues a list with each of several filters, from every position of a list without a filter and of one with a filter
+/// on the expiry, which may use another index.
 pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let mut keys = Vec::new();
@@ -93,8 +104,15 @@ pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> Propert
         }
     }
     keys.sort();
-    on.put_all(keys.iter().map(|key| (key.clone(), rich("x"))).collect()).await?;
+    // The order of the expiries is not that of the keys.
+    let expiry = |index: usize| Some(Timestamp::from_unix_seconds(1_000 + index as u64 * 7 % 5));
+    let records: BTreeMap<_, _> = keys.iter().cloned().enumerate().map(|(index, key)| (key, expiry(index))).collect();
+    let record = |key: &TokenKey| rich("x").with_expires_at(records.get(key).copied().flatten());
+    on.put_all(keys.iter().map(|key| (key.clone(), record(key))).collect()).await?;
+    let expiring = Filter::everything().expiring_before(Timestamp::from_unix_seconds(2_000));
     let filters = [
+        Filter::everything(),
+        Filter::everything().expiring_before(Timestamp::from_unix_seconds(1_003)),
         Filter::everything().user("bob"),
         Filter::everything().provider("github"),
         Filter::everything().tenant(None),
@@ -102,31 +120,40 @@ pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> Propert
         Filter::everything().tenant(None).user("alice").provider("google"),
         Filter::everything().user("no such"),
     ];
-    let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &rich("x"));
-    let (mut before, mut after) = (BTreeSet::new(), None);
-    for turn in 0.. {
-        ensure!(turn < 100, "list(pages of 1) does not end: there is a next page after 100 pages");
-        let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 1 }).await?;
-        before.extend(page.entries.into_iter().map(|entry| entry.key));
-        let Some(next) = page.next else { break };
-        for filter in &filters {
-            let limit = 1 + turn % 3;
-            let (mut listed, mut later) = (Vec::new(), Some(next.clone()));
-            for _ in 0..100 {
-                let page = on.storage().list(filter, PageRequest { after: later, limit }).await?;
-                listed.extend(page.entries.into_iter().map(|entry| entry.key));
-                later = page.next;
-                if later.is_none() {
-                    break;
-                }
+    let entry = |key: &TokenKey| Entry::new(key.clone(), Version::from_bytes([0; 16]), &record(key));
+    for (first, filters) in [(Filter::everything(), &filters[..]), (expiring, &filters[..3])] {
+        let (mut before, mut after) = (BTreeSet::new(), None);
+        for turn in 0.. {
+            let list = pages(&first, 1);
+            ensure!(turn < 100, "{list} does not end: there is a next page after 100 pages");
+            let page = on.storage().list(&first, PageRequest { after, limit: 1 }).await?;
+            before.extend(page.entries.into_iter().map(|entry| entry.key));
+            let Some(next) = page.next else { break };
+            for filter in filters {
+                let limit = 1 + turn % 3;
+                let listed = list_from(&on, filter, &next, limit).await?;
+                let wanted = keys.iter().filter(|key| filter.matches(&entry(key)) && !before.contains(*key));
+                let what = format!("{} from a cursor of {list}", pages(filter, limit));
+                keys_are_listed(listed, &wanted.cloned().collect::<Vec<_>>(), &what)?;
             }
-            let wanted = keys.iter().filter(|key| filter.matches(&entry(key)) && !before.contains(*key));
-            let what = format!("{} from a cursor of a list without a filter", pages(filter, limit));
-            keys_are_listed(listed, &wanted.cloned().collect::<Vec<_>>(), &what)?;
+            after = Some(next);
         }
-        after = Some(next);
     }
     Ok(())
+}
+
+/// The keys on all pages after this cursor.
+async fn list_from(on: &TestedStorage, filter: &Filter, after: &Cursor, limit: usize) -> PropertyResult<Vec<TokenKey>> {
+    let (mut listed, mut after) = (Vec::new(), Some(after.clone()));
+    for _ in 0..100 {
+        let page = on.storage().list(filter, PageRequest { after, limit }).await?;
+        listed.extend(page.entries.into_iter().map(|entry| entry.key));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(listed)
 }
 
 /// A list continues after any key: long keys, keys of any characters, and keys that read the same when their parts are
@@ -151,6 +178,13 @@ pub async fn a_list_continues_after_any_key(on: Arc<TestedStorage>) -> PropertyR
         keys.insert(key(text)?);
         keys.insert(TokenKey::new(text, "kim")?);
     }
+    // Sorted in another order by a language, without regard to case, by their lengths, or as numbers.
+    for text in ["A", "b", "C", "Z", "_", "a b", "ab", "aB", "Ab", "9", "10", "1e2", "e", "\u{e9}f", "f"] {
+        keys.insert(key(text)?);
+        keys.insert(TokenKey::new(text, "kim")?);
+        keys.insert(key("kim")?.with_tenant(text)?);
+        keys.insert(key("kim")?.with_account(text)?);
+    }
     let mut wanted = Vec::new();
     for key in keys {
         match on.storage().put(&key, &Record::new("x"), Precondition::Always).await {
@@ -159,7 +193,7 @@ pub async fn a_list_continues_after_any_key(on: Arc<TestedStorage>) -> PropertyR
             Err(error) => return Err(error.into()),
         }
     }
-    for limit in [1, 2, 3] {
+    for limit in [1, 3] {
         let listed = list_all(on.storage().as_ref(), &Filter::everything(), limit).await?;
         let listed = listed.into_iter().map(|entry| entry.key).collect();
         keys_are_listed(listed, &wanted, &pages(&Filter::everything(), limit))?;
@@ -169,7 +203,8 @@ pub async fn a_list_continues_after_any_key(on: Arc<TestedStorage>) -> PropertyR
 
 /// A list continues after a record whose retention has ended since it was listed, whether or not it was purged.
 ///
-/// Takes a cursor at every position, lets every second record expire, and continues from each cursor.
+/// Takes a cursor at every position, lets every second record expire, and continues from each cursor, also after most of a
+/// day.
 pub async fn a_list_continues_after_an_expired_record(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_list()?;
     let one = on.units(1).await?;
@@ -194,20 +229,15 @@ pub async fn a_list_continues_after_an_expired_record(on: Arc<TestedStorage>) ->
         seen.push(so_far);
     }
     on.pass(13).await?;
-    for is_purged in [false, true] {
-        if is_purged {
-            on.storage().purge(usize::MAX).await?;
+    for step in ["expired", "purged", "old"] {
+        match step {
+            "purged" => drop(on.storage().purge(usize::MAX).await?),
+            // The other records are retained for a day.
+            "old" if on.can_move_time().await? => on.advance(Duration::from_secs(80_000)).await?,
+            _ => {}
         }
-        for (after, before) in cursors.iter().zip(&seen) {
-            let (mut listed, mut after) = (Vec::new(), after.clone());
-            for _ in 0..100 {
-                let page = on.storage().list(&Filter::everything(), PageRequest { after, limit: 3 }).await?;
-                listed.extend(page.entries.into_iter().map(|entry| entry.key));
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
-            }
+        for (after, before) in cursors.iter().flatten().zip(&seen[1..]) {
+            let listed = list_from(&on, &Filter::everything(), after, 3).await?;
             let wanted: Vec<_> = live.iter().filter(|key| !before.contains(*key)).cloned().collect();
             let what = format!("list from a cursor, {:?} later and after records have expired", on.now() - begun);
             keys_are_listed(listed, &wanted, &what)?;
