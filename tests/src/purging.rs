@@ -25,10 +25,14 @@ const TRIES: usize = 4;
 /// A storage whose server removes expired records by itself may return 0 every time.
 pub async fn purge_removes_only_expired_records(on: Arc<TestedStorage>) -> PropertyResult {
     let long = on.units(600).await?;
+    // The same users have live records too: with another provider, and with another account.
+    let past = |index: usize| key(&format!("user{index}"));
+    let live = |index: usize| PropertyResult::Ok(TokenKey::new("google", format!("user{index}"))?);
+    let plain = |index: usize| PropertyResult::Ok(past(index)?.with_account("work")?);
     for index in 0..12 {
-        on.storage().put(&key(&format!("past{index}"))?, &retained_for("x", ZERO), Precondition::Always).await?;
-        on.storage().put(&key(&format!("live{index}"))?, &retained_for("x", long), Precondition::Always).await?;
-        on.storage().put(&key(&format!("plain{index}"))?, &Record::new("x"), Precondition::Always).await?;
+        on.storage().put(&past(index)?, &retained_for("x", ZERO), Precondition::Always).await?;
+        on.storage().put(&live(index)?, &retained_for("x", long), Precondition::Always).await?;
+        on.storage().put(&plain(index)?, &Record::new("x"), Precondition::Always).await?;
     }
     let mut purged = 0;
     for limit in [5, 1, 5, 5, 100, 100] {
@@ -40,12 +44,11 @@ pub async fn purge_removes_only_expired_records(on: Arc<TestedStorage>) -> Prope
     ensure!(purged <= 12, "all calls of purge together returned {purged}, but only 12 records had expired");
     ensure_eq!(on.storage().purge(100).await?, 0, "purge(100) while no record has expired");
     for index in 0..12 {
-        for user in ["live", "plain"] {
-            let key = key(&format!("{user}{index}"))?;
-            let why = if user == "plain" { "has no retention" } else { "is far from the end of its retention" };
+        for (key, why) in [(plain(index)?, "has no retention"), (live(index)?, "is far from the end of its retention")]
+        {
             ensure!(is_there(&on, &key).await?, "{} after a purge is None, but the record {why}", Call::get(&key));
         }
-        let past = key(&format!("past{index}"))?;
+        let past = past(index)?;
         ensure!(
             !is_there(&on, &past).await?,
             "{} after a purge returns a record with a retention of zero",
@@ -89,17 +92,17 @@ pub async fn purge_accepts_every_limit(on: Arc<TestedStorage>) -> PropertyResult
 pub async fn purge_spares_live_records_of_any_retention(on: Arc<TestedStorage>) -> PropertyResult {
     let can_move_time = on.can_move_time().await?;
     let retentions = [3, 4, 5, 10, 30, 59, 60, 61, 300, 3_600, 86_400];
-    for seconds in retentions {
+    for (seconds, limit) in retentions.into_iter().zip([usize::MAX, 100, 1].into_iter().cycle()) {
         let key = key(&format!("{seconds} s"))?;
         let begun = on.now();
         let retention = Duration::from_secs(seconds);
         on.storage().put(&key, &retained_for("x", retention), Precondition::Always).await?;
-        on.storage().purge(usize::MAX).await?;
+        on.storage().purge(limit).await?;
         lives(&on, &key, begun, retention).await?;
         if can_move_time {
             // Two seconds before the end, because clocks may count whole seconds.
             on.advance(retention - Duration::from_secs(2)).await?;
-            on.storage().purge(usize::MAX).await?;
+            on.storage().purge(limit).await?;
             lives(&on, &key, begun, retention).await?;
         }
     }
@@ -242,6 +245,8 @@ pub async fn a_dropped_purge_does_not_stop_later_ones(on: Arc<TestedStorage>) ->
         number += 3;
         number
     };
+    let live = key("live")?;
+    on.storage().put(&live, &rich("x"), Precondition::Always).await?;
     expired(next()).await?;
     let usual = on.storage().purge(100).await?;
     for turn in on.rounds(24, Duration::from_millis(300)).await? {
@@ -261,6 +266,7 @@ pub async fn a_dropped_purge_does_not_stop_later_ones(on: Arc<TestedStorage>) ->
             "turn {turn}: purge(100) after a dropped one removed {removed} of 3 expired records, instead of {usual}"
         );
     }
+    ensure!(is_there(&on, &live).await?, "{} after dropped purges is None, but the record is live", Call::get(&live));
     Ok(())
 }
 
@@ -296,16 +302,17 @@ pub async fn purge_spares_records_written_meanwhile(on: Arc<TestedStorage>) -> P
 pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<TestedStorage>) -> PropertyResult {
     on.needs_atomic()?;
     let key = key("alice")?;
-    let handles = on.handles(2).await?;
+    let handles = on.patient_handles(2).await?;
     let listable = on.capabilities().listable;
     for round in on.rounds(1_500, Duration::from_millis(250)).await? {
         handles[0].put(&key, &retained_for("old", ZERO), Precondition::Always).await?;
         let (other, target) = (Arc::clone(&handles[1]), key.clone());
         let reading = tokio::spawn(async move {
             for turn in 0..3 {
-                match (round + turn) % 3 {
+                match (round + turn) % 4 {
                     0 => drop(other.get(&target).await?),
-                    1 if listable => {
+                    1 => drop(other.purge(10).await?),
+                    2 if listable => {
                         let page = oauth_dance_core::PageRequest::default();
                         drop(other.list(&oauth_dance_core::Filter::everything(), page).await?);
                     }
@@ -323,7 +330,7 @@ pub async fn clearing_an_expired_record_spares_a_new_one(on: Arc<TestedStorage>)
         ensure_eq!(
             found,
             Some(version),
-            "round {round}: {} after put over an expired record, concurrent with get, list and delete: the version",
+            "round {round}: {} after put over an expired record, concurrent with other calls: the version",
             Call::get(&key)
         );
     }

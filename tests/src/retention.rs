@@ -5,6 +5,7 @@
 //! as absent, even if the bytes are still on the medium. A retention is a duration and not an instant, so that no two machines
 //! need to agree on the time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,15 +57,25 @@ pub async fn records_are_hidden_after_their_retention(on: Arc<TestedStorage>) ->
     let (one, many) = (on.units(1).await?, on.units(600).await?);
     on.storage().put(&short, &retained_for("x", one), Precondition::Always).await?;
     on.storage().put(&long, &retained_for("x", many), Precondition::Always).await?;
+    // Empty and large payloads may be stored in another way.
+    let mut others = Vec::new();
+    let sizes = if on.capabilities().request_bound { [0; 4] } else { [0, 5_000, 70_000, 300_000] };
+    for size in BTreeSet::from(sizes.map(|size| on.accepted_length(size))) {
+        let (key, record) = (key(&format!("short {size}"))?, rich(vec![b'x'; size]).with_retain_for(Some(one)));
+        on.storage().put(&key, &record, Precondition::Always).await?;
+        others.push(key);
+    }
     on.pass(13).await?;
-    let get = Call::get(&short);
-    ensure_eq!(on.storage().get(&short).await?, None, "{get}, whose retention of {one:?} has ended");
+    for key in others.iter().chain([&short]) {
+        let get = Call::get(key);
+        ensure_eq!(on.storage().get(key).await?, None, "{get}, whose retention of {one:?} has ended");
+    }
     let found = on.storage().get(&long).await?;
     ensure!(found.is_some(), "{} is None, although its retention of {many:?} has just begun", Call::get(&long));
     if on.capabilities().listable {
         for filter in [Filter::everything(), Filter::everything().tenant(None).user("short")] {
             let listed = list_all(on.storage().as_ref(), &filter, 10).await?;
-            let past: Vec<_> = listed.into_iter().filter(|entry| entry.key == short).collect();
+            let past: Vec<_> = listed.into_iter().filter(|entry| entry.key != long).collect();
             ensure_eq!(past, vec![], "{}: records whose retention has ended", pages(&filter, 10));
         }
     }
@@ -209,12 +220,20 @@ pub async fn retention_is_exact_to_the_second(on: Arc<TestedStorage>) -> Propert
 /// A retention of zero ends immediately: the write replaces the stored record, and the key is then absent.
 ///
 /// Redis rejects an expiry of zero, and a comparison with `<` shows the record until its second ends. Such a write
-/// still returns a version, which never matches.
+/// still returns a version, which never matches. If its condition is not met, it changes nothing.
 pub async fn zero_retention_is_over_at_once(on: Arc<TestedStorage>) -> PropertyResult {
     let zero = retained_for("gone", Duration::ZERO);
     for (name, conditional) in [("Always", false), ("Version", true)] {
         let key = key(name)?;
+        let stale = on.storage().put(&key, &Record::new("stale"), Precondition::Always).await?;
         let before = on.storage().put(&key, &Record::new("before"), Precondition::Always).await?;
+        for when in [Precondition::Absent, Precondition::Version(stale)] {
+            let put = Call::put(&key, &zero, when);
+            let written = on.storage().put(&key, &zero, when).await;
+            ensure_error!(written, StorageError::Conflict, "{put} while {before:?} is stored");
+            let found = on.storage().get(&key).await?.map(|found| found.version);
+            ensure_eq!(found, Some(before), "get after {put}, which was rejected: the version");
+        }
         let when = if conditional { Precondition::Version(before) } else { Precondition::Always };
         let version = on.storage().put(&key, &zero, when).await?;
         let put = Call::put(&key, &zero, when);
@@ -244,9 +263,9 @@ pub async fn zero_retention_is_over_at_once(on: Arc<TestedStorage>) -> PropertyR
 
 /// Long retentions neither overflow nor are shortened: weeks, months, years, and more than any clock counts.
 ///
-/// Tries the limits of 32-bit seconds and milliseconds, the 30 days of memcached, the 400 days of cookies, and the
-/// largest `Duration`. Use saturating arithmetic. A retention that ends after the year 9999 may be treated as
-/// unlimited.
+/// Tries the limits of 32-bit seconds and milliseconds, the 30 days of memcached, the 400 days of cookies, the
+/// largest `Duration`, and records without a retention. Use saturating arithmetic. A retention that ends after the year
+/// 9999 may be treated as unlimited.
 pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> PropertyResult {
     const DAY: u64 = 86_400;
     let can_move_time = on.can_move_time().await?;
@@ -266,8 +285,14 @@ pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> Property
     retentions.extend(huge);
     let begun = on.now();
     let mut passed = 0;
-    for seconds in &retentions {
-        let record = retained_for("x", Duration::from_secs(*seconds));
+    let unlimited = [Record::new("x"), Record::new("").with_expires_at(Some(Timestamp::from_unix_seconds(1_000)))];
+    for (index, record) in unlimited.iter().enumerate() {
+        on.storage().put(&key(&format!("unlimited {index}"))?, record, Precondition::Always).await?;
+    }
+    // The expiry of the token does not limit the retention.
+    for (seconds, expires_at) in retentions.iter().zip([None, Some(Timestamp::from_unix_seconds(1_000))].iter().cycle())
+    {
+        let record = retained_for("x", Duration::from_secs(*seconds)).with_expires_at(*expires_at);
         on.storage().put(&key(&format!("{seconds} s"))?, &record, Precondition::Always).await?;
     }
     for advance in [0, 20 * DAY, 9 * DAY, 11 * DAY, 20 * DAY, 30 * DAY, 300 * DAY] {
@@ -279,6 +304,11 @@ pub async fn long_retentions_do_not_overflow(on: Arc<TestedStorage>) -> Property
             passed += advance;
         }
         on.storage().purge(usize::MAX).await?;
+        for (index, record) in unlimited.iter().enumerate() {
+            let key = key(&format!("unlimited {index}"))?;
+            let found = on.storage().get(&key).await?.map(|found| found.value);
+            ensure_eq!(found, Some(record.clone()), "{} {passed} s after put without a retention", Call::get(&key));
+        }
         for (index, seconds) in retentions.iter().enumerate() {
             let key = key(&format!("{seconds} s"))?;
             let get = Call::get(&key);
