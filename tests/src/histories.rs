@@ -58,9 +58,11 @@ async fn play(on: &Arc<TestedStorage>, most: usize, time: Duration, fault: Optio
         let count = 1 + random.below(2);
         let shared = Arc::new(Shared::default());
         let mut clients = JoinSet::new();
+        // Calls through one handle may share more than those through several.
+        let share = random.below(3) == 0;
         for client in 0..2 + random.below(3) {
             let client = Client {
-                storage: Arc::clone(&handles[client % handles.len()]),
+                storage: Arc::clone(&handles[if share { 0 } else { client % handles.len() }]),
                 keys: keys[..count].to_vec(),
                 shared: Arc::clone(&shared),
                 random: Random(random.next()),

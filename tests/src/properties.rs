@@ -197,6 +197,7 @@ macro_rules! __properties {
                 no_read_is_torn
                 large_writes_exclude_each_other [no_update_is_lost one_creation_wins]
                 reads_do_not_go_back
+                reads_at_once_return_their_own_records [every_part_keeps_keys_apart]
                 keys_do_not_block_each_other;
             duels [map conditions]:
                 one_of_two_creations_wins [one_creation_wins]

@@ -120,6 +120,12 @@ impl TestedStorage {
         Ok(handles.map(|handle| Arc::new(Patient(handle)) as Arc<dyn TokenStorage>).collect())
     }
 
+    /// The storage under test, for a write of a record that another call may still be writing. If it is `Unavailable`, it is
+    /// repeated.
+    pub(crate) fn patient_storage(&self) -> Arc<dyn TokenStorage> {
+        Arc::new(Patient(Arc::clone(&self.storage)))
+    }
+
     async fn open(&self, count: usize) -> PropertyResult<Vec<Arc<dyn TokenStorage>>> {
         let mut handles = vec![self.harness.storage()];
         if self.capabilities().max_age.is_some() {
