@@ -4,6 +4,8 @@
 //! After `Ambiguous` the record has to be read again, because the write may have happened. A wrong kind, or a result such as
 //! `Ok(None)`, turns an outage of seconds into lost tokens or into a login for every user.
 
+mod refusals;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use oauth_dance_core::{
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+pub use self::refusals::{a_full_medium_is_an_error, read_only_is_an_error};
 use crate::calls::Call;
 use crate::cancellation::list_will_agree;
 use crate::harness::Fault;
@@ -64,7 +67,18 @@ pub async fn the_storage_recovers(on: Arc<TestedStorage>) -> PropertyResult {
             let (storage, key) = (Arc::clone(on.storage()), key.clone());
             failing.spawn(async move { storage.get(&key).await });
         }
-        let reads = in_time(&on, failing.join_all()).await?;
+        let (everything, page) = (Filter::everything(), PageRequest::default());
+        let calls = async {
+            tokio::join!(
+                failing.join_all(),
+                // Reads and writes may have pools of their own, which have to recover as well.
+                on.storage().list(&everything, page),
+                on.storage().delete(&key, Some(Version::from_bytes([0; 16]))),
+                on.storage().purge(1),
+            )
+            .0
+        };
+        let reads = in_time(&on, calls).await?;
         let get = Call::get(&key);
         let succeeded = reads.iter().find(|read| read.is_ok());
         ensure!(succeeded.is_none(), "{fault:?}: {get} during the fault is {}", succeeded.show());
@@ -177,20 +191,6 @@ async fn reads_fail(on: &TestedStorage, fault: Fault) -> PropertyResult {
     Ok(())
 }
 
-/// If the server is read-only, every write returns an error, and nothing is lost.
-///
-/// A primary that has become a replica is in this state after a failover. Reads may succeed.
-pub async fn read_only_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
-    refuses_writes(&on, Fault::ReadOnly).await
-}
-
-/// If the medium is full, every write returns an error, and nothing is lost.
-///
-/// A delete may succeed, because it needs no space on some media. A record must not be truncated to what fits.
-pub async fn a_full_medium_is_an_error(on: Arc<TestedStorage>) -> PropertyResult {
-    refuses_writes(&on, Fault::Full).await
-}
-
 /// During the fault, every call of every kind returns an error that fits.
 async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResult {
     let (alice, missing, bob, carol) = (key("alice")?, key("missing")?, key("bob")?, key("carol")?);
@@ -246,7 +246,7 @@ async fn every_call_fails(on: Arc<TestedStorage>, fault: Fault) -> PropertyResul
             }
         }
     }
-    Ok(())
+    works(&on).await
 }
 
 /// Requests for first and later pages, with and without filters.
@@ -297,71 +297,6 @@ pub(crate) async fn purges(on: &TestedStorage) -> PropertyResult<bool> {
         }
     }
     Ok(removed > 0)
-}
-
-/// During the fault, every write returns an error. Afterwards, nothing has changed.
-async fn refuses_writes(on: &TestedStorage, fault: Fault) -> PropertyResult {
-    let (alice, bob, carol) = (key("alice")?, key("bob")?, key("carol")?);
-    let version = on.storage().put(&alice, &rich("before"), Precondition::Always).await?;
-    let carols = on.storage().put(&carol, &rich("before"), Precondition::Always).await?;
-    on.harness().inject(fault).await?;
-    let large = Record::new(vec![b'x'; on.capabilities().max_payload.unwrap_or(100_000).min(100_000)]);
-    let written = in_time(on, on.storage().put(&alice, &large, Precondition::Version(version))).await?;
-    let created = in_time(on, on.storage().put(&bob, &large, Precondition::Absent)).await?;
-    let replaced = in_time(on, on.storage().put(&alice, &large, Precondition::Always)).await?;
-    let deleted = in_time(on, on.storage().delete(&carol, None)).await?;
-    let (missing, stale) = (key("missing")?, Version::random());
-    let nothing = in_time(on, on.storage().delete(&missing, None)).await?;
-    let other = in_time(on, on.storage().delete(&alice, Some(stale))).await?;
-    let read = in_time(on, on.storage().get(&alice)).await?;
-    let listed = match on.capabilities().listable {
-        true => in_time(on, on.storage().list(&Filter::everything(), PageRequest::default()))
-            .await?
-            .map(|page| page.entries.len()),
-        false => Ok(1),
-    };
-    heal(on).await?;
-    let puts = [
-        (Call::put(&alice, &large, Precondition::Version(version)), written),
-        (Call::put(&bob, &large, Precondition::Absent), created),
-        (Call::put(&alice, &large, Precondition::Always), replaced),
-    ];
-    for (put, result) in puts {
-        match result {
-            Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }) => {}
-            other => return Err(Stop::failed(format_args!("{fault:?}: {put} is {}", other.show()))),
-        }
-    }
-    ensure!(!matches!(read, Ok(None)), "{fault:?}: {} of a stored record is None", Call::get(&alice));
-    ensure!(!matches!(listed, Ok(0)), "{fault:?}: list is empty, although 2 records are stored");
-    let left = on.storage().get(&carol).await?.map(|found| found.version);
-    match (&deleted, left) {
-        (Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }), Some(found))
-            if found == carols => {}
-        (Ok(true), None) if fault == Fault::Full => {}
-        _ => {
-            let left = if left.is_some() { "still stored" } else { "deleted" };
-            let delete = Call::delete(&carol, None);
-            return Err(Stop::failed(format_args!(
-                "{fault:?}: {delete} is {}, and the record is {left}",
-                deleted.show()
-            )));
-        }
-    }
-    for (delete, result) in [(Call::delete(&missing, None), nothing), (Call::delete(&alice, Some(stale)), other)] {
-        let right =
-            matches!(result, Ok(false) | Err(StorageError::Unavailable { .. } | StorageError::Misconfigured { .. }));
-        ensure!(right, "{fault:?}: {delete}, which has nothing to delete, is {}", result.show());
-    }
-    let found = on.storage().get(&alice).await?.map(|found| (found.version, found.value.payload));
-    ensure_eq!(found, Some((version, b"before".to_vec())), "{} after the fault {fault:?}", Call::get(&alice));
-    let get = Call::get(&bob);
-    ensure_eq!(
-        on.storage().get(&bob).await?,
-        None,
-        "{get} after the fault {fault:?}, during which its put was rejected"
-    );
-    works(on).await
 }
 
 /// The result of a call agrees with whether the record has changed.
@@ -439,12 +374,16 @@ pub(crate) async fn responds(on: &TestedStorage, since: &str) -> PropertyResult 
     Ok(())
 }
 
-/// The storage can write, read and delete.
+/// The storage can write, read, list, delete and purge.
 pub(crate) async fn works(on: &TestedStorage) -> PropertyResult {
     let key = key("works")?;
     let version = on.storage().put(&key, &rich("x"), Precondition::Always).await?;
     let get = Call::get(&key);
     ensure!(on.storage().get(&key).await?.is_some(), "{get} after the fault and after put is None");
+    if on.capabilities().listable {
+        on.storage().list(&Filter::everything(), PageRequest::default()).await?;
+    }
+    on.storage().purge(1).await?;
     let delete = Call::delete(&key, Some(version));
     ensure_eq!(on.storage().delete(&key, Some(version)).await?, true, "{delete} after the fault");
     Ok(())

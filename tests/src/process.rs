@@ -41,22 +41,24 @@
 
 mod refreshes;
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oauth_dance_core::{Precondition, Record, TokenStorage, Version, Versioned};
+use oauth_dance_core::{Entry, Filter, Precondition, Record, TokenStorage, Version, Versioned};
 use tokio::task::JoinHandle;
 
 pub use refreshes::each_refresh_token_is_redeemed_once;
 
 use crate::calls::Call;
+use crate::listing::are_listed;
 use crate::outcome::{PropertyResult, Stop, ensure, ensure_eq};
 use crate::races::{count, count_up};
 use crate::show::Show as _;
 use crate::survival::{KINDS, LARGE, is_unchanged, record, write_kind};
-use crate::tested_storage::{TestedStorage, key};
+use crate::tested_storage::{TestedStorage, key, list_all};
 
 /// The environment variable with the job of the other process.
 const JOB: &str = "OAUTH_DANCE_CONFORMANCE_JOB";
@@ -210,6 +212,7 @@ async fn every_kind_survives_a_kill(on: &TestedStorage, run: usize, writes: usiz
         acknowledged.len()
     );
     let storage = on.harness().reopen().await?;
+    let (mut keys, mut entries) = (BTreeSet::new(), Vec::new());
     for (number, version) in acknowledged.into_iter().enumerate() {
         let key = key(&format!("run {run}, kind {number}"))?;
         let version = version.map(|version| Version::from_bytes(version.to_be_bytes()));
@@ -218,6 +221,13 @@ async fn every_kind_survives_a_kill(on: &TestedStorage, run: usize, writes: usiz
         let done = if stored.is_some() { "written" } else { "deleted" };
         let what = format!("{} after the kill of the process that has {done} it", Call::get(&key));
         is_unchanged(found.as_ref(), stored.as_ref(), (Duration::ZERO, on.now() - begun), &what)?;
+        entries.extend(stored.map(|stored| Entry::new(key.clone(), stored.version, &stored.value)));
+        keys.insert(key);
+    }
+    if on.capabilities().listable {
+        let mut listed = list_all(storage.as_ref(), &Filter::everything(), 100).await?;
+        listed.retain(|entry| keys.contains(&entry.key));
+        are_listed(&listed, &entries, "list after the kill of the process that has written the records")?;
     }
     Ok(())
 }

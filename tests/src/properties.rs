@@ -183,6 +183,7 @@ macro_rules! __properties {
             survival [map]:
                 acknowledged_writes_survive_a_restart
                 acknowledged_writes_survive_a_server_crash
+                a_version_is_void_after_a_crash [a_version_is_void_after_a_delete a_version_is_void_after_its_retention]
                 acknowledged_writes_survive_a_failover;
             repeats [map an_error_means_old_or_new]:
                 a_repeated_call_does_not_meet_its_own_effect
