@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use bench::busy::Busy;
 use bench::tuned::Tuned;
+use bench::unusual::{Storage, Unusual};
 use bench::{Bench, Front, Server};
-use oauth_dance_conformance::{Fault, Harness, HarnessResult, PROPERTIES, async_trait, run_all};
+use oauth_dance_conformance::{Fault, Harness, HarnessResult, PROPERTIES, Report, Stop, async_trait, run_all};
 use oauth_dance_core::{Cache, MemoryStorage, TokenKey, TokenStorage, Tokens};
 
 /// The reference, with one line and on the system's clock.
@@ -169,6 +170,28 @@ fn a_storage_that_rejects_contending_writes_passes() {
     let report =
         run_all("busy", || async { Ok(Bench::new(|server| Arc::new(Busy::new(server))).with_long_time_limit()) });
     assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
+}
+
+#[test]
+fn a_storage_that_scans_in_an_order_of_its_own_passes() {
+    passes(|server| Arc::new(Storage(Unusual::Scans, server)));
+}
+
+#[test]
+fn a_storage_with_a_limit_beyond_any_memory_passes() {
+    let report = passes(|server| Arc::new(Storage(Unusual::HasAHugeLimit, server)));
+    assert!(matches!(report.outcome("too_large_is_refused"), Some(Err(Stop::NotApplicable(_)))));
+}
+
+#[test]
+fn a_storage_that_rejects_a_write_beside_a_dropped_one_passes() {
+    passes(|server| Arc::new(Storage(Unusual::WritesInTasks, server)));
+}
+
+fn passes(front: Front) -> Report {
+    let report = run_all("unusual", move || async move { Ok(Bench::new(front).with_long_time_limit()) });
+    assert!(report.failed().is_empty() && report.skipped().is_empty(), "{report}");
+    report
 }
 
 fn tuned(server: Server, millis: u64, limit: Option<usize>) -> Arc<dyn TokenStorage> {

@@ -4,7 +4,10 @@
 pub(crate) mod busy;
 #[allow(dead_code, reason = "not every test needs it")]
 pub(crate) mod tuned;
+#[allow(dead_code, reason = "not every test needs it")]
+pub(crate) mod unusual;
 
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -120,6 +123,7 @@ pub(crate) struct Server {
     /// How many calls a failover has cost so far.
     missed: Arc<AtomicU64>,
     log: Arc<Mutex<String>>,
+    shared: Arc<Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>>,
 }
 
 impl Server {
@@ -132,6 +136,14 @@ impl Server {
     #[allow(dead_code, reason = "most storages have one server")]
     pub(crate) fn other_database(&self) -> Self {
         Self { memory: self.other.clone(), other: self.memory.clone(), ..self.clone() }
+    }
+
+    /// Other state on the server, which all handles share. There is one value of each type.
+    #[allow(dead_code, reason = "correct storages have no other state")]
+    pub(crate) fn shared<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut shared = self.shared.lock().unwrap();
+        let value = Arc::clone(shared.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default())));
+        value.downcast().unwrap()
     }
 
     /// The server's clock.

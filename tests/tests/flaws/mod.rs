@@ -2,12 +2,16 @@
 //! have to detect the flaw.
 
 pub(crate) mod caches;
+pub(crate) mod confusions;
 pub(crate) mod dropped;
 pub(crate) mod durability;
 pub(crate) mod expiry;
 pub(crate) mod faults;
 pub(crate) mod further;
+pub(crate) mod indexes;
 pub(crate) mod keys;
+pub(crate) mod large;
+pub(crate) mod lifetimes;
 pub(crate) mod lists;
 pub(crate) mod partial;
 pub(crate) mod payloads;
@@ -154,7 +158,8 @@ pub(crate) fn cases() -> impl Iterator<Item = &'static Case> {
         durability::CASES,
         further::CASES,
     ];
-    first.into_iter().chain(second).flatten()
+    let third = [large::CASES, indexes::CASES, confusions::CASES, lifetimes::CASES];
+    first.into_iter().chain(second).chain(third).flatten()
 }
 
 /// Gives other tasks the chance to run in between.
