@@ -73,9 +73,6 @@ fn statuses(table: &TableName, applied: Vec<Applied>) -> Vec<Status> {
 
 /// Builds the script, which takes a lock and then applies the pending migrations. The bookkeeping table has the columns
 /// that sqlx expects.
-///
-/// A name without a schema means the first table of the `search_path`. A new table is created in its first schema, which
-/// may be another one. No table is created if there is one already, because the new one would hide it.
 fn script(table: &TableName) -> String {
     let bookkeeping = table.bookkeeping();
     let schema = table.schema().map(|schema| {
@@ -86,14 +83,9 @@ fn script(table: &TableName) -> String {
     });
     let mut steps = schema.unwrap_or_default();
     steps.push_str(&format!(
-        "IF to_regclass('{bookkeeping}') IS NULL THEN
-            IF to_regclass('{table}') IS NOT NULL THEN
-                RAISE duplicate_table USING MESSAGE = 'the table {table} exists, but no migration is recorded';
-            END IF;
-            CREATE TABLE {bookkeeping} (
-                version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL DEFAULT now(),
-                success boolean NOT NULL, checksum bytea NOT NULL, execution_time bigint NOT NULL);
-        END IF;"
+        "CREATE TABLE IF NOT EXISTS {bookkeeping} (
+            version bigint PRIMARY KEY, description text NOT NULL, installed_on timestamptz NOT NULL DEFAULT now(),
+            success boolean NOT NULL, checksum bytea NOT NULL, execution_time bigint NOT NULL);"
     ));
     for migration in Dialect::Postgres.migrations() {
         let migration = migration.to_sqlx(table);

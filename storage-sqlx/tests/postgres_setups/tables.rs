@@ -1,7 +1,6 @@
-//! Other tables with the same name, partitions, and other names of the same table.
+//! Partitions, other tables with the same name, and other names of the same table.
 
 use oauth_dance_core::{Precondition, Record, TokenStorage as _};
-use oauth_dance_sqlx::MigrationState;
 
 use crate::cases::key;
 use crate::database::{Database, advice, works};
@@ -56,30 +55,6 @@ async fn purge_of_a_partitioned_table_removes_no_other_record() {
         assert!(storage.get(&key("alice")).await.unwrap().is_some());
         storage.close().await;
         database.execute("DROP TABLE oauth_dance_tokens, whole, _oauth_dance_tokens_migrations").await;
-    }
-    database.remove().await;
-}
-
-/// A schema that precedes that of the table in the `search_path` is created later, such as `"$user"` in the default path.
-#[tokio::test]
-async fn migration_hides_no_table_behind_a_new_one() {
-    let Some(database) = Database::new().await else { return };
-    let [owner, _] = database.both().await;
-    owner.migrate().await.unwrap();
-    owner.put(&key("alice"), &Record::new("x"), Precondition::Always).await.unwrap();
-    database.execute("CREATE SCHEMA earlier").await;
-    database.set("search_path = earlier, public").await;
-    for storage in database.both().await {
-        database.execute("DELETE FROM public._oauth_dance_tokens_migrations WHERE version = 2").await;
-        storage.migrate().await.unwrap();
-        assert!(storage.migrations().await.unwrap().iter().all(|known| known.state == MigrationState::Applied));
-        assert!(storage.get(&key("alice")).await.unwrap().is_some());
-    }
-    // The files were run by hand, and nothing was recorded.
-    database.execute("DROP TABLE public._oauth_dance_tokens_migrations").await;
-    for storage in database.both().await {
-        assert!(advice(storage.migrate().await).contains("another table"));
-        assert!(storage.get(&key("alice")).await.unwrap().is_some());
     }
     database.remove().await;
 }
