@@ -133,6 +133,8 @@ pub use storage::{Capabilities, Cursor, Entry, Filter, Page, PageRequest, Precon
 pub use time::{Clock, Timestamp};
 pub use token::{Extra, OAuth1Token, OAuth2Token, Subject, Token};
 pub use tokens::{ResealFailure, ResealReport, Tokens};
+#[doc(hidden)]
+pub use wire::is_nested_at_most;
 pub use wrapped_key::WrappedKey;
 
 /// Compiles the example of the README.

@@ -146,14 +146,14 @@ enum TokenOut<'a> {
 
 /// Writes the members that can be read again. One that is nested too deeply would make the token unreadable.
 fn readable<S: Serializer>(extra: &Map<String, Value>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(extra.iter().filter(|(_, value)| has_at_most(MAX_DEPTH, value)))
+    serializer.collect_map(extra.iter().filter(|(_, value)| is_nested_at_most(MAX_DEPTH, value)))
 }
 
 /// Whether a value is nested at most this deep.
-fn has_at_most(levels: usize, value: &Value) -> bool {
+pub fn is_nested_at_most(levels: usize, value: &Value) -> bool {
     match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| has_at_most(levels - 1, item)),
-        Value::Object(members) => levels > 0 && members.values().all(|member| has_at_most(levels - 1, member)),
+        Value::Array(items) => levels > 0 && items.iter().all(|item| is_nested_at_most(levels - 1, item)),
+        Value::Object(members) => levels > 0 && members.values().all(|member| is_nested_at_most(levels - 1, member)),
         _ => true,
     }
 }

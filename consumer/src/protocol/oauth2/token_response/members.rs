@@ -4,7 +4,7 @@
 //! the token is. If there are several tokens and no indication which one is meant, none is taken: with the wrong one, the
 //! application would act as someone else, such as the bot of a workspace.
 
-use oauth_dance_core::Secret;
+use oauth_dance_core::{Secret, is_nested_at_most};
 use serde_json::{Map, Value};
 
 use super::Expectations;
@@ -76,7 +76,7 @@ impl Found {
             Some(Value::Object(members)) => std::mem::take(members),
             _ => Map::new(),
         };
-        extra.retain(|_, value| has_at_most(MAX_NESTING, value));
+        extra.retain(|_, value| is_nested_at_most(MAX_NESTING, value));
         let members = Members { token, beside, extra };
         if path.is_some() { Self::One(members) } else { Self::None(members) }
     }
@@ -256,15 +256,6 @@ pub(super) fn text_of(value: &Value) -> Option<String> {
             _ => None,
         }),
         _ => None,
-    }
-}
-
-/// Whether a value is nested at most this deep.
-fn has_at_most(levels: usize, value: &Value) -> bool {
-    match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| has_at_most(levels - 1, item)),
-        Value::Object(members) => levels > 0 && members.values().all(|member| has_at_most(levels - 1, member)),
-        _ => true,
     }
 }
 
