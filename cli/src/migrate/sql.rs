@@ -33,7 +33,8 @@ pub(super) fn script(dialect: Dialect, table: &TableName, after: i64) -> String 
             ),
         );
     }
-    script.push_str(dialect.end());
+    // MySQL commits a change of a table by itself, but the server may have `autocommit = 0`.
+    script.push_str("\nCOMMIT;\n");
     script
 }
 
@@ -56,14 +57,6 @@ impl Dialect {
             Self::Sqlite => "-- Run it with: sqlite3 -bail FILE\n\nBEGIN IMMEDIATE;\n",
             Self::Postgres => "-- Run it with: psql --set ON_ERROR_STOP=1\n\nBEGIN;\n",
             Self::Mysql => "-- Run it with: mariadb DATABASE, or mysql DATABASE\n",
-        }
-    }
-
-    fn end(self) -> &'static str {
-        match self {
-            Self::Sqlite | Self::Postgres => "\nCOMMIT;\n",
-            // The server may have `autocommit = 0`.
-            Self::Mysql => "\nCOMMIT;\n",
         }
     }
 
