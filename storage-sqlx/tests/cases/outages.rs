@@ -24,6 +24,28 @@ pub trait Remote: Database {
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A storage that cannot open a second connection uses the one that another call returns. That call waits for a lock until
+/// `release`.
+#[allow(dead_code, reason = "not every test has such a limit")]
+pub async fn returned_connection_is_used(
+    storage: &impl TokenStorage,
+    release: impl Future<Output = ()>,
+    most: Duration,
+) {
+    let alice = key("alice");
+    let start = Instant::now();
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        release.await;
+    };
+    let record = Record::new("x");
+    let slow = storage.put(&alice, &record, Precondition::Always);
+    let (slow, fast, ()) = tokio::join!(slow, storage.get(&alice), release);
+    slow.unwrap();
+    assert!(fast.unwrap().is_some());
+    assert!(start.elapsed() < most, "{:?}", start.elapsed());
+}
+
 async fn behind_proxy<R: Remote>(database: &R) -> (Proxy, R::Storage) {
     ready(database).await;
     let (proxy, url) = Proxy::before(&database.url()).await;
