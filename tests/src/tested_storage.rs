@@ -8,7 +8,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use oauth_dance_core::{Capabilities, Entry, Filter, PageRequest, Precondition, Record, TokenKey, TokenStorage};
+use oauth_dance_core::{
+    Capabilities, Cursor, Entry, Filter, PageRequest, Precondition, Record, TokenKey, TokenStorage,
+};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -342,7 +344,17 @@ pub(crate) fn retained_for(payload: impl Into<Vec<u8>>, time: Duration) -> Recor
 
 /// The entries of all pages of a list.
 pub(crate) async fn list_all(storage: &dyn TokenStorage, filter: &Filter, limit: usize) -> PropertyResult<Vec<Entry>> {
-    let (mut entries, mut after) = (Vec::new(), None);
+    list_after(storage, filter, None, limit).await
+}
+
+/// All entries after a cursor.
+pub(crate) async fn list_after(
+    storage: &dyn TokenStorage,
+    filter: &Filter,
+    mut after: Option<Cursor>,
+    limit: usize,
+) -> PropertyResult<Vec<Entry>> {
+    let mut entries = Vec::new();
     for _ in 0..10_000 {
         let page = storage.list(filter, PageRequest { after, limit }).await?;
         let count = page.entries.len();

@@ -12,7 +12,7 @@ use crate::calls::{Call, pages};
 use crate::outcome::{PropertyResult, ensure, ensure_eq, ensure_error};
 use crate::paging::keys_are_listed;
 use crate::show::Show as _;
-use crate::tested_storage::{TestedStorage, key, list_all, rich};
+use crate::tested_storage::{TestedStorage, key, list_after, list_all, rich};
 
 /// A cursor that the storage did not create is rejected with `InvalidCursor`: the result is neither the first page nor
 /// an empty one.
@@ -144,16 +144,8 @@ pub async fn a_cursor_is_valid_for_any_filter(on: Arc<TestedStorage>) -> Propert
 
 /// The keys on all pages after this cursor.
 async fn list_from(on: &TestedStorage, filter: &Filter, after: &Cursor, limit: usize) -> PropertyResult<Vec<TokenKey>> {
-    let (mut listed, mut after) = (Vec::new(), Some(after.clone()));
-    for _ in 0..100 {
-        let page = on.storage().list(filter, PageRequest { after, limit }).await?;
-        listed.extend(page.entries.into_iter().map(|entry| entry.key));
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    Ok(listed)
+    let entries = list_after(on.storage().as_ref(), filter, Some(after.clone()), limit).await?;
+    Ok(entries.into_iter().map(|entry| entry.key).collect())
 }
 
 /// A list continues after any key: long keys, keys of any characters, and keys that read the same when their parts are
