@@ -54,8 +54,8 @@ pub async fn instants_are_exact(on: Arc<TestedStorage>) -> PropertyResult {
     Ok(())
 }
 
-/// A
-/// `key_id` of at most 64 bytes can be any text, and is read and listed as it was written. So is a longer one, unless it is rejected with `TooLarge`.
+/// A `key_id` of at most 64 bytes can be any text, and is read and listed as it was written. So is a longer one, unless it
+/// is rejected with `TooLarge`.
 ///
 /// Tries the same texts as the properties of keys. A longer text must not be truncated, because a record that names
 /// another key cannot be opened.
