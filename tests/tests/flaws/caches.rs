@@ -6,7 +6,7 @@ use oauth_dance_core::{
     Capabilities, Precondition, Record, StorageError, TokenKey, TokenStorage as _, Version, Versioned,
 };
 
-use super::{Notes, Read, Write, flaws, pause};
+use super::{Notes, Read, Write, delete_and_forget, flaws, pause, put_and_forget};
 
 const MAX_AGE: Duration = Duration::from_millis(20);
 
@@ -29,15 +29,11 @@ flaws! {
         }
 
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let written = self.server.put(key, record, when).await;
-            self.own.lock().unwrap().remove(key);
-            written
+            put_and_forget(&self.server, &self.own, key, record, when).await
         }
 
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-            let removed = self.server.delete(key, only).await;
-            self.own.lock().unwrap().remove(key);
-            removed
+            delete_and_forget(&self.server, &self.own, key, only).await
         }
 
         fn capabilities(&self) -> Capabilities {
@@ -58,9 +54,7 @@ flaws! {
         }
 
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let written = self.server.put(key, record, when).await;
-            self.own.lock().unwrap().remove(key);
-            written
+            put_and_forget(&self.server, &self.own, key, record, when).await
         }
 
         fn capabilities(&self) -> Capabilities {
@@ -84,15 +78,11 @@ flaws! {
         }
 
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let written = self.server.put(key, record, when).await;
-            self.own.lock().unwrap().remove(key);
-            written
+            put_and_forget(&self.server, &self.own, key, record, when).await
         }
 
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-            let removed = self.server.delete(key, only).await;
-            self.own.lock().unwrap().remove(key);
-            removed
+            delete_and_forget(&self.server, &self.own, key, only).await
         }
 
         fn capabilities(&self) -> Capabilities {
@@ -119,9 +109,7 @@ flaws! {
         }
 
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-            let removed = self.server.delete(key, only).await;
-            self.own.lock().unwrap().remove(key);
-            removed
+            delete_and_forget(&self.server, &self.own, key, only).await
         }
 
         fn capabilities(&self) -> Capabilities {

@@ -11,7 +11,7 @@ use oauth_dance_core::{
 };
 
 use super::lists::everything;
-use super::{Notes, Read, Write, flaws};
+use super::{Notes, Read, Write, delete_and_forget, flaws, put_and_forget};
 use crate::bench::Server;
 
 const DAY: u64 = 86_400;
@@ -169,15 +169,11 @@ flaws! {
         }
 
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let written = self.server.put(key, record, when).await;
-            self.own.lock().unwrap().remove(key);
-            written
+            put_and_forget(&self.server, &self.own, key, record, when).await
         }
 
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-            let removed = self.server.delete(key, only).await;
-            self.own.lock().unwrap().remove(key);
-            removed
+            delete_and_forget(&self.server, &self.own, key, only).await
         }
 
         fn capabilities(&self) -> Capabilities {

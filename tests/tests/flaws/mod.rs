@@ -171,3 +171,28 @@ pub(crate) async fn pause() {
 
 /// A map as the state of a flaw.
 pub(crate) type Notes<K, V> = Arc<std::sync::Mutex<std::collections::HashMap<K, V>>>;
+
+/// Writes, and then removes the key from a cache.
+pub(crate) async fn put_and_forget<V>(
+    server: &Server,
+    cache: &Notes<TokenKey, V>,
+    key: &TokenKey,
+    record: &Record,
+    when: Precondition,
+) -> Write {
+    let written = server.put(key, record, when).await;
+    cache.lock().unwrap().remove(key);
+    written
+}
+
+/// Deletes, and then removes the key from a cache.
+pub(crate) async fn delete_and_forget<V>(
+    server: &Server,
+    cache: &Notes<TokenKey, V>,
+    key: &TokenKey,
+    only: Option<Version>,
+) -> Result<bool, StorageError> {
+    let removed = server.delete(key, only).await;
+    cache.lock().unwrap().remove(key);
+    removed
+}

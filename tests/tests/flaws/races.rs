@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oauth_dance_core::{Precondition, Record, StorageError, TokenKey, TokenStorage as _, Version, Versioned};
 
-use super::{Notes, Read, Write, flaws, pause};
+use super::{Notes, Read, Write, delete_and_forget, flaws, pause, put_and_forget};
 
 flaws! {
     // Checks the condition with one call and writes with the next.
@@ -146,15 +146,11 @@ flaws! {
         }
 
         async fn put(&self, key: &TokenKey, record: &Record, when: Precondition) -> Write {
-            let written = self.server.put(key, record, when).await;
-            self.own.lock().unwrap().remove(key);
-            written
+            put_and_forget(&self.server, &self.own, key, record, when).await
         }
 
         async fn delete(&self, key: &TokenKey, only: Option<Version>) -> Result<bool, StorageError> {
-            let removed = self.server.delete(key, only).await;
-            self.own.lock().unwrap().remove(key);
-            removed
+            delete_and_forget(&self.server, &self.own, key, only).await
         }
     }
 
